@@ -1,0 +1,53 @@
+"""Where the traces of a run go: a private folder for each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Final
+
+from tcelab.errors import UsageError
+
+KEPT: Final = 40
+"""Folders of runs that are kept in the default place; older ones are removed when a new one is made."""
+
+
+def root() -> Path:
+    """`$XDG_STATE_HOME/tcelab/runs`, by default under ~/.local/state."""
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(state).expanduser() / "tcelab" / "runs"
+
+
+def folder(out: Path | None) -> Path:
+    """A new private (0700) folder: `out`, or one named after the time.
+
+    :raise UsageError: it cannot be made, or `out` holds something already.
+    """
+    try:
+        if out is not None:
+            out.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if any(out.iterdir()):
+                raise UsageError(f"{out} is not empty", next_step="give --out a folder that is new")
+            out.chmod(0o700)
+            return out.absolute()
+        base = root()
+        base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _prune(base)
+        new = base / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
+        while True:
+            try:
+                new.mkdir(mode=0o700)
+            except FileExistsError:
+                new = new.with_name(new.name + "+")
+                continue
+            return new
+    except OSError as error:
+        raise UsageError(f"cannot make a folder for artefacts: {error}", next_step="give one with --out DIR") from None
+
+
+def _prune(base: Path) -> None:
+    runs = sorted(each for each in base.iterdir() if each.is_dir())
+    for old in runs[: max(0, len(runs) - KEPT + 1)]:
+        shutil.rmtree(old, ignore_errors=True)

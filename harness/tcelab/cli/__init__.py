@@ -1,0 +1,76 @@
+"""The command `tcelab`. Each verb is a module that is imported only when it is called: `--help` stays fast."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from types import FrameType
+from typing import Final, NoReturn
+
+import click
+
+import tcelab
+from tcelab.errors import TcelabError, UsageError
+
+VERBS: Final = {
+    "run": "Run a scenario or a program on a guest, and judge it.",
+    "doctor": "Say what this host can do, what is missing, and the fix.",
+    "image": "Build, list and clean guest images and QEMU builds.",
+    "shell": "Boot a guest and give its console to you; Ctrl-] leaves.",
+    "bench": "Measure, side by side in one run.",
+}
+"""Verb to its one-line help, in the order of `tcelab --help`."""
+
+COULD_NOT_JUDGE: Final = 125
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's
+        if cmd_name not in VERBS:
+            return None
+        command = importlib.import_module(f"tcelab.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(tcelab.__version__, prog_name="tcelab")
+def cli() -> None:
+    """Tests the POWER paravirtual IOMMU (sPAPR TCE) end to end, without POWER hardware.
+
+    \b
+    Exit codes: 0 pass, 1 finding, 2 wrong usage, 125 could not judge.
+    """
+
+
+def main() -> NoReturn:
+    """The entry point: whatever goes wrong ends in lines that a person can use, and in an exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        sys.exit(cli.main(standalone_mode=False))
+    except click.exceptions.Exit as ending:
+        sys.exit(ending.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(UsageError.exit_code)
+    except TcelabError as error:
+        click.echo(error.report(), err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("tcelab: interrupted", err=True)
+        sys.exit(COULD_NOT_JUDGE)
+    except BrokenPipeError:
+        sys.exit(COULD_NOT_JUDGE)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    """A time limit of CI is an interrupt as well: everything is closed and written down."""
+    raise KeyboardInterrupt

@@ -1,0 +1,136 @@
+"""`tcelab doctor`: one screen that says what this host can do, what is missing, and the fix."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+import click
+import msgspec
+
+from tcelab import image, setup
+from tcelab.errors import TcelabError
+from tcelab.qemu import probe, ram
+
+_MEMORY: Final = 1024 * ram.MIB
+_DISK: Final = 1500 * ram.MIB
+_KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+State = Literal["ok", "no", "-"]
+
+
+class Line(NamedTuple):
+    """One line of the screen: `no` is in the way of the main job, `-` is only worth knowing."""
+
+    state: State
+    what: str
+    said: str
+    fix: str = ""
+
+
+_PROGRAMS: Final = {
+    "setpriv": "apt-get install util-linux",
+    "apt-get": "not a Debian host: give tcelab run --qemu, --kernel and --initrd",
+    "dpkg-deb": "apt-get install dpkg",
+    "gpgv": "apt-get install gpgv",
+}
+"""Programs that provisioning and running need, and where they come from."""
+
+
+@click.command("doctor")
+def command() -> None:
+    """Say what this host can do, what is missing, and the fix. Exit code 1 if the main job cannot run."""
+    failed = False
+    for line in _lines():
+        click.echo(f"{line.state:2}  {line.what:14} {line.said}")
+        if line.fix and line.state != "ok":
+            click.echo(f"{'':18} fix: {line.fix}")
+        failed |= line.state == "no"
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def _lines() -> Iterator[Line]:
+    yield _python()
+    for program, fix in _PROGRAMS.items():
+        found = shutil.which(program)
+        yield Line("ok" if found else "no", program, found or "not found", fix)
+    yield Line("ok" if _KEYRING.exists() else "no", "keyring", str(_KEYRING), "apt-get install debian-archive-keyring")
+    yield _memory()
+    yield _disk()
+    yield _child_memory()
+    for name in image.recipe_names():
+        yield _image(name)
+    yield _qemu()
+
+
+def _python() -> Line:
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    return Line("ok" if sys.version_info >= (3, 11) else "no", "python", f"{version} ({sys.executable})")
+
+
+def _memory() -> Line:
+    room = ram.available()
+    return Line(
+        "ok" if room >= _MEMORY else "no",
+        "memory",
+        f"{room // ram.MIB} MiB available, a run needs {_MEMORY // ram.MIB}",
+        "free some, or tcelab run --memory 256",
+    )
+
+
+def _disk() -> Line:
+    cache = image.cache_dir()
+    free = shutil.disk_usage(cache).free
+    return Line(
+        "ok" if free >= _DISK else "-",
+        "cache",
+        f"{cache}, {free // ram.MIB} MiB free, all images need {_DISK // ram.MIB}",
+        "tcelab image clean, or another place with TCELAB_CACHE=DIR",
+    )
+
+
+def _child_memory() -> Line:
+    """The live view reads the memory of our own child: not every host lets us."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        try:
+            os.close(os.open(f"/proc/{child.pid}/mem", os.O_RDWR))
+        except OSError as error:
+            return Line(
+                "no",
+                "live view",
+                f"a parent may not read its child's memory: {error.strerror}",
+                "set /proc/sys/kernel/yama/ptrace_scope to 1 or 0; in a container, allow ptrace",
+            )
+        finally:
+            child.kill()
+    return Line("ok", "live view", "a parent may read its child's memory")
+
+
+def _image(name: str) -> Line:
+    status = image.status(name, full=False)
+    wanted = name in {setup.DEFAULT_IMAGE, setup.DEFAULT_QEMU}
+    state: State = "ok" if status.state == "ok" else "-"
+    word = f"{status.state}{' (built at the first run)' if wanted and status.state == 'absent' else ''}"
+    return Line(state, name, "; ".join([word, *status.problems]), f"tcelab image build {name}")
+
+
+def _qemu() -> Line:
+    if image.status(setup.DEFAULT_QEMU, full=False).state != "ok":
+        return Line("-", "qemu", f"{setup.DEFAULT_QEMU} is not built yet: not probed")
+    build = image.ensure_qemu(setup.DEFAULT_QEMU, lambda _: None)
+    try:
+        can = probe.probe(probe.Qemu(build.name, build.argv, build.environment))
+    except TcelabError as error:
+        return Line("no", "qemu", error.message, error.next_step)
+    words = [
+        f"{key}: {value if not isinstance(value, list) else len(value)}"
+        for key, value in msgspec.to_builtins(can).items()
+        if key != "version"
+    ]
+    return Line("ok", "qemu", f"{can.version}; {', '.join(words)}")

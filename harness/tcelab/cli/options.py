@@ -1,0 +1,74 @@
+"""Options that several verbs share: which guest, on which QEMU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from tcelab import setup
+from tcelab.errors import UsageError
+from tcelab.qemu.limits import Limits
+from tcelab.topology import TOPOLOGIES, topology
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_FILE = click.Path(path_type=Path)
+_LIMITS = ", ".join(f"{name}={value:g}" for name, value in msgspec.structs.asdict(Limits()).items())
+
+_OPTIONS = [
+    click.option("--qemu", default=setup.DEFAULT_QEMU, show_default=True, help="A recipe's name, or a program."),
+    click.option("--image", default=setup.DEFAULT_IMAGE, show_default=True, help="The guest image's recipe."),
+    click.option("--kernel", type=_FILE, help="A ppc64 vmlinux instead of the image's."),
+    click.option("--initrd", type=_FILE, help="An initrd with tcelab's agent instead of the image's."),
+    click.option("--append", default="", help="Added to the kernel's command line."),
+    click.option("--memory", default=512, show_default=True, metavar="MIB", help="Guest RAM, a multiple of 256."),
+    click.option(
+        "--firmware", type=click.Choice(["auto", "vof", "slof"]), default="auto", help="auto: VOF where QEMU has it."
+    ),
+    click.option(
+        "--topology", "topology_name", type=click.Choice(list(TOPOLOGIES)), default="two-pe", show_default=True
+    ),
+    click.option(
+        "--limit", "limits", multiple=True, metavar="PHASE=SECONDS", help=f"How long nothing may happen: {_LIMITS}."
+    ),
+]
+
+
+def machine_options(function: F) -> F:
+    """Add the options to a command; it takes them as keyword parameters for `choice`."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def choice(
+    *,
+    qemu: str,
+    image: str,
+    kernel: Path | None,
+    initrd: Path | None,
+    append: str,
+    memory: int,
+    firmware: Any,  # noqa: ANN401 - click.Choice has checked it
+    topology_name: str,
+) -> setup.Choice:
+    """The options as a choice.
+
+    :raise UsageError: memory that a pseries machine cannot have.
+    """
+    if memory <= 0 or memory % 256:
+        raise UsageError(f"--memory {memory}: a pseries machine takes multiples of 256 MiB")
+    return setup.Choice(
+        topology=topology(topology_name),
+        qemu=qemu,
+        image=image,
+        kernel=kernel,
+        initrd=initrd,
+        memory=memory,
+        firmware=firmware,
+        append=append,
+    )

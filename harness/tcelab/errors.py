@@ -1,0 +1,97 @@
+"""What can go wrong, split by what the reader can do about it.
+
+::
+
+    TcelabError
+     +-- UsageError      the command line or a file given to us is wrong          exit code 2
+     +-- Unsupported     this host, QEMU or image cannot do what was asked        exit code 125
+     +-- HarnessError    QEMU, the host or tcelab itself failed                   exit code 125
+     +-- GuestLost       the guest went away or stopped answering                 exit code 125 before the
+                         agent's handshake; afterwards a kernel that died is a finding (1)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(slots=True)
+class Scene:
+    """Where an error happened: filled in by whoever knows, shown with every report.
+
+    :ivar phase: the named phase whose limit or rule was broken.
+    :ivar elapsed: seconds since that phase began.
+    :ivar console: the guest's last console lines.
+    :ivar artefacts: the folder that holds the logs of this run.
+    """
+
+    phase: str = ""
+    elapsed: float | None = None
+    console: list[str] = field(default_factory=list)
+    artefacts: Path | None = None
+
+
+class TcelabError(Exception):
+    """Root of all errors that tcelab raises on purpose.
+
+    :param message: one line, what happened and where.
+    :param next_step: one line, what the reader can do now.
+    """
+
+    exit_code = 125
+
+    def __init__(self, message: str, *, next_step: str = "", scene: Scene | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.next_step = next_step
+        self.scene = scene or Scene()
+
+    def report(self) -> str:
+        """All that is known, as plain lines: message, phase, console, artefacts, next step."""
+        scene = self.scene
+        lines = [f"tcelab: {self.message}"]
+        if scene.phase:
+            elapsed = "" if scene.elapsed is None else f", after {scene.elapsed:.1f} s"
+            lines.append(f"  phase:     {scene.phase}{elapsed}")
+        lines.extend(f"  console:   {line}" for line in scene.console)
+        if scene.artefacts is not None:
+            lines.append(f"  artefacts: {scene.artefacts}")
+        if self.next_step:
+            lines.append(f"  next step: {self.next_step}")
+        return "\n".join(lines)
+
+
+class UsageError(TcelabError):
+    """The command line, a program file or a recipe is wrong."""
+
+    exit_code = 2
+
+
+class Unsupported(TcelabError):  # noqa: N818 - the name says what it is: a verdict about the platform
+    """This host, QEMU or image cannot do what was asked."""
+
+
+class HarnessError(TcelabError):
+    """QEMU, the host or tcelab itself failed; says nothing about the kernel under test."""
+
+
+class GuestLost(TcelabError):  # noqa: N818 - the name that kernel people's tools use
+    """The guest went away or stopped answering.
+
+    :ivar kernel_died: an oops, panic or lockup of the kernel was seen on its console or by QEMU.
+    :ivar in_flight: number of the operation (within the request) that the agent had begun, if known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        next_step: str = "",
+        scene: Scene | None = None,
+        kernel_died: bool = False,
+        in_flight: int | None = None,
+    ) -> None:
+        super().__init__(message, next_step=next_step, scene=scene)
+        self.kernel_died = kernel_died
+        self.in_flight = in_flight

@@ -1,0 +1,36 @@
+"""DMA windows of a pseries PHB and the numbers that name them.
+
+Source: QEMU include/hw/ppc/spapr.h (SPAPR_PCI_LIOBN), hw/ppc/spapr_pci.c (properties of spapr-pci-host-bridge,
+SPAPR_PCI_BASE_BUID).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PAGE_SHIFT: Final = 12
+"""IOMMU page shift of the default window: 4 KiB pages whatever the kernel's own page size."""
+
+PAGE_SIZE: Final = 1 << PAGE_SHIFT
+DEFAULT_WINDOW_SIZE: Final = 1 << 30
+"""Bytes: dma_win_size of a PHB when nothing else is said, 262,144 entries."""
+
+WINDOWS_PER_PHB: Final = 2
+BASE_BUID: Final = 0x800000020000000
+PCI_LIOBN: Final = 0x80000000
+"""Bit 31 tells a PCI LIOBN from a VIO one."""
+
+
+def liobn(phb: int, window: int = 0) -> int:
+    """Logical I/O bus number of a PHB's window."""
+    return PCI_LIOBN | (phb << 8) | window
+
+
+def phb_of(number: int) -> int:
+    """Index of the PHB that a PCI LIOBN belongs to."""
+    return (number & ~PCI_LIOBN) >> 8
+
+
+def buid(phb: int) -> int:
+    """Bus unit id of a PHB."""
+    return BASE_BUID + phb

@@ -1,0 +1,205 @@
+"""A program: a topology and a list of operations, as plain data.
+
+Guest operations are done by the agent inside the guest, host operations from outside. The structs here are the
+only definition; a JSON file decodes to them strictly, before anything runs. An agent handler is a function named
+after its operation that takes the same fields.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import msgspec
+
+from tcelab.errors import UsageError
+from tcelab.topology import Topology
+
+FORMAT: Final = 1
+"""Version of the JSON form. A reader refuses any other."""
+
+
+class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A symbolic address: `plus` bytes into IOMMU page (4 KiB) number `index` of a buffer."""
+
+    buffer: str
+    index: int = 0
+    plus: int = 0
+
+
+Word: TypeAlias = int | str | Page
+"""A number; the name of a file or device; or a place in a buffer."""
+
+
+class _Op(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag=str.lower, kw_only=True):
+    """:ivar expect: `"ok"` (returned 0 or, where it makes a file, a descriptor), an errno's name, or the returned
+    number. Anything else is a finding. Without it, any outcome is accepted and only its consequences are judged.
+    """
+
+    expect: str | int | None = None
+
+
+class Buffer(_Op, frozen=True, kw_only=True):
+    """Allocate memory in the agent: `pages` IOMMU pages (4 KiB), aligned to the kernel's page size, touched in an
+    order shuffled by `seed` so that neighbouring pages have scattered frames. Outcome: `value` is its address.
+    """
+
+    name: str
+    pages: int
+    seed: int = 0
+
+
+class Tag(_Op, frozen=True, kw_only=True):
+    """Fill pages `first .. first+count-1` of a buffer with the tag of the mapping that they are meant for: page
+    number first+i carries (nonce, liobn, ioba + i * 4096, sequence), see `tcelab.tag`.
+    """
+
+    buffer: str
+    first: int = 0
+    count: int = 1
+    liobn: int = 0
+    ioba: int = 0
+    sequence: int = 0
+
+
+class Fill(_Op, frozen=True, kw_only=True):
+    """Fill `size` bytes at `offset` of a buffer with the data of `seed`, see `tcelab.tag.data`."""
+
+    buffer: str
+    offset: int
+    size: int
+    seed: int
+
+
+class Frames(_Op, frozen=True, kw_only=True):
+    """Ask where a buffer's pages lie: outcome `frames`, a guest physical address per IOMMU page."""
+
+    buffer: str
+
+
+class Bind(_Op, frozen=True, kw_only=True):
+    """Bind a device to vfio-pci. Outcome `fields`: address, group, liobn, window_start, window_size (from the
+    device tree's `ibm,dma-window`), buid.
+    """
+
+    device: str
+
+
+class Open(_Op, frozen=True, kw_only=True):
+    """Open a path and call the descriptor `file`. `$pe1` in the path is the IOMMU group of the bound device pe1."""
+
+    file: str
+    path: str
+
+
+class Close(_Op, frozen=True, kw_only=True):
+    """Close a file, and unmap its registers if it is a device."""
+
+    file: str
+
+
+class Ioctl(_Op, frozen=True, kw_only=True):
+    """One ioctl. `request` is a name of `tceagent.uapi` or a number. `fields` fills the request's struct (argsz
+    defaults to the struct's size, anything else to 0); `value` is passed as it is. A descriptor that is returned is
+    called `into`. A MAP_DMA that succeeds reports the `frames` of its pages, read while they are pinned.
+    """
+
+    file: str
+    request: str | int
+    fields: dict[str, Word] = {}
+    value: int | None = None
+    into: str = ""
+
+
+class Master(_Op, frozen=True, kw_only=True):
+    """Set or clear bus mastering in a device's command register. Outcome `value`: the register read back."""
+
+    file: str
+    on: bool = True
+
+
+class Dma(_Op, frozen=True, kw_only=True):
+    """Have an edu transfer `size` bytes between its buffer (at `offset`) and bus address `iova`, and wait for its end.
+    `to_memory`: the device writes memory; else it reads memory into its buffer.
+    """
+
+    file: str
+    iova: int
+    size: int
+    to_memory: bool
+    offset: int = 0
+
+
+class Read(_Op, frozen=True, kw_only=True):
+    """Read a counter: `vmlck` (KiB of the agent), `pins` (page pins held, whole kernel). Outcome: `value`."""
+
+    what: str
+
+
+class Checkpoint(_Op, frozen=True, kw_only=True):
+    """Stop the guest, read every table of every LIOBN by every view asked for, and the memory behind it.
+
+    :ivar stream: also by the state stream.
+    :ivar batch: the batch size that this checkpoint belongs to in the report; 0: none.
+    """
+
+    label: str = ""
+    stream: bool = False
+    batch: int = 0
+
+
+class Flip(_Op, frozen=True, kw_only=True):
+    """A lie: flip one bit of one entry in QEMU's live table, behind everybody's back."""
+
+    liobn: int
+    ioba: int
+    bit: int = 12
+
+
+GuestOp: TypeAlias = Buffer | Tag | Fill | Frames | Bind | Open | Close | Ioctl | Master | Dma | Read
+HostOp: TypeAlias = Checkpoint | Flip
+Op: TypeAlias = GuestOp | HostOp
+
+
+class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What to do, on what.
+
+    :ivar seed: where the program came from, if random; runs of one program repeat exactly.
+    """
+
+    name: str
+    topology: Topology
+    ops: list[Op]
+    seed: int = 0
+    format: int = FORMAT
+
+    def to_json(self) -> bytes:
+        return msgspec.json.format(msgspec.json.encode(self), indent=1)
+
+
+def is_host(op: Op) -> bool:
+    return isinstance(op, HostOp)
+
+
+def from_json(data: bytes, source: str) -> Program:
+    """Decode and check a program.
+
+    :param source: what to call the data in messages, usually the file's name.
+    :raise UsageError: not a program, or of another format, in one line that names the place.
+    """
+    try:
+        program = msgspec.json.decode(data, type=Program)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{source} is not a program: {error}") from None
+    if program.format != FORMAT:
+        raise UsageError(f"{source} has format {program.format}, this tcelab reads format {FORMAT}")
+    return program
+
+
+def load(path: Path) -> Program:
+    """:raise UsageError: the file cannot be read or is not a program."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    return from_json(data, str(path))

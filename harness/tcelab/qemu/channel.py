@@ -1,0 +1,103 @@
+"""The agent's channel: length-prefixed JSON frames over virtio-serial, and the agent's progress cell in guest RAM."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from typing import Any, Final
+
+import msgspec
+
+from tcelab.errors import HarnessError
+from tcelab.qemu.ram import Ram
+
+PORT: Final = "org.tcelab.agent"
+PROTOCOL: Final = 1
+_LENGTH: Final = struct.Struct(">I")
+_LONGEST: Final = 64 << 20
+_CHUNK: Final = 1 << 18
+
+
+class Channel:
+    """One request, one answer. Lives on the loop; what it carries is encoded and decoded by the caller."""
+
+    def __init__(self, end: socket.socket) -> None:
+        end.setblocking(False)  # noqa: FBT003 - its only parameter
+        self._end = end
+        self._buffer = bytearray()
+
+    async def ask(self, request: bytes) -> bytes:
+        """Send a frame and return the next frame.
+
+        :raise HarnessError: the agent sent something that is no frame, or QEMU closed the channel.
+        """
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(self._end, _LENGTH.pack(len(request)) + request)
+        return await self._frame(loop)
+
+    async def _frame(self, loop: asyncio.AbstractEventLoop) -> bytes:
+        await self._fill(loop, _LENGTH.size)
+        (length,) = _LENGTH.unpack_from(self._buffer)
+        if not 0 < length <= _LONGEST:
+            raise HarnessError(
+                f"malformed frame from the agent: length {length}, bytes {bytes(self._buffer[:16]).hex()}",
+                next_step="the image's agent does not speak tcelab's protocol: tcelab image build",
+            )
+        await self._fill(loop, _LENGTH.size + length)
+        frame = bytes(self._buffer[_LENGTH.size : _LENGTH.size + length])
+        del self._buffer[: _LENGTH.size + length]
+        return frame
+
+    async def _fill(self, loop: asyncio.AbstractEventLoop, size: int) -> None:
+        while len(self._buffer) < size:
+            data = await loop.sock_recv(self._end, _CHUNK)
+            if not data:
+                raise HarnessError("QEMU closed the agent's channel")
+            self._buffer += data
+
+    def close(self) -> None:
+        self._end.close()
+
+
+def decode(frame: bytes, number: int) -> dict[str, Any]:
+    """The answer to request `number`.
+
+    :raise HarnessError: not JSON, another request's answer, or the agent failed: then with the agent's traceback.
+    """
+    try:
+        answer = msgspec.json.decode(frame, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise HarnessError(f"malformed frame from the agent: {error}: {frame[:60]!r}") from None
+    if "failed" in answer:
+        failed = answer["failed"]
+        trace = str(failed.get("traceback", "")).rstrip()
+        raise HarnessError(
+            f"the agent failed at operation {failed.get('at')} of request {number}: {trace.splitlines()[-1:]}\n{trace}",
+            next_step="a defect of the agent or of the program; the traceback is the agent's",
+        )
+    if answer.get("id") != number:
+        raise HarnessError(f"the agent answered request {answer.get('id')}, not {number}")
+    return answer
+
+
+class Cell:
+    """One page of agent memory where it notes what it is about to do: read straight from guest RAM, so it is there
+    even when the kernel is not. Layout: see `tceagent`.
+    """
+
+    FIELDS: Final = struct.Struct("<8s16sQQ")
+    MAGIC: Final = b"TCELABPC"
+
+    def __init__(self, ram: Ram, address: int, nonce: bytes) -> None:
+        self._ram = ram
+        self._address = address
+        self._nonce = nonce
+
+    def read(self) -> tuple[int, int] | None:
+        """(request, operation) begun last; None if the page is not where the agent said that it is."""
+        raw = self._ram.read(self._address, self.FIELDS.size)
+        if raw is None:
+            return None
+        magic, nonce, request, operation = self.FIELDS.unpack(raw)
+        return (request, operation) if (magic, nonce) == (self.MAGIC, self._nonce) else None

@@ -1,0 +1,83 @@
+"""The guest's console: a log, watched for the kernel's last words. Results never travel on it."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from pathlib import Path
+from typing import Final
+
+FATAL: Final = re.compile(
+    r"Kernel panic - not syncing|\bOops: |Unable to handle kernel|kernel BUG at |BUG: (?:Unable|Bad|Kernel)"
+    r"|BUG: soft lockup|watchdog: .*(?:LOCKUP|lockup)|rcu: INFO: \S+ (?:self-)?detected"
+)
+"""The kernel under test is dead or dying: lib/panic.c, arch/powerpc/kernel/traps.c, kernel/watchdog.c, kernel/rcu."""
+
+TROUBLE: Final = re.compile(
+    rf"{FATAL.pattern}|\bWARNING: (?:CPU: \d+|\S+:\d+ at |at |possible |suspicious )|\bBUG: |blocked for more than \d+ seconds"
+)
+"""Lines that are findings: include/asm-generic/bug.h, kernel/hung_task.c."""
+
+PHASES: Final = {
+    "firmware": re.compile(r"SLOF|VOF|Booting Linux via __start"),
+    "kernel": re.compile(r"Linux version "),
+    "init": re.compile(r"tcelab-init: up"),
+    "agent": re.compile(r"tcelab-init: agent starting"),
+}
+"""First console line of each phase of a boot, for `tcelab bench boot`."""
+
+_ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
+_LINES_KEPT: Final = 400
+
+
+class Console:
+    """Takes the console's bytes, writes them down, and keeps the last lines and those that tell of trouble.
+
+    :ivar size: bytes seen; a measure of progress during the boot.
+    :ivar fatal: the first line that says that the kernel is dead, or empty.
+    :ivar reached: phase name to the clock's reading when its line was seen.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self._file = log.open("wb", buffering=0)
+        self._partial = ""
+        self._lines: deque[str] = deque(maxlen=_LINES_KEPT)
+        self._trouble: list[str] = []
+        self.size = 0
+        self.fatal = ""
+        self.reached: dict[str, float] = {}
+
+    def feed(self, data: bytes, now: float) -> None:
+        """Take bytes as they come; `now` is the clock's reading."""
+        self._file.write(data)
+        self.size += len(data)
+        *lines, self._partial = (self._partial + data.decode("utf-8", "replace")).split("\n")
+        for line in lines:
+            self._line(_ESCAPES.sub("", line), now)
+
+    def _line(self, line: str, now: float) -> None:
+        self._lines.append(line)
+        for phase, pattern in PHASES.items():
+            if phase not in self.reached and pattern.search(line):
+                self.reached[phase] = now
+        if TROUBLE.search(line):
+            self._trouble.append(line)
+        if not self.fatal and FATAL.search(line):
+            self.fatal = line
+
+    def take_trouble(self) -> tuple[str, ...]:
+        """Lines of trouble since the last call."""
+        taken, self._trouble = tuple(self._trouble), []
+        return taken
+
+    def tail(self, count: int = 8) -> list[str]:
+        """The last lines that are not empty, a started one included."""
+        lines = [*self._lines, _ESCAPES.sub("", self._partial)]
+        return [line for line in lines if line.strip()][-count:]
+
+    def text(self) -> str:
+        """The lines that are kept, newest last."""
+        return "\n".join([*self._lines, self._partial])
+
+    def close(self) -> None:
+        self._file.close()

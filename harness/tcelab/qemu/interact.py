@@ -1,0 +1,57 @@
+"""Give a running guest's console to the person at the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Final
+
+import pexpect
+
+from tcelab.qemu.guest import Guest
+from tcelab.qemu.portal import portal
+from tcelab.qemu.session import QemuSession
+
+ESCAPE: Final = chr(29)
+"""Ctrl-]"""
+
+
+class _Attached(pexpect.spawn[bytes]):
+    """pexpect's interaction on a descriptor that is open already."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(None)  # type: ignore[arg-type] # pexpect's way to say: no child of its own
+        self.child_fd = descriptor
+        self.closed = False
+        self.delaybeforesend = None
+
+    def isalive(self) -> bool:
+        """The other end says itself when it goes: by end of file."""
+        return True
+
+
+class _Hearing:
+    """A log file, as pexpect wants one, that lets the guest's console go on being watched and written down."""
+
+    def __init__(self, guest: Guest) -> None:
+        self._guest = guest
+
+    def write(self, data: bytes) -> None:
+        self._guest.console.feed(data, 0.0)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def interact(session: QemuSession) -> None:
+    """Connect the terminal with the guest's console until Ctrl-] or the guest's end."""
+    descriptor = portal().call(session.guest.lend_console())
+    attached = _Attached(descriptor)
+    attached.logfile_read = _Hearing(session.guest)
+    try:
+        with contextlib.suppress(OSError, pexpect.EOF):  # the guest ended
+            attached.send(b"\n")
+            attached.interact(escape_character=ESCAPE)
+    finally:
+        attached.child_fd = -1  # the descriptor is the guest's
+        attached.closed = True
+        portal().call(session.guest.take_console_back())

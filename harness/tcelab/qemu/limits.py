@@ -1,0 +1,55 @@
+"""How long each named phase may take, in seconds. Printed by `tcelab run --help`; changed by `--limit PHASE=SECONDS`.
+
+A limit says how long nothing may happen, not how long all may take, wherever progress can be seen: new console bytes
+while the guest boots, the agent's progress cell while it works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from tcelab.errors import UsageError
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """The phases in the order in which a run meets them.
+
+    :ivar launch: from spawning QEMU to its QMP greeting and negotiation.
+    :ivar boot: silence of the console before the agent's handshake. A debug kernel under TCG on a loaded machine
+        stays silent for some 20 s in its longest initcall.
+    :ivar perform: silence of the agent's progress cell. One container release sweeps 262,144 entries, 0.7 s.
+    :ivar control: one QMP command, the saving of device state included.
+    :ivar settle: what the console may still have to say after a panic.
+    :ivar close: from asking QEMU to quit to its end; then it is killed.
+    """
+
+    launch: float = 30.0
+    boot: float = 90.0
+    perform: float = 60.0
+    control: float = 30.0
+    settle: float = 2.0
+    close: float = 5.0
+
+
+def limits(changes: Iterable[str]) -> Limits:
+    """Limits with `PHASE=SECONDS` changes.
+
+    :raise UsageError: no such phase, or not a number above 0.
+    """
+    values: dict[str, float] = {}
+    for change in changes:
+        phase, _, text = change.partition("=")
+        if phase not in Limits.__struct_fields__:
+            raise UsageError(
+                f"no phase {phase!r} in --limit {change}; there are: {', '.join(Limits.__struct_fields__)}"
+            )
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = 0.0
+        if not 0 < seconds < float("inf"):
+            raise UsageError(f"--limit {change}: the limit of {phase} must be a number of seconds above 0")
+        values[phase] = seconds
+    return Limits(**values)

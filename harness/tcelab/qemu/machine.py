@@ -1,0 +1,170 @@
+"""The machine: its command line, and the files that it is given.
+
+Everything that connects it with the harness is an inherited descriptor: nothing is left in the file system, nothing
+listens, and no connect can race. Source of the options: QEMU docs/system/ppc/pseries.rst, qemu-options.hx.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from tcelab.errors import HarnessError, Unsupported
+from tcelab.papr import window
+from tcelab.qemu.channel import PORT
+from tcelab.qemu.probe import TRACES, Abilities
+from tcelab.qemu.ram import MIB
+from tcelab.topology import CHANNEL_PHB, SMALL_WINDOW, Topology
+
+Firmware = Literal["auto", "vof", "slof"]
+
+GRANULE: Final = 256 * MIB
+"""The RAM of a pseries machine comes in logical memory blocks of 256 MiB (include/hw/ppc/spapr.h)."""
+
+_RESERVED: Final = 16 * MIB
+"""Top of RAM that the kernel is told to leave alone: the host's own, where QEMU puts the device tree at start."""
+
+_QUIET: Final = "cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off"
+"""Capabilities that TCG cannot give; asking for them only makes it print warnings."""
+
+_CMDLINE: Final = (
+    "console=hvc0 panic=-1 oops=panic softlockup_panic=1 hung_task_panic=1"
+    " transparent_hugepage=never rcupdate.rcu_expedited=1"
+)
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What the user may choose of a machine.
+
+    :ivar memory: MiB of guest RAM, a multiple of 256.
+    :ivar append: added to the kernel's command line.
+    """
+
+    kernel: Path
+    initrd: Path
+    topology: Topology
+    memory: int = 512
+    firmware: Firmware = "auto"
+    append: str = ""
+
+
+class Descriptors(msgspec.Struct, frozen=True):
+    """Numbers of the descriptors that QEMU inherits."""
+
+    qmp: int
+    console: int
+    agent: int
+    log: int
+    ram: int
+    state: int
+
+    def all(self) -> tuple[int, ...]:
+        return (self.qmp, self.console, self.agent, self.log, self.ram, self.state)
+
+
+def firmware(options: Options, abilities: Abilities) -> Literal["vof", "slof"]:
+    """Which firmware: VOF where this QEMU has it, for it costs nothing; SLOF costs seconds.
+
+    :raise Unsupported: VOF was asked for and is not there.
+    """
+    if options.firmware == "vof" and not abilities.vof:
+        raise Unsupported(f"QEMU {abilities.version} has no VOF", next_step="use --firmware slof")
+    if options.firmware == "auto":
+        return "vof" if abilities.vof else "slof"
+    return options.firmware
+
+
+def check(abilities: Abilities, topology: Topology) -> None:
+    """:raise Unsupported: this QEMU lacks what the topology or any verdict needs."""
+    if topology.devices and not abilities.edu:
+        raise Unsupported(
+            f"QEMU {abilities.version} has no edu device, so no device can do DMA",
+            next_step="use a QEMU that was built with it (Debian's are), or tcelab's own: leave --qemu out",
+        )
+    if TRACES[0] not in abilities.traces and not abilities.device_state:
+        raise Unsupported(f"QEMU {abilities.version} shows its tables neither by trace nor by device state")
+
+
+def parent_death(abilities: Abilities) -> tuple[list[str], list[str]]:
+    """What makes QEMU die with its parent: (a command before it, options of it)."""
+    if abilities.exit_with_parent:
+        return [], ["-run-with", "exit-with-parent=on"]
+    return ["setpriv", "--pdeathsig", "KILL", "--"], []
+
+
+def arguments(options: Options, abilities: Abilities, fds: Descriptors) -> list[str]:
+    """QEMU's arguments, without the program."""
+    vof = ",x-vof=on" if firmware(options, abilities) == "vof" else ""
+    return [
+        *("-M", f"pseries,{_QUIET},ic-mode=xics,memory-backend=ram{vof}"),
+        *("-accel", "tcg", "-cpu", "power9", "-smp", "1", "-m", f"{options.memory}M"),
+        *("-object", f"memory-backend-file,id=ram,size={options.memory}M,mem-path=/proc/self/fd/{fds.ram},share=on"),
+        *("-nodefaults", "-display", "none", "-vga", "none", "-action", "panic=pause,reboot=shutdown"),
+        *_sockets(fds),
+        # PHB 0 is made by the machine itself, so only a global reaches it; no dynamic window there, or the channel's
+        # own driver would fill one.
+        *("-global", f"spapr-pci-host-bridge.dma_win_size={SMALL_WINDOW:#x}"),
+        *("-global", "spapr-pci-host-bridge.ddw=off"),
+        *("-device", f"virtio-serial-pci,id=channel,bus=pci.{CHANNEL_PHB},addr=1,romfile="),
+        *("-device", f"virtserialport,bus=channel.0,chardev=agent,name={PORT},id=agent-port"),
+        *_phbs(options.topology),
+        *("-kernel", str(options.kernel), "-initrd", str(options.initrd)),
+        *("-append", _append(options)),
+        *_watching(abilities, fds.log),
+    ]
+
+
+def _append(options: Options) -> str:
+    usable = options.memory - _RESERVED // MIB
+    return f"{_CMDLINE} mem={usable}M {options.append}".strip()
+
+
+def _sockets(fds: Descriptors) -> list[str]:
+    out = []
+    for name in ("qmp", "console", "agent"):
+        out += ["-chardev", f"socket,id={name},fd={getattr(fds, name)}"]
+    return [*out, "-qmp", "chardev:qmp", "-serial", "chardev:console"]
+
+
+def _phbs(topology: Topology) -> list[str]:
+    out = []
+    for phb in topology.phbs:
+        out += ["-device", f"spapr-pci-host-bridge,index={phb.index},id=phb{phb.index}"]
+        out[-1] += f",dma_win_size={phb.window_size:#x},ddw=on"
+        for device in phb.devices:
+            # A full mask: with the default of 28 bits an address beyond the window would be folded into it.
+            out += ["-device", f"{device.model},id={device.name},bus=phb{phb.index}.0,addr={device.slot:#x}"]
+            out[-1] += ",dma_mask=0xffffffffffffffff"
+    return out
+
+
+def _watching(abilities: Abilities, log: int) -> list[str]:
+    out = ["-D", f"/proc/self/fd/{log}"]
+    if abilities.log_flags:
+        out += ["-d", ",".join(abilities.log_flags)]
+    for event in abilities.traces:
+        out += ["-trace", event]
+    return out
+
+
+def window_entries(topology: Topology) -> dict[int, int]:
+    """LIOBN of each default window of the machine to its number of entries."""
+    sizes = {window.liobn(CHANNEL_PHB): SMALL_WINDOW}
+    sizes |= {phb.liobn: phb.window_size for phb in topology.phbs}
+    return {liobn: size >> window.PAGE_SHIFT for liobn, size in sizes.items()}
+
+
+def check_memory(memory: int) -> None:
+    """:raise HarnessError: not a size that a pseries machine can have; the CLI checks first."""
+    if memory <= 0 or memory * MIB % GRANULE:
+        raise HarnessError(f"{memory} MiB of memory: a pseries machine takes multiples of 256 MiB")
+
+
+def loggable(prefix: Sequence[str], arguments_: Sequence[str]) -> str:
+    """The command line as a person can read it in the log."""
+    import shlex  # noqa: PLC0415 - once per boot
+
+    return shlex.join([*prefix, *arguments_])

@@ -1,0 +1,39 @@
+"""The one asyncio loop, in one thread, and the way into it from synchronous code.
+
+QEMU is spawned from the loop's thread as well: a child's parent-death signal follows the thread that made it, and
+this thread lives as long as the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from functools import cache
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Portal:
+    """Runs coroutines on the loop's thread for callers on any other."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="tcelab-loop", daemon=True)
+        self._thread.start()
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` on the loop and return what it returns. An interrupt of the caller cancels it."""
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+
+@cache
+def portal() -> Portal:
+    """The process's portal, made at first use."""
+    return Portal()

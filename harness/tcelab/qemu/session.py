@@ -1,0 +1,234 @@
+"""The platform `qemu` as a `Session`: handshake, requests to the agent, checkpoints."""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import msgspec
+
+import tcelab
+from tcelab.errors import GuestLost, HarnessError, UsageError
+from tcelab.papr import tce, window
+from tcelab.program import Checkpoint, Flip, GuestOp, HostOp
+from tcelab.qemu import machine, probe
+from tcelab.qemu.channel import PROTOCOL, Cell, decode
+from tcelab.qemu.guest import Guest
+from tcelab.qemu.limits import Limits
+from tcelab.qemu.portal import portal
+from tcelab.qemu.views import stream
+from tcelab.qemu.views.live import LiveMemory
+from tcelab.run import Facts, Outcome, Snapshot, TableView
+
+_NONCE: Final = 16
+
+
+class QemuSession:
+    """A booted guest with its agent ready. Use as a context manager: QEMU ends with it, whatever happens.
+
+    :ivar reached: seconds from the start at which each phase of the boot was reached.
+    """
+
+    def __init__(
+        self,
+        qemu: probe.Qemu,
+        options: machine.Options,
+        folder: Path,
+        *,
+        limits: Limits | None = None,
+        digest: str = "",
+        note: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Boot.
+
+        :param folder: artefacts go there; it exists, private.
+        :param digest: of the agent's sources that the handshake must show; empty: any.
+        :param note: told of each phase.
+        :raise Unsupported: this host or QEMU cannot.
+        :raise HarnessError: QEMU fails, or the agent in the image is not the one of this tcelab.
+        :raise GuestLost: the guest does not come up.
+        """
+        self._number = 0
+        self._live: LiveMemory | None = None
+        note("probing QEMU")
+        self._abilities = probe.probe(qemu)
+        self._options = options
+        self._qemu = qemu
+        self.guest = Guest(qemu, self._abilities, options, limits or Limits(), folder)
+        try:
+            note(f"booting under QEMU {self._abilities.version}, {machine.firmware(options, self._abilities)}")
+            portal().call(self.guest.start())
+            self._live = LiveMemory(self._qemu_pid())
+            self._greet(digest)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End QEMU. May be called twice."""
+        portal().call(self.guest.close())
+        if self._live is not None:
+            self._live.close()
+            self._live = None
+
+    def _qemu_pid(self) -> int:
+        """The commands before it (setpriv, a loader) replace themselves: the child is QEMU."""
+        return self.guest.pid
+
+    # -- the handshake
+
+    def _greet(self, digest: str) -> None:
+        nonce = secrets.token_bytes(_NONCE)
+        devices = {
+            device.name: {"buid": window.buid(phb.index), "slot": device.slot}
+            for phb in self._options.topology.phbs
+            for device in phb.devices
+        }
+        request = {"id": self._next(), "hello": {"nonce": nonce.hex(), "devices": devices}}
+        answer = decode(portal().call(self.guest.hello(msgspec.json.encode(request))), self._number)
+        hello: dict[str, Any] = answer["hello"]
+        self.reached = {**self.guest.console.reached, "ready": time.monotonic() - self.guest.began}
+        if hello.get("protocol") != PROTOCOL:
+            raise HarnessError(
+                f"the agent speaks protocol {hello.get('protocol')}, this tcelab {PROTOCOL}",
+                next_step="rebuild the image: tcelab image build",
+            )
+        if digest and hello["digest"] != digest:
+            raise HarnessError(
+                f"the initrd carries an agent of other sources ({hello['digest'][:12]}) than this tcelab"
+                f" ({digest[:12]})",
+                next_step="rebuild the image: tcelab image build",
+            )
+        self.guest.shaken = True
+        self._cell = Cell(self.guest.ram, hello["cell"], nonce)
+        self.facts = self._facts(nonce, hello)
+
+    def _facts(self, nonce: bytes, hello: dict[str, Any]) -> Facts:
+        cannot = {}
+        if probe.TRACES[0] not in self._abilities.traces:
+            cannot["live"] = f"QEMU {self._abilities.version} does not trace {probe.TRACES[0]}"
+        if not self._abilities.device_state:
+            cannot["stream"] = f"QEMU {self._abilities.version} has no xen-save-devices-state"
+        versions = {
+            "tcelab": tcelab.__version__,
+            "host": {"python": platform.python_version(), "kernel": platform.release(), "machine": platform.machine()},
+            "qemu": {
+                "name": self._qemu.name,
+                **msgspec.to_builtins(self._abilities),
+                "firmware": machine.firmware(self._options, self._abilities),
+            },
+            "guest": {key: hello.get(key) for key in ("kernel", "version", "machine", "python", "cmdline", "modules")},
+            "agent": {"protocol": hello["protocol"], "digest": hello["digest"]},
+        }
+        return Facts("qemu", nonce, hello["page_size"], self.guest.ram.size, cannot, versions)
+
+    def _next(self) -> int:
+        self._number += 1
+        return self._number
+
+    # -- Session
+
+    def perform(self, ops: Sequence[GuestOp]) -> list[Outcome]:
+        """See `tcelab.run.Session`."""
+        number = self._next()
+        request = msgspec.json.encode({"id": number, "ops": ops})
+        try:
+            answer = decode(portal().call(self.guest.ask(request, self._cell.read)), number)
+        except GuestLost as error:
+            begun = self._cell.read()
+            if begun is not None and begun[0] == number:
+                error.in_flight = begun[1]
+            raise
+        except HarnessError as error:
+            error.scene = error.scene if error.scene.phase else self.guest.scene("perform", self.guest.began)
+            raise
+        outcomes = msgspec.convert(answer["outcomes"], list[Outcome])
+        if len(outcomes) != len(ops):
+            raise HarnessError(f"the agent gave {len(outcomes)} outcomes for {len(ops)} operations")
+        return outcomes
+
+    def intervene(self, op: HostOp, frames: Sequence[int]) -> Outcome | Snapshot:
+        """See `tcelab.run.Session`."""
+        began = time.perf_counter()
+        portal().call(self.guest.qmp("stop"))
+        stopped = time.perf_counter()
+        self.guest.log.drain()
+        result = self._flip(op) if isinstance(op, Flip) else self._snapshot(op, frames)
+        read = time.perf_counter()
+        portal().call(self.guest.qmp("cont"))
+        if isinstance(result, Snapshot):
+            result.seconds["stop and cont"] = stopped - began + time.perf_counter() - read
+        return result
+
+    def _snapshot(self, op: Checkpoint, frames: Iterable[int]) -> Snapshot:
+        seconds: dict[str, float] = {}
+        missing: dict[str, str] = {}
+        tables: list[TableView] = []
+        readers: dict[str, Callable[[], list[TableView]]] = {"live": self._read_live}
+        if op.stream:
+            readers["stream"] = self._read_stream
+        for view, reader in readers.items():
+            began = time.perf_counter()
+            if view in self.facts.cannot:
+                missing[view] = self.facts.cannot[view]
+                continue
+            try:
+                tables += reader()
+            except HarnessError as error:
+                missing[view] = error.message
+            seconds[view] = time.perf_counter() - began
+        began = time.perf_counter()
+        addresses = {tce.address(int(word)) for table in tables for word in table.tce}
+        pages = {address: self.guest.ram.page(address) for address in addresses.union(frames)}
+        seconds["pages"] = time.perf_counter() - began
+        return Snapshot(
+            tables=tuple(tables),
+            missing=missing,
+            pages=pages,
+            refusals=self.guest.log.take_refusals(),
+            console=self.guest.console.take_trouble(),
+            seconds=seconds,
+        )
+
+    def _read_live(self) -> list[TableView]:
+        assert self._live is not None
+        known, usual = self.guest.log.tables, machine.window_entries(self._options.topology)
+        out = []
+        for liobn, at in sorted(known.at.items()):
+            entries = known.entries.get(liobn, usual.get(liobn))
+            if entries is None:
+                raise HarnessError(f"LIOBN {liobn:#x} has a table at {at:#x}, but nothing told its size")
+            out.append(self._live.table(liobn, at, entries))
+        return out
+
+    def _read_stream(self) -> list[TableView]:
+        os.ftruncate(self.guest.state, 0)
+        path = f"/proc/self/fd/{self.guest.state}"
+        portal().call(self.guest.qmp("xen-save-devices-state", filename=path))
+        size = os.fstat(self.guest.state).st_size
+        return list(stream.tables(os.pread(self.guest.state, size, 0)))
+
+    def _flip(self, op: Flip) -> Outcome:
+        at = self.guest.log.tables.at.get(op.liobn)
+        usual = machine.window_entries(self._options.topology)
+        entries = self.guest.log.tables.entries.get(op.liobn, usual.get(op.liobn, 0))
+        index = op.ioba >> window.PAGE_SHIFT
+        if at is None or index >= entries or not 0 <= op.bit < 64:  # noqa: PLR2004 - bits of an entry
+            raise UsageError(f"flip: LIOBN {op.liobn:#x} has no bit {op.bit} of an entry for IOBA {op.ioba:#x}")
+        assert self._live is not None
+        before, after = self._live.flip(at, index, op.bit)
+        return Outcome(value=after, fields={"before": before, "after": after})

@@ -1,0 +1,1 @@
+"""Ways to see the TCE tables that QEMU holds. A reading counts only while the guest is stopped."""

@@ -1,0 +1,62 @@
+"""The table as it lies in QEMU's memory: /proc/PID/mem at the address that QEMU's trace tells.
+
+Entries are host-endian u64, window-relative: QEMU hw/ppc/spapr_iommu.c, struct SpaprTceTable.table.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from tcelab.errors import HarnessError, Unsupported
+from tcelab.run import TableView
+
+ENTRY: Final = 8
+
+
+class LiveMemory:
+    """Reads (and, for self-tests, writes) the memory of the QEMU process."""
+
+    def __init__(self, pid: int) -> None:
+        """:raise Unsupported: the host does not let us read our own child."""
+        try:
+            self._fd = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise Unsupported(
+                f"cannot open the memory of QEMU (/proc/{pid}/mem): {error.strerror}",
+                next_step="allow a parent to trace its child: /proc/sys/kernel/yama/ptrace_scope at most 1",
+            ) from None
+        self._room: npt.NDArray[np.uint64] = np.zeros(0, np.uint64)
+
+    def table(self, liobn: int, at: int, entries: int) -> TableView:
+        """Read one whole table.
+
+        :param at: host address of its first entry, in QEMU's address space.
+        :raise HarnessError: there is nothing at that address.
+        """
+        if len(self._room) < entries:
+            self._room = np.empty(entries, np.uint64)
+        words = self._room[:entries]
+        try:
+            got = os.preadv(self._fd, [words.data], at)
+        except OSError as error:
+            raise HarnessError(f"LIOBN {liobn:#x}: no table at {at:#x} in QEMU: {error.strerror}") from None
+        if got != entries * ENTRY:
+            raise HarnessError(f"LIOBN {liobn:#x}: only {got} bytes of the table at {at:#x} in QEMU")
+        index = np.flatnonzero(words).astype(np.uint32)
+        return TableView(liobn, "live", entries, index, words[index])
+
+    def flip(self, at: int, index: int, bit: int) -> tuple[int, int]:
+        """Flip one bit of one entry. Returns the entry before and after."""
+        place = at + index * ENTRY
+        (before,) = struct.unpack("=Q", os.pread(self._fd, ENTRY, place))
+        after = before ^ (1 << bit)
+        os.pwrite(self._fd, struct.pack("=Q", after), place)
+        return before, after
+
+    def close(self) -> None:
+        os.close(self._fd)

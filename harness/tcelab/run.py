@@ -1,0 +1,211 @@
+"""The one loop that performs a program on a session, and the record that it leaves.
+
+Every platform, replay and pytest go through `run`: it splits the program at its host operations, so that the guest
+operations between two of them cost one request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from tcelab.errors import GuestLost, Scene, TcelabError
+from tcelab.program import Checkpoint, GuestOp, HostOp, Op, Program, is_host
+
+ViewName = Literal["live", "stream"]
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What one operation gave.
+
+    :ivar value: what the call returned, None if it failed with an errno.
+    :ivar errno: its name (`"EPERM"`), empty if none.
+    :ivar fields: output struct fields, or what the operation reports.
+    :ivar frames: guest physical address of each IOMMU page (4 KiB) that the operation concerned.
+    """
+
+    value: int | None = None
+    errno: str = ""
+    fields: dict[str, Any] = {}
+    frames: list[int] = []
+
+
+@dataclass(frozen=True, slots=True)
+class TableView:
+    """One TCE table as one view saw it: only the entries that are not zero.
+
+    :ivar entries: number of entries of the table, 0 when the window is not active.
+    :ivar index: their entry numbers, ascending (shape (n,), uint32).
+    :ivar tce: their values in host order (shape (n,), uint64).
+    """
+
+    liobn: int
+    view: ViewName
+    entries: int
+    index: npt.NDArray[np.uint32]
+    tce: npt.NDArray[np.uint64]
+    page_shift: int = 12
+    bus_offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One access that QEMU says it refused. `direction` is the device's: it reads or writes memory."""
+
+    direction: Literal["read", "write"]
+    address: int
+    size: int
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that the host saw while the guest was stopped.
+
+    :ivar missing: views that were asked for and could not be had, and why.
+    :ivar pages: guest physical address of an IOMMU page to its bytes, `tag.compact`ed: every page that a live entry
+        leads to (None: not in guest RAM), and every page of the program's buffers.
+    :ivar refusals: what QEMU said since the snapshot before.
+    :ivar seconds: what each part of the reading cost.
+    """
+
+    tables: tuple[TableView, ...]
+    missing: dict[str, str]
+    pages: dict[int, bytes | None]
+    refusals: tuple[Refusal, ...]
+    console: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One operation of the program, done. `confirmed` is a second snapshot, taken with every view on suspicion."""
+
+    number: int
+    op: Op
+    outcome: Outcome | None = None
+    snapshot: Snapshot | None = None
+    confirmed: Snapshot | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a session is: constant over the run.
+
+    :ivar nonce: 16 bytes, fresh for each session; part of every tag.
+    :ivar page_size: bytes of a CPU page of the kernel under test.
+    :ivar ram: bytes of guest RAM.
+    :ivar cannot: views that this platform cannot give, and why.
+    :ivar versions: of all that took part, for the result.
+    """
+
+    platform: str
+    nonce: bytes
+    page_size: int
+    ram: int
+    cannot: dict[str, str]
+    versions: dict[str, Any]
+
+
+class Session(Protocol):
+    """A platform opened on a topology. The host drives; nothing calls back."""
+
+    @property
+    def facts(self) -> Facts: ...
+
+    def perform(self, ops: Sequence[GuestOp]) -> list[Outcome]:
+        """Do guest operations in order, an outcome for each.
+
+        :raise GuestLost: the guest died or stopped answering; `in_flight` tells how far it came.
+        """
+        ...
+
+    def intervene(self, op: HostOp, frames: Sequence[int]) -> Outcome | Snapshot:
+        """Do one host operation. `frames`: addresses of the pages of buffers, to be read at a checkpoint."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended other than by its last operation.
+
+    :ivar in_flight: number of the program's operation that was begun and not finished, if known.
+    """
+
+    error: TcelabError
+    in_flight: int | None
+
+    @property
+    def scene(self) -> Scene:
+        return self.error.scene
+
+
+@dataclass(slots=True)
+class Run:
+    """What happened."""
+
+    program: Program
+    facts: Facts
+    steps: list[Step] = field(default_factory=list)
+    ending: Ending | None = None
+
+
+Watch = Callable[[Step], bool]
+"""Sees each step as it is done; True: suspicious, have it confirmed by every view while the guest is as it is."""
+
+
+def stretches(ops: Sequence[Op]) -> Iterator[tuple[int, list[GuestOp] | HostOp]]:
+    """Split at host operations: (number of the first operation, guest operations or one host operation)."""
+    pending: list[GuestOp] = []
+    for number, op in enumerate(ops):
+        if is_host(op):
+            if pending:
+                yield number - len(pending), pending
+                pending = []
+            yield number, op  # type: ignore[misc]
+        else:
+            pending.append(op)  # type: ignore[arg-type]
+    if pending:
+        yield len(ops) - len(pending), pending
+
+
+def run(program: Program, session: Session, watch: Watch = lambda _: False) -> Run:
+    """Perform a program. Never raises for what the guest did: that is in `Run.ending`."""
+    record = Run(program, session.facts)
+    frames: dict[int, None] = {}
+    for first, part in stretches(program.ops):
+        try:
+            if isinstance(part, list):
+                for i, outcome in enumerate(session.perform(part)):
+                    frames.update(dict.fromkeys(outcome.frames))
+                    _record(record, watch, Step(first + i, part[i], outcome))
+            else:
+                _record(record, watch, _intervene(first, part, session, list(frames), watch))
+        except TcelabError as error:
+            begun = error.in_flight if isinstance(error, GuestLost) else None
+            record.ending = Ending(error, None if begun is None else first + begun)
+            break
+    return record
+
+
+def _record(record: Run, watch: Watch, step: Step) -> None:
+    record.steps.append(step)
+    if step.snapshot is None:
+        watch(step)
+
+
+def _intervene(number: int, op: HostOp, session: Session, frames: Sequence[int], watch: Watch) -> Step:
+    result = session.intervene(op, frames)
+    if isinstance(result, Outcome):
+        return Step(number, op, outcome=result)
+    step = Step(number, op, snapshot=result)
+    if watch(step) and isinstance(op, Checkpoint) and not op.stream:
+        confirmed = session.intervene(msgspec.structs.replace(op, stream=True), frames)
+        step = Step(number, op, snapshot=result, confirmed=confirmed if isinstance(confirmed, Snapshot) else None)
+        watch(step)
+    return step

@@ -1,0 +1,79 @@
+"""From what the user chose to what a session needs: images and QEMU builds provisioned, files checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from tcelab import image
+from tcelab.errors import UsageError
+from tcelab.qemu import kernelfile, machine, probe
+from tcelab.topology import Topology
+
+DEFAULT_QEMU: Final = "qemu-11.1"
+DEFAULT_IMAGE: Final = "guest"
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user may choose. `qemu` is a recipe's name or a program; `kernel` and `initrd` replace the image's."""
+
+    topology: Topology
+    qemu: str = DEFAULT_QEMU
+    image: str = DEFAULT_IMAGE
+    kernel: Path | None = None
+    initrd: Path | None = None
+    memory: int = 512
+    firmware: machine.Firmware = "auto"
+    append: str = ""
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """All that a session needs.
+
+    :ivar digest: of the agent that must answer.
+    :ivar provenance: where kernel, initrd and QEMU came from, for the result.
+    """
+
+    qemu: probe.Qemu
+    options: machine.Options
+    digest: str
+    provenance: dict[str, Any]
+
+
+def prepare(choice: Choice, note: Callable[[str], None]) -> Ready:
+    """Provision and check.
+
+    :param note: told of progress, a line at a time.
+    :raise UsageError: a file that is not what it should be, or an unknown name.
+    :raise Unsupported: this host cannot provision.
+    """
+    machine.check_memory(choice.memory)
+    if choice.kernel is not None:
+        kernelfile.check(choice.kernel)
+    if choice.initrd is not None and not choice.initrd.is_file():
+        raise UsageError(f"no initrd {choice.initrd}")
+    provenance: dict[str, Any] = {}
+    qemu = _qemu(choice.qemu, note, provenance)
+    kernel, initrd = choice.kernel, choice.initrd
+    if kernel is None or initrd is None:
+        guest = image.ensure_guest(choice.image, note)
+        provenance["image"] = {"name": guest.name, "manifest": msgspec.to_builtins(guest.manifest)}
+        kernel, initrd = kernel or guest.kernel, initrd or guest.initrd
+    provenance |= {"kernel": str(kernel), "initrd": str(initrd)}
+    options = machine.Options(
+        kernel, initrd, choice.topology, choice.memory, firmware=choice.firmware, append=choice.append
+    )
+    return Ready(qemu, options, image.agent_digest(), provenance)
+
+
+def _qemu(name: str, note: Callable[[str], None], provenance: dict[str, Any]) -> probe.Qemu:
+    if "/" in name or name not in image.recipe_names():
+        qemu = probe.by_path(name)
+        provenance["qemu"] = {"path": qemu.argv[0]}
+        return qemu
+    build = image.ensure_qemu(name, note)
+    provenance["qemu"] = {"recipe": name, "manifest": msgspec.to_builtins(build.manifest)}
+    return probe.Qemu(build.name, build.argv, build.environment)

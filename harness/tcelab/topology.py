@@ -1,0 +1,94 @@
+"""What hangs where: the PHBs of the machine, each one partitionable endpoint (PE), and their devices.
+
+PHB 0 always belongs to tcelab: the agent's channel lives there, in a PE of its own, so that nothing that happens
+to a PE under test can touch the verdict's way home. Programs see PHBs 1 and up.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+from tcelab.errors import UsageError
+from tcelab.papr import window
+
+CHANNEL_PHB: Final = 0
+SMALL_WINDOW: Final = 16 << 20
+"""Bytes of the windows on PHBs that are not under test: fewer entries to clear at boot and to read at checkpoints."""
+
+MAX_PHB: Final = 30
+"""QEMU places the MMIO windows of PHBs 0..30 (hw/ppc/spapr.c, spapr_phb_placement)."""
+
+
+class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A device under test, called `name` by programs."""
+
+    name: str
+    slot: int
+    model: Literal["edu"] = "edu"
+
+
+class Phb(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A PCI host bridge: one IOMMU group, one PE. `window_size` in bytes, a power of two."""
+
+    index: int
+    devices: tuple[Device, ...] = ()
+    window_size: int = window.DEFAULT_WINDOW_SIZE
+
+    @property
+    def liobn(self) -> int:
+        return window.liobn(self.index)
+
+
+class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The PHBs under test. The channel's PHB is not listed: every machine has it."""
+
+    name: str
+    phbs: tuple[Phb, ...]
+
+    def __post_init__(self) -> None:
+        indexes = [phb.index for phb in self.phbs]
+        names = [device.name for phb in self.phbs for device in phb.devices]
+        if len(set(indexes)) != len(indexes) or not all(CHANNEL_PHB < i <= MAX_PHB for i in indexes):
+            raise ValueError(f"PHB indexes must be distinct and within 1..{MAX_PHB}: {indexes}")
+        if len(set(names)) != len(names):
+            raise ValueError(f"device names must be distinct: {names}")
+        for phb in self.phbs:
+            if phb.window_size < window.PAGE_SIZE or phb.window_size & (phb.window_size - 1):
+                raise ValueError(f"window_size of PHB {phb.index} must be a power of two: {phb.window_size:#x}")
+
+    def phb_of(self, device: str) -> Phb:
+        """The PHB that carries the device of that name.
+
+        :raise UsageError: no such device.
+        """
+        for phb in self.phbs:
+            if any(each.name == device for each in phb.devices):
+                return phb
+        raise UsageError(f"topology {self.name!r} has no device {device!r}")
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        return tuple(device for phb in self.phbs for device in phb.devices)
+
+
+def _pes(name: str, count: int) -> Topology:
+    """`count` PHBs, each with an edu alone; slots differ so that a log line can name the device."""
+    return Topology(name, tuple(Phb(i, (Device(f"pe{i}", slot=i),)) for i in range(1, count + 1)))
+
+
+TOPOLOGIES: Final = {
+    topology.name: topology for topology in (_pes("one-pe", 1), _pes("two-pe", 2), _pes("three-pe", 3))
+}
+
+
+def topology(name: str) -> Topology:
+    """A topology by its name.
+
+    :raise UsageError: no topology of that name.
+    """
+    try:
+        return TOPOLOGIES[name]
+    except KeyError:
+        raise UsageError(f"no topology {name!r}; there are: {', '.join(TOPOLOGIES)}") from None
