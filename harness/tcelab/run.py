@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from tcelab.errors import GuestLost, Scene, TcelabError
+from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError
 from tcelab.program import Checkpoint, GuestOp, HostOp, Op, Program, is_host
 
 ViewName = Literal["live", "stream"]
@@ -189,6 +189,9 @@ def run(program: Program, session: Session, watch: Watch = lambda _: False) -> R
         except TcelabError as error:
             begun = error.in_flight if isinstance(error, GuestLost) else None
             record.ending = Ending(error, None if begun is None else first + begun)
+            break
+        except KeyboardInterrupt:
+            record.ending = Ending(HarnessError("interrupted"), None)
             break
     return record
 

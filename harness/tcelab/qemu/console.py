@@ -14,7 +14,8 @@ FATAL: Final = re.compile(
 """The kernel under test is dead or dying: lib/panic.c, arch/powerpc/kernel/traps.c, kernel/watchdog.c, kernel/rcu."""
 
 TROUBLE: Final = re.compile(
-    rf"{FATAL.pattern}|\bWARNING: (?:CPU: \d+|\S+:\d+ at |at |possible |suspicious )|\bBUG: |blocked for more than \d+ seconds"
+    rf"{FATAL.pattern}|\bBUG: |blocked for more than \d+ seconds"
+    r"|\bWARNING: (?:CPU: \d+|\S+:\d+ at |at |possible |suspicious )"
 )
 """Lines that are findings: include/asm-generic/bug.h, kernel/hung_task.c."""
 

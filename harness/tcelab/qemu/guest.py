@@ -58,6 +58,7 @@ class Guest:
         self._said = (folder / "qemu.err").open("w+b")
         self._qmp = QMPClient("tcelab")
         self._closing = False
+        self._phase, self._phase_began = "launch", 0.0
         self._tasks: list[asyncio.Task[None]] = []
 
     # -- the beginning
@@ -69,7 +70,7 @@ class Guest:
         """
         loop = asyncio.get_running_loop()
         self._clock = loop.time
-        self.began = loop.time()
+        self.began = self._phase_began = loop.time()
         self._lost: asyncio.Future[str] = loop.create_future()
         self._stirred = asyncio.Event()
         pairs = {name: socket.socketpair() for name in ("qmp", "console", "agent")}
@@ -174,6 +175,7 @@ class Guest:
         :raise HarnessError: QEMU ended, or did not answer.
         """
         began = self._clock()
+        self._phase, self._phase_began = phase, began
         task: asyncio.Future[T] = asyncio.ensure_future(work)
         waiting: set[asyncio.Future[Any]] = {task, self._lost}
         mark = progress()
@@ -253,6 +255,10 @@ class Guest:
 
     def scene(self, phase: str, began: float) -> Scene:
         return Scene(phase, self._clock() - began, self.console.tail(), self.folder)
+
+    def now(self) -> Scene:
+        """The phase that was begun last, for errors that come from outside."""
+        return self.scene(self._phase, self._phase_began)
 
     def _qemu_said(self) -> str:
         lines = (self.folder / "qemu.err").read_text(errors="replace").splitlines()

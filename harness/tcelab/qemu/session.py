@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 import msgspec
 
 import tcelab
-from tcelab.errors import GuestLost, HarnessError, UsageError
+from tcelab.errors import GuestLost, HarnessError, Scene, UsageError
 from tcelab.papr import tce, window
 from tcelab.program import Checkpoint, Flip, GuestOp, HostOp
 from tcelab.qemu import machine, probe
@@ -66,9 +66,17 @@ class QemuSession:
             portal().call(self.guest.start())
             self._live = LiveMemory(self._qemu_pid())
             self._greet(digest)
+        except KeyboardInterrupt:
+            scene = self.scene()
+            self.close()
+            raise HarnessError("interrupted", scene=scene) from None
         except BaseException:
             self.close()
             raise
+
+    def scene(self) -> Scene:
+        """Where the session is now."""
+        return self.guest.now()
 
     def __enter__(self) -> Self:
         return self
@@ -154,7 +162,7 @@ class QemuSession:
                 error.in_flight = begun[1]
             raise
         except HarnessError as error:
-            error.scene = error.scene if error.scene.phase else self.guest.scene("perform", self.guest.began)
+            error.scene = error.scene if error.scene.phase else self.scene()
             raise
         outcomes = msgspec.convert(answer["outcomes"], list[Outcome])
         if len(outcomes) != len(ops):

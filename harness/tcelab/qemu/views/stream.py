@@ -37,7 +37,7 @@ def tables(stream: bytes) -> tuple[TableView, ...]:
         raise HarnessError(f"not a QEMU state stream: it begins with {stream[:8].hex()}")
     try:
         return tuple(_sections(stream))
-    except struct.error as error:
+    except (struct.error, ValueError, IndexError) as error:
         raise HarnessError(f"QEMU's state stream is cut off: {error}") from None
 
 

@@ -1,0 +1,5 @@
+"""`python -m tcelab`"""
+
+from tcelab.cli import main
+
+main()

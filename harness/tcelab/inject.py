@@ -1,0 +1,26 @@
+"""Lies that tcelab can tell itself: each must come back as a finding, or the verdict is worth nothing."""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+import msgspec
+
+from tcelab.papr import window
+from tcelab.program import Checkpoint, Flip, Program
+
+LIES: Final = ("flip",)
+
+
+def flip(program: Program) -> Program:
+    """Append the flip of one bit of one entry, looked at by every view, and its undoing.
+
+    The program's seed chooses the PE, the entry out of its whole window, and the bit.
+    """
+    chance = random.Random(program.seed)  # noqa: S311 - repeats exactly, that is the point
+    phb = chance.choice([phb for phb in program.topology.phbs if phb.devices])
+    ioba = chance.randrange(phb.window_size >> window.PAGE_SHIFT) << window.PAGE_SHIFT
+    lie = Flip(liobn=phb.liobn, ioba=ioba, bit=chance.randrange(64), expect="ok")
+    ops = [*program.ops, lie, Checkpoint(label="after the flip", stream=True), lie]
+    return msgspec.structs.replace(program, ops=ops)

@@ -1,0 +1,110 @@
+"""QEMU's log and trace, as it comes through the pipe."""
+
+import os
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from tcelab.qemu.log import Log, Tables
+
+NEW = "spapr_iommu_new_table liobn={:x} table=0x{:x} fd=-1"
+
+
+@contextmanager
+def piped(tmp_path):
+    reader, writer = os.pipe()
+    log = Log(reader, tmp_path / "qemu.log")
+    try:
+        yield log, writer
+    finally:
+        os.close(writer)
+        log.close()
+
+
+def test_the_newest_table_of_a_liobn_is_the_one_that_counts():
+    tables = Tables()
+    tables.line(NEW.format(0x80000100, 0x7F0000001000))
+    tables.line(NEW.format(0x80000200, 0x7F0000002000))
+    tables.line(NEW.format(0x80000100, 0x7F0000003000))
+    assert tables.at == {0x80000100: 0x7F0000003000, 0x80000200: 0x7F0000002000}
+
+
+def test_a_removed_window_has_no_table():
+    tables = Tables()
+    tables.line(NEW.format(0x80000101, 0x7F0000001000))
+    tables.line(
+        "spapr_iommu_ddw_create buid=0x800000020000001 addr=0x800, page size=0x10000, requested=0x40000000,"
+        " start addr=0x800000000000000, liobn=80000101"
+    )
+    assert tables.entries == {0x80000101: 0x4000}
+    tables.line("spapr_iommu_ddw_remove liobn=80000101")
+    assert tables.at == {}
+    assert tables.entries == {}
+
+
+def test_a_reset_drops_the_second_window_and_forgets_a_size_of_the_first():
+    tables = Tables()
+    tables.line(NEW.format(0x80000101, 0x7F0000001000))
+    tables.line(NEW.format(0x80000201, 0x7F0000002000))
+    tables.line(NEW.format(0x80000100, 0x7F0000004000))
+    tables.entries[0x80000100] = 7
+    tables.line("spapr_iommu_ddw_reset buid=0x800000020000001 addr=0x800")
+    assert set(tables.at) == {0x80000201, 0x80000100}
+    assert tables.entries == {}
+
+
+def test_after_drain_all_that_was_said_is_known(tmp_path):
+    with piped(tmp_path) as (log, writer):
+        for turn in range(200):
+            os.write(writer, (NEW.format(0x80000100, 0x1000 + turn) + "\n").encode())
+            log.drain()
+            assert log.tables.at[0x80000100] == 0x1000 + turn
+
+
+def test_a_line_that_comes_in_two_pieces_is_one_line(tmp_path):
+    with piped(tmp_path) as (log, writer):
+        line = NEW.format(0x80000100, 0x7000)
+        os.write(writer, line[:30].encode())
+        log.drain()
+        assert log.tables.at == {}
+        os.write(writer, (line[30:] + "\n").encode())
+        log.drain()
+        assert log.tables.at == {0x80000100: 0x7000}
+
+
+@pytest.mark.parametrize(
+    ("line", "direction", "address"),
+    [
+        ("Invalid read at addr 0x40001000, size 4, region '(null)', reason: rejected", "read", 0x40001000),
+        ("Invalid write at addr 0x3C, size 4, region '(null)', reason: rejected", "write", 0x3C),
+    ],
+)
+def test_a_refused_access_is_known_by_direction_and_address(tmp_path, line, direction, address):
+    with piped(tmp_path) as (log, writer):
+        os.write(writer, line.encode() + b"\nInvalid something else\n")
+        log.drain()
+        (refusal,) = log.take_refusals()
+        assert (refusal.direction, refusal.address, refusal.size) == (direction, address, 4)
+        assert log.take_refusals() == ()
+
+
+def test_a_full_pipe_never_stops_the_writer(tmp_path):
+    """8 MiB without one drain: more than any pipe holds, so only the thread can have taken it."""
+    chunk = (NEW.format(0x80000100, 0x7000) + "\n").encode() * 1024
+    with piped(tmp_path) as (log, writer):
+        done = threading.Event()
+
+        def write():
+            for _ in range(8 * 1024 * 1024 // len(chunk)):
+                os.write(writer, chunk)
+            done.set()
+
+        threading.Thread(target=write, daemon=True).start()
+        assert done.wait(20)
+
+
+def test_the_log_is_written_down(tmp_path):
+    with piped(tmp_path) as (_, writer):
+        os.write(writer, b"qemu says\n")
+    assert (tmp_path / "qemu.log").read_bytes() == b"qemu says\n"
