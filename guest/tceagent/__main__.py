@@ -1,0 +1,16 @@
+"""The agent's start: `python3 -I -S -B -c "..."` by init, or `python3 -m tceagent`."""
+
+from __future__ import annotations
+
+from tceagent.agent import Agent, find_port, serve
+from tceagent.kernel import Kernel
+from tceagent.wire import Channel
+
+
+def main() -> None:
+    kernel = Kernel()
+    serve(Agent(kernel), Channel(kernel.open(find_port(kernel))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Answers the host: one answer to each message, until the port breaks.
+
+Messages are `{"id", "hello": {"nonce", "devices"}}` and `{"id", "ops": [...]}`. An answer carries the same id and
+`hello` or `outcomes`; or `failed`, when the message, the program or the agent is wrong. What the kernel refuses is
+an outcome, not a failure.
+"""
+
+from __future__ import annotations
+
+import posix
+from struct import Struct
+
+from tceagent import ops, wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from tceagent.kernel import Kernel
+
+PROTOCOL = 1
+NONCE_SIZE = 16
+PORT = "org.tcelab.agent"
+
+CELL_MAGIC = b"TCELABPC"
+_CELL_HEAD = Struct("<8s16s")
+_CELL_PROGRESS = Struct("<QQ")
+
+
+class Agent:
+    """What the agent knows between two messages."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._state = ops.State(kernel)
+        self._cell, self._cell_address = kernel.cell()
+
+    def answer(self, payload: bytes) -> dict[str, Any]:
+        """The answer to one message. Never raises for what the message holds."""
+        number = None
+        try:
+            message = wire.decode(payload)
+            number = message["id"]
+            if "hello" in message:
+                return {"id": number, "hello": self._hello(**message["hello"])}
+            program = message["ops"]
+            if not (isinstance(number, int) and isinstance(program, list)):
+                raise TypeError("id is a number and ops a list")  # noqa: TRY301  the answer is the same
+        except Exception:  # noqa: BLE001  whatever it is, the host must hear of it
+            return {"id": number, "failed": {"at": None, "traceback": _traceback()}}
+        return self._perform(number, program)
+
+    def _hello(self, nonce: str, devices: dict[str, dict[str, int]] | None = None) -> dict[str, Any]:
+        session = bytes.fromhex(nonce)
+        if len(session) != NONCE_SIZE:
+            raise ValueError(f"a nonce has {NONCE_SIZE} bytes, not {len(session)}")
+        self._state.nonce = session
+        _CELL_HEAD.pack_into(self._cell, 0, CELL_MAGIC, session)
+        for name, place in (devices or {}).items():
+            self._state.devices[name] = place["buid"], place["slot"]
+        return {
+            "protocol": PROTOCOL,
+            "digest": digest(__file__.rpartition("/")[0]),
+            "cell": self._cell_address,
+            **self._kernel.describe(),
+        }
+
+    def _perform(self, number: int, program: list[dict[str, Any]]) -> dict[str, Any]:
+        outcomes: list[dict[str, Any]] = []
+        for index, op in enumerate(program):
+            try:
+                # For the host to find in guest memory, should the kernel die of this operation.
+                _CELL_PROGRESS.pack_into(self._cell, _CELL_HEAD.size, number, index)
+                outcomes.append(ops.perform(self._state, op))
+            except Exception:  # noqa: BLE001  whatever it is, the host must hear of it
+                return {"id": number, "failed": {"at": index, "traceback": _traceback()}, "outcomes": outcomes}
+        return {"id": number, "outcomes": outcomes}
+
+
+def serve(agent: Agent, channel: wire.Channel) -> None:
+    """Answer messages for ever.
+
+    :raise FrameError: the host sent what cannot be a message; it has been told.
+    """
+    while True:
+        try:
+            payload = channel.receive()
+        except wire.FrameError:
+            channel.send(wire.encode({"id": None, "failed": {"at": None, "traceback": _traceback()}}))
+            raise
+        answer = agent.answer(payload)
+        try:
+            encoded = wire.encode(answer)
+            channel.send(encoded)
+        except (TypeError, ValueError):
+            channel.send(wire.encode({"id": answer["id"], "failed": {"at": None, "traceback": _traceback()}}))
+
+
+def digest(folder: str) -> str:
+    """SHA-256, in hex, of the agent's sources: of each module by name, its name, NUL, its bytes, NUL."""
+    try:
+        # Built in, while hashlib loads OpenSSL.
+        from _sha256 import sha256  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415
+    except ImportError:
+        from hashlib import sha256  # noqa: PLC0415
+
+    total = sha256()
+    for name in sorted(name for name in posix.listdir(folder) if name.endswith(".py")):
+        with open(f"{folder}/{name}", "rb") as module:
+            total.update(name.encode() + b"\0" + module.read() + b"\0")
+    return str(total.hexdigest())
+
+
+def find_port(kernel: Kernel) -> str:
+    """The device file of the virtio-serial port of the agent, found without udev.
+
+    :raise LookupError: no such port.
+    """
+    ports = "/sys/class/virtio-ports"
+    for port in kernel.listdir(ports):
+        if kernel.read_file(f"{ports}/{port}/name").strip() == PORT.encode():
+            return f"/dev/{port}"
+    raise LookupError(f"no virtio-serial port is called {PORT}")
+
+
+def _traceback() -> str:
+    import traceback  # noqa: PLC0415  slow to import and hardly ever needed
+
+    return traceback.format_exc()

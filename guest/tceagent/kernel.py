@@ -1,0 +1,254 @@
+"""The agent's view of a kernel; here the real one, by system calls. An emulator offers the same shape.
+
+`posix` rather than `os`, and `_ctypes` rather than `ctypes`: under TCG each of the two costs tens of milliseconds
+between the guest's boot and the agent's first answer.
+"""
+
+from __future__ import annotations
+
+import _ctypes
+import errno
+import fcntl
+import mmap
+import posix
+import sys
+import time
+from struct import unpack
+
+IOMMU_PAGE = 4096
+CELL = "/run/tcelab.cell"
+"""On a ramfs, made by init: its pages never move and, unlike locked memory, are charged to no process."""
+
+_NOT_PRESENT = 0
+_PRESENT = 1 << 63
+_FRAME = (1 << 55) - 1
+_INT_MAX = (1 << 31) - 1
+_WORD_MAX = (1 << 64) - 1
+
+
+class _Byte(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001  ctypes.c_char, the public one
+    _type_ = "c"
+
+
+def errno_name(number: int) -> str:
+    return errno.errorcode.get(number, f"errno {number}")
+
+
+def _address_of(area: mmap.mmap) -> int:
+    return _ctypes.addressof(_Byte.from_buffer(area))
+
+
+class Registers:
+    """A device's registers, mapped. Each read or write is one access of exactly its size, in native byte order."""
+
+    def __init__(self, area: mmap.mmap) -> None:
+        self._area = area
+        bytewise = memoryview(area)
+        # Casts, because their item access is one load or store. A slice may become any accesses, ctypes reads
+        # before it writes, and its from_buffer would keep the mapping, and with it the container, alive.
+        self._words = bytewise.cast("I")
+        self._doubles = bytewise.cast("Q")
+        bytewise.release()
+
+    def read32(self, offset: int) -> int:
+        return self._words[_item(offset, 4)]
+
+    def write32(self, offset: int, value: int) -> None:
+        self._words[_item(offset, 4)] = value
+
+    def read64(self, offset: int) -> int:
+        return self._doubles[_item(offset, 8)]
+
+    def write64(self, offset: int, value: int) -> None:
+        self._doubles[_item(offset, 8)] = value
+
+    def close(self) -> None:
+        self._words.release()
+        self._doubles.release()
+        self._area.close()
+
+
+def _item(offset: int, size: int) -> int:
+    if offset < 0 or offset % size:
+        raise ValueError(f"register offset {offset:#x} is not a multiple of {size}")
+    return offset // size
+
+
+class Memory:
+    """Anonymous private memory of the agent. `size` is a multiple of the kernel's page size."""
+
+    def __init__(self, area: mmap.mmap) -> None:
+        self._area = area
+        self.address = _address_of(area)
+        self.size = len(area)
+
+    def read(self, offset: int, size: int) -> bytes:
+        _within(offset, size, self.size)
+        return self._area[offset : offset + size]
+
+    def write(self, offset: int, data: bytes) -> None:
+        _within(offset, len(data), self.size)
+        self._area[offset : offset + len(data)] = data
+
+
+def _within(offset: int, size: int, limit: int) -> None:
+    if not 0 <= offset <= offset + size <= limit:
+        raise ValueError(f"bytes {offset:#x}..{offset + size:#x} of {limit:#x}")
+
+
+class Kernel:
+    """The kernel under test. Methods raise OSError where the kernel refuses, except `ioctl`, which reports it."""
+
+    page_size = mmap.PAGESIZE
+
+    def __init__(self) -> None:
+        # Kept open: reading a counter by pread costs an eighth of opening its file each time.
+        self._pagemap = posix.open("/proc/self/pagemap", posix.O_RDONLY | posix.O_CLOEXEC)
+        self._status = posix.open("/proc/self/status", posix.O_RDONLY | posix.O_CLOEXEC)
+
+    def open(self, path: str) -> int:
+        return posix.open(path, posix.O_RDWR | posix.O_CLOEXEC)
+
+    def close(self, fd: int) -> None:
+        posix.close(fd)
+
+    def ioctl(self, fd: int, request: int, argument: bytes | int) -> tuple[int | None, str, bytes]:
+        """:return: what the call returned or None, the errno's name or "", the argument's bytes afterwards.
+        :raise ValueError: the request is wider than 32 bits or the argument wider than a register.
+        """
+        if not 0 <= request < 1 << 32:
+            raise ValueError(f"an ioctl request has 32 bits: {request:#x}")
+        if isinstance(argument, int) and not 0 <= argument <= _INT_MAX:
+            return _ioctl_with_word(fd, request, argument)
+        out = bytearray() if isinstance(argument, int) else bytearray(argument)
+        try:
+            if isinstance(argument, int):
+                value: int = fcntl.ioctl(fd, request, argument)
+            else:
+                value = fcntl.ioctl(fd, request, out, True)  # noqa: FBT003  positional only
+        except OSError as error:
+            return None, errno_name(error.errno or 0), bytes(out)
+        return value, "", bytes(out)
+
+    def pread(self, fd: int, size: int, offset: int) -> bytes:
+        return posix.pread(fd, size, offset)
+
+    def pwrite(self, fd: int, data: bytes, offset: int) -> int:
+        return posix.pwrite(fd, data, offset)
+
+    def map_registers(self, fd: int, offset: int, size: int) -> Registers:
+        return Registers(mmap.mmap(fd, size, offset=offset))
+
+    def allocate(self, size: int) -> Memory:
+        """Memory that holds no frames until it is touched, never in huge pages."""
+        area = mmap.mmap(-1, -(-size // self.page_size) * self.page_size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        try:
+            area.madvise(mmap.MADV_NOHUGEPAGE)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # EINVAL: this kernel has no transparent huge pages
+                raise
+        return Memory(area)
+
+    def frames(self, address: int, size: int) -> list[int]:
+        """Guest physical address of each IOMMU page that [address, address + size) touches; 0: not present."""
+        if not size:
+            return []
+        first = address // self.page_size
+        count = -(-(address + size) // self.page_size) - first
+        raw = posix.pread(self._pagemap, count * 8, first * 8)
+        entries = unpack(f"={count}Q", raw.ljust(count * 8, b"\0"))  # short at the end of the address space
+        frames = []
+        for page in range(address // IOMMU_PAGE, -(-(address + size) // IOMMU_PAGE)):
+            entry = entries[page * IOMMU_PAGE // self.page_size - first]
+            if entry & _PRESENT:
+                frames.append((entry & _FRAME) * self.page_size + page * IOMMU_PAGE % self.page_size)
+            else:
+                frames.append(_NOT_PRESENT)
+        return frames
+
+    def vmlck(self) -> int:
+        """KiB charged to the agent's RLIMIT_MEMLOCK."""
+        return _number_after(posix.pread(self._status, 65536, 0), b"VmLck:")
+
+    def pins(self) -> int:
+        """Page pins held now by the whole kernel."""
+        # The counters are per CPU and folded at leisure; this folds them now.
+        self.write_file("/proc/sys/vm/stat_refresh", b"1")
+        counters = self.read_file("/proc/vmstat")
+        return _number_after(counters, b"nr_foll_pin_acquired") - _number_after(counters, b"nr_foll_pin_released")
+
+    def read_file(self, path: str) -> bytes:
+        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+        try:
+            parts = [posix.read(fd, 65536)]
+            while parts[-1]:
+                parts.append(posix.read(fd, 65536))
+        finally:
+            posix.close(fd)
+        return b"".join(parts)
+
+    def write_file(self, path: str, data: bytes) -> None:
+        fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
+        try:
+            posix.write(fd, data)
+        finally:
+            posix.close(fd)
+
+    def listdir(self, path: str) -> list[str]:
+        return sorted(posix.listdir(path))
+
+    def readlink(self, path: str) -> str:
+        return posix.readlink(path)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def cell(self) -> tuple[mmap.mmap, int]:
+        """One page at a guest physical address that does not change: the page, its address."""
+        fd = posix.open(CELL, posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC, 0o600)
+        try:
+            posix.ftruncate(fd, self.page_size)
+            page = mmap.mmap(fd, self.page_size)
+        finally:
+            posix.close(fd)
+        page[0] = 0
+        return page, self.frames(_address_of(page), 1)[0]
+
+    def describe(self) -> dict[str, str | int | list[str]]:
+        """What the handshake says of the machine."""
+        uname = posix.uname()
+        try:
+            modules = self.read_file("/proc/modules").decode().splitlines()
+        except FileNotFoundError:  # a kernel that cannot load any
+            modules = []
+        return {
+            "kernel": uname.release,
+            "version": uname.version,
+            "machine": uname.machine,
+            "python": sys.version.split(" ", 1)[0],
+            "page_size": self.page_size,
+            "cmdline": self.read_file("/proc/cmdline").decode().strip(),
+            "modules": [line.split(" ", 1)[0] for line in modules],
+        }
+
+
+def _ioctl_with_word(fd: int, request: int, word: int) -> tuple[int | None, str, bytes]:
+    """An ioctl with an argument that fcntl.ioctl, which takes an int, cannot pass."""
+    if not 0 <= word <= _WORD_MAX:
+        raise ValueError(f"an ioctl argument has 64 bits: {word:#x}")
+    import ctypes  # noqa: PLC0415  slow to import and hardly ever needed
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    value: int = libc.ioctl(fd, ctypes.c_ulong(request), ctypes.c_ulong(word))
+    return (None, errno_name(ctypes.get_errno()), b"") if value == -1 else (value, "", b"")
+
+
+def _number_after(text: bytes, name: bytes) -> int:
+    """The number that follows a name at the beginning of a line of a /proc file."""
+    for line in text.splitlines():
+        if line.startswith(name):
+            return int(line.split()[1])
+    raise LookupError(f"no {name.decode()} in /proc: this kernel does not count it")

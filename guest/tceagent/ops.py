@@ -1,0 +1,280 @@
+"""The guest operations: a function for each, with the fields of its struct in `tcelab.program` as parameters.
+
+Each returns an outcome: a dict with `value`, `errno`, `fields` and `frames`, those at their default left out.
+Words are numbers, names, or `{"buffer", "index", "plus"}`.
+"""
+
+from __future__ import annotations
+
+from tceagent import edu, uapi, vfio
+from tceagent import tag as marks
+from tceagent.kernel import IOMMU_PAGE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Union
+
+    from tceagent.kernel import Kernel, Memory, Registers
+
+    Outcome = dict[str, Any]
+    Word = Union[int, str, dict[str, Any]]
+
+_COMMAND = 4
+_BUS_MASTER = 0x4
+_MASK = (1 << 64) - 1
+
+
+class File:
+    """An open file of the program. `registers`: BAR 0, once a DMA has needed it."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.registers: Registers | None = None
+        self.config: int | None = None
+
+
+class State:
+    """All that operations leave behind for later ones.
+
+    :ivar nonce: of the session, 16 bytes; None before the handshake.
+    :ivar devices: BUID and slot of each device that a program may name.
+    :ivar bound: what `bind` found out, by device.
+    """
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.nonce: bytes | None = None
+        self.devices: dict[str, tuple[int, int]] = {}
+        self.bound: dict[str, dict[str, str | int]] = {}
+        self.buffers: dict[str, tuple[Memory, int]] = {}
+        self.files: dict[str, File] = {}
+
+
+def perform(state: State, op: dict[str, Any]) -> Outcome:
+    """Do one operation as it came over the wire.
+
+    :raise Exception: anything but a refusal by the kernel: the program or the agent is wrong.
+    """
+    arguments = dict(op)
+    handler = HANDLERS[arguments.pop("op")]
+    arguments.pop("expect", None)
+    try:
+        return handler(state, **arguments)
+    except vfio.RefusedError as refusal:
+        return {"errno": refusal.errno}
+
+
+def buffer(state: State, *, name: str, pages: int, seed: int = 0) -> Outcome:
+    _unused(state.buffers, name, "buffer")
+    if pages < 1:
+        raise ValueError(f"a buffer has at least one page, not {pages}")
+    memory = state.kernel.allocate(pages * IOMMU_PAGE)
+    for page in _shuffled(memory.size // state.kernel.page_size, seed):
+        memory.write(page * state.kernel.page_size, b"\0")
+    state.buffers[name] = memory, pages
+    return {"value": memory.address}
+
+
+def tag(
+    state: State, *, buffer: str, first: int = 0, count: int = 1, liobn: int = 0, ioba: int = 0, sequence: int = 0
+) -> Outcome:
+    memory, _ = _buffer(state, buffer)
+    nonce = _nonce(state)
+    for i in range(count):
+        page = marks.tag(nonce, liobn, ioba + i * IOMMU_PAGE, sequence) * (IOMMU_PAGE // marks.SIZE)
+        memory.write((first + i) * IOMMU_PAGE, page)
+    return {"value": 0}
+
+
+def fill(state: State, *, buffer: str, offset: int, size: int, seed: int) -> Outcome:
+    memory, _ = _buffer(state, buffer)
+    memory.write(offset, marks.data(_nonce(state), seed, size))
+    return {"value": 0}
+
+
+def frames(state: State, *, buffer: str) -> Outcome:
+    memory, pages = _buffer(state, buffer)
+    return {"value": 0, "frames": state.kernel.frames(memory.address, pages * IOMMU_PAGE)}
+
+
+def bind(state: State, *, device: str) -> Outcome:
+    if device not in state.bound:
+        buid, slot = state.devices[device]
+        state.bound[device] = vfio.bind(state.kernel, buid, slot)
+    return {"value": 0, "fields": state.bound[device]}
+
+
+def open_(state: State, *, file: str, path: str) -> Outcome:
+    _unused(state.files, file, "file")
+    for device in sorted(state.bound, key=len, reverse=True):
+        path = path.replace("$" + device, str(state.bound[device]["group"]))
+    if "$" in path:
+        raise LookupError(f"{path} names a device that is not bound; bound are: {', '.join(state.bound) or 'none'}")
+    try:
+        fd = state.kernel.open(path)
+    except OSError as error:
+        raise vfio.RefusedError(error) from error
+    state.files[file] = File(fd)
+    return {"value": fd}
+
+
+def close(state: State, *, file: str) -> Outcome:
+    opened = state.files.pop(file)
+    if opened.registers is not None:
+        opened.registers.close()
+    try:
+        state.kernel.close(opened.fd)
+    except OSError as error:
+        raise vfio.RefusedError(error) from error
+    return {"value": 0}
+
+
+def ioctl(
+    state: State,
+    *,
+    file: str,
+    request: str | int,
+    fields: dict[str, Word] | None = None,
+    value: int | None = None,
+    into: str = "",
+) -> Outcome:
+    if into:
+        _unused(state.files, into, "file")
+    number = uapi.NUMBERS[request] if isinstance(request, str) else request
+    argument = _argument(state, request, fields or {}, value)
+    returned, refusal, raw = state.kernel.ioctl(state.files[file].fd, number, argument)
+    if returned is None:
+        return {"errno": refusal}
+    outcome: Outcome = {"value": returned}
+    if into and returned >= 0:
+        state.files[into] = File(returned)
+    layout = _layout(request)
+    if layout is not None and raw:
+        if layout.outputs:
+            outcome["fields"] = layout.unpack(raw)
+        if request == "MAP_DMA" and returned == 0:
+            # Read now, while the pages are pinned: later they may have moved.
+            _, _, vaddr, _, size = layout.struct.unpack(raw)
+            outcome["frames"] = state.kernel.frames(vaddr, size)
+    return outcome
+
+
+def _argument(state: State, request: str | int, fields: dict[str, Word], value: int | None) -> bytes | int:
+    if value is not None:
+        if fields:
+            raise ValueError(f"ioctl {request} has both a value and fields")
+        return value
+    layout = _layout(request)
+    if layout is not None:
+        return layout.pack({name: resolve(state, word) for name, word in fields.items()})
+    if request == "GROUP_GET_DEVICE_FD" and fields:
+        return _address(state, **fields)
+    if fields:
+        raise ValueError(f"ioctl {request} takes no fields {', '.join(fields)}")
+    return 0
+
+
+def _layout(request: str | int) -> uapi.Layout | None:
+    return uapi.LAYOUTS.get(request) if isinstance(request, str) else None
+
+
+def _address(state: State, *, name: Word) -> bytes:
+    """The PCI address of a bound device as a C string. Any other name stays as it is, for the kernel to refuse."""
+    if not isinstance(name, str):
+        raise TypeError(f"a device has a name, not {name!r}")
+    return str(state.bound[name]["address"] if name in state.bound else name).encode() + b"\0"
+
+
+def master(state: State, *, file: str, on: bool = True) -> Outcome:
+    opened = state.files[file]
+    kernel = state.kernel
+    if opened.config is None:
+        opened.config = vfio.region(kernel, opened.fd, uapi.CONFIG_REGION)[0]
+    place = opened.config + _COMMAND
+    try:
+        command = int.from_bytes(kernel.pread(opened.fd, 2, place), "little")
+        command = command | _BUS_MASTER if on else command & ~_BUS_MASTER
+        kernel.pwrite(opened.fd, command.to_bytes(2, "little"), place)
+        return {"value": int.from_bytes(kernel.pread(opened.fd, 2, place), "little")}
+    except OSError as error:
+        raise vfio.RefusedError(error) from error
+
+
+def dma(state: State, *, file: str, iova: int, size: int, to_memory: bool, offset: int = 0) -> Outcome:
+    opened = state.files[file]
+    edu.check(size, offset)
+    if opened.registers is None:
+        place, length = vfio.region(state.kernel, opened.fd, uapi.BAR0_REGION)
+        try:
+            opened.registers = state.kernel.map_registers(opened.fd, place, length)
+        except OSError as error:
+            raise vfio.RefusedError(error) from error
+    if edu.transfer(state.kernel, opened.registers, iova, size, offset, to_memory=to_memory):
+        return {"value": 0}
+    return {"errno": "ETIMEDOUT"}
+
+
+def read(state: State, *, what: str) -> Outcome:
+    return {"value": _COUNTERS[what](state.kernel)}
+
+
+def resolve(state: State, word: Word) -> int:
+    """A word as the kernel wants it: a number as it is, a file's descriptor, an address in a buffer."""
+    if isinstance(word, int):
+        return word
+    if isinstance(word, str):
+        return state.files[word].fd
+    memory, _ = _buffer(state, word["buffer"])
+    address: int = memory.address + word.get("index", 0) * IOMMU_PAGE + word.get("plus", 0)
+    return address & _MASK
+
+
+def _buffer(state: State, name: str) -> tuple[Memory, int]:
+    try:
+        return state.buffers[name]
+    except KeyError:
+        raise LookupError(f"no buffer {name!r}; there are: {', '.join(state.buffers) or 'none'}") from None
+
+
+def _nonce(state: State) -> bytes:
+    if state.nonce is None:
+        raise RuntimeError("no nonce before the handshake")
+    return state.nonce
+
+
+def _unused(named: dict[str, Any], name: str, kind: str) -> None:
+    if name in named:
+        raise ValueError(f"there is a {kind} {name!r} already")
+
+
+def _shuffled(count: int, seed: int) -> list[int]:
+    """0..count-1 in an order that depends on the seed alone (the random module is slow to import)."""
+    order = list(range(count))
+    state = seed & _MASK
+    for i in range(count - 1, 0, -1):
+        state = (state * 6364136223846793005 + 1442695040888963407) & _MASK
+        j = (state >> 33) % (i + 1)
+        order[i], order[j] = order[j], order[i]
+    return order
+
+
+_COUNTERS: dict[str, Callable[[Kernel], int]] = {
+    "vmlck": lambda kernel: kernel.vmlck(),
+    "pins": lambda kernel: kernel.pins(),
+}
+
+HANDLERS: dict[str, Callable[..., Outcome]] = {
+    "buffer": buffer,
+    "tag": tag,
+    "fill": fill,
+    "frames": frames,
+    "bind": bind,
+    "open": open_,
+    "close": close,
+    "ioctl": ioctl,
+    "master": master,
+    "dma": dma,
+    "read": read,
+}
+"""By the tag of the struct."""

@@ -1,0 +1,114 @@
+"""Steps of the VFIO flow that are more than one system call: binding a device, finding its regions."""
+
+from __future__ import annotations
+
+import struct
+
+from tceagent import uapi
+from tceagent.kernel import errno_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tceagent.kernel import Kernel
+
+_DEVICES = "/sys/bus/pci/devices"
+_TREE = "/sys/firmware/devicetree/base"
+_DMA_WINDOW = struct.Struct(">IQQ")  # LIOBN, bus address, size
+
+
+class RefusedError(Exception):
+    """The kernel refused a step of an operation: the operation's outcome is that errno, by name."""
+
+    def __init__(self, cause: OSError | str) -> None:
+        self.errno = cause if isinstance(cause, str) else errno_name(cause.errno or 0)
+        super().__init__(f"{self.errno}: {cause}")
+
+
+def bind(kernel: Kernel, buid: int, slot: int) -> dict[str, str | int]:
+    """Have vfio-pci drive the device at a slot of the PHB with that BUID.
+
+    :return: address, group, liobn, window_start and window_size (bytes), buid. The window is the device tree's
+        before anybody takes its ownership: then the kernel drops the property.
+    :raise LookupError: no such device, or its PHB has no DMA window.
+    :raise RefusedError: sysfs refused a write.
+    :raise RuntimeError: vfio-pci did not take the device.
+    """
+    address = find(kernel, buid, slot)
+    folder = f"{_DEVICES}/{address}"
+    try:
+        window = kernel.read_file(f"{_TREE}/pci@{buid:x}/ibm,dma-window")
+    except FileNotFoundError:
+        raise LookupError(f"PHB {buid:#x} has no ibm,dma-window: somebody owns it already") from None
+    liobn, window_start, window_size = _DMA_WINDOW.unpack(window)
+    try:
+        _drive(kernel, folder, address)
+        group = int(_last(kernel.readlink(f"{folder}/iommu_group")))
+    except OSError as error:
+        raise RefusedError(error) from error
+    return {
+        "address": address,
+        "group": group,
+        "liobn": liobn,
+        "window_start": window_start,
+        "window_size": window_size,
+        "buid": buid,
+    }
+
+
+def find(kernel: Kernel, buid: int, slot: int) -> str:
+    """The PCI address, as in `0001:00:01.0`, of function 0 at a slot of the PHB with that BUID."""
+    seen = []
+    for address in kernel.listdir(_DEVICES):
+        domain, bus, slot_function = address.split(":")
+        node = _node(kernel, address, f"{domain}:{bus}")
+        seen.append(f"{address} ({node})")
+        if f"pci@{buid:x}" in node.split("/") and slot_function == f"{slot:02x}.0":
+            return address
+    raise LookupError(f"no device at slot {slot} of PHB {buid:#x}; there are: {', '.join(seen) or 'none'}")
+
+
+def region(kernel: Kernel, fd: int, index: int) -> tuple[int, int]:
+    """Where a region of a device lies in its file: offset, size.
+
+    :raise RefusedError: it is no device file, or has no such region.
+    """
+    layout = uapi.LAYOUTS["DEVICE_GET_REGION_INFO"]
+    request = uapi.NUMBERS["DEVICE_GET_REGION_INFO"]
+    _, refusal, raw = kernel.ioctl(fd, request, layout.pack({"index": index}))
+    if refusal:
+        raise RefusedError(refusal)
+    info = layout.unpack(raw)
+    return info["offset"], info["size"]
+
+
+def _drive(kernel: Kernel, folder: str, address: str) -> None:
+    if _driver(kernel, folder) == "vfio-pci":
+        return
+    if _driver(kernel, folder):
+        kernel.write_file(f"{folder}/driver/unbind", address.encode())
+    kernel.write_file(f"{folder}/driver_override", b"vfio-pci")
+    kernel.write_file("/sys/bus/pci/drivers_probe", address.encode())
+    driver = _driver(kernel, folder)
+    if driver != "vfio-pci":
+        raise RuntimeError(f"vfio-pci did not take {address}, its driver is {driver or 'none'}: see the kernel's log")
+
+
+def _driver(kernel: Kernel, folder: str) -> str:
+    try:
+        return _last(kernel.readlink(f"{folder}/driver"))
+    except FileNotFoundError:
+        return ""
+
+
+def _node(kernel: Kernel, address: str, bus: str) -> str:
+    """The device-tree node of a device or, where it has none, of its bus; "" if neither has one."""
+    for path in (f"{_DEVICES}/{address}/of_node", f"/sys/class/pci_bus/{bus}/of_node"):
+        try:
+            return kernel.readlink(path)
+        except FileNotFoundError:
+            continue
+    return ""
+
+
+def _last(path: str) -> str:
+    return path.rsplit("/", 1)[-1]

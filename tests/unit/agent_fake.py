@@ -1,0 +1,179 @@
+"""A kernel for the agent's tests: the shape of `tceagent.kernel.Kernel`, memory in bytearrays, calls on record."""
+
+from __future__ import annotations
+
+import errno
+
+from tceagent.kernel import IOMMU_PAGE
+
+FIRST_ADDRESS = 0x7000_0000_0000
+FIRST_FRAME = 0x100_0000
+FIRST_FD = 10
+
+
+class FakeMemory:
+    def __init__(self, address, size, kernel):
+        self.address = address
+        self.size = size
+        self.content = bytearray(size)
+        self._kernel = kernel
+
+    def read(self, offset, size):
+        return bytes(self.content[offset : offset + size])
+
+    def write(self, offset, data):
+        if not 0 <= offset <= offset + len(data) <= self.size:
+            raise ValueError(offset)
+        self._kernel.calls.append(("touch", self.address + offset, len(data)))
+        self.content[offset : offset + len(data)] = data
+
+
+class FakeRegisters:
+    """RUN reads as set `busy` times."""
+
+    def __init__(self, kernel, busy=2):
+        self._kernel = kernel
+        self.busy = busy
+        self.open = True
+
+    def write64(self, offset, value):
+        self._kernel.calls.append(("write64", offset, value))
+
+    def read64(self, offset):
+        self._kernel.calls.append(("read64", offset))
+        self.busy -= 1
+        return 1 << 56 if self.busy >= 0 else 0
+
+    def read32(self, offset):
+        raise AssertionError(f"nothing reads 32 bits at {offset:#x}")
+
+    def write32(self, offset, value):
+        raise AssertionError(f"nothing writes {value} as 32 bits at {offset:#x}")
+
+    def close(self):
+        self._kernel.calls.append(("unmap",))
+        self.open = False
+
+
+class FakeKernel:
+    """`answers`: request number to (value, errno, bytes out or None for what came in). `files`: path to content, and
+    `links`: path to target, for what is read by path; `refused`: path to the errno that opening it gives.
+    """
+
+    def __init__(self, page_size=4096):
+        self.page_size = page_size
+        self.calls = []
+        self.answers = {}
+        self.files = {}
+        self.links = {}
+        self.refused = {}
+        self.on_write = {}
+        self.memories = []
+        self.registers = FakeRegisters(self)
+        self.config = bytearray(256)
+        self.clock = 0.0
+        self.page = bytearray(page_size)
+        self._next_fd = FIRST_FD
+
+    def open(self, path):
+        self.calls.append(("open", path))
+        if path in self.refused:
+            raise OSError(getattr(errno, self.refused[path]), "refused", path)
+        self._next_fd += 1
+        return self._next_fd - 1
+
+    def close(self, fd):
+        self.calls.append(("close", fd))
+
+    def ioctl(self, fd, request, argument):
+        self.calls.append(("ioctl", fd, request, argument))
+        value, refusal, out = self.answers.get(request, (0, "", None))
+        return value, refusal, out if out is not None else argument if isinstance(argument, bytes) else b""
+
+    def pread(self, fd, size, offset):
+        self.calls.append(("pread", fd, size, offset))
+        return bytes(self.config[offset & 0xFF : (offset & 0xFF) + size])
+
+    def pwrite(self, fd, data, offset):
+        self.calls.append(("pwrite", fd, data, offset))
+        self.config[offset & 0xFF : (offset & 0xFF) + len(data)] = data
+        return len(data)
+
+    def map_registers(self, fd, offset, size):
+        self.calls.append(("map", fd, offset, size))
+        return self.registers
+
+    def allocate(self, size):
+        size = -(-size // self.page_size) * self.page_size
+        address = FIRST_ADDRESS + sum(memory.size + 0x100000 for memory in self.memories)
+        self.memories.append(FakeMemory(address, size, self))
+        return self.memories[-1]
+
+    def frames(self, address, size):
+        self.calls.append(("frames", address, size))
+        pages = range(address // IOMMU_PAGE, -(-(address + size) // IOMMU_PAGE))
+        return [FIRST_FRAME + (page - FIRST_ADDRESS // IOMMU_PAGE) * IOMMU_PAGE for page in pages]
+
+    def vmlck(self):
+        return 2048
+
+    def pins(self):
+        return 32
+
+    def read_file(self, path):
+        if path not in self.files:
+            raise FileNotFoundError(errno.ENOENT, "no such file", path)
+        return self.files[path]
+
+    def write_file(self, path, data):
+        self.calls.append(("write", path, data))
+        if path in self.refused:
+            raise OSError(getattr(errno, self.refused[path]), "refused", path)
+        self.on_write.get(path, lambda _: None)(data)
+
+    def listdir(self, path):
+        return sorted(
+            {p[len(path) + 1 :].split("/")[0] for p in [*self.files, *self.links] if p.startswith(path + "/")}
+        )
+
+    def readlink(self, path):
+        if path not in self.links:
+            raise FileNotFoundError(errno.ENOENT, "no such link", path)
+        return self.links[path]
+
+    def monotonic(self):
+        return self.clock
+
+    def sleep(self, seconds):
+        self.clock += seconds
+
+    def cell(self):
+        return self.page, 0x2468000
+
+    def describe(self):
+        return {"kernel": "6.12.95", "page_size": self.page_size}
+
+    def did(self, *names):
+        """The calls of these names, in order."""
+        return [call for call in self.calls if call[0] in names]
+
+
+def with_edu(kernel, buid=0x800000020000001, slot=1, driver=""):
+    """Put an edu on a PHB into the fake's sysfs, as a pseries guest shows it; returns its address."""
+    domain = buid & 0xFF
+    address = f"{domain:04x}:00:{slot:02x}.0"
+    folder = f"/sys/bus/pci/devices/{address}"
+    node = f"../../../firmware/devicetree/base/pci@{buid:x}/unknown-legacy-device@{slot}"
+    kernel.links[f"{folder}/of_node"] = node
+    kernel.links[f"{folder}/iommu_group"] = f"../../../kernel/iommu_groups/{domain}"
+    if driver:
+        kernel.links[f"{folder}/driver"] = f"../../../bus/pci/drivers/{driver}"
+    # LIOBN 0x80000100, bus address 0, size 1 GiB, as five big-endian cells.
+    window = bytes.fromhex("80000100 00000000 00000000 00000000 40000000")
+    kernel.files[f"/sys/firmware/devicetree/base/pci@{buid:x}/ibm,dma-window"] = window
+
+    def probe(data):
+        kernel.links[f"/sys/bus/pci/devices/{data.decode()}/driver"] = "../../../bus/pci/drivers/vfio-pci"
+
+    kernel.on_write["/sys/bus/pci/drivers_probe"] = probe
+    return address

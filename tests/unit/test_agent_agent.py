@@ -1,0 +1,296 @@
+"""The agent's answers: handshake, operations, failures, and the cell that tells what is in flight."""
+
+import ast
+import hashlib
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from agent_fake import FakeKernel
+
+import tceagent
+from tceagent import agent as agent_module
+from tceagent import ops, wire
+from tceagent.agent import Agent, digest, find_port, serve
+
+SOURCES = Path(tceagent.__file__).parent
+NONCE = "00112233445566778899aabbccddeeff"
+
+
+@pytest.fixture
+def kernel():
+    return FakeKernel()
+
+
+@pytest.fixture
+def agent(kernel):
+    return Agent(kernel)
+
+
+def ask(agent, **message):
+    return agent.answer(json.dumps(message).encode())
+
+
+def greet(agent, **more):
+    return ask(agent, id=1, hello={"nonce": NONCE, **more})
+
+
+def cell(kernel):
+    magic, nonce, request, index = struct.unpack_from("<8s16sQQ", kernel.page)
+    return magic, nonce.hex(), request, index
+
+
+# -- the handshake
+
+
+def test_hello_tells_protocol_digest_cell_and_machine(agent):
+    assert greet(agent) == {
+        "id": 1,
+        "hello": {
+            "protocol": 1,
+            "digest": digest(str(SOURCES)),
+            "cell": 0x2468000,
+            "kernel": "6.12.95",
+            "page_size": 4096,
+        },
+    }
+
+
+def test_hello_writes_magic_and_nonce_into_the_cell_and_a_later_one_replaces_it(agent, kernel):
+    greet(agent)
+    assert cell(kernel)[:2] == (b"TCELABPC", NONCE)
+    later = "ff" * 16
+    ask(agent, id=2, hello={"nonce": later})
+    assert cell(kernel)[:2] == (b"TCELABPC", later)
+    ask(agent, id=3, ops=[{"op": "buffer", "name": "b", "pages": 1}, {"op": "tag", "buffer": "b"}])
+    assert kernel.memories[0].content[8:24] == bytes.fromhex(later)
+
+
+def test_a_later_hello_keeps_devices_and_buffers(agent):
+    greet(agent, devices={"pe1": {"buid": 5, "slot": 1}})
+    ask(agent, id=2, ops=[{"op": "buffer", "name": "b", "pages": 1}])
+    greet(agent)
+    assert agent._state.devices == {"pe1": (5, 1)}
+    assert "frames" in ask(agent, id=3, ops=[{"op": "frames", "buffer": "b"}])["outcomes"][0]
+
+
+@pytest.mark.parametrize("nonce", ["", "00", "zz" * 16, "00" * 17, 5, None])
+def test_a_nonce_that_is_none_fails_the_handshake(agent, nonce):
+    answer = ask(agent, id=4, hello={"nonce": nonce})
+    assert answer["id"] == 4
+    assert answer["failed"]["at"] is None
+    assert agent._state.nonce is None
+
+
+def test_the_digest_is_of_names_and_contents_in_order(tmp_path):
+    (tmp_path / "b.py").write_bytes(b"two\n")
+    (tmp_path / "a.py").write_bytes(b"one\0")
+    (tmp_path / "a.pyc").write_bytes(b"not me")
+    expected = hashlib.sha256(b"a.py\0one\0\0" + b"b.py\0two\n\0").hexdigest()
+    assert digest(str(tmp_path)) == expected
+
+
+def test_the_digest_of_the_agent_is_what_the_host_computes():
+    total = hashlib.sha256()
+    for path in sorted(SOURCES.rglob("*.py"), key=lambda each: each.relative_to(SOURCES).as_posix()):
+        total.update(path.relative_to(SOURCES).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    assert digest(str(SOURCES)) == total.hexdigest()
+
+
+# -- operations
+
+
+def test_outcomes_come_in_order_one_for_each(agent):
+    greet(agent)
+    answer = ask(
+        agent,
+        id=7,
+        ops=[{"op": "read", "what": "pins", "expect": None}, {"op": "open", "file": "c", "path": "/dev/vfio/vfio"}],
+    )
+    assert answer == {"id": 7, "outcomes": [{"value": 32}, {"value": 10}]}
+
+
+def test_the_cell_tells_request_and_operation_before_it_is_begun(agent, kernel):
+    seen = []
+    kernel.pins = lambda: seen.append(cell(kernel)) or 0
+    greet(agent)
+    for number in (41, 1 << 63):
+        ask(agent, id=number, ops=[{"op": "read", "what": "pins"}] * 3)
+    assert seen == [(b"TCELABPC", NONCE, number, index) for number in (41, 1 << 63) for index in range(3)]
+
+
+def test_a_refusal_by_the_kernel_does_not_stop_the_program(agent, kernel):
+    kernel.refused["/dev/vfio/1"] = "EBUSY"
+    program = [{"op": "open", "file": "g", "path": "/dev/vfio/1"}, {"op": "read", "what": "pins"}]
+    assert ask(agent, id=1, ops=program)["outcomes"] == [{"errno": "EBUSY"}, {"value": 32}]
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        ({"op": "explode"}, "KeyError: 'explode'"),
+        ({"op": "read"}, "TypeError: read() missing"),
+        ({"op": "read", "what": "pins", "why": 1}, "unexpected keyword argument 'why'"),
+        ({"op": "close", "file": "nothing"}, "KeyError: 'nothing'"),
+        ({"what": "pins"}, "KeyError: 'op'"),
+        (5, "TypeError"),
+    ],
+)
+def test_an_operation_that_is_wrong_ends_the_program_with_its_index_and_a_traceback(agent, kernel, bad, why):
+    greet(agent)
+    good = {"op": "read", "what": "pins"}
+    answer = ask(agent, id=9, ops=[good, good, bad, good])
+    assert answer["id"] == 9
+    assert answer["outcomes"] == [{"value": 32}, {"value": 32}]
+    assert answer["failed"]["at"] == 2
+    assert answer["failed"]["traceback"].startswith("Traceback (most recent call last)")
+    assert why in answer["failed"]["traceback"]
+    assert cell(kernel)[2:] == (9, 2)
+    assert ask(agent, id=10, ops=[good])["outcomes"] == [{"value": 32}]
+
+
+def test_an_oserror_that_no_operation_expects_is_a_failure_not_an_outcome(agent, kernel):
+    def lost():
+        raise OSError(5, "status is gone")
+
+    kernel.vmlck = lost
+    answer = ask(agent, id=1, ops=[{"op": "read", "what": "vmlck"}])
+    assert answer["failed"]["at"] == 0
+    assert "status is gone" in answer["failed"]["traceback"]
+
+
+@pytest.mark.parametrize(
+    ("payload", "number"),
+    [
+        (b"", None),
+        (b"garbage", None),
+        (b"\xff\xfe", None),
+        (b"[1,2]", None),
+        (b"{}", None),
+        (b'{"id":3}', 3),
+        (b'{"id":3,"eval":"1+1"}', 3),
+        (b'{"id":3,"hello":5}', 3),
+        (b'{"id":3,"hello":{}}', 3),
+        (b'{"id":3,"ops":5}', 3),
+        (b'{"id":"x","ops":[]}', "x"),
+        (b"[" * 100_000, None),
+    ],
+)
+def test_a_message_that_is_none_is_answered_as_failed(agent, payload, number):
+    answer = agent.answer(payload)
+    assert answer["id"] == number
+    assert answer["failed"]["at"] is None
+    assert "Traceback" in answer["failed"]["traceback"]
+    assert ask(agent, id=8, ops=[])["outcomes"] == []
+
+
+# -- the loop
+
+
+@pytest.fixture
+def served(agent):
+    """The host's end of a port whose other end the agent serves; the agent's way out is in `ended`."""
+    host, port = socket.socketpair()
+    ended = []
+
+    def run():
+        try:
+            serve(agent, wire.Channel(port.fileno()))
+        except Exception as error:  # noqa: BLE001  the test looks at it
+            ended.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    host.settimeout(5)
+    yield host, ended, thread
+    host.sendall(b"\xff\xff\xff\xff") if not ended else None
+    thread.join(5)
+    host.close()
+    port.close()
+
+
+def receive(host):
+    size = int.from_bytes(host.recv(4, socket.MSG_WAITALL), "big")
+    return json.loads(host.recv(size, socket.MSG_WAITALL))
+
+
+def send(host, payload):
+    host.sendall(len(payload).to_bytes(4, "big") + payload)
+
+
+def test_the_loop_answers_each_message_once_in_order(served):
+    host, _, _ = served
+    for number in range(20):
+        send(host, json.dumps({"id": number, "ops": [{"op": "read", "what": "pins"}]}).encode())
+    assert [receive(host) for _ in range(20)] == [{"id": n, "outcomes": [{"value": 32}]} for n in range(20)]
+
+
+def test_the_loop_survives_garbage_in_a_frame(served):
+    host, _, _ = served
+    send(host, b"\0\1\2")
+    assert receive(host)["failed"]["at"] is None
+    send(host, b'{"id":1,"ops":[]}')
+    assert receive(host) == {"id": 1, "outcomes": []}
+
+
+def test_the_loop_ends_after_a_length_that_is_none_and_says_so_first(served):
+    host, ended, thread = served
+    host.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    answer = receive(host)
+    assert answer["id"] is None
+    assert "FrameError" in answer["failed"]["traceback"]
+    thread.join(5)
+    assert [type(error) for error in ended] == [wire.FrameError]
+
+
+def test_an_answer_that_cannot_be_sent_is_answered_as_failed(served, monkeypatch):
+    host, _, _ = served
+    monkeypatch.setitem(ops.HANDLERS, "read", lambda _state, **_: {"value": b"bytes"})
+    send(host, b'{"id":6,"ops":[{"op":"read"}]}')
+    answer = receive(host)
+    assert answer["id"] == 6
+    assert "bytes is not JSON" in answer["failed"]["traceback"]
+    monkeypatch.setattr(wire, "LIMIT", 400)
+    monkeypatch.setitem(ops.HANDLERS, "read", lambda _state, **_: {"value": "x" * 400})
+    monkeypatch.setattr(agent_module, "_traceback", lambda: "too long")
+    send(host, b'{"id":7,"ops":[{"op":"read"}]}')
+    assert receive(host) == {"id": 7, "failed": {"at": None, "traceback": "too long"}}
+
+
+# -- what the guest asks of the sources
+
+
+def test_the_port_is_found_by_its_name(kernel):
+    kernel.files["/sys/class/virtio-ports/vport0p1/name"] = b"org.other\n"
+    kernel.files["/sys/class/virtio-ports/vport1p2/name"] = b"org.tcelab.agent\n"
+    assert find_port(kernel) == "/dev/vport1p2"
+    del kernel.files["/sys/class/virtio-ports/vport1p2/name"]
+    with pytest.raises(LookupError, match=r"no virtio-serial port is called org\.tcelab\.agent"):
+        find_port(kernel)
+
+
+@pytest.mark.parametrize("path", sorted(SOURCES.glob("*.py")), ids=lambda path: path.name)
+def test_the_sources_are_python_3_9(path):
+    ast.parse(path.read_text(), feature_version=(3, 9))
+
+
+def test_the_agent_starts_without_the_modules_that_are_slow_to_import():
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import tceagent.__main__; print(*sys.modules)"
+    out = subprocess.run(
+        [sys.executable, "-I", "-S", "-B", "-c", code, str(SOURCES.parent)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+    )
+    loaded = set(out.stdout.split())
+    assert "tceagent.agent" in loaded
+    slow = {"os", "re", "enum", "json", "typing", "ctypes", "traceback", "hashlib", "random", "pathlib", "dataclasses"}
+    assert not loaded & slow
+    assert not any(name.startswith("tcelab") for name in loaded)
