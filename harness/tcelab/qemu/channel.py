@@ -30,7 +30,8 @@ class Channel:
     async def ask(self, request: bytes) -> bytes:
         """Send a frame and return the next frame.
 
-        :raise HarnessError: the agent sent something that is no frame, or QEMU closed the channel.
+        :raise HarnessError: the agent sent something that is no frame.
+        :raise EOFError: QEMU closed the channel.
         """
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(self._end, _LENGTH.pack(len(request)) + request)
@@ -53,7 +54,7 @@ class Channel:
         while len(self._buffer) < size:
             data = await loop.sock_recv(self._end, _CHUNK)
             if not data:
-                raise HarnessError("QEMU closed the agent's channel")
+                raise EOFError("QEMU closed the agent's channel")
             self._buffer += data
 
     def close(self) -> None:

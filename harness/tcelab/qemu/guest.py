@@ -31,8 +31,11 @@ from tcelab.qemu.ram import MIB, Ram
 T = TypeVar("T")
 
 _AGENT_EXITED: Final = "tcelab-init: agent exited"
+_PANIC: Final = "Kernel panic - not syncing"
 _NO_AGENT: Final = "tcelab-init: no agent"
 _CONSOLE_CHUNK: Final = 1 << 16
+_LOOKS: Final = 8
+"""How often within a limit progress is looked at: it makes no event."""
 
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)  # a QEMU that dies is reported by us, once
 
@@ -57,7 +60,7 @@ class Guest:
         self.console = Console(folder / "console.log")
         self._said = (folder / "qemu.err").open("w+b")
         self._qmp = QMPClient("tcelab")
-        self._closing = False
+        self._closing = self._panicked = False
         self._phase, self._phase_began = "launch", 0.0
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -148,6 +151,7 @@ class Guest:
             data = msgspec.convert(event.get("data", {}), dict[str, Any])
             match event["event"], data:
                 case "GUEST_PANICKED", _:
+                    self._panicked = True
                     self._lose("the guest's kernel panicked")
                 case "SHUTDOWN", _ if not self._closing:
                     self._lose(f"the guest shut down ({data.get('reason')})")
@@ -178,15 +182,17 @@ class Guest:
         self._phase, self._phase_began = phase, began
         task: asyncio.Future[T] = asyncio.ensure_future(work)
         waiting: set[asyncio.Future[Any]] = {task, self._lost}
-        mark = progress()
+        mark, moved = progress(), began
         try:
             while True:
-                await asyncio.wait(waiting, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(waiting, timeout=limit / _LOOKS, return_when=asyncio.FIRST_COMPLETED)
                 if task.done():
                     return task.result()
                 if self._lost.done():
                     raise await self._loss(phase, began)
-                if mark == (mark := progress()):
+                if mark != (mark := progress()):
+                    moved = self._clock()
+                if self._clock() - moved >= limit:
                     raise self._late(phase, began, limit)
         except (QMPError, ConnectionError, EOFError, HarnessError) as error:
             raise await self._broken(phase, began, error) from None
@@ -207,7 +213,7 @@ class Guest:
         scene = self.scene(phase, began)
         if isinstance(error, HarnessError):
             return HarnessError(error.message, next_step=error.next_step, scene=scene)
-        return HarnessError(f"QEMU's monitor: {error}", next_step="see qemu.err there", scene=scene)
+        return HarnessError(f"the connection to QEMU broke: {error}", next_step="see qemu.err there", scene=scene)
 
     async def _loss(self, phase: str, began: float) -> TcelabError:
         """What to raise once the guest is lost; waits a little for its last words."""
@@ -236,7 +242,9 @@ class Guest:
         """Nothing more is to come: QEMU is gone, or the console told how the kernel or the agent ended."""
         if self._process.returncode is not None:
             return True
-        return any("end Kernel panic" in line or _AGENT_EXITED in line for line in self.console.tail(40))
+        # QEMU stops a guest that panics, so it says no more than this.
+        last = (_AGENT_EXITED, _PANIC) if self._panicked else (_AGENT_EXITED,)
+        return any(word in line for word in last for line in self.console.tail(40))
 
     def _late(self, phase: str, began: float, limit: float) -> TcelabError:
         scene = self.scene(phase, began)

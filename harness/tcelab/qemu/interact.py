@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pexpect
 
@@ -14,8 +14,13 @@ from tcelab.qemu.session import QemuSession
 ESCAPE: Final = chr(29)
 """Ctrl-]"""
 
+if TYPE_CHECKING:  # the stubs make it generic, the class is not
+    _Spawn = pexpect.spawn[bytes]
+else:
+    _Spawn = pexpect.spawn
 
-class _Attached(pexpect.spawn[bytes]):
+
+class _Attached(_Spawn):
     """pexpect's interaction on a descriptor that is open already."""
 
     def __init__(self, descriptor: int) -> None:

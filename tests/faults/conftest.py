@@ -1,0 +1,79 @@
+"""Guests that are broken on purpose: initrds with an agent that misbehaves, or none."""
+
+import io
+
+import pytest
+from tcelab import image
+from tcelab.image import cpio
+from tcelab.image.overlay import BASE
+from tcelab.resources import rootfs_dir
+
+SABOTAGE = '''
+"""The real agent, with one thing broken: `tcelab.sabotage=KIND` on the kernel's command line says which."""
+import os, posix, time
+from tceagent import agent, wire
+from tceagent.kernel import Kernel
+
+with open("/proc/cmdline") as file:
+    KIND = dict(word.partition("=")[::2] for word in file.read().split()).get("tcelab.sabotage")
+if KIND != "digest":
+    agent.digest = lambda folder: "{digest}"
+
+class Broken(agent.Agent):
+    def _perform(self, number, program):
+        if any(op["op"] == "dma" or op.get("request") == "MAP_DMA" for op in program):
+            if KIND == "killed":
+                os.kill(os.getpid(), 9)
+            if KIND == "silent":
+                while True:
+                    time.sleep(1000)
+            if KIND == "garbage":
+                posix.write(PORT, b"this is no frame")
+                time.sleep(1000)
+            if KIND == "raises":
+                program = [dict(program[0], colour="red"), *program[1:]]
+        return super()._perform(number, program)
+
+def main():
+    global PORT
+    kernel = Kernel()
+    PORT = kernel.open(agent.find_port(kernel))
+    agent.serve(Broken(kernel), wire.Channel(PORT))
+'''
+
+
+@pytest.fixture(scope="session")
+def guest_image():
+    return image.ensure_guest("guest", print)
+
+
+@pytest.fixture(scope="session")
+def broken_initrd(guest_image, tmp_path_factory):
+    """The image's initrd with an agent that can be told to misbehave."""
+    folder = tmp_path_factory.mktemp("broken")
+    agent = "usr/lib/tcelab/tceagent"
+    source = folder / "main.py"
+    source.write_text(SABOTAGE.replace("{digest}", guest_image.agent_digest))
+    stale = folder / "main.pyc"
+    stale.write_bytes(b"not byte code of any Python")
+    extra = io.BytesIO()
+    cpio.write_archive(
+        extra,
+        [
+            cpio.file(f"{agent}/__main__.py", source),
+            cpio.file(f"{agent}/__pycache__/__main__.cpython-311.pyc", stale),
+        ],
+    )
+    path = folder / "initrd"
+    path.write_bytes(guest_image.initrd.read_bytes() + extra.getvalue())
+    return path
+
+
+@pytest.fixture(scope="session")
+def agentless_initrd(guest_image, tmp_path_factory):
+    """The packages and init, no agent."""
+    extra = io.BytesIO()
+    cpio.write_archive(extra, [cpio.file("init", rootfs_dir() / "init", executable=True)])
+    path = tmp_path_factory.mktemp("agentless") / "initrd"
+    path.write_bytes((guest_image.initrd.parent / BASE).read_bytes() + extra.getvalue())
+    return path

@@ -1,0 +1,108 @@
+"""Each scenario passes on the real kernel, and each lie about its table is found."""
+
+import pytest
+from tcelab import scenarios
+from tcelab.judge import Judge
+from tcelab.papr import tce
+from tcelab.program import Checkpoint, Flip, Ioctl, Program
+from tcelab.run import run
+from tcelab.scenarios import build
+from tcelab.topology import topology
+
+pytestmark = pytest.mark.guest
+
+TWO = topology("two-pe")
+FIRST, SECOND = 0x80000100, 0x80000200
+LAST = (1 << 30) - 4096
+
+
+def judged(program, session):
+    judge = Judge(program, session.facts)
+    return judge.verdict(run(program, session, judge.feed))
+
+
+@pytest.mark.parametrize("name", ["flow", "dma"])
+def test_a_scenario_passes(session, name):
+    verdict = judged(scenarios.build(name, TWO, 11), session)
+    assert verdict.findings == []
+    assert verdict.result == "pass", verdict.could_not
+    assert verdict.evidence.steps["live"] == verdict.evidence.checkpoints
+    assert verdict.evidence.steps["stream"] > 0
+    assert verdict.evidence.tags > 0
+
+
+def around(*middle):
+    """32 pages mapped at the start and one at the end of pe1's window; `middle`; then all is closed."""
+    pe = next(iter(build.pes(TWO, "lie")))
+    window_end = build.Page("b", 40)
+    return Program(
+        name="lie",
+        topology=TWO,
+        ops=[
+            *build.bind(pe),
+            *build.open_container(pe),
+            *build.enable(pe),
+            *build.buffer("b", 64, 5),
+            *build.tag(build.Page("b"), 32, FIRST, 0, 1),
+            *build.map_dma(pe, build.Page("b"), 0, 32, tce.PERMISSIONS),
+            *build.tag(window_end, 1, FIRST, LAST, 2),
+            *build.map_dma(pe, window_end, LAST, 1, tce.READ),
+            Checkpoint(),
+            *middle,
+            Checkpoint(stream=True),
+            *build.unmap_dma(pe, 0, 32),
+            *build.unmap_dma(pe, LAST, 1),
+            *build.disable(pe),
+            *build.close(pe.group, pe.container),
+            Checkpoint(stream=True),
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    ("liobn", "ioba", "bit", "laws"),
+    [
+        (FIRST, 0x1F000, 0, {"table"}),
+        (FIRST, 0x5000, 12, {"table", "tag"}),
+        (FIRST, LAST, 1, {"table"}),
+        (FIRST, 0x20000, 1, {"table"}),
+        (SECOND, LAST, 63, {"table"}),
+        (0x80000000, 0, 0, {"table"}),
+    ],
+    ids=["permission", "frame", "last entry", "past the batch", "other PE", "the channel's PE"],
+)
+def test_one_flipped_bit_anywhere_is_found(session, liobn, ioba, bit, laws):
+    """Also what was live before: the bit is put back before the kernel unmaps, so the guest stays whole."""
+    lie = Flip(liobn=liobn, ioba=ioba, bit=bit, expect="ok")
+    verdict = judged(around(lie, Checkpoint(), lie), session)
+    assert {each.law for each in verdict.findings} == laws
+    assert {(each.liobn, each.ioba) for each in verdict.findings} == {(liobn, ioba)}
+    assert all(each.view in ("live, stream", "") for each in verdict.findings if each.law == "table")
+    assert verdict.exit_code == 1
+
+
+def test_the_same_program_without_a_lie_passes(session):
+    verdict = judged(around(), session)
+    assert verdict.findings == []
+    assert verdict.result == "pass", verdict.could_not
+
+
+def test_scattered_buffers_have_scattered_frames(session):
+    """Were frames consecutive, a driver that maps the first frame and counts up would pass."""
+    ops = build.buffer("scattered", 64, 9)
+    frames = session.perform(ops)[1].frames
+    page = session.facts.page_size
+    starts = sorted({frame // page for frame in frames}, key=[frame // page for frame in frames].index)
+    consecutive = sum(after == before + 1 for before, after in zip(starts, starts[1:], strict=False))
+    assert len(starts) == 64 * 4096 // page
+    assert consecutive < len(starts) // 4
+
+
+def test_an_ioctl_that_fails_is_an_outcome(session):
+    ops = [
+        *build.open_container(pe := next(iter(build.pes(TWO, "fails")))),
+        Ioctl(file=pe.container, request="MAP_DMA", fields={"flags": 3, "size": 4096}),
+        *build.close(pe.group, pe.container),
+    ]
+    outcomes = session.perform([*build.bind(pe), *ops])
+    assert outcomes[-3].errno == "EPERM"

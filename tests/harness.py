@@ -1,0 +1,122 @@
+"""`tcelab` as a user calls it, watched from outside: what it said, and what it left behind."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from pathlib import Path
+
+MARK = "TCELAB_TEST_MARK"
+
+
+class Call:
+    """A running `tcelab`. Every process that comes from it carries a mark in its environment."""
+
+    def __init__(self, *arguments, state, **environment):
+        self.mark = uuid.uuid4().hex
+        self._shm = set(os.listdir("/dev/shm"))
+        self._sockets = _sockets()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tcelab", *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, MARK: self.mark, "XDG_STATE_HOME": str(state), **environment},
+        )
+        self.state = Path(state)
+        self.out = self.err = ""
+        self._heard = threading.Condition()
+        self._readers = [threading.Thread(target=self._read, args=(name,), daemon=True) for name in ("out", "err")]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, name):
+        for line in getattr(self.process, f"std{name}"):
+            with self._heard:
+                setattr(self, name, getattr(self, name) + line)
+                self._heard.notify_all()
+
+    def wait_for(self, text, limit=60):
+        """Until `text` was said on standard error."""
+        with self._heard:
+            assert self._heard.wait_for(lambda: text in self.err or self.process.poll() is not None, limit), self.err
+            assert text in self.err, self.out + self.err
+
+    def send(self, number):
+        self.process.send_signal(number)
+
+    def end(self, limit=120):
+        """Wait for its end; the exit code."""
+        code = self.process.wait(limit)
+        for reader in self._readers:
+            reader.join()
+        self.process.stdout.close()
+        self.process.stderr.close()
+        return code
+
+    def processes(self, name=""):
+        """Numbers of the processes that carry the mark, other than `tcelab` itself."""
+        needle = f"{MARK}={self.mark}".encode()
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if needle in (folder / "environ").read_bytes() and name.encode() in (folder / "cmdline").read_bytes():
+                    found.append(int(folder.name))
+            except OSError:
+                continue
+        return sorted(set(found) - {self.process.pid})
+
+    def qemu(self):
+        """The QEMU that is running."""
+        (number,) = self.processes("org.tcelab.agent")
+        return number
+
+    def assert_nothing_is_left(self):
+        """No process (QEMU dies with its parent within moments), no RAM file, no socket, and private artefacts."""
+        for number in self.processes():
+            assert _gone(number, 5), f"process {number} survived: {Path(f'/proc/{number}/cmdline').read_text()}"
+        assert set(os.listdir("/dev/shm")) <= self._shm
+        assert _sockets() <= self._sockets
+        for run in self.runs():
+            assert run.stat().st_mode & 0o777 == 0o700
+            assert not [each for each in run.iterdir() if not each.is_file()]
+
+    def runs(self):
+        return sorted(self.state.glob("tcelab/runs/*"))
+
+    @property
+    def said(self):
+        return self.out + self.err
+
+
+def tcelab(*arguments, state, limit=120):
+    """Call `tcelab`, wait for its end, check that nothing is left. Returns (exit code, the call)."""
+    call = Call(*arguments, state=state)
+    code = call.end(limit)
+    call.assert_nothing_is_left()
+    return code, call
+
+
+def _sockets():
+    """Paths of the sockets in the file system that somebody has bound, tcelab's names only."""
+    lines = Path("/proc/net/unix").read_text().splitlines()
+    return {line.split()[-1] for line in lines if "tcelab" in line.split()[-1]}
+
+
+def _gone(number, limit):
+    try:
+        handle = os.pidfd_open(number)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([handle], [], [], limit)[0])
+    finally:
+        os.close(handle)
+
+
+def kill(number):
+    os.kill(number, signal.SIGKILL)
