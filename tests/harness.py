@@ -17,7 +17,7 @@ class Call:
 
     def __init__(self, *arguments, state, **environment):
         self.mark = uuid.uuid4().hex
-        self._shm = set(os.listdir("/dev/shm"))
+        self._shm = set(Path("/dev/shm").iterdir())
         self._sockets = _sockets()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tcelab", *map(str, arguments)],
@@ -79,7 +79,7 @@ class Call:
         """No process (QEMU dies with its parent within moments), no RAM file, no socket, and private artefacts."""
         for number in self.processes():
             assert _gone(number, 5), f"process {number} survived: {Path(f'/proc/{number}/cmdline').read_text()}"
-        assert set(os.listdir("/dev/shm")) <= self._shm
+        assert set(Path("/dev/shm").iterdir()) <= self._shm
         assert _sockets() <= self._sockets
         for run in self.runs():
             assert run.stat().st_mode & 0o777 == 0o700

@@ -1,6 +1,7 @@
 """One guest for all tests of this folder: booted once, its agent ready."""
 
 import pytest
+
 from tcelab import setup
 from tcelab.qemu.session import QemuSession
 from tcelab.topology import topology

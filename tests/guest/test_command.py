@@ -4,6 +4,7 @@ import json
 from xml.etree import ElementTree as ET
 
 import pytest
+
 from harness import tcelab
 
 pytestmark = pytest.mark.guest

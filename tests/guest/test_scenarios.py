@@ -1,12 +1,15 @@
 """Each scenario passes on the real kernel, and each lie about its table is found."""
 
+from itertools import pairwise
+
 import pytest
+
 from tcelab import scenarios
 from tcelab.judge import Judge
 from tcelab.papr import tce
 from tcelab.program import Checkpoint, Flip, Ioctl, Program
 from tcelab.run import run
-from tcelab.scenarios import build
+from tcelab.scenarios import vocabulary as build
 from tcelab.topology import topology
 
 pytestmark = pytest.mark.guest
@@ -93,7 +96,7 @@ def test_scattered_buffers_have_scattered_frames(session):
     frames = session.perform(ops)[1].frames
     page = session.facts.page_size
     starts = sorted({frame // page for frame in frames}, key=[frame // page for frame in frames].index)
-    consecutive = sum(after == before + 1 for before, after in zip(starts, starts[1:], strict=False))
+    consecutive = sum(after == before + 1 for before, after in pairwise(starts))
     assert len(starts) == 64 * 4096 // page
     assert consecutive < len(starts) // 4
 

@@ -1,10 +1,7 @@
 """The guest's init, without a guest."""
 
-import shutil
 import subprocess
 from pathlib import Path
-
-import pytest
 
 from tceagent import kernel
 from tcelab.qemu import guest
@@ -18,11 +15,8 @@ def test_init_is_executable_shell():
     assert INIT.read_text().startswith("#!/bin/sh\n")
 
 
-@pytest.mark.parametrize("shell", [["sh"], ["busybox", "sh"]], ids=" ".join)
-def test_init_is_syntactically_right(shell):
-    if not shutil.which(shell[0]):
-        pytest.skip(f"{shell[0]} is not installed")
-    subprocess.run([*shell, "-n", str(INIT)], check=True)
+def test_init_is_syntactically_right():
+    subprocess.run(["sh", "-n", str(INIT)], check=True)
 
 
 def test_init_says_what_the_host_waits_for():

@@ -48,7 +48,7 @@ def test_a_length_that_cannot_be_is_a_malformed_frame(head):
 
 
 def test_a_channel_that_ends_is_said():
-    with pytest.raises(HarnessError, match="closed the agent's channel"):
+    with pytest.raises(EOFError, match="closed the agent's channel"):
         talk([frame(b"{}")[:3]])
 
 

@@ -92,7 +92,7 @@ def test_a_refused_access_is_known_by_direction_and_address(tmp_path, line, dire
 def test_a_full_pipe_never_stops_the_writer(tmp_path):
     """8 MiB without one drain: more than any pipe holds, so only the thread can have taken it."""
     chunk = (NEW.format(0x80000100, 0x7000) + "\n").encode() * 1024
-    with piped(tmp_path) as (log, writer):
+    with piped(tmp_path) as (_, writer):
         done = threading.Event()
 
         def write():

@@ -41,14 +41,14 @@ class _Lazy(click.Group):
             formatter.write_dl(list(VERBS.items()))
 
 
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Lazy,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes of run: 0 pass, 1 finding, 2 wrong usage, 125 could not judge.",
+)
 @click.version_option(tcelab.__version__, prog_name="tcelab")
-def cli() -> None:  # noqa: D301 - click wants the backspace itself
-    """Tests the POWER paravirtual IOMMU (sPAPR TCE) end to end, without POWER hardware.
-
-    \b
-    Exit codes: 0 pass, 1 finding, 2 wrong usage, 125 could not judge.
-    """
+def cli() -> None:
+    """Tests the POWER paravirtual IOMMU (sPAPR TCE) end to end, without POWER hardware."""
 
 
 def main() -> NoReturn:

@@ -1,0 +1,195 @@
+"""The judge: feeds steps to the fold and to the laws, and gives the verdict."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from tcelab.judge.finding import EXIT_CODES, Finding, Result, Verdict
+from tcelab.judge.fold import Fold, request_name
+from tcelab.judge.ledger import Ledger, operation_text
+from tcelab.judge.operations import OPERATION_LAWS, Meters
+from tcelab.judge.ram import RAM_LAWS
+from tcelab.judge.tables import TABLE_LAWS, look
+from tcelab.papr import window
+from tcelab.program import Checkpoint, Dma, Ioctl, Program
+from tcelab.run import Facts, Outcome, Run, Snapshot, Step
+
+KEEP: Final = 200
+"""Findings that a verdict shows; the rest are counted."""
+
+VIEWS: Final = ("live", "stream")
+
+
+class Judge:
+    """Judges a run step by step, as it happens or afterwards.
+
+    :param keep: findings to keep; others are only counted.
+    """
+
+    def __init__(self, program: Program, facts: Facts, *, keep: int = KEEP) -> None:
+        self.program = program
+        self.facts = facts
+        self.fold = Fold(program, facts)
+        self.ledger = Ledger(program, keep)
+        self._meters = Meters()
+        self._pending = [0, 0]
+        self._last = -1
+        self._batch_of = batches(program)
+
+    def feed(self, step: Step) -> bool:
+        """Judge one step; True when it gave a new finding. Suits `run.Watch`.
+
+        A checkpoint's step may come twice, the second time with `confirmed`: then only that snapshot is judged.
+        """
+        before = self.ledger.total
+        started = time.perf_counter()
+        again, self._last = step.number == self._last, step.number
+        self.ledger.step = step.number
+        self.ledger.batch = self._batch_of.get(step.number, 0)
+        if isinstance(step.op, Checkpoint):
+            self._checkpoint(step, step.op, again=again)
+            self.ledger.took("judge", time.perf_counter() - started)
+        elif step.outcome is not None:
+            self._operation(step, step.outcome)
+        return self.ledger.total > before
+
+    @property
+    def findings(self) -> int:
+        """Distinct findings so far."""
+        return self.ledger.total
+
+    def verdict(self, run: Run) -> Verdict:
+        """The verdict on a run that has been fed whole. Ask once."""
+        ledger = self.ledger
+        ledger.step = len(run.steps)
+        ledger.batch = 0
+        self._ending(run)
+        self._evidence(run)
+        for reason in self.fold.unknown:
+            ledger.could_not(reason)
+        result: Result = "finding" if ledger.total else "could-not-judge" if ledger.reasons else "pass"
+        return Verdict(
+            result=result,
+            exit_code=EXIT_CODES[result],
+            findings=list(ledger.findings),
+            could_not=ledger.reasons,
+            evidence=ledger.close(),
+            more=ledger.total - len(ledger.findings),
+        )
+
+    def _operation(self, step: Step, outcome: Outcome) -> None:
+        ledger = self.ledger
+        ledger.evidence.operations += 1
+        for law in OPERATION_LAWS:
+            law(ledger, self.fold, step, outcome)
+        self.fold.apply(step)
+        self._meters(ledger, self.fold, step, outcome)
+        match step.op:
+            case Ioctl() if request_name(step.op.request) == "MAP_DMA" and outcome.value == 0:
+                self._pending[0] += 1
+                self._pending[1] += (self.fold.number(step.op.fields.get("size", 0)) or 0) >> window.PAGE_SHIFT
+            case Dma() if not outcome.errno:
+                self._count_dma()
+
+    def _count_dma(self) -> None:
+        count = self.ledger.evidence.dma
+        count.transfers += 1
+        for piece in self.fold.transfers:
+            count.allowed += not piece.refused
+            count.refused += bool(piece.refused)
+            if piece.refused:
+                count.reasons[piece.refused] = count.reasons.get(piece.refused, 0) + 1
+
+    def _checkpoint(self, step: Step, op: Checkpoint, *, again: bool) -> None:
+        if not again:
+            self.ledger.evidence.checkpoints += 1
+            self._credit(op.batch)
+            if step.snapshot is None:
+                self.ledger.could_not("a checkpoint gave no snapshot")
+            else:
+                self._snapshot(step.snapshot, stream=op.stream)
+        if step.confirmed is not None:
+            self._snapshot(step.confirmed, stream=True)
+
+    def _credit(self, batch: int) -> None:
+        """The maps since the last checkpoint belong to this one's batch size."""
+        if batch:
+            size = self.ledger.size(batch)
+            size.checkpoints += 1
+            size.maps += self._pending[0]
+            size.pages += self._pending[1]
+        self._pending = [0, 0]
+
+    def _snapshot(self, snapshot: Snapshot, *, stream: bool) -> None:
+        ledger = self.ledger
+        forbidden, self.fold.forbidden = self.fold.forbidden, []
+        seen = look(snapshot, forbidden)
+        for view in VIEWS if stream else VIEWS[:1]:
+            if view not in seen.views:
+                why = snapshot.missing.get(view) or self.facts.cannot.get(view, "no reason was given")
+                ledger.could_not(f"the {view} view is missing: {why}")
+        for view in seen.views:
+            ledger.evidence.steps[view] = ledger.evidence.steps.get(view, 0) + 1
+            if ledger.batch:
+                size = ledger.size(ledger.batch)
+                size.live += view == "live"
+                size.stream += view == "stream"
+        for law in (*TABLE_LAWS, *RAM_LAWS):
+            law(ledger, self.fold, seen)
+        for what, seconds in snapshot.seconds.items():
+            ledger.took(what, seconds)
+
+    def _ending(self, run: Run) -> None:
+        """A kernel that died is a finding with the operation in flight; any other early end says nothing about it.
+
+        Source of the rule: only after the agent's handshake, and so after the kernel came up, is there a run at all.
+        """
+        if run.ending is None:
+            return
+        error = run.ending.error
+        if getattr(error, "kernel_died", False):
+            blamed = run.ending.in_flight
+            self.ledger.batch = self._batch_of.get(-1 if blamed is None else blamed, 0)
+            what = operation_text(self.program, blamed) or "an operation that is not known"
+            console = error.scene.console[-1] if error.scene.console else ""
+            message = f"the kernel died during {what}: {error.message}"
+            self.ledger.report("kernel", "died", message, expected="alive", seen=console, operation=blamed)
+        else:
+            self.ledger.could_not(f"the run ended early: {error.message}")
+
+    def _evidence(self, run: Run) -> None:
+        """A pass needs positive evidence: a complete run, both views, a tag proven. Silence is never a pass."""
+        ledger, evidence = self.ledger, self.ledger.evidence
+        ledger.judged("evidence")
+        if run.ending is None and len(run.steps) < len(self.program.ops):
+            ledger.could_not(f"only {len(run.steps)} of {len(self.program.ops)} operations were done")
+        for view in VIEWS:
+            if not evidence.steps.get(view):
+                ledger.could_not(f"no checkpoint was judged by the {view} view")
+        if not evidence.tags:
+            ledger.could_not("no live entry was proven by its tag")
+
+
+def batches(program: Program) -> dict[int, int]:
+    """Number of each operation that has a batch size, and that size: it is the next checkpoint's."""
+    out: dict[int, int] = {}
+    batch = 0
+    for number in range(len(program.ops) - 1, -1, -1):
+        op = program.ops[number]
+        if isinstance(op, Checkpoint):
+            batch = op.batch
+        if batch:
+            out[number] = batch
+    return out
+
+
+def judge(run: Run) -> Verdict:
+    """Judge a whole run at once."""
+    judge_ = Judge(run.program, run.facts)
+    for step in run.steps:
+        judge_.feed(step)
+    return judge_.verdict(run)
+
+
+__all__ = ["KEEP", "Finding", "Judge", "Verdict", "judge"]

@@ -1,0 +1,134 @@
+"""What a judgement consists of: laws, findings, evidence, verdict. Plain data that goes into `result.json`."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+LAWS: Final = {
+    "outcome": "each operation gave the value or errno that the program expects",
+    "inventory": "tables, windows and groups are exactly those of the topology",
+    "table": "each whole table equals the fold of the operations that succeeded",
+    "views": "live memory and state stream agree entry by entry",
+    "tag": "each live entry leads to a page in guest RAM with exactly the expected bytes",
+    "memory": "buffer pages that no entry leads to are unchanged",
+    "refusals": "QEMU refused exactly the device accesses that the table forbids",
+    "charges": "locked memory is charged for window and table, and refunded",
+    "pins": "the kernel holds one page pin for each live entry",
+    "kernel": "no WARN, BUG, Oops or panic",
+    "evidence": "the run is complete and every view asked for was seen",
+}
+"""Name of each law and what it says."""
+
+Result = Literal["pass", "finding", "could-not-judge"]
+EXIT_CODES: Final[dict[Result, int]] = {"pass": 0, "finding": 1, "could-not-judge": 125}
+
+
+class Finding(msgspec.Struct, kw_only=True):
+    """One broken law.
+
+    :ivar law: a name of `LAWS`.
+    :ivar step: number of the program's operation at which it was seen.
+    :ivar message: one line.
+    :ivar ioba: bus address of the entry or access.
+    :ivar expected: what the law demands, as text; TCEs as `papr.tce.describe` writes them.
+    :ivar operation: `#12 {json}`: the last guest operation that concerned the entry.
+    :ivar view: the views that saw it, e.g. `live, stream`.
+    :ivar batch: the batch size in progress, 0 if none.
+    """
+
+    law: str
+    step: int
+    message: str
+    liobn: int | None = None
+    ioba: int | None = None
+    expected: str = ""
+    seen: str = ""
+    operation: str = ""
+    view: str = ""
+    batch: int = 0
+
+
+class LawCount(msgspec.Struct):
+    """How often a law was judged, and how many findings it gave (also those not shown)."""
+
+    judged: int = 0
+    findings: int = 0
+
+
+class Batch(msgspec.Struct):
+    """What was done and seen for one batch size.
+
+    :ivar live: checkpoints judged by live memory.
+    :ivar stream: checkpoints judged by the state stream.
+    :ivar tags: entries proven by their own tag in guest RAM.
+    :ivar entries: table entries compared, empty ones too.
+    """
+
+    size: int
+    maps: int = 0
+    pages: int = 0
+    checkpoints: int = 0
+    live: int = 0
+    stream: int = 0
+    tags: int = 0
+    entries: int = 0
+    findings: int = 0
+
+
+class DmaCount(msgspec.Struct):
+    """Device transfers, in page pieces; `control`: devices whose first refusal was seen by the watcher."""
+
+    transfers: int = 0
+    allowed: int = 0
+    refused: int = 0
+    reasons: dict[str, int] = {}
+    control: list[str] = []
+
+
+class Seconds(msgspec.Struct):
+    """Cost of one part of the checkpoints."""
+
+    times: int
+    median: float
+    worst: float
+
+
+class Evidence(msgspec.Struct, kw_only=True):
+    """What the verdict rests on.
+
+    :ivar steps: checkpoints judged, per view (those taken on suspicion too).
+    :ivar tags: live entries proven by their own tag; `contents`: by other expected bytes.
+    :ivar entries: table entries compared, empty ones too, over all checkpoints and views.
+    :ivar pages: buffer pages compared in guest RAM that no entry led to.
+    :ivar pins: readings of the page-pin counters.
+    :ivar seconds: per part of `Snapshot.seconds`, and `judge`.
+    """
+
+    operations: int = 0
+    checkpoints: int = 0
+    steps: dict[str, int] = {}
+    tags: int = 0
+    contents: int = 0
+    entries: int = 0
+    pages: int = 0
+    pins: int = 0
+    dma: DmaCount = msgspec.field(default_factory=DmaCount)
+    laws: dict[str, LawCount] = msgspec.field(default_factory=lambda: {law: LawCount() for law in LAWS})
+    batches: list[Batch] = []
+    seconds: dict[str, Seconds] = {}
+
+
+class Verdict(msgspec.Struct, kw_only=True):
+    """:ivar findings: the first ones; `more` others were counted and not kept.
+
+    :ivar could_not: why there is no pass although nothing was found.
+    """
+
+    result: Result
+    exit_code: int
+    findings: list[Finding]
+    could_not: list[str]
+    evidence: Evidence
+    more: int = 0

@@ -1,0 +1,169 @@
+"""Laws of single operations: what they returned, and what counters and reports say about the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Final
+
+from tcelab.judge.fold import Fold, Group, request_name
+from tcelab.judge.ledger import Ledger, op_text
+from tcelab.papr import window
+from tcelab.program import Bind, Ioctl, Read
+from tcelab.run import Outcome, Step
+
+VIABLE: Final = 1
+CONTAINER_SET: Final = 2
+"""VFIO_GROUP_FLAGS_*, include/uapi/linux/vfio.h."""
+
+
+def outcome(ledger: Ledger, _fold: Fold, step: Step, got: Outcome) -> None:
+    """An operation gave what the program expects of it: `"ok"`, an errno's name, or an exact number."""
+    expected = step.op.expect
+    if expected is None:
+        return
+    ledger.judged("outcome")
+    if _as_expected(step, got):
+        return
+    seen = got.errno or f"value {got.value}"
+    ledger.report(
+        "outcome",
+        step.number,
+        f"operation {step.number} {op_text(step.op)} gave {seen}, expected {expected}",
+        expected=str(expected),
+        seen=seen,
+        operation=step.number,
+    )
+
+
+def _as_expected(step: Step, got: Outcome) -> bool:
+    expected = step.op.expect
+    if isinstance(expected, int):
+        return got.value == expected and not got.errno
+    if expected != "ok":
+        return got.errno == expected
+    if got.errno or not isinstance(step.op, Ioctl):
+        return not got.errno
+    makes_file = bool(step.op.into) or request_name(step.op.request) == "GROUP_GET_DEVICE_FD"
+    return got.value is not None and (got.value >= 0 if makes_file else got.value == 0)
+
+
+def reports(ledger: Ledger, fold: Fold, step: Step, got: Outcome) -> None:
+    """What kernel and device tree report about a group and its window is the topology, and the state it is in.
+
+    Source: `ibm,dma-window` in the device tree (QEMU hw/ppc/spapr_pci.c); drivers/vfio/group.c,
+    vfio_group_ioctl_get_status; drivers/vfio/vfio_iommu_spapr_tce.c, VFIO_IOMMU_SPAPR_TCE_GET_INFO.
+    """
+    expected = _reported(fold, step) if not got.errno else {}
+    if not expected:
+        return
+    ledger.judged("inventory")
+    for name, value in expected.items():
+        seen = got.fields.get(name, value)
+        if seen != value:
+            ledger.report(
+                "inventory",
+                (step.number, name),
+                f"operation {step.number} {op_text(step.op)} reports {name} {seen!r}, expected {value:#x}",
+                expected=f"{name} {value:#x}",
+                seen=f"{name} {seen!r}",
+                operation=step.number,
+            )
+
+
+def _reported(fold: Fold, step: Step) -> dict[str, int]:
+    """Output fields that an operation must report."""
+    op = step.op
+    if isinstance(op, Bind):
+        phb = fold.group_of[op.device].phb
+        return {
+            "liobn": phb.liobn,
+            "window_start": 0,
+            "window_size": phb.window_size,
+            "buid": window.buid(phb.index),
+        }
+    if not isinstance(op, Ioctl):
+        return {}
+    name, handle = request_name(op.request), fold.files.get(op.file)
+    if name == "GROUP_GET_STATUS" and isinstance(handle, Group):
+        return {"flags": VIABLE | (CONTAINER_SET if handle.container else 0)}
+    if name == "SPAPR_TCE_GET_INFO":
+        for group in fold.groups.values():
+            if group.container is not None and group.container is handle:
+                return {"dma32_window_start": 0, "dma32_window_size": group.phb.window_size & 0xFFFFFFFF}
+    return {}
+
+
+@dataclass(slots=True)
+class Meter:
+    """A counter that must move as the fold does; its first reading gives the zero point."""
+
+    zero: int | None = None
+    error: int = 0
+
+    def changed(self, reading: int, folded: int) -> int | None:
+        """How far the reading is off, None when that is not new."""
+        if self.zero is None:
+            self.zero = reading - folded
+        error, self.error = self.error, reading - self.zero - folded
+        return None if self.error in (0, error) else self.error
+
+
+class Meters:
+    """The laws of counters; state: one meter each."""
+
+    def __init__(self) -> None:
+        self.vmlck, self.pins = Meter(), Meter()
+
+    def __call__(self, ledger: Ledger, fold: Fold, step: Step, got: Outcome) -> None:
+        if isinstance(step.op, Read) and got.value is not None:
+            law = {"vmlck": self._charges, "pins": self._pins}.get(step.op.what)
+            if law is not None:
+                law(ledger, fold, got.value)
+
+    def _charges(self, ledger: Ledger, fold: Fold, reading: int) -> None:
+        """VmLck: the window while enabled, and the table of the default window from its creation to the release.
+
+        Source: drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_enable, tce_iommu_create_default_window.
+        """
+        folded = fold.charge
+        if folded is None:
+            return
+        ledger.judged("charges")
+        off = self.vmlck.changed(reading, folded)
+        if off is not None:
+            self._report(ledger, "charges", "VmLck", "KiB", (reading, reading - off, off))
+
+    def _pins(self, ledger: Ledger, fold: Fold, reading: int) -> None:
+        """Page pins: one per live entry of any LIOBN.
+
+        Source: drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_use_page and tce_iommu_unuse_page.
+        """
+        ledger.judged("pins")
+        ledger.evidence.pins += 1
+        off = self.pins.changed(reading, fold.live)
+        if off is not None:
+            self._report(ledger, "pins", "page pins", "pages", (reading, reading - off, off))
+
+    @staticmethod
+    def _report(ledger: Ledger, law: str, name: str, unit: str, numbers: tuple[int, int, int]) -> None:
+        reading, expected, off = numbers
+        kind = "not given back or too much" if off > 0 else "missing"
+        ledger.report(
+            law,
+            (ledger.step, reading),
+            f"{name}: expected {expected} {unit}, seen {reading} ({abs(off)} {unit} {kind})",
+            expected=f"{expected} {unit}",
+            seen=f"{reading} {unit}",
+            operation=last_ioctl(ledger),
+        )
+
+
+def last_ioctl(ledger: Ledger) -> int | None:
+    """Number of the last ioctl or close before the operation being judged."""
+    kinds = {"ioctl", "close"}
+    before = range(ledger.step - 1, -1, -1)
+    return next((i for i in before if type(ledger.program.ops[i]).__name__.lower() in kinds), None)
+
+
+OPERATION_LAWS: Final[Collection[Callable[[Ledger, Fold, Step, Outcome], None]]] = (outcome, reports)

@@ -1,0 +1,231 @@
+"""Laws of guest RAM and of the device's accesses to it, as the host saw them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Final
+
+import numpy as np
+
+from tcelab import tag as tags
+from tcelab.judge.device import Forbidden
+from tcelab.judge.fold import Fold
+from tcelab.judge.ledger import Ledger
+from tcelab.judge.memory import PageModel
+from tcelab.judge.table import TableModel, ioba
+from tcelab.judge.tables import Look
+from tcelab.papr import tce, window
+from tcelab.run import Refusal, TableView
+
+
+def tag(ledger: Ledger, fold: Fold, seen: Look) -> None:
+    """Each live entry leads to a page in guest RAM that carries exactly what was written to the page it maps.
+
+    A page whose last writer was a Tag proves its frame without trusting the guest's pagemap: nonce, LIOBN, IOBA and
+    sequence are in it, and it fills the page. Entries that the table law found wrong are told there.
+    """
+    shown = next(iter(seen.views.values()), None)
+    if shown is None:
+        return
+    for liobn, model in fold.tables.items():
+        if not model.live or liobn not in shown:
+            continue
+        ledger.judged("tag")
+        wrong = {number for where, number in seen.wrong if where == liobn}
+        for (frame, _), numbers in list(model.leads.items()):
+            right = numbers - wrong if wrong else numbers
+            if frame is not None and right:
+                _prove(ledger, seen, model, frame, right)
+            for number in right if frame is None else ():
+                _prove(ledger, seen, model, _frame(shown[liobn], number), {number})
+
+
+def _frame(table: TableView, number: int) -> int:
+    """Where the table says an entry leads, for a frame that the agent did not tell."""
+    return tce.address(int(table.tce[np.searchsorted(table.index, number)]))
+
+
+def _prove(ledger: Ledger, seen: Look, model: TableModel, frame: int, numbers: set[int]) -> None:
+    """Judge the page at `frame`, to which entries `numbers` lead."""
+    if frame not in seen.snapshot.pages:
+        ledger.could_not(f"guest RAM behind a live entry was not read (LIOBN {model.liobn:#x})")
+        return
+    content = seen.snapshot.pages[frame]
+    seen.led_to.add(frame)
+    page = model.live[next(iter(numbers))].page
+    if content is None or (page is not None and content != page.content):
+        _unproven(ledger, seen, model, frame, min(numbers))
+        return
+    own = _names_own(page, model, numbers)
+    ledger.evidence.tags += own
+    ledger.evidence.contents += len(numbers) - own
+    if ledger.batch:
+        ledger.size(ledger.batch).tags += own
+
+
+def _names_own(page: PageModel | None, model: TableModel, numbers: set[int]) -> bool:
+    """The page's tag names one of the entries that lead to it."""
+    if page is None or page.tagged is None:
+        return False
+    liobn, where = page.tagged
+    return liobn == model.liobn and where >> window.PAGE_SHIFT in numbers
+
+
+def _unproven(ledger: Ledger, seen: Look, model: TableModel, frame: int, number: int) -> None:
+    entry, content = model.live[number], seen.snapshot.pages[frame]
+    page, liobn = entry.page, model.liobn
+    expected, read = contents(page.content if page else None, content)
+    blamed = _refused_write(seen.forbidden, liobn, number)
+    if blamed is None:
+        blamed = page.writer if page and page.writer >= 0 else entry.step
+    ledger.report(
+        "tag",
+        (liobn, number, content),
+        f"LIOBN {liobn:#x} IOBA {ioba(number):#x}: the entry leads to {frame:#x} ({entry.describe()}), "
+        f"guest RAM there must hold {expected}, seen {read}",
+        liobn=liobn,
+        ioba=ioba(number),
+        expected=expected,
+        seen=read,
+        operation=blamed,
+    )
+    if page is not None:
+        page.adopt(content)
+
+
+def _refused_write(forbidden: Sequence[Forbidden], liobn: int, number: int) -> int | None:
+    """Number of the operation whose refused write to that entry may have landed since the last checkpoint."""
+    hits = (
+        access.step
+        for access in reversed(forbidden)
+        if access.to_memory and access.liobn == liobn and access.iova >> window.PAGE_SHIFT == number
+    )
+    return next(hits, None)
+
+
+def memory(ledger: Ledger, fold: Fold, seen: Look) -> None:
+    """Buffer pages that no entry leads to hold what the agent wrote: no device write and no stray store reached them.
+
+    Source: QEMU system/physmem.c, a refused write is dropped whole, page by page. Pages behind live entries are
+    judged by the tag law.
+    """
+    pages = seen.snapshot.pages
+    for buffer in fold.buffers.values():
+        ledger.judged("memory")
+        for number, page in enumerate(buffer.pages):
+            frame = page.frame
+            if frame is None or frame in seen.led_to:
+                continue
+            ledger.evidence.pages += 1
+            if pages.get(frame) != page.content:
+                _changed(ledger, seen, (buffer.name, number), page)
+
+
+def _changed(ledger: Ledger, seen: Look, where: tuple[str, int], page: PageModel) -> None:
+    frame = page.frame
+    assert frame is not None
+    if frame not in seen.snapshot.pages:
+        ledger.could_not(f"guest RAM of buffer {where[0]} was not read")
+        return
+    content = seen.snapshot.pages[frame]
+    expected, read = contents(page.content, content)
+    near = next((access for access in reversed(seen.forbidden) if access.to_memory), None)
+    hint = f"; the last refused write was at LIOBN {near.liobn:#x} IOBA {near.iova:#x}" if near else ""
+    ledger.report(
+        "memory",
+        (where, content),
+        f"buffer {where[0]} page {where[1]} at {frame:#x}, which no entry leads to, must hold {expected}, "
+        f"seen {read}{hint}",
+        liobn=near.liobn if near else None,
+        ioba=near.iova if near else None,
+        expected=expected,
+        seen=read,
+        operation=near.step if near else (page.writer if page.writer >= 0 else None),
+    )
+    page.adopt(content)
+
+
+def contents(expected: bytes | None, seen: bytes | None) -> tuple[str, str]:
+    """Two pages as texts that show where they differ; None: nothing in particular, or no RAM."""
+    if seen is None or expected is None:
+        return "a page of guest RAM" if expected is None else tags.describe(expected), (
+            "no RAM at that address" if seen is None else tags.describe(seen)
+        )
+    if len(expected) == len(seen) == tags.SIZE:
+        return tags.describe(expected), tags.describe(seen)
+    one, other = tags.expand(expected), tags.expand(seen)
+    differing = [i for i in range(tags.PAGE) if one[i] != other[i]]
+    at = differing[0]
+    return (
+        f"{one[at : at + 16].hex()} at byte {at:#x}",
+        f"{other[at : at + 16].hex()} ({len(differing)} bytes differ)",
+    )
+
+
+def refusals(ledger: Ledger, _fold: Fold, seen: Look) -> None:
+    """QEMU said that it refused each device access that the table forbids, and no other.
+
+    Source: QEMU hw/ppc/spapr_iommu.c, spapr_tce_translate_iommu; the line comes from system/memory.c. The first
+    forbidden access of a device is the control: a watcher that does not see that one cannot judge the others.
+    """
+    told: dict[Forbidden, bool] = dict.fromkeys(seen.forbidden, False)
+    for refusal in seen.snapshot.refusals:
+        hits = [access for access in seen.forbidden if _covers(access, refusal)]
+        told.update(dict.fromkeys(hits, True))
+        if not hits:
+            _unforeseen(ledger, refusal)
+    control = ledger.evidence.dma.control
+    for access, was_told in told.items():
+        ledger.judged("refusals")
+        if access.control and was_told:
+            control.append(access.device)
+        elif access.device not in control and not was_told:
+            ledger.could_not(f"the watcher cannot see refused accesses of {access.device}")
+        elif not was_told:
+            _unsaid(ledger, access)
+
+
+def _covers(access: Forbidden, refusal: Refusal) -> bool:
+    # A refused access is told in words of 1 to 8 bytes; the first may start before the transfer's unaligned start.
+    return (
+        access.direction == refusal.direction
+        and refusal.address < access.iova + access.size
+        and refusal.address + max(refusal.size, 1) > access.iova
+    )
+
+
+def _unforeseen(ledger: Ledger, refusal: Refusal) -> None:
+    ledger.judged("refusals")
+    ledger.report(
+        "refusals",
+        (ledger.step, refusal.direction, refusal.address >> 12),
+        f"QEMU refused a device {refusal.direction} at {refusal.address:#x} that no operation explains: {refusal.line}",
+        ioba=refusal.address,
+        expected="no refusal",
+        seen=refusal.line,
+    )
+
+
+def _unsaid(ledger: Ledger, access: Forbidden) -> None:
+    end = access.iova + access.size
+    ledger.report(
+        "refusals",
+        (access.step, access.iova),
+        f"LIOBN {access.liobn:#x}: {access.device}'s {access.direction} of {access.iova:#x}..{end - 1:#x} must be "
+        f"refused ({access.reason}), QEMU refused nothing there",
+        liobn=access.liobn,
+        ioba=access.iova,
+        expected=f"refused: {access.reason}",
+        seen="no refusal",
+        operation=access.step,
+    )
+
+
+def kernel(ledger: Ledger, _fold: Fold, seen: Look) -> None:
+    """The kernel said no WARN, BUG or Oops on its console since the last checkpoint."""
+    ledger.judged("kernel")
+    for line in seen.snapshot.console:
+        ledger.report("kernel", (ledger.step, line), f"the kernel said: {line}", seen=line)
+
+
+RAM_LAWS: Final[Collection[Callable[[Ledger, Fold, Look], None]]] = (tag, memory, refusals, kernel)

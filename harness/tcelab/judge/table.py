@@ -1,0 +1,139 @@
+"""What one TCE table must hold: the fold of the maps and unmaps that succeeded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from tcelab.judge.memory import PageModel
+from tcelab.papr import tce, window
+
+UNKNOWN: Final = 0xFFFFFFFFFFFFF000
+"""Stands for a TCE whose frame the agent did not tell; no real entry has this value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A live entry.
+
+    :ivar buffer: name of the buffer that it leads to, empty when the program mapped a raw address.
+    :ivar number: page number within the buffer.
+    :ivar page: that page, None when raw.
+    :ivar frame: guest physical address that the agent read while the page was pinned, None when it did not tell.
+    :ivar step: number of the operation that made it.
+    """
+
+    permissions: int
+    buffer: str
+    number: int
+    page: PageModel | None
+    frame: int | None
+    step: int
+
+    @property
+    def tce(self) -> int | None:
+        return None if self.frame is None else tce.pack(self.frame, self.permissions)
+
+    @property
+    def lead(self) -> tuple[int | None, int]:
+        """Where it leads: entries with the same one are right or wrong together."""
+        return self.frame, id(self.page)
+
+    def describe(self) -> str:
+        where = f"{self.buffer}:{self.number}" if self.buffer else "a raw address"
+        if self.tce is None:
+            return f"{where}, {tce.PERMISSION_NAMES[self.permissions]}, frame not reported"
+        return f"{tce.describe(self.tce)} = {where}"
+
+
+class TableModel:
+    """The table of one window that starts at bus address 0; `entries` numbered from 0.
+
+    A change costs by its pages, not by the size of the table: a full window is judged about as fast as an empty one.
+
+    :ivar live: entry number to entry; also of maps past the end that the kernel claims to have made.
+    :ivar leads: entry numbers by where they lead, (frame, identity of the page).
+    """
+
+    def __init__(self, liobn: int, entries: int) -> None:
+        self.liobn = liobn
+        self.entries = entries
+        self.live: dict[int, Entry] = {}
+        self.leads: dict[tuple[int | None, int], set[int]] = {}
+        self._touched: list[tuple[int, int, int]] = []
+        self._tces = np.zeros(entries, np.uint64)
+        self._beyond: dict[int, int] = {}
+        self._arrays: tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint64]] | None = None
+
+    def put(self, first: int, new: Sequence[Entry], step: int) -> None:
+        """Entries `first ..`, in place of what was there."""
+        self._forget(range(first, first + len(new)))
+        for number, entry in enumerate(new, first):
+            self.live[number] = entry
+            self.leads.setdefault(entry.lead, set()).add(number)
+            value = UNKNOWN if entry.tce is None else entry.tce
+            if number < self.entries:
+                self._tces[number] = value
+            else:
+                self._beyond[number] = value
+        self._touch(first, first + len(new), step)
+
+    def clear(self, first: int, end: int, step: int) -> None:
+        """Empty the entries `first .. end-1`, as far as there are any."""
+        small = end - first < len(self.live)
+        self._forget(range(first, end) if small else [i for i in self.live if first <= i < end])
+        self._touch(first, end, step)
+
+    def permissions(self, number: int) -> int:
+        entry = self.live.get(number)
+        return entry.permissions if entry else 0
+
+    def last_operation(self, number: int) -> int | None:
+        """Number of the last operation that concerned an entry."""
+        return next((step for first, end, step in reversed(self._touched) if first <= number < end), None)
+
+    def arrays(self) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint64]]:
+        """Live entry numbers ascending, and their TCEs (`UNKNOWN` for a frame that was not reported)."""
+        if self._arrays is None:
+            index = self._inside()
+            beyond = sorted(self._beyond.items())
+            numbers = [number for number, _ in beyond]
+            values = [tce for _, tce in beyond]
+            self._arrays = (
+                np.concatenate([index.astype(np.uint32), np.array(numbers, np.uint32)]),
+                np.concatenate([self._tces[index], np.array(values, np.uint64)]),
+            )
+        return self._arrays
+
+    def _inside(self) -> npt.NDArray[np.intp]:
+        """Live entry numbers within the table; looking through it all pays only when it is not nearly empty."""
+        if len(self.live) * 16 > self.entries:
+            return np.flatnonzero(self._tces)
+        return np.array(sorted(number for number in self.live if number < self.entries), np.intp)
+
+    def _forget(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            entry = self.live.pop(number, None)
+            if entry is None:
+                continue
+            led = self.leads[entry.lead]
+            led.discard(number)
+            if not led:
+                del self.leads[entry.lead]
+            if number < self.entries:
+                self._tces[number] = 0
+            else:
+                del self._beyond[number]
+
+    def _touch(self, first: int, end: int, step: int) -> None:
+        self._touched.append((first, end, step))
+        self._arrays = None
+
+
+def ioba(number: int) -> int:
+    """Bus address of an entry."""
+    return number << window.PAGE_SHIFT

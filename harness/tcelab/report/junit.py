@@ -1,0 +1,82 @@
+"""`junit.xml`: a test case per law, per batch size, and one for the run itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+from xml.etree import ElementTree as ET
+
+from tcelab.judge import Finding
+from tcelab.report.result import Result
+from tcelab.report.text import finding_lines
+
+_ILLEGAL: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 cannot hold; a guest's console can."""
+
+
+def junit(result: Result) -> bytes:
+    """The document, UTF-8. Findings are failures; could-not-judge is an error of the run's test case."""
+    verdict = result.verdict
+    name = result.program.name if result.program else "none"
+    suite = ET.Element("testsuite", name=f"tcelab {name}")
+    _run(suite, result)
+    for law, about in result.laws.items():
+        count = verdict.evidence.laws[law]
+        case = _case(suite, "tcelab.law", law)
+        _failures(case, (each for each in verdict.findings if each.law == law), count.findings)
+        if not count.judged and not count.findings:
+            ET.SubElement(case, "skipped", message=f"never judged: {about}")
+    for batch in verdict.evidence.batches:
+        case = _case(suite, "tcelab.batch", f"{batch.size} pages")
+        _failures(case, (each for each in verdict.findings if each.batch == batch.size), batch.findings)
+    _count(suite)
+    root = ET.Element("testsuites")
+    root.append(suite)
+    ET.indent(root)
+    data: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return data + b"\n"
+
+
+def write_junit(result: Result, path: Path) -> None:
+    path.write_bytes(junit(result))
+
+
+def _run(suite: ET.Element, result: Result) -> None:
+    verdict = result.verdict
+    case = _case(suite, "tcelab.run", result.program.name if result.program else "none")
+    case.set("time", f"{sum(result.timings.values()):.3f}")
+    if verdict.could_not:
+        error = ET.SubElement(case, "error", message=_clean(verdict.could_not[0]), type="could-not-judge")
+        error.text = _clean("\n".join([*verdict.could_not, *result.ended.report]))
+    elif verdict.result == "finding":
+        total = len(verdict.findings) + verdict.more
+        ET.SubElement(case, "failure", message=f"{total} findings", type="finding")
+
+
+def _case(suite: ET.Element, group: str, name: str) -> ET.Element:
+    return ET.SubElement(suite, "testcase", classname=group, name=_clean(name), time="0")
+
+
+def _failures(case: ET.Element, findings: Iterable[Finding], total: int) -> None:
+    shown = list(findings)
+    if not total and not shown:
+        return
+    message = shown[0].message if shown else f"{total} findings, none of them kept"
+    failure = ET.SubElement(case, "failure", message=_clean(message), type="finding")
+    lines = [line for each in shown for line in finding_lines(each)]
+    if total > len(shown):
+        lines.append(f"and {total - len(shown)} more")
+    failure.text = _clean("\n".join(lines))
+
+
+def _count(suite: ET.Element) -> None:
+    cases = suite.findall("testcase")
+    suite.set("tests", str(len(cases)))
+    for attribute, child in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        suite.set(attribute, str(sum(case.find(child) is not None for case in cases)))
+
+
+def _clean(text: str) -> str:
+    return _ILLEGAL.sub("?", text)

@@ -1,0 +1,190 @@
+"""`result.json`: all that a run gave, in a versioned form that other programs may rely on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+import tcelab
+from tcelab.errors import TcelabError, UsageError
+from tcelab.judge import LAWS, Evidence, Verdict
+from tcelab.program import Program
+from tcelab.run import Run
+
+SCHEMA: Final = 1
+"""Raised when a field changes its meaning or goes away; new fields do not raise it."""
+
+
+class ProgramInfo(msgspec.Struct, kw_only=True):
+    """Which program was run. `sha256`: of its JSON form, as `Program.to_json` writes it."""
+
+    name: str
+    topology: str
+    seed: int
+    operations: int
+    sha256: str
+
+
+class Platform(msgspec.Struct, kw_only=True):
+    """What it ran on: `page_size` and `ram` in bytes, `cannot`: views that it cannot give, and why."""
+
+    name: str
+    page_size: int
+    ram: int
+    nonce: str
+    cannot: dict[str, str]
+
+
+class Ended(msgspec.Struct, kw_only=True):
+    """How the run ended.
+
+    :ivar done: operations done.
+    :ivar report: the error's lines (message, phase, console, next step), empty when all was done.
+    :ivar in_flight: number of the operation that was begun and not finished, if known.
+    """
+
+    complete: bool
+    done: int
+    report: list[str] = []
+    kernel_died: bool = False
+    in_flight: int | None = None
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """The whole file.
+
+    :ivar tcelab: version of tcelab.
+    :ivar laws: name and meaning of each law.
+    :ivar platform: None when the run never began.
+    :ivar versions: of all that took part, as the platform tells them.
+    :ivar options: the command's options.
+    :ivar timings: seconds by what they went to.
+    :ivar artefacts: file names by what they are, relative to the folder that holds this file.
+    """
+
+    schema: int = SCHEMA
+    tcelab: str
+    verdict: Verdict
+    program: ProgramInfo | None
+    platform: Platform | None
+    versions: dict[str, Any]
+    options: dict[str, Any]
+    timings: dict[str, float]
+    artefacts: dict[str, str]
+    ended: Ended
+    laws: dict[str, str]
+
+
+def make(
+    run: Run,
+    verdict: Verdict,
+    *,
+    options: Mapping[str, Any] | None = None,
+    timings: Mapping[str, float] | None = None,
+    artefacts: Mapping[str, str] | None = None,
+) -> Result:
+    """The result of a run that was judged."""
+    facts = run.facts
+    return Result(
+        tcelab=tcelab.__version__,
+        verdict=verdict,
+        program=_program(run.program),
+        platform=Platform(
+            name=facts.platform,
+            page_size=facts.page_size,
+            ram=facts.ram,
+            nonce=facts.nonce.hex(),
+            cannot=facts.cannot,
+        ),
+        versions=facts.versions,
+        options=dict(options or {}),
+        timings=dict(timings or {}),
+        artefacts=dict(artefacts or {}),
+        ended=_ended(run),
+        laws=dict(LAWS),
+    )
+
+
+def failed(
+    error: TcelabError,
+    program: Program | None = None,
+    *,
+    options: Mapping[str, Any] | None = None,
+    timings: Mapping[str, float] | None = None,
+    artefacts: Mapping[str, str] | None = None,
+    versions: Mapping[str, Any] | None = None,
+) -> Result:
+    """The result of a run that never began: a lost guest before the agent's handshake, a missing QEMU."""
+    return Result(
+        tcelab=tcelab.__version__,
+        verdict=Verdict(
+            result="could-not-judge",
+            exit_code=error.exit_code,
+            findings=[],
+            could_not=[error.message],
+            evidence=Evidence(),
+        ),
+        program=None if program is None else _program(program),
+        platform=None,
+        versions=dict(versions or {}),
+        options=dict(options or {}),
+        timings=dict(timings or {}),
+        artefacts=dict(artefacts or {}),
+        ended=Ended(complete=False, done=0, report=error.report().splitlines()),
+        laws=dict(LAWS),
+    )
+
+
+def to_json(result: Result) -> bytes:
+    """Indented JSON; what JSON cannot say (paths) is written as text."""
+    return msgspec.json.format(msgspec.json.encode(result, enc_hook=str), indent=1) + b"\n"
+
+
+def write(result: Result, path: Path) -> None:
+    path.write_bytes(to_json(result))
+
+
+def load(data: bytes, source: str = "result") -> Result:
+    """Read a result back.
+
+    :raise UsageError: no result, or of another schema.
+    """
+    try:
+        schema = msgspec.json.decode(data, type=_Header).schema
+        if schema != SCHEMA:
+            raise UsageError(f"{source} has schema {schema}, this tcelab reads schema {SCHEMA}")
+        return msgspec.json.decode(data, type=Result)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{source} is not a result: {error}") from None
+
+
+class _Header(msgspec.Struct):
+    schema: int
+
+
+def _program(program: Program) -> ProgramInfo:
+    return ProgramInfo(
+        name=program.name,
+        topology=program.topology.name,
+        seed=program.seed,
+        operations=len(program.ops),
+        sha256=hashlib.sha256(program.to_json()).hexdigest(),
+    )
+
+
+def _ended(run: Run) -> Ended:
+    complete = run.ending is None and len(run.steps) == len(run.program.ops)
+    if run.ending is None:
+        return Ended(complete=complete, done=len(run.steps))
+    error = run.ending.error
+    return Ended(
+        complete=False,
+        done=len(run.steps),
+        report=error.report().splitlines(),
+        kernel_died=bool(getattr(error, "kernel_died", False)),
+        in_flight=run.ending.in_flight,
+    )

@@ -1,0 +1,139 @@
+"""The final text: tables by batch size and by law, witnesses, findings, and the verdict in the last line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tcelab.judge import Finding, LawCount
+from tcelab.judge.finding import Evidence
+from tcelab.judge.finding import Result as Outcome
+from tcelab.report.result import Result
+
+WORDS: Final[dict[Outcome, tuple[str, str]]] = {
+    "pass": ("PASS", "bold green"),
+    "finding": ("FINDING", "bold red"),
+    "could-not-judge": ("COULD NOT JUDGE", "bold yellow"),
+}
+SHOWN: Final = 20
+"""Findings that are printed; `result.json` holds more."""
+
+
+def render(console: Console, result: Result, *, replay: str = "", folder: Path | None = None) -> None:
+    """Print a result.
+
+    :param replay: the command that repeats it, printed with findings.
+    :param folder: where the artefacts are.
+    """
+    evidence = result.verdict.evidence
+    if evidence.batches:
+        console.print(_batches(evidence))
+    if evidence.checkpoints or evidence.operations:
+        console.print(_laws(evidence))
+        for line in witnesses(evidence):
+            _line(console, line)
+    for number, finding in enumerate(result.verdict.findings[:SHOWN], 1):
+        _line(console, f"finding {number}", "bold red")
+        for line in finding_lines(finding):
+            _line(console, f"  {line}")
+        if replay:
+            _line(console, f"  replay:    {replay}")
+    hidden = max(0, len(result.verdict.findings) - SHOWN) + result.verdict.more
+    if hidden:
+        _line(console, f"and {hidden} more findings")
+    for reason in result.verdict.could_not:
+        _line(console, f"could not judge: {reason}", "yellow")
+    for line in result.ended.report:
+        _line(console, line)
+    word, style = WORDS[result.verdict.result]
+    where = f"; artefacts in {folder}" if folder else ""
+    _line(console, f"{word} (exit code {result.verdict.exit_code}){where}", style)
+
+
+def finding_lines(finding: Finding) -> Iterator[str]:
+    """A finding as plain lines: what, where, expected, seen, and the operation."""
+    yield f"{finding.law}: {finding.message}"
+    place = []
+    if finding.liobn is not None:
+        place.append(f"LIOBN {finding.liobn:#x}")
+    if finding.ioba is not None:
+        place.append(f"IOBA {finding.ioba:#x}")
+    place.append(f"step {finding.step}")
+    if finding.batch:
+        place.append(f"batch size {finding.batch}")
+    if finding.view:
+        place.append(f"view {finding.view}")
+    yield f"where:     {', '.join(place)}"
+    for name in ("expected", "seen", "operation"):
+        value = getattr(finding, name)
+        if value:
+            yield f"{name + ':':<11}{value}"
+
+
+def witnesses(evidence: Evidence) -> Iterator[str]:
+    """Who saw it: each line one witness that is independent of the others."""
+    live, stream = evidence.steps.get("live", 0), evidence.steps.get("stream", 0)
+    dma = evidence.dma
+    controls = f"first refusal seen on {', '.join(dma.control)}" if dma.control else "no refusal was to be seen"
+    if dma.refused and not dma.control:
+        controls = "its refusals were not seen"
+    yield (
+        f"views: live memory {live} steps, state stream {stream} steps (two readers of one table: one witness), "
+        f"{evidence.entries:,} entries compared"
+    )
+    yield (
+        f"tags in guest RAM: {evidence.tags:,} mapped pages proven by their tag, {evidence.contents:,} by other data; "
+        f"{evidence.pages:,} unmapped pages unchanged"
+    )
+    yield f"device DMA: {dma.transfers} transfers, {dma.allowed} pieces through, {dma.refused} refused ({controls})"
+    yield f"page pins: {evidence.pins} readings"
+    for view, cost in evidence.seconds.items():
+        yield f"time of {view}: median {cost.median * 1e3:.2f} ms, worst {cost.worst * 1e3:.2f} ms, {cost.times} times"
+
+
+def _batches(evidence: Evidence) -> Table:
+    table = _table("n", "maps", "pages", "checkpoints", "live", "stream", "tags", title="by batch size n")
+    table.add_column("verdict")
+    for each in evidence.batches:
+        numbers = (each.size, each.maps, each.pages, each.checkpoints, each.live, each.stream, each.tags)
+        whole = each.checkpoints and each.live >= each.checkpoints
+        table.add_row(*map(str, numbers), _mark(each.findings, bool(whole)))
+    return table
+
+
+def _laws(evidence: Evidence) -> Table:
+    table = Table(box=box.ASCII2, title="by law", title_justify="left")
+    table.add_column("law")
+    table.add_column("judged", justify="right")
+    table.add_column("findings", justify="right")
+    table.add_column("verdict")
+    for law, count in evidence.laws.items():
+        table.add_row(law, f"{count.judged:,}", str(count.findings), _law_mark(count))
+    return table
+
+
+def _table(*columns: str, title: str) -> Table:
+    table = Table(box=box.ASCII2, title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _mark(findings: int, seen: bool) -> Text:  # noqa: FBT001 - private, one call
+    if findings:
+        return Text(f"{findings} findings" if findings > 1 else "1 finding", "red")
+    return Text("ok", "green") if seen else Text("not seen", "yellow")
+
+
+def _law_mark(count: LawCount) -> Text:
+    return _mark(count.findings, seen=True) if count.judged or count.findings else Text("not judged", "dim")
+
+
+def _line(console: Console, text: str, style: str = "") -> None:
+    console.print(Text(text, style), soft_wrap=True, highlight=False)

@@ -1,0 +1,158 @@
+"""The vocabulary of scenarios: each function gives a list of operations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from tcelab.papr import window
+from tcelab.program import (
+    Bind,
+    Buffer,
+    Checkpoint,
+    Close,
+    Dma,
+    Fill,
+    Frames,
+    Ioctl,
+    Master,
+    Op,
+    Open,
+    Page,
+    Read,
+    Tag,
+)
+from tcelab.topology import Phb, Topology
+
+SPAPR_TCE: Final = 2
+SPAPR_TCE_V2: Final = 7
+"""VFIO container types, include/uapi/linux/vfio.h."""
+
+PAGE: Final = window.PAGE_SIZE
+
+
+@dataclass(frozen=True, slots=True)
+class Pe:
+    """A PE under test, and what a scenario calls its files. `scenario` keeps names of different scenarios apart."""
+
+    phb: Phb
+    scenario: str
+
+    @property
+    def name(self) -> str:
+        return self.phb.devices[0].name
+
+    @property
+    def liobn(self) -> int:
+        return self.phb.liobn
+
+    @property
+    def entries(self) -> int:
+        return self.phb.window_size >> window.PAGE_SHIFT
+
+    @property
+    def container(self) -> str:
+        return f"{self.scenario}-{self.name}-container"
+
+    @property
+    def group(self) -> str:
+        return f"{self.scenario}-{self.name}-group"
+
+    @property
+    def device(self) -> str:
+        return f"{self.scenario}-{self.name}-device"
+
+
+def pes(topology: Topology, scenario: str) -> list[Pe]:
+    """The PEs of a topology that carry a device."""
+    return [Pe(phb, scenario) for phb in topology.phbs if phb.devices]
+
+
+def bind(pe: Pe) -> list[Op]:
+    return [Bind(device=each.name, expect="ok") for each in pe.phb.devices]
+
+
+def open_container(pe: Pe) -> list[Op]:
+    """Open container and group, look at both, and join them as type v1."""
+    return [
+        Open(file=pe.container, path="/dev/vfio/vfio", expect="ok"),
+        Ioctl(file=pe.container, request="GET_API_VERSION", expect=0),
+        Ioctl(file=pe.container, request="CHECK_EXTENSION", value=SPAPR_TCE, expect=1),
+        Open(file=pe.group, path=f"/dev/vfio/${pe.name}", expect="ok"),
+        Ioctl(file=pe.group, request="GROUP_GET_STATUS", expect="ok"),
+        Ioctl(file=pe.group, request="GROUP_SET_CONTAINER", fields={"container": pe.container}, expect="ok"),
+        Ioctl(file=pe.container, request="SET_IOMMU", value=SPAPR_TCE, expect="ok"),
+        Ioctl(file=pe.group, request="GROUP_GET_STATUS", expect="ok"),
+    ]
+
+
+def get_info(pe: Pe) -> list[Op]:
+    return [Ioctl(file=pe.container, request="SPAPR_TCE_GET_INFO", expect="ok")]
+
+
+def enable(pe: Pe) -> list[Op]:
+    return [Ioctl(file=pe.container, request="ENABLE", expect="ok")]
+
+
+def disable(pe: Pe) -> list[Op]:
+    return [Ioctl(file=pe.container, request="DISABLE", expect="ok")]
+
+
+def open_device(pe: Pe) -> list[Op]:
+    """Get the device's file and let it master the bus."""
+    fields: dict[str, int | str | Page] = {"name": pe.name}
+    return [
+        Ioctl(file=pe.group, request="GROUP_GET_DEVICE_FD", fields=fields, into=pe.device, expect="ok"),
+        *master(pe, on=True),
+    ]
+
+
+def master(pe: Pe, *, on: bool) -> list[Op]:
+    return [Master(file=pe.device, on=on, expect="ok")]
+
+
+def buffer(name: str, pages: int, seed: int) -> list[Op]:
+    """Allocate, and learn where all its pages lie."""
+    return [Buffer(name=name, pages=pages, seed=seed, expect="ok"), Frames(buffer=name, expect="ok")]
+
+
+def tag(page: Page, count: int, liobn: int, iova: int, sequence: int) -> list[Op]:
+    """Mark `count` pages from `page` on as those of the mapping at `iova`."""
+    name, first = page.buffer, page.index
+    return [Tag(buffer=name, first=first, count=count, liobn=liobn, ioba=iova, sequence=sequence, expect="ok")]
+
+
+def fill(page: Page, size: int, seed: int) -> list[Op]:
+    """Unique data into `size` bytes from `page` on."""
+    return [Fill(buffer=page.buffer, offset=page.index * PAGE + page.plus, size=size, seed=seed, expect="ok")]
+
+
+def map_dma(pe: Pe, page: Page, iova: int, pages: int, permissions: int) -> list[Op]:
+    """Map `pages` IOMMU pages from `page` on at bus address `iova`."""
+    fields: dict[str, int | str | Page] = {"flags": permissions, "vaddr": page, "iova": iova, "size": pages * PAGE}
+    return [Ioctl(file=pe.container, request="MAP_DMA", fields=fields, expect="ok")]
+
+
+def unmap_dma(pe: Pe, iova: int, pages: int) -> list[Op]:
+    fields: dict[str, int | str | Page] = {"iova": iova, "size": pages * PAGE}
+    return [Ioctl(file=pe.container, request="UNMAP_DMA", fields=fields, expect="ok")]
+
+
+def dma(pe: Pe, iova: int, size: int, *, to_memory: bool, offset: int = 0) -> list[Op]:
+    return [Dma(file=pe.device, iova=iova, size=size, to_memory=to_memory, offset=offset, expect="ok")]
+
+
+def close(*files: str) -> list[Op]:
+    return [Close(file=file, expect="ok") for file in files]
+
+
+def vmlck() -> list[Op]:
+    return [Read(what="vmlck", expect="ok")]
+
+
+def pins() -> list[Op]:
+    return [Read(what="pins", expect="ok")]
+
+
+def checkpoint(label: str, *, stream: bool = False, batch: int = 0) -> list[Op]:
+    return [Checkpoint(label=label, stream=stream, batch=batch)]

@@ -1,0 +1,263 @@
+"""A session without a guest: does simply what the operations say, and lies on request. No code of the judge is in it.
+
+`tamper(session, number, op, outcome)` is called after each guest operation and may change anything, the outcome too;
+`warp(session, number, op, snapshot)` may change what a checkpoint saw.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tceagent.tag import tag
+from tcelab.program import Checkpoint, Flip, GuestOp, HostOp, Op, Page, Program
+from tcelab.run import Facts, Outcome, Refusal, Snapshot, TableView
+from tcelab.tag import compact, data
+
+NONCE = bytes(range(16))
+PAGE = 4096
+REPORTED = {"GROUP_GET_STATUS", "SPAPR_TCE_GET_INFO"}
+
+
+@dataclass
+class Pe:
+    liobn: int
+    buid: int
+    size: int
+    table: dict[int, int] = field(default_factory=dict)
+    pinned: set[int] = field(default_factory=set)
+    files: set[str] = field(default_factory=set)
+    container: str = ""
+    enabled: bool = False
+    made: bool = False
+
+
+def as_is(*arguments: Any) -> Any:
+    return arguments[-1]
+
+
+class Ideal:
+    def __init__(
+        self,
+        program: Program,
+        *,
+        tamper: Callable[..., Outcome] = as_is,
+        warp: Callable[..., Snapshot] = as_is,
+        cannot: dict[str, str] | None = None,
+        page_size: int = PAGE,
+    ) -> None:
+        self.program, self.tamper, self.warp = program, tamper, warp
+        self.facts = Facts("ideal", NONCE, page_size, 1 << 28, cannot or {}, {"ideal": "1"})
+        self.pes: dict[str, Pe] = {}
+        for phb in program.topology.phbs:
+            pe = Pe(0x80000000 + phb.index * 256, 0x800000020000000 + phb.index, phb.window_size)
+            self.pes.update({device.name: pe for device in phb.devices})
+        self.channel: dict[int, int] = {}
+        self.ram: dict[int, bytearray] = {}
+        self.buffers: dict[str, list[int]] = {}
+        self.files: dict[str, Any] = {}
+        self.edu = {name: bytearray(4096) for name in self.pes}
+        self.master: dict[str, bool] = {}
+        self.refused: list[Refusal] = []
+        self.console: list[str] = []
+        self.base_vmlck, self.base_pins = 100, 3
+        self.number = -1
+        self.scatter = random.Random(7)
+
+    # -- the protocol -------------------------------------------------------------------------------------------
+
+    def perform(self, ops: Sequence[GuestOp]) -> list[Outcome]:
+        return [self._one(op) for op in ops]
+
+    def _one(self, op: GuestOp) -> Outcome:
+        self.number += 1
+        outcome = getattr(self, "do_" + type(op).__name__.lower())(op)
+        return self.tamper(self, self.number, op, outcome)
+
+    def intervene(self, op: HostOp, frames: Sequence[int]) -> Outcome | Snapshot:
+        if isinstance(op, Flip):
+            self.number += 1
+            pe = next(pe for pe in self.pes.values() if pe.liobn == op.liobn)
+            pe.table[op.ioba // PAGE] = pe.table.get(op.ioba // PAGE, 0) ^ (1 << op.bit)
+            return Outcome(value=pe.table[op.ioba // PAGE])
+        assert isinstance(op, Checkpoint)
+        if self.program.ops[self.number + 1 : self.number + 2] == [op]:
+            self.number += 1
+        views = ["live", *(["stream"] if op.stream and "stream" not in self.facts.cannot else [])]
+        tables = tuple(view for name in views for view in self.tables(name))
+        missing = {"stream": "cannot"} if op.stream and "stream" in self.facts.cannot else {}
+        led_to = {tce & ~4095 for pe in self.pes.values() for tce in pe.table.values()}
+        pages = {a: compact(bytes(self.ram[a])) if a in self.ram else None for a in {*frames, *led_to}}
+        refused, self.refused = tuple(self.refused), []
+        console, self.console = tuple(self.console), []
+        snapshot = Snapshot(tables, missing, pages, refused, console, dict.fromkeys(views, 0.001))
+        return self.warp(self, self.number, op, snapshot)
+
+    def tables(self, view: str) -> list[TableView]:
+        out = [self.table(0x80000000, view, 4096, self.channel)]
+        for pe in dict.fromkeys(map(id, self.pes.values())):
+            found = next(each for each in self.pes.values() if id(each) == pe)
+            out.append(self.table(found.liobn, view, found.size // PAGE, found.table))
+            out.append(self.table(found.liobn + 1, view, 0, {}))
+        return out
+
+    @staticmethod
+    def table(liobn: int, view: Any, entries: int, live: dict[int, int]) -> TableView:
+        numbers = sorted(live)
+        tces = [live[i] for i in numbers]
+        return TableView(liobn, view, entries, np.array(numbers, np.uint32), np.array(tces, np.uint64))
+
+    # -- memory -------------------------------------------------------------------------------------------------
+
+    def do_buffer(self, op: Any) -> Outcome:
+        frames = []
+        while len(frames) < op.pages:
+            address = self.scatter.randrange(1 << 16) * PAGE
+            if address not in self.ram:
+                self.ram[address] = bytearray(PAGE)
+                frames.append(address)
+        self.buffers[op.name] = frames
+        return Outcome(value=(len(self.buffers) << 32))
+
+    def do_tag(self, op: Any) -> Outcome:
+        for i in range(op.count):
+            mark = tag(NONCE, op.liobn, op.ioba + i * PAGE, op.sequence)
+            self.ram[self.buffers[op.buffer][op.first + i]][:] = mark * 64
+        return Outcome(value=0)
+
+    def do_fill(self, op: Any) -> Outcome:
+        for i, byte in enumerate(data(NONCE, op.seed, op.size), op.offset):
+            self.ram[self.buffers[op.buffer][i // PAGE]][i % PAGE] = byte
+        return Outcome(value=0)
+
+    def do_frames(self, op: Any) -> Outcome:
+        return Outcome(value=0, frames=self.buffers[op.buffer])
+
+    # -- files and devices --------------------------------------------------------------------------------------
+
+    def do_bind(self, op: Any) -> Outcome:
+        pe = self.pes[op.device]
+        window = {"window_start": 0, "window_size": pe.size, "buid": pe.buid, "liobn": pe.liobn}
+        return Outcome(value=0, fields={"address": "0001:00:01.0", "group": pe.liobn & 0xFF00, **window})
+
+    def do_open(self, op: Any) -> Outcome:
+        if "$" in op.path:
+            self.files[op.file] = self.pes[op.path.split("$")[1]]
+            self.files[op.file].files.add(op.file)
+        else:
+            self.files[op.file] = op.file
+        return Outcome(value=9)
+
+    def do_close(self, op: Any) -> Outcome:
+        handle = self.files.pop(op.file)
+        pe = self.pes[handle[1]] if isinstance(handle, tuple) else handle
+        if isinstance(pe, Pe):
+            pe.files.discard(op.file)
+            if not pe.files:
+                self.release(pe)
+        return Outcome(value=0)
+
+    def release(self, pe: Pe) -> None:
+        pe.table.clear()
+        pe.pinned.clear()
+        pe.container, pe.enabled, pe.made = "", False, False
+
+    def do_master(self, op: Any) -> Outcome:
+        self.master[self.files[op.file][1]] = op.on
+        return Outcome(value=0x106)
+
+    def do_read(self, op: Any) -> Outcome:
+        pes = {id(pe): pe for pe in self.pes.values()}.values()
+        if op.what == "pins":
+            return Outcome(value=self.base_pins + sum(len(pe.pinned) for pe in pes))
+        enabled = sum(pe.size // 1024 for pe in pes if pe.enabled)
+        return Outcome(value=self.base_vmlck + enabled + sum(pe.size // 512 // 1024 for pe in pes if pe.made))
+
+    def do_dma(self, op: Any) -> Outcome:
+        name = self.files[op.file][1]
+        pe, edu = self.pes[name], self.edu[name]
+        for i in range(op.size):
+            address = op.iova + i
+            tce = pe.table.get(address // PAGE, 0) if address < pe.size and self.master.get(name) else 0
+            page = self.ram[tce & ~4095] if tce & (2 if op.to_memory else 1) else None
+            if page is None and (i % 8 == 0 or i == op.size - 1):
+                self.refuse(op, address)
+            if op.to_memory and page is not None:
+                page[address % PAGE] = edu[op.offset + i]
+            elif not op.to_memory:
+                edu[op.offset + i] = page[address % PAGE] if page is not None else 0
+        return Outcome(value=0)
+
+    def refuse(self, op: Any, address: int) -> None:
+        kind = "write" if op.to_memory else "read"
+        self.refused.append(Refusal(kind, address, 8, f"Invalid {kind} at addr 0x{address:X}, size 8"))
+
+    # -- ioctls -------------------------------------------------------------------------------------------------
+
+    def do_ioctl(self, op: Any) -> Outcome:
+        handle = self.files[op.file]
+        pe = handle if isinstance(handle, Pe) else next((p for p in self.pes.values() if p.container == op.file), None)
+        return Outcome(**{"value": 0} | getattr(self, "on_" + op.request.lower(), self.nothing)(op, pe))
+
+    def nothing(self, _op: Any, _pe: Pe) -> dict[str, Any]:
+        return {}
+
+    def on_check_extension(self, _op: Any, _pe: Pe) -> dict[str, Any]:
+        return {"value": 1}
+
+    def on_group_get_status(self, _op: Any, pe: Pe) -> dict[str, Any]:
+        return {"fields": {"flags": 3 if pe.container else 1}}
+
+    def on_spapr_tce_get_info(self, _op: Any, pe: Pe) -> dict[str, Any]:
+        return {"fields": {"dma32_window_start": 0, "dma32_window_size": pe.size}}
+
+    def on_group_set_container(self, op: Any, pe: Pe) -> dict[str, Any]:
+        pe.container = op.fields["container"]
+        return {}
+
+    def on_group_unset_container(self, _op: Any, pe: Pe) -> dict[str, Any]:
+        self.release(pe)
+        return {}
+
+    def on_group_get_device_fd(self, op: Any, pe: Pe) -> dict[str, Any]:
+        self.files[op.into] = ("device", op.fields["name"])
+        pe.files.add(op.into)
+        return {"value": 11}
+
+    def on_enable(self, _op: Any, pe: Pe) -> dict[str, Any]:
+        pe.enabled = True
+        return {}
+
+    def on_disable(self, _op: Any, pe: Pe) -> dict[str, Any]:
+        pe.enabled = False
+        return {}
+
+    def on_map_dma(self, op: Any, pe: Pe) -> dict[str, Any]:
+        pe.made = True
+        frames = [self.frame(op.fields["vaddr"], i) for i in range(op.fields["size"] // PAGE)]
+        for i, frame in enumerate(frames, op.fields["iova"] // PAGE):
+            pe.table[i] = frame | op.fields["flags"]
+            pe.pinned.add(i)
+        return {"frames": frames}
+
+    def frame(self, place: Page | int, i: int) -> int:
+        if isinstance(place, Page):
+            return self.buffers[place.buffer][place.index + i]
+        return list(self.buffers.values())[(place >> 32) - 1][(place & 0xFFFFFFFF) // PAGE + i]
+
+    def on_unmap_dma(self, op: Any, pe: Pe) -> dict[str, Any]:
+        pe.made = True
+        first = op.fields["iova"] // PAGE
+        for i in range(first, first + op.fields["size"] // PAGE):
+            pe.table.pop(i, None)
+            pe.pinned.discard(i)
+        return {}
+
+
+def number_of(program: Program, kind: type[Op], nth: int = 0) -> int:
+    """Number of the nth operation of a kind."""
+    return [i for i, op in enumerate(program.ops) if isinstance(op, kind)][nth]

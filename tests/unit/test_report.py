@@ -1,0 +1,165 @@
+"""What a run leaves for its readers."""
+
+from __future__ import annotations
+
+import io
+import json
+from xml.etree import ElementTree as ET
+
+import pytest
+from ideal import Ideal
+from rich.console import Console
+from story import FIRST, after, nth, story
+
+from tcelab.errors import GuestLost, HarnessError, Scene, UsageError
+from tcelab.judge import LAWS, judge
+from tcelab.report import SCHEMA, Progress, failed, junit, load, make, render, to_json, write, write_junit
+from tcelab.run import run
+from tcelab.scenarios import build
+from tcelab.topology import topology
+
+
+def result_of(program=None, session=None, **lies):
+    program = program or story()
+    record = run(program, session or Ideal(program, **lies))
+    return make(
+        record,
+        judge(record),
+        options={"seed": 1, "kernel": None},
+        timings={"boot": 1.5, "program": 0.25},
+        artefacts={"console": "console.log"},
+    )
+
+
+def dropped():
+    return after(nth("MAP_DMA"), lambda s: s.pes["pe1"].table.pop(0x12))
+
+
+def printed(result, **options):
+    out = io.StringIO()
+    render(Console(file=out, width=100), result, **options)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("lies", [{}, dropped(), {"cannot": {"stream": "no"}}], ids=["pass", "finding", "could not"])
+def test_a_result_comes_back_from_its_json(lies, tmp_path):
+    result = result_of(**lies)
+    write(result, tmp_path / "result.json")
+    data = (tmp_path / "result.json").read_bytes()
+    assert load(data) == result
+    plain = json.loads(data)
+    assert plain["schema"] == SCHEMA == 1
+    assert plain["verdict"]["exit_code"] == result.verdict.exit_code
+    assert plain["versions"] == {"ideal": "1"}
+    assert plain["program"]["name"] == "story"
+    assert len(plain["program"]["sha256"]) == 64
+
+
+def test_a_result_of_another_schema_is_refused():
+    data = to_json(result_of()).replace(b'"schema": 1', b'"schema": 2')
+    with pytest.raises(UsageError, match="schema 2"):
+        load(data, "old.json")
+    with pytest.raises(UsageError, match="not a result"):
+        load(b"[]")
+
+
+def test_a_run_that_never_began_has_a_result_too():
+    error = GuestLost("no agent", next_step="look at console.log", scene=Scene("boot", 3.0, ["Kernel panic"]))
+    result = failed(error, story(), options={"kernel": "x"})
+    assert load(to_json(result)) == result
+    assert (result.verdict.exit_code, result.platform) == (125, None)
+    assert ET.fromstring(junit(result)).find(".//error").get("message") == "no agent"
+    text = printed(result)
+    assert "COULD NOT JUDGE (exit code 125)" in text
+    assert "Kernel panic" in text
+    assert "look at console.log" in text
+    assert failed(HarnessError("x")).program is None
+
+
+@pytest.mark.parametrize("lies", [{}, dropped(), {"cannot": {"stream": "no"}}], ids=["pass", "finding", "could not"])
+def test_junit_is_well_formed_and_counts_right(lies, tmp_path):
+    result = result_of(**lies)
+    write_junit(result, tmp_path / "junit.xml")
+    suite = ET.parse(tmp_path / "junit.xml").getroot().find("testsuite")
+    cases = suite.findall("testcase")
+    assert int(suite.get("tests")) == len(cases) == 1 + len(LAWS) + 1
+    for name, child in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        assert int(suite.get(name)) == len([case for case in cases if case.find(child) is not None])
+    failed_cases = [case.get("name") for case in cases if case.find("failure") is not None]
+    assert failed_cases == (["story", "table", "4 pages"] if result.verdict.findings else [])
+    assert int(suite.get("errors")) == (1 if result.verdict.result == "could-not-judge" else 0)
+
+
+def test_junit_carries_the_finding_and_survives_what_a_console_can_say():
+    def noise(session):
+        session.console.append("WARNING: \x1b[31m\x00 at x.c")
+
+    document = junit(result_of(**after(nth("MAP_DMA"), noise)))
+    failure = ET.fromstring(document).find(".//testcase[@name='kernel']/failure")
+    assert "WARNING" in failure.text
+    failure = ET.fromstring(junit(result_of(**dropped()))).find(".//testcase[@name='table']/failure")
+    assert "0x12000" in failure.text
+
+
+def test_the_text_of_a_finding_names_liobn_ioba_expected_seen_operation_and_replay(tmp_path):
+    result = result_of(**dropped())
+    text = printed(result, replay="tcelab run program.json", folder=tmp_path)
+    finding = result.verdict.findings[0]
+    for part in (f"{FIRST:#x}", "IOBA 0x12000", finding.expected, "seen:      0 (empty)", finding.operation):
+        assert part in text
+    assert "replay:    tcelab run program.json" in text
+    assert text.splitlines()[-1] == f"FINDING (exit code 1); artefacts in {tmp_path}"
+
+
+def test_the_text_of_a_pass_names_its_witnesses_and_ends_with_the_verdict():
+    text = printed(result_of())
+    assert "live memory 5 steps, state stream 2 steps (two readers of one table: one witness)" in text
+    assert "device DMA: 4 transfers" in text
+    assert "first refusal seen on pe1" in text
+    assert text.splitlines()[-1] == "PASS (exit code 0)"
+    assert text.isascii()
+
+
+def test_the_text_of_main_fits_a_terminal_and_has_a_row_per_batch_size():
+    program = build("main", topology("one-pe"), 1)
+    result = result_of(program)
+    text = printed(result)
+    rows = [line for line in text.splitlines() if line.startswith("|") and line.endswith("| ok      |")]
+    assert len([line for line in rows if line.split("|")[1].strip().isdigit()]) == 32
+    assert len(to_json(result)) < 100_000
+
+
+def test_could_not_judge_gives_its_reasons():
+    text = printed(result_of(cannot={"stream": "no such command"}))
+    assert "could not judge: the stream view is missing: cannot" in text
+    assert text.splitlines()[-1] == "COULD NOT JUDGE (exit code 125)"
+
+
+def test_progress_without_a_terminal_is_a_line_per_phase_and_four_batch_sizes():
+    out = io.StringIO()
+    program = build("batches", topology("one-pe"), 1)
+    record = run(program, Ideal(program))
+    with Progress(Console(file=out, width=100)) as progress:
+        progress.phase("booting")
+        progress.phase("booting")
+        progress.phase("running")
+        for step in record.steps:
+            progress.step(step, len(program.ops))
+        progress.note("done")
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 2 + 8 + 1
+    assert lines[0].endswith("booting")
+    assert "batch size 5, 0 findings" in lines[3]
+    assert lines[-1] == "done"
+
+
+def test_progress_on_a_terminal_is_live():
+    out = io.StringIO()
+    program = story()
+    with Progress(Console(file=out, width=100, force_terminal=True)) as progress:
+        progress.phase("running")
+        progress.findings = 3
+        for step in run(program, Ideal(program)).steps:
+            progress.step(step, len(program.ops))
+    assert "running" in out.getvalue()
+    assert "3 findings" in out.getvalue()

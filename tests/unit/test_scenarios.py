@@ -1,0 +1,135 @@
+"""What the programs that tcelab knows by name are made of."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from tcelab.errors import UsageError
+from tcelab.program import Checkpoint, Close, Dma, Ioctl, Open, Program, from_json
+from tcelab.scenarios import SCENARIOS, build, dma
+from tcelab.topology import Device, Phb, Topology, topology
+
+TWO = topology("two-pe")
+
+
+def batches(seed=1, where=TWO) -> Program:
+    return build("batches", where, seed)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_seed_gives_the_same_program_and_another_seed_another(name):
+    assert build(name, TWO, 3).to_json() == build(name, TWO, 3).to_json()
+    assert build(name, TWO, 3).ops != build(name, TWO, 4).ops
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_scenario_survives_json(name):
+    program = build(name, TWO, 3)
+    assert from_json(program.to_json(), name) == program
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_every_file_that_is_opened_is_closed_and_the_stream_has_the_last_word(name):
+    ops = build(name, TWO, 3).ops
+    opened = [op.file for op in ops if isinstance(op, Open)] + [
+        op.into for op in ops if isinstance(op, Ioctl) and op.into
+    ]
+    assert sorted(opened) == sorted(op.file for op in ops if isinstance(op, Close))
+    assert len(set(opened)) == len(opened)
+    assert isinstance(ops[-1], Checkpoint)
+    assert ops[-1].stream
+
+
+def test_an_unknown_scenario_names_those_that_exist():
+    with pytest.raises(UsageError, match="no scenario 'x'; there are: main, flow, batches, dma"):
+        build("x", TWO, 0)
+
+
+@pytest.mark.parametrize("name", ["batches", "dma"])
+def test_a_window_that_is_too_small_is_wrong_usage(name):
+    small = Topology("small", (Phb(1, (Device("pe1", 1),), 4096),))
+    with pytest.raises(UsageError, match="pe1 has 1"):
+        build(name, small, 0)
+
+
+def test_a_topology_without_devices_is_wrong_usage():
+    with pytest.raises(UsageError, match="no device"):
+        build("main", Topology("bare", (Phb(1),)), 0)
+
+
+def maps(program, size):
+    """(first entry, permissions) of the maps of one batch size, on the first PE."""
+    wanted = {"request": "MAP_DMA", "file": "batches-pe1-container"}
+    found = [op for op in program.ops if all(getattr(op, name, None) == value for name, value in wanted.items())]
+    return [(op.fields["iova"] >> 12, op.fields["flags"]) for op in found if op.fields["size"] == size << 12]
+
+
+@pytest.mark.parametrize("size", range(1, 33))
+def test_each_batch_size_is_mapped_at_the_start_at_random_and_up_to_the_last_page(size):
+    found = maps(batches(), size)
+    assert len(found) == 12
+    for permissions in (1, 2, 3):
+        mine = [entry for entry, flags in found if flags == permissions]
+        assert 0 in mine
+        assert 262144 - size in mine
+        assert any(size <= entry <= 262144 - 2 * size for entry in mine)
+
+
+def test_the_remap_has_other_permissions_and_another_buffer():
+    remaps = [op for op in batches().ops if getattr(op, "request", "") == "MAP_DMA"][1:]
+    for start, remap in zip(remaps[0::4], remaps[3::4], strict=True):
+        assert start.fields["iova"] == remap.fields["iova"] == 0
+        assert start.fields["flags"] != remap.fields["flags"]
+        assert start.fields["vaddr"].buffer != remap.fields["vaddr"].buffer
+
+
+def test_every_batch_size_ends_with_the_stream():
+    marks = [op for op in batches().ops if isinstance(op, Checkpoint) and op.batch]
+    assert Counter(op.batch for op in marks if op.stream) == dict.fromkeys(range(1, 33), 1)
+    assert len(marks) == 21 + 31 * 24
+
+
+def test_a_partial_unmap_is_smaller_than_its_batch():
+    sizes = [
+        (op.label, int(op.label.split()[3]), op.batch)
+        for op in batches().ops
+        if isinstance(op, Checkpoint) and " of " in op.label
+    ]
+    assert len(sizes) == 31 * 3
+    assert all(0 < part < whole for _, part, whole in sizes)
+
+
+def test_transfers_are_few_and_small_enough_for_any_edu():
+    program = build("dma", TWO, 1)
+    transfers = [op for op in program.ops if isinstance(op, Dma)]
+    assert len(transfers) <= 2 * 32
+    assert all(op.size <= 2048 and op.offset + op.size <= 4095 for op in transfers)
+
+
+def test_whatever_reaches_the_sink_replaces_fresh_data():
+    ops = build("dma", TWO, 1).ops
+    sinks = [op.fields["iova"] for op in ops if getattr(op, "request", "") == "MAP_DMA" and op.fields["flags"] == 2]
+    sent = [i for i, op in enumerate(ops) if isinstance(op, Dma) and op.to_memory and op.iova == sinks[0]]
+    assert len(sent) >= 8
+    for i in sent[:-2]:  # the last but one is refused for want of bus master
+        assert (type(ops[i - 1]).__name__, ops[i - 1].offset) == ("Fill", dma.SINK * 4096)
+
+
+def test_flow_is_the_documented_order_of_calls():
+    calls = [op.request for op in build("flow", topology("one-pe"), 1).ops if isinstance(op, Ioctl)]
+    assert calls[calls.index("SET_IOMMU") :] == [
+        "SET_IOMMU",
+        "GROUP_GET_STATUS",
+        "SPAPR_TCE_GET_INFO",
+        "ENABLE",
+        "MAP_DMA",
+        "UNMAP_DMA",
+        "DISABLE",
+    ]
+
+
+def test_the_first_transfers_are_allowed_ones():
+    first = [op for op in build("dma", TWO, 1).ops if isinstance(op, Dma)][:3]
+    assert [op.to_memory for op in first] == [False, True, True]
