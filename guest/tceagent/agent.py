@@ -50,10 +50,15 @@ class Agent:
             return {"id": number, "failed": {"at": None, "traceback": _traceback()}}
         return self._perform(number, program)
 
-    def _hello(self, nonce: str, devices: dict[str, dict[str, int]] | None = None) -> dict[str, Any]:
+    def _hello(
+        self, nonce: str, devices: dict[str, dict[str, int]] | None = None, *, renew: bool = False
+    ) -> dict[str, Any]:
+        """:param renew: nothing that programs of an earlier session left is wanted."""
         session = bytes.fromhex(nonce)
         if len(session) != NONCE_SIZE:
             raise ValueError(f"a nonce has {NONCE_SIZE} bytes, not {len(session)}")
+        if renew:
+            self._state.renew()
         self._state.nonce = session
         _CELL_HEAD.pack_into(self._cell, 0, CELL_MAGIC, session)
         for name, place in (devices or {}).items():

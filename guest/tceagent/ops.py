@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _COMMAND = 4
 _BUS_MASTER = 0x4
 _MASK = (1 << 64) - 1
+_NO_FD = -1
 
 
 class File:
@@ -49,6 +50,15 @@ class State:
         self.bound: dict[str, dict[str, str | int]] = {}
         self.buffers: dict[str, tuple[Memory, int]] = {}
         self.files: dict[str, File] = {}
+
+    def renew(self) -> None:
+        """Forget what programs have left: their files are closed, their memory is given back."""
+        for file in self.files.values():
+            if file.registers is not None:
+                file.registers.close()
+            self.kernel.close(file.fd)
+        self.files.clear()
+        self.buffers.clear()
 
 
 def perform(state: State, op: dict[str, Any]) -> Outcome:
@@ -120,7 +130,8 @@ def open_(state: State, *, file: str, path: str) -> Outcome:
 
 
 def close(state: State, *, file: str) -> Outcome:
-    opened = state.files.pop(file)
+    opened = _file(state, file)
+    del state.files[file]
     if opened.registers is not None:
         opened.registers.close()
     try:
@@ -143,7 +154,7 @@ def ioctl(
         _unused(state.files, into, "file")
     number = uapi.NUMBERS[request] if isinstance(request, str) else request
     argument = _argument(state, request, fields or {}, value)
-    returned, refusal, raw = state.kernel.ioctl(state.files[file].fd, number, argument)
+    returned, refusal, raw = state.kernel.ioctl(_file(state, file).fd, number, argument)
     if returned is None:
         return {"errno": refusal}
     outcome: Outcome = {"value": returned}
@@ -187,7 +198,7 @@ def _address(state: State, *, name: Word) -> bytes:
 
 
 def master(state: State, *, file: str, on: bool = True) -> Outcome:
-    opened = state.files[file]
+    opened = _file(state, file)
     kernel = state.kernel
     if opened.config is None:
         opened.config = vfio.region(kernel, opened.fd, uapi.CONFIG_REGION)[0]
@@ -202,7 +213,7 @@ def master(state: State, *, file: str, on: bool = True) -> Outcome:
 
 
 def dma(state: State, *, file: str, iova: int, size: int, to_memory: bool, offset: int = 0) -> Outcome:
-    opened = state.files[file]
+    opened = _file(state, file)
     edu.check(size, offset)
     if opened.registers is None:
         place, length = vfio.region(state.kernel, opened.fd, uapi.BAR0_REGION)
@@ -224,10 +235,17 @@ def resolve(state: State, word: Word) -> int:
     if isinstance(word, int):
         return word
     if isinstance(word, str):
-        return state.files[word].fd
+        return state.files[word].fd if word in state.files else _NO_FD
     memory, _ = _buffer(state, word["buffer"])
     address: int = memory.address + word.get("index", 0) * IOMMU_PAGE + word.get("plus", 0)
     return address & _MASK
+
+
+def _file(state: State, name: str) -> File:
+    """A file of the program. One that could not be opened is a bad descriptor, as it would be in a C program."""
+    if name not in state.files:
+        raise vfio.RefusedError("EBADF")
+    return state.files[name]
 
 
 def _buffer(state: State, name: str) -> tuple[Memory, int]:

@@ -13,7 +13,14 @@ def ready():
 
 
 @pytest.fixture(scope="session")
-def session(ready, tmp_path_factory):
+def booted(ready, tmp_path_factory):
     folder = tmp_path_factory.mktemp("guest")
     with QemuSession(ready.qemu, ready.options, folder, digest=ready.digest, note=print) as session:
         yield session
+
+
+@pytest.fixture
+def session(booted):
+    """The guest, with nothing left of the tests before."""
+    booted.renew()
+    return booted

@@ -63,24 +63,24 @@ def around(*middle):
 
 
 @pytest.mark.parametrize(
-    ("liobn", "ioba", "bit", "laws"),
+    ("liobn", "ioba", "bit"),
     [
-        (FIRST, 0x1F000, 0, {"table"}),
-        (FIRST, 0x5000, 12, {"table", "tag"}),
-        (FIRST, LAST, 1, {"table"}),
-        (FIRST, 0x20000, 1, {"table"}),
-        (SECOND, LAST, 63, {"table"}),
-        (0x80000000, 0, 0, {"table"}),
+        (FIRST, 0x1F000, 0),
+        (FIRST, 0x5000, 12),
+        (FIRST, LAST, 1),
+        (FIRST, 0x20000, 1),
+        (SECOND, LAST, 63),
+        (0x80000000, 0, 0),
     ],
     ids=["permission", "frame", "last entry", "past the batch", "other PE", "the channel's PE"],
 )
-def test_one_flipped_bit_anywhere_is_found(session, liobn, ioba, bit, laws):
+def test_one_flipped_bit_anywhere_is_found(session, liobn, ioba, bit):
     """Also what was live before: the bit is put back before the kernel unmaps, so the guest stays whole."""
     lie = Flip(liobn=liobn, ioba=ioba, bit=bit, expect="ok")
     verdict = judged(around(lie, Checkpoint(), lie), session)
-    assert {each.law for each in verdict.findings} == laws
-    assert {(each.liobn, each.ioba) for each in verdict.findings} == {(liobn, ioba)}
-    assert all(each.view in ("live, stream", "") for each in verdict.findings if each.law == "table")
+    (finding,) = verdict.findings
+    assert (finding.law, finding.liobn, finding.ioba) == ("table", liobn, ioba)
+    assert finding.view == "live, stream"
     assert verdict.exit_code == 1
 
 

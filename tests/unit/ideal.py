@@ -36,6 +36,12 @@ class Pe:
     made: bool = False
 
 
+def bound(pe: Pe, **lies: int) -> dict[str, Any]:
+    """What binding a device reports."""
+    window = {"window_start": 0, "window_size": pe.size, "buid": pe.buid, "liobn": pe.liobn}
+    return {"address": "0001:00:01.0", "group": pe.liobn & 0xFF00, **window, **lies}
+
+
 def as_is(*arguments: Any) -> Any:
     return arguments[-1]
 
@@ -140,9 +146,7 @@ class Ideal:
     # -- files and devices --------------------------------------------------------------------------------------
 
     def do_bind(self, op: Any) -> Outcome:
-        pe = self.pes[op.device]
-        window = {"window_start": 0, "window_size": pe.size, "buid": pe.buid, "liobn": pe.liobn}
-        return Outcome(value=0, fields={"address": "0001:00:01.0", "group": pe.liobn & 0xFF00, **window})
+        return Outcome(value=0, fields=bound(self.pes[op.device]))
 
     def do_open(self, op: Any) -> Outcome:
         if "$" in op.path:

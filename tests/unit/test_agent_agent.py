@@ -131,13 +131,38 @@ def test_a_refusal_by_the_kernel_does_not_stop_the_program(agent, kernel):
     assert ask(agent, id=1, ops=program)["outcomes"] == [{"errno": "EBUSY"}, {"value": 32}]
 
 
+def test_a_hello_that_renews_closes_all_files_and_forgets_all_buffers(agent, kernel):
+    greet(agent)
+    left = [{"op": "open", "file": "c", "path": "/dev/vfio/vfio"}, {"op": "buffer", "name": "b", "pages": 1}]
+    assert ask(agent, id=2, ops=left)["outcomes"][0]["value"] == 10
+    ask(agent, id=3, hello={"nonce": NONCE, "renew": True})
+    assert ("close", 10) in kernel.calls
+    assert len(ask(agent, id=4, ops=left)["outcomes"]) == 2
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        {"op": "close", "file": "nothing"},
+        {"op": "ioctl", "file": "nothing", "request": "ENABLE"},
+        {"op": "master", "file": "nothing"},
+        {"op": "dma", "file": "nothing", "iova": 0, "size": 4, "to_memory": True},
+    ],
+    ids=lambda op: op["op"],
+)
+def test_a_file_that_is_not_open_is_a_bad_descriptor(agent, op):
+    """Not a failure of the agent: the open before it may have been refused by the kernel under test."""
+    greet(agent)
+    assert ask(agent, id=2, ops=[op])["outcomes"] == [{"errno": "EBADF"}]
+
+
 @pytest.mark.parametrize(
     ("bad", "why"),
     [
         ({"op": "explode"}, "KeyError: 'explode'"),
         ({"op": "read"}, "TypeError: read() missing"),
         ({"op": "read", "what": "pins", "why": 1}, "unexpected keyword argument 'why'"),
-        ({"op": "close", "file": "nothing"}, "KeyError: 'nothing'"),
+        ({"op": "frames", "buffer": "nothing"}, "no buffer 'nothing'"),
         ({"what": "pins"}, "KeyError: 'op'"),
         (5, "TypeError"),
     ],

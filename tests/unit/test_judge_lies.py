@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from ideal import Ideal
+from ideal import Ideal, bound
 from msgspec import structs
 from story import BOTH, CHANNEL, FIRST, SECOND, after, nth, on, see, story, with_entry
 
@@ -238,15 +238,23 @@ WORLD_LIES = {
     "a group that is not viable": (
         after(nth("GROUP_GET_STATUS"), lambda _: Outcome(value=0, fields={"flags": 0})),
         ("inventory", None, None),
-        "reports flags 0",
+        "reports flags 0x0,",
+    ),
+    "a group that does not tell its status": (
+        after(nth("GROUP_GET_STATUS"), lambda _: Outcome(value=0)),
+        ("inventory", None, None),
+        "reports flags None",
     ),
     "another window than the topology's": (
-        after(nth("SPAPR_TCE_GET_INFO"), lambda _: Outcome(value=0, fields={"dma32_window_size": 1 << 30})),
+        after(
+            nth("SPAPR_TCE_GET_INFO"),
+            lambda _: Outcome(value=0, fields={"dma32_window_start": 0, "dma32_window_size": 1 << 30}),
+        ),
         ("inventory", None, None),
         "dma32_window_size",
     ),
     "another LIOBN than the topology's": (
-        after(nth("Bind"), lambda _: Outcome(value=0, fields={"liobn": SECOND, "group": 5})),
+        after(nth("Bind"), lambda s: Outcome(value=0, fields=bound(s.pes["pe1"], liobn=SECOND))),
         ("inventory", None, None),
         "liobn",
     ),

@@ -54,21 +54,25 @@ def reports(ledger: Ledger, fold: Fold, step: Step, got: Outcome) -> None:
     Source: `ibm,dma-window` in the device tree (QEMU hw/ppc/spapr_pci.c); drivers/vfio/group.c,
     vfio_group_ioctl_get_status; drivers/vfio/vfio_iommu_spapr_tce.c, VFIO_IOMMU_SPAPR_TCE_GET_INFO.
     """
-    expected = _reported(fold, step) if not got.errno else {}
+    expected = _reported(fold, step) if got.value == 0 and not got.errno else {}
     if not expected:
         return
     ledger.judged("inventory")
     for name, value in expected.items():
-        seen = got.fields.get(name, value)
+        seen = got.fields.get(name)
         if seen != value:
             ledger.report(
                 "inventory",
                 (step.number, name),
-                f"operation {step.number} {op_text(step.op)} reports {name} {seen!r}, expected {value:#x}",
+                f"operation {step.number} {op_text(step.op)} reports {name} {_number(seen)}, expected {value:#x}",
                 expected=f"{name} {value:#x}",
-                seen=f"{name} {seen!r}",
+                seen=f"{name} {_number(seen)}",
                 operation=step.number,
             )
+
+
+def _number(value: object) -> str:
+    return f"{value:#x}" if isinstance(value, int) else str(value)
 
 
 def _reported(fold: Fold, step: Step) -> dict[str, int]:

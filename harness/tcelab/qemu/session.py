@@ -99,17 +99,28 @@ class QemuSession:
 
     # -- the handshake
 
-    def _greet(self, digest: str) -> None:
+    def renew(self) -> None:
+        """Begin anew on the same guest: all that programs left there is closed and forgotten, the nonce is fresh.
+
+        The counters of QEMU's refusals and of the console's trouble begin anew as well.
+        """
+        self._greet(self.facts.versions["agent"]["digest"], renew=True)
+        self.guest.log.drain()
+        self.guest.log.take_refusals()
+        self.guest.console.take_trouble()
+
+    def _greet(self, digest: str, *, renew: bool = False) -> None:
         nonce = secrets.token_bytes(_NONCE)
         devices = {
             device.name: {"buid": window.buid(phb.index), "slot": device.slot}
             for phb in self._options.topology.phbs
             for device in phb.devices
         }
-        request = {"id": self._next(), "hello": {"nonce": nonce.hex(), "devices": devices}}
+        request = {"id": self._next(), "hello": {"nonce": nonce.hex(), "devices": devices, "renew": renew}}
         answer = decode(portal().call(self.guest.hello(msgspec.json.encode(request))), self._number)
         hello: dict[str, Any] = answer["hello"]
-        self.reached = {**self.guest.console.reached, "ready": time.monotonic() - self.guest.began}
+        if not renew:
+            self.reached = {**self.guest.console.reached, "ready": time.monotonic() - self.guest.began}
         if hello.get("protocol") != PROTOCOL:
             raise HarnessError(
                 f"the agent speaks protocol {hello.get('protocol')}, this tcelab {PROTOCOL}",

@@ -47,7 +47,10 @@ def render(console: Console, result: Result, *, replay: str = "", folder: Path |
     hidden = max(0, len(result.verdict.findings) - SHOWN) + result.verdict.more
     if hidden:
         _line(console, f"and {hidden} more findings")
+    told = "\n".join(result.ended.report)
     for reason in result.verdict.could_not:
+        if result.platform is None and reason in told:
+            continue  # a run that never began has but one reason, and its report follows
         _line(console, f"could not judge: {reason}", "yellow")
     for line in result.ended.report:
         _line(console, line)
