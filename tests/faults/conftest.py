@@ -3,6 +3,7 @@
 import io
 
 import pytest
+
 from tcelab import image
 from tcelab.image import cpio
 from tcelab.image.overlay import BASE

@@ -1,6 +1,7 @@
 """What can go wrong before the guest is up: each ends within its limit, says where and what, and leaves nothing."""
 
 import pytest
+
 from harness import tcelab
 
 pytestmark = pytest.mark.guest

@@ -4,6 +4,7 @@ import json
 import signal
 
 import pytest
+
 from harness import Call, kill, tcelab
 from tcelab.program import Bind, Buffer, Checkpoint, Ioctl, Open, Page, Program
 from tcelab.topology import topology

@@ -24,6 +24,7 @@ from tcelab.qemu.limits import limits as limits_of
 from tcelab.qemu.session import QemuSession
 from tcelab.run import Run, Step, run
 from tcelab.topology import topology
+from tcelab.validate import validate
 
 FILES: Final = {
     "program": "program.json",
@@ -99,7 +100,9 @@ def _program(target: str, seed: int | None, lie: str | None, topology_name: str)
     else:
         drawn = secrets.randbelow(_SEEDS) if seed is None else seed
         program = scenarios.build(target, topology(topology_name), drawn)
-    return inject.flip(program) if lie == "flip" else program
+    program = inject.flip(program) if lie == "flip" else program
+    validate(program)
+    return program
 
 
 class Job:

@@ -1,0 +1,32 @@
+"""Images: recipes (TOML) made into guests and QEMUs in the user's cache, without root, from Debian's packages."""
+
+from tcelab.image.library import (
+    GuestImage,
+    ImageStatus,
+    QemuBuild,
+    build,
+    clean,
+    ensure_guest,
+    ensure_qemu,
+    status,
+)
+from tcelab.image.manifest import Manifest
+from tcelab.image.overlay import agent_digest
+from tcelab.image.recipe import recipe_names
+from tcelab.image.store import Progress, cache_dir
+
+__all__ = [
+    "GuestImage",
+    "ImageStatus",
+    "Manifest",
+    "Progress",
+    "QemuBuild",
+    "agent_digest",
+    "build",
+    "cache_dir",
+    "clean",
+    "ensure_guest",
+    "ensure_qemu",
+    "recipe_names",
+    "status",
+]

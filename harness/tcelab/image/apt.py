@@ -1,0 +1,295 @@
+"""Fetching packages with apt in a private root: nothing of the host's package state is read or changed.
+
+apt checks the signatures of the indices; every package is then checked here against the signed index again.
+The host's apt configuration holds (a proxy, say), but its hooks do not run.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from tcelab.errors import HarnessError, Unsupported
+from tcelab.image.locks import lock
+from tcelab.image.manifest import file_sha256
+from tcelab.image.packages import (
+    Package,
+    SuiteNote,
+    choose,
+    parse_index,
+    parse_simulation,
+    parse_update_failures,
+    preferences,
+    sort_suites,
+)
+from tcelab.image.process import RunLimit, run
+from tcelab.image.store import Progress, cache_dir, folder_size, remove
+
+__all__ = ["Fetch", "Fetched", "Request", "fetch", "host_architecture", "unpack"]
+
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+STALL_LIMIT = 120.0
+"""Seconds in which apt must say something or fetch a byte."""
+
+UNPACK_LIMIT = 120.0
+"""Seconds in which one package must be unpacked."""
+
+_HELPER = Path("/usr/lib/apt/apt-helper")
+_OWN_FILES = "give --qemu, --kernel and --initrd, or install apt and dpkg"
+
+# A hook would run a host's program for packages that are none of the host's business.
+_CONFIGURATION = """\
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+#clear DPkg::Pre-Invoke;
+#clear DPkg::Pre-Install-Pkgs;
+#clear DPkg::Post-Invoke;
+#clear APT::Architectures;
+#clear APT::Default-Release;
+#clear Dir::Cache::archives;
+APT::Architecture "{architecture}";
+APT::Architectures {{ "{architecture}"; }};
+APT::Sandbox::User "root"; // the cache is private to this user, and apt's own user could not write there
+APT::Install-Recommends "false";
+APT::Install-Suggests "false";
+APT::Get::AllowUnauthenticated "false";
+APT::Get::List-Cleanup "false"; // recipes share the lists of their suites
+Acquire::AllowInsecureRepositories "false";
+Acquire::AllowWeakRepositories "false";
+Acquire::AllowDowngradeToInsecureRepositories "false";
+Acquire::GzipIndexes "true";
+Acquire::Languages "none";
+Acquire::Retries "3";
+Dir::Etc::SourceList "{root}/sources.list";
+Dir::Etc::SourceParts "/dev/null";
+Dir::Etc::Preferences "{root}/preferences";
+Dir::Etc::PreferencesParts "/dev/null";
+Dir::State "{root}/state";
+Dir::State::Lists "{root}/lists";
+Dir::State::Status "{root}/status";
+Dir::Cache "{root}/cache";
+Dir::Cache::archives "{root}/cache/archives";
+Dir::Log "{root}/log";
+"""
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What to fetch.
+
+    :ivar suites: groups in order of preference, see :mod:`tcelab.image.packages`.
+    :ivar packages: names or patterns.
+    :ivar closure: also all that these packages depend on.
+    """
+
+    architecture: str
+    archive: str
+    security: str
+    suites: tuple[tuple[str, ...], ...]
+    packages: tuple[str, ...]
+    closure: bool = False
+
+
+class Fetched(msgspec.Struct, frozen=True, kw_only=True):
+    """What was fetched: ``files[i]`` holds ``packages[i]``."""
+
+    packages: tuple[Package, ...]
+    files: tuple[Path, ...]
+    left_out: tuple[SuiteNote, ...] = ()
+    not_refreshed: tuple[SuiteNote, ...] = ()
+
+
+class Fetch(Protocol):
+    """How a builder gets packages; tests give their own."""
+
+    def __call__(self, request: Request, progress: Progress) -> Fetched: ...
+
+
+def host_architecture() -> str:
+    """Debian's name of this host's architecture.
+
+    :raise Unsupported: Debian builds no QEMU packages that run here, as far as tcelab knows.
+    """
+    machine = platform.machine()
+    known = {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64el"}
+    if machine not in known:
+        raise Unsupported(f"no packages are known for a {machine} host", next_step=_OWN_FILES)
+    return known[machine]
+
+
+def require_tools() -> None:
+    """Check that this host can build images.
+
+    :raise Unsupported: apt-get, dpkg-deb or the archive's keyring is missing.
+    """
+    for tool in ("apt-get", "dpkg-deb"):
+        if shutil.which(tool) is None:
+            raise Unsupported(
+                f"this host has no {tool}, which is needed to build images: use --qemu, --kernel and --initrd",
+                next_step=_OWN_FILES,
+            )
+    if not KEYRING.is_file():
+        raise Unsupported(
+            f"{KEYRING} is missing, so no package could be trusted: use --qemu, --kernel and --initrd",
+            next_step="install the package debian-archive-keyring",
+        )
+
+
+def fetch(request: Request, progress: Progress) -> Fetched:
+    """Fetch packages into the cache and check each against the signed index.
+
+    :raise Unsupported: the host has no apt.
+    :raise HarnessError: a package is missing, the network failed, a check failed.
+    """
+    require_tools()
+    with lock("packages", "another download of packages", progress):
+        root = _Root(request)
+        names = ", ".join(suite for group in request.suites for suite in group)
+        progress(f"reading the {request.architecture} indices of {names}")
+        failures = root.update()
+        indices = root.indices()
+        if not indices:
+            raise HarnessError(
+                f"no package index of {request.archive} could be fetched: {'; '.join(set(failures.values()))}",
+                next_step="check the network, and the proxy in apt's configuration (apt-config dump Acquire)",
+            )
+        suites = sort_suites(request.suites, indices, failures)
+        for note in suites.left_out:
+            progress(f"left out {note.suite} ({request.architecture}): {note.reason}")
+        for note in suites.not_refreshed:
+            progress(f"using an older index of {note.suite} ({request.architecture}): {note.reason}")
+        packages = root.resolve(indices, suites.usable)
+        files = root.download(packages, progress)
+    return Fetched(packages=packages, files=files, left_out=suites.left_out, not_refreshed=suites.not_refreshed)
+
+
+def unpack(fetched: Fetched, folder: Path, progress: Progress) -> None:
+    """Unpack packages into one tree. None of their scripts runs.
+
+    :raise HarnessError: a package could not be unpacked.
+    """
+    progress(f"unpacking {len(fetched.files)} packages")
+    folder.mkdir(parents=True, exist_ok=True)
+    for package, file in zip(fetched.packages, fetched.files, strict=True):
+        run(["dpkg-deb", "-x", file, folder], RunLimit(f"unpacking {package.name}", UNPACK_LIMIT))
+
+
+class _Root:
+    """One private apt root, written anew for each request; only the lists persist."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._folder = cache_dir() / "apt" / request.architecture
+        self._debs = cache_dir() / "apt" / "debs"
+        self._incoming = self._folder / "incoming"
+        remove(self._incoming)
+        for name in ("state", "lists/partial", "cache/archives/partial", "log", "incoming"):
+            (self._folder / name).mkdir(parents=True, exist_ok=True)
+        self._debs.mkdir(exist_ok=True)
+        self._write_configuration()
+
+    def _write_configuration(self) -> None:
+        request = self._request
+        lines = []
+        for suite in (suite for group in request.suites for suite in group):
+            url = request.security if suite.endswith("-security") else request.archive
+            # Only "Packages": the host's configuration may ask for file lists, icons and the like.
+            options = f"arch={request.architecture} signed-by={KEYRING} target=Packages"
+            lines.append(f"deb [{options}] {url} {suite} main\n")
+        (self._folder / "sources.list").write_text("".join(lines))
+        (self._folder / "preferences").write_text(preferences(request.suites))
+        (self._folder / "status").write_text("")
+        text = _CONFIGURATION.format(architecture=request.architecture, root=self._folder)
+        (self._folder / "apt.conf").write_text(text)
+
+    def _run(self, phase: str, *argv: str | Path, accepted: Sequence[int] = (0,)) -> str:
+        limit = RunLimit(phase, STALL_LIMIT, lambda: folder_size(self._folder))
+        tool, *rest = argv
+        return run(
+            [tool, "-c", self._folder / "apt.conf", *rest],
+            limit,
+            folder=self._incoming,
+            accepted=accepted,
+        )
+
+    def update(self) -> dict[str, str]:
+        """Refresh the indices; returns suites that failed with the reason."""
+        # 100: some index failed. Which ones are usable is seen from what apt then lists.
+        output = self._run("reading package indices", "apt-get", "-q", "update", accepted=(0, 100))
+        return parse_update_failures(output)
+
+    def indices(self) -> dict[str, Path]:
+        """The verified indices at hand, by suite. apt keeps none that did not verify."""
+        output = self._run(
+            "reading package indices",
+            "apt-get", "indextargets", "--format", "INDEX $(RELEASE) $(FILENAME)", "Created-By: Packages",
+        )  # fmt: skip
+        return {suite: Path(name) for suite, name in re.findall(r"^INDEX (\S+) (.+)$", output, re.MULTILINE)}
+
+    def resolve(self, indices: dict[str, Path], suites: tuple[tuple[str, ...], ...]) -> tuple[Package, ...]:
+        """The packages to fetch, sorted by name."""
+        request = self._request
+        order = [suite for group in suites for suite in group]
+        contents = {suite: self._read_index(indices[suite]) for suite in order}
+
+        def available(patterns: Sequence[str]) -> list[Package]:
+            return [package for suite in order for package in parse_index(contents[suite], suite, patterns)]
+
+        of_names = available(request.packages)
+        roots = [choose(pattern, of_names, suites) for pattern in request.packages]
+        if not request.closure:
+            return tuple(sorted(roots))
+        output = self._run(
+            "resolving dependencies",
+            "apt-get", "-q", "-y", "--simulate", "install", *(f"{p.name}={p.version}" for p in roots),
+        )  # fmt: skip
+        exact = parse_simulation(output)
+        every = available([name for name, _ in exact])
+        return tuple(sorted(_exactly(name, version, every) for name, version in exact))
+
+    def _read_index(self, index: Path) -> bytes:
+        # apt knows how its own lists are compressed.
+        if index.suffix not in {".lz4", ".gz", ".xz", ".zst", ".bz2", ".lzma"}:
+            return index.read_bytes()
+        return self._run("reading package indices", _HELPER, "cat-file", index).encode()
+
+    def download(self, packages: Sequence[Package], progress: Progress) -> tuple[Path, ...]:
+        """Fetch what the cache lacks; returns one checked file per package."""
+        files = [self._debs / f"{package.sha256}.deb" for package in packages]
+        checked = {package: file for package, file in zip(packages, files, strict=True) if _is(file, package)}
+        missing = [package for package in packages if package not in checked]
+        if missing:
+            megabytes = sum(package.size for package in missing) / 1e6
+            progress(f"downloading {len(missing)} packages ({megabytes:.0f} MB)")
+            exact = [f"{package.name}={package.version}" for package in missing]
+            self._run("downloading packages", "apt-get", "-q", "download", *exact)
+            self._take_in(missing)
+        return tuple(files)
+
+    def _take_in(self, packages: Sequence[Package]) -> None:
+        fetched = {file_sha256(file): file for file in self._incoming.glob("*.deb")}
+        for package in packages:
+            if package.sha256 not in fetched:
+                raise HarnessError(
+                    f"{package.name} {package.version} as fetched is not what the signed index describes",
+                    next_step="try again; if it stays so, the mirror or a proxy alters packages",
+                )
+            fetched[package.sha256].rename(self._debs / f"{package.sha256}.deb")
+
+
+def _exactly(name: str, version: str, available: Sequence[Package]) -> Package:
+    for package in available:
+        if (package.name, package.version) == (name, version):
+            return package
+    raise HarnessError(f"apt chose {name} {version}, which no index describes", next_step="try again")
+
+
+def _is(file: Path, package: Package) -> bool:
+    return file.is_file() and file.stat().st_size == package.size and file_sha256(file) == package.sha256

@@ -1,0 +1,280 @@
+"""The images of this user: built when needed, checked, removed."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from tcelab.errors import UsageError
+from tcelab.image import apt
+from tcelab.image.guest import KERNEL, build_guest
+from tcelab.image.locks import lock
+from tcelab.image.manifest import (
+    BUILDER,
+    Manifest,
+    full_problems,
+    quick_problems,
+    read_manifest,
+    record_files,
+    tree_sha256,
+    write_manifest,
+)
+from tcelab.image.overlay import agent_digest, combined_initrd, initrd_problems
+from tcelab.image.qemu import build_qemu, qemu_argv, qemu_environment
+from tcelab.image.recipe import GuestRecipe, Loaded, QemuRecipe, load, recipe_names
+from tcelab.image.store import (
+    Progress,
+    cache_dir,
+    folder_size,
+    image_dir,
+    new_image,
+    remove,
+    remove_leftovers,
+)
+
+__all__ = [
+    "GuestImage",
+    "ImageStatus",
+    "QemuBuild",
+    "build",
+    "clean",
+    "ensure_guest",
+    "ensure_qemu",
+    "status",
+]
+
+
+class GuestImage(msgspec.Struct, frozen=True):
+    """A guest that can be booted.
+
+    :ivar initrd: uncompressed; stays while this process lives.
+    :ivar agent_digest: what the agent in it must answer, see :func:`~tcelab.image.overlay.agent_digest`.
+    """
+
+    name: str
+    kernel: Path
+    initrd: Path
+    manifest: Manifest
+    agent_digest: str
+
+
+class QemuBuild(msgspec.Struct, frozen=True):
+    """A QEMU that can be run.
+
+    :ivar argv: the command up to its firmware folder, without arguments about the guest.
+    :ivar environment: to add to the environment.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    environment: dict[str, str]
+    manifest: Manifest
+
+
+class ImageStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How an image stands.
+
+    :ivar state: "stale": built from another recipe or by another version of tcelab's builder.
+    :ivar problems: what is damaged or stale, one line each, beginning with the file's path where there is one.
+    :ivar size: bytes on disk.
+    """
+
+    name: str
+    state: Literal["ok", "absent", "stale", "damaged"]
+    problems: list[str]
+    size: int
+    folder: Path
+    manifest: Manifest | None
+
+
+def ensure_guest(name: str, progress: Progress) -> GuestImage:
+    """A guest image, built when absent, stale or visibly damaged; some milliseconds when present.
+
+    :raise UsageError: no such recipe, or it is not a guest's.
+    :raise Unsupported: it must be built and this host cannot.
+    :raise HarnessError: the build failed.
+    """
+    loaded = load(name)
+    if not isinstance(loaded.recipe, GuestRecipe):
+        raise UsageError(f"{name} is a QEMU, not a guest", next_step="see tcelab image list")
+    folder = image_dir(name)
+    manifest = _ensure(loaded, progress)
+    try:
+        initrd = combined_initrd(folder, manifest)
+    except FileNotFoundError:  # another process was just replacing the image
+        with _lock(name, progress):
+            manifest = _usable(loaded) or _build(loaded, progress, apt.fetch)
+            initrd = combined_initrd(folder, manifest)
+    return GuestImage(
+        name=name,
+        kernel=folder / KERNEL,
+        initrd=initrd,
+        manifest=manifest,
+        agent_digest=agent_digest(),
+    )
+
+
+def ensure_qemu(name: str, progress: Progress) -> QemuBuild:
+    """A QEMU, built when absent, stale or visibly damaged; some milliseconds when present.
+
+    :raise UsageError: no such recipe, or it is not a QEMU's.
+    :raise Unsupported: it must be built and this host cannot.
+    :raise HarnessError: the build failed.
+    """
+    loaded = load(name)
+    if not isinstance(loaded.recipe, QemuRecipe):
+        raise UsageError(f"{name} is a guest, not a QEMU", next_step="see tcelab image list")
+    manifest = _ensure(loaded, progress)
+    folder = image_dir(name)
+    argv, environment = qemu_argv(folder, loaded.recipe.binary), qemu_environment(folder)
+    return QemuBuild(name=name, argv=argv, environment=environment, manifest=manifest)
+
+
+def build(name: str, progress: Progress, *, fetch: apt.Fetch = apt.fetch) -> Manifest:
+    """Build an image anew, whatever is there; the old one is replaced in one step when the new one is ready.
+
+    :param fetch: where the packages come from.
+    :raise UsageError: no such recipe.
+    :raise Unsupported: this host cannot build.
+    :raise HarnessError: the build failed; nothing half-made stays.
+    """
+    loaded = load(name)
+    with _lock(name, progress):
+        return _build(loaded, progress, fetch)
+
+
+def status(name: str, *, full: bool = True) -> ImageStatus:
+    """How an image stands.
+
+    :param full: read and check all of it (a second or so), not only presence and sizes.
+    :raise UsageError: no such recipe.
+    """
+    loaded = load(name)
+    folder = image_dir(name)
+    manifest = read_manifest(folder)
+    damaged, stale = _problems(loaded, folder, manifest, full=full)
+    state: Literal["ok", "absent", "stale", "damaged"] = "ok"
+    if not folder.exists():
+        state = "absent"
+    elif damaged:
+        state = "damaged"
+    elif stale:
+        state = "stale"
+    return ImageStatus(
+        name=name,
+        state=state,
+        problems=[] if state == "absent" else damaged + stale,
+        size=folder_size(folder),
+        folder=folder,
+        manifest=manifest,
+    )
+
+
+def clean(names: Sequence[str]) -> int:
+    """Delete images and return the bytes freed.
+
+    :param names: images; none: all of them, and the packages and indices kept for the next build.
+    :raise UsageError: no such recipe.
+    """
+    known = recipe_names()
+    for name in names:
+        if name not in known:
+            load(name)  # says what is wrong with it
+    freed = 0
+    # With every lock taken in turn no build can be reading the packages that go last.
+    for name in names or sorted({*known, *_present()}):
+        with _lock(name, _silent):
+            freed += remove(image_dir(name))
+            remove_leftovers(name)
+    if not names:
+        with lock("packages", "another download of packages", _silent):
+            freed += remove(cache_dir() / "apt")
+    return freed
+
+
+def _lock(name: str, progress: Progress) -> AbstractContextManager[None]:
+    return lock(f"image-{name}", f"another build of {name}", progress)
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+def _present() -> list[str]:
+    """Names of all images in the cache, also those without a recipe today."""
+    return sorted(path.name for path in (cache_dir() / "images").glob("*") if not path.name.startswith("."))
+
+
+def _ensure(loaded: Loaded, progress: Progress) -> Manifest:
+    manifest = _usable(loaded)
+    if manifest is not None:
+        return manifest
+    with _lock(loaded.name, progress):
+        # Another process may have built it while this one waited.
+        return _usable(loaded) or _build(loaded, progress, apt.fetch)
+
+
+def _usable(loaded: Loaded) -> Manifest | None:
+    folder = image_dir(loaded.name)
+    manifest = read_manifest(folder)
+    damaged, stale = _problems(loaded, folder, manifest, full=False)
+    return None if damaged or stale else manifest
+
+
+def _problems(loaded: Loaded, folder: Path, manifest: Manifest | None, *, full: bool) -> tuple[list[str], list[str]]:
+    """What is damaged, and what is stale."""
+    if manifest is None:
+        return ["manifest.json: missing or not readable"], []
+    stale = []
+    if manifest.builder != BUILDER:
+        stale.append(f"built by version {manifest.builder} of the builder, now {BUILDER}")
+    if manifest.recipe_sha256 != loaded.sha256:
+        stale.append("the recipe has changed")
+    damaged = full_problems(folder, manifest) if full else quick_problems(folder, manifest)
+    if full and isinstance(loaded.recipe, GuestRecipe):
+        damaged += initrd_problems(folder, manifest)
+    return damaged, stale
+
+
+def _build(loaded: Loaded, progress: Progress, fetch: apt.Fetch) -> Manifest:
+    def say(text: str) -> None:
+        progress(f"{loaded.name}: {text}")
+
+    with new_image(loaded.name) as folder:
+        facts: dict[str, object]
+        if isinstance(loaded.recipe, GuestRecipe):
+            guest = build_guest(loaded.recipe, folder, fetch, say)
+            fetched = guest.fetched
+            facts = {
+                "kernel_release": guest.kernel_release,
+                "modules": guest.modules,
+                "python": guest.python,
+            }
+        else:
+            qemu = build_qemu(loaded.recipe, folder, fetch, say)
+            fetched = [qemu.fetched]
+            facts = {"qemu": qemu.version, "edu": qemu.edu}
+        manifest = _manifest(loaded, folder, fetched, facts)
+        write_manifest(folder, manifest)
+    say(f"ready ({sum(file.size for file in manifest.files) / 1e6:.0f} MB)")
+    return manifest
+
+
+def _manifest(loaded: Loaded, folder: Path, fetched: list[apt.Fetched], facts: dict[str, object]) -> Manifest:
+    files = record_files(folder)
+    fields = {
+        "recipe": loaded.name,
+        "recipe_sha256": loaded.sha256,
+        "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "packages": sorted({package for part in fetched for package in part.packages}),
+        "suites_left_out": [note for part in fetched for note in part.left_out],
+        "suites_not_refreshed": [note for part in fetched for note in part.not_refreshed],
+        "files": files,
+        "tree_sha256": tree_sha256(files),
+    }
+    return Manifest(**fields, **facts)  # type: ignore[arg-type]

@@ -1,0 +1,75 @@
+"""Locks between processes: one build of an image at a time, one apt at a time.
+
+A lock belongs to this process and to every child it starts while it holds the lock. A builder that is killed
+may leave a child behind that still writes; the next build then waits for that child too.
+Lock files are never deleted: a new file of the same name would be another lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tcelab.errors import HarnessError
+from tcelab.image.store import Progress, cache_dir
+
+__all__ = ["LOCK_LIMIT", "held_descriptors", "lock"]
+
+LOCK_LIMIT = 20 * 60.0
+"""Seconds to wait for another holder."""
+
+_held: set[int] = set()
+
+
+def held_descriptors() -> tuple[int, ...]:
+    """Descriptors of the locks this process holds: what a child must inherit."""
+    return tuple(_held)
+
+
+@contextmanager
+def lock(name: str, holder: str, progress: Progress, *, limit: float = LOCK_LIMIT) -> Iterator[None]:
+    """Hold the lock of a name.
+
+    :param holder: what else may hold it; said through ``progress`` when there is a wait for it.
+    :param limit: seconds to wait.
+    :raise HarnessError: it was not free in time.
+    """
+    folder = cache_dir() / "locks"
+    folder.mkdir(exist_ok=True)
+    descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress(f"waiting for {holder}")
+            _wait_for(descriptor, folder / name, holder, limit)
+        _held.add(descriptor)
+        yield
+    finally:
+        _held.discard(descriptor)
+        os.close(descriptor)
+
+
+def _wait_for(descriptor: int, path: Path, holder: str, limit: float) -> None:
+    # flock knows no time limit, so a thread waits, on a duplicate of its own: both are one lock. When the limit
+    # has passed, the duplicate is the last that refers to it, and closing it gives a late success back.
+    duplicate = os.dup(descriptor)
+    granted = threading.Event()
+
+    def wait() -> None:
+        try:
+            fcntl.flock(duplicate, fcntl.LOCK_EX)
+            granted.set()
+        finally:
+            os.close(duplicate)
+
+    threading.Thread(target=wait, name=f"lock {path.name}", daemon=True).start()
+    if not granted.wait(limit):
+        raise HarnessError(
+            f"{holder} holds its lock for more than {limit:.0f} s",
+            next_step=f"see which process holds {path}, for example with fuser",
+        )

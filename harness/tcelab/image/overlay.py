@@ -1,0 +1,151 @@
+"""The part of the initramfs that is ours: the agent and the guest's ``rootfs``, behind the packages' archive.
+
+The kernel unpacks archives that follow each other in one file, so a changed agent needs no new image: the
+cached archive of the packages and a small new one are put together in well under a second.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tcelab.image import cpio
+from tcelab.image.bytecode import Job, compile_all
+from tcelab.image.manifest import BUILDER, Manifest, file_sha256
+from tcelab.image.store import clear_no_space
+from tcelab.resources import agent_dir, rootfs_dir
+
+__all__ = ["BASE", "agent_digest", "combined_initrd", "initrd_problems", "overlay_digest"]
+
+BASE = "base.cpio"
+"""Name of the packages' archive in a guest image."""
+
+_GUEST_AGENT = "usr/lib/tcelab/tceagent"
+
+_in_use: dict[Path, int] = {}
+"""Descriptors that hold a shared lock on each initramfs this process was given, until it ends."""
+
+
+def agent_digest(folder: Path | None = None) -> str:
+    """SHA-256 over the agent's sources, hexadecimal; the guest computes the same and sends it at handshake.
+
+    For every ``*.py`` below the folder, in the order of the relative names (by code point; ``/`` separates):
+    the name in UTF-8, one NUL byte, the content, one NUL byte. Nothing else; byte code does not count.
+
+    :param folder: of the package; None: the agent that belongs to this tcelab.
+    """
+    digest = hashlib.sha256()
+    for name, path in _sources(folder or agent_dir()):
+        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _sources(folder: Path) -> list[tuple[str, Path]]:
+    return sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*.py"))
+
+
+def overlay_digest() -> str:
+    """SHA-256 over everything the overlay is made of (not of the overlay itself)."""
+    digest = hashlib.sha256(f"{BUILDER}\0{agent_digest()}\0".encode())
+    for entry in _rootfs_entries(rootfs_dir()):
+        data = entry.data.read_bytes() if isinstance(entry.data, Path) else entry.data
+        digest.update(f"{entry.path}\0{entry.mode:o}\0{len(data)}\0".encode() + data)
+    return digest.hexdigest()
+
+
+def combined_initrd(folder: Path, manifest: Manifest) -> Path:
+    """The initramfs of a guest image with today's agent; made when it is not there yet.
+
+    It stays for as long as this process lives. Others of the image, that no process uses, are deleted.
+
+    :raise HarnessError: the agent does not compile, or the disk is full.
+    """
+    path = folder / f"initrd-{overlay_digest()[:12]}.cpio"
+    while not _hold(path):
+        with clear_no_space():
+            _make(folder, path, manifest)
+    _delete_unused(folder)
+    return path
+
+
+def initrd_problems(folder: Path, manifest: Manifest) -> list[str]:
+    """What is wrong with the combined archives of an image, by the checksum noted when they were made."""
+    problems = []
+    for path in sorted(folder.glob("initrd-*.cpio")):
+        note = path.with_suffix(".sha256")
+        expected = note.read_text().partition(" ")[0] if note.exists() else ""
+        if path.stat().st_size <= manifest.file(BASE).size or file_sha256(path) != expected:
+            problems.append(f"{path.name}: content differs from what was built")
+    return problems
+
+
+def _make(folder: Path, path: Path, manifest: Manifest) -> None:
+    with tempfile.TemporaryDirectory(prefix=".initrd-", dir=folder) as scratch:
+        unfinished = Path(scratch, "initrd")
+        with unfinished.open("wb") as stream:
+            with (folder / BASE).open("rb") as base:
+                shutil.copyfileobj(base, stream, 1 << 20)
+            cpio.write_archive(stream, _entries(folder / "tools", manifest.python, Path(scratch)))
+        # The checksum first: an archive that is there always has one.
+        note = Path(scratch, "note")
+        note.write_text(f"{file_sha256(unfinished)}  {path.name}\n")
+        note.replace(path.with_suffix(".sha256"))
+        unfinished.replace(path)
+
+
+def _entries(tools: Path, python: str, scratch: Path) -> Iterator[cpio.Entry]:
+    yield from _rootfs_entries(rootfs_dir())
+    tag = f"cpython-{python.replace('.', '')}"
+    jobs: list[Job] = []
+    for number, (name, source) in enumerate(_sources(agent_dir())):
+        compiled = Path(name).parent / "__pycache__" / f"{Path(name).stem}.{tag}.pyc"
+        target = scratch / f"{number}.pyc"
+        jobs.append(Job(source, target, f"/{_GUEST_AGENT}/{name}"))
+        yield cpio.file(f"{_GUEST_AGENT}/{name}", source)
+        yield cpio.file(f"{_GUEST_AGENT}/{compiled.as_posix()}", target)
+    compile_all(tools, python, jobs)
+
+
+def _rootfs_entries(folder: Path) -> Iterator[cpio.Entry]:
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            yield cpio.link(name, path.readlink().as_posix())
+        elif path.is_dir():
+            yield cpio.directory(name)
+        else:
+            yield cpio.file(name, path, executable=bool(path.stat().st_mode & 0o100) or name == "init")
+
+
+def _hold(path: Path) -> bool:
+    """Mark an initramfs as used by this process; False when it is not there."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    # Between open and lock another process may have deleted it.
+    if not path.exists() or not os.path.samestat(os.fstat(descriptor), path.stat()):
+        os.close(descriptor)
+        return False
+    previous = _in_use.get(path)
+    _in_use[path] = descriptor
+    if previous is not None:
+        os.close(previous)
+    return True
+
+
+def _delete_unused(folder: Path) -> None:
+    for path in folder.glob("initrd-*.cpio"):
+        with path.open("rb") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            path.unlink()
+            path.with_suffix(".sha256").unlink(missing_ok=True)

@@ -1,0 +1,128 @@
+"""Recipes: what an image is made of, as TOML in ``images/``.
+
+A recipe may begin with ``like = "other"`` and then says only what differs from that one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+
+import msgspec
+
+from tcelab.errors import UsageError
+from tcelab.resources import recipes_dir
+
+__all__ = ["GuestRecipe", "Loaded", "QemuRecipe", "Recipe", "convert", "load", "recipe_names"]
+
+_CORRECT = "correct the recipe"
+
+
+class _Sources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
+    archive: str
+    """URL of the Debian archive."""
+    security: str
+    """URL of the archive of the suites whose name ends in ``-security``."""
+    suites: tuple[tuple[str, ...], ...]
+    """Groups of suites, in order of preference; the newest version within a group wins."""
+    drop: tuple[str, ...]
+    """Files of the packages that stay out: shell patterns relative to ``/``; ``*`` also matches ``/``."""
+    keep: tuple[str, ...] = ()
+    """Files that stay in although ``drop`` matches them."""
+    required: tuple[str, ...] = ()
+    """Files that must be there in the end: a package that moved one is noticed at build, not at boot."""
+
+
+class GuestRecipe(_Sources, frozen=True, kw_only=True, tag="guest"):
+    """A kernel and an initramfs."""
+
+    architecture: str
+    """Debian's name of the guest's architecture."""
+    kernel: str
+    """Pattern of the kernel package; the newest match is taken."""
+    modules: tuple[str, ...]
+    """Kernel modules in load order, with what they depend on."""
+    python: str
+    """Version of the guest's Python, as in its file names ("3.11")."""
+    packages: tuple[str, ...]
+    """Names of the packages, nothing else is added."""
+    compiler: tuple[str, ...]
+    """Packages of the host's architecture that make the same Python run on the host, for byte code."""
+    directories: tuple[str, ...] = ()
+    """Empty directories of the initramfs."""
+    busybox: str = "/bin/busybox"
+    """Where the applets' links point to."""
+    applets: tuple[str, ...] = ()
+    """Links to busybox, by full path."""
+
+
+class QemuRecipe(_Sources, frozen=True, kw_only=True, tag="qemu"):
+    """A QEMU with all its libraries, for the host's own architecture."""
+
+    package: str
+    """The package whose closure is taken."""
+    version: str
+    """What ``--version`` must begin with ("11.1"), so that a missing suite cannot change it in silence."""
+    binary: str
+    """Path of the emulator in the tree."""
+
+
+Recipe = GuestRecipe | QemuRecipe
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A recipe with its name.
+
+    :ivar sha256: over what the recipe says; comments and the order of fields do not count.
+    """
+
+    name: str
+    sha256: str
+    recipe: Recipe
+
+
+def recipe_names() -> list[str]:
+    """Names of all recipes, sorted."""
+    return sorted(path.stem for path in recipes_dir().glob("*.toml"))
+
+
+def load(name: str) -> Loaded:
+    """Read one recipe.
+
+    :raise UsageError: there is no recipe of that name, or it is not valid.
+    """
+    known = recipe_names()
+    if name not in known:
+        raise UsageError(f"no image recipe is called {name!r}", next_step=f"known names: {', '.join(known)}")
+    fields = _read(name)
+    where = f"{name}.toml"
+    if "like" in fields:
+        # A variant says only what differs from another recipe.
+        base = fields.pop("like")
+        if base not in known or "like" in (base_fields := _read(base)):
+            raise UsageError(f"{where}: like = {base!r} is no complete recipe", next_step=_CORRECT)
+        fields = base_fields | fields
+    recipe = convert(fields, where)
+    digest = hashlib.sha256(msgspec.json.encode(fields, order="deterministic")).hexdigest()
+    return Loaded(name, digest, recipe)
+
+
+def _read(name: str) -> dict[str, object]:
+    path = recipes_dir() / f"{name}.toml"
+    try:
+        return tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path.name}: {error}", next_step=_CORRECT) from error
+
+
+def convert(fields: dict[str, object], where: str) -> Recipe:
+    """Check the fields of a recipe.
+
+    :param where: the file's name, for the message.
+    :raise UsageError: an unknown or missing field, a wrong type; names file and field.
+    """
+    try:
+        recipe: Recipe = msgspec.convert(fields, type=Recipe)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{where}: {error}", next_step=_CORRECT) from error
+    return recipe

@@ -1,0 +1,72 @@
+"""Recipes are strict, and a variant says only what differs."""
+
+import pytest
+from imagetoy import GUEST_RECIPE, QEMU_RECIPE
+
+from tcelab.errors import UsageError
+from tcelab.image import recipe as recipe_module
+from tcelab.image.recipe import GuestRecipe, QemuRecipe, load, recipe_names
+
+
+@pytest.fixture
+def recipes(tmp_path, monkeypatch):
+    (tmp_path / "toy.toml").write_text(GUEST_RECIPE)
+    (tmp_path / "emulator.toml").write_text(QEMU_RECIPE)
+    monkeypatch.setattr(recipe_module, "recipes_dir", lambda: tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["guest", "guest-64k", "qemu-10.0", "qemu-11.1", "qemu-7.2"])
+def test_every_shipped_recipe_is_valid_and_asks_debian_only(name):
+    recipe = load(name).recipe
+    assert isinstance(recipe, GuestRecipe if name.startswith("guest") else QemuRecipe)
+    assert recipe.archive == "http://deb.debian.org/debian"
+    assert recipe.security == "http://deb.debian.org/debian-security"
+    if isinstance(recipe, QemuRecipe):
+        assert recipe.version == name.removeprefix("qemu-")
+
+
+def test_names_are_sorted(recipes):
+    assert recipe_names() == ["emulator", "toy"]
+
+
+def test_an_unknown_name_lists_the_known_ones(recipes):
+    with pytest.raises(UsageError, match="'nothing'") as caught:
+        load("nothing")
+    assert "emulator, toy" in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda text: text + 'colour = "red"\n', r"toy\.toml: .*unknown field `colour`"),
+        (lambda text: text.replace('python = "3.11"', ""), r"toy\.toml: .*missing required field `python`"),
+        (lambda text: text.replace('python = "3.11"', "python = 3.11"), r"toy\.toml: .*\$\.python"),
+        (lambda text: text.replace('[["stable"]]', '["stable"]'), r"toy\.toml: .*\$\.suites"),
+        (lambda text: text.replace('"guest"', '"gast"'), r"toy\.toml: .*'gast'.*\$\.kind"),
+        (lambda text: text + "= 1\n", r"toy\.toml: .*line \d+"),
+        (lambda text: 'like = "nothing"\n', r"toy\.toml: like = 'nothing'"),
+        (lambda text: 'like = "toy"\n', r"toy\.toml: like = 'toy'"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_by_file_and_field(recipes, change, complaint):
+    (recipes / "toy.toml").write_text(change(GUEST_RECIPE))
+    with pytest.raises(UsageError, match=complaint):
+        load("toy")
+
+
+def test_a_variant_differs_only_in_what_it_says(recipes):
+    (recipes / "variant.toml").write_text('like = "toy"\nkernel = "other"\n')
+    variant, toy = load("variant").recipe, load("toy").recipe
+    assert (toy.kernel, variant.kernel) == ("kernel", "other")
+    assert variant.packages == toy.packages
+
+
+def test_the_digest_follows_what_is_said_and_not_how(recipes):
+    (recipes / "variant.toml").write_text('like = "toy"\nkernel = "other"\n')
+    toy, variant = load("toy").sha256, load("variant").sha256
+    (recipes / "toy.toml").write_text(GUEST_RECIPE + "# more to say\n")
+    assert (load("toy").sha256, load("variant").sha256) == (toy, variant)
+    (recipes / "toy.toml").write_text(GUEST_RECIPE.replace('["python"]', '["python", "more"]'))
+    assert toy != load("toy").sha256
+    assert variant != load("variant").sha256

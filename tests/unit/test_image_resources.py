@@ -1,0 +1,53 @@
+"""tcelab's own files are found in a source tree and in an installed wheel."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tcelab import errors, resources
+
+ASK = "from tcelab.resources import *; print(recipes_dir(), rootfs_dir(), agent_dir())"
+
+
+def ask(site):
+    command = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(site)!r}); {ASK}"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def site(tmp_path):
+    """What a wheel puts into site-packages, as far as it matters here."""
+    for folder in ("tcelab/_files/images", "tcelab/_files/rootfs", "tceagent"):
+        (tmp_path / folder).mkdir(parents=True)
+    # Importing the agent on the host would show.
+    (tmp_path / "tceagent/__init__.py").write_text("raise SystemExit('the agent was imported')\n")
+    (tmp_path / "tcelab/__init__.py").touch()
+    for module in (resources, errors):
+        shutil.copy(module.__file__, tmp_path / "tcelab")
+    return tmp_path
+
+
+def test_in_a_source_tree_they_are_where_they_are_kept():
+    repository = Path(__file__).parents[2]
+    assert (resources.recipes_dir() / "guest.toml").is_file()
+    assert resources.recipes_dir() == repository / "images"
+    assert resources.rootfs_dir() == repository / "guest/rootfs"
+    assert resources.agent_dir() == repository / "guest/tceagent"
+
+
+def test_in_a_wheel_they_are_inside_the_packages(site):
+    answer = ask(site)
+    assert answer.stderr == ""
+    assert answer.stdout.split() == [
+        str(site / "tcelab/_files/images"),
+        str(site / "tcelab/_files/rootfs"),
+        str(site / "tceagent"),
+    ]
+
+
+def test_an_incomplete_installation_is_told(site):
+    shutil.rmtree(site / "tcelab/_files/rootfs")
+    assert "HarnessError: tcelab's own files are missing" in ask(site).stderr
