@@ -11,6 +11,9 @@ from pathlib import Path
 
 MARK = "TCELAB_TEST_MARK"
 
+# A shell that starts the tests in the background has interrupts ignored, and what is ignored is inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 class Call:
     """A running `tcelab`. Every process that comes from it carries a mark in its environment."""
