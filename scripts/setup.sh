@@ -5,6 +5,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
+# Nothing was judged when the set-up fails: 1 would say that something was found.
+fail() {
+    say "$*"
+    exit 125
+}
+
 # Debian packages that the host must have: the command that shows whether it is there, then the package.
 HOST_NEEDS="
 setpriv util-linux
@@ -15,10 +21,11 @@ gpgv gpgv
 install_debian() {
     if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
         say "installing the Debian packages: $*"
-        apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >&2
+        apt-get -qq update &&
+            DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >/dev/null ||
+            fail "apt-get failed, see above"
     else
-        say "this host lacks Debian packages; as root: apt-get install $*"
-        exit 125
+        fail "this host lacks Debian packages; as root: apt-get install $*"
     fi
 }
 
@@ -40,19 +47,18 @@ host_packages() {
 setup() {
     local extras="$1" stamp wanted
     host_packages
-    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-        say "Python 3.11 or newer is needed; python3 is $(python3 -V)"
-        exit 125
-    }
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+        fail "Python 3.11 or newer is needed; python3 is $(python3 -V 2>&1)"
     stamp=".venv/.tcelab$extras"
     wanted="$(cat pyproject.toml scripts/setup.sh | sha256sum) $PWD"
     if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
         [ -x .venv/bin/python ] && .venv/bin/python -m pip --version >/dev/null 2>&1 || {
             say "making .venv"
-            python3 -m venv --clear .venv
+            python3 -m venv --clear .venv || fail "no .venv could be made, see above"
         }
         say "installing tcelab$extras into .venv"
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".$extras"
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".$extras" ||
+            fail "pip could not install what tcelab needs, see above"
         printf '%s' "$wanted" >"$stamp"
     fi
 }
