@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness import tcelab
+from calls import tcelab
 
 pytestmark = pytest.mark.guest
 

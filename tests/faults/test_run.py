@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from harness import Call, kill, tcelab
+from calls import Call, kill, tcelab
 from tcelab.program import Bind, Buffer, Checkpoint, Ioctl, Open, Page, Program
 from tcelab.topology import topology
 

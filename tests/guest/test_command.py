@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from harness import tcelab
+from calls import tcelab
 
 pytestmark = pytest.mark.guest
 
