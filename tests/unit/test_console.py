@@ -73,6 +73,13 @@ def test_the_tail_has_the_started_line_and_no_escapes(console):
     assert console.tail(2) == ["two", "tcelab# "]
 
 
+def test_only_whole_lines_are_found(console):
+    console.feed(b"tcelab-init: agent exited 1\ntcelab-init: no agent: there is n", 1.0)
+    assert console.find("no agent") == ""
+    console.feed(b"o Python\n", 1.0)
+    assert console.find("no agent", "other") == "tcelab-init: no agent: there is no Python"
+
+
 def test_phases_are_dated_once(console):
     console.feed(b"[    0.000000] Linux version 6.12\n", 1.5)
     console.feed(b"tcelab-init: up 3.1\nLinux version again\n", 4.5)

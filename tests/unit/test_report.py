@@ -153,10 +153,18 @@ def test_progress_without_a_terminal_is_a_line_per_phase_and_four_batch_sizes():
     assert lines[-1] == "done"
 
 
+def test_progress_on_a_terminal_that_cannot_move_its_cursor_is_plain():
+    out = io.StringIO()
+    with Progress(Console(file=out, width=100, force_terminal=True, _environ={"TERM": "dumb"})) as progress:
+        progress.phase("running")
+    assert out.getvalue().endswith("running\n")
+
+
 def test_progress_on_a_terminal_is_live():
     out = io.StringIO()
     program = story()
-    with Progress(Console(file=out, width=100, force_terminal=True)) as progress:
+    terminal = Console(file=out, width=100, force_terminal=True, _environ={"TERM": "xterm"})
+    with Progress(terminal) as progress:
         progress.phase("running")
         progress.findings = 3
         for step in run(program, Ideal(program)).steps:

@@ -76,9 +76,9 @@ class Console:
         lines = [*self._lines, _ESCAPES.sub("", self._partial)]
         return [line for line in lines if line.strip()][-count:]
 
-    def text(self) -> str:
-        """The lines that are kept, newest last."""
-        return "\n".join([*self._lines, self._partial])
+    def find(self, *words: str) -> str:
+        """The last whole line that holds one of the words; empty if none."""
+        return next((line for line in reversed(self._lines) if any(word in line for word in words)), "")
 
     def close(self) -> None:
         self._file.close()

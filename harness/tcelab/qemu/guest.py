@@ -243,8 +243,7 @@ class Guest:
         if self._process.returncode is not None:
             return True
         # QEMU stops a guest that panics, so it says no more than this.
-        last = (_AGENT_EXITED, _PANIC) if self._panicked else (_AGENT_EXITED,)
-        return any(word in line for word in last for line in self.console.tail(40))
+        return bool(self.console.find(_AGENT_EXITED, *([_PANIC] if self._panicked else [])))
 
     def _late(self, phase: str, began: float, limit: float) -> TcelabError:
         scene = self.scene(phase, began)
@@ -295,9 +294,8 @@ class Guest:
                 if task.done():
                     return task.result()
                 self._stirred.clear()
-                for line in self.console.tail(20):
-                    if _NO_AGENT in line:
-                        raise HarnessError(line.strip(), next_step="give an initrd made by tcelab image build")
+                if line := self.console.find(_NO_AGENT):
+                    raise HarnessError(line.strip(), next_step="give an initrd made by tcelab image build")
         finally:
             task.cancel()
 

@@ -32,7 +32,7 @@ class Progress:
         self._batch = 0
         self._told = 0
         self._bar: Bar | None = None
-        if self.console.is_terminal:
+        if self.console.is_terminal and not self.console.is_dumb_terminal:
             self._bar = Bar(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
