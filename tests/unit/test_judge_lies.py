@@ -135,6 +135,11 @@ TABLE_LIES = {
         ("table", FIRST, 0x11000),
         "survived",
     ),
+    "an entry appears where only empty ones were unmapped": (
+        after(LAST_CLOSE, put(SECOND, 0x300, lambda _: 0x5001)),
+        ("table", SECOND, 0x300000),
+        "no operation made",
+    ),
     "an unmap takes a neighbour along": (
         after(UNMAP, put(FIRST, 0x12, lambda _: 0)),
         ("table", FIRST, 0x12000),

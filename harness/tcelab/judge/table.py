@@ -56,6 +56,7 @@ class TableModel:
     A change costs by its pages, not by the size of the table: a full window is judged about as fast as an empty one.
 
     :ivar live: entry number to entry; also of maps past the end that the kernel claims to have made.
+    :ivar removed: numbers of entries that were live once and were removed.
     :ivar leads: entry numbers by where they lead, (frame, identity of the page).
     """
 
@@ -63,6 +64,7 @@ class TableModel:
         self.liobn = liobn
         self.entries = entries
         self.live: dict[int, Entry] = {}
+        self.removed: set[int] = set()
         self.leads: dict[tuple[int | None, int], set[int]] = {}
         self._touched: list[tuple[int, int, int]] = []
         self._tces = np.zeros(entries, np.uint64)
@@ -120,6 +122,7 @@ class TableModel:
             entry = self.live.pop(number, None)
             if entry is None:
                 continue
+            self.removed.add(number)
             led = self.leads[entry.lead]
             led.discard(number)
             if not led:

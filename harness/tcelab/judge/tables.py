@@ -190,12 +190,13 @@ def _wrong(ledger: Ledger, model: TableModel, snapshot: Snapshot, view: str, pai
 
 def _how(model: TableModel, number: int, entry: Entry | None, value: int, blamed: int | None) -> str:
     """In a few words, how an entry is wrong: the first rule that fits."""
+    survived = blamed is not None and number in model.removed
     rules: tuple[tuple[Callable[[], bool], str], ...] = (
         (lambda: number >= model.entries, "there is an entry past the end of the table"),
         (lambda: entry is not None and value == 0, "an entry that was mapped is missing"),
         (lambda: entry is not None and entry.frame == tce.address(value), "an entry has the wrong permissions"),
         (lambda: entry is not None, "an entry leads to the wrong page"),
-        (lambda: blamed is not None, "an entry survived its removal"),
+        (lambda: survived, "an entry survived its removal"),
         (lambda: True, "there is an entry that no operation made"),
     )
     return next(text for fits, text in rules if fits())

@@ -32,6 +32,8 @@ def render(console: Console, result: Result, *, replay: str = "", folder: Path |
     :param folder: where the artefacts are.
     """
     evidence = result.verdict.evidence
+    for line in ran(result):
+        _line(console, line)
     if evidence.batches:
         console.print(_batches(evidence))
     if evidence.checkpoints or evidence.operations:
@@ -57,6 +59,18 @@ def render(console: Console, result: Result, *, replay: str = "", folder: Path |
     word, style = WORDS[result.verdict.result]
     where = f"; artefacts in {folder}" if folder else ""
     _line(console, f"{word} (exit code {result.verdict.exit_code}){where}", style)
+
+
+def ran(result: Result) -> Iterator[str]:
+    """What was run, and on what: enough to know whether it is the kernel and the QEMU that one means."""
+    if result.program is not None:
+        program = result.program
+        yield f"program: {program.name}, seed {program.seed}, {program.operations} operations on {program.topology}"
+    guest, qemu = result.versions.get("guest"), result.versions.get("qemu")
+    if result.platform is not None and guest and qemu:
+        size = result.platform.page_size // 1024
+        yield f"kernel:  {guest['kernel']} {guest['machine']}, {size} KiB pages, {guest['version']}"
+        yield f"qemu:    {qemu['version']}, {qemu['firmware']}, TCG"
 
 
 def finding_lines(finding: Finding) -> Iterator[str]:
@@ -96,8 +110,8 @@ def witnesses(evidence: Evidence) -> Iterator[str]:
     )
     yield f"device DMA: {dma.transfers} transfers, {dma.allowed} pieces through, {dma.refused} refused ({controls})"
     yield f"page pins: {evidence.pins} readings"
-    for view, cost in evidence.seconds.items():
-        yield f"time of {view}: median {cost.median * 1e3:.2f} ms, worst {cost.worst * 1e3:.2f} ms, {cost.times} times"
+    costs = (f"{what} {cost.median * 1e3:.1f} ms" for what, cost in evidence.seconds.items())
+    yield f"time per checkpoint (medians): {', '.join(costs)}"
 
 
 def _batches(evidence: Evidence) -> Table:
