@@ -129,6 +129,10 @@ class Session(Protocol):
         """Do one host operation. `frames`: addresses of the pages of buffers, to be read at a checkpoint."""
         ...
 
+    def trouble(self) -> tuple[str, ...]:
+        """Lines of kernel trouble since the last snapshot."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:
@@ -147,12 +151,16 @@ class Ending:
 
 @dataclass(slots=True)
 class Run:
-    """What happened."""
+    """What happened.
+
+    :ivar trouble: lines of kernel trouble after the last snapshot.
+    """
 
     program: Program
     facts: Facts
     steps: list[Step] = field(default_factory=list)
     ending: Ending | None = None
+    trouble: tuple[str, ...] = ()
 
 
 Watch = Callable[[Step], bool]
@@ -193,6 +201,7 @@ def run(program: Program, session: Session, watch: Watch = lambda _: False) -> R
         except KeyboardInterrupt:
             record.ending = Ending(HarnessError("interrupted"), None)
             break
+    record.trouble = session.trouble()
     return record
 
 

@@ -80,6 +80,7 @@ def test_an_oops_is_a_finding_that_names_the_operation_in_flight(tmp_path):
     assert result["ended"]["kernel_died"]
     assert result["ended"]["in_flight"] == 9
     (finding,) = [each for each in result["verdict"]["findings"] if each["law"] == "kernel"]
+    assert finding["step"] == 9
     assert "MAP_DMA" in finding["operation"]
     assert "FINDING (exit code 1)" in call.out
     assert "phase:     perform" in call.out

@@ -84,6 +84,10 @@ class Ideal:
         outcome = getattr(self, "do_" + type(op).__name__.lower())(op)
         return self.tamper(self, self.number, op, outcome)
 
+    def trouble(self) -> tuple[str, ...]:
+        lines, self.console = tuple(self.console), []
+        return lines
+
     def intervene(self, op: HostOp, frames: Sequence[int]) -> Outcome | Snapshot:
         if isinstance(op, Flip):
             self.number += 1
@@ -99,8 +103,7 @@ class Ideal:
         led_to = {tce & ~4095 for pe in self.pes.values() for tce in pe.table.values()}
         pages = {a: compact(bytes(self.ram[a])) if a in self.ram else None for a in {*frames, *led_to}}
         refused, self.refused = tuple(self.refused), []
-        console, self.console = tuple(self.console), []
-        snapshot = Snapshot(tables, missing, pages, refused, console, dict.fromkeys(views, 0.001))
+        snapshot = Snapshot(tables, missing, pages, refused, self.trouble(), dict.fromkeys(views, 0.001))
         return self.warp(self, self.number, op, snapshot)
 
     def tables(self, view: str) -> list[TableView]:

@@ -402,6 +402,19 @@ def test_a_kernel_that_dies_is_a_finding_that_names_the_operation_in_flight():
     assert verdict.exit_code == 1
 
 
+def test_a_warning_after_the_last_checkpoint_is_a_finding_too():
+    class Late(Ideal):
+        def intervene(self, op, frames):
+            result = super().intervene(op, frames)
+            if op.label == "closed":
+                self.console.append("WARNING: CPU: 0 PID: 1 at drivers/vfio/x.c:1")
+            return result
+
+    program = story()
+    verdict = judge(run(program, Late(program)))
+    assert [(each.law, each.seen[:7]) for each in verdict.findings] == [("kernel", "WARNING")]
+
+
 @pytest.mark.parametrize("error", [GuestLost("silent"), HarnessError("QEMU ended")])
 def test_any_other_early_end_is_could_not_judge(error):
     class Ending(Ideal):

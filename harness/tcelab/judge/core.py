@@ -9,7 +9,7 @@ from tcelab.judge.finding import EXIT_CODES, Finding, Result, Verdict
 from tcelab.judge.fold import Fold, request_name
 from tcelab.judge.ledger import Ledger, operation_text
 from tcelab.judge.operations import OPERATION_LAWS, Meters
-from tcelab.judge.ram import RAM_LAWS
+from tcelab.judge.ram import RAM_LAWS, kernel_said
 from tcelab.judge.tables import TABLE_LAWS, look
 from tcelab.papr import window
 from tcelab.program import Checkpoint, Dma, Ioctl, Program
@@ -145,11 +145,15 @@ class Judge:
 
         Source of the rule: only after the agent's handshake, and so after the kernel came up, is there a run at all.
         """
-        if run.ending is None:
+        error = None if run.ending is None else run.ending.error
+        if not getattr(error, "kernel_died", False):
+            # The lines of a kernel that died are those of its death: one finding.
+            kernel_said(self.ledger, run.trouble)
+        if run.ending is None or error is None:
             return
-        error = run.ending.error
         if getattr(error, "kernel_died", False):
             blamed = run.ending.in_flight
+            self.ledger.step = self.ledger.step if blamed is None else blamed
             self.ledger.batch = self._batch_of.get(-1 if blamed is None else blamed, 0)
             what = operation_text(self.program, blamed) or "an operation that is not known"
             console = error.scene.console[-1] if error.scene.console else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -224,7 +224,12 @@ def _unsaid(ledger: Ledger, access: Forbidden) -> None:
 def kernel(ledger: Ledger, _fold: Fold, seen: Look) -> None:
     """The kernel said no WARN, BUG or Oops on its console since the last checkpoint."""
     ledger.judged("kernel")
-    for line in seen.snapshot.console:
+    kernel_said(ledger, seen.snapshot.console)
+
+
+def kernel_said(ledger: Ledger, lines: Iterable[str]) -> None:
+    """Lines of trouble on the console are findings, each."""
+    for line in lines:
         ledger.report("kernel", (ledger.step, line), f"the kernel said: {line}", seen=line)
 
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import select
 import signal
 import socket
 from collections.abc import Callable, Coroutine
@@ -302,6 +303,11 @@ class Guest:
     async def ask(self, request: bytes, progress: Callable[[], object]) -> bytes:
         """One request to the agent."""
         return await self.race(self.channel.ask(request), "perform", self.limits.perform, progress)
+
+    async def hear_all(self) -> None:
+        """Return when all that the console has said up to now has been heard. The guest writes it synchronously."""
+        while not self._console_task.done() and select.select([self._console_end], [], [], 0)[0]:  # noqa: ASYNC110
+            await asyncio.sleep(0)  # let the watcher run, which reads
 
     async def type(self, text: str) -> None:
         """Type on the guest's console."""

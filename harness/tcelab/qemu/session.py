@@ -186,12 +186,18 @@ class QemuSession:
         portal().call(self.guest.qmp("stop"))
         stopped = time.perf_counter()
         self.guest.log.drain()
+        portal().call(self.guest.hear_all())
         result = self._flip(op) if isinstance(op, Flip) else self._snapshot(op, frames)
         read = time.perf_counter()
         portal().call(self.guest.qmp("cont"))
         if isinstance(result, Snapshot):
             result.seconds["stop and cont"] = stopped - began + time.perf_counter() - read
         return result
+
+    def trouble(self) -> tuple[str, ...]:
+        """See `tcelab.run.Session`."""
+        portal().call(self.guest.hear_all())
+        return self.guest.console.take_trouble()
 
     def _snapshot(self, op: Checkpoint, frames: Iterable[int]) -> Snapshot:
         seconds: dict[str, float] = {}
