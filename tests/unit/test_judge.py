@@ -229,11 +229,12 @@ def test_the_fold_is_what_a_plain_dictionary_says(history):
         ]
         outcome = Outcome(value=0, frames=frames if is_map else []) if succeeds else Outcome(errno="EINTR")
         fold.apply(Step(step, op, outcome))
-        for i in range(count) if succeeds else ():
-            plain.pop(first + i, None)
-            if is_map:
-                plain[first + i] = frames[i] | flags
-            last[first + i] = step
+        for i in range(first, first + count):
+            last[i] = step  # what failed there is to blame as well
+            if succeeds:
+                plain.pop(i, None)
+            if succeeds and is_map:
+                plain[i] = frames[i - first] | flags
         index, tces = fold.tables[FIRST].arrays()
         assert dict(zip(index.tolist(), tces.tolist(), strict=True)) == plain
         assert sorted(plain) == index.tolist()

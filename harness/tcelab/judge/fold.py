@@ -236,6 +236,8 @@ class Fold:
             return
         if name in ARGSZ and isinstance(handle, Container):
             self._pending_window(handle, name, op, outcome)
+            if outcome.value != 0:
+                self._failed(handle, op, step)
         if name in self._ioctls and not outcome.errno:
             self._ioctls[name](handle, op, outcome, step)
 
@@ -300,6 +302,13 @@ class Fold:
         for group in handle.groups:
             if entries:
                 group.table.put(first, entries, step)
+
+    def _failed(self, handle: Container, op: Ioctl, step: int) -> None:
+        """A map or unmap that failed must have changed nothing: if something is wrong there, it is to blame."""
+        iova, size = self.number(op.fields.get("iova", 0)), self.number(op.fields.get("size", 0))
+        if iova is not None and size is not None:
+            for group in handle.groups:
+                group.table.tried(iova >> window.PAGE_SHIFT, (iova + size) >> window.PAGE_SHIFT, step)
 
     def _target(self, vaddr: Word) -> tuple[BufferModel | None, int]:
         """The buffer and page number that an address of the agent lies in."""

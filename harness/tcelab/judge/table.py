@@ -132,8 +132,12 @@ class TableModel:
             else:
                 del self._beyond[number]
 
-    def _touch(self, first: int, end: int, step: int) -> None:
+    def tried(self, first: int, end: int, step: int) -> None:
+        """An operation concerned the entries `first .. end-1` and left them as they were."""
         self._touched.append((first, end, step))
+
+    def _touch(self, first: int, end: int, step: int) -> None:
+        self.tried(first, end, step)
         self._arrays = None
 
 
