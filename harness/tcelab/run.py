@@ -133,6 +133,13 @@ class Session(Protocol):
         """Lines of kernel trouble since the last snapshot."""
         ...
 
+    def finish(self) -> tuple[str, ...]:
+        """The same, after the last operation, having made sure that the guest is still alive.
+
+        :raise GuestLost: it is not.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:
@@ -201,8 +208,16 @@ def run(program: Program, session: Session, watch: Watch = lambda _: False) -> R
         except KeyboardInterrupt:
             record.ending = Ending(HarnessError("interrupted"), None)
             break
-    record.trouble = session.trouble()
+    _finish(record, session)
     return record
+
+
+def _finish(record: Run, session: Session) -> None:
+    """A kernel that dies of the last operation must not pass because nobody asked it anything any more."""
+    try:
+        record.trouble = session.finish() if record.ending is None else session.trouble()
+    except TcelabError as error:
+        record.ending = record.ending or Ending(error, None)
 
 
 def _record(record: Run, watch: Watch, step: Step) -> None:

@@ -446,12 +446,30 @@ def test_a_finding_beats_could_not_judge():
     assert verdict.exit_code == 1
 
 
+def test_an_operation_after_the_last_checkpoint_is_no_pass():
+    """What it did to the tables, nobody has seen."""
+    program = story()
+    program = structs.replace(program, ops=[*program.ops, program.ops[0]])
+    verdict = judge(run(program, Ideal(program)))
+    assert verdict.exit_code == 125
+    assert "nobody looked after operation" in verdict.could_not[0]
+
+
+def test_a_guest_that_dies_of_the_last_operation_is_no_pass():
+    class Dying(Ideal):
+        def finish(self):
+            raise GuestLost("panicked", kernel_died=True)
+
+    program = story()
+    assert judge(run(program, Dying(program))).exit_code == 1
+
+
 def test_a_run_that_stops_short_without_an_error_is_no_pass():
     program = story()
     record = run(program, Ideal(program))
     record.steps.pop()
     assert judge(record).exit_code == 125
-    program = structs.replace(program, ops=[*program.ops, program.ops[0]])
+    program = structs.replace(program, ops=[*program.ops, program.ops[0], program.ops[-1]])
     record = run(program, Ideal(program))
     record.steps.pop()
     verdict = judge(record)

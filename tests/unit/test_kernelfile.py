@@ -30,6 +30,7 @@ def test_a_ppc64_elf_is_a_kernel(tmp_path, big):
         (b"\x1f\x8b\x08rest", "gzip data"),
         (b"garbage in", "no kernel"),
         (b"", "no kernel"),
+        (b"\x7fELF\x02\x01", "no kernel"),
     ],
 )
 def test_what_it_is_instead_is_said_in_one_line(tmp_path, content, said):

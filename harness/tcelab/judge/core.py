@@ -168,11 +168,20 @@ class Judge:
         ledger.judged("evidence")
         if run.ending is None and len(run.steps) < len(self.program.ops):
             ledger.could_not(f"only {len(run.steps)} of {len(self.program.ops)} operations were done")
+        unseen = unseen_operations(self.program)
+        if unseen is not None:
+            ledger.could_not(f"nobody looked after operation {unseen}: a program must end with a checkpoint")
         for view in VIEWS:
             if not evidence.steps.get(view):
                 ledger.could_not(f"no checkpoint was judged by the {view} view")
         if not evidence.tags:
             ledger.could_not("no live entry was proven by its tag")
+
+
+def unseen_operations(program: Program) -> int | None:
+    """Number of the first operation after the last checkpoint, None if there is none."""
+    last = max((i for i, op in enumerate(program.ops) if isinstance(op, Checkpoint)), default=-1)
+    return None if last == len(program.ops) - 1 else last + 1
 
 
 def batches(program: Program) -> dict[int, int]:

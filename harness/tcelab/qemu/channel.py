@@ -71,7 +71,7 @@ def decode(frame: bytes, number: int) -> dict[str, Any]:
     except msgspec.DecodeError as error:
         raise HarnessError(f"malformed frame from the agent: {error}: {frame[:60]!r}") from None
     if "failed" in answer:
-        failed = answer["failed"]
+        failed = answer["failed"] if isinstance(answer["failed"], dict) else {}
         trace = str(failed.get("traceback", "")).rstrip()
         raise HarnessError(
             f"the agent failed at operation {failed.get('at')} of request {number}: {trace.splitlines()[-1:]}\n{trace}",

@@ -1,8 +1,4 @@
-"""A running QEMU and the guest in it, as the loop sees them: spawn, events, one race for every wait, and the end.
-
-Every wait belongs to a named phase with a limit of its own, and every wait also races all that can end a guest:
-QEMU's exit, a panic, the agent's end, a shutdown.
-"""
+"""A running QEMU and the guest in it, as the loop sees them: spawn, what is watched all the time, asking, the end."""
 
 from __future__ import annotations
 
@@ -18,25 +14,22 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
-from qemu.qmp import QMPClient, QMPError
+from qemu.qmp import ExecuteError, QMPClient, QMPError
 
-from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError, Unsupported
+from tcelab.errors import HarnessError, Unsupported
 from tcelab.qemu import machine
 from tcelab.qemu.channel import Channel
 from tcelab.qemu.console import Console
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.log import Log
 from tcelab.qemu.probe import Abilities, Qemu, environment
+from tcelab.qemu.race import AGENT_EXITED, WATCHER, Race
 from tcelab.qemu.ram import MIB, Ram
 
 T = TypeVar("T")
 
-_AGENT_EXITED: Final = "tcelab-init: agent exited"
-_PANIC: Final = "Kernel panic - not syncing"
 _NO_AGENT: Final = "tcelab-init: no agent"
 _CONSOLE_CHUNK: Final = 1 << 16
-_LOOKS: Final = 8
-"""How often within a limit progress is looked at: it makes no event."""
 
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)  # a QEMU that dies is reported by us, once
 
@@ -45,7 +38,7 @@ class Guest:
     """Made by `start`; ends with `close`. Everything here runs on the loop, except the constructor.
 
     :ivar console: what the guest wrote.
-    :ivar shaken: the agent's handshake is done: from here on a kernel that dies is a finding.
+    :ivar race: what every wait goes through.
     """
 
     def __init__(
@@ -55,15 +48,14 @@ class Guest:
         machine.check(abilities, options.topology)
         self._qemu, self._abilities, self._options = qemu, abilities, options
         self.limits, self.folder = limits, folder
-        self.shaken = False
         self.ram = Ram(options.memory * MIB)
         self.state = os.memfd_create("tcelab-state", os.MFD_CLOEXEC)
         self.console = Console(folder / "console.log")
         self._said = (folder / "qemu.err").open("w+b")
         self._qmp = QMPClient("tcelab")
-        self._closing = self._panicked = False
-        self._phase, self._phase_began = "launch", 0.0
+        self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
+        self._closer: asyncio.Future[None] | None = None
 
     # -- the beginning
 
@@ -72,11 +64,7 @@ class Guest:
 
         :raise HarnessError: QEMU does not start; with what it said.
         """
-        loop = asyncio.get_running_loop()
-        self._clock = loop.time
-        self.began = self._phase_began = loop.time()
-        self._lost: asyncio.Future[str] = loop.create_future()
-        self._stirred = asyncio.Event()
+        self.race = Race(self.console, self.folder, self.limits)
         pairs = {name: socket.socketpair() for name in ("qmp", "console", "agent")}
         log_reader, log_writer = os.pipe2(os.O_CLOEXEC)
         self.log = Log(log_reader, self.folder / "qemu.log")
@@ -95,9 +83,11 @@ class Guest:
             os.close(log_writer)
             for _, theirs in pairs.values():
                 theirs.close()
+            if not hasattr(self, "_process"):
+                pairs["qmp"][0].close()
         self._watch(self._watch_exit())
         self._console_task = self._watch(self._watch_console())
-        await self.race(self._qmp.connect(pairs["qmp"][0]), "launch", self.limits.launch)
+        await self.race.run(self._qmp.connect(pairs["qmp"][0]), "launch", self.limits.launch)
         self._watch(self._watch_events())
 
     async def _spawn(self, fds: machine.Descriptors) -> asyncio.subprocess.Process:
@@ -116,8 +106,11 @@ class Guest:
                 env=environment(self._qemu),
                 start_new_session=True,  # Ctrl-C is the harness's to handle
             )
-        except FileNotFoundError as error:
-            raise Unsupported(f"cannot execute {error.filename}", next_step="install util-linux (setpriv)") from None
+        except OSError as error:
+            raise Unsupported(
+                f"cannot execute {error.filename or command[0]}: {error.strerror}",
+                next_step="see qemu.cmd there; setpriv comes with util-linux",
+            ) from None
 
     @property
     def pid(self) -> int:
@@ -127,161 +120,93 @@ class Guest:
 
     def _watch(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(self._watched)
         self._tasks.append(task)
         return task
+
+    def _watched(self, task: asyncio.Task[None]) -> None:
+        """A watcher that cannot see is no watcher: when one fails, the guest counts as lost."""
+        if not task.cancelled() and not self._closing and task.exception() is not None:
+            self.race.lose(f"{WATCHER} failed: {task.exception()}")
 
     async def _watch_exit(self) -> None:
         status = await self._process.wait()
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        self._lose(f"QEMU {how}")
+        self.race.gone = True
+        self.race.lose(f"QEMU {how}")
 
     async def _watch_console(self) -> None:
         loop = asyncio.get_running_loop()
         while data := await loop.sock_recv(self._console_end, _CONSOLE_CHUNK):
             self.heard(data)
+        # QEMU closes it when it ends, and then its exit is what counts.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self.race.lost), self.limits.settle)
+        self.race.lose(f"{WATCHER} of the console met its end")
 
     def heard(self, data: bytes) -> None:
         """Take bytes from the console."""
-        self.console.feed(data, self._clock() - self.began)
-        self._stirred.set()
+        self.console.feed(data, self.race.elapsed())
+        self.race.stirred.set()
         if self.console.fatal:
-            self._lose(f"the guest's kernel died: {self.console.fatal.strip()}")
+            self.race.lose(f"the guest's kernel died: {self.console.fatal.strip()}")
 
     async def _watch_events(self) -> None:
         async for event in self._qmp.events:
             data = msgspec.convert(event.get("data", {}), dict[str, Any])
             match event["event"], data:
                 case "GUEST_PANICKED", _:
-                    self._panicked = True
-                    self._lose("the guest's kernel panicked")
+                    self.race.panicked = True
+                    self.race.lose("the guest's kernel panicked")
                 case "SHUTDOWN", _ if not self._closing:
-                    self._lose(f"the guest shut down ({data.get('reason')})")
+                    self.race.lose(f"the guest shut down ({data.get('reason')})")
                 case "VSERPORT_CHANGE", {"id": "agent-port", "open": False}:
-                    self._lose("the agent ended")
-            self._stirred.set()
-
-    def _lose(self, why: str) -> None:
-        if not self._lost.done():
-            self._lost.set_result(why)
-        self._stirred.set()
-
-    # -- waiting
-
-    async def race(
-        self,
-        work: Coroutine[Any, Any, T],
-        phase: str,
-        limit: float,
-        progress: Callable[[], object] = lambda: None,
-    ) -> T:
-        """Await `work`, for as long as `progress()` changes within `limit` seconds and the guest lives.
-
-        :raise GuestLost: it does not live any more, or went silent.
-        :raise HarnessError: QEMU ended, or did not answer.
-        """
-        began = self._clock()
-        self._phase, self._phase_began = phase, began
-        task: asyncio.Future[T] = asyncio.ensure_future(work)
-        waiting: set[asyncio.Future[Any]] = {task, self._lost}
-        mark, moved = progress(), began
-        try:
-            while True:
-                await asyncio.wait(waiting, timeout=limit / _LOOKS, return_when=asyncio.FIRST_COMPLETED)
-                if task.done():
-                    return task.result()
-                if self._lost.done():
-                    raise await self._loss(phase, began)
-                if mark != (mark := progress()):
-                    moved = self._clock()
-                if self._clock() - moved >= limit:
-                    raise self._late(phase, began, limit)
-        except (QMPError, ConnectionError, EOFError, HarnessError) as error:
-            raise await self._broken(phase, began, error) from None
-        finally:
-            task.cancel()
-            with contextlib.suppress(BaseException):
-                await task
-
-    async def _broken(self, phase: str, began: float, error: Exception) -> TcelabError:
-        """A connection broke or an answer was no answer: if that is because the guest is lost, say so instead."""
-        if isinstance(error, TcelabError) and error.scene.phase:
-            return error
-        if not self._lost.done() and not isinstance(error, HarnessError):
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self._lost), self.limits.settle)
-        if self._lost.done():
-            return await self._loss(phase, began)
-        scene = self.scene(phase, began)
-        if isinstance(error, HarnessError):
-            return HarnessError(error.message, next_step=error.next_step, scene=scene)
-        return HarnessError(f"the connection to QEMU broke: {error}", next_step="see qemu.err there", scene=scene)
-
-    async def _loss(self, phase: str, began: float) -> TcelabError:
-        """What to raise once the guest is lost; waits a little for its last words."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.limits.settle):
-                while not self._last_words_said():
-                    self._stirred.clear()
-                    await self._stirred.wait()
-        why = self._lost.result()
-        scene = self.scene(phase, began)
-        if self.console.fatal or "panicked" in why:
-            last = self.console.fatal.strip() or why
-            when = "" if self.shaken else " during boot"
-            return GuestLost(
-                f"the guest's kernel died{when}: {last}",
-                next_step="console.log there has the whole trace",
-                scene=scene,
-                kernel_died=self.shaken,
-            )
-        if why.startswith("QEMU"):
-            said = self._qemu_said()
-            return HarnessError(f"{why}{': ' + said if said else ''}", next_step="see qemu.err there", scene=scene)
-        return GuestLost(why, next_step="see console.log there", scene=scene)
-
-    def _last_words_said(self) -> bool:
-        """Nothing more is to come: QEMU is gone, or the console told how the kernel or the agent ended."""
-        if self._process.returncode is not None:
-            return True
-        # QEMU stops a guest that panics, so it says no more than this.
-        return bool(self.console.find(_AGENT_EXITED, *([_PANIC] if self._panicked else [])))
-
-    def _late(self, phase: str, began: float, limit: float) -> TcelabError:
-        scene = self.scene(phase, began)
-        if phase in {"boot", "perform"}:
-            what = "no agent came up" if phase == "boot" else "the agent stopped answering"
-            return GuestLost(
-                f"{what}: nothing happened for {limit:g} s",
-                next_step=f"see console.log there; a slow machine needs --limit {phase}=SECONDS",
-                scene=scene,
-            )
-        return HarnessError(
-            f"QEMU did not answer within {limit:g} s",
-            next_step=f"a slow machine needs --limit {phase}=SECONDS",
-            scene=scene,
-        )
-
-    def scene(self, phase: str, began: float) -> Scene:
-        return Scene(phase, self._clock() - began, self.console.tail(), self.folder)
-
-    def now(self) -> Scene:
-        """The phase that was begun last, for errors that come from outside."""
-        return self.scene(self._phase, self._phase_began)
-
-    def _qemu_said(self) -> str:
-        lines = (self.folder / "qemu.err").read_text(errors="replace").splitlines()
-        return " / ".join(lines[-3:])
+                    self.race.lose("the agent ended")
+            self.race.stirred.set()
 
     # -- asking
 
     async def qmp(self, command: str, **arguments: object) -> object:
-        """One QMP command, within the limit of the phase `control`."""
-        return await self.race(self._qmp.execute(command, arguments or None), "control", self.limits.control)
+        """One QMP command, within the limit of the phase `control`.
+
+        :raise HarnessError: QEMU refuses it.
+        """
+        return await self.race.run(self._execute(command, arguments), "control", self.limits.control)
+
+    async def _execute(self, command: str, arguments: dict[str, object]) -> object:
+        try:
+            return await self._qmp.execute(command, arguments or None)
+        except ExecuteError as error:
+            raise HarnessError(f"QEMU refuses {command}: {error}", next_step="see qemu.err there") from None
+
+    async def pause(self) -> None:
+        """Stop the guest, and know that it is only stopped.
+
+        :raise GuestLost: it had panicked or shut down before.
+        """
+        await self.qmp("stop")
+        status = msgspec.convert(await self.qmp("query-status"), dict[str, Any])
+        if status["status"] != "paused":
+            # The event that says why is on its way.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self.race.lost), self.limits.settle)
+            self.race.lose(f"the guest is {status['status']}")
+            raise await self.race.loss()
+
+    async def trouble(self) -> tuple[str, ...]:
+        """Lines of kernel trouble since the last call, up to now: the guest writes its console synchronously."""
+        while not self._console_task.done() and select.select([self._console_end], [], [], 0)[0]:  # noqa: ASYNC110
+            await asyncio.sleep(0)  # let the watcher run, which reads
+        return self.console.take_trouble()
 
     async def hello(self, request: bytes) -> bytes:
         """The handshake: answered when the agent is up. The console's bytes are the progress of the boot."""
-        return await self.race(
-            self._no_agent_or(self.channel.ask(request)), "boot", self.limits.boot, lambda: self.console.size
+        return await self.race.run(
+            self._no_agent_or(self.channel.ask(request)),
+            "boot",
+            self.limits.boot,
+            lambda: self.console.size,
+            self.limits.whole_boot,
         )
 
     async def _no_agent_or(self, work: Coroutine[Any, Any, T]) -> T:
@@ -289,25 +214,20 @@ class Guest:
         task = asyncio.ensure_future(work)
         try:
             while True:
-                stirred = asyncio.ensure_future(self._stirred.wait())
+                stirred = asyncio.ensure_future(self.race.stirred.wait())
                 await asyncio.wait({task, stirred}, return_when=asyncio.FIRST_COMPLETED)
                 stirred.cancel()
                 if task.done():
                     return task.result()
-                self._stirred.clear()
-                if line := self.console.find(_NO_AGENT):
+                self.race.stirred.clear()
+                if line := self.console.find(_NO_AGENT, AGENT_EXITED):
                     raise HarnessError(line.strip(), next_step="give an initrd made by tcelab image build")
         finally:
             task.cancel()
 
     async def ask(self, request: bytes, progress: Callable[[], object]) -> bytes:
         """One request to the agent."""
-        return await self.race(self.channel.ask(request), "perform", self.limits.perform, progress)
-
-    async def hear_all(self) -> None:
-        """Return when all that the console has said up to now has been heard. The guest writes it synchronously."""
-        while not self._console_task.done() and select.select([self._console_end], [], [], 0)[0]:  # noqa: ASYNC110
-            await asyncio.sleep(0)  # let the watcher run, which reads
+        return await self.race.run(self.channel.ask(request), "perform", self.limits.perform, progress)
 
     async def type(self, text: str) -> None:
         """Type on the guest's console."""
@@ -326,9 +246,12 @@ class Guest:
     # -- the end
 
     async def close(self) -> None:
-        """End QEMU, and let go of everything. May be called at any time, also twice."""
-        if self._closing:
-            return
+        """End QEMU, and let go of everything. May be called at any time, also twice; goes on when it is cancelled."""
+        if self._closer is None:
+            self._closer = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closer)
+
+    async def _close(self) -> None:
         self._closing = True
         process = getattr(self, "_process", None)
         if process is not None and process.returncode is None:

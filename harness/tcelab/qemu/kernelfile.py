@@ -24,6 +24,9 @@ _MACHINES: Final = {
 _PPC64: Final = 21
 _WRAPPED: Final = b".kernel:vmlinux"
 _MAGIC: Final = {b"\x1f\x8b": "gzip data", b"MZ": "an EFI image (bzImage or arm64 Image?)", b"\xfd7zXZ": "xz data"}
+_ELF_HEAD: Final = 20
+"""Bytes up to and with e_machine."""
+
 _X86_BOOT: Final = (0x202, b"HdrS")
 
 
@@ -51,7 +54,7 @@ def _kind(head: bytes) -> str:
     for magic, name in _MAGIC.items():
         if head.startswith(magic):
             return name
-    if not head.startswith(b"\x7fELF"):
+    if not head.startswith(b"\x7fELF") or len(head) < _ELF_HEAD:
         return f"no kernel (begins with {head[:4].hex() or 'nothing'})"
     order = ">" if head[5] == 2 else "<"  # noqa: PLR2004 - ELFDATA2MSB
     (machine,) = struct.unpack_from(order + "H", head, 18)

@@ -19,6 +19,7 @@ class Limits(msgspec.Struct, frozen=True):
     :ivar launch: from spawning QEMU to its QMP greeting and negotiation.
     :ivar boot: silence of the console before the agent's handshake. A debug kernel under TCG on a loaded machine
         stays silent for some 20 s in its longest initcall.
+    :ivar whole_boot: the boot as a whole: a guest that prints for ever makes no progress.
     :ivar perform: silence of the agent's progress cell. One container release sweeps 262,144 entries, 0.7 s.
     :ivar control: one QMP command, the saving of device state included.
     :ivar settle: what the console may still have to say after a panic.
@@ -27,6 +28,7 @@ class Limits(msgspec.Struct, frozen=True):
 
     launch: float = 30.0
     boot: float = 90.0
+    whole_boot: float = 600.0
     perform: float = 60.0
     control: float = 30.0
     settle: float = 2.0

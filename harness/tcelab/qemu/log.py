@@ -17,6 +17,7 @@ import threading
 from pathlib import Path
 from typing import Final, Literal
 
+from tcelab.errors import HarnessError
 from tcelab.papr import window
 from tcelab.run import Refusal
 
@@ -82,6 +83,7 @@ class Log:
         self._file = path.open("wb")
         self._written = 0
         self._partial = b""
+        self._failed: OSError | None = None
         self._lock = threading.Lock()
         self._wake, self._waker = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(pipe, False)
@@ -89,10 +91,15 @@ class Log:
         self._thread.start()
 
     def drain(self) -> None:
-        """Read all that QEMU has said up to now."""
+        """Read all that QEMU has said up to now.
+
+        :raise HarnessError: some of it could not be written down.
+        """
         with self._lock:
             while self._read():
                 pass
+            if self._failed is not None:
+                raise HarnessError(f"cannot write qemu.log: {self._failed.strerror}", next_step="make room on the disk")
 
     def take_refusals(self) -> tuple[Refusal, ...]:
         """Refused accesses since the last call; `drain` first."""
@@ -104,8 +111,9 @@ class Log:
         """Drain what is left and let go; QEMU must have ended."""
         os.close(self._waker)
         self._thread.join()
-        self.drain()
-        with self._lock:
+        with contextlib.suppress(HarnessError):
+            self.drain()
+        with self._lock, contextlib.suppress(OSError):
             os.close(self._wake)
             os.close(self._pipe)
             self._file.close()
@@ -130,14 +138,18 @@ class Log:
             data = os.read(self._pipe, _CHUNK)
         if not data:
             return False
-        self._keep(data)
         *lines, self._partial = (self._partial + data).split(b"\n")
         for raw in lines:
             self._line(raw.decode("utf-8", "replace"))
+        try:
+            self._keep(data)
+        except OSError as error:
+            # Go on reading: a pipe that nobody drains stops QEMU. Whoever drains next is told.
+            self._failed = error
         return True
 
     def _keep(self, data: bytes) -> None:
-        if self._written <= _LOG_KEPT:
+        if self._written <= _LOG_KEPT and self._failed is None:
             self._file.write(data)
             self._written += len(data)
             if self._written > _LOG_KEPT:

@@ -6,15 +6,16 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import msgspec
 
 import tcelab
-from tcelab.errors import GuestLost, HarnessError, Scene, UsageError
+from tcelab.errors import GuestLost, HarnessError, Scene
 from tcelab.papr import tce, window
 from tcelab.program import Checkpoint, Flip, GuestOp, HostOp
 from tcelab.qemu import machine, probe
@@ -27,6 +28,25 @@ from tcelab.qemu.views.live import LiveMemory
 from tcelab.run import Facts, Outcome, Snapshot, TableView
 
 _NONCE: Final = 16
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """The agent's side of the handshake. `page_size` in bytes, `cell`: guest physical address of the progress cell."""
+
+    protocol: int
+    digest: str
+    cell: int
+    page_size: int
+    kernel: str
+    version: str
+    machine: str
+    python: str
+    cmdline: str
+    modules: list[str]
+
+
+_TOLD: Final = ("kernel", "version", "machine", "python", "cmdline", "modules")
+"""Fields of `Hello` that go into the result."""
 
 
 class QemuSession:
@@ -64,7 +84,8 @@ class QemuSession:
         try:
             note(f"booting under QEMU {self._abilities.version}, {machine.firmware(options, self._abilities)}")
             portal().call(self.guest.start())
-            self._live = LiveMemory(self._qemu_pid())
+            # What comes before QEMU (setpriv, a loader) replaces itself: the child is QEMU.
+            self._live = LiveMemory(self.guest.pid)
             self._greet(digest)
         except KeyboardInterrupt:
             scene = self.scene()
@@ -76,7 +97,9 @@ class QemuSession:
 
     def scene(self) -> Scene:
         """Where the session is now."""
-        return self.guest.now()
+        if hasattr(self.guest, "race"):
+            return self.guest.race.now()
+        return Scene("launch", artefacts=self.guest.folder)
 
     def __enter__(self) -> Self:
         return self
@@ -93,10 +116,6 @@ class QemuSession:
             self._live.close()
             self._live = None
 
-    def _qemu_pid(self) -> int:
-        """The commands before it (setpriv, a loader) replace themselves: the child is QEMU."""
-        return self.guest.pid
-
     # -- the handshake
 
     def renew(self) -> None:
@@ -107,7 +126,7 @@ class QemuSession:
         self._greet(self.facts.versions["agent"]["digest"], renew=True)
         self.guest.log.drain()
         self.guest.log.take_refusals()
-        self.guest.console.take_trouble()
+        self.trouble()
 
     def _greet(self, digest: str, *, renew: bool = False) -> None:
         nonce = secrets.token_bytes(_NONCE)
@@ -118,25 +137,32 @@ class QemuSession:
         }
         request = {"id": self._next(), "hello": {"nonce": nonce.hex(), "devices": devices, "renew": renew}}
         answer = decode(portal().call(self.guest.hello(msgspec.json.encode(request))), self._number)
-        hello: dict[str, Any] = answer["hello"]
+        try:
+            hello = msgspec.convert(answer["hello"], Hello)
+        except (msgspec.ValidationError, KeyError) as error:
+            raise HarnessError(f"malformed frame from the agent: {error}", scene=self.scene()) from None
         if not renew:
-            self.reached = {**self.guest.console.reached, "ready": time.monotonic() - self.guest.began}
-        if hello.get("protocol") != PROTOCOL:
+            self.reached = {**self.guest.console.reached, "ready": self.guest.race.elapsed()}
+        if hello.protocol != PROTOCOL:
             raise HarnessError(
-                f"the agent speaks protocol {hello.get('protocol')}, this tcelab {PROTOCOL}",
+                f"the agent speaks protocol {hello.protocol}, this tcelab {PROTOCOL}",
                 next_step="rebuild the image: tcelab image build",
             )
-        if digest and hello["digest"] != digest:
+        if digest and hello.digest != digest:
             raise HarnessError(
-                f"the initrd carries an agent of other sources ({hello['digest'][:12]}) than this tcelab"
-                f" ({digest[:12]})",
+                f"the initrd carries an agent of other sources ({hello.digest[:12]}) than this tcelab ({digest[:12]})",
                 next_step="rebuild the image: tcelab image build",
             )
-        self.guest.shaken = True
-        self._cell = Cell(self.guest.ram, hello["cell"], nonce)
+        self.guest.race.shaken = True
+        self._cell = Cell(self.guest.ram, hello.cell, nonce)
+        if self._cell.read() is None:
+            raise HarnessError(
+                f"the agent's progress cell is not in guest RAM at {hello.cell:#x}, where the agent says that it is",
+                scene=self.scene(),
+            )
         self.facts = self._facts(nonce, hello)
 
-    def _facts(self, nonce: bytes, hello: dict[str, Any]) -> Facts:
+    def _facts(self, nonce: bytes, hello: Hello) -> Facts:
         cannot = {}
         if probe.TRACES[0] not in self._abilities.traces:
             cannot["live"] = f"QEMU {self._abilities.version} does not trace {probe.TRACES[0]}"
@@ -150,10 +176,10 @@ class QemuSession:
                 **msgspec.to_builtins(self._abilities),
                 "firmware": machine.firmware(self._options, self._abilities),
             },
-            "guest": {key: hello.get(key) for key in ("kernel", "version", "machine", "python", "cmdline", "modules")},
-            "agent": {"protocol": hello["protocol"], "digest": hello["digest"]},
+            "guest": {key: getattr(hello, key) for key in _TOLD},
+            "agent": {"protocol": hello.protocol, "digest": hello.digest},
         }
-        return Facts("qemu", nonce, hello["page_size"], self.guest.ram.size, cannot, versions)
+        return Facts("qemu", nonce, hello.page_size, self.guest.ram.size, cannot, versions)
 
     def _next(self) -> int:
         self._number += 1
@@ -175,29 +201,43 @@ class QemuSession:
         except HarnessError as error:
             error.scene = error.scene if error.scene.phase else self.scene()
             raise
-        outcomes = msgspec.convert(answer["outcomes"], list[Outcome])
+        try:
+            outcomes = msgspec.convert(answer["outcomes"], list[Outcome])
+        except (msgspec.ValidationError, KeyError) as error:
+            raise HarnessError(f"malformed frame from the agent: {error}", scene=self.scene()) from None
         if len(outcomes) != len(ops):
-            raise HarnessError(f"the agent gave {len(outcomes)} outcomes for {len(ops)} operations")
+            raise HarnessError(f"the agent gave {len(outcomes)} outcomes for {len(ops)} operations", scene=self.scene())
         return outcomes
 
     def intervene(self, op: HostOp, frames: Sequence[int]) -> Outcome | Snapshot:
         """See `tcelab.run.Session`."""
         began = time.perf_counter()
-        portal().call(self.guest.qmp("stop"))
-        stopped = time.perf_counter()
-        self.guest.log.drain()
-        portal().call(self.guest.hear_all())
-        result = self._flip(op) if isinstance(op, Flip) else self._snapshot(op, frames)
-        read = time.perf_counter()
-        portal().call(self.guest.qmp("cont"))
+        with self._stopped():
+            stopped = time.perf_counter()
+            result = self._flip(op) if isinstance(op, Flip) else self._snapshot(op, frames)
+            read = time.perf_counter()
         if isinstance(result, Snapshot):
             result.seconds["stop and cont"] = stopped - began + time.perf_counter() - read
         return result
 
+    @contextmanager
+    def _stopped(self) -> Iterator[None]:
+        """The guest stopped, and all that QEMU has said until then read."""
+        portal().call(self.guest.pause())
+        try:
+            self.guest.log.drain()
+            yield
+        finally:
+            portal().call(self.guest.qmp("cont"))
+
+    def finish(self) -> tuple[str, ...]:
+        """See `tcelab.run.Session`."""
+        with self._stopped():
+            return self.trouble()
+
     def trouble(self) -> tuple[str, ...]:
         """See `tcelab.run.Session`."""
-        portal().call(self.guest.hear_all())
-        return self.guest.console.take_trouble()
+        return portal().call(self.guest.trouble())
 
     def _snapshot(self, op: Checkpoint, frames: Iterable[int]) -> Snapshot:
         seconds: dict[str, float] = {}
@@ -225,13 +265,15 @@ class QemuSession:
             missing=missing,
             pages=pages,
             refusals=self.guest.log.take_refusals(),
-            console=self.guest.console.take_trouble(),
+            console=self.trouble(),
             seconds=seconds,
         )
 
     def _read_live(self) -> list[TableView]:
         assert self._live is not None
         known, usual = self.guest.log.tables, machine.window_entries(self._options.topology)
+        if not known.at:
+            raise HarnessError("QEMU's trace told of no table: was it built with another trace backend than log?")
         out = []
         for liobn, at in sorted(known.at.items()):
             entries = known.entries.get(liobn, usual.get(liobn))
@@ -253,7 +295,7 @@ class QemuSession:
         entries = self.guest.log.tables.entries.get(op.liobn, usual.get(op.liobn, 0))
         index = op.ioba >> window.PAGE_SHIFT
         if at is None or index >= entries or not 0 <= op.bit < 64:  # noqa: PLR2004 - bits of an entry
-            raise UsageError(f"flip: LIOBN {op.liobn:#x} has no bit {op.bit} of an entry for IOBA {op.ioba:#x}")
+            raise HarnessError(f"flip: LIOBN {op.liobn:#x} has no bit {op.bit} of an entry for IOBA {op.ioba:#x}")
         assert self._live is not None
         before, after = self._live.flip(at, index, op.bit)
         return Outcome(value=after, fields={"before": before, "after": after})
