@@ -50,9 +50,9 @@ setup() {
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
         fail "Python 3.11 or newer is needed; python3 is $(python3 -V 2>&1)"
     stamp=".venv/.tcelab$extras"
-    wanted="$(cat pyproject.toml scripts/setup.sh | sha256sum) $PWD"
+    wanted="$(cat pyproject.toml scripts/setup.sh | sha256sum) $(python3 -V) $PWD"
     if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
-        [ -x .venv/bin/python ] && .venv/bin/python -m pip --version >/dev/null 2>&1 || {
+        [ "$(.venv/bin/python -V 2>/dev/null)" = "$(python3 -V)" ] && .venv/bin/python -m pip --version >/dev/null 2>&1 || {
             say "making .venv"
             python3 -m venv --clear .venv || fail "no .venv could be made, see above"
         }

@@ -47,7 +47,12 @@ def folder(out: Path | None) -> Path:
         raise UsageError(f"cannot make a folder for artefacts: {error}", next_step="give one with --out DIR") from None
 
 
+def _running(run: Path) -> bool:
+    """Its name ends with the number of the process that made it."""
+    return Path("/proc", run.name.rpartition("-")[2].rstrip("+")).exists()
+
+
 def _prune(base: Path) -> None:
-    runs = sorted(each for each in base.iterdir() if each.is_dir())
+    runs = sorted(each for each in base.iterdir() if each.is_dir() and not _running(each))
     for old in runs[: max(0, len(runs) - KEPT + 1)]:
         shutil.rmtree(old, ignore_errors=True)

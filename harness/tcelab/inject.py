@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from tcelab.errors import UsageError
 from tcelab.papr import window
 from tcelab.program import Checkpoint, Flip, Program
 
@@ -17,9 +18,14 @@ def flip(program: Program) -> Program:
     """Append the flip of one bit of one entry, looked at by every view, and its undoing.
 
     The program's seed chooses the PE, the entry out of its whole window, and the bit.
+
+    :raise UsageError: there is no PE under test.
     """
     chance = random.Random(program.seed)  # noqa: S311 - repeats exactly, that is the point
-    phb = chance.choice([phb for phb in program.topology.phbs if phb.devices])
+    phbs = [phb for phb in program.topology.phbs if phb.devices]
+    if not phbs:
+        raise UsageError(f"topology {program.topology.name!r} has no PE under test whose table could lie")
+    phb = chance.choice(phbs)
     ioba = chance.randrange(phb.window_size >> window.PAGE_SHIFT) << window.PAGE_SHIFT
     lie = Flip(liobn=phb.liobn, ioba=ioba, bit=chance.randrange(64), expect="ok")
     ops = [*program.ops, lie, Checkpoint(label="after the flip", stream=True), lie]

@@ -34,7 +34,15 @@ def test_a_qemu_that_cannot_be_executed_is_wrong_usage(tmp_path):
 def test_a_program_that_is_no_qemu_cannot_judge(tmp_path):
     code, call = tcelab("run", "flow", "--qemu", "/bin/true", state=tmp_path)
     assert code == 125
-    assert_told(call, "does not answer as a QEMU")
+    assert_told(call, "does not answer as a QEMU", "phase:     probe")
+
+
+def test_a_guest_that_prints_for_ever_ends_by_the_limit_of_the_whole_boot(tmp_path):
+    """Each line is progress, and none leads anywhere."""
+    loop = 'rdinit=/bin/sh -- -c "while :; do echo on and on; done"'
+    code, call = tcelab("run", "flow", "--append", loop, "--limit", "whole_boot=6", state=tmp_path)
+    assert code == 125
+    assert_told(call, "no agent came up: not within 6 s", "phase:     boot", "--limit whole_boot=SECONDS")
 
 
 @pytest.mark.parametrize("content", [b"garbage", b"\x1f\x8b\x08\x00", b""])

@@ -67,7 +67,10 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         click.echo("tcelab: interrupted", err=True)
         sys.exit(COULD_NOT_JUDGE)
-    except BrokenPipeError:
+    except Exception:  # noqa: BLE001 - an error of ours is no finding, whatever it is
+        import traceback  # noqa: PLC0415 - never on the way to --help
+
+        click.echo(f"{traceback.format_exc()}tcelab: internal error, please report it", err=True)
         sys.exit(COULD_NOT_JUDGE)
 
 

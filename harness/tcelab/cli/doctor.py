@@ -17,7 +17,7 @@ from tcelab import image, setup
 from tcelab.errors import TcelabError
 from tcelab.qemu import probe, ram
 
-_MEMORY: Final = 1024 * ram.MIB
+_MEMORY: Final = 512 * ram.MIB + ram.HEADROOM
 _DISK: Final = 1500 * ram.MIB
 _KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 

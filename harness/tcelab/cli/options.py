@@ -10,7 +10,6 @@ import click
 import msgspec
 
 from tcelab import setup
-from tcelab.errors import UsageError
 from tcelab.qemu.limits import Limits
 from tcelab.topology import TOPOLOGIES, topology
 
@@ -56,12 +55,7 @@ def choice(
     firmware: Any,  # noqa: ANN401 - click.Choice has checked it
     topology_name: str,
 ) -> setup.Choice:
-    """The options as a choice.
-
-    :raise UsageError: memory that a pseries machine cannot have.
-    """
-    if memory <= 0 or memory % 256:
-        raise UsageError(f"--memory {memory}: a pseries machine takes multiples of 256 MiB")
+    """The options as a choice."""
     return setup.Choice(
         topology=topology(topology_name),
         qemu=qemu,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,22 +77,42 @@ def command(
     """
     if keep and not sys.stdin.isatty():
         raise UsageError("--keep needs a terminal: it gives the guest's console to you")
+    if json_to is not None and not json_to.absolute().parent.is_dir():
+        raise UsageError(f"--json {json_to}: there is no folder {json_to.absolute().parent}")
     program = _program(target, seed, lie, str(options["topology_name"]))
     bounds = limits_of(limits)
+    # A program from a file brings its own topology.
+    chosen = msgspec.structs.replace(choice(**options), topology=program.topology)
     # The text goes where the JSON does not.
     text = Console(stderr=json_to is not None and str(json_to) == "-")
     job = Job(program, bounds, {"target": target, "inject": lie, "limits": limits, **options}, out, text)
-    # A program from a file brings its own topology.
-    job.perform(msgspec.structs.replace(choice(**options), topology=program.topology), keep=keep)
-    result = job.result
+    try:
+        job.perform(chosen, keep=keep)
+    except KeyboardInterrupt:
+        if job.result is None:
+            raise  # else it was judged: an interrupt while all is put away changes nothing
+    assert job.result is not None
     if json_to is not None:
-        data = report.to_json(result)
-        if str(json_to) == "-":
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-        else:
-            json_to.write_bytes(data)
-    raise click.exceptions.Exit(result.verdict.exit_code)
+        _write_json(report.to_json(job.result), json_to)
+    raise click.exceptions.Exit(job.result.verdict.exit_code)
+
+
+def _write_json(data: bytes, to: Path) -> None:
+    if str(to) != "-":
+        to.write_bytes(data)
+        return
+    with _reader_may_leave():
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """`tcelab run | head` must end with the verdict's exit code; rich ends the program when its reader leaves."""
+    try:
+        yield
+    except (BrokenPipeError, SystemExit):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _program(target: str, seed: int | None, lie: str | None, topology_name: str) -> Program:
@@ -111,11 +133,10 @@ class Job:
     :ivar result: what `perform` leaves, also when the guest never came up.
     """
 
-    result: report.Result
-
     def __init__(
         self, program: Program, limits: Limits, options: dict[str, Any], out: Path | None, text: Console
     ) -> None:
+        self.result: report.Result | None = None
         self._text = text
         self._program = program
         self._limits = limits
@@ -138,9 +159,12 @@ class Job:
             except UsageError:
                 raise
             except KeyboardInterrupt:
-                self._failed(HarnessError("interrupted before the guest was started"))
+                self._failed(HarnessError("interrupted"))
             except TcelabError as error:
                 self._failed(error)
+            except Exception as error:
+                self._failed(HarnessError(f"internal error: {error!r}", next_step="please report it"))
+                raise
             else:
                 self._done(record, judge)
                 if keep and record.ending is None:
@@ -193,15 +217,17 @@ class Job:
         self.result = result
         report.write(result, self._folder / "result.json")
         report.write_junit(result, self._folder / FILES["junit"])
-        report.render(self._text, result, replay=self._replay(), folder=self._folder)
+        with _reader_may_leave():
+            report.render(self._text, result, replay=self._replay(), folder=self._folder)
 
     def _replay(self) -> str:
-        words = ["tcelab run", str(self._folder / FILES["program"])]
-        for name in ("qemu", "image", "kernel", "initrd", "append", "firmware"):
-            value, default = self._options.get(name), _DEFAULTS.get(name)
-            if value and str(value) != default:
-                words.append(f"--{name} {value}")
-        return " ".join(words)
+        words = ["tcelab", "run", str(self._folder / FILES["program"])]
+        for name, default in _REPLAYED.items():
+            value = self._options.get(name)
+            if value is not None and str(value) != default:
+                words += [f"--{name}", str(value)]
+        words += [word for limit in self._options["limits"] for word in ("--limit", limit)]
+        return shlex.join(words)
 
     def _keep(self, session: QemuSession) -> None:
         from tcelab.qemu.interact import interact  # noqa: PLC0415 - only here
@@ -210,4 +236,13 @@ class Job:
         interact(session)
 
 
-_DEFAULTS: Final = {"qemu": setup.DEFAULT_QEMU, "image": setup.DEFAULT_IMAGE, "firmware": "auto", "append": ""}
+_REPLAYED: Final = {
+    "qemu": setup.DEFAULT_QEMU,
+    "image": setup.DEFAULT_IMAGE,
+    "kernel": None,
+    "initrd": None,
+    "append": "",
+    "memory": "512",
+    "firmware": "auto",
+}
+"""Options that a replay needs, and the value that need not be said."""

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from tcelab.errors import HarnessError, Unsupported
+from tcelab.errors import Unsupported, UsageError
 from tcelab.papr import window
 from tcelab.qemu.channel import PORT
 from tcelab.qemu.probe import TRACES, Abilities
@@ -158,9 +158,9 @@ def window_entries(topology: Topology) -> dict[int, int]:
 
 
 def check_memory(memory: int) -> None:
-    """:raise HarnessError: not a size that a pseries machine can have; the CLI checks first."""
+    """:raise UsageError: not a size that a pseries machine can have."""
     if memory <= 0 or memory * MIB % GRANULE:
-        raise HarnessError(f"{memory} MiB of memory: a pseries machine takes multiples of 256 MiB")
+        raise UsageError(f"{memory} MiB of memory: a pseries machine takes multiples of 256 MiB")
 
 
 def loggable(prefix: Sequence[str], arguments_: Sequence[str]) -> str:

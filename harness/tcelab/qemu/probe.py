@@ -6,14 +6,19 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import socket
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import msgspec
 from qemu.qmp import QMPClient, QMPError
 
-from tcelab.errors import HarnessError, UsageError
+from tcelab.errors import HarnessError, Scene, UsageError
 from tcelab.qemu.portal import portal
 
 _LIMIT: Final = 30.0
@@ -85,57 +90,59 @@ def probe(qemu: Qemu) -> Abilities:
 
 
 async def _probe(qemu: Qemu) -> Abilities:
+    began = time.monotonic()
     ours, theirs = socket.socketpair()
-    with ours, theirs:
-        child = await _start(
-            qemu,
-            [
-                *("-machine", "none", "-nodefaults", "-display", "none"),
-                *("-chardev", f"socket,id=qmp,fd={theirs.fileno()}", "-qmp", "chardev:qmp"),
-            ],
-            theirs.fileno(),
-        )
-        theirs.close()
+    with ours, theirs, tempfile.TemporaryFile() as said:
+        monitor = ["-chardev", f"socket,id=qmp,fd={theirs.fileno()}", "-qmp", "chardev:qmp"]
+        quiet = ["-machine", "none", "-nodefaults", "-display", "none"]
         try:
             async with asyncio.timeout(_LIMIT):
-                return await _questions(ours, await _log_flags(qemu))
+                log_flags = await _log_flags(qemu)
+                async with _running(qemu, [*quiet, *monitor], said, theirs.fileno()):
+                    theirs.close()
+                    return await _questions(ours, log_flags)
         except (QMPError, OSError, TimeoutError) as error:
-            with contextlib.suppress(ProcessLookupError):
-                child.kill()
-            _, said = await child.communicate()
+            said.seek(0)
+            words = said.read().decode(errors="replace").strip()[-300:]
             raise HarnessError(
-                f"{qemu.argv[-1] if len(qemu.argv) == 1 else qemu.name} does not answer as a QEMU:"
-                f" {said.decode(errors='replace').strip()[-300:] or type(error).__name__}",
+                f"{qemu.argv[0] if len(qemu.argv) == 1 else qemu.name} does not answer as a QEMU:"
+                f" {words or type(error).__name__}",
                 next_step="try it by hand with -machine none -nographic",
+                scene=Scene("probe", time.monotonic() - began),
             ) from None
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                child.kill()
-            await child.wait()
 
 
-async def _start(qemu: Qemu, arguments: list[str], *fds: int) -> asyncio.subprocess.Process:
+@asynccontextmanager
+async def _running(
+    qemu: Qemu, arguments: list[str], said: IO[bytes], *fds: int
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """QEMU for as long as the context lasts, with all that it may have started; it dies with us as well."""
+    child = await asyncio.create_subprocess_exec(
+        *("setpriv", "--pdeathsig", "KILL", "--"),
+        *qemu.argv,
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=said,
+        stderr=said,
+        pass_fds=fds,
+        env=environment(qemu),
+        start_new_session=True,
+    )
     try:
-        return await asyncio.create_subprocess_exec(
-            *qemu.argv,
-            *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            pass_fds=fds,
-            env=environment(qemu),
-        )
-    except OSError as error:
-        raise UsageError(
-            f"cannot execute {qemu.argv[0]}: {error.strerror}",
-            next_step="give --qemu the path of a qemu-system-ppc64 for this host",
-        ) from None
+        yield child
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        await child.wait()
 
 
 async def _log_flags(qemu: Qemu) -> tuple[str, ...]:
-    child = await _start(qemu, ["-d", "help"])
-    out, _ = await child.communicate()
-    offered = {line.split()[0] for line in out.decode(errors="replace").splitlines() if line.strip()}
+    with tempfile.TemporaryFile() as said:
+        async with _running(qemu, ["-d", "help"], said) as child:
+            await child.wait()
+        said.seek(0)
+        lines = said.read().decode(errors="replace").splitlines()
+    offered = {line.split()[0] for line in lines if line.strip()}
     return tuple(flag for flag in LOG_FLAGS if flag in offered)
 
 

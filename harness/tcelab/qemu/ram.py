@@ -11,7 +11,7 @@ from tcelab.errors import Unsupported
 from tcelab.tag import PAGE, compact
 
 MIB: Final = 1 << 20
-_HEADROOM: Final = 128 * MIB
+HEADROOM: Final = 128 * MIB
 """What QEMU and the harness need beside the guest's memory."""
 
 
@@ -21,10 +21,13 @@ def available() -> int:
     room = int(fields["MemAvailable"].split()[0]) * 1024
     group = Path("/sys/fs/cgroup")
     try:
-        most, used = (group / "memory.max").read_text().strip(), (group / "memory.current").read_text()
+        most, used = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     except OSError:
         return room
-    return room if most == "max" else min(room, int(most) - int(used))
+    # The page cache counts as used, but is given back.
+    cache = int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0))
+    return room if most == "max" else min(room, int(most) - used + cache)
 
 
 class Ram:
@@ -36,9 +39,9 @@ class Ram:
     def __init__(self, size: int) -> None:
         """:raise Unsupported: the host has no room for it."""
         room = available()
-        if size + _HEADROOM > room:
+        if size + HEADROOM > room:
             raise Unsupported(
-                f"no room for guest RAM: {size // MIB} MiB (and {_HEADROOM // MIB} MiB for QEMU) wanted,"
+                f"no room for guest RAM: {size // MIB} MiB (and {HEADROOM // MIB} MiB for QEMU) wanted,"
                 f" {room // MIB} MiB available",
                 next_step="free memory, or give less with --memory MIB",
             )
