@@ -1,8 +1,13 @@
 """What can go wrong before the guest is up: each ends within its limit, says where and what, and leaves nothing."""
 
+from pathlib import Path
+
 import pytest
 
 from calls import tcelab
+from tcelab import image
+from tcelab.qemu import machine, probe
+from tcelab.topology import topology
 
 pytestmark = pytest.mark.guest
 
@@ -95,3 +100,21 @@ def test_an_agent_of_other_sources_is_named(tmp_path, broken_initrd):
     code, call = tcelab("run", "flow", "--initrd", broken_initrd, "--append", "tcelab.sabotage=digest", state=tmp_path)
     assert code == 125
     assert_told(call, "the initrd carries an agent of other sources", "tcelab image build")
+
+
+def test_a_qemu_that_cannot_find_vof_is_given_slof(tmp_path):
+    """That it has the option is not enough."""
+    build = image.ensure_qemu("qemu-11.1", print)
+    data = Path(build.argv[-1])
+    lacking = tmp_path / "data"
+    lacking.mkdir()
+    for each in data.iterdir():
+        if each.name != "vof.bin":
+            (lacking / each.name).symlink_to(each)
+    whole = probe.Qemu("whole", build.argv, build.environment)
+    assert probe.probe(whole).vof
+    without = probe.Qemu("without", (*build.argv[:-1], str(lacking)), build.environment)
+    can = probe.probe(without)
+    assert not can.vof
+    options = machine.Options(Path("k"), Path("i"), topology("one-pe"))
+    assert machine.firmware(options, can) == "slof"

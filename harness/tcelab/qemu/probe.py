@@ -49,7 +49,7 @@ class Abilities(msgspec.Struct, frozen=True):
 
     :ivar version: as it calls itself.
     :ivar edu: has the `edu` device.
-    :ivar vof: its pseries machine has `x-vof`.
+    :ivar vof: its pseries machine has `x-vof`, and starts with it.
     :ivar exit_with_parent: `-run-with exit-with-parent=on`.
     :ivar traces: those of `TRACES` that exist.
     :ivar log_flags: those of `LOG_FLAGS` that exist.
@@ -100,7 +100,8 @@ async def _probe(qemu: Qemu) -> Abilities:
                 log_flags = await _log_flags(qemu)
                 async with _running(qemu, [*quiet, *monitor], said, theirs.fileno()):
                     theirs.close()
-                    return await _questions(ours, log_flags)
+                    can = await _questions(ours, log_flags)
+                return msgspec.structs.replace(can, vof=can.vof and await _starts(qemu, "pseries,x-vof=on"))
         except (QMPError, OSError, TimeoutError) as error:
             said.seek(0)
             words = said.read().decode(errors="replace").strip()[-300:]
@@ -114,14 +115,14 @@ async def _probe(qemu: Qemu) -> Abilities:
 
 @asynccontextmanager
 async def _running(
-    qemu: Qemu, arguments: list[str], said: IO[bytes], *fds: int
+    qemu: Qemu, arguments: list[str], said: IO[bytes], *fds: int, stdin: bytes = b""
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """QEMU for as long as the context lasts, with all that it may have started; it dies with us as well."""
     child = await asyncio.create_subprocess_exec(
         *("setpriv", "--pdeathsig", "KILL", "--"),
         *qemu.argv,
         *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=said,
         stderr=said,
         pass_fds=fds,
@@ -129,11 +130,22 @@ async def _running(
         start_new_session=True,
     )
     try:
+        assert child.stdin is not None
+        child.stdin.write(stdin)
+        child.stdin.close()
         yield child
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         await child.wait()
+
+
+async def _starts(qemu: Qemu, machine: str) -> bool:
+    """Does QEMU start that machine? It has to find its firmware, for one. With a monitor that leaves at once."""
+    with tempfile.TemporaryFile() as said:
+        leave = ["-display", "none", "-vga", "none", "-nodefaults", "-S", "-monitor", "stdio"]
+        async with _running(qemu, ["-M", machine, "-accel", "tcg", *leave], said, stdin=b"quit\n") as child:
+            return await child.wait() == 0
 
 
 async def _log_flags(qemu: Qemu) -> tuple[str, ...]:
