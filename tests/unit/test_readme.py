@@ -10,6 +10,8 @@ import pytest
 from tcelab.cli import cli
 from tcelab.cli.run import FILES
 from tcelab.judge import LAWS
+from tcelab.program import load
+from tcelab.validate import validate
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -45,3 +47,9 @@ def test_every_file_of_a_run_is_named():
 def test_every_script_is_there_and_can_be_executed(script):
     assert (ROOT / "scripts" / script).stat().st_mode & 0o111
     assert script in README
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "examples").glob("*.json")), ids=lambda path: path.stem)
+def test_every_example_is_a_program_that_can_be_run(path):
+    validate(load(path))
+    assert str(path.relative_to(ROOT)) in README
