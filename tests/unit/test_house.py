@@ -57,7 +57,8 @@ def test_the_agent_never_imports_the_host_side():
 
 
 def test_the_agent_uses_the_standard_library_alone():
-    allowed = {*sys.stdlib_module_names, "tceagent"}
+    # The guest's Python is 3.11, where SHA-256 is a module of its own; the host's may be newer.
+    allowed = {*sys.stdlib_module_names, "_sha256", "tceagent"}
     assert [each for path in files(GUEST) for each in imports(path) if each.partition(".")[0] not in allowed] == []
 
 
