@@ -84,6 +84,29 @@ def test_the_cell_tells_the_operation_in_flight():
     assert Cell(FakeRam(bytes(4096) + raw), 4096, NONCE).read() == (12, 3)
 
 
-@pytest.mark.parametrize("raw", [Cell.FIELDS.pack(b"TCELABPC", bytes(16), 12, 3), bytes(40), b""])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        Cell.FIELDS.pack(b"TCELABPC", bytes(16), 12, 3),
+        Cell.FIELDS.pack(b"TCELABPD", NONCE, 12, 3),
+        bytes(40),
+        b"",
+    ],
+    ids=["another session's", "another magic", "zeros", "no RAM"],
+)
 def test_a_page_that_is_not_the_cell_tells_nothing(raw):
     assert Cell(FakeRam(raw), 0, NONCE).read() is None
+
+
+def test_two_frames_that_come_at_once_are_two_answers():
+    ours, theirs = socket.socketpair()
+
+    async def both(channel):
+        return [await channel.ask(b"first"), await channel.ask(b"second")]
+
+    with theirs:
+        theirs.sendall(frame(b'{"id":1}') + frame(b'{"id":2}'))
+        channel = Channel(ours)
+        assert asyncio.run(both(channel)) == [b'{"id":1}', b'{"id":2}']
+        channel.close()
+        assert theirs.recv(65536) == frame(b"first") + frame(b"second")

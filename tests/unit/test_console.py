@@ -22,6 +22,9 @@ def console(tmp_path):
         "[    5.1] kernel BUG at drivers/vfio/vfio_iommu_spapr_tce.c:350!",
         "[    5.1] watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [python3.11:71]",
         "[    5.1] rcu: INFO: rcu_sched self-detected stall on CPU",
+        "[    5.1] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+        "[    5.1] watchdog: CPU 0 Hard LOCKUP",
+        "[    5.1] Unable to handle kernel paging request for data at address 0x5deadbeef0000100",
     ],
 )
 def test_a_dying_kernel_is_seen(console, line):
@@ -89,3 +92,15 @@ def test_phases_are_dated_once(console):
 def test_all_bytes_are_written_down(console, tmp_path):
     console.feed(b"\xff\x00raw\n", 1.0)
     assert (tmp_path / "console.log").read_bytes() == b"\xff\x00raw\n"
+
+
+def test_the_first_line_of_a_dying_kernel_is_the_one_that_counts(console):
+    console.feed(b"Oops: first\nKernel panic - not syncing: second\n", 1.0)
+    assert console.fatal == "Oops: first"
+    assert console.take_trouble() == ("Oops: first", "Kernel panic - not syncing: second")
+
+
+def test_every_byte_is_progress(console):
+    console.feed(b"abc", 1.0)
+    console.feed(b"\xff\n", 1.0)
+    assert console.size == 5

@@ -2,10 +2,13 @@
 
 import os
 import threading
+import time
 from contextlib import contextmanager
 
 import pytest
 
+from tcelab.errors import HarnessError
+from tcelab.qemu import log as log_module
 from tcelab.qemu.log import Log, Tables
 
 NEW = "spapr_iommu_new_table liobn={:x} table=0x{:x} fd=-1"
@@ -108,3 +111,64 @@ def test_the_log_is_written_down(tmp_path):
     with piped(tmp_path) as (_, writer):
         os.write(writer, b"qemu says\n")
     assert (tmp_path / "qemu.log").read_bytes() == b"qemu says\n"
+
+
+def test_a_table_of_no_address_is_no_table():
+    tables = Tables()
+    tables.line(NEW.format(0x80000100, 0x7000))
+    tables.line("spapr_iommu_new_table liobn=80000100 table=(nil) fd=-1")
+    assert tables.at == {}
+
+
+def test_one_drain_reads_all_chunks_that_are_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(log_module, "_CHUNK", 16)
+    monkeypatch.setattr(Log, "_watch", lambda _: None)  # the drain has to do it alone
+    with piped(tmp_path) as (log, writer):
+        lines = [NEW.format(0x80000100 + turn, 0x1000 + turn) for turn in range(50)]
+        os.write(writer, ("\n".join(lines) + "\n").encode())
+        log.drain()
+        assert log.tables.at == {0x80000100 + turn: 0x1000 + turn for turn in range(50)}
+
+
+def test_a_log_that_grows_too_long_is_cut_with_a_note_and_read_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(log_module, "_LOG_KEPT", 100)
+    with piped(tmp_path) as (log, writer):
+        for turn in range(20):
+            os.write(writer, (NEW.format(0x80000100, 0x1000 + turn) + "\n").encode())
+            log.drain()
+        assert log.tables.at == {0x80000100: 0x1000 + 19}
+    kept = (tmp_path / "qemu.log").read_text()
+    assert kept.endswith("\n[tcelab: the log is longer; the rest was read but is not kept]\n")
+    assert kept.count("tcelab:") == 1
+    assert 100 < len(kept.partition("\n[tcelab")[0]) < 200
+
+
+def test_a_full_disk_is_told_at_the_next_drain_and_reading_goes_on(tmp_path):
+    class Full:
+        def write(self, _data):
+            raise OSError(28, "No space left on device")
+
+        def close(self):
+            pass
+
+    with piped(tmp_path) as (log, writer):
+        log._file.close()
+        log._file = Full()
+        for turn in range(2):
+            os.write(writer, (NEW.format(0x80000100, 0x1000 + turn) + "\n").encode())
+            with pytest.raises(HarnessError, match=r"cannot write qemu\.log: No space left"):
+                log.drain()
+            assert log.tables.at == {0x80000100: 0x1000 + turn}
+
+
+def test_a_writer_that_left_is_not_waited_for_busily(tmp_path):
+    reader, writer = os.pipe()
+    log = Log(reader, tmp_path / "qemu.log")
+    os.write(writer, b"last words\n")
+    os.close(writer)
+    before = time.process_time()
+    time.sleep(0.2)
+    spent = time.process_time() - before
+    log.close()
+    assert spent < 0.1
+    assert (tmp_path / "qemu.log").read_bytes() == b"last words\n"

@@ -76,6 +76,18 @@ def test_the_channels_phb_cannot_be_put_under_test():
         Topology("bad", (Phb(0, (Device("pe0", 0),)),))
 
 
+def test_names_of_devices_are_distinct_also_between_phbs():
+    with pytest.raises(ValueError, match="device names must be distinct"):
+        Topology("bad", (Phb(1, (Device("pe", 1),)), Phb(2, (Device("pe", 2),))))
+
+
+def test_phbs_are_those_that_qemu_can_place():
+    Topology("far", (Phb(30),))
+    for indexes in ([31], [-1], [4, 4]):
+        with pytest.raises(ValueError, match=r"within 1\.\.30"):
+            Topology("bad", tuple(Phb(index) for index in indexes))
+
+
 def test_an_unknown_topology_names_those_that_exist():
     with pytest.raises(UsageError, match="one-pe, two-pe"):
         topology("ring")

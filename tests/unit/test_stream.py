@@ -46,8 +46,9 @@ def test_an_inactive_window_has_no_entries():
         MAGIC + section(0x80000100, [1], version=2),
         MAGIC + section(0x80000100, [1], instance=0x80000200),
         MAGIC + section(0x80000100, [1], footer=False) + b"\x00" * 16,
+        MAGIC + section(0x80000100, [1], ident=7, footer=False) + b"\x7e\x00\x00\x00\x08" + b"\x00" * 16,
     ],
-    ids=["magic", "cut off", "version", "instance", "no footer"],
+    ids=["magic", "cut off", "version", "instance", "no footer", "another section's footer"],
 )
 def test_anything_else_is_refused(stream):
     with pytest.raises(HarnessError):
@@ -70,3 +71,9 @@ def test_every_table_comes_back_as_it_was_saved(all_words):
         back = np.zeros(view.entries, np.uint64)
         back[view.index] = view.tce
         assert back.tolist() == words
+
+
+def test_a_name_outside_of_a_full_section_is_no_table():
+    part = section(0x80000200, [0x6001])
+    (view,) = tables(MAGIC + b"\x02" + part[1:] + section(0x80000100, [0x5003]))
+    assert view.liobn == 0x80000100

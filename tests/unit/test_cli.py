@@ -1,0 +1,577 @@
+"""The command line: its exit codes are the verdict's, its words are usable, and nothing it was given is lost."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shlex
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
+
+import msgspec
+import pytest
+from fake_guest import NOW, abilities
+from ideal import Ideal
+from story import after, nth, story
+
+from tcelab import cli, image, inject, setup
+from tcelab.bench import Figure, boot, table
+from tcelab.cli import bench, doctor
+from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError, Unsupported, UsageError
+from tcelab.program import load
+from tcelab.qemu import ram
+
+VERB = importlib.import_module("tcelab.cli.run")
+
+
+class Stand:
+    """The ideal session in the place of a booted guest. `lies`: how it lies; `fails`: what a boot ends with."""
+
+    lies: ClassVar = {}
+    fails: ClassVar = None
+    made: ClassVar = []
+
+    def __init__(self, qemu, options, folder, *, limits=None, digest="", note=lambda _: None):
+        type(self).made.append(SimpleNamespace(options=options, folder=folder, limits=limits, digest=digest))
+        note("booting")
+        if self.fails is not None:
+            raise self.fails
+        self.ideal = Ideal(load(folder / "program.json"), **self.lies) if (folder / "program.json").exists() else None
+        self.reached = {"kernel": 0.5, "ready": 1.0 + (options.firmware == "slof")}
+
+    def __getattr__(self, name):
+        return getattr(self.ideal, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def scene(self):
+        return NOW
+
+
+@pytest.fixture
+def host(monkeypatch, tmp_path):
+    """A host on which all is provisioned, and a guest that is ideal."""
+    stand = type("Stand", (Stand,), {"made": []})
+
+    made = setup.machine.Options(Path("/k"), Path("/i"), story().topology)
+    stand.chosen = []
+
+    def ready(choice, _note):
+        stand.chosen.append(choice)
+        return setup.Ready(None, msgspec.structs.replace(made, topology=choice.topology), "digest", {"kernel": "/k"})
+
+    for module in (VERB, boot, table):
+        monkeypatch.setattr(module, "QemuSession", stand)
+    monkeypatch.setattr(setup, "prepare", ready)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "story.json").write_bytes(story().to_json())
+    stand.home = tmp_path
+    stand.runs = tmp_path / "state" / "tcelab" / "runs"
+    return stand
+
+
+@pytest.fixture
+def tcelab(monkeypatch, capfd):
+    """The command; returns exit code, standard output, standard error."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def command(*words):
+        monkeypatch.setattr(sys, "argv", ["tcelab", *map(str, words)])
+        with pytest.raises(SystemExit) as ending:
+            cli.main()
+        out, err = capfd.readouterr()
+        return SimpleNamespace(code=ending.value.code or 0, out=out, err=err)
+
+    yield command
+    signal.signal(signal.SIGTERM, before)
+
+
+def result(folder):
+    return json.loads((folder / "result.json").read_bytes())
+
+
+def raising(error):
+    def do(*_arguments, **_more):
+        raise error
+
+    return do
+
+
+WRONG = after(nth("MAP_DMA"), lambda s: s.pes["pe1"].table.pop(0x12))
+
+
+# -- run: the verdict and its exit code
+
+
+def test_an_honest_guest_passes_with_0(host, tcelab):
+    done = tcelab("run", "story.json", "--out", "out")
+    assert (done.code, "PASS (exit code 0)" in done.out) == (0, True)
+    assert result(Path("out"))["verdict"]["result"] == "pass"
+    assert {"result.json", "junit.xml", "program.json"} <= {each.name for each in Path("out").iterdir()}
+    assert stat.S_IMODE(Path("out").stat().st_mode) == 0o700
+    assert load(Path("out/program.json")) == story()
+    assert host.made[0].digest == "digest"
+
+
+def test_a_finding_is_1(host, tcelab):
+    host.lies = WRONG
+    done = tcelab("run", "story.json", "--out", "out")
+    assert done.code == 1
+    assert "finding 1" in done.out
+    assert result(Path("out"))["verdict"]["exit_code"] == 1
+
+
+def test_a_lie_that_was_injected_is_found(host, tcelab):
+    done = tcelab("run", "story.json", "--inject", "flip", "--out", "out")
+    assert done.code == 1
+    assert load(Path("out/program.json")) == inject.flip(story())
+
+
+def test_a_view_that_is_missing_is_125(host, tcelab):
+    host.lies = {"cannot": {"stream": "no"}}
+    assert tcelab("run", "story.json").code == 125
+
+
+@pytest.mark.parametrize(("died", "code"), [(True, 1), (False, 125)])
+def test_a_lost_guest_is_a_finding_only_if_its_kernel_died(host, tcelab, died, code):
+    host.lies = {"tamper": raising(GuestLost("gone", kernel_died=died))}
+    done = tcelab("run", "story.json", "--out", "out")
+    assert done.code == code
+    assert result(Path("out"))["ended"]["report"][:2] == ["tcelab: gone", "  phase:     perform, after 1.5 s"]
+
+
+@pytest.mark.parametrize("error", [GuestLost("no agent"), HarnessError("no QEMU"), Unsupported("no room")])
+def test_a_guest_that_never_came_up_is_125_with_a_result(host, tcelab, error):
+    host.fails = error
+    done = tcelab("run", "story.json", "--out", "out")
+    assert done.code == 125
+    assert result(Path("out"))["verdict"]["could_not"] == [error.message]
+    assert result(Path("out"))["versions"]["provenance"] == {"kernel": "/k"}
+    assert f"  artefacts: {host.home / 'out'}" in result(Path("out"))["ended"]["report"]
+    assert error.message in done.out
+
+
+def test_an_internal_error_is_125_with_a_traceback_and_a_result(host, tcelab):
+    host.lies = {"tamper": raising(ZeroDivisionError("by nothing"))}
+    done = tcelab("run", "story.json", "--out", "out")
+    assert done.code == 125
+    assert "Traceback" in done.err
+    assert "tcelab: internal error, please report it" in done.err
+    assert result(Path("out"))["verdict"]["exit_code"] == 125
+    assert "ZeroDivisionError" in result(Path("out"))["verdict"]["could_not"][0]
+
+
+@pytest.mark.parametrize("where", ["boot", "run"])
+def test_an_interrupt_is_125_with_a_result(host, tcelab, where):
+    if where == "boot":
+        host.fails = KeyboardInterrupt()
+    else:
+        host.lies = {"tamper": raising(KeyboardInterrupt())}
+    assert tcelab("run", "story.json", "--out", "out").code == 125
+    assert "interrupted" in " ".join(result(Path("out"))["ended"]["report"])
+
+
+def test_an_interrupt_before_anything_ran_is_said(tcelab, monkeypatch, host):
+    monkeypatch.setattr(VERB, "_program", raising(KeyboardInterrupt()))
+    done = tcelab("run")
+    assert (done.code, done.err.strip()) == (125, "tcelab: interrupted")
+
+
+def test_an_interrupt_while_all_is_put_away_changes_no_verdict(host, tcelab):
+    host.__exit__ = raising(KeyboardInterrupt())
+    assert tcelab("run", "story.json").code == 0
+
+
+def test_a_time_limit_of_ci_is_an_interrupt(host, tcelab):
+    tcelab("--version")
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+
+
+# -- run: wrong usage
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "none"], "no scenario 'none'; there are: main"),
+        (["run", "none.json"], "cannot read none.json"),
+        (["run", "--limit", "lunch=3"], "no phase 'lunch'"),
+        (["run", "--keep"], "--keep needs a terminal"),
+        (["run", "--json", "no/such/folder.json"], "there is no folder"),
+        (["run", "story.json", "--out", "."], "is not empty"),
+        (["shell"], "tcelab shell needs a terminal"),
+        (["image", "clean", "other"], "no recipe 'other'; there are:"),
+    ],
+)
+def test_wrong_usage_is_2_and_says_what_is_wrong_first(host, tcelab, words, said, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: False))
+    done = tcelab(*words)
+    assert done.code == 2
+    assert said in done.err.splitlines()[0]
+    assert "Traceback" not in done.err
+    assert done.out == ""
+    assert host.chosen == []
+
+
+@pytest.mark.parametrize("words", [["run", "--no-such"], ["jump"], ["run", "--seed", "-1"], ["run", "--inject", "x"]])
+def test_what_click_refuses_is_2_as_well(host, tcelab, words):
+    done = tcelab(*words)
+    assert done.code == 2
+    assert "Error" in done.err
+    assert host.chosen == []
+
+
+def test_a_program_that_is_not_whole_is_refused_before_anything_is_prepared(host, tcelab):
+    broken = json.loads(story().to_json())
+    broken["ops"].append({"op": "close", "file": "never opened"})
+    Path("broken.json").write_text(json.dumps(broken))
+    done = tcelab("run", "broken.json", "--out", "out")
+    assert done.code == 2
+    assert "no file 'never opened'" in done.err
+    assert host.chosen == []
+    assert not Path("out").exists()
+
+
+def test_a_choice_that_cannot_be_is_wrong_usage_also_when_prepare_finds_it(host, tcelab, monkeypatch):
+    monkeypatch.setattr(setup, "prepare", raising(UsageError("no initrd x")))
+    done = tcelab("run", "story.json")
+    assert (done.code, done.err.splitlines()[-1]) == (2, "tcelab: no initrd x")
+
+
+def test_a_folder_named_without_json_is_a_program_when_it_has_a_slash(host, tcelab):
+    Path("sub").mkdir()
+    Path("sub/program").write_bytes(story().to_json())
+    assert tcelab("run", "sub/program").code == 0
+
+
+# -- run: what it writes
+
+
+def test_json_on_standard_output_is_alone_there(host, tcelab):
+    done = tcelab("run", "story.json", "--json", "-", "--out", "out")
+    assert json.loads(done.out) == result(Path("out"))
+    assert "PASS (exit code 0)" in done.err
+
+
+def test_json_in_a_file_is_the_result(host, tcelab):
+    host.lies = WRONG
+    done = tcelab("run", "story.json", "--json", "mine.json", "--out", "out")
+    assert (done.code, "FINDING" in done.out) == (1, True)
+    assert Path("mine.json").read_bytes() == Path("out/result.json").read_bytes()
+
+
+@pytest.mark.parametrize("more", [[], ["--json", "-"]], ids=["text", "json"])
+def test_a_reader_that_leaves_changes_no_exit_code(host, more):
+    script = (
+        "import sys, pytest, test_cli; patch = pytest.MonkeyPatch()\n"
+        "for module in (test_cli.VERB,): patch.setattr(module, 'QemuSession', test_cli.Stand)\n"
+        "test_cli.Stand.lies = test_cli.WRONG\n"
+        "options = test_cli.setup.machine.Options('/k', '/i', test_cli.story().topology)\n"
+        "patch.setattr(test_cli.setup, 'prepare', lambda *_: test_cli.setup.Ready(None, options, '', {}))\n"
+        "test_cli.cli.main()"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", script, "run", "story.json", *more],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
+    os.close(writer)
+    assert done.returncode == 1, done.stderr.decode()
+    assert b"BrokenPipe" not in done.stderr
+    assert len(list(host.runs.glob("*/junit.xml"))) == 1
+
+
+def test_one_seed_makes_one_program(host, tcelab):
+    for out, seed in (("one", 7), ("two", 7), ("three", 8)):
+        assert tcelab("run", "flow", "--topology", "one-pe", "--seed", seed, "--out", out).code == 0
+    one, two, three = (Path(out, "program.json").read_bytes() for out in ("one", "two", "three"))
+    assert one == two != three
+    assert json.loads(one)["seed"] == 7
+
+
+def test_a_seed_that_is_drawn_is_told(host, tcelab, monkeypatch):
+    monkeypatch.setattr(VERB.secrets, "randbelow", lambda most: most - 5)
+    tcelab("run", "flow", "--topology", "one-pe", "--out", "out")
+    assert result(Path("out"))["program"]["seed"] == (1 << 32) - 5
+
+
+def test_a_program_brings_its_own_topology(host, tcelab):
+    tcelab("run", "story.json", "--topology", "three-pe", "--memory", "768", "--limit", "boot=7")
+    assert host.chosen[0].topology == story().topology
+    assert host.chosen[0].memory == 768
+    assert host.made[0].limits.boot == 7.0
+
+
+def replayed(host, tcelab, *words):
+    """Words of the replay command that a finding tells."""
+    host.lies = WRONG
+    done = tcelab("run", "story.json", "--out", "my out", *words)
+    (line, *_) = [line for line in done.out.splitlines() if "replay:" in line]
+    return shlex.split(line.partition("replay:")[2])
+
+
+def test_a_replay_names_the_program_and_nothing_that_is_usual(host, tcelab):
+    assert replayed(host, tcelab) == ["tcelab", "run", str(host.home / "my out" / "program.json")]
+
+
+def test_a_replay_has_every_option_that_matters_quoted_for_a_shell(host, tcelab):
+    words = {
+        "--qemu": "qemu-10.0",
+        "--image": "guest-64k",
+        "--kernel": "a b/vmlinux",
+        "--initrd": "i",
+        "--append": "debug x='1'",
+        "--memory": "256",
+        "--firmware": "slof",
+        "--limit": "boot=9",
+    }
+    given = [word for pair in words.items() for word in pair]
+    got = replayed(host, tcelab, *given, "--limit", "close=2")
+    assert got[:3] == ["tcelab", "run", str(host.home / "my out" / "program.json")]
+    assert got[3:] == [*given, "--limit", "close=2"]
+
+
+def test_the_replay_of_an_injected_lie_is_its_program_alone(host, tcelab):
+    assert "--inject" not in replayed(host, tcelab, "--inject", "flip")
+
+
+def test_the_result_tells_options_timings_and_files(host, tcelab):
+    tcelab("run", "story.json", "--out", "out", "--limit", "boot=9")
+    told = result(Path("out"))
+    assert told["options"]["target"] == "story.json"
+    assert told["options"]["limits"] == ["boot=9"]
+    assert set(told["timings"]) == {"provision", "boot", "run"}
+    assert told["artefacts"] == {"program": "program.json", "junit": "junit.xml"}
+    assert told["versions"]["provenance"] == {"kernel": "/k"}
+
+
+# -- errors, as they are told
+
+
+def test_an_error_tells_all_that_is_known_in_a_fixed_order():
+    scene = Scene("boot", 12.34, ["line one", "line two"], Path("/runs/7"))
+    error = HarnessError("it failed", next_step="do that", scene=scene)
+    assert error.report().splitlines() == [
+        "tcelab: it failed",
+        "  phase:     boot, after 12.3 s",
+        "  console:   line one",
+        "  console:   line two",
+        "  artefacts: /runs/7",
+        "  next step: do that",
+    ]
+
+
+def test_an_error_tells_nothing_that_is_not_known():
+    assert TcelabError("it failed").report() == "tcelab: it failed"
+    assert HarnessError("x", scene=Scene("boot")).report().splitlines()[1] == "  phase:     boot"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(UsageError, 2), (Unsupported, 125), (HarnessError, 125), (GuestLost, 125), (TcelabError, 125)],
+)
+def test_an_error_outside_of_a_run_ends_with_its_own_code_and_report(tcelab, monkeypatch, error, code):
+    monkeypatch.setattr(image, "build", raising(error("no luck", next_step="try again")))
+    done = tcelab("image", "build", "guest")
+    assert (done.code, done.err) == (code, "tcelab: no luck\n  next step: try again\n")
+
+
+def test_a_defect_outside_of_a_run_is_125_and_never_a_finding(tcelab, monkeypatch):
+    monkeypatch.setattr(image, "build", raising(KeyError("x")))
+    done = tcelab("image", "build", "guest")
+    assert done.code == 125
+    assert done.err.endswith("tcelab: internal error, please report it\n")
+    assert "Traceback" in done.err
+
+
+def test_help_and_version_are_0(tcelab):
+    done = tcelab("--help")
+    assert done.code == 0
+    assert [verb for verb in cli.VERBS if verb not in done.out] == []
+    assert tcelab("--version").code == 0
+
+
+# -- image
+
+
+def statuses(monkeypatch, **states):
+    asked = []
+    made = SimpleNamespace(packages=[1, 2], date="2026-07-05")
+
+    def status(name, *, full):
+        asked.append((name, full))
+        state = states[name]
+        return SimpleNamespace(
+            state=state,
+            size=3_000_000 if state != "absent" else 0,
+            manifest=made if state == "ok" else None,
+            problems=["vmlinux: another hash"] if state == "damaged" else [],
+        )
+
+    monkeypatch.setattr(image, "status", status)
+    monkeypatch.setattr(image, "recipe_names", lambda: list(states))
+    return asked
+
+
+def test_a_list_without_damage_is_0(tcelab, monkeypatch):
+    asked = statuses(monkeypatch, guest="ok", other="absent", old="outdated")
+    done = tcelab("image", "list")
+    assert done.code == 0
+    assert "2 packages, built 2026-07-05" in done.out
+    assert asked == [("guest", True), ("other", True), ("old", True)]
+
+
+def test_a_damaged_image_is_1_with_what_to_do(tcelab, monkeypatch):
+    asked = statuses(monkeypatch, guest="damaged", other="ok")
+    done = tcelab("image", "list", "--quick")
+    assert done.code == 1
+    assert "vmlinux: another hash" in done.out
+    assert "tcelab image build" in done.err
+    assert asked == [("guest", False), ("other", False)]
+
+
+def test_only_what_is_missing_is_built_when_asked_so(tcelab, monkeypatch):
+    statuses(monkeypatch, guest="ok", other="absent", bad="damaged")
+    built = []
+    monkeypatch.setattr(image, "build", lambda name, _say: built.append(name))
+    tcelab("image", "build", "--missing")
+    assert built == ["other", "bad"]
+    tcelab("image", "build")
+    assert built[2:] == ["guest", "other", "bad"]
+    tcelab("image", "build", "guest")
+    assert built[5:] == ["guest"]
+
+
+def test_cleaning_tells_what_it_freed(tcelab, monkeypatch):
+    statuses(monkeypatch, guest="ok")
+    monkeypatch.setattr(image, "clean", lambda names: 5_000_000 * (1 + len(names)))
+    assert tcelab("image", "clean").out == "5 MB freed\n"
+    assert tcelab("image", "clean", "guest").out == "10 MB freed\n"
+
+
+# -- doctor
+
+
+@pytest.fixture
+def healthy(monkeypatch, tmp_path):
+    """A host on which the main job can run."""
+    statuses(monkeypatch, **{"guest": "ok", setup.DEFAULT_QEMU: "ok", "guest-64k": "absent"})
+    monkeypatch.setattr(image, "cache_dir", lambda: tmp_path)
+    build = SimpleNamespace(name="q", argv=("q",), environment={})
+    monkeypatch.setattr(image, "ensure_qemu", lambda *_: build)
+    monkeypatch.setattr(doctor.probe, "probe", lambda _: abilities())
+    monkeypatch.setattr(doctor.shutil, "which", lambda program: f"/bin/{program}")
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 40))
+    monkeypatch.setattr(doctor.ram, "available", lambda: 1 << 40)
+    monkeypatch.setattr(doctor, "_KEYRING", tmp_path)
+
+
+def lines(done):
+    """What doctor said of each thing: its state."""
+    return {line[4:18].strip(): line[:2].strip() for line in done.out.splitlines() if line[:2].strip()}
+
+
+def test_a_host_that_can_do_the_main_job_is_0(tcelab, healthy):
+    done = tcelab("doctor")
+    assert done.code == 0
+    told = lines(done)
+    assert {"python", "setpriv", "apt-get", "dpkg-deb", "gpgv", "keyring", "memory", "cache", "live view"} <= set(told)
+    assert set(told.values()) == {"ok", "-"}
+    assert told["guest-64k"] == "-"
+    assert "fix: tcelab image build guest-64k" in done.out
+    assert "9.9.9; edu: True, vof: True" in done.out
+    assert done.out.count("fix:") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "what", "fix"),
+    [
+        (("shutil", "which", lambda name: None if name == "setpriv" else name), "setpriv", "util-linux"),
+        (("ram", "available", lambda: 640 * ram.MIB - 1), "memory", "--memory 256"),
+        (("probe", "probe", raising(HarnessError("does not answer", next_step="by hand"))), "qemu", "by hand"),
+        (("os", "open", raising(PermissionError(1, "Not permitted"))), "live view", "ptrace_scope"),
+    ],
+)
+def test_what_is_in_the_way_of_the_main_job_is_1_with_the_fix(tcelab, healthy, change, what, fix):
+    module, name, value = change
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(getattr(doctor, module), name, value)
+        done = tcelab("doctor")
+    assert done.code == 1
+    assert {thing for thing, state in lines(done).items() if state == "no"} == {what}
+    assert fix in " ".join(line for line in done.out.splitlines() if "fix:" in line)
+
+
+def test_a_missing_keyring_is_in_the_way(tcelab, healthy, monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "_KEYRING", tmp_path / "none")
+    done = tcelab("doctor")
+    assert (done.code, lines(done)["keyring"]) == (1, "no")
+
+
+def test_memory_that_just_suffices_does(tcelab, healthy, monkeypatch):
+    monkeypatch.setattr(doctor.ram, "available", lambda: 640 * ram.MIB)
+    assert lines(tcelab("doctor"))["memory"] == "ok"
+
+
+def test_little_disk_and_what_is_not_built_yet_are_only_worth_knowing(tcelab, healthy, monkeypatch):
+    statuses(monkeypatch, **{"guest": "absent", setup.DEFAULT_QEMU: "absent"})
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 20))
+    done = tcelab("doctor")
+    told = lines(done)
+    assert done.code == 0
+    assert (told["cache"], told["guest"], told["qemu"]) == ("-", "-", "-")
+    assert done.out.count("absent (built at the first run)") == 2
+
+
+# -- bench
+
+
+def test_figures_of_boots_are_taken_in_turns_and_compared(host, tcelab):
+    done = tcelab("bench", "boot", "--repeat", "2", "--json", "-")
+    assert done.code == 0
+    data = json.loads(done.out)
+    assert data["schema"] == 1
+    figures = {figure["name"]: figure for figure in data["figures"]}
+    assert list(figures) == ["slof: kernel", "slof: ready", "vof: kernel", "vof: ready", "vof / slof: ready"]
+    assert figures["vof / slof: ready"]["values"] == [0.5, 0.5]
+    assert figures["slof: ready"]["median"] == 2.0
+    assert [each.options.firmware for each in host.made] == ["vof", "slof"] * 2
+
+
+def test_figures_of_tables_are_taken_by_both_views(host, tcelab, monkeypatch):
+    made = []
+
+    def enter(self):
+        self.ideal = Ideal(story())
+        made.append(self.ideal)
+        return self
+
+    monkeypatch.setattr(host, "__enter__", enter)
+    done = tcelab("bench", "table", "--repeat", "3", "--json", "figures.json")
+    figures = {figure["name"]: figure for figure in json.loads(Path("figures.json").read_text())["figures"]}
+    assert done.code == 0
+    assert {"live: whole", "live: judging", "with stream: whole", "with stream: stream"} <= set(figures)
+    assert all(len(figure["values"]) == 3 and figure["unit"] == "ms" for figure in figures.values())
+    assert "live: whole" in done.out
+
+
+def test_a_figure_is_told_by_median_and_extremes(capsys):
+    bench._show([Figure("x", "s", [3.0, 1.0, 8.0])], None)
+    assert capsys.readouterr().out.splitlines()[1].split() == ["x", "3.000", "1.000", "8.000", "3", "s"]

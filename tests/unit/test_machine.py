@@ -1,0 +1,196 @@
+"""QEMU's command line: every option on which safety or truth rests is there, and nothing that was not asked for."""
+
+from __future__ import annotations
+
+import shlex
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from fake_guest import abilities
+
+from tcelab.errors import Unsupported, UsageError
+from tcelab.qemu import machine
+from tcelab.qemu.machine import Descriptors, Options, arguments
+from tcelab.qemu.probe import LOG_FLAGS, TRACES
+from tcelab.topology import Device, Phb, Topology, topology
+
+FDS = Descriptors(qmp=11, console=12, agent=13, log=14, ram=15, state=16)
+NO_DEVICE = Topology("bare", (Phb(1),))
+
+
+def options(where="two-pe", **more):
+    return Options(Path("/k/vmlinux"), Path("/i/initrd"), topology(where) if isinstance(where, str) else where, **more)
+
+
+def line(where="two-pe", can=None, **more):
+    return arguments(options(where, **more), can or abilities(), FDS)
+
+
+def values(words, option):
+    """What was given with each occurrence of an option."""
+    return [after for word, after in pairwise(words) if word == option]
+
+
+def devices(words, kind):
+    """The `-device` of one kind, as dicts of their properties."""
+    split = [each.split(",") for each in values(words, "-device")]
+    return [dict(part.split("=", 1) for part in rest) for first, *rest in split if first == kind]
+
+
+def test_every_device_under_test_has_a_full_dma_mask_and_its_own_slot_on_its_own_phb():
+    assert devices(line("three-pe"), "edu") == [
+        {"id": f"pe{i}", "bus": f"phb{i}.0", "addr": f"{i:#x}", "dma_mask": "0xffffffffffffffff"} for i in (1, 2, 3)
+    ]
+
+
+def test_a_slot_is_where_the_topology_has_it():
+    where = Topology("far", (Phb(5, (Device("x", slot=17),), 1 << 24),))
+    assert devices(line(where), "edu")[0]["addr"] == "0x11"
+    assert devices(line(where), "spapr-pci-host-bridge") == [
+        {"index": "5", "id": "phb5", "dma_win_size": "0x1000000", "ddw": "on"}
+    ]
+
+
+def test_phbs_under_test_have_their_window_and_dynamic_windows():
+    assert devices(line(), "spapr-pci-host-bridge") == [
+        {"index": "1", "id": "phb1", "dma_win_size": "0x40000000", "ddw": "on"},
+        {"index": "2", "id": "phb2", "dma_win_size": "0x40000000", "ddw": "on"},
+    ]
+
+
+def test_the_channels_phb_has_a_small_window_and_no_dynamic_one():
+    assert values(line(), "-global") == [
+        "spapr-pci-host-bridge.dma_win_size=0x1000000",
+        "spapr-pci-host-bridge.ddw=off",
+    ]
+
+
+def test_the_agents_channel_is_on_the_phb_of_its_own():
+    words = line()
+    assert devices(words, "virtio-serial-pci") == [{"id": "channel", "bus": "pci.0", "addr": "1", "romfile": ""}]
+    (port,) = devices(words, "virtserialport")
+    assert port == {"bus": "channel.0", "chardev": "agent", "name": "org.tcelab.agent", "id": "agent-port"}
+
+
+def test_guest_ram_is_the_harnesss_own_file_shared_and_the_machines_memory():
+    words = line(memory=768)
+    assert values(words, "-object") == ["memory-backend-file,id=ram,size=768M,mem-path=/proc/self/fd/15,share=on"]
+    assert "memory-backend=ram" in values(words, "-M")[0].split(",")
+    assert values(words, "-m") == ["768M"]
+
+
+def test_a_guest_that_panics_stands_and_one_that_reboots_ends():
+    assert values(line(), "-action") == ["panic=pause,reboot=shutdown"]
+
+
+def test_the_kernel_dies_of_its_own_trouble_and_leaves_the_top_of_ram_alone():
+    (given,) = values(line(memory=512, append="quiet debug=1"), "-append")
+    words = given.split()
+    assert words[-2:] == ["quiet", "debug=1"]
+    assert {
+        *("console=hvc0", "panic=-1", "oops=panic", "softlockup_panic=1", "hung_task_panic=1"),
+        *("transparent_hugepage=never", "mem=496M"),
+    } <= set(words)
+    assert values(line(), "-append")[0] == values(line(), "-append")[0].strip()
+
+
+def test_everything_is_connected_by_inherited_descriptors():
+    words = line()
+    assert values(words, "-chardev") == [
+        "socket,id=qmp,fd=11",
+        "socket,id=console,fd=12",
+        "socket,id=agent,fd=13",
+    ]
+    assert values(words, "-qmp") == ["chardev:qmp"]
+    assert values(words, "-serial") == ["chardev:console"]
+    assert values(words, "-D") == ["/proc/self/fd/14"]
+    assert FDS.all() == (11, 12, 13, 14, 15, 16)
+
+
+def test_the_machine_is_emulated_and_brings_nothing_of_its_own():
+    words = line()
+    assert values(words, "-accel") == ["tcg"]
+    assert values(words, "-cpu") == ["power9"]
+    assert values(words, "-smp") == ["1"]
+    assert values(words, "-display") == values(words, "-vga") == ["none"]
+    assert "-nodefaults" in words
+    first, *rest = values(words, "-M")[0].split(",")
+    assert first == "pseries"
+    assert {"ic-mode=xics", "cap-cfpc=broken", "cap-sbbc=broken", "cap-ibs=broken", "cap-ccf-assist=off"} <= set(rest)
+
+
+def test_kernel_and_initrd_are_those_chosen():
+    assert values(line(), "-kernel") == ["/k/vmlinux"]
+    assert values(line(), "-initrd") == ["/i/initrd"]
+
+
+@pytest.mark.parametrize(
+    ("firmware", "vof", "given"),
+    [("auto", True, True), ("auto", False, False), ("slof", True, False), ("vof", True, True), ("slof", False, False)],
+)
+def test_vof_is_asked_for_only_where_it_is_chosen_and_there(firmware, vof, given):
+    can = abilities(vof=vof)
+    assert ("x-vof=on" in values(line(can=can, firmware=firmware), "-M")[0].split(",")) is given
+    assert machine.firmware(options(firmware=firmware), can) == ("vof" if given else "slof")
+
+
+def test_vof_that_is_not_there_is_said():
+    with pytest.raises(Unsupported, match=r"QEMU 9\.9\.9 has no VOF") as caught:
+        line(can=abilities(vof=False), firmware="vof")
+    assert "slof" in caught.value.next_step
+
+
+def test_every_trace_and_log_flag_that_exists_is_on():
+    words = line()
+    assert values(words, "-trace") == list(TRACES)
+    assert values(words, "-d") == ["guest_errors,invalid_mem"] == [",".join(LOG_FLAGS)]
+
+
+def test_no_trace_and_no_log_flag_is_asked_for_that_does_not_exist():
+    words = line(can=abilities(traces=TRACES[:1], log_flags=("guest_errors",)))
+    assert values(words, "-trace") == ["spapr_iommu_new_table"]
+    assert values(words, "-d") == ["guest_errors"]
+    words = line(can=abilities(traces=(), log_flags=()))
+    assert "-trace" not in words
+    assert "-d" not in words
+    assert values(words, "-D") == ["/proc/self/fd/14"]
+
+
+def test_qemu_dies_with_us_by_its_own_option_or_by_setpriv():
+    assert machine.parent_death(abilities()) == ([], ["-run-with", "exit-with-parent=on"])
+    assert machine.parent_death(abilities(exit_with_parent=False)) == (["setpriv", "--pdeathsig", "KILL", "--"], [])
+
+
+def test_the_windows_of_a_machine_are_those_under_test_and_the_channels():
+    where = Topology("odd", (Phb(1, (), 1 << 30), Phb(3, (), 1 << 22)))
+    assert machine.window_entries(where) == {0x80000000: 4096, 0x80000100: 1 << 18, 0x80000300: 1 << 10}
+
+
+def test_a_qemu_without_edu_is_unsupported_only_where_a_device_is_under_test():
+    with pytest.raises(Unsupported, match="has no edu device"):
+        machine.check(abilities(edu=False), topology("one-pe"))
+    machine.check(abilities(edu=False), NO_DEVICE)
+
+
+def test_a_qemu_that_shows_its_tables_by_one_view_is_enough():
+    machine.check(abilities(traces=()), topology("one-pe"))
+    machine.check(abilities(device_state=False), topology("one-pe"))
+    with pytest.raises(Unsupported, match="neither by trace nor by device state"):
+        machine.check(abilities(traces=TRACES[1:], device_state=False), topology("one-pe"))
+
+
+@pytest.mark.parametrize("memory", [256, 512, 4096])
+def test_memory_in_blocks_of_256_mib_can_be(memory):
+    machine.check_memory(memory)
+
+
+@pytest.mark.parametrize("memory", [0, -256, 255, 300, 128])
+def test_memory_that_no_pseries_machine_has_is_refused(memory):
+    with pytest.raises(UsageError, match=f"{memory} MiB of memory.*multiples of 256 MiB"):
+        machine.check_memory(memory)
+
+
+def test_the_command_line_in_the_log_can_be_pasted_into_a_shell():
+    words = ["-append", "console=hvc0 x='1'"]
+    assert shlex.split(machine.loggable(["my qemu"], words)) == ["my qemu", *words]

@@ -1,0 +1,119 @@
+"""What a QEMU can do is asked; a program that is no QEMU, or hangs, is told and leaves nothing behind."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from msgspec import json
+
+from tcelab.errors import HarnessError, UsageError
+from tcelab.qemu import probe
+from tcelab.qemu.probe import Abilities, Qemu
+
+FAKE = Path(__file__).with_name("fake_qemu.py")
+
+
+def asked(**ways):
+    return probe.probe(Qemu("fake", (sys.executable, "-S", "-E", str(FAKE)), {"FAKE_QEMU": json.encode(ways).decode()}))
+
+
+def test_abilities_are_what_qemu_answers():
+    assert asked() == Abilities(
+        version="9.8.7 Toy 1",
+        edu=True,
+        vof=True,
+        exit_with_parent=True,
+        traces=("spapr_iommu_new_table", "spapr_iommu_ddw_create"),
+        log_flags=("guest_errors", "invalid_mem"),
+        device_state=True,
+    )
+
+
+def test_what_qemu_does_not_name_it_cannot():
+    answers = {
+        "qom-list-types": [{"name": "edutainment"}],
+        "query-machines": [{"name": "pseries"}],
+        "qom-list-properties": [{"name": "x-vofs"}],
+        "query-command-line-options": [{"option": "other", "parameters": [{"name": "exit-with-parent"}]}],
+        "query-commands": [{"name": "xen-load-devices-state"}],
+        "trace-event-get-state": [],
+        "query-version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""},
+    }
+    text = "Log items (comma separated):\nguest_errors log when the guest does\n\ninvalid_memory x\n"
+    assert asked(answers=answers, help=text) == Abilities(
+        version="7.2.0",
+        edu=False,
+        vof=False,
+        exit_with_parent=False,
+        traces=(),
+        log_flags=("guest_errors",),
+        device_state=False,
+    )
+
+
+def test_vof_that_does_not_start_is_none():
+    assert asked(vof=False).vof is False
+
+
+def test_a_qemu_for_another_machine_is_none():
+    with pytest.raises(HarnessError, match="no pseries machine"):
+        asked(answers={"query-machines": [{"name": "pc", "alias": "q35"}]})
+
+
+def test_a_program_that_is_no_qemu_is_told_with_its_words():
+    with pytest.raises(HarnessError, match="fake does not answer as a QEMU: unknown option -machine") as caught:
+        asked(says="unknown option -machine\n", exits=1)
+    assert caught.value.scene.phase == "probe"
+    assert "-machine none" in caught.value.next_step
+
+
+def test_a_program_that_hangs_ends_with_all_that_it_started(monkeypatch, tmp_path):
+    monkeypatch.setattr(probe, "_LIMIT", 0.5)
+    began = time.monotonic()
+    with pytest.raises(HarnessError, match="does not answer as a QEMU: TimeoutError"):
+        asked(hangs=str(tmp_path / "pids"))
+    assert time.monotonic() - began < 3.0
+    pids = (tmp_path / "pids").read_text().split()
+    assert len(pids) == 2
+    deadline = time.monotonic() + 2.0
+    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert [pid for pid in pids if alive(pid)] == []
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_program_is_found_by_its_path_or_its_name(tmp_path, monkeypatch):
+    program = tmp_path / "my-qemu"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    assert probe.by_path(str(program)) == Qemu("my-qemu", (str(program),))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert probe.by_path("my-qemu").argv == (str(program),)
+    monkeypatch.chdir(tmp_path)
+    assert probe.by_path("./my-qemu").argv == (str(program),)
+
+
+@pytest.mark.parametrize(("exists", "said"), [(True, "is not executable"), (False, "does not exist")])
+def test_a_path_that_is_no_program_is_named(tmp_path, exists, said):
+    path = tmp_path / "qemu"
+    if exists:
+        path.write_text("data")
+        path.chmod(0o644)
+    with pytest.raises(UsageError, match=f"QEMU {path} {said}"):
+        probe.by_path(str(path))
+
+
+def test_a_qemus_environment_is_ours_and_its_own(monkeypatch):
+    monkeypatch.setenv("OURS", "1")
+    monkeypatch.setenv("BOTH", "ours")
+    found = probe.environment(Qemu("q", ("q",), {"BOTH": "its"}))
+    assert (found["OURS"], found["BOTH"]) == ("1", "its")

@@ -1,0 +1,371 @@
+"""Every wait for a guest ends: by its work, by its limit, or by the first of all the ways in which a guest is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+
+import pytest
+from qemu.qmp import QMPError
+
+from tcelab.errors import GuestLost, HarnessError, Scene
+from tcelab.qemu.console import Console
+from tcelab.qemu.limits import Limits
+from tcelab.qemu.race import Race
+
+SHORT = 0.06
+
+
+@pytest.fixture
+def racing(tmp_path):
+    """Run a scenario on a race; returns how it ended and how long that took."""
+
+    def raced(scenario, *, settle=SHORT):
+        async def main():
+            console = Console(tmp_path / "console.log")
+            try:
+                return await scenario(Race(console, tmp_path, Limits(settle=settle)))
+            finally:
+                console.close()
+
+        return asyncio.run(main())
+
+    return raced
+
+
+async def forever():
+    await asyncio.sleep(60)
+
+
+async def timed(work):
+    """(the error that it ends with, seconds)."""
+    began = time.monotonic()
+    with pytest.raises((GuestLost, HarnessError)) as caught:
+        await work
+    return caught.value, time.monotonic() - began
+
+
+async def later(seconds, do):
+    await asyncio.sleep(seconds)
+    do()
+
+
+async def say(words):
+    return words
+
+
+def lost(racing, why, *, console=b"", **marks):
+    """The error that a wait ends with, once the guest is lost for that reason."""
+
+    async def scenario(race):
+        for mark, value in marks.items():
+            setattr(race, mark, value)
+        race.console.feed(console, 1.0)
+        race.lose(why)
+        return (await timed(race.run(forever(), "perform", 5.0)))[0]
+
+    return racing(scenario)
+
+
+# -- limits
+
+
+def test_work_that_ends_gives_what_it_gave(racing):
+    assert racing(lambda race: race.run(say("done"), "control", 1.0)) == "done"
+
+
+@pytest.mark.parametrize(
+    ("phase", "kind", "said"),
+    [
+        ("boot", GuestLost, "no agent came up: nothing happened for 0.06 s"),
+        ("perform", GuestLost, "the agent stopped answering: nothing happened for 0.06 s"),
+        ("launch", HarnessError, "QEMU did not answer: nothing happened for 0.06 s"),
+        ("control", HarnessError, "QEMU did not answer: nothing happened for 0.06 s"),
+    ],
+)
+def test_a_silent_wait_ends_by_the_limit_of_its_phase(racing, phase, kind, said):
+    error, took = racing(lambda race: timed(race.run(forever(), phase, SHORT)))
+    assert (type(error), error.message) == (kind, said)
+    assert f"--limit {phase}=SECONDS" in error.next_step
+    assert getattr(error, "kernel_died", False) is False
+    assert SHORT <= took < 1.0
+
+
+def test_progress_extends_a_wait(racing):
+    ticks = itertools.count()
+
+    async def work():
+        await asyncio.sleep(SHORT * 3)
+        return "done"
+
+    assert racing(lambda race: race.run(work(), "boot", SHORT, lambda: next(ticks))) == "done"
+
+
+def test_a_wait_ends_its_limit_after_the_last_progress(racing):
+    began = time.monotonic()
+
+    def progress():
+        return min(time.monotonic() - began, SHORT * 2)
+
+    _, took = racing(lambda race: timed(race.run(forever(), "boot", SHORT, progress)))
+    assert SHORT * 2.8 <= took < 1.0
+
+
+def test_the_whole_of_a_phase_has_a_limit_that_no_progress_extends(racing):
+    ticks = itertools.count()
+    error, took = racing(
+        lambda race: timed(race.run(forever(), "boot", SHORT, lambda: next(ticks), SHORT * 2)),
+    )
+    assert error.message == "no agent came up: not within 0.12 s"
+    assert "--limit whole_boot=SECONDS" in error.next_step
+    assert SHORT * 2 <= took < 1.0
+
+
+def test_what_waits_is_cancelled_when_its_time_is_up(racing):
+    ends = []
+
+    async def work():
+        try:
+            await forever()
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+
+    racing(lambda race: timed(race.run(work(), "control", SHORT)))
+    assert ends == ["cancelled"]
+
+
+def test_cancelling_the_wait_cancels_the_work(racing):
+    ends = []
+
+    async def work():
+        try:
+            await forever()
+        finally:
+            ends.append("ended")
+
+    async def scenario(race):
+        waiting = asyncio.ensure_future(race.run(work(), "control", 5.0))
+        await asyncio.sleep(0.02)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        return list(ends)
+
+    assert racing(scenario) == ["ended"]
+
+
+# -- the ways in which a guest is lost
+
+
+def test_a_lost_guest_ends_a_wait_at_once(racing):
+    async def scenario(race):
+        race.gone = True
+        asyncio.get_running_loop().call_later(SHORT, race.lose, "the agent ended")
+        return await timed(race.run(forever(), "perform", 30.0))
+
+    error, took = racing(scenario)
+    assert isinstance(error, GuestLost)
+    assert error.message == "the agent ended"
+    assert SHORT * 0.9 <= took < 1.0
+
+
+def test_the_first_reason_counts(racing):
+    async def scenario(race):
+        race.lose("the agent ended")
+        race.lose("QEMU ended with status 0")
+        return await race.loss()
+
+    assert racing(scenario).message == "the agent ended"
+
+
+@pytest.mark.parametrize(
+    ("why", "kind", "said"),
+    [
+        ("the agent ended", GuestLost, "the agent ended"),
+        ("the guest shut down (guest-reset)", GuestLost, "the guest shut down (guest-reset)"),
+        ("QEMU ended with status 1", HarnessError, "QEMU ended with status 1: two / three / four"),
+        ("QEMU was killed by SIGKILL", HarnessError, "QEMU was killed by SIGKILL: two / three / four"),
+        ("tcelab's watcher failed: no space left", HarnessError, "tcelab's watcher failed: no space left"),
+    ],
+)
+def test_each_way_to_be_lost_has_its_class_and_its_words(racing, tmp_path, why, kind, said):
+    (tmp_path / "qemu.err").write_text("one\ntwo\nthree\nfour\n")
+    error = lost(racing, why, console=b"last line\n", shaken=True, gone=True)
+    assert (type(error), error.message) == (kind, said)
+    assert getattr(error, "kernel_died", False) is False
+    assert error.scene.phase == "perform"
+    assert error.scene.console == ["last line"]
+    assert error.next_step
+
+
+def test_a_qemu_that_said_nothing_is_told_without_words(racing, tmp_path):
+    (tmp_path / "qemu.err").write_text("")
+    assert lost(racing, "QEMU ended with status 3", gone=True).message == "QEMU ended with status 3"
+
+
+OOPS = b"[ 5.1] Oops: Kernel access of bad area, sig: 11 [#1]\nmore\n"
+
+
+@pytest.mark.parametrize(("shaken", "when"), [(False, " during boot"), (True, "")])
+@pytest.mark.parametrize("why", ["the agent ended", "the guest's kernel panicked", "QEMU ended with status 0"])
+def test_a_kernel_that_dies_is_told_by_its_own_words_and_is_a_finding_after_the_handshake(racing, shaken, when, why):
+    error = lost(racing, why, console=OOPS, shaken=shaken, gone=True)
+    assert isinstance(error, GuestLost)
+    assert error.message == f"the guest's kernel died{when}: [ 5.1] Oops: Kernel access of bad area, sig: 11 [#1]"
+    assert error.kernel_died is shaken
+
+
+@pytest.mark.parametrize("shaken", [False, True])
+def test_a_panic_that_only_qemu_told_is_a_death_as_well(racing, shaken):
+    error = lost(racing, "the guest's kernel panicked", shaken=shaken)
+    assert isinstance(error, GuestLost)
+    assert error.message.endswith(": the guest's kernel panicked")
+    assert error.kernel_died is shaken
+
+
+# -- last words
+
+
+def last_words(racing, why, words, *, settle=5.0, panicked=False):
+    async def scenario(race):
+        race.panicked = panicked
+        race.lose(why)
+
+        def hear():
+            race.console.feed(words, 1.0)
+            race.stirred.set()
+
+        began = time.monotonic()
+        _, error = await asyncio.gather(later(SHORT, hear), race.loss())
+        return error, time.monotonic() - began
+
+    return racing(scenario, settle=settle)
+
+
+def test_a_lost_guest_may_still_say_why(racing):
+    panic = b"Kernel panic - not syncing: Attempted to kill init!\n"
+    error, took = last_words(racing, "the guest's kernel panicked", panic, panicked=True)
+    assert "Attempted to kill init!" in error.message
+    assert took < 1.0
+
+
+def test_an_agent_that_ended_has_said_its_last_words(racing):
+    error, took = last_words(racing, "the agent ended", b"tcelab-init: agent exited 1\n")
+    assert error.message == "the agent ended"
+    assert error.scene.console == ["tcelab-init: agent exited 1"]
+    assert took < 1.0
+
+
+def test_a_kernel_that_panics_is_heard_out_until_qemu_says_so(racing):
+    """The line comes first; what else the kernel says until QEMU stops it belongs to the trace."""
+    _, took = last_words(racing, "died", b"Kernel panic - not syncing: x\n", settle=SHORT * 3)
+    assert SHORT * 2.8 <= took < 1.0
+
+
+def test_last_words_are_waited_for_no_longer_than_settle(racing):
+    error, took = last_words(racing, "the agent ended", b"other words\n", settle=SHORT * 3)
+    assert error.message == "the agent ended"
+    assert SHORT * 2.8 <= took < 1.0
+
+
+def test_a_qemu_that_is_gone_says_no_more(racing):
+    async def scenario(race):
+        race.gone = True
+        race.lose("the agent ended")
+        return await timed(race.run(forever(), "perform", 5.0))
+
+    assert racing(scenario, settle=5.0)[1] < 1.0
+
+
+# -- errors of the work
+
+
+async def broken(error):
+    raise error
+
+
+def test_an_error_of_the_work_gets_its_scene(racing, tmp_path):
+    async def scenario(race):
+        race.console.feed(b"one\ntwo\n", 1.0)
+
+        async def work():
+            await asyncio.sleep(SHORT)
+            raise HarnessError("malformed frame", next_step="rebuild")
+
+        return (await timed(race.run(work(), "perform", 5.0)))[0]
+
+    error = racing(scenario)
+    assert (error.message, error.next_step) == ("malformed frame", "rebuild")
+    assert error.scene.phase == "perform"
+    assert SHORT * 0.9 <= error.scene.elapsed < 1.0
+    assert error.scene.console == ["one", "two"]
+    assert error.scene.artefacts == tmp_path
+
+
+def test_an_error_of_the_work_does_not_wait_for_a_loss(racing):
+    _, took = racing(lambda race: timed(race.run(broken(HarnessError("no")), "perform", 5.0)), settle=5.0)
+    assert took < 1.0
+
+
+def test_an_error_of_the_work_that_knows_its_scene_keeps_it(racing):
+    own = Scene("boot", 3.0)
+    error, _ = racing(lambda race: timed(race.run(broken(HarnessError("no", scene=own)), "perform", 5.0)))
+    assert error.scene is own
+
+
+def test_an_error_of_the_work_of_a_guest_that_is_lost_is_the_loss(racing):
+    async def scenario(race):
+        async def work():
+            race.gone = True
+            race.lose("the agent ended")
+            raise HarnessError("malformed frame")
+
+        return (await timed(race.run(work(), "perform", 5.0)))[0]
+
+    assert racing(scenario).message == "the agent ended"
+
+
+@pytest.mark.parametrize("kind", [ConnectionResetError, EOFError, QMPError])
+def test_a_broken_connection_waits_for_the_loss_that_broke_it(racing, tmp_path, kind):
+    (tmp_path / "qemu.err").write_text("cannot allocate memory\n")
+
+    async def scenario(race):
+        def die():
+            race.gone = True
+            race.lose("QEMU was killed by SIGKILL")
+
+        asyncio.get_running_loop().call_later(SHORT, die)
+        return await timed(race.run(broken(kind("gone")), "control", 5.0))
+
+    error, took = racing(scenario, settle=5.0)
+    assert error.message == "QEMU was killed by SIGKILL: cannot allocate memory"
+    assert took < 1.0
+
+
+def test_a_broken_connection_without_a_loss_is_said(racing):
+    error, took = racing(lambda race: timed(race.run(broken(EOFError("closed")), "control", 5.0)))
+    assert isinstance(error, HarnessError)
+    assert error.message == "the connection to QEMU broke: closed"
+    assert error.scene.phase == "control"
+    assert SHORT * 0.9 <= took < 1.0
+
+
+def test_an_error_that_is_a_defect_of_ours_is_left_as_it_is(racing):
+    async def scenario(race):
+        with pytest.raises(KeyError):
+            await race.run(broken(KeyError("x")), "control", 5.0)
+
+    racing(scenario)
+
+
+def test_now_is_the_phase_that_was_begun_last(racing, tmp_path):
+    async def scenario(race):
+        first = race.now()
+        await race.run(asyncio.sleep(SHORT), "boot", 5.0)
+        return first, race.now(), race.elapsed()
+
+    first, now, elapsed = racing(scenario)
+    assert (first.phase, now.phase, now.artefacts) == ("launch", "boot", tmp_path)
+    assert SHORT * 0.9 <= now.elapsed <= elapsed < 1.0

@@ -1,0 +1,134 @@
+"""From a choice to what a session needs: checked before anything is provisioned, and never more than was chosen."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tcelab import image, setup
+from tcelab.errors import UsageError
+from tcelab.setup import Choice, prepare
+from tcelab.topology import topology
+
+VMLINUX = b"\x7fELF\x02\x01" + bytes(10) + struct.pack("<HH", 2, 21)
+TOPOLOGY = topology("one-pe")
+
+
+@pytest.fixture
+def provisioned(monkeypatch):
+    """What was provisioned, in order; nothing is really made."""
+    made = []
+
+    def guest(name, note):
+        made.append(f"guest {name}")
+        note(f"making {name}")
+        return SimpleNamespace(
+            name=name, kernel=Path("/image/vmlinux"), initrd=Path("/image/initrd"), manifest={"of": name}
+        )
+
+    def qemu(name, _note):
+        made.append(f"qemu {name}")
+        return SimpleNamespace(name=name, argv=("ld.so", "qemu"), environment={"A": "1"}, manifest={"of": name})
+
+    monkeypatch.setattr(image, "ensure_guest", guest)
+    monkeypatch.setattr(image, "ensure_qemu", qemu)
+    monkeypatch.setattr(image, "agent_digest", lambda: "digest")
+    return made
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A kernel, an initrd and a program that can be chosen."""
+    (tmp_path / "vmlinux").write_bytes(VMLINUX)
+    (tmp_path / "initrd").write_bytes(b"cpio")
+    (tmp_path / "qemu").write_text("#!/bin/sh\n")
+    (tmp_path / "qemu").chmod(0o755)
+    return tmp_path
+
+
+def ready(notes=None, **choice):
+    return prepare(Choice(topology=TOPOLOGY, **choice), (notes if notes is not None else []).append)
+
+
+def test_by_default_all_comes_from_recipes(provisioned):
+    notes = []
+    got = ready(notes)
+    assert provisioned == ["qemu qemu-11.1", "guest guest"]
+    assert (got.options.kernel, got.options.initrd) == (Path("/image/vmlinux"), Path("/image/initrd"))
+    assert (got.qemu.name, got.qemu.argv, got.qemu.environment) == ("qemu-11.1", ("ld.so", "qemu"), {"A": "1"})
+    assert got.digest == "digest"
+    assert got.provenance == {
+        "qemu": {"recipe": "qemu-11.1", "manifest": {"of": "qemu-11.1"}},
+        "image": {"name": "guest", "manifest": {"of": "guest"}},
+        "kernel": "/image/vmlinux",
+        "initrd": "/image/initrd",
+    }
+    assert notes == ["making guest"]
+
+
+def test_what_was_chosen_of_the_machine_reaches_it(provisioned):
+    options = ready(memory=768, firmware="slof", append="debug").options
+    assert (options.memory, options.firmware, options.append) == (768, "slof", "debug")
+    assert options.topology == TOPOLOGY
+
+
+def test_an_own_kernel_takes_the_place_of_the_images(provisioned, files):
+    got = ready(kernel=files / "vmlinux", image="guest-64k")
+    assert (got.options.kernel, got.options.initrd) == (files / "vmlinux", Path("/image/initrd"))
+    assert got.provenance["kernel"] == str(files / "vmlinux")
+    assert got.provenance["image"]["name"] == "guest-64k"
+
+
+def test_an_own_initrd_takes_the_place_of_the_images(provisioned, files):
+    got = ready(initrd=files / "initrd")
+    assert (got.options.kernel, got.options.initrd) == (Path("/image/vmlinux"), files / "initrd")
+
+
+def test_with_own_kernel_initrd_and_qemu_nothing_is_provisioned(provisioned, files):
+    got = ready(kernel=files / "vmlinux", initrd=files / "initrd", qemu=str(files / "qemu"))
+    assert provisioned == []
+    assert got.provenance == {
+        "qemu": {"path": str(files / "qemu")},
+        "kernel": str(files / "vmlinux"),
+        "initrd": str(files / "initrd"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        ({"kernel": "none"}, "cannot read the kernel"),
+        ({"kernel": "initrd"}, "no kernel"),
+        ({"initrd": "none"}, "no initrd .*none"),
+        ({"initrd": "."}, "no initrd"),
+        ({"memory": 300}, "300 MiB"),
+        ({"qemu": "none"}, "does not exist"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_provisioned(provisioned, files, choice, said):
+    choice = {name: value if isinstance(value, int) else files / value for name, value in choice.items()}
+    choice |= {name: str(value) for name, value in choice.items() if name == "qemu"}
+    with pytest.raises(UsageError, match=said):
+        ready(**choice)
+    assert provisioned == []
+
+
+def test_a_name_without_a_recipe_is_a_program_of_the_path(provisioned, files, monkeypatch):
+    monkeypatch.setenv("PATH", str(files))
+    got = ready(qemu="qemu")
+    assert got.qemu.argv == (str(files / "qemu"),)
+    assert provisioned == ["guest guest"]
+
+
+def test_a_path_is_a_program_even_if_a_recipe_has_its_name(provisioned, files, monkeypatch):
+    (files / "qemu").rename(files / "qemu-11.1")
+    monkeypatch.chdir(files)
+    assert ready(qemu="./qemu-11.1").qemu.argv == (str(files / "qemu-11.1"),)
+    assert ready(qemu="qemu-11.1").provenance["qemu"]["recipe"] == "qemu-11.1"
+
+
+def test_the_defaults_are_recipes():
+    assert {setup.DEFAULT_QEMU, setup.DEFAULT_IMAGE} <= set(image.recipe_names())
