@@ -1,5 +1,5 @@
 """A program in QEMU's place: answers `-d help`, speaks QMP on the descriptor that it inherits, and does what it is told
-there by commands that a QEMU has not (x-event, x-console, x-exit, x-hang-up). FAKE_QEMU, as JSON, changes its ways.
+there by commands that a QEMU has not (x-...). FAKE_QEMU, as JSON, changes its ways.
 """
 
 import json
@@ -43,10 +43,10 @@ def main():
     if "-monitor" in sys.argv:  # does that machine start?
         sys.exit(0 if sys.stdin.read() == "quit\n" and "pseries,x-vof=on" in sys.argv and WAYS.get("vof", True) else 1)
     if WAYS.get("hangs"):
-        with subprocess.Popen(["sleep", "60"]) as child, Path(WAYS["hangs"]).open("w") as file:
+        with subprocess.Popen(["sleep", "10"]) as child, Path(WAYS["hangs"]).open("w") as file:
             file.write(f"{os.getpid()} {child.pid}")
             file.flush()
-            time.sleep(60)
+            time.sleep(10)
     if WAYS.get("stubborn"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     talk(descriptor("qmp"), descriptor("console"))
@@ -97,8 +97,11 @@ def talk(qmp, console):
             tell(**{"return": ANSWERS.get(name, {}), "id": ident})
             if name == "quit":
                 return
+        if name == "x-console-soon":
+            time.sleep(0.05)
+            os.write(console, given["text"].encode())
     if WAYS.get("stubborn"):
-        time.sleep(60)
+        time.sleep(5)
 
 
 main()

@@ -107,6 +107,6 @@ def test_two_frames_that_come_at_once_are_two_answers():
     with theirs:
         theirs.sendall(frame(b'{"id":1}') + frame(b'{"id":2}'))
         channel = Channel(ours)
-        assert asyncio.run(both(channel)) == [b'{"id":1}', b'{"id":2}']
+        assert asyncio.run(asyncio.wait_for(both(channel), 5)) == [b'{"id":1}', b'{"id":2}']
         channel.close()
         assert theirs.recv(65536) == frame(b"first") + frame(b"second")

@@ -14,7 +14,7 @@ from tcelab.qemu.console import Console
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.race import Race
 
-SHORT = 0.06
+SHORT = 0.04
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def racing(tmp_path):
 
 
 async def forever():
-    await asyncio.sleep(60)
+    await asyncio.sleep(5)
 
 
 async def timed(work):
@@ -78,10 +78,10 @@ def test_work_that_ends_gives_what_it_gave(racing):
 @pytest.mark.parametrize(
     ("phase", "kind", "said"),
     [
-        ("boot", GuestLost, "no agent came up: nothing happened for 0.06 s"),
-        ("perform", GuestLost, "the agent stopped answering: nothing happened for 0.06 s"),
-        ("launch", HarnessError, "QEMU did not answer: nothing happened for 0.06 s"),
-        ("control", HarnessError, "QEMU did not answer: nothing happened for 0.06 s"),
+        ("boot", GuestLost, "no agent came up: nothing happened for 0.04 s"),
+        ("perform", GuestLost, "the agent stopped answering: nothing happened for 0.04 s"),
+        ("launch", HarnessError, "QEMU did not answer: nothing happened for 0.04 s"),
+        ("control", HarnessError, "QEMU did not answer: nothing happened for 0.04 s"),
     ],
 )
 def test_a_silent_wait_ends_by_the_limit_of_its_phase(racing, phase, kind, said):
@@ -117,7 +117,7 @@ def test_the_whole_of_a_phase_has_a_limit_that_no_progress_extends(racing):
     error, took = racing(
         lambda race: timed(race.run(forever(), "boot", SHORT, lambda: next(ticks), SHORT * 2)),
     )
-    assert error.message == "no agent came up: not within 0.12 s"
+    assert error.message == "no agent came up: not within 0.08 s"
     assert "--limit whole_boot=SECONDS" in error.next_step
     assert SHORT * 2 <= took < 1.0
 
@@ -268,6 +268,23 @@ def test_last_words_are_waited_for_no_longer_than_settle(racing):
     error, took = last_words(racing, "the agent ended", b"other words\n", settle=SHORT * 3)
     assert error.message == "the agent ended"
     assert SHORT * 2.8 <= took < 1.0
+
+
+def test_a_qemu_that_ends_meanwhile_ends_the_waiting_for_last_words(racing):
+    async def scenario(race):
+        race.lose("the agent ended")
+
+        def end():
+            race.gone = True
+            race.lose("QEMU ended with status 0")
+
+        began = time.monotonic()
+        _, error = await asyncio.gather(later(SHORT, end), race.loss())
+        return error, time.monotonic() - began
+
+    error, took = racing(scenario, settle=5.0)
+    assert error.message == "the agent ended"
+    assert took < 1.0
 
 
 def test_a_qemu_that_is_gone_says_no_more(racing):

@@ -197,6 +197,7 @@ class Guest:
         """Lines of kernel trouble since the last call, up to now: the guest writes its console synchronously."""
         while not self._console_task.done() and select.select([self._console_end], [], [], 0)[0]:  # noqa: ASYNC110
             await asyncio.sleep(0)  # let the watcher run, which reads
+        await asyncio.sleep(0)  # and hears a turn later
         return self.console.take_trouble()
 
     async def hello(self, request: bytes) -> bytes:
