@@ -70,7 +70,7 @@ def prepare(choice: Choice, note: Callable[[str], None]) -> Ready:
 
 
 def _qemu(name: str, note: Callable[[str], None], provenance: dict[str, Any]) -> probe.Qemu:
-    if "/" in name or name not in image.recipe_names():
+    if name not in image.recipe_names():
         qemu = probe.by_path(name)
         provenance["qemu"] = {"path": qemu.argv[0]}
         return qemu

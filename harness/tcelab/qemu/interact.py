@@ -41,7 +41,7 @@ class _Hearing:
         self._guest = guest
 
     def write(self, data: bytes) -> None:
-        self._guest.console.feed(data, 0.0)
+        portal().loop.call_soon_threadsafe(self._guest.heard, data)
 
     def flush(self) -> None:
         """Nothing is held back."""
