@@ -40,6 +40,11 @@ class Phb(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def liobn(self) -> int:
         return window.liobn(self.index)
 
+    @property
+    def entries(self) -> int:
+        """Number of entries of the default window."""
+        return self.window_size >> window.PAGE_SHIFT
+
 
 class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The PHBs under test. The channel's PHB is not listed: every machine has it."""
@@ -58,15 +63,10 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if phb.window_size < window.PAGE_SIZE or phb.window_size & (phb.window_size - 1):
                 raise ValueError(f"window_size of PHB {phb.index} must be a power of two: {phb.window_size:#x}")
 
-    def phb_of(self, device: str) -> Phb:
-        """The PHB that carries the device of that name.
-
-        :raise UsageError: no such device.
-        """
-        for phb in self.phbs:
-            if any(each.name == device for each in phb.devices):
-                return phb
-        raise UsageError(f"topology {self.name!r} has no device {device!r}")
+    @property
+    def machine(self) -> tuple[Phb, ...]:
+        """Every PHB of the machine, the channel's first."""
+        return (Phb(CHANNEL_PHB, window_size=SMALL_WINDOW), *self.phbs)
 
     @property
     def devices(self) -> tuple[Device, ...]:

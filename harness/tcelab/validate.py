@@ -29,7 +29,6 @@ from tcelab.program import (
     Read,
     Tag,
 )
-from tcelab.topology import CHANNEL_PHB, SMALL_WINDOW
 
 COUNTERS: Final = ("vmlck", "pins")
 _WORD: Final = 64
@@ -52,8 +51,7 @@ class _Checker:
 
     def __init__(self, program: Program) -> None:
         self._devices = {device.name for device in program.topology.devices}
-        self._sizes = {window.liobn(CHANNEL_PHB): SMALL_WINDOW}
-        self._sizes |= {phb.liobn: phb.window_size for phb in program.topology.phbs}
+        self._sizes = {phb.liobn: phb.window_size for phb in program.topology.machine}
         self._bound: set[str] = set()
         self._files: set[str] = set()
         self._pages: dict[str, int] = {}

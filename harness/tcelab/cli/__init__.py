@@ -51,6 +51,11 @@ def cli() -> None:
     """Tests the POWER paravirtual IOMMU (sPAPR TCE) end to end, without POWER hardware."""
 
 
+def note(line: str) -> None:
+    """A line about what is going on, where it is in nobody's way."""
+    click.echo(line, err=True)
+
+
 def main() -> NoReturn:
     """The entry point: whatever goes wrong ends in lines that a person can use, and in an exit code."""
     signal.signal(signal.SIGTERM, _interrupt)

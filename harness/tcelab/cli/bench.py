@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from tcelab.bench import Figure, boot, table
+from tcelab.cli import note
 from tcelab.cli.options import choice, machine_options
 
 
@@ -23,7 +24,7 @@ def command() -> None:
 @click.option("--json", "json_to", type=click.Path(path_type=Path, allow_dash=True), help="Write figures; - is stdout.")
 def boot_(limits: tuple[str, ...], repeat: int, json_to: Path | None, **options: Any) -> None:  # noqa: ANN401 - click's
     """When each phase of a boot is reached, under VOF and under SLOF."""
-    _show(boot.measure(choice(**options), limits, repeat, _note), json_to)
+    _show(boot.measure(choice(**options), limits, repeat, note), json_to)
 
 
 @command.command("table")
@@ -32,11 +33,7 @@ def boot_(limits: tuple[str, ...], repeat: int, json_to: Path | None, **options:
 @click.option("--json", "json_to", type=click.Path(path_type=Path, allow_dash=True), help="Write figures; - is stdout.")
 def table_(limits: tuple[str, ...], repeat: int, json_to: Path | None, **options: Any) -> None:  # noqa: ANN401 - click's
     """What reading and judging whole tables costs, by live memory and by the state stream."""
-    _show(table.measure(choice(**options), limits, repeat, _note), json_to)
-
-
-def _note(line: str) -> None:
-    click.echo(line, err=True)
+    _show(table.measure(choice(**options), limits, repeat, note), json_to)
 
 
 def _show(figures: list[Figure], json_to: Path | None) -> None:

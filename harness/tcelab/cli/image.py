@@ -5,11 +5,8 @@ from __future__ import annotations
 import click
 
 from tcelab import image
+from tcelab.cli import note
 from tcelab.errors import UsageError
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
 
 
 @click.group("image")
@@ -25,7 +22,7 @@ def build(names: tuple[str, ...], *, missing: bool) -> None:
     for name in names or image.recipe_names():
         if missing and image.status(name, full=False).state == "ok":
             continue
-        image.build(name, _say)
+        image.build(name, note)
 
 
 @command.command("list")

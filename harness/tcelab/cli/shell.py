@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tcelab import artefacts, setup
+from tcelab.cli import note
 from tcelab.cli.options import choice, machine_options
 from tcelab.errors import UsageError
 from tcelab.qemu.interact import interact
@@ -22,13 +23,9 @@ def command(limits: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401 - 
     if not sys.stdin.isatty():
         raise UsageError("tcelab shell needs a terminal", next_step="for scripts: tcelab run")
     bounds = limits_of(limits)
-    ready = setup.prepare(choice(**options), _note)
+    ready = setup.prepare(choice(**options), note)
     with QemuSession(
-        ready.qemu, ready.options, artefacts.folder(None), limits=bounds, digest=ready.digest, note=_note
+        ready.qemu, ready.options, artefacts.folder(None), limits=bounds, digest=ready.digest, note=note
     ) as session:
-        _note("the guest is ready; Ctrl-] leaves")
+        note("the guest is ready; Ctrl-] leaves")
         interact(session)
-
-
-def _note(line: str) -> None:
-    click.echo(line, err=True)

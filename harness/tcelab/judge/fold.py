@@ -32,7 +32,7 @@ from tcelab.program import (
     Word,
 )
 from tcelab.run import Facts, Outcome, Step
-from tcelab.topology import CHANNEL_PHB, SMALL_WINDOW, Phb
+from tcelab.topology import Phb
 
 SPAPR_TCE: Final = 2
 """VFIO_SPAPR_TCE_IOMMU: the container type whose charges we know."""
@@ -82,9 +82,7 @@ class Fold:
 
     def __init__(self, program: Program, facts: Facts) -> None:
         self.facts = facts
-        channel = Phb(CHANNEL_PHB, window_size=SMALL_WINDOW)
-        every = (channel, *program.topology.phbs)
-        self.tables = {phb.liobn: TableModel(phb.liobn, phb.window_size >> window.PAGE_SHIFT) for phb in every}
+        self.tables = {phb.liobn: TableModel(phb.liobn, phb.entries) for phb in program.topology.machine}
         self.groups = {phb.index: Group(phb, self.tables[phb.liobn]) for phb in program.topology.phbs}
         self.group_of = {device.name: self.groups[phb.index] for phb in program.topology.phbs for device in phb.devices}
         self.devices = {name: DeviceModel(name, group.table) for name, group in self.group_of.items()}
@@ -303,12 +301,19 @@ class Fold:
             if entries:
                 group.table.put(first, entries, step)
 
+    def _range(self, op: Ioctl) -> tuple[int, int] | None:
+        """The entries `first .. end-1` that a map or unmap concerns, None when we cannot know them."""
+        iova, size = self.number(op.fields.get("iova", 0)), self.number(op.fields.get("size", 0))
+        if iova is None or size is None:
+            return None
+        return iova >> window.PAGE_SHIFT, (iova + size) >> window.PAGE_SHIFT
+
     def _failed(self, handle: Container, op: Ioctl, step: int) -> None:
         """A map or unmap that failed must have changed nothing: if something is wrong there, it is to blame."""
-        iova, size = self.number(op.fields.get("iova", 0)), self.number(op.fields.get("size", 0))
-        if iova is not None and size is not None:
+        concerned = self._range(op)
+        if concerned is not None:
             for group in handle.groups:
-                group.table.tried(iova >> window.PAGE_SHIFT, (iova + size) >> window.PAGE_SHIFT, step)
+                group.table.tried(*concerned, step)
 
     def _target(self, vaddr: Word) -> tuple[BufferModel | None, int]:
         """The buffer and page number that an address of the agent lies in."""
@@ -325,12 +330,12 @@ class Fold:
     def _unmap(self, handle: object, op: Ioctl, outcome: Outcome, step: int) -> None:
         if outcome.value != 0 or not isinstance(handle, Container):
             return
-        iova, size = self.number(op.fields.get("iova", 0)), self.number(op.fields.get("size", 0))
-        if iova is None or size is None:
+        concerned = self._range(op)
+        if concerned is None:
             self.unknown.append(f"UNMAP_DMA of step {step} has fields whose values are unknown")
             return
         for group in handle.groups:
-            group.table.clear(iova >> window.PAGE_SHIFT, (iova + size) >> window.PAGE_SHIFT, step)
+            group.table.clear(*concerned, step)
 
 
 NUMBERS: Final = {

@@ -26,11 +26,6 @@ def liobn(phb: int, window: int = 0) -> int:
     return PCI_LIOBN | (phb << 8) | window
 
 
-def phb_of(number: int) -> int:
-    """Index of the PHB that a PCI LIOBN belongs to."""
-    return (number & ~PCI_LIOBN) >> 8
-
-
 def buid(phb: int) -> int:
     """Bus unit id of a PHB."""
     return BASE_BUID + phb

@@ -230,10 +230,6 @@ class Guest:
         """One request to the agent."""
         return await self.race.run(self.channel.ask(request), "perform", self.limits.perform, progress)
 
-    async def type(self, text: str) -> None:
-        """Type on the guest's console."""
-        await asyncio.get_running_loop().sock_sendall(self._console_end, text.encode())
-
     async def lend_console(self) -> int:
         """Stop reading the console and hand out its descriptor; what is read there is to be given to `heard`."""
         self._console_task.cancel()

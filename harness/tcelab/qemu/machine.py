@@ -13,7 +13,6 @@ from typing import Final, Literal
 import msgspec
 
 from tcelab.errors import Unsupported, UsageError
-from tcelab.papr import window
 from tcelab.qemu.channel import PORT
 from tcelab.qemu.probe import TRACES, Abilities
 from tcelab.qemu.ram import MIB
@@ -152,9 +151,7 @@ def _watching(abilities: Abilities, log: int) -> list[str]:
 
 def window_entries(topology: Topology) -> dict[int, int]:
     """LIOBN of each default window of the machine to its number of entries."""
-    sizes = {window.liobn(CHANNEL_PHB): SMALL_WINDOW}
-    sizes |= {phb.liobn: phb.window_size for phb in topology.phbs}
-    return {liobn: size >> window.PAGE_SHIFT for liobn, size in sizes.items()}
+    return {phb.liobn: phb.entries for phb in topology.machine}
 
 
 def check_memory(memory: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
@@ -26,6 +26,8 @@ from tcelab.qemu.portal import portal
 from tcelab.qemu.views import stream
 from tcelab.qemu.views.live import LiveMemory
 from tcelab.run import Facts, Outcome, Snapshot, TableView
+
+T = TypeVar("T")
 
 _NONCE: Final = 16
 
@@ -79,6 +81,7 @@ class QemuSession:
         note("probing QEMU")
         self._abilities = probe.probe(qemu)
         self._options = options
+        self._default_entries = machine.window_entries(options.topology)
         self._qemu = qemu
         self.guest = Guest(qemu, self._abilities, options, limits or Limits(), folder)
         try:
@@ -137,10 +140,7 @@ class QemuSession:
         }
         request = {"id": self._next(), "hello": {"nonce": nonce.hex(), "devices": devices, "renew": renew}}
         answer = decode(portal().call(self.guest.hello(msgspec.json.encode(request))), self._number)
-        try:
-            hello = msgspec.convert(answer["hello"], Hello)
-        except (msgspec.ValidationError, KeyError) as error:
-            raise HarnessError(f"malformed frame from the agent: {error}", scene=self.scene()) from None
+        hello = self._part(answer, "hello", Hello)
         if not renew:
             self.reached = {**self.guest.console.reached, "ready": self.guest.race.elapsed()}
         if hello.protocol != PROTOCOL:
@@ -181,6 +181,16 @@ class QemuSession:
         }
         return Facts("qemu", nonce, hello.page_size, self.guest.ram.size, cannot, versions)
 
+    def _part(self, answer: dict[str, Any], name: str, kind: type[T]) -> T:
+        """One part of an answer, checked.
+
+        :raise HarnessError: it is not there, or not of that kind.
+        """
+        try:
+            return msgspec.convert(answer[name], kind)
+        except (msgspec.ValidationError, KeyError) as error:
+            raise HarnessError(f"malformed frame from the agent: {error}", scene=self.scene()) from None
+
     def _next(self) -> int:
         self._number += 1
         return self._number
@@ -201,10 +211,7 @@ class QemuSession:
         except HarnessError as error:
             error.scene = error.scene if error.scene.phase else self.scene()
             raise
-        try:
-            outcomes = msgspec.convert(answer["outcomes"], list[Outcome])
-        except (msgspec.ValidationError, KeyError) as error:
-            raise HarnessError(f"malformed frame from the agent: {error}", scene=self.scene()) from None
+        outcomes = self._part(answer, "outcomes", list[Outcome])
         if len(outcomes) != len(ops):
             raise HarnessError(f"the agent gave {len(outcomes)} outcomes for {len(ops)} operations", scene=self.scene())
         return outcomes
@@ -271,16 +278,20 @@ class QemuSession:
 
     def _read_live(self) -> list[TableView]:
         assert self._live is not None
-        known, usual = self.guest.log.tables, machine.window_entries(self._options.topology)
-        if not known.at:
+        known = self.guest.log.tables.at
+        if not known:
             raise HarnessError("QEMU's trace told of no table: was it built with another trace backend than log?")
         out = []
-        for liobn, at in sorted(known.at.items()):
-            entries = known.entries.get(liobn, usual.get(liobn))
+        for liobn, at in sorted(known.items()):
+            entries = self._entries(liobn)
             if entries is None:
                 raise HarnessError(f"LIOBN {liobn:#x} has a table at {at:#x}, but nothing told its size")
             out.append(self._live.table(liobn, at, entries))
         return out
+
+    def _entries(self, liobn: int) -> int | None:
+        """Number of entries of a table: as RTAS was told when it made the window, else the machine's default."""
+        return self.guest.log.tables.entries.get(liobn, self._default_entries.get(liobn))
 
     def _read_stream(self) -> list[TableView]:
         os.ftruncate(self.guest.state, 0)
@@ -291,8 +302,7 @@ class QemuSession:
 
     def _flip(self, op: Flip) -> Outcome:
         at = self.guest.log.tables.at.get(op.liobn)
-        usual = machine.window_entries(self._options.topology)
-        entries = self.guest.log.tables.entries.get(op.liobn, usual.get(op.liobn, 0))
+        entries = self._entries(op.liobn) or 0
         index = op.ioba >> window.PAGE_SHIFT
         if at is None or index >= entries or not 0 <= op.bit < 64:  # noqa: PLR2004 - bits of an entry
             raise HarnessError(f"flip: LIOBN {op.liobn:#x} has no bit {op.bit} of an entry for IOBA {op.ioba:#x}")
