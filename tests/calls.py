@@ -86,7 +86,8 @@ class Call:
         assert _sockets() <= self._sockets
         for run in self.runs():
             assert run.stat().st_mode & 0o777 == 0o700
-            assert not [each for each in run.iterdir() if not each.is_file()]
+            for each in run.rglob("*"):
+                assert each.is_file() or each.stat().st_mode & 0o777 == 0o700
 
     def runs(self):
         return sorted(self.state.glob("tcelab/runs/*"))

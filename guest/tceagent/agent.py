@@ -1,6 +1,6 @@
 """Answers the host: one answer to each message, until the port breaks.
 
-Messages are `{"id", "hello": {"nonce", "devices"}}` and `{"id", "ops": [...]}`. An answer carries the same id and
+Messages are `{"id", "hello": {"nonce", "devices", ...}}` and `{"id", "ops": [...]}`. An answer carries the same id and
 `hello` or `outcomes`; or `failed`, when the message, the program or the agent is wrong. What the kernel refuses is
 an outcome, not a failure.
 """
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 PROTOCOL = 1
 NONCE_SIZE = 16
+DRAWN_SIZE = 16
 PORT = "org.tcelab.agent"
+_PORT_LIMIT = 5.0
+"""Seconds in which the port must be there. It is, unless its driver is a module that has just been loaded."""
 
 CELL_MAGIC = b"TCELABPC"
 _CELL_HEAD = Struct("<8s16s")
@@ -34,6 +37,8 @@ class Agent:
         self._kernel = kernel
         self._state = ops.State(kernel)
         self._cell, self._cell_address = kernel.cell()
+        # Asked again by every fork, whose code is cold: said from memory then.
+        self._about = {"protocol": PROTOCOL, "digest": digest(__file__.rpartition("/")[0]), **kernel.describe()}
 
     def answer(self, payload: bytes) -> dict[str, Any]:
         """The answer to one message. Never raises for what the message holds."""
@@ -51,9 +56,18 @@ class Agent:
         return self._perform(number, program)
 
     def _hello(
-        self, nonce: str, devices: dict[str, dict[str, int]] | None = None, *, renew: bool = False
+        self,
+        nonce: str,
+        devices: dict[str, dict[str, int]] | None = None,
+        *,
+        renew: bool = False,
+        clock: float | None = None,
+        entropy: str | None = None,
     ) -> dict[str, Any]:
-        """:param renew: nothing that programs of an earlier session left is wanted."""
+        """:param renew: nothing that programs of an earlier session left is wanted.
+        :param clock: the host's, seconds since 1970, for a guest whose own stood still.
+        :param entropy: the host's, in hex, for a guest that draws what others of its kind draw.
+        """
         session = bytes.fromhex(nonce)
         if len(session) != NONCE_SIZE:
             raise ValueError(f"a nonce has {NONCE_SIZE} bytes, not {len(session)}")
@@ -63,11 +77,15 @@ class Agent:
         _CELL_HEAD.pack_into(self._cell, 0, CELL_MAGIC, session)
         for name, place in (devices or {}).items():
             self._state.devices[name] = place["buid"], place["slot"]
+        if clock is not None:
+            self._kernel.set_clock(clock)
+        if entropy is not None:
+            self._kernel.stir(bytes.fromhex(entropy))
         return {
-            "protocol": PROTOCOL,
-            "digest": digest(__file__.rpartition("/")[0]),
+            **self._about,
             "cell": self._cell_address,
-            **self._kernel.describe(),
+            "clock": self._kernel.clock(),
+            "drawn": self._kernel.draw(DRAWN_SIZE).hex(),
         }
 
     def _perform(self, number: int, program: list[dict[str, Any]]) -> dict[str, Any]:
@@ -121,11 +139,30 @@ def find_port(kernel: Kernel) -> str:
 
     :raise LookupError: no such port.
     """
-    ports = "/sys/class/virtio-ports"
-    for port in kernel.listdir(ports):
-        if kernel.read_file(f"{ports}/{port}/name").strip() == PORT.encode():
+    limit = kernel.monotonic() + _PORT_LIMIT
+    while True:
+        port = _port(kernel)
+        if port:
             return f"/dev/{port}"
-    raise LookupError(f"no virtio-serial port is called {PORT}")
+        if kernel.monotonic() >= limit:
+            raise LookupError(f"no virtio-serial port is called {PORT}; are VIRTIO_PCI and VIRTIO_CONSOLE there?")
+        kernel.sleep(0.01)
+
+
+def _port(kernel: Kernel) -> str:
+    """The name of the agent's port; "" while there is none."""
+    folder = "/sys/class/virtio-ports"
+    try:
+        ports = kernel.listdir(folder)
+    except FileNotFoundError:  # no driver
+        return ""
+    for port in ports:
+        try:
+            if kernel.read_file(f"{folder}/{port}/name").strip() == PORT.encode():
+                return port
+        except FileNotFoundError:  # QEMU has not named it yet
+            continue
+    return ""
 
 
 def _traceback() -> str:

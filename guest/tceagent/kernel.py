@@ -13,11 +13,19 @@ import mmap
 import posix
 import sys
 import time
-from struct import unpack
+from itertools import cycle, repeat
+from struct import Struct, pack, unpack
 
 IOMMU_PAGE = 4096
 CELL = "/run/tcelab.cell"
 """On a ramfs, made by init: its pages never move and, unlike locked memory, are charged to no process."""
+
+_BEATS = Struct("<Q")
+_BEATS_AT = 40
+"""In the cell, behind what the agent writes there."""
+
+_ADD_ENTROPY = 0x80085203  # RNDADDENTROPY, _IOW('R', 3, int [2]) as powerpc spells it
+_RESEED = 0x20005207  # RNDRESEEDCRNG, _IO('R', 7)
 
 _NOT_PRESENT = 0
 _PRESENT = 1 << 63
@@ -112,7 +120,7 @@ class Kernel:
     def close(self, fd: int) -> None:
         posix.close(fd)
 
-    def ioctl(self, fd: int, request: int, argument: bytes | int) -> tuple[int | None, str, bytes]:
+    def ioctl(self, fd: int, request: int, argument: bytes | bytearray | int) -> tuple[int | None, str, bytes]:
         """:return: what the call returned or None, the errno's name or "", the argument's bytes afterwards.
         :raise ValueError: the request is wider than 32 bits or the argument wider than a register.
         """
@@ -129,6 +137,24 @@ class Kernel:
         except OSError as error:
             return None, errno_name(error.errno or 0), bytes(out)
         return value, "", bytes(out)
+
+    def ioctls(
+        self, fd: int, requests: list[int], arguments: list[bytearray], times: int
+    ) -> tuple[int, int | None, str]:
+        """Do a list of ioctls, one argument for each, `times` times over, until one does not return 0.
+
+        :return: how many calls returned 0; what the last call returned, or None and the errno's name.
+        """
+        # No line of Python runs between two calls: map, and filter up to the first result that is not 0, are loops in
+        # C. A bytearray is what fcntl.ioctl takes without failing first on another form, and only with one does it
+        # give what the call returned. The repeated descriptor counts the calls: it ends the loop, and knows its rest.
+        total = len(requests) * times
+        left = repeat(fd, total)
+        try:
+            returned = next(filter(None, map(fcntl.ioctl, left, cycle(requests), cycle(arguments))), 0)
+        except OSError as error:
+            return total - left.__length_hint__() - 1, None, errno_name(error.errno or 0)
+        return total - left.__length_hint__() - (returned != 0), returned, ""
 
     def pread(self, fd: int, size: int, offset: int) -> bytes:
         return posix.pread(fd, size, offset)
@@ -206,6 +232,26 @@ class Kernel:
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 
+    def clock(self) -> float:
+        """Seconds since 1970."""
+        return time.time()
+
+    def set_clock(self, seconds: float) -> None:
+        time.clock_settime(time.CLOCK_REALTIME, seconds)
+
+    def draw(self, size: int) -> bytes:
+        """Random bytes."""
+        return posix.urandom(size)
+
+    def stir(self, entropy: bytes) -> None:
+        """Give the kernel's random generator entropy, and have it used at once (drivers/char/random.c)."""
+        fd = posix.open("/dev/urandom", posix.O_WRONLY | posix.O_CLOEXEC)
+        try:
+            fcntl.ioctl(fd, _ADD_ENTROPY, pack("=ii", 8 * len(entropy), len(entropy)) + entropy)
+            fcntl.ioctl(fd, _RESEED)
+        finally:
+            posix.close(fd)
+
     def cell(self) -> tuple[mmap.mmap, int]:
         """One page at a guest physical address that does not change: the page, its address."""
         fd = posix.open(CELL, posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC, 0o600)
@@ -215,7 +261,12 @@ class Kernel:
         finally:
             posix.close(fd)
         page[0] = 0
+        self._cell = page
         return page, self.frames(_address_of(page), 1)[0]
+
+    def beat(self) -> None:
+        """Let the host see in the cell that the operation in flight goes on."""
+        _BEATS.pack_into(self._cell, _BEATS_AT, _BEATS.unpack_from(self._cell, _BEATS_AT)[0] + 1)
 
     def describe(self) -> dict[str, str | int | list[str]]:
         """What the handshake says of the machine."""

@@ -24,6 +24,8 @@ _COMMAND = 4
 _BUS_MASTER = 0x4
 _MASK = (1 << 64) - 1
 _NO_FD = -1
+_BEAT = 16384
+"""Calls and pages of a repeat between two signs of life: 0.1 s under TCG, of the 60 s that the host waits."""
 
 
 class File:
@@ -171,6 +173,60 @@ def ioctl(
     return outcome
 
 
+def repeat(state: State, *, ops: list[dict[str, Any]], times: int, loop: str = "c") -> Outcome:
+    kernel = state.kernel
+    if ops[0]["file"] not in state.files:
+        return {"errno": "EBADF", "fields": {"calls": 0, "seconds": 0.0}}
+    fd = state.files[ops[0]["file"]].fd
+    calls = [_Call(state, **op) for op in ops]
+    requests = [call.request for call in calls]
+    arguments = [call.argument for call in calls]
+    rounds = max(1, _BEAT // (len(calls) + sum(call.size for call in calls) // IOMMU_PAGE))
+    run = _LOOPS[loop]
+    done = 0
+    returned: int | None = 0
+    refusal = ""
+    began = kernel.monotonic()
+    while times and returned == 0:
+        kernel.beat()
+        more, returned, refusal = run(kernel, fd, requests, arguments, min(times, rounds))
+        done += more
+        times -= min(times, rounds)
+    outcome: Outcome = {"fields": {"calls": done, "seconds": kernel.monotonic() - began}}
+    outcome.update({"errno": refusal} if returned is None else {"value": returned})
+    mapped = [call.memory for call in calls[:done] if call.memory]
+    if mapped:
+        outcome["frames"] = [frame for memory in mapped for frame in kernel.frames(*memory)]
+    return outcome
+
+
+def _in_python(
+    kernel: Kernel, fd: int, requests: list[int], arguments: list[bytearray], times: int
+) -> tuple[int, int | None, str]:
+    """As `Kernel.ioctls`, in the way in which a single ioctl is done."""
+    done = 0
+    for _ in range(times):
+        for request, argument in zip(requests, arguments):  # noqa: B905  strict= came with Python 3.10
+            returned, refusal, _raw = kernel.ioctl(fd, request, argument)
+            if returned != 0:
+                return done, returned, refusal
+            done += 1
+    return done, 0, ""
+
+
+class _Call:
+    """A MAP_DMA or UNMAP_DMA of a repeat, ready to be asked. `memory`: address and size of what a MAP_DMA maps."""
+
+    def __init__(self, state: State, *, request: str, fields: dict[str, Word], **_: object) -> None:
+        if request not in ("MAP_DMA", "UNMAP_DMA"):
+            raise ValueError(f"only MAP_DMA and UNMAP_DMA are repeated, not {request}")
+        numbers = {name: resolve(state, word) for name, word in fields.items()}
+        self.request = uapi.NUMBERS[request]
+        self.argument = bytearray(uapi.LAYOUTS[request].pack(numbers))
+        self.size = numbers.get("size", 0)
+        self.memory = (numbers.get("vaddr", 0), self.size) if request == "MAP_DMA" else None
+
+
 def _argument(state: State, request: str | int, fields: dict[str, Word], value: int | None) -> bytes | int:
     if value is not None:
         if fields:
@@ -282,6 +338,11 @@ _COUNTERS: dict[str, Callable[[Kernel], int]] = {
     "pins": lambda kernel: kernel.pins(),
 }
 
+_LOOPS: dict[str, Callable[..., tuple[int, int | None, str]]] = {
+    "c": lambda kernel, *calls: kernel.ioctls(*calls),
+    "python": _in_python,
+}
+
 HANDLERS: dict[str, Callable[..., Outcome]] = {
     "buffer": buffer,
     "tag": tag,
@@ -291,6 +352,7 @@ HANDLERS: dict[str, Callable[..., Outcome]] = {
     "open": open_,
     "close": close,
     "ioctl": ioctl,
+    "repeat": repeat,
     "master": master,
     "dma": dma,
     "read": read,

@@ -30,8 +30,7 @@ def bind(kernel: Kernel, buid: int, slot: int) -> dict[str, str | int]:
     :return: address, group, liobn, window_start and window_size (bytes), buid. The window is the device tree's
         before anybody takes its ownership: then the kernel drops the property.
     :raise LookupError: no such device, or its PHB has no DMA window.
-    :raise RefusedError: sysfs refused a write.
-    :raise RuntimeError: vfio-pci did not take the device.
+    :raise RefusedError: sysfs refused a write; ENODEV: vfio-pci did not take the device, the kernel's log says why.
     """
     address = find(kernel, buid, slot)
     folder = f"{_DEVICES}/{address}"
@@ -88,9 +87,8 @@ def _drive(kernel: Kernel, folder: str, address: str) -> None:
         kernel.write_file(f"{folder}/driver/unbind", address.encode())
     kernel.write_file(f"{folder}/driver_override", b"vfio-pci")
     kernel.write_file("/sys/bus/pci/drivers_probe", address.encode())
-    driver = _driver(kernel, folder)
-    if driver != "vfio-pci":
-        raise RuntimeError(f"vfio-pci did not take {address}, its driver is {driver or 'none'}: see the kernel's log")
+    if _driver(kernel, folder) != "vfio-pci":
+        raise RefusedError("ENODEV")
 
 
 def _driver(kernel: Kernel, folder: str) -> str:

@@ -6,6 +6,7 @@
      +-- UsageError      the command line or a file given to us is wrong          exit code 2
      +-- Unsupported     this host, QEMU or image cannot do what was asked        exit code 125
      +-- HarnessError    QEMU, the host or tcelab itself failed                   exit code 125
+     |    +-- Interrupted    somebody wants it to end
      +-- GuestLost       the guest went away or stopped answering                 exit code 125 before the
                          agent's handshake; afterwards a kernel that died is a finding (1)
 """
@@ -74,6 +75,13 @@ class Unsupported(TcelabError):  # noqa: N818 - the name says what it is: a verd
 
 class HarnessError(TcelabError):
     """QEMU, the host or tcelab itself failed; says nothing about the kernel under test."""
+
+
+class Interrupted(HarnessError):  # noqa: N818 - the word that people use
+    """Somebody wants it to end: Ctrl-C, or a signal. Nothing is tried again."""
+
+    def __init__(self, *, scene: Scene | None = None) -> None:
+        super().__init__("interrupted", scene=scene)
 
 
 class GuestLost(TcelabError):  # noqa: N818 - the name that kernel people's tools use

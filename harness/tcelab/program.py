@@ -8,7 +8,7 @@ after its operation that takes the same fields.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -111,6 +111,22 @@ class Ioctl(_Op, frozen=True, kw_only=True):
     into: str = ""
 
 
+class Repeat(_Op, frozen=True, kw_only=True):
+    """Do `times` rounds of MAP_DMA and UNMAP_DMA ioctls on one file, as fast as the agent can, in one operation. Their
+    words are resolved once. The first call that does not return 0 ends it.
+
+    Outcome: `value` is 0, or what the call that ended it returned, or its errno. `fields`: `calls`, how many returned
+    0, and `seconds` that they all took by the guest's clock. `frames`: of the pages of each MAP_DMA that succeeded at
+    least once, in the order of `ops`, read afterwards.
+
+    :ivar loop: `c`: nothing but C runs between two calls; `python`: each is done as an `Ioctl` is, for comparison.
+    """
+
+    ops: list[Ioctl]
+    times: int
+    loop: Literal["c", "python"] = "c"
+
+
 class Master(_Op, frozen=True, kw_only=True):
     """Set or clear bus mastering in a device's command register. Outcome `value`: the register read back."""
 
@@ -156,9 +172,15 @@ class Flip(_Op, frozen=True, kw_only=True):
     bit: int = 12
 
 
-GuestOp: TypeAlias = Buffer | Tag | Fill | Frames | Bind | Open | Close | Ioctl | Master | Dma | Read
+class Fresh(_Op, frozen=True, kw_only=True):
+    """Go on in another guest, as fresh as the first one was. What comes after shares nothing with what came before:
+    the parts of a program may be done side by side.
+    """
+
+
+GuestOp: TypeAlias = Buffer | Tag | Fill | Frames | Bind | Open | Close | Ioctl | Repeat | Master | Dma | Read
 HostOp: TypeAlias = Checkpoint | Flip
-Op: TypeAlias = GuestOp | HostOp
+Op: TypeAlias = GuestOp | HostOp | Fresh
 
 
 class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal, Protocol
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError
-from tcelab.program import Checkpoint, GuestOp, HostOp, Op, Program, is_host
+from tcelab.errors import GuestLost, Interrupted, Scene, TcelabError, UsageError
+from tcelab.program import Checkpoint, Fresh, GuestOp, HostOp, Op, Program, is_host
 
 ViewName = Literal["live", "stream"]
 
@@ -189,50 +190,92 @@ def stretches(ops: Sequence[Op]) -> Iterator[tuple[int, list[GuestOp] | HostOp]]
         yield len(ops) - len(pending), pending
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The operations of a program that share a guest: `first` is the number of the first of them."""
+
+    number: int
+    first: int
+    ops: Sequence[Op]
+
+
+def parts(program: Program) -> list[Part]:
+    """Split a program where it asks for a fresh guest."""
+    bounds = [-1, *(i for i, op in enumerate(program.ops) if isinstance(op, Fresh)), len(program.ops)]
+    return [Part(i, begin + 1, program.ops[begin + 1 : end]) for i, (begin, end) in enumerate(pairwise(bounds))]
+
+
 def run(program: Program, session: Session, watch: Watch = lambda _: False) -> Run:
-    """Perform a program. Never raises for what the guest did: that is in `Run.ending`."""
-    record = Run(program, session.facts)
-    frames: dict[int, None] = {}
-    for first, part in stretches(program.ops):
+    """Perform a program on one guest. Never raises for what the guest did: that is in `Run.ending`.
+
+    :raise UsageError: the program asks for more than one guest; see `tcelab.beside`.
+    """
+    if len(parts(program)) > 1:
+        raise UsageError(f"program {program.name!r} asks for several guests, and here is one")
+    recorder = Recorder(program, session, watch)
+    recorder.perform(program.ops)
+    recorder.finish()
+    return recorder.run
+
+
+class Recorder:
+    """Performs the operations of a program as they come, and keeps the record.
+
+    :ivar run: what has happened so far; once it has an ending, nothing more is performed.
+    """
+
+    def __init__(self, program: Program, session: Session, watch: Watch = lambda _: False, *, first: int = 0) -> None:
+        """:param program: its operations from number `first` on must be, or come to be, those that are performed."""
+        self.run = Run(program, session.facts)
+        self._first = first
+        self._session = session
+        self._watch = watch
+        self._frames: dict[int, None] = {}
+
+    def perform(self, ops: Sequence[Op]) -> list[Step]:
+        """Do operations after those before, as far as they can be done. Returns their steps."""
+        begin = len(self.run.steps)
+        for offset, part in stretches(ops):
+            if self.run.ending is not None:
+                break
+            number = self._first + begin + offset
+            try:
+                if isinstance(part, list):
+                    self._guest(number, part)
+                else:
+                    self.run.steps.append(self._intervene(number, part))
+            except TcelabError as error:
+                begun = error.in_flight if isinstance(error, GuestLost) else None
+                self.run.ending = Ending(error, None if begun is None else number + begun)
+            except KeyboardInterrupt:
+                self.run.ending = Ending(Interrupted(), None)
+        return self.run.steps[begin:]
+
+    def finish(self) -> None:
+        """A kernel that dies of the last operation must not pass because nobody asked it anything any more."""
         try:
-            if isinstance(part, list):
-                for i, outcome in enumerate(session.perform(part)):
-                    frames.update(dict.fromkeys(outcome.frames))
-                    _record(record, watch, Step(first + i, part[i], outcome))
-            else:
-                _record(record, watch, _intervene(first, part, session, list(frames), watch))
+            ended = self.run.ending is not None
+            self.run.trouble = self._session.trouble() if ended else self._session.finish()
         except TcelabError as error:
-            begun = error.in_flight if isinstance(error, GuestLost) else None
-            record.ending = Ending(error, None if begun is None else first + begun)
-            break
-        except KeyboardInterrupt:
-            record.ending = Ending(HarnessError("interrupted"), None)
-            break
-    _finish(record, session)
-    return record
+            self.run.ending = self.run.ending or Ending(error, None)
 
+    def _guest(self, first: int, ops: list[GuestOp]) -> None:
+        for i, outcome in enumerate(self._session.perform(ops)):
+            self._frames.update(dict.fromkeys(outcome.frames))
+            step = Step(first + i, ops[i], outcome)
+            self.run.steps.append(step)
+            self._watch(step)
 
-def _finish(record: Run, session: Session) -> None:
-    """A kernel that dies of the last operation must not pass because nobody asked it anything any more."""
-    try:
-        record.trouble = session.finish() if record.ending is None else session.trouble()
-    except TcelabError as error:
-        record.ending = record.ending or Ending(error, None)
-
-
-def _record(record: Run, watch: Watch, step: Step) -> None:
-    record.steps.append(step)
-    if step.snapshot is None:
-        watch(step)
-
-
-def _intervene(number: int, op: HostOp, session: Session, frames: Sequence[int], watch: Watch) -> Step:
-    result = session.intervene(op, frames)
-    if isinstance(result, Outcome):
-        return Step(number, op, outcome=result)
-    step = Step(number, op, snapshot=result)
-    if watch(step) and isinstance(op, Checkpoint) and not op.stream:
-        confirmed = session.intervene(msgspec.structs.replace(op, stream=True), frames)
-        step = Step(number, op, snapshot=result, confirmed=confirmed if isinstance(confirmed, Snapshot) else None)
-        watch(step)
-    return step
+    def _intervene(self, number: int, op: HostOp) -> Step:
+        frames = list(self._frames)
+        result = self._session.intervene(op, frames)
+        if isinstance(result, Outcome):
+            step = Step(number, op, outcome=result)
+            self._watch(step)
+            return step
+        step = Step(number, op, snapshot=result)
+        if self._watch(step) and isinstance(op, Checkpoint) and not op.stream:
+            confirmed = self._session.intervene(msgspec.structs.replace(op, stream=True), frames)
+            step = Step(number, op, snapshot=result, confirmed=confirmed if isinstance(confirmed, Snapshot) else None)
+            self._watch(step)
+        return step

@@ -10,7 +10,8 @@ import msgspec
 
 from tcelab import image
 from tcelab.errors import UsageError
-from tcelab.qemu import kernelfile, machine, probe
+from tcelab.ownkernel import OwnKernel, examine
+from tcelab.qemu import machine, probe
 from tcelab.topology import Topology
 
 DEFAULT_QEMU: Final = "qemu-11.1"
@@ -18,12 +19,16 @@ DEFAULT_IMAGE: Final = "guest"
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user may choose. `qemu` is a recipe's name or a program; `kernel` and `initrd` replace the image's."""
+    """What the user may choose. `qemu` is a recipe's name or a program; `kernel` and `initrd` replace the image's.
+
+    :ivar modules: where the modules of `kernel` are: the image's initrd then carries them in place of its own.
+    """
 
     topology: Topology
     qemu: str = DEFAULT_QEMU
     image: str = DEFAULT_IMAGE
     kernel: Path | None = None
+    modules: Path | None = None
     initrd: Path | None = None
     memory: int = 512
     firmware: machine.Firmware = "auto"
@@ -48,25 +53,40 @@ def prepare(choice: Choice, note: Callable[[str], None]) -> Ready:
 
     :param note: told of progress, a line at a time.
     :raise UsageError: a file that is not what it should be, or an unknown name.
-    :raise Unsupported: this host cannot provision.
+    :raise Unsupported: this host cannot provision, or the kernel was built without what a guest needs.
     """
-    machine.check_memory(choice.memory)
-    if choice.kernel is not None:
-        kernelfile.check(choice.kernel)
-    if choice.initrd is not None and not choice.initrd.is_file():
-        raise UsageError(f"no initrd {choice.initrd}")
+    own = _check(choice)
     provenance: dict[str, Any] = {}
     qemu = _qemu(choice.qemu, note, provenance)
     kernel, initrd = choice.kernel, choice.initrd
     if kernel is None or initrd is None:
-        guest = image.ensure_guest(choice.image, note)
+        guest = image.ensure_guest(choice.image, note, own.for_image if own is not None else None)
         provenance["image"] = {"name": guest.name, "manifest": msgspec.to_builtins(guest.manifest)}
         kernel, initrd = kernel or guest.kernel, initrd or guest.initrd
     provenance |= {"kernel": str(kernel), "initrd": str(initrd)}
+    if own is not None:
+        provenance["own kernel"] = own.told()
     options = machine.Options(
         kernel, initrd, choice.topology, choice.memory, firmware=choice.firmware, append=choice.append
     )
     return Ready(qemu, options, image.agent_digest(), provenance)
+
+
+def _check(choice: Choice) -> OwnKernel | None:
+    """What can be said before anything is provisioned; what is known of the user's own kernel."""
+    machine.check_memory(choice.memory)
+    if choice.initrd is not None and not choice.initrd.is_file():
+        raise UsageError(f"no initrd {choice.initrd}")
+    if choice.modules is not None and choice.initrd is not None:
+        raise UsageError(
+            "--modules and --initrd exclude each other: an initrd of yours is used as it is",
+            next_step="leave --initrd out: the image's is then put together with these modules",
+        )
+    if choice.kernel is not None:
+        return examine(choice.kernel, choice.modules, own_initrd=choice.initrd is not None)
+    if choice.modules is not None:
+        raise UsageError("--modules are those of a kernel of yours", next_step="give --kernel too")
+    return None
 
 
 def _qemu(name: str, note: Callable[[str], None], provenance: dict[str, Any]) -> probe.Qemu:
@@ -76,4 +96,4 @@ def _qemu(name: str, note: Callable[[str], None], provenance: dict[str, Any]) ->
         return qemu
     build = image.ensure_qemu(name, note)
     provenance["qemu"] = {"recipe": name, "manifest": msgspec.to_builtins(build.manifest)}
-    return probe.Qemu(build.name, build.argv, build.environment)
+    return probe.Qemu(build.name, build.argv, build.environment, build.manifest.tree_sha256)

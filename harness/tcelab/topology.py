@@ -1,7 +1,8 @@
 """What hangs where: the PHBs of the machine, each one partitionable endpoint (PE), and their devices.
 
 PHB 0 always belongs to tcelab: the agent's channel lives there, in a PE of its own, so that nothing that happens
-to a PE under test can touch the verdict's way home. Programs see PHBs 1 and up.
+to a PE under test can touch the verdict's way home. The last PHB is tcelab's as well, a spare PE with which it tries a
+guest. Programs see those between.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ CHANNEL_PHB: Final = 0
 SMALL_WINDOW: Final = 16 << 20
 """Bytes of the windows on PHBs that are not under test: fewer entries to clear at boot and to read at checkpoints."""
 
-MAX_PHB: Final = 30
-"""QEMU places the MMIO windows of PHBs 0..30 (hw/ppc/spapr.c, spapr_phb_placement)."""
+SPARE_PHB: Final = 30
+"""The last of which QEMU places the MMIO windows (hw/ppc/spapr.c, spapr_phb_placement)."""
 
 
 class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,17 +47,22 @@ class Phb(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.window_size >> window.PAGE_SHIFT
 
 
+SPARE: Final = Phb(SPARE_PHB, (Device("spare", slot=SPARE_PHB),), SMALL_WINDOW)
+"""A PE of every machine with which tcelab tries a guest before it touches those under test."""
+
+
 class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The PHBs under test. The channel's PHB is not listed: every machine has it."""
+    """The PHBs under test. The channel's and the spare one are not listed: every machine has them."""
 
     name: str
     phbs: tuple[Phb, ...]
 
     def __post_init__(self) -> None:
         indexes = [phb.index for phb in self.phbs]
-        names = [device.name for phb in self.phbs for device in phb.devices]
-        if len(set(indexes)) != len(indexes) or not all(CHANNEL_PHB < i <= MAX_PHB for i in indexes):
-            raise ValueError(f"PHB indexes must be distinct and within 1..{MAX_PHB}: {indexes}")
+        names = [device.name for phb in self.machine for device in phb.devices]
+        own = [index for index in indexes if index != SPARE_PHB or SPARE not in self.phbs]
+        if len(set(indexes)) != len(indexes) or not all(CHANNEL_PHB < index < SPARE_PHB for index in own):
+            raise ValueError(f"PHB indexes must be distinct and within 1..{SPARE_PHB - 1}: {indexes}")
         if len(set(names)) != len(names):
             raise ValueError(f"device names must be distinct: {names}")
         for phb in self.phbs:
@@ -65,8 +71,13 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def machine(self) -> tuple[Phb, ...]:
-        """Every PHB of the machine, the channel's first."""
-        return (Phb(CHANNEL_PHB, window_size=SMALL_WINDOW), *self.phbs)
+        """Every PHB of the machine, the channel's first, the spare one last."""
+        return (Phb(CHANNEL_PHB, window_size=SMALL_WINDOW), *self.added)
+
+    @property
+    def added(self) -> tuple[Phb, ...]:
+        """Those that QEMU is told to make beside the channel's."""
+        return (*(phb for phb in self.phbs if phb != SPARE), SPARE)
 
     @property
     def devices(self) -> tuple[Device, ...]:

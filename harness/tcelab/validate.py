@@ -20,6 +20,7 @@ from tcelab.program import (
     Fill,
     Flip,
     Frames,
+    Fresh,
     Ioctl,
     Master,
     Op,
@@ -27,36 +28,53 @@ from tcelab.program import (
     Page,
     Program,
     Read,
+    Repeat,
     Tag,
 )
 
 COUNTERS: Final = ("vmlck", "pins")
+REPEATED: Final = ("MAP_DMA", "UNMAP_DMA")
+MOST_CALLS: Final = 1_000_000
+"""Calls of one Repeat."""
 _WORD: Final = 64
 
 
 def validate(program: Program) -> None:
     """:raise UsageError: the first operation that cannot be done, with its number and why."""
-    checker = _Checker(program)
-    for number, op in enumerate(program.ops):
-        problem = checker.problem(op)
-        if problem:
-            raise UsageError(
-                f"program {program.name!r}, operation {number} ({type(op).__name__}): {problem}",
-                next_step="mend the program file; operations are counted from 0",
-            )
+    checker = Checker(program)
+    for op in program.ops:
+        checker.check(op)
 
 
-class _Checker:
-    """What operations have made so far."""
+class Checker:
+    """Checks the operations of a program as they come: knows what those before have made."""
 
     def __init__(self, program: Program) -> None:
+        self._name = program.name
+        self._number = 0
         self._devices = {device.name for device in program.topology.devices}
         self._sizes = {phb.liobn: phb.window_size for phb in program.topology.machine}
+        self._begin()
+
+    def _begin(self) -> None:
+        """On a guest on which nothing was made."""
         self._bound: set[str] = set()
         self._files: set[str] = set()
         self._pages: dict[str, int] = {}
 
-    def problem(self, op: Op) -> str:
+    def check(self, op: Op) -> None:
+        """The next operation.
+
+        :raise UsageError: it cannot be done.
+        """
+        if problem := self._problem(op):
+            raise UsageError(
+                f"program {self._name!r}, operation {self._number} ({type(op).__name__}): {problem}",
+                next_step="mend the program; operations are counted from 0",
+            )
+        self._number += 1
+
+    def _problem(self, op: Op) -> str:
         """Why it cannot be done; empty if it can."""
         rule: Callable[[Any], str] | None = getattr(self, f"_{type(op).__name__.lower()}", None)
         return "" if rule is None else rule(op)
@@ -113,10 +131,27 @@ class _Checker:
             problem = problem or "an ioctl has fields or a value, not both"
         return problem or (self._make_file(op.into) if op.into else "")
 
+    def _repeat(self, op: Repeat) -> str:
+        calls = len(op.ops) * op.times
+        if not 0 < calls <= MOST_CALLS:
+            return f"{calls} calls; a Repeat does 1..{MOST_CALLS}"
+        if len({each.file for each in op.ops}) > 1:
+            return "all its calls go to one file"
+        for each in op.ops:
+            if each.request not in REPEATED:
+                return f"{each.request!r} cannot be repeated; can be: {', '.join(REPEATED)}"
+            if each.value is not None or each.into or each.expect is not None:
+                return "its calls have fields alone: no value, into or expect"
+        return next(filter(None, map(self._ioctl, op.ops)), "")
+
     def _flip(self, op: Flip) -> str:
         size = self._sizes.get(op.liobn, 0)
         if not 0 <= op.ioba < size or not 0 <= op.bit < _WORD:
             return f"LIOBN {op.liobn:#x} has no bit {op.bit} of an entry for IOBA {op.ioba:#x}"
+        return ""
+
+    def _fresh(self, _op: Fresh) -> str:
+        self._begin()
         return ""
 
     # -- names

@@ -10,29 +10,28 @@ from tcelab.image.overlay import BASE
 from tcelab.resources import rootfs_dir
 
 SABOTAGE = '''
-"""The real agent, with one thing broken: `tcelab.sabotage=KIND` on the kernel's command line says which."""
+"""The real agent, with one thing broken: a program that makes a buffer called "break-KIND" says which."""
 import os, posix, time
 from tceagent import agent, wire
 from tceagent.kernel import Kernel
 
 with open("/proc/cmdline") as file:
-    KIND = dict(word.partition("=")[::2] for word in file.read().split()).get("tcelab.sabotage")
-if KIND != "digest":
-    agent.digest = lambda folder: "{digest}"
+    if "tcelab.sabotage=digest" not in file.read().split():
+        agent.digest = lambda folder: "{digest}"
 
 class Broken(agent.Agent):
     def _perform(self, number, program):
-        if any(op["op"] == "dma" or op.get("request") == "MAP_DMA" for op in program):
-            if KIND == "killed":
-                os.kill(os.getpid(), 9)
-            if KIND == "silent":
-                while True:
-                    time.sleep(1000)
-            if KIND == "garbage":
-                posix.write(PORT, b"this is no frame")
+        kind = next((op["name"] for op in program if op["op"] == "buffer"), "")
+        if kind == "break-killed":
+            os.kill(os.getpid(), 9)
+        if kind == "break-silent":
+            while True:
                 time.sleep(1000)
-            if KIND == "raises":
-                program = [dict(program[0], colour="red"), *program[1:]]
+        if kind == "break-garbage":
+            posix.write(PORT, b"this is no frame")
+            time.sleep(1000)
+        if kind == "break-raises":
+            program = [dict(program[0], colour="red"), *program[1:]]
         return super()._perform(number, program)
 
 def main():

@@ -20,9 +20,10 @@ def result_of(call):
 
 
 def broken_run(tmp_path, broken_initrd, kind, *more):
-    return tcelab(
-        "run", "flow", "--initrd", broken_initrd, "--append", f"tcelab.sabotage={kind}", *more, state=tmp_path
-    )
+    ops = [Checkpoint(stream=True), Buffer(name=f"break-{kind}", pages=1, expect="ok"), Checkpoint(stream=True)]
+    path = tmp_path / "broken.json"
+    path.write_bytes(Program(name="broken", topology=topology("two-pe"), ops=ops).to_json())
+    return tcelab("run", path, "--initrd", broken_initrd, *more, state=tmp_path)
 
 
 def assert_told(call, *words):
@@ -119,7 +120,7 @@ def test_an_interrupt_ends_the_run_and_writes_down_what_is_known(tmp_path, numbe
 
 
 def test_an_interrupt_during_boot_leaves_nothing(tmp_path):
-    call = Call("run", "flow", state=tmp_path)
+    call = Call("run", "flow", "--boot", state=tmp_path)
     call.wait_for("booting under QEMU")
     call.send(signal.SIGINT)
     assert call.end() == 125

@@ -29,7 +29,8 @@ def test_the_main_job_passes_and_says_what_was_seen(tmp_path):
     assert result["versions"]["qemu"]["version"]
     assert result["program"]["seed"] == 1
     (run,) = call.runs()
-    assert {each.name for each in run.iterdir()} == FILES
+    assert {each.name for each in run.iterdir()} == FILES | {"guest-2", "guest-3"}
+    assert result["versions"]["guests"] == 3
     assert json.loads((run / "result.json").read_bytes()) == result
     suite = ET.parse(run / "junit.xml").getroot().find("testsuite")
     assert (suite.get("failures"), suite.get("errors"), suite.get("skipped")) == ("0", "0", "0")

@@ -12,7 +12,7 @@ from tcelab.run import run
 from tcelab.scenarios import vocabulary as build
 from tcelab.topology import topology
 
-pytestmark = pytest.mark.guest
+pytestmark = [pytest.mark.guest, pytest.mark.tcelab(topology="two-pe", needs="edu")]
 
 TWO = topology("two-pe")
 FIRST, SECOND = 0x80000100, 0x80000200

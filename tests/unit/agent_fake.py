@@ -56,8 +56,9 @@ class FakeRegisters:
 
 
 class FakeKernel:
-    """`answers`: request number to (value, errno, bytes out or None for what came in). `files`: path to content, and
-    `links`: path to target, for what is read by path; `refused`: path to the errno that opening it gives.
+    """`answers`: request number to (value, errno, bytes out or None for what came in), or a list of them, used up.
+    `files`: path to content, and `links`: path to target, for what is read by path; `refused`: path to the errno that
+    opening it gives.
     """
 
     def __init__(self, page_size=4096):
@@ -71,7 +72,9 @@ class FakeKernel:
         self.memories = []
         self.registers = FakeRegisters(self)
         self.config = bytearray(256)
-        self.clock = 0.0
+        self.elapsed = 0.0
+        self.since_1970 = 1000.0
+        self.stirred = b""
         self.page = bytearray(page_size)
         self._next_fd = FIRST_FD
 
@@ -87,8 +90,24 @@ class FakeKernel:
 
     def ioctl(self, fd, request, argument):
         self.calls.append(("ioctl", fd, request, argument))
-        value, refusal, out = self.answers.get(request, (0, "", None))
+        answer = self.answers.get(request, (0, "", None))
+        if isinstance(answer, list):
+            answer = answer.pop(0) if answer else (0, "", None)
+        value, refusal, out = answer
         return value, refusal, out if out is not None else argument if isinstance(argument, bytes) else b""
+
+    def ioctls(self, fd, requests, arguments, times):
+        self.calls.append(("ioctls", times))
+        for done in range(len(requests) * times):
+            self.sleep(1e-3)
+            which = done % len(requests)
+            value, refusal, _ = self.ioctl(fd, requests[which], bytes(arguments[which]))
+            if value != 0:
+                return done, value, refusal
+        return len(requests) * times, 0, ""
+
+    def beat(self):
+        self.calls.append(("beat",))
 
     def pread(self, fd, size, offset):
         self.calls.append(("pread", fd, size, offset))
@@ -142,10 +161,25 @@ class FakeKernel:
         return self.links[path]
 
     def monotonic(self):
-        return self.clock
+        return self.elapsed
 
     def sleep(self, seconds):
-        self.clock += seconds
+        self.elapsed += seconds
+
+    def clock(self):
+        return self.since_1970 + self.elapsed
+
+    def set_clock(self, seconds):
+        self.calls.append(("set_clock", seconds))
+        self.since_1970 = seconds - self.elapsed
+
+    def draw(self, size):
+        """Like a forked guest: the same bytes again, until something is stirred in."""
+        return bytes(each ^ size for each in self.stirred.ljust(size, b"\0")[:size])
+
+    def stir(self, entropy):
+        self.calls.append(("stir", entropy))
+        self.stirred = entropy
 
     def cell(self):
         return self.page, 0x2468000

@@ -6,12 +6,14 @@ import asyncio
 import json
 import os
 import struct
+from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from tcelab.errors import Scene
+from tcelab.image.bases import Register
 from tcelab.qemu.channel import Cell
 from tcelab.qemu.log import Tables
 from tcelab.qemu.probe import LOG_FLAGS, TRACES, Abilities
@@ -32,6 +34,8 @@ HELLO = {
     "python": "3.11",
     "cmdline": "console=hvc0",
     "modules": ["vfio"],
+    "clock": 1000.0,
+    "drawn": "5a" * 16,
 }
 
 
@@ -45,6 +49,8 @@ def abilities(**changes: Any) -> Abilities:
         "traces": TRACES,
         "log_flags": LOG_FLAGS,
         "device_state": True,
+        "private_ram": True,
+        "firmware_sha256": {"slof.bin": "f" * 64, "vof.bin": "0" * 64},
     }
     return Abilities(**can | changes)
 
@@ -62,6 +68,8 @@ class FakeGuest:
     :ivar fail: call name to the error that it ends with.
     :ivar answers: what the agent answers to its requests, in order; an error is raised. The id is filled in.
     :ivar saved: the state stream.
+    :ivar registers: what `save` gives beside it.
+    :ivar clock_off: seconds by which a clock that was set is wrong.
     """
 
     def __init__(self, folder: Any) -> None:
@@ -76,16 +84,21 @@ class FakeGuest:
         self.memory = bytearray(RAM)
         self.begun = (0, 0)
         self.words: list[str] = []
+        self.registers: list[Register] = []
+        self.clock_off = 0.0
         self.refusals: list[Any] = []
         self.pid = 77
         self.state = os.memfd_create("fake-state")
         self.console = SimpleNamespace(reached={"kernel": 0.5})
-        self.race = SimpleNamespace(shaken=False, elapsed=lambda: 2.5, now=lambda: NOW)
+        self.race = SimpleNamespace(shaken=False, elapsed=lambda: 2.5, now=lambda: NOW, lost=Future())
         self.log = SimpleNamespace(tables=Tables(), drain=self._drain, take_refusals=self._take_refusals)
         self.ram = SimpleNamespace(size=RAM, read=self._read, page=self._page)
 
-    def __call__(self, qemu: Any, abilities: Abilities, options: Any, limits: Any, folder: Any) -> FakeGuest:
+    def __call__(
+        self, qemu: Any, abilities: Abilities, options: Any, limits: Any, folder: Any, *, base: Any = None
+    ) -> FakeGuest:
         self.made_of = (qemu, abilities, options, limits, folder)
+        self.base = base
         return self
 
     def _note(self, name: str) -> None:
@@ -117,6 +130,13 @@ class FakeGuest:
     async def pause(self) -> None:
         self._note("pause")
 
+    async def rest(self) -> None:
+        self._note("rest")
+
+    async def save(self) -> tuple[bytes, list[Register]]:
+        self._note("save")
+        return self.saved, self.registers
+
     async def trouble(self) -> tuple[str, ...]:
         self._note("trouble")
         taken, self.words = tuple(self.words), []
@@ -138,7 +158,10 @@ class FakeGuest:
         nonce = bytes.fromhex(asked["hello"]["nonce"])
         if self.hello_is.get("cell") == CELL:
             self.memory[CELL : CELL + Cell.FIELDS.size] = Cell.FIELDS.pack(Cell.MAGIC, nonce, *self.begun)
-        return json.dumps({"id": asked["id"], "hello": self.hello_is}).encode()
+        answer = dict(self.hello_is)
+        if (clock := asked["hello"].get("clock")) is not None:
+            answer["clock"] = clock + self.clock_off
+        return json.dumps({"id": asked["id"], "hello": answer}).encode()
 
     async def ask(self, request: bytes, progress: Any) -> bytes:
         self._note("ask")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tceagent.tag import tag
+from tcelab.errors import Scene
 from tcelab.program import Checkpoint, Flip, GuestOp, HostOp, Op, Page, Program
 from tcelab.run import Facts, Outcome, Refusal, Snapshot, TableView
 from tcelab.tag import compact, data
@@ -63,6 +64,7 @@ class Ideal:
             pe = Pe(0x80000000 + phb.index * 256, 0x800000020000000 + phb.index, phb.window_size)
             self.pes.update({device.name: pe for device in phb.devices})
         self.channel: dict[int, int] = {}
+        self.spare: dict[int, int] = {}
         self.ram: dict[int, bytearray] = {}
         self.buffers: dict[str, list[int]] = {}
         self.files: dict[str, Any] = {}
@@ -73,6 +75,7 @@ class Ideal:
         self.base_vmlck, self.base_pins = 100, 3
         self.number = -1
         self.scatter = random.Random(7)
+        self.fail: Callable[..., Outcome | None] = lambda _session, _done, _call: None
 
     # -- the protocol -------------------------------------------------------------------------------------------
 
@@ -87,6 +90,12 @@ class Ideal:
     def trouble(self) -> tuple[str, ...]:
         lines, self.console = tuple(self.console), []
         return lines
+
+    def scene(self):
+        return Scene("perform")
+
+    def close(self):
+        """Nothing to let go of."""
 
     def finish(self) -> tuple[str, ...]:
         return self.trouble()
@@ -115,6 +124,8 @@ class Ideal:
             found = next(each for each in self.pes.values() if id(each) == pe)
             out.append(self.table(found.liobn, view, found.size // PAGE, found.table))
             out.append(self.table(found.liobn + 1, view, 0, {}))
+        if all(pe.liobn != 0x80001E00 for pe in self.pes.values()):  # no program but the warm-up sees the spare PE
+            out += [self.table(0x80001E00, view, 4096, self.spare), self.table(0x80001E01, view, 0, {})]
         return out
 
     @staticmethod
@@ -212,6 +223,22 @@ class Ideal:
         handle = self.files[op.file]
         pe = handle if isinstance(handle, Pe) else next((p for p in self.pes.values() if p.container == op.file), None)
         return Outcome(**{"value": 0} | getattr(self, "on_" + op.request.lower(), self.nothing)(op, pe))
+
+    def do_repeat(self, op: Any) -> Outcome:
+        """Every call, one after the other, each as it would be done alone."""
+        frames: dict[int, list[int]] = {}
+        done, failed = 0, Outcome(value=0)
+        for number in range(len(op.ops) * op.times):
+            call = op.ops[number % len(op.ops)]
+            one = self.fail(self, done, call) or self.do_ioctl(call)
+            if one.value != 0:
+                failed = one
+                break
+            done += 1
+            frames[number % len(op.ops)] = one.frames
+        told = [frame for number in sorted(frames) for frame in frames[number]]
+        fields = {"calls": done, "seconds": 1e-5 * done}
+        return Outcome(value=failed.value, errno=failed.errno, fields=fields, frames=told)
 
     def nothing(self, _op: Any, _pe: Pe) -> dict[str, Any]:
         return {}

@@ -15,7 +15,7 @@ from tcelab.scenarios import vocabulary as b
 from tcelab.topology import Device, Phb, Topology
 
 READ, WRITE, BOTH = 1, 2, 3
-CHANNEL, FIRST, SECOND = 0x80000000, 0x80000100, 0x80000200
+CHANNEL, FIRST, SECOND, SPARE = 0x80000000, 0x80000100, 0x80000200, 0x80001E00
 SMALL = Topology("small", (Phb(1, (Device("pe1", 1),), 4 << 20), Phb(2, (Device("pe2", 2),), 4 << 20)))
 ONE, TWO = b.pes(SMALL, "story")
 

@@ -58,8 +58,55 @@ def test_hello_tells_protocol_digest_cell_and_machine(agent):
             "cell": 0x2468000,
             "kernel": "6.12.95",
             "page_size": 4096,
+            "clock": 1000.0,
+            "drawn": "10" * 16,
         },
     }
+
+
+def test_a_guest_that_was_not_forked_keeps_its_clock_and_its_random_generator(agent, kernel):
+    greet(agent)
+    greet(agent, renew=True)
+    assert kernel.did("set_clock", "stir") == []
+
+
+def test_a_forks_clock_is_set_once_to_the_hosts_and_told_as_it_is_then(agent, kernel):
+    kernel.elapsed = 7.0
+    hello = greet(agent, clock=1234567890.25)["hello"]
+    assert kernel.did("set_clock") == [("set_clock", 1234567890.25)]
+    assert hello["clock"] == 1234567890.25
+    kernel.elapsed += 3.5
+    assert greet(agent)["hello"]["clock"] == 1234567893.75
+    assert len(kernel.did("set_clock")) == 1
+
+
+def test_a_clock_that_cannot_be_set_is_told_as_it_is(agent, kernel):
+    kernel.set_clock = lambda _: None
+    assert greet(agent, clock=1234567890.25)["hello"]["clock"] == 1000.0
+
+
+def test_a_forks_random_numbers_are_drawn_after_exactly_the_hosts_entropy_was_stirred_in(agent, kernel):
+    entropy = bytes(range(32))
+    hello = greet(agent, entropy=entropy.hex())["hello"]
+    assert kernel.did("stir") == [("stir", entropy)]
+    assert hello["drawn"] == bytes(each ^ 16 for each in entropy[:16]).hex()
+    assert greet(agent, entropy="ff" * 32)["hello"]["drawn"] == "ef" * 16
+
+
+@pytest.mark.parametrize("given", [{"entropy": "no hex"}, {"entropy": 5}])
+def test_entropy_that_is_none_fails_the_handshake(agent, kernel, given):
+    assert greet(agent, **given)["failed"]["at"] is None
+    assert kernel.did("stir") == []
+
+
+def test_what_never_changes_is_asked_of_the_machine_once(kernel):
+    """A fork answers with cold code: it is said from memory there."""
+    asked = []
+    describe = kernel.describe
+    kernel.describe = lambda: asked.append(1) or describe()
+    agent = Agent(kernel)
+    assert greet(agent)["hello"]["kernel"] == greet(agent)["hello"]["kernel"] == "6.12.95"
+    assert asked == [1]
 
 
 def test_hello_writes_magic_and_nonce_into_the_cell_and_a_later_one_replaces_it(agent, kernel):
@@ -298,6 +345,34 @@ def test_the_port_is_found_by_its_name(kernel):
     del kernel.files["/sys/class/virtio-ports/vport1p2/name"]
     with pytest.raises(LookupError, match=r"no virtio-serial port is called org\.tcelab\.agent"):
         find_port(kernel)
+
+
+def test_a_port_whose_driver_has_just_been_loaded_is_waited_for(kernel):
+    """First there is no driver, then a port without a name."""
+    real, folder = kernel.listdir, "/sys/class/virtio-ports"
+    kernel.links[f"{folder}/vport0p0/device"] = ".."  # another that never gets a name
+
+    def listdir(path):
+        if kernel.elapsed < 1:
+            raise FileNotFoundError(path)
+        kernel.links[f"{folder}/vport1p1/device"] = ".."
+        if kernel.elapsed > 2:
+            kernel.files[f"{folder}/vport1p1/name"] = b"org.tcelab.agent\n"
+        return real(path)
+
+    kernel.listdir = listdir
+    assert find_port(kernel) == "/dev/vport1p1"
+    assert 2 < kernel.elapsed < 2.1
+
+
+def test_a_port_that_never_comes_is_not_waited_for_for_ever(kernel):
+    def listdir(path):
+        raise FileNotFoundError(path)
+
+    kernel.listdir = listdir
+    with pytest.raises(LookupError, match="VIRTIO_CONSOLE"):
+        find_port(kernel)
+    assert 5 <= kernel.elapsed < 5.1
 
 
 @pytest.mark.parametrize("path", sorted(SOURCES.glob("*.py")), ids=lambda path: path.name)

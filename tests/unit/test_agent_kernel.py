@@ -6,6 +6,7 @@ import mmap
 import os
 import struct
 import termios
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -188,6 +189,44 @@ def test_the_cell_is_one_shared_page_of_inits_ramfs(kernel, tmp_path, monkeypatc
     with Path("/proc/self/mem").open("rb", buffering=0) as own:
         assert os.pread(own.fileno(), 8, address // 2) == b"TCELABPC"
     page.close()
+
+
+def test_entropy_is_credited_whole_and_used_at_once(kernel, monkeypatch):
+    """The requests as powerpc spells them: asm/ioctl.h has the direction in the top three bits there."""
+    calls, open_now = [], set()
+    monkeypatch.setattr(kernel_module.posix, "open", lambda path, flags: open_now.add(path) or 77)
+    monkeypatch.setattr(kernel_module.posix, "close", lambda fd: (calls.append(("close", fd)), open_now.clear()))
+    monkeypatch.setattr(fcntl, "ioctl", lambda *call: calls.append(call) or (0 if open_now else 1 / 0))
+    kernel.stir(b"\xa5" * 32)
+    assert calls == [
+        (77, 0x80085203, struct.pack("=ii", 256, 32) + b"\xa5" * 32),
+        (77, 0x20005207),
+        ("close", 77),
+    ]
+
+
+def test_entropy_that_is_refused_is_an_error_and_leaves_nothing_open(kernel, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    monkeypatch.setattr(fcntl, "ioctl", refuse)
+    with pytest.raises(PermissionError):
+        kernel.stir(bytes(32))
+    assert set(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_the_clock_is_the_one_of_the_wall(kernel, monkeypatch):
+    told = []
+    monkeypatch.setattr(kernel_module.time, "clock_settime", lambda *call: told.append(call))
+    kernel.set_clock(1234567890.25)
+    assert told == [(time.CLOCK_REALTIME, 1234567890.25)]
+    assert abs(kernel.clock() - time.time()) < 5
+
+
+def test_random_numbers_are_the_kernels(kernel, monkeypatch):
+    monkeypatch.setattr(kernel_module.posix, "urandom", lambda size: b"r" * size)
+    assert kernel.draw(16) == b"r" * 16
 
 
 def test_files_are_read_and_written_by_path(kernel, tmp_path):

@@ -80,16 +80,16 @@ NONCE = bytes(range(16))
 
 
 def test_the_cell_tells_the_operation_in_flight():
-    raw = Cell.FIELDS.pack(b"TCELABPC", NONCE, 12, 3)
-    assert Cell(FakeRam(bytes(4096) + raw), 4096, NONCE).read() == (12, 3)
+    raw = Cell.FIELDS.pack(b"TCELABPC", NONCE, 12, 3) + Cell.BEATS.pack(77)
+    assert Cell(FakeRam(bytes(4096) + raw), 4096, NONCE).read() == (12, 3, 77)
 
 
 @pytest.mark.parametrize(
     "raw",
     [
-        Cell.FIELDS.pack(b"TCELABPC", bytes(16), 12, 3),
-        Cell.FIELDS.pack(b"TCELABPD", NONCE, 12, 3),
-        bytes(40),
+        Cell.FIELDS.pack(b"TCELABPC", bytes(16), 12, 3) + bytes(8),
+        Cell.FIELDS.pack(b"TCELABPD", NONCE, 12, 3) + bytes(8),
+        bytes(48),
         b"",
     ],
     ids=["another session's", "another magic", "zeros", "no RAM"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import os
 import shlex
@@ -21,12 +22,13 @@ from ideal import Ideal
 from story import after, nth, story
 
 from tcelab import cli, image, inject, setup
-from tcelab.bench import Figure, boot, table
-from tcelab.cli import bench, doctor
+from tcelab.bench import session as bench_session
+from tcelab.cli import doctor
 from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError, Unsupported, UsageError
 from tcelab.program import load
-from tcelab.qemu import ram
+from tcelab.qemu import fork, ram
 
+REAL_FORKS = fork.Forks
 VERB = importlib.import_module("tcelab.cli.run")
 
 
@@ -38,11 +40,13 @@ class Stand:
     made: ClassVar = []
 
     def __init__(self, qemu, options, folder, *, limits=None, digest="", note=lambda _: None):
-        type(self).made.append(SimpleNamespace(options=options, folder=folder, limits=limits, digest=digest))
+        self.told = SimpleNamespace(options=options, folder=folder, limits=limits, digest=digest, open=False)
+        type(self).made.append(self.told)
         note("booting")
         if self.fails is not None:
             raise self.fails
         self.ideal = Ideal(load(folder / "program.json"), **self.lies) if (folder / "program.json").exists() else None
+        self.told.open = True
         self.reached = {"kernel": 0.5, "ready": 1.0 + (options.firmware == "slof")}
 
     def __getattr__(self, name):
@@ -52,16 +56,39 @@ class Stand:
         return self
 
     def __exit__(self, *_):
-        pass
+        self.close()
+
+    def close(self):
+        self.told.open = False
 
     def scene(self):
         return NOW
+
+
+class StandForks:
+    """Where sessions come from, in the place of `Forks`. `closed`: how many sessions were open at each close."""
+
+    stand = Stand
+    given: ClassVar = []
+    closed: ClassVar = []
+
+    def __init__(self, qemu, options, *, digest="", limits=None, boot=False, note=lambda _: None):
+        self.given.append(SimpleNamespace(boot=boot, limits=limits, digest=digest))
+        note("no forks, each guest is booted: it is a stand")
+        self._make = lambda folder, note: self.stand(qemu, options, folder, limits=limits, digest=digest, note=note)
+
+    def open(self, folder, note=lambda _: None):
+        return self._make(folder, note)
+
+    def close(self):
+        self.closed.append(sum(each.open for each in self.stand.made))
 
 
 @pytest.fixture
 def host(monkeypatch, tmp_path):
     """A host on which all is provisioned, and a guest that is ideal."""
     stand = type("Stand", (Stand,), {"made": []})
+    stand.forks = type("StandForks", (StandForks,), {"stand": stand, "given": [], "closed": []})
 
     made = setup.machine.Options(Path("/k"), Path("/i"), story().topology)
     stand.chosen = []
@@ -70,8 +97,8 @@ def host(monkeypatch, tmp_path):
         stand.chosen.append(choice)
         return setup.Ready(None, msgspec.structs.replace(made, topology=choice.topology), "digest", {"kernel": "/k"})
 
-    for module in (VERB, boot, table):
-        monkeypatch.setattr(module, "QemuSession", stand)
+    monkeypatch.setattr(fork, "Forks", stand.forks)
+    monkeypatch.setattr(bench_session, "QemuSession", stand)
     monkeypatch.setattr(setup, "prepare", ready)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("COLUMNS", "200")
@@ -220,6 +247,16 @@ def test_a_time_limit_of_ci_is_an_interrupt(host, tcelab):
         (["run", "--limit", "lunch=3"], "no phase 'lunch'"),
         (["run", "--keep"], "--keep needs a terminal"),
         (["run", "--json", "no/such/folder.json"], "there is no folder"),
+        (["run", "--json", "."], "--json .: that is a folder"),
+        (["bench", "boot", "--json", "no/such/folder.json"], "--json no/such/folder.json: there is no folder"),
+        (["bench", "batch", "--json", "no/such/folder.json"], "--json no/such/folder.json: there is no folder"),
+        (["bench", "batch", "--plot", "no/such/folder.svg"], "--plot no/such/folder.svg: there is no folder"),
+        (["bench", "batch", "--plot", "picture.pdf"], "--plot picture.pdf: a picture ends with .svg or .png"),
+        (["bench", "batch", "--sizes", "1..x"], "--sizes 1..x: sizes are pages, as in 1..32 or 1,2,4"),
+        (["bench", "batch", "--sizes", "0..4"], "--sizes 0..4: sizes are pages"),
+        (["bench", "batch", "--sizes", "4..1"], "--sizes 4..1: sizes are pages"),
+        (["bench", "batch", "--sizes", "1,2049"], "batches of 2049 pages: 128 of them must fit the window, so 2048"),
+        (["bench", "table", "--limit", "lunch=3"], "no phase 'lunch'"),
         (["run", "story.json", "--out", "."], "is not empty"),
         (["shell"], "tcelab shell needs a terminal"),
         (["image", "clean", "other"], "no recipe 'other'; there are:"),
@@ -235,7 +272,16 @@ def test_wrong_usage_is_2_and_says_what_is_wrong_first(host, tcelab, words, said
     assert host.chosen == []
 
 
-@pytest.mark.parametrize("words", [["run", "--no-such"], ["jump"], ["run", "--seed", "-1"], ["run", "--inject", "x"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "--no-such"],
+        ["jump"],
+        ["run", "--seed", "-1"],
+        ["run", "--inject", "x"],
+        ["bench", "table", "--repeat", "0"],
+    ],
+)
 def test_what_click_refuses_is_2_as_well(host, tcelab, words):
     done = tcelab(*words)
     assert done.code == 2
@@ -286,7 +332,7 @@ def test_json_in_a_file_is_the_result(host, tcelab):
 def test_a_reader_that_leaves_changes_no_exit_code(host, more):
     script = (
         "import sys, pytest, test_cli; patch = pytest.MonkeyPatch()\n"
-        "for module in (test_cli.VERB,): patch.setattr(module, 'QemuSession', test_cli.Stand)\n"
+        "patch.setattr(test_cli.fork, 'Forks', test_cli.StandForks)\n"
         "options = test_cli.setup.machine.Options('/k', '/i', test_cli.story().topology)\n"
         "patch.setattr(test_cli.setup, 'prepare', lambda *_: test_cli.setup.Ready(None, options, '', {}))\n"
         "test_cli.cli.main()"
@@ -345,6 +391,7 @@ def test_a_replay_has_every_option_that_matters_quoted_for_a_shell(host, tcelab)
         "--qemu": "qemu-10.0",
         "--image": "guest-64k",
         "--kernel": "a b/vmlinux",
+        "--modules": "a b/lib/modules",
         "--initrd": "i",
         "--append": "debug x='1'",
         "--memory": "256",
@@ -357,6 +404,38 @@ def test_a_replay_has_every_option_that_matters_quoted_for_a_shell(host, tcelab)
     assert got[3:] == [*given, "--limit", "close=2"]
 
 
+def test_a_guest_that_was_booted_for_the_run_is_booted_for_its_replay(host, tcelab):
+    replay = replayed(host, tcelab, "--boot", "--limit", "boot=9")
+    assert replay[3:] == ["--boot", "--limit", "boot=9"]
+    assert result(Path("my out"))["options"]["boot"] is True
+
+
+@pytest.mark.parametrize("words", [[], ["--boot"]])
+def test_a_guest_is_a_fork_unless_a_boot_is_asked_for(host, tcelab, words):
+    assert tcelab("run", "story.json", "--limit", "fork=7", *words).code == 0
+    (given,) = host.forks.given
+    assert given.boot is bool(words)
+    assert (given.limits.fork, given.digest) == (7.0, "digest")
+
+
+@pytest.mark.parametrize("fails", [None, HarnessError("no QEMU")])
+def test_the_guest_ends_before_what_it_came_from_is_let_go(host, tcelab, fails):
+    host.fails = fails
+    tcelab("run", "story.json")
+    assert host.forks.closed == [0]
+
+
+def test_why_there_are_no_forks_is_told(host, tcelab):
+    done = tcelab("run", "story.json")
+    assert "no forks, each guest is booted: it is a stand" in done.out + done.err
+
+
+def test_the_stand_has_the_shape_of_the_forks():
+    for name in ("__init__", "open", "close"):
+        stand, real = (inspect.signature(getattr(each, name)).parameters for each in (StandForks, REAL_FORKS))
+        assert [(each.name, each.kind) for each in stand.values()] == [(each.name, each.kind) for each in real.values()]
+
+
 def test_the_replay_of_an_injected_lie_is_its_program_alone(host, tcelab):
     assert "--inject" not in replayed(host, tcelab, "--inject", "flip")
 
@@ -366,7 +445,7 @@ def test_the_result_tells_options_timings_and_files(host, tcelab):
     told = result(Path("out"))
     assert told["options"]["target"] == "story.json"
     assert told["options"]["limits"] == ["boot=9"]
-    assert set(told["timings"]) == {"provision", "boot", "run"}
+    assert set(told["timings"]) == {"provision", "start", "run"}
     assert told["artefacts"] == {"program": "program.json", "junit": "junit.xml"}
     assert told["versions"]["provenance"] == {"kernel": "/k"}
 
@@ -547,40 +626,3 @@ def test_little_disk_and_what_is_not_built_yet_are_only_worth_knowing(tcelab, he
     assert done.code == 0
     assert (told["cache"], told["guest"], told["qemu"]) == ("-", "-", "-")
     assert done.out.count("absent (built at the first run)") == 2
-
-
-# -- bench
-
-
-def test_figures_of_boots_are_taken_in_turns_and_compared(host, tcelab):
-    done = tcelab("bench", "boot", "--repeat", "2", "--json", "-")
-    assert done.code == 0
-    data = json.loads(done.out)
-    assert data["schema"] == 1
-    figures = {figure["name"]: figure for figure in data["figures"]}
-    assert list(figures) == ["slof: kernel", "slof: ready", "vof: kernel", "vof: ready", "vof / slof: ready"]
-    assert figures["vof / slof: ready"]["values"] == [0.5, 0.5]
-    assert figures["slof: ready"]["median"] == 2.0
-    assert [each.options.firmware for each in host.made] == ["vof", "slof"] * 2
-
-
-def test_figures_of_tables_are_taken_by_both_views(host, tcelab, monkeypatch):
-    made = []
-
-    def enter(self):
-        self.ideal = Ideal(story())
-        made.append(self.ideal)
-        return self
-
-    monkeypatch.setattr(host, "__enter__", enter)
-    done = tcelab("bench", "table", "--repeat", "3", "--json", "figures.json")
-    figures = {figure["name"]: figure for figure in json.loads(Path("figures.json").read_text())["figures"]}
-    assert done.code == 0
-    assert {"live: whole", "live: judging", "with stream: whole", "with stream: stream"} <= set(figures)
-    assert all(len(figure["values"]) == 3 and figure["unit"] == "ms" for figure in figures.values())
-    assert "live: whole" in done.out
-
-
-def test_a_figure_is_told_by_median_and_extremes(capsys):
-    bench._show([Figure("x", "s", [3.0, 1.0, 8.0])], None)
-    assert capsys.readouterr().out.splitlines()[1].split() == ["x", "3.000", "1.000", "8.000", "3", "s"]

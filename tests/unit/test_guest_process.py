@@ -8,12 +8,15 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fake_guest import abilities
 from msgspec import json
 
 from tcelab.errors import GuestLost, HarnessError, Unsupported
+from tcelab.image.bases import Register
+from tcelab.qemu import guest as guest_module
 from tcelab.qemu import machine
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.limits import Limits
@@ -35,9 +38,9 @@ def make(tmp_path):
     """A guest that is not started yet; closed in the end."""
     made = []
 
-    def guest(qemu=None, limits=QUICK, **ways):
+    def guest(qemu=None, limits=QUICK, base=None, **ways):
         options = machine.Options(Path("/k"), Path("/i"), topology("one-pe"), memory=256)
-        made.append(Guest(qemu or fake(**ways), abilities(), options, limits, tmp_path))
+        made.append(Guest(qemu or fake(**ways), abilities(), options, limits, tmp_path, base=base))
         return made[-1]
 
     yield guest
@@ -50,6 +53,35 @@ def started(make):
     guest = make()
     portal().call(guest.start())
     return guest
+
+
+@pytest.fixture
+def base(tmp_path):
+    """A guest that was saved: its RAM says so at 0x5000."""
+    with (tmp_path / "ram").open("w+b") as ram, (tmp_path / "state").open("w+b") as state:
+        ram.truncate(256 << 20)
+        os.pwrite(ram.fileno(), b"as saved", 0x5000)
+        state.write(b"what devices were")
+        state.flush()
+        record = SimpleNamespace(entries={0x80000100: 64}, registers=[])
+        yield SimpleNamespace(ram=ram.fileno(), state=state.fileno(), console=b"Linux version 6.12\n", record=record)
+
+
+@pytest.fixture
+def fork(make, base):
+    """A fork that has started; how the fake QEMU is, and the registers that it is to get back."""
+
+    def started(*registers, limits=QUICK, **ways):
+        base.record.registers = list(registers)
+        guest = make(base=base, limits=limits, **ways)
+        portal().call(guest.start())
+        return guest
+
+    return started
+
+
+def journal(guest):
+    return portal().call(guest.qmp("x-journal"))
 
 
 def tell(guest, command, **arguments):
@@ -241,7 +273,28 @@ def test_closing_ends_qemu_and_may_be_done_twice(started, tmp_path):
     portal().call(started.close())
     portal().call(started.close())
     assert not alive(pid)
-    assert not started.race.lost.done() or started.race.lost.result() == "QEMU ended with status 0"
+    assert started._process.returncode == 0
+    assert started.race.lost.result() == "the guest was closed"
+
+
+def test_closing_ends_those_who_wait_for_the_guest(started):
+    async def both():
+        waiting = asyncio.ensure_future(started.ask(b"{}", lambda: 0))
+        await asyncio.sleep(0.02)
+        await started.close()
+        return await asyncio.wait_for(asyncio.gather(waiting, return_exceptions=True), 2.0)
+
+    (ended,) = portal().call(both())
+    assert isinstance(ended, GuestLost)
+    assert ended.message == "the guest was closed"
+
+
+def test_a_guest_that_was_closed_before_it_began_does_not_begin(make, tmp_path):
+    guest = make()
+    portal().call(guest.close())
+    with pytest.raises(HarnessError, match="closed before it began"):
+        portal().call(guest.start())
+    assert not (tmp_path / "qemu.cmd").exists()
 
 
 def test_a_qemu_that_does_not_quit_is_killed(make):
@@ -296,3 +349,182 @@ def test_an_interrupt_of_the_caller_cancels_what_runs_on_the_loop():
             portal().call(work())
     portal().call(asyncio.sleep(0.01))
     assert ends == ["cancelled"]
+
+
+# -- a fork, and saving what it comes from
+
+BUID, PHB2 = 0x800000020000001, 0x800000020000002
+MOVE = ["migrate-set-capabilities", *({"capability": name, "state": True} for name in ("events", "x-ignore-shared"))]
+
+
+def test_a_fork_loads_its_bases_state_gets_its_registers_back_in_order_and_only_then_goes_on(fork):
+    up = fork(
+        Register(BUID, 1, 0x10, 4, 0xE0000000),
+        Register(BUID, 1, 0x3C, 1, 5),
+        Register(BUID, 1, 0x04, 2, 6),
+        Register(PHB2, 30, 0x04, 2, 0x106),
+    )
+    assert journal(up) == [
+        MOVE,
+        ["migrate-incoming", "what devices were"],
+        ["ibm,write-pci-config", BUID, 1, 0x10, 4, 0xE0000000],
+        ["ibm,write-pci-config", BUID, 1, 0x3C, 1, 5],
+        ["ibm,write-pci-config", BUID, 1, 0x04, 2, 6],
+        ["ibm,write-pci-config", PHB2, 30, 0x04, 2, 0x106],
+        ["cont"],
+    ]
+
+
+def test_a_register_that_does_not_take_its_value_back_is_an_error(make, base):
+    base.record.registers = [Register(BUID, 1, 0x04, 2, 6)]
+    guest = make(base=base, stuck=[[BUID, 1, 0x04, 2]], registers=[[BUID, 1, 0x04, 2, 2]])
+    said = r"slot 1 of PHB 0x800000020000001 does not take its register 0x4 back: 0x6 written, 0x2 read"
+    with pytest.raises(HarnessError, match=said) as caught:
+        portal().call(guest.start())
+    assert caught.value.scene.phase == "load"
+    assert ["cont"] not in journal(guest)
+
+
+def test_a_state_that_does_not_load_is_told_with_qemus_words(make, base):
+    guest = make(base=base, migration="failed")
+    with pytest.raises(HarnessError, match="QEMU's migrate-incoming failed: the file is full") as caught:
+        portal().call(guest.start())
+    assert caught.value.scene.phase == "load"
+    assert ["cont"] not in journal(guest)
+
+
+def test_a_failure_that_qemu_does_not_explain_is_told_as_such(make, base):
+    guest = make(base=base, migration="failed", answers={"query-migrate": {"status": "failed"}})
+    with pytest.raises(HarnessError, match="migrate-incoming failed: it does not say why"):
+        portal().call(guest.start())
+
+
+def test_a_load_that_never_ends_ends_by_its_limit(make, base):
+    guest = make(base=base, limits=Limits(load=0.08, close=0.5), migration="setup")
+    with pytest.raises(HarnessError, match=r"QEMU did not answer: nothing happened for 0\.08 s.*") as caught:
+        portal().call(guest.start())
+    assert "--limit load=" in caught.value.next_step
+
+
+def test_a_forks_ram_is_what_qemu_has_and_its_base_stays_as_it_was(fork, base):
+    up = fork()
+    assert up.ram.read(0x5000, 8) == b"as saved"
+    tell(up, "x-poke", at=0x5000, text="changed!")
+    tell(up, "x-poke", at=(256 << 20) - 4, text="last")
+    assert up.ram.read(0x5000, 8) == b"changed!"
+    assert up.ram.read((256 << 20) - 4, 4) == b"last"
+    assert os.pread(base.ram, 8, 0x5000) == b"as saved"
+
+
+def test_a_qemu_that_has_not_mapped_the_bases_ram_is_no_fork(make, base):
+    guest = make(base=base, maps=False)
+    with pytest.raises(HarnessError, match="QEMU has not mapped the base's RAM file"):
+        portal().call(guest.start())
+
+
+def test_a_fork_begins_with_the_window_sizes_of_its_base(fork):
+    assert fork().log.tables.entries == {0x80000100: 64}
+
+
+def test_what_the_kernel_said_while_it_booted_is_as_true_of_a_fork(fork, base, tmp_path):
+    base.console = b"Linux version 6.12\nWARNING: CPU: 0 at drivers/vfio.c:1\nhalf"
+    up = fork()
+    tell(up, "x-console", text=" a line\nWARNING: CPU: 0 at b.c:2\n")
+    # Once each, in its order: a warning of the boot is a finding of the first who looks.
+    assert portal().call(up.trouble()) == ("WARNING: CPU: 0 at drivers/vfio.c:1", "WARNING: CPU: 0 at b.c:2")
+    assert portal().call(up.trouble()) == ()
+    assert up.console.tail() == [
+        "Linux version 6.12",
+        "WARNING: CPU: 0 at drivers/vfio.c:1",
+        "half a line",
+        "WARNING: CPU: 0 at b.c:2",
+    ]
+    assert (tmp_path / "console.log").read_bytes().startswith(base.console)
+
+
+def test_a_forks_agent_that_does_not_answer_ends_by_the_limit_of_the_fork(fork):
+    up = fork(limits=Limits(fork=0.08, boot=9.0, settle=0.05))
+    began = time.monotonic()
+    with pytest.raises(GuestLost, match=r"the fork's agent does not answer: nothing happened for 0\.08 s") as caught:
+        portal().call(up.hello(b"{}"))
+    assert time.monotonic() - began < 2.0
+    assert (caught.value.scene.phase, "--limit fork=" in caught.value.next_step) == ("fork", True)
+
+
+def test_a_fork_has_nothing_to_put_away_and_is_ended_at_once(fork):
+    up = fork(limits=Limits(close=5.0), stubborn=True)
+    began = time.monotonic()
+    portal().call(up.close())
+    assert time.monotonic() - began < 1.0
+    assert not alive(up.pid)
+    assert up._process.returncode == -9
+
+
+def test_closing_a_fork_leaves_the_bases_files_to_who_holds_it(fork, base):
+    up = fork()
+    portal().call(up.close())
+    assert os.pread(base.ram, 8, 0x5000) == b"as saved"
+    assert os.fstat(base.state).st_size == len(b"what devices were")
+
+
+def test_a_guest_is_saved_with_the_registers_that_qemu_does_not_save_the_command_register_last(make):
+    there = [
+        [BUID, 1, 0x04, 2, 6],
+        [BUID, 1, 0x10, 4, 0xE0000000],
+        [BUID, 1, 0x24, 4, 0x1000000F],
+        [BUID, 1, 0x0C, 1, 0x20],
+        [BUID, 1, 0x30, 4, 1],
+        [BUID, 1, 0x3C, 1, 9],
+        [0x80000002000001E, 30, 0x04, 2, 2],
+        [BUID, 1, 0x28, 4, 77],
+        [BUID, 2, 0x10, 4, 77],
+    ]
+    guest = make(registers=there)
+    portal().call(guest.start())
+    os.pwrite(guest.state, b"x" * 1000, 0)  # a longer state of before
+    state, registers = portal().call(guest.save())
+    assert state == b"the devices' state"
+    assert registers == [
+        Register(BUID, 1, 0x0C, 1, 0x20),
+        Register(BUID, 1, 0x10, 4, 0xE0000000),
+        Register(BUID, 1, 0x24, 4, 0x1000000F),
+        Register(BUID, 1, 0x30, 4, 1),
+        Register(BUID, 1, 0x3C, 1, 9),
+        Register(BUID, 1, 0x04, 2, 6),
+        Register(0x80000002000001E, 30, 0x04, 2, 2),
+    ]
+    assert journal(guest) == [MOVE, ["migrate", "the devices' state"]]
+
+
+@pytest.fixture
+def put_off(monkeypatch):
+    """What the kernel has put off takes no time here."""
+    monkeypatch.setattr(guest_module, "_PUT_OFF", 0.05)
+
+
+def test_a_guest_is_at_rest_a_little_after_its_inits_prompt(make, put_off):
+    guest = make(limits=PATIENT)
+    portal().call(guest.start())
+    resting = asyncio.run_coroutine_threadsafe(guest.rest(), portal().loop)
+    tell(guest, "x-console", text="tcelab-init: agent starting\n")
+    time.sleep(0.1)
+    assert not resting.done()
+    began = time.monotonic()
+    tell(guest, "x-console", text=f"{guest_module._PROMPT}")
+    resting.result(2.0)
+    assert 0.05 <= time.monotonic() - began < 1.0
+
+
+def test_an_init_that_never_prompts_is_no_error(make, put_off):
+    guest = make(limits=Limits(settle=0.05, close=1.0))
+    portal().call(guest.start())
+    portal().call(guest.rest())
+    assert not is_lost(guest)
+
+
+def test_a_guest_that_cannot_be_saved_is_told_with_qemus_words(make):
+    guest = make(migration="failed")
+    portal().call(guest.start())
+    with pytest.raises(HarnessError, match="QEMU's migrate failed: the file is full") as caught:
+        portal().call(guest.save())
+    assert caught.value.scene.phase == "load"

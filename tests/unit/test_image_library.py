@@ -338,6 +338,103 @@ def test_an_initramfs_that_another_process_holds_stays(place):
         assert first.exists()
 
 
+# For another kernel
+
+
+def other(release, modules=None):
+    return lambda _: image.OtherKernel(release, modules)
+
+
+def load_order(initrd):
+    return read_cpio(initrd.read_bytes())["etc/tcelab-modules"].data.decode().split()
+
+
+def test_another_kernels_modules_take_the_place_of_the_images(place, fetch):
+    plain = image.ensure_guest("toy", silent)
+    guest = image.ensure_guest("toy", silent, other("7.0", {"virtio": b"one", "vfio": b"two"}))
+    assert load_order(guest.initrd) == ["/lib/modules-tcelab/virtio.ko", "/lib/modules-tcelab/vfio.ko"]
+    members = read_cpio(guest.initrd.read_bytes())
+    assert members["lib/modules-tcelab/vfio.ko"].data == b"two"
+    assert guest.initrd.read_bytes().startswith(plain.initrd.read_bytes())  # with the agent and all else
+    assert len(fetch.requests) == 2
+    assert image.status("toy").state == "ok"
+
+
+def test_another_kernel_without_modules_loads_none(place):
+    """The image's would only be refused."""
+    image.ensure_guest("toy", silent)
+    assert load_order(image.ensure_guest("toy", silent, other("7.0")).initrd) == []
+
+
+def test_a_kernel_that_has_all_built_in_loads_none_even_if_it_is_of_the_images_release(place):
+    assert load_order(image.ensure_guest("toy", silent, other(RELEASE, {})).initrd) == []
+
+
+def test_a_kernel_of_the_images_release_loads_the_images_modules(place):
+    plain = image.ensure_guest("toy", silent)
+    assert image.ensure_guest("toy", silent, other(RELEASE)).initrd == plain.initrd
+    assert len(load_order(plain.initrd)) == 2
+
+
+def test_the_other_kernel_is_told_the_release_of_the_images(place):
+    told = []
+    image.ensure_guest("toy", silent, lambda release: told.append(release) or image.OtherKernel("7.0", None))
+    assert told == [RELEASE]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"a": b"one", "b": b"TWO"}, {"a": b"one", "c": b"two"}, {"b": b"two", "a": b"one"}, {"a": b"one"}, {}, None],
+    ids=["content", "name", "load order", "number", "none", "the image's"],
+)
+def test_an_initramfs_is_made_once_for_the_same_modules_and_goes_when_nobody_holds_it(place, changed):
+    modules = {"a": b"one", "b": b"two"}
+    first = image.ensure_guest("toy", silent, other("7.0", modules)).initrd
+    made = first.stat()
+    assert image.ensure_guest("toy", silent, other("7.0", dict(modules))).initrd == first
+    assert os.path.samestat(first.stat(), made)
+    second = image.ensure_guest("toy", silent, None if changed is None else other("7.0", changed)).initrd
+    assert second != first
+    assert first.exists()
+    os.close(overlay._in_use.pop(first))
+    assert image.ensure_guest("toy", silent, None if changed is None else other("7.0", changed)).initrd == second
+    assert not first.exists()
+    assert second.exists()
+
+
+def test_two_processes_at_once_make_one_initramfs_that_both_hold(fetch, monkeypatch):
+    """Were it made twice, the first would hold a file that is no longer there under its name."""
+    image.build("toy", silent, fetch=fetch)
+    made = []
+    original = overlay._make
+
+    def make(*arguments):
+        made.append(arguments)
+        begun.set()
+        waiting.wait(5)
+        original(*arguments)
+
+    begun, waiting = threading.Event(), threading.Event()
+    monkeypatch.setattr(overlay, "_make", make)
+    first = threading.Thread(target=image.ensure_guest, args=("toy", silent, other("7.0", {"a": b"x"})))
+    second = threading.Thread(
+        target=image.ensure_guest, args=("toy", lambda _: waiting.set(), other("7.0", {"a": b"x"}))
+    )
+    first.start()
+    assert begun.wait(5)
+    second.start()
+    for each in (first, second):
+        each.join()
+    assert waiting.is_set()
+    assert len(made) == 1
+
+
+def test_a_flipped_byte_of_an_initramfs_for_another_kernel_is_found(place):
+    guest = image.ensure_guest("toy", silent, other("7.0", {"a": b"x"}))
+    flip(guest.initrd)
+    assert image.status("toy").problems == [f"{guest.initrd.name}: content differs from what was built"]
+
+
 def test_a_flipped_byte_of_the_initramfs_is_found(place):
     guest = image.ensure_guest("toy", silent)
     flip(guest.initrd)

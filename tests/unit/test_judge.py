@@ -9,6 +9,7 @@ from ideal import NONCE, Ideal
 from msgspec import structs
 from story import FIRST, ONE, SECOND, SMALL, story
 
+from tcelab.beside import Beside
 from tcelab.judge import LAWS, Judge, judge
 from tcelab.judge.fold import Fold, request_name
 from tcelab.judge.operations import Meter
@@ -16,6 +17,7 @@ from tcelab.program import Ioctl, Page, Program
 from tcelab.run import Facts, Outcome, Step, run
 from tcelab.scenarios import SCENARIOS, build
 from tcelab.scenarios import vocabulary as b
+from tcelab.scenarios.warmup import warm_up
 from tcelab.topology import topology
 
 
@@ -23,13 +25,30 @@ from tcelab.topology import topology
 @pytest.mark.parametrize("where", ["one-pe", "two-pe"])
 def test_an_honest_guest_passes_every_scenario(name, where):
     program = build(name, topology(where), 5)
-    verdict = judge(run(program, Ideal(program)))
+    _, verdict = Beside(program, lambda part: Ideal(program)).run()
     assert (verdict.findings, verdict.could_not, verdict.exit_code) == ([], [], 0)
+
+
+@pytest.mark.parametrize("thorough", [False, True])
+@pytest.mark.parametrize("where", ["one-pe", "three-pe"])
+def test_an_honest_guest_passes_the_small_program_that_touches_the_spare_pe_alone(where, thorough):
+    program = warm_up(topology(where), thorough=thorough)
+    world = Ideal(program)
+    touched = set()
+    for name, pe in world.pes.items():
+        pe.table = type("Table", (dict,), {"__setitem__": lambda self, *it, name=name: touched.add(name)})()
+    run(program, world)
+    assert touched == {"spare"}
+    verdict = judge(run(program, Ideal(program)))
+    assert verdict.findings == []
+    assert verdict.could_not == ([] if thorough else ["no checkpoint was judged by the stream view"])
+    assert verdict.evidence.steps == {"live": 2} | ({"stream": 1} if thorough else {})
+    assert verdict.evidence.dma.allowed == (2 if thorough else 0)
 
 
 def test_a_pass_of_main_has_judged_every_law_and_every_batch_size():
     program = build("main", topology("two-pe"), 1)
-    evidence = judge(run(program, Ideal(program))).evidence
+    evidence = Beside(program, lambda part: Ideal(program)).run()[1].evidence
     assert [law for law in LAWS if not evidence.laws[law].judged] == []
     assert [batch.size for batch in evidence.batches] == list(range(1, 33))
     for batch in evidence.batches:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ideal import Ideal, bound
 from msgspec import structs
-from story import BOTH, CHANNEL, FIRST, SECOND, after, nth, on, see, story, with_entry
+from story import BOTH, CHANNEL, FIRST, SECOND, SPARE, after, nth, on, see, story, with_entry
 
 from tcelab.errors import GuestLost, HarnessError
 from tcelab.judge import Judge, judge
@@ -34,7 +34,8 @@ def judged(**lies):
 
 
 def table(liobn):
-    return lambda s: s.channel if liobn == CHANNEL else s.pes["pe1" if liobn == FIRST else "pe2"].table
+    own = {CHANNEL: "channel", SPARE: "spare"}
+    return lambda s: getattr(s, own[liobn]) if liobn in own else s.pes["pe1" if liobn == FIRST else "pe2"].table
 
 
 def put(liobn, number, change):
@@ -97,6 +98,11 @@ TABLE_LIES = {
     "an entry too many, on the channel's PHB": (
         after(MAP, put(CHANNEL, 0xFFF, lambda _: 0x7001)),
         ("table", CHANNEL, 0xFFF000),
+        "no operation made",
+    ),
+    "an entry too many, on the spare PE": (
+        after(MAP, put(SPARE, 0xFFF, lambda _: 0x7001)),
+        ("table", SPARE, 0xFFF000),
         "no operation made",
     ),
     "an entry without permissions": (
@@ -277,6 +283,8 @@ INVENTORY_LIES = {
     "a table starts elsewhere": (lambda t: replace(t, bus_offset=1 << 30), SECOND, "wrong shape"),
     "a second window is active": (lambda t: replace(t, entries=16), FIRST + 1, "has a table"),
     "the channel's table has another size": (lambda t: replace(t, entries=1 << 18), CHANNEL, "wrong size"),
+    "the spare PE's table is missing": (lambda _: None, SPARE, "has no table"),
+    "the spare PE's table has another size": (lambda t: replace(t, entries=1 << 18), SPARE, "wrong size"),
 }
 
 

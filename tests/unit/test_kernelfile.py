@@ -1,16 +1,10 @@
 """A file that is no ppc64 vmlinux is named for what it is, before any boot."""
 
-import struct
-
 import pytest
+from kerneltoy import elf, vmlinux
 
 from tcelab.errors import UsageError
 from tcelab.qemu import kernelfile
-
-
-def elf(machine, *, big=False, rest=b""):
-    order = ">" if big else "<"
-    return b"\x7fELF\x02" + (b"\x02" if big else b"\x01") + bytes(10) + struct.pack(order + "HH", 2, machine) + rest
 
 
 @pytest.mark.parametrize("big", [False, True])
@@ -45,3 +39,41 @@ def test_what_it_is_instead_is_said_in_one_line(tmp_path, content, said):
 def test_a_kernel_that_is_not_there(tmp_path):
     with pytest.raises(UsageError, match="cannot read the kernel"):
         kernelfile.check(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "call", [kernelfile.release, kernelfile.little_endian, lambda path: kernelfile.holds(path, b"")]
+)
+def test_whatever_is_asked_of_a_kernel_that_is_not_there(tmp_path, call):
+    with pytest.raises(UsageError, match="cannot read the kernel"):
+        call(tmp_path / "none")
+
+
+def test_a_folder_is_no_kernel(tmp_path):
+    with pytest.raises(UsageError, match="cannot read the kernel"):
+        kernelfile.check(tmp_path)
+
+
+@pytest.mark.parametrize("release", ["6.12.95+deb12-powerpc64le-64k", "6.12.0-rc1-00012-gabc~x-dirty", "7.0.0", ""])
+def test_the_release_is_the_banners(tmp_path, release):
+    """And not that of the format that the banner in /proc is printed with."""
+    path = tmp_path / "vmlinux"
+    path.write_bytes(vmlinux(release))
+    assert kernelfile.release(path) == release
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_the_byte_order_is_told(tmp_path, big):
+    path = tmp_path / "vmlinux"
+    path.write_bytes(vmlinux(big=big))
+    assert kernelfile.little_endian(path) is not big
+
+
+def test_texts_are_found_and_what_lies_between_two(tmp_path):
+    path = tmp_path / "vmlinux"
+    path.write_bytes(vmlinux(texts=[b"</here>", b"<here>", b"it", b"</here>"]))
+    assert kernelfile.holds(path, b"it")
+    assert not kernelfile.holds(path, b"not it")
+    assert kernelfile.between(path, b"<here>", b"</here>") == b"\0it\0"
+    assert kernelfile.between(path, b"<here>", b"no end") == b""
+    assert kernelfile.between(path, b"no start", b"</here>") == b""

@@ -6,16 +6,20 @@ import shlex
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import pytest
 from fake_guest import abilities
 
+from tcelab import topology as topology_module
 from tcelab.errors import Unsupported, UsageError
 from tcelab.qemu import machine
 from tcelab.qemu.machine import Descriptors, Options, arguments
 from tcelab.qemu.probe import LOG_FLAGS, TRACES
 from tcelab.topology import Device, Phb, Topology, topology
 
-FDS = Descriptors(qmp=11, console=12, agent=13, log=14, ram=15, state=16)
+FDS = Descriptors(qmp=11, qtest=17, console=12, agent=13, log=14, ram=15, state=16)
+FORK = msgspec.structs.replace(FDS, base=18)
+SPARE = {"index": "30", "id": "phb30", "dma_win_size": "0x1000000", "ddw": "on"}
 NO_DEVICE = Topology("bare", (Phb(1),))
 
 
@@ -23,8 +27,8 @@ def options(where="two-pe", **more):
     return Options(Path("/k/vmlinux"), Path("/i/initrd"), topology(where) if isinstance(where, str) else where, **more)
 
 
-def line(where="two-pe", can=None, **more):
-    return arguments(options(where, **more), can or abilities(), FDS)
+def line(where="two-pe", can=None, fds=FDS, **more):
+    return arguments(options(where, **more), can or abilities(), fds)
 
 
 def values(words, option):
@@ -39,8 +43,10 @@ def devices(words, kind):
 
 
 def test_every_device_under_test_has_a_full_dma_mask_and_its_own_slot_on_its_own_phb():
+    full = {"dma_mask": "0xffffffffffffffff"}
     assert devices(line("three-pe"), "edu") == [
-        {"id": f"pe{i}", "bus": f"phb{i}.0", "addr": f"{i:#x}", "dma_mask": "0xffffffffffffffff"} for i in (1, 2, 3)
+        *({"id": f"pe{i}", "bus": f"phb{i}.0", "addr": f"{i:#x}"} | full for i in (1, 2, 3)),
+        {"id": "spare", "bus": "phb30.0", "addr": "0x1e"} | full,
     ]
 
 
@@ -48,7 +54,8 @@ def test_a_slot_is_where_the_topology_has_it():
     where = Topology("far", (Phb(5, (Device("x", slot=17),), 1 << 24),))
     assert devices(line(where), "edu")[0]["addr"] == "0x11"
     assert devices(line(where), "spapr-pci-host-bridge") == [
-        {"index": "5", "id": "phb5", "dma_win_size": "0x1000000", "ddw": "on"}
+        {"index": "5", "id": "phb5", "dma_win_size": "0x1000000", "ddw": "on"},
+        SPARE,
     ]
 
 
@@ -56,7 +63,13 @@ def test_phbs_under_test_have_their_window_and_dynamic_windows():
     assert devices(line(), "spapr-pci-host-bridge") == [
         {"index": "1", "id": "phb1", "dma_win_size": "0x40000000", "ddw": "on"},
         {"index": "2", "id": "phb2", "dma_win_size": "0x40000000", "ddw": "on"},
+        SPARE,
     ]
+
+
+def test_the_spare_pe_is_made_once_also_for_a_program_that_uses_it():
+    used = Topology("warm", (Phb(1, (Device("pe1", 1),)), topology_module.SPARE))
+    assert line(used) == line("one-pe")
 
 
 def test_the_channels_phb_has_a_small_window_and_no_dynamic_one():
@@ -99,13 +112,59 @@ def test_everything_is_connected_by_inherited_descriptors():
     words = line()
     assert values(words, "-chardev") == [
         "socket,id=qmp,fd=11",
+        "socket,id=qtest,fd=17",
         "socket,id=console,fd=12",
         "socket,id=agent,fd=13",
     ]
     assert values(words, "-qmp") == ["chardev:qmp"]
+    assert (values(words, "-qtest"), values(words, "-qtest-log")) == (["chardev:qtest"], ["none"])
     assert values(words, "-serial") == ["chardev:console"]
     assert values(words, "-D") == ["/proc/self/fd/14"]
-    assert FDS.all() == (11, 12, 13, 14, 15, 16)
+    assert FDS.all() == (11, 17, 12, 13, 14, 15, 16)
+    assert FORK.all() == (11, 17, 12, 13, 14, 15, 16, 18)
+
+
+def test_a_fork_gets_neither_kernel_nor_initrd_and_waits_for_its_state():
+    words = line(fds=FORK)
+    assert {"-kernel", "-initrd", "-append"}.isdisjoint(words)
+    assert "-S" in words
+    assert values(words, "-incoming") == ["defer"]
+    boot = line()
+    assert "-S" not in boot
+    assert "-incoming" not in boot
+
+
+def test_a_fork_can_write_nothing_into_its_bases_ram():
+    assert values(line(memory=768, fds=FORK), "-object") == [
+        "memory-backend-file,id=ram,size=768M,mem-path=/proc/self/fd/15,share=off,readonly=on,rom=off"
+    ]
+
+
+def test_but_for_ram_and_the_beginning_a_fork_is_the_machine_that_was_booted():
+    boot, fork = line(append="x"), line(append="x", fds=FORK)
+    drop = {*boot} - {*fork}
+    assert [word for word in boot if word not in drop and word not in {"-kernel", "-initrd", "-append"}] == [
+        word for word in fork if word not in {*fork} - {*boot}
+    ]
+    assert drop == {"-kernel", "-initrd", "-append", "/k/vmlinux", "/i/initrd"} | {
+        *values(boot, "-append"),
+        *values(boot, "-object"),
+    }
+    assert {*fork} - {*boot} == {"-S", "-incoming", "defer", *values(fork, "-object")}
+
+
+def test_a_machine_can_be_forked_where_qemu_maps_ram_copy_on_write_and_its_tree_lies_above_the_kernels_ram():
+    machine.expect_forkable(options(memory=2048), abilities())
+    with pytest.raises(Unsupported, match=r"QEMU 9\.9\.9 cannot map a read-only RAM file copy-on-write"):
+        machine.expect_forkable(options(), abilities(private_ram=False))
+    with pytest.raises(Unsupported, match="with more than 2048 MiB"):
+        machine.expect_forkable(options(memory=2304), abilities())
+
+
+def test_the_hosts_own_arguments_of_rtas_lie_where_the_kernel_has_no_memory_and_qemu_no_tree():
+    usable = int(values(line(memory=512), "-append")[0].partition("mem=")[2].partition("M")[0]) << 20
+    # hw/ppc/spapr.c puts the tree at least FDT_MAX_SIZE, 1 MiB, below the top.
+    assert usable + 0x1000 <= (512 << 20) - machine.SCRATCH <= (512 << 20) - (1 << 20) - 0x1000
 
 
 def test_the_machine_is_emulated_and_brings_nothing_of_its_own():
@@ -162,9 +221,14 @@ def test_qemu_dies_with_us_by_its_own_option_or_by_setpriv():
     assert machine.parent_death(abilities(exit_with_parent=False)) == (["setpriv", "--pdeathsig", "KILL", "--"], [])
 
 
-def test_the_windows_of_a_machine_are_those_under_test_and_the_channels():
+def test_the_windows_of_a_machine_are_those_under_test_the_channels_and_the_spare_one():
     where = Topology("odd", (Phb(1, (), 1 << 30), Phb(3, (), 1 << 22)))
-    assert machine.window_entries(where) == {0x80000000: 4096, 0x80000100: 1 << 18, 0x80000300: 1 << 10}
+    assert machine.window_entries(where) == {
+        0x80000000: 4096,
+        0x80000100: 1 << 18,
+        0x80000300: 1 << 10,
+        0x80001E00: 4096,
+    }
 
 
 def test_a_qemu_without_edu_is_unsupported_only_where_a_device_is_under_test():

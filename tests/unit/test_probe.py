@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import time
 from pathlib import Path
@@ -29,21 +30,43 @@ def test_abilities_are_what_qemu_answers():
         traces=("spapr_iommu_new_table", "spapr_iommu_ddw_create"),
         log_flags=("guest_errors", "invalid_mem"),
         device_state=True,
+        private_ram=True,
     )
+
+
+@pytest.mark.parametrize("names", [["readonly"], ["rom"], ["read-only", "rom"], []])
+def test_ram_can_be_private_where_a_file_that_may_only_be_read_can_be_written_to_in_memory(names):
+    assert asked(properties={"memory-backend-file": names}).private_ram is False
+
+
+def test_firmware_is_hashed_where_qemu_finds_it_first(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+    (second / "slof.bin").write_bytes(b"SLOF")
+    (first / "vof.bin").write_bytes(b"VOF")
+    (second / "vof.bin").write_bytes(b"another VOF")
+    can = asked(folders=[str(tmp_path / "none"), str(first), str(second)])
+    assert can.firmware_sha256 == {
+        "slof.bin": hashlib.sha256(b"SLOF").hexdigest(),
+        "vof.bin": hashlib.sha256(b"VOF").hexdigest(),
+    }
+    (second / "slof.bin").unlink()
+    assert asked(folders=[str(first), str(second)]).firmware_sha256.keys() == {"vof.bin"}
 
 
 def test_what_qemu_does_not_name_it_cannot():
     answers = {
         "qom-list-types": [{"name": "edutainment"}],
         "query-machines": [{"name": "pseries"}],
-        "qom-list-properties": [{"name": "x-vofs"}],
         "query-command-line-options": [{"option": "other", "parameters": [{"name": "exit-with-parent"}]}],
         "query-commands": [{"name": "xen-load-devices-state"}],
         "trace-event-get-state": [],
         "query-version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""},
     }
     text = "Log items (comma separated):\nguest_errors log when the guest does\n\ninvalid_memory x\n"
-    assert asked(answers=answers, help=text) == Abilities(
+    properties = {"pseries-machine": ["x-vofs"], "memory-backend-file": ["share"], "pseries-9.9-machine": ["x-vof"]}
+    assert asked(answers=answers, properties=properties, help=text) == Abilities(
         version="7.2.0",
         edu=False,
         vof=False,

@@ -8,7 +8,7 @@ from tcelab.errors import UsageError
 from tcelab.program import Buffer, Checkpoint, Ioctl, Page, Program, Read, from_json, load
 from tcelab.qemu.limits import Limits, limits
 from tcelab.run import stretches
-from tcelab.topology import TOPOLOGIES, Device, Phb, Topology, topology
+from tcelab.topology import SPARE, TOPOLOGIES, Device, Phb, Topology, topology
 
 PROGRAM = Program(
     name="p",
@@ -81,11 +81,33 @@ def test_names_of_devices_are_distinct_also_between_phbs():
         Topology("bad", (Phb(1, (Device("pe", 1),)), Phb(2, (Device("pe", 2),))))
 
 
+def test_no_device_under_test_is_called_as_the_spare_one():
+    with pytest.raises(ValueError, match="device names must be distinct"):
+        Topology("bad", (Phb(1, (Device("spare", 1),)),))
+
+
 def test_phbs_are_those_that_qemu_can_place():
-    Topology("far", (Phb(30),))
-    for indexes in ([31], [-1], [4, 4]):
-        with pytest.raises(ValueError, match=r"within 1\.\.30"):
+    Topology("far", (Phb(29),))
+    for indexes in ([30], [31], [-1], [4, 4]):
+        with pytest.raises(ValueError, match=r"within 1\.\.29"):
             Topology("bad", tuple(Phb(index) for index in indexes))
+
+
+def test_every_machine_has_one_spare_pe_whether_or_not_a_program_uses_it():
+    spare = Phb(30, (Device("spare", 30),), 16 << 20)
+    under_test = Phb(1, (Device("pe1", 1),))
+    assert spare == SPARE
+    for phbs in ((under_test,), (under_test, SPARE), (SPARE, under_test)):
+        each = Topology("any", phbs)
+        assert each.added == (under_test, spare)
+        assert [phb.index for phb in each.machine] == [0, 1, 30]
+    assert Topology("any", (under_test,)).devices == under_test.devices
+
+
+@pytest.mark.parametrize("wrong", [Phb(30, (Device("spare", 30),)), Phb(30, (Device("mine", 30),), 16 << 20)])
+def test_the_spare_pe_cannot_be_made_another(wrong):
+    with pytest.raises(ValueError, match="PHB indexes"):
+        Topology("bad", (wrong,))
 
 
 def test_an_unknown_topology_names_those_that_exist():

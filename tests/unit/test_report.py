@@ -11,8 +11,9 @@ from ideal import Ideal
 from rich.console import Console
 from story import FIRST, after, nth, story
 
+from tcelab.beside import Beside
 from tcelab.errors import GuestLost, HarnessError, Scene, UsageError
-from tcelab.judge import LAWS, judge
+from tcelab.judge import LAWS
 from tcelab.report import SCHEMA, Progress, failed, junit, load, make, render, to_json, write, write_junit
 from tcelab.run import run
 from tcelab.scenarios import build
@@ -21,10 +22,10 @@ from tcelab.topology import topology
 
 def result_of(program=None, session=None, **lies):
     program = program or story()
-    record = run(program, session or Ideal(program, **lies))
+    record, verdict = Beside(program, lambda part: session or Ideal(program, **lies)).run()
     return make(
         record,
-        judge(record),
+        verdict,
         options={"seed": 1, "kernel": None},
         timings={"boot": 1.5, "program": 0.25},
         artefacts={"console": "console.log"},
@@ -50,7 +51,7 @@ def test_a_result_comes_back_from_its_json(lies, tmp_path):
     plain = json.loads(data)
     assert plain["schema"] == SCHEMA == 1
     assert plain["verdict"]["exit_code"] == result.verdict.exit_code
-    assert plain["versions"] == {"ideal": "1"}
+    assert plain["versions"] == {"ideal": "1", "guests": 1}
     assert plain["program"]["name"] == "story"
     assert len(plain["program"]["sha256"]) == 64
 

@@ -8,6 +8,7 @@ import pytest
 
 from tcelab.errors import UsageError
 from tcelab.program import Checkpoint, Close, Dma, Ioctl, Open, Program, from_json
+from tcelab.run import parts
 from tcelab.scenarios import SCENARIOS, build, dma
 from tcelab.topology import Device, Phb, Topology, topology
 
@@ -32,14 +33,13 @@ def test_a_scenario_survives_json(name):
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_file_that_is_opened_is_closed_and_the_stream_has_the_last_word(name):
-    ops = build(name, TWO, 3).ops
-    opened = [op.file for op in ops if isinstance(op, Open)] + [
-        op.into for op in ops if isinstance(op, Ioctl) and op.into
-    ]
-    assert sorted(opened) == sorted(op.file for op in ops if isinstance(op, Close))
-    assert len(set(opened)) == len(opened)
-    assert isinstance(ops[-1], Checkpoint)
-    assert ops[-1].stream
+    for part in parts(build(name, TWO, 3)):
+        opened = [op.file for op in part.ops if isinstance(op, Open)]
+        opened += [op.into for op in part.ops if isinstance(op, Ioctl) and op.into]
+        assert sorted(opened) == sorted(op.file for op in part.ops if isinstance(op, Close))
+        assert len(set(opened)) == len(opened)
+        assert isinstance(part.ops[-1], Checkpoint)
+        assert part.ops[-1].stream
 
 
 def test_an_unknown_scenario_names_those_that_exist():

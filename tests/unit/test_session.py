@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fake_guest import CELL, HELLO, NOW, FakeGuest, FakeMemory, abilities, section
 
 from tcelab.errors import GuestLost, HarnessError, Scene
+from tcelab.image.bases import Register
 from tcelab.program import Checkpoint, Flip, Read
 from tcelab.qemu import machine, session
 from tcelab.qemu.guest import Guest
@@ -36,14 +39,18 @@ def memory(guest):
 def boot(guest, memory, monkeypatch, tmp_path):
     """Boot a session on the fake; QEMU's abilities may be changed."""
 
-    def booted(**changes):
+    def booted(base=None, note=lambda _: None, born=lambda _: None, **changes):
         monkeypatch.setattr(session, "Guest", guest)
         monkeypatch.setattr(session, "LiveMemory", memory)
         monkeypatch.setattr(session.probe, "probe", lambda _: abilities(**changes))
         options = machine.Options(Path("vmlinux"), Path("initrd"), topology("two-pe"))
-        return session.QemuSession(Qemu("qemu", ("qemu",)), options, tmp_path, digest=DIGEST)
+        more = {"base": base, "note": note, "born": born, "digest": DIGEST}
+        return session.QemuSession(Qemu("qemu", ("qemu",)), options, tmp_path, **more)
 
     return booted
+
+
+BASE = SimpleNamespace(record=SimpleNamespace(key="0123456789abcdef", built="2030-01-02T03:04:05+00:00", boot=1.5))
 
 
 @pytest.fixture
@@ -79,7 +86,9 @@ def test_the_handshake_tells_where_each_device_is(boot, guest):
     assert guest.asked[0]["hello"]["devices"] == {
         "pe1": {"buid": 0x800000020000001, "slot": 1},
         "pe2": {"buid": 0x800000020000002, "slot": 2},
+        "spare": {"buid": 0x80000002000001E, "slot": 30},
     }
+    assert guest.asked[0]["hello"].keys() == {"nonce", "devices", "renew"}
     assert guest.asked[0]["hello"]["renew"] is False
     assert len(bytes.fromhex(guest.asked[0]["hello"]["nonce"])) == 16
 
@@ -186,7 +195,7 @@ def test_a_session_lets_go_of_guest_and_memory_once(boot, guest, memory):
     assert memory.closed == 1
 
 
-def test_renewing_takes_a_fresh_nonce_and_forgets_what_was_said(opened, guest):
+def test_renewing_takes_a_fresh_nonce_and_forgets_refusals_but_no_trouble_of_the_kernel(opened, guest):
     guest.refusals = [Refusal("read", 1, 4, "")]
     guest.words = ["WARNING: old"]
     before = opened.facts.nonce
@@ -194,8 +203,9 @@ def test_renewing_takes_a_fresh_nonce_and_forgets_what_was_said(opened, guest):
     assert guest.asked[-1]["hello"]["renew"] is True
     assert opened.facts.nonce != before
     assert opened.facts.nonce.hex() == guest.asked[-1]["hello"]["nonce"]
-    assert guest.calls == ["hello", "drain", "take_refusals", "trouble"]
-    assert (guest.refusals, guest.words) == ([], [])
+    assert guest.calls == ["hello", "drain", "take_refusals"]
+    assert (guest.refusals, guest.words) == ([], ["WARNING: old"])
+    assert look(opened).console == ("WARNING: old",)
     assert opened.reached["ready"] == 2.5
 
 
@@ -203,6 +213,113 @@ def test_renewing_on_another_agent_is_refused(opened, guest):
     guest.hello_is["digest"] = "e" * 64
     with pytest.raises(HarnessError, match="other sources"):
         opened.renew()
+
+
+# -- a fork
+
+
+def test_a_forks_handshake_renews_it_and_gives_it_the_hosts_clock_and_entropy(boot, guest):
+    before = time.time()
+    boot(BASE)
+    (hello,) = [asked["hello"] for asked in guest.asked]
+    assert guest.base is BASE
+    assert hello["renew"] is True
+    assert before <= hello["clock"] <= time.time()
+    assert len(bytes.fromhex(hello["entropy"])) == 32
+    boot(BASE)
+    assert guest.asked[1]["hello"]["entropy"] != hello["entropy"]
+
+
+def test_a_fork_that_is_renewed_keeps_its_clock_and_its_random_generator(boot, guest):
+    boot(BASE).renew()
+    assert guest.asked[1]["hello"].keys() == {"nonce", "devices", "renew"}
+
+
+@pytest.mark.parametrize("off", [-0.1, -3600.0, 2.0, 1e9])
+def test_a_fork_whose_clock_is_not_the_hosts_is_refused(boot, guest, off):
+    guest.clock_off = off
+    with pytest.raises(
+        HarnessError, match=r"the fork's clock could not be set: it shows \d+\.\d{3}, asked at"
+    ) as caught:
+        boot(BASE)
+    assert caught.value.scene == NOW
+    assert guest.calls[-1] == "close"
+    assert guest.race.shaken is False
+
+
+def test_a_clock_that_went_on_between_asking_and_answering_is_the_hosts(boot, guest, monkeypatch):
+    now = [5000.0]
+    monkeypatch.setattr(session.time, "time", lambda: now[0])
+    hello = guest.hello
+
+    async def slow(request):
+        now[0] += 3.0
+        return await hello(request)
+
+    monkeypatch.setattr(guest, "hello", slow)
+    for off in (0.0, 2.9, 3.04, -0.04):
+        guest.clock_off = off
+        boot(BASE)
+    guest.clock_off = 3.06
+    with pytest.raises(HarnessError, match="clock"):
+        boot(BASE)
+
+
+def test_a_booted_guests_own_clock_is_nobodys_business(boot, guest):
+    guest.clock_off = 1e9
+    boot()
+    assert guest.base is None
+
+
+def test_what_a_guest_draws_is_kept_for_comparison(boot, guest):
+    assert boot(BASE).drawn == "5a" * 16
+
+
+def test_a_fork_tells_when_it_was_loaded_and_not_when_its_base_reached_a_phase(boot, guest):
+    assert boot(BASE).reached == {"loaded": 2.5, "ready": 2.5}
+
+
+def test_facts_of_a_fork_tell_its_base_and_those_of_a_booted_guest_none(boot):
+    expected = {"key": BASE.record.key, "built": BASE.record.built, "boot": 1.5}
+    assert boot(BASE).facts.versions["base"] == expected
+    assert "base" not in boot().facts.versions
+
+
+def test_abilities_that_are_known_are_not_probed(boot, guest, monkeypatch, tmp_path):
+    boot()
+    monkeypatch.setattr(session.probe, "probe", interrupt)
+    options = machine.Options(Path("vmlinux"), Path("initrd"), topology("one-pe"))
+    can = abilities(version="1.2.3")
+    up = session.QemuSession(Qemu("qemu", ("qemu",)), options, tmp_path, abilities=can)
+    assert up.facts.versions["qemu"]["version"] == "1.2.3"
+    assert guest.made_of[1] is can
+
+
+@pytest.mark.parametrize(("base", "doing"), [(None, "booting"), (BASE, "forking")])
+def test_it_is_said_what_is_being_done(boot, base, doing):
+    told = []
+    boot(base, told.append)
+    assert told[-1] == f"{doing} under QEMU 9.9.9, vof"
+
+
+def test_a_guest_is_handed_out_before_it_starts_so_that_another_thread_can_end_it(boot, guest):
+    born = []
+    boot(born=lambda made: born.append((made, list(guest.calls))))
+    assert born == [(guest, [])]
+
+
+def test_saving_awaits_rest_stops_the_guest_and_hears_qemu_out_first_and_it_may_go_on_after_all(opened, guest):
+    guest.registers = [Register(0x800000020000001, 1, 4, 2, 6)]
+    assert opened.save() == (guest.saved, guest.registers)
+    assert guest.calls == ["rest", "pause", "drain", "save"]
+    opened.go_on()
+    assert guest.calls[-1] == "cont"
+
+
+def test_a_session_is_alive_until_its_guest_is_lost(opened, guest):
+    assert opened.alive
+    guest.race.lost.set_result("the agent ended")
+    assert not opened.alive
 
 
 # -- operations of the guest
@@ -213,7 +330,7 @@ def test_operations_go_out_in_one_request_and_come_back_in_order(opened, guest):
     assert opened.perform(OPS) == [Outcome(value=1), Outcome(errno="EPERM"), Outcome(value=3, frames=[4096])]
     assert [op["what"] for op in guest.asked[-1]["ops"]] == ["pins", "vmlck", "pins"]
     assert guest.asked[-1]["id"] == 2
-    assert guest.progress == (0, 0)
+    assert guest.progress == (0, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import struct
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from tcelab import image, setup
@@ -17,12 +18,19 @@ VMLINUX = b"\x7fELF\x02\x01" + bytes(10) + struct.pack("<HH", 2, 21)
 TOPOLOGY = topology("one-pe")
 
 
+class Made(msgspec.Struct):
+    """The manifest of a QEMU."""
+
+    of: str
+    tree_sha256: str = "t"
+
+
 @pytest.fixture
 def provisioned(monkeypatch):
     """What was provisioned, in order; nothing is really made."""
     made = []
 
-    def guest(name, note):
+    def guest(name, note, other=None):
         made.append(f"guest {name}")
         note(f"making {name}")
         return SimpleNamespace(
@@ -31,7 +39,7 @@ def provisioned(monkeypatch):
 
     def qemu(name, _note):
         made.append(f"qemu {name}")
-        return SimpleNamespace(name=name, argv=("ld.so", "qemu"), environment={"A": "1"}, manifest={"of": name})
+        return SimpleNamespace(name=name, argv=("ld.so", "qemu"), environment={"A": "1"}, manifest=Made(name))
 
     monkeypatch.setattr(image, "ensure_guest", guest)
     monkeypatch.setattr(image, "ensure_qemu", qemu)
@@ -61,7 +69,7 @@ def test_by_default_all_comes_from_recipes(provisioned):
     assert (got.qemu.name, got.qemu.argv, got.qemu.environment) == ("qemu-11.1", ("ld.so", "qemu"), {"A": "1"})
     assert got.digest == "digest"
     assert got.provenance == {
-        "qemu": {"recipe": "qemu-11.1", "manifest": {"of": "qemu-11.1"}},
+        "qemu": {"recipe": "qemu-11.1", "manifest": {"of": "qemu-11.1", "tree_sha256": "t"}},
         "image": {"name": "guest", "manifest": {"of": "guest"}},
         "kernel": "/image/vmlinux",
         "initrd": "/image/initrd",
@@ -94,6 +102,7 @@ def test_with_own_kernel_initrd_and_qemu_nothing_is_provisioned(provisioned, fil
         "qemu": {"path": str(files / "qemu")},
         "kernel": str(files / "vmlinux"),
         "initrd": str(files / "initrd"),
+        "own kernel": {"release": "", "config": "", "modules": []},
     }
 
 

@@ -1,11 +1,36 @@
-"""Benchmarks: each makes figures; a claim about speed is a ratio of two figures of one run."""
+"""Benchmarks: each is a module whose `measure` takes a `Job` and gives figures; a claim about speed is a ratio of two
+figures of one run.
+"""
 
 from __future__ import annotations
 
 import statistics
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
 
 import msgspec
+
+from tcelab.judge import Verdict
+from tcelab.qemu.limits import Limits
+from tcelab.setup import Choice
+
+SCHEMA: Final = 1
+"""Of the JSON form. Raised when a field changes its meaning or goes away; new fields do not raise it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What every benchmark is asked.
+
+    :ivar repeat: turns; each gives one value of each figure.
+    :ivar note: told of progress, a line at a time.
+    """
+
+    choice: Choice
+    limits: Limits
+    repeat: int
+    note: Callable[[str], None]
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -21,3 +46,43 @@ class Figure(msgspec.Struct, frozen=True):
 
     def to_dict(self) -> dict[str, Any]:
         return {**msgspec.to_builtins(self), "median": self.median}
+
+
+class Fit(msgspec.Struct, frozen=True, kw_only=True):
+    """The straight line that lies nearest to a row of medians (least squares): call + n * page.
+
+    :ivar residual: root of the mean square distance from it, in `unit` as the others.
+    """
+
+    name: str
+    unit: str
+    call: float
+    page: float
+    residual: float
+
+    def at(self, pages: int) -> float:
+        return self.call + pages * self.page
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """What a benchmark gives.
+
+    :ivar on: what it was measured on, by name: host, QEMU, kernel.
+    :ivar verdict: on what was done while it was measured; None if that was not judged.
+    :ivar text: lines for people, in the place of one for each figure.
+    """
+
+    figures: list[Figure]
+    fits: list[Fit] = []
+    on: dict[str, str] = {}
+    verdict: Verdict | None = None
+    text: list[str] = []
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form. A verdict that is no pass comes without figures: they would be those of something broken."""
+        out: dict[str, Any] = {"schema": SCHEMA, "figures": [figure.to_dict() for figure in self.figures]}
+        out |= {key: msgspec.to_builtins(value) for key in ("fits", "on") if (value := getattr(self, key))}
+        if self.verdict is not None:
+            kept = ("result", "exit_code", "findings", "could_not")
+            out["verdict"] = {key: msgspec.to_builtins(getattr(self.verdict, key)) for key in kept}
+        return out

@@ -17,7 +17,7 @@ VERBS: Final = {
     "run": "Run a scenario or a program on a guest, and judge it.",
     "doctor": "Say what this host can do, what is missing, and the fix.",
     "image": "Build, list and clean guest images and QEMU builds.",
-    "shell": "Boot a guest and give its console to you; Ctrl-] leaves.",
+    "shell": "Give a guest's console to you; Ctrl-] leaves.",
     "bench": "Measure, side by side in one run.",
 }
 """Verb to its one-line help, in the order of `tcelab --help`."""

@@ -2,50 +2,120 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from tcelab.bench import Figure, boot, table
-from tcelab.cli import note
+from tcelab.bench import Figure, Job, Measured, batch, boot, fork, plot, table
+from tcelab.cli import note, output
 from tcelab.cli.options import choice, machine_options
+from tcelab.judge import Verdict
+from tcelab.qemu.limits import limits as limits_of
+from tcelab.report.text import finding_lines
 
 
-@click.group("bench")
+@click.group("bench", epilog="Exit codes: 0 measured, 1 what was measured is broken, 2 wrong usage, 125 not measured.")
 def command() -> None:
     """Measure, side by side in one run."""
 
 
-@command.command("boot")
-@machine_options
-@click.option("--repeat", default=3, show_default=True, help="Boots of each firmware, taken in turns.")
-@click.option("--json", "json_to", type=click.Path(path_type=Path, allow_dash=True), help="Write figures; - is stdout.")
-def boot_(limits: tuple[str, ...], repeat: int, json_to: Path | None, **options: Any) -> None:  # noqa: ANN401 - click's
+def benchmark(name: str, *, repeat: int, turn: str) -> Callable[[Callable[..., Measured]], click.Command]:
+    """Make a function the command `tcelab bench NAME`, with the options that all of them have.
+
+    The function takes a `Job`, and then its own options.
+
+    :param repeat: turns when nothing is said; `turn` is the help for it.
+    """
+
+    def decorate(function: Callable[..., Measured]) -> click.Command:
+        own = [each for each in inspect.signature(function).parameters if each != "job"]
+
+        @functools.wraps(function)
+        def run(limits: tuple[str, ...], repeat: int, json_to: Path | None, **options: Any) -> None:  # noqa: ANN401 - click's
+            output.check("--json", json_to)
+            mine = {each: options.pop(each) for each in own}
+            job = Job(choice(**options), limits_of(limits), repeat, note)
+            _show(function(job, **mine), json_to)
+
+        for option in (
+            output.json_option("the figures"),
+            click.option("--repeat", type=click.IntRange(1), default=repeat, show_default=True, help=turn),
+            machine_options,
+        ):
+            run = option(run)
+        return command.command(name)(run)
+
+    return decorate
+
+
+@benchmark("boot", repeat=3, turn="Boots of each firmware, taken in turns.")
+def boot_(job: Job) -> Measured:
     """When each phase of a boot is reached, under VOF and under SLOF."""
-    _show(boot.measure(choice(**options), limits, repeat, note), json_to)
+    return boot.measure(job)
 
 
-@command.command("table")
-@machine_options
-@click.option("--repeat", default=50, show_default=True, help="Checkpoints by each view.")
-@click.option("--json", "json_to", type=click.Path(path_type=Path, allow_dash=True), help="Write figures; - is stdout.")
-def table_(limits: tuple[str, ...], repeat: int, json_to: Path | None, **options: Any) -> None:  # noqa: ANN401 - click's
+@benchmark("fork", repeat=5, turn="Turns, each with a boot.")
+def fork_(job: Job) -> Measured:
+    """What a fresh guest costs: a boot, a fork, one that is kept ahead, four at once; and the memory of each."""
+    return fork.measure(job)
+
+
+@benchmark("table", repeat=50, turn="Checkpoints by each view.")
+def table_(job: Job) -> Measured:
     """What reading and judging whole tables costs, by live memory and by the state stream."""
-    _show(table.measure(choice(**options), limits, repeat, note), json_to)
+    return table.measure(job)
 
 
-def _show(figures: list[Figure], json_to: Path | None) -> None:
-    data = json.dumps({"schema": 1, "figures": [figure.to_dict() for figure in figures]}, indent=1)
-    if json_to is not None and str(json_to) == "-":
-        click.echo(data)
-        return
+@benchmark("batch", repeat=20, turn="Turns over all sizes.")
+@click.option("--sizes", default="1..32", show_default=True, help="Pages per call, as in 1..32 or 1,2,4.")
+@click.option("--plot", "plot_to", type=click.Path(path_type=Path), metavar="FILE", help="Draw it: .svg or .png.")
+def batch_(job: Job, sizes: str, plot_to: Path | None) -> Measured:
+    """What a map and an unmap of n pages cost in the real driver: the call, and each page.
+
+    Everything that is timed is looked at first, and the whole of it is judged.
+    """
+    pages = batch.sizes(sizes)
+    output.check("--plot", plot_to)
+    if plot_to is not None:
+        plot.check(plot_to)
+    measured = batch.measure(job, pages)
+    if plot_to is not None and measured.figures:
+        plot.draw(measured, plot_to)
+    return measured
+
+
+def _show(measured: Measured, json_to: Path | None) -> None:
     if json_to is not None:
-        json_to.write_text(data + "\n")
-    click.echo(f"{'figure':34} {'median':>10} {'least':>10} {'most':>10}  {'n':>3}")
+        output.write(json.dumps(measured.to_dict(), indent=1).encode() + b"\n", json_to)
+    with output.reader_may_leave():
+        for line in measured.text or _table(measured.figures):
+            click.echo(line, err=output.to_stdout(json_to))
+    if measured.verdict is not None and measured.verdict.exit_code:
+        _broken(measured.verdict)
+        raise click.exceptions.Exit(measured.verdict.exit_code)
+
+
+def _table(figures: Sequence[Figure]) -> list[str]:
+    if not figures:
+        return []
+    out = [f"{'figure':34} {'median':>10} {'least':>10} {'most':>10}  {'n':>3}"]
     for figure in figures:
-        least, most = min(figure.values), max(figure.values)
-        click.echo(
-            f"{figure.name:34} {figure.median:10.3f} {least:10.3f} {most:10.3f}  {len(figure.values):3}  {figure.unit}"
-        )
+        numbers = f"{figure.median:10.3f} {min(figure.values):10.3f} {max(figure.values):10.3f}"
+        out.append(f"{figure.name:34} {numbers}  {len(figure.values):3}  {figure.unit}")
+    return out
+
+
+def _broken(verdict: Verdict) -> None:
+    """Why there are no figures."""
+    for number, finding in enumerate(verdict.findings, 1):
+        note(f"finding {number}")
+        for line in finding_lines(finding):
+            note(f"  {line}")
+    for reason in verdict.could_not:
+        note(f"could not judge: {reason}")
+    note(f"no figures: what was measured is not known to be right (exit code {verdict.exit_code})")

@@ -7,6 +7,7 @@ import click
 from tcelab import image
 from tcelab.cli import note
 from tcelab.errors import UsageError
+from tcelab.image import bases, known
 
 
 @click.group("image")
@@ -28,7 +29,7 @@ def build(names: tuple[str, ...], *, missing: bool) -> None:
 @command.command("list")
 @click.option("--quick", is_flag=True, help="Do not verify the hashes.")
 def list_(*, quick: bool) -> None:
-    """List all recipes and verify what was built of them. Exit code 1 if something is damaged."""
+    """List all recipes and booted guests (bases of forks), and verify them. Exit code 1 if something is damaged."""
     damaged = False
     for name in image.recipe_names():
         status = image.status(name, full=not quick)
@@ -39,7 +40,26 @@ def list_(*, quick: bool) -> None:
         damaged |= status.state == "damaged"
     if damaged:
         click.echo("rebuild what is damaged: tcelab image build NAME", err=True)
+    if _list_bases(quick=quick) or damaged:
         raise click.exceptions.Exit(1)
+
+
+def _list_bases(*, quick: bool) -> bool:
+    """The guests that are kept for forks; True if one is damaged."""
+    damaged = False
+    for folder, base in bases.kept():
+        problem = "" if quick else bases.problems(folder, base)
+        made_of = "" if base is None else f"{', '.join(base.about.values())}, built {base.built}"
+        state = "damaged" if problem else "ok"
+        click.echo(
+            f"{folder.name} {state:8} {bases.disk_usage(folder) / 1e6:5.0f} MB  {made_of or bases.refusal(folder)}"
+        )
+        if problem:
+            click.echo(f"{'':12} {problem}")
+        damaged |= bool(problem)
+    if damaged:
+        click.echo("a damaged base is made anew when it is wanted; tcelab image clean --bases removes all", err=True)
+    return damaged
 
 
 def _made_of(status: image.ImageStatus) -> str:
@@ -51,9 +71,16 @@ def _made_of(status: image.ImageStatus) -> str:
 
 @command.command()
 @click.argument("names", nargs=-1)
-def clean(names: tuple[str, ...]) -> None:
+@click.option("--bases", "only_bases", is_flag=True, help="Only the booted guests that are kept for forks.")
+def clean(names: tuple[str, ...], *, only_bases: bool) -> None:
     """Remove what was built of NAMES (default: everything in the cache)."""
+    if only_bases:
+        click.echo(f"{bases.clean() / 1e6:.0f} MB freed")
+        return
     unknown = sorted(set(names) - set(image.recipe_names()))
     if unknown:
         raise UsageError(f"no recipe {unknown[0]!r}; there are: {', '.join(image.recipe_names())}")
-    click.echo(f"{image.clean(names) / 1e6:.0f} MB freed")
+    freed = image.clean(names)
+    if not names:
+        freed += bases.clean() + known.forget()
+    click.echo(f"{freed / 1e6:.0f} MB freed")

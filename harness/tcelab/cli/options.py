@@ -22,6 +22,7 @@ _OPTIONS = [
     click.option("--qemu", default=setup.DEFAULT_QEMU, show_default=True, help="A recipe's name, or a program."),
     click.option("--image", default=setup.DEFAULT_IMAGE, show_default=True, help="The guest image's recipe."),
     click.option("--kernel", type=_FILE, help="A ppc64 vmlinux instead of the image's."),
+    click.option("--modules", type=_FILE, metavar="DIR", help="Modules of --kernel: lib/modules/RELEASE, or above it."),
     click.option("--initrd", type=_FILE, help="An initrd with tcelab's agent instead of the image's."),
     click.option("--append", default="", help="Added to the kernel's command line."),
     click.option("--memory", default=512, show_default=True, metavar="MIB", help="Guest RAM, a multiple of 256."),
@@ -37,6 +38,11 @@ _OPTIONS = [
 ]
 
 
+boot_option = click.option(
+    "--boot", is_flag=True, help="Boot the guest anew; else one that was booted before is forked."
+)
+
+
 def machine_options(function: F) -> F:
     """Add the options to a command; it takes them as keyword parameters for `choice`."""
     for option in reversed(_OPTIONS):
@@ -49,6 +55,7 @@ def choice(
     qemu: str,
     image: str,
     kernel: Path | None,
+    modules: Path | None,
     initrd: Path | None,
     append: str,
     memory: int,
@@ -61,6 +68,7 @@ def choice(
         qemu=qemu,
         image=image,
         kernel=kernel,
+        modules=modules,
         initrd=initrd,
         memory=memory,
         firmware=firmware,

@@ -7,8 +7,7 @@ import secrets
 import shlex
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,14 +16,16 @@ import msgspec
 from rich.console import Console
 
 from tcelab import artefacts, inject, report, scenarios, setup
-from tcelab.cli.options import choice, machine_options
-from tcelab.errors import HarnessError, TcelabError, UsageError
-from tcelab.judge import Judge
+from tcelab.beside import Beside, Guest
+from tcelab.cli import output
+from tcelab.cli.options import boot_option, choice, machine_options
+from tcelab.errors import HarnessError, Interrupted, TcelabError, UsageError
 from tcelab.program import Program, load
+from tcelab.qemu import fork
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.limits import limits as limits_of
 from tcelab.qemu.session import QemuSession
-from tcelab.run import Run, Step, run
+from tcelab.run import Part, Step
 from tcelab.topology import topology
 from tcelab.validate import validate
 
@@ -51,12 +52,8 @@ def _scenario_list() -> str:
 @click.option("--seed", type=click.IntRange(0), help="Of the scenario; one is drawn if not given, and told.")
 @click.option("--inject", "lie", type=click.Choice(inject.LIES), help="Self-test: tell a lie that must be found.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for artefacts; new or empty.")
-@click.option(
-    "--json",
-    "json_to",
-    type=click.Path(path_type=Path, allow_dash=True),
-    help="Write result.json there too; - is stdout.",
-)
+@output.json_option("result.json")
+@boot_option
 @click.option(
     "--keep", is_flag=True, help="After the verdict, leave the guest running for a look: its console is yours."
 )
@@ -67,6 +64,7 @@ def command(
     out: Path | None,
     json_to: Path | None,
     *,
+    boot: bool,
     keep: bool,
     limits: tuple[str, ...],
     **options: Any,  # noqa: ANN401 - click's options
@@ -77,15 +75,14 @@ def command(
     """
     if keep and not sys.stdin.isatty():
         raise UsageError("--keep needs a terminal: it gives the guest's console to you")
-    if json_to is not None and not json_to.absolute().parent.is_dir():
-        raise UsageError(f"--json {json_to}: there is no folder {json_to.absolute().parent}")
+    output.check("--json", json_to)
     program = _program(target, seed, lie, str(options["topology_name"]))
     bounds = limits_of(limits)
     # A program from a file brings its own topology.
     chosen = msgspec.structs.replace(choice(**options), topology=program.topology)
     # The text goes where the JSON does not.
-    text = Console(stderr=json_to is not None and str(json_to) == "-")
-    job = Job(program, bounds, {"target": target, "inject": lie, "limits": limits, **options}, out, text)
+    text = Console(stderr=output.to_stdout(json_to))
+    job = Job(program, bounds, {"target": target, "inject": lie, "boot": boot, "limits": limits, **options}, out, text)
     try:
         job.perform(chosen, keep=keep)
     except KeyboardInterrupt:
@@ -93,26 +90,8 @@ def command(
             raise  # else it was judged: an interrupt while all is put away changes nothing
     assert job.result is not None
     if json_to is not None:
-        _write_json(report.to_json(job.result), json_to)
+        output.write(report.to_json(job.result), json_to)
     raise click.exceptions.Exit(job.result.verdict.exit_code)
-
-
-def _write_json(data: bytes, to: Path) -> None:
-    if str(to) != "-":
-        to.write_bytes(data)
-        return
-    with _reader_may_leave():
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-
-
-@contextmanager
-def _reader_may_leave() -> Iterator[None]:
-    """`tcelab run | head` must end with the verdict's exit code; rich ends the program when its reader leaves."""
-    try:
-        yield
-    except (BrokenPipeError, SystemExit):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _program(target: str, seed: int | None, lie: str | None, topology_name: str) -> Program:
@@ -154,55 +133,59 @@ class Job:
         with ExitStack() as stack:
             try:
                 with report.Progress() as progress:
-                    session = stack.enter_context(self._boot(chosen, progress))
-                    record, judge = self._run(session, progress)
+                    beside = self._prepare(chosen, progress, stack, keep=keep)
+                    began = time.monotonic()
+                    record, verdict = beside.run()
+                    self._timings["run"] = time.monotonic() - began
             except UsageError:
                 raise
             except KeyboardInterrupt:
-                self._failed(HarnessError("interrupted"))
+                self._failed(Interrupted())
             except TcelabError as error:
                 self._failed(error)
             except Exception as error:
                 self._failed(HarnessError(f"internal error: {error!r}", next_step="please report it"))
                 raise
             else:
-                self._done(record, judge)
-                if keep and record.ending is None:
-                    self._keep(session)
+                record.facts.versions["provenance"] = self._provenance
+                self._write(report.make(record, verdict, **self._common()))
+                if beside.kept is not None:
+                    stack.callback(beside.kept.close)
+                    self._give(beside.kept)
 
-    def _boot(self, chosen: setup.Choice, progress: report.Progress) -> QemuSession:
-        progress.phase(f"{self._program.name}, seed {self._program.seed}")
+    def _prepare(self, chosen: setup.Choice, progress: report.Progress, stack: ExitStack, *, keep: bool) -> Beside:
+        """All that is needed before the first guest."""
+        total = len(self._program.ops)
+        progress.phase(f"{self._program.name}, seed {self._program.seed}, {total} operations")
         began = time.monotonic()
         ready = setup.prepare(chosen, progress.note)
         self._provenance = ready.provenance
         self._timings["provision"] = time.monotonic() - began
-        began = time.monotonic()
-        session = QemuSession(
-            ready.qemu, ready.options, self._folder, limits=self._limits, digest=ready.digest, note=progress.phase
+        boot = bool(self._options["boot"])
+        forks = fork.Forks(
+            ready.qemu, ready.options, digest=ready.digest, limits=self._limits, boot=boot, note=progress.note
         )
-        self._timings["boot"] = time.monotonic() - began
-        return session
+        stack.callback(forks.close)
 
-    def _run(self, session: QemuSession, progress: report.Progress) -> tuple[Run, Judge]:
-        progress.phase(f"running {len(self._program.ops)} operations")
-        began = time.monotonic()
-        judge = Judge(self._program, session.facts)
+        def watch(step: Step, findings: int) -> None:
+            progress.findings = findings
+            progress.step(step, total)
 
-        def watch(step: Step) -> bool:
-            suspicious = judge.feed(step)
-            progress.findings = judge.findings
-            progress.step(step, len(self._program.ops))
-            return suspicious
+        def opening(part: Part) -> QemuSession:
+            began = time.monotonic()
+            session = forks.open(self._own(part), progress.phase)
+            self._timings.setdefault("start", time.monotonic() - began)
+            return session
 
-        record = run(self._program, session, watch)
-        if record.ending is not None and not record.ending.scene.phase:
-            record.ending.error.scene = session.scene()
-        self._timings["run"] = time.monotonic() - began
-        return record, judge
+        return Beside(self._program, opening, watch, keep=keep)
 
-    def _done(self, record: Run, judge: Judge) -> None:
-        record.facts.versions["provenance"] = self._provenance
-        self._write(report.make(record, judge.verdict(record), **self._common()))
+    def _own(self, part: Part) -> Path:
+        """The folder for the artefacts of a part's guest: the first one's are the run's."""
+        if part.number == 0:
+            return self._folder
+        folder = self._folder / f"guest-{part.number + 1}"
+        folder.mkdir(mode=0o700)
+        return folder
 
     def _failed(self, error: TcelabError) -> None:
         if error.scene.artefacts is None:
@@ -217,7 +200,7 @@ class Job:
         self.result = result
         report.write(result, self._folder / "result.json")
         report.write_junit(result, self._folder / FILES["junit"])
-        with _reader_may_leave():
+        with output.reader_may_leave():
             report.render(self._text, result, replay=self._replay(), folder=self._folder)
 
     def _replay(self) -> str:
@@ -226,20 +209,23 @@ class Job:
             value = self._options.get(name)
             if value is not None and str(value) != default:
                 words += [f"--{name}", str(value)]
+        words += ["--boot"] if self._options["boot"] else []
         words += [word for limit in self._options["limits"] for word in ("--limit", limit)]
         return shlex.join(words)
 
-    def _keep(self, session: QemuSession) -> None:
+    def _give(self, guest: Guest) -> None:
         from tcelab.qemu.interact import interact  # noqa: PLC0415 - only here
 
         self._text.print("the guest goes on; Ctrl-] ends it")
-        interact(session)
+        assert isinstance(guest, QemuSession)
+        interact(guest)
 
 
 _REPLAYED: Final = {
     "qemu": setup.DEFAULT_QEMU,
     "image": setup.DEFAULT_IMAGE,
     "kernel": None,
+    "modules": None,
     "initrd": None,
     "append": "",
     "memory": "512",

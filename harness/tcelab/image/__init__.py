@@ -3,6 +3,7 @@
 from tcelab.image.library import (
     GuestImage,
     ImageStatus,
+    OtherKernel,
     QemuBuild,
     build,
     clean,
@@ -19,6 +20,7 @@ __all__ = [
     "GuestImage",
     "ImageStatus",
     "Manifest",
+    "OtherKernel",
     "Progress",
     "QemuBuild",
     "agent_digest",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import lzma
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from tcelab.errors import HarnessError
 from tcelab.image import cpio
+from tcelab.image import modules as drivers
 from tcelab.image.apt import Fetch, Fetched, Request, host_architecture, unpack
 from tcelab.image.bytecode import Job, compile_all
 from tcelab.image.overlay import BASE
@@ -21,9 +21,6 @@ __all__ = ["KERNEL", "BuiltGuest", "build_guest"]
 
 KERNEL = "vmlinux"
 """Name of the kernel in a guest image."""
-
-_MODULES = "lib/modules-tcelab"
-_LOAD_ORDER = "etc/tcelab-modules"
 
 
 class BuiltGuest(NamedTuple):
@@ -60,7 +57,7 @@ def build_guest(recipe: GuestRecipe, image: Path, fetch: Fetch, progress: Progre
     compiled = list(_compile(root, tools, recipe.python, library, scratch))
 
     progress(f"writing {BASE}")
-    entries = [*_skeleton(recipe), *_plain(root, library), *compiled, *_module_entries(modules)]
+    entries = [*_skeleton(recipe), *_plain(root, library), *compiled, *drivers.entries(modules)]
     with (image / BASE).open("wb") as stream:
         cpio.write_archive(stream, entries)
     for folder in (root, scratch):
@@ -91,22 +88,10 @@ def _take_kernel(root: Path, target: Path) -> str:
 
 def _modules(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
     """The modules in load order, unpacked since the guest has no xz. What the kernel has built in is none."""
-    builtin = {Path(line).stem for line in (folder / "modules.builtin").read_text().split()}
-    modules = {}
-    for name in names:
-        found = sorted(folder.rglob(f"{name}.ko*"))
-        if found:
-            content = found[0].read_bytes()
-            modules[name] = lzma.decompress(content) if found[0].suffix == ".xz" else content
-        elif name not in builtin:
-            raise HarnessError(f"kernel {folder.name} has no module {name}", next_step="correct the recipe")
+    modules, missing = drivers.resolve(folder, names)
+    if missing:
+        raise HarnessError(f"kernel {folder.name} has no module {missing[0]}", next_step="correct the recipe")
     return modules
-
-
-def _module_entries(modules: Mapping[str, bytes]) -> Iterator[cpio.Entry]:
-    for name, content in modules.items():
-        yield cpio.file(f"{_MODULES}/{name}.ko", content)
-    yield cpio.file(_LOAD_ORDER, "".join(f"/{_MODULES}/{name}.ko\n" for name in modules).encode())
 
 
 def _compile(root: Path, tools: Path, python: str, library: str, scratch: Path) -> Iterator[cpio.Entry]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -40,6 +40,7 @@ from tcelab.image.store import (
 __all__ = [
     "GuestImage",
     "ImageStatus",
+    "OtherKernel",
     "QemuBuild",
     "build",
     "clean",
@@ -61,6 +62,17 @@ class GuestImage(msgspec.Struct, frozen=True):
     initrd: Path
     manifest: Manifest
     agent_digest: str
+
+
+class OtherKernel(NamedTuple):
+    """A kernel to boot with an image's user space.
+
+    :ivar release: as `uname -r` gives it.
+    :ivar modules: to load, by name, in load order. None: the image's if they are of this release, else none.
+    """
+
+    release: str
+    modules: Mapping[str, bytes] | None
 
 
 class QemuBuild(msgspec.Struct, frozen=True):
@@ -92,9 +104,11 @@ class ImageStatus(msgspec.Struct, frozen=True, kw_only=True):
     manifest: Manifest | None
 
 
-def ensure_guest(name: str, progress: Progress) -> GuestImage:
+def ensure_guest(name: str, progress: Progress, other: Callable[[str], OtherKernel] | None = None) -> GuestImage:
     """A guest image, built when absent, stale or visibly damaged; some milliseconds when present.
 
+    :param other: the kernel that will boot, if it is not the image's: the initrd is made for it. Told the release of
+        the image's kernel.
     :raise UsageError: no such recipe, or it is not a guest's.
     :raise Unsupported: it must be built and this host cannot.
     :raise HarnessError: the build failed.
@@ -105,11 +119,11 @@ def ensure_guest(name: str, progress: Progress) -> GuestImage:
     folder = image_dir(name)
     manifest = _ensure(loaded, progress)
     try:
-        initrd = combined_initrd(folder, manifest)
+        initrd = combined_initrd(folder, manifest, progress, _modules_of(other, manifest))
     except FileNotFoundError:  # another process was just replacing the image
         with _lock(name, progress):
             manifest = _usable(loaded) or _build(loaded, progress, apt.fetch)
-            initrd = combined_initrd(folder, manifest)
+            initrd = combined_initrd(folder, manifest, progress, _modules_of(other, manifest))
     return GuestImage(
         name=name,
         kernel=folder / KERNEL,
@@ -195,6 +209,14 @@ def clean(names: Sequence[str]) -> int:
         with lock("packages", "another download of packages", _silent):
             freed += remove(cache_dir() / "apt")
     return freed
+
+
+def _modules_of(other: Callable[[str], OtherKernel] | None, manifest: Manifest) -> Mapping[str, bytes] | None:
+    """What the guest loads instead of the image's modules; None: the image's."""
+    if other is None:
+        return None
+    kernel = other(manifest.kernel_release)
+    return None if kernel.modules is None and kernel.release == manifest.kernel_release else kernel.modules or {}
 
 
 def _lock(name: str, progress: Progress) -> AbstractContextManager[None]:

@@ -1,7 +1,8 @@
 """The part of the initramfs that is ours: the agent and the guest's ``rootfs``, behind the packages' archive.
 
-The kernel unpacks archives that follow each other in one file, so a changed agent needs no new image: the
-cached archive of the packages and a small new one are put together in well under a second.
+The kernel unpacks archives that follow each other in one file, and a later file takes the place of an earlier one of
+its name. So a changed agent, or another kernel's modules, need no new image: the cached archive of the packages and
+small new ones are put together in well under a second.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tcelab.image import cpio
+from tcelab.image import modules as drivers
 from tcelab.image.bytecode import Job, compile_all
+from tcelab.image.locks import lock
 from tcelab.image.manifest import BUILDER, Manifest, file_sha256
-from tcelab.image.store import clear_no_space
+from tcelab.image.store import Progress, clear_no_space
 from tcelab.resources import agent_dir, rootfs_dir
 
 __all__ = ["BASE", "agent_digest", "combined_initrd", "initrd_problems", "overlay_digest"]
@@ -58,18 +61,23 @@ def overlay_digest() -> str:
     return digest.hexdigest()
 
 
-def combined_initrd(folder: Path, manifest: Manifest) -> Path:
+def combined_initrd(
+    folder: Path, manifest: Manifest, progress: Progress, modules: Mapping[str, bytes] | None = None
+) -> Path:
     """The initramfs of a guest image with today's agent; made when it is not there yet.
 
     It stays for as long as this process lives. Others of the image, that no process uses, are deleted.
 
+    :param modules: of another kernel, by name, in load order: loaded instead of the image's. None: the image's.
     :raise HarnessError: the agent does not compile, or the disk is full.
     """
-    path = folder / f"initrd-{overlay_digest()[:12]}.cpio"
-    while not _hold(path):
-        with clear_no_space():
-            _make(folder, path, manifest)
-    _delete_unused(folder)
+    name = overlay_digest()[:12] if modules is None else f"{overlay_digest()[:12]}-{_modules_digest(modules)[:12]}"
+    path = folder / f"initrd-{name}.cpio"
+    # One process at a time: two that made the same one would replace what the other has been given.
+    with lock("initrd", "another process that puts an initrd together", progress), clear_no_space():
+        while not _hold(path):
+            _make(folder, path, manifest, modules)
+        _delete_unused(folder)
     return path
 
 
@@ -84,13 +92,23 @@ def initrd_problems(folder: Path, manifest: Manifest) -> list[str]:
     return problems
 
 
-def _make(folder: Path, path: Path, manifest: Manifest) -> None:
+def _modules_digest(modules: Mapping[str, bytes]) -> str:
+    """SHA-256 over names, load order and contents."""
+    digest = hashlib.sha256()
+    for name, content in modules.items():
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def _make(folder: Path, path: Path, manifest: Manifest, modules: Mapping[str, bytes] | None) -> None:
     with tempfile.TemporaryDirectory(prefix=".initrd-", dir=folder) as scratch:
         unfinished = Path(scratch, "initrd")
         with unfinished.open("wb") as stream:
             with (folder / BASE).open("rb") as base:
                 shutil.copyfileobj(base, stream, 1 << 20)
             cpio.write_archive(stream, _entries(folder / "tools", manifest.python, Path(scratch)))
+            if modules is not None:
+                cpio.write_archive(stream, drivers.entries(modules))
         # The checksum first: an archive that is there always has one.
         note = Path(scratch, "note")
         note.write_text(f"{file_sha256(unfinished)}  {path.name}\n")

@@ -1,6 +1,19 @@
 """Judges a run by laws that need no second opinion: the fold of what succeeded against what the host saw."""
 
-from tcelab.judge.core import Judge, judge
+from tcelab.judge.core import Judge, conclude, judge
 from tcelab.judge.finding import EXIT_CODES, LAWS, Batch, Evidence, Finding, LawCount, Verdict
+from tcelab.judge.ledger import Ledger
 
-__all__ = ["EXIT_CODES", "LAWS", "Batch", "Evidence", "Finding", "Judge", "LawCount", "Verdict", "judge"]
+__all__ = [
+    "EXIT_CODES",
+    "LAWS",
+    "Batch",
+    "Evidence",
+    "Finding",
+    "Judge",
+    "LawCount",
+    "Ledger",
+    "Verdict",
+    "conclude",
+    "judge",
+]

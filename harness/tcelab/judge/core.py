@@ -10,10 +10,11 @@ from tcelab.judge.fold import Fold, request_name
 from tcelab.judge.ledger import Ledger, operation_text
 from tcelab.judge.operations import OPERATION_LAWS, Meters
 from tcelab.judge.ram import RAM_LAWS, kernel_said
+from tcelab.judge.rounds import done_of
 from tcelab.judge.tables import TABLE_LAWS, look
 from tcelab.papr import window
-from tcelab.program import Checkpoint, Dma, Ioctl, Program
-from tcelab.run import Facts, Outcome, Run, Snapshot, Step
+from tcelab.program import Checkpoint, Dma, Ioctl, Program, Repeat
+from tcelab.run import Facts, Outcome, Run, Snapshot, Step, parts
 
 KEEP: Final = 200
 """Findings that a verdict shows; the rest are counted."""
@@ -25,13 +26,17 @@ class Judge:
     """Judges a run step by step, as it happens or afterwards.
 
     :param keep: findings to keep; others are only counted.
+    :param ledger: of a judgement of which this one is part number `part`; by default one of its own.
     """
 
-    def __init__(self, program: Program, facts: Facts, *, keep: int = KEEP) -> None:
+    def __init__(
+        self, program: Program, facts: Facts, *, keep: int = KEEP, ledger: Ledger | None = None, part: int = 0
+    ) -> None:
         self.program = program
         self.facts = facts
         self.fold = Fold(program, facts)
-        self.ledger = Ledger(program, keep)
+        self.ledger = ledger or Ledger(program, keep)
+        self._part = part
         self._meters = Meters()
         self._pending = [0, 0]
         self._last = -1
@@ -46,6 +51,7 @@ class Judge:
         started = time.perf_counter()
         again, self._last = step.number == self._last, step.number
         self.ledger.step = step.number
+        self.ledger.part = self._part
         self.ledger.batch = self._batch_of.get(step.number, 0)
         if isinstance(step.op, Checkpoint):
             self._checkpoint(step, step.op, again=again)
@@ -61,22 +67,18 @@ class Judge:
 
     def verdict(self, run: Run) -> Verdict:
         """The verdict on a run that has been fed whole. Ask once."""
+        self.end(run)
+        return conclude(self.ledger, run)
+
+    def end(self, run: Run) -> None:
+        """Judge how a run, or a part of one, ended."""
         ledger = self.ledger
-        ledger.step = len(run.steps)
-        ledger.batch = 0
+        if run.steps:
+            ledger.step = run.steps[-1].number + 1
+        ledger.batch, ledger.part = 0, self._part
         self._ending(run)
-        self._evidence(run)
         for reason in self.fold.unknown:
             ledger.could_not(reason)
-        result: Result = "finding" if ledger.total else "could-not-judge" if ledger.reasons else "pass"
-        return Verdict(
-            result=result,
-            exit_code=EXIT_CODES[result],
-            findings=list(ledger.findings),
-            could_not=ledger.reasons,
-            evidence=ledger.close(),
-            more=ledger.total - len(ledger.findings),
-        )
 
     def _operation(self, step: Step, outcome: Outcome) -> None:
         ledger = self.ledger
@@ -86,11 +88,19 @@ class Judge:
         self.fold.apply(step)
         self._meters(ledger, self.fold, step, outcome)
         match step.op:
-            case Ioctl() if request_name(step.op.request) == "MAP_DMA" and outcome.value == 0:
-                self._pending[0] += 1
-                self._pending[1] += (self.fold.number(step.op.fields.get("size", 0)) or 0) >> window.PAGE_SHIFT
+            case Ioctl() if outcome.value == 0:
+                self._count_map(step.op, 1)
+            case Repeat():
+                for call, times in done_of(step.op, outcome):
+                    self._count_map(call, times)
             case Dma() if not outcome.errno:
                 self._count_dma()
+
+    def _count_map(self, op: Ioctl, times: int) -> None:
+        if request_name(op.request) == "MAP_DMA":
+            size = self.fold.number(op.fields.get("size", 0)) or 0
+            self._pending[0] += times
+            self._pending[1] += times * (size >> window.PAGE_SHIFT)
 
     def _count_dma(self) -> None:
         count = self.ledger.evidence.dma
@@ -162,26 +172,45 @@ class Judge:
         else:
             self.ledger.could_not(f"the run ended early: {error.message}")
 
-    def _evidence(self, run: Run) -> None:
-        """A pass needs positive evidence: a complete run, both views, a tag proven. Silence is never a pass."""
-        ledger, evidence = self.ledger, self.ledger.evidence
-        ledger.judged("evidence")
-        if run.ending is None and len(run.steps) < len(self.program.ops):
-            ledger.could_not(f"only {len(run.steps)} of {len(self.program.ops)} operations were done")
-        unseen = unseen_operations(self.program)
-        if unseen is not None:
-            ledger.could_not(f"nobody looked after operation {unseen}: a program must end with a checkpoint")
-        for view in VIEWS:
-            if not evidence.steps.get(view):
-                ledger.could_not(f"no checkpoint was judged by the {view} view")
-        if not evidence.tags:
-            ledger.could_not("no live entry was proven by its tag")
+
+def conclude(ledger: Ledger, run: Run) -> Verdict:
+    """The verdict, once all that there is was judged."""
+    ledger.step = len(run.steps)
+    _evidence(ledger, run)
+    result: Result = "finding" if ledger.total else "could-not-judge" if ledger.reasons else "pass"
+    return Verdict(
+        result=result,
+        exit_code=EXIT_CODES[result],
+        findings=list(ledger.findings),
+        could_not=ledger.reasons,
+        evidence=ledger.close(),
+        more=ledger.total - len(ledger.findings),
+    )
+
+
+def _evidence(ledger: Ledger, run: Run) -> None:
+    """A pass needs positive evidence: a complete run, both views, a tag proven. Silence is never a pass."""
+    evidence = ledger.evidence
+    ledger.judged("evidence")
+    if run.ending is None and len(run.steps) < len(run.program.ops):
+        ledger.could_not(f"only {len(run.steps)} of {len(run.program.ops)} operations were done")
+    unseen = unseen_operations(run.program)
+    if unseen is not None:
+        ledger.could_not(f"nobody looked after operation {unseen}: a program must end with a checkpoint")
+    for view in VIEWS:
+        if not evidence.steps.get(view):
+            ledger.could_not(f"no checkpoint was judged by the {view} view")
+    if not evidence.tags:
+        ledger.could_not("no live entry was proven by its tag")
 
 
 def unseen_operations(program: Program) -> int | None:
-    """Number of the first operation after the last checkpoint, None if there is none."""
-    last = max((i for i, op in enumerate(program.ops) if isinstance(op, Checkpoint)), default=-1)
-    return None if last == len(program.ops) - 1 else last + 1
+    """Number of the first operation after the last checkpoint on its guest, None if there is none."""
+    for part in parts(program):
+        last = max((i for i, op in enumerate(part.ops) if isinstance(op, Checkpoint)), default=-1)
+        if last < len(part.ops) - 1:
+            return part.first + last + 1
+    return None
 
 
 def batches(program: Program) -> dict[int, int]:

@@ -13,6 +13,7 @@ from typing import Final
 from tcelab import tag
 from tcelab.judge.device import DeviceModel, Forbidden
 from tcelab.judge.memory import BufferModel, PageModel
+from tcelab.judge.rounds import calls_done, rounds
 from tcelab.judge.table import Entry, TableModel
 from tcelab.papr import dma, tce, window
 from tcelab.program import (
@@ -28,6 +29,7 @@ from tcelab.program import (
     Open,
     Page,
     Program,
+    Repeat,
     Tag,
     Word,
 )
@@ -111,6 +113,8 @@ class Fold:
             return
         if isinstance(step.op, Ioctl):
             self._ioctl(step.op, outcome, step.number)
+        elif isinstance(step.op, Repeat):
+            self._repeat(step.op, outcome, step.number)
         elif not outcome.errno:
             self._plain(step.op, outcome, step.number)  # type: ignore[arg-type]
 
@@ -238,6 +242,18 @@ class Fold:
                 self._failed(handle, op, step)
         if name in self._ioctls and not outcome.errno:
             self._ioctls[name](handle, op, outcome, step)
+
+    def _repeat(self, op: Repeat, outcome: Outcome, step: int) -> None:
+        done = calls_done(op, outcome)
+        if done is None:
+            self.unknown.append(f"Repeat of step {step} did not tell how many of its calls were done")
+            return
+        for call, its_own in rounds(op, outcome, done, self._pages_mapped):
+            self._ioctl(call, its_own, step)
+
+    def _pages_mapped(self, op: Ioctl) -> int:
+        size = self.number(op.fields.get("size", 0))
+        return 0 if size is None or request_name(op.request) != "MAP_DMA" else size >> window.PAGE_SHIFT
 
     def _pending_window(self, container: Container, name: str, op: Ioctl, outcome: Outcome) -> None:
         # The first MAP or UNMAP that passes the checks of its struct creates the default window, even if it then

@@ -5,12 +5,15 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from tcelab.judge.finding import Batch, Evidence, Finding, Seconds
 from tcelab.program import Op, Program
+
+SHOWN: Final = 3
+"""Calls of a Repeat that are told; a line that nobody reads tells nothing."""
 
 
 def operation_text(program: Program, number: int | None) -> str:
@@ -22,15 +25,23 @@ def operation_text(program: Program, number: int | None) -> str:
 
 def op_text(op: Op) -> str:
     """An operation as compact JSON."""
-    fields: dict[str, Any] = msgspec.to_builtins(op)
+    return msgspec.json.encode(_told(msgspec.to_builtins(op))).decode()
+
+
+def _told(fields: dict[str, Any]) -> dict[str, Any]:
+    """Without what is empty; of the calls of a Repeat, the first ones."""
     kept = {key: value for key, value in fields.items() if value not in (None, "", {})}
-    return msgspec.json.encode(kept).decode()
+    calls = kept.get("ops")
+    if isinstance(calls, list):
+        more = [f"and {len(calls) - SHOWN} more"] if len(calls) > SHOWN else []
+        kept["ops"] = [*map(_told, calls[:SHOWN]), *more]
+    return kept
 
 
 class Ledger:
     """Findings, reasons and counts of one judgement.
 
-    :ivar step: number of the operation being judged; `batch`: the batch size in progress.
+    :ivar step: number of the operation being judged; `batch`: the batch size in progress; `part`: the program's part.
     :ivar total: all distinct findings, of which the first `keep` are in `findings`.
     """
 
@@ -42,8 +53,9 @@ class Ledger:
         self.evidence = Evidence()
         self.step = 0
         self.batch = 0
+        self.part = 0
         self._known: dict[Hashable, Finding] = {}
-        self._overflown: dict[tuple[str, int], int] = {}
+        self._overflown: dict[tuple[int, str, int], int] = {}
         self._reasons: dict[str, list[int]] = {}
         self._batches: dict[int, Batch] = {}
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
@@ -68,7 +80,7 @@ class Ledger:
 
         :param operation: number of the operation to blame.
         """
-        known = self._known.get((law, key))
+        known = self._known.get((self.part, law, key))
         if known is not None:
             if view and view not in known.view.split(", "):
                 known.view = f"{known.view}, {view}"
@@ -86,7 +98,7 @@ class Ledger:
             view=view,
             batch=self.batch,
         )
-        self._known[law, key] = finding
+        self._known[self.part, law, key] = finding
         if len(self.findings) < self.keep:
             self.findings.append(finding)
 
@@ -99,9 +111,9 @@ class Ledger:
 
     def overflow(self, law: str, liobn: int, findings: int) -> None:
         """Count the wrong entries of one table beyond those that were told, the same ones only once."""
-        known = self._overflown.get((law, liobn), 0)
+        known = self._overflown.get((self.part, law, liobn), 0)
         if findings > known:
-            self._overflown[law, liobn] = findings
+            self._overflown[self.part, law, liobn] = findings
             self.count(law, findings - known)
 
     def could_not(self, reason: str) -> None:

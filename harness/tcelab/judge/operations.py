@@ -8,8 +8,9 @@ from typing import Final
 
 from tcelab.judge.fold import Fold, Group, request_name
 from tcelab.judge.ledger import Ledger, op_text
+from tcelab.judge.rounds import calls_done
 from tcelab.papr import window
-from tcelab.program import Bind, Ioctl, Read
+from tcelab.program import Bind, Ioctl, Read, Repeat
 from tcelab.run import Outcome, Step
 
 VIABLE: Final = 1
@@ -23,9 +24,11 @@ def outcome(ledger: Ledger, _fold: Fold, step: Step, got: Outcome) -> None:
     if expected is None:
         return
     ledger.judged("outcome")
-    if _as_expected(step, got):
+    if as_expected(step, got):
         return
     seen = got.errno or f"value {got.value}"
+    if isinstance(step.op, Repeat):
+        seen += f" after {got.fields.get('calls')} calls"
     ledger.report(
         "outcome",
         step.number,
@@ -36,12 +39,15 @@ def outcome(ledger: Ledger, _fold: Fold, step: Step, got: Outcome) -> None:
     )
 
 
-def _as_expected(step: Step, got: Outcome) -> bool:
+def as_expected(step: Step, got: Outcome) -> bool:
+    """Did an operation that expects something give it?"""
     expected = step.op.expect
     if isinstance(expected, int):
         return got.value == expected and not got.errno
     if expected != "ok":
         return got.errno == expected
+    if isinstance(step.op, Repeat):
+        return got.value == 0 and not got.errno and calls_done(step.op, got) is not None
     if got.errno or not isinstance(step.op, Ioctl):
         return not got.errno
     makes_file = bool(step.op.into) or request_name(step.op.request) == "GROUP_GET_DEVICE_FD"
@@ -164,8 +170,8 @@ class Meters:
 
 
 def last_ioctl(ledger: Ledger) -> int | None:
-    """Number of the last ioctl or close before the operation being judged."""
-    kinds = {"ioctl", "close"}
+    """Number of the last ioctl, repeat or close before the operation being judged."""
+    kinds = {"ioctl", "repeat", "close"}
     before = range(ledger.step - 1, -1, -1)
     return next((i for i in before if type(ledger.program.ops[i]).__name__.lower() in kinds), None)
 

@@ -88,6 +88,7 @@ class Cell:
     """
 
     FIELDS: Final = struct.Struct("<8s16sQQ")
+    BEATS: Final = struct.Struct("<Q")
     MAGIC: Final = b"TCELABPC"
 
     def __init__(self, ram: Ram, address: int, nonce: bytes) -> None:
@@ -95,10 +96,16 @@ class Cell:
         self._address = address
         self._nonce = nonce
 
-    def read(self) -> tuple[int, int] | None:
-        """(request, operation) begun last; None if the page is not where the agent said that it is."""
-        raw = self._ram.read(self._address, self.FIELDS.size)
+    def read(self) -> tuple[int, int, int] | None:
+        """(request, operation) begun last, and how often operations that take long gave a sign of life; None if the
+        page is not where the agent said that it is, or not any more.
+        """
+        try:
+            raw = self._ram.read(self._address, self.FIELDS.size + self.BEATS.size)
+        except HarnessError:
+            return None
         if raw is None:
             return None
-        magic, nonce, request, operation = self.FIELDS.unpack(raw)
-        return (request, operation) if (magic, nonce) == (self.MAGIC, self._nonce) else None
+        magic, nonce, request, operation = self.FIELDS.unpack_from(raw)
+        (beats,) = self.BEATS.unpack_from(raw, self.FIELDS.size)
+        return (request, operation, beats) if (magic, nonce) == (self.MAGIC, self._nonce) else None

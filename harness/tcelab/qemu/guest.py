@@ -16,20 +16,33 @@ from typing import Any, Final, TypeVar
 import msgspec
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
-from tcelab.errors import HarnessError, Unsupported
+from tcelab.errors import HarnessError, TcelabError, Unsupported
+from tcelab.image.bases import Held, Register
+from tcelab.papr import window
 from tcelab.qemu import machine
 from tcelab.qemu.channel import Channel
 from tcelab.qemu.console import Console
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.log import Log
 from tcelab.qemu.probe import Abilities, Qemu, environment
-from tcelab.qemu.race import AGENT_EXITED, WATCHER, Race
-from tcelab.qemu.ram import MIB, Ram
+from tcelab.qemu.qtest import Qtest
+from tcelab.qemu.race import AGENT_EXITED, CLOSED, WATCHER, Race
+from tcelab.qemu.ram import MIB, PrivateRam, Ram, SharedRam
 
 T = TypeVar("T")
 
 _NO_AGENT: Final = "tcelab-init: no agent"
+_PROMPT: Final = "tcelab#"
+_PUT_OFF: Final = 0.5
+"""Seconds that a kernel may put work off when it is idle (delayed work, RCU callbacks)."""
+
 _CONSOLE_CHUNK: Final = 1 << 16
+_CAPABILITIES: Final = ("events", "x-ignore-shared")
+"""Of the migration that saves a base and loads a fork: tell of its end, and leave RAM where it is."""
+
+_REGISTERS: Final = ((0x0C, 1), *((0x10 + 4 * bar, 4) for bar in range(6)), (0x30, 4), (0x3C, 1), (0x04, 2))
+"""What a kernel writes into the configuration header of a device (offset, size): cache line size, BARs, the ROM's,
+interrupt line, and last the command register, which makes the BARs count. QEMU does not save an edu's."""
 
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)  # a QEMU that dies is reported by us, once
 
@@ -42,20 +55,34 @@ class Guest:
     """
 
     def __init__(
-        self, qemu: Qemu, abilities: Abilities, options: machine.Options, limits: Limits, folder: Path
+        self,
+        qemu: Qemu,
+        abilities: Abilities,
+        options: machine.Options,
+        limits: Limits,
+        folder: Path,
+        *,
+        base: Held | None = None,
     ) -> None:
-        """:raise Unsupported: no room for guest RAM, or this QEMU cannot."""
+        """:param base: what to fork; None: boot.
+        :raise Unsupported: no room for guest RAM, or this QEMU cannot.
+        """
         machine.check(abilities, options.topology)
-        self._qemu, self._abilities, self._options = qemu, abilities, options
+        self._qemu, self._abilities, self._options, self._base = qemu, abilities, options, base
         self.limits, self.folder = limits, folder
-        self.ram = Ram(options.memory * MIB)
+        size = options.memory * MIB
+        self.ram: Ram = SharedRam(size) if base is None else PrivateRam(base.ram, size)
         self.state = os.memfd_create("tcelab-state", os.MFD_CLOEXEC)
         self.console = Console(folder / "console.log")
+        if base is not None:
+            # What the kernel said while it booted is as true of the fork: a warning then is a finding now.
+            self.console.feed(base.console, 0.0)
         self._said = (folder / "qemu.err").open("w+b")
         self._qmp = QMPClient("tcelab")
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
         self._closer: asyncio.Future[None] | None = None
+        self._starting: asyncio.Task[Any] | None = None
 
     # -- the beginning
 
@@ -65,10 +92,15 @@ class Guest:
         :raise HarnessError: QEMU does not start; with what it said.
         """
         self.race = Race(self.console, self.folder, self.limits)
-        pairs = {name: socket.socketpair() for name in ("qmp", "console", "agent")}
+        self._starting = asyncio.current_task()
+        if self._closing:
+            raise HarnessError("closed before it began")
+        self._moved: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        pairs = {name: socket.socketpair() for name in ("qmp", "qtest", "console", "agent")}
         log_reader, log_writer = os.pipe2(os.O_CLOEXEC)
         self.log = Log(log_reader, self.folder / "qemu.log")
         self.channel = Channel(pairs["agent"][0])
+        self.qtest = Qtest(pairs["qtest"][0], self.ram.size - machine.SCRATCH)
         self._console_end = pairs["console"][0]
         self._console_end.setblocking(False)  # noqa: FBT003 - its only parameter
         fds = machine.Descriptors(
@@ -76,6 +108,7 @@ class Guest:
             log=log_writer,
             ram=self.ram.fd,
             state=self.state,
+            base=None if self._base is None else self._base.state,
         )
         try:
             self._process = await self._spawn(fds)
@@ -89,6 +122,9 @@ class Guest:
         self._console_task = self._watch(self._watch_console())
         await self.race.run(self._qmp.connect(pairs["qmp"][0]), "launch", self.limits.launch)
         self._watch(self._watch_events())
+        self.ram.attach(self.pid)
+        if self._base is not None:
+            await self.race.run(self._load(self._base), "load", self.limits.load)
 
     async def _spawn(self, fds: machine.Descriptors) -> asyncio.subprocess.Process:
         before, options = machine.parent_death(self._abilities)
@@ -111,6 +147,65 @@ class Guest:
                 f"cannot execute {error.filename or command[0]}: {error.strerror}",
                 next_step="see qemu.cmd there; setpriv comes with util-linux",
             ) from None
+
+    async def _load(self, base: Held) -> None:
+        """Begin where the base was saved, and let it go on."""
+        self.log.tables.entries.update(base.record.entries)
+        await self._move("migrate-incoming", base.state)
+        for register in base.record.registers:
+            place = register.buid, register.slot, register.offset, register.size
+            await self.qtest.write_config(*place, register.value)
+            seen = await self.qtest.read_config(*place)
+            if seen != register.value:
+                raise HarnessError(
+                    f"slot {register.slot} of PHB {register.buid:#x} does not take its register {register.offset:#x}"
+                    f" back: {register.value:#x} written, {seen:#x} read"
+                )
+        await self._execute("cont", {})
+
+    async def rest(self) -> None:
+        """Wait until the guest has nothing more to do: what is saved before that, every fork does again.
+
+        Its init's prompt is awaited, which another init may never show, and then what the kernel has put off, of which
+        nothing tells: neither is worth an error.
+        """
+        with contextlib.suppress(TcelabError):
+            await self.race.run(self._prompt(), "settle", self.limits.settle)
+        await asyncio.sleep(_PUT_OFF)
+
+    async def _prompt(self) -> None:
+        while _PROMPT not in "".join(self.console.tail(1)):
+            self.race.stirred.clear()
+            await self.race.stirred.wait()
+
+    async def save(self) -> tuple[bytes, list[Register]]:
+        """The state of the devices of a guest that is stopped, and the registers that it lacks.
+
+        :raise HarnessError: QEMU cannot save it.
+        """
+        return await self.race.run(self._save(), "load", self.limits.load)
+
+    async def _save(self) -> tuple[bytes, list[Register]]:
+        registers = []
+        for phb in self._options.topology.added:
+            for device in phb.devices:
+                for offset, size in _REGISTERS:
+                    place = window.buid(phb.index), device.slot, offset, size
+                    # A device that nobody has touched has zeros there.
+                    if value := await self.qtest.read_config(*place):
+                        registers.append(Register(*place, value))
+        os.ftruncate(self.state, 0)
+        await self._move("migrate", self.state)
+        return os.pread(self.state, os.fstat(self.state).st_size, 0), registers
+
+    async def _move(self, command: str, file: int) -> None:
+        """Save to, or load from, a file by its descriptor, which QEMU has inherited."""
+        capabilities = [{"capability": name, "state": True} for name in _CAPABILITIES]
+        await self._execute("migrate-set-capabilities", {"capabilities": capabilities})
+        await self._execute(command, {"uri": f"file:/proc/self/fd/{file}"})
+        if await self._moved != "completed":
+            why = msgspec.convert(await self._execute("query-migrate", {}), dict[str, Any])
+            raise HarnessError(f"QEMU's {command} failed: {why.get('error-desc', 'it does not say why')}")
 
     @property
     def pid(self) -> int:
@@ -160,6 +255,8 @@ class Guest:
                     self.race.lose("the guest's kernel panicked")
                 case "SHUTDOWN", _ if not self._closing:
                     self.race.lose(f"the guest shut down ({data.get('reason')})")
+                case "MIGRATION", _ if data["status"] in {"completed", "failed"} and not self._moved.done():
+                    self._moved.set_result(data["status"])
                 case "VSERPORT_CHANGE", {"id": "agent-port", "open": False}:
                     self.race.lose("the agent ended")
             self.race.stirred.set()
@@ -202,6 +299,8 @@ class Guest:
 
     async def hello(self, request: bytes) -> bytes:
         """The handshake: answered when the agent is up. The console's bytes are the progress of the boot."""
+        if self._base is not None:
+            return await self.race.run(self.channel.ask(request), "fork", self.limits.fork)
         return await self.race.run(
             self._no_agent_or(self.channel.ask(request)),
             "boot",
@@ -250,12 +349,19 @@ class Guest:
 
     async def _close(self) -> None:
         self._closing = True
+        if (race := getattr(self, "race", None)) is not None:
+            race.lose(CLOSED)
+        if self._starting is not None and self._starting is not asyncio.current_task():
+            # It has lost its race, and must not leave a QEMU behind.
+            await asyncio.wait({self._starting}, timeout=self.limits.close)
         process = getattr(self, "_process", None)
         if process is not None and process.returncode is None:
-            with contextlib.suppress(QMPError, OSError, TimeoutError):
-                await asyncio.wait_for(self._qmp.execute("quit"), self.limits.close)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), self.limits.close)
+            # A fork has nothing to put away.
+            if self._base is None:
+                with contextlib.suppress(QMPError, OSError, TimeoutError):
+                    await asyncio.wait_for(self._qmp.execute("quit"), self.limits.close)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(process.wait(), self.limits.close)
             if process.returncode is None:
                 process.kill()
                 await process.wait()
@@ -267,7 +373,7 @@ class Guest:
         self._let_go()
 
     def _let_go(self) -> None:
-        for name in ("log", "channel", "_console_end", "console", "ram", "_said"):
+        for name in ("log", "channel", "qtest", "_console_end", "console", "ram", "_said"):
             if (part := getattr(self, name, None)) is not None:
                 part.close()
         os.close(self.state)

@@ -17,6 +17,8 @@ class Limits(msgspec.Struct, frozen=True):
     """The phases in the order in which a run meets them.
 
     :ivar launch: from spawning QEMU to its QMP greeting and negotiation.
+    :ivar load: a fork's state, from the file to the devices.
+    :ivar fork: from a fork's start to its agent's first answer.
     :ivar boot: silence of the console before the agent's handshake. A debug kernel under TCG on a loaded machine
         stays silent for some 20 s in its longest initcall.
     :ivar whole_boot: the boot as a whole: a guest that prints for ever makes no progress.
@@ -27,6 +29,8 @@ class Limits(msgspec.Struct, frozen=True):
     """
 
     launch: float = 30.0
+    load: float = 30.0
+    fork: float = 20.0
     boot: float = 90.0
     whole_boot: float = 600.0
     perform: float = 60.0

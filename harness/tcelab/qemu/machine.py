@@ -26,6 +26,12 @@ GRANULE: Final = 256 * MIB
 _RESERVED: Final = 16 * MIB
 """Top of RAM that the kernel is told to leave alone: the host's own, where QEMU puts the device tree at start."""
 
+SCRATCH: Final = _RESERVED // 2
+"""Bytes below the top of RAM where the host's own RTAS calls keep their arguments: the tree is above."""
+
+_TREE_LIMIT: Final = 2048 * MIB
+"""QEMU puts the device tree below the top of RAM, but never above this (hw/ppc/spapr.c, FDT_MAX_ADDR)."""
+
 _QUIET: Final = "cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off"
 """Capabilities that TCG cannot give; asking for them only makes it print warnings."""
 
@@ -51,17 +57,23 @@ class Options(msgspec.Struct, frozen=True):
 
 
 class Descriptors(msgspec.Struct, frozen=True):
-    """Numbers of the descriptors that QEMU inherits."""
+    """Numbers of the descriptors that QEMU inherits.
+
+    :ivar state: a file for device state that QEMU writes.
+    :ivar base: the state that a fork begins with; None: a boot.
+    """
 
     qmp: int
+    qtest: int
     console: int
     agent: int
     log: int
     ram: int
     state: int
+    base: int | None = None
 
     def all(self) -> tuple[int, ...]:
-        return (self.qmp, self.console, self.agent, self.log, self.ram, self.state)
+        return tuple(number for number in msgspec.structs.astuple(self) if number is not None)
 
 
 def firmware(options: Options, abilities: Abilities) -> Literal["vof", "slof"]:
@@ -94,13 +106,26 @@ def parent_death(abilities: Abilities) -> tuple[list[str], list[str]]:
     return ["setpriv", "--pdeathsig", "KILL", "--"], []
 
 
+def expect_forkable(options: Options, abilities: Abilities) -> None:
+    """:raise Unsupported: a guest of this machine cannot be forked."""
+    if not abilities.private_ram:
+        raise Unsupported(f"QEMU {abilities.version} cannot map a read-only RAM file copy-on-write")
+    if options.memory * MIB > _TREE_LIMIT:
+        # With more, the tree lies amidst RAM that the guest uses.
+        raise Unsupported(f"with more than {_TREE_LIMIT // MIB} MiB, QEMU writes its device tree into the fork's RAM")
+
+
 def arguments(options: Options, abilities: Abilities, fds: Descriptors) -> list[str]:
-    """QEMU's arguments, without the program."""
+    """QEMU's arguments, without the program.
+
+    A fork gets neither kernel nor initrd: they lie in its RAM.
+    """
     vof = ",x-vof=on" if firmware(options, abilities) == "vof" else ""
+    ram = f"memory-backend-file,id=ram,size={options.memory}M,mem-path=/proc/self/fd/{fds.ram}"
     return [
         *("-M", f"pseries,{_QUIET},ic-mode=xics,memory-backend=ram{vof}"),
         *("-accel", "tcg", "-cpu", "power9", "-smp", "1", "-m", f"{options.memory}M"),
-        *("-object", f"memory-backend-file,id=ram,size={options.memory}M,mem-path=/proc/self/fd/{fds.ram},share=on"),
+        *("-object", f"{ram},share=on" if fds.base is None else f"{ram},share=off,readonly=on,rom=off"),
         *("-nodefaults", "-display", "none", "-vga", "none", "-action", "panic=pause,reboot=shutdown"),
         *_sockets(fds),
         # PHB 0 is made by the machine itself, so only a global reaches it; no dynamic window there, or the channel's
@@ -110,10 +135,13 @@ def arguments(options: Options, abilities: Abilities, fds: Descriptors) -> list[
         *("-device", f"virtio-serial-pci,id=channel,bus=pci.{CHANNEL_PHB},addr=1,romfile="),
         *("-device", f"virtserialport,bus=channel.0,chardev=agent,name={PORT},id=agent-port"),
         *_phbs(options.topology),
-        *("-kernel", str(options.kernel), "-initrd", str(options.initrd)),
-        *("-append", _append(options)),
+        *(_boot(options) if fds.base is None else ["-S", "-incoming", "defer"]),
         *_watching(abilities, fds.log),
     ]
+
+
+def _boot(options: Options) -> list[str]:
+    return ["-kernel", str(options.kernel), "-initrd", str(options.initrd), "-append", _append(options)]
 
 
 def _append(options: Options) -> str:
@@ -123,14 +151,14 @@ def _append(options: Options) -> str:
 
 def _sockets(fds: Descriptors) -> list[str]:
     out = []
-    for name in ("qmp", "console", "agent"):
+    for name in ("qmp", "qtest", "console", "agent"):
         out += ["-chardev", f"socket,id={name},fd={getattr(fds, name)}"]
-    return [*out, "-qmp", "chardev:qmp", "-serial", "chardev:console"]
+    return [*out, "-qmp", "chardev:qmp", "-serial", "chardev:console", "-qtest", "chardev:qtest", "-qtest-log", "none"]
 
 
 def _phbs(topology: Topology) -> list[str]:
     out = []
-    for phb in topology.phbs:
+    for phb in topology.added:
         out += ["-device", f"spapr-pci-host-bridge,index={phb.index},id=phb{phb.index}"]
         out[-1] += f",dma_win_size={phb.window_size:#x},ddw=on"
         for device in phb.devices:

@@ -10,7 +10,7 @@ import asyncio
 import threading
 from collections.abc import Coroutine
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
@@ -33,7 +33,15 @@ class Portal:
             raise
 
 
-@cache
+_making: Final = threading.Lock()
+
+
 def portal() -> Portal:
-    """The process's portal, made at first use."""
+    """The process's portal, made at first use, by whichever thread comes first: there is but one loop."""
+    with _making:
+        return _portal()
+
+
+@cache
+def _portal() -> Portal:
     return Portal()

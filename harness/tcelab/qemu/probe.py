@@ -19,6 +19,7 @@ import msgspec
 from qemu.qmp import QMPClient, QMPError
 
 from tcelab.errors import HarnessError, Scene, UsageError
+from tcelab.image.manifest import file_sha256
 from tcelab.qemu.portal import portal
 
 _LIMIT: Final = 30.0
@@ -32,16 +33,26 @@ TRACES: Final = (
 )
 """Trace events that the live view follows. The first cannot be done without."""
 
+FIRMWARE: Final = ("slof.bin", "vof.bin")
+
 LOG_FLAGS: Final = ("guest_errors", "invalid_mem")
 """`-d` items under which QEMU tells of refused accesses: the second where it exists (8.0 or so and up)."""
 
 
+VERSION: Final = 1
+"""Of the questions that are asked; a higher one makes remembered answers useless."""
+
+
 class Qemu(msgspec.Struct, frozen=True):
-    """How to start a QEMU: a command before any option of ours, and what to add to the environment."""
+    """How to start a QEMU: a command before any option of ours, and what to add to the environment.
+
+    :ivar build: hash of all its files, where they are tcelab's own; empty: a program that may change at any time.
+    """
 
     name: str
     argv: tuple[str, ...]
     environment: dict[str, str] = {}
+    build: str = ""
 
 
 class Abilities(msgspec.Struct, frozen=True):
@@ -54,6 +65,8 @@ class Abilities(msgspec.Struct, frozen=True):
     :ivar traces: those of `TRACES` that exist.
     :ivar log_flags: those of `LOG_FLAGS` that exist.
     :ivar device_state: can save device state beside a running guest (`xen-save-devices-state`).
+    :ivar private_ram: maps a file that it may only read as RAM, copy-on-write: what a fork needs.
+    :ivar firmware_sha256: of each of `FIRMWARE` that it finds.
     """
 
     version: str
@@ -63,6 +76,8 @@ class Abilities(msgspec.Struct, frozen=True):
     traces: tuple[str, ...]
     log_flags: tuple[str, ...]
     device_state: bool
+    private_ram: bool = False
+    firmware_sha256: dict[str, str] = {}
 
 
 def by_path(path: str) -> Qemu:
@@ -101,7 +116,8 @@ async def _probe(qemu: Qemu) -> Abilities:
                 async with _running(qemu, [*quiet, *monitor], said, theirs.fileno()):
                     theirs.close()
                     can = await _questions(ours, log_flags)
-                return msgspec.structs.replace(can, vof=can.vof and await _starts(qemu, "pseries,x-vof=on"))
+                starts = can.vof and await _starts(qemu, "pseries,x-vof=on")
+                return msgspec.structs.replace(can, vof=starts, firmware_sha256=await _firmware(qemu))
         except (QMPError, OSError, TimeoutError) as error:
             said.seek(0)
             words = said.read().decode(errors="replace").strip()[-300:]
@@ -148,14 +164,27 @@ async def _starts(qemu: Qemu, machine: str) -> bool:
             return await child.wait() == 0
 
 
-async def _log_flags(qemu: Qemu) -> tuple[str, ...]:
+async def _says(qemu: Qemu, *arguments: str) -> list[str]:
+    """The lines that QEMU prints before it leaves."""
     with tempfile.TemporaryFile() as said:
-        async with _running(qemu, ["-d", "help"], said) as child:
+        async with _running(qemu, [*arguments], said) as child:
             await child.wait()
         said.seek(0)
-        lines = said.read().decode(errors="replace").splitlines()
-    offered = {line.split()[0] for line in lines if line.strip()}
+        return said.read().decode(errors="replace").splitlines()
+
+
+async def _log_flags(qemu: Qemu) -> tuple[str, ...]:
+    offered = {line.split()[0] for line in await _says(qemu, "-d", "help") if line.strip()}
     return tuple(flag for flag in LOG_FLAGS if flag in offered)
+
+
+async def _firmware(qemu: Qemu) -> dict[str, str]:
+    folders = [Path(line) for line in await _says(qemu, "-L", "help")]
+    found = {}
+    for name in FIRMWARE:
+        if path := next((folder / name for folder in folders if (folder / name).is_file()), None):
+            found[name] = file_sha256(path)
+    return found
 
 
 async def _questions(end: socket.socket, log_flags: tuple[str, ...]) -> Abilities:
@@ -167,8 +196,10 @@ async def _questions(end: socket.socket, log_flags: tuple[str, ...]) -> Abilitie
     pseries = [each for each in machines if each["name"] == "pseries" or each.get("alias") == "pseries"]
     if not pseries:
         raise HarnessError("this QEMU has no pseries machine: it is not a qemu-system-ppc64")
-    name = f"{pseries[0]['name']}-machine"
-    properties = {each["name"] for each in _rows(await ask("qom-list-properties", {"typename": name}))}
+
+    async def properties(kind: str) -> set[str]:
+        return {each["name"] for each in _rows(await ask("qom-list-properties", {"typename": kind}))}
+
     options = {
         option["option"]: {parameter["name"] for parameter in option["parameters"]}
         for option in _rows(await ask("query-command-line-options"))
@@ -177,17 +208,19 @@ async def _questions(end: socket.socket, log_flags: tuple[str, ...]) -> Abilitie
     traces = {each["name"] for each in _rows(await ask("trace-event-get-state", {"name": "spapr_iommu_*"}))}
     version = await ask("query-version")
     assert isinstance(version, dict)
-    await client.disconnect()
     number = ".".join(str(version["qemu"][part]) for part in ("major", "minor", "micro"))
-    return Abilities(
+    can = Abilities(
         version=f"{number} {version['package']}".strip(),
         edu="edu" in types,
-        vof="x-vof" in properties,
+        vof="x-vof" in await properties(f"{pseries[0]['name']}-machine"),
         exit_with_parent="exit-with-parent" in options.get("run-with", set()),
         traces=tuple(event for event in TRACES if event in traces),
         log_flags=log_flags,
         device_state="xen-save-devices-state" in commands,
+        private_ram={"readonly", "rom"} <= await properties("memory-backend-file"),
     )
+    await client.disconnect()
+    return can
 
 
 def _rows(answer: object) -> list[dict[str, Any]]:

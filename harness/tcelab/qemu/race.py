@@ -17,8 +17,16 @@ from tcelab.qemu.limits import Limits
 T = TypeVar("T")
 
 WATCHER: Final = "tcelab's watcher"
+CLOSED: Final = "the guest was closed"
 AGENT_EXITED: Final = "tcelab-init: agent exited"
 _PANIC: Final = "Kernel panic - not syncing"
+_SILENT: Final = {
+    "boot": "no agent came up",
+    "fork": "the fork's agent does not answer",
+    "perform": "the agent stopped answering",
+}
+"""Phases in which it is the guest that is waited for, and what is wrong then."""
+
 _LOOKS: Final = 8
 """How often within a limit progress is looked at: it makes no event."""
 
@@ -134,7 +142,7 @@ class Race:
 
     def _last_words_said(self) -> bool:
         """Nothing more is to come: QEMU is gone, or the console told how the kernel or the agent ended."""
-        if self.gone:
+        if self.gone or self.lost.result() == CLOSED:
             return True
         # QEMU stops a guest that panics, so it says no more than this.
         return bool(self.console.find(AGENT_EXITED, *([_PANIC] if self.panicked else [])))
@@ -142,8 +150,7 @@ class Race:
     def _late(self, phase: str, began: float, how: str, limit: str = "") -> TcelabError:
         scene = self.scene(phase, began)
         more = f"a slow machine needs --limit {limit or phase}=SECONDS"
-        if phase in {"boot", "perform"}:
-            what = "no agent came up" if phase == "boot" else "the agent stopped answering"
+        if what := _SILENT.get(phase):
             return GuestLost(f"{what}: {how}", next_step=f"see console.log there; {more}", scene=scene)
         return HarnessError(f"QEMU did not answer: {how}", next_step=more, scene=scene)
 

@@ -1,18 +1,24 @@
-"""Guest RAM: an anonymous file that the harness makes, QEMU inherits, and nobody can leave behind."""
+"""Guest RAM: an anonymous file that the harness makes, QEMU inherits, and nobody can leave behind; or a base's file,
+of which a fork has a private copy.
+"""
 
 from __future__ import annotations
 
 import mmap
 import os
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
-from tcelab.errors import Unsupported
+from tcelab.errors import HarnessError, Unsupported
 from tcelab.tag import PAGE, compact
 
 MIB: Final = 1 << 20
 HEADROOM: Final = 128 * MIB
 """What QEMU and the harness need beside the guest's memory."""
+
+FORK_NEEDS: Final = 100 * MIB
+"""What a fork has for itself once it has run a program; a long one may write more, up to all of its RAM."""
 
 
 def available() -> int:
@@ -30,37 +36,114 @@ def available() -> int:
     return room if most == "max" else min(room, int(most) - used + cache)
 
 
-class Ram:
-    """`size` bytes of guest RAM, mapped here as well.
+class Ram(Protocol):
+    """Guest RAM as the harness sees it.
 
+    :ivar size: bytes.
     :ivar fd: what QEMU inherits.
     """
 
+    size: int
+    fd: int
+
+    def attach(self, pid: int) -> None:
+        """QEMU, process `pid`, has the RAM now."""
+        ...
+
+    def read(self, address: int, size: int) -> bytes | None:
+        """Guest physical memory; None where there is no RAM."""
+        ...
+
+    def page(self, address: int) -> bytes | None:
+        """The IOMMU page at `address`, `tag.compact`ed; None if not (wholly) in RAM."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def expect_room(guest: int) -> None:
+    """:raise Unsupported: the host has no room for `guest` bytes and what comes with them."""
+    room = available()
+    if guest + HEADROOM > room:
+        raise Unsupported(
+            f"no room for guest RAM: {guest // MIB} MiB (and {HEADROOM // MIB} MiB for QEMU) wanted,"
+            f" {room // MIB} MiB available",
+            next_step="free memory, or give less with --memory MIB",
+        )
+
+
+class SharedRam:
+    """RAM of a guest that boots: an anonymous file, mapped by QEMU and here. See `Ram`."""
+
     def __init__(self, size: int) -> None:
         """:raise Unsupported: the host has no room for it."""
-        room = available()
-        if size + HEADROOM > room:
-            raise Unsupported(
-                f"no room for guest RAM: {size // MIB} MiB (and {HEADROOM // MIB} MiB for QEMU) wanted,"
-                f" {room // MIB} MiB available",
-                next_step="free memory, or give less with --memory MIB",
-            )
+        expect_room(size)
         self.size = size
         self.fd = os.memfd_create("tcelab-ram", os.MFD_CLOEXEC)
         os.ftruncate(self.fd, size)
         self._map = mmap.mmap(self.fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
 
+    def attach(self, pid: int) -> None:
+        """It is here already."""
+
     def read(self, address: int, size: int) -> bytes | None:
-        """Guest physical memory; None where there is no RAM."""
         if not 0 <= address <= self.size - size:
             return None
         return self._map[address : address + size]
 
     def page(self, address: int) -> bytes | None:
-        """The IOMMU page at `address`, `tag.compact`ed; None if not (wholly) in RAM."""
         page = self.read(address, PAGE)
         return None if page is None else compact(page)
 
     def close(self) -> None:
         self._map.close()
         os.close(self.fd)
+
+
+class PrivateRam:
+    """RAM of a fork: a base's file that QEMU maps copy-on-write, read where QEMU has it. See `Ram`."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        """:param fd: of the base's file; not closed here.
+        :raise Unsupported: the host has no room for what the fork will write.
+        """
+        expect_room(min(size, FORK_NEEDS))
+        self.size = size
+        self.fd = fd
+        self._memory: int | None = None
+        self._at = 0
+
+    def attach(self, pid: int) -> None:
+        """:raise HarnessError: QEMU has not mapped the file."""
+        # By name: where file systems are stacked, device numbers here and there differ.
+        path = str(Path(f"/proc/self/fd/{self.fd}").readlink())
+        with suppress(OSError):  # it has ended
+            for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+                # start-end permissions offset device inode path: proc(5)
+                place, _, offset, _, _, *named = line.split(maxsplit=5)
+                if named == [path]:
+                    self._memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+                    self._at = int(place.partition("-")[0], 16) - int(offset, 16)
+                    return
+        raise HarnessError("QEMU has not mapped the base's RAM file", next_step="see qemu.cmd there")
+
+    def read(self, address: int, size: int) -> bytes | None:
+        if not 0 <= address <= self.size - size:
+            return None
+        assert self._memory is not None
+        try:
+            data = os.pread(self._memory, size, self._at + address)
+        except OSError as error:
+            raise HarnessError(f"cannot read guest RAM at {address:#x}: {error.strerror}") from None
+        if len(data) < size:
+            raise HarnessError("QEMU has ended, and guest RAM with it")
+        return data
+
+    def page(self, address: int) -> bytes | None:
+        page = self.read(address, PAGE)
+        return None if page is None else compact(page)
+
+    def close(self) -> None:
+        if self._memory is not None:
+            os.close(self._memory)
+            self._memory = None

@@ -15,7 +15,8 @@ from typing import Any, Final, Self, TypeVar
 import msgspec
 
 import tcelab
-from tcelab.errors import GuestLost, HarnessError, Scene
+from tcelab.errors import GuestLost, HarnessError, Interrupted, Scene
+from tcelab.image.bases import Held, Register
 from tcelab.papr import tce, window
 from tcelab.program import Checkpoint, Flip, GuestOp, HostOp
 from tcelab.qemu import machine, probe
@@ -30,10 +31,19 @@ from tcelab.run import Facts, Outcome, Snapshot, TableView
 T = TypeVar("T")
 
 _NONCE: Final = 16
+_ENTROPY: Final = 32
+_CLOCK_STEP: Final = 0.05
+"""Seconds by which two clocks may differ that were read one after the other."""
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """The agent's side of the handshake. `page_size` in bytes, `cell`: guest physical address of the progress cell."""
+    """The agent's side of the handshake.
+
+    :ivar cell: guest physical address of the progress cell.
+    :ivar page_size: bytes.
+    :ivar clock: the guest's, seconds since 1970, once it was set.
+    :ivar drawn: 16 bytes of the guest's random generator, in hex, after the host's were stirred in.
+    """
 
     protocol: int
     digest: str
@@ -45,6 +55,8 @@ class Hello(msgspec.Struct, frozen=True):
     python: str
     cmdline: str
     modules: list[str]
+    clock: float
+    drawn: str
 
 
 _TOLD: Final = ("kernel", "version", "machine", "python", "cmdline", "modules")
@@ -52,9 +64,10 @@ _TOLD: Final = ("kernel", "version", "machine", "python", "cmdline", "modules")
 
 
 class QemuSession:
-    """A booted guest with its agent ready. Use as a context manager: QEMU ends with it, whatever happens.
+    """A guest with its agent ready. Use as a context manager: QEMU ends with it, whatever happens.
 
-    :ivar reached: seconds from the start at which each phase of the boot was reached.
+    :ivar began: when opening it began, by `time.monotonic`.
+    :ivar reached: seconds from the start at which each phase of the boot, or of the fork, was reached.
     """
 
     def __init__(
@@ -64,36 +77,52 @@ class QemuSession:
         folder: Path,
         *,
         limits: Limits | None = None,
+        abilities: probe.Abilities | None = None,
+        base: Held | None = None,
         digest: str = "",
         note: Callable[[str], None] = lambda _: None,
+        born: Callable[[Guest], None] = lambda _: None,
     ) -> None:
-        """Boot.
+        """Boot, or fork a base: `tcelab.qemu.fork.Forks` chooses.
 
         :param folder: artefacts go there; it exists, private.
+        :param abilities: QEMU's, if they are known.
+        :param base: of a guest of the same QEMU and machine; None: boot.
         :param digest: of the agent's sources that the handshake must show; empty: any.
         :param note: told of each phase.
+        :param born: given the guest as soon as there is one, so that another thread can end it.
         :raise Unsupported: this host or QEMU cannot.
         :raise HarnessError: QEMU fails, or the agent in the image is not the one of this tcelab.
         :raise GuestLost: the guest does not come up.
         """
+        self.began = time.monotonic()
         self._number = 0
         self._live: LiveMemory | None = None
-        note("probing QEMU")
-        self._abilities = probe.probe(qemu)
+        if abilities is None:
+            note("probing QEMU")
+            abilities = probe.probe(qemu)
+        self._abilities = abilities
         self._options = options
+        self._base = base
         self._default_entries = machine.window_entries(options.topology)
         self._qemu = qemu
-        self.guest = Guest(qemu, self._abilities, options, limits or Limits(), folder)
+        self.guest = Guest(qemu, abilities, options, limits or Limits(), folder, base=base)
+        born(self.guest)
         try:
-            note(f"booting under QEMU {self._abilities.version}, {machine.firmware(options, self._abilities)}")
+            doing = "booting" if base is None else "forking"
+            note(f"{doing} under QEMU {abilities.version}, {machine.firmware(options, abilities)}")
             portal().call(self.guest.start())
             # What comes before QEMU (setpriv, a loader) replaces itself: the child is QEMU.
             self._live = LiveMemory(self.guest.pid)
+            self.reached = {} if base is None else {"loaded": self.guest.race.elapsed()}
             self._greet(digest)
+            if base is None:
+                self.reached |= self.guest.console.reached
+            self.reached["ready"] = self.guest.race.elapsed()
         except KeyboardInterrupt:
             scene = self.scene()
             self.close()
-            raise HarnessError("interrupted", scene=scene) from None
+            raise Interrupted(scene=scene) from None
         except BaseException:
             self.close()
             raise
@@ -124,25 +153,30 @@ class QemuSession:
     def renew(self) -> None:
         """Begin anew on the same guest: all that programs left there is closed and forgotten, the nonce is fresh.
 
-        The counters of QEMU's refusals and of the console's trouble begin anew as well.
+        QEMU's refusals so far are forgotten as well; trouble on the console is not.
         """
         self._greet(self.facts.versions["agent"]["digest"], renew=True)
         self.guest.log.drain()
         self.guest.log.take_refusals()
-        self.trouble()
 
     def _greet(self, digest: str, *, renew: bool = False) -> None:
         nonce = secrets.token_bytes(_NONCE)
         devices = {
             device.name: {"buid": window.buid(phb.index), "slot": device.slot}
-            for phb in self._options.topology.phbs
+            for phb in self._options.topology.added
             for device in phb.devices
         }
-        request = {"id": self._next(), "hello": {"nonce": nonce.hex(), "devices": devices, "renew": renew}}
-        answer = decode(portal().call(self.guest.hello(msgspec.json.encode(request))), self._number)
+        told: dict[str, Any] = {"nonce": nonce.hex(), "devices": devices, "renew": renew}
+        asked = time.time()
+        if self._base is not None and not renew:
+            # Its clock stands at the base's last moment, and it would draw what every other fork draws.
+            told |= {"renew": True, "clock": asked, "entropy": secrets.token_bytes(_ENTROPY).hex()}
+        request = msgspec.json.encode({"id": self._next(), "hello": told})
+        answer = decode(portal().call(self.guest.hello(request)), self._number)
         hello = self._part(answer, "hello", Hello)
-        if not renew:
-            self.reached = {**self.guest.console.reached, "ready": self.guest.race.elapsed()}
+        if "clock" in told:
+            self._expect_now(hello.clock, asked)
+        self.drawn = hello.drawn
         if hello.protocol != PROTOCOL:
             raise HarnessError(
                 f"the agent speaks protocol {hello.protocol}, this tcelab {PROTOCOL}",
@@ -162,6 +196,12 @@ class QemuSession:
             )
         self.facts = self._facts(nonce, hello)
 
+    def _expect_now(self, clock: float, asked: float) -> None:
+        if not asked - _CLOCK_STEP <= clock <= time.time() + _CLOCK_STEP:
+            raise HarnessError(
+                f"the fork's clock could not be set: it shows {clock:.3f}, asked at {asked:.3f}", scene=self.scene()
+            )
+
     def _facts(self, nonce: bytes, hello: Hello) -> Facts:
         cannot = {}
         if probe.TRACES[0] not in self._abilities.traces:
@@ -179,6 +219,9 @@ class QemuSession:
             "guest": {key: getattr(hello, key) for key in _TOLD},
             "agent": {"protocol": hello.protocol, "digest": hello.digest},
         }
+        if self._base is not None:
+            record = self._base.record
+            versions["base"] = {"key": record.key, "built": record.built, "boot": record.boot}
         return Facts("qemu", nonce, hello.page_size, self.guest.ram.size, cannot, versions)
 
     def _part(self, answer: dict[str, Any], name: str, kind: type[T]) -> T:
@@ -226,6 +269,22 @@ class QemuSession:
         if isinstance(result, Snapshot):
             result.seconds["stop and cont"] = stopped - began + time.perf_counter() - read
         return result
+
+    def save(self) -> tuple[bytes, list[Register]]:
+        """Once it is at rest, stop the guest, and save the state of its devices; see `Guest.save`."""
+        portal().call(self.guest.rest())
+        portal().call(self.guest.pause())
+        self.guest.log.drain()
+        return portal().call(self.guest.save())
+
+    def go_on(self) -> None:
+        """After `save`: the guest goes on after all."""
+        portal().call(self.guest.qmp("cont"))
+
+    @property
+    def alive(self) -> bool:
+        """Nothing has been heard that ends the guest."""
+        return not self.guest.race.lost.done()
 
     @contextmanager
     def _stopped(self) -> Iterator[None]:

@@ -30,7 +30,8 @@ class Progress:
         self._started = time.monotonic()
         self._phase = ""
         self._batch = 0
-        self._told = 0
+        self._told: set[int] = set()
+        self._done = 0
         self._bar: Bar | None = None
         if self.console.is_terminal and not self.console.is_dumb_terminal:
             self._bar = Bar(
@@ -72,16 +73,18 @@ class Progress:
 
     def step(self, step: Step, total: int) -> None:
         """An operation of `total` is done."""
+        self._done += step.confirmed is None
         if isinstance(step.op, Checkpoint) and step.op.batch != self._batch:
             self._batch = step.op.batch
-            self._new_batch(step.number, total)
+            self._new_batch(total)
         if self._bar:
-            self._bar.update(self._task, completed=step.number + 1, total=total, detail=self._detail())
+            self._bar.update(self._task, completed=self._done, total=total, detail=self._detail())
 
-    def _new_batch(self, number: int, total: int) -> None:
-        if self._bar is None and self._batch and (self._batch - 1) // EVERY + 1 != self._told:
-            self._told = (self._batch - 1) // EVERY + 1
-            self._plain(f"step {number + 1} of {total}, {self._detail()}")
+    def _new_batch(self, total: int) -> None:
+        group = (self._batch - 1) // EVERY
+        if self._bar is None and self._batch and group not in self._told:
+            self._told.add(group)
+            self._plain(f"{self._done} of {total} operations, {self._detail()}")
 
     def _detail(self) -> str:
         parts = [f"batch size {self._batch}"] if self._batch else []

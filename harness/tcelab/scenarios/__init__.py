@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tcelab.errors import UsageError
-from tcelab.program import Op, Program
+from tcelab.program import Fresh, Op, Program
 from tcelab.scenarios import batches, dma, flow
 from tcelab.topology import Topology
 
@@ -33,13 +33,23 @@ class Scenario:
 
 
 def _main(topology: Topology, seed: int) -> list[Op]:
-    return [op for part in (flow, batches, dma) for op in part.ops(topology, seed)]
+    """In parts of about the same length, each on a guest of its own."""
+    half = len(batches.SIZES) // 2
+    small, large = batches.SIZES[:half], batches.SIZES[half:]
+    return [
+        *dma.ops(topology, seed),
+        Fresh(),
+        *flow.ops(topology, seed),
+        *batches.ops(topology, seed, small),
+        Fresh(),
+        *batches.ops(topology, seed, large),
+    ]
 
 
 SCENARIOS: Final = {
     scenario.name: scenario
     for scenario in (
-        Scenario("main", "flow, batches and dma, one after the other in one guest", _main),
+        Scenario("main", "flow, batches and dma, side by side on three guests", _main),
         Scenario("flow", "bind, map 1 MiB, unmap and close on each PE, looked at after every step", flow.ops),
         Scenario("batches", "maps of 1..32 pages, partial unmaps and remaps; each whole table after each", batches.ops),
         Scenario("dma", "the device carries data where it may, and is refused everywhere else", dma.ops),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -50,8 +51,10 @@ class Story:
         self.ops += b.checkpoint(label, stream=stream, batch=self.size)
 
 
-def ops(topology: Topology, seed: int) -> list[Op]:
-    """:raise UsageError: the first PE's window has fewer than `LEAST_ENTRIES` entries."""
+def ops(topology: Topology, seed: int, sizes: Sequence[int] = SIZES) -> list[Op]:
+    """:param sizes: batch sizes, in pages.
+    :raise UsageError: the first PE's window has fewer than `LEAST_ENTRIES` entries.
+    """
     pes = b.pes(topology, "batches")
     pe = pes[0]
     small = next((each for each in pes[:2] if each.entries < LEAST_ENTRIES), None)
@@ -68,7 +71,7 @@ def ops(topology: Topology, seed: int) -> list[Op]:
         story.ops += _stand(other, story.random)
     story.ops += [*b.bind(pe), *b.open_container(pe), *b.enable(pe), *b.vmlck()]
     story.ops += b.checkpoint("batches: ready")
-    for size in SIZES:
+    for size in sizes:
         story.size = size
         for permissions in ALL_PERMISSIONS:
             _batch(story, permissions, last=permissions == ALL_PERMISSIONS[-1])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
+
+import msgspec
 
 from tcelab.papr import window
 from tcelab.program import (
@@ -20,6 +22,7 @@ from tcelab.program import (
     Open,
     Page,
     Read,
+    Repeat,
     Tag,
 )
 from tcelab.topology import Phb, Topology
@@ -136,6 +139,12 @@ def map_dma(pe: Pe, page: Page, iova: int, pages: int, permissions: int) -> list
 def unmap_dma(pe: Pe, iova: int, pages: int) -> list[Op]:
     fields: dict[str, int | str | Page] = {"iova": iova, "size": pages * PAGE}
     return [Ioctl(file=pe.container, request="UNMAP_DMA", fields=fields, expect="ok")]
+
+
+def repeat(ops: list[Op], times: int, loop: Literal["c", "python"] = "c") -> list[Op]:
+    """Do maps and unmaps `times` times over in one operation; what each of them would expect, all of them must give."""
+    calls = [msgspec.structs.replace(op, expect=None) for op in ops if isinstance(op, Ioctl)]
+    return [Repeat(ops=calls, times=times, loop=loop, expect="ok")]
 
 
 def dma(pe: Pe, iova: int, size: int, *, to_memory: bool, offset: int = 0) -> list[Op]:

@@ -1,0 +1,214 @@
+"""What a map and an unmap of n pages cost: how much of it is the call, how much each page.
+
+The remark that this measures is of 2013 (the sPAPR TCE VFIO driver's first patch): a call maps 1 to 32 pages, and
+there is no way to make fewer calls.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from tcelab import artefacts, setup
+from tcelab.bench import Figure, Fit, Job, Measured
+from tcelab.bench.session import opened, told
+from tcelab.errors import UsageError
+from tcelab.judge import Judge
+from tcelab.papr import tce
+from tcelab.program import Checkpoint, Op, Page, Program, Repeat
+from tcelab.run import Run, Step, run
+from tcelab.scenarios import vocabulary as b
+from tcelab.scenarios.vocabulary import PAGE, Pe
+from tcelab.topology import Topology
+
+CALLS: Final = 128
+"""Calls timed together, at as many places of the window: each map meets empty entries, each unmap live ones."""
+
+PAIRS: Final = 1000
+"""Rounds of map and unmap by which the two loops are compared."""
+
+KINDS: Final = ("map", "unmap")
+LOOPS: Final[tuple[Literal["c", "python"], ...]] = ("c", "python")
+_US: Final = 1e6
+_BUFFER: Final = "batch"
+
+
+def sizes(text: str) -> list[int]:
+    """Batch sizes as they are typed: `1..32`, `1,2,4`, or both.
+
+    :raise UsageError: that is none.
+    """
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("..")
+        try:
+            found.update(range(int(first), int(last or first) + 1))
+        except ValueError:
+            found = set()
+            break
+    if not found or min(found) < 1:
+        raise UsageError(f"--sizes {text}: sizes are pages, as in 1..32 or 1,2,4")
+    return sorted(found)
+
+
+@dataclass(slots=True)
+class Plan:
+    """The program, and what each of its timed operations tells: (`map`, `unmap`, `c` or `python`; pages) by number."""
+
+    ops: list[Op] = field(default_factory=list)
+    timed: dict[int, tuple[str, int]] = field(default_factory=dict)
+
+    def time(self, what: str, pages: int, ops: list[Op]) -> None:
+        self.timed[len(self.ops)] = what, pages
+        self.ops += ops
+
+
+def plan(topology: Topology, batches: Sequence[int], turns: int) -> Plan:
+    """Every operation that is timed later is done and looked at first.
+
+    :raise UsageError: no PE, or a window in which the places of the largest batch do not fit.
+    """
+    pes = b.pes(topology, _BUFFER)
+    if not pes:
+        raise UsageError(f"topology {topology.name!r} has no device under test")
+    pe, largest = pes[0], max(batches)
+    if CALLS * largest > pe.entries:
+        most = pe.entries // CALLS
+        raise UsageError(f"batches of {largest} pages: {CALLS} of them must fit the window, so {most} is the most")
+    made = Plan()
+    made.ops += [*b.vmlck(), *b.pins(), *b.buffer(_BUFFER, largest, 1)]
+    made.ops += [*b.bind(pe), *b.open_container(pe), *b.enable(pe), *b.tag(Page(_BUFFER), largest, pe.liobn, 0, 1)]
+    for size in batches:
+        made.ops += [*_maps(pe, size), *b.pins(), *b.checkpoint(f"batch: map {size}", batch=size)]
+        made.ops += [*_unmaps(pe, size), *b.pins(), *b.checkpoint(f"batch: unmap {size}", batch=size)]
+    for loop in LOOPS:
+        made.ops += [*_pairs(pe, loop), *b.pins(), *b.checkpoint(f"batch: loop {loop}")]
+    for turn in range(turns):
+        _turn(made, pe, batches, turn)
+        made.ops += [*b.pins(), *b.checkpoint(f"batch: turn {turn + 1} of {turns}")]
+    made.ops += [*b.disable(pe), *b.close(pe.group, pe.container), *b.vmlck(), *b.pins()]
+    made.ops += b.checkpoint("batch: end", stream=True)
+    return made
+
+
+def _turn(made: Plan, pe: Pe, batches: Sequence[int], turn: int) -> None:
+    """Each size once, in an order of the turn's own, so that a host that slows down does not bend the line."""
+    order = list(batches)
+    random.Random(turn).shuffle(order)  # noqa: S311 - repeatable on purpose
+    for size in order:
+        made.time("map", size, _maps(pe, size))
+        made.time("unmap", size, _unmaps(pe, size))
+    for loop in LOOPS if turn % 2 else reversed(LOOPS):
+        made.time(loop, 1, _pairs(pe, loop))
+
+
+def _maps(pe: Pe, size: int) -> list[Op]:
+    """The same pages at each place: what differs is the size alone."""
+    places = range(0, CALLS * size * PAGE, size * PAGE)
+    return b.repeat([op for iova in places for op in b.map_dma(pe, Page(_BUFFER), iova, size, tce.PERMISSIONS)], 1)
+
+
+def _unmaps(pe: Pe, size: int) -> list[Op]:
+    places = range(0, CALLS * size * PAGE, size * PAGE)
+    return b.repeat([op for iova in places for op in b.unmap_dma(pe, iova, size)], 1)
+
+
+def _pairs(pe: Pe, loop: Literal["c", "python"]) -> list[Op]:
+    return b.repeat([*b.map_dma(pe, Page(_BUFFER), 0, 1, tce.PERMISSIONS), *b.unmap_dma(pe, 0, 1)], PAIRS, loop)
+
+
+def measure(job: Job, batches: Sequence[int]) -> Measured:
+    """Microseconds of a call and pages per second for each batch size, in one guest, judged.
+
+    :raise UsageError: see `plan`.
+    """
+    made = plan(job.choice.topology, batches, job.repeat)
+    ready = setup.prepare(job.choice, job.note)
+    program = Program(name="bench batch", topology=job.choice.topology, ops=made.ops)
+    folder = artefacts.folder(None)
+    with opened(ready, job.limits, job.note, folder) as session:
+        judge = Judge(program, session.facts)
+
+        def watch(step: Step) -> bool:
+            if isinstance(step.op, Checkpoint) and step.op.label.startswith("batch: turn"):
+                job.note(step.op.label)
+            return judge.feed(step)
+
+        record = run(program, session, watch)
+    verdict, on = judge.verdict(record), told(session.facts)
+    if verdict.exit_code:
+        (folder / "program.json").write_bytes(program.to_json())
+        job.note(f"to repeat it: tcelab run {folder / 'program.json'}")
+        return Measured(figures=[], on=on, verdict=verdict)
+    figures = _figures(made, record)
+    fits = [fit(kind, curve(figures, kind)) for kind in KINDS if len(batches) > 1]
+    return Measured(figures=figures, fits=fits, on=on, verdict=verdict, text=_text(figures, fits, batches, on))
+
+
+def _figures(made: Plan, record: Run) -> list[Figure]:
+    values: dict[tuple[str, int], list[float]] = {}
+    for number, key in sorted(made.timed.items()):
+        step = record.steps[number]
+        assert isinstance(step.op, Repeat)
+        assert step.outcome is not None
+        per_call = step.outcome.fields["seconds"] / step.outcome.fields["calls"]
+        values.setdefault(key, []).append(per_call * _US)
+    out = [Figure(f"{kind} {size}", "us/call", values[kind, size]) for kind in KINDS for size in _sizes(values)]
+    out += [
+        Figure(f"{kind} {size}: pages", "pages/s", [size * _US / each for each in values[kind, size]])
+        for kind in KINDS
+        for size in _sizes(values)
+    ]
+    c, python = (values[loop, 1] for loop in LOOPS)
+    out += [
+        Figure("map and unmap 1, loop in C", "us/call", c),
+        Figure("map and unmap 1, loop in Python", "us/call", python),
+    ]
+    return [*out, Figure("loop in Python / loop in C", "ratio", [p / q for p, q in zip(python, c, strict=True)])]
+
+
+def _sizes(values: dict[tuple[str, int], Any]) -> list[int]:
+    return sorted(size for kind, size in values if kind == KINDS[0])
+
+
+def curve(figures: Sequence[Figure], kind: str) -> dict[int, list[float]]:
+    """Microseconds of a call by batch size."""
+    named = {figure.name.rpartition(" "): figure for figure in figures if figure.unit == "us/call"}
+    return {int(size): each.values for (what, _, size), each in named.items() if what == kind}
+
+
+def fit(name: str, values: dict[int, list[float]]) -> Fit:
+    """The line call + n * page through the medians of two sizes or more."""
+    pages = np.array(sorted(values), float)
+    medians = np.array([statistics.median(values[int(n)]) for n in pages])
+    terms = np.column_stack([np.ones_like(pages), pages])
+    (call, page), *_ = np.linalg.lstsq(terms, medians)
+    residual = float(np.sqrt(np.mean((medians - terms @ np.array([call, page])) ** 2)))
+    return Fit(name=name, unit="us", call=float(call), page=float(page), residual=residual)
+
+
+def _text(figures: Sequence[Figure], fits: Sequence[Fit], batches: Sequence[int], on: dict[str, str]) -> list[str]:
+    """Medians with their extremes, a line for each size; then the fits."""
+    by_name = {figure.name: figure for figure in figures}
+    out = [f"{what + ':':8}{value}" for what, value in on.items()]
+    out.append(f"{'':3}  {'us per call: median (least .. most)':^58}  {'pages/s: median':^21}")
+    out.append(f"{'n':>3}  {'map':^28}  {'unmap':^28}  {'map':>10} {'unmap':>10}")
+    for size in batches:
+        calls = [by_name[f"{kind} {size}"] for kind in KINDS]
+        cells = [f"{each.median:8.2f} ({min(each.values):7.2f} .. {max(each.values):7.2f})" for each in calls]
+        rates = [f"{by_name[f'{kind} {size}: pages'].median:10,.0f}" for kind in KINDS]
+        out.append(f"{size:3}  {'  '.join(cells)}  {' '.join(rates)}")
+    for each in fits:
+        line = f"a call costs {each.call:.2f} us, each page {each.page:.2f} us (residual {each.residual:.2f} us)"
+        out.append(f"{each.name + ':':6} {line}")
+    ratio = figures[-1]
+    out.append(
+        f"{ratio.name}, 1 page: {ratio.median:.2f} ({min(ratio.values):.2f} .. {max(ratio.values):.2f}), "
+        f"{len(ratio.values)} turns"
+    )
+    return out

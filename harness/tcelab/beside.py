@@ -1,0 +1,131 @@
+"""Runs the parts of a program side by side, each on a guest of its own, and judges them as one."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from typing import Protocol
+
+from tcelab.errors import Interrupted, Scene, TcelabError
+from tcelab.judge import Judge, Ledger, Verdict, conclude
+from tcelab.judge.core import KEEP
+from tcelab.program import Program
+from tcelab.run import Ending, Outcome, Part, Recorder, Run, Session, Step, parts
+
+
+class Guest(Session, Protocol):
+    """A session that can be ended from another thread, and tells where it is."""
+
+    def close(self) -> None: ...
+
+    def scene(self) -> Scene: ...
+
+
+class Beside:
+    """One run of a program, on as many guests as it asks for.
+
+    :ivar kept: the guest of the last part, if it is to be kept: closing it is the caller's.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        opening: Callable[[Part], Guest],
+        watch: Callable[[Step, int], None] = lambda _step, _findings: None,
+        *,
+        keep: bool = False,
+    ) -> None:
+        """:param opening: gives the guest for a part; called from several threads.
+        :param watch: sees each step once it is judged, and how many findings there are; one call at a time.
+        """
+        self._program = program
+        self._parts = parts(program)
+        self._opening, self._watch, self._keep = opening, watch, keep
+        self._ledger = Ledger(program, KEEP)
+        self._lock = threading.Lock()
+        self._guests: list[Guest] = []
+        self._interrupted = threading.Event()
+        self.kept: Guest | None = None
+
+    def run(self) -> tuple[Run, Verdict]:
+        """Run all parts, and judge the whole. An interrupt ends them; what was seen until then is judged.
+
+        :raise TcelabError: no guest could be had at all.
+        """
+        with ThreadPoolExecutor((os.cpu_count() or 1) + 1, "tcelab-part") as pool:
+            futures = [pool.submit(self._part, part) for part in self._parts]
+            try:
+                wait(futures)
+            except KeyboardInterrupt:
+                self._stop(futures)
+        return self._merged(futures)
+
+    def _part(self, part: Part) -> Run:
+        guest = self._opening(part)
+        with self._lock:
+            self._guests.append(guest)
+        try:
+            judge = Judge(self._program, guest.facts, ledger=self._ledger, part=part.number)
+
+            def watch(step: Step) -> bool:
+                with self._lock:
+                    suspicious = judge.feed(step)
+                    self._watch(step, judge.findings)
+                return suspicious
+
+            recorder = Recorder(self._program, guest, watch, first=part.first)
+            if self._interrupted.is_set():
+                raise Interrupted
+            recorder.perform(part.ops)
+            recorder.finish()
+            ending = recorder.run.ending
+            if ending is not None:
+                if self._interrupted.is_set():
+                    ending = recorder.run.ending = Ending(Interrupted(), ending.in_flight)
+                if not ending.scene.phase:
+                    ending.error.scene = guest.scene()
+            with self._lock:
+                judge.end(recorder.run)
+            if self._keep and ending is None and part == self._parts[-1]:
+                self.kept = guest
+            return recorder.run
+        finally:
+            if self.kept is not guest:
+                guest.close()
+
+    def _stop(self, futures: list[Future[Run]]) -> None:
+        """End all guests, so that the parts end."""
+        self._interrupted.set()
+        for future in futures:
+            future.cancel()
+        with self._lock:
+            guests = list(self._guests)
+        for guest in guests:
+            guest.close()
+
+    def _merged(self, futures: list[Future[Run]]) -> tuple[Run, Verdict]:
+        runs: list[Run] = []
+        errors: list[TcelabError] = []
+        for future in futures:
+            try:
+                runs.append(future.result())
+            except CancelledError:
+                errors.append(Interrupted())
+            except TcelabError as error:
+                errors.append(error)
+        if not runs:
+            raise errors[0]
+        whole = Run(self._program, runs[0].facts, trouble=tuple(line for each in runs for line in each.trouble))
+        # Asking for a guest is an operation as well, and was done if there was one.
+        asked = [part.first - 1 for part in self._parts[1:]][: len(runs) - 1]
+        fresh = [Step(number, self._program.ops[number], Outcome(value=0)) for number in asked]
+        steps = [step for each in runs for step in each.steps]
+        whole.steps = sorted([*steps, *fresh], key=lambda step: step.number)
+        for cause in errors:
+            self._ledger.could_not(f"a part of the program had no guest: {cause.message}")
+        endings = [each.ending for each in runs if each.ending is not None]
+        whole.ending = next(iter([*endings, *(Ending(cause, None) for cause in errors)]), None)
+        whole.facts.versions["guests"] = len(self._parts)
+        return whole, conclude(self._ledger, whole)

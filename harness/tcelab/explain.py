@@ -1,0 +1,61 @@
+"""What a test's guest has to say when the test has failed: sections of a report."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import msgspec
+
+from tcelab.errors import TcelabError
+from tcelab.pseries import Pseries
+from tcelab.report.text import finding_lines
+from tcelab.table import TceTable, difference
+from tcelab.topology import Phb
+
+_OPERATIONS: Final = 12
+_LINES: Final = 20
+
+
+def sections(guest: Pseries, options: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """(title, text) of each.
+
+    :param options: of `tcelab run`, that a replay needs.
+    """
+    path = guest.write_program()
+    ops = guest.program.ops
+    shown = list(enumerate(ops))[-_OPERATIONS:]
+    lines = [f"#{number} {msgspec.json.encode(op).decode()}" for number, op in shown]
+    before = [f"({len(ops) - len(shown)} operations before)"] if len(ops) > len(shown) else []
+    yield "program", "\n".join([str(path), *before, *lines])
+    try:
+        findings = guest.conclude().findings
+    except TcelabError as error:
+        yield "guest", error.report()
+        findings = []
+    if guest.ending is not None:
+        yield "guest", guest.ending.report()
+    if findings:
+        yield "findings", "\n".join(line for finding in findings for line in finding_lines(finding))
+    if tables := list(_tables(guest)):
+        yield "tables", "\n".join(tables)
+    yield "console", "\n".join(guest.session.guest.console.tail(_LINES))
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    yield "replay", shlex.join(["tcelab", "run", str(path), *words])
+
+
+def _tables(guest: Pseries) -> Iterator[str]:
+    """Each table under test: what of it is live, and how it differs from what the operations must have left."""
+    seen = {view.liobn: TceTable.of(view) for view in guest.last_tables()}
+    for phb in guest.topology.phbs:
+        table = seen.get(phb.liobn)
+        if table is None:
+            continue
+        yield f"{_name(phb)}: {table!r}"
+        lines = difference(guest.expected(phb.liobn), table)
+        yield from (f"  {line}" for line in lines or ["as the operations must have left it"])
+
+
+def _name(phb: Phb) -> str:
+    return ", ".join(device.name for device in phb.devices) or f"PHB {phb.index}"

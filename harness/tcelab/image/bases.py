@@ -1,0 +1,352 @@
+"""Booted guests kept for forks, each under the hash of all that it came from.
+
+Layout, in the cache (``tcelab.image.store``)::
+
+    bases/<key>/ram        guest RAM, sparse; mapped copy-on-write by every fork
+    bases/<key>/state      the devices' state, as QEMU saves it
+    bases/<key>/console    what the guest wrote while it booted
+    bases/<key>/base.json  what these are, and how to tell that they still are
+    bases/<key>/refused    instead of all that: why a guest of this key cannot be forked
+    bases/.<key>.*         a base being written; belongs to who holds the lock
+
+A fork trusts these blindly, so they are read-only (0400), ours, and checked before each use: owner, mode, size and
+time whenever a fork is handed out, the small ones' hashes whenever a process takes the base, the RAM's once after that.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from tcelab.errors import HarnessError
+from tcelab.image.locks import lock
+from tcelab.image.sparse import copy, ram_sha256
+from tcelab.image.store import Progress, cache_dir, clear_no_space, remove
+
+__all__ = [
+    "KEPT",
+    "SCHEMA",
+    "Base",
+    "ChangedError",
+    "Held",
+    "Register",
+    "Stored",
+    "clean",
+    "discard",
+    "disk_usage",
+    "kept",
+    "locked",
+    "problems",
+    "ram_sha256",
+    "refusal",
+    "refuse",
+    "refused",
+    "store",
+    "take",
+]
+
+SCHEMA: Final = 1
+KEPT: Final = 8
+"""Bases in the cache, some 130 MB each: with one more, the least recently used goes."""
+
+LIMIT: Final = 600.0
+"""Seconds to wait for another process that makes the same base."""
+
+_BLOCK: Final = 512
+_RECORD: Final = "base.json"
+_REFUSED: Final = "refused"
+_READ_ONLY: Final = 0o400
+_PRIVATE: Final = 0o700
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A file of a base; `sha256` of the RAM is :func:`ram_sha256`."""
+
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+class Register(msgspec.Struct, frozen=True):
+    """A register of a device's configuration space that QEMU does not save: `size` bytes, 1, 2 or 4."""
+
+    buid: int
+    slot: int
+    offset: int
+    size: int
+    value: int
+
+
+class Base(msgspec.Struct, frozen=True, kw_only=True):
+    """The record of a base.
+
+    :ivar about: what it was made of, for people.
+    :ivar built: ISO 8601, UTC.
+    :ivar boot: seconds from QEMU's start to the agent's first answer.
+    :ivar registers: what a fork puts back, in this order.
+    :ivar entries: LIOBN to the number of entries of each window that was created by RTAS.
+    :ivar warm: a small program passed on the guest before it was saved.
+    :ivar files: by name.
+    """
+
+    schema: int = SCHEMA
+    key: str
+    about: dict[str, str]
+    built: str
+    boot: float
+    registers: list[Register]
+    entries: dict[int, int]
+    warm: bool
+    files: dict[str, Stored]
+
+
+class ChangedError(HarnessError):
+    """A base is not any more what it was when it was made."""
+
+    def __init__(self, held: Held, how: str) -> None:
+        super().__init__(
+            f"it was changed: {how}", next_step="tcelab image clean, and see who writes into tcelab's cache"
+        )
+        self.held = held
+
+
+class Held:
+    """A base in use by this process: its files are open, and nobody removes it.
+
+    :ivar ram: descriptor, for reading.
+    :ivar state: descriptor, for reading.
+    :ivar console: what the guest wrote while it booted.
+    """
+
+    def __init__(self, folder: Path, record: Base, ram: int, state: int, console: bytes) -> None:
+        self.folder, self.record, self.ram, self.state, self.console = folder, record, ram, state, console
+
+    def check(self, *contents: str) -> None:
+        """Is it still what it was? By owner, mode, size and time, and by what is asked for besides.
+
+        :param contents: files to be hashed too ("ram" takes 0.1 to 0.3 s).
+        :raise ChangedError: it is not.
+        """
+        if found := _problem(self.folder, self.record, contents):
+            raise ChangedError(self, found)
+
+    def close(self) -> None:
+        os.close(self.ram)
+        os.close(self.state)
+
+
+def _folder(key: str) -> Path:
+    return cache_dir() / "bases" / key
+
+
+def locked(key: str, progress: Progress) -> AbstractContextManager[None]:
+    """The lock under which a base is made.
+
+    :raise HarnessError: another process holds it for too long.
+    """
+    return lock(f"base-{key}", "another process that boots the same guest", progress, limit=LIMIT)
+
+
+def take(key: str) -> tuple[Held | None, str]:
+    """A base by its key, and why there is none: empty when there was never one."""
+    folder = _folder(key)
+    if not folder.is_dir():
+        return None, ""
+    record = _record(folder)
+    if record is None or record.key != key:
+        return None, f"{_RECORD} is missing or not readable"
+    held = _hold(folder, record)
+    if held is None:
+        return None, _problem(folder, record, ()) or "its files cannot be read"
+    if found := _problem(folder, record, ("state", "console")):
+        held.close()
+        return None, found
+    os.utime(folder)  # used now
+    return held, ""
+
+
+def store(key: str, ram: int, small: Mapping[str, bytes], facts: Mapping[str, object], progress: Progress) -> None:
+    """Write a base down, under its lock; an older one of that key is replaced.
+
+    :param ram: descriptor of the RAM of a stopped guest; only what is not zero is written.
+    :param small: the other files.
+    :param facts: the fields of `Base` that its maker knows.
+    :raise HarnessError: the disk is full; nothing is left there then.
+    """
+    with _new(key) as folder:
+        files = {"ram": _stored(folder / "ram", copy(ram, folder / "ram"))}
+        for name, data in small.items():
+            (folder / name).write_bytes(data)
+            files[name] = _stored(folder / name, _hash(data))
+        record = msgspec.convert({"key": key, **facts, "files": msgspec.to_builtins(files)}, Base)
+        path = folder / _RECORD
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1))
+        path.chmod(_READ_ONLY)
+    _prune(progress, but=key)
+
+
+def discard(held: Held) -> None:
+    """Remove a base that is in use; under its lock. Those who use it go on with the files that they have open."""
+    with suppress(OSError):
+        shutil.rmtree(held.folder)
+
+
+def refuse(key: str, why: str) -> None:
+    """Note that a guest of this key cannot be forked, so that nobody tries again; under its lock."""
+    with _new(key) as folder:
+        (folder / _REFUSED).write_text(why + "\n")
+
+
+@contextmanager
+def _new(key: str) -> Iterator[Path]:
+    """An empty folder that becomes the base when the block ends well, and vanishes otherwise."""
+    folder = _folder(key)
+    folder.parent.mkdir(mode=_PRIVATE, exist_ok=True)
+    for leftover in folder.parent.glob(f".{key}.*"):  # of a process that was killed
+        remove(leftover)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=folder.parent))
+    try:
+        with clear_no_space():
+            yield unfinished
+            remove(folder)
+            unfinished.rename(folder)
+    finally:
+        remove(unfinished)
+
+
+def kept() -> list[tuple[Path, Base | None]]:
+    """Every base in the cache, the last used first."""
+    found = [path for path in _all() if path.is_dir()]
+    return [(path, _record(path)) for path in sorted(found, key=lambda each: each.stat().st_mtime, reverse=True)]
+
+
+def disk_usage(folder: Path) -> int:
+    """Bytes on disk: holes are none."""
+    return sum(path.lstat().st_blocks * _BLOCK for path in folder.iterdir())
+
+
+def refused(key: str) -> str:
+    """Why a guest of a key cannot be forked; empty if nobody found that it cannot."""
+    return refusal(_folder(key))
+
+
+def refusal(folder: Path) -> str:
+    """Why a guest of this key cannot be forked; empty if it can."""
+    path = folder / _REFUSED
+    return path.read_text().strip() if path.exists() else ""
+
+
+def problems(folder: Path, record: Base | None) -> str:
+    """What is wrong with a base, its content included; empty if nothing."""
+    if refusal(folder):
+        return ""
+    if record is None:
+        return f"{_RECORD} is missing or not readable"
+    return _problem(folder, record, record.files)
+
+
+def clean() -> int:
+    """Delete every base that nobody uses and return the bytes freed."""
+    return sum(_remove_unused(path) for path in _all())
+
+
+def _all() -> list[Path]:
+    return sorted(path for path in (cache_dir() / "bases").glob("*") if not path.name.startswith("."))
+
+
+def _record(folder: Path) -> Base | None:
+    try:
+        record = msgspec.json.decode((folder / _RECORD).read_bytes(), type=Base)
+    except (OSError, msgspec.DecodeError):
+        return None
+    return record if record.schema == SCHEMA else None
+
+
+def _hold(folder: Path, record: Base) -> Held | None:
+    opened: list[int] = []
+    try:
+        for name in ("ram", "state"):
+            opened.append(os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))  # noqa: PERF401 - closed below
+        fcntl.flock(opened[0], fcntl.LOCK_SH | fcntl.LOCK_NB)
+        console = (folder / "console").read_bytes()
+    except OSError:
+        for descriptor in opened:
+            os.close(descriptor)
+        return None
+    ram, state = opened
+    return Held(folder, record, ram, state, console)
+
+
+def _problem(folder: Path, record: Base, contents: Collection[str]) -> str:
+    """The first thing that is not as it was when the base was made."""
+    try:
+        for path, mode in ((folder, _PRIVATE), (folder / _RECORD, _READ_ONLY)):
+            if found := _wrong_hands(path, path.lstat(), mode):
+                return found
+        for name, stored in record.files.items():
+            path = folder / name
+            status = path.lstat()
+            if found := _wrong_hands(path, status, _READ_ONLY):
+                return found
+            if (status.st_size, status.st_mtime_ns) != (stored.size, stored.mtime_ns):
+                return f"{name} was written to: {status.st_size} bytes instead of {stored.size}, or of another time"
+            if name in contents and _content(path) != stored.sha256:
+                return f"the content of {name} differs from what was saved"
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    return ""
+
+
+def _wrong_hands(path: Path, status: os.stat_result, mode: int) -> str:
+    if status.st_uid != os.geteuid():
+        return f"{path.name} belongs to user {status.st_uid}"
+    if stat.S_ISLNK(status.st_mode) or stat.S_IMODE(status.st_mode) != mode:
+        return f"{path.name} has mode {stat.S_IMODE(status.st_mode):04o}, not {mode:04o}"
+    return ""
+
+
+def _stored(path: Path, sha256: str) -> Stored:
+    path.chmod(_READ_ONLY)
+    status = path.stat()
+    return Stored(status.st_size, status.st_mtime_ns, sha256)
+
+
+def _content(path: Path) -> str:
+    return ram_sha256(path) if path.name == "ram" else _hash(path.read_bytes())
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _prune(progress: Progress, but: str) -> None:
+    old = [path for path, _ in kept() if path.name != but][KEPT - 1 :]
+    for path in old:
+        if _remove_unused(path):
+            progress(f"removed the base {path.name}, not used for longest")
+
+
+def _remove_unused(folder: Path) -> int:
+    """Delete a base unless a process holds it; the bytes freed."""
+    try:
+        with (folder / "ram").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            freed = disk_usage(folder)
+            shutil.rmtree(folder)
+            return freed
+    except BlockingIOError:
+        return 0
+    except FileNotFoundError:
+        return remove(folder)
+    except OSError:  # not ours to read
+        return 0

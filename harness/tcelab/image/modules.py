@@ -1,0 +1,187 @@
+"""Modules of a kernel: found in a tree, put in load order with all they depend on, unpacked.
+
+Sources: Documentation/kbuild/modules.rst for the folders of `make modules_install`; scripts/mod/modpost.c for the
+strings `depends=` and `vermagic=` that every module carries. Debian's packages hold no modules.dep (depmod runs when
+they are installed), so what depends on what is asked of the modules themselves.
+"""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tcelab.errors import Unsupported, UsageError
+from tcelab.image import cpio
+
+__all__ = ["DRIVERS", "Resolved", "entries", "of_kernel", "resolve"]
+
+DRIVERS: Final = {
+    "virtio_pci": "CONFIG_VIRTIO_PCI",
+    "virtio_console": "CONFIG_VIRTIO_CONSOLE",
+    "vfio": "CONFIG_VFIO",
+    "vfio_iommu_spapr_tce": "CONFIG_VFIO_IOMMU_SPAPR_TCE",
+    "vfio-pci": "CONFIG_VFIO_PCI",
+}
+"""Drivers that a guest needs, in load order, and their options: built into its kernel, or modules."""
+
+_FOLDER: Final = "lib/modules-tcelab"
+_LOAD_ORDER: Final = "etc/tcelab-modules"
+
+_NAME: Final = re.compile(r"(.+)\.ko(\.\w+)?")
+_DEPENDS: Final = re.compile(rb"depends=([\w,-]*)\0")
+_VERMAGIC: Final = re.compile(rb"vermagic=(\S+) ")
+
+_DECODERS: Final[dict[str | None, Callable[[bytes], bytes]]] = {
+    None: bytes,
+    ".xz": lzma.decompress,
+    ".gz": gzip.decompress,
+}
+
+
+class Resolved(NamedTuple):
+    """Modules by name, in load order, unpacked; and the names that are neither modules nor known to be built in."""
+
+    modules: dict[str, bytes]
+    missing: list[str]
+
+
+class _Tree:
+    """All modules of one kernel. A name may be written with `-` or with `_`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = {_same(name): path for name, path in _modules(folder)}
+        listed = folder / "modules.builtin"
+        self.tells = listed.is_file()
+        self.builtin = {_same(Path(line).stem) for line in listed.read_text().split()} if self.tells else set()
+
+
+def resolve(folder: Path, names: Sequence[str]) -> Resolved:
+    """The modules of these names and all that they depend on, each after what it depends on.
+
+    A folder without `modules.builtin` does not tell what is built in: nothing is missing then.
+
+    :param folder: of one kernel, such as lib/modules/RELEASE.
+    :raise UsageError: a module cannot be unpacked.
+    """
+    tree = _Tree(folder)
+    out = Resolved({}, [])
+    begun: set[str] = set()
+
+    def load(name: str) -> None:
+        if _same(name) in begun:
+            return
+        begun.add(_same(name))
+        path = tree.files.get(_same(name))
+        if path is not None:
+            content = _unpacked(path)
+            for other in _depends(content):
+                load(other)
+            out.modules[_stem(path)] = content
+        elif tree.tells and _same(name) not in tree.builtin:
+            out.missing.append(name)
+
+    for name in names:
+        load(name)
+    return out
+
+
+def of_kernel(given: Path, release: str) -> dict[str, bytes]:
+    """The drivers that the kernel of a release has as modules, with all they depend on, in load order.
+
+    :param given: a folder of one kernel's modules (lib/modules/RELEASE, or the kernel's build tree), the folder above
+        it, or a root that holds lib/modules/RELEASE or usr/lib/modules/RELEASE (INSTALL_MOD_PATH, an unpacked package).
+    :raise UsageError: it is none, or holds other releases only.
+    :raise Unsupported: the kernel has a driver neither built in nor as a module.
+    """
+    folder = _fitting(given, release)
+    modules, missing = resolve(folder, list(DRIVERS))
+    if missing:
+        options = ", ".join(f"{name} ({DRIVERS[name]})" if name in DRIVERS else name for name in missing)
+        raise Unsupported(
+            f"kernel {release} has {options} neither built in nor as a module in {folder}",
+            next_step="build the kernel with it; with `=m`: make modules modules_install",
+        )
+    return modules
+
+
+def entries(modules: Mapping[str, bytes]) -> Iterator[cpio.Entry]:
+    """What makes the guest's init load these modules in this order, and no others."""
+    for name, content in modules.items():
+        yield cpio.file(f"{_FOLDER}/{name}.ko", content)
+    yield cpio.file(_LOAD_ORDER, "".join(f"/{_FOLDER}/{name}.ko\n" for name in modules).encode())
+
+
+def _fitting(given: Path, release: str) -> Path:
+    """The folder of the kernel of that release, in what the user gave."""
+    if not given.is_dir():
+        raise UsageError(f"--modules {given}: there is no such folder")
+    above = [] if (given / "modules.builtin").is_file() else [given]
+    trees = [
+        folder
+        for parent in (*above, given / "lib/modules", given / "usr/lib/modules")
+        for folder in sorted(parent.glob("*"))
+        if folder.is_dir() and (parent != given or (folder / "modules.builtin").is_file())
+    ] or [given]
+    found = {_release(folder): folder for folder in trees}
+    if release not in found:
+        there = ", ".join(sorted(name for name in found if name)) or "no kernel"
+        raise UsageError(
+            f"--modules {given} holds modules of {there}, and the kernel is {release or 'of no known release'}",
+            next_step="give the folder that `make modules_install INSTALL_MOD_PATH=...` of this very kernel filled",
+        )
+    return found[release]
+
+
+def _release(folder: Path) -> str:
+    """Of which kernel the modules in a folder are; empty when it holds none."""
+    for _, path in _modules(folder):
+        magic = _VERMAGIC.search(_unpacked(path)) if _decoder(path) is not None else None
+        return magic[1].decode() if magic is not None else folder.resolve().name
+    return folder.resolve().name if (folder / "modules.builtin").is_file() else ""
+
+
+def _modules(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Name and path of each module, sorted. Links to the kernel's sources are not followed."""
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            if _NAME.fullmatch(name) is not None:
+                path = Path(parent, name)
+                yield _stem(path), path
+
+
+def _stem(path: Path) -> str:
+    return path.name.partition(".ko")[0]
+
+
+def _same(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _depends(content: bytes) -> list[str]:
+    found = _DEPENDS.search(content)
+    return [name for name in found[1].decode().split(",") if name] if found is not None else []
+
+
+def _decoder(path: Path) -> Callable[[bytes], bytes] | None:
+    match = _NAME.fullmatch(path.name)
+    return _DECODERS.get(match[2]) if match is not None else None
+
+
+def _unpacked(path: Path) -> bytes:
+    decoder = _decoder(path)
+    if decoder is None:
+        raise UsageError(
+            f"{path}: tcelab cannot unpack {path.suffix}",
+            next_step=f"unpack it first, for example: zstd -d --rm {path.parent}/*{path.suffix}",
+        )
+    try:
+        return decoder(path.read_bytes())
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from None

@@ -1,0 +1,283 @@
+"""A guest as a test drives it, call by call: every call is an operation of a program that is recorded, judged as it
+happens, and can be replayed by `tcelab run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from tcelab.errors import TcelabError
+from tcelab.judge import Judge, Verdict
+from tcelab.judge.operations import as_expected
+from tcelab.papr import tce, window
+from tcelab.program import Checkpoint, Dma, GuestOp, Ioctl, Op, Page, Program
+from tcelab.qemu.session import QemuSession
+from tcelab.run import Facts, Outcome, Recorder, Snapshot, Step, TableView
+from tcelab.scenarios import vocabulary as b
+from tcelab.table import TceTable
+from tcelab.topology import Topology
+from tcelab.validate import Checker
+
+PROGRAM: Final = "program.json"
+
+
+class UnexpectedOutcomeError(AssertionError):
+    """An operation did not give what it was to give: a test that does not look for it fails."""
+
+
+class Pseries:
+    """A pseries guest with the agent in it.
+
+    :ivar topology: what hangs where.
+    :ivar folder: its artefacts: program.json once it is written, console.log, qemu.log.
+    :ivar program: all that was done so far.
+    """
+
+    def __init__(self, session: QemuSession, topology: Topology, name: str) -> None:
+        """:param name: of the program, for reports."""
+        self.topology = topology
+        self.folder: Path = session.guest.folder
+        self.program = Program(name=name, topology=topology, ops=[])
+        self.session = session
+        self._judge = Judge(self.program, session.facts)
+        self._recorder = Recorder(self.program, session, self._judge.feed)
+        self._checker = Checker(self.program)
+        self._names: dict[str, int] = {}
+        self._concluded: Verdict | None = None
+
+    @property
+    def facts(self) -> Facts:
+        """Page size, RAM, versions."""
+        return self.session.facts
+
+    # -- operations
+
+    def perform(self, *ops: Op) -> list[Step]:
+        """Do operations in order; guest operations without a host operation between them cost one request.
+
+        :raise UnexpectedOutcomeError: one with `expect` gave something else.
+        :raise UsageError: one that cannot be done; those before it are not done either.
+        :raise TcelabError: the guest is lost, or QEMU.
+        """
+        __tracebackhide__ = True
+        for op in ops:
+            self._checker.check(op)
+        self.program.ops.extend(ops)
+        steps = self._recorder.perform(ops)
+        ending = self._recorder.run.ending
+        if ending is not None:
+            raise ending.error.with_traceback(None)
+        for step in steps:
+            if step.outcome is not None and step.op.expect is not None and not as_expected(step, step.outcome):
+                seen = step.outcome.errno or step.outcome.value
+                text = msgspec.json.encode(step.op).decode()
+                raise UnexpectedOutcomeError(f"operation {step.number} gave {seen}, not {step.op.expect}: {text}")
+        return steps
+
+    def do(self, op: GuestOp) -> Outcome:
+        """One guest operation: what it gave, see `perform`."""
+        (step,) = self.perform(op)
+        assert step.outcome is not None
+        return step.outcome
+
+    def checkpoint(self, *, stream: bool = False) -> Snapshot:
+        """Stop the guest, read every table, judge all, and let it go on.
+
+        :param stream: by the state stream as well as by live memory; some 40 ms.
+        """
+        (step,) = self.perform(Checkpoint(stream=stream))
+        assert step.snapshot is not None
+        return step.snapshot
+
+    def tables(self) -> dict[int, TceTable]:
+        """Every table of the machine as it is now in QEMU's memory, by LIOBN."""
+        return {view.liobn: TceTable.of(view) for view in _live(self.checkpoint())}
+
+    def table(self, pe: Pe) -> TceTable:
+        """The table of a PE as it is now in QEMU's memory; without a window it has no entries."""
+        return self.tables().get(pe.liobn, TceTable(pe.liobn, 0, {}))
+
+    def expected(self, liobn: int) -> TceTable:
+        """A table as the operations so far must have left it, by the judge's reckoning."""
+        model = self._judge.fold.tables[liobn]
+        words = zip(*model.arrays(), strict=True)
+        return TceTable(liobn, model.entries, {int(i) << window.PAGE_SHIFT: int(word) for i, word in words})
+
+    # -- things
+
+    def pe(self, name: str) -> Pe:
+        """A PE by the name of its device; each call has names of its own for its files.
+
+        :raise LookupError: no such device.
+        """
+        for phb in self.topology.phbs:
+            if any(device.name == name for device in phb.devices):
+                return Pe(self, b.Pe(phb, self._name("t")))
+        raise LookupError(f"no device {name!r}; there are: {', '.join(each.name for each in self.topology.devices)}")
+
+    def buffer(self, pages: int, *, seed: int = 1) -> Buffer:
+        """Memory of `pages` IOMMU pages (4 KiB), its frames scattered by the seed."""
+        name = self._name("buffer")
+        steps = self.perform(*b.buffer(name, pages, seed))
+        assert steps[-1].outcome is not None
+        return Buffer(name, tuple(steps[-1].outcome.frames))
+
+    def _name(self, kind: str) -> str:
+        self._names[kind] = self._names.get(kind, -1) + 1
+        return f"{kind}{self._names[kind]}"
+
+    # -- the end
+
+    def conclude(self) -> Verdict:
+        """Look once more, by every view, and judge all that was done. Nothing more can be done then."""
+        if self._concluded is None:
+            if self._recorder.run.ending is None and self.program.ops:
+                op = Checkpoint(stream="stream" not in self.facts.cannot)
+                self.program.ops.append(op)
+                self._recorder.perform([op])
+            self._recorder.finish()
+            self._concluded = self._judge.verdict(self._recorder.run)
+        return self._concluded
+
+    @property
+    def ending(self) -> TcelabError | None:
+        """What ended it early."""
+        ending = self._recorder.run.ending
+        return None if ending is None else ending.error
+
+    def last_tables(self) -> Sequence[TableView]:
+        """Every table as live memory showed it at the last checkpoint."""
+        for step in reversed(self._recorder.run.steps):
+            if step.snapshot is not None:
+                return _live(step.snapshot)
+        return []
+
+    def write_program(self) -> Path:
+        """Write down what was done, for a replay."""
+        path = self.folder / PROGRAM
+        path.write_bytes(self.program.to_json())
+        return path
+
+
+class Pe:
+    """A PE under test: one PHB, its IOMMU group, its window and its device."""
+
+    def __init__(self, guest: Pseries, names: b.Pe) -> None:
+        self._guest = guest
+        self.names = names
+
+    @property
+    def name(self) -> str:
+        return self.names.name
+
+    @property
+    def liobn(self) -> int:
+        return self.names.liobn
+
+    @property
+    def entries(self) -> int:
+        """Of the default window."""
+        return self.names.entries
+
+    @property
+    def window_size(self) -> int:
+        """Bytes of the default window, which starts at bus address 0."""
+        return self.names.phb.window_size
+
+    def open(self, *, enable: bool = True) -> Container:
+        """Bind the device to vfio-pci and put its group into a new v1 container."""
+        ops = [*b.bind(self.names), *b.open_container(self.names)]
+        self._guest.perform(*ops, *(b.enable(self.names) if enable else []))
+        return Container(self._guest, self)
+
+
+class Container:
+    """A VFIO container of type v1 (SPAPR_TCE_IOMMU) with one group. `expect` as in programs: "ok", an errno's name, or
+    a number; None takes any outcome.
+    """
+
+    def __init__(self, guest: Pseries, pe: Pe) -> None:
+        self._guest = guest
+        self.pe = pe
+        self._maps = 0
+        self._device = False
+
+    def map(
+        self,
+        buffer: Buffer,
+        iova: int,
+        *,
+        page: int = 0,
+        pages: int = 1,
+        permissions: int = tce.PERMISSIONS,
+        expect: str | int | None = "ok",
+    ) -> Outcome:
+        """Map `pages` pages from page `page` of a buffer on at bus address `iova`.
+
+        They are tagged before, so that each entry is proven by what is found where it leads.
+        """
+        __tracebackhide__ = True
+        self._maps += 1
+        place = Page(buffer.name, page)
+        fits = page + pages <= buffer.pages
+        tags = b.tag(place, pages, self.pe.liobn, iova, self._maps) if fits else []
+        (op,) = b.map_dma(self.pe.names, place, iova, pages, permissions)
+        *_, step = self._guest.perform(*tags, msgspec.structs.replace(op, expect=expect))
+        return _outcome(step)
+
+    def unmap(self, iova: int, pages: int = 1, *, expect: str | int | None = "ok") -> Outcome:
+        __tracebackhide__ = True
+        (op,) = b.unmap_dma(self.pe.names, iova, pages)
+        return self._do(op, expect)
+
+    def ioctl(self, request: str | int, *, expect: str | int | None = "ok", **fields: int) -> Outcome:
+        """Any ioctl on the container; see `tcelab.program.Ioctl`."""
+        __tracebackhide__ = True
+        return self._do(Ioctl(file=self.pe.names.container, request=request, fields=dict(fields)), expect)
+
+    def dma(self, iova: int, size: int, *, to_memory: bool, offset: int = 0) -> Outcome:
+        """Have the device move bytes between memory at a bus address and its own buffer at `offset`; 0.1 s."""
+        if not self._device:
+            self._guest.perform(*b.open_device(self.pe.names))
+            self._device = True
+        (op,) = b.dma(self.pe.names, iova, size, to_memory=to_memory, offset=offset)
+        assert isinstance(op, Dma)
+        return self._guest.do(op)
+
+    def close(self) -> None:
+        """Close device, group and container: the kernel gives the window back, which takes it 0.3 s for 1 GiB."""
+        device = [self.pe.names.device] if self._device else []
+        self._guest.perform(*b.close(*device, self.pe.names.group, self.pe.names.container))
+
+    def _do(self, op: Op, expect: str | int | None) -> Outcome:
+        __tracebackhide__ = True
+        (step,) = self._guest.perform(msgspec.structs.replace(op, expect=expect))
+        return _outcome(step)
+
+
+class Buffer:
+    """Memory of the agent. `pages` IOMMU pages, whose guest physical addresses are `frames`."""
+
+    def __init__(self, name: str, frames: tuple[int, ...]) -> None:
+        self.name, self.frames = name, frames
+
+    @property
+    def pages(self) -> int:
+        return len(self.frames)
+
+    def tce(self, page: int = 0, permissions: int = tce.PERMISSIONS) -> int:
+        """The entry that leads to one of its pages."""
+        return tce.pack(self.frames[page], permissions)
+
+
+def _outcome(step: Step) -> Outcome:
+    assert step.outcome is not None
+    return step.outcome
+
+
+def _live(snapshot: Snapshot) -> list[TableView]:
+    return [view for view in snapshot.tables if view.view == "live"]

@@ -1,0 +1,304 @@
+"""The pytest plugin: a fresh pseries guest for each test, its tables, and what went wrong with them.
+
+Fixtures: `pseries`, `pseries_session`, `pe`, `container`, `tce_table`. Marker: `tcelab(topology=, needs=)`. Nothing of
+tcelab is imported before a test asks for a guest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+if TYPE_CHECKING:
+    from tcelab.guests import Guests
+    from tcelab.pseries import Container, Pe, Pseries
+    from tcelab.table import TceTable
+
+OPTIONS: Final = {
+    "qemu": "A recipe's name, or a qemu-system-ppc64.",
+    "image": "The guest image's recipe.",
+    "kernel": "A ppc64 vmlinux instead of the image's.",
+    "modules": "Where that kernel's modules are.",
+    "initrd": "An initrd with tcelab's agent instead of the image's.",
+    "append": "Added to the kernel's command line.",
+    "memory": "Guest RAM in MiB, a multiple of 256.",
+    "platform": "What the tests run on: qemu.",
+    "ahead": "Guests that are kept ready; by default one for each core.",
+}
+"""Each is `--tcelab-NAME` and the ini option `tcelab_NAME`."""
+
+PLATFORMS: Final = ("qemu",)
+_PATHS: Final = ("kernel", "modules", "initrd")
+_NUMBERS: Final = ("memory", "ahead")
+_TOPOLOGY: Final = "two-pe"
+_TAIL: Final = 20
+"""Console lines in the report of a failure."""
+
+_GUEST: Final = pytest.StashKey["Pseries"]()
+_LEFT: Final = pytest.StashKey[dict[str, int]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("tcelab", "guests of tcelab")
+    for name, text in OPTIONS.items():
+        group.addoption(f"--tcelab-{name}", dest=f"tcelab_{name}", help=text, metavar=name.upper())
+        parser.addini(f"tcelab_{name}", text)
+    group.addoption("--tcelab-boot", dest="tcelab_boot", action="store_true", help="Boot each guest, fork none.")
+    parser.addini("tcelab_boot", "Boot each guest, fork none.", "bool", default=False)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "tcelab(topology='two-pe', needs=()): the machine of the test's guest, and what it must be able to do;"
+        " a test whose needs the QEMU cannot fulfil is skipped",
+    )
+    platform = _option(config, "platform")
+    if platform and platform not in PLATFORMS:
+        raise pytest.UsageError(f"no platform {platform!r}; there are: {', '.join(PLATFORMS)}")
+    for name in _NUMBERS:
+        text = _option(config, name)
+        if text and not text.isdigit():
+            raise pytest.UsageError(f"--tcelab-{name} {text}: not a number")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """How many guests of each topology will be asked for: none is made in vain at the end."""
+    left: dict[str, int] = {}
+    for item in session.items:
+        if "pseries" in getattr(item, "fixturenames", ()):
+            topology = _topology(item)
+            left[topology] = left.get(topology, 0) + 1
+    session.config.stash[_LEFT] = left
+
+
+# -- fixtures
+
+
+@pytest.fixture(scope="session")
+def _tcelab_guests(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guests]:
+    from tcelab import setup  # noqa: PLC0415
+    from tcelab.guests import Guests  # noqa: PLC0415
+    from tcelab.topology import topology  # noqa: PLC0415
+
+    config = request.config
+    given: dict[str, Any] = {name: _option(config, name) for name in OPTIONS}
+    chosen: dict[str, Any] = {name: given[name] for name in ("qemu", "image", "append") if given[name]}
+    chosen |= {name: Path(given[name]) for name in _PATHS if given[name]}
+    if given["memory"]:
+        chosen["memory"] = int(given["memory"])
+    guests = Guests(
+        setup.Choice(topology=topology(_TOPOLOGY), **chosen),
+        lambda: tmp_path_factory.mktemp("tcelab"),
+        boot=bool(config.getoption("tcelab_boot") or config.getini("tcelab_boot")),
+        ahead=int(given["ahead"]) if given["ahead"] else _share(),
+        note=_teller(config),
+    )
+    try:
+        yield guests
+    finally:
+        guests.close()
+
+
+@pytest.fixture
+def pseries(request: pytest.FixtureRequest, _tcelab_guests: Guests) -> Iterator[Pseries]:
+    """A pseries guest that nothing was done on: `tcelab.pseries.Pseries`. What the test does with it is judged."""
+    from tcelab.topology import topology as topology_  # noqa: PLC0415
+
+    item = request.node
+    topology, needs = _marked(item)
+    left = None if _worker() else item.config.stash[_LEFT]
+    if left is not None:
+        left[topology] -= 1
+    with _clearly():
+        topology_(topology)
+        _expect(_tcelab_guests, topology, needs)
+        session = _tcelab_guests.fresh(topology, None if left is None else left[topology])
+    with session:
+        yield _driven(item, session, topology)
+
+
+@pytest.fixture(scope="session")
+def _tcelab_shared(_tcelab_guests: Guests) -> Iterator[Any]:
+    with _clearly():
+        session = _tcelab_guests.fresh(_TOPOLOGY, 0)
+    with session:
+        yield session
+
+
+@pytest.fixture
+def pseries_session(request: pytest.FixtureRequest, _tcelab_shared: Any) -> Pseries:  # noqa: ANN401 - a session
+    """One guest for all tests that ask for it, where a fork for each is not wanted. What tests leave open is closed
+    before the next; what they did to the kernel stays.
+    """
+    with _clearly():
+        _tcelab_shared.renew()
+    return _driven(request.node, _tcelab_shared, _TOPOLOGY)
+
+
+@pytest.fixture
+def pe(pseries: Pseries) -> Pe:
+    """The first PE of the test's guest, its device not bound yet."""
+    return pseries.pe(pseries.topology.devices[0].name)
+
+
+@pytest.fixture
+def container(pe: Pe) -> Container:
+    """A v1 container with the group of `pe`, enabled."""
+    return pe.open()
+
+
+@pytest.fixture
+def tce_table(pseries: Pseries, pe: Pe) -> Callable[[], TceTable]:
+    """A function that reads the table of `pe` as it is now in QEMU: bus address to TCE. Give it another PE to read
+    that one's.
+    """
+
+    def read(which: Pe = pe) -> TceTable:
+        return pseries.table(which)
+
+    return read
+
+
+# -- verdicts and reports
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """When a test is through, look once more and judge all that it did: a broken law fails it."""
+    result = yield
+    guest = pyfuncitem.stash.get(_GUEST, None)
+    if guest is not None:
+        with _clearly():
+            verdict = guest.conclude()
+            if guest.ending is not None:
+                raise guest.ending
+        if verdict.findings:
+            pytest.fail(f"tcelab: {len(verdict.findings)} findings in what the test did", pytrace=False)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure's report gains what tcelab knows."""
+    report = yield
+    guest = item.stash.get(_GUEST, None)
+    if guest is not None and report.failed and call.when == "call":
+        from tcelab.explain import sections  # noqa: PLC0415
+
+        report.sections += [(f"tcelab {name}", text) for name, text in sections(guest, _replay_options(item.config))]
+    return report
+
+
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    """Two tables that differ: by runs of entries."""
+    if op != "==" or not all(isinstance(each, Mapping) for each in (left, right)):
+        return None
+    tables = [each for each in (left, right) if type(each).__name__ == "TceTable"]
+    if not tables:
+        return None
+    from tcelab.table import difference  # noqa: PLC0415
+
+    seen, expected = (left, right) if left is tables[0] else (right, left)
+    assert isinstance(seen, Mapping)
+    assert isinstance(expected, Mapping)
+    return [f"{seen!r} is not as expected:", *difference(expected, seen)]
+
+
+# -- parts
+
+
+def _option(config: pytest.Config, name: str) -> str:
+    return str(config.getoption(f"tcelab_{name}") or config.getini(f"tcelab_{name}") or "")
+
+
+def _topology(item: pytest.Item) -> str:
+    """Of the test's guest, whatever else its markers say."""
+    names = (marker.kwargs.get("topology") for marker in item.iter_markers("tcelab"))
+    return str(next(filter(None, names), _TOPOLOGY))
+
+
+def _marked(item: pytest.Item) -> tuple[str, tuple[str, ...]]:
+    """Topology and needs of a test, by its nearest marker that has them."""
+    given: dict[str, Any] = {}
+    for marker in item.iter_markers("tcelab"):
+        given = {**marker.kwargs, **given}
+    if unknown := sorted(given.keys() - {"topology", "needs"}):
+        pytest.fail(f"the marker tcelab takes topology and needs, not {', '.join(unknown)}", pytrace=False)
+    needs = given.get("needs", ())
+    return _topology(item), (needs,) if isinstance(needs, str) else tuple(needs)
+
+
+def _expect(guests: Guests, topology: str, needs: tuple[str, ...]) -> None:
+    from tcelab.errors import Unsupported  # noqa: PLC0415
+    from tcelab.guests import NEEDS  # noqa: PLC0415
+
+    for need in needs:
+        if need not in NEEDS:
+            pytest.fail(f"nobody knows the need {need!r}; known are: {', '.join(NEEDS)}", pytrace=False)
+        try:
+            guests.expect(topology, need)
+        except Unsupported as error:
+            pytest.skip(error.message)
+
+
+@contextmanager
+def _clearly() -> Iterator[None]:
+    """Errors of tcelab in their own words, without a traceback through its insides."""
+    from tcelab.errors import TcelabError  # noqa: PLC0415
+
+    try:
+        yield
+    except TcelabError as error:
+        text = error.report()
+    else:
+        return
+    pytest.fail(text, pytrace=False)
+
+
+def _driven(item: pytest.Item, session: Any, topology_name: str) -> Pseries:  # noqa: ANN401 - a session
+    from tcelab.pseries import Pseries  # noqa: PLC0415
+    from tcelab.topology import topology  # noqa: PLC0415
+
+    guest = Pseries(session, topology(topology_name), item.name)
+    item.stash[_GUEST] = guest
+    return guest
+
+
+def _worker() -> str:
+    """Name of this pytest-xdist worker; empty without xdist."""
+    import os  # noqa: PLC0415
+
+    return os.environ.get("PYTEST_XDIST_WORKER", "")
+
+
+def _share() -> int | None:
+    """Guests to keep ready by a worker of pytest-xdist: its part of the cores."""
+    import os  # noqa: PLC0415
+
+    if not _worker():
+        return None
+    return max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+
+
+def _teller(config: pytest.Config) -> Callable[[str], None]:
+    """Lines about what is going on, past pytest's capture."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+
+    def tell(line: str) -> None:
+        if reporter is not None:
+            reporter.write_line(f"tcelab: {line}")
+
+    return tell
+
+
+def _replay_options(config: pytest.Config) -> dict[str, str]:
+    return {
+        name: _option(config, name) for name in (*_PATHS, "qemu", "image", "append", "memory") if _option(config, name)
+    }

@@ -1,0 +1,83 @@
+"""Forks that are ready before they are asked for: while one test runs, the next guest is already there."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Self
+
+from tcelab.qemu import ram
+from tcelab.qemu.fork import Forks, Note
+from tcelab.qemu.session import QemuSession
+
+
+class Ahead:
+    """Forks that are ready before they are asked for. A context manager, which closes the `Forks` that it is given."""
+
+    def __init__(self, forks: Forks, folder: Callable[[], Path], count: int, note: Note = lambda _: None) -> None:
+        """:param folder: makes a private folder for the artefacts of one fork.
+        :param count: forks to keep; fewer where the host has no room.
+        :param note: told if there are fewer.
+        """
+        room = max(0, (ram.available() - ram.HEADROOM) // ram.FORK_NEEDS)
+        if room < count:
+            note(f"only {room} forks are kept ahead: there is no memory for {count}")
+        self._forks, self._folder = forks, folder
+        self._count = min(count, room)
+        self._makers = ThreadPoolExecutor(max(1, self._count), "tcelab-fork")
+        self._ready: deque[Future[QemuSession]] = deque()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def take(self, more: int | None = None) -> QemuSession:
+        """A fork, fit for use; closing it is the caller's. Another one is begun in its place.
+
+        :param more: how many more will be asked for; None: nobody knows.
+        :raise TcelabError: none can be had.
+        """
+        wanted = 1 + (self._count if more is None else min(more, self._count))
+        while True:
+            with self._lock:
+                self._begin(wanted)
+                first = next((each for each in self._ready if each.done()), self._ready[0])
+                self._ready.remove(first)
+            session = first.result()
+            if session.alive:
+                return session
+            session.close()  # it died in the meantime: the next one
+
+    def prepare(self) -> None:
+        """Wait until those that are kept are there."""
+        with self._lock:
+            self._begin(self._count)
+            ready = list(self._ready)
+        wait(ready)
+
+    def close(self) -> None:
+        """End all of them, also those that are being made."""
+        with self._lock:
+            ready = list(self._ready)
+            self._ready.clear()
+        for each in ready:
+            each.cancel()
+        self._forks.close()
+        for each in ready:
+            if not each.cancelled() and each.exception() is None:
+                each.result().close()
+        self._makers.shutdown()
+
+    def _begin(self, wanted: int) -> None:
+        """Begin as many as are missing; under the lock."""
+        while len(self._ready) < wanted:
+            self._ready.append(self._makers.submit(self._make))
+
+    def _make(self) -> QemuSession:
+        return self._forks.open(self._folder())

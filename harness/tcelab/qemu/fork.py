@@ -1,0 +1,396 @@
+"""Where sessions come from: forks of a guest that was booted once, or a boot where that cannot be.
+
+A base is a guest whose agent has answered once, saved (`tcelab.image.bases`). Its key is the hash of all that went into
+it, so it serves the next run as well as this one. A fork maps the base's RAM copy-on-write, loads its devices' state
+(QEMU `migrate` with `x-ignore-shared`), gets back the registers that QEMU does not save, and is not handed out before
+its agent has answered a fresh nonce, its clock and its random generator are its own, and a small program has passed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+from weakref import WeakSet
+
+import msgspec
+
+from tcelab import ability
+from tcelab.errors import GuestLost, HarnessError, Interrupted, TcelabError, Unsupported
+from tcelab.image import bases, known
+from tcelab.judge import Judge
+from tcelab.qemu import machine, probe
+from tcelab.qemu.guest import Guest
+from tcelab.qemu.limits import Limits
+from tcelab.qemu.portal import portal
+from tcelab.qemu.session import QemuSession
+from tcelab.run import Run, run
+from tcelab.scenarios.warmup import warm_up
+from tcelab.topology import SPARE
+
+Note = Callable[[str], None]
+
+VERSION: Final = 4
+"""Of what a base holds; a higher one makes older bases useless."""
+
+_ATTEMPTS: Final = 2
+"""How often a base is made when what is there is found to be changed."""
+
+_NO_FDS: Final = machine.Descriptors(0, 0, 0, 0, 0, 0, 0)
+
+
+class _NoForksError(Exception):
+    """Guests of this machine have to be booted; why."""
+
+
+class Forks:
+    """Opens sessions of one machine. May be used from several threads; `close` ends what is being opened."""
+
+    def __init__(
+        self,
+        qemu: probe.Qemu,
+        options: machine.Options,
+        *,
+        digest: str = "",
+        limits: Limits | None = None,
+        boot: bool = False,
+        note: Note = lambda _: None,
+    ) -> None:
+        """:param digest: of the agent that must answer; empty: any.
+        :param boot: boot each guest anew, whether or not it could be forked.
+        :param note: told why forks cannot be had, a line at a time.
+        """
+        self._qemu, self._options, self._digest = qemu, options, digest
+        self._limits = limits or Limits()
+        self._boot = boot
+        self._note = note
+        self._closing = False
+        self._lock = threading.Lock()
+        self._base: bases.Held | None = None
+        self._held: dict[bases.Held, Future[None]] = {}
+        self._hashing = ThreadPoolExecutor(1, "tcelab-hash")
+        self._young: WeakSet[Guest] = WeakSet()
+        self._drawn: set[str] = set()
+
+    @cached_property
+    def abilities(self) -> probe.Abilities:
+        """QEMU's; asked once, and of tcelab's own builds once for all."""
+        key = f"abilities {probe.VERSION} {self._qemu.build}"
+        can = known.recall(key, probe.Abilities) if self._qemu.build else None
+        if can is None:
+            can = probe.probe(self._qemu)
+            if self._qemu.build:
+                known.remember(key, can)
+        return can
+
+    def open(self, folder: Path, note: Note = lambda _: None) -> QemuSession:
+        """A guest with its agent ready.
+
+        :param folder: for artefacts; it exists, private.
+        :param note: told of each phase.
+        :raise TcelabError: as `QemuSession`.
+        """
+        for attempt in range(_ATTEMPTS):
+            base = None
+            if not self._boot:
+                with self._lock:
+                    self._expect_open()
+                    session = self._find(folder, note) if self._base is None and not self._boot else None
+                    base = self._base
+                if session is not None:
+                    return self._grown(session)
+            self._expect_open()
+            if base is None:
+                return self._grown(self._booted(folder, note))
+            try:
+                return self._grown(self._fork(base, folder, note))
+            except bases.ChangedError as error:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                self._discard(error)
+        raise AssertionError
+
+    def _expect_open(self) -> None:
+        if self._closing:
+            raise HarnessError("closed: no guest can be had from here any more")
+
+    def _grown(self, session: QemuSession) -> QemuSession:
+        """It is the caller's from now on."""
+        self._young.discard(session.guest)
+        return session
+
+    def close(self) -> None:
+        """End what is being opened, and let go of the base."""
+        self._closing = True
+        for guest in list(self._young):
+            portal().call(guest.close())
+        self._hashing.shutdown()
+        with self._lock:
+            self._base = None
+            for held in self._held:
+                held.close()
+            self._held.clear()
+
+    # -- the base
+
+    def key(self) -> str:
+        """Of the base: 16 hex digits over all that a booted guest is made of."""
+        options = msgspec.structs.replace(self._options, kernel=Path("kernel"), initrd=Path("initrd"))
+        parts = {
+            "version": VERSION,
+            "qemu": self._qemu.build or known.sha256_of(Path(self._qemu.argv[0])),
+            "abilities": msgspec.to_builtins(self.abilities),
+            "kernel": known.sha256_of(self._options.kernel),
+            "initrd": known.sha256_of(self._options.initrd),
+            "arguments": machine.arguments(options, self.abilities, _NO_FDS),
+        }
+        return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:16]
+
+    def _key_if_forkable(self) -> str:
+        """:raise _NoForksError: a guest of this machine cannot be forked, or was found to be one that cannot."""
+        try:
+            machine.expect_forkable(self._options, self.abilities)
+        except Unsupported as error:
+            raise _NoForksError(error.message) from None
+        key = self.key()
+        if why := bases.refused(key):
+            raise _NoForksError(why)
+        return key
+
+    def _find(self, folder: Path, note: Note) -> QemuSession | None:
+        """Take or make the base. Where there cannot be one: a session that was booted."""
+        try:
+            key = self._key_if_forkable()
+            held, _ = bases.take(key)
+            if held is not None:
+                self._take(held)
+                return None
+            with bases.locked(key, note):
+                self._expect_open()
+                held, why = bases.take(key)  # another process may have made it meanwhile
+                if held is not None:
+                    self._take(held)
+                    return None
+                if why:
+                    self._note(f"the base {key} is made anew: {why}")
+                return self._make(key, folder, note)
+        except _NoForksError as error:
+            self._note(f"no forks, each guest is booted: {error}")
+            self._boot = True
+            return None
+
+    def _take(self, held: bases.Held) -> None:
+        self._base = held
+        self._held[held] = self._hashing.submit(held.check, "ram")
+
+    def _discard(self, error: bases.ChangedError) -> None:
+        """The base is not what it was."""
+        with self._lock:
+            if self._base is error.held:
+                self._note(f"the base {error.held.record.key} is made anew: {error.message}")
+                with bases.locked(error.held.record.key, self._note):
+                    bases.discard(error.held)
+                self._base = None
+
+    def _make(self, key: str, folder: Path, note: Note) -> QemuSession | None:
+        """Boot a guest and save it, under the lock; that guest itself where it cannot be saved."""
+        session = self._booted(folder, note)
+        note("trying the guest")
+        why = self._try(session, thorough=True)
+        self._expect_open()
+        if why:
+            # A kernel warns only once of some things (WARN_ON_ONCE): what programs get must be untouched.
+            self._note(f"guests are handed out untouched: the small program before them ends with {why}")
+            session.close()
+            session = self._booted(folder, note)
+        try:
+            note("saving the guest for forks")
+            try:
+                self._save(key, session, warm=not why)
+            except (HarnessError, Unsupported) as error:
+                if self._closing or isinstance(error, Interrupted):
+                    raise
+                self._note(f"no forks, each guest is booted: {error.message}")
+                self._boot = True
+                session.go_on()
+                return session
+        except BaseException:
+            session.close()
+            raise
+        session.close()
+        held, why = bases.take(key)
+        if held is None:
+            raise HarnessError(f"the base {key} is not what was written: {why}")
+        self._try_out(held, folder, note)
+        self._take(held)
+        return None
+
+    def _save(self, key: str, session: QemuSession, *, warm: bool) -> None:
+        state, registers = session.save()
+        log = session.guest.log
+        if refused := log.take_refusals():
+            raise HarnessError(f"QEMU refused accesses while the guest booted: {refused[0].line}")
+        versions = session.facts.versions
+        facts = {
+            "about": {
+                "kernel": f"{versions['guest']['kernel']} {session.facts.page_size >> 10}K",
+                "qemu": versions["qemu"]["version"],
+                "firmware": versions["qemu"]["firmware"],
+                "topology": self._options.topology.name,
+                "memory": f"{self._options.memory} MiB",
+            },
+            "built": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            "boot": round(session.reached["ready"], 2),
+            "registers": msgspec.to_builtins(registers),
+            "entries": dict(log.tables.entries),
+            "warm": warm,
+        }
+        files = {"state": state, "console": (session.guest.folder / "console.log").read_bytes()}
+        bases.store(key, session.guest.ram.fd, files, facts, self._note)
+
+    def _try_out(self, held: bases.Held, folder: Path, note: Note) -> None:
+        """The first fork of a new base must do what the base did.
+
+        :raise _NoForksError: it does not; noted for ever.
+        :raise TcelabError: it could not be tried.
+        """
+        note("trying a fork")
+        try:
+            self._forked(held, folder, note, thorough=True).close()
+        except (GuestLost, HarnessError) as error:
+            held.close()
+            if self._closing or isinstance(error, Interrupted):
+                raise
+            why = f"a fork of this guest does not work: {error.message}"
+            bases.refuse(held.record.key, why)
+            raise _NoForksError(why) from None
+        except BaseException:
+            held.close()
+            raise
+
+    # -- sessions
+
+    def _booted(self, folder: Path, note: Note) -> QemuSession:
+        """:raise Unsupported: its kernel cannot do what every program needs."""
+        session = self._session(folder, note, None)
+        try:
+            ability.check(session, SPARE.devices[0].name, self._options.kernel)
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    def _fork(self, base: bases.Held, folder: Path, note: Note) -> QemuSession:
+        """A fork that works; one that does not is replaced once."""
+        try:
+            session = self._forked(base, folder, note)
+        except (GuestLost, HarnessError) as error:
+            if self._closing or isinstance(error, bases.ChangedError | Interrupted):
+                raise
+            self._note(f"a fork is replaced: {error.message}")
+            session = self._forked(base, folder, note)
+        try:
+            self._held[base].result()
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    def _forked(self, base: bases.Held, folder: Path, note: Note, *, thorough: bool = False) -> QemuSession:
+        """A fork that does what its base did."""
+        session = self._untried(base, folder, note)
+        why = self._try(session, thorough=thorough) if base.record.warm else ""
+        if why:
+            session.close()
+            raise HarnessError(f"a fork does not do what its base did: {why}")
+        return session
+
+    def untried(self, folder: Path, note: Note = lambda _: None) -> QemuSession:
+        """A fork on which no program was run at all. There must be a base: `open` makes it."""
+        if self._base is None:
+            raise HarnessError("there is no base to fork: closed, or this guest cannot be forked")
+        return self._grown(self._untried(self._base, folder, note))
+
+    def _untried(self, base: bases.Held, folder: Path, note: Note) -> QemuSession:
+        base.check()
+        session = self._session(folder, note, base)
+        if session.drawn in self._drawn:
+            session.close()
+            raise HarnessError("two forks draw the same random numbers: the host's entropy does not reach them")
+        self._drawn.add(session.drawn)
+        return session
+
+    def _session(self, folder: Path, note: Note, base: bases.Held | None) -> QemuSession:
+        return QemuSession(
+            self._qemu,
+            self._options,
+            folder,
+            limits=self._limits,
+            abilities=self.abilities,
+            base=base,
+            digest=self._digest,
+            note=note,
+            born=self._young.add,
+        )
+
+    def _try(self, session: QemuSession, *, thorough: bool = False) -> str:
+        """Run the small program and begin anew: empty, or what it ended with instead."""
+        program = warm_up(self._options.topology, thorough=thorough)
+        judge = Judge(program, session.facts)
+        try:
+            record = run(program, session, judge.feed)
+            findings = judge.verdict(record).findings
+            if record.ending is not None:
+                return _told(record.ending.error)
+            if blind := _blind(record):
+                return blind
+            if findings:
+                return f"{len(findings)} findings, the first of the law {findings[0].law}: {findings[0].message}"
+            session.renew()
+        except BaseException:
+            session.close()
+            raise
+        return ""
+
+
+def _blind(record: Run) -> str:
+    """Why a view that this QEMU can give was not had; empty if none was missed."""
+    snapshots = [step.snapshot for step in record.steps if step.snapshot is not None]
+    missing = [item for snapshot in snapshots for item in snapshot.missing.items()]
+    return next((f"no {view} view: {why}" for view, why in missing if view not in record.facts.cannot), "")
+
+
+def _told(error: TcelabError) -> str:
+    """Why a program ended early.
+
+    :raise Interrupted: because somebody wanted it to.
+    """
+    if isinstance(error, Interrupted):
+        raise error
+    return error.message
+
+
+@contextmanager
+def opened(
+    qemu: probe.Qemu,
+    options: machine.Options,
+    folder: Path,
+    *,
+    digest: str,
+    limits: Limits,
+    boot: bool = False,
+    note: Note = lambda _: None,
+) -> Iterator[QemuSession]:
+    """One session, for as long as the context lasts. Parameters as of `Forks` and `Forks.open`."""
+    forks = Forks(qemu, options, digest=digest, limits=limits, boot=boot, note=note)
+    try:
+        with forks.open(folder, note) as session:
+            yield session
+    finally:
+        forks.close()

@@ -1,0 +1,52 @@
+"""Toy kernels and module trees: just the bytes that tcelab reads of them."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import struct
+
+RELEASE = "6.12.1-toy"
+DEPENDS = {
+    "virtio": (),
+    "virtio_ring": ("virtio",),
+    "virtio_pci": ("virtio_ring", "virtio"),
+    "virtio_console": ("virtio_ring", "virtio"),
+    "vfio": (),
+    "vfio_virqfd": (),
+    "vfio_iommu_spapr_tce": ("vfio",),
+    "vfio-pci-core": ("vfio", "vfio_virqfd"),
+    "vfio-pci": ("vfio_pci_core",),  # with the other dash, as modpost may write it
+}
+"""What depends on what in a kernel that has nothing built in."""
+
+PACKERS = {"": bytes, ".xz": lzma.compress, ".gz": gzip.compress, ".zst": lambda data: b"\x28\xb5\x2f\xfd" + data}
+
+
+def elf(machine=21, *, big=False, rest=b""):
+    order = ">" if big else "<"
+    return b"\x7fELF\x02" + (b"\x02" if big else b"\x01") + bytes(10) + struct.pack(order + "HH", 2, machine) + rest
+
+
+def vmlinux(release=RELEASE, *, config="", big=False, texts=()):
+    banner = f"\0Linux version {release} (toy@host) (gcc) #1 SMP\n\0".encode() if release else b""
+    packed = b"IKCFG_ST" + gzip.compress(config.encode()) + b"IKCFG_ED" if config else b""
+    return elf(big=big, rest=bytes(100) + b"Linux version %s (%s)\0" + banner + packed + b"\0".join([*texts, b""]))
+
+
+def module(name, release=RELEASE, depends=None):
+    needs = ",".join(DEPENDS.get(name, ()) if depends is None else depends)
+    texts = ["license=GPL", f"depends={needs}", f"name={name.replace('-', '_')}", f"vermagic={release} SMP mod_unload "]
+    return b"\x7fELF module " + b"\0".join(text.encode() for text in texts) + b"\0end"
+
+
+def tree(folder, release=RELEASE, *, modules=tuple(DEPENDS), builtin=(), packed=""):
+    """Fill lib/modules/RELEASE; returns it. `builtin` None: without the list of them."""
+    for number, name in enumerate(modules):
+        path = folder / f"kernel/drivers/{number % 2}/{name}.ko{packed}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(PACKERS[packed](module(name, release)))
+    folder.mkdir(parents=True, exist_ok=True)
+    if builtin is not None:
+        (folder / "modules.builtin").write_text("".join(f"kernel/drivers/{name}.ko\n" for name in builtin))
+    return folder

@@ -1,0 +1,62 @@
+"""Guests for the plugin's tests, without QEMU: each is ideal, unless it is told to lie."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from ideal import Ideal
+
+from tcelab.errors import GuestLost, Unsupported
+from tcelab.program import Program
+from tcelab.topology import topology
+
+
+class StandSession(Ideal):
+    """A session of the plugin; tests reach it as `pseries.session`."""
+
+    def __init__(self, name, folder):
+        super().__init__(Program(name="stand", topology=topology(name), ops=[]))
+        self.guest = SimpleNamespace(folder=folder, console=SimpleNamespace(tail=lambda _: ["[ 1.0] last words"]))
+        self.lost = False
+        self.renewed = 0
+        self.closed = False
+
+    def perform(self, ops):
+        if self.lost:
+            raise GuestLost("the agent stopped answering", next_step="see console.log")
+        return super().perform(ops)
+
+    def renew(self):
+        self.renewed += 1
+
+    def close(self):
+        self.closed = True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class StandGuests:
+    """Takes the place of `tcelab.guests.Guests`; what it was given and asked is in `said`."""
+
+    said = []  # noqa: RUF012 - one for all
+    sessions = []  # noqa: RUF012 - likewise
+
+    def __init__(self, choice, folder, *, limits=None, boot=False, ahead=None, note=lambda _: None):
+        self._folder = folder
+        self.said.append(("made", choice, boot, ahead))
+
+    def expect(self, name, needs):
+        if needs == "vof":
+            raise Unsupported("QEMU 7.2 cannot do what the test needs: vof")
+
+    def fresh(self, name, more):
+        self.said.append(("fresh", name, more))
+        self.sessions.append(StandSession(name, self._folder()))
+        return self.sessions[-1]
+
+    def close(self):
+        self.said.append(("closed",))

@@ -1,0 +1,197 @@
+"""The parts of a program, side by side: each on a guest of its own, judged as one."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+import pytest
+from ideal import Ideal
+from msgspec import structs
+from story import nth, story
+
+from tcelab.beside import Beside
+from tcelab.errors import GuestLost, HarnessError, UsageError
+from tcelab.program import Checkpoint, Fresh
+from tcelab.run import parts, run
+
+ONE = story()
+LENGTH = len(ONE.ops)
+TWICE = structs.replace(ONE, ops=[*ONE.ops, Fresh(), *ONE.ops])
+
+
+def at(number, spoil):
+    """Spoil a guest once operation `number` of its own is done."""
+
+    def tamper(session, counted, op, outcome):
+        if counted == number:
+            spoil(session)
+        return outcome
+
+    return {"tamper": tamper}
+
+
+def lost(session):
+    raise GuestLost("the guest's kernel died", kernel_died=True, in_flight=0)
+
+
+def drop(session):
+    del session.pes["pe1"].table[0x12]
+
+
+def beside(program=TWICE, *, lies=(), **more):
+    """Run it on ideal guests; `lies` by number of the part."""
+    guests = {}
+
+    def opening(part):
+        guests[part.number] = Ideal(program, **dict(lies).get(part.number, {}))
+        guests[part.number].closed = 0
+        guests[part.number].close = lambda: setattr(guests[part.number], "closed", guests[part.number].closed + 1)
+        return guests[part.number]
+
+    runner = Beside(program, opening, **more)
+    return runner, guests
+
+
+def test_a_program_is_split_where_it_asks_for_a_fresh_guest():
+    first, second = parts(TWICE)
+    assert (first.number, first.first, first.ops) == (0, 0, ONE.ops)
+    assert (second.number, second.first, second.ops) == (1, LENGTH + 1, ONE.ops)
+    assert [part.ops for part in parts(ONE)] == [ONE.ops]
+
+
+def test_one_guest_is_not_enough_for_a_program_of_two():
+    with pytest.raises(UsageError, match="asks for several guests"):
+        run(TWICE, Ideal(TWICE))
+
+
+def test_every_part_is_done_and_the_whole_is_one_run():
+    runner, guests = beside()
+    record, verdict = runner.run()
+    assert (verdict.result, verdict.could_not) == ("pass", [])
+    assert [step.number for step in record.steps] == list(range(2 * LENGTH + 1))
+    assert [step.op for step in record.steps] == TWICE.ops
+    assert record.ending is None
+    assert record.facts.versions["guests"] == 2
+    alone = Beside(ONE, lambda part: Ideal(ONE)).run()[1].evidence
+    assert verdict.evidence.checkpoints == 2 * alone.checkpoints
+    assert verdict.evidence.tags == 2 * alone.tags
+    assert [guest.closed for guest in guests.values()] == [1, 1]
+
+
+def test_parts_run_at_the_same_time():
+    both = threading.Barrier(2, timeout=10)
+
+    def opening(part):
+        both.wait()
+        return Ideal(TWICE)
+
+    assert Beside(TWICE, opening).run()[1].exit_code == 0
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_finding_names_the_operation_by_its_number_in_the_whole_program(part):
+    runner, _ = beside(lies={part: at(nth("MAP_DMA"), drop)})
+    _, verdict = runner.run()
+    assert verdict.exit_code == 1
+    blamed = nth("MAP_DMA") + part * (LENGTH + 1)
+    assert verdict.findings[0].operation.startswith(f"#{blamed} ")
+
+
+def test_the_same_fault_on_two_guests_is_two_findings():
+    lie = at(nth("MAP_DMA"), drop)
+    one = beside(lies={0: lie})[0].run()[1]
+    two = beside(lies={0: lie, 1: lie})[0].run()[1]
+    assert len(two.findings) == 2 * len(one.findings)
+
+
+def test_a_kernel_that_dies_in_one_part_is_a_finding_and_the_other_part_is_still_done():
+    runner, guests = beside(lies={0: at(5, lost)})
+    record, verdict = runner.run()
+    assert verdict.exit_code == 1
+    assert record.ending.error.kernel_died
+    assert Counter(step.number > LENGTH for step in record.steps)[True] == LENGTH
+    assert [guest.closed for guest in guests.values()] == [1, 1]
+
+
+def test_a_finding_stands_though_another_part_never_had_a_guest():
+    def opening(part):
+        if part.number == 0:
+            raise HarnessError("no room")
+        return Ideal(TWICE, **at(nth("MAP_DMA"), drop))
+
+    _, verdict = Beside(TWICE, opening).run()
+    assert verdict.exit_code == 1
+    assert any("a part of the program had no guest: no room" in each for each in verdict.could_not)
+
+
+def test_a_part_without_a_guest_is_no_pass():
+    def opening(part):
+        if part.number == 1:
+            raise HarnessError("no room")
+        return Ideal(TWICE)
+
+    record, verdict = Beside(TWICE, opening).run()
+    assert verdict.exit_code == 125
+    assert record.ending.error.message == "no room"
+
+
+def test_no_guest_at_all_is_the_error_itself():
+    def opening(part):
+        raise HarnessError("no room")
+
+    with pytest.raises(HarnessError, match="no room"):
+        Beside(TWICE, opening).run()
+
+
+def test_every_part_must_end_with_a_look():
+    program = structs.replace(ONE, ops=[*ONE.ops, ONE.ops[0], Fresh(), *ONE.ops])
+    verdict = Beside(program, lambda part: Ideal(program)).run()[1]
+    assert f"nobody looked after operation {LENGTH}: a program must end with a checkpoint" in verdict.could_not
+    assert isinstance(ONE.ops[-1], Checkpoint)
+
+
+def test_the_guest_of_the_last_part_can_be_kept():
+    runner, guests = beside(keep=True)
+    runner.run()
+    assert runner.kept is guests[1]
+    assert [guests[0].closed, guests[1].closed] == [1, 0]
+
+
+def test_an_interrupt_ends_every_part_and_what_was_seen_is_judged(monkeypatch):
+    """The main thread waits; the guests are in the middle of something."""
+    busy, closed = threading.Event(), threading.Event()
+
+    class Slow(Ideal):
+        def intervene(self, op, frames):
+            if self.number > nth("UNMAP_DMA"):
+                busy.set()
+                closed.wait(10)
+                raise HarnessError("the guest was closed")
+            return super().intervene(op, frames)
+
+        def close(self):
+            closed.set()
+
+    def interrupted(futures):
+        assert busy.wait(10)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tcelab.beside.wait", interrupted)
+    record, verdict = Beside(TWICE, lambda part: Slow(TWICE)).run()
+    assert verdict.exit_code == 125
+    assert record.ending.error.message == "interrupted"
+    assert verdict.evidence.checkpoints > 0
+
+
+def test_steps_are_watched_one_at_a_time_with_the_findings_so_far():
+    seen, inside = [], threading.Lock()
+
+    def watch(step, findings):
+        assert inside.acquire(blocking=False)
+        seen.append((step.number, findings))
+        inside.release()
+
+    beside(lies={1: at(nth("MAP_DMA"), drop)}, watch=watch)[0].run()
+    assert max(number for number, _ in seen) == 2 * LENGTH
+    assert max(findings for _, findings in seen) >= 1

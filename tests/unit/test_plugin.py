@@ -1,0 +1,253 @@
+"""The pytest plugin, in pytest runs of their own on guests that are ideal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import plugin_stand
+import pytest
+
+from tcelab import explain, guests, setup
+from tcelab.pytest_plugin import OPTIONS
+
+# Imported before pytester looks: it forgets what is imported later.
+assert explain
+assert setup
+
+QUIET = ("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:hypothesispytest")
+
+MAPS = """
+def test_it(pseries, container, tce_table):
+    buffer = pseries.buffer(4)
+    container.map(buffer, 0x10000, pages=4)
+    assert tce_table() == {0x10000 + i * 4096: buffer.tce(i) for i in range(4)}
+"""
+
+
+@pytest.fixture
+def run(pytester, monkeypatch):
+    """Run pytest on a test file with the stand in the guests' place; ends with its result."""
+    monkeypatch.setattr(plugin_stand.StandGuests, "said", [])
+    monkeypatch.setattr(plugin_stand.StandGuests, "sessions", [])
+    monkeypatch.setattr(guests, "Guests", plugin_stand.StandGuests)
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+
+    def ran(source, *arguments):
+        pytester.makepyfile(source)
+        return pytester.runpytest_inprocess(*QUIET, *arguments)
+
+    return ran
+
+
+def asked(kind):
+    return [each[1:] for each in plugin_stand.StandGuests.said if each[0] == kind]
+
+
+def test_each_test_has_a_guest_of_its_own_which_ends_with_it(run):
+    run(MAPS + MAPS.replace("test_it", "test_again")).assert_outcomes(passed=2)
+    assert len(plugin_stand.StandGuests.sessions) == 2
+    assert all(each.closed for each in plugin_stand.StandGuests.sessions)
+    assert asked("closed") == [()]
+
+
+def test_no_guest_is_made_in_vain_at_the_end(run):
+    source = MAPS + MAPS.replace("test_it", "test_2") + "def test_alone(): pass\n"
+    source += "import pytest\n@pytest.mark.tcelab(topology='one-pe')" + MAPS.replace("test_it", "test_3")
+    run(source).assert_outcomes(passed=4)
+    assert asked("fresh") == [("two-pe", 1), ("two-pe", 0), ("one-pe", 0)]
+
+
+def test_under_xdist_nobody_knows_how_many_more_a_worker_will_want(run, monkeypatch):
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw0")
+    monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "64")
+    run(MAPS).assert_outcomes(passed=1)
+    assert asked("fresh") == [("two-pe", None)]
+    assert asked("made")[0][2] == 1
+
+
+def test_a_shared_guest_is_renewed_for_each_test_and_ends_after_the_last(run):
+    source = """
+def test_one(pseries_session): assert pseries_session.buffer(1).pages == 1
+def test_two(pseries_session): assert pseries_session.buffer(1).name == "buffer0"
+"""
+    run(source).assert_outcomes(passed=2)
+    (session,) = plugin_stand.StandGuests.sessions
+    assert (session.renewed, session.closed) == (2, True)
+
+
+def test_tests_that_want_no_guest_make_none(run):
+    run("def test_it(): pass").assert_outcomes(passed=1)
+    assert plugin_stand.StandGuests.said == []
+
+
+def test_a_broken_law_fails_a_test_whose_own_assertions_hold(run):
+    result = run("""
+def test_it(pseries, container):
+    container.map(pseries.buffer(1), 0)
+    del pseries.session.pes["pe1"].table[0]
+""")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*tcelab: 1 findings in what the test did*",
+            "*tcelab findings*",
+            "table: LIOBN 0x80000100 IOBA 0x0: *",
+            "*tcelab tables*",
+            "*IOBA 0x0 is missing: *",
+            "*tcelab replay*",
+        ]
+    )
+
+
+def test_a_test_that_fails_of_itself_tells_program_tables_console_and_replay(run):
+    result = run(
+        """
+def test_it(pseries, container):
+    container.map(pseries.buffer(1), 0)
+    assert False
+""",
+        "--tcelab-memory=768",
+        "--tcelab-append=debug loud",
+    )
+    result.assert_outcomes(failed=1)
+    text = result.stdout.str()
+    (program,) = [Path(line) for line in text.splitlines() if line.endswith("program.json")]
+    assert program.exists()
+    result.stdout.fnmatch_lines(
+        [
+            "*tcelab program*",
+            '*"request":"MAP_DMA"*',
+            "*tcelab tables*",
+            "pe1: <table of LIOBN 0x80000100: 1 of 262144 entries live>",
+            "*as the operations must have left it*",
+            "*tcelab console*",
+            "[[] 1.0] last words",
+            "*tcelab replay*",
+            f"tcelab run {program} --append 'debug loud' --memory 768",
+        ]
+    )
+    assert "tcelab findings" not in text
+
+
+def test_an_outcome_that_is_not_as_expected_fails_the_test_at_its_line(run):
+    result = run("""
+def test_it(pseries, container):
+    container.map(pseries.buffer(1), 0, expect="ENXIO")
+""")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["> *container.map(pseries.buffer(1), 0, expect=*", "E *gave 0, not ENXIO: *"])
+    assert "pseries.py" not in result.stdout.str()
+
+
+def test_a_guest_that_is_lost_fails_the_test_in_its_own_words(run):
+    result = run("""
+def test_it(pseries):
+    pseries.session.lost = True
+    pseries.buffer(1)
+""")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*the agent stopped answering*", "*tcelab guest*", "  next step: see console.log"])
+
+
+def test_a_test_that_swallows_the_loss_of_its_guest_fails_all_the_same(run):
+    result = run("""
+def test_it(pseries):
+    pseries.session.lost = True
+    try:
+        pseries.buffer(1)
+    except Exception:
+        pass
+""")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*tcelab: the agent stopped answering*"])
+
+
+def test_tables_that_differ_are_told_by_runs_of_entries(run):
+    result = run("""
+def test_it(pseries, container, tce_table):
+    buffer = pseries.buffer(300)
+    container.map(buffer, 0x10000, pages=256)
+    assert tce_table() == {0x10000 + i * 4096: buffer.tce(i, 1) for i in range(250)}
+""")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "E *table of LIOBN 0x80000100: 256 of 262144 entries live* is not as expected:",
+            "E *IOBA 0x10000..0x109fff, 250 entries, each has the permissions read-write instead of read*",
+            "E *IOBA 0x10a000..0x10ffff, 6 entries, each should not be there*",
+        ]
+    )
+    assert len([line for line in result.stdout.lines if line.startswith("E ")]) < 8
+
+
+def test_the_table_may_stand_on_either_side(run):
+    result = run("""
+def test_it(tce_table):
+    assert {0: 0x1003} == tce_table()
+""")
+    result.stdout.fnmatch_lines(["E *IOBA 0x0 is missing: expected 0x0000000000001003*"])
+
+
+def test_what_the_qemu_cannot_do_is_skipped_with_the_reason(run):
+    result = run("import pytest\npytestmark = pytest.mark.tcelab(needs='vof')\n" + MAPS, "-rs")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["*QEMU 7.2 cannot do what the test needs: vof*"])
+
+
+def test_the_nearest_marker_says_the_topology_and_others_add_to_it(run):
+    marks = "import pytest\npytestmark = pytest.mark.tcelab(topology='one-pe', needs='vof')\n"
+    result = run(marks + "@pytest.mark.tcelab(topology='three-pe')" + MAPS, "-rs")
+    result.assert_outcomes(skipped=1)
+    run(marks + "@pytest.mark.tcelab(topology='three-pe', needs=())" + MAPS).assert_outcomes(passed=1)
+    assert asked("fresh")[-1][0] == "three-pe"
+
+
+@pytest.mark.parametrize(
+    ("mark", "said"),
+    [
+        ("needs='a miracle'", "nobody knows the need 'a miracle'; known are: edu"),
+        ("topology='ring'", "no topology 'ring'; there are: one-pe"),
+        ("topologie='one-pe'", "the marker tcelab takes topology and needs, not topologie"),
+    ],
+)
+def test_a_marker_that_says_nonsense_is_an_error_in_one_line(run, mark, said):
+    result = run(f"import pytest\n@pytest.mark.tcelab({mark})" + MAPS)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([f"*{said}*"])
+
+
+def test_options_and_ini_say_what_the_guest_is_and_options_win(run, pytester):
+    pytester.makeini("[pytest]\ntcelab_qemu = /opt/qemu\ntcelab_memory = 1024\ntcelab_boot = true\n")
+    run(MAPS, "--tcelab-kernel=/k/vmlinux", "--tcelab-memory=256", "--tcelab-ahead=0").assert_outcomes(passed=1)
+    ((choice, boot, ahead),) = asked("made")
+    assert (choice.qemu, choice.kernel, choice.memory, boot, ahead) == ("/opt/qemu", Path("/k/vmlinux"), 256, True, 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--tcelab-platform=lpar", "no platform 'lpar'; there are: qemu"),
+        ("--tcelab-memory=much", "--tcelab-memory much: not a number"),
+    ],
+)
+def test_an_option_that_is_nonsense_is_wrong_usage(run, given, said):
+    result = run(MAPS, given)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*{said}*"])
+
+
+def test_every_option_is_in_the_help(run):
+    text = run(MAPS, "--help").stdout.str()
+    for name in (*OPTIONS, "boot"):
+        assert f"--tcelab-{name}" in text
+        assert f"tcelab_{name}" in text
+
+
+def test_the_plugin_costs_a_run_without_guests_nothing(pytester):
+    """Neither numpy nor asyncio nor tcelab's own modules."""
+    pytester.makepyfile("""
+import sys
+def test_it():
+    assert [name for name in ("numpy", "asyncio", "tcelab.setup", "msgspec") if name in sys.modules] == []
+""")
+    pytester.runpytest_subprocess(*QUIET).assert_outcomes(passed=1)
