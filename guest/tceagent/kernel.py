@@ -113,6 +113,7 @@ class Kernel:
         # Kept open: reading a counter by pread costs an eighth of opening its file each time.
         self._pagemap = posix.open("/proc/self/pagemap", posix.O_RDONLY | posix.O_CLOEXEC)
         self._status = posix.open("/proc/self/status", posix.O_RDONLY | posix.O_CLOEXEC)
+        self._vmstat: int | None = None
 
     def open(self, path: str) -> int:
         return posix.open(path, posix.O_RDWR | posix.O_CLOEXEC)
@@ -198,9 +199,12 @@ class Kernel:
 
     def pins(self) -> int:
         """Page pins held now by the whole kernel."""
+        if self._vmstat is None:
+            self._refresh = posix.open("/proc/sys/vm/stat_refresh", posix.O_WRONLY | posix.O_CLOEXEC)
+            self._vmstat = posix.open("/proc/vmstat", posix.O_RDONLY | posix.O_CLOEXEC)
         # The counters are per CPU and folded at leisure; this folds them now.
-        self.write_file("/proc/sys/vm/stat_refresh", b"1")
-        counters = self.read_file("/proc/vmstat")
+        posix.pwrite(self._refresh, b"1", 0)
+        counters = posix.pread(self._vmstat, 65536, 0)
         return _number_after(counters, b"nr_foll_pin_acquired") - _number_after(counters, b"nr_foll_pin_released")
 
     def read_file(self, path: str) -> bytes:

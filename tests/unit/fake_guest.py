@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import struct
+from collections.abc import Collection
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
@@ -92,7 +93,7 @@ class FakeGuest:
         self.console = SimpleNamespace(reached={"kernel": 0.5})
         self.race = SimpleNamespace(shaken=False, elapsed=lambda: 2.5, now=lambda: NOW, lost=Future())
         self.log = SimpleNamespace(tables=Tables(), drain=self._drain, take_refusals=self._take_refusals)
-        self.ram = SimpleNamespace(size=RAM, read=self._read, page=self._page)
+        self.ram = SimpleNamespace(size=RAM, read=self._read, pages=self._pages)
 
     def __call__(
         self, qemu: Any, abilities: Abilities, options: Any, limits: Any, folder: Any, *, base: Any = None
@@ -109,9 +110,9 @@ class FakeGuest:
     def _read(self, address: int, size: int) -> bytes | None:
         return bytes(self.memory[address : address + size]) if address + size <= RAM else None
 
-    def _page(self, address: int) -> bytes | None:
-        self.calls.append(f"page {address:#x}")
-        return self._read(address, 4096)
+    def _pages(self, addresses: Collection[int]) -> dict[int, bytes | None]:
+        self.calls += [f"page {address:#x}" for address in addresses]
+        return {address: self._read(address, 4096) for address in addresses}
 
     def _drain(self) -> None:
         self._note("drain")

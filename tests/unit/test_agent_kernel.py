@@ -4,6 +4,7 @@ import array
 import fcntl
 import mmap
 import os
+import posix
 import struct
 import termios
 import time
@@ -129,18 +130,32 @@ def test_vmlck_is_the_number_in_status(kernel):
     assert kernel.vmlck() == 0
 
 
-def test_pins_are_acquired_minus_released_after_a_refresh(kernel, monkeypatch):
-    done = []
-    monkeypatch.setattr(kernel, "write_file", lambda *call: done.append(call))
-    text = b"nr_free 7\nnr_foll_pin_acquired 1000\nnr_foll_pin_released 968\n"
-    monkeypatch.setattr(kernel, "read_file", lambda path: done.append(path) or text)
+@pytest.fixture
+def counters(kernel, tmp_path):
+    """Files in the place of those that count pins: write one, and they are read anew."""
+    kernel._refresh = os.open(tmp_path / "refresh", os.O_RDWR | os.O_CREAT)
+    kernel._vmstat = os.open(tmp_path / "vmstat", os.O_RDONLY | os.O_CREAT)
+    yield tmp_path / "vmstat", tmp_path / "refresh"
+    os.close(kernel._refresh)
+    os.close(kernel._vmstat)
+
+
+def test_pins_are_acquired_minus_released_after_a_refresh(kernel, counters, monkeypatch):
+    vmstat, refresh = counters
+    vmstat.write_bytes(b"nr_free 7\nnr_foll_pin_acquired 1000\nnr_foll_pin_released 968\n")
+    order = []
+    for name in ("pwrite", "pread"):
+        real = getattr(posix, name)
+        monkeypatch.setattr(posix, name, lambda *given, n=name, r=real: order.append(n) or r(*given))
     assert kernel.pins() == 32
-    assert done == [("/proc/sys/vm/stat_refresh", b"1"), "/proc/vmstat"]
+    assert order == ["pwrite", "pread"]
+    assert refresh.read_bytes() == b"1"
+    vmstat.write_bytes(b"nr_foll_pin_acquired 1001\nnr_foll_pin_released 968\n")
+    assert kernel.pins() == 33
 
 
-def test_a_kernel_that_does_not_count_pins_is_named(kernel, monkeypatch):
-    monkeypatch.setattr(kernel, "write_file", lambda *_: None)
-    monkeypatch.setattr(kernel, "read_file", lambda _: b"nr_free 7\n")
+def test_a_kernel_that_does_not_count_pins_is_named(kernel, counters):
+    counters[0].write_bytes(b"nr_free 7\n")
     with pytest.raises(LookupError, match="no nr_foll_pin_acquired in /proc"):
         kernel.pins()
 

@@ -201,6 +201,27 @@ def test_closing_ends_those_that_are_being_made_and_begins_no_other(stand, keep)
     assert [each.closed for each in stand.made.values()] == [0]
 
 
+def test_closing_begins_none_of_those_that_were_waiting_for_a_maker(stand, keep):
+    gated(stand, 1)
+    one = keep(1)
+    one.take()
+    until(lambda: len(stand.begun) == 2)
+    lost = []
+
+    def take():
+        with pytest.raises(GuestLost) as caught:
+            one.take()  # the second, which is being made; a third waits for its maker
+        lost.append(caught.value.message)
+
+    taker = threading.Thread(target=take)
+    taker.start()
+    until(lambda: len(one._ready) == 1)
+    one.close()
+    taker.join(10)
+    assert lost == ["the guest was closed"]
+    assert len(stand.begun) == 2
+
+
 def test_closing_one_that_finished_at_the_last_moment_closes_it(stand, keep, monkeypatch):
     gated(stand, 1)
     one = keep(1)

@@ -98,6 +98,14 @@ def test_a_page_that_is_not_the_cell_tells_nothing(raw):
     assert Cell(FakeRam(raw), 0, NONCE).read() is None
 
 
+def test_a_cell_in_ram_that_is_gone_with_its_process_tells_nothing():
+    class Gone:
+        def read(self, address, size):
+            raise HarnessError("QEMU has ended, and guest RAM with it")
+
+    assert Cell(Gone(), 0, NONCE).read() is None
+
+
 def test_two_frames_that_come_at_once_are_two_answers():
     ours, theirs = socket.socketpair()
 

@@ -17,6 +17,7 @@ from typing import ClassVar
 
 import msgspec
 import pytest
+import test_bases
 from fake_guest import NOW, abilities
 from ideal import Ideal
 from story import after, nth, story
@@ -25,6 +26,7 @@ from tcelab import cli, image, inject, setup
 from tcelab.bench import session as bench_session
 from tcelab.cli import doctor
 from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError, Unsupported, UsageError
+from tcelab.image import bases
 from tcelab.program import load
 from tcelab.qemu import fork, ram
 
@@ -552,6 +554,47 @@ def test_cleaning_tells_what_it_freed(tcelab, monkeypatch):
     monkeypatch.setattr(image, "clean", lambda names: 5_000_000 * (1 + len(names)))
     assert tcelab("image", "clean").out == "5 MB freed\n"
     assert tcelab("image", "clean", "guest").out == "10 MB freed\n"
+
+
+@pytest.fixture
+def guests(monkeypatch, tmp_path):
+    """A cache with a base, one that was written to, and one that is refused."""
+    monkeypatch.setenv("TCELAB_CACHE", str(tmp_path / "cache"))
+    for key in ("a" * 16, "b" * 16):
+        test_bases.store(key)
+    (tmp_path / "cache/bases" / ("b" * 16) / "ram").chmod(0o600)
+    bases.refuse("c" * 16, "a fork of this guest does not work: no agent")
+    statuses(monkeypatch, guest="ok")
+    return tmp_path / "cache/bases"
+
+
+def test_a_list_has_the_guests_that_are_kept_and_a_damaged_one_is_1(tcelab, guests):
+    done = tcelab("image", "list")
+    told = {line[:16]: line for line in done.out.splitlines() if line[:1] in "abc"}
+    assert done.code == 1
+    assert told["a" * 16].split()[1] == "ok"
+    assert "6.12 64K, built 2030-01-02T03:04:05+00:00" in told["a" * 16]
+    assert told["b" * 16].split()[1] == "damaged"
+    assert "ram has mode 0600, not 0400" in done.out
+    assert "a fork of this guest does not work: no agent" in told["c" * 16]
+    assert "tcelab image clean --bases" in done.err
+
+
+def test_a_guest_that_is_refused_is_no_damage(tcelab, guests):
+    (guests / ("b" * 16) / "ram").chmod(0o400)
+    assert tcelab("image", "list").code == 0
+
+
+def test_guests_are_cleaned_alone_or_with_all_else_and_not_with_one_image(tcelab, guests, monkeypatch):
+    cleaned = []
+    monkeypatch.setattr(image, "clean", lambda names: cleaned.append(names) or 0)
+    assert tcelab("image", "clean", "guest").code == 0
+    assert len(list(guests.iterdir())) == 3
+    assert tcelab("image", "clean", "--bases").out.endswith(" MB freed\n")
+    assert (cleaned, list(guests.iterdir())) == ([("guest",)], [])
+    test_bases.store("d" * 16)
+    assert tcelab("image", "clean").code == 0
+    assert list(guests.iterdir()) == []
 
 
 # -- doctor

@@ -569,6 +569,31 @@ def test_at_the_first_many_threads_get_forks_of_one_boot(make, world):
     assert len({*got}) == 8
     assert {*world.open} == {*got}
     assert one.said == []
+    assert [phase for phase in one.phases if "waiting" in phase] == []  # for a lock between processes
+
+
+def test_many_threads_are_told_once_that_there_are_no_forks(make, world, monkeypatch):
+    real, begun = machine.expect_forkable, threading.Barrier(8)
+
+    def slow(*given):
+        time.sleep(0.05)
+        real(*given)
+
+    monkeypatch.setattr(machine, "expect_forkable", slow)
+    world.can = abilities(private_ram=False)
+    one = make()
+
+    def get():
+        begun.wait(10)
+        one.get()
+
+    together = [threading.Thread(target=get) for _ in range(8)]
+    for each in together:
+        each.start()
+    for each in together:
+        each.join(20)
+    assert world.kinds == ["boot"] * 8
+    assert len(one.said) == 1
 
 
 def opening(one, world, kind, plan):

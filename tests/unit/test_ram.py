@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import subprocess
 import sys
@@ -16,6 +18,12 @@ from tcelab.qemu import ram
 from tcelab.qemu.ram import HEADROOM, MIB, PrivateRam, SharedRam
 
 SIZE = 4 * MIB
+
+
+def only(ram_, address):
+    """One page, which is all that was asked for."""
+    (page,) = ram_.pages({address}).values()
+    return page
 
 
 @pytest.fixture
@@ -43,14 +51,14 @@ def test_only_what_lies_wholly_in_ram_is_read(guest, address, size, there):
 def test_a_page_that_repeats_its_first_64_bytes_is_those_bytes(guest):
     os.pwrite(guest.fd, bytes(range(64)) * 64, 0x1000)
     os.pwrite(guest.fd, bytes(range(64)) * 63 + b"stray" + bytes(59), 0x2000)
-    assert guest.page(0x1000) == bytes(range(64))
-    assert guest.page(0x2000) == bytes(range(64)) * 63 + b"stray" + bytes(59)
+    assert only(guest, 0x1000) == bytes(range(64))
+    assert only(guest, 0x2000) == bytes(range(64)) * 63 + b"stray" + bytes(59)
 
 
 def test_a_page_that_is_not_wholly_in_ram_is_none(guest):
-    assert guest.page(SIZE - 4096) == bytes(64)
-    assert guest.page(SIZE - 4095) is None
-    assert guest.page(SIZE) is None
+    assert only(guest, SIZE - 4096) == bytes(64)
+    assert only(guest, SIZE - 4095) is None
+    assert only(guest, SIZE) is None
 
 
 def test_qemus_own_need_is_counted_when_there_is_no_room(monkeypatch):
@@ -176,9 +184,9 @@ def test_only_what_lies_wholly_in_a_forks_ram_is_read(mapped, address, size, the
 def test_a_forks_pages_are_told_as_a_booted_guests_are(mapped):
     mapped.process.write(0x1000, "z" * 4096)
     mapped.process.write(0x2000, "z" * 4095 + "y")
-    assert mapped.ram.page(0x1000) == b"z" * 64
-    assert mapped.ram.page(0x2000) == b"z" * 4095 + b"y"
-    assert mapped.ram.page(SIZE - 4095) is None
+    assert only(mapped.ram, 0x1000) == b"z" * 64
+    assert only(mapped.ram, 0x2000) == b"z" * 4095 + b"y"
+    assert only(mapped.ram, SIZE - 4095) is None
 
 
 def test_a_base_that_was_removed_meanwhile_is_still_found(base, mapper):
@@ -214,11 +222,45 @@ def test_a_process_that_has_ended_has_no_ram_any_more(mapped):
     with pytest.raises(HarnessError, match="QEMU has ended, and guest RAM with it"):
         mapped.ram.read(0, 8)
     with pytest.raises(HarnessError, match="QEMU has ended, and guest RAM with it"):
-        mapped.ram.page(0)
+        only(mapped.ram, 0)
+
+
+def test_many_pages_are_read_together_and_none_is_mistaken_for_another(mapped):
+    addresses = [SIZE, *range(0, SIZE, 4096), SIZE - 1]
+    for number in (1, 2, 511, 512, 1023):
+        mapped.process.write(number * 4096, f"page {number}")
+    pages = mapped.ram.pages(addresses)
+    assert list(pages) == addresses
+    assert len(addresses) > 1024  # more than one call takes
+    assert [address for address, page in pages.items() if page is None] == [SIZE, SIZE - 1]
+    assert pages == {address: only(mapped.ram, address) for address in addresses}
+    for number in (1, 2, 511, 512, 1023):
+        assert pages[number * 4096].startswith(f"page {number}\0".encode())
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS])
+def test_where_the_quick_way_is_forbidden_the_other_one_reads_the_same(mapped, monkeypatch, number):
+    addresses = range(0, 0x4000, 4096)
+    quick = mapped.ram.pages(addresses)
+
+    def forbidden(*_):
+        ctypes.set_errno(number)
+        return -1
+
+    monkeypatch.setattr(mapped.ram._memory, "_call", forbidden)
+    assert mapped.ram.pages(addresses) == quick
+    monkeypatch.setattr(mapped.ram._memory, "_call", None)  # it is not tried again
+    assert mapped.ram.pages(addresses) == quick
+
+
+def test_what_is_not_mapped_is_an_error_and_no_page_of_zeros(mapped):
+    mapped.ram._at += 1 << 40
+    with pytest.raises(HarnessError, match="cannot read guest RAM"):
+        mapped.ram.pages([0])
 
 
 def test_a_fork_closes_what_it_opened_and_nothing_else(mapped, base):
-    (memory,) = {mapped.ram._memory}
+    memory = mapped.ram._memory._fd
     assert os.get_inheritable(memory) is False
     mapped.ram.close()
     mapped.ram.close()

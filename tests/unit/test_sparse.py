@@ -32,8 +32,8 @@ def memory(size, *pieces):
 
 @st.composite
 def layouts(draw):
-    """The size of a RAM file, and what is written to it: runs of pages that are holes, zeros, or have something in them,
-    and an end that may lie amidst a page.
+    """The size of a RAM file, and what is written to it: runs of pages that are holes, or zeros, or have something in
+    them, and an end that may lie amidst a page.
     """
     kinds = st.sampled_from(["hole", "zeros", "full", "one byte"])
     runs = draw(st.lists(st.tuples(kinds, st.sampled_from([1, 3, 15, 16, 17, 33])), min_size=2, max_size=8))

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
 from tcelab.errors import HarnessError, Unsupported
+from tcelab.qemu.memory import Memory
 from tcelab.tag import PAGE, compact
 
 MIB: Final = 1 << 20
@@ -54,8 +56,8 @@ class Ram(Protocol):
         """Guest physical memory; None where there is no RAM."""
         ...
 
-    def page(self, address: int) -> bytes | None:
-        """The IOMMU page at `address`, `tag.compact`ed; None if not (wholly) in RAM."""
+    def pages(self, addresses: Collection[int]) -> dict[int, bytes | None]:
+        """The IOMMU page at each address, `tag.compact`ed; None if not (wholly) in RAM."""
         ...
 
     def close(self) -> None: ...
@@ -91,9 +93,9 @@ class SharedRam:
             return None
         return self._map[address : address + size]
 
-    def page(self, address: int) -> bytes | None:
-        page = self.read(address, PAGE)
-        return None if page is None else compact(page)
+    def pages(self, addresses: Collection[int]) -> dict[int, bytes | None]:
+        pages = {address: self.read(address, PAGE) for address in addresses}
+        return {address: None if page is None else compact(page) for address, page in pages.items()}
 
     def close(self) -> None:
         self._map.close()
@@ -110,7 +112,7 @@ class PrivateRam:
         expect_room(min(size, FORK_NEEDS))
         self.size = size
         self.fd = fd
-        self._memory: int | None = None
+        self._memory: Memory | None = None
         self._at = 0
 
     def attach(self, pid: int) -> None:
@@ -122,28 +124,31 @@ class PrivateRam:
                 # start-end permissions offset device inode path: proc(5)
                 place, _, offset, _, _, *named = line.split(maxsplit=5)
                 if named == [path]:
-                    self._memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+                    self._memory = Memory(pid)
                     self._at = int(place.partition("-")[0], 16) - int(offset, 16)
                     return
         raise HarnessError("QEMU has not mapped the base's RAM file", next_step="see qemu.cmd there")
 
     def read(self, address: int, size: int) -> bytes | None:
-        if not 0 <= address <= self.size - size:
-            return None
+        return self._pieces([address], size) if 0 <= address <= self.size - size else None
+
+    def pages(self, addresses: Collection[int]) -> dict[int, bytes | None]:
+        inside = [address for address in addresses if 0 <= address <= self.size - PAGE]
+        data = self._pieces(inside, PAGE)
+        there = {address: compact(data[i * PAGE : (i + 1) * PAGE]) for i, address in enumerate(inside)}
+        return {address: there.get(address) for address in addresses}
+
+    def _pieces(self, addresses: Sequence[int], size: int) -> bytes:
         assert self._memory is not None
         try:
-            data = os.pread(self._memory, size, self._at + address)
+            data = self._memory.pieces([self._at + address for address in addresses], size)
         except OSError as error:
-            raise HarnessError(f"cannot read guest RAM at {address:#x}: {error.strerror}") from None
-        if len(data) < size:
+            raise HarnessError(f"cannot read guest RAM: {error.strerror}") from None
+        if len(data) < len(addresses) * size:
             raise HarnessError("QEMU has ended, and guest RAM with it")
         return data
 
-    def page(self, address: int) -> bytes | None:
-        page = self.read(address, PAGE)
-        return None if page is None else compact(page)
-
     def close(self) -> None:
         if self._memory is not None:
-            os.close(self._memory)
+            self._memory.close()
             self._memory = None

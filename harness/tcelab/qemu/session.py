@@ -324,7 +324,7 @@ class QemuSession:
             seconds[view] = time.perf_counter() - began
         began = time.perf_counter()
         addresses = {tce.address(int(word)) for table in tables for word in table.tce}
-        pages = {address: self.guest.ram.page(address) for address in addresses.union(frames)}
+        pages = self.guest.ram.pages(addresses.union(frames))
         seconds["pages"] = time.perf_counter() - began
         return Snapshot(
             tables=tuple(tables),

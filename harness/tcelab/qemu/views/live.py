@@ -1,11 +1,10 @@
-"""The table as it lies in QEMU's memory: /proc/PID/mem at the address that QEMU's trace tells.
+"""The table as it lies in QEMU's memory, at the address that QEMU's trace tells.
 
 Entries are host-endian u64, window-relative: QEMU hw/ppc/spapr_iommu.c, struct SpaprTceTable.table.
 """
 
 from __future__ import annotations
 
-import os
 import struct
 from typing import Final
 
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tcelab.errors import HarnessError, Unsupported
+from tcelab.qemu.memory import Memory
 from tcelab.run import TableView
 
 ENTRY: Final = 8
@@ -24,7 +24,7 @@ class LiveMemory:
     def __init__(self, pid: int) -> None:
         """:raise Unsupported: the host does not let us read our own child."""
         try:
-            self._fd = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
+            self._memory = Memory(pid)
         except OSError as error:
             raise Unsupported(
                 f"cannot open the memory of QEMU (/proc/{pid}/mem): {error.strerror}",
@@ -42,21 +42,21 @@ class LiveMemory:
             self._room = np.empty(entries, np.uint64)
         words = self._room[:entries]
         try:
-            got = os.preadv(self._fd, [words.data], at)
+            got = self._memory.fill(words, at)
         except OSError as error:
             raise HarnessError(f"LIOBN {liobn:#x}: no table at {at:#x} in QEMU: {error.strerror}") from None
         if got != entries * ENTRY:
             raise HarnessError(f"LIOBN {liobn:#x}: only {got} bytes of the table at {at:#x} in QEMU")
-        index = np.flatnonzero(words).astype(np.uint32)
+        index = np.flatnonzero(words != 0).astype(np.uint32)  # eight times as fast as without the comparison
         return TableView(liobn, "live", entries, index, words[index])
 
     def flip(self, at: int, index: int, bit: int) -> tuple[int, int]:
         """Flip one bit of one entry. Returns the entry before and after."""
         place = at + index * ENTRY
-        (before,) = struct.unpack("=Q", os.pread(self._fd, ENTRY, place))
+        (before,) = struct.unpack("=Q", self._memory.read(place, ENTRY))
         after = before ^ (1 << bit)
-        os.pwrite(self._fd, struct.pack("=Q", after), place)
+        self._memory.write(place, struct.pack("=Q", after))
         return before, after
 
     def close(self) -> None:
-        os.close(self._fd)
+        self._memory.close()
