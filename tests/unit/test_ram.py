@@ -228,14 +228,14 @@ def test_a_process_that_has_ended_has_no_ram_any_more(mapped):
 def test_many_pages_are_read_together_and_none_is_mistaken_for_another(mapped):
     addresses = [SIZE, *range(0, SIZE, 4096), SIZE - 1]
     for number in (1, 2, 511, 512, 1023):
-        mapped.process.write(number * 4096, f"page {number}")
+        mapped.process.write(number * 4096, f"page-{number}")
     pages = mapped.ram.pages(addresses)
     assert list(pages) == addresses
     assert len(addresses) > 1024  # more than one call takes
     assert [address for address, page in pages.items() if page is None] == [SIZE, SIZE - 1]
     assert pages == {address: only(mapped.ram, address) for address in addresses}
     for number in (1, 2, 511, 512, 1023):
-        assert pages[number * 4096].startswith(f"page {number}\0".encode())
+        assert pages[number * 4096].startswith(f"page-{number}\0".encode())
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS])
