@@ -10,20 +10,21 @@ import uuid
 from pathlib import Path
 
 MARK = "TCELAB_TEST_MARK"
+TCELAB = (sys.executable, "-m", "tcelab")
 
 # A shell that starts the tests in the background has interrupts ignored, and what is ignored is inherited.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Call:
-    """A running `tcelab`. Every process that comes from it carries a mark in its environment."""
+    """A running `tcelab`, or another command. Every process that comes from it carries a mark in its environment."""
 
-    def __init__(self, *arguments, state, **environment):
+    def __init__(self, *arguments, state, command=TCELAB, **environment):
         self.mark = uuid.uuid4().hex
         self._shm = set(Path("/dev/shm").iterdir())
         self._sockets = _sockets()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tcelab", *map(str, arguments)],
+            [*command, *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -97,9 +98,9 @@ class Call:
         return self.out + self.err
 
 
-def tcelab(*arguments, state, limit=120):
+def tcelab(*arguments, state, limit=120, **more):
     """Call `tcelab`, wait for its end, check that nothing is left. Returns (exit code, the call)."""
-    call = Call(*arguments, state=state)
+    call = Call(*arguments, state=state, **more)
     code = call.end(limit)
     call.assert_nothing_is_left()
     return code, call

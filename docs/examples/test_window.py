@@ -1,4 +1,4 @@
-"""Copy this, and run it with `pytest`: each test gets a guest of its own, a tenth of a second old."""
+"""Copy this and run it with `pytest`: every test gets a guest of its own."""
 
 import pytest
 

@@ -15,7 +15,7 @@ LIES: Final = ("flip",)
 
 
 def flip(program: Program) -> Program:
-    """Append the flip of one bit of one entry, looked at by every view, and its undoing.
+    """Append the flip of one bit of one entry and its undoing, each looked at by every view.
 
     The program's seed chooses the PE, the entry out of its whole window, and the bit.
 
@@ -28,5 +28,6 @@ def flip(program: Program) -> Program:
     phb = chance.choice(phbs)
     ioba = chance.randrange(phb.window_size >> window.PAGE_SHIFT) << window.PAGE_SHIFT
     lie = Flip(liobn=phb.liobn, ioba=ioba, bit=chance.randrange(64), expect="ok")
-    ops = [*program.ops, lie, Checkpoint(label="after the flip", stream=True), lie]
+    looks = [Checkpoint(label=f"after the {what}", stream=True) for what in ("flip", "undoing")]
+    ops = [*program.ops, lie, looks[0], lie, looks[1]]
     return msgspec.structs.replace(program, ops=ops)

@@ -10,16 +10,24 @@ from tcelab.image.overlay import BASE
 from tcelab.resources import rootfs_dir
 
 SABOTAGE = '''
-"""The real agent, with one thing broken: a program that makes a buffer called "break-KIND" says which."""
+"""The real agent, with one thing broken: a program that makes a buffer called "break-KIND" says which, or the
+kernel's command line."""
 import os, posix, time
 from tceagent import agent, wire
 from tceagent.kernel import Kernel
 
 with open("/proc/cmdline") as file:
-    if "tcelab.sabotage=digest" not in file.read().split():
-        agent.digest = lambda folder: "{digest}"
+    WORDS = file.read().split()
+if "tcelab.sabotage=digest" not in WORDS:
+    agent.digest = lambda folder: "{digest}"
 
 class Broken(agent.Agent):
+    def _hello(self, nonce, devices=None, **more):
+        if "tcelab.sabotage=forks" in WORDS and "clock" in more:
+            while True:
+                time.sleep(1000)
+        return super()._hello(nonce, devices, **more)
+
     def _perform(self, number, program):
         kind = next((op["name"] for op in program if op["op"] == "buffer"), "")
         if kind == "break-killed":

@@ -134,7 +134,7 @@ def test_a_flipped_bit_is_found_and_its_entry_named(tmp_path):
     result = result_of(call)
     (finding,) = result["verdict"]["findings"]
     (run,) = call.runs()
-    lie = json.loads((run / "program.json").read_bytes())["ops"][-1]
+    lie = json.loads((run / "program.json").read_bytes())["ops"][-2]
     assert (lie["op"], finding["liobn"], finding["ioba"]) == ("flip", lie["liobn"], lie["ioba"])
     assert f"{1 << lie['bit']:#018x}" in finding["seen"]
     assert finding["view"] == "live, stream"

@@ -95,10 +95,12 @@ class FakeSession:
         digest: str = "",
         note: Callable[[str], None] = lambda _: None,
         born: Callable[[Any], None] = lambda _: None,
+        loaded: Callable[[Any], None] = lambda _: None,
     ) -> None:
         self.world, self.plan = world, plan
         self.given = SimpleNamespace(qemu=qemu, options=options, limits=limits, abilities=abilities, digest=digest)
         self.base, self.folder, self._note, self._born = base, folder, note, born
+        self._loaded = loaded
         self.ended = False
         self.closed = 0
         self.calls: list[str] = []
@@ -110,7 +112,13 @@ class FakeSession:
         self.locked = self.world.locked()
         self._note("booting" if self.base is None else "forking")
         self.guest = _Guest(self, self.folder)
-        self._born(self.guest)
+        try:
+            self._born(self.guest)
+        except BaseException:
+            self.close()
+            raise
+        if self.base is not None:
+            self._loaded(self.guest)
         (self.folder / "console.log").write_bytes(SAID)
         if then := self.plan.get("then"):
             then(self)

@@ -436,6 +436,15 @@ def test_cleaning_removes_every_base_that_nobody_uses(cache):
     assert bases.clean() == 0
 
 
+def test_cleaning_removes_what_killed_writers_left_and_not_what_is_being_written(cache):
+    for key in ("1" * 16, "2" * 16):
+        (cache / "bases" / f".{key}.x").mkdir(parents=True)
+        (cache / "bases" / f".{key}.x" / "ram").write_bytes(bytes(1000))
+    with bases.locked("2" * 16, lambda _: None):
+        bases.clean()
+    assert names(cache) == [f".{'2' * 16}.x"]
+
+
 def test_two_who_hold_one_base_keep_it_until_the_last_lets_go(cache):
     store()
     with taken():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import inspect
 import os
@@ -346,18 +347,25 @@ def test_a_fork_that_dies_of_the_small_program_is_replaced(make, world, kept):
     assert one.said == ["a fork is replaced: a fork does not do what its base did: the guest's kernel died: Oops"]
 
 
-def test_a_base_whose_first_fork_does_not_work_is_refused_for_good_and_the_guest_is_booted(make, world):
+def test_a_first_fork_that_does_not_answer_is_tried_once_more(make, world):
     world.plans = [{}, {"fails": LOST}]
+    assert make().get().base is not None
+    assert world.kinds == ["boot", "fork", "fork", "fork"]
+    assert not bases.refusal(bases.kept()[0][0])
+
+
+def test_a_base_whose_first_fork_does_not_work_is_refused_for_good_and_the_guest_is_booted(make, world):
+    world.plans = [{}, {"fails": LOST}, {"fails": LOST}]
     one = make()
     session = one.get()
     why = f"a fork of this guest does not work: {LOST.message}"
-    assert world.kinds == ["boot", "fork", "boot"]
+    assert world.kinds == ["boot", "fork", "fork", "boot"]
     assert world.open == [session]
     assert session.base is None
     assert one.said == [f"no forks, each guest is booted: {why}"]
     other = make()
     other.get()
-    assert world.kinds[3:] == ["boot"]
+    assert world.kinds[4:] == ["boot"]
     assert other.said == one.said
     ((folder, _),) = bases.kept()
     assert bases.refusal(folder) == why
@@ -516,6 +524,21 @@ def test_a_first_fork_that_could_not_be_made_for_another_reason_refuses_nothing(
     assert [folder for folder, _ in bases.kept() if bases.refusal(folder)] == []
 
 
+def test_a_base_that_is_changed_before_its_first_fork_refuses_nothing(make, world, monkeypatch):
+    real, looks = bases.Held.check, []
+
+    def check(held, *contents):
+        looks.append(contents)
+        if len(looks) == 1:
+            raise bases.ChangedError(held, "somebody writes")
+        real(held, *contents)
+
+    monkeypatch.setattr(bases.Held, "check", check)
+    with contextlib.suppress(bases.ChangedError):
+        make().get()
+    assert [folder for folder, _ in bases.kept() if bases.refusal(folder)] == []
+
+
 def test_an_interrupted_fork_is_not_replaced(make, world, kept):
     made = len(world.made)
     world.plans = [{"fails": Interrupted()}]
@@ -665,7 +688,22 @@ def test_closing_while_the_booted_guest_is_tried_boots_no_other(make, world):
     thread.join(10)
     assert isinstance(outcome[0], GuestLost | HarnessError)
     assert world.kinds == ["boot"]
+    assert world.open == []
     assert bases.kept() == []
+
+
+def test_closing_between_taking_a_base_and_forking_it_is_an_error_of_tcelabs_own(make, world, kept):
+    one = make()
+    real = one.forks._fork
+
+    def forked(*given):
+        one.close()
+        return real(*given)
+
+    one.forks._fork = forked
+    with pytest.raises(HarnessError, match="closed"):
+        one.get()
+    assert world.open == []
 
 
 def test_closing_while_another_process_makes_the_base_opens_nothing_and_holds_nothing(make, world, kept):

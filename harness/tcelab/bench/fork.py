@@ -18,6 +18,7 @@ from tcelab.papr import tce
 from tcelab.program import Fresh, GuestOp, HostOp, Op, Page
 from tcelab.qemu.ahead import Ahead
 from tcelab.qemu.fork import Forks
+from tcelab.qemu.guest import Guest
 from tcelab.qemu.session import QemuSession
 from tcelab.scenarios import vocabulary as b
 from tcelab.topology import Topology
@@ -50,7 +51,7 @@ def measure(job: Job) -> Measured:
         for turn in range(job.repeat):
             job.note(f"turn {turn + 1} of {job.repeat}")
             boot = timed.program("boot", lambda: booted.open(folder()))
-            fork = timed.program("fork", lambda: forked.untried(folder()))
+            fork = timed.program("fork", lambda: forked.untried(folder(), timed.loaded))
             timed.add("boot / fork", boot / fork)
             ahead.prepare()
             timed.program("kept ahead", lambda: ahead.take(0))
@@ -89,7 +90,6 @@ class _Timed:
             if kind == "fork":
                 self.add("fork: loaded", session.reached["loaded"])
                 self.add("fork: first reply", session.reached["ready"])
-                self.add("memory of a fork: loaded", own_memory(session.guest.pid))
             outcomes = session.perform(self._program)
             done = time.perf_counter()
             if refused := [each.errno for each in outcomes if each.errno]:
@@ -102,6 +102,10 @@ class _Timed:
         else:
             self.add(f"{kind}: first program", done - began)
         return done - began
+
+    def loaded(self, guest: Guest) -> None:
+        """A fork is loaded: how much memory does it have for itself?"""
+        self.add("memory of a fork: loaded", own_memory(guest.pid))
 
     def at_once(self, opening: Callable[[], QemuSession]) -> None:
         """Fork several together: seconds until the last is loaded, and until the last has answered."""

@@ -257,7 +257,14 @@ def problems(folder: Path, record: Base | None) -> str:
 
 def clean() -> int:
     """Delete every base that nobody uses and return the bytes freed."""
-    return sum(_remove_unused(path) for path in _all())
+    freed = sum(_remove_unused(path) for path in _all())
+    for leftover in (cache_dir() / "bases").glob(".*"):
+        with (
+            suppress(HarnessError),
+            lock(f"base-{leftover.name.split('.')[1]}", "its writer", lambda _: None, limit=0.05),
+        ):
+            freed += remove(leftover)
+    return freed
 
 
 def _all() -> list[Path]:

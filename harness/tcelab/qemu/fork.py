@@ -22,16 +22,14 @@ from weakref import WeakSet
 import msgspec
 
 from tcelab import ability
-from tcelab.errors import GuestLost, HarnessError, Interrupted, TcelabError, Unsupported
+from tcelab.errors import GuestLost, HarnessError, Interrupted, Unsupported
 from tcelab.image import bases, known
-from tcelab.judge import Judge
 from tcelab.qemu import machine, probe
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.portal import portal
 from tcelab.qemu.session import QemuSession
-from tcelab.run import Run, run
-from tcelab.scenarios.warmup import warm_up
+from tcelab.qemu.trial import attempt
 from tcelab.topology import SPARE
 
 Note = Callable[[str], None]
@@ -76,6 +74,7 @@ class Forks:
         self._held: dict[bases.Held, Future[None]] = {}
         self._hashing = ThreadPoolExecutor(1, "tcelab-hash")
         self._young: WeakSet[Guest] = WeakSet()
+        self._births = threading.Lock()
         self._drawn: set[str] = set()
 
     @cached_property
@@ -96,22 +95,23 @@ class Forks:
         :param note: told of each phase.
         :raise TcelabError: as `QemuSession`.
         """
-        for attempt in range(_ATTEMPTS):
+        for turn in range(_ATTEMPTS):
             base = None
             if not self._boot:
                 with self._lock:
                     self._expect_open()
                     session = self._find(folder, note) if self._base is None and not self._boot else None
                     base = self._base
+                    intact = self._held[base] if base is not None else None
                 if session is not None:
                     return self._grown(session)
             self._expect_open()
-            if base is None:
+            if base is None or intact is None:
                 return self._grown(self._booted(folder, note))
             try:
-                return self._grown(self._fork(base, folder, note))
+                return self._grown(self._fork(base, intact, folder, note))
             except bases.ChangedError as error:
-                if attempt == _ATTEMPTS - 1:
+                if turn == _ATTEMPTS - 1:
                     raise
                 self._discard(error)
         raise AssertionError
@@ -127,8 +127,10 @@ class Forks:
 
     def close(self) -> None:
         """End what is being opened, and let go of the base."""
-        self._closing = True
-        for guest in list(self._young):
+        with self._births:  # who is not in the list by now is refused by _born
+            self._closing = True
+            young = list(self._young)
+        for guest in young:
             portal().call(guest.close())
         self._hashing.shutdown()
         with self._lock:
@@ -202,8 +204,10 @@ class Forks:
         """Boot a guest and save it, under the lock; that guest itself where it cannot be saved."""
         session = self._booted(folder, note)
         note("trying the guest")
-        why = self._try(session, thorough=True)
-        self._expect_open()
+        why = attempt(session, self._options.topology, thorough=True)
+        if self._closing:
+            session.close()
+            self._expect_open()
         if why:
             # A kernel warns only once of some things (WARN_ON_ONCE): what programs get must be untouched.
             self._note(f"guests are handed out untouched: the small program before them ends with {why}")
@@ -213,10 +217,10 @@ class Forks:
             note("saving the guest for forks")
             try:
                 self._save(key, session, warm=not why)
-            except (HarnessError, Unsupported) as error:
+            except (HarnessError, OSError) as error:
                 if self._closing or isinstance(error, Interrupted):
                     raise
-                self._note(f"no forks, each guest is booted: {error.message}")
+                self._note(f"no forks, each guest is booted: {error}")
                 self._boot = True
                 session.go_on()
                 return session
@@ -262,10 +266,16 @@ class Forks:
         """
         note("trying a fork")
         try:
-            self._forked(held, folder, note, thorough=True).close()
+            try:
+                session = self._forked(held, folder, note, thorough=True)
+            except GuestLost:  # a busy host is no reason to refuse for good
+                if self._closing:
+                    raise
+                session = self._forked(held, folder, note, thorough=True)
+            session.close()
         except (GuestLost, HarnessError) as error:
             held.close()
-            if self._closing or isinstance(error, Interrupted):
+            if self._closing or isinstance(error, bases.ChangedError | Interrupted):
                 raise
             why = f"a fork of this guest does not work: {error.message}"
             bases.refuse(held.record.key, why)
@@ -286,7 +296,7 @@ class Forks:
             raise
         return session
 
-    def _fork(self, base: bases.Held, folder: Path, note: Note) -> QemuSession:
+    def _fork(self, base: bases.Held, intact: Future[None], folder: Path, note: Note) -> QemuSession:
         """A fork that works; one that does not is replaced once."""
         try:
             session = self._forked(base, folder, note)
@@ -296,7 +306,7 @@ class Forks:
             self._note(f"a fork is replaced: {error.message}")
             session = self._forked(base, folder, note)
         try:
-            self._held[base].result()
+            intact.result()
         except BaseException:
             session.close()
             raise
@@ -305,28 +315,39 @@ class Forks:
     def _forked(self, base: bases.Held, folder: Path, note: Note, *, thorough: bool = False) -> QemuSession:
         """A fork that does what its base did."""
         session = self._untried(base, folder, note)
-        why = self._try(session, thorough=thorough) if base.record.warm else ""
+        why = attempt(session, self._options.topology, thorough=thorough) if base.record.warm else ""
         if why:
             session.close()
             raise HarnessError(f"a fork does not do what its base did: {why}")
         return session
 
-    def untried(self, folder: Path, note: Note = lambda _: None) -> QemuSession:
-        """A fork on which no program was run at all. There must be a base: `open` makes it."""
+    def untried(self, folder: Path, loaded: Callable[[Guest], None] = lambda _: None) -> QemuSession:
+        """A fork on which no program was run at all. There must be a base: `open` makes it.
+
+        :param loaded: called once it is loaded, before anything is asked of its agent.
+        """
         if self._base is None:
             raise HarnessError("there is no base to fork: closed, or this guest cannot be forked")
-        return self._grown(self._untried(self._base, folder, note))
+        return self._grown(self._untried(self._base, folder, lambda _: None, loaded))
 
-    def _untried(self, base: bases.Held, folder: Path, note: Note) -> QemuSession:
+    def _untried(
+        self, base: bases.Held, folder: Path, note: Note, loaded: Callable[[Guest], None] = lambda _: None
+    ) -> QemuSession:
         base.check()
-        session = self._session(folder, note, base)
+        session = self._session(folder, note, base, loaded)
         if session.drawn in self._drawn:
             session.close()
             raise HarnessError("two forks draw the same random numbers: the host's entropy does not reach them")
         self._drawn.add(session.drawn)
         return session
 
-    def _session(self, folder: Path, note: Note, base: bases.Held | None) -> QemuSession:
+    def _session(
+        self,
+        folder: Path,
+        note: Note,
+        base: bases.Held | None,
+        loaded: Callable[[Guest], None] = lambda _: None,
+    ) -> QemuSession:
         return QemuSession(
             self._qemu,
             self._options,
@@ -336,44 +357,14 @@ class Forks:
             base=base,
             digest=self._digest,
             note=note,
-            born=self._young.add,
+            born=self._born,
+            loaded=loaded,
         )
 
-    def _try(self, session: QemuSession, *, thorough: bool = False) -> str:
-        """Run the small program and begin anew: empty, or what it ended with instead."""
-        program = warm_up(self._options.topology, thorough=thorough)
-        judge = Judge(program, session.facts)
-        try:
-            record = run(program, session, judge.feed)
-            findings = judge.verdict(record).findings
-            if record.ending is not None:
-                return _told(record.ending.error)
-            if blind := _blind(record):
-                return blind
-            if findings:
-                return f"{len(findings)} findings, the first of the law {findings[0].law}: {findings[0].message}"
-            session.renew()
-        except BaseException:
-            session.close()
-            raise
-        return ""
-
-
-def _blind(record: Run) -> str:
-    """Why a view that this QEMU can give was not had; empty if none was missed."""
-    snapshots = [step.snapshot for step in record.steps if step.snapshot is not None]
-    missing = [item for snapshot in snapshots for item in snapshot.missing.items()]
-    return next((f"no {view} view: {why}" for view, why in missing if view not in record.facts.cannot), "")
-
-
-def _told(error: TcelabError) -> str:
-    """Why a program ended early.
-
-    :raise Interrupted: because somebody wanted it to.
-    """
-    if isinstance(error, Interrupted):
-        raise error
-    return error.message
+    def _born(self, guest: Guest) -> None:
+        with self._births:
+            self._expect_open()
+            self._young.add(guest)
 
 
 @contextmanager

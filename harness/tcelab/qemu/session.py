@@ -82,6 +82,7 @@ class QemuSession:
         digest: str = "",
         note: Callable[[str], None] = lambda _: None,
         born: Callable[[Guest], None] = lambda _: None,
+        loaded: Callable[[Guest], None] = lambda _: None,
     ) -> None:
         """Boot, or fork a base: `tcelab.qemu.fork.Forks` chooses.
 
@@ -91,6 +92,7 @@ class QemuSession:
         :param digest: of the agent's sources that the handshake must show; empty: any.
         :param note: told of each phase.
         :param born: given the guest as soon as there is one, so that another thread can end it.
+        :param loaded: called once a fork is loaded, before anything is asked of its agent.
         :raise Unsupported: this host or QEMU cannot.
         :raise HarnessError: QEMU fails, or the agent in the image is not the one of this tcelab.
         :raise GuestLost: the guest does not come up.
@@ -107,14 +109,17 @@ class QemuSession:
         self._default_entries = machine.window_entries(options.topology)
         self._qemu = qemu
         self.guest = Guest(qemu, abilities, options, limits or Limits(), folder, base=base)
-        born(self.guest)
         try:
+            born(self.guest)
             doing = "booting" if base is None else "forking"
             note(f"{doing} under QEMU {abilities.version}, {machine.firmware(options, abilities)}")
             portal().call(self.guest.start())
             # What comes before QEMU (setpriv, a loader) replaces itself: the child is QEMU.
             self._live = LiveMemory(self.guest.pid)
-            self.reached = {} if base is None else {"loaded": self.guest.race.elapsed()}
+            self.reached = {}
+            if base is not None:
+                self.reached["loaded"] = self.guest.race.elapsed()
+                loaded(self.guest)
             self._greet(digest)
             if base is None:
                 self.reached |= self.guest.console.reached
