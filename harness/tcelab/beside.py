@@ -35,14 +35,16 @@ class Beside:
         opening: Callable[[Part], Guest],
         watch: Callable[[Step, int], None] = lambda _step, _findings: None,
         *,
+        give_up: Callable[[], None] = lambda: None,
         keep: bool = False,
     ) -> None:
         """:param opening: gives the guest for a part; called from several threads.
         :param watch: sees each step once it is judged, and how many findings there are; one call at a time.
+        :param give_up: ends what `opening` is about, in whatever thread.
         """
         self._program = program
         self._parts = parts(program)
-        self._opening, self._watch, self._keep = opening, watch, keep
+        self._opening, self._watch, self._give_up, self._keep = opening, watch, give_up, keep
         self._ledger = Ledger(program, KEEP)
         self._lock = threading.Lock()
         self._guests: list[Guest] = []
@@ -63,7 +65,12 @@ class Beside:
         return self._merged(futures)
 
     def _part(self, part: Part) -> Run:
-        guest = self._opening(part)
+        try:
+            guest = self._opening(part)
+        except TcelabError as error:
+            if self._interrupted.is_set():
+                raise Interrupted(scene=error.scene) from None
+            raise
         with self._lock:
             self._guests.append(guest)
         try:
@@ -96,7 +103,7 @@ class Beside:
                 guest.close()
 
     def _stop(self, futures: list[Future[Run]]) -> None:
-        """End all guests, so that the parts end."""
+        """End all guests, also those that are on their way, so that the parts end."""
         self._interrupted.set()
         for future in futures:
             future.cancel()
@@ -104,6 +111,7 @@ class Beside:
             guests = list(self._guests)
         for guest in guests:
             guest.close()
+        self._give_up()
 
     def _merged(self, futures: list[Future[Run]]) -> tuple[Run, Verdict]:
         runs: list[Run] = []

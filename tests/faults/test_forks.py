@@ -130,6 +130,16 @@ def flip(file):
     os.pwrite(file.fileno(), bytes([byte ^ 1]), at)
 
 
+def interrupt(call):
+    """A boot that was begun is not waited for, nor does it leave anything."""
+    began = time.monotonic()
+    call.send(signal.SIGINT)
+    assert call.end() == 125
+    assert time.monotonic() - began < 3, call.said
+    call.assert_nothing_is_left()
+    assert "interrupted" in call.said
+
+
 def assert_whole(cache, state):
     """One base, and it is what it was when it was made; nothing is left beside it."""
     code, call = tcelab("image", "list", state=state, TCELAB_CACHE=str(cache))
@@ -198,9 +208,7 @@ def test_a_guest_whose_forks_never_answer_is_booted_and_nobody_tries_again(empty
     assert "the fork's agent does not answer" in listed.out
     again = Call(*deaf, state=tmp_path / "again", TCELAB_CACHE=str(cache))
     again.wait_for("booting under QEMU")
-    again.send(signal.SIGINT)
-    assert again.end() == 125
-    again.assert_nothing_is_left()
+    interrupt(again)
     assert again.err.count(why) == 1
     assert "forking under QEMU" not in again.err
 
@@ -243,9 +251,7 @@ def test_a_base_that_shows_a_change_is_not_forked_but_made_anew(cache, tmp_path,
     damage(base / name)
     call = Call(*FLOW, state=tmp_path, TCELAB_CACHE=str(cache))
     call.wait_for("booting under QEMU")
-    call.send(signal.SIGINT)
-    assert call.end() == 125
-    call.assert_nothing_is_left()
+    interrupt(call)
     assert call.err.count(f"the base {base.name} is made anew: {said}") == call.err.count("made anew") == 1
     assert "forking under QEMU" not in call.err
     assert names(cache)[1] == []

@@ -219,11 +219,21 @@ def test_a_content_that_changed_behind_its_time_is_seen_by_who_asks_for_it(name)
     folder = store()
     with taken() as held:
         edit(folder / name, overwrite)
-        held.check()
         with pytest.raises(ChangedError, match=f"it was changed: the content of {name} differs"):
             held.check(name)
     base = dict(bases.kept())[folder]
     assert f"the content of {name} differs" in bases.problems(folder, base)
+
+
+@pytest.mark.parametrize("name", ["ram", "state"])
+def test_whatever_is_written_to_while_a_base_is_used_is_seen_at_the_next_look(name):
+    """Also with its time put back: that is what it shows by."""
+    folder = store()
+    with taken() as held:
+        held.check()
+        edit(folder / name, overwrite)
+        with pytest.raises(ChangedError, match="it was changed: ram or state was touched while it was used"):
+            held.check()
 
 
 def test_a_base_of_somebody_else_is_not_taken(monkeypatch):

@@ -11,7 +11,7 @@ from msgspec import structs
 from story import nth, story
 
 from tcelab.beside import Beside
-from tcelab.errors import GuestLost, HarnessError, UsageError
+from tcelab.errors import GuestLost, HarnessError, Interrupted, Scene, UsageError
 from tcelab.program import Checkpoint, Fresh
 from tcelab.run import parts, run
 
@@ -182,6 +182,24 @@ def test_an_interrupt_ends_every_part_and_what_was_seen_is_judged(monkeypatch):
     assert verdict.exit_code == 125
     assert record.ending.error.message == "interrupted"
     assert verdict.evidence.checkpoints > 0
+
+
+def test_an_interrupt_ends_guests_that_are_on_their_way(monkeypatch):
+    opening, given_up = threading.Event(), threading.Event()
+
+    def opens(part):
+        opening.set()
+        assert given_up.wait(10)
+        raise GuestLost("the guest was closed", scene=Scene("boot", 1.5))
+
+    def interrupted(futures):
+        assert opening.wait(10)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tcelab.beside.wait", interrupted)
+    with pytest.raises(Interrupted, match="interrupted") as caught:
+        Beside(TWICE, opens, give_up=given_up.set).run()
+    assert caught.value.scene.phase == "boot"
 
 
 def test_steps_are_watched_one_at_a_time_with_the_findings_so_far():

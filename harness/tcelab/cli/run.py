@@ -177,7 +177,7 @@ class Job:
             self._timings.setdefault("start", time.monotonic() - began)
             return session
 
-        return Beside(self._program, opening, watch, keep=keep)
+        return Beside(self._program, opening, watch, give_up=forks.close, keep=keep)
 
     def _own(self, part: Part) -> Path:
         """The folder for the artefacts of a part's guest: the first one's are the run's."""

@@ -10,7 +10,7 @@ Layout, in the cache (``tcelab.image.store``)::
     bases/.<key>.*         a base being written; belongs to who holds the lock
 
 A fork trusts these blindly, so they are read-only (0400), ours, and checked before each use: owner, mode, size and
-time whenever a fork is handed out, the small ones' hashes whenever a process takes the base, the RAM's once after that.
+times whenever a fork is made, the small ones' hashes whenever a process takes the base, the RAM's once after that.
 """
 
 from __future__ import annotations
@@ -130,6 +130,7 @@ class Held:
 
     def __init__(self, folder: Path, record: Base, ram: int, state: int, console: bytes) -> None:
         self.folder, self.record, self.ram, self.state, self.console = folder, record, ram, state, console
+        self._touched = self._last_touched()
 
     def check(self, *contents: str) -> None:
         """Is it still what it was? By owner, mode, size and time, and by what is asked for besides.
@@ -137,8 +138,17 @@ class Held:
         :param contents: files to be hashed too ("ram" takes 0.1 to 0.3 s).
         :raise ChangedError: it is not.
         """
-        if found := _problem(self.folder, self.record, contents):
+        found = _problem(self.folder, self.record, contents)
+        if not found and self._last_touched() != self._touched:
+            found = "ram or state was touched while it was used, and its time put back"
+        if found:
             raise ChangedError(self, found)
+
+    def _last_touched(self) -> list[int]:
+        """When the files' content or status changed last: a time that nobody can put back."""
+        with suppress(OSError):  # it was let go
+            return [os.fstat(each).st_ctime_ns for each in (self.ram, self.state)]
+        return []
 
     def close(self) -> None:
         os.close(self.ram)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
-from qemu.qmp import ExecuteError, QMPClient, QMPError
+from qemu.qmp import ExecuteError, QMPClient, QMPError, Runstate
 
 from tcelab.errors import HarnessError, TcelabError, Unsupported
 from tcelab.image.bases import Held, Register
@@ -356,8 +356,8 @@ class Guest:
             await asyncio.wait({self._starting}, timeout=self.limits.close)
         process = getattr(self, "_process", None)
         if process is not None and process.returncode is None:
-            # A fork has nothing to put away.
-            if self._base is None:
+            # A fork has nothing to put away, and who was not reached cannot be asked.
+            if self._base is None and self._qmp.runstate is Runstate.RUNNING:
                 with contextlib.suppress(QMPError, OSError, TimeoutError):
                     await asyncio.wait_for(self._qmp.execute("quit"), self.limits.close)
                 with contextlib.suppress(TimeoutError):

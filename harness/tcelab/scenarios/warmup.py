@@ -16,12 +16,14 @@ from tcelab.topology import SPARE, Topology
 def warm_up(topology: Topology, *, thorough: bool = False) -> Program:
     """Map two pages, look at them, unmap them and leave.
 
-    :param thorough: bind every device first, look by every view, and have the spare device carry data both ways.
+    :param thorough: bind every device first, look by every view, read the kernel's counters, and have the spare device
+        carry data both ways.
     """
     pe = b.Pe(SPARE, "warm")
     page = Page("warm")
     files = [pe.group, pe.container]
-    out: list[Op] = [*b.vmlck(), *b.pins(), *b.buffer("warm", 2, 1)]
+    counters = [*b.vmlck(), *b.pins()] if thorough else []
+    out: list[Op] = [*counters, *b.buffer("warm", 2, 1)]
     if thorough:
         out += [Bind(device=device.name, expect="ok") for device in topology.devices]
     out += [*b.bind(pe), *b.open_container(pe), *b.get_info(pe), *b.enable(pe)]
@@ -32,6 +34,6 @@ def warm_up(topology: Topology, *, thorough: bool = False) -> Program:
         files.insert(0, pe.device)
     out += b.checkpoint("mapped", stream=thorough)
     out += [*b.unmap_dma(pe, 0, 2), *b.disable(pe), *b.close(*files)]
-    out += [*b.vmlck(), *b.pins(), *b.checkpoint("end")]
+    out += [*counters, *b.checkpoint("end")]
     whole = msgspec.structs.replace(topology, phbs=(*topology.phbs, SPARE))
     return Program(name="warm-up", topology=whole, ops=out)
