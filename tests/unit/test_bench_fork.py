@@ -57,7 +57,7 @@ def host(monkeypatch, tmp_path):
         def open(self, folder):
             return opened(self.kind)
 
-        def untried(self, folder, loaded):
+        def untried(self, folder, loaded=lambda _: None):
             session = opened("untried")
             loaded(session.guest)
             return session
