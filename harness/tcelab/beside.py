@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
+import traceback
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from typing import Protocol
 
-from tcelab.errors import Interrupted, Scene, TcelabError
+from tcelab.errors import HarnessError, Interrupted, Scene, TcelabError, died
 from tcelab.judge import Judge, Ledger, Verdict, conclude
 from tcelab.judge.core import KEEP
 from tcelab.program import Program
-from tcelab.run import Ending, Outcome, Part, Recorder, Run, Session, Step, parts
+from tcelab.run import Ending, Facts, Outcome, Part, Recorder, Run, Session, Step, parts
 
 
 class Guest(Session, Protocol):
@@ -49,6 +50,7 @@ class Beside:
         self._lock = threading.Lock()
         self._guests: list[Guest] = []
         self._interrupted = threading.Event()
+        self._facts: Facts | None = None
         self.kept: Guest | None = None
 
     def run(self) -> tuple[Run, Verdict]:
@@ -56,15 +58,21 @@ class Beside:
 
         :raise TcelabError: no guest could be had at all.
         """
+        futures: list[Future[Run]] = []
         with ThreadPoolExecutor((os.cpu_count() or 1) + 1, "tcelab-part") as pool:
-            futures = [pool.submit(self._part, part) for part in self._parts]
-            try:
-                wait(futures)
-            except KeyboardInterrupt:
-                self._stop(futures)
+            while True:
+                try:
+                    while len(futures) < len(self._parts):
+                        futures.append(pool.submit(self._part, self._parts[len(futures)]))
+                    wait(futures)
+                    break
+                except KeyboardInterrupt:  # as often as somebody is impatient: what was found must be told
+                    self._stop(futures)
         return self._merged(futures)
 
     def _part(self, part: Part) -> Run:
+        if self._interrupted.is_set():
+            raise Interrupted
         try:
             guest = self._opening(part)
         except TcelabError as error:
@@ -73,6 +81,7 @@ class Beside:
             raise
         with self._lock:
             self._guests.append(guest)
+            self._facts = self._facts or guest.facts
         try:
             judge = Judge(self._program, guest.facts, ledger=self._ledger, part=part.number)
 
@@ -89,13 +98,13 @@ class Beside:
             recorder.finish()
             ending = recorder.run.ending
             if ending is not None:
-                if self._interrupted.is_set():
+                if self._interrupted.is_set() and not died(ending.error):
                     ending = recorder.run.ending = Ending(Interrupted(), ending.in_flight)
                 if not ending.scene.phase:
                     ending.error.scene = guest.scene()
             with self._lock:
                 judge.end(recorder.run)
-            if self._keep and ending is None and part == self._parts[-1]:
+            if self._keep and ending is None and part == self._parts[-1] and not self._interrupted.is_set():
                 self.kept = guest
             return recorder.run
         finally:
@@ -105,6 +114,7 @@ class Beside:
     def _stop(self, futures: list[Future[Run]]) -> None:
         """End all guests, also those that are on their way, so that the parts end."""
         self._interrupted.set()
+        self.kept = None
         for future in futures:
             future.cancel()
         with self._lock:
@@ -123,11 +133,17 @@ class Beside:
                 errors.append(Interrupted())
             except TcelabError as error:
                 errors.append(error)
-        if not runs:
-            raise errors[0]
-        whole = Run(self._program, runs[0].facts, trouble=tuple(line for each in runs for line in each.trouble))
+            except Exception as error:  # noqa: BLE001 - what other parts found must not be lost with this one
+                traceback.print_exception(error)
+                errors.append(HarnessError(f"internal error: {error!r}", next_step="please report it"))
+        dead = [each for each in errors if died(each)]
+        if self._facts is None:
+            raise next(iter([*dead, *errors]))
+        for each in dead:
+            self._ledger.report("kernel", "died", f"the kernel died before its program began: {each.message}")
+        whole = Run(self._program, self._facts, trouble=tuple(line for each in runs for line in each.trouble))
         # Asking for a guest is an operation as well, and was done if there was one.
-        asked = [part.first - 1 for part in self._parts[1:]][: len(runs) - 1]
+        asked = [part.first - 1 for part in self._parts[1:]][: max(0, len(runs) - 1)]
         fresh = [Step(number, self._program.ops[number], Outcome(value=0)) for number in asked]
         steps = [step for each in runs for step in each.steps]
         whole.steps = sorted([*steps, *fresh], key=lambda step: step.number)

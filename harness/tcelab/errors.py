@@ -103,3 +103,8 @@ class GuestLost(TcelabError):  # noqa: N818 - the name that kernel people's tool
         super().__init__(message, next_step=next_step, scene=scene)
         self.kernel_died = kernel_died
         self.in_flight = in_flight
+
+
+def died(error: TcelabError) -> bool:
+    """Did the kernel under test die? That is a finding, wherever it was noticed."""
+    return isinstance(error, GuestLost) and error.kernel_died

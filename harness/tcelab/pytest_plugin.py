@@ -86,6 +86,7 @@ def _tcelab_guests(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
     from tcelab.topology import topology  # noqa: PLC0415
 
     config = request.config
+    tmp_path_factory.getbasetemp()  # the first who asks makes it, and folders are made in several threads
     given: dict[str, Any] = {name: _option(config, name) for name in OPTIONS}
     chosen: dict[str, Any] = {name: given[name] for name in ("qemu", "image", "append") if given[name]}
     chosen |= {name: Path(given[name]) for name in _PATHS if given[name]}

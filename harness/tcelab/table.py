@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from tcelab.papr import tce, window
 from tcelab.run import TableView
@@ -14,7 +14,8 @@ _SHOWN: Final = 12
 
 
 class TceTable(Mapping[int, int]):
-    """The live entries of one table: bus address (IOBA) to TCE. An address without an entry reads 0, as in the table.
+    """The live entries of one table: bus address (IOBA) to TCE. `table[ioba]` of an address without an entry is 0, as
+    in the table itself; `ioba in table` and `table.get(ioba)` are about live entries.
 
     :ivar liobn: of the table.
     :ivar entries: how many entries it has, live or not.
@@ -33,8 +34,16 @@ class TceTable(Mapping[int, int]):
     def __getitem__(self, ioba: int) -> int:
         return self._live.get(ioba, 0)
 
+    def __contains__(self, ioba: object) -> bool:
+        """Is there a live entry?"""
+        return ioba in self._live
+
     def __iter__(self) -> Iterator[int]:
         return iter(self._live)
+
+    def get(self, ioba: int, default: Any = None) -> Any:  # noqa: ANN401 - as Mapping has it
+        """The entry of an address, or the default if it has none."""
+        return self._live.get(ioba, default)
 
     def __len__(self) -> int:
         return len(self._live)

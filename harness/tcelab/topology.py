@@ -7,6 +7,7 @@ guest. Programs see those between.
 
 from __future__ import annotations
 
+import re
 from typing import Final, Literal
 
 import msgspec
@@ -20,6 +21,12 @@ SMALL_WINDOW: Final = 16 << 20
 
 SPARE_PHB: Final = 30
 """The last of which QEMU places the MMIO windows (hw/ppc/spapr.c, spapr_phb_placement)."""
+
+
+_SLOTS: Final = 32
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,30}")
+_TAKEN: Final = ("ram", "qmp", "qtest", "console", "agent", "agent-port", "channel")
+"""Names that mean something else on QEMU's command line."""
 
 
 class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,7 +72,13 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"PHB indexes must be distinct and within 1..{SPARE_PHB - 1}: {indexes}")
         if len(set(names)) != len(names):
             raise ValueError(f"device names must be distinct: {names}")
+        for name in names:
+            if not _NAME.fullmatch(name) or name in _TAKEN:
+                raise ValueError(f"not a name for a device: {name!r}")
         for phb in self.phbs:
+            slots = [device.slot for device in phb.devices]
+            if len(set(slots)) != len(slots) or not all(0 <= slot < _SLOTS for slot in slots):
+                raise ValueError(f"slots of PHB {phb.index} must be distinct and within 0..{_SLOTS - 1}: {slots}")
             if phb.window_size < window.PAGE_SIZE or phb.window_size & (phb.window_size - 1):
                 raise ValueError(f"window_size of PHB {phb.index} must be a power of two: {phb.window_size:#x}")
 

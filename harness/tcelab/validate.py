@@ -172,6 +172,8 @@ class Checker:
         return ""
 
     def _word(self, word: int | str | Page) -> str:
+        if isinstance(word, int):
+            return "" if 0 <= word < 1 << _WORD else f"a word has {_WORD} bits, and {word} has not"
         if isinstance(word, Page):
             return "" if word.buffer in self._pages else f"no buffer {word.buffer!r} was made before"
         return self._file(word) if isinstance(word, str) else ""

@@ -69,12 +69,7 @@ class _Guest:
         self.ram = SimpleNamespace(fd=os.memfd_create("fake-ram"))
         os.ftruncate(self.ram.fd, 1 << 20)
         os.pwrite(self.ram.fd, b"as booted", 0x5000)
-        self.refused: list[Refusal] = []
-        self.log = SimpleNamespace(tables=SimpleNamespace(entries={0x80000100: 64}), take_refusals=self._take_refusals)
-
-    def _take_refusals(self) -> tuple[Refusal, ...]:
-        taken, self.refused = tuple(self.refused), []
-        return taken
+        self.log = SimpleNamespace(tables=SimpleNamespace(entries={0x80000100: 64}), refusals=())
 
     async def close(self) -> None:
         self._session.ended = True
@@ -129,7 +124,7 @@ class FakeSession:
         versions = {"guest": {"kernel": "6.12"}, "qemu": {"version": "9.9.9", "firmware": "vof"}}
         self.facts = self._ideal.facts
         self.facts.versions.update(versions)
-        self.guest.refused = [Refusal("read", 0x40, 4, each) for each in self.plan.get("refused", [])]
+        self.guest.log.refusals = tuple(Refusal("read", 0x40, 4, each) for each in self.plan.get("refused", []))
         self.drawn = self.plan.get("drawn", secrets.token_hex(16))
         self.reached = {"ready": 12.345}
 

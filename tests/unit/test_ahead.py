@@ -21,10 +21,14 @@ class Session:
         self.number = number
         self.alive = True
         self.closed = 0
+        self.why = GuestLost("QEMU was killed by SIGKILL")
 
     def close(self):
         self.closed += 1
         self.alive = False
+
+    def loss(self):
+        return self.why
 
 
 class Stand:
@@ -161,6 +165,17 @@ def test_one_that_died_while_it_was_kept_is_closed_and_replaced(stand, keep):
     assert taken.alive
     assert taken not in dead
     assert [each.closed for each in dead] == [1, 1]
+
+
+def test_a_kernel_that_died_while_it_was_kept_is_no_guest_to_be_replaced(stand, keep):
+    one = keep(1)
+    one.take()
+    until(lambda: len(stand.made) == 2)
+    stand.made[1].alive = False
+    stand.made[1].why = GuestLost("the guest's kernel died: Oops", kernel_died=True)
+    with pytest.raises(GuestLost, match="Oops"):
+        one.take()
+    assert stand.made[1].closed == 1
 
 
 def test_an_error_is_of_who_takes_it_and_the_next_gets_another(stand, keep):

@@ -27,7 +27,7 @@ FACTS = {
     "boot": 1.5,
     "registers": [{"buid": 0x800000020000001, "slot": 1, "offset": 4, "size": 2, "value": 6}],
     "entries": {0x80000100: 64},
-    "warm": True,
+    "trial": "",
 }
 
 
@@ -64,7 +64,7 @@ def test_a_base_is_taken_as_it_was_stored():
         assert os.pread(held.state, 100, 0) == SMALL["state"]
         assert held.console == SMALL["console"]
         assert held.folder == folder
-        assert (held.record.key, held.record.boot, held.record.warm) == (KEY, 1.5, True)
+        assert (held.record.key, held.record.boot, held.record.trial) == (KEY, 1.5, "")
         assert held.record.registers == [Register(0x800000020000001, 1, 4, 2, 6)]
         assert held.record.entries == {0x80000100: 64}
         held.check("ram", "state", "console")
@@ -99,9 +99,9 @@ def test_of_a_key_that_never_was_there_is_nothing_to_say():
 def test_storing_again_replaces_what_was_there():
     store(ram=b"first")
     with taken() as old:
-        store(ram=b"later", warm=False)
+        store(ram=b"later", trial="2 findings")
         with taken() as new:
-            assert (os.pread(new.ram, 5, CHUNK + 5), new.record.warm) == (b"later", False)
+            assert (os.pread(new.ram, 5, CHUNK + 5), new.record.trial) == (b"later", "2 findings")
         assert os.pread(old.ram, 5, CHUNK + 5) == b"first"
         with pytest.raises(ChangedError):
             old.check()

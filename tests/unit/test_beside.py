@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from concurrent.futures import wait
 
 import pytest
 from ideal import Ideal
@@ -158,6 +159,42 @@ def test_the_guest_of_the_last_part_can_be_kept():
     assert [guests[0].closed, guests[1].closed] == [1, 0]
 
 
+def impatient(busy, times):
+    """Somebody who presses Ctrl-C some times once the guests are busy."""
+    left = iter(range(times))
+
+    def waits(futures):
+        assert busy.wait(10)
+        for _ in left:
+            raise KeyboardInterrupt
+        return wait(futures, 10)
+
+    return waits
+
+
+def test_an_error_of_ours_in_one_part_does_not_hide_what_another_has_found(capsys):
+    def opening(part):
+        if part.number == 0:
+            return Ideal(TWICE, tamper=lambda *_: 1 / 0)
+        return Ideal(TWICE, **at(nth("MAP_DMA"), drop))
+
+    _, verdict = Beside(TWICE, opening).run()
+    assert verdict.exit_code == 1
+    assert any("internal error: ZeroDivisionError" in each for each in verdict.could_not)
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_kernel_that_dies_before_its_program_is_a_finding_beside_others():
+    def opening(part):
+        if part.number == 1:
+            raise GuestLost("the guest's kernel died: Oops", kernel_died=True)
+        return Ideal(TWICE)
+
+    _, verdict = Beside(TWICE, opening).run()
+    assert verdict.exit_code == 1
+    assert verdict.findings[0].message == "the kernel died before its program began: the guest's kernel died: Oops"
+
+
 def test_an_interrupt_ends_every_part_and_what_was_seen_is_judged(monkeypatch):
     """The main thread waits; the guests are in the middle of something."""
     busy, closed = threading.Event(), threading.Event()
@@ -173,11 +210,7 @@ def test_an_interrupt_ends_every_part_and_what_was_seen_is_judged(monkeypatch):
         def close(self):
             closed.set()
 
-    def interrupted(futures):
-        assert busy.wait(10)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("tcelab.beside.wait", interrupted)
+    monkeypatch.setattr("tcelab.beside.wait", impatient(busy, times=2))
     record, verdict = Beside(TWICE, lambda part: Slow(TWICE)).run()
     assert verdict.exit_code == 125
     assert record.ending.error.message == "interrupted"
@@ -192,11 +225,7 @@ def test_an_interrupt_ends_guests_that_are_on_their_way(monkeypatch):
         assert given_up.wait(10)
         raise GuestLost("the guest was closed", scene=Scene("boot", 1.5))
 
-    def interrupted(futures):
-        assert opening.wait(10)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("tcelab.beside.wait", interrupted)
+    monkeypatch.setattr("tcelab.beside.wait", impatient(opening, times=1))
     with pytest.raises(Interrupted, match="interrupted") as caught:
         Beside(TWICE, opens, give_up=given_up.set).run()
     assert caught.value.scene.phase == "boot"

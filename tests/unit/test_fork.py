@@ -20,7 +20,7 @@ from msgspec import structs
 
 from tcelab.errors import GuestLost, HarnessError, Interrupted, Unsupported
 from tcelab.image import bases
-from tcelab.qemu import fork, machine
+from tcelab.qemu import basekey, fork, machine
 from tcelab.qemu.fork import Forks, opened
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.probe import Qemu
@@ -140,7 +140,7 @@ def test_a_base_is_what_the_guest_was_when_it_was_saved(make, world):
     assert os.pread(session.base.state, 99, 0) == SAVED
     assert session.base.console == SAID
     assert (record.registers, record.entries) == (REGISTERS, {0x80000100: 64})
-    assert (record.boot, record.warm) == (12.35, True)
+    assert (record.boot, record.trial) == (12.35, "")
     assert record.about == {
         "kernel": "6.12 4K",
         "qemu": "9.9.9",
@@ -213,10 +213,33 @@ def test_another_ability_of_qemu_is_another_key(world, files, change):
     assert keyed(files) != before
 
 
-def test_what_a_base_holds_has_a_version(world, files, monkeypatch):
+@pytest.mark.parametrize("module", basekey._MAKERS, ids=lambda module: module.__name__)
+def test_a_base_belongs_to_the_code_that_made_it(world, files, monkeypatch, tmp_path, module):
     before = keyed(files)
-    monkeypatch.setattr(fork, "VERSION", fork.VERSION + 1)
+    newer = tmp_path / "newer.py"
+    newer.write_text(Path(module.__file__).read_text() + "# changed\n")
+    monkeypatch.setattr(module, "__file__", str(newer))
     assert keyed(files) != before
+
+
+def test_a_script_that_starts_qemu_tells_nothing_of_the_qemu_behind_it(make, world, files):
+    (files.home / "qemu").write_text('#!/bin/sh\nexec qemu-system-ppc64 "$@"\n')
+    one = make()
+    one.get()
+    assert world.kinds == ["boot"]
+    (line,) = one.said
+    assert "is a script: nothing tells when the QEMU behind it changes" in line
+
+
+def test_a_kernel_that_was_replaced_while_it_booted_makes_no_base(make, world, files):
+    world.plans = [{"then": lambda _: (files.home / "vmlinux").write_bytes(b"another kernel")}]
+    one = make()
+    session = one.get()
+    assert (world.kinds, session.base) == (["boot"], None)
+    assert one.said == [
+        "no forks, each guest is booted: the kernel, the initrd or QEMU was changed while the guest booted"
+    ]
+    assert bases.kept() == []
 
 
 def test_where_equal_files_lie_does_not_matter(world, files):
@@ -324,27 +347,28 @@ def test_a_fork_that_does_not_answer_twice_is_an_error(make, world, kept, error)
     assert world.open == []
 
 
-def test_a_finding_of_the_small_program_on_a_fork_is_an_error_and_never_handed_out(make, world, kept):
+def test_a_finding_of_the_small_program_on_a_fork_is_an_error_and_no_other_fork_takes_its_place(make, world, kept):
     made = len(world.made)
-    world.plans = [WARNED, WARNED]
+    world.plans = [WARNED]
     one = make()
     with pytest.raises(
         HarnessError, match=r"a fork does not do what its base did: \d+ findings, the first .* WARNING: x"
     ):
         one.get()
-    assert world.kinds[made:] == ["fork", "fork"]
+    assert world.kinds[made:] == ["fork"]
     assert world.open == []
-    world.plans = [WARNED]
-    assert one.get() is world.made[-1]
-    assert one.said[-1].startswith("a fork is replaced: ")
+    assert one.said == []
 
 
-def test_a_fork_that_dies_of_the_small_program_is_replaced(make, world, kept):
+def test_a_kernel_that_dies_of_the_small_program_is_not_replaced_by_one_that_lives(make, world, kept):
+    made = len(world.made)
     world.plans = [{"performing": GuestLost("the guest's kernel died: Oops", kernel_died=True)}]
     one = make()
-    session = one.get()
-    assert world.open == [session]
-    assert one.said == ["a fork is replaced: a fork does not do what its base did: the guest's kernel died: Oops"]
+    with pytest.raises(GuestLost, match="Oops") as caught:
+        one.get()
+    assert caught.value.kernel_died
+    assert world.kinds[made:] == ["fork"]
+    assert world.open == []
 
 
 def test_a_first_fork_that_does_not_answer_is_tried_once_more(make, world):
@@ -400,7 +424,7 @@ def test_a_guest_on_which_the_small_program_finds_something_is_booted_again_and_
     assert [each.tried for each in world.made] == ["thoroughly", "not", "not", "not"]
     assert world.made[1].calls == ["able", "save"]
     assert session.calls == []
-    assert session.base.record.warm is False
+    assert session.base.record.trial.startswith("2 findings, the first of the law kernel: the kernel said: WARNING: x")
     assert world.open == [session]
     (line,) = one.said
     assert line.startswith("guests are handed out untouched: the small program before them ends with")

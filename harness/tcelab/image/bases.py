@@ -95,7 +95,7 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
     :ivar boot: seconds from QEMU's start to the agent's first answer.
     :ivar registers: what a fork puts back, in this order.
     :ivar entries: LIOBN to the number of entries of each window that was created by RTAS.
-    :ivar warm: a small program passed on the guest before it was saved.
+    :ivar trial: what the small program found on a guest that was booted before this one; empty: it passed on this one.
     :ivar files: by name.
     """
 
@@ -106,7 +106,7 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
     boot: float
     registers: list[Register]
     entries: dict[int, int]
-    warm: bool
+    trial: str
     files: dict[str, Stored]
 
 

@@ -13,7 +13,7 @@ from tcelab.judge.ram import RAM_LAWS, kernel_said
 from tcelab.judge.rounds import done_of
 from tcelab.judge.tables import TABLE_LAWS, look
 from tcelab.papr import window
-from tcelab.program import Checkpoint, Dma, Ioctl, Program, Repeat
+from tcelab.program import Checkpoint, Dma, Fresh, Ioctl, Program, Repeat
 from tcelab.run import Facts, Outcome, Run, Snapshot, Step, parts
 
 KEEP: Final = 200
@@ -221,6 +221,8 @@ def batches(program: Program) -> dict[int, int]:
         op = program.ops[number]
         if isinstance(op, Checkpoint):
             batch = op.batch
+        elif isinstance(op, Fresh):
+            batch = 0
         if batch:
             out[number] = batch
     return out

@@ -56,6 +56,7 @@ class Ledger:
         self.part = 0
         self._known: dict[Hashable, Finding] = {}
         self._overflown: dict[tuple[int, str, int], int] = {}
+        self._controls: set[tuple[int, str]] = set()
         self._reasons: dict[str, list[int]] = {}
         self._batches: dict[int, Batch] = {}
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
@@ -118,6 +119,15 @@ class Ledger:
 
     def could_not(self, reason: str) -> None:
         self._reasons.setdefault(reason, []).append(self.step)
+
+    def control(self, device: str) -> None:
+        """The first refusal of a device was seen by this part's watcher."""
+        self._controls.add((self.part, device))
+        if device not in self.evidence.dma.control:
+            self.evidence.dma.control.append(device)
+
+    def has_control(self, device: str) -> bool:
+        return (self.part, device) in self._controls
 
     @property
     def reasons(self) -> list[str]:

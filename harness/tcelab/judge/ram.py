@@ -174,12 +174,11 @@ def refusals(ledger: Ledger, _fold: Fold, seen: Look) -> None:
         told.update(dict.fromkeys(hits, True))
         if not hits:
             _unforeseen(ledger, refusal)
-    control = ledger.evidence.dma.control
     for access, was_told in told.items():
         ledger.judged("refusals")
         if access.control and was_told:
-            control.append(access.device)
-        elif access.device not in control and not was_told:
+            ledger.control(access.device)
+        elif not ledger.has_control(access.device) and not was_told:
             ledger.could_not(f"the watcher cannot see refused accesses of {access.device}")
         elif not was_told:
             _unsaid(ledger, access)

@@ -7,11 +7,15 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
+from tcelab.errors import died
 from tcelab.qemu import ram
 from tcelab.qemu.fork import Forks, Note
 from tcelab.qemu.session import QemuSession
+
+_DEAD: Final = 3
+"""Forks that may have died one after the other while they were kept, before that is an error."""
 
 
 class Ahead:
@@ -25,7 +29,7 @@ class Ahead:
         room = max(0, (ram.available() - ram.HEADROOM) // ram.FORK_NEEDS)
         if room < count:
             note(f"only {room} forks are kept ahead: there is no memory for {count}")
-        self._forks, self._folder = forks, folder
+        self._forks, self._folder, self._note = forks, folder, note
         self._count = min(count, room)
         self._makers = ThreadPoolExecutor(max(1, self._count), "tcelab-fork")
         self._ready: deque[Future[QemuSession]] = deque()
@@ -43,7 +47,8 @@ class Ahead:
         :param more: how many more will be asked for; None: nobody knows.
         :raise TcelabError: none can be had.
         """
-        wanted = 1 + (self._count if more is None else min(more, self._count))
+        wanted = 1 + (self._count if more is None else max(0, min(more, self._count)))
+        dead = 0
         while True:
             with self._lock:
                 self._begin(wanted)
@@ -52,7 +57,12 @@ class Ahead:
             session = first.result()
             if session.alive:
                 return session
-            session.close()  # it died in the meantime: the next one
+            why = session.loss()
+            session.close()
+            dead += 1
+            if dead == _DEAD or died(why):
+                raise why
+            self._note(f"a fork that was kept ahead is replaced: {why.message}")
 
     def prepare(self) -> None:
         """Wait until those that are kept are there."""

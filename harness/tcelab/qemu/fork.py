@@ -9,7 +9,6 @@ its agent has answered a fresh nonce, its clock and its random generator are its
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,9 +21,9 @@ from weakref import WeakSet
 import msgspec
 
 from tcelab import ability
-from tcelab.errors import GuestLost, HarnessError, Interrupted, Unsupported
+from tcelab.errors import GuestLost, HarnessError, Interrupted, TcelabError, Unsupported, died
 from tcelab.image import bases, known
-from tcelab.qemu import machine, probe
+from tcelab.qemu import basekey, machine, probe
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.portal import portal
@@ -34,17 +33,21 @@ from tcelab.topology import SPARE
 
 Note = Callable[[str], None]
 
-VERSION: Final = 4
-"""Of what a base holds; a higher one makes older bases useless."""
-
 _ATTEMPTS: Final = 2
 """How often a base is made when what is there is found to be changed."""
-
-_NO_FDS: Final = machine.Descriptors(0, 0, 0, 0, 0, 0, 0)
 
 
 class _NoForksError(Exception):
     """Guests of this machine have to be booted; why."""
+
+
+class OtherwiseError(HarnessError):
+    """A fork did something else than its base did: to replace it quietly would hide that."""
+
+
+def _silent(error: TcelabError) -> bool:
+    """Does an error say nothing about the guest, so that another one may be tried?"""
+    return not isinstance(error, bases.ChangedError | Interrupted | OtherwiseError) and not died(error)
 
 
 class Forks:
@@ -142,25 +145,16 @@ class Forks:
     # -- the base
 
     def key(self) -> str:
-        """Of the base: 16 hex digits over all that a booted guest is made of."""
-        options = msgspec.structs.replace(self._options, kernel=Path("kernel"), initrd=Path("initrd"))
-        parts = {
-            "version": VERSION,
-            "qemu": self._qemu.build or known.sha256_of(Path(self._qemu.argv[0])),
-            "abilities": msgspec.to_builtins(self.abilities),
-            "kernel": known.sha256_of(self._options.kernel),
-            "initrd": known.sha256_of(self._options.initrd),
-            "arguments": machine.arguments(options, self.abilities, _NO_FDS),
-        }
-        return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:16]
+        """Of the base: see `basekey.key`."""
+        return basekey.key(self._qemu, self._options, self.abilities)
 
     def _key_if_forkable(self) -> str:
         """:raise _NoForksError: a guest of this machine cannot be forked, or was found to be one that cannot."""
         try:
             machine.expect_forkable(self._options, self.abilities)
+            key = self.key()
         except Unsupported as error:
             raise _NoForksError(error.message) from None
-        key = self.key()
         if why := bases.refused(key):
             raise _NoForksError(why)
         return key
@@ -188,8 +182,12 @@ class Forks:
             return None
 
     def _take(self, held: bases.Held) -> None:
-        self._base = held
-        self._held[held] = self._hashing.submit(held.check, "ram")
+        with self._births:
+            if self._closing:
+                held.close()
+            self._expect_open()
+            self._base = held
+            self._held[held] = self._hashing.submit(held.check, "ram")
 
     def _discard(self, error: bases.ChangedError) -> None:
         """The base is not what it was."""
@@ -204,7 +202,11 @@ class Forks:
         """Boot a guest and save it, under the lock; that guest itself where it cannot be saved."""
         session = self._booted(folder, note)
         note("trying the guest")
-        why = attempt(session, self._options.topology, thorough=True)
+        try:
+            why = attempt(session, self._options.topology, thorough=True)
+        except GuestLost as error:
+            self._expect_open()
+            why = error.message
         if self._closing:
             session.close()
             self._expect_open()
@@ -213,10 +215,11 @@ class Forks:
             self._note(f"guests are handed out untouched: the small program before them ends with {why}")
             session.close()
             session = self._booted(folder, note)
+            session.facts.versions["trial"] = why
         try:
             note("saving the guest for forks")
             try:
-                self._save(key, session, warm=not why)
+                self._save(key, session, trial=why)
             except (HarnessError, OSError) as error:
                 if self._closing or isinstance(error, Interrupted):
                     raise
@@ -235,10 +238,12 @@ class Forks:
         self._take(held)
         return None
 
-    def _save(self, key: str, session: QemuSession, *, warm: bool) -> None:
+    def _save(self, key: str, session: QemuSession, *, trial: str) -> None:
         state, registers = session.save()
         log = session.guest.log
-        if refused := log.take_refusals():
+        if self.key() != key:
+            raise HarnessError("the kernel, the initrd or QEMU was changed while the guest booted")
+        if refused := log.refusals:
             raise HarnessError(f"QEMU refused accesses while the guest booted: {refused[0].line}")
         versions = session.facts.versions
         facts = {
@@ -253,7 +258,7 @@ class Forks:
             "boot": round(session.reached["ready"], 2),
             "registers": msgspec.to_builtins(registers),
             "entries": dict(log.tables.entries),
-            "warm": warm,
+            "trial": trial,
         }
         files = {"state": state, "console": (session.guest.folder / "console.log").read_bytes()}
         bases.store(key, session.guest.ram.fd, files, facts, self._note)
@@ -268,14 +273,14 @@ class Forks:
         try:
             try:
                 session = self._forked(held, folder, note, thorough=True)
-            except GuestLost:  # a busy host is no reason to refuse for good
-                if self._closing:
+            except GuestLost as error:  # a busy host is no reason to refuse for good
+                if self._closing or died(error):
                     raise
                 session = self._forked(held, folder, note, thorough=True)
             session.close()
         except (GuestLost, HarnessError) as error:
             held.close()
-            if self._closing or isinstance(error, bases.ChangedError | Interrupted):
+            if self._closing or isinstance(error, bases.ChangedError | Interrupted) or died(error):
                 raise
             why = f"a fork of this guest does not work: {error.message}"
             bases.refuse(held.record.key, why)
@@ -301,7 +306,7 @@ class Forks:
         try:
             session = self._forked(base, folder, note)
         except (GuestLost, HarnessError) as error:
-            if self._closing or isinstance(error, bases.ChangedError | Interrupted):
+            if self._closing or not _silent(error):
                 raise
             self._note(f"a fork is replaced: {error.message}")
             session = self._forked(base, folder, note)
@@ -315,10 +320,11 @@ class Forks:
     def _forked(self, base: bases.Held, folder: Path, note: Note, *, thorough: bool = False) -> QemuSession:
         """A fork that does what its base did."""
         session = self._untried(base, folder, note)
-        why = attempt(session, self._options.topology, thorough=thorough) if base.record.warm else ""
+        # On a base whose own trial did not pass, a fork's would not either.
+        why = "" if base.record.trial else attempt(session, self._options.topology, thorough=thorough)
         if why:
             session.close()
-            raise HarnessError(f"a fork does not do what its base did: {why}")
+            raise OtherwiseError(f"a fork does not do what its base did: {why}", scene=session.scene())
         return session
 
     def untried(self, folder: Path, loaded: Callable[[Guest], None] = lambda _: None) -> QemuSession:
@@ -335,6 +341,8 @@ class Forks:
     ) -> QemuSession:
         base.check()
         session = self._session(folder, note, base, loaded)
+        if base.record.trial:
+            session.facts.versions["trial"] = base.record.trial
         if session.drawn in self._drawn:
             session.close()
             raise HarnessError("two forks draw the same random numbers: the host's entropy does not reach them")

@@ -101,6 +101,12 @@ class Log:
             if self._failed is not None:
                 raise HarnessError(f"cannot write qemu.log: {self._failed.strerror}", next_step="make room on the disk")
 
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """Those that nobody has taken yet."""
+        with self._lock:
+            return tuple(self._refusals)
+
     def take_refusals(self) -> tuple[Refusal, ...]:
         """Refused accesses since the last call; `drain` first."""
         with self._lock:

@@ -19,6 +19,8 @@ MIB: Final = 1 << 20
 HEADROOM: Final = 128 * MIB
 """What QEMU and the harness need beside the guest's memory."""
 
+_CLOSED: Final = "guest RAM was let go"
+
 FORK_NEEDS: Final = 100 * MIB
 """What a fork has for itself once it has run a program; a long one may write more, up to all of its RAM."""
 
@@ -91,7 +93,10 @@ class SharedRam:
     def read(self, address: int, size: int) -> bytes | None:
         if not 0 <= address <= self.size - size:
             return None
-        return self._map[address : address + size]
+        try:
+            return self._map[address : address + size]
+        except ValueError:
+            raise HarnessError(_CLOSED) from None
 
     def pages(self, addresses: Collection[int]) -> dict[int, bytes | None]:
         pages = {address: self.read(address, PAGE) for address in addresses}
@@ -139,7 +144,8 @@ class PrivateRam:
         return {address: there.get(address) for address in addresses}
 
     def _pieces(self, addresses: Sequence[int], size: int) -> bytes:
-        assert self._memory is not None
+        if self._memory is None:
+            raise HarnessError(_CLOSED)
         try:
             data = self._memory.pieces([self._at + address for address in addresses], size)
         except OSError as error:

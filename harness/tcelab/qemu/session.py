@@ -15,7 +15,7 @@ from typing import Any, Final, Self, TypeVar
 import msgspec
 
 import tcelab
-from tcelab.errors import GuestLost, HarnessError, Interrupted, Scene
+from tcelab.errors import GuestLost, HarnessError, Interrupted, Scene, TcelabError
 from tcelab.image.bases import Held, Register
 from tcelab.papr import tce, window
 from tcelab.program import Checkpoint, Flip, GuestOp, HostOp
@@ -290,6 +290,10 @@ class QemuSession:
     def alive(self) -> bool:
         """Nothing has been heard that ends the guest."""
         return not self.guest.race.lost.done()
+
+    def loss(self) -> TcelabError:
+        """What ended a guest that is not alive."""
+        return portal().call(self.guest.race.loss())
 
     @contextmanager
     def _stopped(self) -> Iterator[None]:

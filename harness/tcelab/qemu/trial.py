@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tcelab.errors import Interrupted, TcelabError
 from tcelab.judge import Judge
 from tcelab.qemu.session import QemuSession
 from tcelab.run import Run, run
@@ -11,24 +10,25 @@ from tcelab.topology import Topology
 
 
 def attempt(session: QemuSession, topology: Topology, *, thorough: bool = False) -> str:
-    """Run the small program, and begin anew on that guest: empty, or what it ended with instead of a pass.
+    """Run the small program, and begin anew on that guest: empty, or what was wrong with the guest instead.
 
     The session is closed when this raises.
 
     :param thorough: see `warm_up`.
-    :raise Interrupted: somebody wanted it to end.
+    :raise TcelabError: the guest was lost, or QEMU; nothing is known about it then.
     """
     program = warm_up(topology, thorough=thorough)
     judge = Judge(program, session.facts)
+    record = run(program, session, judge.feed)
+    findings = judge.verdict(record).findings
+    if record.ending is not None:
+        session.close()
+        raise record.ending.error
+    if blind := _blind(record):
+        return blind
+    if findings:
+        return f"{len(findings)} findings, the first of the law {findings[0].law}: {findings[0].message}"
     try:
-        record = run(program, session, judge.feed)
-        findings = judge.verdict(record).findings
-        if record.ending is not None:
-            return _told(record.ending.error)
-        if blind := _blind(record):
-            return blind
-        if findings:
-            return f"{len(findings)} findings, the first of the law {findings[0].law}: {findings[0].message}"
         session.renew()
     except BaseException:
         session.close()
@@ -41,13 +41,3 @@ def _blind(record: Run) -> str:
     snapshots = [step.snapshot for step in record.steps if step.snapshot is not None]
     missing = [item for snapshot in snapshots for item in snapshot.missing.items()]
     return next((f"no {view} view: {why}" for view, why in missing if view not in record.facts.cannot), "")
-
-
-def _told(error: TcelabError) -> str:
-    """Why a program ended early.
-
-    :raise Interrupted: because somebody wanted it to.
-    """
-    if isinstance(error, Interrupted):
-        raise error
-    return error.message

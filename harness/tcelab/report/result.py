@@ -10,8 +10,8 @@ from typing import Any, Final
 import msgspec
 
 import tcelab
-from tcelab.errors import TcelabError, UsageError
-from tcelab.judge import LAWS, Evidence, Verdict
+from tcelab.errors import TcelabError, UsageError, died
+from tcelab.judge import EXIT_CODES, LAWS, Evidence, Finding, Verdict
 from tcelab.program import Program
 from tcelab.run import Run
 
@@ -118,13 +118,19 @@ def failed(
     artefacts: Mapping[str, str] | None = None,
     versions: Mapping[str, Any] | None = None,
 ) -> Result:
-    """The result of a run that never began: a lost guest before the agent's handshake, a missing QEMU."""
+    """The result of a run that never began: a missing QEMU, a guest that was lost before its program.
+
+    A kernel that died once its agent had answered is a finding all the same.
+    """
+    dead = died(error)
+    seen = "\n".join(error.scene.console[-1:])
+    finding = Finding(law="kernel", step=0, message=error.message, expected="alive", seen=seen)
     return Result(
         tcelab=tcelab.__version__,
         verdict=Verdict(
-            result="could-not-judge",
-            exit_code=error.exit_code,
-            findings=[],
+            result="finding" if dead else "could-not-judge",
+            exit_code=EXIT_CODES["finding"] if dead else error.exit_code,
+            findings=[finding] if dead else [],
             could_not=[error.message],
             evidence=Evidence(),
         ),

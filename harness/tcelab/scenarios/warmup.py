@@ -35,5 +35,5 @@ def warm_up(topology: Topology, *, thorough: bool = False) -> Program:
     out += b.checkpoint("mapped", stream=thorough)
     out += [*b.unmap_dma(pe, 0, 2), *b.disable(pe), *b.close(*files)]
     out += [*counters, *b.checkpoint("end")]
-    whole = msgspec.structs.replace(topology, phbs=(*topology.phbs, SPARE))
+    whole = msgspec.structs.replace(topology, phbs=topology.added)
     return Program(name="warm-up", topology=whole, ops=out)

@@ -1,0 +1,55 @@
+"""The key of a base: the hash of all that a booted guest is made of, so that a change of any of it boots a new one."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from tcelab.errors import Unsupported
+from tcelab.image import bases, known
+from tcelab.qemu import guest, machine, trial
+from tcelab.qemu.probe import Abilities, Qemu
+from tcelab.scenarios import warmup
+
+_NO_FDS: Final = machine.Descriptors(0, 0, 0, 0, 0, 0, 0)
+_MAKERS: Final = (bases, guest, machine, trial, warmup)
+"""Modules whose code decides what a base holds."""
+
+
+def key(qemu: Qemu, options: machine.Options, abilities: Abilities) -> str:
+    """16 hex digits. Where an equal kernel or initrd lies makes no difference.
+
+    :raise Unsupported: nothing tells when one of the parts changes.
+    """
+    unnamed = msgspec.structs.replace(options, kernel=Path("kernel"), initrd=Path("initrd"))
+    try:
+        parts = {
+            "made by": _makers(),
+            "qemu": qemu.build or _program(Path(qemu.argv[0])),
+            "abilities": msgspec.to_builtins(abilities),
+            "kernel": known.sha256_of(options.kernel),
+            "initrd": known.sha256_of(options.initrd),
+            "arguments": machine.arguments(unnamed, abilities, _NO_FDS),
+        }
+    except OSError as error:
+        raise Unsupported(f"cannot read {error.filename}: {error.strerror}") from None
+    return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:16]
+
+
+def _program(path: Path) -> str:
+    """The hash of a QEMU."""
+    with path.open("rb") as file:
+        if file.read(2) == b"#!":
+            raise Unsupported(f"{path} is a script: nothing tells when the QEMU behind it changes")
+    return known.sha256_of(path)
+
+
+def _makers() -> str:
+    digest = hashlib.sha256()
+    for module in _MAKERS:
+        assert module.__file__ is not None
+        digest.update(Path(module.__file__).read_bytes())
+    return digest.hexdigest()
