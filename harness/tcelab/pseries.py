@@ -10,11 +10,11 @@ from typing import Final
 
 import msgspec
 
-from tcelab.errors import TcelabError
-from tcelab.judge import Judge, Verdict
+from tcelab.errors import HarnessError, Interrupted, TcelabError, UsageError
+from tcelab.judge import Finding, Judge, Verdict, conclude
 from tcelab.judge.operations import as_expected
 from tcelab.papr import tce, window
-from tcelab.program import Checkpoint, Dma, GuestOp, Ioctl, Op, Page, Program
+from tcelab.program import Checkpoint, Dma, Fresh, GuestOp, Ioctl, Op, Page, Program
 from tcelab.qemu.session import QemuSession
 from tcelab.run import Facts, Outcome, Recorder, Snapshot, Step, TableView
 from tcelab.scenarios import vocabulary as b
@@ -35,10 +35,14 @@ class Pseries:
     :ivar topology: what hangs where.
     :ivar folder: its artefacts: program.json once it is written, console.log, qemu.log.
     :ivar program: all that was done so far.
+    :ivar unseen: once it is concluded: what could not be judged.
     """
 
-    def __init__(self, session: QemuSession, topology: Topology, name: str) -> None:
-        """:param name: of the program, for reports."""
+    def __init__(self, session: QemuSession, topology: Topology, name: str, *, shared: bool = False) -> None:
+        """:param name: of the program, for reports.
+        :param shared: other tests have the guest before or after this one.
+        """
+        self._shared = shared
         self.topology = topology
         self.folder: Path = session.guest.folder
         self.program = Program(name=name, topology=topology, ops=[])
@@ -48,6 +52,7 @@ class Pseries:
         self._checker = Checker(self.program)
         self._names: dict[str, int] = {}
         self._concluded: Verdict | None = None
+        self.unseen: list[str] = []
 
     @property
     def facts(self) -> Facts:
@@ -65,11 +70,18 @@ class Pseries:
         """
         __tracebackhide__ = True
         for op in ops:
+            if isinstance(op, Fresh) or (self._shared and isinstance(op, Dma)):
+                why = "a test has one guest" if isinstance(op, Fresh) else "a device's own buffer outlives a test"
+                raise UsageError(
+                    f"{type(op).__name__} cannot be done here: {why}", next_step="take the fixture pseries"
+                )
             self._checker.check(op)
         self.program.ops.extend(ops)
         steps = self._recorder.perform(ops)
         ending = self._recorder.run.ending
         if ending is not None:
+            if isinstance(ending.error, Interrupted):
+                raise KeyboardInterrupt
             raise ending.error.with_traceback(None)
         for step in steps:
             if step.outcome is not None and step.op.expect is not None and not as_expected(step, step.outcome):
@@ -94,8 +106,14 @@ class Pseries:
         return step.snapshot
 
     def tables(self) -> dict[int, TceTable]:
-        """Every table of the machine as it is now in QEMU's memory, by LIOBN."""
-        return {view.liobn: TceTable.of(view) for view in _live(self.checkpoint())}
+        """Every table of the machine as it is now in QEMU's memory, by LIOBN.
+
+        :raise HarnessError: they could not be read.
+        """
+        snapshot = self.checkpoint()
+        if why := snapshot.missing.get("live"):
+            raise HarnessError(f"the tables in QEMU's memory cannot be seen: {why}")
+        return {view.liobn: TceTable.of(view) for view in _live(snapshot)}
 
     def table(self, pe: Pe) -> TceTable:
         """The table of a PE as it is now in QEMU's memory; without a window it has no entries."""
@@ -132,15 +150,27 @@ class Pseries:
 
     # -- the end
 
+    def look(self) -> list[Finding]:
+        """Look once more by every view, unless nothing was done since the last look: all findings so far."""
+        ops = self.program.ops
+        if self._recorder.run.ending is None and ops and not isinstance(ops[-1], Checkpoint):
+            op = Checkpoint(stream="stream" not in self.facts.cannot)
+            ops.append(op)
+            self._recorder.perform([op])
+        return list(self._judge.ledger.findings)
+
     def conclude(self) -> Verdict:
-        """Look once more, by every view, and judge all that was done. Nothing more can be done then."""
+        """The verdict on all that was done. After it, nothing more is to be done."""
         if self._concluded is None:
+            # Once more, whatever was the last thing done: what came without an operation must not go unseen.
             if self._recorder.run.ending is None and self.program.ops:
-                op = Checkpoint(stream="stream" not in self.facts.cannot)
-                self.program.ops.append(op)
-                self._recorder.perform([op])
+                self.look()
+                self.program.ops.append(Checkpoint())
+                self._recorder.perform(self.program.ops[-1:])
             self._recorder.finish()
-            self._concluded = self._judge.verdict(self._recorder.run)
+            self._judge.end(self._recorder.run)
+            self.unseen = list(self._judge.ledger.reasons)
+            self._concluded = conclude(self._judge.ledger, self._recorder.run)
         return self._concluded
 
     @property

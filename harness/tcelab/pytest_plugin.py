@@ -38,7 +38,9 @@ _TOPOLOGY: Final = "two-pe"
 _TAIL: Final = 20
 """Console lines in the report of a failure."""
 
-_GUEST: Final = pytest.StashKey["Pseries"]()
+_GUESTS: Final = pytest.StashKey[list["Pseries"]]()
+_TOLD: Final = pytest.StashKey[bool]()
+"""The test has failed, or its guests have been found wanting: once is enough."""
 _LEFT: Final = pytest.StashKey[dict[str, int]]()
 
 
@@ -114,13 +116,15 @@ def pseries(request: pytest.FixtureRequest, _tcelab_guests: Guests) -> Iterator[
     topology, needs = _marked(item)
     left = None if _worker() else item.config.stash[_LEFT]
     if left is not None:
-        left[topology] -= 1
+        left[topology] = max(0, left.get(topology, 0) - 1)
     with _clearly():
         topology_(topology)
         _expect(_tcelab_guests, topology, needs)
         session = _tcelab_guests.fresh(topology, None if left is None else left[topology])
     with session:
-        yield _driven(item, session, topology)
+        guest = _driven(item, session, topology)
+        yield guest
+        _settle(item, guest)
 
 
 @pytest.fixture(scope="session")
@@ -129,16 +133,35 @@ def _tcelab_shared(_tcelab_guests: Guests) -> Iterator[Any]:
         session = _tcelab_guests.fresh(_TOPOLOGY, 0)
     with session:
         yield session
+        with _clearly():
+            session.renew()
+            last = _made(session, _TOPOLOGY, "after the last test", shared=True)
+            last.checkpoint()
+            findings = last.look()
+        if findings:
+            pytest.fail(f"tcelab: after the last test: {findings[0].message}", pytrace=False)
 
 
 @pytest.fixture
-def pseries_session(request: pytest.FixtureRequest, _tcelab_shared: Any) -> Pseries:  # noqa: ANN401 - a session
+def pseries_session(
+    request: pytest.FixtureRequest,
+    _tcelab_shared: Any,  # noqa: ANN401 - a session
+    _tcelab_guests: Guests,
+) -> Iterator[Pseries]:
     """One guest for all tests that ask for it, where a fork for each is not wanted. What tests leave open is closed
     before the next; what they did to the kernel stays.
     """
+    item = request.node
+    topology, needs = _marked(item)
+    if topology != _TOPOLOGY:
+        pytest.fail(f"pseries_session is on {_TOPOLOGY}; for {topology} take pseries", pytrace=False)
     with _clearly():
+        _expect(_tcelab_guests, topology, needs)
         _tcelab_shared.renew()
-    return _driven(request.node, _tcelab_shared, _TOPOLOGY)
+        guest = _driven(item, _tcelab_shared, topology, shared=True)
+        guest.checkpoint()  # what the test before has left is not this one's fault
+    yield guest
+    _settle(item, guest)
 
 
 @pytest.fixture
@@ -170,17 +193,38 @@ def tce_table(pseries: Pseries, pe: Pe) -> Callable[[], TceTable]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """When a test is through, look once more and judge all that it did: a broken law fails it."""
+    """When a test is through, look once more: a broken law fails it. What comes later, `_settle` sees."""
     result = yield
-    guest = pyfuncitem.stash.get(_GUEST, None)
-    if guest is not None:
+    for guest in pyfuncitem.stash.get(_GUESTS, []):
         with _clearly():
-            verdict = guest.conclude()
+            findings = guest.look()
             if guest.ending is not None:
                 raise guest.ending
-        if verdict.findings:
-            pytest.fail(f"tcelab: {len(verdict.findings)} findings in what the test did", pytrace=False)
+        if findings:
+            pytest.fail(f"tcelab: {len(findings)} findings in what the test did", pytrace=False)
     return result
+
+
+def _settle(item: pytest.Item, guest: Pseries) -> None:
+    """The end of a guest's use, whatever used it: a function, a class, a doctest, other fixtures' ends."""
+    from tcelab.errors import Interrupted  # noqa: PLC0415
+
+    with _clearly():
+        verdict = guest.conclude()
+    if item.stash.get(_TOLD, False):
+        return
+    item.stash[_TOLD] = True
+    if isinstance(guest.ending, Interrupted):
+        return  # and so will be the run
+    if guest.ending is not None:
+        pytest.fail(guest.ending.report(), pytrace=False)
+    if verdict.findings:
+        lines = [f"{each.law}: {each.message}" for each in verdict.findings[:3]]
+        pytest.fail(
+            "\n".join([f"tcelab: {len(verdict.findings)} findings in all that was done", *lines]), pytrace=False
+        )
+    if guest.unseen:
+        pytest.fail("\n".join(["tcelab: could not judge", *guest.unseen]), pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -189,12 +233,20 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A failure's report gains what tcelab knows."""
     report = yield
-    guest = item.stash.get(_GUEST, None)
-    if guest is not None and report.failed and call.when == "call":
-        from tcelab.explain import sections  # noqa: PLC0415
-
-        report.sections += [(f"tcelab {name}", text) for name, text in sections(guest, _replay_options(item.config))]
+    if report.failed and call.when == "call":
+        item.stash[_TOLD] = True
+        for guest in item.stash.get(_GUESTS, []):
+            report.sections += _sections(guest, item.config)
     return report
+
+
+def _sections(guest: Pseries, config: pytest.Config) -> list[tuple[str, str]]:
+    from tcelab.explain import sections  # noqa: PLC0415
+
+    try:
+        return [(f"tcelab {name}", text) for name, text in sections(guest, _replay_options(config))]
+    except OSError as error:  # a full disk, say: the test's own report must come all the same
+        return [("tcelab", f"nothing more can be told: {error}")]
 
 
 def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
@@ -221,19 +273,24 @@ def _option(config: pytest.Config, name: str) -> str:
 
 def _topology(item: pytest.Item) -> str:
     """Of the test's guest, whatever else its markers say."""
-    names = (marker.kwargs.get("topology") for marker in item.iter_markers("tcelab"))
-    return str(next(filter(None, names), _TOPOLOGY))
+    given = (marker.kwargs["topology"] for marker in item.iter_markers("tcelab") if "topology" in marker.kwargs)
+    return next(given, _TOPOLOGY)  # what it is, _marked checks
 
 
 def _marked(item: pytest.Item) -> tuple[str, tuple[str, ...]]:
     """Topology and needs of a test, by its nearest marker that has them."""
     given: dict[str, Any] = {}
     for marker in item.iter_markers("tcelab"):
+        if marker.args:
+            pytest.fail(f"the marker tcelab takes topology= and needs=, not {marker.args[0]!r}", pytrace=False)
         given = {**marker.kwargs, **given}
     if unknown := sorted(given.keys() - {"topology", "needs"}):
         pytest.fail(f"the marker tcelab takes topology and needs, not {', '.join(unknown)}", pytrace=False)
     needs = given.get("needs", ())
-    return _topology(item), (needs,) if isinstance(needs, str) else tuple(needs)
+    listed = (needs,) if isinstance(needs, str) else needs
+    if not isinstance(listed, tuple | list) or not all(isinstance(each, str) for each in (_topology(item), *listed)):
+        pytest.fail("the marker tcelab takes names: topology='two-pe', needs='edu' or a list of them", pytrace=False)
+    return _topology(item), tuple(listed)
 
 
 def _expect(guests: Guests, topology: str, needs: tuple[str, ...]) -> None:
@@ -252,10 +309,12 @@ def _expect(guests: Guests, topology: str, needs: tuple[str, ...]) -> None:
 @contextmanager
 def _clearly() -> Iterator[None]:
     """Errors of tcelab in their own words, without a traceback through its insides."""
-    from tcelab.errors import TcelabError  # noqa: PLC0415
+    from tcelab.errors import Interrupted, TcelabError  # noqa: PLC0415
 
     try:
         yield
+    except Interrupted:
+        raise KeyboardInterrupt from None
     except TcelabError as error:
         text = error.report()
     else:
@@ -263,13 +322,17 @@ def _clearly() -> Iterator[None]:
     pytest.fail(text, pytrace=False)
 
 
-def _driven(item: pytest.Item, session: Any, topology_name: str) -> Pseries:  # noqa: ANN401 - a session
+def _driven(item: pytest.Item, session: Any, topology_name: str, *, shared: bool = False) -> Pseries:  # noqa: ANN401
+    guest = _made(session, topology_name, item.name, shared=shared)
+    item.stash.setdefault(_GUESTS, []).append(guest)
+    return guest
+
+
+def _made(session: Any, topology_name: str, name: str, *, shared: bool) -> Pseries:  # noqa: ANN401 - a session
     from tcelab.pseries import Pseries  # noqa: PLC0415
     from tcelab.topology import topology  # noqa: PLC0415
 
-    guest = Pseries(session, topology(topology_name), item.name)
-    item.stash[_GUEST] = guest
-    return guest
+    return Pseries(session, topology(topology_name), name, shared=shared)
 
 
 def _worker() -> str:

@@ -34,7 +34,7 @@ def run(pytester, monkeypatch):
 
     def ran(source, *arguments):
         pytester.makepyfile(source)
-        return pytester.runpytest_inprocess(*QUIET, *arguments)
+        return pytester.runpytest_inprocess(*QUIET, *arguments, no_reraise_ctrlc=True)
 
     return ran
 
@@ -72,7 +72,7 @@ def test_two(pseries_session): assert pseries_session.buffer(1).name == "buffer0
 """
     run(source).assert_outcomes(passed=2)
     (session,) = plugin_stand.StandGuests.sessions
-    assert (session.renewed, session.closed) == (2, True)
+    assert (session.renewed, session.closed) == (3, True)  # once more for a last look
 
 
 def test_tests_that_want_no_guest_make_none(run):
@@ -208,6 +208,10 @@ def test_the_nearest_marker_says_the_topology_and_others_add_to_it(run):
         ("needs='a miracle'", "nobody knows the need 'a miracle'; known are: edu"),
         ("topology='ring'", "no topology 'ring'; there are: one-pe"),
         ("topologie='one-pe'", "the marker tcelab takes topology and needs, not topologie"),
+        ("'one-pe'", "the marker tcelab takes topology= and needs=, not 'one-pe'"),
+        ("needs=3", "the marker tcelab takes names"),
+        ("needs=None", "the marker tcelab takes names"),
+        ("topology=None", "the marker tcelab takes names"),
     ],
 )
 def test_a_marker_that_says_nonsense_is_an_error_in_one_line(run, mark, said):
@@ -251,3 +255,117 @@ def test_it():
     assert [name for name in ("numpy", "asyncio", "tcelab.setup", "msgspec") if name in sys.modules] == []
 """)
     pytester.runpytest_subprocess(*QUIET).assert_outcomes(passed=1)
+
+
+BREAKS = "    del pseries.session.pes['pe1'].table[0]\n"
+MAPPED = "    container.map(pseries.buffer(1), 0)\n"
+
+
+def test_what_a_fixture_breaks_after_the_test_is_an_error(run):
+    result = run(f"""
+import pytest
+@pytest.fixture
+def mine(pseries, container):
+{MAPPED}    yield container
+{BREAKS}
+def test_it(mine): pass
+""")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*tcelab: 1 findings in all that was done*", "table: LIOBN 0x80000100 IOBA 0x0: *"])
+
+
+def test_a_broken_law_is_told_though_the_test_skips_itself(run):
+    run(f"""
+import pytest
+def test_it(pseries, container):
+{MAPPED}{BREAKS}    pytest.skip("not today")
+""").assert_outcomes(skipped=1, errors=1)
+
+
+def test_a_broken_law_is_told_of_a_test_case_too(run):
+    run(f"""
+import pytest, unittest
+class TestIt(unittest.TestCase):
+    @pytest.fixture(autouse=True)
+    def guest(self, pseries, container): self.pseries, self.container = pseries, container
+    def test_it(self):
+        pseries, container = self.pseries, self.container
+    {MAPPED}    {BREAKS}
+""").assert_outcomes(passed=1, errors=1)
+
+
+def test_a_broken_law_is_told_of_whichever_guest_broke_it(run):
+    run("""
+def test_it(pseries, pseries_session):
+    container = pseries.pe("pe1").open()
+    container.map(pseries.buffer(1), 0)
+    del pseries.session.pes["pe1"].table[0]
+    pseries_session.buffer(1)
+""").assert_outcomes(failed=1)
+
+
+def test_a_view_that_is_missing_is_no_pass_and_no_empty_table(run):
+    blind = """
+from dataclasses import replace
+def blinded(pseries):
+    seen = pseries.session.warp
+    pseries.session.warp = lambda s, n, op, shot: replace(shot, tables=(), missing={"live": "no trace", "stream": "no"})
+"""
+    run(f"""{blind}
+def test_it(pseries, container):
+    blinded(pseries)
+{MAPPED}""").assert_outcomes(passed=1, errors=1)
+    result = run(f"""{blind}
+def test_it(pseries, container, tce_table):
+    blinded(pseries)
+    assert tce_table() == {{}}
+""")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*the tables in QEMU's memory cannot be seen: no trace*"])
+
+
+def test_a_test_that_looks_at_nothing_but_passes_its_own_checks_passes(run):
+    """That nothing was mapped is no reason to fail it."""
+    run("def test_it(pseries): assert pseries.facts.page_size == 4096").assert_outcomes(passed=1)
+
+
+def test_an_interrupt_in_a_test_ends_the_whole_run(run):
+    source = MAPS.replace("    buffer =", "    pseries.session.perform = stop\n    buffer =")
+    result = run("def stop(ops): raise KeyboardInterrupt\n" + source + MAPS.replace("test_it", "test_2"))
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+
+
+def test_a_guest_that_is_asked_for_by_name_is_had_too(run):
+    run("def test_it(request): assert request.getfixturevalue('pseries').buffer(1).pages == 1").assert_outcomes(
+        passed=1
+    )
+    assert asked("fresh") == [("two-pe", 0)]
+
+
+def test_a_disk_that_is_full_costs_no_report(run, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tcelab.pseries.Pseries.write_program", full)
+    result = run("def test_it(pseries):\n    pseries.buffer(1)\n    assert False")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*nothing more can be told: *No space left*"])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "pseries_session.session and pseries_session.perform(Dma(file='d', iova=0, size=4, to_memory=True))",
+        "pseries_session.perform(Fresh())",
+    ],
+)
+def test_a_shared_guest_refuses_what_would_reach_into_other_tests(run, source):
+    result = run(f"from tcelab.program import Dma, Fresh\ndef test_it(pseries_session):\n    {source}")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*cannot be done here: *"])
+
+
+def test_a_shared_guest_has_one_topology(run):
+    result = run("import pytest\n@pytest.mark.tcelab(topology='one-pe')\ndef test_it(pseries_session): pass")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*pseries_session is on two-pe; for one-pe take pseries*"])

@@ -31,7 +31,10 @@ def test_a_table_is_what_a_view_of_it_showed():
 
 
 def test_an_entry_that_is_not_live_reads_zero():
-    assert table({0x1000: 0x1003})[0x2000] == 0
+    seen = table({0x1000: 0x1003, 0x3000: 0})
+    assert (seen[0x2000], seen[0x3000]) == (0, 0)
+    assert [ioba in seen for ioba in (0x1000, 0x2000, 0x3000, "junk")] == [True, False, False, False]
+    assert [seen.get(ioba, 7) for ioba in (0x1000, 0x2000)] == [0x1003, 7]
 
 
 def test_a_table_of_64k_entries_has_its_addresses_in_64k():
