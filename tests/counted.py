@@ -5,6 +5,7 @@ closes anything in it.
 """
 
 import ctypes
+import gc
 import json
 import os
 import sys
@@ -19,7 +20,9 @@ from tcelab.topology import topology
 
 
 def counted(folder, key):
-    # What the C library keeps for later is not held by anybody, and comes and goes by tens of megabytes.
+    # What waits for the collector or what the C library keeps for later is held by nobody, and comes and goes by tens
+    # of megabytes.
+    gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     children = [each.read_text() for each in Path("/proc/self/task").glob("*/children")]

@@ -7,13 +7,16 @@ import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
-from typing import Protocol
+from typing import Final, Protocol
 
 from tcelab.errors import HarnessError, Interrupted, Scene, TcelabError, died
 from tcelab.judge import Judge, Ledger, Verdict, conclude
 from tcelab.judge.core import KEEP
 from tcelab.program import Program
 from tcelab.run import Ending, Facts, Outcome, Part, Recorder, Run, Session, Step, parts
+
+_LISTEN: Final = 0.5
+"""Seconds after which the main thread looks for signals: one that another thread was given does not wake it."""
 
 
 class Guest(Session, Protocol):
@@ -64,7 +67,8 @@ class Beside:
                 try:
                     while len(futures) < len(self._parts):
                         futures.append(pool.submit(self._part, self._parts[len(futures)]))
-                    wait(futures)
+                    while wait(futures, timeout=_LISTEN).not_done:
+                        pass
                     break
                 except KeyboardInterrupt:  # as often as somebody is impatient: what was found must be told
                     self._stop(futures)

@@ -163,7 +163,7 @@ def impatient(busy, times):
     """Somebody who presses Ctrl-C some times once the guests are busy."""
     left = iter(range(times))
 
-    def waits(futures):
+    def waits(futures, timeout):
         assert busy.wait(10)
         for _ in left:
             raise KeyboardInterrupt

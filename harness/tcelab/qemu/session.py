@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -99,6 +100,7 @@ class QemuSession:
         """
         self.began = time.monotonic()
         self._number = 0
+        self._closing = threading.Lock()
         self._live: LiveMemory | None = None
         if abilities is None:
             note("probing QEMU")
@@ -147,11 +149,12 @@ class QemuSession:
         self.close()
 
     def close(self) -> None:
-        """End QEMU. May be called twice."""
+        """End QEMU. May be called twice, and from two threads at once."""
         portal().call(self.guest.close())
-        if self._live is not None:
-            self._live.close()
-            self._live = None
+        with self._closing:
+            live, self._live = self._live, None
+        if live is not None:
+            live.close()
 
     # -- the handshake
 
@@ -345,7 +348,8 @@ class QemuSession:
         )
 
     def _read_live(self) -> list[TableView]:
-        assert self._live is not None
+        if self._live is None:
+            raise HarnessError("the guest was closed")
         known = self.guest.log.tables.at
         if not known:
             raise HarnessError("QEMU's trace told of no table: was it built with another trace backend than log?")
@@ -374,6 +378,7 @@ class QemuSession:
         index = op.ioba >> window.PAGE_SHIFT
         if at is None or index >= entries or not 0 <= op.bit < 64:  # noqa: PLR2004 - bits of an entry
             raise HarnessError(f"flip: LIOBN {op.liobn:#x} has no bit {op.bit} of an entry for IOBA {op.ioba:#x}")
-        assert self._live is not None
+        if self._live is None:
+            raise HarnessError("the guest was closed")
         before, after = self._live.flip(at, index, op.bit)
         return Outcome(value=after, fields={"before": before, "after": after})
