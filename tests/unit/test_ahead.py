@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tcelab.errors import GuestLost, HarnessError
+from tcelab.image.bases import ChangedError
 from tcelab.qemu import ahead
 from tcelab.qemu.ahead import Ahead
 from tcelab.qemu.fork import Forks
@@ -43,6 +44,7 @@ class Stand:
         self.made = {}
         self.fails = {}
         self.gates = {}
+        self.changed = 0
         self.closed = 0
         self._lock = threading.Lock()
 
@@ -58,6 +60,12 @@ class Stand:
             raise error
         self.made[number] = Session(number)
         return self.made[number]
+
+    def check(self):
+        """The base was changed so many looks ago."""
+        if self.changed:
+            self.changed -= 1
+            raise ChangedError(None, "state was written to")
 
     def close(self):
         self.closed += 1
@@ -176,6 +184,18 @@ def test_a_kernel_that_died_while_it_was_kept_is_no_guest_to_be_replaced(stand, 
     with pytest.raises(GuestLost, match="Oops"):
         one.take()
     assert stand.made[1].closed == 1
+
+
+def test_forks_of_a_base_that_was_changed_meanwhile_are_not_handed_out(stand, keep):
+    said = []
+    one = keep(1, note=said.append)
+    one.take()
+    until(lambda: len(stand.made) == 2)
+    stand.changed = 1
+    taken = one.take()
+    assert taken is not stand.made[1]
+    assert stand.made[1].closed == 1
+    assert said == ["a fork that was kept ahead is replaced: it was changed: state was written to"]
 
 
 def test_an_error_is_of_who_takes_it_and_the_next_gets_another(stand, keep):

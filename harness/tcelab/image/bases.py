@@ -21,7 +21,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -159,12 +159,14 @@ def _folder(key: str) -> Path:
     return cache_dir() / "bases" / key
 
 
-def locked(key: str, progress: Progress) -> AbstractContextManager[None]:
+def locked(key: str, progress: Progress, given_up: Callable[[], bool] = lambda: False) -> AbstractContextManager[None]:
     """The lock under which a base is made.
+
+    :param given_up: is it not wanted any more?
 
     :raise HarnessError: another process holds it for too long.
     """
-    return lock(f"base-{key}", "another process that boots the same guest", progress, limit=LIMIT)
+    return lock(f"base-{key}", "another process that boots the same guest", progress, limit=LIMIT, given_up=given_up)
 
 
 def take(key: str) -> tuple[Held | None, str]:

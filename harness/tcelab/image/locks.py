@@ -10,9 +10,11 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from tcelab.errors import HarnessError
 from tcelab.image.store import Progress, cache_dir
@@ -21,6 +23,9 @@ __all__ = ["LOCK_LIMIT", "held_descriptors", "lock"]
 
 LOCK_LIMIT = 20 * 60.0
 """Seconds to wait for another holder."""
+
+_ASK: Final = 0.2
+"""Seconds between two questions whether the wait is still wanted."""
 
 _held: set[int] = set()
 
@@ -31,11 +36,19 @@ def held_descriptors() -> tuple[int, ...]:
 
 
 @contextmanager
-def lock(name: str, holder: str, progress: Progress, *, limit: float = LOCK_LIMIT) -> Iterator[None]:
+def lock(
+    name: str,
+    holder: str,
+    progress: Progress,
+    *,
+    limit: float = LOCK_LIMIT,
+    given_up: Callable[[], bool] = lambda: False,
+) -> Iterator[None]:
     """Hold the lock of a name.
 
     :param holder: what else may hold it; said through ``progress`` when there is a wait for it.
     :param limit: seconds to wait.
+    :param given_up: asked now and then while it waits: is it still wanted?
     :raise HarnessError: it was not free in time.
     """
     folder = cache_dir() / "locks"
@@ -46,7 +59,7 @@ def lock(name: str, holder: str, progress: Progress, *, limit: float = LOCK_LIMI
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             progress(f"waiting for {holder}")
-            _wait_for(descriptor, folder / name, holder, limit)
+            _wait_for(descriptor, folder / name, holder, limit, given_up)
         _held.add(descriptor)
         yield
     finally:
@@ -54,7 +67,7 @@ def lock(name: str, holder: str, progress: Progress, *, limit: float = LOCK_LIMI
         os.close(descriptor)
 
 
-def _wait_for(descriptor: int, path: Path, holder: str, limit: float) -> None:
+def _wait_for(descriptor: int, path: Path, holder: str, limit: float, given_up: Callable[[], bool]) -> None:
     # flock knows no time limit, so a thread waits, on a duplicate of its own: both are one lock. When the limit
     # has passed, the duplicate is the last that refers to it, and closing it gives a late success back.
     duplicate = os.dup(descriptor)
@@ -68,7 +81,12 @@ def _wait_for(descriptor: int, path: Path, holder: str, limit: float) -> None:
             os.close(duplicate)
 
     threading.Thread(target=wait, name=f"lock {path.name}", daemon=True).start()
-    if not granted.wait(limit):
+    end = time.monotonic() + limit
+    while not granted.wait(max(0.0, min(_ASK, end - time.monotonic()))):
+        if given_up():
+            raise HarnessError(f"closed while waiting for {holder}")
+        if time.monotonic() < end:
+            continue
         raise HarnessError(
             f"{holder} holds its lock for more than {limit:.0f} s",
             next_step=f"see which process holds {path}, for example with fuser",

@@ -9,7 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Final, Self
 
-from tcelab.errors import died
+from tcelab.errors import TcelabError, died
+from tcelab.image.bases import ChangedError
 from tcelab.qemu import ram
 from tcelab.qemu.fork import Forks, Note
 from tcelab.qemu.session import QemuSession
@@ -55,14 +56,24 @@ class Ahead:
                 first = next((each for each in self._ready if each.done()), self._ready[0])
                 self._ready.remove(first)
             session = first.result()
-            if session.alive:
+            why = self._unfit(session)
+            if why is None:
                 return session
-            why = session.loss()
             session.close()
             dead += 1
             if dead == _DEAD or died(why):
                 raise why
             self._note(f"a fork that was kept ahead is replaced: {why.message}")
+
+    def _unfit(self, session: QemuSession) -> TcelabError | None:
+        """Why a fork cannot be handed out any more."""
+        if not session.alive:
+            return session.loss()
+        try:
+            self._forks.check()
+        except ChangedError as error:
+            return error
+        return None
 
     def prepare(self) -> None:
         """Wait until those that are kept are there."""

@@ -21,14 +21,14 @@ from weakref import WeakSet
 import msgspec
 
 from tcelab import ability
-from tcelab.errors import GuestLost, HarnessError, Interrupted, TcelabError, Unsupported, died
+from tcelab.errors import GuestLost, HarnessError, Interrupted, Unsupported, died
 from tcelab.image import bases, known
 from tcelab.qemu import basekey, machine, probe
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.portal import portal
 from tcelab.qemu.session import QemuSession
-from tcelab.qemu.trial import attempt
+from tcelab.qemu.trial import OtherwiseError, attempt, replaceable
 from tcelab.topology import SPARE
 
 Note = Callable[[str], None]
@@ -39,15 +39,6 @@ _ATTEMPTS: Final = 2
 
 class _NoForksError(Exception):
     """Guests of this machine have to be booted; why."""
-
-
-class OtherwiseError(HarnessError):
-    """A fork did something else than its base did: to replace it quietly would hide that."""
-
-
-def _silent(error: TcelabError) -> bool:
-    """Does an error say nothing about the guest, so that another one may be tried?"""
-    return not isinstance(error, bases.ChangedError | Interrupted | OtherwiseError) and not died(error)
 
 
 class Forks:
@@ -128,6 +119,15 @@ class Forks:
         self._young.discard(session.guest)
         return session
 
+    def check(self) -> None:
+        """Is the base of forks that wait for their use still what it was?
+
+        :raise ChangedError: it is not.
+        """
+        base = self._base
+        if base is not None:
+            base.check()
+
     def close(self) -> None:
         """End what is being opened, and let go of the base."""
         with self._births:  # who is not in the list by now is refused by _born
@@ -167,7 +167,7 @@ class Forks:
             if held is not None:
                 self._take(held)
                 return None
-            with bases.locked(key, note):
+            with bases.locked(key, note, lambda: self._closing):
                 self._expect_open()
                 held, why = bases.take(key)  # another process may have made it meanwhile
                 if held is not None:
@@ -306,7 +306,7 @@ class Forks:
         try:
             session = self._forked(base, folder, note)
         except (GuestLost, HarnessError) as error:
-            if self._closing or not _silent(error):
+            if self._closing or not replaceable(error):
                 raise
             self._note(f"a fork is replaced: {error.message}")
             session = self._forked(base, folder, note)

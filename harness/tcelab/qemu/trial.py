@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from tcelab.errors import HarnessError, Interrupted, TcelabError, died
+from tcelab.image.bases import ChangedError
 from tcelab.judge import Judge
 from tcelab.qemu.session import QemuSession
 from tcelab.run import Run, run
 from tcelab.scenarios.warmup import warm_up
 from tcelab.topology import Topology
+
+
+class OtherwiseError(HarnessError):
+    """A fork did something else than its base did: to replace it quietly would hide that."""
+
+
+def replaceable(error: TcelabError) -> bool:
+    """Does an error say nothing about the guest, so that another one may be tried?"""
+    return not isinstance(error, ChangedError | Interrupted | OtherwiseError) and not died(error)
 
 
 def attempt(session: QemuSession, topology: Topology, *, thorough: bool = False) -> str:
