@@ -123,3 +123,20 @@ def test_limits_are_changed_by_name():
 def test_a_limit_that_cannot_be_is_refused(change):
     with pytest.raises(UsageError):
         limits([change])
+
+
+@pytest.mark.parametrize("name", ["", "a,b=c", "1st", "channel", "agent", "x" * 32, "pe 1"])
+def test_a_name_that_qemu_would_take_for_something_else_is_no_device(name):
+    with pytest.raises(ValueError, match="not a name for a device"):
+        Topology("bad", (Phb(1, (Device(name, 1),)),))
+
+
+@pytest.mark.parametrize("slots", [(32,), (-1,), (4, 4)])
+def test_slots_are_those_of_a_bus_each_taken_once(slots):
+    with pytest.raises(ValueError, match=r"distinct and within 0\.\.31"):
+        Topology("bad", (Phb(1, tuple(Device(f"d{i}", slot) for i, slot in enumerate(slots))),))
+
+
+def test_a_spare_pe_that_a_program_lists_is_not_made_twice():
+    whole = Topology("whole", (Phb(1), SPARE))
+    assert [phb.index for phb in whole.machine] == [0, 1, 30]

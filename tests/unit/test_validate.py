@@ -12,6 +12,7 @@ from tcelab.program import (
     Fill,
     Flip,
     Frames,
+    Fresh,
     Ioctl,
     Master,
     Open,
@@ -102,3 +103,17 @@ def test_a_closed_file_is_not_open():
 )
 def test_what_the_kernel_or_the_table_must_refuse_is_let_through(op):
     validate(program(op))
+
+
+@pytest.mark.parametrize("word", [-1, -4096, 1 << 64])
+def test_a_word_that_no_register_holds_is_refused(word):
+    map_ = Ioctl(file="c", request="MAP_DMA", fields={"vaddr": 0, "iova": word, "size": 4096})
+    with pytest.raises(UsageError, match="a word has 64 bits"):
+        validate(program(map_))
+    validate(program(Ioctl(file="c", request="MAP_DMA", fields={"iova": (1 << 64) - 1})))
+
+
+def test_nothing_that_was_made_on_one_guest_is_there_on_a_fresh_one():
+    with pytest.raises(UsageError, match=r"operation 6 \(Close\): no file 'c' was opened before"):
+        validate(program(Fresh(), Close(file="c")))
+    validate(program(Fresh(), *MADE))
