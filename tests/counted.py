@@ -66,6 +66,7 @@ def main():
             opening, closing = [], []
     forks.close()
     sys.stdout.write(json.dumps({"forks": "closed"} | counted(folder, key)) + "\n")
+    sys.stdout.flush()
     os._exit(0)
 
 
