@@ -15,7 +15,6 @@ PAGE_SIZE: Final = 1 << PAGE_SHIFT
 DEFAULT_WINDOW_SIZE: Final = 1 << 30
 """Bytes: dma_win_size of a PHB when nothing else is said, 262,144 entries."""
 
-WINDOWS_PER_PHB: Final = 2
 BASE_BUID: Final = 0x800000020000000
 PCI_LIOBN: Final = 0x80000000
 """Bit 31 tells a PCI LIOBN from a VIO one."""

@@ -321,7 +321,10 @@ class Guest:
                     return task.result()
                 self.race.stirred.clear()
                 if line := self.console.find(_NO_AGENT, AGENT_EXITED):
-                    raise HarnessError(line.strip(), next_step="give an initrd made by tcelab image build")
+                    raise HarnessError(
+                        line.strip(),
+                        next_step="an initrd comes from tcelab image build; what a kernel has as modules, from --modules",
+                    )
         finally:
             task.cancel()
 
