@@ -323,7 +323,7 @@ class Guest:
                 if line := self.console.find(_NO_AGENT, AGENT_EXITED):
                     raise HarnessError(
                         line.strip(),
-                        next_step="an initrd comes from tcelab image build; what a kernel has as modules, from --modules",
+                        next_step="an initrd comes from tcelab image build, the modules of a kernel from --modules",
                     )
         finally:
             task.cancel()
