@@ -35,12 +35,10 @@ PLATFORMS: Final = ("qemu",)
 _PATHS: Final = ("kernel", "modules", "initrd")
 _NUMBERS: Final = ("memory", "ahead")
 _TOPOLOGY: Final = "two-pe"
-_TAIL: Final = 20
-"""Console lines in the report of a failure."""
 
 _GUESTS: Final = pytest.StashKey[list["Pseries"]]()
 _TOLD: Final = pytest.StashKey[bool]()
-"""The test has failed, or its guests have been found wanting: once is enough."""
+"""The test has failed, with all that its guests have to say."""
 _LEFT: Final = pytest.StashKey[dict[str, int]]()
 
 
@@ -166,7 +164,7 @@ def pseries_session(
 
 @pytest.fixture
 def pe(pseries: Pseries) -> Pe:
-    """The first PE of the test's guest, its device not bound yet."""
+    """The first PE of the test's guest; no container was opened on it yet."""
     return pseries.pe(pseries.topology.devices[0].name)
 
 
@@ -213,7 +211,6 @@ def _settle(item: pytest.Item, guest: Pseries) -> None:
         verdict = guest.conclude()
     if item.stash.get(_TOLD, False):
         return
-    item.stash[_TOLD] = True
     if isinstance(guest.ending, Interrupted):
         return  # and so will be the run
     if guest.ending is not None:

@@ -369,3 +369,20 @@ def test_a_shared_guest_has_one_topology(run):
     result = run("import pytest\n@pytest.mark.tcelab(topology='one-pe')\ndef test_it(pseries_session): pass")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*pseries_session is on two-pe; for one-pe take pseries*"])
+
+
+@pytest.mark.parametrize("broken", ["pseries", "pseries_session"])
+def test_the_end_of_one_guest_says_nothing_of_another(run, broken):
+    """A test with two guests, one of which a fixture breaks after the test."""
+    result = run(f"""
+import pytest
+@pytest.fixture
+def mine(pseries, pseries_session):
+    for guest in (pseries, pseries_session):
+        guest.pe("pe1").open().map(guest.buffer(1), 0)
+    yield
+    del {broken}.session.pes["pe1"].table[0]
+def test_it(mine): pass
+""")
+    result.assert_outcomes(passed=1, errors=1)
+    assert "tcelab: 1 findings in all that was done" in result.stdout.str()
