@@ -28,3 +28,17 @@ def liobn(phb: int, window: int = 0) -> int:
 def buid(phb: int) -> int:
     """Bus unit id of a PHB."""
     return BASE_BUID + phb
+
+
+def is_pci(liobn: int) -> bool:
+    return bool(liobn & PCI_LIOBN)
+
+
+def phb_of(liobn: int) -> int:
+    """Index of the PHB that has the window of a PCI LIOBN."""
+    return (liobn & ~PCI_LIOBN) >> 8
+
+
+def window_of(liobn: int) -> int:
+    """Number of the window of a PCI LIOBN within its PHB."""
+    return liobn & 0xFF
