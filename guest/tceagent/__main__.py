@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from tceagent.agent import Agent, find_port, serve
-from tceagent.kernel import Kernel
+from tceagent.kernel import LinuxKernel
 from tceagent.wire import Channel
 
 
 def main() -> None:
-    kernel = Kernel()
+    kernel = LinuxKernel()
     serve(Agent(kernel), Channel(kernel.open(find_port(kernel))))
 
 

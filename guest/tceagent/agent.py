@@ -11,12 +11,13 @@ import posix
 from struct import Struct
 
 from tceagent import ops, wire
+from tceagent.state import State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from tceagent.kernel import Kernel
+    from tceagent.seam import Kernel
 
 PROTOCOL = 1
 NONCE_SIZE = 16
@@ -35,7 +36,7 @@ class Agent:
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self._state = ops.State(kernel)
+        self._state = State(kernel)
         self._cell, self._cell_address = kernel.cell()
         # Asked again by every fork, whose code is cold: said from memory then.
         self._about = {"protocol": PROTOCOL, "digest": digest(__file__.rpartition("/")[0]), **kernel.describe()}
@@ -52,7 +53,7 @@ class Agent:
             if not (isinstance(number, int) and isinstance(program, list)):
                 raise TypeError("id is a number and ops a list")  # noqa: TRY301  the answer is the same
         except Exception:  # noqa: BLE001  whatever it is, the host must hear of it
-            return {"id": number, "failed": {"at": None, "traceback": _traceback()}}
+            return {"id": number, "failed": {"at": None, "traceback": wire.failure()}}
         return self._perform(number, program)
 
     def _hello(
@@ -96,7 +97,7 @@ class Agent:
                 _CELL_PROGRESS.pack_into(self._cell, _CELL_HEAD.size, number, index)
                 outcomes.append(ops.perform(self._state, op))
             except Exception:  # noqa: BLE001  whatever it is, the host must hear of it
-                return {"id": number, "failed": {"at": index, "traceback": _traceback()}, "outcomes": outcomes}
+                return {"id": number, "failed": {"at": index, "traceback": wire.failure()}, "outcomes": outcomes}
         return {"id": number, "outcomes": outcomes}
 
 
@@ -109,14 +110,14 @@ def serve(agent: Agent, channel: wire.Channel) -> None:
         try:
             payload = channel.receive()
         except wire.FrameError:
-            channel.send(wire.encode({"id": None, "failed": {"at": None, "traceback": _traceback()}}))
+            channel.send(wire.encode({"id": None, "failed": {"at": None, "traceback": wire.failure()}}))
             raise
         answer = agent.answer(payload)
         try:
             encoded = wire.encode(answer)
             channel.send(encoded)
         except (TypeError, ValueError):
-            channel.send(wire.encode({"id": answer["id"], "failed": {"at": None, "traceback": _traceback()}}))
+            channel.send(wire.encode({"id": answer["id"], "failed": {"at": None, "traceback": wire.failure()}}))
 
 
 def digest(folder: str) -> str:
@@ -163,9 +164,3 @@ def _port(kernel: Kernel) -> str:
         except FileNotFoundError:  # QEMU has not named it yet
             continue
     return ""
-
-
-def _traceback() -> str:
-    import traceback  # noqa: PLC0415  slow to import and hardly ever needed
-
-    return traceback.format_exc()

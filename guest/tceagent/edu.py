@@ -6,7 +6,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tceagent.kernel import Kernel, Registers
+    from tceagent.seam import Kernel, Registers
 
 SOURCE = 0x80
 DESTINATION = 0x88

@@ -1,4 +1,4 @@
-"""The agent's view of a kernel; here the real one, by system calls. An emulator offers the same shape.
+"""The seam (`tceagent.seam`) to the real kernel, by system calls.
 
 `posix` rather than `os`, and `_ctypes` rather than `ctypes`: under TCG each of the two costs tens of milliseconds
 between the guest's boot and the agent's first answer.
@@ -16,6 +16,14 @@ import time
 from itertools import cycle, repeat
 from struct import Struct, pack, unpack
 
+from tceagent import child
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tceagent.seam import Op, Outcome, Serve
+
 IOMMU_PAGE = 4096
 CELL = "/run/tcelab.cell"
 """On a ramfs, made by init: its pages never move and, unlike locked memory, are charged to no process."""
@@ -32,6 +40,8 @@ _PRESENT = 1 << 63
 _FRAME = (1 << 55) - 1
 _INT_MAX = (1 << 31) - 1
 _WORD_MAX = (1 << 64) - 1
+
+_PROTECTIONS = {"none": 0, "read": mmap.PROT_READ, "write": mmap.PROT_READ | mmap.PROT_WRITE}
 
 
 class _Byte(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001  ctypes.c_char, the public one
@@ -57,6 +67,10 @@ class Registers:
         self._words = bytewise.cast("I")
         self._doubles = bytewise.cast("Q")
         bytewise.release()
+
+    @property
+    def closed(self) -> bool:
+        return self._area.closed
 
     def read32(self, offset: int) -> int:
         return self._words[_item(offset, 4)]
@@ -87,16 +101,34 @@ class Memory:
 
     def __init__(self, area: mmap.mmap) -> None:
         self._area = area
+        self._access = "write"
         self.address = _address_of(area)
         self.size = len(area)
 
     def read(self, offset: int, size: int) -> bytes:
         _within(offset, size, self.size)
+        self._expect("read", "write")
         return self._area[offset : offset + size]
 
     def write(self, offset: int, data: bytes) -> None:
         _within(offset, len(data), self.size)
+        self._expect("write")
         self._area[offset : offset + len(data)] = data
+
+    def protect(self, access: str) -> None:
+        """:raise OSError: the kernel refuses."""
+        import ctypes  # noqa: PLC0415  slow to import and hardly ever needed
+
+        libc = ctypes.CDLL(None, use_errno=True)
+        protection = _PROTECTIONS[access]
+        if libc.mprotect(ctypes.c_void_p(self.address), ctypes.c_size_t(self.size), protection):
+            raise OSError(ctypes.get_errno(), f"mprotect to {access}")
+        self._access = access
+
+    def _expect(self, *accesses: str) -> None:
+        """An access that is not allowed would end the process by a signal."""
+        if self._access not in accesses:
+            raise ValueError(f"memory that was protected: its access is {self._access}")
 
 
 def _within(offset: int, size: int, limit: int) -> None:
@@ -104,16 +136,21 @@ def _within(offset: int, size: int, limit: int) -> None:
         raise ValueError(f"bytes {offset:#x}..{offset + size:#x} of {limit:#x}")
 
 
-class Kernel:
+class LinuxKernel:
     """The kernel under test. Methods raise OSError where the kernel refuses, except `ioctl`, which reports it."""
 
     page_size = mmap.PAGESIZE
 
     def __init__(self) -> None:
+        self._vmstat: int | None = None
+        self._mapped: list[Registers] = []
+        self._children: list[child.LinuxChild] = []
+        self._open_own()
+
+    def _open_own(self) -> None:
         # Kept open: reading a counter by pread costs an eighth of opening its file each time.
         self._pagemap = posix.open("/proc/self/pagemap", posix.O_RDONLY | posix.O_CLOEXEC)
         self._status = posix.open("/proc/self/status", posix.O_RDONLY | posix.O_CLOEXEC)
-        self._vmstat: int | None = None
 
     def open(self, path: str) -> int:
         return posix.open(path, posix.O_RDWR | posix.O_CLOEXEC)
@@ -164,11 +201,15 @@ class Kernel:
         return posix.pwrite(fd, data, offset)
 
     def map_registers(self, fd: int, offset: int, size: int) -> Registers:
-        return Registers(mmap.mmap(fd, size, offset=offset))
+        registers = Registers(mmap.mmap(fd, size, offset=offset))
+        self._mapped = [*(each for each in self._mapped if not each.closed), registers]
+        return registers
 
     def allocate(self, size: int) -> Memory:
-        """Memory that holds no frames until it is touched, never in huge pages."""
+        """Memory that holds no frames until it is touched, never in huge pages, and that no child has."""
         area = mmap.mmap(-1, -(-size // self.page_size) * self.page_size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        # Shared with a child, a page would get another frame when either of them writes to it.
+        area.madvise(mmap.MADV_DONTFORK)
         try:
             area.madvise(mmap.MADV_NOHUGEPAGE)
         except OSError as error:
@@ -206,6 +247,38 @@ class Kernel:
         posix.pwrite(self._refresh, b"1", 0)
         counters = posix.pread(self._vmstat, 65536, 0)
         return _number_after(counters, b"nr_foll_pin_acquired") - _number_after(counters, b"nr_foll_pin_released")
+
+    def spawn(self, serve: Serve, uid: int | None, memlock: int | None) -> child.LinuxChild:
+        """Fork: `tceagent.seam.Kernel.spawn`.
+
+        :raise ChildError: the child could not become what it is to be.
+        """
+
+        def become() -> Callable[[Op], Outcome]:
+            self._become(uid, memlock)
+            return serve(self)
+
+        made = child.fork(become, self._children)
+        self._children.append(made)
+        return made
+
+    def _become(self, uid: int | None, memlock: int | None) -> None:
+        """What a child does first, while it still may."""
+        self._children = []
+        for registers in self._mapped:  # both the mapping and its descriptor would keep the device's file open
+            registers.close()
+        # Those of its parent tell of its parent. Opened before it has another user, they also tell frames afterwards.
+        posix.close(self._pagemap)
+        posix.close(self._status)
+        self._open_own()
+        if memlock is not None:
+            import resource  # noqa: PLC0415  hardly ever needed
+
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (memlock, memlock))
+        if uid is not None:
+            posix.setgroups([])
+            posix.setresgid(uid, uid, uid)
+            posix.setresuid(uid, uid, uid)
 
     def read_file(self, path: str) -> bytes:
         fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)

@@ -9,66 +9,32 @@ from __future__ import annotations
 from tceagent import edu, uapi, vfio
 from tceagent import tag as marks
 from tceagent.kernel import IOMMU_PAGE
+from tceagent.state import File, unused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Union
+    from typing import Any
 
-    from tceagent.kernel import Kernel, Memory, Registers
-
-    Outcome = dict[str, Any]
-    Word = Union[int, str, dict[str, Any]]
+    from tceagent.seam import Kernel, Op, Outcome
+    from tceagent.state import State, Word
 
 _COMMAND = 4
 _BUS_MASTER = 0x4
 _MASK = (1 << 64) - 1
-_NO_FD = -1
 _BEAT = 16384
 """Calls and pages of a repeat between two signs of life: 0.1 s under TCG, of the 60 s that the host waits."""
 
 
-class File:
-    """An open file of the program. `registers`: BAR 0, once a DMA has needed it."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self.registers: Registers | None = None
-        self.config: int | None = None
-
-
-class State:
-    """All that operations leave behind for later ones.
-
-    :ivar nonce: of the session, 16 bytes; None before the handshake.
-    :ivar devices: BUID and slot of each device that a program may name.
-    :ivar bound: what `bind` found out, by device.
-    """
-
-    def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
-        self.nonce: bytes | None = None
-        self.devices: dict[str, tuple[int, int]] = {}
-        self.bound: dict[str, dict[str, str | int]] = {}
-        self.buffers: dict[str, tuple[Memory, int]] = {}
-        self.files: dict[str, File] = {}
-
-    def renew(self) -> None:
-        """Forget what programs have left: their files are closed, their memory is given back."""
-        for file in self.files.values():
-            if file.registers is not None:
-                file.registers.close()
-            self.kernel.close(file.fd)
-        self.files.clear()
-        self.buffers.clear()
-
-
-def perform(state: State, op: dict[str, Any]) -> Outcome:
-    """Do one operation as it came over the wire.
+def perform(state: State, op: Op) -> Outcome:
+    """Do one operation as it came over the wire, or have the child do it that it names.
 
     :raise Exception: anything but a refusal by the kernel: the program or the agent is wrong.
     """
     arguments = dict(op)
+    by = arguments.pop("by", "")
+    if by:
+        return _ask(state, by, arguments)
     handler = HANDLERS[arguments.pop("op")]
     arguments.pop("expect", None)
     try:
@@ -77,8 +43,34 @@ def perform(state: State, op: dict[str, Any]) -> Outcome:
         return {"errno": refusal.errno}
 
 
+def _ask(state: State, process: str, op: Op) -> Outcome:
+    child = state.child(process)
+    try:
+        return child.ask(op)
+    except Exception as error:
+        raise RuntimeError(f"process {process!r} could not do it: {error}") from error
+
+
+def spawn(state: State, *, process: str, uid: int | None = None, memlock: int | None = None) -> Outcome:
+    unused(state.children, process, "process")
+
+    def serve(kernel: Kernel) -> Callable[[Op], Outcome]:
+        own = state.fork(kernel)
+        return lambda op: perform(own, op)
+
+    state.children[process] = state.kernel.spawn(serve, uid, memlock)
+    return {"value": 0}
+
+
+def exit_(state: State, *, process: str) -> Outcome:
+    child = state.child(process)
+    del state.children[process]
+    child.end()
+    return {"value": 0}
+
+
 def buffer(state: State, *, name: str, pages: int, seed: int = 0) -> Outcome:
-    _unused(state.buffers, name, "buffer")
+    unused(state.buffers, name, "buffer")
     if pages < 1:
         raise ValueError(f"a buffer has at least one page, not {pages}")
     memory = state.kernel.allocate(pages * IOMMU_PAGE)
@@ -91,8 +83,8 @@ def buffer(state: State, *, name: str, pages: int, seed: int = 0) -> Outcome:
 def tag(
     state: State, *, buffer: str, first: int = 0, count: int = 1, liobn: int = 0, ioba: int = 0, sequence: int = 0
 ) -> Outcome:
-    memory, _ = _buffer(state, buffer)
-    nonce = _nonce(state)
+    memory, _ = state.buffer(buffer)
+    nonce = state.session()
     for i in range(count):
         page = marks.tag(nonce, liobn, ioba + i * IOMMU_PAGE, sequence) * (IOMMU_PAGE // marks.SIZE)
         memory.write((first + i) * IOMMU_PAGE, page)
@@ -100,14 +92,30 @@ def tag(
 
 
 def fill(state: State, *, buffer: str, offset: int, size: int, seed: int) -> Outcome:
-    memory, _ = _buffer(state, buffer)
-    memory.write(offset, marks.data(_nonce(state), seed, size))
+    memory, _ = state.buffer(buffer)
+    memory.write(offset, marks.data(state.session(), seed, size))
     return {"value": 0}
 
 
 def frames(state: State, *, buffer: str) -> Outcome:
-    memory, pages = _buffer(state, buffer)
+    memory, pages = state.buffer(buffer)
     return {"value": 0, "frames": state.kernel.frames(memory.address, pages * IOMMU_PAGE)}
+
+
+def protect(state: State, *, buffer: str, access: str) -> Outcome:
+    memory, _ = state.buffer(buffer)
+    try:
+        memory.protect(access)
+    except OSError as error:
+        raise vfio.RefusedError(error) from error
+    return {"value": 0}
+
+
+def put(state: State, *, buffer: str, request: str, offset: int = 0, fields: dict[str, Word] | None = None) -> Outcome:
+    memory, _ = state.buffer(buffer)
+    numbers = {name: state.resolve(word) for name, word in (fields or {}).items()}
+    memory.write(offset, uapi.LAYOUTS[request].pack(numbers))
+    return {"value": 0}
 
 
 def bind(state: State, *, device: str) -> Outcome:
@@ -118,7 +126,7 @@ def bind(state: State, *, device: str) -> Outcome:
 
 
 def open_(state: State, *, file: str, path: str) -> Outcome:
-    _unused(state.files, file, "file")
+    unused(state.files, file, "file")
     for device in sorted(state.bound, key=len, reverse=True):
         path = path.replace("$" + device, str(state.bound[device]["group"]))
     if "$" in path:
@@ -132,7 +140,7 @@ def open_(state: State, *, file: str, path: str) -> Outcome:
 
 
 def close(state: State, *, file: str) -> Outcome:
-    opened = _file(state, file)
+    opened = state.file(file)
     del state.files[file]
     if opened.registers is not None:
         opened.registers.close()
@@ -149,14 +157,14 @@ def ioctl(
     file: str,
     request: str | int,
     fields: dict[str, Word] | None = None,
-    value: int | None = None,
+    value: int | dict[str, Any] | None = None,
     into: str = "",
 ) -> Outcome:
     if into:
-        _unused(state.files, into, "file")
+        unused(state.files, into, "file")
     number = uapi.NUMBERS[request] if isinstance(request, str) else request
     argument = _argument(state, request, fields or {}, value)
-    returned, refusal, raw = state.kernel.ioctl(_file(state, file).fd, number, argument)
+    returned, refusal, raw = state.kernel.ioctl(state.file(file).fd, number, argument)
     if returned is None:
         return {"errno": refusal}
     outcome: Outcome = {"value": returned}
@@ -220,21 +228,21 @@ class _Call:
     def __init__(self, state: State, *, request: str, fields: dict[str, Word], **_: object) -> None:
         if request not in ("MAP_DMA", "UNMAP_DMA"):
             raise ValueError(f"only MAP_DMA and UNMAP_DMA are repeated, not {request}")
-        numbers = {name: resolve(state, word) for name, word in fields.items()}
+        numbers = {name: state.resolve(word) for name, word in fields.items()}
         self.request = uapi.NUMBERS[request]
         self.argument = bytearray(uapi.LAYOUTS[request].pack(numbers))
         self.size = numbers.get("size", 0)
         self.memory = (numbers.get("vaddr", 0), self.size) if request == "MAP_DMA" else None
 
 
-def _argument(state: State, request: str | int, fields: dict[str, Word], value: int | None) -> bytes | int:
+def _argument(state: State, request: str | int, fields: dict[str, Word], value: Word | None) -> bytes | int:
     if value is not None:
         if fields:
             raise ValueError(f"ioctl {request} has both a value and fields")
-        return value
+        return state.resolve(value)
     layout = _layout(request)
     if layout is not None:
-        return layout.pack({name: resolve(state, word) for name, word in fields.items()})
+        return layout.pack({name: state.resolve(word) for name, word in fields.items()})
     if request == "GROUP_GET_DEVICE_FD" and fields:
         return _address(state, **fields)
     if fields:
@@ -254,7 +262,7 @@ def _address(state: State, *, name: Word) -> bytes:
 
 
 def master(state: State, *, file: str, on: bool = True) -> Outcome:
-    opened = _file(state, file)
+    opened = state.file(file)
     kernel = state.kernel
     if opened.config is None:
         opened.config = vfio.region(kernel, opened.fd, uapi.CONFIG_REGION)[0]
@@ -269,7 +277,7 @@ def master(state: State, *, file: str, on: bool = True) -> Outcome:
 
 
 def dma(state: State, *, file: str, iova: int, size: int, to_memory: bool, offset: int = 0) -> Outcome:
-    opened = _file(state, file)
+    opened = state.file(file)
     edu.check(size, offset)
     if opened.registers is None:
         place, length = vfio.region(state.kernel, opened.fd, uapi.BAR0_REGION)
@@ -284,42 +292,6 @@ def dma(state: State, *, file: str, iova: int, size: int, to_memory: bool, offse
 
 def read(state: State, *, what: str) -> Outcome:
     return {"value": _COUNTERS[what](state.kernel)}
-
-
-def resolve(state: State, word: Word) -> int:
-    """A word as the kernel wants it: a number as it is, a file's descriptor, an address in a buffer."""
-    if isinstance(word, int):
-        return word
-    if isinstance(word, str):
-        return state.files[word].fd if word in state.files else _NO_FD
-    memory, _ = _buffer(state, word["buffer"])
-    address: int = memory.address + word.get("index", 0) * IOMMU_PAGE + word.get("plus", 0)
-    return address & _MASK
-
-
-def _file(state: State, name: str) -> File:
-    """A file of the program. One that could not be opened is a bad descriptor, as it would be in a C program."""
-    if name not in state.files:
-        raise vfio.RefusedError("EBADF")
-    return state.files[name]
-
-
-def _buffer(state: State, name: str) -> tuple[Memory, int]:
-    try:
-        return state.buffers[name]
-    except KeyError:
-        raise LookupError(f"no buffer {name!r}; there are: {', '.join(state.buffers) or 'none'}") from None
-
-
-def _nonce(state: State) -> bytes:
-    if state.nonce is None:
-        raise RuntimeError("no nonce before the handshake")
-    return state.nonce
-
-
-def _unused(named: dict[str, Any], name: str, kind: str) -> None:
-    if name in named:
-        raise ValueError(f"there is a {kind} {name!r} already")
 
 
 def _shuffled(count: int, seed: int) -> list[int]:
@@ -344,10 +316,14 @@ _LOOPS: dict[str, Callable[..., tuple[int, int | None, str]]] = {
 }
 
 HANDLERS: dict[str, Callable[..., Outcome]] = {
+    "spawn": spawn,
+    "exit": exit_,
     "buffer": buffer,
     "tag": tag,
     "fill": fill,
     "frames": frames,
+    "protect": protect,
+    "put": put,
     "bind": bind,
     "open": open_,
     "close": close,

@@ -9,7 +9,7 @@ from tceagent.kernel import errno_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tceagent.kernel import Kernel
+    from tceagent.seam import Kernel
 
 _DEVICES = "/sys/bus/pci/devices"
 _TREE = "/sys/firmware/devicetree/base"

@@ -109,3 +109,10 @@ def decode(payload: bytes) -> Any:  # noqa: ANN401  it is what the other side se
 
 def encode(value: object) -> bytes:
     return "".join(_encode(value, 0)).encode()
+
+
+def failure() -> str:
+    """The exception that is being handled, as text for the other side."""
+    import traceback  # noqa: PLC0415  slow to import and hardly ever needed
+
+    return traceback.format_exc()

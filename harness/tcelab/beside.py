@@ -9,9 +9,11 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from typing import Final, Protocol
 
+from tcelab.emulator.oracle import second_opinion
 from tcelab.errors import HarnessError, Interrupted, Scene, TcelabError, died
 from tcelab.judge import Judge, Ledger, Verdict, conclude
 from tcelab.judge.core import KEEP
+from tcelab.judge.opinion import Oracles
 from tcelab.program import Program
 from tcelab.run import Ending, Facts, Outcome, Part, Recorder, Run, Session, Step, parts
 
@@ -41,14 +43,17 @@ class Beside:
         *,
         give_up: Callable[[], None] = lambda: None,
         keep: bool = False,
+        oracles: Callable[[Part, Facts], Oracles | None] | None = None,
     ) -> None:
         """:param opening: gives the guest for a part; called from several threads.
         :param watch: sees each step once it is judged, and how many findings there are; one call at a time.
         :param give_up: ends what `opening` is about, in whatever thread.
+        :param oracles: whom to hold each part against; by default the emulator.
         """
         self._program = program
         self._parts = parts(program)
         self._opening, self._watch, self._give_up, self._keep = opening, watch, give_up, keep
+        self._oracles = oracles or (lambda _, facts: second_opinion(program.topology, facts))
         self._ledger = Ledger(program, KEEP)
         self._lock = threading.Lock()
         self._guests: list[Guest] = []
@@ -87,7 +92,8 @@ class Beside:
             self._guests.append(guest)
             self._facts = self._facts or guest.facts
         try:
-            judge = Judge(self._program, guest.facts, ledger=self._ledger, part=part.number)
+            oracles = self._oracles(part, guest.facts)
+            judge = Judge(self._program, guest.facts, ledger=self._ledger, part=part.number, oracles=oracles)
 
             def watch(step: Step) -> bool:
                 with self._lock:

@@ -40,8 +40,14 @@ def sections(guest: Pseries, options: Mapping[str, str]) -> Iterator[tuple[str, 
         yield "findings", "\n".join(line for finding in findings for line in finding_lines(finding))
     if tables := list(_tables(guest)):
         yield "tables", "\n".join(tables)
-    yield "console", "\n".join(guest.session.guest.console.tail(_LINES))
-    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    yield "console", "\n".join(guest.session.tail(_LINES))
+    platform = {"platform": guest.facts.platform} if guest.facts.platform == "emulator" else {}
+    pairs = [
+        (name, each)
+        for name, value in {**platform, **options}.items()
+        for each in (value.split() if name == "expect-quirk" else [value])
+    ]
+    words = [word for name, each in pairs for word in (f"--{name}", each)]
     yield "replay", shlex.join(["tcelab", "run", str(path), *words])
 
 

@@ -10,7 +10,9 @@ from typing import Final
 import msgspec
 
 from tcelab import setup
+from tcelab.emulator import EmulatorSession
 from tcelab.errors import Unsupported
+from tcelab.platforms import EmulatorPlatform
 from tcelab.qemu.ahead import Ahead
 from tcelab.qemu.fork import Forks
 from tcelab.qemu.limits import Limits
@@ -28,6 +30,28 @@ NEEDS: Final[dict[str, Callable[[Abilities], bool]]] = {
     "vof": lambda can: can.vof,
 }
 """What a test may need of QEMU, and whether it has it."""
+
+
+class Emulators:
+    """The emulator in the place of guests, with the same methods as `Guests`."""
+
+    def __init__(self, choice: setup.Choice, folder: Callable[[], Path]) -> None:
+        """:raise UsageError: what was chosen is about a guest."""
+        self._choice, self._folder = choice, folder
+        EmulatorPlatform(choice)
+
+    def expect(self, _name: str, needs: str) -> None:
+        """:raise Unsupported: the emulator cannot do what a test needs. :raise KeyError: nobody knows that need."""
+        if NEEDS[needs] is not NEEDS["edu"]:
+            raise Unsupported(f"the emulator cannot do what the test needs: {needs}")
+
+    def fresh(self, name: str, _more: int | None) -> EmulatorSession:
+        """A machine that nothing was done on."""
+        choice = msgspec.structs.replace(self._choice, topology=topology(name))
+        return EmulatorPlatform(choice).open(self._folder())
+
+    def close(self) -> None:
+        """Nothing is left to end."""
 
 
 class Guests:

@@ -39,7 +39,31 @@ class _Op(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op
     expect: str | int | None = None
 
 
-class Buffer(_Op, frozen=True, kw_only=True):
+class _GuestOp(_Op, frozen=True, kw_only=True):
+    """:ivar by: the process that does it, by the name that its `Spawn` gave it; the agent itself by default."""
+
+    by: str = ""
+
+
+class Spawn(_GuestOp, frozen=True, kw_only=True):
+    """Fork the agent. The child has the agent's open files, none of its buffers (MADV_DONTFORK), and no charges.
+
+    :ivar uid: user that it becomes, which costs it its capabilities; None: it stays root.
+    :ivar memlock: its RLIMIT_MEMLOCK, soft and hard, in bytes; None: as the agent's.
+    """
+
+    process: str
+    uid: int | None = None
+    memlock: int | None = None
+
+
+class Exit(_GuestOp, frozen=True, kw_only=True):
+    """End a child: its files are closed, its memory is gone. Its name and those of its buffers are not used again."""
+
+    process: str
+
+
+class Buffer(_GuestOp, frozen=True, kw_only=True):
     """Allocate memory in the agent: `pages` IOMMU pages (4 KiB), aligned to the kernel's page size, touched in an
     order shuffled by `seed` so that neighbouring pages have scattered frames. Outcome: `value` is its address.
     """
@@ -49,7 +73,7 @@ class Buffer(_Op, frozen=True, kw_only=True):
     seed: int = 0
 
 
-class Tag(_Op, frozen=True, kw_only=True):
+class Tag(_GuestOp, frozen=True, kw_only=True):
     """Fill pages `first .. first+count-1` of a buffer with the tag of the mapping that they are meant for: page
     number first+i carries (nonce, liobn, ioba + i * 4096, sequence), see `tcelab.tag`.
     """
@@ -62,7 +86,7 @@ class Tag(_Op, frozen=True, kw_only=True):
     sequence: int = 0
 
 
-class Fill(_Op, frozen=True, kw_only=True):
+class Fill(_GuestOp, frozen=True, kw_only=True):
     """Fill `size` bytes at `offset` of a buffer with the data of `seed`, see `tcelab.tag.data`."""
 
     buffer: str
@@ -71,13 +95,31 @@ class Fill(_Op, frozen=True, kw_only=True):
     seed: int
 
 
-class Frames(_Op, frozen=True, kw_only=True):
+class Frames(_GuestOp, frozen=True, kw_only=True):
     """Ask where a buffer's pages lie: outcome `frames`, a guest physical address per IOMMU page."""
 
     buffer: str
 
 
-class Bind(_Op, frozen=True, kw_only=True):
+class Protect(_GuestOp, frozen=True, kw_only=True):
+    """Change what a process may do with a whole buffer (mprotect): nothing, read, or read and write, as at first."""
+
+    buffer: str
+    access: Literal["none", "read", "write"]
+
+
+class Put(_GuestOp, frozen=True, kw_only=True):
+    """Write the struct of a request into a buffer, `offset` bytes in, for an `Ioctl` whose `value` leads there. Fields
+    are as those of `Ioctl`.
+    """
+
+    buffer: str
+    request: str
+    offset: int = 0
+    fields: dict[str, Word] = {}
+
+
+class Bind(_GuestOp, frozen=True, kw_only=True):
     """Bind a device to vfio-pci. Outcome `fields`: address, group, liobn, window_start, window_size (from the
     device tree's `ibm,dma-window`), buid.
     """
@@ -85,33 +127,34 @@ class Bind(_Op, frozen=True, kw_only=True):
     device: str
 
 
-class Open(_Op, frozen=True, kw_only=True):
+class Open(_GuestOp, frozen=True, kw_only=True):
     """Open a path and call the descriptor `file`. `$pe1` in the path is the IOMMU group of the bound device pe1."""
 
     file: str
     path: str
 
 
-class Close(_Op, frozen=True, kw_only=True):
+class Close(_GuestOp, frozen=True, kw_only=True):
     """Close a file, and unmap its registers if it is a device."""
 
     file: str
 
 
-class Ioctl(_Op, frozen=True, kw_only=True):
+class Ioctl(_GuestOp, frozen=True, kw_only=True):
     """One ioctl. `request` is a name of `tceagent.uapi` or a number. `fields` fills the request's struct (argsz
-    defaults to the struct's size, anything else to 0); `value` is passed as it is. A descriptor that is returned is
-    called `into`. A MAP_DMA that succeeds reports the `frames` of its pages, read while they are pinned.
+    defaults to the struct's size, anything else to 0); `value`, a number or a place in a buffer, is passed as it is. A
+    descriptor that is returned is called `into`. A MAP_DMA with fields that succeeds reports the `frames` of its pages,
+    read while they are pinned.
     """
 
     file: str
     request: str | int
     fields: dict[str, Word] = {}
-    value: int | None = None
+    value: int | Page | None = None
     into: str = ""
 
 
-class Repeat(_Op, frozen=True, kw_only=True):
+class Repeat(_GuestOp, frozen=True, kw_only=True):
     """Do `times` rounds of MAP_DMA and UNMAP_DMA ioctls on one file, as fast as the agent can, in one operation. Their
     words are resolved once. The first call that does not return 0 ends it.
 
@@ -127,14 +170,14 @@ class Repeat(_Op, frozen=True, kw_only=True):
     loop: Literal["c", "python"] = "c"
 
 
-class Master(_Op, frozen=True, kw_only=True):
+class Master(_GuestOp, frozen=True, kw_only=True):
     """Set or clear bus mastering in a device's command register. Outcome `value`: the register read back."""
 
     file: str
     on: bool = True
 
 
-class Dma(_Op, frozen=True, kw_only=True):
+class Dma(_GuestOp, frozen=True, kw_only=True):
     """Have an edu transfer `size` bytes between its buffer (at `offset`) and bus address `iova`, and wait for its end.
     `to_memory`: the device writes memory; else it reads memory into its buffer.
     """
@@ -146,8 +189,8 @@ class Dma(_Op, frozen=True, kw_only=True):
     offset: int = 0
 
 
-class Read(_Op, frozen=True, kw_only=True):
-    """Read a counter: `vmlck` (KiB of the agent), `pins` (page pins held, whole kernel). Outcome: `value`."""
+class Read(_GuestOp, frozen=True, kw_only=True):
+    """Read a counter: `vmlck` (KiB of the process), `pins` (page pins held, whole kernel). Outcome: `value`."""
 
     what: str
 
@@ -178,7 +221,24 @@ class Fresh(_Op, frozen=True, kw_only=True):
     """
 
 
-GuestOp: TypeAlias = Buffer | Tag | Fill | Frames | Bind | Open | Close | Ioctl | Repeat | Master | Dma | Read
+GuestOp: TypeAlias = (
+    Spawn
+    | Exit
+    | Buffer
+    | Tag
+    | Fill
+    | Frames
+    | Protect
+    | Put
+    | Bind
+    | Open
+    | Close
+    | Ioctl
+    | Repeat
+    | Master
+    | Dma
+    | Read
+)
 HostOp: TypeAlias = Checkpoint | Flip
 Op: TypeAlias = GuestOp | HostOp | Fresh
 

@@ -6,17 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
+from tcelab.emulator.oracle import second_opinion
 from tcelab.errors import HarnessError, Interrupted, TcelabError, UsageError
 from tcelab.judge import Finding, Judge, Verdict, conclude
 from tcelab.judge.operations import as_expected
 from tcelab.papr import tce, window
 from tcelab.program import Checkpoint, Dma, Fresh, GuestOp, Ioctl, Op, Page, Program
-from tcelab.qemu.session import QemuSession
-from tcelab.run import Facts, Outcome, Recorder, Snapshot, Step, TableView
+from tcelab.run import Facts, Outcome, Recorder, Session, Snapshot, Step, TableView
 from tcelab.scenarios import vocabulary as b
 from tcelab.table import TceTable
 from tcelab.topology import Topology
@@ -29,8 +29,22 @@ class UnexpectedOutcomeError(AssertionError):
     """An operation did not give what it was to give: a test that does not look for it fails."""
 
 
+class Driven(Session, Protocol):
+    """A session that can be driven by a test.
+
+    :ivar folder: its artefacts.
+    """
+
+    @property
+    def folder(self) -> Path: ...
+
+    def tail(self, lines: int) -> list[str]:
+        """The console's last lines."""
+        ...
+
+
 class Pseries:
-    """A pseries guest with the agent in it.
+    """A pseries guest with the agent in it, or the emulator in its place.
 
     :ivar topology: what hangs where.
     :ivar folder: its artefacts: program.json once it is written, console.log, qemu.log.
@@ -38,16 +52,16 @@ class Pseries:
     :ivar unseen: once it is concluded: what could not be judged.
     """
 
-    def __init__(self, session: QemuSession, topology: Topology, name: str, *, shared: bool = False) -> None:
+    def __init__(self, session: Driven, topology: Topology, name: str, *, shared: bool = False) -> None:
         """:param name: of the program, for reports.
         :param shared: other tests have the guest before or after this one.
         """
         self._shared = shared
         self.topology = topology
-        self.folder: Path = session.guest.folder
+        self.folder = session.folder
         self.program = Program(name=name, topology=topology, ops=[])
         self.session = session
-        self._judge = Judge(self.program, session.facts)
+        self._judge = Judge(self.program, session.facts, oracles=second_opinion(topology, session.facts))
         self._recorder = Recorder(self.program, session, self._judge.feed)
         self._checker = Checker(self.program)
         self._names: dict[str, int] = {}
@@ -111,9 +125,9 @@ class Pseries:
         :raise HarnessError: they could not be read.
         """
         snapshot = self.checkpoint()
-        if why := snapshot.missing.get("live"):
+        if why := snapshot.missing.get(self.facts.views[0]):
             raise HarnessError(f"the tables in QEMU's memory cannot be seen: {why}")
-        return {view.liobn: TceTable.of(view) for view in _live(snapshot)}
+        return {view.liobn: TceTable.of(view) for view in self._first(snapshot)}
 
     def table(self, pe: Pe) -> TceTable:
         """The table of a PE as it is now in QEMU's memory; without a window it has no entries."""
@@ -154,7 +168,7 @@ class Pseries:
         """Look once more by every view, unless nothing was done since the last look: all findings so far."""
         ops = self.program.ops
         if self._recorder.run.ending is None and ops and not isinstance(ops[-1], Checkpoint):
-            op = Checkpoint(stream="stream" not in self.facts.cannot)
+            op = Checkpoint(stream=not set(self.facts.views) & self.facts.cannot.keys())
             ops.append(op)
             self._recorder.perform([op])
         return list(self._judge.ledger.findings)
@@ -183,8 +197,12 @@ class Pseries:
         """Every table as live memory showed it at the last checkpoint."""
         for step in reversed(self._recorder.run.steps):
             if step.snapshot is not None:
-                return _live(step.snapshot)
+                return self._first(step.snapshot)
         return []
+
+    def _first(self, snapshot: Snapshot) -> list[TableView]:
+        """As the view of every checkpoint shows them: live memory, in a guest."""
+        return [table for table in snapshot.tables if table.view == self.facts.views[0]]
 
     def write_program(self) -> Path:
         """Write down what was done, for a replay."""
@@ -307,7 +325,3 @@ class Buffer:
 def _outcome(step: Step) -> Outcome:
     assert step.outcome is not None
     return step.outcome
-
-
-def _live(snapshot: Snapshot) -> list[TableView]:
-    return [view for view in snapshot.tables if view.view == "live"]

@@ -1,7 +1,7 @@
 """The pytest plugin: a fresh pseries guest for each test, its tables, and what went wrong with them.
 
-Fixtures: `pseries`, `pseries_session`, `pe`, `container`, `tce_table`. Marker: `tcelab(topology=, needs=)`. Nothing of
-tcelab is imported before a test asks for a guest.
+Fixtures: `pseries`, `pseries_session`, `pe`, `container`, `tce_table`, `emulator`. Marker: `tcelab(topology=, needs=)`.
+Nothing of tcelab is imported before a test asks for a guest.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 if TYPE_CHECKING:
-    from tcelab.guests import Guests
+    from tcelab.guests import Emulators, Guests
     from tcelab.pseries import Container, Pe, Pseries
     from tcelab.table import TceTable
 
@@ -26,12 +26,14 @@ OPTIONS: Final = {
     "initrd": "An initrd with tcelab's agent instead of the image's.",
     "append": "Added to the kernel's command line.",
     "memory": "Guest RAM in MiB, a multiple of 256.",
-    "platform": "What the tests run on: qemu.",
+    "platform": "What the tests run on: qemu, or emulator.",
+    "profile": "Of the emulated driver.",
+    "expect-quirk": "Known defects of the kernel, separated by spaces, beside those that the image's recipe declares.",
     "ahead": "Guests that are kept ready; by default one for each core.",
 }
 """Each is `--tcelab-NAME` and the ini option `tcelab_NAME`."""
 
-PLATFORMS: Final = ("qemu",)
+PLATFORMS: Final = ("qemu", "emulator")
 _PATHS: Final = ("kernel", "modules", "initrd")
 _NUMBERS: Final = ("memory", "ahead")
 _TOPOLOGY: Final = "two-pe"
@@ -80,20 +82,28 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session")
-def _tcelab_guests(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guests]:
+def _tcelab_guests(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Guests | Emulators]:
     from tcelab import setup  # noqa: PLC0415
-    from tcelab.guests import Guests  # noqa: PLC0415
+    from tcelab.guests import Emulators, Guests  # noqa: PLC0415
     from tcelab.topology import topology  # noqa: PLC0415
 
     config = request.config
     tmp_path_factory.getbasetemp()  # the first who asks makes it, and folders are made in several threads
     given: dict[str, Any] = {name: _option(config, name) for name in OPTIONS}
-    chosen: dict[str, Any] = {name: given[name] for name in ("qemu", "image", "append") if given[name]}
+    chosen: dict[str, Any] = {name: given[name] for name in ("qemu", "image", "append", "profile") if given[name]}
+    chosen["expect_quirks"] = tuple(given["expect-quirk"].split())
     chosen |= {name: Path(given[name]) for name in _PATHS if given[name]}
     if given["memory"]:
         chosen["memory"] = int(given["memory"])
+    choice = setup.Choice(topology=topology(_TOPOLOGY), **chosen)
+    if given["platform"] == "emulator":
+        with _clearly():
+            yield Emulators(choice, lambda: tmp_path_factory.mktemp("tcelab"))
+        return
     guests = Guests(
-        setup.Choice(topology=topology(_TOPOLOGY), **chosen),
+        choice,
         lambda: tmp_path_factory.mktemp("tcelab"),
         boot=bool(config.getoption("tcelab_boot") or config.getini("tcelab_boot")),
         ahead=int(given["ahead"]) if given["ahead"] else _share(),
@@ -184,6 +194,21 @@ def tce_table(pseries: Pseries, pe: Pe) -> Callable[[], TceTable]:
         return pseries.table(which)
 
     return read
+
+
+@pytest.fixture
+def emulator(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pseries]:
+    """The emulator on the test's topology, driven as a guest is, whatever the platform: without any known defect."""
+    from tcelab.emulator import EmulatorSession  # noqa: PLC0415
+    from tcelab.topology import topology as topology_  # noqa: PLC0415
+
+    item = request.node
+    topology, _ = _marked(item)
+    with _clearly():
+        session = EmulatorSession(topology_(topology), folder=tmp_path_factory.mktemp("tcelab"))
+    guest = _driven(item, session, topology)
+    yield guest
+    _settle(item, guest)
 
 
 # -- verdicts and reports
@@ -360,6 +385,5 @@ def _teller(config: pytest.Config) -> Callable[[str], None]:
 
 
 def _replay_options(config: pytest.Config) -> dict[str, str]:
-    return {
-        name: _option(config, name) for name in (*_PATHS, "qemu", "image", "append", "memory") if _option(config, name)
-    }
+    names = (*_PATHS, "platform", "profile", "expect-quirk", "qemu", "image", "append", "memory")
+    return {name: _option(config, name) for name in names if _option(config, name)}

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tcelab.errors import GuestLost, Interrupted, Scene, TcelabError, UsageError
 from tcelab.program import Checkpoint, Fresh, GuestOp, HostOp, Op, Program, is_host
 
-ViewName = Literal["live", "stream"]
+ViewName = Literal["live", "stream", "emulator"]
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +95,17 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Met:
+    """A quirk that made a difference.
+
+    :ivar lost: (LIOBN, entry) of entries that it emptied although the operation failed.
+    """
+
+    quirk: str
+    lost: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What a session is: constant over the run.
 
@@ -103,6 +114,9 @@ class Facts:
     :ivar ram: bytes of guest RAM.
     :ivar cannot: views that this platform cannot give, and why.
     :ivar versions: of all that took part, for the result.
+    :ivar views: that this platform shows its tables by, the one of every checkpoint first.
+    :ivar profile: of the driver under test, by which it is compared with the emulator.
+    :ivar quirks: known defects that are declared for its kernel.
     """
 
     platform: str
@@ -111,6 +125,9 @@ class Facts:
     ram: int
     cannot: dict[str, str]
     versions: dict[str, Any]
+    views: tuple[ViewName, ...] = ("live", "stream")
+    profile: str = "linux-v1"
+    quirks: frozenset[str] = frozenset()
 
 
 class Session(Protocol):

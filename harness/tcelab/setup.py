@@ -12,15 +12,20 @@ from tcelab import image
 from tcelab.errors import UsageError
 from tcelab.ownkernel import OwnKernel, examine
 from tcelab.qemu import machine, probe
+from tcelab.quirks import check as check_quirks
 from tcelab.topology import Topology
 
 DEFAULT_QEMU: Final = "qemu-11.1"
 DEFAULT_IMAGE: Final = "guest"
+DEFAULT_PROFILE: Final = "linux-v1"
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """What the user may choose. `qemu` is a recipe's name or a program; `kernel` and `initrd` replace the image's.
 
+    :ivar profile: of the driver; a guest's kernel has today's.
+    :ivar expect_quirks: known defects that are declared for the kernel, beside those that the recipe of the image
+        declares for its own; without `without_quirks`.
     :ivar modules: where the modules of `kernel` are: the image's initrd then carries them in place of its own.
     """
 
@@ -33,6 +38,9 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     memory: int = 512
     firmware: machine.Firmware = "auto"
     append: str = ""
+    profile: str = DEFAULT_PROFILE
+    expect_quirks: tuple[str, ...] = ()
+    without_quirks: tuple[str, ...] = ()
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -56,6 +64,7 @@ def prepare(choice: Choice, note: Callable[[str], None]) -> Ready:
     :raise Unsupported: this host cannot provision, or the kernel was built without what a guest needs.
     """
     own = _check(choice)
+    quirks = quirks_of(choice)
     provenance: dict[str, Any] = {}
     qemu = _qemu(choice.qemu, note, provenance)
     kernel, initrd = choice.kernel, choice.initrd
@@ -67,9 +76,26 @@ def prepare(choice: Choice, note: Callable[[str], None]) -> Ready:
     if own is not None:
         provenance["own kernel"] = own.told()
     options = machine.Options(
-        kernel, initrd, choice.topology, choice.memory, firmware=choice.firmware, append=choice.append
+        kernel,
+        initrd,
+        choice.topology,
+        choice.memory,
+        firmware=choice.firmware,
+        append=choice.append,
+        quirks=quirks,
     )
     return Ready(qemu, options, image.agent_digest(), provenance)
+
+
+def quirks_of(choice: Choice) -> frozenset[str]:
+    """The quirks that are declared for the kernel: a recipe knows its own kernel's, of any other nobody said a word.
+
+    :raise UsageError: a quirk that nobody knows.
+    """
+    declared = set(choice.expect_quirks)
+    if choice.kernel is None:
+        declared |= image.quirks(choice.image)
+    return check_quirks(declared) - check_quirks(choice.without_quirks)
 
 
 def _check(choice: Choice) -> OwnKernel | None:

@@ -24,6 +24,7 @@ SPARE_PHB: Final = 30
 
 
 _SLOTS: Final = 32
+_CPUS: Final = 8
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,30}")
 _TAKEN: Final = ("ram", "qmp", "qtest", "console", "agent", "agent-port", "channel")
 """Names that mean something else on QEMU's command line."""
@@ -59,10 +60,14 @@ SPARE: Final = Phb(SPARE_PHB, (Device("spare", slot=SPARE_PHB),), SMALL_WINDOW)
 
 
 class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The PHBs under test. The channel's and the spare one are not listed: every machine has them."""
+    """The PHBs under test. The channel's and the spare one are not listed: every machine has them.
+
+    :ivar cpus: of the guest.
+    """
 
     name: str
     phbs: tuple[Phb, ...]
+    cpus: int = 1
 
     def __post_init__(self) -> None:
         indexes = [phb.index for phb in self.phbs]
@@ -70,6 +75,8 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         own = [index for index in indexes if index != SPARE_PHB or SPARE not in self.phbs]
         if len(set(indexes)) != len(indexes) or not all(CHANNEL_PHB < index < SPARE_PHB for index in own):
             raise ValueError(f"PHB indexes must be distinct and within 1..{SPARE_PHB - 1}: {indexes}")
+        if not 1 <= self.cpus <= _CPUS:
+            raise ValueError(f"a guest has 1..{_CPUS} CPUs, not {self.cpus}")
         if len(set(names)) != len(names):
             raise ValueError(f"device names must be distinct: {names}")
         for name in names:
@@ -97,13 +104,21 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(device for phb in self.phbs for device in phb.devices)
 
 
-def _pes(name: str, count: int) -> Topology:
+def _pes(name: str, count: int, window_size: int = window.DEFAULT_WINDOW_SIZE, cpus: int = 1) -> Topology:
     """`count` PHBs, each with an edu alone; slots differ so that a log line can name the device."""
-    return Topology(name, tuple(Phb(i, (Device(f"pe{i}", slot=i),)) for i in range(1, count + 1)))
+    return Topology(name, tuple(Phb(i, (Device(f"pe{i}", slot=i),), window_size) for i in range(1, count + 1)), cpus)
 
 
 TOPOLOGIES: Final = {
-    topology.name: topology for topology in (_pes("one-pe", 1), _pes("two-pe", 2), _pes("three-pe", 3))
+    topology.name: topology
+    for topology in (
+        _pes("one-pe", 1),
+        _pes("two-pe", 2),
+        _pes("three-pe", 3),
+        # Windows of 16 MiB: a container of 1 GiB takes 0.3 s to release.
+        _pes("two-small", 2, SMALL_WINDOW),
+        _pes("two-small-smp", 2, SMALL_WINDOW, cpus=2),
+    )
 }
 
 

@@ -6,7 +6,8 @@ what programs are for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tceagent import edu, uapi
@@ -17,26 +18,58 @@ from tcelab.program import (
     Buffer,
     Close,
     Dma,
+    Exit,
     Fill,
     Flip,
     Frames,
     Fresh,
+    GuestOp,
     Ioctl,
     Master,
     Op,
     Open,
     Page,
     Program,
+    Protect,
+    Put,
     Read,
     Repeat,
+    Spawn,
     Tag,
+    Word,
 )
 
 COUNTERS: Final = ("vmlck", "pins")
 REPEATED: Final = ("MAP_DMA", "UNMAP_DMA")
 MOST_CALLS: Final = 1_000_000
 """Calls of one Repeat."""
+MOST_PAGES: Final = 65_536
+"""IOMMU pages of one buffer: 256 MiB."""
+MOST_PROCESSES: Final = 64
+"""Alive at a time."""
 _WORD: Final = 64
+_REQUEST: Final = 32
+_UID: Final = 32
+_MEMLOCK: Final = 63
+"""Bits of an ioctl's number, of a user and of a limit as the agent's calls take them."""
+_ANY_ADDRESS: Final = 1 << 46
+"""Where a buffer may lie, to see whether an address fits a field."""
+
+
+@dataclass(slots=True)
+class _Process:
+    """:ivar bound: devices whose group it knows. `root`: it may do what only root may."""
+
+    files: set[str] = field(default_factory=set)
+    bound: set[str] = field(default_factory=set)
+    root: bool = True
+
+
+@dataclass(slots=True)
+class _Buffer:
+    pages: int
+    process: str
+    access: str = "write"
 
 
 def validate(program: Program) -> None:
@@ -58,9 +91,9 @@ class Checker:
 
     def _begin(self) -> None:
         """On a guest on which nothing was made."""
-        self._bound: set[str] = set()
-        self._files: set[str] = set()
-        self._pages: dict[str, int] = {}
+        self._processes = {"": _Process()}
+        self._spawned: set[str] = set()
+        self._buffers: dict[str, _Buffer] = {}
 
     def check(self, op: Op) -> None:
         """The next operation.
@@ -76,59 +109,114 @@ class Checker:
 
     def _problem(self, op: Op) -> str:
         """Why it cannot be done; empty if it can."""
+        self._by = op.by if isinstance(op, GuestOp) else ""
+        if self._by not in self._processes:
+            return self._no_process(self._by)
         rule: Callable[[Any], str] | None = getattr(self, f"_{type(op).__name__.lower()}", None)
         return "" if rule is None else rule(op)
 
+    @property
+    def _own(self) -> _Process:
+        """The process that does the operation."""
+        return self._processes[self._by]
+
     # -- a rule for each operation, named after it
 
+    def _spawn(self, op: Spawn) -> str:
+        if self._by:
+            return "only the agent itself spawns processes"
+        if not op.process or op.process in self._spawned:
+            return f"there was a process {op.process!r} before" if op.process else "a process has a name"
+        if len(self._processes) > MOST_PROCESSES:
+            return f"more than {MOST_PROCESSES} processes"
+        # The highest of all users stands for none.
+        if op.uid is not None and not 0 <= op.uid < (1 << _UID) - 1:
+            return f"no user has number {op.uid}"
+        if op.memlock is not None and not 0 <= op.memlock < 1 << _MEMLOCK:
+            return f"a limit of {op.memlock} bytes"
+        self._spawned.add(op.process)
+        self._processes[op.process] = _Process({*self._own.files}, {*self._own.bound}, root=not op.uid)
+        return ""
+
+    def _exit(self, op: Exit) -> str:
+        if self._by:
+            return "only the agent itself ends processes"
+        if op.process not in self._processes or not op.process:
+            return self._no_process(op.process)
+        del self._processes[op.process]
+        return ""
+
     def _buffer(self, op: Buffer) -> str:
-        if op.name in self._pages:
+        if op.name in self._buffers:
             return f"there is a buffer {op.name!r} already"
-        self._pages[op.name] = op.pages
+        self._buffers[op.name] = _Buffer(op.pages, self._by)
+        if op.pages > MOST_PAGES:
+            return f"a buffer has at most {MOST_PAGES} pages"
         return "" if op.pages > 0 else "a buffer has at least one page"
 
     def _tag(self, op: Tag) -> str:
-        return self._within(op.buffer, op.first * window.PAGE_SIZE, op.count * window.PAGE_SIZE)
+        numbers = (op.liobn, op.ioba, op.ioba + max(op.count - 1, 0) * window.PAGE_SIZE, op.sequence)
+        problem = self._written(op.buffer, op.first * window.PAGE_SIZE, op.count * window.PAGE_SIZE)
+        return problem or self._words(numbers)
 
     def _fill(self, op: Fill) -> str:
-        return self._within(op.buffer, op.offset, op.size)
+        return self._written(op.buffer, op.offset, op.size)
 
     def _frames(self, op: Frames) -> str:
         return self._within(op.buffer, 0, 0)
 
+    def _protect(self, op: Protect) -> str:
+        problem = self._within(op.buffer, 0, 0)
+        if not problem:
+            self._buffers[op.buffer].access = op.access
+        return problem
+
+    def _put(self, op: Put) -> str:
+        layout = uapi.LAYOUTS.get(op.request)
+        if layout is None:
+            return f"no request {op.request!r} with a struct; there are: {', '.join(uapi.LAYOUTS)}"
+        problem = self._written(op.buffer, op.offset, layout.size)
+        return problem or self._words(op.fields.values()) or _struct(layout, op.fields)
+
     def _bind(self, op: Bind) -> str:
-        self._bound.add(op.device)
+        self._own.bound.add(op.device)
         return "" if op.device in self._devices else f"the topology has no device {op.device!r}"
 
     def _open(self, op: Open) -> str:
         name = op.path.partition("$")[2]
-        if name and name not in self._bound:
+        if name and name not in self._own.bound:
             return f"${name} names a device that was not bound before"
         return self._make_file(op.file)
 
     def _close(self, op: Close) -> str:
         problem = self._file(op.file)
-        self._files.discard(op.file)
+        self._own.files.discard(op.file)
         return problem
 
     def _master(self, op: Master) -> str:
         return self._file(op.file)
 
     def _dma(self, op: Dma) -> str:
-        return self._file(op.file) or _transfer(op)
+        return self._file(op.file) or self._word(op.iova) or _transfer(op)
 
-    @staticmethod
-    def _read(op: Read) -> str:
+    def _read(self, op: Read) -> str:
+        if op.what == "pins" and not self._own.root:
+            return "only root can read how many pages are pinned"
         return "" if op.what in COUNTERS else f"no counter {op.what!r}; there are: {', '.join(COUNTERS)}"
 
     def _ioctl(self, op: Ioctl) -> str:
-        if isinstance(op.request, str) and op.request not in uapi.NUMBERS:
-            return f"no request {op.request!r}; there are: {', '.join(uapi.NUMBERS)}"
-        # Any name may be asked for there: the kernel has to refuse those that are no device's.
-        words = [] if op.request == "GROUP_GET_DEVICE_FD" else op.fields.values()
-        problem = self._file(op.file) or next(filter(None, map(self._word, words)), "")
-        if op.fields and op.value is not None:
-            problem = problem or "an ioctl has fields or a value, not both"
+        if problem := self._file(op.file) or _request(op.request):
+            return problem
+        if op.value is not None:
+            problem = "an ioctl has fields or a value, not both" if op.fields else self._word(op.value)
+        elif op.request == "GROUP_GET_DEVICE_FD":
+            # Any name may be asked for there: the kernel has to refuse those that are no device's.
+            named = [isinstance(word, str) for name, word in op.fields.items() if name == "name"]
+            problem = "" if named == [True] * len(op.fields) else "its one field is the name of a device"
+        elif op.fields:
+            problem = self._words(op.fields.values())
+            layout = uapi.LAYOUTS.get(op.request) if isinstance(op.request, str) else None
+            problem = problem or (_struct(layout, op.fields) if layout else f"{op.request} takes no fields")
         return problem or (self._make_file(op.into) if op.into else "")
 
     def _repeat(self, op: Repeat) -> str:
@@ -140,8 +228,8 @@ class Checker:
         for each in op.ops:
             if each.request not in REPEATED:
                 return f"{each.request!r} cannot be repeated; can be: {', '.join(REPEATED)}"
-            if each.value is not None or each.into or each.expect is not None:
-                return "its calls have fields alone: no value, into or expect"
+            if each.value is not None or each.into or each.by or each.expect is not None:
+                return "its calls have fields alone: no value, into, by or expect"
         return next(filter(None, map(self._ioctl, op.ops)), "")
 
     def _flip(self, op: Flip) -> str:
@@ -156,27 +244,69 @@ class Checker:
 
     # -- names
 
-    def _within(self, name: str, first: int, size: int) -> str:
-        if name not in self._pages:
+    def _no_process(self, name: str) -> str:
+        if name in self._spawned:
+            return f"process {name!r} has exited"
+        return f"no process {name!r} was spawned before"
+
+    def _place(self, name: str) -> str:
+        """Is it a buffer of the process?"""
+        if name not in self._buffers:
             return f"no buffer {name!r} was made before"
-        end = self._pages[name] * window.PAGE_SIZE
-        return "" if 0 <= first <= first + size <= end else f"outside buffer {name!r} of {self._pages[name]} pages"
+        process = self._buffers[name].process
+        return "" if process == self._by else f"buffer {name!r} belongs to {_who(process)}, not to {_who(self._by)}"
+
+    def _within(self, name: str, first: int, size: int) -> str:
+        if problem := self._place(name):
+            return problem
+        pages = self._buffers[name].pages
+        inside = 0 <= first <= first + size <= pages * window.PAGE_SIZE
+        return "" if inside else f"outside buffer {name!r} of {pages} pages"
+
+    def _written(self, name: str, first: int, size: int) -> str:
+        """The process itself writes there."""
+        if problem := self._within(name, first, size):
+            return problem
+        access = self._buffers[name].access
+        return "" if access == "write" else f"buffer {name!r} is protected: its access is {access}"
 
     def _file(self, name: str) -> str:
-        return "" if name in self._files else f"no file {name!r} was opened before"
+        return "" if name in self._own.files else f"no file {name!r} was opened before"
 
     def _make_file(self, name: str) -> str:
-        if name in self._files:
+        if any(name in process.files for process in self._processes.values()):
             return f"there is a file {name!r} already"
-        self._files.add(name)
+        self._own.files.add(name)
         return ""
 
-    def _word(self, word: int | str | Page) -> str:
+    def _words(self, words: Iterable[Word]) -> str:
+        return next(filter(None, map(self._word, words)), "")
+
+    def _word(self, word: Word) -> str:
         if isinstance(word, int):
             return "" if 0 <= word < 1 << _WORD else f"a word has {_WORD} bits, and {word} has not"
-        if isinstance(word, Page):
-            return "" if word.buffer in self._pages else f"no buffer {word.buffer!r} was made before"
-        return self._file(word) if isinstance(word, str) else ""
+        return self._place(word.buffer) if isinstance(word, Page) else self._file(word)
+
+
+def _who(process: str) -> str:
+    return f"process {process!r}" if process else "the agent itself"
+
+
+def _request(request: str | int) -> str:
+    if isinstance(request, str):
+        known = request in uapi.NUMBERS
+        return "" if known else f"no request {request!r}; there are: {', '.join(uapi.NUMBERS)}"
+    return "" if 0 <= request < 1 << _REQUEST else f"a request has {_REQUEST} bits, and {request} has not"
+
+
+def _struct(layout: uapi.Layout, fields: Mapping[str, Word]) -> str:
+    """Do the fields fit the struct?"""
+    stand_ins = {Page: _ANY_ADDRESS, str: 0}
+    try:
+        layout.pack({name: word if isinstance(word, int) else stand_ins[type(word)] for name, word in fields.items()})
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _transfer(op: Dma) -> str:

@@ -14,7 +14,7 @@ SABOTAGE = '''
 kernel's command line."""
 import os, posix, time
 from tceagent import agent, wire
-from tceagent.kernel import Kernel
+from tceagent.kernel import LinuxKernel
 
 with open("/proc/cmdline") as file:
     WORDS = file.read().split()
@@ -44,7 +44,7 @@ class Broken(agent.Agent):
 
 def main():
     global PORT
-    kernel = Kernel()
+    kernel = LinuxKernel()
     PORT = kernel.open(agent.find_port(kernel))
     agent.serve(Broken(kernel), wire.Channel(PORT))
 '''

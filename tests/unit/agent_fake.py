@@ -1,4 +1,4 @@
-"""A kernel for the agent's tests: the shape of `tceagent.kernel.Kernel`, memory in bytearrays, calls on record."""
+"""A kernel for the agent's tests: the shape of `tceagent.seam.Kernel`, memory in bytearrays, calls on record."""
 
 from __future__ import annotations
 
@@ -26,6 +26,27 @@ class FakeMemory:
             raise ValueError(offset)
         self._kernel.calls.append(("touch", self.address + offset, len(data)))
         self.content[offset : offset + len(data)] = data
+
+    def protect(self, access):
+        self._kernel.calls.append(("protect", self.address, access))
+        if "protect" in self._kernel.refused:
+            raise OSError(getattr(errno, self._kernel.refused["protect"]), "refused")
+
+
+class FakeChild:
+    """A child that lives in the same process. `do`: what does an operation there."""
+
+    def __init__(self, parent, kernel, do):
+        self._parent = parent
+        self.kernel = kernel
+        self.do = do
+
+    def ask(self, op):
+        self._parent.calls.append(("ask", op))
+        return self.do(op)
+
+    def end(self):
+        self._parent.calls.append(("end", self._parent.children.index(self)))
 
 
 class FakeRegisters:
@@ -58,7 +79,7 @@ class FakeRegisters:
 class FakeKernel:
     """`answers`: request number to (value, errno, bytes out or None for what came in), or a list of them, used up.
     `files`: path to content, and `links`: path to target, for what is read by path; `refused`: path to the errno that
-    opening it gives.
+    opening it gives, or "protect". `children`: all that were ever spawned.
     """
 
     def __init__(self, page_size=4096):
@@ -70,6 +91,7 @@ class FakeKernel:
         self.refused = {}
         self.on_write = {}
         self.memories = []
+        self.children = []
         self.registers = FakeRegisters(self)
         self.config = bytearray(256)
         self.elapsed = 0.0
@@ -132,6 +154,12 @@ class FakeKernel:
         self.calls.append(("frames", address, size))
         pages = range(address // IOMMU_PAGE, -(-(address + size) // IOMMU_PAGE))
         return [FIRST_FRAME + (page - FIRST_ADDRESS // IOMMU_PAGE) * IOMMU_PAGE for page in pages]
+
+    def spawn(self, serve, uid, memlock):
+        self.calls.append(("spawn", uid, memlock))
+        kernel = FakeKernel(self.page_size)
+        self.children.append(FakeChild(self, kernel, serve(kernel)))
+        return self.children[-1]
 
     def vmlck(self):
         return 2048

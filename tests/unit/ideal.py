@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from tceagent.tag import tag
+from tceagent.uapi import LAYOUTS
 from tcelab.errors import Scene
 from tcelab.program import Checkpoint, Flip, GuestOp, HostOp, Op, Page, Program
 from tcelab.run import Facts, Outcome, Refusal, Snapshot, TableView
@@ -26,15 +28,18 @@ REPORTED = {"GROUP_GET_STATUS", "SPAPR_TCE_GET_INFO"}
 
 @dataclass
 class Pe:
+    """`files`: (process, name) of each group or device file. `payer`: the process that enabled its container."""
+
     liobn: int
     buid: int
     size: int
     table: dict[int, int] = field(default_factory=dict)
     pinned: set[int] = field(default_factory=set)
-    files: set[str] = field(default_factory=set)
+    files: set[tuple[str, str]] = field(default_factory=set)
     container: str = ""
     enabled: bool = False
     made: bool = False
+    payer: str | None = None
 
 
 def bound(pe: Pe, **lies: int) -> dict[str, Any]:
@@ -67,12 +72,16 @@ class Ideal:
         self.spare: dict[int, int] = {}
         self.ram: dict[int, bytearray] = {}
         self.buffers: dict[str, list[int]] = {}
-        self.files: dict[str, Any] = {}
+        self.owner: dict[str, str] = {}
+        self.access: dict[str, str] = {}
+        self.orphans: set[int] = set()
+        self.files: dict[tuple[str, str], Any] = {}
+        self.limits: dict[str, int] = {}
         self.edu = {name: bytearray(4096) for name in self.pes}
         self.master: dict[str, bool] = {}
         self.refused: list[Refusal] = []
         self.console: list[str] = []
-        self.base_vmlck, self.base_pins = 100, 3
+        self.base_vmlck, self.base_pins = 0, 0
         self.number = -1
         self.scatter = random.Random(7)
         self.fail: Callable[..., Outcome | None] = lambda _session, _done, _call: None
@@ -85,6 +94,7 @@ class Ideal:
     def _one(self, op: GuestOp) -> Outcome:
         self.number += 1
         outcome = getattr(self, "do_" + type(op).__name__.lower())(op)
+        self.reuse()
         return self.tamper(self, self.number, op, outcome)
 
     def trouble(self) -> tuple[str, ...]:
@@ -143,7 +153,7 @@ class Ideal:
             if address not in self.ram:
                 self.ram[address] = bytearray(PAGE)
                 frames.append(address)
-        self.buffers[op.name] = frames
+        self.buffers[op.name], self.owner[op.name], self.access[op.name] = frames, op.by, "write"
         return Outcome(value=(len(self.buffers) << 32))
 
     def do_tag(self, op: Any) -> Outcome:
@@ -160,46 +170,99 @@ class Ideal:
     def do_frames(self, op: Any) -> Outcome:
         return Outcome(value=0, frames=self.buffers[op.buffer])
 
+    def do_protect(self, op: Any) -> Outcome:
+        self.access[op.buffer] = op.access
+        return Outcome(value=0)
+
+    def do_put(self, op: Any) -> Outcome:
+        raw = LAYOUTS[op.request].pack({name: self.word(word) for name, word in op.fields.items()})
+        for i, byte in enumerate(raw, op.offset):
+            self.ram[self.buffers[op.buffer][i // PAGE]][i % PAGE] = byte
+        return Outcome(value=0)
+
+    def word(self, word: Any) -> int:
+        if isinstance(word, Page):
+            return (list(self.buffers).index(word.buffer) + 1 << 32) + word.index * PAGE + word.plus
+        return 9 if isinstance(word, str) else word
+
+    # -- processes ----------------------------------------------------------------------------------------------
+
+    def do_spawn(self, op: Any) -> Outcome:
+        if op.uid and op.memlock is not None:
+            self.limits[op.process] = op.memlock
+        for (process, name), handle in list(self.files.items()):
+            if not process:
+                self.install(op.process, name, handle)
+        return Outcome(value=0)
+
+    def do_exit(self, op: Any) -> Outcome:
+        for process, name in list(self.files):
+            if process == op.process:
+                self.let_go(process, name)
+        for name, process in self.owner.items():
+            if process == op.process:
+                self.orphans.update(self.buffers[name])
+        return Outcome(value=0)
+
+    def reuse(self) -> None:
+        """Memory that is nobody's any more is somebody else's at once."""
+        pinned = {tce & ~4095 for pe in self.pes.values() for tce in pe.table.values()} if self.orphans else set()
+        for frame in self.orphans - pinned:
+            self.ram[frame][:] = self.scatter.randbytes(PAGE)
+            self.orphans.discard(frame)
+
     # -- files and devices --------------------------------------------------------------------------------------
 
     def do_bind(self, op: Any) -> Outcome:
         return Outcome(value=0, fields=bound(self.pes[op.device]))
 
     def do_open(self, op: Any) -> Outcome:
-        if "$" in op.path:
-            self.files[op.file] = self.pes[op.path.split("$")[1]]
-            self.files[op.file].files.add(op.file)
-        else:
-            self.files[op.file] = op.file
+        self.install(op.by, op.file, self.pes[op.path.split("$")[1]] if "$" in op.path else op.file)
         return Outcome(value=9)
 
-    def do_close(self, op: Any) -> Outcome:
-        handle = self.files.pop(op.file)
+    def install(self, process: str, name: str, handle: Any) -> None:
+        self.files[process, name] = handle
         pe = self.pes[handle[1]] if isinstance(handle, tuple) else handle
         if isinstance(pe, Pe):
-            pe.files.discard(op.file)
+            pe.files.add((process, name))
+
+    def do_close(self, op: Any) -> Outcome:
+        self.let_go(op.by, op.file)
+        return Outcome(value=0)
+
+    def let_go(self, process: str, name: str) -> None:
+        handle = self.files.pop((process, name))
+        pe = self.pes[handle[1]] if isinstance(handle, tuple) else handle
+        if isinstance(handle, tuple) and handle not in self.files.values():
+            self.master[handle[1]] = False
+        if isinstance(pe, Pe):
+            pe.files.discard((process, name))
             if not pe.files:
                 self.release(pe)
-        return Outcome(value=0)
 
     def release(self, pe: Pe) -> None:
         pe.table.clear()
         pe.pinned.clear()
-        pe.container, pe.enabled, pe.made = "", False, False
+        pe.container, pe.enabled, pe.made, pe.payer = "", False, False, None
 
     def do_master(self, op: Any) -> Outcome:
-        self.master[self.files[op.file][1]] = op.on
-        return Outcome(value=0x106)
+        self.master[self.files[op.by, op.file][1]] = op.on
+        return Outcome(value=0x6 if op.on else 0x2)
 
     def do_read(self, op: Any) -> Outcome:
         pes = {id(pe): pe for pe in self.pes.values()}.values()
         if op.what == "pins":
             return Outcome(value=self.base_pins + sum(len(pe.pinned) for pe in pes))
+        return Outcome(value=self.charged(op.by))
+
+    def charged(self, process: str) -> int:
+        pes = [pe for pe in {id(pe): pe for pe in self.pes.values()}.values() if (pe.payer or "") == process]
         enabled = sum(pe.size // 1024 for pe in pes if pe.enabled)
-        return Outcome(value=self.base_vmlck + enabled + sum(pe.size // 512 // 1024 for pe in pes if pe.made))
+        base = 0 if process else self.base_vmlck
+        return base + enabled + sum(pe.size // 512 // 1024 for pe in pes if pe.made)
 
     def do_dma(self, op: Any) -> Outcome:
-        name = self.files[op.file][1]
+        name = self.files[op.by, op.file][1]
         pe, edu = self.pes[name], self.edu[name]
         for i in range(op.size):
             address = op.iova + i
@@ -220,9 +283,32 @@ class Ideal:
     # -- ioctls -------------------------------------------------------------------------------------------------
 
     def do_ioctl(self, op: Any) -> Outcome:
-        handle = self.files[op.file]
+        handle = self.files[op.by, op.file]
         pe = handle if isinstance(handle, Pe) else next((p for p in self.pes.values() if p.container == op.file), None)
-        return Outcome(**{"value": 0} | getattr(self, "on_" + op.request.lower(), self.nothing)(op, pe))
+        if isinstance(handle, str) and pe and pe.payer not in (None, op.by):
+            return Outcome(errno="EPERM")
+        if isinstance(op.value, Page):
+            return self.by_address(op, pe)
+        return self.asked(op, pe)
+
+    def asked(self, op: Any, pe: Any) -> Outcome:
+        refusal = {"errno": "", **getattr(self, "on_" + op.request.lower(), self.nothing)(op, pe)}
+        return Outcome(**({"value": 0} if not refusal["errno"] else {}) | refusal)
+
+    def by_address(self, op: Any, pe: Any) -> Outcome:
+        """With a struct that lies in one page of a buffer, where what comes out goes as well."""
+        layout, access = LAYOUTS[op.request], self.access[op.value.buffer]
+        page, start = self.ram[self.buffers[op.value.buffer][op.value.index]], op.value.plus
+        if access == "none":
+            return Outcome(errno="EFAULT")
+        values = dict(zip(layout.fields, layout.struct.unpack(page[start : start + layout.size]), strict=True))
+        got = self.asked(replace(op, value=None, fields=values), pe)
+        if got.errno or not layout.outputs:
+            return Outcome(value=got.value, errno=got.errno)
+        if access == "read":
+            return Outcome(errno="EFAULT")
+        page[start : start + layout.size] = layout.pack(values | got.fields)
+        return Outcome(value=got.value)
 
     def do_repeat(self, op: Any) -> Outcome:
         """Every call, one after the other, each as it would be done alone."""
@@ -230,7 +316,7 @@ class Ideal:
         done, failed = 0, Outcome(value=0)
         for number in range(len(op.ops) * op.times):
             call = op.ops[number % len(op.ops)]
-            one = self.fail(self, done, call) or self.do_ioctl(call)
+            one = self.fail(self, done, call) or self.do_ioctl(replace(call, by=op.by))
             if one.value != 0:
                 failed = one
                 break
@@ -250,7 +336,7 @@ class Ideal:
         return {"fields": {"flags": 3 if pe.container else 1}}
 
     def on_spapr_tce_get_info(self, _op: Any, pe: Pe) -> dict[str, Any]:
-        return {"fields": {"dma32_window_start": 0, "dma32_window_size": pe.size}}
+        return {"fields": {"flags": 0, "dma32_window_start": 0, "dma32_window_size": pe.size}}
 
     def on_group_set_container(self, op: Any, pe: Pe) -> dict[str, Any]:
         pe.container = op.fields["container"]
@@ -261,12 +347,16 @@ class Ideal:
         return {}
 
     def on_group_get_device_fd(self, op: Any, pe: Pe) -> dict[str, Any]:
-        self.files[op.into] = ("device", op.fields["name"])
-        pe.files.add(op.into)
+        device = ("device", op.fields["name"])
+        if device not in self.files.values():
+            self.master[device[1]] = False
+        self.install(op.by, op.into, device)
         return {"value": 11}
 
-    def on_enable(self, _op: Any, pe: Pe) -> dict[str, Any]:
-        pe.enabled = True
+    def on_enable(self, op: Any, pe: Pe) -> dict[str, Any]:
+        if (self.charged(op.by) << 10) + pe.size > self.limits.get(op.by, 1 << 62):
+            return {"errno": "ENOMEM"}
+        pe.enabled, pe.payer = True, op.by
         return {}
 
     def on_disable(self, _op: Any, pe: Pe) -> dict[str, Any]:
@@ -275,7 +365,11 @@ class Ideal:
 
     def on_map_dma(self, op: Any, pe: Pe) -> dict[str, Any]:
         pe.made = True
-        frames = [self.frame(op.fields["vaddr"], i) for i in range(op.fields["size"] // PAGE)]
+        vaddr, needed = op.fields["vaddr"], {"write"} if op.fields["flags"] & 2 else {"write", "read"}
+        name = vaddr.buffer if isinstance(vaddr, Page) else list(self.buffers)[(vaddr >> 32) - 1]
+        if self.access[name] not in needed:
+            return {"errno": "EFAULT"}
+        frames = [self.frame(vaddr, i) for i in range(op.fields["size"] // PAGE)]
         for i, frame in enumerate(frames, op.fields["iova"] // PAGE):
             pe.table[i] = frame | op.fields["flags"]
             pe.pinned.add(i)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 from ideal import Ideal
 
 from tcelab.errors import GuestLost, Unsupported
@@ -16,7 +14,7 @@ class StandSession(Ideal):
 
     def __init__(self, name, folder):
         super().__init__(Program(name="stand", topology=topology(name), ops=[]))
-        self.guest = SimpleNamespace(folder=folder, console=SimpleNamespace(tail=lambda _: ["[ 1.0] last words"]))
+        self.folder = folder
         self.lost = False
         self.renewed = 0
         self.closed = False
@@ -25,6 +23,9 @@ class StandSession(Ideal):
         if self.lost:
             raise GuestLost("the agent stopped answering", next_step="see console.log")
         return super().perform(ops)
+
+    def tail(self, _lines):
+        return ["[ 1.0] last words"]
 
     def renew(self):
         self.renewed += 1

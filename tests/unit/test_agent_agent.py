@@ -15,7 +15,6 @@ import pytest
 from agent_fake import FakeKernel
 
 import tceagent
-from tceagent import agent as agent_module
 from tceagent import ops, wire
 from tceagent.agent import Agent, digest, find_port, serve
 
@@ -330,7 +329,7 @@ def test_an_answer_that_cannot_be_sent_is_answered_as_failed(served, monkeypatch
     assert "bytes is not JSON" in answer["failed"]["traceback"]
     monkeypatch.setattr(wire, "LIMIT", 400)
     monkeypatch.setitem(ops.HANDLERS, "read", lambda _state, **_: {"value": "x" * 400})
-    monkeypatch.setattr(agent_module, "_traceback", lambda: "too long")
+    monkeypatch.setattr(wire, "failure", lambda: "too long")
     send(host, b'{"id":7,"ops":[{"op":"read"}]}')
     assert receive(host) == {"id": 7, "failed": {"at": None, "traceback": "too long"}}
 
@@ -391,6 +390,22 @@ def test_the_agent_starts_without_the_modules_that_are_slow_to_import():
     )
     loaded = set(out.stdout.split())
     assert "tceagent.agent" in loaded
-    slow = {"os", "re", "enum", "json", "typing", "ctypes", "traceback", "hashlib", "random", "pathlib", "dataclasses"}
+    assert "tceagent.child" in loaded
+    slow = {
+        "os",
+        "re",
+        "enum",
+        "json",
+        "typing",
+        "ctypes",
+        "traceback",
+        "hashlib",
+        "random",
+        "pathlib",
+        "dataclasses",
+        "_socket",
+        "resource",
+    }
+    slow.add("tceagent.seam")
     assert not loaded & slow
     assert not any(name.startswith("tcelab") for name in loaded)

@@ -5,7 +5,11 @@ import fcntl
 import mmap
 import os
 import posix
+import resource
+import signal
 import struct
+import subprocess
+import sys
 import termios
 import time
 from pathlib import Path
@@ -13,15 +17,17 @@ from types import SimpleNamespace
 
 import pytest
 
+import tceagent
 from tceagent import kernel as kernel_module
-from tceagent.kernel import Kernel, Registers
+from tceagent.child import ChildError
+from tceagent.kernel import LinuxKernel, Registers
 
 PAGE = mmap.PAGESIZE
 
 
 @pytest.fixture
 def kernel():
-    made = Kernel()
+    made = LinuxKernel()
     yield made
     os.close(made._pagemap)
     os.close(made._status)
@@ -86,6 +92,41 @@ def test_memory_ends_where_it_ends(kernel, offset, size):
         memory.write(offset, bytes(size))
     with pytest.raises(ValueError, match="bytes"):
         memory.read(offset, size)
+
+
+def mapping(address):
+    """The permissions of the mapping at an address, as /proc/self/maps has them."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith(f"{address:08x}-")]
+    return line.split()[1]
+
+
+def test_memory_that_is_protected_is_so_for_the_process_and_refused_before_it_would_be_a_signal(kernel):
+    memory = kernel.allocate(2 * PAGE)
+    memory.write(0, b"x")
+    memory.protect("read")
+    assert mapping(memory.address) == "r--p"
+    assert memory.read(0, 1) == b"x"
+    with pytest.raises(ValueError, match="its access is read"):
+        memory.write(0, b"y")
+    memory.protect("none")
+    assert mapping(memory.address) == "---p"
+    with pytest.raises(ValueError, match="its access is none"):
+        memory.read(0, 1)
+    memory.protect("write")
+    memory.write(1, b"z")
+    assert memory.read(0, 3) == b"xz\0"
+
+
+def test_a_protection_that_the_kernel_refuses_changes_nothing(kernel):
+    memory = kernel.allocate(PAGE)
+    memory.address += 1
+    with pytest.raises(OSError, match="mprotect to none") as caught:
+        memory.protect("none")
+    assert caught.value.errno == 22
+    memory.write(0, b"x")
+    with pytest.raises(KeyError):
+        memory.protect("execute")
 
 
 def pagemap(monkeypatch, entries):
@@ -287,3 +328,223 @@ def test_the_modules_are_named(kernel, monkeypatch):
 def test_an_errno_that_python_does_not_know_keeps_its_number():
     assert kernel_module.errno_name(1) == "EPERM"
     assert kernel_module.errno_name(524) == "errno 524"
+
+
+# -- children
+
+
+@pytest.fixture
+def spawn(kernel):
+    """Spawns a child that does what `do` does with its kernel and an operation; none outlives the test."""
+    made = []
+
+    def spawn_(do, uid=None, memlock=None):
+        made.append(kernel.spawn(lambda own: lambda op: do(own, op), uid, memlock))
+        return made[-1]
+
+    yield spawn_
+    for child in made:
+        child.hang_up()
+    for child in made:
+        child._reap()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, 0)
+
+
+def pid_of(child):
+    return child.ask({})["pid"]
+
+
+def tell_pid(_kernel, _op):
+    return {"pid": os.getpid()}
+
+
+def gone(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_a_child_is_another_process_until_its_end(spawn):
+    child = spawn(tell_pid)
+    pid = pid_of(child)
+    assert pid != os.getpid()
+    assert pid_of(child) == pid
+    assert not gone(pid)
+    child.end()
+    assert gone(pid)
+    with pytest.raises(ChildError, match=f"process {pid} ended with status 0"):
+        child.ask({})
+
+
+def test_a_child_remembers_and_is_asked_in_order(spawn):
+    seen = []
+    child = spawn(lambda _kernel, op: seen.append(op["n"]) or {"seen": seen})
+    assert [child.ask({"n": n})["seen"] for n in (5, 7)] == [[5], [5, 7]]
+    assert seen == []
+
+
+def test_a_childs_counters_are_its_own(kernel, spawn):
+    def tell(own, _op):
+        parts = [os.pread(own._status, 65536, 0).decode(), os.readlink(f"/proc/self/fd/{own._pagemap}")]  # noqa: PTH115
+        return {"status": parts[0], "pagemap": parts[1], "pid": os.getpid(), "vmlck": own.vmlck()}
+
+    told = spawn(tell).ask({})
+    assert f"\nPid:\t{told['pid']}\n" in told["status"]
+    assert told["pagemap"] == f"/proc/{told['pid']}/pagemap"
+    assert told["vmlck"] == 0
+    assert f"\nPid:\t{os.getpid()}\n" in os.pread(kernel._status, 65536, 0).decode()
+
+
+def test_a_childs_limit_is_its_own(spawn):
+    before = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    child = spawn(lambda *_: {"limit": resource.getrlimit(resource.RLIMIT_MEMLOCK)}, memlock=64 << 10)
+    assert child.ask({})["limit"] == [64 << 10, 64 << 10]
+    assert resource.getrlimit(resource.RLIMIT_MEMLOCK) == before
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes somebody else")
+def test_a_child_that_becomes_another_user_has_no_groups_and_no_capabilities_and_still_sees_frames(spawn):
+    def tell(own, _op):
+        memory = own.allocate(PAGE)
+        memory.write(0, b"x")
+        effective = [line for line in os.pread(own._status, 65536, 0).decode().splitlines() if "CapEff" in line]
+        return {
+            "ids": [os.getresuid(), os.getresgid(), os.getgroups()],
+            "caps": int(effective[0].split()[1], 16),
+            "frame": own.frames(memory.address, 1)[0],
+        }
+
+    def become(own, op):
+        os.setgroups([4242])
+        child = own.spawn(lambda inner: lambda op: tell(inner, op), 65534, None)
+        try:
+            return child.ask(op)
+        finally:
+            child.end()
+
+    told = spawn(become).ask({})
+    assert told["ids"] == [[65534] * 3, [65534] * 3, []]
+    assert told["caps"] == 0
+    assert told["frame"]
+
+
+def test_a_child_has_nothing_at_the_addresses_of_the_agents_buffers(kernel, spawn):
+    memory = kernel.allocate(PAGE)
+    memory.write(0, b"x")
+
+    def look(_own, _op):
+        with Path("/proc/self/mem").open("rb", buffering=0) as own:
+            try:
+                return {"read": os.pread(own.fileno(), 1, memory.address).decode()}
+            except OSError as error:
+                return {"errno": error.errno}
+
+    assert spawn(look).ask({}) == {"errno": 5}
+    assert memory.read(0, 1) == b"x"
+
+
+def test_a_child_has_no_part_in_registers_that_its_parent_has_mapped(kernel, spawn, tmp_path):
+    device = tmp_path / "device"
+    device.write_bytes(bytes(PAGE))
+    fd = os.open(device, os.O_RDWR)
+    kernel.map_registers(fd, 0, PAGE).close()
+    registers = kernel.map_registers(fd, 0, PAGE)
+
+    def look(_own, op):
+        os.close(op["fd"])
+        links = [os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]  # noqa: PTH115
+        return {"open": str(device) in links, "mapped": str(device) in Path("/proc/self/maps").read_text()}
+
+    assert spawn(look).ask({"fd": fd}) == {"open": False, "mapped": False}
+    registers.write32(0, 7)
+    registers.close()
+    os.close(fd)
+
+
+def test_what_fails_in_a_child_is_told_with_its_traceback_and_the_child_goes_on(spawn):
+    def fail(_own, op):
+        return {"value": 10 // op["by"]}
+
+    child = spawn(fail)
+    with pytest.raises(ChildError, match=r"(?s)in process \d+:\nTraceback .* in fail\n.*ZeroDivisionError"):
+        child.ask({"by": 0})
+    with pytest.raises(ChildError, match="bytes is not JSON"):
+        spawn(lambda *_: {"value": b"bytes"}).ask({})
+    assert child.ask({"by": 5}) == {"value": 2}
+
+
+def test_a_child_that_cannot_become_what_it_is_to_be_is_none(kernel):
+    def serve(_own):
+        raise RuntimeError("not like this")
+
+    with pytest.raises(ChildError, match="RuntimeError: not like this"):
+        kernel.spawn(serve, None, None)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, 0)
+    assert kernel._children == []
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "was killed by signal 9"),
+        (lambda: sys.exit(3), "ended with status 1"),
+        (lambda: os._exit(4), "ended with status 4"),
+    ],
+)
+def test_a_child_that_died_is_told_each_time_with_how(spawn, how, said):
+    child = spawn(lambda *_: how() or {})
+    for call in (lambda: child.ask({}), lambda: child.ask({}), child.end):
+        with pytest.raises(ChildError, match=rf"process \d+ {said}"):
+            call()
+
+
+def test_a_child_that_died_while_nobody_asked_is_told_at_its_end(spawn):
+    child = spawn(tell_pid)
+    os.kill(pid_of(child), signal.SIGKILL)
+    with pytest.raises(ChildError, match="was killed by signal 9"):
+        child.end()
+
+
+def test_a_child_holds_no_other_childs_socket(spawn):
+    """Else it would go on when the agent hangs up on it."""
+
+    def sockets(_own, _op):
+        links = [os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]  # noqa: PTH115
+        return {"sockets": sorted(link for link in links if link.startswith("socket:"))}
+
+    first, second, third = (spawn(sockets).ask({})["sockets"] for _ in range(3))
+    theirs = [set(each) - {*first} for each in (second, third)]
+    assert [len(each) for each in theirs] == [1, 1]
+
+
+def test_children_end_when_the_agent_does():
+    script = """if True:
+        import os, sys
+        sys.path.insert(0, sys.argv[1])
+        from tceagent.kernel import LinuxKernel
+        kernel = LinuxKernel()
+        children = [kernel.spawn(lambda own: lambda op: {"pid": os.getpid()}, None, None) for _ in range(2)]
+        print(*(child.ask({})["pid"] for child in children), flush=True)
+        os.kill(os.getpid(), 9)
+    """
+    folder = str(Path(tceagent.__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", script, folder], stdout=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == -9
+    pids = [int(word) for word in done.stdout.split()]
+    assert len(pids) == 2
+    limit = time.monotonic() + 5
+    while not all(gone(pid) or zombie(pid) for pid in pids):
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+
+
+def zombie(pid):
+    """Dead, and nobody has asked for it: where the tests run, the first process may reap none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True

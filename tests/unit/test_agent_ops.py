@@ -1,16 +1,29 @@
 """The guest operations, each against a fake kernel."""
 
+import ast
 import inspect
 import struct
 import typing
+from pathlib import Path
 
 import msgspec
 import pytest
-from agent_fake import FIRST_ADDRESS, FIRST_FD, FIRST_FRAME, FakeKernel, FakeRegisters, with_edu
+from agent_fake import (
+    FIRST_ADDRESS,
+    FIRST_FD,
+    FIRST_FRAME,
+    FakeChild,
+    FakeKernel,
+    FakeMemory,
+    FakeRegisters,
+    with_edu,
+)
 
-from tceagent import ops
+from tceagent import ops, seam
 from tceagent import tag as marks
-from tceagent.kernel import Kernel
+from tceagent.child import LinuxChild
+from tceagent.kernel import LinuxKernel, Memory, Registers
+from tceagent.state import State
 from tcelab import program
 
 NONCE = bytes(range(16))
@@ -25,7 +38,7 @@ def kernel():
 
 @pytest.fixture
 def state(kernel):
-    state = ops.State(kernel)
+    state = State(kernel)
     state.nonce = NONCE
     state.devices = {"pe1": (BUID, 1), "pe10": (BUID + 1, 2)}
     return state
@@ -50,7 +63,8 @@ def test_there_is_a_handler_for_every_guest_operation_and_none_else():
 def test_a_handler_takes_the_fields_of_its_struct_with_their_defaults(struct_type):
     handler = ops.HANDLERS[struct_type.__struct_config__.tag]
     first, *parameters = inspect.signature(handler).parameters.values()
-    fields = [field for field in msgspec.structs.fields(struct_type) if field.name != "expect"]
+    # What is expected is the host's business, and by whom it is done that of whoever passes it on.
+    fields = [field for field in msgspec.structs.fields(struct_type) if field.name not in {"expect", "by"}]
     assert first.name == "state"
     assert {parameter.kind for parameter in parameters} == {inspect.Parameter.KEYWORD_ONLY}
     assert [parameter.name for parameter in parameters] == [field.name for field in fields]
@@ -71,12 +85,40 @@ def test_what_msgspec_encodes_is_what_a_handler_takes(state, kernel):
     assert kernel.did("ioctl")[0][2] == 0x20003B72
 
 
-def test_the_fake_has_the_shape_of_the_kernel():
-    for name, method in inspect.getmembers(Kernel, inspect.isfunction):
-        if not name.startswith("_"):
-            assert list(inspect.signature(getattr(FakeKernel, name)).parameters) == list(
-                inspect.signature(method).parameters
-            ), name
+def shape(each):
+    """Public methods and what they take; properties and plain attributes take nothing."""
+    methods = inspect.getmembers(each, inspect.isfunction)
+    return {name: list(inspect.signature(it).parameters) for name, it in methods if not name.startswith("_")}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "real", "fake"),
+    [
+        (seam.Kernel, LinuxKernel, FakeKernel),
+        (seam.Memory, Memory, FakeMemory),
+        (seam.Registers, Registers, FakeRegisters),
+        (seam.Child, LinuxChild, FakeChild),
+    ],
+    ids=lambda each: each.__name__,
+)
+def test_the_real_kernel_and_the_fake_have_the_shape_of_the_seam(protocol, real, fake):
+    asked = shape(protocol)
+    assert asked
+    assert {name: taken for name, taken in shape(fake).items() if name in asked} == asked
+    assert {name: taken for name, taken in shape(real).items() if name in asked} == asked
+
+
+def test_the_agent_asks_nothing_of_a_kernel_that_is_not_in_the_seam():
+    """Whatever is called `kernel` somewhere in the agent, and what is asked of it there."""
+    sources = Path(ops.__file__).parent
+    asked = {
+        node.attr
+        for path in sources.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and getattr(node.value, "attr", getattr(node.value, "id", "")) in {"kernel", "_kernel"}
+    }
+    assert asked == {*shape(seam.Kernel), "page_size"}
 
 
 # -- memory
@@ -160,6 +202,34 @@ def test_a_missing_buffer_is_named(state):
     do(state, "buffer", name="b", pages=1)
     with pytest.raises(LookupError, match="no buffer 'x'; there are: b"):
         do(state, "frames", buffer="x")
+
+
+@pytest.mark.parametrize("access", ["none", "read", "write"])
+def test_a_whole_buffer_is_protected(state, kernel, access):
+    do(state, "buffer", name="b", pages=2)
+    assert do(state, "protect", buffer="b", access=access) == {"value": 0}
+    assert kernel.did("protect") == [("protect", FIRST_ADDRESS, access)]
+
+
+def test_a_refused_protection_is_an_outcome(state, kernel):
+    do(state, "buffer", name="b", pages=1)
+    kernel.refused["protect"] = "ENOMEM"
+    assert do(state, "protect", buffer="b", access="read") == {"errno": "ENOMEM"}
+
+
+def test_put_writes_a_requests_struct_with_its_words_resolved(state, kernel):
+    do(state, "buffer", name="b", pages=1)
+    do(state, "buffer", name="data", pages=4)
+    fields = {"flags": 3, "vaddr": {"buffer": "data", "index": 1}, "iova": 0x10000, "size": 8192}
+    assert do(state, "put", buffer="b", request="MAP_DMA", offset=40, fields=fields) == {"value": 0}
+    raw = struct.pack("=IIQQQ", 32, 3, kernel.memories[1].address + 4096, 0x10000, 8192)
+    assert kernel.memories[0].content == bytes(40) + raw + bytes(4096 - 72)
+
+
+def test_put_leaves_out_what_is_at_its_default(state, kernel):
+    do(state, "buffer", name="b", pages=1)
+    do(state, "put", buffer="b", request="SPAPR_TCE_GET_INFO")
+    assert kernel.memories[0].content[:16] == struct.pack("=4I", 16, 0, 0, 0)
 
 
 # -- files
@@ -329,6 +399,14 @@ def test_an_ioctl_that_makes_no_sense_never_reaches_the_kernel(state, kernel, fi
     assert kernel.did("ioctl") == []
 
 
+def test_a_place_in_a_buffer_reaches_the_kernel_as_its_address(state, kernel):
+    do(state, "buffer", name="b", pages=4)
+    fd = opened(state)
+    place = {"buffer": "b", "index": 2, "plus": 8}
+    assert do(state, "ioctl", file="c", request="MAP_DMA", value=place) == {"value": 0}
+    assert kernel.did("ioctl", "frames") == [("ioctl", fd, 0x20003B71, FIRST_ADDRESS + 2 * 4096 + 8)]
+
+
 # -- the device
 
 
@@ -383,3 +461,103 @@ def test_counters_are_read(state, what, value):
 
 def test_descriptors_are_the_kernels(state):
     assert (opened(state, "c"), opened(state, "g")) == (FIRST_FD, FIRST_FD + 1)
+
+
+# -- processes
+
+
+@pytest.fixture
+def child(state, kernel):
+    """A child that the agent has spawned when it had a container, a device whose registers were mapped, and memory."""
+    with_edu(kernel, BUID, 1)
+    do(state, "bind", device="pe1")
+    opened(state, "c")
+    kernel.answers[0x20003B6C] = (0, "", struct.pack("=4I2Q", 32, 7, 0, 0, 1 << 20, 0))
+    opened(state, "d")
+    do(state, "dma", file="d", iova=0, size=1, to_memory=True)
+    do(state, "master", file="d")
+    do(state, "buffer", name="b", pages=1)
+    kernel.calls.clear()
+    assert do(state, "spawn", process="p", uid=65534, memlock=8 << 20) == {"value": 0}
+    return kernel.children[0].kernel
+
+
+def test_a_child_is_spawned_with_its_user_and_its_limit(child, kernel):
+    assert kernel.did("spawn") == [("spawn", 65534, 8 << 20)]
+
+
+def test_what_a_child_is_to_do_the_child_does(state, kernel, child):
+    kernel.calls.clear()
+    opened(state, "e")
+    assert do(state, "ioctl", by="p", file="c", request="ENABLE", expect="EPERM") == {"value": 0}
+    assert kernel.did("ioctl") == []
+    assert child.did("ioctl") == [("ioctl", FIRST_FD, 0x20003B73, 0)]
+    assert kernel.did("ask") == [("ask", {"op": "ioctl", "file": "c", "request": "ENABLE", "expect": "EPERM"})]
+
+
+def test_by_nobody_is_by_the_agent(state, kernel, child):
+    do(state, "ioctl", by="", file="c", request="ENABLE")
+    assert [len(each.did("ioctl")) for each in (kernel, child)] == [1, 0]
+
+
+def test_a_child_has_the_agents_files_and_devices_and_none_of_its_buffers_children_or_mappings(state, kernel, child):
+    assert do(state, "open", by="p", file="g", path="/dev/vfio/$pe1") == {"value": FIRST_FD}
+    assert child.did("open") == [("open", "/dev/vfio/1")]
+    with pytest.raises(RuntimeError, match="process 'p' could not do it: no buffer 'b'; there are: none"):
+        do(state, "frames", by="p", buffer="b")
+    child.answers[0x20003B6C] = kernel.answers[0x20003B6C]
+    do(state, "dma", by="p", file="d", iova=0, size=1, to_memory=True)
+    assert child.did("map") == [("map", FIRST_FD + 1, 0, 1 << 20)]
+    do(state, "buffer", by="p", name="b", pages=1)
+    do(state, "tag", by="p", buffer="b")
+    assert child.memories[0].content[:64] == marks.tag(NONCE, 0, 0, 0)
+    assert kernel.memories[0].content == bytes(4096)
+
+
+def test_what_a_child_closes_or_opens_its_parent_still_has_or_never_gets(state, kernel, child):
+    kernel.calls.clear()
+    do(state, "close", by="p", file="d")
+    do(state, "open", by="p", file="x", path="/dev/vfio/vfio")
+    assert child.did("close") == [("close", FIRST_FD + 1)]
+    assert kernel.did("close", "open", "unmap") == []
+    assert do(state, "close", file="x") == {"errno": "EBADF"}
+    do(state, "close", file="d")
+    assert kernel.did("close", "unmap") == [("unmap",), ("close", FIRST_FD + 1)]
+
+
+def test_an_exit_ends_the_child_and_frees_its_name(state, kernel, child):
+    do(state, "spawn", process="q")
+    assert kernel.did("spawn")[1:] == [("spawn", None, None)]
+    assert do(state, "exit", process="p") == {"value": 0}
+    assert kernel.did("end") == [("end", 0)]
+    for op in ({"op": "exit", "process": "p"}, {"op": "read", "what": "pins", "by": "p"}):
+        with pytest.raises(LookupError, match="no process 'p'; there are: q"):
+            ops.perform(state, op)
+
+
+def test_two_living_processes_of_one_name_are_an_error(state, kernel, child):
+    with pytest.raises(ValueError, match="a process 'p' already"):
+        do(state, "spawn", process="p")
+    assert len(kernel.children) == 1
+
+
+def test_a_child_that_cannot_do_it_is_named_with_its_reason(state, kernel, child):
+    def die(_op):
+        raise EOFError("killed by signal 9")
+
+    kernel.children[0].do = die
+    with pytest.raises(RuntimeError, match="process 'p' could not do it: killed by signal 9"):
+        do(state, "read", what="pins", by="p")
+
+
+def test_a_refusal_in_a_child_is_an_outcome(state, child):
+    child.refused["/dev/vfio/9"] = "EBUSY"
+    assert do(state, "open", by="p", file="x", path="/dev/vfio/9") == {"errno": "EBUSY"}
+
+
+def test_renewing_ends_all_children_before_the_files_are_closed(state, kernel, child):
+    do(state, "spawn", process="q")
+    kernel.calls.clear()
+    state.renew()
+    assert [call[0] for call in kernel.calls] == ["end", "end", "close", "unmap", "close"]
+    assert (state.children, state.files) == ({}, {})

@@ -213,7 +213,7 @@ def test_an_interrupt_is_125_with_a_result(host, tcelab, where):
 
 
 def test_an_interrupt_before_anything_ran_is_said(tcelab, monkeypatch, host):
-    monkeypatch.setattr(VERB, "_program", raising(KeyboardInterrupt()))
+    monkeypatch.setattr(VERB, "program_of", raising(KeyboardInterrupt()))
     done = tcelab("run")
     assert (done.code, done.err.strip()) == (125, "tcelab: interrupted")
 

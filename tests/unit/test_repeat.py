@@ -22,7 +22,8 @@ from story import BOTH, FIRST, ONE, READ, SMALL, after, see, with_entry
 from tceagent import kernel as kernel_module
 from tceagent import ops
 from tceagent.agent import Agent
-from tceagent.kernel import Kernel
+from tceagent.kernel import LinuxKernel
+from tceagent.state import State
 from tcelab.errors import UsageError
 from tcelab.judge import judge
 from tcelab.judge.fold import Fold
@@ -48,7 +49,7 @@ def kernel():
 
 @pytest.fixture
 def state(kernel):
-    state = ops.State(kernel)
+    state = State(kernel)
     ops.perform(state, {"op": "buffer", "name": "b", "pages": 8})
     ops.perform(state, {"op": "open", "file": "c", "path": "/dev/vfio/vfio"})
     kernel.calls.clear()
@@ -158,7 +159,7 @@ def test_only_maps_and_unmaps_are_repeated(state, kernel):
 
 @pytest.fixture
 def real():
-    made = Kernel()
+    made = LinuxKernel()
     yield made
     os.close(made._pagemap)
     os.close(made._status)
@@ -527,7 +528,7 @@ def test_the_fold_of_a_repeat_is_that_of_its_calls_one_by_one(calls, times, data
     assert [table.last_operation(i) for table in whole.tables.values() for i in range(10)] == [
         table.last_operation(i) for table in single.tables.values() for i in range(10)
     ]
-    assert (whole.live, whole.charge) == (single.live, single.charge)
+    assert (whole.live, whole.charge()) == (single.live, single.charge())
 
 
 def opened():

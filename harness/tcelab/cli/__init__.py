@@ -14,7 +14,10 @@ import tcelab
 from tcelab.errors import TcelabError, UsageError
 
 VERBS: Final = {
-    "run": "Run a scenario or a program on a guest, and judge it.",
+    "run": "Run a scenario or a program on a guest or on the emulator, and judge it.",
+    "diff": "Run a program on a guest, and compare it with the emulator or with another guest.",
+    "fuzz": "Make random programs, run them on guests, and shrink what differs.",
+    "replay": "Run a program that was saved, on either platform.",
     "doctor": "Say what this host can do, what is missing, and the fix.",
     "image": "Build, list and clean guest images and QEMU builds.",
     "shell": "Give a guest's console to you; Ctrl-] leaves.",

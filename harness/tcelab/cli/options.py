@@ -30,6 +30,20 @@ _OPTIONS = [
         "--firmware", type=click.Choice(["auto", "vof", "slof"]), default="auto", help="auto: VOF where QEMU has it."
     ),
     click.option(
+        "--expect-quirk",
+        "expect_quirks",
+        multiple=True,
+        metavar="NAME",
+        help="A known defect of the kernel, beside those that the image's recipe declares.",
+    ),
+    click.option(
+        "--without-quirk",
+        "without_quirks",
+        multiple=True,
+        metavar="NAME",
+        help="A defect that the image's recipe declares: be shown it as a finding.",
+    ),
+    click.option(
         "--topology", "topology_name", type=click.Choice(list(TOPOLOGIES)), default="two-pe", show_default=True
     ),
     click.option(
@@ -38,9 +52,27 @@ _OPTIONS = [
 ]
 
 
+platform_options = [
+    click.option(
+        "--platform",
+        type=click.Choice(["qemu", "emulator"]),
+        default="qemu",
+        show_default=True,
+        help="A kernel in a guest, or the emulator of the driver alone.",
+    ),
+    click.option("--profile", default=setup.DEFAULT_PROFILE, show_default=True, help="Of the emulated driver."),
+]
+
 boot_option = click.option(
     "--boot", is_flag=True, help="Boot the guest anew; else one that was booted before is forked."
 )
+
+
+def on_platforms(function: F) -> F:
+    """Add the options that choose a platform: `platform`, and `profile` for `choice`."""
+    for option in reversed(platform_options):
+        function = option(function)
+    return function
 
 
 def machine_options(function: F) -> F:
@@ -61,6 +93,9 @@ def choice(
     memory: int,
     firmware: Any,  # noqa: ANN401 - click.Choice has checked it
     topology_name: str,
+    expect_quirks: tuple[str, ...] = (),
+    without_quirks: tuple[str, ...] = (),
+    profile: str = setup.DEFAULT_PROFILE,
 ) -> setup.Choice:
     """The options as a choice."""
     return setup.Choice(
@@ -73,4 +108,7 @@ def choice(
         memory=memory,
         firmware=firmware,
         append=append,
+        profile=profile,
+        expect_quirks=expect_quirks,
+        without_quirks=without_quirks,
     )

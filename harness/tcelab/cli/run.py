@@ -7,7 +7,8 @@ import secrets
 import shlex
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,17 +16,18 @@ import click
 import msgspec
 from rich.console import Console
 
-from tcelab import artefacts, inject, report, scenarios, setup
+from tcelab import artefacts, inject, platforms, report, scenarios, setup
 from tcelab.beside import Beside, Guest
 from tcelab.cli import output
-from tcelab.cli.options import boot_option, choice, machine_options
+from tcelab.cli.options import boot_option, choice, machine_options, on_platforms
 from tcelab.errors import HarnessError, Interrupted, TcelabError, UsageError
+from tcelab.follow import GuestOracles
+from tcelab.judge.opinion import Oracles
 from tcelab.program import Program, load
-from tcelab.qemu import fork
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.limits import limits as limits_of
 from tcelab.qemu.session import QemuSession
-from tcelab.run import Part, Step
+from tcelab.run import Facts, Part, Step
 from tcelab.topology import topology
 from tcelab.validate import validate
 
@@ -48,6 +50,7 @@ def _scenario_list() -> str:
 
 @click.command("run", epilog=f"Scenarios: {_scenario_list()}.")
 @click.argument("target", default=scenarios.DEFAULT, metavar="[SCENARIO|PROGRAM.json]")
+@on_platforms
 @machine_options
 @click.option("--seed", type=click.IntRange(0), help="Of the scenario; one is drawn if not given, and told.")
 @click.option("--inject", "lie", type=click.Choice(inject.LIES), help="Self-test: tell a lie that must be found.")
@@ -73,13 +76,16 @@ def command(
 
     Exit codes: 0 pass, 1 finding, 2 wrong usage, 125 could not judge.
     """
+    if keep and options["platform"] != platforms.QEMU:
+        raise UsageError("--keep is about a guest: the emulator has no console")
     if keep and not sys.stdin.isatty():
         raise UsageError("--keep needs a terminal: it gives the guest's console to you")
     output.check("--json", json_to)
-    program = _program(target, seed, lie, str(options["topology_name"]))
+    program = program_of(target, seed, lie, str(options["topology_name"]))
     bounds = limits_of(limits)
     # A program from a file brings its own topology.
-    chosen = msgspec.structs.replace(choice(**options), topology=program.topology)
+    about_machine = {name: value for name, value in options.items() if name != "platform"}
+    chosen = msgspec.structs.replace(choice(**about_machine), topology=program.topology)
     # The text goes where the JSON does not.
     text = Console(stderr=output.to_stdout(json_to))
     job = Job(program, bounds, {"target": target, "inject": lie, "boot": boot, "limits": limits, **options}, out, text)
@@ -94,7 +100,7 @@ def command(
     raise click.exceptions.Exit(job.result.verdict.exit_code)
 
 
-def _program(target: str, seed: int | None, lie: str | None, topology_name: str) -> Program:
+def program_of(target: str, seed: int | None, lie: str | None, topology_name: str) -> Program:
     """:raise UsageError: no scenario of that name, or a file that is no program."""
     if target.endswith(".json") or os.sep in target:
         program = load(Path(target))
@@ -109,12 +115,16 @@ def _program(target: str, seed: int | None, lie: str | None, topology_name: str)
 class Job:
     """One run from its folder to its verdict.
 
+    :ivar against: whom to compare it with, in place of the emulator.
+    :ivar brief: print differences and verdict alone.
     :ivar result: what `perform` leaves, also when the guest never came up.
     """
 
     def __init__(
         self, program: Program, limits: Limits, options: dict[str, Any], out: Path | None, text: Console
     ) -> None:
+        self.against: setup.Choice | None = None
+        self.brief = False
         self.result: report.Result | None = None
         self._text = text
         self._program = program
@@ -158,26 +168,40 @@ class Job:
         total = len(self._program.ops)
         progress.phase(f"{self._program.name}, seed {self._program.seed}, {total} operations")
         began = time.monotonic()
-        ready = setup.prepare(chosen, progress.note)
-        self._provenance = ready.provenance
-        self._timings["provision"] = time.monotonic() - began
         boot = bool(self._options["boot"])
-        forks = fork.Forks(
-            ready.qemu, ready.options, digest=ready.digest, limits=self._limits, boot=boot, note=progress.note
-        )
-        stack.callback(forks.close)
+        platform = platforms.prepare(self._options["platform"], chosen, progress.note, limits=self._limits, boot=boot)
+        stack.callback(platform.close)
+        self._provenance = platform.provenance
+        self._timings["provision"] = time.monotonic() - began
 
         def watch(step: Step, findings: int) -> None:
             progress.findings = findings
             progress.step(step, total)
 
-        def opening(part: Part) -> QemuSession:
+        def opening(part: Part) -> Guest:
             began = time.monotonic()
-            session = forks.open(self._own(part), progress.phase)
+            session = platform.open(self._own(part), progress.phase)
             self._timings.setdefault("start", time.monotonic() - began)
             return session
 
-        return Beside(self._program, opening, watch, give_up=forks.close, keep=keep)
+        oracles = None if self.against is None else self._other(self.against, progress, stack)
+        return Beside(self._program, opening, watch, give_up=platform.close, keep=keep, oracles=oracles)
+
+    def _other(
+        self, chosen: setup.Choice, progress: report.Progress, stack: ExitStack
+    ) -> Callable[[Part, Facts], Oracles]:
+        """Guests to compare with: one for each part."""
+        other = platforms.QemuPlatform(chosen, progress.note, limits=self._limits)
+        stack.callback(other.close)
+        self._provenance["against"] = other.provenance
+
+        def oracles(part: Part, facts: Facts) -> Oracles:
+            folder = self._folder / f"against-{part.number + 1}"
+            folder.mkdir(mode=0o700)
+            guest = stack.enter_context(closing(other.open(folder, progress.phase)))
+            return GuestOracles(guest, facts.nonce)
+
+        return oracles
 
     def _own(self, part: Part) -> Path:
         """The folder for the artefacts of a part's guest: the first one's are the run's."""
@@ -201,7 +225,7 @@ class Job:
         report.write(result, self._folder / "result.json")
         report.write_junit(result, self._folder / FILES["junit"])
         with output.reader_may_leave():
-            report.render(self._text, result, replay=self._replay(), folder=self._folder)
+            report.render(self._text, result, replay=self._replay(), folder=self._folder, brief=self.brief)
 
     def _replay(self) -> str:
         words = ["tcelab", "run", str(self._folder / FILES["program"])]
@@ -209,6 +233,9 @@ class Job:
             value = self._options.get(name)
             if value is not None and str(value) != default:
                 words += [f"--{name}", str(value)]
+        for option in ("expect_quirks", "without_quirks"):
+            for name in self._options[option]:
+                words += ["--" + option.removesuffix("s").replace("_", "-"), name]
         words += ["--boot"] if self._options["boot"] else []
         words += [word for limit in self._options["limits"] for word in ("--limit", limit)]
         return shlex.join(words)
@@ -222,6 +249,8 @@ class Job:
 
 
 _REPLAYED: Final = {
+    "platform": platforms.QEMU,
+    "profile": setup.DEFAULT_PROFILE,
     "qemu": setup.DEFAULT_QEMU,
     "image": setup.DEFAULT_IMAGE,
     "kernel": None,

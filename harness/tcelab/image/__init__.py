@@ -13,7 +13,7 @@ from tcelab.image.library import (
 )
 from tcelab.image.manifest import Manifest
 from tcelab.image.overlay import agent_digest
-from tcelab.image.recipe import recipe_names
+from tcelab.image.recipe import quirks, recipe_names
 from tcelab.image.store import Progress, cache_dir
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "clean",
     "ensure_guest",
     "ensure_qemu",
+    "quirks",
     "recipe_names",
     "status",
 ]

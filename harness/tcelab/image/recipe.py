@@ -50,6 +50,8 @@ class GuestRecipe(_Sources, frozen=True, kw_only=True, tag="guest"):
     """Packages of the host's architecture that make the same Python run on the host, for byte code."""
     directories: tuple[str, ...] = ()
     """Empty directories of the initramfs."""
+    quirks: dict[str, str] = {}
+    """Known defects of the kernel, by the names of ``tcelab.quirks``, and what shows them."""
     busybox: str = "/bin/busybox"
     """Where the applets' links point to."""
     applets: tuple[str, ...] = ()
@@ -73,7 +75,7 @@ Recipe = GuestRecipe | QemuRecipe
 class Loaded(msgspec.Struct, frozen=True):
     """A recipe with its name.
 
-    :ivar sha256: over what the recipe says; comments and the order of fields do not count.
+    :ivar sha256: over what is built; comments, the order of fields and the kernel's quirks do not count.
     """
 
     name: str
@@ -103,8 +105,19 @@ def load(name: str) -> Loaded:
             raise UsageError(f"{where}: like = {base!r} is no complete recipe", next_step=_CORRECT)
         fields = base_fields | fields
     recipe = convert(fields, where)
-    digest = hashlib.sha256(msgspec.json.encode(fields, order="deterministic")).hexdigest()
+    # What is known of a kernel does not change it.
+    built = {name: value for name, value in fields.items() if name != "quirks"}
+    digest = hashlib.sha256(msgspec.json.encode(built, order="deterministic")).hexdigest()
     return Loaded(name, digest, recipe)
+
+
+def quirks(name: str) -> frozenset[str]:
+    """Known defects that a recipe declares for its kernel.
+
+    :raise UsageError: there is no such recipe, or it is not valid.
+    """
+    recipe = load(name).recipe
+    return frozenset(recipe.quirks) if isinstance(recipe, GuestRecipe) else frozenset()
 
 
 def _read(name: str) -> dict[str, object]:

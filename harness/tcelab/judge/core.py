@@ -8,7 +8,8 @@ from typing import Final
 from tcelab.judge.finding import EXIT_CODES, Finding, Result, Verdict
 from tcelab.judge.fold import Fold, request_name
 from tcelab.judge.ledger import Ledger, operation_text
-from tcelab.judge.operations import OPERATION_LAWS, Meters
+from tcelab.judge.operations import OPERATION_LAWS, Meters, last_ioctl
+from tcelab.judge.opinion import Opinion, Oracles
 from tcelab.judge.ram import RAM_LAWS, kernel_said
 from tcelab.judge.rounds import done_of
 from tcelab.judge.tables import TABLE_LAWS, look
@@ -19,18 +20,24 @@ from tcelab.run import Facts, Outcome, Run, Snapshot, Step, parts
 KEEP: Final = 200
 """Findings that a verdict shows; the rest are counted."""
 
-VIEWS: Final = ("live", "stream")
-
 
 class Judge:
     """Judges a run step by step, as it happens or afterwards.
 
     :param keep: findings to keep; others are only counted.
     :param ledger: of a judgement of which this one is part number `part`; by default one of its own.
+    :param oracles: for a second opinion; without it, laws alone judge.
     """
 
     def __init__(
-        self, program: Program, facts: Facts, *, keep: int = KEEP, ledger: Ledger | None = None, part: int = 0
+        self,
+        program: Program,
+        facts: Facts,
+        *,
+        keep: int = KEEP,
+        ledger: Ledger | None = None,
+        part: int = 0,
+        oracles: Oracles | None = None,
     ) -> None:
         self.program = program
         self.facts = facts
@@ -41,6 +48,7 @@ class Judge:
         self._pending = [0, 0]
         self._last = -1
         self._batch_of = batches(program)
+        self._opinion = None if oracles is None else Opinion(self.ledger, facts, oracles, self._to_blame)
 
     def feed(self, step: Step) -> bool:
         """Judge one step; True when it gave a new finding. Suits `run.Watch`.
@@ -53,6 +61,8 @@ class Judge:
         self.ledger.step = step.number
         self.ledger.part = self._part
         self.ledger.batch = self._batch_of.get(step.number, 0)
+        if self._opinion is not None and not again:
+            self._opinion.feed(step)
         if isinstance(step.op, Checkpoint):
             self._checkpoint(step, step.op, again=again)
             self.ledger.took("judge", time.perf_counter() - started)
@@ -77,6 +87,8 @@ class Judge:
             ledger.step = run.steps[-1].number + 1
         ledger.batch, ledger.part = 0, self._part
         self._ending(run)
+        if self._opinion is not None:
+            self._opinion.explain()
         for reason in self.fold.unknown:
             ledger.could_not(reason)
 
@@ -86,6 +98,7 @@ class Judge:
         for law in OPERATION_LAWS:
             law(ledger, self.fold, step, outcome)
         self.fold.apply(step)
+        self._excuse(step.number)
         self._meters(ledger, self.fold, step, outcome)
         match step.op:
             case Ioctl() if outcome.value == 0:
@@ -95,6 +108,19 @@ class Judge:
                     self._count_map(call, times)
             case Dma() if not outcome.errno:
                 self._count_dma()
+
+    def _to_blame(self, liobn: int | None, ioba: int | None) -> int | None:
+        """The last operation that concerned an entry, or any table."""
+        model = self.fold.tables.get(-1 if liobn is None else liobn)
+        if model is None or ioba is None:
+            return last_ioctl(self.ledger)
+        return model.last_operation(ioba >> window.PAGE_SHIFT)
+
+    def _excuse(self, step: int) -> None:
+        """Entries that a declared quirk emptied, exactly where the oracle says so."""
+        for met in self._opinion.met if self._opinion is not None else ():
+            for liobn, entry in met.lost:
+                self.fold.tables[liobn].clear(entry, entry + 1, step)
 
     def _count_map(self, op: Ioctl, times: int) -> None:
         if request_name(op.request) == "MAP_DMA":
@@ -135,7 +161,8 @@ class Judge:
         ledger = self.ledger
         forbidden, self.fold.forbidden = self.fold.forbidden, []
         seen = look(snapshot, forbidden)
-        for view in VIEWS if stream else VIEWS[:1]:
+        asked = self.facts.views if stream else self.facts.views[:1]
+        for view in asked:
             if view not in seen.views:
                 why = snapshot.missing.get(view) or self.facts.cannot.get(view, "no reason was given")
                 ledger.could_not(f"the {view} view is missing: {why}")
@@ -143,7 +170,7 @@ class Judge:
             ledger.evidence.steps[view] = ledger.evidence.steps.get(view, 0) + 1
             if ledger.batch:
                 size = ledger.size(ledger.batch)
-                size.live += view == "live"
+                size.live += view != "stream"
                 size.stream += view == "stream"
         for law in (*TABLE_LAWS, *RAM_LAWS):
             law(ledger, self.fold, seen)
@@ -192,12 +219,14 @@ def _evidence(ledger: Ledger, run: Run) -> None:
     """A pass needs positive evidence: a complete run, both views, a tag proven. Silence is never a pass."""
     evidence = ledger.evidence
     ledger.judged("evidence")
+    if run.facts.platform == "qemu" and not evidence.laws["difference"].judged:
+        ledger.could_not("nothing was compared with the emulator")
     if run.ending is None and len(run.steps) < len(run.program.ops):
         ledger.could_not(f"only {len(run.steps)} of {len(run.program.ops)} operations were done")
     unseen = unseen_operations(run.program)
     if unseen is not None:
         ledger.could_not(f"nobody looked after operation {unseen}: a program must end with a checkpoint")
-    for view in VIEWS:
+    for view in run.facts.views:
         if not evidence.steps.get(view):
             ledger.could_not(f"no checkpoint was judged by the {view} view")
     if not evidence.tags:

@@ -17,6 +17,7 @@ LAWS: Final = {
     "charges": "locked memory is charged for window and table, and refunded",
     "pins": "the kernel holds one page pin for each live entry",
     "kernel": "no WARN, BUG, Oops or panic",
+    "difference": "an emulator of the driver, with the declared quirks, gives and leaves the same, step by step",
     "evidence": "the run is complete and every view asked for was seen",
 }
 """Name of each law and what it says."""
@@ -36,6 +37,7 @@ class Finding(msgspec.Struct, kw_only=True):
     :ivar operation: `#12 {json}`: the last guest operation that concerned the entry.
     :ivar view: the views that saw it, e.g. `live, stream`.
     :ivar batch: the batch size in progress, 0 if none.
+    :ivar quirk: the known defect that explains a difference, if one does.
     """
 
     law: str
@@ -48,6 +50,7 @@ class Finding(msgspec.Struct, kw_only=True):
     operation: str = ""
     view: str = ""
     batch: int = 0
+    quirk: str = ""
 
 
 class LawCount(msgspec.Struct):
@@ -103,6 +106,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     :ivar entries: table entries compared, empty ones too, over all checkpoints and views.
     :ivar pages: buffer pages compared in guest RAM that no entry led to.
     :ivar pins: readings of the page-pin counters.
+    :ivar quirks: declared quirks, and how often each made a difference.
     :ivar seconds: per part of `Snapshot.seconds`, and `judge`.
     """
 
@@ -117,6 +121,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     dma: DmaCount = msgspec.field(default_factory=DmaCount)
     laws: dict[str, LawCount] = msgspec.field(default_factory=lambda: {law: LawCount() for law in LAWS})
     batches: list[Batch] = []
+    quirks: dict[str, int] = {}
     seconds: dict[str, Seconds] = {}
 
 

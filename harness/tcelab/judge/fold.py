@@ -7,12 +7,15 @@ drivers/vfio/vfio_iommu_spapr_tce.c, drivers/vfio/container.c, drivers/vfio/grou
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
+from tceagent import uapi
 from tcelab import tag
 from tcelab.judge.device import DeviceModel, Forbidden
-from tcelab.judge.memory import BufferModel, PageModel
+from tcelab.judge.files import Container, DeviceFile, Files, Group, Target
+from tcelab.judge.memory import BufferModel, PageModel, written
 from tcelab.judge.rounds import calls_done, rounds
 from tcelab.judge.table import Entry, TableModel
 from tcelab.papr import dma, tce, window
@@ -21,6 +24,7 @@ from tcelab.program import (
     Buffer,
     Close,
     Dma,
+    Exit,
     Fill,
     Frames,
     GuestOp,
@@ -29,12 +33,14 @@ from tcelab.program import (
     Open,
     Page,
     Program,
+    Protect,
+    Put,
     Repeat,
+    Spawn,
     Tag,
     Word,
 )
 from tcelab.run import Facts, Outcome, Step
-from tcelab.topology import Phb
 
 SPAPR_TCE: Final = 2
 """VFIO_SPAPR_TCE_IOMMU: the container type whose charges we know."""
@@ -43,36 +49,14 @@ ARGSZ: Final = {"MAP_DMA": 32, "UNMAP_DMA": 24}
 FLAGS: Final = {"MAP_DMA": tce.PERMISSIONS, "UNMAP_DMA": 0}
 NOT_REACHED: Final = {"EPERM", "ENOMEM"}
 """Errnos of MAP_DMA and UNMAP_DMA that say that the pending default window was not made."""
+BY_POINTER: Final = {*ARGSZ, "GROUP_SET_CONTAINER", "GROUP_GET_DEVICE_FD"}
+"""Requests that change what we keep, with an argument that a program may have put where we do not look."""
+NO_TABLE_CHARGE: Final = {"seed2013"}
+"""Profiles of the driver that do not charge for a window's table."""
 
+_MASK: Final = (1 << 64) - 1
 
 Handler = Callable[[object, Ioctl, Outcome, int], None]
-
-
-@dataclass(slots=True, eq=False)
-class Container:
-    """:ivar made: the default window's table was created, and charged."""
-
-    groups: list[Group] = field(default_factory=list)
-    kind: int | None = None
-    enabled: bool = False
-    made: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class Group:
-    """A PE. `devices` counts open device files; each holds the group open."""
-
-    phb: Phb
-    table: TableModel
-    container: Container | None = None
-    open: bool = False
-    devices: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class DeviceFile:
-    device: DeviceModel
-    group: Group
 
 
 class Fold:
@@ -89,7 +73,7 @@ class Fold:
         self.group_of = {device.name: self.groups[phb.index] for phb in program.topology.phbs for device in phb.devices}
         self.devices = {name: DeviceModel(name, group.table) for name, group in self.group_of.items()}
         self.buffers: dict[str, BufferModel] = {}
-        self.files: dict[str, Container | Group | DeviceFile] = {}
+        self.files = Files()
         self.paths = {f"/dev/vfio/${name}": group for name, group in self.group_of.items()}
         self.forbidden: list[Forbidden] = []
         self.transfers: list[dma.Piece] = []
@@ -123,11 +107,11 @@ class Fold:
         """Number of live entries, over all LIOBNs."""
         return sum(len(table.live) for table in self.tables.values())
 
-    @property
-    def charge(self) -> int | None:
-        """KiB of locked memory that containers are charged for, None when a container is not of type v1.
+    def charge(self, process: str = "") -> int | None:
+        """KiB of locked memory that containers charge a process for, None when a container is not of type v1.
 
-        Source: drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_enable and tce_iommu_create_table: whole CPU pages.
+        Source: drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_enable and tce_iommu_create_table: whole CPU pages, of
+        whoever enabled the container (tce_iommu_mm_set).
         """
         total = 0
         for group in self.groups.values():
@@ -136,8 +120,11 @@ class Fold:
                 continue
             if container.kind != SPAPR_TCE:
                 return None
+            if container.payer != process:
+                continue
             total += self._pages(group.phb.window_size) if container.enabled else 0
-            total += self._pages(group.table.entries * 8) if container.made else 0
+            if container.made and self.facts.profile not in NO_TABLE_CHARGE:
+                total += self._pages(group.table.entries * 8)
         return total * self.facts.page_size // 1024
 
     def number(self, word: Word) -> int | None:
@@ -146,8 +133,12 @@ class Fold:
             return word
         if isinstance(word, Page) and word.buffer in self.buffers:
             address = self.buffers[word.buffer].address
-            return None if address is None else address + word.index * tag.PAGE + word.plus
+            return None if address is None else (address + word.index * tag.PAGE + word.plus) & _MASK
         return None
+
+    def target(self, op: Ioctl) -> Target | None:
+        """What an ioctl is done on."""
+        return self.files.get(op.by, op.file)
 
     def _pages(self, size: int) -> int:
         return size // self.facts.page_size
@@ -156,63 +147,61 @@ class Fold:
 
     def _plain(self, op: GuestOp, outcome: Outcome, step: int) -> None:
         match op:
+            case Bind():
+                self.paths[f"/dev/vfio/{outcome.fields.get('group')}"] = self.group_of[op.device]
+            case Open():
+                self._open(op)
+            case Close():
+                self.files.close(op.by, op.file, step)
+            case Spawn():
+                self.files.fork(op.process)
+            case Exit():
+                # Only what entries still lead to is kept, by their pins: those entries know their pages.
+                self.buffers = {name: each for name, each in self.buffers.items() if each.process != op.process}
+                self.files.exit(op.process, step)
+            case Master():
+                handle = self.files.get(op.by, op.file)
+                if isinstance(handle, DeviceFile):
+                    handle.device.master = op.on
+            case Dma():
+                self._dma(op, step)
+            case _:
+                self._memory(op, outcome, step)
+
+    def _memory(self, op: GuestOp, outcome: Outcome, step: int) -> None:
+        match op:
             case Buffer():
                 pages = [PageModel() for _ in range(op.pages)]
-                self.buffers[op.name] = BufferModel(op.name, outcome.value, pages)
+                self.buffers[op.name] = BufferModel(op.name, outcome.value, pages, op.by)
                 self.buffers[op.name].learn(0, outcome.frames)
             case Tag():
                 self.buffers[op.buffer].tag(op, self.facts.nonce, step)
             case Fill():
                 data = tag.data(self.facts.nonce, op.seed, op.size)
                 self.buffers[op.buffer].write(op.offset, data, step)
+            case Put():
+                self._put(op, step)
+            case Protect():
+                self.buffers[op.buffer].access = op.access
             case Frames():
                 self.buffers[op.buffer].learn(0, outcome.frames)
-            case Bind():
-                self.paths[f"/dev/vfio/{outcome.fields.get('group')}"] = self.group_of[op.device]
-            case Open():
-                self._open(op)
-            case Close():
-                self._close(op, step)
-            case Master():
-                handle = self.files.get(op.file)
-                if isinstance(handle, DeviceFile):
-                    handle.device.master = op.on
-            case Dma():
-                self._dma(op, step)
 
     def _open(self, op: Open) -> None:
         if op.path == "/dev/vfio/vfio":
-            self.files[op.file] = Container()
+            self.files.open(op.by, op.file, Container())
         elif op.path in self.paths:
-            self.files[op.file] = group = self.paths[op.path]
-            group.open = True
+            self.files.open(op.by, op.file, self.paths[op.path])
 
-    def _close(self, op: Close, step: int) -> None:
-        match self.files.pop(op.file, None):
-            case Group() as group:
-                group.open = False
-                self._last_reference(group, step)
-            case DeviceFile(device, group):
-                device.master = False
-                group.devices -= 1
-                self._last_reference(group, step)
-
-    def _last_reference(self, group: Group, step: int) -> None:
-        # A device file holds the group's file: only the last of them leaves the container (vfio_group_fops_release).
-        if not group.open and not group.devices:
-            self._leave(group, step)
-
-    def _leave(self, group: Group, step: int) -> None:
-        container, group.container = group.container, None
-        if container is None:
-            return
-        group.table.clear(0, group.table.entries, step)
-        container.groups.remove(group)
-        if not container.groups:  # the last group takes the driver's state along (vfio_group_detach_container)
-            container.kind, container.enabled, container.made = None, False, False
+    def _put(self, op: Put, step: int) -> None:
+        layout, buffer = uapi.LAYOUTS[op.request], self.buffers[op.buffer]
+        numbers = {name: number for name, word in op.fields.items() if (number := self.number(word)) is not None}
+        if len(numbers) == len(op.fields):
+            buffer.write(op.offset, layout.pack(numbers), step)
+        else:
+            buffer.blur(op.offset, layout.size, step)
 
     def _dma(self, op: Dma, step: int) -> None:
-        handle = self.files.get(op.file)
+        handle = self.files.get(op.by, op.file)
         if not isinstance(handle, DeviceFile):
             return
         device = handle.device
@@ -230,16 +219,17 @@ class Fold:
     # -- ioctls -------------------------------------------------------------------------------------------------
 
     def _ioctl(self, op: Ioctl, outcome: Outcome, step: int) -> None:
-        name = request_name(op.request)
-        handle = self.files.get(op.file)
-        if name in ARGSZ and op.value is not None:
-            if outcome.value == 0:
-                self.unknown.append(f"{name} of step {step} passed a struct that we cannot see")
-            return
+        name, handle = request_name(op.request), self.target(op)
         if name in ARGSZ and isinstance(handle, Container):
-            self._pending_window(handle, name, op, outcome)
+            self._pending_window(handle, name, op, outcome, step)
             if outcome.value != 0:
                 self._failed(handle, op, step)
+        if op.value is not None:
+            self._written(op, outcome, step)
+            if name in BY_POINTER:
+                if not outcome.errno and (outcome.value == 0 or name not in ARGSZ):
+                    self.unknown.append(f"{name} of step {step} passed a struct that we cannot see")
+                return
         if name in self._ioctls and not outcome.errno:
             self._ioctls[name](handle, op, outcome, step)
 
@@ -249,44 +239,66 @@ class Fold:
             self.unknown.append(f"Repeat of step {step} did not tell how many of its calls were done")
             return
         for call, its_own in rounds(op, outcome, done, self._pages_mapped):
-            self._ioctl(call, its_own, step)
+            self._ioctl(msgspec.structs.replace(call, by=op.by), its_own, step)
 
     def _pages_mapped(self, op: Ioctl) -> int:
         size = self.number(op.fields.get("size", 0))
         return 0 if size is None or request_name(op.request) != "MAP_DMA" else size >> window.PAGE_SHIFT
 
-    def _pending_window(self, container: Container, name: str, op: Ioctl, outcome: Outcome) -> None:
+    def _pending_window(self, container: Container, name: str, op: Ioctl, outcome: Outcome, step: int) -> None:
         # The first MAP or UNMAP that passes the checks of its struct creates the default window, even if it then
         # fails (tce_iommu_ioctl: tce_iommu_create_default_window comes before the window is looked up).
-        argsz, flags = self.number(op.fields.get("argsz", ARGSZ[name])), self.number(op.fields.get("flags", 0))
-        sound = argsz is not None and argsz >= ARGSZ[name] and flags is not None and not flags & ~FLAGS[name]
-        if container.enabled and sound and outcome.errno not in NOT_REACHED:
-            container.made = True
+        if not container.enabled or container.made or outcome.errno in NOT_REACHED:
+            return
+        passed = self._passed(name, op)
+        if passed is None and outcome.errno == "EFAULT":
+            return  # not even the struct could be read
+        argsz, flags = passed or (None, None)
+        if argsz is None or flags is None:
+            self.unknown.append(f"{name} of step {step} may have made the default window: its struct is not known")
+        else:
+            container.made = argsz >= ARGSZ[name] and not flags & ~FLAGS[name]
+
+    def _passed(self, name: str, op: Ioctl) -> tuple[int | None, int | None] | None:
+        """What the kernel read as argsz and flags, None where not known; None when there was nothing to read."""
+        if op.value is None:
+            return self.number(op.fields.get("argsz", ARGSZ[name])), self.number(op.fields.get("flags", 0))
+        place = self._place(op.value, op.by)
+        if place is None or place[0].access == "none":
+            return None
+        layout = uapi.LAYOUTS[name]
+        raw = place[0].read(place[1], layout.size)
+        return (None, None) if raw is None else layout.struct.unpack(raw)[:2]
+
+    def _written(self, op: Ioctl, outcome: Outcome, step: int) -> None:
+        """What an ioctl wrote to the memory that its value leads to, we cannot know."""
+        place = None if op.value is None else self._place(op.value, op.by)
+        # EFAULT may come half way through.
+        if place is not None and place[0].access == "write" and outcome.errno in ("", "EFAULT"):
+            place[0].blur(place[1], written(op.request), step)
 
     def _set_container(self, handle: object, op: Ioctl, outcome: Outcome, _step: int) -> None:
-        container = self.files.get(str(op.fields.get("container")))
+        container = self.files.get(op.by, str(op.fields.get("container")))
         if outcome.value == 0 and isinstance(handle, Group) and isinstance(container, Container):
             handle.container = container
             container.groups.append(handle)
 
     def _unset_container(self, handle: object, _op: Ioctl, outcome: Outcome, step: int) -> None:
         if outcome.value == 0 and isinstance(handle, Group):
-            self._leave(handle, step)
+            handle.leave(step)
 
-    def _get_device_fd(self, handle: object, op: Ioctl, outcome: Outcome, _step: int) -> None:
+    def _get_device_fd(self, handle: object, op: Ioctl, outcome: Outcome, step: int) -> None:
         name = str(op.fields.get("name"))
         if outcome.value is not None and outcome.value >= 0 and isinstance(handle, Group) and name in self.devices:
-            handle.devices += 1
-            self.devices[name].master = False
-            self.files[op.into] = DeviceFile(self.devices[name], handle)
+            self.files.open(op.by, op.into or step, DeviceFile(self.devices[name], handle))
 
     def _set_iommu(self, handle: object, op: Ioctl, outcome: Outcome, _step: int) -> None:
         if outcome.value == 0 and isinstance(handle, Container):
-            handle.kind = op.value
+            handle.kind = None if op.value is None else self.number(op.value)
 
-    def _enable(self, handle: object, _op: Ioctl, outcome: Outcome, _step: int) -> None:
+    def _enable(self, handle: object, op: Ioctl, outcome: Outcome, _step: int) -> None:
         if outcome.value == 0 and isinstance(handle, Container):
-            handle.enabled = True
+            handle.enabled, handle.payer = True, op.by
 
     def _disable(self, handle: object, _op: Ioctl, outcome: Outcome, _step: int) -> None:
         if outcome.value == 0 and isinstance(handle, Container):
@@ -305,10 +317,11 @@ class Fold:
         if len(frames) != count:
             self.unknown.append(f"MAP_DMA of step {step} reported {len(frames)} frames for {count} pages")
             frames = [None] * count
-        buffer, start = self._target(op.fields.get("vaddr", 0))
+        place = self._place(op.fields.get("vaddr", 0), op.by)
+        buffer, start = (place[0], place[1] // tag.PAGE) if place else (None, 0)
         entries = []
         for i, frame in enumerate(frames):
-            page = buffer.pages[start + i] if buffer and start + i < len(buffer.pages) else None
+            page = buffer.pages[start + i] if buffer and 0 <= start + i < len(buffer.pages) else None
             if page is not None and frame is not None:
                 page.frame = frame
             name = buffer.name if buffer else ""
@@ -331,17 +344,20 @@ class Fold:
             for group in handle.groups:
                 group.table.tried(*concerned, step)
 
-    def _target(self, vaddr: Word) -> tuple[BufferModel | None, int]:
-        """The buffer and page number that an address of the agent lies in."""
-        address = self.number(vaddr)
-        if isinstance(vaddr, Page):
-            return self.buffers.get(vaddr.buffer), vaddr.index + vaddr.plus // tag.PAGE
+    def _place(self, word: Word, process: str) -> tuple[BufferModel, int] | None:
+        """The buffer of a process, and how many bytes into it, that an address leads to. A place that a program names
+        may lie outside the buffer.
+        """
+        if isinstance(word, Page):
+            buffer = self.buffers.get(word.buffer)
+            return None if buffer is None else (buffer, word.index * tag.PAGE + word.plus)
+        address = self.number(word)
         for buffer in self.buffers.values():
-            if address is not None and buffer.address is not None:
-                page = (address - buffer.address) // tag.PAGE
-                if 0 <= page < len(buffer.pages):
-                    return buffer, page
-        return None, 0
+            if address is not None and buffer.address is not None and buffer.process == process:
+                offset = address - buffer.address
+                if 0 <= offset < len(buffer.pages) * tag.PAGE:
+                    return buffer, offset
+        return None
 
     def _unmap(self, handle: object, op: Ioctl, outcome: Outcome, step: int) -> None:
         if outcome.value != 0 or not isinstance(handle, Container):

@@ -76,16 +76,17 @@ class Ledger:
         seen: str = "",
         operation: int | None = None,
         view: str = "",
-    ) -> None:
+    ) -> Finding | None:
         """Write down a finding unless one of the same law and key is known; then only its view is added.
 
         :param operation: number of the operation to blame.
+        :return: the finding if it is new.
         """
         known = self._known.get((self.part, law, key))
         if known is not None:
             if view and view not in known.view.split(", "):
                 known.view = f"{known.view}, {view}"
-            return
+            return None
         self.count(law)
         finding = Finding(
             law=law,
@@ -102,6 +103,7 @@ class Ledger:
         self._known[self.part, law, key] = finding
         if len(self.findings) < self.keep:
             self.findings.append(finding)
+        return finding
 
     def count(self, law: str, findings: int = 1) -> None:
         """Count findings that are not kept one by one."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
-from tcelab.judge.fold import Fold, Group, request_name
+from tcelab.judge.files import Group
+from tcelab.judge.fold import Fold, request_name
 from tcelab.judge.ledger import Ledger, op_text
 from tcelab.judge.rounds import calls_done
 from tcelab.papr import window
@@ -92,9 +94,9 @@ def _reported(fold: Fold, step: Step) -> dict[str, int]:
             "window_size": phb.window_size,
             "buid": window.buid(phb.index),
         }
-    if not isinstance(op, Ioctl):
+    if not isinstance(op, Ioctl) or op.value is not None:  # a struct of the program's own is not reported
         return {}
-    name, handle = request_name(op.request), fold.files.get(op.file)
+    name, handle = request_name(op.request), fold.target(op)
     if name == "GROUP_GET_STATUS" and isinstance(handle, Group):
         return {"flags": VIABLE | (CONTAINER_SET if handle.container else 0)}
     if name == "SPAPR_TCE_GET_INFO":
@@ -120,31 +122,34 @@ class Meter:
 
 
 class Meters:
-    """The laws of counters; state: one meter each."""
+    """The laws of counters; state: a meter of pins, and one of charges for each process."""
 
     def __init__(self) -> None:
-        self.vmlck, self.pins = Meter(), Meter()
+        self.vmlck: defaultdict[str, Meter] = defaultdict(Meter)
+        self.pins = Meter()
 
     def __call__(self, ledger: Ledger, fold: Fold, step: Step, got: Outcome) -> None:
         if isinstance(step.op, Read) and got.value is not None:
             law = {"vmlck": self._charges, "pins": self._pins}.get(step.op.what)
             if law is not None:
-                law(ledger, fold, got.value)
+                law(ledger, fold, step.op.by, got.value)
 
-    def _charges(self, ledger: Ledger, fold: Fold, reading: int) -> None:
-        """VmLck: the window while enabled, and the table of the default window from its creation to the release.
+    def _charges(self, ledger: Ledger, fold: Fold, process: str, reading: int) -> None:
+        """VmLck: the window while enabled, and the table of the default window from its creation to the release, of
+        the process that enabled the container.
 
         Source: drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_enable, tce_iommu_create_default_window.
         """
-        folded = fold.charge
+        folded = fold.charge(process)
         if folded is None:
             return
         ledger.judged("charges")
-        off = self.vmlck.changed(reading, folded)
+        off = self.vmlck[process].changed(reading, folded)
         if off is not None:
-            self._report(ledger, "charges", "VmLck", "KiB", (reading, reading - off, off))
+            name = f"VmLck of process {process}" if process else "VmLck"
+            self._report(ledger, "charges", name, "KiB", (reading, reading - off, off))
 
-    def _pins(self, ledger: Ledger, fold: Fold, reading: int) -> None:
+    def _pins(self, ledger: Ledger, fold: Fold, _process: str, reading: int) -> None:
         """Page pins: one per live entry of any LIOBN.
 
         Source: drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_use_page and tce_iommu_unuse_page.
@@ -170,8 +175,8 @@ class Meters:
 
 
 def last_ioctl(ledger: Ledger) -> int | None:
-    """Number of the last ioctl, repeat or close before the operation being judged."""
-    kinds = {"ioctl", "repeat", "close"}
+    """Number of the last ioctl, repeat, close or exit before the operation being judged."""
+    kinds = {"ioctl", "repeat", "close", "exit"}
     before = range(ledger.step - 1, -1, -1)
     return next((i for i in before if type(ledger.program.ops[i]).__name__.lower() in kinds), None)
 

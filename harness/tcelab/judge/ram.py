@@ -53,8 +53,11 @@ def _prove(ledger: Ledger, seen: Look, model: TableModel, frame: int, numbers: s
     content = seen.snapshot.pages[frame]
     seen.led_to.add(frame)
     page = model.live[next(iter(numbers))].page
-    if content is None or (page is not None and content != page.content):
+    if content is None or (page is not None and page.content not in (None, content)):
         _unproven(ledger, seen, model, frame, min(numbers))
+        return
+    if page is not None and page.content is None:
+        page.adopt(content)  # no proof of anything: nobody could know what it is
         return
     own = _names_own(page, model, numbers)
     ledger.evidence.tags += own
@@ -116,8 +119,12 @@ def memory(ledger: Ledger, fold: Fold, seen: Look) -> None:
             frame = page.frame
             if frame is None or frame in seen.led_to:
                 continue
+            content = pages.get(frame)
+            if page.content is None and content is not None:
+                page.adopt(content)  # nobody could know what it is
+                continue
             ledger.evidence.pages += 1
-            if pages.get(frame) != page.content:
+            if content is None or content != page.content:
                 _changed(ledger, seen, (buffer.name, number), page)
 
 

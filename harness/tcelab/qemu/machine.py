@@ -46,6 +46,7 @@ class Options(msgspec.Struct, frozen=True):
 
     :ivar memory: MiB of guest RAM, a multiple of 256.
     :ivar append: added to the kernel's command line.
+    :ivar quirks: known defects that are declared for the kernel.
     """
 
     kernel: Path
@@ -54,6 +55,7 @@ class Options(msgspec.Struct, frozen=True):
     memory: int = 512
     firmware: Firmware = "auto"
     append: str = ""
+    quirks: frozenset[str] = frozenset()
 
 
 class Descriptors(msgspec.Struct, frozen=True):
@@ -124,7 +126,7 @@ def arguments(options: Options, abilities: Abilities, fds: Descriptors) -> list[
     ram = f"memory-backend-file,id=ram,size={options.memory}M,mem-path=/proc/self/fd/{fds.ram}"
     return [
         *("-M", f"pseries,{_QUIET},ic-mode=xics,memory-backend=ram{vof}"),
-        *("-accel", "tcg", "-cpu", "power9", "-smp", "1", "-m", f"{options.memory}M"),
+        *("-accel", "tcg", "-cpu", "power9", "-smp", str(options.topology.cpus), "-m", f"{options.memory}M"),
         *("-object", f"{ram},share=on" if fds.base is None else f"{ram},share=off,readonly=on,rom=off"),
         *("-nodefaults", "-display", "none", "-vga", "none", "-action", "panic=pause,reboot=shutdown"),
         *_sockets(fds),

@@ -67,6 +67,7 @@ _TOLD: Final = ("kernel", "version", "machine", "python", "cmdline", "modules")
 class QemuSession:
     """A guest with its agent ready. Use as a context manager: QEMU ends with it, whatever happens.
 
+    :ivar folder: of its artefacts.
     :ivar began: when opening it began, by `time.monotonic`.
     :ivar reached: seconds from the start at which each phase of the boot, or of the fork, was reached.
     """
@@ -99,6 +100,7 @@ class QemuSession:
         :raise GuestLost: the guest does not come up.
         """
         self.began = time.monotonic()
+        self.folder = folder
         self._number = 0
         self._closing = threading.Lock()
         self._live: LiveMemory | None = None
@@ -140,6 +142,10 @@ class QemuSession:
             return self.guest.race.now()
         return Scene("launch", artefacts=self.guest.folder)
 
+    def tail(self, lines: int) -> list[str]:
+        """The console's last lines."""
+        return self.guest.console.tail(lines)
+
     def __enter__(self) -> Self:
         return self
 
@@ -158,17 +164,19 @@ class QemuSession:
 
     # -- the handshake
 
-    def renew(self) -> None:
-        """Begin anew on the same guest: all that programs left there is closed and forgotten, the nonce is fresh.
+    def renew(self, nonce: bytes | None = None) -> None:
+        """Begin anew on the same guest: all that programs left there is closed and forgotten.
 
         QEMU's refusals so far are forgotten as well; trouble on the console is not.
+
+        :param nonce: of another session, to be compared with this one; by default a fresh one.
         """
-        self._greet(self.facts.versions["agent"]["digest"], renew=True)
+        self._greet(self.facts.versions["agent"]["digest"], renew=True, nonce=nonce)
         self.guest.log.drain()
         self.guest.log.take_refusals()
 
-    def _greet(self, digest: str, *, renew: bool = False) -> None:
-        nonce = secrets.token_bytes(_NONCE)
+    def _greet(self, digest: str, *, renew: bool = False, nonce: bytes | None = None) -> None:
+        nonce = nonce or secrets.token_bytes(_NONCE)
         devices = {
             device.name: {"buid": window.buid(phb.index), "slot": device.slot}
             for phb in self._options.topology.added
@@ -230,7 +238,10 @@ class QemuSession:
         if self._base is not None:
             record = self._base.record
             versions["base"] = {"key": record.key, "built": record.built, "boot": record.boot}
-        return Facts("qemu", nonce, hello.page_size, self.guest.ram.size, cannot, versions)
+        quirks = self._options.quirks
+        versions["quirks"] = sorted(quirks)
+        ram = self.guest.ram.size
+        return Facts("qemu", nonce, hello.page_size, ram, cannot, versions, quirks=quirks)
 
     def _part(self, answer: dict[str, Any], name: str, kind: type[T]) -> T:
         """One part of an answer, checked.

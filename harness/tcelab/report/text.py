@@ -25,21 +25,23 @@ SHOWN: Final = 20
 """Findings that are printed; `result.json` holds more."""
 
 
-def render(console: Console, result: Result, *, replay: str = "", folder: Path | None = None) -> None:
+def render(
+    console: Console, result: Result, *, replay: str = "", folder: Path | None = None, brief: bool = False
+) -> None:
     """Print a result.
 
     :param replay: the command that repeats it, printed with findings.
     :param folder: where the artefacts are.
+    :param brief: without the tables and the witnesses.
     """
     evidence = result.verdict.evidence
     for line in ran(result):
         _line(console, line)
-    if evidence.batches:
-        console.print(_batches(evidence))
-    if evidence.checkpoints or evidence.operations:
-        console.print(_laws(evidence))
-        for line in witnesses(evidence):
-            _line(console, line)
+    if brief:
+        compared = evidence.laws["difference"].judged
+        _line(console, f"compared: {compared:,} steps, {evidence.checkpoints:,} of them checkpoints of whole tables")
+    else:
+        _evidence(console, evidence)
     for number, finding in enumerate(result.verdict.findings[:SHOWN], 1):
         _line(console, f"finding {number}", "bold red")
         for line in finding_lines(finding):
@@ -61,16 +63,34 @@ def render(console: Console, result: Result, *, replay: str = "", folder: Path |
     _line(console, f"{word} (exit code {result.verdict.exit_code}){where}", style)
 
 
+def _evidence(console: Console, evidence: Evidence) -> None:
+    if evidence.batches:
+        console.print(_batches(evidence))
+    if evidence.checkpoints or evidence.operations:
+        console.print(_laws(evidence))
+        for line in witnesses(evidence):
+            _line(console, line)
+
+
 def ran(result: Result) -> Iterator[str]:
     """What was run, and on what: enough to know whether it is the kernel and the QEMU that one means."""
     if result.program is not None:
         program = result.program
         yield f"program: {program.name}, seed {program.seed}, {program.operations} operations on {program.topology}"
     guest, qemu = result.versions.get("guest"), result.versions.get("qemu")
+    if emulated := result.versions.get("emulator"):
+        yield f"emulator: profile {emulated['profile']}; no kernel was under test"
     if result.platform is not None and guest and qemu:
         size = result.platform.page_size // 1024
         yield f"kernel:  {guest['kernel']} {guest['machine']}, {size} KiB pages, {guest['version']}"
         yield f"qemu:    {qemu['version']}, {qemu['firmware']}, TCG"
+    if quirks := result.verdict.evidence.quirks:
+        met = [f"{name} ({_times(times)})" for name, times in quirks.items() if times]
+        yield f"quirks:  {len(quirks)} declared for this kernel, met: {', '.join(met) or 'none'}"
+
+
+def _times(times: int) -> str:
+    return f"{times} times" if times > 1 else "once"
 
 
 def finding_lines(finding: Finding) -> Iterator[str]:
@@ -96,14 +116,14 @@ def finding_lines(finding: Finding) -> Iterator[str]:
 def witnesses(evidence: Evidence) -> Iterator[str]:
     """Who saw it: each line one witness that is independent of the others."""
     live, stream = evidence.steps.get("live", 0), evidence.steps.get("stream", 0)
+    shown = f"live memory {live} steps, state stream {stream} steps (two readers of one table: one witness)"
+    if own := evidence.steps.get("emulator"):
+        shown = f"the emulator's own {own} steps"
     dma = evidence.dma
     controls = f"first refusal seen on {', '.join(dma.control)}" if dma.control else "no refusal was to be seen"
     if dma.refused and not dma.control:
         controls = "its refusals were not seen"
-    yield (
-        f"views: live memory {live} steps, state stream {stream} steps (two readers of one table: one witness), "
-        f"{evidence.entries:,} entries compared"
-    )
+    yield f"views: {shown}, {evidence.entries:,} entries compared"
     yield (
         f"tags in guest RAM: {evidence.tags:,} mapped pages proven by their tag, {evidence.contents:,} by other data; "
         f"{evidence.pages:,} unmapped pages unchanged"

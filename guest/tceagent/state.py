@@ -1,0 +1,117 @@
+"""What operations leave behind for later ones, in one process."""
+
+from __future__ import annotations
+
+from tceagent.kernel import IOMMU_PAGE
+from tceagent.vfio import RefusedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Union
+
+    from tceagent.seam import Child, Kernel, Memory, Registers
+
+    Word = Union[int, str, dict[str, Any]]
+
+_MASK = (1 << 64) - 1
+_NO_FD = -1
+
+
+class File:
+    """An open file of the program.
+
+    :ivar registers: BAR 0, once a DMA has needed it.
+    :ivar config: where its configuration space begins, once that was needed.
+    """
+
+    def __init__(self, fd: int, config: int | None = None) -> None:
+        self.fd = fd
+        self.registers: Registers | None = None
+        self.config = config
+
+
+class State:
+    """:ivar nonce: of the session, 16 bytes; None before the handshake.
+
+    :ivar devices: BUID and slot of each device that a program may name.
+    :ivar bound: what `bind` found out, by device.
+    :ivar buffers: memory, and how many IOMMU pages of it the program knows.
+    :ivar children: by the name that the program gave them.
+    """
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.nonce: bytes | None = None
+        self.devices: dict[str, tuple[int, int]] = {}
+        self.bound: dict[str, dict[str, str | int]] = {}
+        self.buffers: dict[str, tuple[Memory, int]] = {}
+        self.files: dict[str, File] = {}
+        self.children: dict[str, Child] = {}
+
+    def fork(self, kernel: Kernel) -> State:
+        """What a child begins with: `kernel` is how it sees it. A mapping of registers is its parent's alone."""
+        child = State(kernel)
+        child.nonce = self.nonce
+        child.devices.update(self.devices)
+        child.bound.update(self.bound)
+        child.files.update((name, File(file.fd, file.config)) for name, file in self.files.items())
+        return child
+
+    def renew(self) -> None:
+        """Forget what programs have left: children end, files are closed, memory is given back."""
+        while self.children:
+            self.children.popitem()[1].end()
+        for file in self.files.values():
+            if file.registers is not None:
+                file.registers.close()
+            self.kernel.close(file.fd)
+        self.files.clear()
+        self.buffers.clear()
+
+    def file(self, name: str) -> File:
+        """A file of the program. One that could not be opened is a bad descriptor, as it would be in a C program.
+
+        :raise RefusedError: EBADF.
+        """
+        if name not in self.files:
+            raise RefusedError("EBADF")
+        return self.files[name]
+
+    def buffer(self, name: str) -> tuple[Memory, int]:
+        """:raise LookupError: this process has no such buffer."""
+        try:
+            return self.buffers[name]
+        except KeyError:
+            raise LookupError(f"no buffer {name!r}; there are: {', '.join(self.buffers) or 'none'}") from None
+
+    def child(self, name: str) -> Child:
+        """:raise LookupError: this process has no such child."""
+        try:
+            return self.children[name]
+        except KeyError:
+            raise LookupError(f"no process {name!r}; there are: {', '.join(self.children) or 'none'}") from None
+
+    def session(self) -> bytes:
+        """The nonce.
+
+        :raise RuntimeError: there was no handshake.
+        """
+        if self.nonce is None:
+            raise RuntimeError("no nonce before the handshake")
+        return self.nonce
+
+    def resolve(self, word: Word) -> int:
+        """A word as the kernel wants it: a number as it is, a file's descriptor, an address in a buffer."""
+        if isinstance(word, int):
+            return word
+        if isinstance(word, str):
+            return self.files[word].fd if word in self.files else _NO_FD
+        memory, _ = self.buffer(word["buffer"])
+        address: int = memory.address + word.get("index", 0) * IOMMU_PAGE + word.get("plus", 0)
+        return address & _MASK
+
+
+def unused(named: dict[str, Any], name: str, kind: str) -> None:
+    """:raise ValueError: there is one of that name."""
+    if name in named:
+        raise ValueError(f"there is a {kind} {name!r} already")

@@ -1,0 +1,63 @@
+"""`tcelab diff`: one program on two platforms, and every difference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+
+from tcelab import report
+from tcelab.cli import output
+from tcelab.cli.options import boot_option, choice, machine_options
+from tcelab.cli.run import Job, program_of
+from tcelab.qemu.limits import limits as limits_of
+from tcelab.scenarios import DEFAULT
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command("diff")
+@click.argument("target", default=DEFAULT, metavar="[SCENARIO|PROGRAM.json]")
+@machine_options
+@click.option("--seed", type=click.IntRange(0), help="Of the scenario; one is drawn if not given, and told.")
+@click.option("--against-qemu", help="Compare with a guest on this QEMU.")
+@click.option("--against-image", help="Compare with a guest of this image.")
+@click.option("--against-kernel", type=_FILE, help="Compare with a guest of this kernel.")
+@click.option("--against-modules", type=_FILE, metavar="DIR", help="Modules of --against-kernel.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for artefacts; new or empty.")
+@output.json_option("result.json")
+@boot_option
+def command(
+    target: str,
+    seed: int | None,
+    out: Path | None,
+    json_to: Path | None,
+    *,
+    boot: bool,
+    limits: tuple[str, ...],
+    **options: Any,  # noqa: ANN401 - click's options
+) -> None:
+    """Run a program on a guest, and compare each outcome and each whole table with the emulator; or, with
+    --against-..., with a second guest: kernel A with kernel B, QEMU A with QEMU B.
+
+    Exit codes as those of run.
+    """
+    output.check("--json", json_to)
+    names = ("qemu", "image", "kernel", "modules")
+    against = {name: options.pop(f"against_{name}") for name in names}
+    other = {name: value for name, value in against.items() if value is not None}
+    program = program_of(target, seed, None, str(options["topology_name"]))
+    chosen = msgspec.structs.replace(choice(**options), topology=program.topology)
+    told = {"target": target, "platform": "qemu", "boot": boot, "limits": limits, **options, "against": other}
+    job = Job(program, limits_of(limits), told, out, Console(stderr=output.to_stdout(json_to)))
+    job.brief = True
+    if other:
+        job.against = msgspec.structs.replace(chosen, **other)
+    job.perform(chosen, keep=False)
+    assert job.result is not None
+    if json_to is not None:
+        output.write(report.to_json(job.result), json_to)
+    raise click.exceptions.Exit(job.result.verdict.exit_code)

@@ -1,0 +1,123 @@
+"""`tcelab fuzz`: random programs on guests, held against the emulator."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from tcelab import artefacts
+from tcelab.cli.options import boot_option, choice, machine_options
+from tcelab.errors import TcelabError
+from tcelab.fuzz import campaign
+from tcelab.guests import Guests
+from tcelab.qemu.limits import limits as limits_of
+from tcelab.report.text import finding_lines
+
+_SEEDS: Final = 1 << 32
+_STEPS: Final = 20000
+
+
+@click.command("fuzz")
+@machine_options
+@click.option("--seed", type=click.IntRange(0), help="One is drawn if not given, and told.")
+@click.option("--steps", type=click.IntRange(1), default=_STEPS, show_default=True, help="Operations in all.")
+@click.option("--minutes", type=click.FloatRange(0), help="Stop after so long, whatever is left.")
+@click.option(
+    "--every", type=click.IntRange(1), default=campaign.EVERY, show_default=True, help="Operations per checkpoint."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for what is found; new or empty.")
+@boot_option
+def command(
+    *,
+    seed: int | None,
+    steps: int,
+    minutes: float | None,
+    every: int,
+    out: Path | None,
+    boot: bool,
+    limits: tuple[str, ...],
+    **options: Any,  # noqa: ANN401 - click's options
+) -> None:
+    """Make random programs of legal and illegal operations, run them on fresh guests, and hold every outcome and
+    every whole table against the emulator. What differs is shrunk to a small program and saved.
+
+    Exit codes: 0 no difference, 1 a finding, 2 wrong usage, 125 could not judge.
+    """
+    console = Console()
+    chosen = choice(**options)
+    given = click.get_current_context().get_parameter_source("topology_name") is click.core.ParameterSource.COMMANDLINE
+    folder = artefacts.folder(out)
+    number = secrets.randbelow(_SEEDS) if seed is None else seed
+    began = time.monotonic()
+
+    def note(line: str) -> None:
+        click.echo(f"[{time.monotonic() - began:6.1f} s] {line}", err=True)
+
+    note(f"seed {number}")
+    names = iter(range(1 << 30))
+
+    def own() -> Path:
+        path = folder / f"guest-{next(names)}"
+        path.mkdir(mode=0o700)
+        return path
+
+    guests = Guests(chosen, own, limits=limits_of(limits), boot=boot, note=note)
+    job = campaign.Campaign(
+        number,
+        lambda name: guests.fresh(name, None),
+        folder,
+        note,
+        every=every,
+        usual=chosen.topology.name if given else None,
+    )
+    try:
+        job.run(steps, minutes)
+    except TcelabError as error:
+        job.tally.could_not.append(error.report())
+    finally:
+        guests.close()
+    raise click.exceptions.Exit(_tell(console, job.tally, number, folder))
+
+
+def _tell(console: Console, tally: campaign.Tally, seed: int, folder: Path) -> int:
+    """Print what was done and found: the exit code."""
+    rate = tally.operations / tally.spent if tally.spent else 0.0
+    _line(
+        console,
+        f"seed {seed}: {tally.programs} programs, {tally.operations:,} operations, {tally.checkpoints:,} checkpoints,"
+        f" {tally.entries:,} entries compared; {rate:,.0f} operations/s on the guests, checkpoints included",
+    )
+    for name, times in sorted(tally.quirks.items()):
+        _line(console, f"quirk:   {name} made a difference {times} times")
+    for name, times in sorted(tally.left_out.items()):
+        _line(console, f"left out: {times} operations of which the kernel would not come back, by quirk {name}")
+    for number, found in enumerate(tally.found, 1):
+        _line(
+            console,
+            f"finding {number}: {len(found.original.ops)} operations shrunk to {len(found.program.ops)}",
+            "bold red",
+        )
+        for line in finding_lines(found.finding):
+            _line(console, f"  {line}")
+        _line(console, f"  replay:    {shlex.join(['tcelab', 'replay', str(found.file)])}")
+    for reason in tally.could_not:
+        _line(console, f"could not judge: {reason}", "yellow")
+    if tally.found:
+        code, word, style = 1, "FINDING", "bold red"
+    elif tally.could_not:
+        code, word, style = 125, "COULD NOT JUDGE", "bold yellow"
+    else:
+        code, word, style = 0, "PASS", "bold green"
+    _line(console, f"{word} (exit code {code}); artefacts in {folder}", style)
+    return code
+
+
+def _line(console: Console, text: str, style: str = "") -> None:
+    console.print(Text(text, style), soft_wrap=True, highlight=False)

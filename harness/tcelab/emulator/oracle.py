@@ -1,0 +1,54 @@
+"""The emulator as an oracle: it follows a run of another platform, operation by operation."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from tcelab.emulator.profiles import Profile
+from tcelab.emulator.session import EmulatorSession
+from tcelab.follow import Follower
+from tcelab.quirks import QUIRKS
+from tcelab.run import Facts, Met
+from tcelab.topology import Topology
+
+
+class EmulatorOracle(Follower):
+    """Tells as well which quirks it met."""
+
+    def __init__(self, session: EmulatorSession) -> None:
+        super().__init__(session)
+        self._emulator = session
+
+    def take_meetings(self) -> list[Met]:
+        """Quirks that made a difference since the last call."""
+        return self._emulator.take_meetings()
+
+
+class EmulatorOracles:
+    """Oracles with the profile, page size and nonce of the run that they follow."""
+
+    def __init__(self, topology: Topology, facts: Facts, driver: Profile | None = None) -> None:
+        """:param driver: a profile in place of the one that the facts name."""
+        self._topology, self._facts, self._driver = topology, facts, driver
+
+    @property
+    def known(self) -> Collection[str]:
+        """Names of all quirks."""
+        return QUIRKS
+
+    def open(self, quirks: frozenset[str]) -> EmulatorOracle:
+        """An oracle that has these quirks."""
+        session = EmulatorSession(
+            self._topology,
+            profile_name=self._facts.profile,
+            quirks=quirks,
+            nonce=self._facts.nonce,
+            page_size=self._facts.page_size,
+            driver=self._driver,
+        )
+        return EmulatorOracle(session)
+
+
+def second_opinion(topology: Topology, facts: Facts) -> EmulatorOracles | None:
+    """Oracles for the run of a real kernel; the emulator needs none against itself."""
+    return EmulatorOracles(topology, facts) if facts.platform == "qemu" else None

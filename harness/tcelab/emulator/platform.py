@@ -1,0 +1,159 @@
+"""The emulated machine: PHBs with their tables and devices, RAM, a clock, and the kernel's log.
+
+Source: QEMU hw/ppc/spapr_pci.c, spapr_iommu.c; kernel arch/powerpc/platforms/pseries/iommu.c.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from tcelab.emulator.edu import Edu
+from tcelab.emulator.files import File
+from tcelab.emulator.memory import Ram
+from tcelab.papr import window
+from tcelab.papr.table import Table
+from tcelab.run import Met, Refusal
+from tcelab.topology import Phb, Topology
+
+
+class KernelDiedError(Exception):
+    """BUG, or an oops: this kernel does not go on."""
+
+
+class Pe:
+    """A PHB and what hangs there: one table, one group, one PE.
+
+    :ivar table: of its default window, as the platform holds it.
+    :ivar group_file: its open file, if it is open.
+    :ivar bound: names of devices that vfio-pci drives.
+    :ivar first: number of the window's first entry, counted from bus address 0 (it_offset).
+    :ivar window_size: bytes, as its group says it. `has_group`, `has_table`: its table has its group, and its group
+        its table, as always but for a defect.
+    :ivar owned: VFIO owns it: the kernel has dropped the default window from its own view.
+    :ivar kernel_uses: entries that the kernel's own DMA API has in use or keeps back, by number: the one of bus
+        address 0 (iommu_init_table).
+    :ivar behind: what a driver that checks no bounds stored behind the table's end.
+    """
+
+    def __init__(self, phb: Phb, machine: Machine) -> None:
+        self.phb = phb
+        self.group = phb.index
+        self.bus = f"{phb.index:04x}:00"
+        self.table = Table(phb.liobn, phb.entries)
+        self.first = 0
+        self.has_group = self.has_table = True
+        self.window_size = phb.window_size
+        self.group_file: File | None = None
+        self.bound: set[str] = set()
+        self.owned = False
+        self.kernel_uses = {0}
+        self.behind: dict[int, int] = {}
+        self.devices = {
+            device.name: Edu(device.name, self.table, machine.ram, machine.refuse) for device in phb.devices
+        }
+
+    def address_of(self, name: str) -> str:
+        """The PCI address of a device."""
+        slot = next(device.slot for device in self.phb.devices if device.name == name)
+        return f"{self.bus}:{slot:02x}.0"
+
+    def at(self, address: str) -> Edu | None:
+        """The device that vfio-pci drives at a PCI address."""
+        return next((self.devices[name] for name in self.bound if self.address_of(name) == address), None)
+
+    def set_window(self, start: int, size: int) -> None:
+        """A default window other than the topology's: bus address and bytes."""
+        self.window_size = size
+        self.first = start >> window.PAGE_SHIFT
+        self.kernel_uses = {0} if start == 0 else set()
+        self.table = Table(self.phb.liobn, size >> window.PAGE_SHIFT, bus_offset=start)
+        for device in self.devices.values():
+            device.table = self.table
+
+    def exchange(self, entry: int, new: int) -> int:
+        """Put one entry, counted from bus address 0, and what it held before: H_GET_TCE and H_PUT_TCE.
+
+        :raise IndexError: H_PARAMETER, the entry is past the end of the window.
+        """
+        number = entry - self.first
+        old = self.table.get(number)
+        self.table.put(number, new)
+        return old
+
+    def dma_window(self) -> bytes:
+        """The device tree's `ibm,dma-window`: LIOBN, bus address (2 cells), size (2 cells), big endian."""
+        return self.phb.liobn.to_bytes(4, "big") + bytes(8) + self.window_size.to_bytes(8, "big")
+
+    def reset(self) -> None:
+        """ibm,reset-pe-dma-window: an empty default window (QEMU hw/ppc/spapr_rtas_ddw.c)."""
+        self.table.clear()
+
+
+class Machine:
+    """:ivar log: all that the kernel said; `trouble`: its WARN, BUG and Oops, until somebody takes them.
+
+    :ivar refusals: accesses that the platform refused, likewise.
+
+    :ivar now: seconds since the start, which only waiting lets go on.
+    :ivar on: what is to happen once a driver's container was attached, or enabled; see `tcelab.emulator.given`.
+    :ivar without_mm: the driver sees no mm, whoever calls.
+    :ivar detaches: the core detaches a group before it releases the driver's container.
+    :ivar met: how often each quirk made a difference; `meetings`: the same one by one, until somebody takes them.
+    """
+
+    def __init__(self, topology: Topology, page_size: int, seed: int) -> None:
+        self.page_size = page_size
+        self.now = 0.0
+        self.log: list[str] = []
+        self.trouble: list[str] = []
+        self.refusals: list[Refusal] = []
+        self.on: dict[str, list[Callable[[Any], None]]] = {}
+        self.without_mm = False
+        self.detaches = True
+        self.met: Counter[str] = Counter()
+        self.meetings: list[Met] = []
+        self.ram = Ram(page_size, seed)
+        self.pes = {phb.index: Pe(phb, self) for phb in topology.machine}
+
+    def refuse(self, refusal: Refusal) -> None:
+        self.refusals.append(refusal)
+
+    def happened(self, event: str, container: object) -> None:
+        """Something that a given state may wait for."""
+        for react in self.on.get(event, ()):
+            react(container)
+
+    def meet(self, quirk: str, lost: tuple[tuple[int, int], ...] = ()) -> None:
+        self.met[quirk] += 1
+        self.meetings.append(Met(quirk, lost))
+
+    def say(self, line: str) -> None:
+        """A line of the kernel's log."""
+        self.log.append(line)
+
+    def warn(self, where: str) -> None:
+        """The kernel says WARN, and goes on."""
+        self.say(f"WARNING: at {where}")
+        self.trouble.append(self.log[-1])
+
+    def bug(self, where: str) -> NoReturn:
+        """:raise KernelDiedError: always."""
+        self.die(f"kernel BUG at {where}")
+
+    def oops(self, where: str) -> NoReturn:
+        """:raise KernelDiedError: always."""
+        self.die(f"BUG: Kernel NULL pointer dereference in {where}")
+
+    def die(self, line: str) -> NoReturn:
+        """:raise KernelDiedError: always."""
+        self.say(line)
+        self.trouble.append(line)
+        raise KernelDiedError(line)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        for pe in self.pes.values():
+            for device in pe.devices.values():
+                device.tick(self.now)

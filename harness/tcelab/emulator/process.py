@@ -1,0 +1,100 @@
+"""Processes as the driver sees them: an address space, files, a user, a limit of locked memory."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from tcelab.emulator.memory import MASK, Space
+
+if TYPE_CHECKING:
+    from tcelab.emulator.files import File
+
+MEMLOCK: Final = 8 << 20
+"""Bytes: RLIMIT_MEMLOCK of the agent."""
+
+_FIRST_FD: Final = 3
+
+
+class RefusedError(Exception):
+    """A system call returns an errno, by its name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def os_error(self) -> OSError:
+        return OSError(getattr(errno, self.name), self.name)
+
+
+class Process:
+    """:ivar space: its mm. `uid` 0 has every capability.
+
+    :ivar memlock: RLIMIT_MEMLOCK in bytes.
+    :ivar exited: it has no mm any more, while its files are closed.
+    """
+
+    def __init__(self, space: Space, uid: int = 0, memlock: int = MEMLOCK) -> None:
+        self.space = space
+        self.uid = uid
+        self.memlock = memlock
+        self.exited = False
+        self._files: dict[int, File] = {}
+
+    @property
+    def capable(self) -> bool:
+        """CAP_IPC_LOCK."""
+        return self.uid == 0
+
+    def charge(self, pages: int) -> bool:
+        """Charge CPU pages of locked memory; False: over the limit (mm/util.c, __account_locked_vm)."""
+        # The counter is an unsigned register: below zero is far above any limit, until a charge brings it back.
+        locked = self.space.locked + pages & MASK
+        if not self.capable and locked > self.memlock // self.space.ram.page_size:
+            return False
+        self.space.locked = locked
+        return True
+
+    def fork(self, uid: int | None, memlock: int | None) -> Process:
+        """A child with the same open files; none of the buffers is copied, no charge is (kernel/fork.c, dup_mmap)."""
+        child = Process(
+            Space(self.space.ram),
+            self.uid if uid is None else uid,
+            self.memlock if memlock is None else memlock,
+        )
+        for fd, file in self._files.items():
+            child._files[fd] = file.get()
+        return child
+
+    def install(self, file: File) -> int:
+        """A descriptor for a file, which is the process's from now on."""
+        fd = next(fd for fd in _numbers() if fd not in self._files)
+        self._files[fd] = file
+        return fd
+
+    def file(self, fd: int) -> File:
+        """:raise RefusedError: EBADF."""
+        try:
+            return self._files[fd]
+        except KeyError:
+            raise RefusedError("EBADF") from None
+
+    def close(self, fd: int) -> None:
+        """:raise RefusedError: EBADF."""
+        self.file(fd)
+        self._files.pop(fd).put(self)
+
+    def exit(self) -> None:
+        """Give the memory back, then close all files, in the order of their numbers (kernel/exit.c, do_exit)."""
+        self.exited = True
+        self.space.free()
+        for fd in sorted(self._files):
+            self._files.pop(fd).put(self)
+
+
+def _numbers() -> Iterator[int]:
+    fd = _FIRST_FD
+    while True:
+        yield fd
+        fd += 1

@@ -1,0 +1,194 @@
+"""The platform `emulator` as a `Session`: the agent's own code on an emulated kernel, in this process."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import secrets
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import msgspec
+
+import tcelab
+from tceagent import ops as agent
+from tceagent.state import State
+from tcelab import tag
+from tcelab.emulator.checks import NotModelledError
+from tcelab.emulator.given import arrange
+from tcelab.emulator.kernel import EmulatedKernel
+from tcelab.emulator.memory import Space
+from tcelab.emulator.platform import KernelDiedError, Machine
+from tcelab.emulator.process import Process
+from tcelab.emulator.profiles import DEFAULT, Kind, Profile, profile
+from tcelab.errors import GuestLost, HarnessError, Scene, Unsupported
+from tcelab.papr import tce, window
+from tcelab.program import Flip, GuestOp, HostOp
+from tcelab.quirks import check
+from tcelab.run import Facts, Met, Outcome, Snapshot, TableView
+from tcelab.topology import Topology
+
+VIEW: Final = "emulator"
+RAM: Final = 512 << 20
+_NONCE: Final = 16
+_LINES: Final = 20
+
+
+class EmulatorSession:
+    """An emulated machine with the agent on it.
+
+    :ivar machine: for those who want to look inside.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        *,
+        profile_name: str = DEFAULT,
+        quirks: Collection[str] = (),
+        nonce: bytes | None = None,
+        page_size: int = 4096,
+        seed: int = 0,
+        driver: Profile | None = None,
+        given: Collection[str] = (),
+        folder: Path | None = None,
+    ) -> None:
+        """:param nonce: of the tags; by default a fresh one.
+        :param seed: scatters the frames.
+        :param driver: a profile of the caller's own, in place of the one of that name.
+        :param given: states of the machine that no program can make.
+        :param folder: for artefacts of those who drive it; it writes none itself.
+        :raise UsageError: no such profile, quirk or state.
+        """
+        used = driver or profile(profile_name)
+        self.quirks = check(quirks)
+        self._folder = folder
+        self.machine = Machine(topology, page_size, seed)
+        arrange(self.machine, given)
+        process = Process(Space(self.machine.ram))
+        self._state = State(EmulatedKernel(self.machine, Kind(used, self.quirks), process))
+        self._state.nonce = secrets.token_bytes(_NONCE) if nonce is None else nonce
+        self._state.devices = {
+            device.name: (window.buid(phb.index), device.slot) for phb in topology.added for device in phb.devices
+        }
+        versions: dict[str, Any] = {
+            "tcelab": tcelab.__version__,
+            "host": {"python": platform.python_version()},
+            "emulator": {"profile": used.name, "quirks": sorted(self.quirks)},
+        }
+        self.facts = Facts(
+            platform="emulator",
+            nonce=self._state.nonce,
+            page_size=self.machine.page_size,
+            ram=RAM,
+            cannot={},
+            versions=versions,
+            views=(VIEW,),
+            profile=used.name,
+            quirks=self.quirks,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing is left of it but memory."""
+
+    @property
+    def folder(self) -> Path:
+        """Of artefacts.
+
+        :raise HarnessError: it was made without one.
+        """
+        if self._folder is None:
+            raise HarnessError("this emulator was made without a folder for artefacts")
+        return self._folder
+
+    def tail(self, lines: int) -> list[str]:
+        """The last lines of the kernel's log."""
+        return self.machine.log[-lines:]
+
+    def renew(self, nonce: bytes | None = None) -> None:
+        """Begin anew on the same machine: all that programs left there is closed and forgotten."""
+        self._state.renew()
+        self._state.nonce = nonce or secrets.token_bytes(_NONCE)
+        self.facts = dataclasses.replace(self.facts, nonce=self._state.nonce)
+        self.machine.refusals.clear()
+
+    def scene(self) -> Scene:
+        """Where the session is now."""
+        return Scene("emulator", console=self.tail(_LINES))
+
+    # -- Session
+
+    def perform(self, ops: Sequence[GuestOp]) -> list[Outcome]:
+        """See `tcelab.run.Session`.
+
+        :raise Unsupported: an operation asks for what the emulator does not model.
+        """
+        out: list[Outcome] = []
+        for op in ops:
+            try:
+                out.append(msgspec.convert(agent.perform(self._state, msgspec.to_builtins(op)), Outcome))
+            except KernelDiedError as death:
+                raise GuestLost(
+                    f"the emulated kernel died: {death}", scene=self.scene(), kernel_died=True, in_flight=len(out)
+                ) from None
+            except NotModelledError as unknown:
+                raise Unsupported(str(unknown), scene=self.scene()) from None
+            except Exception as error:
+                raise HarnessError(f"the agent failed: {error!r}", scene=self.scene()) from error
+        return out
+
+    def intervene(self, op: HostOp, frames: Sequence[int]) -> Outcome | Snapshot:
+        """See `tcelab.run.Session`."""
+        if isinstance(op, Flip):
+            return self._flip(op)
+        began = time.perf_counter()
+        tables = []
+        for pe in self.machine.pes.values():
+            index, words = pe.table.live()
+            tables.append(TableView(pe.phb.liobn, VIEW, pe.table.entries, index, words))
+        led_to = {tce.address(int(word)) for table in tables for word in table.tce}
+        pages: dict[int, bytes | None] = {}
+        for address in led_to.union(frames):
+            page = self.machine.ram.iommu_page(address)
+            pages[address] = None if page is None else tag.compact(page)
+        refusals, self.machine.refusals = tuple(self.machine.refusals), []
+        return Snapshot(
+            tables=tuple(tables),
+            missing={},
+            pages=pages,
+            refusals=refusals,
+            console=self.trouble(),
+            seconds={VIEW: time.perf_counter() - began},
+        )
+
+    def _flip(self, op: Flip) -> Outcome:
+        pe = next(pe for pe in self.machine.pes.values() if pe.phb.liobn == op.liobn)
+        index = op.ioba >> window.PAGE_SHIFT
+        before = pe.table.get(index)
+        pe.table.put(index, before ^ 1 << op.bit)
+        return Outcome(value=before ^ 1 << op.bit, fields={"before": before, "after": before ^ 1 << op.bit})
+
+    def trouble(self) -> tuple[str, ...]:
+        """See `tcelab.run.Session`."""
+        lines, self.machine.trouble = tuple(self.machine.trouble), []
+        return lines
+
+    def finish(self) -> tuple[str, ...]:
+        """See `tcelab.run.Session`."""
+        return self.trouble()
+
+    def take_meetings(self) -> list[Met]:
+        """Quirks that were met since the last call."""
+        met, self.machine.meetings = self.machine.meetings, []
+        return met

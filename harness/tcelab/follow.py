@@ -1,0 +1,63 @@
+"""A session that does what another has done, one operation at a time, to be compared with it."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from tcelab.program import Flip, Fresh, Op, is_host
+from tcelab.run import Facts, Met, Outcome, Session, Step
+
+
+class Follower:
+    """An oracle out of any session; see `tcelab.judge.opinion.Oracle`."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._frames: dict[int, None] = {}
+
+    @property
+    def facts(self) -> Facts:
+        """Of the session."""
+        return self._session.facts
+
+    def follow(self, number: int, op: Op) -> Step:
+        """Do what the other did.
+
+        :raise TcelabError: it cannot be done here, or the guest died of it.
+        """
+        assert not isinstance(op, Fresh)
+        if isinstance(op, Flip):
+            return Step(number, op)  # a lie is told to one side only
+        if not is_host(op):
+            (outcome,) = self._session.perform([op])  # type: ignore[list-item]
+            self._frames.update(dict.fromkeys(outcome.frames))
+            return Step(number, op, outcome=outcome)
+        result = self._session.intervene(op, list(self._frames))  # type: ignore[arg-type]
+        if isinstance(result, Outcome):
+            return Step(number, op, outcome=result)
+        return Step(number, op, snapshot=result)
+
+    def take_meetings(self) -> list[Met]:
+        """A kernel does not tell which of its defects it met."""
+        return []
+
+
+class Renewable(Session, Protocol):
+    """A guest that can begin anew."""
+
+    def renew(self, nonce: bytes | None = None) -> None: ...
+
+
+class GuestOracles:
+    """A guest in the place of the emulator: `tcelab.judge.opinion.Oracles`."""
+
+    known: Final = ()
+
+    def __init__(self, guest: Renewable, nonce: bytes) -> None:
+        """:param nonce: of the session that it is to be compared with, so that memory compares as well."""
+        self._guest = guest
+        guest.renew(nonce)
+
+    def open(self, _quirks: frozenset[str]) -> Follower:
+        """There is but one guest, and its defects are its own."""
+        return Follower(self._guest)

@@ -1,0 +1,1 @@
+"""Random programs, and the smallest program that shows what a random one showed. Knows programs, not platforms."""

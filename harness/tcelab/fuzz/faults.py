@@ -1,0 +1,198 @@
+"""The ways in which a map or an unmap may be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from tcelab.fuzz.hazard import MOST_BEYOND
+from tcelab.fuzz.mapping import Fields, map_fields, number, some_pages, tag, unmap_fields
+from tcelab.fuzz.state import Container, File, Process
+from tcelab.fuzz.world import World
+from tcelab.papr import tce
+from tcelab.papr.window import PAGE_SHIFT, PAGE_SIZE
+from tcelab.program import Page
+
+Fault: TypeAlias = Callable[[World, Container, Process, Fields], None]
+"""Makes the fields of a request wrong in one way."""
+
+TOP: Final = 1 << 64
+NOWHERE: Final = (0, PAGE_SIZE, 1 << 52, 0xC000000000000000, TOP - PAGE_SIZE)
+"""Addresses where no process has memory: below mmap_min_addr, above TASK_SIZE, the kernel's."""
+
+HUGE: Final = (1 << 32, 1 << 40, TOP - PAGE_SIZE)
+TWICE: Final = 0.2
+"""Of the requests that are wrong, those that are wrong in two ways: which of them is told is a rule as well."""
+
+MARKED: Final = 0.3
+
+
+def no_permission(_w: World, _container: Container, _by: Process, fields: Fields) -> None:
+    fields["flags"] = 0
+
+
+def unknown_flags(w: World, _container: Container, _by: Process, fields: Fields) -> None:
+    fields["flags"] = w.pick((4, 7, 8, 1 << 31, (1 << 32) - 1)) if "vaddr" in fields else w.pick((1, 2, 4, 1 << 31))
+
+
+def short_argsz(w: World, _container: Container, _by: Process, fields: Fields) -> None:
+    fields["argsz"] = w.pick((0, 8, 16, 24, 31)) if "vaddr" in fields else w.pick((0, 8, 16, 23))
+
+
+def long_argsz(w: World, _container: Container, _by: Process, fields: Fields) -> None:
+    """No fault: a kernel takes a struct that is longer than the one it knows."""
+    fields["argsz"] = w.pick((33, 40, PAGE_SIZE, (1 << 32) - 1))
+
+
+def misaligned(name: str) -> Fault:
+    def fault(w: World, _container: Container, _by: Process, fields: Fields) -> None:
+        word, more = fields[name], w.pick((1, 8, 512, PAGE_SIZE // 2, PAGE_SIZE - 1))
+        if isinstance(word, Page):
+            fields[name] = Page(word.buffer, word.index, more)
+        elif isinstance(word, int):
+            fields[name] = (word + more) % TOP
+
+    return fault
+
+
+def empty(_w: World, _container: Container, _by: Process, fields: Fields) -> None:
+    fields["size"] = 0
+
+
+def at_the_end(w: World, container: Container, _by: Process, fields: Fields) -> None:
+    fields["iova"] = w.window_of(container)
+
+
+def over_the_end(w: World, container: Container, _by: Process, fields: Fields) -> None:
+    """Begin within the window and end beyond."""
+    end = w.window_of(container)
+    if "vaddr" in fields:
+        pages = number(fields, "size") >> PAGE_SHIFT
+        fields["iova"] = end - min(w.below(pages), end >> PAGE_SHIFT) * PAGE_SIZE
+    else:
+        within = 1 + w.below(min(MOST_BEYOND, end >> PAGE_SHIFT))
+        fields["iova"] = end - within * PAGE_SIZE
+        fields["size"] = (within + 1 + w.below(MOST_BEYOND)) * PAGE_SIZE
+
+
+def far_over_the_end(w: World, container: Container, _by: Process, fields: Fields) -> None:
+    """Begin within the window and end far beyond: for an UNMAP only, a MAP would need as many pages."""
+    end = w.window_of(container)
+    fields["iova"] = w.below(end >> PAGE_SHIFT) << PAGE_SHIFT
+    fields["size"] = w.pick((end + (MOST_BEYOND + 1) * PAGE_SIZE, *HUGE))
+
+
+def beyond(w: World, container: Container, _by: Process, fields: Fields) -> None:
+    end = w.window_of(container)
+    fields["iova"] = w.pick((end + (1 + w.below(1000)) * PAGE_SIZE, 1 << 32, 1 << 40, 1 << 59, 1 << 63))
+
+
+def at_the_top(w: World, _container: Container, _by: Process, fields: Fields) -> None:
+    """Bus addresses so near 2^64 that the range may wrap."""
+    fields["iova"] = TOP - (1 + w.below(4)) * PAGE_SIZE
+
+
+def nowhere(w: World, _container: Container, _by: Process, fields: Fields) -> None:
+    fields["vaddr"] = w.pick(NOWHERE)
+
+
+def huge(w: World, container: Container, by: Process, fields: Fields) -> None:
+    nowhere(w, container, by, fields)
+    fields["size"] = w.pick(HUGE)
+
+
+def off_the_buffer(w: World, container: Container, by: Process, fields: Fields) -> None:
+    """Begin in the last pages of a buffer and end behind it, on entries that may hold something already."""
+    memory = w.pick(by.memory)
+    within = 1 + w.below(min(4, memory.pages))
+    if container.live and w.chance(0.5):
+        fields["iova"] = w.pick(container.live)[0]
+    fields["vaddr"] = Page(memory.name, memory.pages - within)
+    fields["size"] = (within + 1 + w.below(8)) * PAGE_SIZE
+
+
+def protected(w: World, _container: Container, by: Process, fields: Fields) -> None:
+    """Memory that the process may not write, or not even read."""
+    closed = [each for each in by.memory if each.access != "write"]
+    if closed and w.chance(0.7):
+        memory = w.pick(closed)
+    else:
+        few = 1 + w.below(8)
+        memory = w.pick(by.memory) if closed or not w.room(by, few) else w.allocate(by, few)
+        w.protect(by, memory, "read" if w.chance(0.5) else "none")
+    if memory.access == "read" and w.chance(0.5):
+        fields["flags"] = tce.READ
+    pages = 1 + w.below(min(memory.pages, 8))
+    fields["vaddr"] = Page(memory.name, w.below(memory.pages - pages + 1))
+    fields["size"] = pages * PAGE_SIZE
+
+
+OF_BOTH: Final[tuple[Fault, ...]] = (
+    unknown_flags,
+    short_argsz,
+    long_argsz,
+    misaligned("iova"),
+    misaligned("size"),
+    empty,
+    at_the_end,
+    beyond,
+    at_the_top,
+)
+OF_A_MAP: Final[tuple[Fault, ...]] = (*OF_BOTH, no_permission, misaligned("vaddr"), nowhere)
+"""Those that may come on top of another."""
+
+
+def somewhere(w: World) -> tuple[File, Container, Process] | None:
+    """A container that works if there is one, else any, and a process that may use it as far as is known."""
+    if working := w.working:
+        return w.pick(working)
+    if not (containers := w.containers):
+        return None
+    file, container = w.pick(containers)
+    return file, container, w.pick(file.holders)
+
+
+def bad_map(fault: Fault) -> Callable[[World], bool]:
+    def make(w: World) -> bool:
+        if not (found := somewhere(w)):
+            return False
+        file, container, by = found
+        fields = map_fields(w, by, container, some_pages(w))
+        if w.chance(MARKED):
+            tag(w, by, container, fields)
+        fault(w, container, by, fields)
+        if w.chance(TWICE):
+            w.pick(OF_A_MAP)(w, container, by, fields)
+        w.struct(by, file, "MAP_DMA", fields)
+        return True
+
+    return make
+
+
+def bad_unmap(fault: Fault) -> Callable[[World], bool]:
+    def make(w: World) -> bool:
+        if not (found := somewhere(w)):
+            return False
+        file, container, by = found
+        fields = unmap_fields(w, container)
+        fault(w, container, by, fields)
+        if w.chance(TWICE):
+            w.pick(OF_BOTH)(w, container, by, fields)
+        return w.unmap(by, file, fields)
+
+    return make
+
+
+def unreadable(request: str) -> Callable[[World], bool]:
+    """A struct where there is no memory, or none that the process may read or write."""
+
+    def make(w: World) -> bool:
+        if not (found := somewhere(w)):
+            return False
+        file, _, by = found
+        shut = [each for each in by.memory if each.access == "none"]
+        place = Page(w.pick(shut).name) if shut and w.chance(0.5) else w.pick(NOWHERE)
+        w.ioctl(by, file, request, value=place)
+        return True
+
+    return make

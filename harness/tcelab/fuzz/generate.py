@@ -1,0 +1,74 @@
+"""Random programs: what users of VFIO do, and what they should not do, looked at every so often."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+from tcelab.fuzz import moves
+from tcelab.fuzz.world import LARGE, World
+from tcelab.program import Bind, Checkpoint, Program, Read
+from tcelab.topology import Topology
+
+COUNTED: Final = 0.7
+"""Of the checkpoints, those before which counters are read."""
+STREAMED: Final = 0.2
+"""Of the checkpoints, those that every view is asked for."""
+
+USUAL: Final = 480
+"""Pages of the buffer for the maps of every day."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """:ivar left_out: operations that the kernel would not have come back from, by the quirk because of which."""
+
+    program: Program
+    left_out: dict[str, int]
+
+
+def generate(
+    rng: random.Random, topology: Topology, steps: int, *, every: int = 50, quirks: Collection[str] = ()
+) -> Generated:
+    """A random program of about `steps` operations that ends with everything closed; the same for the same `rng`.
+
+    :param every: guest operations between two checkpoints.
+    :param quirks: known defects of the kernel, of which some would end the run.
+    :raise UsageError: the topology has no device.
+    """
+    w = World(rng, topology, frozenset(quirks))
+    _begin(w, topology)
+    looked = len(w.ops)
+    while len(w.ops) < steps:
+        moves.step(w)
+        if len(w.ops) - looked >= every:
+            if w.chance(COUNTED):
+                _count(w)
+            w.ops.append(Checkpoint(label=f"after {len(w.ops)}", stream=w.chance(STREAMED)))
+            looked = len(w.ops)
+    _end(w)
+    return Generated(Program(name="fuzz", topology=topology, ops=w.ops), w.left_out)
+
+
+def _begin(w: World, topology: Topology) -> None:
+    _count(w)
+    w.ops.append(Checkpoint(label="begin"))
+    w.ops += [Bind(device=device.name) for device in topology.devices]
+    w.allocate(w.agent, USUAL)
+    w.allocate(w.agent, LARGE)
+
+
+def _count(w: World) -> None:
+    w.ops += [Read(by=process.name, what="vmlck") for process in w.processes]
+    w.ops.append(Read(what="pins"))
+
+
+def _end(w: World) -> None:
+    for child in w.children:
+        w.exit(child)
+    while w.agent.files:
+        w.close(w.agent, w.pick(w.agent.files))
+    _count(w)
+    w.ops.append(Checkpoint(label="end", stream=True))

@@ -1,0 +1,123 @@
+"""What a random program does next, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Final
+
+from tcelab.fuzz import faults, lifecycle, mapping, processes
+from tcelab.fuzz.state import Container, Device, Group
+from tcelab.fuzz.world import World
+
+SOUND: Final = 2 / 3
+"""Of the moves, those that the kernel should grant."""
+
+TRIES: Final = 6
+"""Moves that turn out not to be possible now, before the next step of a container's life is taken instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """:ivar make: adds operations; False: there is nothing to do it with now."""
+
+    weight: int
+    make: Callable[[World], bool]
+
+
+IN_ORDER: Final = (
+    Move(320, mapping.map_pages),
+    Move(12, mapping.map_large),
+    Move(80, mapping.overwrite),
+    Move(6, mapping.map_nothing),
+    Move(200, mapping.unmap_live),
+    Move(90, mapping.unmap_some),
+    Move(4, mapping.unmap_all),
+    Move(8, mapping.repeat),
+    Move(120, lifecycle.advance),
+    Move(12, lifecycle.another_container),
+    Move(16, lifecycle.move),
+    Move(8, lifecycle.leave),
+    Move(25, lifecycle.open_device),
+    Move(6, lifecycle.close_one(Container)),
+    Move(6, lifecycle.close_one(Group)),
+    Move(20, lifecycle.close_one(Device)),
+    Move(12, lifecycle.disable),
+    Move(20, lifecycle.get_info),
+    Move(15, lifecycle.get_status),
+    Move(8, lifecycle.api_version),
+    Move(12, lifecycle.check_extension),
+    Move(10, processes.new_buffer),
+    Move(12, processes.fill),
+    Move(20, processes.unprotect),
+    Move(15, processes.master),
+    Move(12, processes.dma),
+    Move(10, processes.spawn),
+    Move(12, processes.exit_child),
+    Move(16, processes.hand_over),
+)
+"""What the kernel should grant."""
+
+OUT_OF_ORDER: Final = (
+    Move(20, faults.bad_map(faults.no_permission)),
+    Move(20, faults.bad_map(faults.unknown_flags)),
+    Move(20, faults.bad_map(faults.short_argsz)),
+    Move(8, faults.bad_map(faults.long_argsz)),
+    Move(25, faults.bad_map(faults.misaligned("iova"))),
+    Move(20, faults.bad_map(faults.misaligned("vaddr"))),
+    Move(20, faults.bad_map(faults.misaligned("size"))),
+    Move(8, faults.bad_map(faults.empty)),
+    Move(15, faults.bad_map(faults.at_the_end)),
+    Move(50, faults.bad_map(faults.over_the_end)),
+    Move(15, faults.bad_map(faults.beyond)),
+    Move(15, faults.bad_map(faults.at_the_top)),
+    Move(20, faults.bad_map(faults.nowhere)),
+    Move(8, faults.bad_map(faults.huge)),
+    Move(40, faults.bad_map(faults.off_the_buffer)),
+    Move(40, faults.bad_map(faults.protected)),
+    Move(15, faults.bad_unmap(faults.unknown_flags)),
+    Move(15, faults.bad_unmap(faults.short_argsz)),
+    Move(8, faults.bad_unmap(faults.long_argsz)),
+    Move(20, faults.bad_unmap(faults.misaligned("iova"))),
+    Move(15, faults.bad_unmap(faults.misaligned("size"))),
+    Move(10, faults.bad_unmap(faults.empty)),
+    Move(12, faults.bad_unmap(faults.at_the_end)),
+    Move(35, faults.bad_unmap(faults.over_the_end)),
+    Move(4, faults.bad_unmap(faults.far_over_the_end)),
+    Move(12, faults.bad_unmap(faults.beyond)),
+    Move(12, faults.bad_unmap(faults.at_the_top)),
+    Move(8, faults.unreadable("MAP_DMA")),
+    Move(8, faults.unreadable("UNMAP_DMA")),
+    Move(8, faults.unreadable("SPAPR_TCE_GET_INFO")),
+    Move(30, processes.premature),
+    Move(60, processes.foreign),
+    Move(8, processes.odd_master),
+    Move(20, lifecycle.odd_info),
+    Move(10, lifecycle.odd_status),
+    Move(30, lifecycle.odd_type),
+    Move(30, lifecycle.odd_join),
+    Move(5, lifecycle.crowd),
+    Move(25, lifecycle.odd_leave),
+    Move(30, lifecycle.odd_enable),
+    Move(15, lifecycle.odd_disable),
+    Move(25, lifecycle.odd_device),
+    Move(15, lifecycle.open_again),
+    Move(4, lifecycle.open_nothing),
+    Move(20, lifecycle.use_nothing),
+    Move(12, lifecycle.unknown_request),
+    Move(20, lifecycle.misplaced_request),
+)
+"""What it should refuse, mostly."""
+
+TABLES: Final = tuple((table, list(accumulate(move.weight for move in table))) for table in (IN_ORDER, OUT_OF_ORDER))
+
+
+def step(w: World) -> None:
+    """Add the operations of one move."""
+    moves, weights = TABLES[w.random() > SOUND]
+    for move in w.rng.choices(moves, cum_weights=weights, k=TRIES):
+        if move.make(w):
+            return
+    if not lifecycle.advance(w):
+        lifecycle.close_one(Container, Group, Device)(w)

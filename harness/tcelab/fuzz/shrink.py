@@ -1,0 +1,178 @@
+"""The smallest program that still fails: delta debugging over operations, then over their arguments."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from tcelab.errors import UsageError
+from tcelab.fuzz import simpler
+from tcelab.program import Buffer, Checkpoint, GuestOp, Op, Program
+from tcelab.validate import Checker, validate
+
+MOST: Final = 2000
+
+Fails = Callable[[Program], bool]
+Note = Callable[[str], None]
+
+
+class _EnoughError(Exception):
+    """No more tries."""
+
+
+def shrink(program: Program, fails: Fails, note: Note = lambda _: None, *, most: int = MOST) -> Program:
+    """The smallest program found that fails as this one does; itself when it does not fail, or is not whole. The same
+    for the same arguments. Its last operation stays, if it is a checkpoint.
+
+    :param fails: is asked about programs that are whole, about each once.
+    :param note: told in one line whenever a smaller one was found.
+    :param most: how often `fails` is asked.
+    """
+    search = _Search(program, fails, note, most)
+    try:
+        search.begin()
+    except _EnoughError:
+        note(f"stopped after {most} tries")
+    return search.best
+
+
+def watch_all(program: Program) -> Program:
+    """The same with a checkpoint after every guest operation."""
+    ops: list[Op] = []
+    following = [*program.ops[1:], None]
+    for number, (op, after) in enumerate(zip(program.ops, following, strict=True)):
+        ops.append(op)
+        if isinstance(op, GuestOp) and not isinstance(after, Checkpoint):
+            ops.append(Checkpoint(label=f"after operation {number}"))
+    return msgspec.structs.replace(program, ops=ops)
+
+
+def whole(program: Program, ops: Sequence[Op]) -> list[Op]:
+    """Those of the operations that can be done: without what needs names that others of them no longer make."""
+    checker = Checker(program)
+    kept: list[Op] = []
+    for op in ops:
+        try:
+            checker.check(op)
+        except UsageError:
+            continue
+        kept.append(op)
+    return kept
+
+
+class _Search:
+    """:ivar best: the smallest program that is known to fail; at first, the one that is said to."""
+
+    def __init__(self, program: Program, fails: Fails, note: Note, most: int) -> None:
+        self.best = program
+        self._fails = fails
+        self._note = note
+        self._left = most
+        self._tried: dict[bytes, bool] = {}
+        self._end = [op for op in program.ops[-1:] if isinstance(op, Checkpoint)]
+
+    def begin(self) -> None:
+        if not self._try(self.best.ops):
+            return
+        self._prefix()
+        self._merge()
+        before: Program | None = None
+        while before is not self.best:
+            before = self.best
+            self._chunks()
+            self._arguments()
+
+    # -- operations
+
+    def _prefix(self) -> None:
+        """What comes after the failure goes first: in a long program that is most of it."""
+        least, enough = 0, len(self._body())
+        while least < enough:
+            middle = (least + enough) // 2
+            if self._take([*self._body()[:middle], *self._end]):
+                enough = min(middle, len(self._body()))
+            else:
+                least = middle + 1
+
+    def _chunks(self) -> None:
+        size = max(len(self._body()) // 2, 1)
+        while size:
+            # From the end: what was made last is needed by the fewest.
+            at = len(self._body())
+            while at > 0:
+                body = self._body()
+                at = min(at, len(body))
+                first = max(at - size, 0)
+                self._take([*body[:first], *body[at:], *self._end])
+                at = first
+            size //= 2
+
+    def _body(self) -> list[Op]:
+        """The operations that may go."""
+        return self.best.ops[: len(self.best.ops) - len(self._end)]
+
+    # -- arguments
+
+    def _merge(self) -> None:
+        for change in simpler.merged(self.best.ops):
+            self._take(change(self.best.ops))
+
+    def _arguments(self) -> None:
+        self._merge()
+        for buffer in simpler.buffers(self.best.ops):
+            self._cut(buffer)
+        for role in simpler.ROLES:
+            self._take(simpler.shifted(self.best.ops, role))
+            for number in simpler.numbers(self.best.ops, role):
+                self._lower(role, number)
+        at = 0
+        while at < len(self._body()):
+            before, op, after = self.best.ops[:at], self.best.ops[at], self.best.ops[at + 1 :]
+            if not any(self._take([*before, *instead, *after]) for instead in simpler.alone(op)):
+                at += 1
+
+    def _cut(self, buffer: Buffer) -> None:
+        for pages in simpler.smaller(buffer.pages, 1):
+            if self._take(simpler.cut(self.best.ops, buffer, pages)):
+                self._cut(msgspec.structs.replace(buffer, pages=pages))
+                return
+
+    def _lower(self, role: simpler.Role, number: int) -> None:
+        """Make a number smaller everywhere, as far as that goes."""
+        for less in simpler.smaller(number):
+            if self._take(simpler.with_number(self.best.ops, role, number, less)):
+                self._lower(role, less)
+                return
+
+    # -- tries
+
+    def _take(self, ops: Sequence[Op]) -> bool:
+        """Go on from these operations if they still fail."""
+        kept = whole(self.best, ops)
+        if kept == self.best.ops or self._hangs(kept) or not self._try(kept):
+            return False
+        self.best = msgspec.structs.replace(self.best, ops=kept)
+        self._note(f"{len(kept)} operations fail ({len(self._tried)} programs tried)")
+        return True
+
+    def _hangs(self, ops: list[Op]) -> bool:
+        # Smaller numbers may bring an UNMAP_DMA of a huge size into the window.
+        had, has = (simpler.endless_unmaps(each, self.best.topology) for each in (self.best.ops, ops))
+        return has > had
+
+    def _try(self, ops: list[Op]) -> bool:
+        candidate = msgspec.structs.replace(self.best, ops=ops)
+        key = hashlib.sha256(msgspec.json.encode(candidate)).digest()
+        if key not in self._tried:
+            try:
+                validate(candidate)
+            except UsageError:
+                return False
+            if not self._left:
+                raise _EnoughError
+            self._left -= 1
+            self._tried[key] = self._fails(candidate)
+        return self._tried[key]

@@ -1,0 +1,322 @@
+"""A program under construction: its operations so far, and what they have probably made."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+from tcelab import quirks
+from tcelab.errors import UsageError
+from tcelab.fuzz.hazard import endless
+from tcelab.fuzz.state import Access, Container, Device, File, Group, Memory, Process
+from tcelab.papr.window import PAGE_SHIFT, PAGE_SIZE
+from tcelab.program import (
+    Buffer,
+    Close,
+    Exit,
+    Frames,
+    Ioctl,
+    Master,
+    Op,
+    Open,
+    Page,
+    Protect,
+    Put,
+    Spawn,
+    Word,
+)
+from tcelab.topology import Topology
+
+SPAPR_TCE: Final = 2
+"""VFIO_SPAPR_TCE_IOMMU, include/uapi/linux/vfio.h."""
+
+MOST_PAGES: Final = 2048
+"""Pages of the buffers of a process, all of which a checkpoint reads."""
+
+BATCH: Final = 32
+"""Pages of the largest maps of every day."""
+
+LARGE: Final = 512
+"""Pages of the buffer for large maps, and of the largest of those."""
+
+CHILDS_PAGES: Final = range(64, 193)
+"""Of the first buffer of a child."""
+
+MEMLOCK: Final = 8 << 20
+"""RLIMIT_MEMLOCK of a process that nobody gave another, bytes (kernel include/uapi/linux/resource.h, MLOCK_LIMIT)."""
+
+TCE_SIZE: Final = 8
+"""Bytes of an entry."""
+
+BY_POINTER: Final = 0.03
+"""Of the maps and unmaps, those whose struct lies in a buffer."""
+
+T = TypeVar("T")
+
+
+class World:
+    """:ivar ops: the program so far.
+
+    :ivar left_out: how many operations were not generated, by the quirk because of which.
+    :ivar dmas: how many transfers there are, each of which takes 0.1 s.
+    """
+
+    def __init__(self, rng: random.Random, topology: Topology, declared: frozenset[str]) -> None:
+        """:raise UsageError: nothing to work on."""
+        self.rng = rng
+        self.random = rng.random
+        self.quirks = declared
+        self.ops: list[Op] = []
+        self.left_out: dict[str, int] = {}
+        self.dmas = 0
+        self.agent = Process("")
+        self.processes = [self.agent]
+        self.groups = [Group(phb) for phb in topology.phbs if phb.devices]
+        if not self.groups:
+            raise UsageError(f"topology {topology.name!r} has no device under test")
+        self.windows = [group.phb.window_size for group in self.groups]
+        self._named: dict[str, int] = {}
+
+    # -- chance
+
+    def below(self, end: int) -> int:
+        return int(self.random() * end)
+
+    def chance(self, probability: float) -> bool:
+        return self.random() < probability
+
+    def pick(self, things: Sequence[T]) -> T:
+        return things[int(self.random() * len(things))]
+
+    # -- what there is
+
+    def name(self, kind: str) -> str:
+        """A name that was not used before."""
+        number = self._named[kind] = self._named.get(kind, 0) + 1
+        return f"{kind}{number}"
+
+    @property
+    def children(self) -> list[Process]:
+        return self.processes[1:]
+
+    @property
+    def containers(self) -> list[tuple[File, Container]]:
+        """Those that somebody can name."""
+        files = {file: None for process in self.processes for file in process.files}
+        return [(file, file.what) for file in files if isinstance(file.what, Container)]
+
+    @property
+    def working(self) -> list[tuple[File, Container, Process]]:
+        """Those that can map, each with the process that may."""
+        return [
+            (file, it, it.owner)
+            for file, it in self.containers
+            if it.enabled and it.owner is not None and it.owner in file.holders and self.may_map(it.owner, it)
+        ]
+
+    def window_of(self, container: Container) -> int:
+        """Bytes of its window, or of some window when it has none."""
+        return container.groups[0].phb.window_size if container.groups else self.windows[0]
+
+    def may_enable(self, by: Process, container: Container) -> bool:
+        """As far as owner and limit go: ENABLE locks as many bytes as the window has."""
+        enough = by.limit is None or self.window_of(container) <= by.limit
+        return enough and container.owner in {None, by}
+
+    def may_map(self, by: Process, container: Container) -> bool:
+        """The same of MAP_DMA: the first one locks the table as well."""
+        window = self.window_of(container)
+        enough = by.limit is None or window + (window >> PAGE_SHIFT) * TCE_SIZE <= by.limit
+        return enough and container.owner in {None, by}
+
+    # -- files
+
+    def opened(self, by: Process, file: File) -> File:
+        by.files.append(file)
+        return file
+
+    def open_container(self, by: Process) -> File:
+        file = self.opened(by, File(self.name("c"), Container(), [by]))
+        self.ops.append(Open(by=by.name, file=file.name, path="/dev/vfio/vfio"))
+        return file
+
+    def open_group(self, by: Process, group: Group) -> File:
+        possible = group.file is None and by.root
+        file = self.opened(by, File(self.name("g"), group if possible else None, [by]))
+        if possible:
+            group.file = file
+        self.ops.append(Open(by=by.name, file=file.name, path=f"/dev/vfio/${group.phb.devices[0].name}"))
+        return file
+
+    def open_nothing(self, by: Process, path: str) -> None:
+        file = self.opened(by, File(self.name("x"), None, [by]))
+        self.ops.append(Open(by=by.name, file=file.name, path=path))
+
+    def open_device(self, by: Process, file: File, name: str) -> None:
+        """Ask a file that ought to be a group for a device by its name."""
+        group = file.what
+        model = None
+        if isinstance(group, Group) and group.container is not None and group.container.typed:
+            model = next((each for each in group.phb.devices if each.name == name), None)
+        device = None
+        if model is not None and isinstance(group, Group):
+            device = Device(model, group)
+            group.devices += 1
+        into = self.opened(by, File(self.name("d"), device, [by]))
+        self.ioctl(by, file, "GROUP_GET_DEVICE_FD", {"name": name}, into=into.name)
+
+    def close(self, by: Process, file: File) -> None:
+        self.ops.append(Close(by=by.name, file=file.name))
+        by.files.remove(file)
+        self._drop(by, file)
+
+    def _drop(self, by: Process, file: File) -> None:
+        file.holders.remove(by)
+        if file.holders:
+            return
+        match file.what:
+            case Group() as group:
+                self._last_reference(group)
+            case Device(group=group):
+                group.devices -= 1
+                self._last_reference(group)
+
+    def _last_reference(self, group: Group) -> None:
+        # A device file holds the group's file, and the group its container (vfio_group_use_container).
+        if not group.devices and group.file is not None and not group.file.holders:
+            group.file = None
+            self.detach(group)
+
+    # -- processes
+
+    def spawn(self, uid: int | None, memlock: int | None) -> Process:
+        limit = None if uid is None else MEMLOCK if memlock is None else memlock
+        child = Process(self.name("p"), root=uid is None, limit=limit, files=list(self.agent.files))
+        for file in child.files:
+            file.holders.append(child)
+        self.processes.append(child)
+        self.ops.append(Spawn(process=child.name, uid=uid, memlock=memlock))
+        return child
+
+    def exit(self, child: Process) -> None:
+        self.ops.append(Exit(process=child.name))
+        self.processes.remove(child)
+        for file in child.files:
+            self._drop(child, file)
+
+    # -- memory
+
+    def allocate(self, by: Process, pages: int) -> Memory:
+        memory = Memory(self.name("b"), pages)
+        by.memory.append(memory)
+        self.ops.append(Buffer(by=by.name, name=memory.name, pages=pages, seed=self.below(1 << 30)))
+        self.ops.append(Frames(by=by.name, buffer=memory.name))
+        return memory
+
+    def room(self, by: Process, pages: int) -> bool:
+        return sum(each.pages for each in by.memory) + pages <= MOST_PAGES
+
+    def protect(self, by: Process, memory: Memory, access: Access) -> None:
+        memory.access = access
+        self.ops.append(Protect(by=by.name, buffer=memory.name, access=access))
+
+    def some_memory(self, by: Process, pages: int) -> Memory:
+        """A buffer that it may write, made if need be. Large maps have one of their own, if there is one."""
+        if writable := by.writable:
+            small = [each for each in writable if each.pages < LARGE]
+            if not small or pages > BATCH:
+                return max(writable, key=lambda each: each.pages)
+            return self.rng.choices(small, [each.pages for each in small])[0]
+        if self.room(by, CHILDS_PAGES[-1]):
+            return self.allocate(by, self.pick(CHILDS_PAGES))
+        memory = self.pick(by.memory)
+        self.protect(by, memory, "write")
+        return memory
+
+    # -- requests
+
+    def ioctl(  # noqa: PLR0917  who asks which file what: the order is an ioctl's own
+        self,
+        by: Process,
+        file: File,
+        request: str | int,
+        fields: dict[str, Word] | None = None,
+        value: int | Page | None = None,
+        into: str = "",
+    ) -> None:
+        self.ops.append(Ioctl(by=by.name, file=file.name, request=request, fields=fields or {}, value=value, into=into))
+
+    def struct(self, by: Process, file: File, request: str, fields: dict[str, Word]) -> None:
+        """A request with its struct, now and then in a buffer of the process."""
+        if self.random() < BY_POINTER and by.writable:
+            memory = self.pick(by.writable)
+            offset = 8 * self.below((memory.pages * PAGE_SIZE - 64) // 8)
+            self.ops.append(Put(by=by.name, buffer=memory.name, request=request, offset=offset, fields=fields))
+            place = Page(memory.name, *divmod(offset, PAGE_SIZE))
+            self.ioctl(by, file, request, value=place)
+        else:
+            self.ioctl(by, file, request, fields)
+
+    def unmap(self, by: Process, file: File, fields: dict[str, Word]) -> bool:
+        """:return: False if it was left out, since the kernel would not come back from it."""
+        iova, size = fields["iova"], fields["size"]
+        assert isinstance(iova, int)
+        assert isinstance(size, int)
+        if quirks.ONE_PAGE in self.quirks and endless(self.windows, iova, size):
+            self.left_out[quirks.ONE_PAGE] = self.left_out.get(quirks.ONE_PAGE, 0) + 1
+            return False
+        self.struct(by, file, "UNMAP_DMA", fields)
+        return True
+
+    def master(self, by: Process, file: File, *, on: bool) -> None:
+        self.ops.append(Master(by=by.name, file=file.name, on=on))
+        if isinstance(file.what, Device):
+            file.what.master = on
+
+    # -- the life of a container
+
+    def set_container(self, by: Process, group_file: File, file: File) -> None:
+        self.ioctl(by, group_file, "GROUP_SET_CONTAINER", {"container": file.name})
+        group, container = group_file.what, file.what
+        if not isinstance(group, Group) or not isinstance(container, Container) or group.container is not None:
+            return
+        if not (container.typed and container.groups):
+            group.container = container
+            container.groups.append(group)
+
+    def unset_container(self, by: Process, file: File) -> None:
+        self.ioctl(by, file, "GROUP_UNSET_CONTAINER")
+        if isinstance(file.what, Group) and not file.what.devices:
+            self.detach(file.what)
+
+    def detach(self, group: Group) -> None:
+        container, group.container = group.container, None
+        if container is None:
+            return
+        container.groups.remove(group)
+        container.live.clear()
+        if not container.groups:  # the last group takes the driver's state along (vfio_group_detach_container)
+            container.typed, container.enabled, container.owner = False, False, None
+
+    def set_iommu(self, by: Process, file: File, kind: int) -> None:
+        self.ioctl(by, file, "SET_IOMMU", value=kind)
+        container = file.what
+        if isinstance(container, Container) and len(container.groups) == 1 and kind == SPAPR_TCE:
+            container.typed = True
+
+    def enable(self, by: Process, file: File) -> None:
+        self.ioctl(by, file, "ENABLE")
+        container = file.what
+        if not isinstance(container, Container) or not container.typed or container.owner not in {None, by}:
+            return
+        if self.may_enable(by, container):
+            container.owner, container.enabled = by, True
+        elif quirks.BINDS_EARLY in self.quirks:
+            container.owner = by
+
+    def disable(self, by: Process, file: File) -> None:
+        self.ioctl(by, file, "DISABLE")
+        container = file.what
+        if isinstance(container, Container) and container.owner in {None, by}:
+            container.enabled = False

@@ -1,0 +1,257 @@
+"""Differences between two runs of one program, operation by operation and table by table.
+
+Tables are compared by symbols: an entry whose frame belongs to a buffer is that buffer's page, so runs compare although
+their frames differ. Memory is compared byte by byte where both runs tagged with the same nonce.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from tcelab import tag
+from tcelab.judge.fold import request_name
+from tcelab.judge.table import ioba
+from tcelab.papr import tce, window
+from tcelab.program import Bind, Buffer, Exit, Frames, Ioctl, Op, Open, Page, Read, Repeat
+from tcelab.run import Facts, Outcome, Refusal, Snapshot, Step, TableView
+
+_BIND: Final = ("liobn", "window_start", "window_size", "buid")
+"""Of what Bind reports, all that does not depend on the order in which a kernel finds its devices."""
+
+_FRAME: Final = np.uint64(~(window.PAGE_SIZE - 1) & (1 << 64) - 1)
+_PERMISSIONS: Final = np.uint64(tce.PERMISSIONS)
+_RAW: Final = 1 << 40
+"""Symbols from here on are frames that belong to no buffer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """:ivar key: the same for the same thing, seen again later."""
+
+    key: tuple[object, ...]
+    message: str
+    expected: str
+    seen: str
+    liobn: int | None = None
+    ioba: int | None = None
+
+
+class Side:
+    """One of the two runs: which frame belongs to which page of which buffer, and where its counters began."""
+
+    def __init__(self, facts: Facts, numbers: dict[tuple[str, int], int]) -> None:
+        self.facts = facts
+        self.frames: dict[tuple[str, int], int] = {}
+        self._numbers = numbers
+        self._symbols: dict[int, int] = {}
+        self._sorted: tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]] | None = None
+        self._addresses: dict[str, tuple[int, int]] = {}
+        self._owners: dict[str, str] = {}
+        self._pins: int | None = None
+
+    def learn(self, op: Op, outcome: Outcome) -> None:
+        """What an outcome tells of frames and addresses."""
+        match op:
+            case Buffer() if outcome.value is not None:
+                self._addresses[op.name] = outcome.value, op.pages
+                self._owners[op.name] = op.by
+            case Exit():
+                self._forget(op.process)
+            case Frames():
+                self._know(op.buffer, 0, outcome.frames)
+            case Ioctl() if outcome.frames:
+                name, first = self._page(op)
+                self._know(name, first, outcome.frames)
+
+    def told(self, op: Op, outcome: Outcome) -> dict[str, object]:
+        """What must be equal of an outcome."""
+        made = isinstance(op, Open | Buffer) or (
+            isinstance(op, Ioctl) and (op.into or request_name(op.request) == "GROUP_GET_DEVICE_FD")
+        )
+        value: object = outcome.value
+        if made and outcome.value is not None:
+            value = "made" if outcome.value >= 0 else outcome.value
+        elif isinstance(op, Read) and op.what == "pins" and outcome.value is not None:
+            self._pins = outcome.value if self._pins is None else self._pins
+            value = outcome.value - self._pins
+        out: dict[str, object] = {"errno": outcome.errno} if outcome.errno else {"value": value}
+        names = _BIND if isinstance(op, Bind) else ("calls",) if isinstance(op, Repeat) else tuple(outcome.fields)
+        out |= {name: outcome.fields[name] for name in names if name in outcome.fields}
+        return out | {"frames": tuple(bool(frame) for frame in outcome.frames)}
+
+    def symbols(self, table: TableView) -> npt.NDArray[np.int64]:
+        """For each live entry, the number of the page that it leads to."""
+        if self._sorted is None:
+            known = sorted(self._symbols.items())
+            self._sorted = (
+                np.array([frame for frame, _ in known], np.uint64),
+                np.array([number for _, number in known], np.int64),
+            )
+        frames, numbers = self._sorted
+        wanted = table.tce & _FRAME
+        raw = (wanted >> np.uint64(window.PAGE_SHIFT)).astype(np.int64) + _RAW
+        if not len(frames):
+            return raw
+        at = np.minimum(np.searchsorted(frames, wanted), len(frames) - 1)
+        return np.where(frames[at] == wanted, numbers[at], raw)
+
+    def describe(self, value: int) -> str:
+        """A TCE as `m:3 (read)`, or raw."""
+        if not value:
+            return "0 (empty)"
+        number = self._symbols.get(tce.address(value))
+        if number is None:
+            return tce.describe(value)
+        buffer, page = next(place for place, known in self._numbers.items() if known == number)
+        return f"{buffer}:{page} ({tce.PERMISSION_NAMES[tce.permissions(value)]})"
+
+    def _know(self, buffer: str, first: int, frames: Sequence[int]) -> None:
+        for page, frame in enumerate(frames, first):
+            if not frame or self.frames.get((buffer, page)) == frame:
+                continue
+            self._sorted = None
+            number = self._numbers.setdefault((buffer, page), len(self._numbers))
+            self.frames[buffer, page] = frame
+            self._symbols[frame] = number
+
+    def _forget(self, process: str) -> None:
+        """Its memory is somebody else's now; entries may lead there as long as the pages are pinned."""
+        gone = {name for name, owner in self._owners.items() if owner == process}
+        self.frames = {place: frame for place, frame in self.frames.items() if place[0] not in gone}
+
+    def _page(self, op: Ioctl) -> tuple[str, int]:
+        """The buffer and page that a MAP_DMA began at; a raw address that lies in none is a buffer of its own."""
+        vaddr = op.fields.get("vaddr", 0)
+        if isinstance(vaddr, Page):
+            return vaddr.buffer, vaddr.index + vaddr.plus // window.PAGE_SIZE
+        for name, (address, pages) in self._addresses.items():
+            if isinstance(vaddr, int) and 0 <= vaddr - address < pages * window.PAGE_SIZE:
+                return name, (vaddr - address) // window.PAGE_SIZE
+        return f"address {vaddr}", 0
+
+
+class Comparison:
+    """Holds the steps of one run (seen) against those of another (expected), as they come."""
+
+    def __init__(self, expected: Facts, seen: Facts) -> None:
+        numbers: dict[tuple[str, int], int] = {}
+        self._expected, self._seen = Side(expected, numbers), Side(seen, numbers)
+        self._same_nonce = expected.nonce == seen.nonce
+        self._names = expected.platform, seen.platform
+
+    def compare(self, expected: Step, seen: Step) -> list[Difference]:
+        """What differs after the same operation."""
+        if expected.snapshot is not None and seen.snapshot is not None:
+            return list(self._snapshots(expected.snapshot, seen.snapshot))
+        if expected.outcome is None or seen.outcome is None:
+            return []
+        self._expected.learn(expected.op, expected.outcome)
+        self._seen.learn(seen.op, seen.outcome)
+        one = self._expected.told(expected.op, expected.outcome)
+        other = self._seen.told(seen.op, seen.outcome)
+        if one == other:
+            return []
+        names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+        wanted, got = (", ".join(_text(name, side) for name in names if name in side) for side in (one, other))
+        message = f"operation {seen.number} gives {got}, {self._names[0]} gives {wanted}"
+        return [Difference(("outcome", seen.number), message, wanted, got)]
+
+    def _snapshots(self, expected: Snapshot, seen: Snapshot) -> Iterator[Difference]:
+        yield from self._tables(_first(expected, self._expected.facts), _first(seen, self._seen.facts))
+        if self._same_nonce:
+            yield from self._contents(expected, seen)
+        yield from self._refusals(expected.refusals, seen.refusals)
+
+    def _tables(self, expected: dict[int, TableView], seen: dict[int, TableView]) -> Iterator[Difference]:
+        for liobn in sorted(expected.keys() | seen.keys()):
+            wanted, got = (side[liobn].entries if liobn in side else 0 for side in (expected, seen))
+            if wanted != got:
+                message = f"LIOBN {liobn:#x} has {got} entries, {self._names[0]} has {wanted}"
+                yield Difference(("size", liobn), message, f"{wanted} entries", f"{got} entries", liobn=liobn)
+            if liobn in expected and liobn in seen:
+                yield from self._entries(expected[liobn], seen[liobn])
+
+    def _entries(self, expected: TableView, seen: TableView) -> Iterator[Difference]:
+        one, other = self._expected.symbols(expected), self._seen.symbols(seen)
+        if np.array_equal(expected.index, seen.index) and np.array_equal(one, other):
+            wrong = np.flatnonzero((expected.tce ^ seen.tce) & _PERMISSIONS)
+            numbers = expected.index[wrong].tolist()
+        else:
+            left = _by_number(expected, one)
+            right = _by_number(seen, other)
+            numbers = sorted(number for number in left.keys() | right.keys() if left.get(number) != right.get(number))
+        tces = [dict(zip(view.index.tolist(), view.tce.tolist(), strict=True)) for view in (expected, seen)]
+        for number in numbers:
+            texts = self._expected.describe(tces[0].get(number, 0)), self._seen.describe(tces[1].get(number, 0))
+            where = f"LIOBN {expected.liobn:#x} IOBA {ioba(number):#x}"
+            yield Difference(
+                ("entry", expected.liobn, number, *texts),
+                f"{where}: the entry is {texts[1]}, {self._names[0]} has {texts[0]}",
+                *texts,
+                liobn=expected.liobn,
+                ioba=ioba(number),
+            )
+
+    def _contents(self, expected: Snapshot, seen: Snapshot) -> Iterator[Difference]:
+        for place, frame in self._seen.frames.items():
+            content, own = seen.pages.get(frame), self._expected.frames.get(place)
+            if own is None or content is None:
+                continue
+            wanted = expected.pages.get(own)
+            if wanted is not None and wanted != content:
+                texts = tag.describe(wanted), tag.describe(content)
+                message = f"buffer {place[0]} page {place[1]} holds {texts[1]}, {self._names[0]} has {texts[0]}"
+                yield Difference(("content", place, content), message, *texts)
+
+    def _refusals(self, expected: Sequence[Refusal], seen: Sequence[Refusal]) -> Iterator[Difference]:
+        for one, other, refuses in ((expected, seen, 0), (seen, expected, 1)):
+            for refusal in one:
+                if any(_overlap(refusal, each) for each in other):
+                    continue
+                texts = ["not refused", "not refused"]
+                texts[refuses] = "refused"
+                access = f"a device {refusal.direction} at {refusal.address:#x}"
+                yield Difference(
+                    ("refusal", refusal.direction, refusal.address >> window.PAGE_SHIFT),
+                    f"{access} is {texts[1]}, {self._names[0]} says {texts[0]}",
+                    texts[0],
+                    texts[1],
+                    ioba=refusal.address,
+                )
+
+
+def _by_number(table: TableView, symbols: npt.NDArray[np.int64]) -> dict[int, tuple[int, int]]:
+    permissions = (table.tce & _PERMISSIONS).tolist()
+    return dict(zip(table.index.tolist(), zip(symbols.tolist(), permissions, strict=True), strict=True))
+
+
+def _first(snapshot: Snapshot, facts: Facts) -> dict[int, TableView]:
+    """The tables as the first view showed them that was there."""
+    for view in facts.views:
+        tables = {table.liobn: table for table in snapshot.tables if table.view == view}
+        if tables:
+            return tables
+    return {}
+
+
+def _overlap(one: Refusal, other: Refusal) -> bool:
+    # QEMU tells a refused access in words of 1 to 8 bytes; the first may start before the transfer's unaligned start.
+    return (
+        one.direction == other.direction
+        and one.address < other.address + max(other.size, 1)
+        and other.address < one.address + max(one.size, 1)
+    )
+
+
+def _text(name: str, side: dict[str, object]) -> str:
+    value = side[name]
+    if name == "errno":
+        return str(value)
+    if name == "frames" and isinstance(value, tuple):
+        return f"{sum(value)} of {len(value)} frames"
+    return f"{name} {value:#x}" if isinstance(value, int) and name not in {"value", "calls"} else f"{name} {value}"

@@ -1,0 +1,118 @@
+"""Who has which container, group or device open, and what goes when the last of them lets go.
+
+Sources: drivers/vfio/container.c, drivers/vfio/group.c; a fork shares open files (kernel/fork.c, copy_files).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from tcelab.judge.device import DeviceModel
+from tcelab.judge.table import TableModel
+from tcelab.topology import Phb
+
+
+@dataclass(slots=True, eq=False)
+class Container:
+    """:ivar made: the default window's table was created, and charged.
+
+    :ivar payer: the process that is charged, once one has enabled it.
+    """
+
+    groups: list[Group] = field(default_factory=list)
+    kind: int | None = None
+    enabled: bool = False
+    made: bool = False
+    payer: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """A PE. `references`: its own open files and those of its devices, each of which holds the group's."""
+
+    phb: Phb
+    table: TableModel
+    container: Container | None = None
+    references: int = 0
+
+    def leave(self, step: int) -> None:
+        """Out of its container, if it is in one."""
+        container, self.container = self.container, None
+        if container is None:
+            return
+        self.table.clear(0, self.table.entries, step)
+        container.groups.remove(self)
+        if not container.groups:  # the last group takes the driver's state along (vfio_group_detach_container)
+            container.kind, container.enabled, container.made, container.payer = None, False, False, None
+
+
+@dataclass(slots=True, eq=False)
+class DeviceFile:
+    device: DeviceModel
+    group: Group
+
+
+Target: TypeAlias = Container | Group | DeviceFile
+
+
+@dataclass(slots=True, eq=False)
+class _OpenFile:
+    """One open file: `processes` counts those that have it."""
+
+    target: Target
+    processes: int = 1
+
+
+class Files:
+    """Of each living process, by the names that the program gave them; the agent itself is process ""."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, dict[str | int, _OpenFile]] = {"": {}}
+
+    def get(self, process: str, name: str) -> Target | None:
+        file = self._of[process].get(name)
+        return None if file is None else file.target
+
+    def open(self, process: str, name: str | int, target: Target) -> None:
+        """:param name: a number for a file that the program cannot close."""
+        self._of[process][name] = _OpenFile(target)
+        match target:
+            case Group():
+                target.references += 1
+            case DeviceFile():
+                target.group.references += 1
+                target.device.open()
+
+    def fork(self, child: str) -> None:
+        """A child of the agent has all its files."""
+        self._of[child] = dict(self._of[""])
+        for file in self._of[child].values():
+            file.processes += 1
+
+    def close(self, process: str, name: str | int, step: int) -> None:
+        """Nothing goes before the last process has closed it."""
+        file = self._of[process].pop(name, None)
+        if file is None:
+            return
+        file.processes -= 1
+        if file.processes:
+            return
+        match file.target:
+            case Group() as group:
+                _dereference(group, step)
+            case DeviceFile(device, group):
+                device.close()
+                _dereference(group, step)
+
+    def exit(self, process: str, step: int) -> None:
+        for name in list(self._of[process]):
+            self.close(process, name, step)
+        del self._of[process]
+
+
+def _dereference(group: Group, step: int) -> None:
+    # A device file holds the group's file: only the last of them leaves the container (vfio_group_fops_release).
+    group.references -= 1
+    if not group.references:
+        group.leave(step)

@@ -1,0 +1,159 @@
+"""The second opinion: an oracle follows the run, and every difference from it is a finding.
+
+What a declared quirk explains is no difference, for the oracle has it; what an undeclared one would explain is one, and
+names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Final, Protocol
+
+from tcelab.errors import TcelabError
+from tcelab.judge.differences import Comparison, Difference
+from tcelab.judge.finding import Finding
+from tcelab.judge.ledger import Ledger
+from tcelab.program import Op, Read
+from tcelab.run import Facts, Met, Step
+
+MOST: Final = 50
+"""Differences of one part that are told: the first is the cause of most that follow."""
+
+
+class Oracle(Protocol):
+    """Says what an operation must give, after all those before it."""
+
+    @property
+    def facts(self) -> Facts: ...
+
+    def follow(self, number: int, op: Op) -> Step:
+        """:raise TcelabError: it cannot tell."""
+        ...
+
+    def take_meetings(self) -> list[Met]:
+        """Quirks that made a difference since the last call."""
+        ...
+
+
+class Oracles(Protocol):
+    """Makes oracles for one run.
+
+    :ivar known: all quirks that there are.
+    """
+
+    @property
+    def known(self) -> Collection[str]: ...
+
+    def open(self, quirks: frozenset[str]) -> Oracle: ...
+
+
+Key = tuple[object, ...]
+Blame = Callable[[int | None, int | None], int | None]
+
+
+class Opinion:
+    """Follows one part of a run. Feed it each step once, in order.
+
+    :ivar met: what the oracle says of the last step: declared quirks that made a difference, none if it was wrong.
+    """
+
+    def __init__(self, ledger: Ledger, facts: Facts, oracles: Oracles, blame: Blame) -> None:
+        """:param blame: given where a table differs (LIOBN, IOBA) or None, the number of the operation to blame."""
+        self._blame = blame
+        self._ledger, self._facts, self._oracles = ledger, facts, oracles
+        self._declared = facts.quirks
+        self._oracle: Oracle | None = oracles.open(self._declared)
+        self._comparison = Comparison(self._oracle.facts, facts)
+        self._steps: list[Step] = []
+        self._last = -1
+        self._found: list[tuple[Difference, Finding]] = []
+        self._count = 0
+        self.met: list[Met] = []
+        for quirk in self._declared:
+            ledger.evidence.quirks.setdefault(quirk, 0)
+
+    def feed(self, step: Step) -> None:
+        """Let the oracle do what was done, and report what differs."""
+        self.met = []
+        if self._oracle is None:
+            return
+        self._steps.append(step)
+        try:
+            expected = self._oracle.follow(step.number, step.op)
+        except TcelabError as error:
+            self._oracle = None
+            self._ledger.could_not(f"the oracle cannot follow from operation {step.number} on: {error.message}")
+            return
+        self._ledger.judged("difference")
+        differences = self._comparison.compare(expected, step)
+        for difference in differences:
+            self._report(step, difference)
+        met = self._oracle.take_meetings()
+        for each in met:
+            self._ledger.evidence.quirks[each.quirk] += 1
+        self.met = [] if differences else met
+
+    def _report(self, step: Step, difference: Difference) -> None:
+        self._count += 1
+        if self._count > MOST:
+            self._ledger.count("difference")
+            return
+        finding = self._ledger.report(
+            "difference",
+            difference.key,
+            difference.message,
+            liobn=difference.liobn,
+            ioba=difference.ioba,
+            expected=difference.expected,
+            seen=difference.seen,
+            operation=self._to_blame(step, difference),
+        )
+        if finding is not None:
+            self._found.append((difference, finding))
+            self._last = step.number
+
+    def _to_blame(self, step: Step, difference: Difference) -> int | None:
+        if step.outcome is not None and not isinstance(step.op, Read):
+            return step.number
+        return self._blame(difference.liobn, difference.ioba)
+
+    def explain(self) -> None:
+        """Name the quirks that explain each difference, if some do: once, at the end."""
+        if not self._found:
+            return
+        seen: dict[frozenset[str], set[Key]] = {}
+
+        def explains(quirks: frozenset[str], difference: Difference) -> bool:
+            """Would there be no such difference, were these quirks declared?"""
+            if quirks not in seen:
+                seen[quirks] = self._differences(quirks)
+            return difference.key not in seen[quirks]
+
+        known = frozenset(self._oracles.known)
+        for difference, finding in self._found:
+            gone = next((q for q in sorted(self._declared) if explains(self._declared - {q}, difference)), "")
+            if gone:
+                finding.quirk = gone
+                finding.message += f"; the declared quirk {gone} does not show here"
+            elif known - self._declared and explains(known, difference):
+                needed = known
+                for quirk in sorted(known - self._declared):
+                    if explains(needed - {quirk}, difference):
+                        needed -= {quirk}
+                finding.quirk = ", ".join(sorted(needed - self._declared))
+                finding.message += f"; known and not declared: {finding.quirk}"
+
+    def _differences(self, quirks: frozenset[str]) -> set[Key]:
+        """Keys of all differences that there would have been with other quirks."""
+        oracle = self._oracles.open(quirks)
+        comparison = Comparison(oracle.facts, self._facts)
+        keys: set[Key] = set()
+        for step in self._steps:
+            if step.number > self._last:
+                break
+            try:
+                expected = oracle.follow(step.number, step.op)
+            except TcelabError:
+                return {difference.key for difference, _ in self._found}
+            keys.update(each.key for each in comparison.compare(expected, step))
+        return keys

@@ -1,0 +1,92 @@
+"""Known defects of kernels. None is on unless an image's recipe or the user declares it; none is ever inferred."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from tcelab.errors import UsageError
+
+MISALIGNED: Final = "misaligned-iova-returns-1"
+ONE_PAGE: Final = "ioba-check-one-page"
+PIN_FOR_WRITE: Final = "pin-for-write"
+BINDS_EARLY: Final = "enable-binds-before-limit"
+ROLLBACK: Final = "rollback-loses-entries"
+
+
+@dataclass(frozen=True, slots=True)
+class Quirk:
+    """:ivar right: what a kernel without it does.
+
+    :ivar kernels: that have it.
+    :ivar cure: the commit that cures it; "" while none is known.
+    :ivar source: kernel file and function.
+    """
+
+    name: str
+    what: str
+    right: str
+    kernels: str
+    cure: str
+    source: str
+
+
+QUIRKS: Final = {
+    quirk.name: quirk
+    for quirk in (
+        Quirk(
+            MISALIGNED,
+            "MAP_DMA and UNMAP_DMA with a misaligned iova inside the window return 1, which is no errno: a caller that"
+            " looks for -1 believes that it has mapped",
+            "EINVAL",
+            "seen on 6.12",
+            "",
+            "arch/powerpc/include/asm/iommu.h, iommu_tce_put_param_check and iommu_tce_clear_param_check: two error"
+            " codes joined by a boolean or",
+        ),
+        Quirk(
+            ONE_PAGE,
+            "only the first page of a range is held against the window's end: MAP_DMA across the end fails late, with"
+            " EINTR, UNMAP_DMA across it returns 0, and one of a huge size loops over every page up to it",
+            "EINVAL, and nothing is touched",
+            "seen on 6.12; up to 7.2 by the source",
+            "0b271f7d7f5e, powerpc/iommu: Fix the overflow validation in iommu_tce_check_ioba",
+            "arch/powerpc/kernel/iommu.c, iommu_tce_check_ioba: npages is not used",
+        ),
+        Quirk(
+            PIN_FOR_WRITE,
+            "a page is always pinned for writing: a read-only MAP_DMA of read-only memory is EFAULT",
+            "the mapping is made, as the device will not write",
+            "seen on 6.12",
+            "",
+            "drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_use_page: the direction is taken from the address",
+        ),
+        Quirk(
+            BINDS_EARLY,
+            "an ENABLE that fails for RLIMIT_MEMLOCK leaves the container bound to its caller's mm: any other process"
+            " gets EPERM from then on",
+            "the container stays unbound",
+            "seen on 6.12",
+            "",
+            "drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_enable: tce_iommu_mm_set comes before account_locked_vm",
+        ),
+        Quirk(
+            ROLLBACK,
+            "a MAP_DMA that fails midway clears the entries that it had exchanged: mappings that were live before are"
+            " lost",
+            "they are as they were before the call",
+            "seen on 6.12",
+            "",
+            "drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_build: tce_iommu_clear of the first i entries",
+        ),
+    )
+}
+
+
+def check(names: Iterable[str]) -> frozenset[str]:
+    """:raise UsageError: a quirk that nobody knows."""
+    wanted = frozenset(names)
+    if unknown := sorted(wanted - QUIRKS.keys()):
+        raise UsageError(f"no quirk {', '.join(unknown)}; there are: {', '.join(QUIRKS)}")
+    return wanted

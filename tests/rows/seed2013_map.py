@@ -1,0 +1,396 @@
+"""The driver of May 2013: MAP_DMA. It asks nowhere whether the container is enabled."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rows.row import (
+    END,
+    LAST,
+    NO_SEED,
+    NOWHERE,
+    PAGE,
+    PE1,
+    READ,
+    SEED,
+    SEED_IOMMU,
+    WRITE,
+    Row,
+    charged,
+    child,
+    closed,
+    closing,
+    edge,
+    enable,
+    enabled,
+    ended,
+    joined,
+    look,
+    mapping,
+    on_joined,
+    passing,
+    unmapping,
+)
+from tcelab.program import Buffer, Frames, Page
+
+MAP: Final = f"{SEED}, tce_iommu_ioctl, VFIO_IOMMU_MAP_DMA"
+PUT_CHECK: Final = f"{SEED_IOMMU}, iommu_tce_put_param_check"
+PUT: Final = f"{SEED_IOMMU}, iommu_put_tce_user_mode"
+BUILD: Final = f"{SEED_IOMMU}, iommu_tce_build"
+HIGH: Final = 0x8000000
+"""Where the window begins, given `window-at-0x8000000`."""
+
+STRUCT: Final = (
+    Row(
+        "MAP without a table is ENXIO, without a warning",
+        f"{MAP}, tbl",
+        (*joined(), mapping(0, expect="ENXIO"), *closing()),
+        NO_SEED,
+        given=("no-table",),
+        ends="dirty",
+    ),
+    Row(
+        "MAP looks for a table before it reads the struct",
+        f"{MAP}, tbl before copy_from_user",
+        (*joined(), passing(NOWHERE, "MAP_DMA", "ENXIO"), *closing()),
+        NO_SEED,
+        given=("no-table",),
+        ends="dirty",
+    ),
+    Row(
+        "MAP into a table without group is a BUG",
+        f"{MAP}, BUG_ON(!tbl->it_group)",
+        (*joined(), mapping(0, expect=None)),
+        NO_SEED,
+        given=("table-without-group",),
+        log="kernel BUG",
+        ends="dead",
+    ),
+    Row(
+        "MAP looks for the table's group before it reads the struct",
+        f"{MAP}, BUG_ON(!tbl->it_group) before copy_from_user",
+        (*joined(), passing(NOWHERE, "MAP_DMA", None)),
+        NO_SEED,
+        given=("table-without-group",),
+        log="kernel BUG",
+        ends="dead",
+    ),
+    Row(
+        "MAP with a struct that cannot be read is EFAULT",
+        f"{MAP}, copy_from_user",
+        on_joined(passing(NOWHERE, "MAP_DMA", "EFAULT"), passing(0, "MAP_DMA", "EFAULT")),
+        NO_SEED,
+    ),
+    Row(
+        "MAP with argsz below 32 is EINVAL",
+        f"{MAP}, argsz",
+        on_joined(mapping(0, expect="EINVAL", argsz=31), mapping(0, expect="EINVAL", argsz=0), look()),
+        NO_SEED,
+        tables={PE1: ()},
+    ),
+    Row(
+        "MAP takes a longer struct than it knows",
+        f"{MAP}, argsz",
+        on_joined(mapping(0, argsz=0xFFFFFFFF), look()),
+        NO_SEED,
+        tables={PE1: ((0, "m", 0, 3),)},
+    ),
+    Row(
+        "MAP with a flag beside READ and WRITE is EINVAL",
+        f"{MAP}, flags",
+        on_joined(mapping(0, expect="EINVAL", flags=7), mapping(0, expect="EINVAL", flags=0x80000003), look()),
+        NO_SEED,
+        tables={PE1: ()},
+    ),
+    Row(
+        "MAP of a size that is no multiple of 4 KiB is EINVAL",
+        f"{MAP}, size",
+        on_joined(mapping(0, expect="EINVAL", size=0x1800), mapping(0, expect="EINVAL", size=1), look()),
+        NO_SEED,
+        tables={PE1: ()},
+    ),
+    Row(
+        "MAP of an address that is no multiple of 4 KiB is EINVAL",
+        f"{MAP}, vaddr",
+        on_joined(mapping(0, 1, Page("m", 0, 0x800), "EINVAL"), mapping(0, 1, Page("m", 0, 1), "EINVAL"), look()),
+        NO_SEED,
+        tables={PE1: ()},
+    ),
+)
+
+CHECKED: Final = (
+    Row(
+        "MAP without READ and WRITE is EINVAL",
+        f"{PUT_CHECK}, permissions",
+        on_joined(mapping(0, expect="EINVAL", flags=0), look()),
+        NO_SEED,
+        tables={PE1: ()},
+    ),
+    Row(
+        "MAP at an IOVA that is no multiple of 4 KiB is EINVAL",
+        f"{PUT_CHECK}, ioba & ~IOMMU_PAGE_MASK",
+        on_joined(mapping(0x800, expect="EINVAL"), mapping(1, expect="EINVAL"), look()),
+        NO_SEED,
+        tables={PE1: ()},
+    ),
+    Row(
+        "MAP below the window is EINVAL",
+        f"{PUT_CHECK}, ioba < it_offset",
+        on_joined(mapping(0, expect="EINVAL"), mapping(HIGH - PAGE, expect="EINVAL")),
+        NO_SEED,
+        given=("window-at-0x8000000",),
+    ),
+    Row(
+        "The window is a filter of bus addresses, not an offset to them",
+        f"{MAP}, iova >> IOMMU_PAGE_SHIFT; include/uapi/linux/vfio.h, struct vfio_iommu_spapr_tce_info",
+        on_joined(
+            mapping(HIGH),
+            mapping(HIGH, expect="EBUSY"),
+            mapping(HIGH + LAST),
+            mapping(HIGH + END, expect="EINVAL"),
+            unmapping(HIGH),
+            mapping(HIGH),
+        ),
+        NO_SEED,
+        given=("window-at-0x8000000",),
+    ),
+    Row(
+        "MAP at the window's end or beyond is EINVAL",
+        f"{PUT_CHECK}, ioba + 1 > it_offset + it_size",
+        on_joined(
+            mapping(END, expect="EINVAL"),
+            mapping(0x100000000, expect="EINVAL"),
+            mapping(0xFFFFFFFFFFFFF000, expect="EINVAL"),
+            look(),
+        ),
+        NO_SEED,
+        tables={PE1: ()},
+    ),
+    Row(
+        "MAP of the window's first and last page",
+        f"{PUT_CHECK}, ioba + 1 > it_offset + it_size",
+        on_joined(mapping(0), mapping(LAST, 1, Page("m", 1)), look()),
+        NO_SEED,
+        tables={PE1: ((0, "m", 0, 3), (LAST, "m", 1, 3))},
+    ),
+    Row(
+        "A window of 4 GiB is all there, though GET_INFO gives it no size",
+        f"{PUT_CHECK}, ioba + 1 > it_offset + it_size",
+        on_joined(mapping(0xFFFFF000), mapping(0xFFFFF000, expect="EBUSY"), mapping(0x100000000, expect="EINVAL")),
+        NO_SEED,
+        given=("window-4GiB",),
+    ),
+    Row(
+        "MAP checks all of its arguments before it touches the memory",
+        f"{MAP}, iommu_tce_put_param_check before iommu_put_tce_user_mode",
+        on_joined(
+            mapping(0, 1, NOWHERE, "EINVAL", argsz=31),
+            mapping(0, 1, NOWHERE, "EINVAL", flags=7),
+            mapping(0, 1, NOWHERE, "EINVAL", size=0x1800),
+            mapping(0, 1, Page("none", 0, 1), "EINVAL"),
+            mapping(0, 1, NOWHERE, "EINVAL", flags=0),
+            mapping(0x800, 1, NOWHERE, "EINVAL"),
+            mapping(END, 1, NOWHERE, "EINVAL"),
+        ),
+        NO_SEED,
+    ),
+    Row(
+        "MAP below the window is refused before the memory is touched",
+        f"{MAP}, iommu_tce_put_param_check before iommu_put_tce_user_mode",
+        on_joined(mapping(0, 1, NOWHERE, "EINVAL")),
+        NO_SEED,
+        given=("window-at-0x8000000",),
+    ),
+    Row(
+        "MAP of no pages does nothing, but its other arguments are checked",
+        f"{MAP}, iommu_tce_put_param_check before the loop",
+        on_joined(
+            mapping(0),
+            mapping(0, 0),
+            mapping(PAGE, 0, NOWHERE),
+            mapping(0, 0, expect="EINVAL", flags=0),
+            mapping(0x800, 0, expect="EINVAL"),
+            mapping(END, 0, expect="EINVAL"),
+            look(),
+        ),
+        NO_SEED,
+        tables={PE1: ((0, "m", 0, 3),)},
+    ),
+)
+
+PAGES: Final = (
+    Row(
+        "MAP needs no ENABLE and costs nothing",
+        MAP,
+        (*joined(), mapping(0, 3, Page("m", 5)), charged(0), look(), *closed()),
+        NO_SEED,
+        tables={PE1: ((0, "m", 5, 3), (PAGE, "m", 6, 3), (2 * PAGE, "m", 7, 3))},
+    ),
+    Row(
+        "MAP gives the permissions that its flags name",
+        f"{MAP}, TCE_PCI_READ, TCE_PCI_WRITE",
+        on_joined(mapping(0, flags=READ), mapping(PAGE, flags=WRITE), mapping(2 * PAGE, flags=READ | WRITE), look()),
+        NO_SEED,
+        tables={PE1: ((0, "m", 0, 1), (PAGE, "m", 0, 2), (2 * PAGE, "m", 0, 3))},
+    ),
+    Row(
+        "Memory that the process may only read can be mapped for reading",
+        f"{PUT}, get_user_pages_fast, direction != DMA_TO_DEVICE",
+        on_joined(mapping(0, 2, Page("ro"), flags=READ), look()),
+        NO_SEED,
+        tables={PE1: ((0, "ro", 0, 1), (PAGE, "ro", 1, 1))},
+    ),
+    Row(
+        "Memory that the process may only read cannot be mapped for writing",
+        f"{PUT}, get_user_pages_fast, direction != DMA_TO_DEVICE",
+        on_joined(
+            mapping(0, 1, Page("ro"), "EFAULT", flags=WRITE),
+            mapping(0, 1, Page("ro"), "EFAULT", flags=READ | WRITE),
+            look(),
+        ),
+        NO_SEED,
+        tables={PE1: ()},
+    ),
+    Row(
+        "Memory that the process may not touch is EFAULT",
+        f"{PUT}, get_user_pages_fast",
+        on_joined(
+            mapping(0, 1, NOWHERE, "EFAULT", flags=READ),
+            mapping(0, 1, NOWHERE, "EFAULT", flags=WRITE),
+            mapping(0, 1, 0, "EFAULT"),
+            mapping(0, 1, 0xC000000000000000, "EFAULT"),
+            look(),
+        ),
+        NO_SEED,
+        tables={PE1: ()},
+    ),
+    Row(
+        "A size is not held against the window: what cannot be touched is EFAULT",
+        f"{MAP}, the loop",
+        on_joined(mapping(0, 1, NOWHERE, "EFAULT", size=0x100000000), look()),
+        NO_SEED,
+        tables={PE1: ()},
+    ),
+    Row(
+        "A live entry is EBUSY and stays, even for the same page",
+        f"{BUILD}, oldtce",
+        on_joined(
+            mapping(PAGE, flags=READ),
+            mapping(PAGE, 1, Page("m", 1), "EBUSY"),
+            mapping(PAGE, expect="EBUSY", flags=READ),
+            look(),
+        ),
+        NO_SEED,
+        tables={PE1: ((PAGE, "m", 0, 1),)},
+    ),
+    Row(
+        "An entry that may only be written through is as live as any",
+        f"{BUILD}, oldtce & (TCE_PCI_WRITE | TCE_PCI_READ)",
+        on_joined(mapping(0, flags=WRITE), mapping(0, 1, Page("m", 1), "EBUSY", flags=READ), look()),
+        NO_SEED,
+        tables={PE1: ((0, "m", 0, 2),)},
+    ),
+    Row(
+        "A page is pinned before its entry is looked at: EFAULT, not EBUSY",
+        f"{PUT}, get_user_pages_fast before iommu_tce_build",
+        on_joined(mapping(0), mapping(0, 1, NOWHERE, "EFAULT"), look()),
+        NO_SEED,
+        tables={PE1: ((0, "m", 0, 3),)},
+    ),
+)
+
+ROLLED_BACK: Final = (
+    Row(
+        "A MAP that meets a live entry takes back exactly its own entries",
+        f"{MAP}, iommu_clear_tces_and_put_pages with i",
+        on_joined(
+            mapping(0),
+            mapping(3 * PAGE, 2, Page("m", 1)),
+            mapping(PAGE, 4, Page("m", 10), "EBUSY"),
+            look(),
+        ),
+        NO_SEED,
+        tables={PE1: ((0, "m", 0, 3), (3 * PAGE, "m", 1, 3), (4 * PAGE, "m", 2, 3))},
+    ),
+    Row(
+        "A MAP that meets a live entry at once takes nothing back",
+        f"{MAP}, iommu_clear_tces_and_put_pages with i = 0",
+        on_joined(mapping(0, 2), mapping(0, 4, Page("m", 10), "EBUSY"), look()),
+        NO_SEED,
+        tables={PE1: ((0, "m", 0, 3), (PAGE, "m", 1, 3))},
+    ),
+    Row(
+        "A MAP that meets a live entry at its last page takes the others back",
+        f"{MAP}, iommu_clear_tces_and_put_pages with i",
+        on_joined(mapping(31 * PAGE), mapping(0, 32, Page("m", 10), "EBUSY"), look()),
+        NO_SEED,
+        tables={PE1: ((31 * PAGE, "m", 0, 3),)},
+    ),
+    Row(
+        "A MAP whose memory ends takes its entries back",
+        f"{MAP}, iommu_clear_tces_and_put_pages with i",
+        on_joined(mapping(0), mapping(PAGE, 3, edge(2), "EFAULT"), look()),
+        NO_SEED,
+        tables={PE1: ((0, "m", 0, 3),)},
+    ),
+    Row(
+        "What was taken back can be mapped",
+        f"{SEED_IOMMU}, iommu_clear_tces_and_put_pages",
+        on_joined(mapping(PAGE, 3, edge(2), "EFAULT"), mapping(PAGE, 2, edge(2)), look()),
+        NO_SEED,
+        tables={PE1: ((PAGE, "edge", 254, 3), (2 * PAGE, "edge", 255, 3))},
+    ),
+    Row(
+        "A MAP may run past the window's end, whence nothing comes back",
+        f"{MAP}, iommu_tce_put_param_check looks at the first page alone",
+        (*joined(), mapping(LAST, 2), unmapping(LAST, 2, "EINVAL"), unmapping(LAST), look(), *closing()),
+        NO_SEED,
+        tables={PE1: ()},
+        ends="dirty",
+    ),
+    Row(
+        "A MAP that fails past the window's end takes back what it put there",
+        f"{MAP}, iommu_clear_tces_and_put_pages with i",
+        on_joined(mapping(LAST, 4, edge(3), "EFAULT"), look()),
+        NO_SEED,
+        tables={PE1: ()},
+    ),
+    Row(
+        "Another process may map its own memory, enabled or not",
+        f"{PUT}, get_user_pages_fast: current",
+        (
+            *joined(),
+            child("map-1"),
+            Buffer(name="theirs", pages=4, by="map-1", expect="ok"),
+            Frames(buffer="theirs", by="map-1", expect="ok"),
+            mapping(0, 2, Page("theirs", 1), by="map-1"),
+            enable(),
+            mapping(2 * PAGE, 1, Page("theirs"), by="map-1"),
+            look(),
+            unmapping(0, 3),
+            ended("map-1"),
+            *closed(),
+        ),
+        NO_SEED,
+        tables={PE1: ((0, "theirs", 1, 3), (PAGE, "theirs", 2, 3), (2 * PAGE, "theirs", 0, 3))},
+    ),
+    Row(
+        "A page that a dead process had mapped stays mapped",
+        f"{SEED_IOMMU}, iommu_clear_tces_and_put_pages: nobody calls it",
+        (
+            *enabled(),
+            child("map-2"),
+            Buffer(name="his", pages=1, by="map-2", expect="ok"),
+            Frames(buffer="his", by="map-2", expect="ok"),
+            mapping(0, 1, Page("his"), by="map-2"),
+            ended("map-2"),
+            mapping(0, expect="EBUSY"),
+            unmapping(0),
+            mapping(0),
+            *closed(),
+        ),
+        NO_SEED,
+    ),
+)
+
+ROWS: Final = (*STRUCT, *CHECKED, *PAGES, *ROLLED_BACK)
