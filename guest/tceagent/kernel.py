@@ -207,7 +207,11 @@ class LinuxKernel:
 
     def allocate(self, size: int) -> Memory:
         """Memory that holds no frames until it is touched, never in huge pages, and that no child has."""
-        area = mmap.mmap(-1, -(-size // self.page_size) * self.page_size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        whole = -(-size // self.page_size) * self.page_size
+        area = mmap.mmap(-1, whole + self.page_size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        # A page is given back at once: what runs off the end shall fault, and not reach another buffer. Nothing fits
+        # into the hole, for all that is allocated has two pages at first.
+        area.resize(whole)
         # Shared with a child, a page would get another frame when either of them writes to it.
         area.madvise(mmap.MADV_DONTFORK)
         try:

@@ -171,14 +171,20 @@ def ioctl(
     if into and returned >= 0:
         state.files[into] = File(returned)
     layout = _layout(request)
-    if layout is not None and raw:
-        if layout.outputs:
-            outcome["fields"] = layout.unpack(raw)
-        if request == "MAP_DMA" and returned == 0:
+    if layout is not None and raw and layout.outputs:
+        outcome["fields"] = layout.unpack(raw)
+    if request == "MAP_DMA" and returned == 0:
+        mapped = _struct_at(state, **value) if isinstance(value, dict) else raw
+        if mapped:
             # Read now, while the pages are pinned: later they may have moved.
-            _, _, vaddr, _, size = layout.struct.unpack(raw)
+            _, _, vaddr, _, size = uapi.LAYOUTS["MAP_DMA"].struct.unpack(mapped)
             outcome["frames"] = state.kernel.frames(vaddr, size)
     return outcome
+
+
+def _struct_at(state: State, *, buffer: str, index: int = 0, plus: int = 0) -> bytes:
+    """The MAP_DMA struct that an ioctl's value led to."""
+    return state.buffer(buffer)[0].read(index * IOMMU_PAGE + plus, uapi.LAYOUTS["MAP_DMA"].size)
 
 
 def repeat(state: State, *, ops: list[dict[str, Any]], times: int, loop: str = "c") -> Outcome:

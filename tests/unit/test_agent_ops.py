@@ -403,8 +403,11 @@ def test_a_place_in_a_buffer_reaches_the_kernel_as_its_address(state, kernel):
     do(state, "buffer", name="b", pages=4)
     fd = opened(state)
     place = {"buffer": "b", "index": 2, "plus": 8}
-    assert do(state, "ioctl", file="c", request="MAP_DMA", value=place) == {"value": 0}
-    assert kernel.did("ioctl", "frames") == [("ioctl", fd, 0x20003B71, FIRST_ADDRESS + 2 * 4096 + 8)]
+    fields = {"vaddr": {"buffer": "b", "index": 1}, "size": 4096}
+    do(state, "put", buffer="b", request="MAP_DMA", offset=2 * 4096 + 8, fields=fields)
+    outcome = do(state, "ioctl", file="c", request="MAP_DMA", value=place)
+    assert kernel.did("ioctl") == [("ioctl", fd, 0x20003B71, FIRST_ADDRESS + 2 * 4096 + 8)]
+    assert outcome == {"value": 0, "frames": [FIRST_FRAME + 4096]}
 
 
 # -- the device

@@ -496,7 +496,7 @@ def test_what_changes_after_it_was_seen_or_is_not_there_is_a_finding(before, do,
 @pytest.mark.parametrize(
     ("op", "outcome", "reasons"),
     [
-        (Ioctl(file=ONE.container, request="MAP_DMA", value=Page("a")), OK, 1),
+        (Ioctl(file=ONE.container, request="MAP_DMA", value=Page("a")), OK, 0),
         (Ioctl(file=ONE.container, request=0x20003B72, value=5), OK, 1),
         (Ioctl(file=ONE.container, request="MAP_DMA", value=Page("a")), Outcome(value=1), 0),
         (Ioctl(file=ONE.group, request="GROUP_SET_CONTAINER", value=Page("a")), OK, 1),
@@ -510,6 +510,18 @@ def test_what_succeeds_with_a_struct_that_we_cannot_see_is_said(stage, op, outco
     stage.do(op, outcome)
     assert len(stage.fold.unknown) == reasons
     assert all("passed a struct that we cannot see" in reason for reason in stage.fold.unknown)
+
+
+def test_a_map_and_an_unmap_whose_structs_were_put_into_a_buffer_are_folded(stage):
+    fields = {"flags": 3, "vaddr": Page("a", 1), "iova": 0x5000, "size": PAGE}
+    stage.do_all(*b.enable(ONE))
+    stage.do(Put(buffer="a", request="MAP_DMA", offset=8, fields=fields))
+    stage.do(Ioctl(file=ONE.container, request="MAP_DMA", value=Page("a", plus=8)), Outcome(value=0, frames=[0x7000]))
+    live = stage.fold.tables[ONE.liobn].live
+    assert {number: (entry.buffer, entry.number, entry.tce) for number, entry in live.items()} == {5: ("a", 1, 0x7003)}
+    stage.do(Put(buffer="a", request="UNMAP_DMA", offset=8, fields={"iova": 0x5000, "size": PAGE}))
+    stage.do(Ioctl(file=ONE.container, request="UNMAP_DMA", value=Page("a", plus=8)), OK)
+    assert (live, stage.fold.unknown) == ({}, [])
 
 
 SOUND = {"flags": 3, "iova": 1 << 40, "size": PAGE}

@@ -67,7 +67,13 @@ class DeviceFile(File):
         if offset or size > edu.BAR_SIZE:
             raise RefusedError("EINVAL")
         self.get()
-        return edu.Registers(self.device, lambda: self.put(process))
+        registers = edu.Registers(self.device, lambda: self._unmap(registers, process))
+        process.mapped.append(registers)
+        return registers
+
+    def _unmap(self, registers: edu.Registers, process: Process) -> None:
+        process.mapped.remove(registers)
+        self.put(process)
 
     def release(self, process: Process) -> None:
         """vfio_device_fops_release."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from tcelab.emulator.memory import MASK, Space
 
 if TYPE_CHECKING:
+    from tcelab.emulator.edu import Registers
     from tcelab.emulator.files import File
 
 MEMLOCK: Final = 8 << 20
@@ -32,6 +33,7 @@ class Process:
     """:ivar space: its mm. `uid` 0 has every capability.
 
     :ivar memlock: RLIMIT_MEMLOCK in bytes.
+    :ivar mapped: registers of devices that it has mapped, each of which holds the device's file.
     :ivar exited: it has no mm any more, while its files are closed.
     """
 
@@ -40,6 +42,7 @@ class Process:
         self.uid = uid
         self.memlock = memlock
         self.exited = False
+        self.mapped: list[Registers] = []
         self._files: dict[int, File] = {}
 
     @property
@@ -89,6 +92,8 @@ class Process:
         """Give the memory back, then close all files, in the order of their numbers (kernel/exit.c, do_exit)."""
         self.exited = True
         self.space.free()
+        while self.mapped:
+            self.mapped[0].close()
         for fd in sorted(self._files):
             self._files.pop(fd).put(self)
 

@@ -64,7 +64,7 @@ class Side:
                 self._forget(op.process)
             case Frames():
                 self._know(op.buffer, 0, outcome.frames)
-            case Ioctl() if outcome.frames:
+            case Ioctl() if outcome.frames and op.value is None:
                 name, first = self._page(op)
                 self._know(name, first, outcome.frames)
 

@@ -220,6 +220,7 @@ class Fold:
 
     def _ioctl(self, op: Ioctl, outcome: Outcome, step: int) -> None:
         name, handle = request_name(op.request), self.target(op)
+        op = self._with_fields(op, name)
         if name in ARGSZ and isinstance(handle, Container):
             self._pending_window(handle, name, op, outcome, step)
             if outcome.value != 0:
@@ -232,6 +233,16 @@ class Fold:
                 return
         if name in self._ioctls and not outcome.errno:
             self._ioctls[name](handle, op, outcome, step)
+
+    def _with_fields(self, op: Ioctl, name: str) -> Ioctl:
+        """A map or unmap whose struct was passed by address, as if it had been given by fields, where we know it."""
+        place = None if op.value is None or name not in ARGSZ else self._place(op.value, op.by)
+        raw = None if place is None or place[0].access == "none" else place[0].read(place[1], uapi.LAYOUTS[name].size)
+        if raw is None:
+            return op
+        layout = uapi.LAYOUTS[name]
+        fields = dict(zip(layout.fields, layout.struct.unpack(raw), strict=True))
+        return msgspec.structs.replace(op, value=None, fields=fields)
 
     def _repeat(self, op: Repeat, outcome: Outcome, step: int) -> None:
         done = calls_done(op, outcome)
@@ -264,11 +275,7 @@ class Fold:
         if op.value is None:
             return self.number(op.fields.get("argsz", ARGSZ[name])), self.number(op.fields.get("flags", 0))
         place = self._place(op.value, op.by)
-        if place is None or place[0].access == "none":
-            return None
-        layout = uapi.LAYOUTS[name]
-        raw = place[0].read(place[1], layout.size)
-        return (None, None) if raw is None else layout.struct.unpack(raw)[:2]
+        return None if place is None or place[0].access == "none" else (None, None)
 
     def _written(self, op: Ioctl, outcome: Outcome, step: int) -> None:
         """What an ioctl wrote to the memory that its value leads to, we cannot know."""
