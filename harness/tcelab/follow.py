@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from tcelab.program import Flip, Fresh, Op, is_host
+from tcelab.program import Flip, Fresh, is_host
 from tcelab.run import Facts, Met, Outcome, Session, Step
 
 
@@ -20,11 +20,12 @@ class Follower:
         """Of the session."""
         return self._session.facts
 
-    def follow(self, number: int, op: Op) -> Step:
+    def follow(self, step: Step) -> Step:
         """Do what the other did.
 
         :raise TcelabError: it cannot be done here, or the guest died of it.
         """
+        number, op = step.number, step.op
         assert not isinstance(op, Fresh)
         if isinstance(op, Flip):
             return Step(number, op)  # a lie is told to one side only

@@ -92,7 +92,7 @@ def _tell(console: Console, tally: campaign.Tally, seed: int, folder: Path) -> i
     _line(
         console,
         f"seed {seed}: {tally.programs} programs, {tally.operations:,} operations, {tally.checkpoints:,} checkpoints,"
-        f" {tally.entries:,} entries compared; {rate:,.0f} operations/s on the guests, checkpoints included",
+        f" {tally.entries:,} entries compared; {rate:,.0f} operations/s, guests and checkpoints included",
     )
     for name, times in sorted(tally.quirks.items()):
         _line(console, f"quirk:   {name} made a difference {times} times")

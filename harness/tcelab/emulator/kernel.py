@@ -29,10 +29,10 @@ _PLAIN: Final = ("/dev/null", "/dev/zero")
 
 
 class Child:
-    """A child of the agent: it lives in this process."""
+    """A child of the agent: it lives in this process. `kernel` is the one that it sees."""
 
     def __init__(self, kernel: EmulatedKernel, serve: Serve) -> None:
-        self._kernel = kernel
+        self.kernel = kernel
         self._perform = serve(kernel)
 
     def ask(self, op: dict[str, Any]) -> dict[str, Any]:
@@ -41,7 +41,7 @@ class Child:
 
     def end(self) -> None:
         """It exits."""
-        self._kernel.process.exit()
+        self.kernel.process.exit()
 
 
 class EmulatedKernel:

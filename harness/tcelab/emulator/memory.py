@@ -124,6 +124,7 @@ class Space:
     """An address space (mm_struct).
 
     :ivar readable: CPU page number to frame, of pages that may be read; `writable`: of those that may be written too.
+    :ivar wanted: the address of the next buffer, if it can be there; None: anywhere.
     :ivar scratch: the argument of the ioctl in flight, as it lies at `SCRATCH`.
     :ivar locked: CPU pages charged to its locked memory (locked_vm), a 64-bit register.
     """
@@ -136,13 +137,23 @@ class Space:
         self.scratch = bytearray()
         self._frames: dict[int, int] = {}
         self._free = _TOP
+        self.wanted: int | None = None
 
     def allocate(self, size: int) -> Area:
         pages = -(-size // self.ram.page_size)
-        self._free -= (pages + 1) * self.ram.page_size
-        area = Area(self, self._free, [self.ram.allocate() for _ in range(pages)])
+        area = Area(self, self._place(pages), [self.ram.allocate() for _ in range(pages)])
         self._frames.update(self.writable)
         return area
+
+    def _place(self, pages: int) -> int:
+        """An address with so many free pages, and one more behind them, which faults."""
+        wanted, self.wanted = self.wanted, None
+        if wanted is not None and not wanted % self.ram.page_size:
+            first = wanted // self.ram.page_size
+            if self._frames.keys().isdisjoint(range(first - 1, first + pages + 1)):
+                return wanted
+        self._free -= (pages + 1) * self.ram.page_size
+        return self._free
 
     def frames(self, address: int, size: int) -> list[int]:
         """Physical address of each IOMMU page that [address, address + size) touches; 0: not present."""

@@ -7,8 +7,9 @@ from collections.abc import Collection
 from tcelab.emulator.profiles import Profile
 from tcelab.emulator.session import EmulatorSession
 from tcelab.follow import Follower
+from tcelab.program import GuestOp
 from tcelab.quirks import QUIRKS
-from tcelab.run import Facts, Met
+from tcelab.run import Facts, Met, Step
 from tcelab.topology import Topology
 
 
@@ -18,6 +19,14 @@ class EmulatorOracle(Follower):
     def __init__(self, session: EmulatorSession) -> None:
         super().__init__(session)
         self._emulator = session
+
+    def follow(self, step: Step) -> Step:
+        """Do what the other did; memory lies, and descriptors are, where it had them, so that structs that name either
+        are the same bytes.
+        """
+        if isinstance(step.op, GuestOp) and step.outcome is not None and step.outcome.value is not None:
+            self._emulator.place(step.op, step.outcome.value)
+        return super().follow(step)
 
     def take_meetings(self) -> list[Met]:
         """Quirks that made a difference since the last call."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+import itertools
 from typing import TYPE_CHECKING, Final
 
 from tcelab.emulator.memory import MASK, Space
@@ -33,6 +33,7 @@ class Process:
     """:ivar space: its mm. `uid` 0 has every capability.
 
     :ivar memlock: RLIMIT_MEMLOCK in bytes.
+    :ivar wanted: the next descriptor, if it is free; None: the lowest one.
     :ivar mapped: registers of devices that it has mapped, each of which holds the device's file.
     :ivar exited: it has no mm any more, while its files are closed.
     """
@@ -42,6 +43,7 @@ class Process:
         self.uid = uid
         self.memlock = memlock
         self.exited = False
+        self.wanted: int | None = None
         self.mapped: list[Registers] = []
         self._files: dict[int, File] = {}
 
@@ -72,9 +74,13 @@ class Process:
 
     def install(self, file: File) -> int:
         """A descriptor for a file, which is the process's from now on."""
-        fd = next(fd for fd in _numbers() if fd not in self._files)
+        wanted, self.wanted = self.wanted, None
+        fd = wanted if wanted is not None and wanted not in self._files else self._lowest()
         self._files[fd] = file
         return fd
+
+    def _lowest(self) -> int:
+        return next(fd for fd in itertools.count(_FIRST_FD) if fd not in self._files)
 
     def file(self, fd: int) -> File:
         """:raise RefusedError: EBADF."""
@@ -96,10 +102,3 @@ class Process:
             self.mapped[0].close()
         for fd in sorted(self._files):
             self._files.pop(fd).put(self)
-
-
-def _numbers() -> Iterator[int]:
-    fd = _FIRST_FD
-    while True:
-        yield fd
-        fd += 1

@@ -19,14 +19,14 @@ from tceagent.state import State
 from tcelab import tag
 from tcelab.emulator.checks import NotModelledError
 from tcelab.emulator.given import arrange
-from tcelab.emulator.kernel import EmulatedKernel
+from tcelab.emulator.kernel import Child, EmulatedKernel
 from tcelab.emulator.memory import Space
 from tcelab.emulator.platform import KernelDiedError, Machine
 from tcelab.emulator.process import Process
 from tcelab.emulator.profiles import DEFAULT, Kind, Profile, profile
 from tcelab.errors import GuestLost, HarnessError, Scene, Unsupported
 from tcelab.papr import tce, window
-from tcelab.program import Flip, GuestOp, HostOp
+from tcelab.program import Buffer, Flip, GuestOp, HostOp, Ioctl, Open
 from tcelab.quirks import check
 from tcelab.run import Facts, Met, Outcome, Snapshot, TableView
 from tcelab.topology import Topology
@@ -68,8 +68,8 @@ class EmulatorSession:
         self._folder = folder
         self.machine = Machine(topology, page_size, seed)
         arrange(self.machine, given)
-        process = Process(Space(self.machine.ram))
-        self._state = State(EmulatedKernel(self.machine, Kind(used, self.quirks), process))
+        self._process = Process(Space(self.machine.ram))
+        self._state = State(EmulatedKernel(self.machine, Kind(used, self.quirks), self._process))
         self._state.nonce = secrets.token_bytes(_NONCE) if nonce is None else nonce
         self._state.devices = {
             device.name: (window.buid(phb.index), device.slot) for phb in topology.added for device in phb.devices
@@ -187,6 +187,15 @@ class EmulatorSession:
     def finish(self) -> tuple[str, ...]:
         """See `tcelab.run.Session`."""
         return self.trouble()
+
+    def place(self, op: GuestOp, value: int) -> None:
+        """Have the next operation make its buffer at an address, or its file with a descriptor, if it can be there."""
+        child = self._state.children.get(op.by)
+        process = child.kernel.process if isinstance(child, Child) else self._process
+        if isinstance(op, Buffer):
+            process.space.wanted = value
+        elif isinstance(op, Open) or (isinstance(op, Ioctl) and op.into):
+            process.wanted = value
 
     def take_meetings(self) -> list[Met]:
         """Quirks that were met since the last call."""

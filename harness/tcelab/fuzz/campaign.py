@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
+import os
 import random
+import threading
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -23,7 +27,7 @@ from tcelab.program import Checkpoint, Program
 from tcelab.run import Recorder
 from tcelab.topology import topology
 
-STEPS: Final = 1000
+STEPS: Final = 2000
 """Operations of one program: a fork's first ones are slow, and a long program shrinks slowly."""
 EVERY: Final = 50
 """Operations between two checkpoints."""
@@ -36,7 +40,7 @@ USUAL: Final = "two-small"
 _NOW_AND_THEN: Final = {7: "two-small-smp", 13: "two-pe"}
 """Which of twenty programs run on another machine: two CPUs, or windows of 1 GiB, which take 0.3 s to release."""
 _BIG: Final = "two-pe"
-_BIG_STEPS: Final = 300
+_BIG_STEPS: Final = 500
 
 Signature = tuple[str, str, str, str]
 
@@ -54,13 +58,23 @@ class Found:
     file: Path
 
 
+@dataclass(frozen=True)
+class Done:
+    """A program that was run."""
+
+    number: int
+    program: Program
+    verdict: Verdict
+    left_out: dict[str, int]
+
+
 @dataclass
 class Tally:
     """What a campaign did.
 
     :ivar quirks: how often each quirk made a difference.
     :ivar left_out: operations that a declared quirk kept out of the mix.
-    :ivar spent: seconds on guests' programs, without making guests and without shrinking.
+    :ivar spent: seconds until the last program was judged, those of shrinking left out.
     """
 
     programs: int = 0
@@ -70,7 +84,6 @@ class Tally:
     spent: float = 0.0
     quirks: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
-    kinds: Counter[str] = field(default_factory=Counter)
     could_not: list[str] = field(default_factory=list)
     found: list[Found] = field(default_factory=list)
 
@@ -100,36 +113,65 @@ class Campaign:
         self.known: frozenset[str] | None = None
         self._seed, self._opening, self._folder, self._note = seed, opening, folder, note
         self._steps, self._every, self._usual = steps, every, usual
+        self._workers = os.cpu_count() or 1
+        self._lock, self._opened = threading.Lock(), threading.Lock()
+        self._began = 0.0
 
     def run(self, steps: int, minutes: float | None = None) -> None:
-        """Go on until so many operations were done, or the time is over, or a finding cannot be explained.
+        """Go on until so many operations were done, or the time is over, or a finding cannot be explained. Programs are
+        run side by side; which ones, depends on the seed and on `steps` alone.
 
         :raise TcelabError: no guest can be had.
         """
-        until = None if minutes is None else time.monotonic() + 60 * minutes
-        for number in itertools.count():
-            left = steps - self.tally.operations
-            if left <= 0 or (until is not None and time.monotonic() > until):
-                return
-            if not self._one(number, left):
-                return
+        until = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        plan = self._plan(steps)
+        self._began = time.monotonic()
+        with ThreadPoolExecutor(self._workers, "tcelab-fuzz") as pool:
+            going = deque(pool.submit(self._one, *each) for each in itertools.islice(plan, self._workers))
+            while going:
+                done = going.popleft().result()
+                more = self._take(done) and time.monotonic() < until
+                following = next(plan, None) if more else None
+                if following is not None:
+                    going.append(pool.submit(self._one, *following))
+                elif not more:
+                    plan = iter(())
 
-    def _one(self, number: int, left: int) -> bool:
-        """One program; False: it is of no use to go on."""
-        name = self._usual or _NOW_AND_THEN.get(number % LONG_AGO, USUAL)
-        size = min(self._steps, left, _BIG_STEPS if name == _BIG else left)
-        guest = self._opening(name)
-        known = self.known = guest.facts.quirks if self.known is None else self.known
+    def _plan(self, steps: int) -> Iterator[tuple[int, str, int]]:
+        """Number, topology and operations of each program."""
+        for number in itertools.count():
+            if steps <= 0:
+                return
+            name = self._usual or _NOW_AND_THEN.get(number % LONG_AGO, USUAL)
+            size = min(steps, _BIG_STEPS if name == _BIG else self._steps)
+            steps -= size
+            yield number, name, size
+
+    def _one(self, number: int, name: str, size: int) -> Done:
+        """One program on a guest of its own."""
+        guest = self._open(name)
+        with self._lock:
+            known = self.known = guest.facts.quirks if self.known is None else self.known
         rng = random.Random(f"{self._seed}/{number}")  # noqa: S311 - repeatable on purpose
         made = generate(rng, topology(name), size, every=self._every, quirks=known)
         program = msgspec.structs.replace(made.program, name=f"fuzz {self._seed}/{number}", seed=self._seed)
-        began = time.monotonic()
-        verdict = self._judged(program, guest)
-        self._count(program, verdict, made.left_out, time.monotonic() - began)
+        return Done(number, program, self._judged(program, guest), made.left_out)
+
+    def _open(self, name: str) -> Guest:
+        with self._opened:  # who opens closes those of another topology that are kept ahead
+            return self._opening(name)
+
+    def _take(self, done: Done) -> bool:
+        """Count one program; False: it is of no use to go on."""
+        verdict = done.verdict
+        self._count(done)
         if verdict.findings:
-            return self._keep(program, verdict.findings[0], number)
+            began = time.monotonic()
+            explained = self._keep(done.program, verdict.findings[0], done.number)
+            self._began += time.monotonic() - began
+            return explained
         if verdict.could_not:
-            self.tally.could_not += [f"program {number}: {reason}" for reason in verdict.could_not]
+            self.tally.could_not += [f"program {done.number}: {reason}" for reason in verdict.could_not]
             return False
         return True
 
@@ -145,16 +187,15 @@ class Campaign:
         finally:
             guest.close()
 
-    def _count(self, program: Program, verdict: Verdict, left_out: dict[str, int], seconds: float) -> None:
-        tally, evidence = self.tally, verdict.evidence
+    def _count(self, done: Done) -> None:
+        tally, evidence = self.tally, done.verdict.evidence
         tally.programs += 1
         tally.operations += evidence.operations
         tally.checkpoints += evidence.checkpoints
         tally.entries += evidence.entries
-        tally.spent += seconds
+        tally.spent = time.monotonic() - self._began
         tally.quirks.update(evidence.quirks)
-        tally.left_out.update(left_out)
-        tally.kinds.update(type(op).__name__ for op in program.ops)
+        tally.left_out.update(done.left_out)
 
     def _keep(self, program: Program, finding: Finding, number: int) -> bool:
         """Shrink and save what was found; True: it is explained, and the campaign goes on with that known."""
@@ -165,7 +206,7 @@ class Campaign:
 
         def fails(candidate: Program) -> bool:
             nonlocal told
-            verdict = self._judged(candidate, self._opening(candidate.topology.name))
+            verdict = self._judged(candidate, self._open(candidate.topology.name))
             hit = next((each for each in verdict.findings if signature(each) == wanted), None)
             told = hit or told  # the last one that failed is the smallest
             return hit is not None

@@ -13,7 +13,7 @@ from tcelab.errors import TcelabError
 from tcelab.judge.differences import Comparison, Difference
 from tcelab.judge.finding import Finding
 from tcelab.judge.ledger import Ledger
-from tcelab.program import Op, Read
+from tcelab.program import Read
 from tcelab.run import Facts, Met, Step
 
 MOST: Final = 50
@@ -26,8 +26,11 @@ class Oracle(Protocol):
     @property
     def facts(self) -> Facts: ...
 
-    def follow(self, number: int, op: Op) -> Step:
-        """:raise TcelabError: it cannot tell."""
+    def follow(self, step: Step) -> Step:
+        """What must come of the operation that was done in a step.
+
+        :raise TcelabError: it cannot tell.
+        """
         ...
 
     def take_meetings(self) -> list[Met]:
@@ -79,7 +82,7 @@ class Opinion:
             return
         self._steps.append(step)
         try:
-            expected = self._oracle.follow(step.number, step.op)
+            expected = self._oracle.follow(step)
         except TcelabError as error:
             self._oracle = None
             self._ledger.could_not(f"the oracle cannot follow from operation {step.number} on: {error.message}")
@@ -152,7 +155,7 @@ class Opinion:
             if step.number > self._last:
                 break
             try:
-                expected = oracle.follow(step.number, step.op)
+                expected = oracle.follow(step)
             except TcelabError:
                 return {difference.key for difference, _ in self._found}
             keys.update(each.key for each in comparison.compare(expected, step))
