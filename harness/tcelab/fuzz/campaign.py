@@ -60,10 +60,11 @@ class Found:
 
 @dataclass(frozen=True)
 class Done:
-    """A program that was run."""
+    """A program that was run; `known`: quirks that were known then."""
 
     number: int
     program: Program
+    known: frozenset[str]
     verdict: Verdict
     left_out: dict[str, int]
 
@@ -155,7 +156,7 @@ class Campaign:
         rng = random.Random(f"{self._seed}/{number}")  # noqa: S311 - repeatable on purpose
         made = generate(rng, topology(name), size, every=self._every, quirks=known)
         program = msgspec.structs.replace(made.program, name=f"fuzz {self._seed}/{number}", seed=self._seed)
-        return Done(number, program, self._judged(program, guest), made.left_out)
+        return Done(number, program, known, self._judged(program, guest, known), made.left_out)
 
     def _open(self, name: str) -> Guest:
         with self._opened:  # who opens closes those of another topology that are kept ahead
@@ -165,9 +166,11 @@ class Campaign:
         """Count one program; False: it is of no use to go on."""
         verdict = done.verdict
         self._count(done)
-        if verdict.findings:
+        # What was found and explained while this program ran need not be told again.
+        news = [each for each in verdict.findings if not each.quirk or not _named(each) <= (self.known or frozenset())]
+        if news:
             began = time.monotonic()
-            explained = self._keep(done.program, verdict.findings[0], done.number)
+            explained = self._keep(done, news[0])
             self._began += time.monotonic() - began
             return explained
         if verdict.could_not:
@@ -175,10 +178,11 @@ class Campaign:
             return False
         return True
 
-    def _judged(self, program: Program, guest: Guest) -> Verdict:
+    @staticmethod
+    def _judged(program: Program, guest: Guest, known: frozenset[str]) -> Verdict:
         """Run a program on a guest, which ends with it."""
         try:
-            facts = dataclasses.replace(guest.facts, quirks=self.known or frozenset())
+            facts = dataclasses.replace(guest.facts, quirks=known)
             judge = Judge(program, facts, oracles=EmulatorOracles(program.topology, facts))
             recorder = Recorder(program, guest, judge.feed)
             recorder.perform(program.ops)
@@ -197,16 +201,17 @@ class Campaign:
         tally.quirks.update(evidence.quirks)
         tally.left_out.update(done.left_out)
 
-    def _keep(self, program: Program, finding: Finding, number: int) -> bool:
+    def _keep(self, done: Done, finding: Finding) -> bool:
         """Shrink and save what was found; True: it is explained, and the campaign goes on with that known."""
-        self._note(f"program {number}: {finding.law}: {finding.message}")
+        program = done.program
+        self._note(f"program {done.number}: {finding.law}: {finding.message}")
         wanted = signature(finding)
         cut = until_step(program, finding.step)
         told = finding
 
         def fails(candidate: Program) -> bool:
             nonlocal told
-            verdict = self._judged(candidate, self._open(candidate.topology.name))
+            verdict = self._judged(candidate, self._open(candidate.topology.name), done.known)
             hit = next((each for each in verdict.findings if signature(each) == wanted), None)
             told = hit or told  # the last one that failed is the smallest
             return hit is not None
@@ -216,9 +221,14 @@ class Campaign:
         file.write_bytes(small.to_json())
         file.with_suffix(".original.json").write_bytes(program.to_json())
         self.tally.found.append(Found(told, small, program, file))
-        explained = frozenset(filter(None, finding.quirk.split(", ")))
-        self.known = (self.known or frozenset()) | explained
-        return bool(explained)
+        with self._lock:
+            self.known = (self.known or frozenset()) | _named(finding)
+        return bool(finding.quirk)
+
+
+def _named(finding: Finding) -> frozenset[str]:
+    """Quirks that explain a finding."""
+    return frozenset(filter(None, finding.quirk.split(", ")))
 
 
 def signature(finding: Finding) -> Signature:
