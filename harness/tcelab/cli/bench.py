@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from tcelab.bench import Figure, Job, Measured, batch, boot, fork, plot, table
+from tcelab.bench import Figure, Job, Measured, batch, boot, emulator, fork, plot, table
 from tcelab.cli import note, output
 from tcelab.cli.options import choice, machine_options
 from tcelab.judge import Verdict
@@ -87,6 +87,12 @@ def batch_(job: Job, sizes: str, plot_to: Path | None) -> Measured:
     if plot_to is not None and measured.figures:
         plot.draw(measured, plot_to)
     return measured
+
+
+@benchmark("emulator", repeat=3, turn="Turns, each with a fork.")
+def emulator_(job: Job) -> Measured:
+    """What the emulator does in the time of a forked guest; its MAP; the fuzzer's rate on guests."""
+    return emulator.measure(job)
 
 
 def _show(measured: Measured, json_to: Path | None) -> None:

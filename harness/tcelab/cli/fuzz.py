@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shlex
+import shutil
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -64,8 +65,8 @@ def command(
     names = iter(range(1 << 30))
 
     def own() -> Path:
-        path = folder / f"guest-{next(names)}"
-        path.mkdir(mode=0o700)
+        path = folder / "guests" / str(next(names))
+        path.mkdir(mode=0o700, parents=True)
         return path
 
     guests = Guests(chosen, own, limits=limits_of(limits), boot=boot, note=note)
@@ -83,6 +84,8 @@ def command(
         job.tally.could_not.append(error.report())
     finally:
         guests.close()
+    if not job.tally.could_not:
+        shutil.rmtree(folder / "guests", ignore_errors=True)  # a finding is a program, which any guest shows
     raise click.exceptions.Exit(_tell(console, job.tally, number, folder))
 
 

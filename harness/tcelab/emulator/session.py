@@ -40,7 +40,7 @@ _LINES: Final = 20
 class EmulatorSession:
     """An emulated machine with the agent on it.
 
-    :ivar machine: for those who want to look inside.
+    :ivar machine: for those who want to look inside; `kernel`: as the agent sees it.
     """
 
     def __init__(
@@ -69,7 +69,8 @@ class EmulatorSession:
         self.machine = Machine(topology, page_size, seed)
         arrange(self.machine, given)
         self._process = Process(Space(self.machine.ram))
-        self._state = State(EmulatedKernel(self.machine, Kind(used, self.quirks), self._process))
+        self.kernel = EmulatedKernel(self.machine, Kind(used, self.quirks), self._process)
+        self._state = State(self.kernel)
         self._state.nonce = secrets.token_bytes(_NONCE) if nonce is None else nonce
         self._state.devices = {
             device.name: (window.buid(phb.index), device.slot) for phb in topology.added for device in phb.devices
@@ -187,6 +188,10 @@ class EmulatorSession:
     def finish(self) -> tuple[str, ...]:
         """See `tcelab.run.Session`."""
         return self.trouble()
+
+    def descriptor(self, file: str) -> int:
+        """Of an open file of the agent."""
+        return self._state.file(file).fd
 
     def place(self, op: GuestOp, value: int) -> None:
         """Have the next operation make its buffer at an address, or its file with a descriptor, if it can be there."""

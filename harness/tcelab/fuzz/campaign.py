@@ -25,6 +25,7 @@ from tcelab.fuzz.shrink import shrink, watch_all
 from tcelab.judge import Finding, Judge, Verdict
 from tcelab.program import Checkpoint, Program
 from tcelab.run import Recorder
+from tcelab.scenarios import proof
 from tcelab.topology import topology
 
 STEPS: Final = 2000
@@ -164,13 +165,16 @@ class Campaign:
 
     def _take(self, done: Done) -> bool:
         """Count one program; False: it is of no use to go on."""
+        known = self.known or frozenset()
+        if done.verdict.findings and done.known != known:
+            # What was found and explained while it ran need not be told again.
+            verdict = self._judged(done.program, self._open(done.program.topology.name), known)
+            done = dataclasses.replace(done, known=known, verdict=verdict)
         verdict = done.verdict
         self._count(done)
-        # What was found and explained while this program ran need not be told again.
-        news = [each for each in verdict.findings if not each.quirk or not _named(each) <= (self.known or frozenset())]
-        if news:
+        if verdict.findings:
             began = time.monotonic()
-            explained = self._keep(done, news[0])
+            explained = self._keep(done, verdict.findings[0])
             self._began += time.monotonic() - began
             return explained
         if verdict.could_not:
@@ -218,12 +222,20 @@ class Campaign:
 
         small = shrink(watch_all(cut), fails, lambda line: self._note(f"  shrinking: {line}"), most=TRIES)
         file = self._folder / f"finding-{len(self.tally.found) + 1}.json"
-        file.write_bytes(small.to_json())
+        file.write_bytes(to_save(small).to_json())
         file.with_suffix(".original.json").write_bytes(program.to_json())
         self.tally.found.append(Found(told, small, program, file))
         with self._lock:
             self.known = (self.known or frozenset()) | _named(finding)
         return bool(finding.quirk)
+
+
+def to_save(program: Program) -> Program:
+    """A shrunk program as it is kept: once what it shows is mended, it passes."""
+    *ops, last = program.ops
+    assert isinstance(last, Checkpoint)
+    last = msgspec.structs.replace(last, stream=True)
+    return msgspec.structs.replace(program, ops=[*ops, last, *proof.ops(program.topology)])
 
 
 def _named(finding: Finding) -> frozenset[str]:

@@ -1,0 +1,30 @@
+"""`proof`: the least that a pass rests on: one tagged page, mapped and seen by every view.
+
+It follows a small program that shows something, on a guest of its own: once what that showed is mended, the whole can
+pass.
+"""
+
+from __future__ import annotations
+
+from tcelab.papr import tce
+from tcelab.program import Fresh, Op, Page
+from tcelab.scenarios import vocabulary as b
+from tcelab.topology import Topology
+
+_IOVA = 0x1000
+
+
+def ops(topology: Topology) -> list[Op]:
+    """From a fresh guest on; the topology has a PE with a device."""
+    pe = b.pes(topology, "proof")[0]
+    page = Page("proof")
+    return [
+        Fresh(),
+        *b.buffer("proof", 1, 1),
+        *b.bind(pe),
+        *b.open_container(pe),
+        *b.enable(pe),
+        *b.tag(page, 1, pe.liobn, _IOVA, 1),
+        *b.map_dma(pe, page, _IOVA, 1, tce.READ | tce.WRITE),
+        *b.checkpoint("proof", stream=True),
+    ]

@@ -1,0 +1,41 @@
+"""A short campaign on real guests: nothing is found that is not declared, and what is not declared is found."""
+
+import pytest
+
+from tcelab.fuzz import campaign
+from tcelab.fuzz.campaign import Campaign
+from tcelab.program import load
+from tcelab.quirks import MISALIGNED, QUIRKS
+from tcelab.validate import validate
+
+pytestmark = pytest.mark.guest
+
+
+@pytest.fixture
+def made(_tcelab_guests, tmp_path):
+    def make(seed, **options):
+        opening = lambda name: _tcelab_guests.fresh(name, 0)  # noqa: E731
+        return Campaign(seed, opening, tmp_path, print, usual="two-small", **options)
+
+    return make
+
+
+def test_hundreds_of_random_operations_differ_in_nothing_that_is_not_declared(made):
+    job = made(1, steps=300)
+    job.run(600)
+    tally = job.tally
+    assert (tally.found, tally.could_not) == ([], [])
+    assert (tally.programs, tally.operations >= 570, tally.checkpoints >= 12) == (2, True, True)
+    assert sum(tally.quirks.values())
+
+
+def test_a_defect_that_is_not_declared_is_found_shrunk_and_saved(made, monkeypatch):
+    monkeypatch.setattr(campaign, "TRIES", 12)
+    job = made(2, steps=250)
+    job.known = frozenset(QUIRKS) - {MISALIGNED}
+    job.run(250)
+    (found,) = job.tally.found
+    assert (found.finding.law, found.finding.quirk, found.finding.seen) == ("difference", MISALIGNED, "value 1")
+    assert len(found.program.ops) < len(found.original.ops) / 4
+    validate(load(found.file))
+    assert job.known == frozenset(QUIRKS)
