@@ -36,6 +36,6 @@ def test_a_defect_that_is_not_declared_is_found_shrunk_and_saved(made, monkeypat
     job.run(250)
     (found,) = job.tally.found
     assert (found.finding.law, found.finding.quirk, found.finding.seen) == ("difference", MISALIGNED, "value 1")
-    assert len(found.program.ops) < len(found.original.ops) / 4
+    assert len(found.program.ops) < len(found.original.ops) / 2
     validate(load(found.file))
     assert job.known == frozenset(QUIRKS)
