@@ -9,9 +9,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from msgspec import structs
+
 from rows import core, hcalls, linux_v1, seed2013
 from rows.row import LOOK, PROLOGUE, Row
-from tcelab import scenarios
 from tcelab.emulator import EmulatorSession
 from tcelab.emulator.oracle import second_opinion
 from tcelab.emulator.profiles import Profile
@@ -23,7 +24,7 @@ from tcelab.program import Checkpoint, Frames, GuestOp, Ioctl, Op, Program
 from tcelab.quirks import QUIRKS
 from tcelab.run import Outcome, Run, Session, Snapshot, Step, run
 from tcelab.scenarios import batches as batches_scenario
-from tcelab.scenarios import flow
+from tcelab.scenarios import dma, flow
 from tcelab.topology import topology
 
 TOPOLOGY = topology("two-small")
@@ -101,7 +102,7 @@ class Bench:
         begin = len(log)
         for number, op in enumerate(ops, self._number):
             try:
-                lived.steps.append(one(self.session, number, op, lived.frames))
+                lived.steps.append(one(self.session, number, op))
                 lived.frames |= frames_of(lived.steps[-1:])
             except GuestLost as lost:
                 lived.died = lost.kernel_died
@@ -124,9 +125,9 @@ def on_emulator(
     return Bench(profile, quirks, driver, row.given).live(ops)
 
 
-def one(session: Session, number: int, op: Op, frames: dict[str, list[int]]) -> Step:
+def one(session: Session, number: int, op: Op) -> Step:
     if isinstance(op, Checkpoint):
-        seen = session.intervene(op, [frame for each in frames.values() for frame in each])
+        seen = session.intervene(op, ())  # literals are of tables, none is of memory
         assert isinstance(seen, Snapshot)
         return Step(number, op, snapshot=seen)
     return Step(number, op, session.perform([op])[0])
@@ -255,19 +256,19 @@ def words_of(ops: Sequence[Op]) -> frozenset[str | int]:
     return frozenset(op.request if isinstance(op, Ioctl) else type(op).__name__ for op in ops)
 
 
-def _scenario(name: str, ops: list[Op]) -> tuple[Program, list[Row]]:
-    return Program(name=name, topology=TOPOLOGY, ops=ops), []
-
-
 def recorded_programs() -> dict[str, tuple[Program, list[Row]]]:
     """By name, all that is recorded of a guest, and the rows that it consists of."""
     out = {}
-    for name in FILES:
-        for number, rows in enumerate(batches(for_guest(FILES[name]))):
-            out[home(name, number)] = (program(rows), rows)
-    out["dma"] = _scenario("dma", scenarios.build("dma", TOPOLOGY, 1).ops)
-    out["batches"] = _scenario("batches", [*flow.ops(TOPOLOGY, 1), *batches_scenario.ops(TOPOLOGY, 1, (1, 7, 32))])
-    return out
+    for name, rows in FILES.items():
+        for number, batch in enumerate(batches(for_guest(rows))):
+            called = home(name, number)
+            out[called] = structs.replace(program(batch), name=called), batch
+    one_pe = structs.replace(TOPOLOGY, phbs=TOPOLOGY.phbs[:1])
+    stories = {
+        "dma": dma.ops(one_pe, 1),
+        "batches": [*flow.ops(TOPOLOGY, 1), *batches_scenario.ops(TOPOLOGY, 1, (1, 7, 32))],
+    }
+    return out | {name: (Program(name=name, topology=TOPOLOGY, ops=ops), []) for name, ops in stories.items()}
 
 
 def home(name: str, number: int) -> str:

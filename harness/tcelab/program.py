@@ -259,6 +259,10 @@ class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         return msgspec.json.format(msgspec.json.encode(self), indent=1)
 
 
+class _Header(msgspec.Struct):
+    format: int = FORMAT
+
+
 def is_host(op: Op) -> bool:
     return isinstance(op, HostOp)
 
@@ -270,12 +274,14 @@ def from_json(data: bytes, source: str) -> Program:
     :raise UsageError: not a program, or of another format, in one line that names the place.
     """
     try:
-        program = msgspec.json.decode(data, type=Program)
+        # First of all: a newer one may have operations and fields that nobody here knows.
+        form = msgspec.json.decode(data, type=_Header).format
+        if form != FORMAT:
+            hint = "take a newer tcelab" if form > FORMAT else "make it anew"
+            raise UsageError(f"{source} has format {form}, this tcelab reads format {FORMAT}", next_step=hint)
+        return msgspec.json.decode(data, type=Program)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{source} is not a program: {error}") from None
-    if program.format != FORMAT:
-        raise UsageError(f"{source} has format {program.format}, this tcelab reads format {FORMAT}")
-    return program
 
 
 def load(path: Path) -> Program:

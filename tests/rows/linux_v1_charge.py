@@ -20,6 +20,7 @@ from rows.row import (
     WINDOW_KIB,
     Right,
     Row,
+    call,
     charged,
     child,
     closed,
@@ -84,6 +85,14 @@ ENABLES: Final = (
         (*enabled(), enable("EBUSY"), charged(WINDOW_KIB), disable(), *closed()),
     ),
     Row(
+        "ENABLE with a group that has lost its table group is ENODEV, even for a window without bytes",
+        f"{ENABLE}, !table_group before tce32_size",
+        (*joined(), enable("ENODEV"), charged(0), *closing()),
+        NO_PROGRAM,
+        given=("group-loses-table", "window-size-0"),
+        ends="dirty",
+    ),
+    Row(
         "ENABLE asks whether it is enabled before it looks at the limit",
         f"{ENABLE}, container->enabled before account_locked_vm",
         (
@@ -116,6 +125,20 @@ ENABLES: Final = (
         "ENABLE of a window without bytes is EPERM",
         f"{ENABLE}, tce32_size",
         (*joined(), enable("EPERM"), *closed()),
+        NO_PROGRAM,
+        given=("window-size-0",),
+    ),
+    Row(
+        "A container does not belong to who could not enable a window without bytes",
+        f"{ENABLE}, tce32_size before tce_iommu_mm_set",
+        (
+            *joined(),
+            enable("EPERM"),
+            child("charge-9"),
+            call("SPAPR_TCE_GET_INFO", by="charge-9"),
+            ended("charge-9"),
+            *closed(),
+        ),
         NO_PROGRAM,
         given=("window-size-0",),
     ),

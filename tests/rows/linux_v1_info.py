@@ -160,6 +160,19 @@ INFO: Final = (
         ends="dirty",
     ),
     Row(
+        "GET_INFO with a group that has lost its table group is ENXIO, before the struct is read",
+        f"{GET_INFO}, !table_group before copy_from_user",
+        (
+            *joined(),
+            call("SPAPR_TCE_GET_INFO", "ENXIO"),
+            passing(NOWHERE, "SPAPR_TCE_GET_INFO", "ENXIO"),
+            *closing(),
+        ),
+        NO_PROGRAM,
+        given=("group-loses-table",),
+        ends="dirty",
+    ),
+    Row(
         "GET_INFO tells where a window begins",
         f"{GET_INFO}, tce32_start",
         on_joined(call("SPAPR_TCE_GET_INFO")),
@@ -289,6 +302,21 @@ BOUND: Final = (
             ended("bound-3"),
             *closed(),
         ),
+    ),
+    Row(
+        "Whose a container is, is asked even if it has no group",
+        f"{BINDING}, before tce_groups_attached",
+        (
+            *enabled(),
+            child("bound-7"),
+            call("SPAPR_TCE_GET_INFO", "EPERM", by="bound-7"),
+            call("SPAPR_TCE_GET_INFO", "ENXIO"),
+            ended("bound-7"),
+            *closing(),
+        ),
+        NO_PROGRAM,
+        given=("no-group-once-enabled",),
+        ends="dirty",
     ),
     Row(
         "CHECK_EXTENSION asks nobody who they are",

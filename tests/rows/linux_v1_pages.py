@@ -20,6 +20,14 @@ PAGES: Final = (
         tables={PE1: ((PAGE, "m", 5, 3), (2 * PAGE, "m", 6, 3), (3 * PAGE, "m", 7, 3))},
     ),
     Row(
+        "An entry leads into the middle of a page of 64 KiB",
+        f"{BUILD}, offset",
+        on_enabled(mapping(PAGE, 3, Page("m", 15)), look()),
+        "the guest's kernel has pages of 4 KiB",
+        given=("cpu-pages-64KiB",),
+        tables={PE1: ((PAGE, "m", 15, 3), (2 * PAGE, "m", 16, 3), (3 * PAGE, "m", 17, 3))},
+    ),
+    Row(
         "MAP gives exactly the permissions that its flags name",
         f"{MAP}, direction; arch/powerpc/kernel/iommu.c, iommu_direction_to_tce_perm",
         on_enabled(mapping(0, flags=READ), mapping(PAGE, flags=WRITE), mapping(2 * PAGE, flags=READ | WRITE), look()),

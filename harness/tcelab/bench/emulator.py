@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from tcelab.emulator import EmulatorSession
 from tcelab.errors import HarnessError
 from tcelab.fuzz.campaign import Campaign
 from tcelab.guests import Guests
+from tcelab.image import process
 from tcelab.papr import tce, window
 from tcelab.program import Program
 from tcelab.run import Session, run
@@ -82,7 +82,7 @@ def _maps(job: Job) -> float:
 def _import() -> float:
     """Milliseconds of `import tcelab`, without the interpreter's own start."""
     code = "import time; began = time.perf_counter(); import tcelab; print(time.perf_counter() - began)"
-    return 1e3 * float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
+    return 1e3 * float(process.run([sys.executable, "-c", code], process.RunLimit("import tcelab", 30)))
 
 
 def _fuzz(job: Job) -> float:

@@ -62,7 +62,7 @@ class Call:
 class Check:
     """:ivar fails: does the call fail here? It may fill in the call for later checks, or do what the source does there.
 
-    :ivar errno: what is returned then: an errno's name or a number; None: the errno's name that `fails` gives.
+    :ivar errno: what is returned then: an errno's name or a number; None: what `fails` gives.
     :ivar source: file and function, and the condition in its words.
     :ivar quirk: a known defect of this check.
     :ivar instead: what a kernel with that quirk returns; None: it does not check this at all.
@@ -90,7 +90,7 @@ class Request:
             failed = check.fails(call)
             if not failed:
                 continue
-            code = check.errno
+            code = failed if check.errno is None else check.errno
             if check.quirk in quirks:
                 call.machine.meet(check.quirk)
                 code = check.instead
@@ -98,7 +98,7 @@ class Request:
                     continue
             if isinstance(code, int):
                 return code
-            raise RefusedError(str(failed) if code is None else code)
+            raise RefusedError(str(code))
         return self.then(call)
 
 

@@ -214,8 +214,15 @@ def _outside(call: Call) -> bool:
     return not first <= _entry(call) < first + entries
 
 
-def _past_the_end(call: Call) -> bool:
-    return _entry(call) + _pages(call) > sum(_window(call))
+def _no_table_group(call: Call) -> bool:
+    return call.on.pe is not None and not call.on.pe.has_table
+
+
+def _past_the_end(call: Call) -> str | int:
+    """What comes of it is the code of the whole macro, of whatever check in it fails."""
+    if _entry(call) + _pages(call) <= sum(_window(call)):
+        return ""
+    return 1 if MISALIGNED in call.on.quirks else "EINVAL"
 
 
 def _info(call: Call) -> int:
@@ -268,7 +275,7 @@ V1_MAP: Final = (
     Check(
         "past the window's end",
         _past_the_end,
-        "EINVAL",
+        None,
         "iommu_tce_check_ioba: (ioba + npages) > (offset + size)",
         ONE_PAGE,
     ),
@@ -294,7 +301,7 @@ V1_UNMAP: Final = (
     Check(
         "past the window's end",
         _past_the_end,
-        "EINVAL",
+        None,
         "iommu_tce_check_ioba: (ioba + npages) > (offset + size)",
         ONE_PAGE,
     ),
@@ -309,6 +316,7 @@ LINUX_V1: Final = Profile(
             (
                 FOREIGN,
                 Check("no group", lambda c: c.on.pe is None, "ENXIO", "!tce_groups_attached(container)"),
+                Check("no table group", _no_table_group, "ENXIO", "!table_group"),
                 copies_in("SPAPR_TCE_GET_INFO_DDW"),
                 long_enough("SPAPR_TCE_GET_INFO_DDW"),
             ),
@@ -324,6 +332,7 @@ LINUX_V1: Final = Profile(
                 Check(
                     "no group", lambda c: c.on.pe is None, "ENODEV", "tce_iommu_enable: !tce_groups_attached(container)"
                 ),
+                Check("no table group", _no_table_group, "ENODEV", "tce_iommu_enable: !table_group"),
                 Check("no bytes", lambda c: not c.on.pe.window_size, "EPERM", "tce_iommu_enable: !tce32_size"),
                 Check(
                     "over the limit",

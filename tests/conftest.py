@@ -1,0 +1,43 @@
+"""What tests of several folders share: one record of a guest, and one account of what rows and mutants rest on."""
+
+from collections import Counter
+
+import pytest
+
+import rowkit
+
+KILLERS = {
+    "guest": "killed by a difference from a guest",
+    "row": "killed by a row that a guest gives",
+    "source": "killed by a row, by source only",
+    "law": "killed by a law",
+    "equivalent": "equivalent",
+    "survivor": "SURVIVED",
+}
+
+
+@pytest.fixture(scope="session")
+def recorded(_tcelab_guests):
+    """What a guest did with a program of `rowkit.recorded_programs`: run when it is first asked for."""
+    done = {}
+    programs = rowkit.recorded_programs()
+
+    def of(name):
+        if name not in done:
+            with _tcelab_guests.fresh(rowkit.TOPOLOGY.name, 0) as session:
+                done[name] = rowkit.record(*programs[name], session)
+        return done[name]
+
+    return of
+
+
+def pytest_terminal_summary(terminalreporter):
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, ())]
+    killers = [value for report in reports for name, value in report.user_properties if name == "killer"]
+    if not killers:
+        return
+    kinds = Counter(killer.partition(":")[0] for killer in killers)
+    terminalreporter.section("rows and mutants")
+    terminalreporter.write_line(", ".join(f"{name}: {count}" for name, count in rowkit.counts().items()))
+    told = [f"{text}: {kinds[kind]}" for kind, text in KILLERS.items() if kinds[kind]]
+    terminalreporter.write_line(", ".join([f"mutants: {len(killers)}", *told]))

@@ -1,0 +1,20 @@
+"""Mutants that no run can tell from the original, each with its reason. One that is killed does not belong here.
+
+Those that are equivalent by the way in which they were made say so themselves: see `mutants.derive`.
+"""
+
+from __future__ import annotations
+
+ONE_STATUS = "both give EINVAL where there are no defects; with all of them nobody looks at the end"
+NOTHING_STORED = "both give H_PARAMETER, and of no pages none is stored"
+
+EQUIVALENT = {
+    "linux-v1 MAP_DMA: \"past the window's end\" before 'iova misaligned'": ONE_STATUS,
+    "linux-v1 UNMAP_DMA: \"past the window's end\" before 'iova misaligned'": ONE_STATUS,
+    "core GROUP_UNSET_CONTAINER: 'in use' before 'has no container'": "a group with an open device has a container",
+    "core DEVICE_SET_IRQS: unknown": "the emulator has no interrupts, says so, and is held against no guest there",
+    "hcalls H_STUFF_TCE: 'a page outside the window' before 'no pages'": NOTHING_STORED,
+    "hcalls H_PUT_TCE_INDIRECT: 'a page outside the window' before 'no pages'": NOTHING_STORED,
+    "hcalls H_STUFF_TCE: 'no pages' stores what it can": NOTHING_STORED,
+    "hcalls H_PUT_TCE_INDIRECT: 'no pages' stores what it can": NOTHING_STORED,
+}
