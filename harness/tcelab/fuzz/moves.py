@@ -52,9 +52,9 @@ IN_ORDER: Final = (
     Move(12, processes.fill),
     Move(20, processes.unprotect),
     Move(15, processes.master),
-    Move(12, processes.dma),
-    Move(10, processes.spawn),
-    Move(12, processes.exit_child),
+    Move(4, processes.dma),
+    Move(5, processes.spawn),
+    Move(6, processes.exit_child),
     Move(16, processes.hand_over),
 )
 """What the kernel should grant."""
