@@ -10,6 +10,7 @@ import pytest
 from tcelab.cli import cli
 from tcelab.cli.run import FILES
 from tcelab.judge import LAWS
+from tcelab.quirks import QUIRKS
 from tcelab.program import load
 from tcelab.validate import validate
 
@@ -19,7 +20,7 @@ COMMANDS = re.findall(r"^    (tcelab .*?)(?: +#.*)?$", README, re.MULTILINE)
 
 
 def test_the_laws_are_those_of_the_judge():
-    rows = re.findall(r"^\| (\w+) \| (.+) \|$", README, re.MULTILINE)
+    rows = re.findall(r"^\| (\w+) \| ([^|]+) \|$", README, re.MULTILINE)
     assert dict(row for row in rows if row[0] != "law") == LAWS
 
 
@@ -53,3 +54,8 @@ def test_every_script_is_there_and_can_be_executed(script):
 def test_every_example_is_a_program_that_can_be_run(path):
     validate(load(path))
     assert str(path.relative_to(ROOT)) in README
+
+
+def test_the_quirks_are_those_that_are_known():
+    rows = re.findall(r"^\| ([a-z0-9-]+) \| [^|]+ \| [^|]+ \|$", README, re.MULTILINE)
+    assert [row for row in rows if "-" in row and row.strip("-")] == list(QUIRKS)
