@@ -10,8 +10,8 @@ import pytest
 from tcelab.cli import cli
 from tcelab.cli.run import FILES
 from tcelab.judge import LAWS
-from tcelab.quirks import QUIRKS
 from tcelab.program import load
+from tcelab.quirks import QUIRKS
 from tcelab.validate import validate
 
 ROOT = Path(__file__).parents[2]

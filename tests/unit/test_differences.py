@@ -1,0 +1,766 @@
+"""The comparison of two runs, and the second opinion that holds a run against an oracle and names known defects."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import rowkit
+from rows.row import (
+    LAST,
+    NOBODY,
+    PE1,
+    WINDOW,
+    charged,
+    closed,
+    edge,
+    enable,
+    enabled,
+    ended,
+    joined,
+    look,
+    mapping,
+    open_container,
+    open_group,
+    unmapping,
+)
+from tcelab.emulator import EmulatorSession
+from tcelab.emulator.oracle import EmulatorOracles, second_opinion
+from tcelab.errors import GuestLost, Unsupported
+from tcelab.judge import Judge, Ledger
+from tcelab.judge.differences import Comparison
+from tcelab.judge.opinion import MOST, Opinion
+from tcelab.program import (
+    Bind,
+    Buffer,
+    Checkpoint,
+    Exit,
+    Frames,
+    Ioctl,
+    Master,
+    Open,
+    Page,
+    Program,
+    Put,
+    Read,
+    Repeat,
+    Spawn,
+    Tag,
+)
+from tcelab.quirks import BINDS_EARLY, MISALIGNED, ONE_PAGE, PIN_FOR_WRITE, QUIRKS, ROLLBACK
+from tcelab.run import Facts, Met, Outcome, Refusal, Snapshot, Step, TableView, run
+from tcelab.tag import compact, tag
+from tcelab.topology import topology
+
+SMALL = topology("two-small")
+PAGE = 4096
+NONCE = bytes(range(16))
+OTHER = bytes(16)
+FIRST, SECOND = 0x80000100, 0x80000200
+READ, WRITE, BOTH = 1, 2, 3
+MAPS = {"flags": BOTH, "vaddr": Page("m", 2), "iova": 0, "size": 2 * PAGE}
+OK = Outcome(value=0)
+
+
+def facts(platform="guest", nonce=NONCE, views=("live", "stream"), quirks=()):
+    return Facts(platform, nonce, PAGE, 1 << 29, {}, {}, views, quirks=frozenset(quirks))
+
+
+def table(live, liobn=FIRST, view="live", entries=16):
+    numbers = sorted(live)
+    return TableView(
+        liobn, view, entries, np.array(numbers, np.uint32), np.array([live[i] for i in numbers], np.uint64)
+    )
+
+
+def snapshot(*tables, pages=None, refusals=()):
+    return Snapshot(tables, {}, pages or {}, tuple(refusals))
+
+
+class Two:
+    """Two runs side by side: what is expected has frames from 0x100000 on, what is seen from 0x900000."""
+
+    def __init__(self, *, nonce=NONCE, platform="guest"):
+        self.comparison = Comparison(facts("oracle", views=("emulator",)), facts(platform, nonce))
+        self.number = -1
+
+    def done(self, op, expected, seen):
+        """Texts of what differs after an operation."""
+        self.number += 1
+        steps = (Step(self.number, op, outcome) for outcome in (expected, seen))
+        return [each.message for each in self.comparison.compare(*steps)]
+
+    def looked(self, expected, seen):
+        """What differs at a checkpoint."""
+        self.number += 1
+        op = Checkpoint()
+        expected = replace(expected, tables=tuple(replace(each, view="emulator") for each in expected.tables))
+        return self.comparison.compare(Step(self.number, op, snapshot=expected), Step(self.number, op, snapshot=seen))
+
+    def buffer(self, name="m", pages=4, by=""):
+        """Both have it, in frames of their own, and have told them."""
+        made = Buffer(name=name, pages=pages, by=by)
+        assert self.done(made, Outcome(value=0x7000_0000), Outcome(value=0x6000_0000)) == []
+        assert self.done(Frames(buffer=name, by=by), frames(pages), frames(pages, 0x900)) == []
+
+
+def frames(pages, first=0x100):
+    return Outcome(value=0, frames=[(first + 3 * i) * PAGE for i in range(pages)])
+
+
+def ours(page, permissions=BOTH):
+    """The entry that leads to a page of the buffer `m`, as it is expected; `theirs`: as it is seen."""
+    return (0x100 + 3 * page) * PAGE | permissions
+
+
+def theirs(page, permissions=BOTH):
+    return (0x900 + 3 * page) * PAGE | permissions
+
+
+@pytest.fixture
+def two():
+    it = Two()
+    it.buffer()
+    return it
+
+
+# -- outcomes
+
+
+@pytest.mark.parametrize(
+    ("op", "expected", "seen", "texts"),
+    [
+        (Ioctl(file="c", request="ENABLE"), OK, Outcome(errno="EPERM"), ("errno EPERM", "value 0")),
+        (Ioctl(file="c", request="ENABLE"), Outcome(errno="EBUSY"), OK, ("value 0", "EBUSY")),
+        (Ioctl(file="c", request="ENABLE"), Outcome(errno="EBUSY"), Outcome(errno="EPERM"), ("EPERM", "EBUSY")),
+        (Ioctl(file="c", request="UNMAP_DMA"), OK, Outcome(value=1), ("value 1", "value 0")),
+        (Ioctl(file="c", request="MAP_DMA"), Outcome(value=1), Outcome(errno="EINVAL"), ("EINVAL", "value 1")),
+        (Ioctl(file="c", request="ENABLE"), OK, Outcome(), ("value None", "value 0")),
+        (Open(file="c", path="/dev/null"), Outcome(value=5), Outcome(value=-1), ("value -1", "value made")),
+        (Open(file="c", path="/dev/null"), Outcome(errno="EBUSY"), Outcome(value=5), ("value made", "EBUSY")),
+        (Read(what="vmlck"), Outcome(value=64), Outcome(value=60), ("value 60", "value 64")),
+        (Master(file="d"), Outcome(value=6), Outcome(value=2), ("value 2", "value 6")),
+        (Spawn(process="p"), OK, Outcome(errno="EAGAIN"), ("EAGAIN", "value 0")),
+    ],
+)
+def test_what_an_operation_returned_is_compared(op, expected, seen, texts):
+    (message,) = Two().done(op, expected, seen)
+    assert message.startswith("operation 0 gives ")
+    got, _, wanted = message.partition(", oracle gives ")
+    assert texts[0].removeprefix("errno ") in got
+    assert texts[1] in wanted
+    assert Two().done(op, expected, expected) == Two().done(op, seen, seen) == []
+
+
+@pytest.mark.parametrize(
+    ("op", "one", "other"),
+    [
+        (Open(file="c", path="/dev/null"), 5, 9),
+        (Buffer(name="m", pages=1), 0x7000_0000, 0x6000_0000),
+        (Ioctl(file="g", request="GROUP_GET_DEVICE_FD", fields={"name": "pe1"}), 7, 8),
+        (Ioctl(file="g", request=0x20003B6A, fields={"name": "pe1"}), 7, 8),
+        (Ioctl(file="g", request="ENABLE", into="d"), 7, 8),
+    ],
+)
+def test_which_descriptor_or_address_it_became_is_each_kernels_own(op, one, other):
+    assert Two().done(op, Outcome(value=one), Outcome(value=other)) == []
+
+
+def test_output_fields_are_compared_each(two):
+    op = Ioctl(file="c", request="SPAPR_TCE_GET_INFO")
+    expected = Outcome(value=0, fields={"flags": 0, "dma32_window_start": 0, "dma32_window_size": 0x1000})
+    seen = Outcome(value=0, fields={"flags": 0, "dma32_window_start": 0, "dma32_window_size": 0x2000})
+    (message,) = two.done(op, expected, seen)
+    assert "dma32_window_size 0x2000, oracle gives dma32_window_size 0x1000" in message
+    assert "flags" not in message
+    (message,) = two.done(op, expected, Outcome(value=0, fields={"flags": 0, "dma32_window_start": 0}))
+    assert "oracle gives dma32_window_size 0x1000" in message
+    (message,) = two.done(op, OK, seen)
+    assert "flags 0x0" in message
+
+
+def test_of_a_bound_device_all_is_compared_but_what_depends_on_the_order_of_finding_it(two):
+    fields = {"address": "0001:00:01.0", "group": 1, "liobn": FIRST, "window_start": 0, "window_size": 64, "buid": 7}
+    op = Bind(device="pe1")
+    assert two.done(op, Outcome(value=0, fields=fields), Outcome(value=0, fields=fields | {"group": 4})) == []
+    for name in ("liobn", "window_start", "window_size", "buid"):
+        seen = Outcome(value=0, fields=fields | {name: 99})
+        (message,) = two.done(op, Outcome(value=0, fields=fields), seen)
+        assert f"gives {name} 0x63" in message
+
+
+def test_of_a_repeat_the_calls_are_compared_and_not_its_time(two):
+    op = Repeat(ops=[Ioctl(file="c", request="MAP_DMA", fields=MAPS)], times=9)
+    one, other = ({"calls": 9, "seconds": seconds} for seconds in (0.0, 1.5))
+    assert two.done(op, Outcome(value=0, fields=one), Outcome(value=0, fields=other)) == []
+    (message,) = two.done(op, Outcome(value=0, fields=one), Outcome(errno="EFAULT", fields=other | {"calls": 3}))
+    assert "EFAULT" in message
+    assert "calls 3" in message
+    (message,) = two.done(op, Outcome(errno="EFAULT", fields=one), Outcome(errno="EFAULT", fields=other | {"calls": 3}))
+    assert message == "operation 4 gives calls 3, oracle gives calls 9"
+
+
+def test_locked_memory_is_compared_as_it_is_and_pins_from_the_first_reading_on(two):
+    assert two.done(Read(what="pins"), Outcome(value=0), Outcome(value=7)) == []
+    assert two.done(Read(what="pins"), Outcome(value=4), Outcome(value=11)) == []
+    (message,) = two.done(Read(what="pins"), Outcome(value=4), Outcome(value=10))
+    assert message == "operation 4 gives value 3, oracle gives value 4"
+    (message,) = two.done(Read(what="pins"), Outcome(errno="EACCES"), Outcome(value=11))
+    assert "EACCES" in message
+    assert len(two.done(Read(what="vmlck"), Outcome(value=0), Outcome(value=7))) == 1
+
+
+def test_that_pages_are_there_is_compared_and_not_where(two):
+    op = Ioctl(file="c", request="MAP_DMA", fields=MAPS)
+    assert two.done(op, frames(2), frames(2, 0x900)) == []
+    (message,) = two.done(op, frames(2), Outcome(value=0, frames=[0x900000, 0]))
+    assert message.endswith("gives 1 of 2 frames, oracle gives 2 of 2 frames")
+    assert len(two.done(op, frames(2), OK)) == 1
+    assert len(two.done(op, frames(2), frames(3))) == 1
+
+
+def test_a_checkpoint_that_gave_nothing_is_not_compared(two):
+    steps = (Step(0, Checkpoint(), snapshot=each) for each in (snapshot(), None))
+    assert two.comparison.compare(*steps) == []
+
+
+# -- tables
+
+
+def test_tables_are_the_same_when_their_entries_lead_to_the_same_pages(two):
+    expected = snapshot(table({0: ours(0), 9: ours(3, READ)}))
+    assert two.looked(expected, snapshot(table({0: theirs(0), 9: theirs(3, READ)}))) == []
+
+
+@pytest.mark.parametrize(
+    ("live", "number", "texts"),
+    [
+        ({0: theirs(0)}, 9, ("m:3 (read)", "0 (empty)")),
+        ({0: theirs(0), 9: theirs(3, READ), 12: theirs(1)}, 12, ("0 (empty)", "m:1 (read-write)")),
+        ({0: theirs(0), 9: theirs(3, WRITE)}, 9, ("m:3 (read)", "m:3 (write)")),
+        ({0: theirs(0), 9: theirs(2, READ)}, 9, ("m:3 (read)", "m:2 (read)")),
+        ({0: theirs(1), 9: theirs(3, READ)}, 0, ("m:0 (read-write)", "m:1 (read-write)")),
+        ({0: theirs(0), 9: 0x555001}, 9, ("m:3 (read)", "0x0000000000555001 (page 0x555000, read)")),
+        ({0: theirs(0), 9: ours(3, READ)}, 9, ("m:3 (read)", "0x0000000000109001 (page 0x109000, read)")),
+        ({0: theirs(0), 9: theirs(3, 0)}, 9, ("m:3 (read)", "m:3 (none)")),
+    ],
+    ids=["missing", "extra", "permission", "page", "first", "raw", "the other's frame", "no permission"],
+)
+def test_an_entry_that_differs_is_told_in_words(two, live, number, texts):
+    (found,) = two.looked(snapshot(table({0: ours(0), 9: ours(3, READ)})), snapshot(table(live)))
+    assert (found.liobn, found.ioba, found.expected, found.seen) == (FIRST, number * PAGE, *texts)
+    where = f"LIOBN {FIRST:#x} IOBA {number * PAGE:#x}"
+    assert found.message == f"{where}: the entry is {texts[1]}, oracle has {texts[0]}"
+
+
+def test_every_table_is_compared(two):
+    expected = snapshot(table({}), table({1: ours(0)}, SECOND))
+    assert two.looked(expected, snapshot(table({}), table({1: theirs(0)}, SECOND))) == []
+    found = two.looked(expected, snapshot(table({1: theirs(0)}), table({}, SECOND)))
+    assert [(each.liobn, each.ioba) for each in found] == [(FIRST, PAGE), (SECOND, PAGE)]
+
+
+def test_a_table_of_another_size_or_that_one_alone_has_is_told(two):
+    (found,) = two.looked(snapshot(table({})), snapshot(table({}, entries=8)))
+    assert (found.message, found.liobn) == (f"LIOBN {FIRST:#x} has 8 entries, oracle has 16", FIRST)
+    (found,) = two.looked(snapshot(table({})), snapshot(table({}), table({1: 0x1003}, SECOND)))
+    assert found.message == f"LIOBN {SECOND:#x} has 16 entries, oracle has 0"
+    (found,) = two.looked(snapshot(table({}), table({1: 0x1003}, SECOND)), snapshot(table({})))
+    assert found.message == f"LIOBN {SECOND:#x} has 0 entries, oracle has 16"
+    assert two.looked(snapshot(table({})), snapshot(table({}), table({}, SECOND, entries=0))) == []
+
+
+def test_no_view_at_all_is_no_empty_table(two):
+    assert len(two.looked(snapshot(table({})), snapshot())) == 1
+    assert len(two.looked(snapshot(table({})), snapshot(table({}, view="emulator")))) == 1
+
+
+def test_the_view_of_every_checkpoint_is_compared_and_the_other_where_there_is_none(two):
+    right, wrong = {0: theirs(0)}, {0: theirs(1)}
+    expected = snapshot(table({0: ours(0)}))
+    assert two.looked(expected, snapshot(table(wrong, view="stream"), table(right, view="live"))) == []
+    assert len(two.looked(expected, snapshot(table(right, view="stream"), table(wrong, view="live")))) == 1
+    assert len(two.looked(expected, snapshot(table(wrong, view="stream")))) == 1
+
+
+def test_an_entry_is_the_same_difference_when_it_is_seen_again_and_another_one_when_it_changes(two):
+    keys = [
+        two.looked(snapshot(table({0: ours(0)})), snapshot(table({0: seen})))[0].key
+        for seen in (theirs(1), theirs(1), theirs(2))
+    ]
+    assert keys[0] == keys[1] != keys[2]
+
+
+# -- which frame is which page
+
+
+def test_a_page_is_known_by_what_a_map_told_while_it_was_pinned():
+    two = Two()
+    assert two.done(Buffer(name="m", pages=4), Outcome(value=1 << 20), Outcome(value=1 << 21)) == []
+    mapped = Ioctl(file="c", request="MAP_DMA", fields=MAPS)
+    assert two.done(mapped, frames(2), frames(2, 0x900)) == []
+    (found,) = two.looked(snapshot(table({0: ours(0)})), snapshot(table({0: theirs(1)})))
+    assert (found.expected, found.seen) == ("m:2 (read-write)", "m:3 (read-write)")
+
+
+def test_a_page_is_known_by_the_address_that_was_mapped():
+    two = Two()
+    assert two.done(Buffer(name="m", pages=4), Outcome(value=1 << 20), Outcome(value=1 << 20)) == []
+    by_number = Ioctl(file="c", request="MAP_DMA", fields=MAPS | {"vaddr": (1 << 20) + 3 * PAGE, "size": PAGE})
+    assert two.done(by_number, frames(1), frames(1, 0x900)) == []
+    (found,) = two.looked(snapshot(table({0: ours(0)})), snapshot(table({})))
+    assert found.expected == "m:3 (read-write)"
+
+
+def test_memory_that_is_in_no_buffer_is_known_by_its_address():
+    two = Two()
+    mapped = Ioctl(file="c", request="MAP_DMA", fields=MAPS | {"vaddr": 0x5000})
+    assert two.done(mapped, frames(2), frames(2, 0x900)) == []
+    assert two.looked(snapshot(table({0: ours(0), 1: ours(1)})), snapshot(table({0: theirs(0), 1: theirs(1)}))) == []
+    assert len(two.looked(snapshot(table({0: ours(0)})), snapshot(table({0: theirs(1)})))) == 1
+
+
+def test_a_page_that_moved_is_known_by_its_new_frame(two):
+    moved = Outcome(value=0, frames=[0xABC000])
+    mapped = Ioctl(file="c", request="MAP_DMA", fields=MAPS | {"vaddr": Page("m"), "size": PAGE})
+    assert two.done(mapped, frames(1), moved) == []
+    assert two.looked(snapshot(table({0: ours(0)})), snapshot(table({0: 0xABC003}))) == []
+
+
+def test_frames_that_nobody_told_are_compared_as_they_are():
+    two = Two()
+    assert two.looked(snapshot(table({0: 0x5003})), snapshot(table({0: 0x5003}))) == []
+    assert len(two.looked(snapshot(table({0: 0x5003})), snapshot(table({0: 0x6003})))) == 1
+    assert len(two.looked(snapshot(table({0: 0x5003})), snapshot(table({0: 0x5001})))) == 1
+
+
+def test_a_frame_that_nobody_told_is_never_a_page_of_a_buffer(two):
+    """Not even when the number of the frame is that of the page among all pages that are known."""
+    for number in range(4):
+        assert len(two.looked(snapshot(table({0: ours(number)})), snapshot(table({0: number * PAGE | BOTH})))) == 1
+
+
+def test_entries_may_lead_to_memory_of_a_process_that_is_gone():
+    two = Two()
+    assert two.done(Spawn(process="p"), OK, OK) == []
+    two.buffer("m", by="p")
+    assert two.done(Exit(process="p"), OK, OK) == []
+    assert two.looked(snapshot(table({0: ours(1)})), snapshot(table({0: theirs(1)}))) == []
+    (found,) = two.looked(snapshot(table({0: ours(1)})), snapshot(table({0: theirs(2)})))
+    assert (found.expected, found.seen) == ("m:1 (read-write)", "m:2 (read-write)")
+
+
+# -- memory
+
+
+def tagged(sequence, nonce=NONCE):
+    return compact(tag(nonce, FIRST, 0, sequence) * 64)
+
+
+def contents(one, other):
+    """Snapshots with the content of page m:1 on either side."""
+    return snapshot(pages={0x103 * PAGE: one}), snapshot(pages={0x903 * PAGE: other})
+
+
+def test_memory_is_compared_byte_by_byte_where_both_runs_have_one_nonce(two):
+    assert two.looked(*contents(tagged(1), tagged(1))) == []
+    (found,) = two.looked(*contents(tagged(1), tagged(2)))
+    assert "buffer m page 1 holds tag of LIOBN 0x80000100, IOBA 0x0, sequence 2" in found.message
+    assert "oracle has tag of LIOBN 0x80000100, IOBA 0x0, sequence 1" in found.message
+    stray = bytearray(tagged(1) * 64)
+    stray[4095] ^= 1
+    assert len(two.looked(*contents(tagged(1), bytes(stray)))) == 1
+
+
+def test_memory_is_not_compared_where_each_run_has_a_nonce_of_its_own():
+    two = Two(nonce=OTHER)
+    two.buffer()
+    assert two.looked(*contents(tagged(1), tagged(1, OTHER))) == []
+
+
+def test_memory_that_was_not_read_is_not_compared(two):
+    assert two.looked(*contents(None, tagged(1))) == two.looked(snapshot(), contents(None, tagged(1))[1]) == []
+
+
+def test_memory_of_a_process_that_is_gone_is_somebody_elses():
+    two = Two()
+    two.buffer("m", by="p")
+    assert len(two.looked(*contents(tagged(1), tagged(2)))) == 1
+    assert two.done(Exit(process="p"), OK, OK) == []
+    assert two.looked(*contents(tagged(1), tagged(2))) == []
+
+
+# -- refusals
+
+
+def refused(address, size=8, direction="read"):
+    return Refusal(direction, address, size, "line")
+
+
+def refusals(expected, seen):
+    return [
+        (each.message, each.expected, each.seen, each.ioba)
+        for each in Two().looked(snapshot(refusals=expected), snapshot(refusals=seen))
+    ]
+
+
+def test_an_access_that_one_refuses_and_the_other_does_not_is_told():
+    text = "a device read at 0x5000 is"
+    assert refusals([refused(0x5000)], []) == [
+        (f"{text} not refused, oracle says refused", "refused", "not refused", 0x5000)
+    ]
+    assert refusals([], [refused(0x5000)]) == [
+        (f"{text} refused, oracle says not refused", "not refused", "refused", 0x5000)
+    ]
+    assert len(refusals([refused(0x5000)], [refused(0x5000, direction="write")])) == 2
+    assert len(refusals([refused(0x5000)], [refused(0x6000)])) == 2
+    assert refusals([], []) == []
+
+
+def test_an_access_may_be_told_in_words_that_begin_before_it():
+    words = [refused(address) for address in range(0x4FF8, 0x5040, 8)]
+    assert refusals([refused(0x4FFE, 0x40)], words) == []
+    assert len(refusals([refused(0x4FFE, 0x40)], [refused(0x503D), refused(0x4FF0)])) == 1
+
+
+# -- the second opinion, of an oracle that does as it is told
+
+
+class Oracles:
+    """:param answers: what an oracle with these quirks says of a step; :param meets: which quirks it then met."""
+
+    def __init__(self, answers, meets=lambda quirks, step: (), known=()):
+        self.known = known
+        self.asked = []
+        self._answers, self._meets = answers, meets
+
+    def open(self, quirks):
+        met = []
+
+        def follow(step):
+            self.asked.append((quirks, step.number))
+            met.extend(self._meets(quirks, step))
+            answer = self._answers(quirks, step)
+            if isinstance(answer, Exception):
+                raise answer
+            return replace(step, outcome=answer) if isinstance(answer, Outcome) else replace(step, snapshot=answer)
+
+        def take():
+            taken = [*met]
+            met.clear()
+            return taken
+
+        return SimpleNamespace(facts=facts("oracle"), follow=follow, take_meetings=take)
+
+
+CALLS = [Ioctl(file="c", request="ENABLE"), Ioctl(file="c", request="DISABLE"), Ioctl(file="c", request="ENABLE")]
+LONG = Program(name="calls", topology=SMALL, ops=[*CALLS * 40, Read(what="vmlck"), Checkpoint()])
+
+
+def opinion(oracles, *, declared=(), ledger=None, blame=lambda liobn, ioba: None):
+    ledger = ledger or Ledger(LONG, 200)
+    return Opinion(ledger, facts(quirks=declared), oracles, blame), ledger
+
+
+def feed(it, ledger, number, seen):
+    op = LONG.ops[number]
+    ledger.step = number
+    step = Step(number, op, snapshot=seen) if isinstance(seen, Snapshot) else Step(number, op, seen)
+    it.feed(step)
+
+
+def opined(oracles, seen, **more):
+    """Findings on a run whose operations gave these outcomes."""
+    it, ledger = opinion(oracles, **more)
+    for number, outcome in enumerate(seen):
+        feed(it, ledger, number, outcome)
+    it.explain()
+    return ledger
+
+
+def only(quirks, then, otherwise=OK, at=1):
+    """Answers of oracles that give `then` for one step if they have these quirks."""
+    return lambda has, step: then if step.number == at and has >= set(quirks) else otherwise
+
+
+WRONG = Outcome(errno="EPERM")
+
+
+def test_what_agrees_is_judged_and_told_to_nobody():
+    ledger = opined(Oracles(lambda _, step: OK), [OK] * 3)
+    assert (ledger.total, ledger.evidence.laws["difference"].judged) == (0, 3)
+
+
+def test_what_differs_is_a_finding_with_its_operation():
+    ledger = opined(Oracles(lambda _, step: OK), [OK, WRONG, OK])
+    (finding,) = ledger.findings
+    assert (finding.law, finding.step, finding.quirk) == ("difference", 1, "")
+    assert (finding.expected, finding.seen) == ("value 0", "EPERM")
+    assert finding.message == "operation 1 gives EPERM, oracle gives value 0"
+    assert finding.operation == '#1 {"op":"ioctl","file":"c","request":"DISABLE"}'
+
+
+def test_a_counter_or_a_table_that_differs_is_blamed_on_what_came_before():
+    asked = []
+
+    def blame(liobn, ioba):
+        asked.append((liobn, ioba))
+        return 2
+
+    answers = {120: Outcome(value=5), 121: snapshot(table({3: 0x1003}))}
+    it, ledger = opinion(Oracles(lambda _, step: answers[step.number]), blame=blame)
+    feed(it, ledger, 120, Outcome(value=6))
+    feed(it, ledger, 121, snapshot(table({})))
+    assert [finding.operation[:2] for finding in ledger.findings] == ["#2", "#2"]
+    assert asked == [(None, None), (FIRST, 3 * PAGE)]
+    assert (ledger.findings[1].liobn, ledger.findings[1].ioba) == (FIRST, 3 * PAGE)
+
+
+def test_a_declared_quirk_that_is_met_counts_and_one_that_is_not_is_told_with_0():
+    oracles = Oracles(lambda *_: OK, meets=lambda quirks, step: [Met("a")] if step.number else [], known=("a", "b"))
+    ledger = opined(oracles, [OK] * 3, declared=("a", "b"))
+    assert (ledger.total, ledger.evidence.quirks) == (0, {"a": 2, "b": 0})
+
+
+def test_what_a_declared_quirk_lost_is_excused_only_where_nothing_differs():
+    lost = [Met("a", ((FIRST, 3),))]
+    oracles = Oracles(lambda *_: WRONG, meets=lambda *_: lost, known=("a",))
+    it, ledger = opinion(oracles, declared=("a",))
+    feed(it, ledger, 0, WRONG)
+    assert it.met == lost
+    feed(it, ledger, 1, OK)
+    assert it.met == []
+
+
+def test_an_undeclared_quirk_that_explains_a_difference_is_named():
+    oracles = Oracles(only(["b"], WRONG), known=("a", "b", "c"))
+    (finding,) = opined(oracles, [OK, WRONG, OK]).findings
+    assert finding.quirk == "b"
+    assert finding.message.endswith("oracle gives value 0; known and not declared: b")
+
+
+def test_two_quirks_that_are_needed_together_are_named_both_and_no_third():
+    oracles = Oracles(only(["d", "b"], WRONG), known=("a", "b", "c", "d"))
+    (finding,) = opined(oracles, [OK, WRONG, OK]).findings
+    assert finding.quirk == "b, d"
+
+
+def test_each_difference_is_explained_by_itself():
+    def answers(has, step):
+        wrong = {0: {"a"}, 1: {"b"}, 2: {"no such"}}[step.number] <= has
+        return WRONG if wrong else OK
+
+    ledger = opined(Oracles(answers, known=("a", "b")), [WRONG] * 3)
+    assert [finding.quirk for finding in ledger.findings] == ["a", "b", ""]
+
+
+def test_what_an_undeclared_quirk_explains_beside_a_declared_one_is_named_alone():
+    oracles = Oracles(only(["a", "b"], WRONG), known=("a", "b"))
+    (finding,) = opined(oracles, [OK, WRONG, OK], declared=("a",)).findings
+    assert finding.quirk == "b"
+
+
+def test_a_declared_quirk_that_does_not_show_is_named():
+    oracles = Oracles(only(["a"], WRONG), known=("a", "b"))
+    (finding,) = opined(oracles, [OK] * 3, declared=("a", "b")).findings
+    assert finding.quirk == "a"
+    assert finding.message.endswith("; the declared quirk a does not show here")
+
+
+def test_what_no_quirk_explains_has_no_name():
+    oracles = Oracles(only(["a"], Outcome(errno="EBUSY")), known=("a", "b"))
+    (finding,) = opined(oracles, [OK, WRONG, OK]).findings
+    assert (finding.quirk, finding.message) == ("", "operation 1 gives EPERM, oracle gives value 0")
+
+
+def test_without_a_difference_no_other_oracle_is_asked():
+    oracles = Oracles(only(["a"], WRONG), known=("a", "b"))
+    opined(oracles, [OK] * 3)
+    assert {quirks for quirks, _ in oracles.asked} == {frozenset()}
+
+
+def test_an_oracle_that_cannot_go_on_is_no_pass_and_is_asked_no_more():
+    cannot = Unsupported("not modelled")
+    oracles = Oracles(lambda _, step: cannot if step.number == 1 else OK)
+    ledger = opined(oracles, [WRONG, OK, WRONG])
+    assert ledger.reasons == ["the oracle cannot follow from operation 1 on: not modelled"]
+    assert [finding.step for finding in ledger.findings] == [0], "what was found before stands"
+    assert [number for quirks, number in oracles.asked if not quirks] == [0, 1]
+    assert ledger.evidence.laws["difference"].judged == 1
+
+
+def test_an_oracle_that_dies_is_no_pass_either():
+    ledger = opined(Oracles(lambda *_: GuestLost("gone", kernel_died=True)), [OK])
+    assert (ledger.total, ledger.reasons) == (0, ["the oracle cannot follow from operation 0 on: gone"])
+
+
+def test_quirks_with_which_an_oracle_cannot_follow_explain_nothing():
+    def answers(has, step):
+        return Unsupported("no") if "a" in has and step.number == 0 else OK
+
+    (finding,) = opined(Oracles(answers, known=("a",)), [OK, WRONG, OK]).findings
+    assert finding.quirk == ""
+
+
+def test_the_same_difference_is_told_once():
+    expected, seen = snapshot(table({3: 0x1003})), snapshot(table({}))
+    it, ledger = opinion(Oracles(lambda *_: expected))
+    for _ in range(3):
+        feed(it, ledger, 121, seen)
+    assert (ledger.total, len(ledger.findings)) == (1, 1)
+
+
+def test_the_first_differences_are_told_and_the_others_are_counted():
+    ledger = opined(Oracles(lambda *_: OK), [WRONG] * (MOST + 7))
+    assert [finding.step for finding in ledger.findings] == list(range(MOST))
+    assert (ledger.total, ledger.evidence.laws["difference"].findings) == (MOST + 7, MOST + 7)
+
+
+def test_parts_of_a_program_have_opinions_of_their_own_on_one_ledger():
+    oracles = Oracles(lambda *_: snapshot(table({3: 0x1003})))
+    first, ledger = opinion(oracles)
+    second, _ = opinion(oracles, ledger=ledger)
+    for part, it in enumerate((first, second)):
+        ledger.part = part
+        feed(it, ledger, 121, snapshot(table({})))
+    assert ledger.total == 2
+
+
+# -- the second opinion, of the emulator
+
+
+class Guest:
+    """A guest with known defects: an emulated machine that calls itself another platform, with frames of its own."""
+
+    def __init__(self, has=(), declared=(), profile="linux-v1"):
+        self._machine = EmulatorSession(SMALL, quirks=has, seed=77, nonce=NONCE, profile_name=profile)
+        self.facts = replace(self._machine.facts, platform="guest", quirks=frozenset(declared))
+
+    def __getattr__(self, name):
+        return getattr(self._machine, name)
+
+
+LOSES = (*enabled(), mapping(0, 2), mapping(0, 4, edge(2), None), look(), unmapping(0, 2), *closed())
+POOR = Spawn(process="p", uid=NOBODY, memlock=WINDOW - 1)
+MEETS = {
+    MISALIGNED: (*enabled(), mapping(8, expect=None), look(), *closed()),
+    ONE_PAGE: (*enabled(), unmapping(LAST, 2, None), mapping(LAST, 2, expect=None), look(), *closed()),
+    PIN_FOR_WRITE: (*enabled(), mapping(0, 1, Page("ro"), None, READ), look(), *closed()),
+    BINDS_EARLY: (*joined(), POOR, enable("ENOMEM", by="p"), enable(None), look(), ended("p"), *closed()),
+    ROLLBACK: LOSES,
+}
+"""Programs that meet one quirk each. What they expect is what both kernels do; no expectation: it is the difference."""
+
+
+def judged(guest, ops):
+    tags = Tag(buffer="m", count=64, liobn=PE1)
+    proof = (*enabled(), mapping(0), look(), *closed())
+    made = Program(name="met", topology=SMALL, ops=[*rowkit.PROLOGUE, tags, *proof, charged(0), *ops, look()])
+    judge = Judge(made, guest.facts, oracles=EmulatorOracles(SMALL, guest.facts))
+    return judge.verdict(run(made, guest, judge.feed))
+
+
+def test_there_is_a_program_for_each_quirk():
+    assert MEETS.keys() == QUIRKS.keys()
+
+
+@pytest.mark.parametrize("quirk", MEETS)
+def test_a_kernel_with_a_declared_quirk_passes_and_the_quirk_is_met(quirk):
+    verdict = judged(Guest(has=[quirk], declared=[quirk]), MEETS[quirk])
+    assert ([finding.message for finding in verdict.findings], verdict.could_not) == ([], [])
+    assert verdict.evidence.quirks.keys() == {quirk}
+    assert verdict.evidence.quirks[quirk] >= 1
+
+
+@pytest.mark.parametrize("quirk", MEETS)
+def test_a_quirk_that_was_not_declared_is_a_finding_that_has_its_name(quirk):
+    verdict = judged(Guest(has=[quirk]), MEETS[quirk])
+    assert verdict.exit_code == 1
+    differences = [finding for finding in verdict.findings if finding.law == "difference"]
+    assert differences
+    assert {finding.quirk for finding in differences} == {quirk}
+
+
+@pytest.mark.parametrize("quirk", MEETS)
+def test_a_declared_quirk_that_the_kernel_does_not_have_is_a_finding(quirk):
+    verdict = judged(Guest(declared=[quirk]), MEETS[quirk])
+    assert verdict.exit_code == 1
+    differences = [finding for finding in verdict.findings if finding.law == "difference"]
+    assert {finding.quirk for finding in differences} == {quirk}
+    assert all("does not show here" in finding.message for finding in differences)
+
+
+def test_a_kernel_with_no_quirk_passes_what_meets_them_all():
+    for ops in MEETS.values():
+        verdict = judged(Guest(), ops)
+        assert ([finding.message for finding in verdict.findings], verdict.result) == ([], "pass")
+
+
+def test_more_entries_than_a_declared_quirk_loses_are_findings():
+    class Worse(Guest):
+        def perform(self, ops):
+            out = []
+            for op in ops:
+                out += self._machine.perform([op])
+                if out[-1].errno == "EFAULT":
+                    self._machine.machine.pes[1].table.put(2, 0)
+            return out
+
+    ops = (*enabled(), mapping(0, 3), mapping(0, 4, edge(2), None), look(), *closed())
+    verdict = judged(Worse(has=[ROLLBACK], declared=[ROLLBACK]), ops)
+    assert {(finding.law, finding.ioba) for finding in verdict.findings} >= {
+        ("difference", 2 * PAGE),
+        ("table", 2 * PAGE),
+    }
+    assert not {finding.ioba for finding in verdict.findings} & {0, PAGE}
+    assert verdict.evidence.quirks[ROLLBACK] >= 1
+
+
+class Elsewhere(Guest):
+    """A guest whose memory and descriptors are nowhere near where the emulator would have them."""
+
+    def __init__(self):
+        super().__init__()
+        self.made = []
+
+    def perform(self, ops):
+        out = []
+        for op in ops:
+            if isinstance(op, Buffer | Open):
+                self.made.append(0x1000_0000 * (len(self.made) + 1) if isinstance(op, Buffer) else 100 + len(self.made))
+                self._machine.place(op, self.made[-1])
+            out += self._machine.perform([op])
+            assert not isinstance(op, Buffer | Open) or out[-1].value == self.made[-1]
+        return out
+
+
+def test_the_oracle_has_memory_and_descriptors_where_the_guest_had_them():
+    """So that structs in memory, which name either, are the same bytes."""
+    ops = (
+        open_container(),
+        open_group(),
+        Put(buffer="rw", request="GROUP_SET_CONTAINER", fields={"container": "c"}),
+        Ioctl(file="g", request="GROUP_SET_CONTAINER", value=Page("rw"), expect="ok"),
+        Put(buffer="rw", request="MAP_DMA", offset=64, fields=MAPS | {"vaddr": Page("m", 3)}),
+        look(),
+        *closed(),
+    )
+    verdict = judged(Elsewhere(), ops)
+    assert [finding.message for finding in verdict.findings] == []
+    assert verdict.evidence.laws["difference"].judged > len(ops)
+
+
+def test_a_profile_that_the_facts_name_is_the_one_that_is_asked():
+    ops = (*joined(), mapping(0), mapping(0, expect="EBUSY"), look(), *closed())
+    verdict = judged(Guest(profile="seed2013"), ops)
+    assert [finding.message for finding in verdict.findings] == []
+
+
+def test_a_guest_is_held_against_the_emulator_and_the_emulator_against_nothing():
+    own = EmulatorSession(SMALL).facts
+    assert second_opinion(SMALL, own) is None
+    oracles = second_opinion(SMALL, replace(own, platform="qemu", page_size=65536))
+    assert oracles.open(frozenset({ROLLBACK})).facts == replace(
+        EmulatorSession(SMALL, quirks=[ROLLBACK], page_size=65536, nonce=own.nonce).facts
+    )
