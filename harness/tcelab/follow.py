@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Protocol
 
 from tcelab.program import Flip, Fresh, is_host
-from tcelab.run import Facts, Met, Outcome, Session, Step
+from tcelab.run import Facts, Outcome, Session, Step
 
 
 class Follower:
-    """An oracle out of any session; see `tcelab.judge.opinion.Oracle`."""
+    """Most of an oracle; see `tcelab.judge.opinion.Oracle`."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -38,27 +38,8 @@ class Follower:
             return Step(number, op, outcome=result)
         return Step(number, op, snapshot=result)
 
-    def take_meetings(self) -> list[Met]:
-        """A kernel does not tell which of its defects it met."""
-        return []
-
 
 class Renewable(Session, Protocol):
     """A guest that can begin anew."""
 
     def renew(self, nonce: bytes | None = None) -> None: ...
-
-
-class GuestOracles:
-    """A guest in the place of the emulator: `tcelab.judge.opinion.Oracles`."""
-
-    known: Final = ()
-
-    def __init__(self, guest: Renewable, nonce: bytes) -> None:
-        """:param nonce: of the session that it is to be compared with, so that memory compares as well."""
-        self._guest = guest
-        guest.renew(nonce)
-
-    def open(self, _quirks: frozenset[str]) -> Follower:
-        """There is but one guest, and its defects are its own."""
-        return Follower(self._guest)

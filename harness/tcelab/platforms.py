@@ -16,6 +16,7 @@ from tcelab.errors import UsageError
 from tcelab.qemu import fork
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.session import QemuSession
+from tcelab.quirks import check
 
 Note = Callable[[str], None]
 
@@ -77,6 +78,7 @@ class EmulatorPlatform:
         if foreign:
             raise UsageError(f"the emulator runs no kernel: --{foreign[0]} is about a guest")
         self._choice = choice
+        self._quirks = check(choice.expect_quirks) - check(choice.without_quirks)
         self._seeds = itertools.count()
         self.provenance: dict[str, Any] = {}
 
@@ -86,7 +88,7 @@ class EmulatorPlatform:
         return EmulatorSession(
             self._choice.topology,
             profile_name=self._choice.profile,
-            quirks=self._choice.expect_quirks,
+            quirks=self._quirks,
             seed=next(self._seeds),
             folder=folder,
         )
@@ -104,6 +106,8 @@ def prepare(
 ) -> Platform:
     """:raise TcelabError: the platform cannot be had, or not with that choice."""
     if name == EMULATOR:
+        if boot:
+            raise UsageError("the emulator runs no kernel: --boot is about a guest")
         return EmulatorPlatform(choice)
     if choice.profile != setup.DEFAULT_PROFILE:
         raise UsageError(

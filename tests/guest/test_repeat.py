@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from tcelab.emulator.oracle import second_opinion
 from tcelab.judge import Judge
 from tcelab.program import Checkpoint, Page, Program, Repeat
 from tcelab.run import run
@@ -44,7 +45,7 @@ def test_a_repeat_on_the_real_driver_is_judged_like_its_calls(session):
         *checked,
     ]
     program = Program(name="repeat", topology=TWO, ops=ops)
-    judge = Judge(program, session.facts)
+    judge = Judge(program, session.facts, oracles=second_opinion(program.topology, session.facts))
     record = run(program, session, judge.feed)
     verdict = judge.verdict(record)
     assert verdict.findings == []

@@ -16,7 +16,7 @@ from typing import Any
 from mutants.mutant import NO_MODULE, NO_SEED, Mutant, using, with_entry
 from tcelab.emulator.checks import Call, Check, Request
 from tcelab.emulator.core import CONTAINER_REQUESTS, GROUP_REQUESTS
-from tcelab.emulator.device import DEVICE_REQUESTS
+from tcelab.emulator.device import DEVICE_REQUESTS, NOT_MODELLED
 from tcelab.emulator.profiles import PROFILES, Profile
 from tcelab.papr import hcall
 
@@ -76,7 +76,8 @@ def _of_core() -> Iterator[Mutant]:
         for number, request in table.items():
             changed = partial(with_entry, table, number)
             words = frozenset({request.name})
-            yield _dropped_request("core", request, changed, words)
+            if number not in NOT_MODELLED or table is not DEVICE_REQUESTS:  # there, a guest is held against nothing
+                yield _dropped_request("core", request, changed, words)
             yield from _of_request("core", request, changed, words)
 
 

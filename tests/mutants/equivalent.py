@@ -12,7 +12,6 @@ EQUIVALENT = {
     "linux-v1 MAP_DMA: \"past the window's end\" before 'iova misaligned'": ONE_STATUS,
     "linux-v1 UNMAP_DMA: \"past the window's end\" before 'iova misaligned'": ONE_STATUS,
     "core GROUP_UNSET_CONTAINER: 'in use' before 'has no container'": "a group with an open device has a container",
-    "core DEVICE_SET_IRQS: unknown": "the emulator has no interrupts, says so, and is held against no guest there",
     "hcalls H_STUFF_TCE: 'a page outside the window' before 'no pages'": NOTHING_STORED,
     "hcalls H_PUT_TCE_INDIRECT: 'a page outside the window' before 'no pages'": NOTHING_STORED,
     "hcalls H_STUFF_TCE: 'no pages' stores what it can": NOTHING_STORED,

@@ -74,8 +74,8 @@ def table(live, liobn=FIRST, view="live", entries=16):
     )
 
 
-def snapshot(*tables, pages=None, refusals=()):
-    return Snapshot(tables, {}, pages or {}, tuple(refusals))
+def snapshot(*tables, pages=None, refusals=(), console=()):
+    return Snapshot(tables, {}, pages or {}, tuple(refusals), console)
 
 
 class Two:
@@ -213,8 +213,8 @@ def test_locked_memory_is_compared_as_it_is_and_pins_from_the_first_reading_on(t
 
 def test_that_pages_are_there_is_compared_and_not_where(two):
     op = Ioctl(file="c", request="MAP_DMA", fields=MAPS)
-    assert two.done(op, frames(2), frames(2, 0x900)) == []
-    (message,) = two.done(op, frames(2), Outcome(value=0, frames=[0x900000, 0]))
+    assert two.done(op, frames(2), frames(2, 0xA00)) == []
+    (message,) = two.done(op, frames(2), Outcome(value=0, frames=[0xA00000, 0]))
     assert message.endswith("gives 1 of 2 frames, oracle gives 2 of 2 frames")
     assert len(two.done(op, frames(2), OK)) == 1
     assert len(two.done(op, frames(2), frames(3))) == 1
@@ -264,10 +264,14 @@ def test_every_table_is_compared(two):
 def test_a_table_of_another_size_or_that_one_alone_has_is_told(two):
     (found,) = two.looked(snapshot(table({})), snapshot(table({}, entries=8)))
     assert (found.message, found.liobn) == (f"LIOBN {FIRST:#x} has 8 entries, oracle has 16", FIRST)
-    (found,) = two.looked(snapshot(table({})), snapshot(table({}), table({1: 0x1003}, SECOND)))
+    found, entry = two.looked(snapshot(table({})), snapshot(table({}), table({1: 0x1003}, SECOND)))
     assert found.message == f"LIOBN {SECOND:#x} has 16 entries, oracle has 0"
-    (found,) = two.looked(snapshot(table({}), table({1: 0x1003}, SECOND)), snapshot(table({})))
+    assert (entry.liobn, entry.ioba, entry.expected) == (SECOND, PAGE, "0 (empty)")
+    found, entry = two.looked(snapshot(table({}), table({1: 0x1003}, SECOND)), snapshot(table({})))
     assert found.message == f"LIOBN {SECOND:#x} has 0 entries, oracle has 16"
+    assert (entry.liobn, entry.ioba, entry.seen) == (SECOND, PAGE, "0 (empty)")
+    (entry,) = two.looked(snapshot(table({})), snapshot(table({}), table({1: 0x1003}, SECOND, entries=0)))
+    assert (entry.liobn, entry.ioba) == (SECOND, PAGE)
     assert two.looked(snapshot(table({})), snapshot(table({}), table({}, SECOND, entries=0))) == []
 
 
@@ -379,8 +383,12 @@ def test_memory_is_not_compared_where_each_run_has_a_nonce_of_its_own():
     assert two.looked(*contents(tagged(1), tagged(1, OTHER))) == []
 
 
-def test_memory_that_was_not_read_is_not_compared(two):
-    assert two.looked(*contents(None, tagged(1))) == two.looked(snapshot(), contents(None, tagged(1))[1]) == []
+def test_memory_that_was_not_read_is_not_compared_and_one_that_is_not_there_differs(two):
+    assert two.looked(snapshot(), contents(None, tagged(1))[1]) == []
+    (found,) = two.looked(*contents(None, tagged(1)))
+    assert found.expected == "no RAM"
+    (found,) = two.looked(*contents(tagged(1), None))
+    assert found.seen == "no RAM"
 
 
 def test_memory_of_a_process_that_is_gone_is_somebody_elses():
@@ -406,13 +414,10 @@ def refusals(expected, seen):
 
 
 def test_an_access_that_one_refuses_and_the_other_does_not_is_told():
-    text = "a device read at 0x5000 is"
-    assert refusals([refused(0x5000)], []) == [
-        (f"{text} not refused, oracle says refused", "refused", "not refused", 0x5000)
-    ]
-    assert refusals([], [refused(0x5000)]) == [
-        (f"{text} refused, oracle says not refused", "not refused", "refused", 0x5000)
-    ]
+    none, some = "0 bytes refused", "4 bytes refused"
+    text = "device reads at 0x5000"
+    assert refusals([refused(0x5000, 4)], []) == [(f"{text}: {none}, oracle says {some}", some, none, 0x5000)]
+    assert refusals([], [refused(0x5000, 4)]) == [(f"{text}: {some}, oracle says {none}", none, some, 0x5000)]
     assert len(refusals([refused(0x5000)], [refused(0x5000, direction="write")])) == 2
     assert len(refusals([refused(0x5000)], [refused(0x6000)])) == 2
     assert refusals([], []) == []
@@ -420,8 +425,27 @@ def test_an_access_that_one_refuses_and_the_other_does_not_is_told():
 
 def test_an_access_may_be_told_in_words_that_begin_before_it():
     words = [refused(address) for address in range(0x4FF8, 0x5040, 8)]
-    assert refusals([refused(0x4FFE, 0x40)], words) == []
-    assert len(refusals([refused(0x4FFE, 0x40)], [refused(0x503D), refused(0x4FF0)])) == 1
+    pieces = [refused(0x4FFE, 2), refused(0x5000, 0x3E)]
+    assert refusals(pieces, words) == []
+    assert len(refusals(pieces, words[:4])) == 1
+
+
+def test_each_of_two_equal_accesses_must_be_refused_and_each_whole():
+    assert refusals([refused(0x5000, 64)] * 2, [refused(0x5000 + i, 8) for i in range(0, 64, 8)] * 2) == []
+    assert len(refusals([refused(0x5000, 64)] * 2, [refused(0x5000 + i, 8) for i in range(0, 64, 8)])) == 1
+    assert len(refusals([refused(0x5000, 4096)], [refused(0x5000, 8)])) == 1
+
+
+def test_two_pages_that_are_said_to_lie_in_one_frame_differ(two):
+    (message,) = two.done(Frames(buffer="m"), frames(3), Outcome(value=0, frames=[0xA00000, 0xA01000, 0xA00000]))
+    assert message.endswith("says that m:2 lies at 0xa00000, where m:0 lies")
+
+
+def test_what_one_kernel_alone_says_differs(two):
+    warn = ("WARNING: at x",)
+    assert [each.seen for each in two.looked(snapshot(), snapshot(console=warn))] == [warn[0]]
+    assert [each.expected for each in two.looked(snapshot(console=warn), snapshot())] == [warn[0]]
+    assert two.looked(snapshot(console=warn), snapshot(console=warn)) == []
 
 
 # -- the second opinion, of an oracle that does as it is told

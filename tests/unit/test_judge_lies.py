@@ -58,7 +58,7 @@ def ram(buffer, page, content):
 
 
 def drop_refusals(session):
-    session.refused[:] = [each for each in session.refused if each.address == 0x50100]
+    session.refused[:] = [each for each in session.refused if each.address >> 12 == 0x50]
 
 
 def say_refusal(direction, address):

@@ -53,7 +53,7 @@ def command(
     chosen = msgspec.structs.replace(choice(**options), topology=program.topology)
     told = {"target": target, "platform": "qemu", "boot": boot, "limits": limits, **options, "against": other}
     job = Job(program, limits_of(limits), told, out, Console(stderr=output.to_stdout(json_to)))
-    job.brief = True
+    job.verb = "diff"
     if other:
         job.against = msgspec.structs.replace(chosen, **other)
     job.perform(chosen, keep=False)

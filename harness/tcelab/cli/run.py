@@ -20,8 +20,8 @@ from tcelab import artefacts, inject, platforms, report, scenarios, setup
 from tcelab.beside import Beside, Guest
 from tcelab.cli import output
 from tcelab.cli.options import boot_option, choice, machine_options, on_platforms
+from tcelab.emulator.oracle import GuestOracles
 from tcelab.errors import HarnessError, Interrupted, TcelabError, UsageError
-from tcelab.follow import GuestOracles
 from tcelab.judge.opinion import Oracles
 from tcelab.program import Program, load
 from tcelab.qemu.limits import Limits
@@ -116,7 +116,7 @@ class Job:
     """One run from its folder to its verdict.
 
     :ivar against: whom to compare it with, in place of the emulator.
-    :ivar brief: print differences and verdict alone.
+    :ivar verb: `run`, or `diff`, which prints differences and verdict alone.
     :ivar result: what `perform` leaves, also when the guest never came up.
     """
 
@@ -124,7 +124,7 @@ class Job:
         self, program: Program, limits: Limits, options: dict[str, Any], out: Path | None, text: Console
     ) -> None:
         self.against: setup.Choice | None = None
-        self.brief = False
+        self.verb = "run"
         self.result: report.Result | None = None
         self._text = text
         self._program = program
@@ -199,7 +199,7 @@ class Job:
             folder = self._folder / f"against-{part.number + 1}"
             folder.mkdir(mode=0o700)
             guest = stack.enter_context(closing(other.open(folder, progress.phase)))
-            return GuestOracles(guest, facts.nonce)
+            return GuestOracles(guest, self._program.topology, facts)
 
         return oracles
 
@@ -225,10 +225,10 @@ class Job:
         report.write(result, self._folder / "result.json")
         report.write_junit(result, self._folder / FILES["junit"])
         with output.reader_may_leave():
-            report.render(self._text, result, replay=self._replay(), folder=self._folder, brief=self.brief)
+            report.render(self._text, result, replay=self._replay(), folder=self._folder, brief=self.verb == "diff")
 
     def _replay(self) -> str:
-        words = ["tcelab", "run", str(self._folder / FILES["program"])]
+        words = ["tcelab", self.verb, str(self._folder / FILES["program"])]
         for name, default in _REPLAYED.items():
             value = self._options.get(name)
             if value is not None and str(value) != default:
@@ -236,6 +236,8 @@ class Job:
         for option in ("expect_quirks", "without_quirks"):
             for name in self._options[option]:
                 words += ["--" + option.removesuffix("s").replace("_", "-"), name]
+        for name, value in self._options.get("against", {}).items():
+            words += [f"--against-{name}", str(value)]
         words += ["--boot"] if self._options["boot"] else []
         words += [word for limit in self._options["limits"] for word in ("--limit", limit)]
         return shlex.join(words)

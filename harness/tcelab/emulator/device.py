@@ -5,6 +5,7 @@ Source: drivers/vfio/vfio_main.c, drivers/vfio/pci/vfio_pci_core.c (6.12).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -128,8 +129,21 @@ def _interrupt(call: Call) -> int:
     return give(call, "DEVICE_GET_IRQ_INFO")
 
 
-def _no_interrupts(_call: Call) -> int:
-    raise NotModelledError("the emulator has no interrupts")
+NOT_MODELLED: Final = {
+    10: "DEVICE_SET_IRQS",
+    12: "DEVICE_GET_PCI_HOT_RESET_INFO",
+    13: "DEVICE_PCI_HOT_RESET",
+    16: "DEVICE_IOEVENTFD",
+    17: "DEVICE_FEATURE",
+}
+"""Requests of a device that share their numbers with those of a container."""
+
+
+def _not_modelled(name: str) -> Callable[[Call], int]:
+    def refuse(_call: Call) -> int:
+        raise NotModelledError(f"the emulator has no {name}")
+
+    return refuse
 
 
 DEVICE_REQUESTS: Final = {
@@ -162,7 +176,7 @@ DEVICE_REQUESTS: Final = {
         ),
         _interrupt,
     ),
-    10: Request("DEVICE_SET_IRQS", (), _no_interrupts),
+    **{number: Request(name, (), _not_modelled(name)) for number, name in NOT_MODELLED.items()},
     11: Request(
         "DEVICE_RESET",
         (Check("no reset", lambda _: True, "EINVAL", "vfio_pci_core.c, vfio_pci_ioctl_reset: !reset_works"),),

@@ -18,6 +18,8 @@ from tcelab.run import Refusal
 
 IDENTITY: Final = 0x010000ED
 LIVENESS: Final = 0x04
+ALL_ONES: Final = 0xFFFFFFFF
+"""What reads where there is no register."""
 TRANSFER_TIME: Final = 0.1
 """Seconds of the guest's clock between the command and the transfer."""
 
@@ -65,13 +67,13 @@ class Edu:
             return self._words[offset]
         if size == 4:  # noqa: PLR2004 - bytes
             known = {0: IDENTITY, LIVENESS: self._inverted} | self._words
-            return known.get(offset, 0) & 0xFFFFFFFF
+            return known.get(offset, ALL_ONES) & 0xFFFFFFFF
         return (1 << 8 * size) - 1
 
     def write(self, offset: int, size: int, value: int) -> None:
         if offset == LIVENESS and size == 4:  # noqa: PLR2004 - bytes
             self._inverted = ~value & 0xFFFFFFFF
-        if offset not in self._words or self._words[registers.COMMAND] & registers.RUN:
+        if size not in {4, 8} or offset not in self._words or self._words[registers.COMMAND] & registers.RUN:
             return  # writes are ignored while a transfer runs
         if offset == registers.COMMAND:
             if not value & registers.RUN:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Final
 
 from tcelab.emulator.profiles import Profile
 from tcelab.emulator.session import EmulatorSession
-from tcelab.follow import Follower
+from tcelab.follow import Follower, Renewable
 from tcelab.program import GuestOp
 from tcelab.quirks import QUIRKS
 from tcelab.run import Facts, Met, Step
@@ -58,6 +59,40 @@ class EmulatorOracles:
         return EmulatorOracle(session)
 
 
+class GuestOracle(Follower):
+    """A guest in the place of the emulator, which only tells what declared quirks did."""
+
+    def __init__(self, guest: Renewable, emulator: EmulatorOracle) -> None:
+        super().__init__(guest)
+        self._emulator = emulator
+
+    def follow(self, step: Step) -> Step:
+        """See `Follower`."""
+        self._emulator.follow(step)
+        return super().follow(step)
+
+    def take_meetings(self) -> list[Met]:
+        """Quirks that made a difference since the last call."""
+        return self._emulator.take_meetings()
+
+
+class GuestOracles:
+    """A guest to compare a run with: `tcelab.judge.opinion.Oracles`."""
+
+    known: Final = ()
+
+    def __init__(self, guest: Renewable, topology: Topology, facts: Facts) -> None:
+        """:param facts: of the session that it is to be compared with: the guest takes its nonce."""
+        self._guest = guest
+        self._emulators = EmulatorOracles(topology, facts)
+        guest.renew(facts.nonce)
+
+    def open(self, quirks: frozenset[str]) -> GuestOracle:
+        """There is but one guest, and its defects are its own."""
+        return GuestOracle(self._guest, self._emulators.open(quirks))
+
+
 def second_opinion(topology: Topology, facts: Facts) -> EmulatorOracles | None:
-    """Oracles for the run of a real kernel; the emulator needs none against itself."""
-    return EmulatorOracles(topology, facts) if facts.platform == "qemu" else None
+    """Oracles for the run of a real kernel. The emulator needs none against itself, but to tell what its quirks did."""
+    asked = facts.platform == "qemu" or (facts.platform == "emulator" and facts.quirks)
+    return EmulatorOracles(topology, facts) if asked else None

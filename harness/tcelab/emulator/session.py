@@ -24,7 +24,7 @@ from tcelab.emulator.memory import Space
 from tcelab.emulator.platform import KernelDiedError, Machine
 from tcelab.emulator.process import Process
 from tcelab.emulator.profiles import DEFAULT, Kind, Profile, profile
-from tcelab.errors import GuestLost, HarnessError, Scene, Unsupported
+from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError, Unsupported
 from tcelab.papr import tce, window
 from tcelab.program import Buffer, Flip, GuestOp, HostOp, Ioctl, Open
 from tcelab.quirks import check
@@ -139,15 +139,21 @@ class EmulatorSession:
         for op in ops:
             try:
                 out.append(msgspec.convert(agent.perform(self._state, msgspec.to_builtins(op)), Outcome))
-            except KernelDiedError as death:
-                raise GuestLost(
-                    f"the emulated kernel died: {death}", scene=self.scene(), kernel_died=True, in_flight=len(out)
-                ) from None
-            except NotModelledError as unknown:
-                raise Unsupported(str(unknown), scene=self.scene()) from None
             except Exception as error:
-                raise HarnessError(f"the agent failed: {error!r}", scene=self.scene()) from error
+                raise self._told(error, len(out)) from error
         return out
+
+    def _told(self, error: Exception, done: int) -> TcelabError:
+        """What ended an operation, whichever process it was in."""
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, KernelDiedError):
+                message = f"the emulated kernel died: {cause}"
+                return GuestLost(message, scene=self.scene(), kernel_died=True, in_flight=done)
+            if isinstance(cause, NotModelledError):
+                return Unsupported(str(cause), scene=self.scene())
+            cause = cause.__cause__
+        return HarnessError(f"the agent failed: {error!r}", scene=self.scene())
 
     def intervene(self, op: HostOp, frames: Sequence[int]) -> Outcome | Snapshot:
         """See `tcelab.run.Session`."""

@@ -13,8 +13,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from tceagent import uapi
 from tcelab import tag
 from tcelab.judge.fold import request_name
+from tcelab.judge.ram import SLACK, refused_bytes
 from tcelab.judge.table import ioba
 from tcelab.papr import tce, window
 from tcelab.program import Bind, Buffer, Exit, Frames, Ioctl, Op, Open, Page, Put, Read, Repeat
@@ -24,7 +26,8 @@ _BIND: Final = ("liobn", "window_start", "window_size", "buid")
 """Of what Bind reports, all that does not depend on the order in which a kernel finds its devices."""
 
 _FRAME: Final = np.uint64(~(window.PAGE_SIZE - 1) & (1 << 64) - 1)
-_PERMISSIONS: Final = np.uint64(tce.PERMISSIONS)
+_LOW: Final = np.uint64(window.PAGE_SIZE - 1)
+"""Permissions, and what else there may be in a TCE beside the page."""
 _RAW: Final = 1 << 40
 """Symbols from here on are frames that belong to no buffer."""
 
@@ -44,6 +47,7 @@ class Difference:
 class Side:
     """One of the two runs: which frame belongs to which page of which buffer, and where its counters began.
 
+    :ivar twice: two places of living buffers that are said to lie in one frame.
     :ivar named: pages with structs that name addresses or descriptors: of two kernels, each has its own.
     """
 
@@ -56,6 +60,8 @@ class Side:
         self._addresses: dict[str, tuple[int, int]] = {}
         self._owners: dict[str, str] = {}
         self.named: set[tuple[str, int]] = set()
+        self._places: dict[int, tuple[str, int]] = {}
+        self.twice: list[tuple[tuple[str, int], tuple[str, int], int]] = []
         self._pins: int | None = None
 
     def learn(self, op: Op, outcome: Outcome) -> None:
@@ -69,10 +75,13 @@ class Side:
             case Frames():
                 self._know(op.buffer, 0, outcome.frames)
             case Put() if not all(isinstance(word, int) for word in op.fields.values()):
-                self.named.add((op.buffer, op.offset // window.PAGE_SIZE))
+                last = op.offset + uapi.LAYOUTS[op.request].size - 1
+                pages = range(op.offset // window.PAGE_SIZE, last // window.PAGE_SIZE + 1)
+                self.named.update((op.buffer, page) for page in pages)
             case Ioctl() if outcome.frames and op.value is None:
-                name, first = self._page(op)
-                self._know(name, first, outcome.frames)
+                self._know(*self._page(op), outcome.frames)
+            case Repeat():
+                self._repeated(op, outcome.frames)
 
     def told(self, op: Op, outcome: Outcome) -> dict[str, object]:
         """What must be equal of an outcome."""
@@ -116,11 +125,24 @@ class Side:
         buffer, page = next(place for place, known in self._numbers.items() if known == number)
         return f"{buffer}:{page} ({tce.PERMISSION_NAMES[tce.permissions(value)]})"
 
+    def _repeated(self, op: Repeat, frames: Sequence[int]) -> None:
+        """The frames of each MAP_DMA that was done at least once, one after the other."""
+        for call in op.ops:
+            size = call.fields.get("size", 0)
+            if call.request == "MAP_DMA" and isinstance(size, int) and frames:
+                pages = size >> window.PAGE_SHIFT
+                self._know(*self._page(call), frames[:pages])
+                frames = frames[pages:]
+
     def _know(self, buffer: str, first: int, frames: Sequence[int]) -> None:
         for page, frame in enumerate(frames, first):
             if not frame or self.frames.get((buffer, page)) == frame:
                 continue
             self._sorted = None
+            there = self._places.get(frame)
+            if there is not None and there != (buffer, page) and self.frames.get(there) == frame:
+                self.twice.append((there, (buffer, page), frame))
+            self._places[frame] = buffer, page
             number = self._numbers.setdefault((buffer, page), len(self._numbers))
             self.frames[buffer, page] = frame
             self._symbols[frame] = number
@@ -159,20 +181,32 @@ class Comparison:
             return []
         self._expected.learn(expected.op, expected.outcome)
         self._seen.learn(seen.op, seen.outcome)
+        out = list(self._twice(seen.number))
         one = self._expected.told(expected.op, expected.outcome)
         other = self._seen.told(seen.op, seen.outcome)
         if one == other:
-            return []
+            return out
         names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
         wanted, got = (", ".join(_text(name, side) for name in names if name in side) for side in (one, other))
         message = f"operation {seen.number} gives {got}, {self._names[0]} gives {wanted}"
-        return [Difference(("outcome", seen.number), message, wanted, got)]
+        return [*out, Difference(("outcome", seen.number), message, wanted, got)]
+
+    def _twice(self, number: int) -> Iterator[Difference]:
+        """Two pages cannot lie in one frame: one of them is somebody else's."""
+        told, self._seen.twice = self._seen.twice, []
+        for one, other, frame in told:
+            names = [f"{buffer}:{page}" for buffer, page in (one, other)]
+            message = f"operation {number} says that {names[1]} lies at {frame:#x}, where {names[0]} lies"
+            yield Difference(("frame", frame), message, "a frame of its own", f"the frame of {names[0]}")
 
     def _snapshots(self, expected: Snapshot, seen: Snapshot) -> Iterator[Difference]:
         yield from self._tables(_first(expected, self._expected.facts), _first(seen, self._seen.facts))
         if self._same_nonce:
             yield from self._contents(expected, seen)
         yield from self._refusals(expected.refusals, seen.refusals)
+        if bool(expected.console) != bool(seen.console):
+            wanted, got = (side.console[0] if side.console else "no trouble" for side in (expected, seen))
+            yield Difference(("console", got), f"the kernel says {got}, {self._names[0]} says {wanted}", wanted, got)
 
     def _tables(self, expected: dict[int, TableView], seen: dict[int, TableView]) -> Iterator[Difference]:
         for liobn in sorted(expected.keys() | seen.keys()):
@@ -180,13 +214,12 @@ class Comparison:
             if wanted != got:
                 message = f"LIOBN {liobn:#x} has {got} entries, {self._names[0]} has {wanted}"
                 yield Difference(("size", liobn), message, f"{wanted} entries", f"{got} entries", liobn=liobn)
-            if liobn in expected and liobn in seen:
-                yield from self._entries(expected[liobn], seen[liobn])
+            yield from self._entries(expected.get(liobn) or _none(liobn), seen.get(liobn) or _none(liobn))
 
     def _entries(self, expected: TableView, seen: TableView) -> Iterator[Difference]:
         one, other = self._expected.symbols(expected), self._seen.symbols(seen)
         if np.array_equal(expected.index, seen.index) and np.array_equal(one, other):
-            wrong = np.flatnonzero((expected.tce ^ seen.tce) & _PERMISSIONS)
+            wrong = np.flatnonzero((expected.tce ^ seen.tce) & _LOW)
             numbers = expected.index[wrong].tolist()
         else:
             left = _by_number(expected, one)
@@ -197,7 +230,7 @@ class Comparison:
             texts = self._expected.describe(tces[0].get(number, 0)), self._seen.describe(tces[1].get(number, 0))
             where = f"LIOBN {expected.liobn:#x} IOBA {ioba(number):#x}"
             yield Difference(
-                ("entry", expected.liobn, number, *texts),
+                ("entry", expected.liobn, number, texts[1]),
                 f"{where}: the entry is {texts[1]}, {self._names[0]} has {texts[0]}",
                 *texts,
                 liobn=expected.liobn,
@@ -206,35 +239,41 @@ class Comparison:
 
     def _contents(self, expected: Snapshot, seen: Snapshot) -> Iterator[Difference]:
         for place, frame in self._seen.frames.items():
-            content, own = seen.pages.get(frame), self._expected.frames.get(place)
-            if own is None or content is None or (self._two_kernels and place in self._seen.named):
+            own = self._expected.frames.get(place)
+            if own not in expected.pages or frame not in seen.pages:
                 continue
-            wanted = expected.pages.get(own)
-            if wanted is not None and wanted != content:
-                texts = tag.describe(wanted), tag.describe(content)
+            content, wanted = seen.pages[frame], expected.pages[own]
+            if wanted != content and not (self._two_kernels and place in self._seen.named):
+                texts = [tag.describe(page) if page else "no RAM" for page in (wanted, content)]
                 message = f"buffer {place[0]} page {place[1]} holds {texts[1]}, {self._names[0]} has {texts[0]}"
-                yield Difference(("content", place, content), message, *texts)
+                yield Difference(("content", place, content), message, texts[0], texts[1])
 
     def _refusals(self, expected: Sequence[Refusal], seen: Sequence[Refusal]) -> Iterator[Difference]:
-        for one, other, refuses in ((expected, seen, 0), (seen, expected, 1)):
-            for refusal in one:
-                if any(_overlap(refusal, each) for each in other):
-                    continue
-                texts = ["not refused", "not refused"]
-                texts[refuses] = "refused"
-                access = f"a device {refusal.direction} at {refusal.address:#x}"
-                yield Difference(
-                    ("refusal", refusal.direction, refusal.address >> window.PAGE_SHIFT),
-                    f"{access} is {texts[1]}, {self._names[0]} says {texts[0]}",
-                    texts[0],
-                    texts[1],
-                    ioba=refusal.address,
-                )
+        wanted, got = refused_bytes(expected), refused_bytes(seen)
+        for place in sorted(wanted.keys() | got.keys()):
+            direction, page = place
+            pieces = sum((each.direction, each.address >> window.PAGE_SHIFT) == place for each in expected)
+            if bool(wanted[place]) == bool(got[place]) and abs(wanted[place] - got[place]) <= SLACK * pieces:
+                continue
+            texts = [f"{side[place]} bytes refused" for side in (wanted, got)]
+            access = f"device {direction}s at {page << window.PAGE_SHIFT:#x}"
+            yield Difference(
+                ("refusal", *place),
+                f"{access}: {texts[1]}, {self._names[0]} says {texts[0]}",
+                texts[0],
+                texts[1],
+                ioba=page << window.PAGE_SHIFT,
+            )
 
 
 def _by_number(table: TableView, symbols: npt.NDArray[np.int64]) -> dict[int, tuple[int, int]]:
-    permissions = (table.tce & _PERMISSIONS).tolist()
-    return dict(zip(table.index.tolist(), zip(symbols.tolist(), permissions, strict=True), strict=True))
+    low = (table.tce & _LOW).tolist()
+    return dict(zip(table.index.tolist(), zip(symbols.tolist(), low, strict=True), strict=True))
+
+
+def _none(liobn: int) -> TableView:
+    """A table that a run does not have."""
+    return TableView(liobn, "live", 0, np.empty(0, np.uint32), np.empty(0, np.uint64))
 
 
 def _first(snapshot: Snapshot, facts: Facts) -> dict[int, TableView]:
@@ -244,15 +283,6 @@ def _first(snapshot: Snapshot, facts: Facts) -> dict[int, TableView]:
         if tables:
             return tables
     return {}
-
-
-def _overlap(one: Refusal, other: Refusal) -> bool:
-    # QEMU tells a refused access in words of 1 to 8 bytes; the first may start before the transfer's unaligned start.
-    return (
-        one.direction == other.direction
-        and one.address < other.address + max(other.size, 1)
-        and other.address < one.address + max(one.size, 1)
-    )
 
 
 def _text(name: str, side: dict[str, object]) -> str:

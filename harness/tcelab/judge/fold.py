@@ -272,6 +272,8 @@ class Fold:
 
     def _passed(self, name: str, op: Ioctl) -> tuple[int | None, int | None] | None:
         """What the kernel read as argsz and flags, None where not known; None when there was nothing to read."""
+        if op.value is None and isinstance(op.request, int):
+            return None  # a request by its number takes no fields, and so leads nowhere
         if op.value is None:
             return self.number(op.fields.get("argsz", ARGSZ[name])), self.number(op.fields.get("flags", 0))
         place = self._place(op.value, op.by)
@@ -377,23 +379,11 @@ class Fold:
             group.table.clear(*concerned, step)
 
 
-NUMBERS: Final = {
-    102: "SET_IOMMU",
-    103: "GROUP_GET_STATUS",
-    104: "GROUP_SET_CONTAINER",
-    105: "GROUP_UNSET_CONTAINER",
-    106: "GROUP_GET_DEVICE_FD",
-    112: "SPAPR_TCE_GET_INFO",
-    113: "MAP_DMA",
-    114: "UNMAP_DMA",
-    115: "ENABLE",
-    116: "DISABLE",
-}
-"""Source: include/uapi/linux/vfio.h, VFIO_BASE + n."""
+NAMES: Final = {number: name for name, number in uapi.NUMBERS.items() if name != "SPAPR_TCE_GET_INFO_DDW"}
 
 
 def request_name(request: str | int) -> str:
     """The name of an ioctl request that a program may give as a number."""
     if isinstance(request, str):
         return "SPAPR_TCE_GET_INFO" if request == "SPAPR_TCE_GET_INFO_DDW" else request
-    return NUMBERS.get(request & 0xFF, "") if (request >> 8) & 0xFF == ord(";") else ""
+    return NAMES.get(request, "")

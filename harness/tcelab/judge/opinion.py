@@ -67,10 +67,11 @@ class Opinion:
         self._declared = facts.quirks
         self._oracle: Oracle | None = oracles.open(self._declared)
         self._comparison = Comparison(self._oracle.facts, facts)
+        self._oracle_name = self._oracle.facts.platform
         self._steps: list[Step] = []
         self._last = -1
         self._found: list[tuple[Difference, Finding]] = []
-        self._count = 0
+        self._keys: set[Key] = set()
         self.met: list[Met] = []
         for quirk in self._declared:
             ledger.evidence.quirks.setdefault(quirk, 0)
@@ -92,18 +93,23 @@ class Opinion:
         for difference in differences:
             self._report(step, difference)
         met = self._oracle.take_meetings()
+        if differences:
+            return  # what the guest did was something else
         for each in met:
             self._ledger.evidence.quirks[each.quirk] += 1
-        self.met = [] if differences else met
+        self.met = met
 
     def _report(self, step: Step, difference: Difference) -> None:
-        self._count += 1
-        if self._count > MOST:
+        if difference.key in self._keys:
+            return
+        self._keys.add(difference.key)
+        self._last = step.number
+        if len(self._keys) > MOST:
             self._ledger.count("difference")
             return
         finding = self._ledger.report(
             "difference",
-            difference.key,
+            (self._oracle_name, *difference.key),
             difference.message,
             liobn=difference.liobn,
             ioba=difference.ioba,
@@ -113,7 +119,6 @@ class Opinion:
         )
         if finding is not None:
             self._found.append((difference, finding))
-            self._last = step.number
 
     def _to_blame(self, step: Step, difference: Difference) -> int | None:
         if step.outcome is not None and not isinstance(step.op, Read):
@@ -122,29 +127,39 @@ class Opinion:
 
     def explain(self) -> None:
         """Name the quirks that explain each difference, if some do: once, at the end."""
-        if not self._found:
+        known = frozenset(self._oracles.known)
+        if not self._found or not known:
             return
         seen: dict[frozenset[str], set[Key]] = {}
 
         def explains(quirks: frozenset[str], difference: Difference) -> bool:
-            """Would there be no such difference, were these quirks declared?"""
+            """Would there be no such difference, and no other one, were these quirks declared?"""
             if quirks not in seen:
                 seen[quirks] = self._differences(quirks)
-            return difference.key not in seen[quirks]
+            return difference.key not in seen[quirks] and seen[quirks] <= self._keys
 
-        known = frozenset(self._oracles.known)
         for difference, finding in self._found:
             gone = next((q for q in sorted(self._declared) if explains(self._declared - {q}, difference)), "")
             if gone:
                 finding.quirk = gone
                 finding.message += f"; the declared quirk {gone} does not show here"
-            elif known - self._declared and explains(known, difference):
-                needed = known
-                for quirk in sorted(known - self._declared):
-                    if explains(needed - {quirk}, difference):
-                        needed -= {quirk}
-                finding.quirk = ", ".join(sorted(needed - self._declared))
+            elif needed := self._needed(known, lambda quirks: explains(quirks, difference)):  # noqa: B023 - called at once
+                finding.quirk = ", ".join(sorted(needed))
                 finding.message += f"; known and not declared: {finding.quirk}"
+
+    def _needed(self, known: frozenset[str], explain: Callable[[frozenset[str]], bool]) -> frozenset[str]:
+        """The undeclared quirks that explain something: one if one does, else as few as can be found."""
+        others = sorted(known - self._declared)
+        for quirk in others:
+            if explain(self._declared | {quirk}):
+                return frozenset({quirk})
+        needed = frozenset(others)
+        if not explain(self._declared | needed):
+            return frozenset()
+        for quirk in others:
+            if explain(self._declared | needed - {quirk}):
+                needed -= {quirk}
+        return needed
 
     def _differences(self, quirks: frozenset[str]) -> set[Key]:
         """Keys of all differences that there would have been with other quirks."""

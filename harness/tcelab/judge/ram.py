@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
@@ -176,6 +177,7 @@ def refusals(ledger: Ledger, _fold: Fold, seen: Look) -> None:
     forbidden access of a device is the control: a watcher that does not see that one cannot judge the others.
     """
     told: dict[Forbidden, bool] = dict.fromkeys(seen.forbidden, False)
+    bytes_told = refused_bytes(seen.snapshot.refusals)
     for refusal in seen.snapshot.refusals:
         hits = [access for access in seen.forbidden if _covers(access, refusal)]
         told.update(dict.fromkeys(hits, True))
@@ -187,8 +189,29 @@ def refusals(ledger: Ledger, _fold: Fold, seen: Look) -> None:
             ledger.control(access.device)
         elif not ledger.has_control(access.device) and not was_told:
             ledger.could_not(f"the watcher cannot see refused accesses of {access.device}")
-        elif not was_told:
+        elif not was_told or bytes_told[_place(access)] < _demanded(seen.forbidden, access):
             _unsaid(ledger, access)
+
+
+SLACK: Final = 7
+"""Bytes by which what QEMU tells of one refused piece may differ from it: it tells whole words."""
+
+
+def refused_bytes(refusals: Iterable[Refusal]) -> Counter[tuple[str, int]]:
+    """How many bytes were refused, by direction and IOMMU page."""
+    out: Counter[tuple[str, int]] = Counter()
+    for refusal in refusals:
+        out[refusal.direction, refusal.address >> window.PAGE_SHIFT] += refusal.size
+    return out
+
+
+def _place(access: Forbidden) -> tuple[str, int]:
+    return access.direction, access.iova >> window.PAGE_SHIFT
+
+
+def _demanded(forbidden: Sequence[Forbidden], access: Forbidden) -> int:
+    """The least that must be told of an access's page: all that was forbidden there, word by word."""
+    return sum(each.size - SLACK for each in forbidden if _place(each) == _place(access))
 
 
 def _covers(access: Forbidden, refusal: Refusal) -> bool:
