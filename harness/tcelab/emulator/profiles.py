@@ -254,6 +254,10 @@ PENDING: Final = Check(
 )
 OUTSIDE: Final = Check("in no window", _outside, "ENXIO", "tce_iommu_find_table")
 
+PAST_THE_END: Final = Check(
+    "past the window's end", _past_the_end, None, "iommu_tce_check_ioba: (ioba + npages) > (offset + size)", ONE_PAGE
+)
+
 V1_MAP: Final = (
     FOREIGN,
     NOT_ENABLED,
@@ -272,13 +276,7 @@ V1_MAP: Final = (
         MISALIGNED,
         1,
     ),
-    Check(
-        "past the window's end",
-        _past_the_end,
-        None,
-        "iommu_tce_check_ioba: (ioba + npages) > (offset + size)",
-        ONE_PAGE,
-    ),
+    PAST_THE_END,
 )
 
 V1_UNMAP: Final = (
@@ -298,13 +296,7 @@ V1_UNMAP: Final = (
         MISALIGNED,
         1,
     ),
-    Check(
-        "past the window's end",
-        _past_the_end,
-        None,
-        "iommu_tce_check_ioba: (ioba + npages) > (offset + size)",
-        ONE_PAGE,
-    ),
+    PAST_THE_END,
 )
 
 LINUX_V1: Final = Profile(
