@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tcelab.emulator.memory import SCRATCH, FaultError, Ram, Space
+from tcelab.tag import compact, expand
 
 PAGE = 4096
 LARGE = 65536
@@ -40,7 +41,7 @@ def test_a_seed_gives_the_same_frames_again_and_another_seed_others():
 
 
 def test_a_fresh_frame_is_zeros(ram):
-    assert ram.iommu_page(ram.allocate()) == bytes(PAGE)
+    assert expand(ram.iommu_page(ram.allocate())) == bytes(PAGE)
 
 
 def test_a_frame_is_pinned_as_often_as_it_was_and_the_machine_knows_the_sum(ram):
@@ -57,7 +58,7 @@ def test_a_frame_that_is_given_back_is_gone_unless_somebody_has_pinned_it(ram):
     ram.pin(pinned)
     ram.free(pinned)
     ram.free(free)
-    assert ram.iommu_page(pinned) == bytes(PAGE)
+    assert expand(ram.iommu_page(pinned)) == bytes(PAGE)
     assert ram.iommu_page(free) is None
 
 
@@ -75,7 +76,9 @@ def test_a_large_page_holds_sixteen_iommu_pages():
     frame = ram.allocate()
     for number in range(16):
         ram.write(frame + number * PAGE, bytes([number]) * PAGE)
-    assert [ram.iommu_page(frame + number * PAGE) for number in range(16)] == [bytes([n]) * PAGE for n in range(16)]
+    assert [expand(ram.iommu_page(frame + number * PAGE)) for number in range(16)] == [
+        bytes([n]) * PAGE for n in range(16)
+    ]
     assert ram.read(frame + 15 * PAGE + 4, 8) == bytes([15]) * 8
 
 
@@ -238,3 +241,18 @@ def test_the_argument_of_an_ioctl_in_flight_is_memory_that_nobody_can_pin(space)
 def test_no_memory_comes_to_lie_where_arguments_are_passed(space):
     area = space.allocate(1 << 20)
     assert area.address + area.size <= SCRATCH
+
+
+def test_a_page_that_was_read_shows_what_is_written_to_it_later_by_whomever():
+    ram = Ram(PAGE, 0)
+    space = Space(ram)
+    area = space.allocate(2 * PAGE)
+    first, second = space.frames(area.address, 2 * PAGE)
+    assert ram.iommu_page(first) == ram.iommu_page(second) == bytes(64)
+    area.write(PAGE - 2, b"abcd")
+    assert expand(ram.iommu_page(first)).endswith(b"ab")
+    assert expand(ram.iommu_page(second)).startswith(b"cd")
+    ram.write(first + 8, b"device")
+    assert ram.iommu_page(first)[8:14] == b"device"
+    area.write(0, b"x" * PAGE)
+    assert ram.iommu_page(first) == compact(b"x" * PAGE) == b"x" * 64

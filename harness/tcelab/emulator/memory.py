@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tcelab import tag
 from tcelab.papr import window
 
 FRAMES: Final = 1 << 28
@@ -40,6 +41,7 @@ class Ram:
         self.pins: dict[int, int] = {}
         self.pinned = 0
         self._next = seed % FRAMES
+        self._compact: dict[int, dict[int, bytes]] = {}
 
     def allocate(self) -> int:
         """A frame of zeros: its address."""
@@ -60,12 +62,25 @@ class Ram:
         """Give a frame back, unless somebody has pinned it."""
         if not self.pins.get(frame):
             del self.pages[frame]
+            self._compact.pop(frame, None)
 
     def iommu_page(self, address: int) -> bytes | None:
-        """The 4 KiB at an address, None when there is no RAM."""
+        """The 4 KiB at an address, `tag.compact`ed, None when there is no RAM."""
         base = address & -self.page_size
+        known = self._compact.get(base)
+        if known is not None and address in known:
+            return known[address]
         page = self.pages.get(base)
-        return None if page is None else bytes(page[address - base : address - base + window.PAGE_SIZE])
+        if page is None:
+            return None
+        content = tag.compact(bytes(page[address - base : address - base + window.PAGE_SIZE]))
+        self._compact.setdefault(base, {})[address] = content
+        return content
+
+    def changing(self, frame: int) -> bytearray:
+        """The bytes of a frame, for who is going to write to them at once."""
+        self._compact.pop(frame, None)
+        return self.pages[frame]
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes within one CPU page, as a device reads them; zeros outside RAM."""
@@ -76,9 +91,8 @@ class Ram:
     def write(self, address: int, data: bytes) -> None:
         """Bytes within one CPU page, as a device writes them; dropped outside RAM."""
         base = address & -self.page_size
-        page = self.pages.get(base)
-        if page is not None:
-            page[address - base : address - base + len(data)] = data
+        if base in self.pages:
+            self.changing(base)[address - base : address - base + len(data)] = data
 
 
 class Area:
@@ -180,7 +194,8 @@ class Space:
         """:raise FaultError: a byte of it cannot be read."""
         if SCRATCH <= address < SCRATCH + len(self.scratch):
             return bytes(self.scratch[address - SCRATCH : address - SCRATCH + size])
-        return b"".join(bytes(page[start:end]) for page, start, end in self._pieces(self.readable, address, size))
+        pieces = self._pieces(self.readable, address, size)
+        return b"".join(bytes(self.ram.pages[frame][start:end]) for frame, start, end in pieces)
 
     def copy_out(self, address: int, data: bytes) -> None:
         """:raise FaultError: a byte of it cannot be written; what lies before it may be."""
@@ -188,11 +203,11 @@ class Space:
             self.scratch[address - SCRATCH : address - SCRATCH + len(data)] = data
             return
         done = 0
-        for page, start, end in self._pieces(self.writable, address, len(data)):
-            page[start:end] = data[done : done + end - start]
+        for frame, start, end in self._pieces(self.writable, address, len(data)):
+            self.ram.changing(frame)[start:end] = data[done : done + end - start]
             done += end - start
 
-    def _pieces(self, able: dict[int, int], address: int, size: int) -> list[tuple[bytearray, int, int]]:
+    def _pieces(self, able: dict[int, int], address: int, size: int) -> list[tuple[int, int, int]]:
         """The frames that a range lies in, each with its bytes' start and end."""
         out = []
         done = 0
@@ -202,7 +217,7 @@ class Space:
             if frame is None:
                 raise FaultError
             end = min(start + size - done, self.ram.page_size)
-            out.append((self.ram.pages[frame], start, end))
+            out.append((frame, start, end))
             done += end - start
         return out
 

@@ -9,23 +9,23 @@ import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import msgspec
+import numpy as np
 
 import tcelab
 from tceagent import ops as agent
 from tceagent.state import State
-from tcelab import tag
 from tcelab.emulator.checks import NotModelledError
 from tcelab.emulator.given import arrange
 from tcelab.emulator.kernel import Child, EmulatedKernel
 from tcelab.emulator.memory import Space
-from tcelab.emulator.platform import KernelDiedError, Machine
+from tcelab.emulator.platform import KernelDiedError, Machine, Pe
 from tcelab.emulator.process import Process
 from tcelab.emulator.profiles import DEFAULT, Kind, Profile, profile
 from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError, Unsupported
-from tcelab.papr import tce, window
+from tcelab.papr import window
 from tcelab.program import Buffer, Flip, GuestOp, HostOp, Ioctl, Open
 from tcelab.quirks import check
 from tcelab.run import Facts, Met, Outcome, Snapshot, TableView
@@ -35,6 +35,15 @@ VIEW: Final = "emulator"
 RAM: Final = 512 << 20
 _NONCE: Final = 16
 _LINES: Final = 20
+_FRAME: Final = np.uint64((1 << 64) - window.PAGE_SIZE)
+
+
+class Shown(NamedTuple):
+    """A table at one of its versions, and the pages that its entries lead to."""
+
+    version: int
+    table: TableView
+    led_to: frozenset[int]
 
 
 class EmulatorSession:
@@ -66,6 +75,7 @@ class EmulatorSession:
         used = driver or profile(profile_name)
         self.quirks = check(quirks)
         self._folder = folder
+        self._tables: dict[int, Shown] = {}
         self.machine = Machine(topology, page_size, seed)
         arrange(self.machine, given)
         self._process = Process(Space(self.machine.ram))
@@ -160,15 +170,10 @@ class EmulatorSession:
         if isinstance(op, Flip):
             return self._flip(op)
         began = time.perf_counter()
-        tables = []
-        for pe in self.machine.pes.values():
-            index, words = pe.table.live()
-            tables.append(TableView(pe.phb.liobn, VIEW, pe.table.entries, index, words))
-        led_to = {tce.address(int(word)) for table in tables for word in table.tce}
-        pages: dict[int, bytes | None] = {}
-        for address in led_to.union(frames):
-            page = self.machine.ram.iommu_page(address)
-            pages[address] = None if page is None else tag.compact(page)
+        shown = [self._shown(pe) for pe in self.machine.pes.values()]
+        page = self.machine.ram.iommu_page
+        pages = {address: page(address) for address in set().union(frames, *(each.led_to for each in shown))}
+        tables = [each.table for each in shown]
         refusals, self.machine.refusals = tuple(self.machine.refusals), []
         return Snapshot(
             tables=tuple(tables),
@@ -178,6 +183,16 @@ class EmulatorSession:
             console=self.trouble(),
             seconds={VIEW: time.perf_counter() - began},
         )
+
+    def _shown(self, pe: Pe) -> Shown:
+        """A table, read anew when something was stored in it."""
+        known = self._tables.get(pe.phb.liobn)
+        if known is None or known.version != pe.table.version:
+            index, words = pe.table.live()
+            view = TableView(pe.phb.liobn, VIEW, pe.table.entries, index, words)
+            known = Shown(pe.table.version, view, frozenset((words & _FRAME).tolist()))
+            self._tables[pe.phb.liobn] = known
+        return known
 
     def _flip(self, op: Flip) -> Outcome:
         pe = next(pe for pe in self.machine.pes.values() if pe.phb.liobn == op.liobn)

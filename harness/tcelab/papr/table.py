@@ -23,15 +23,17 @@ class Table:
     :ivar page_shift: of its IOMMU pages: 12, 16, 21 or 24; 0 in a window that was never made.
     :ivar bus_offset: bus address of its first byte.
     :ivar entries: 0 in a window that is not active.
+    :ivar version: counts the stores that were made by methods.
     :ivar words: all its TCEs, uint64 in host order; a view, so a write to it is a write to the table.
     """
 
-    __slots__ = ("_cells", "_page_mask", "bus_offset", "entries", "liobn", "page_shift", "words")
+    __slots__ = ("_cells", "_page_mask", "bus_offset", "entries", "liobn", "page_shift", "version", "words")
 
     def __init__(self, liobn: int, entries: int, *, page_shift: int = window.PAGE_SHIFT, bus_offset: int = 0) -> None:
         self.liobn = liobn
         self.entries = entries
         self.page_shift = page_shift
+        self.version = 0
         self.bus_offset = bus_offset
         self._page_mask = REGISTER & ~((1 << page_shift) - 1)
         # The same memory twice: an array gives one entry in half the time that numpy takes for it.
@@ -49,18 +51,22 @@ class Table:
 
     def put(self, index: int, tce: int) -> None:
         self._cells[index] = tce
+        self.version += 1
 
     def fill(self, first: int, count: int, tce: int) -> None:
         """Store one TCE in the entries `first .. first + count - 1`, as far as there are such."""
         self.words[first : first + count] = tce
+        self.version += 1
 
     def store(self, first: int, tces: npt.NDArray[np.uint64]) -> None:
         """Store TCEs one after the other from entry `first` on, as far as there are entries."""
         inside = self.words[first : first + tces.size]
         inside[:] = tces[: inside.size]
+        self.version += 1
 
     def clear(self) -> None:
         self.words[:] = 0
+        self.version += 1
 
     def live(self) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint64]]:
         """Numbers of the entries that are not zero, ascending, and their TCEs: copies."""
