@@ -132,7 +132,9 @@ def test_a_flipped_bit_is_found_and_its_entry_named(tmp_path):
     code, call = tcelab("run", "flow", "--seed", 3, "--inject", "flip", state=tmp_path)
     assert code == 1
     result = result_of(call)
-    (finding,) = result["verdict"]["findings"]
+    difference, finding = result["verdict"]["findings"]
+    assert (difference["law"], finding["law"]) == ("difference", "table")
+    assert (difference["liobn"], difference["ioba"]) == (finding["liobn"], finding["ioba"])
     (run,) = call.runs()
     lie = json.loads((run / "program.json").read_bytes())["ops"][-2]
     assert (lie["op"], finding["liobn"], finding["ioba"]) == ("flip", lie["liobn"], lie["ioba"])

@@ -24,7 +24,7 @@ from tcelab.scenarios import vocabulary as b
 
 _PAGES: Final = 32
 _CALLS: Final = 2000
-_STEPS: Final = 8000
+_STEPS: Final = 20_000
 """Operations of the fuzzer: enough for its guests' code to be warm."""
 
 

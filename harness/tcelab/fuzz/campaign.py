@@ -28,7 +28,7 @@ from tcelab.run import Recorder
 from tcelab.scenarios import proof
 from tcelab.topology import topology
 
-STEPS: Final = 2000
+STEPS: Final = 5000
 """Operations of one program: a fork's first ones are slow, and a long program shrinks slowly."""
 EVERY: Final = 50
 """Operations between two checkpoints."""
