@@ -34,12 +34,12 @@ EVERY: Final = 50
 """Operations between two checkpoints."""
 TRIES: Final = 150
 """Guests that shrinking one finding may take."""
-LONG_AGO: Final = 20
+LONG_AGO: Final = 8
 """Programs after which the machines that are not the usual one have had their turn."""
 
 USUAL: Final = "two-small"
-_NOW_AND_THEN: Final = {7: "two-small-smp", 13: "two-pe"}
-"""Which of twenty programs run on another machine: two CPUs, or windows of 1 GiB, which take 0.3 s to release."""
+_NOW_AND_THEN: Final = {2: "two-small-smp", 3: "two-pe"}
+"""Which of eight programs run on another machine: two CPUs, or windows of 1 GiB, which take 0.3 s to release."""
 _BIG: Final = "two-pe"
 _BIG_STEPS: Final = 500
 
