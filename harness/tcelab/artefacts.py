@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -45,6 +47,18 @@ def folder(out: Path | None) -> Path:
             return new
     except OSError as error:
         raise UsageError(f"cannot make a folder for artefacts: {error}", next_step="give one with --out DIR") from None
+
+
+def numbered(base: Path) -> Callable[[], Path]:
+    """Makes private folders 0, 1, ... in `base`, one each time it is called; from several threads, if need be."""
+    numbers = itertools.count()
+
+    def make() -> Path:
+        new = base / str(next(numbers))
+        new.mkdir(mode=0o700, parents=True)
+        return new
+
+    return make
 
 
 def _running(run: Path) -> bool:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 import time
-from pathlib import Path
 from typing import Final
 
 from tceagent import uapi
@@ -91,14 +89,7 @@ def _fuzz(job: Job) -> float:
     :raise HarnessError: it found something: then there is no rate.
     """
     folder = artefacts.folder(None)
-    numbers = itertools.count()
-
-    def own() -> Path:
-        path = folder / f"guest-{next(numbers)}"
-        path.mkdir(mode=0o700)
-        return path
-
-    guests = Guests(job.choice, own, limits=job.limits, note=job.note)
+    guests = Guests(job.choice, artefacts.numbered(folder / "guests"), limits=job.limits, note=job.note)
     try:
         campaign = Campaign(1, lambda name: guests.fresh(name, None), folder, job.note, usual="two-small")
         campaign.run(_STEPS)

@@ -62,14 +62,7 @@ def command(
         click.echo(f"[{time.monotonic() - began:6.1f} s] {line}", err=True)
 
     note(f"seed {number}")
-    names = iter(range(1 << 30))
-
-    def own() -> Path:
-        path = folder / "guests" / str(next(names))
-        path.mkdir(mode=0o700, parents=True)
-        return path
-
-    guests = Guests(chosen, own, limits=limits_of(limits), boot=boot, note=note)
+    guests = Guests(chosen, artefacts.numbered(folder / "guests"), limits=limits_of(limits), boot=boot, note=note)
     job = campaign.Campaign(
         number,
         lambda name: guests.fresh(name, None),

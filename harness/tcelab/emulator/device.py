@@ -95,7 +95,6 @@ class Region:
 
 REGION_SHIFT: Final = 40
 """VFIO_PCI_OFFSET_SHIFT."""
-BARS: Final = 6
 REGIONS: Final = {
     uapi.BAR0_REGION: Region(edu.BAR_SIZE, 7),
     **{index: Region() for index in range(1, 7)},

@@ -26,7 +26,7 @@ TRANSFER_TIME: Final = 0.1
 BAR_SIZE: Final = 1 << 20
 CONFIG_SIZE: Final = 256
 COMMAND: Final = 4
-MEMORY, MASTER = 0x2, 0x4
+MASTER = 0x4
 
 _CONFIG: Final = bytes.fromhex("34 12 e8 11 02 00 10 00 10 00 ff 00 00 00 00 00".replace(" ", ""))
 """Vendor, device, command as vfio-pci leaves it, status, revision, class."""
