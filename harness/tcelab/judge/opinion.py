@@ -67,7 +67,6 @@ class Opinion:
         self._declared = facts.quirks
         self._oracle: Oracle | None = oracles.open(self._declared)
         self._comparison = Comparison(self._oracle.facts, facts)
-        self._oracle_name = self._oracle.facts.platform
         self._steps: list[Step] = []
         self._last = -1
         self._found: list[tuple[Difference, Finding]] = []
@@ -109,7 +108,7 @@ class Opinion:
             return
         finding = self._ledger.report(
             "difference",
-            (self._oracle_name, *difference.key),
+            difference.key,
             difference.message,
             liobn=difference.liobn,
             ioba=difference.ioba,
