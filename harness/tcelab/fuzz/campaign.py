@@ -32,7 +32,7 @@ STEPS: Final = 5000
 """Operations of one program: a fork's first ones are slow, and a long program shrinks slowly."""
 EVERY: Final = 50
 """Operations between two checkpoints."""
-TRIES: Final = 150
+TRIES: Final = 400
 """Guests that shrinking one finding may take."""
 LONG_AGO: Final = 8
 """Programs after which the machines that are not the usual one have had their turn."""
