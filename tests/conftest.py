@@ -24,8 +24,9 @@ def recorded(_tcelab_guests):
 
     def of(name):
         if name not in done:
-            with _tcelab_guests.fresh(rowkit.TOPOLOGY.name, 0) as session:
-                done[name] = rowkit.record(*programs[name], session)
+            made, rows = programs[name]
+            with _tcelab_guests.fresh(made.topology.name, 0) as session:
+                done[name] = rowkit.record(made, rows, session)
         return done[name]
 
     return of

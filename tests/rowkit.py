@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from msgspec import structs
 
+import folded
 from rows import core, hcalls, linux_v1, seed2013
 from rows.row import LOOK, PROLOGUE, Row
 from tcelab.emulator import EmulatorSession
@@ -25,7 +26,7 @@ from tcelab.quirks import QUIRKS
 from tcelab.run import Outcome, Run, Session, Snapshot, Step, run
 from tcelab.scenarios import batches as batches_scenario
 from tcelab.scenarios import dma, flow
-from tcelab.topology import topology
+from tcelab.topology import Topology, topology
 
 TOPOLOGY = topology("two-small")
 ALL = frozenset(QUIRKS)
@@ -54,17 +55,17 @@ def for_guest(rows: Sequence[Row]) -> list[Row]:
 
 def batches(rows: Sequence[Row]) -> list[list[Row]]:
     """Rows that may share a guest together, each of the others alone."""
-    clean = [row for row in rows if row.ends == "clean" and not row.given]
+    clean = [row for row in rows if row.ends == "clean" and not row.given and row.topology == TOPOLOGY.name]
     others = [row for row in rows if row not in clean]
     return [clean[i : i + BATCH] for i in range(0, len(clean), BATCH)] + [[row] for row in others]
 
 
 def program(rows: Sequence[Row]) -> Program:
-    """The prologue, then each row and a checkpoint of its name."""
+    """The prologue, then each row and a checkpoint of its name. All are of one topology."""
     ops: list[Op] = list(PROLOGUE)
     for row in rows:
         ops += [*row.ops, Checkpoint(label=row.name)]
-    return Program(name=f"rows: {rows[0].name} ...", topology=TOPOLOGY, ops=ops)
+    return Program(name=f"rows: {rows[0].name} ...", topology=topology(rows[0].topology), ops=ops)
 
 
 def lives(rows: Sequence[Row], run: Run) -> list[Lived]:
@@ -89,8 +90,9 @@ class Bench:
         quirks: frozenset[str] = NONE,
         driver: Profile | None = None,
         given: Sequence[str] = (),
+        where: str = TOPOLOGY.name,
     ) -> None:
-        self.session = EmulatorSession(TOPOLOGY, profile_name=profile, quirks=quirks, given=given, driver=driver)
+        self.session = EmulatorSession(topology(where), profile_name=profile, quirks=quirks, given=given, driver=driver)
         done = zip(PROLOGUE, self.session.perform(PROLOGUE), strict=True)
         self._frames = frames_of([Step(i, op, outcome) for i, (op, outcome) in enumerate(done)])
         self._number = len(PROLOGUE)
@@ -114,15 +116,20 @@ class Bench:
         return lived
 
 
+def without_defects(row: Row) -> Row:
+    """The row as a kernel without any known defect has it."""
+    right = row.right
+    return row if right is None else replace(row, ops=right.ops, tables=right.tables, log=right.log)
+
+
 def on_emulator(
     row: Row,
-    ops: Sequence[Op],
     profile: str,
     quirks: frozenset[str] = NONE,
     driver: Profile | None = None,
 ) -> Lived:
     """A row on an emulated machine of its own."""
-    return Bench(profile, quirks, driver, row.given).live(ops)
+    return Bench(profile, quirks, driver, row.given, row.topology).live(row.ops)
 
 
 def one(session: Session, number: int, op: Op) -> Step:
@@ -137,27 +144,27 @@ def frames_of(steps: Sequence[Step]) -> dict[str, list[int]]:
     return {step.op.buffer: step.outcome.frames for step in steps if isinstance(step.op, Frames) and step.outcome}
 
 
-def disagreements(row: Row, ops: Sequence[Op], tables, lived: Lived) -> list[str]:
+def disagreements(row: Row, lived: Lived) -> list[str]:
     """Where a row's literals and what came of it differ."""
     out = []
-    for number, op in enumerate(ops):
+    for number, op in enumerate(row.ops):
         if number >= len(lived.steps):
-            if not (lived.died and number == len(ops) - 1 and row.ends == "dead"):
+            if not (lived.died and number == len(row.ops) - 1 and row.ends == "dead"):
                 out.append(f"{number}: {op} never returned")
             break
         step = lived.steps[number]
         if step.outcome is not None and (seen := against(op, step.outcome)):
             out.append(f"{number}: {seen}")
-        if isinstance(op, Checkpoint) and op.label == LOOK and tables is not None and step.snapshot is not None:
-            out += looked(tables, step.snapshot, lived.frames)
+        if isinstance(op, Checkpoint) and op.label == LOOK and row.tables is not None and step.snapshot is not None:
+            out += looked(row.tables, step.snapshot, lived.frames)
     if row.ends == "dead" and not lived.died:
         out.append("the kernel lives")
     said = next((s.outcome.fields for s in reversed(lived.steps) if s.outcome and s.outcome.fields), {})
     out += [
         f"it says {name} {said.get(name)}, not {value}" for name, value in row.says.items() if said.get(name) != value
     ]
-    if row.log and not any(re.search(row.log, line) for line in lived.log):
-        out.append(f"no line {row.log!r} in the kernel's log: {lived.log}")
+    if row.log and (times := sum(bool(re.search(row.log, line)) for line in lived.log)) != 1:
+        out.append(f"{times} lines {row.log!r} in the kernel's log: {lived.log}")
     if not row.log and not lived.died and lived.trouble:
         out.append(f"the kernel said {lived.trouble}")
     return out
@@ -263,12 +270,18 @@ def recorded_programs() -> dict[str, tuple[Program, list[Row]]]:
         for number, batch in enumerate(batches(for_guest(rows))):
             called = home(name, number)
             out[called] = structs.replace(program(batch), name=called), batch
-    one_pe = structs.replace(TOPOLOGY, phbs=TOPOLOGY.phbs[:1])
+    high = topology("high-window")
     stories = {
-        "dma": dma.ops(one_pe, 1),
-        "batches": [*flow.ops(TOPOLOGY, 1), *batches_scenario.ops(TOPOLOGY, 1, (1, 7, 32))],
+        "dma": (TOPOLOGY, dma.ops(_first_alone(TOPOLOGY), 1)),
+        "batches": (TOPOLOGY, [*flow.ops(TOPOLOGY, 1), *batches_scenario.ops(TOPOLOGY, 1, (1, 7, 32))]),
+        "dma high": (high, dma.ops(_first_alone(high), 1)),
+        "folded": (folded.TOPOLOGY, folded.ops()),
     }
-    return out | {name: (Program(name=name, topology=TOPOLOGY, ops=ops), []) for name, ops in stories.items()}
+    return out | {name: (Program(name=name, topology=where, ops=ops), []) for name, (where, ops) in stories.items()}
+
+
+def _first_alone(where: Topology) -> Topology:
+    return structs.replace(where, phbs=where.phbs[:1])
 
 
 def home(name: str, number: int) -> str:

@@ -8,6 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tceagent.seam import Kernel, Registers
 
+IDENTITY = 0x00
 SOURCE = 0x80
 DESTINATION = 0x88
 COUNT = 0x90
@@ -21,6 +22,9 @@ BUFFER = 0x40000
 BUFFER_SIZE = 4096
 LONGEST = 4095
 """Bytes of the buffer that may be used: QEMU up to 9.0 aborts when a transfer reaches the last one."""
+
+ALL_ONES = (1 << 64) - 1
+"""What registers read as that cannot be reached: the PE is isolated."""
 
 TIME_LIMIT = 2.0
 """Seconds; a transfer takes 0.1."""
@@ -40,10 +44,22 @@ def check(size: int, offset: int) -> None:
         raise ValueError(f"a transfer of {size} bytes at {offset} leaves the {LONGEST} usable bytes of edu's buffer")
 
 
-def transfer(kernel: Kernel, registers: Registers, iova: int, size: int, offset: int, *, to_memory: bool) -> bool:
+def transfer(kernel: Kernel, registers: Registers, iova: int, size: int, offset: int, *, to_memory: bool) -> int | None:
     """Move `size` bytes between bus address `iova` and the device's buffer at `offset`, and wait for the end.
 
-    :return: False if it did not end within the limit. Nothing tells whether an access was refused.
+    :return: 0 once it ended, `ALL_ONES` when the device could not be reached, None if it did not end within the limit.
+        Nothing tells whether an access was refused.
+    :raise ValueError: see `check`; before the device is touched.
+    """
+    if not begin(registers, iova, size, offset, to_memory=to_memory):
+        return ALL_ONES
+    return 0 if wait(kernel, registers) else None
+
+
+def begin(registers: Registers, iova: int, size: int, offset: int, *, to_memory: bool) -> bool:
+    """Start a transfer, see `transfer`.
+
+    :return: False when its registers cannot be reached: nothing was started then.
     :raise ValueError: see `check`; before the device is touched.
     """
     check(size, offset)
@@ -52,9 +68,22 @@ def transfer(kernel: Kernel, registers: Registers, iova: int, size: int, offset:
     registers.write64(DESTINATION, swap(iova if to_memory else inside))
     registers.write64(COUNT, swap(size))
     registers.write64(COMMAND, swap(RUN | TO_MEMORY if to_memory else RUN))
+    return registers.read64(COMMAND) != ALL_ONES
+
+
+def wait(kernel: Kernel, registers: Registers) -> bool:
+    """Wait until a transfer that was started has ended.
+
+    :return: False if it did not end within the limit. Registers that cannot be reached any more end the waiting.
+    """
     end = kernel.monotonic() + TIME_LIMIT
-    while swap(registers.read64(COMMAND)) & RUN:
+    while swap(command := registers.read64(COMMAND)) & RUN and command != ALL_ONES:
         if kernel.monotonic() > end:
             return False
         kernel.sleep(_POLL)
     return True
+
+
+def identity(registers: Registers) -> int:
+    """What the device says it is: 0x010000ed, or all ones (32 bits) when it cannot be reached."""
+    return swap(registers.read32(IDENTITY)) >> 32

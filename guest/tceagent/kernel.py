@@ -17,6 +17,7 @@ from itertools import cycle, repeat
 from struct import Struct, pack, unpack
 
 from tceagent import child
+from tceagent.registers import Registers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,46 +57,6 @@ def _address_of(area: mmap.mmap) -> int:
     return _ctypes.addressof(_Byte.from_buffer(area))
 
 
-class Registers:
-    """A device's registers, mapped. Each read or write is one access of exactly its size, in native byte order."""
-
-    def __init__(self, area: mmap.mmap) -> None:
-        self._area = area
-        bytewise = memoryview(area)
-        # Casts, because their item access is one load or store. A slice may become any accesses, ctypes reads
-        # before it writes, and its from_buffer would keep the mapping, and with it the container, alive.
-        self._words = bytewise.cast("I")
-        self._doubles = bytewise.cast("Q")
-        bytewise.release()
-
-    @property
-    def closed(self) -> bool:
-        return self._area.closed
-
-    def read32(self, offset: int) -> int:
-        return self._words[_item(offset, 4)]
-
-    def write32(self, offset: int, value: int) -> None:
-        self._words[_item(offset, 4)] = value
-
-    def read64(self, offset: int) -> int:
-        return self._doubles[_item(offset, 8)]
-
-    def write64(self, offset: int, value: int) -> None:
-        self._doubles[_item(offset, 8)] = value
-
-    def close(self) -> None:
-        self._words.release()
-        self._doubles.release()
-        self._area.close()
-
-
-def _item(offset: int, size: int) -> int:
-    if offset < 0 or offset % size:
-        raise ValueError(f"register offset {offset:#x} is not a multiple of {size}")
-    return offset // size
-
-
 class Memory:
     """Anonymous private memory of the agent. `size` is a multiple of the kernel's page size."""
 
@@ -114,6 +75,12 @@ class Memory:
         _within(offset, len(data), self.size)
         self._expect("write")
         self._area[offset : offset + len(data)] = data
+
+    def page(self, number: int) -> memoryview:
+        """One IOMMU page of it. See `tceagent.seam.Memory`."""
+        _within(number * IOMMU_PAGE, IOMMU_PAGE, self.size)
+        self._expect("write")
+        return memoryview(self._area)[number * IOMMU_PAGE : (number + 1) * IOMMU_PAGE]
 
     def protect(self, access: str) -> None:
         """:raise OSError: the kernel refuses."""

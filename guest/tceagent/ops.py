@@ -6,7 +6,7 @@ Words are numbers, names, or `{"buffer", "index", "plus"}`.
 
 from __future__ import annotations
 
-from tceagent import edu, uapi, vfio
+from tceagent import devices, uapi, vfio
 from tceagent import tag as marks
 from tceagent.kernel import IOMMU_PAGE
 from tceagent.state import File, unused
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from tceagent.seam import Kernel, Op, Outcome
     from tceagent.state import State, Word
 
-_COMMAND = 4
-_BUS_MASTER = 0x4
 _MASK = (1 << 64) - 1
 _BEAT = 16384
 """Calls and pages of a repeat between two signs of life: 0.1 s under TCG, of the 60 s that the host waits."""
@@ -267,35 +265,6 @@ def _address(state: State, *, name: Word) -> bytes:
     return str(state.bound[name]["address"] if name in state.bound else name).encode() + b"\0"
 
 
-def master(state: State, *, file: str, on: bool = True) -> Outcome:
-    opened = state.file(file)
-    kernel = state.kernel
-    if opened.config is None:
-        opened.config = vfio.region(kernel, opened.fd, uapi.CONFIG_REGION)[0]
-    place = opened.config + _COMMAND
-    try:
-        command = int.from_bytes(kernel.pread(opened.fd, 2, place), "little")
-        command = command | _BUS_MASTER if on else command & ~_BUS_MASTER
-        kernel.pwrite(opened.fd, command.to_bytes(2, "little"), place)
-        return {"value": int.from_bytes(kernel.pread(opened.fd, 2, place), "little")}
-    except OSError as error:
-        raise vfio.RefusedError(error) from error
-
-
-def dma(state: State, *, file: str, iova: int, size: int, to_memory: bool, offset: int = 0) -> Outcome:
-    opened = state.file(file)
-    edu.check(size, offset)
-    if opened.registers is None:
-        place, length = vfio.region(state.kernel, opened.fd, uapi.BAR0_REGION)
-        try:
-            opened.registers = state.kernel.map_registers(opened.fd, place, length)
-        except OSError as error:
-            raise vfio.RefusedError(error) from error
-    if edu.transfer(state.kernel, opened.registers, iova, size, offset, to_memory=to_memory):
-        return {"value": 0}
-    return {"errno": "ETIMEDOUT"}
-
-
 def read(state: State, *, what: str) -> Outcome:
     return {"value": _COUNTERS[what](state.kernel)}
 
@@ -335,8 +304,12 @@ HANDLERS: dict[str, Callable[..., Outcome]] = {
     "close": close,
     "ioctl": ioctl,
     "repeat": repeat,
-    "master": master,
-    "dma": dma,
+    "master": devices.master,
+    "dma": devices.dma,
+    "together": devices.together,
+    "burst": devices.burst,
+    "engine": devices.engine,
+    "look": devices.look,
     "read": read,
 }
 """By the tag of the struct."""

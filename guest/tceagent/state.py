@@ -9,6 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Union
 
+    from tceagent import virtio
     from tceagent.seam import Child, Kernel, Memory, Registers
 
     Word = Union[int, str, dict[str, Any]]
@@ -20,14 +21,19 @@ _NO_FD = -1
 class File:
     """An open file of the program.
 
-    :ivar registers: BAR 0, once a DMA has needed it.
+    :ivar registers: of a device, mapped, once somebody has needed them.
     :ivar config: where its configuration space begins, once that was needed.
+    :ivar known: somebody has looked what it is: a virtio device if there is a `virtio`, where its registers are.
+    :ivar engine: a virtio device as it was set up last.
     """
 
     def __init__(self, fd: int, config: int | None = None) -> None:
         self.fd = fd
         self.registers: Registers | None = None
         self.config = config
+        self.known = False
+        self.virtio: virtio.Place | None = None
+        self.engine: virtio.Engine | None = None
 
 
 class State:

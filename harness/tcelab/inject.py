@@ -26,7 +26,7 @@ def flip(program: Program) -> Program:
     if not phbs:
         raise UsageError(f"topology {program.topology.name!r} has no PE under test whose table could lie")
     phb = chance.choice(phbs)
-    ioba = chance.randrange(phb.window_size >> window.PAGE_SHIFT) << window.PAGE_SHIFT
+    ioba = phb.window_start + (chance.randrange(phb.entries) << window.PAGE_SHIFT)
     lie = Flip(liobn=phb.liobn, ioba=ioba, bit=chance.randrange(64), expect="ok")
     looks = [Checkpoint(label=f"after the {what}", stream=True) for what in ("flip", "undoing")]
     ops = [*program.ops, lie, looks[0], lie, looks[1]]

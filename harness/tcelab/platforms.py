@@ -91,6 +91,8 @@ class EmulatorPlatform:
             quirks=self._quirks,
             seed=next(self._seeds),
             folder=folder,
+            isolates=self._choice.isolates,
+            guard=self._choice.guard,
         )
 
     def close(self) -> None:

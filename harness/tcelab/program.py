@@ -178,8 +178,9 @@ class Master(_GuestOp, frozen=True, kw_only=True):
 
 
 class Dma(_GuestOp, frozen=True, kw_only=True):
-    """Have an edu transfer `size` bytes between its buffer (at `offset`) and bus address `iova`, and wait for its end.
-    `to_memory`: the device writes memory; else it reads memory into its buffer.
+    """Have a device transfer `size` bytes between its own memory (at `offset`: an edu's buffer, a disk) and bus address
+    `iova`, and wait for its end. `to_memory`: the device writes memory; else it reads memory. Outcome: `value` is 0
+    once it ended, whatever was refused; all ones when the device's registers could not be reached.
     """
 
     file: str
@@ -187,6 +188,51 @@ class Dma(_GuestOp, frozen=True, kw_only=True):
     size: int
     to_memory: bool
     offset: int = 0
+
+
+class Together(_GuestOp, frozen=True, kw_only=True):
+    """Have several edus transfer at the same time: all are started, then all are awaited. Outcome: `value` is 0, or all
+    ones when one of them could not be reached; `fields`: `ends`, the value of each, as its `Dma` would have it.
+    """
+
+    ops: list[Dma]
+
+
+class Transfer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One transfer of a `Burst`: fields as those of `Dma`."""
+
+    iova: int
+    size: int
+    to_memory: bool
+    offset: int = 0
+
+
+class Burst(_GuestOp, frozen=True, kw_only=True):
+    """Have a device do many transfers, one after the other, as fast as the agent can. Outcome: `value` is 0, or what
+    the transfer that ended it early gave; `fields`: `done`, how many were, and `seconds` by the guest's clock.
+    """
+
+    file: str
+    transfers: list[Transfer]
+
+
+class Engine(_GuestOp, frozen=True, kw_only=True):
+    """Set a virtio-blk device up, which resets it: its queue lies in two pages from `ring` on, which are mapped
+    at bus address `iova`, for reading and writing. From then on the device knows no other.
+    """
+
+    file: str
+    ring: Page
+    iova: int
+
+
+class Look(_GuestOp, frozen=True, kw_only=True):
+    """Look at a device as its driver sees it: `identity`, 32 bits of its mapped registers that never change (all ones:
+    they cannot be reached), or `command`, its PCI command register. Outcome: `value`.
+    """
+
+    file: str
+    what: Literal["identity", "command"]
 
 
 class Read(_GuestOp, frozen=True, kw_only=True):
@@ -215,6 +261,18 @@ class Flip(_Op, frozen=True, kw_only=True):
     bit: int = 12
 
 
+class Rtas(_Op, frozen=True, kw_only=True):
+    """Ask the platform's firmware for a service of the PE of a device, see `tcelab.papr.pe`. Outcome: `value` is the
+    status; `fields` of ibm,read-slot-reset-state2: `state`, `supported`, `wait` (milliseconds), `recovery`.
+
+    :ivar option: of ibm,set-eeh-option, ibm,set-slot-reset and ibm,slot-error-detail.
+    """
+
+    call: str
+    device: str
+    option: int = 0
+
+
 class Fresh(_Op, frozen=True, kw_only=True):
     """Go on in another guest, as fresh as the first one was. What comes after shares nothing with what came before:
     the parts of a program may be done side by side.
@@ -237,9 +295,13 @@ GuestOp: TypeAlias = (
     | Repeat
     | Master
     | Dma
+    | Together
+    | Burst
+    | Engine
+    | Look
     | Read
 )
-HostOp: TypeAlias = Checkpoint | Flip
+HostOp: TypeAlias = Checkpoint | Flip | Rtas
 Op: TypeAlias = GuestOp | HostOp | Fresh
 
 
@@ -247,12 +309,14 @@ class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """What to do, on what.
 
     :ivar seed: where the program came from, if random; runs of one program repeat exactly.
+    :ivar isolation: on a platform that isolates a PE when one of its devices does a DMA that its table forbids.
     """
 
     name: str
     topology: Topology
     ops: list[Op]
     seed: int = 0
+    isolation: bool = False
     format: int = FORMAT
 
     def to_json(self) -> bytes:

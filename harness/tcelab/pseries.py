@@ -14,7 +14,7 @@ from tcelab.emulator.oracle import second_opinion
 from tcelab.errors import HarnessError, Interrupted, TcelabError, UsageError
 from tcelab.judge import Finding, Judge, Verdict, conclude
 from tcelab.judge.operations import as_expected
-from tcelab.papr import tce, window
+from tcelab.papr import tce
 from tcelab.program import Checkpoint, Dma, Fresh, GuestOp, Ioctl, Op, Page, Program
 from tcelab.run import Facts, Outcome, Recorder, Session, Snapshot, Step, TableView
 from tcelab.scenarios import vocabulary as b
@@ -59,7 +59,7 @@ class Pseries:
         self._shared = shared
         self.topology = topology
         self.folder = session.folder
-        self.program = Program(name=name, topology=topology, ops=[])
+        self.program = Program(name=name, topology=topology, ops=[], isolation=session.facts.isolates)
         self.session = session
         self._judge = Judge(self.program, session.facts, oracles=second_opinion(topology, session.facts))
         self._recorder = Recorder(self.program, session, self._judge.feed)
@@ -137,7 +137,7 @@ class Pseries:
         """A table as the operations so far must have left it, by the judge's reckoning."""
         model = self._judge.fold.tables[liobn]
         words = zip(*model.arrays(), strict=True)
-        return TceTable(liobn, model.entries, {int(i) << window.PAGE_SHIFT: int(word) for i, word in words})
+        return TceTable(liobn, model.entries, {model.ioba(int(i)): int(word) for i, word in words})
 
     # -- things
 
@@ -232,8 +232,13 @@ class Pe:
         return self.names.entries
 
     @property
+    def window_start(self) -> int:
+        """Bus address of the default window."""
+        return self.names.phb.window_start
+
+    @property
     def window_size(self) -> int:
-        """Bytes of the default window, which starts at bus address 0."""
+        """Bytes of the default window."""
         return self.names.phb.window_size
 
     def open(self, *, enable: bool = True) -> Container:

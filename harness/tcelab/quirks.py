@@ -13,6 +13,7 @@ ONE_PAGE: Final = "ioba-check-one-page"
 PIN_FOR_WRITE: Final = "pin-for-write"
 BINDS_EARLY: Final = "enable-binds-before-limit"
 ROLLBACK: Final = "rollback-loses-entries"
+NOT_AT_ZERO: Final = "window-not-at-zero"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Quirk:
     :ivar kernels: that have it.
     :ivar cure: the commit that cures it; "" while none is known.
     :ivar source: kernel file and function.
+    :ivar warns: the function in which it makes the kernel warn, once; "" if it makes it say nothing.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Quirk:
     kernels: str
     cure: str
     source: str
+    warns: str = ""
 
 
 QUIRKS: Final = {
@@ -79,6 +82,16 @@ QUIRKS: Final = {
             "seen on 6.12",
             "",
             "drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_build: tce_iommu_clear of the first i entries",
+        ),
+        Quirk(
+            NOT_AT_ZERO,
+            "the first MAP_DMA or UNMAP_DMA of a container whose default window does not start at bus address 0 makes"
+            " the kernel warn, once after each boot; the window is right",
+            "the kernel says nothing",
+            "seen on 6.12",
+            "",
+            "drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_create_default_window: WARN_ON_ONCE(!ret && start_addr)",
+            warns="tce_iommu_create_default_window",
         ),
     )
 }

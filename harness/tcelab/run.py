@@ -19,6 +19,43 @@ from tcelab.errors import GuestLost, Interrupted, Scene, TcelabError, UsageError
 from tcelab.program import Checkpoint, Fresh, GuestOp, HostOp, Op, Program, is_host
 
 ViewName = Literal["live", "stream", "emulator"]
+Guarding = Literal["freeze", "observe", "off"]
+"""What is done about violations: the PE is isolated; they are only told; nobody looks."""
+Direction = Literal["read", "write"]
+"""The device's: it reads or writes memory."""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that befell a PE while an operation was done, as whoever guards the PEs saw it.
+
+    :ivar kind: `isolated`: a violation, and the PE was isolated for it; `violation`: it was not, for the guard only
+        observes; `blocked`: an access of a PE whose DMA is stopped; `reapplied`: the guest had let a device of an
+        isolated PE master the bus, and that was undone; `unblamed`: a refused access of which nobody can be blamed.
+    :ivar pe: index of its PHB; -1 when nobody is to blame.
+    :ivar iova: the first bus address that was refused, of the transfer of `size` bytes from `start` on; a `reapplied`
+        has none.
+    :ivar reason: one of `papr.dma.REASONS`; of an `unblamed`, why.
+    :ivar entry: the table's entry at that moment, 0 if it was empty, None outside the window.
+    :ivar neighbours: the entries before and after it, as far as the table has them.
+    :ivar count: how many of the same were there in this operation, this one included.
+    :ivar at: seconds since the session began; of `isolated`, of the first refusal.
+    :ivar took: seconds from there until the PE was isolated, or the device put back.
+    """
+
+    kind: Literal["isolated", "violation", "blocked", "reapplied", "unblamed"]
+    pe: int
+    liobn: int = 0
+    device: str = ""
+    iova: int = 0
+    start: int = 0
+    size: int = 0
+    direction: Literal["", "read", "write"] = ""
+    reason: str = ""
+    entry: int | None = None
+    neighbours: list[int] = []
+    count: int = 1
+    at: float = 0.0
+    took: float = 0.0
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,12 +65,14 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     :ivar errno: its name (`"EPERM"`), empty if none.
     :ivar fields: output struct fields, or what the operation reports.
     :ivar frames: guest physical address of each IOMMU page (4 KiB) that the operation concerned.
+    :ivar events: what befell PEs meanwhile, in order; only where they are guarded.
     """
 
     value: int | None = None
     errno: str = ""
     fields: dict[str, Any] = {}
     frames: list[int] = []
+    events: list[Event] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +92,17 @@ class TableView:
     page_shift: int = 12
     bus_offset: int = 0
 
+    def ioba(self, number: int) -> int:
+        """Bus address of an entry."""
+        return self.bus_offset + (number << self.page_shift)
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One access that QEMU says it refused. `direction` is the device's: it reads or writes memory."""
+    """One access that QEMU says it refused. `direction` is the device's: it reads or writes memory.
+
+    :ivar address: as it is told: within a window, from the window's start on; see `tcelab.papr.dma.Piece.told`.
+    """
 
     direction: Literal["read", "write"]
     address: int
@@ -72,6 +118,7 @@ class Snapshot:
     :ivar pages: guest physical address of an IOMMU page to its bytes, `tag.compact`ed: every page that a live entry
         leads to (None: not in guest RAM), and every page of the program's buffers.
     :ivar refusals: what QEMU said since the snapshot before.
+    :ivar disks: all that is on each disk, by device.
     :ivar seconds: what each part of the reading cost.
     """
 
@@ -80,6 +127,7 @@ class Snapshot:
     pages: dict[int, bytes | None]
     refusals: tuple[Refusal, ...]
     console: tuple[str, ...] = ()
+    disks: dict[str, bytes] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -117,6 +165,7 @@ class Facts:
     :ivar views: that this platform shows its tables by, the one of every checkpoint first.
     :ivar profile: of the driver under test, by which it is compared with the emulator.
     :ivar quirks: known defects that are declared for its kernel.
+    :ivar isolates: the platform is to isolate a PE for a violation; `guard`: what tcelab does for it.
     """
 
     platform: str
@@ -128,6 +177,8 @@ class Facts:
     views: tuple[ViewName, ...] = ("live", "stream")
     profile: str = "linux-v1"
     quirks: frozenset[str] = frozenset()
+    isolates: bool = False
+    guard: Guarding = "off"
 
 
 class Session(Protocol):

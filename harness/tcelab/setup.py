@@ -13,6 +13,7 @@ from tcelab.errors import UsageError
 from tcelab.ownkernel import OwnKernel, examine
 from tcelab.qemu import machine, probe
 from tcelab.quirks import check as check_quirks
+from tcelab.run import Guarding
 from tcelab.topology import Topology
 
 DEFAULT_QEMU: Final = "qemu-11.1"
@@ -27,6 +28,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     :ivar expect_quirks: known defects that are declared for the kernel, beside those that the recipe of the image
         declares for its own; without `without_quirks`.
     :ivar modules: where the modules of `kernel` are: the image's initrd then carries them in place of its own.
+    :ivar isolates: the program is for a platform that isolates PEs; `guard`: what is done for it, see `Facts`.
     """
 
     topology: Topology
@@ -41,6 +43,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     profile: str = DEFAULT_PROFILE
     expect_quirks: tuple[str, ...] = ()
     without_quirks: tuple[str, ...] = ()
+    isolates: bool = False
+    guard: Guarding = "off"
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -83,6 +87,8 @@ def prepare(choice: Choice, note: Callable[[str], None]) -> Ready:
         firmware=choice.firmware,
         append=choice.append,
         quirks=quirks,
+        isolates=choice.isolates,
+        guard=choice.guard,
     )
     return Ready(qemu, options, image.agent_digest(), provenance)
 

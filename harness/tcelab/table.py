@@ -28,7 +28,7 @@ class TceTable(Mapping[int, int]):
     @classmethod
     def of(cls, view: TableView) -> TceTable:
         """What one view of it showed."""
-        places = (int(index) << view.page_shift for index in view.index)
+        places = (view.ioba(int(index)) for index in view.index)
         return cls(view.liobn, view.entries, dict(zip(places, map(int, view.tce), strict=True)))
 
     def __getitem__(self, ioba: int) -> int:

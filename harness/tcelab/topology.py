@@ -25,25 +25,36 @@ SPARE_PHB: Final = 30
 
 _SLOTS: Final = 32
 _CPUS: Final = 8
+_BITS: Final = 64
+_FOUR_GIB: Final = 1 << 32
+_NARROW: Final = (1 << 28) - 1
+"""What an edu has when nothing is said (hw/misc/edu.c, dma_mask): 28 bits, and so more than a small window."""
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,30}")
 _TAKEN: Final = ("ram", "qmp", "qtest", "console", "agent", "agent-port", "channel")
 """Names that mean something else on QEMU's command line."""
 
 
 class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A device under test, called `name` by programs."""
+    """A device under test, called `name` by programs.
+
+    :ivar mask: bus addresses that an edu can say are ANDed with it.
+    """
 
     name: str
     slot: int
-    model: Literal["edu"] = "edu"
+    model: Literal["edu", "virtio-blk"] = "edu"
+    mask: int = (1 << _BITS) - 1
 
 
 class Phb(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A PCI host bridge: one IOMMU group, one PE. `window_size` in bytes, a power of two."""
+    """A PCI host bridge: one IOMMU group, one PE. Of its default window, `window_start` is the bus address and
+    `window_size` how many bytes it has: a power of two.
+    """
 
     index: int
     devices: tuple[Device, ...] = ()
     window_size: int = window.DEFAULT_WINDOW_SIZE
+    window_start: int = 0
 
     @property
     def liobn(self) -> int:
@@ -53,6 +64,11 @@ class Phb(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def entries(self) -> int:
         """Number of entries of the default window."""
         return self.window_size >> window.PAGE_SHIFT
+
+    @property
+    def window_end(self) -> int:
+        """Bus address of the first byte after the default window."""
+        return self.window_start + self.window_size
 
 
 SPARE: Final = Phb(SPARE_PHB, (Device("spare", slot=SPARE_PHB),), SMALL_WINDOW)
@@ -82,12 +98,9 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name in names:
             if not _NAME.fullmatch(name) or name in _TAKEN:
                 raise ValueError(f"not a name for a device: {name!r}")
+        _check_slots(self.machine)
         for phb in self.phbs:
-            slots = [device.slot for device in phb.devices]
-            if len(set(slots)) != len(slots) or not all(0 <= slot < _SLOTS for slot in slots):
-                raise ValueError(f"slots of PHB {phb.index} must be distinct and within 0..{_SLOTS - 1}: {slots}")
-            if phb.window_size < window.PAGE_SIZE or phb.window_size & (phb.window_size - 1):
-                raise ValueError(f"window_size of PHB {phb.index} must be a power of two: {phb.window_size:#x}")
+            _check_window(phb)
 
     @property
     def machine(self) -> tuple[Phb, ...]:
@@ -104,9 +117,40 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(device for phb in self.phbs for device in phb.devices)
 
 
+def _check_slots(phbs: tuple[Phb, ...]) -> None:
+    """A line of QEMU's log names a device by its slot, and not by its PHB (hw/pci/trace-events, pci_cfg_write)."""
+    owners: dict[int, str] = {}
+    for device in (device for phb in phbs for device in phb.devices):
+        if not 0 <= device.slot < _SLOTS:
+            raise ValueError(f"device {device.name!r} has slot {device.slot}: slots are within 0..{_SLOTS - 1}")
+        other = owners.setdefault(device.slot, device.name)
+        if other != device.name:
+            raise ValueError(
+                f"devices {other!r} and {device.name!r} both have slot {device.slot}: slots must be distinct over all"
+                f" PHBs, and the spare PE's device has {SPARE_PHB}"
+            )
+        if not 0 <= device.mask < 1 << _BITS or (device.model != "edu" and device.mask != Device("", 0).mask):
+            raise ValueError(f"device {device.name!r} cannot have the mask {device.mask:#x}")
+
+
+def _check_window(phb: Phb) -> None:
+    if phb.window_size < window.PAGE_SIZE or phb.window_size & (phb.window_size - 1):
+        raise ValueError(f"window_size of PHB {phb.index} must be a power of two: {phb.window_size:#x}")
+    # A kernel keeps where its default window begins in 32 bits (struct iommu_table_group, tce32_start).
+    if phb.window_start % phb.window_size or not 0 <= phb.window_start < _FOUR_GIB:
+        raise ValueError(
+            f"window_start of PHB {phb.index} must be a multiple of its window_size below 4 GiB: {phb.window_start:#x}"
+        )
+
+
 def _pes(name: str, count: int, window_size: int = window.DEFAULT_WINDOW_SIZE, cpus: int = 1) -> Topology:
     """`count` PHBs, each with an edu alone; slots differ so that a log line can name the device."""
     return Topology(name, tuple(Phb(i, (Device(f"pe{i}", slot=i),), window_size) for i in range(1, count + 1)), cpus)
+
+
+def _unlike(name: str, first: Phb) -> Topology:
+    """A PE that is not like the others, with one beside it that is."""
+    return Topology(name, (first, Phb(2, (Device("pe2", slot=2),), SMALL_WINDOW)))
 
 
 TOPOLOGIES: Final = {
@@ -118,6 +162,11 @@ TOPOLOGIES: Final = {
         # Windows of 16 MiB: a container of 1 GiB takes 0.3 s to release.
         _pes("two-small", 2, SMALL_WINDOW),
         _pes("two-small-smp", 2, SMALL_WINDOW, cpus=2),
+        Topology("pair", (Phb(1, (Device("pe1", slot=1), Device("pe1b", slot=2)), SMALL_WINDOW),)),
+        _pes("four-pe", 4, SMALL_WINDOW),
+        _unlike("fast", Phb(1, (Device("pe1", slot=1), Device("disk1", slot=3, model="virtio-blk")), SMALL_WINDOW)),
+        _unlike("high-window", Phb(1, (Device("pe1", slot=1),), SMALL_WINDOW, window_start=0x40000000)),
+        _unlike("narrow-mask", Phb(1, (Device("pe1", slot=1, mask=_NARROW),), SMALL_WINDOW)),
     )
 }
 

@@ -10,14 +10,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tceagent import edu, uapi
+from tceagent import edu, uapi, virtio
+from tcelab import disk
 from tcelab.errors import UsageError
-from tcelab.papr import window
+from tcelab.papr import pe, window
 from tcelab.program import (
     Bind,
     Buffer,
+    Burst,
     Close,
     Dma,
+    Engine,
     Exit,
     Fill,
     Flip,
@@ -25,6 +28,7 @@ from tcelab.program import (
     Fresh,
     GuestOp,
     Ioctl,
+    Look,
     Master,
     Op,
     Open,
@@ -34,8 +38,11 @@ from tcelab.program import (
     Put,
     Read,
     Repeat,
+    Rtas,
     Spawn,
     Tag,
+    Together,
+    Transfer,
     Word,
 )
 
@@ -43,6 +50,8 @@ COUNTERS: Final = ("vmlck", "pins")
 REPEATED: Final = ("MAP_DMA", "UNMAP_DMA")
 MOST_CALLS: Final = 1_000_000
 """Calls of one Repeat."""
+MOST_TRANSFERS: Final = 100_000
+"""Of one Burst."""
 MOST_PAGES: Final = 65_536
 """IOMMU pages of one buffer: 256 MiB."""
 MOST_PROCESSES: Final = 64
@@ -52,6 +61,8 @@ _REQUEST: Final = 32
 _UID: Final = 32
 _MEMLOCK: Final = 63
 """Bits of an ioctl's number, of a user and of a limit as the agent's calls take them."""
+_CELL: Final = 32
+"""Bits of an argument of firmware's services."""
 _ANY_ADDRESS: Final = 1 << 46
 """Where a buffer may lie, to see whether an address fits a field."""
 
@@ -67,9 +78,12 @@ class _Process:
 
 @dataclass(slots=True)
 class _Buffer:
+    """:ivar ring: a device's queue lies there."""
+
     pages: int
     process: str
     access: str = "write"
+    ring: bool = False
 
 
 def validate(program: Program) -> None:
@@ -86,7 +100,8 @@ class Checker:
         self._name = program.name
         self._number = 0
         self._devices = {device.name for device in program.topology.devices}
-        self._sizes = {phb.liobn: phb.window_size for phb in program.topology.machine}
+        self._disks = {device.name for device in program.topology.devices if device.model == "virtio-blk"}
+        self._windows = {phb.liobn: phb for phb in program.topology.machine}
         self._begin()
 
     def _begin(self) -> None:
@@ -94,6 +109,7 @@ class Checker:
         self._processes = {"": _Process()}
         self._spawned: set[str] = set()
         self._buffers: dict[str, _Buffer] = {}
+        self._device_of: dict[str, str] = {}
 
     def check(self, op: Op) -> None:
         """The next operation.
@@ -166,10 +182,12 @@ class Checker:
         return self._within(op.buffer, 0, 0)
 
     def _protect(self, op: Protect) -> str:
-        problem = self._within(op.buffer, 0, 0)
-        if not problem:
-            self._buffers[op.buffer].access = op.access
-        return problem
+        if problem := self._within(op.buffer, 0, 0):
+            return problem
+        if self._buffers[op.buffer].ring:
+            return f"a device's queue lies in buffer {op.buffer!r}"
+        self._buffers[op.buffer].access = op.access
+        return ""
 
     def _put(self, op: Put) -> str:
         layout = uapi.LAYOUTS.get(op.request)
@@ -186,6 +204,7 @@ class Checker:
         name = op.path.partition("$")[2]
         if name and name not in self._own.bound:
             return f"${name} names a device that was not bound before"
+        self._device_of.pop(op.file, None)
         return self._make_file(op.file)
 
     def _close(self, op: Close) -> str:
@@ -197,7 +216,63 @@ class Checker:
         return self._file(op.file)
 
     def _dma(self, op: Dma) -> str:
-        return self._file(op.file) or self._word(op.iova) or _transfer(op)
+        return self._file(op.file) or self._word(op.iova) or self._transfer(op.file, op)
+
+    def _burst(self, op: Burst) -> str:
+        if not 0 < len(op.transfers) <= MOST_TRANSFERS:
+            return f"{len(op.transfers)} transfers; a Burst does 1..{MOST_TRANSFERS}"
+        if problem := self._file(op.file):
+            return problem
+        each = (self._word(transfer.iova) or self._transfer(op.file, transfer) for transfer in op.transfers)
+        return next(filter(None, each), "")
+
+    def _engine(self, op: Engine) -> str:
+        if problem := self._file(op.file) or self._word(op.iova):
+            return problem
+        name = self._device_of.get(op.file)
+        if name in self._devices - self._disks:
+            return f"{name} is no virtio-blk"
+        if op.ring.plus or op.iova % window.PAGE_SIZE or op.iova > (1 << _WORD) - virtio.RING:
+            return "a ring is two whole pages"
+        if problem := self._written(op.ring.buffer, op.ring.index * window.PAGE_SIZE, virtio.RING):
+            return problem
+        self._buffers[op.ring.buffer].ring = True
+        return ""
+
+    def _transfer(self, file: str, op: Dma | Transfer) -> str:
+        """Does the device do such a transfer?"""
+        try:
+            if self._device_of.get(file) not in self._disks:
+                edu.check(op.size, op.offset)
+            elif op.iova + op.size > 1 << _WORD:
+                return "a disk's transfer ends where bus addresses do"
+            else:
+                virtio.check(op.size, op.offset, disk.SIZE)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    def _together(self, op: Together) -> str:
+        if not op.ops:
+            return "at least one transfer"
+        if any(each.by or each.expect is not None for each in op.ops):
+            return "its transfers have no by or expect of their own"
+        devices = [self._device_of.get(each.file, f"file {each.file}") for each in op.ops]
+        if self._disks.intersection(devices):
+            return "only edus transfer together"
+        if len(set(devices)) < len(devices):
+            return "each of its transfers is another device's"
+        return next(filter(None, map(self._dma, op.ops)), "")
+
+    def _look(self, op: Look) -> str:
+        return self._file(op.file)
+
+    def _rtas(self, op: Rtas) -> str:
+        if op.call not in pe.CALLS:
+            return f"no service {op.call!r}; there are: {', '.join(pe.CALLS)}"
+        if op.device not in self._devices:
+            return f"the topology has no device {op.device!r}"
+        return "" if 0 <= op.option < 1 << _CELL else f"an option has {_CELL} bits, and {op.option} has not"
 
     def _read(self, op: Read) -> str:
         if op.what == "pins" and not self._own.root:
@@ -217,6 +292,9 @@ class Checker:
             problem = self._words(op.fields.values())
             layout = uapi.LAYOUTS.get(op.request) if isinstance(op.request, str) else None
             problem = problem or (_struct(layout, op.fields) if layout else f"{op.request} takes no fields")
+        name = op.fields.get("name")
+        if op.request == "GROUP_GET_DEVICE_FD" and isinstance(name, str):
+            self._device_of[op.into] = name
         return problem or (self._make_file(op.into) if op.into else "")
 
     def _repeat(self, op: Repeat) -> str:
@@ -233,8 +311,9 @@ class Checker:
         return next(filter(None, map(self._ioctl, op.ops)), "")
 
     def _flip(self, op: Flip) -> str:
-        size = self._sizes.get(op.liobn, 0)
-        if not 0 <= op.ioba < size or not 0 <= op.bit < _WORD:
+        phb = self._windows.get(op.liobn)
+        inside = phb is not None and phb.window_start <= op.ioba < phb.window_end
+        if not inside or not 0 <= op.bit < _WORD:
             return f"LIOBN {op.liobn:#x} has no bit {op.bit} of an entry for IOBA {op.ioba:#x}"
         return ""
 
@@ -304,14 +383,6 @@ def _struct(layout: uapi.Layout, fields: Mapping[str, Word]) -> str:
     stand_ins = {Page: _ANY_ADDRESS, str: 0}
     try:
         layout.pack({name: word if isinstance(word, int) else stand_ins[type(word)] for name, word in fields.items()})
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
-def _transfer(op: Dma) -> str:
-    try:
-        edu.check(op.size, op.offset)
     except ValueError as error:
         return str(error)
     return ""

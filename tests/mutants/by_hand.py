@@ -11,7 +11,7 @@ from types import FunctionType
 from mutants.mutant import NO_MODULE, NO_SEED, Mutant, with_code
 from tcelab.emulator import core, device, edu, kernel, profiles
 from tcelab.emulator.memory import Area, Space
-from tcelab.emulator.platform import Pe
+from tcelab.emulator.platform import Machine, Pe
 from tcelab.emulator.process import Process
 from tcelab.emulator.seed2013 import Seed
 from tcelab.emulator.spapr_tce import SpaprTce
@@ -19,7 +19,6 @@ from tcelab.papr import dma, hcall
 from tcelab.papr.table import Table
 
 NO_RIGHT = "no kernel of today is without that defect"
-NO_SUCH_WINDOW = "all windows of the topology begin at 0"
 OTHER_PAGES = "the guest's kernel has pages of 4 KiB"
 
 
@@ -133,7 +132,7 @@ WINDOWS = (
     driver("the window ends one entry late", profiles._outside, "< first + entries", "<= first + entries"),
     driver("the window ends one entry early", profiles._outside, "< first + entries", "< first + entries - 1"),
     driver("the window begins one entry late", profiles._outside, "first <= ", "first < "),
-    driver("the window has no beginning", profiles._outside, "first <= ", "", guest=NO_SUCH_WINDOW),
+    driver("the window has no beginning", profiles._outside, "first <= ", ""),
     driver(
         "a range may not reach the window's end",
         profiles._past_the_end,
@@ -149,9 +148,15 @@ WINDOWS = (
     driver(
         "nobody warns of a window that begins elsewhere",
         SpaprTce.make_default_window,
-        "if self.pe.first:",
-        "if False:",
-        guest=NO_SUCH_WINDOW,
+        "if self.pe.first and",
+        "if False and",
+    ),
+    driver("every window makes the kernel warn", SpaprTce.make_default_window, "if self.pe.first and", "if"),
+    driver(
+        "the kernel warns of every window that begins elsewhere",
+        Machine.warn_once,
+        "first = where not in self._warned",
+        "first = True",
     ),
     driver("a container takes a second group", SpaprTce.attach, "if self.pe is not None:", "if False:"),
 )
@@ -207,8 +212,17 @@ CORE = (
 )
 
 TRANSFERS = (
-    around("a device masters the bus as it likes", edu.Edu._transfer, "master=self.master", "master=True", "Dma"),
-    around("bus mastering stays on", device.DeviceFile.pwrite, "bool(data[0] & edu.MASTER)", "True", "Dma"),
+    around("a device masters the bus as it likes", edu.Edu._transfer, "master=self.wish", "master=True", "Dma"),
+    around("bus mastering stays on", device.DeviceFile.pwrite, "bool(data[0] & pci.MASTER)", "True", "Dma"),
+    around("a bus address is not folded", edu.Edu._transfer, "iova & self.mask", "iova", "Dma"),
+    around(
+        "a device's window begins at 0",
+        edu.Edu._transfer,
+        "window_start=self.table.bus_offset",
+        "window_start=0",
+        "Dma",
+    ),
+    around("what the table refuses is told by its bus address", edu.Edu._move, "piece.told", "piece.iova", "Dma"),
     around("a bus address has 24 bits", edu.Edu._transfer, "iova & self.mask", "iova & 0xFFFFFF", "Dma"),
     around(
         "the permission of the other direction is asked for",

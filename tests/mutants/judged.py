@@ -121,14 +121,13 @@ def _by_hypercalls(rules: dict[str, Any]) -> str:
 def _by_batch(rows: Sequence[Row], profile: str, quirks: frozenset[str], driver: Any) -> str:
     """Rows that share a machine."""
     try:
-        bench = rowkit.Bench(profile, quirks, driver, rows[0].given)
+        bench = rowkit.Bench(profile, quirks, driver, rows[0].given, rows[0].topology)
     except TcelabError as error:
         return f"source: prologue: {error.message}"
     for row in rows:
-        right = None if quirks else row.right
-        ops, tables = (right.ops, right.tables) if right else (row.ops, row.tables)
+        version = row if quirks else rowkit.without_defects(row)
         try:
-            wrong = rowkit.disagreements(row, ops, tables, bench.live(ops))
+            wrong = rowkit.disagreements(version, bench.live(version.ops))
         except TcelabError as error:
             wrong = [error.message]
         if wrong:
@@ -151,7 +150,7 @@ def by_laws(mutant: Mutant) -> str:
             told = {"outcome", "charges"} if name == "seed2013" else {"outcome"}
             for batch in rowkit.batches(rows):
                 made = rowkit.program(batch)
-                session = EmulatorSession(rowkit.TOPOLOGY, profile_name=rowkit.PROFILE[name], driver=driver)
+                session = EmulatorSession(made.topology, profile_name=rowkit.PROFILE[name], driver=driver)
                 findings = rowkit.record(made, batch, session).verdict.findings
                 if finding := next((each for each in findings if each.law not in told), None):
                     return f"law: {finding.law}: {finding.message}"

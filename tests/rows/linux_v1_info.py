@@ -6,6 +6,7 @@ from typing import Final
 
 from rows.row import (
     DRIVER,
+    HIGH,
     NO_PROGRAM,
     NOWHERE,
     PAGE,
@@ -176,9 +177,8 @@ INFO: Final = (
         "GET_INFO tells where a window begins",
         f"{GET_INFO}, tce32_start",
         on_joined(call("SPAPR_TCE_GET_INFO")),
-        "the windows of the topology begin at 0",
-        given=("window-at-0x8000000",),
-        says={"flags": 0, "dma32_window_start": 0x8000000, "dma32_window_size": 0x1000000},
+        topology="high-window",
+        says={"flags": 0, "dma32_window_start": HIGH, "dma32_window_size": 0x1000000},
     ),
     Row(
         "GET_INFO tells the same while enabled, and after DISABLE",

@@ -7,6 +7,7 @@ from typing import Final
 from rows.row import (
     DRIVER,
     END,
+    HIGH,
     LAST,
     NO_PROGRAM,
     NOBODY,
@@ -33,6 +34,7 @@ from rows.row import (
     on_enabled,
     on_joined,
     passing,
+    unmapping,
 )
 from tcelab.program import Buffer, Frames, Page
 
@@ -43,6 +45,19 @@ WINDOW_MADE: Final = f"{DRIVER}, tce_iommu_create_default_window"
 CHECK_IOBA: Final = "arch/powerpc/kernel/iommu.c, iommu_tce_check_ioba"
 PUT_CHECK: Final = "arch/powerpc/include/asm/iommu.h, iommu_tce_put_param_check"
 WITH_TABLE: Final = WINDOW_KIB + TABLE_KIB
+WARNING: Final = "WARNING: .*tce_iommu_create_default_window"
+AT_HIGH: Final = on_enabled(
+    mapping(HIGH),
+    mapping(HIGH + LAST, 1, Page("m", 1)),
+    *(mapping(iova, expect="ENXIO") for iova in (0, HIGH - PAGE, HIGH + END)),
+    unmapping(HIGH - PAGE, expect="ENXIO"),
+    mapping(HIGH + PAGE, 1, Page("m", 2)),
+    unmapping(HIGH + PAGE),
+    look(),
+)
+HELD_HIGH: Final = {PE1: ((HIGH, "m", 0, 3), (HIGH + LAST, "m", 1, 3))}
+AT_HIGH_TWICE: Final = (*on_enabled(mapping(HIGH)), *on_enabled(mapping(HIGH)))
+BELOW_HIGH: Final = on_enabled(mapping(0, expect="ENXIO"))
 
 STRUCT: Final = (
     Row(
@@ -182,12 +197,38 @@ WINDOWS: Final = (
         ends="dirty",
     ),
     Row(
-        "The kernel warns of a window that does not begin at 0",
+        "The kernel warns of a window that does not begin at 0, when it is made",
         f"{WINDOW_MADE}, WARN_ON_ONCE(!ret && start_addr)",
-        on_enabled(mapping(0x8000000), mapping(0, expect="ENXIO"), mapping(0x7FFF000, expect="ENXIO")),
-        "the windows of the topology begin at 0",
-        given=("window-at-0x8000000",),
-        log="WARNING",
+        AT_HIGH,
+        quirk="window-not-at-zero",
+        right=Right(AT_HIGH, HELD_HIGH),
+        topology="high-window",
+        tables=HELD_HIGH,
+        log=WARNING,
+    ),
+    Row(
+        "The kernel warns of a window that does not begin at 0, also when a MAP outside the window makes it",
+        f"{WINDOW_MADE}, WARN_ON_ONCE(!ret && start_addr)",
+        BELOW_HIGH,
+        quirk="window-not-at-zero",
+        right=Right(BELOW_HIGH),
+        topology="high-window",
+        log=WARNING,
+    ),
+    Row(
+        "The kernel warns of a window that does not begin at 0 no second time",
+        f"{WINDOW_MADE}, WARN_ON_ONCE",
+        AT_HIGH_TWICE,
+        quirk="window-not-at-zero",
+        right=Right(AT_HIGH_TWICE),
+        topology="high-window",
+        log=WARNING,
+    ),
+    Row(
+        "The kernel does not warn of a window that begins at 0 because another does not",
+        f"{WINDOW_MADE}, WARN_ON_ONCE(!ret && start_addr)",
+        (*enabled(2), mapping(0, pe=2), *closed("g2", "c2")),
+        topology="high-window",
     ),
 )
 

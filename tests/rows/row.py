@@ -2,8 +2,9 @@
 
 Rows know programs and nothing else: no row may be derived from the emulator that it judges.
 
-A row runs on a machine on which `PROLOGUE` was done, as one of many, unless it has a `given` state or does not end
-`clean`: then on a machine of its own. A clean row leaves no file, no process, no entry and no charge.
+A row runs on a machine on which `PROLOGUE` was done, as one of many, unless it has a `given` state, a topology of its
+own, or does not end `clean`: then on a machine of its own. A clean row leaves no file, no process, no entry and no
+charge.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ PAGE: Final = 0x1000
 LAST: Final = 0xFFF000
 """The last page of a window."""
 END: Final = 0x1000000
+HIGH: Final = 0x40000000
+"""Where the window of pe1 begins in topology high-window, which is two-small otherwise."""
 WINDOW_KIB: Final = 16384
 """What a window costs while it is enabled, in KiB of VmLck."""
 TABLE_KIB: Final = 32
@@ -103,6 +106,7 @@ class Right:
 
     ops: Ops
     tables: Tables | None = None
+    log: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,9 +119,10 @@ class Row:
     :ivar quirk: the known defect that it is about. Its literals are those of a kernel that has all of them.
     :ivar right: the same without known defects.
     :ivar given: names of `GIVEN`.
+    :ivar topology: by its name; a row that has one of its own has a machine of its own.
     :ivar tables: what the tables hold at the checkpoint `look`.
     :ivar says: output fields of the last operation that has any.
-    :ivar log: a pattern of a line that the kernel must log.
+    :ivar log: a pattern of a line that the kernel must log, once.
     :ivar ends: `dirty`: something is left in the kernel; `dead`: the last operation never returns.
     """
 
@@ -128,6 +133,7 @@ class Row:
     quirk: str = ""
     right: Right | None = None
     given: tuple[str, ...] = ()
+    topology: str = "two-small"
     tables: Tables | None = None
     says: Mapping[str, int] = field(default_factory=dict)
     log: str = ""

@@ -27,6 +27,9 @@ class FakeMemory:
         self._kernel.calls.append(("touch", self.address + offset, len(data)))
         self.content[offset : offset + len(data)] = data
 
+    def page(self, number):
+        return memoryview(self.content)[number * IOMMU_PAGE : (number + 1) * IOMMU_PAGE]
+
     def protect(self, access):
         self._kernel.calls.append(("protect", self.address, access))
         if "protect" in self._kernel.refused:
@@ -64,6 +67,18 @@ class FakeRegisters:
         self._kernel.calls.append(("read64", offset))
         self.busy -= 1
         return 1 << 56 if self.busy >= 0 else 0
+
+    def read8(self, offset):
+        raise AssertionError(f"nothing reads 8 bits at {offset:#x}")
+
+    def write8(self, offset, value):
+        raise AssertionError(f"nothing writes {value} as 8 bits at {offset:#x}")
+
+    def read16(self, offset):
+        raise AssertionError(f"nothing reads 16 bits at {offset:#x}")
+
+    def write16(self, offset, value):
+        raise AssertionError(f"nothing writes {value} as 16 bits at {offset:#x}")
 
     def read32(self, offset):
         raise AssertionError(f"nothing reads 32 bits at {offset:#x}")

@@ -94,6 +94,7 @@ class FakeGuest:
         self.race = SimpleNamespace(shaken=False, elapsed=lambda: 2.5, now=lambda: NOW, lost=Future())
         self.log = SimpleNamespace(tables=Tables(), drain=self._drain, take_refusals=self._take_refusals)
         self.ram = SimpleNamespace(size=RAM, read=self._read, pages=self._pages)
+        self.disks = SimpleNamespace(read=lambda: {"disk1": b"on the disk"}, renew=lambda: self.calls.append("disks"))
 
     def __call__(
         self, qemu: Any, abilities: Abilities, options: Any, limits: Any, folder: Any, *, base: Any = None
@@ -194,14 +195,16 @@ class FakeMemory:
         self.pid = pid
         return self
 
-    def table(self, liobn: int, at: int, entries: int) -> TableView:
+    def table(self, liobn: int, at: int, entries: int, bus_offset: int = 0) -> TableView:
         self.guest.calls.append(f"read {liobn:#x}")
         self.sizes[liobn] = entries
         live = self.held[at]
         if isinstance(live, BaseException):
             raise live
         numbers = np.array(sorted(live), np.uint32)
-        return TableView(liobn, "live", entries, numbers, np.array([live[i] for i in sorted(live)], np.uint64))
+        return TableView(
+            liobn, "live", entries, numbers, np.array([live[i] for i in sorted(live)], np.uint64), bus_offset=bus_offset
+        )
 
     def flip(self, at: int, index: int, bit: int) -> tuple[int, int]:
         self.guest.calls.append(f"flip {at:#x} {index} {bit}")

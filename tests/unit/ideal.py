@@ -17,13 +17,26 @@ from msgspec.structs import replace
 from tceagent.tag import tag
 from tceagent.uapi import LAYOUTS
 from tcelab.errors import Scene
-from tcelab.program import Checkpoint, Flip, GuestOp, HostOp, Op, Page, Program
-from tcelab.run import Facts, Outcome, Refusal, Snapshot, TableView
+from tcelab.program import Checkpoint, Flip, GuestOp, HostOp, Op, Page, Program, Rtas
+from tcelab.run import Event, Facts, Outcome, Refusal, Snapshot, TableView
 from tcelab.tag import compact, data
 
 NONCE = bytes(range(16))
 PAGE = 4096
 REPORTED = {"GROUP_GET_STATUS", "SPAPR_TCE_GET_INFO"}
+ONES = (1 << 64) - 1
+EEH, RESET, CONFIGURE = "ibm,set-eeh-option", "ibm,set-slot-reset", "ibm,configure-pe"
+STATES = {"normal": 0, "reset": 1, "stopped": 2, "thawed": 4, "bare": 0, "gone": 5}
+ANY = ("normal", "reset", "stopped", "thawed", "bare")
+SERVICES = {
+    (EEH, 1): {each: each for each in ANY},
+    (EEH, 2): {"stopped": "thawed", "thawed": "thawed", "normal": "normal"},
+    (EEH, 3): {"thawed": "normal", "normal": "normal"},
+    (RESET, 1): dict.fromkeys(ANY, "reset"),
+    (RESET, 3): dict.fromkeys(ANY, "reset"),
+    (RESET, 0): {"reset": "bare", "bare": "bare", "normal": "normal"},
+    (CONFIGURE, 0): {"bare": "normal", "normal": "normal"},
+}
 
 
 @dataclass
@@ -40,11 +53,14 @@ class Pe:
     enabled: bool = False
     made: bool = False
     payer: str | None = None
+    condition: str = "normal"
+    untold: bool = False
+    start: int = 0
 
 
 def bound(pe: Pe, **lies: int) -> dict[str, Any]:
     """What binding a device reports."""
-    window = {"window_start": 0, "window_size": pe.size, "buid": pe.buid, "liobn": pe.liobn}
+    window = {"window_start": pe.start, "window_size": pe.size, "buid": pe.buid, "liobn": pe.liobn}
     return {"address": "0001:00:01.0", "group": pe.liobn & 0xFF00, **window, **lies}
 
 
@@ -63,11 +79,14 @@ class Ideal:
         page_size: int = PAGE,
     ) -> None:
         self.program, self.tamper, self.warp = program, tamper, warp
-        self.facts = Facts("ideal", NONCE, page_size, 1 << 28, cannot or {}, {"ideal": "1"})
+        asked: dict[str, Any] = {"isolates": True, "guard": "freeze"} if program.isolation else {}
+        self.facts = Facts("ideal", NONCE, page_size, 1 << 28, cannot or {}, {"ideal": "1"}, **asked)
         self.pes: dict[str, Pe] = {}
         for phb in program.topology.phbs:
             pe = Pe(0x80000000 + phb.index * 256, 0x800000020000000 + phb.index, phb.window_size)
+            pe.start = phb.window_start
             self.pes.update({device.name: pe for device in phb.devices})
+        self.masks = {device.name: device.mask for device in program.topology.devices}
         self.channel: dict[int, int] = {}
         self.spare: dict[int, int] = {}
         self.ram: dict[int, bytearray] = {}
@@ -80,6 +99,8 @@ class Ideal:
         self.edu = {name: bytearray(4096) for name in self.pes}
         self.master: dict[str, bool] = {}
         self.refused: list[Refusal] = []
+        self.violations: list[Event] = []
+        self.events: list[Event] = []
         self.console: list[str] = []
         self.base_vmlck, self.base_pins = 0, 0
         self.number = -1
@@ -95,7 +116,8 @@ class Ideal:
         self.number += 1
         outcome = getattr(self, "do_" + type(op).__name__.lower())(op)
         self.reuse()
-        return self.tamper(self, self.number, op, outcome)
+        events, self.events = self.events, []
+        return self.tamper(self, self.number, op, replace(outcome, events=events))
 
     def trouble(self) -> tuple[str, ...]:
         lines, self.console = tuple(self.console), []
@@ -114,8 +136,12 @@ class Ideal:
         if isinstance(op, Flip):
             self.number += 1
             pe = next(pe for pe in self.pes.values() if pe.liobn == op.liobn)
-            pe.table[op.ioba // PAGE] = pe.table.get(op.ioba // PAGE, 0) ^ (1 << op.bit)
-            return Outcome(value=pe.table[op.ioba // PAGE])
+            number = (op.ioba - pe.start) // PAGE
+            pe.table[number] = pe.table.get(number, 0) ^ (1 << op.bit)
+            return Outcome(value=pe.table[number])
+        if isinstance(op, Rtas):
+            self.number += 1
+            return self.tamper(self, self.number, op, self.service(op))
         assert isinstance(op, Checkpoint)
         if self.program.ops[self.number + 1 : self.number + 2] == [op]:
             self.number += 1
@@ -125,24 +151,26 @@ class Ideal:
         led_to = {tce & ~4095 for pe in self.pes.values() for tce in pe.table.values()}
         pages = {a: compact(bytes(self.ram[a])) if a in self.ram else None for a in {*frames, *led_to}}
         refused, self.refused = tuple(self.refused), []
-        snapshot = Snapshot(tables, missing, pages, refused, self.trouble(), dict.fromkeys(views, 0.001))
+        seconds = dict.fromkeys(views, 0.001)
+        snapshot = Snapshot(tables, missing, pages, refused, self.trouble(), seconds=seconds)
         return self.warp(self, self.number, op, snapshot)
 
     def tables(self, view: str) -> list[TableView]:
         out = [self.table(0x80000000, view, 4096, self.channel)]
         for pe in dict.fromkeys(map(id, self.pes.values())):
             found = next(each for each in self.pes.values() if id(each) == pe)
-            out.append(self.table(found.liobn, view, found.size // PAGE, found.table))
+            out.append(self.table(found.liobn, view, found.size // PAGE, found.table, found.start))
             out.append(self.table(found.liobn + 1, view, 0, {}))
         if all(pe.liobn != 0x80001E00 for pe in self.pes.values()):  # no program but the warm-up sees the spare PE
             out += [self.table(0x80001E00, view, 4096, self.spare), self.table(0x80001E01, view, 0, {})]
         return out
 
     @staticmethod
-    def table(liobn: int, view: Any, entries: int, live: dict[int, int]) -> TableView:
+    def table(liobn: int, view: Any, entries: int, live: dict[int, int], start: int = 0) -> TableView:
         numbers = sorted(live)
         tces = [live[i] for i in numbers]
-        return TableView(liobn, view, entries, np.array(numbers, np.uint32), np.array(tces, np.uint64))
+        arrays = np.array(numbers, np.uint32), np.array(tces, np.uint64)
+        return TableView(liobn, view, entries, *arrays, bus_offset=start)
 
     # -- memory -------------------------------------------------------------------------------------------------
 
@@ -246,8 +274,22 @@ class Ideal:
         pe.container, pe.enabled, pe.made, pe.payer = "", False, False, None
 
     def do_master(self, op: Any) -> Outcome:
-        self.master[self.files[op.by, op.file][1]] = op.on
-        return Outcome(value=0x6 if op.on else 0x2)
+        name = self.files[op.by, op.file][1]
+        self.master[name] = op.on
+        pe = self.pes[name]
+        if op.on and pe.condition != "normal" and self.facts.guard == "freeze":
+            self.events.append(Event(kind="reapplied", pe=pe.liobn >> 8 & 0xFF, liobn=pe.liobn, device=name))
+        return Outcome(value=self.command(name))
+
+    def command(self, name: str) -> int:
+        return 0x6 if self.master.get(name) and self.pes[name].condition == "normal" else 0x2
+
+    def do_look(self, op: Any) -> Outcome:
+        name = self.files[op.by, op.file][1]
+        return Outcome(value=self.command(name) if op.what == "command" else self.identity(name))
+
+    def identity(self, name: str) -> int:
+        return 0x010000ED if self.pes[name].condition in {"normal", "thawed"} else 0xFFFFFFFF
 
     def do_read(self, op: Any) -> Outcome:
         pes = {id(pe): pe for pe in self.pes.values()}.values()
@@ -262,18 +304,89 @@ class Ideal:
         return base + enabled + sum(pe.size // 512 // 1024 for pe in pes if pe.made)
 
     def do_dma(self, op: Any) -> Outcome:
-        name = self.files[op.by, op.file][1]
+        value = self.transfer(op, op.by)
+        self.isolate()
+        return Outcome(value=value)
+
+    def do_together(self, op: Any) -> Outcome:
+        """All of them, and then what comes of it."""
+        ends = [self.transfer(each, op.by) for each in op.ops]
+        self.isolate()
+        return Outcome(value=ONES if ONES in ends else 0, fields={"ends": ends})
+
+    def transfer(self, op: Any, by: str) -> int:
+        name = self.files[by, op.file][1]
         pe, edu = self.pes[name], self.edu[name]
+        if pe.condition not in {"normal", "thawed"}:
+            return ONES
+        first = None
         for i in range(op.size):
-            address = op.iova + i
-            tce = pe.table.get(address // PAGE, 0) if address < pe.size and self.master.get(name) else 0
+            address = (op.iova & self.masks[name]) + i
+            passes = self.master.get(name) and pe.condition == "normal" and 0 <= address - pe.start < pe.size
+            tce = pe.table.get((address - pe.start) // PAGE, 0) if passes else 0
             page = self.ram[tce & ~4095] if tce & (2 if op.to_memory else 1) else None
-            if page is None and (i % 8 == 0 or i == op.size - 1):
-                self.refuse(op, address)
+            if page is None:
+                first = address if first is None else first
+                if i % 8 == 0 or i == op.size - 1:
+                    self.refuse(op, address - pe.start if passes else address)
             if op.to_memory and page is not None:
                 page[address % PAGE] = edu[op.offset + i]
             elif not op.to_memory:
                 edu[op.offset + i] = page[address % PAGE] if page is not None else 0
+        if first is not None and self.master.get(name):
+            self.violations.append(self.violation(op, name, pe, first))
+        return 0
+
+    def violation(self, op: Any, name: str, pe: Pe, first: int) -> Event:
+        number, end = (first - pe.start) // PAGE, pe.size // PAGE
+        inside = 0 <= number < end
+        return Event(
+            kind="blocked",
+            pe=pe.liobn >> 8 & 0xFF,
+            liobn=pe.liobn,
+            device=name,
+            iova=first,
+            start=op.iova & self.masks[name],
+            size=op.size,
+            direction="write" if op.to_memory else "read",
+            reason="outside the window" if not inside else "permission" if pe.table.get(number) else "no entry",
+            entry=pe.table.get(number, 0) if inside else None,
+            neighbours=[pe.table.get(near, 0) for near in (number - 1, number + 1) if 0 <= near < end],
+        )
+
+    def isolate(self) -> None:
+        """What the violations of an operation bring."""
+        violations, self.violations = self.violations, []
+        for event in violations:
+            pe = self.pes[event.device]
+            if self.facts.guard == "observe":
+                self.events.append(replace(event, kind="violation"))
+            elif self.facts.guard == "freeze" and pe.condition == "normal":
+                pe.condition, pe.untold = "stopped", True
+                self.events.append(replace(event, kind="isolated"))
+            elif self.facts.guard == "freeze":
+                self.events.append(replace(event, reason="the PE is isolated"))
+
+    def service(self, op: Rtas) -> Outcome:
+        """Of firmware."""
+        pe = self.pes[op.device]
+        if self.facts.guard != "freeze":
+            return Outcome(value=-3)
+        if op.call == "ibm,read-slot-reset-state2":
+            fields = {"state": STATES[pe.condition], "supported": 1, "wait": 0, "recovery": 0}
+            return Outcome(value=0, fields=fields)
+        if op.call == "ibm,slot-error-detail":
+            if op.option not in {1, 2}:
+                return Outcome(value=-3)
+            pe.condition = "gone" if op.option == 2 and pe.condition != "normal" else pe.condition
+            told, pe.untold = pe.untold, False
+            return Outcome(value=0 if told else 1)
+        row = SERVICES.get((op.call, op.option))
+        if row is None or pe.condition not in row:
+            return Outcome(value=-3 if row is None else -1)
+        if op.call == RESET and op.option:
+            self.master.update((name, False) for name, each in self.pes.items() if each is pe)
+        pe.condition = row[pe.condition]
         return Outcome(value=0)
 
     def refuse(self, op: Any, address: int) -> None:
@@ -329,6 +442,9 @@ class Ideal:
     def nothing(self, _op: Any, _pe: Pe) -> dict[str, Any]:
         return {}
 
+    def on_device_reset(self, _op: Any, _pe: Pe) -> dict[str, Any]:
+        return {"errno": "EINVAL"}
+
     def on_check_extension(self, _op: Any, _pe: Pe) -> dict[str, Any]:
         return {"value": 1}
 
@@ -336,7 +452,7 @@ class Ideal:
         return {"fields": {"flags": 3 if pe.container else 1}}
 
     def on_spapr_tce_get_info(self, _op: Any, pe: Pe) -> dict[str, Any]:
-        return {"fields": {"flags": 0, "dma32_window_start": 0, "dma32_window_size": pe.size}}
+        return {"fields": {"flags": 0, "dma32_window_start": pe.start, "dma32_window_size": pe.size}}
 
     def on_group_set_container(self, op: Any, pe: Pe) -> dict[str, Any]:
         pe.container = op.fields["container"]
@@ -370,7 +486,7 @@ class Ideal:
         if self.access[name] not in needed:
             return {"errno": "EFAULT"}
         frames = [self.frame(vaddr, i) for i in range(op.fields["size"] // PAGE)]
-        for i, frame in enumerate(frames, op.fields["iova"] // PAGE):
+        for i, frame in enumerate(frames, (op.fields["iova"] - pe.start) // PAGE):
             pe.table[i] = frame | op.fields["flags"]
             pe.pinned.add(i)
         return {"frames": frames}
@@ -382,7 +498,7 @@ class Ideal:
 
     def on_unmap_dma(self, op: Any, pe: Pe) -> dict[str, Any]:
         pe.made = True
-        first = op.fields["iova"] // PAGE
+        first = (op.fields["iova"] - pe.start) // PAGE
         for i in range(first, first + op.fields["size"] // PAGE):
             pe.table.pop(i, None)
             pe.pinned.discard(i)

@@ -10,7 +10,7 @@ import rowkit
 from rows.row import (
     LAST,
     NOBODY,
-    PE1,
+    PE2,
     WINDOW,
     charged,
     closed,
@@ -48,7 +48,7 @@ from tcelab.program import (
     Spawn,
     Tag,
 )
-from tcelab.quirks import BINDS_EARLY, MISALIGNED, ONE_PAGE, PIN_FOR_WRITE, QUIRKS, ROLLBACK
+from tcelab.quirks import BINDS_EARLY, MISALIGNED, NOT_AT_ZERO, ONE_PAGE, PIN_FOR_WRITE, QUIRKS, ROLLBACK
 from tcelab.run import Facts, Met, Outcome, Refusal, Snapshot, Step, TableView, run
 from tcelab.tag import compact, tag
 from tcelab.topology import topology
@@ -657,8 +657,9 @@ def test_parts_of_a_program_have_opinions_of_their_own_on_one_ledger():
 class Guest:
     """A guest with known defects: an emulated machine that calls itself another platform, with frames of its own."""
 
-    def __init__(self, has=(), declared=(), profile="linux-v1"):
-        self._machine = EmulatorSession(SMALL, quirks=has, seed=77, nonce=NONCE, profile_name=profile)
+    def __init__(self, has=(), declared=(), profile="linux-v1", where=SMALL):
+        self.where = where
+        self._machine = EmulatorSession(where, quirks=has, seed=77, nonce=NONCE, profile_name=profile)
         self.facts = replace(self._machine.facts, platform="guest", quirks=frozenset(declared))
 
     def __getattr__(self, name):
@@ -673,15 +674,17 @@ MEETS = {
     PIN_FOR_WRITE: (*enabled(), mapping(0, 1, Page("ro"), None, READ), look(), *closed()),
     BINDS_EARLY: (*joined(), POOR, enable("ENOMEM", by="p"), enable(None), look(), ended("p"), *closed()),
     ROLLBACK: LOSES,
+    NOT_AT_ZERO: (*enabled(), mapping(0, expect="ENXIO"), look(), *closed()),
 }
+WHERE = dict.fromkeys(MEETS, SMALL) | {NOT_AT_ZERO: topology("high-window")}
 """Programs that meet one quirk each. What they expect is what both kernels do; no expectation: it is the difference."""
 
 
 def judged(guest, ops):
-    tags = Tag(buffer="m", count=64, liobn=PE1)
-    proof = (*enabled(), mapping(0), look(), *closed())
-    made = Program(name="met", topology=SMALL, ops=[*rowkit.PROLOGUE, tags, *proof, charged(0), *ops, look()])
-    judge = Judge(made, guest.facts, oracles=EmulatorOracles(SMALL, guest.facts))
+    tags = Tag(buffer="m", count=64, liobn=PE2)
+    proof = (*enabled(2), mapping(0, pe=2), look(), *closed("g2", "c2"))
+    made = Program(name="met", topology=guest.where, ops=[*rowkit.PROLOGUE, tags, *proof, charged(0), *ops, look()])
+    judge = Judge(made, guest.facts, oracles=EmulatorOracles(guest.where, guest.facts))
     return judge.verdict(run(made, guest, judge.feed))
 
 
@@ -691,7 +694,7 @@ def test_there_is_a_program_for_each_quirk():
 
 @pytest.mark.parametrize("quirk", MEETS)
 def test_a_kernel_with_a_declared_quirk_passes_and_the_quirk_is_met(quirk):
-    verdict = judged(Guest(has=[quirk], declared=[quirk]), MEETS[quirk])
+    verdict = judged(Guest(has=[quirk], declared=[quirk], where=WHERE[quirk]), MEETS[quirk])
     assert ([finding.message for finding in verdict.findings], verdict.could_not) == ([], [])
     assert verdict.evidence.quirks.keys() == {quirk}
     assert verdict.evidence.quirks[quirk] >= 1
@@ -699,7 +702,7 @@ def test_a_kernel_with_a_declared_quirk_passes_and_the_quirk_is_met(quirk):
 
 @pytest.mark.parametrize("quirk", MEETS)
 def test_a_quirk_that_was_not_declared_is_a_finding_that_has_its_name(quirk):
-    verdict = judged(Guest(has=[quirk]), MEETS[quirk])
+    verdict = judged(Guest(has=[quirk], where=WHERE[quirk]), MEETS[quirk])
     assert verdict.exit_code == 1
     differences = [finding for finding in verdict.findings if finding.law == "difference"]
     assert differences
@@ -708,7 +711,7 @@ def test_a_quirk_that_was_not_declared_is_a_finding_that_has_its_name(quirk):
 
 @pytest.mark.parametrize("quirk", MEETS)
 def test_a_declared_quirk_that_the_kernel_does_not_have_is_a_finding(quirk):
-    verdict = judged(Guest(declared=[quirk]), MEETS[quirk])
+    verdict = judged(Guest(declared=[quirk], where=WHERE[quirk]), MEETS[quirk])
     assert verdict.exit_code == 1
     differences = [finding for finding in verdict.findings if finding.law == "difference"]
     assert {finding.quirk for finding in differences} == {quirk}
@@ -716,8 +719,8 @@ def test_a_declared_quirk_that_the_kernel_does_not_have_is_a_finding(quirk):
 
 
 def test_a_kernel_with_no_quirk_passes_what_meets_them_all():
-    for ops in MEETS.values():
-        verdict = judged(Guest(), ops)
+    for quirk, ops in MEETS.items():
+        verdict = judged(Guest(where=WHERE[quirk]), ops)
         assert ([finding.message for finding in verdict.findings], verdict.result) == ([], "pass")
 
 

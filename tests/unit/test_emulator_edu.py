@@ -7,8 +7,9 @@ import pytest
 
 from tceagent import edu as driver
 from tceagent.edu import BUFFER, BUFFER_SIZE, COMMAND, COUNT, DESTINATION, RUN, SOURCE, TO_MEMORY
-from tcelab.emulator.edu import LIVENESS, Edu, Registers
+from tcelab.emulator.edu import LIVENESS, Edu
 from tcelab.emulator.memory import MASK, Ram
+from tcelab.emulator.pci import Registers
 from tcelab.papr.table import Table
 
 PAGE = 4096
@@ -142,11 +143,11 @@ def test_the_agents_driver_drives_it(stand):
     frame = stand.map(2)
     clock = SimpleNamespace(monotonic=lambda: stand.now, sleep=stand.wait)
     mapped = Registers(stand.edu, lambda: None)
-    assert driver.transfer(clock, mapped, 2 * PAGE + 16, 64, 8, to_memory=False)
+    assert driver.transfer(clock, mapped, 2 * PAGE + 16, 64, 8, to_memory=False) == 0
     assert stand.edu.memory[:80] == bytes(8) + b"\3" * 64 + bytes(8)
     assert 0.1 <= stand.now < 0.2
     stand.edu.memory[:4] = b"back"
-    assert driver.transfer(clock, mapped, 2 * PAGE, 4, 0, to_memory=True)
+    assert driver.transfer(clock, mapped, 2 * PAGE, 4, 0, to_memory=True) == 0
     assert stand.at(frame, 0, 5) == b"back\3"
 
 

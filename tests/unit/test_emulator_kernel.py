@@ -9,7 +9,7 @@ import pytest
 
 from tceagent import kernel as linux
 from tceagent import seam, uapi, vfio
-from tcelab.emulator import edu, memory
+from tcelab.emulator import edu, memory, pci
 from tcelab.emulator import kernel as emulated
 from tcelab.emulator.checks import NotModelledError
 from tcelab.emulator.kernel import EmulatedKernel
@@ -98,7 +98,7 @@ def public(kind):
         (seam.Kernel, linux.LinuxKernel),
         (seam.Memory, memory.Area),
         (seam.Memory, linux.Memory),
-        (seam.Registers, edu.Registers),
+        (seam.Registers, pci.Registers),
         (seam.Registers, linux.Registers),
         (seam.Child, emulated.Child),
     ],

@@ -11,8 +11,9 @@ from story import FIRST, ONE, SECOND, SMALL, story
 
 from tcelab.beside import Beside
 from tcelab.judge import LAWS, Judge, judge
-from tcelab.judge.fold import Fold, request_name
+from tcelab.judge.fold import Fold
 from tcelab.judge.operations import Meter
+from tcelab.judge.requests import request_name
 from tcelab.program import Ioctl, Page, Program
 from tcelab.run import Facts, Outcome, Step, run
 from tcelab.scenarios import SCENARIOS, build
@@ -49,7 +50,8 @@ def test_an_honest_guest_passes_the_small_program_that_touches_the_spare_pe_alon
 def test_a_pass_of_main_has_judged_every_law_and_every_batch_size():
     program = build("main", topology("two-pe"), 1)
     evidence = Beside(program, lambda part: Ideal(program)).run()[1].evidence
-    assert [law for law in LAWS if not evidence.laws[law].judged] == ["difference"]  # nobody was asked for an opinion
+    # There is no disk, no PE is isolated in it, and nobody was asked for an opinion.
+    assert [law for law in LAWS if not evidence.laws[law].judged] == ["disk", "isolation", "difference"]
     assert [batch.size for batch in evidence.batches] == list(range(1, 33))
     for batch in evidence.batches:
         assert batch.maps == 12

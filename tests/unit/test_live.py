@@ -40,6 +40,13 @@ def test_a_whole_table_is_read_with_the_numbers_of_its_live_entries(memory):
     assert words
 
 
+def test_where_a_window_starts_is_told_to_it(memory):
+    words, at = held(n7=0x2001)
+    view = memory.table(LIOBN, at, 4096, 0x40000000)
+    assert (view.bus_offset, view.index.tolist(), view.ioba(7)) == (0x40000000, [7], 0x40007000)
+    assert words.size
+
+
 def test_only_as_many_entries_are_read_as_the_table_has(memory):
     _words, at = kept = held(n0=1, n9=2, n10=3)
     assert memory.table(LIOBN, at, 4096).index.tolist() == [0, 9, 10]

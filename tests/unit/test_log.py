@@ -4,12 +4,13 @@ import os
 import threading
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
 from tcelab.errors import HarnessError
 from tcelab.qemu import log as log_module
-from tcelab.qemu.log import Log, Tables
+from tcelab.qemu.log import Log, Refusals, Tables
 
 NEW = "spapr_iommu_new_table liobn={:x} table=0x{:x} fd=-1"
 
@@ -130,7 +131,7 @@ def test_one_drain_reads_all_chunks_that_are_there(tmp_path, monkeypatch):
         assert log.tables.at == {0x80000100 + turn: 0x1000 + turn for turn in range(50)}
 
 
-def test_a_log_that_grows_too_long_is_cut_with_a_note_and_read_on(tmp_path, monkeypatch):
+def test_of_a_log_that_grows_too_long_the_newest_lines_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(log_module, "_LOG_KEPT", 100)
     with piped(tmp_path) as (log, writer):
         for turn in range(20):
@@ -138,9 +139,14 @@ def test_a_log_that_grows_too_long_is_cut_with_a_note_and_read_on(tmp_path, monk
             log.drain()
         assert log.tables.at == {0x80000100: 0x1000 + 19}
     kept = (tmp_path / "qemu.log").read_text()
-    assert kept.endswith("\n[tcelab: the log is longer; the rest was read but is not kept]\n")
-    assert kept.count("tcelab:") == 1
-    assert 100 < len(kept.partition("\n[tcelab")[0]) < 200
+    before = (tmp_path / "qemu.log.1").read_text()
+    note = "[tcelab: what came before is in the file .1; older lines are gone]\n"
+    assert kept.startswith(note)
+    assert kept.endswith(NEW.format(0x80000100, 0x1000 + 19) + "\n")
+    both = (before + kept).replace(note, "").splitlines()
+    assert both == [NEW.format(0x80000100, 0x1000 + turn) for turn in range(20 - len(both), 20)]
+    assert len(both) >= 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["qemu.log", "qemu.log.1"]
 
 
 def test_a_full_disk_is_told_at_the_next_drain_and_reading_goes_on(tmp_path):
@@ -172,3 +178,53 @@ def test_a_writer_that_left_is_not_waited_for_busily(tmp_path):
     log.close()
     assert spent < 0.1
     assert (tmp_path / "qemu.log").read_bytes() == b"last words\n"
+
+
+WORD = "Invalid {} at addr {:#x}, size 4, region '(null)', reason: rejected"
+
+
+def refusals_of(*accesses):
+    refusals = Refusals()
+    for direction, address, size in accesses:
+        refusals.add(direction, address, size, WORD.format(direction, address))
+    return refusals
+
+
+def test_words_in_a_row_are_one_refusal_as_far_as_their_page_goes():
+    row = [("write", 0xFF8 + 4 * word, 4) for word in range(4)]
+    told = refusals_of(*row).told()
+    assert [(each.address, each.size) for each in told] == [(0xFF8, 8), (0x1000, 8)]
+    assert told[0].line == WORD.format("write", 0xFF8)
+
+
+def test_words_that_are_not_in_a_row_stay_apart():
+    told = refusals_of(("write", 0x100, 4), ("read", 0x104, 4), ("write", 0x104, 4), ("write", 0x104, 4)).told()
+    assert [(each.direction, each.address, each.size) for each in told] == [
+        ("write", 0x100, 4),
+        ("read", 0x104, 4),
+        ("write", 0x104, 4),
+        ("write", 0x104, 4),
+    ]
+
+
+def test_in_a_storm_a_page_is_summed_up_and_says_so(monkeypatch):
+    monkeypatch.setattr(log_module, "_TOLD", 3)
+    told = refusals_of(*[("write", 0x5000, 8)] * 1000).told()
+    assert [each.size for each in told] == [8, 8, 8, 997 * 8]
+    assert told[-1].line.endswith("(and 996 more in this page, summed up)")
+
+
+def test_what_cannot_even_be_summed_up_is_an_error(monkeypatch):
+    monkeypatch.setattr(log_module, "_TOLD", 3)
+    storm = refusals_of(*[("write", page << 12, 8) for page in range(10)])
+    with pytest.raises(HarnessError, match="more than 3 pages: 4 of them are not told"):
+        storm.told()
+
+
+def test_a_listener_hears_refusals_and_other_lines_in_their_order(tmp_path):
+    heard = []
+    with piped(tmp_path) as (log, writer):
+        log.listener = SimpleNamespace(line=heard.append, refused=lambda *access: heard.append(access))
+        os.write(writer, f"one\n{WORD.format('read', 0x40)}\n{NEW.format(0x80000100, 1)}\ntwo\n".encode())
+        log.drain()
+    assert heard == ["one", ("read", 0x40, 4), "two"]

@@ -17,7 +17,7 @@ from tcelab.qemu.machine import Descriptors, Options, arguments
 from tcelab.qemu.probe import LOG_FLAGS, TRACES
 from tcelab.topology import Device, Phb, Topology, topology
 
-FDS = Descriptors(qmp=11, qtest=17, console=12, agent=13, log=14, ram=15, state=16)
+FDS = Descriptors(qmp=11, qtest=17, console=12, agent=13, log=14, ram=15, state=16, roms={"edu": 19})
 FORK = msgspec.structs.replace(FDS, base=18)
 SPARE = {"index": "30", "id": "phb30", "dma_win_size": "0x1000000", "ddw": "on"}
 NO_DEVICE = Topology("bare", (Phb(1),))
@@ -43,9 +43,9 @@ def devices(words, kind):
 
 
 def test_every_device_under_test_has_a_full_dma_mask_and_its_own_slot_on_its_own_phb():
-    full = {"dma_mask": "0xffffffffffffffff"}
+    full, ones = {"dma_mask": "0xffffffffffffffff"}, {"romfile": "/proc/self/fd/19"}
     assert devices(line("three-pe"), "edu") == [
-        *({"id": f"pe{i}", "bus": f"phb{i}.0", "addr": f"{i:#x}"} | full for i in (1, 2, 3)),
+        *({"id": f"pe{i}", "bus": f"phb{i}.0", "addr": f"{i:#x}"} | full | ones for i in (1, 2, 3)),
         {"id": "spare", "bus": "phb30.0", "addr": "0x1e"} | full,
     ]
 
@@ -65,6 +65,19 @@ def test_phbs_under_test_have_their_window_and_dynamic_windows():
         {"index": "2", "id": "phb2", "dma_win_size": "0x40000000", "ddw": "on"},
         SPARE,
     ]
+
+
+def test_a_window_that_does_not_start_at_0_is_asked_for():
+    assert devices(line("high-window"), "spapr-pci-host-bridge") == [
+        {"index": "1", "id": "phb1", "dma_win_size": "0x1000000", "ddw": "on", "dma_win_addr": "0x40000000"},
+        {"index": "2", "id": "phb2", "dma_win_size": "0x1000000", "ddw": "on"},
+        SPARE,
+    ]
+
+
+def test_a_device_has_its_mask():
+    masks = [device["dma_mask"] for device in devices(line("narrow-mask"), "edu")]
+    assert masks == ["0xfffffff", "0xffffffffffffffff", "0xffffffffffffffff"]
 
 
 def test_the_spare_pe_is_made_once_also_for_a_program_that_uses_it():
@@ -120,8 +133,8 @@ def test_everything_is_connected_by_inherited_descriptors():
     assert (values(words, "-qtest"), values(words, "-qtest-log")) == (["chardev:qtest"], ["none"])
     assert values(words, "-serial") == ["chardev:console"]
     assert values(words, "-D") == ["/proc/self/fd/14"]
-    assert FDS.all() == (11, 17, 12, 13, 14, 15, 16)
-    assert FORK.all() == (11, 17, 12, 13, 14, 15, 16, 18)
+    assert FDS.all() == (11, 17, 12, 13, 14, 15, 16, 19)
+    assert FORK.all() == (11, 17, 12, 13, 14, 15, 16, 18, 19)
 
 
 def test_a_fork_gets_neither_kernel_nor_initrd_and_waits_for_its_state():

@@ -62,7 +62,7 @@ def test_the_emulator_refuses_what_is_about_a_guest(name, value):
 
 
 def test_whoever_adds_an_option_says_whether_it_is_about_a_guest():
-    others = {"topology", "profile", "expect_quirks", "without_quirks"}
+    others = {"topology", "profile", "expect_quirks", "without_quirks", "isolates", "guard"}
     assert set(platforms._OF_A_GUEST) | others == {field.name for field in msgspec.structs.fields(Choice)}
 
 
@@ -76,6 +76,13 @@ def test_the_emulator_has_the_chosen_profile_and_quirks_and_none_that_an_image_d
     assert {pe.phb.window_size for pe in session.machine.pes.values()} == {16 << 20}
     assert (len(lines), platform.provenance) == (1, {})
     platform.close()
+
+
+def test_the_emulator_isolates_as_it_was_asked_to(tmp_path):
+    facts = EmulatorPlatform(choice(isolates=True, guard="observe")).open(tmp_path).facts
+    assert (facts.isolates, facts.guard) == (True, "observe")
+    facts = EmulatorPlatform(choice()).open(tmp_path).facts
+    assert (facts.isolates, facts.guard) == (False, "off")
 
 
 def test_each_session_of_the_emulator_has_frames_and_a_nonce_of_its_own(tmp_path):

@@ -8,7 +8,7 @@ from tcelab.errors import UsageError
 from tcelab.program import Buffer, Checkpoint, Ioctl, Page, Program, Read, from_json, load
 from tcelab.qemu.limits import Limits, limits
 from tcelab.run import stretches
-from tcelab.topology import SPARE, TOPOLOGIES, Device, Phb, Topology, topology
+from tcelab.topology import SPARE, Device, Phb, Topology, topology
 
 PROGRAM = Program(
     name="p",
@@ -63,12 +63,6 @@ def test_operations_between_two_host_operations_are_one_request():
         (2, Checkpoint(stream=True)),
         (3, 1),
     ]
-
-
-def test_every_pe_of_a_topology_has_a_device_alone_and_in_a_slot_of_its_own():
-    for each in TOPOLOGIES.values():
-        assert [len(phb.devices) for phb in each.phbs] == [1] * len(each.phbs)
-        assert len({device.slot for device in each.devices}) == len(each.devices)
 
 
 def test_the_channels_phb_cannot_be_put_under_test():
@@ -129,12 +123,6 @@ def test_a_limit_that_cannot_be_is_refused(change):
 def test_a_name_that_qemu_would_take_for_something_else_is_no_device(name):
     with pytest.raises(ValueError, match="not a name for a device"):
         Topology("bad", (Phb(1, (Device(name, 1),)),))
-
-
-@pytest.mark.parametrize("slots", [(32,), (-1,), (4, 4)])
-def test_slots_are_those_of_a_bus_each_taken_once(slots):
-    with pytest.raises(ValueError, match=r"distinct and within 0\.\.31"):
-        Topology("bad", (Phb(1, tuple(Device(f"d{i}", slot) for i, slot in enumerate(slots))),))
 
 
 def test_a_spare_pe_that_a_program_lists_is_not_made_twice():

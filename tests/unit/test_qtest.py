@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import pytest
 
 from tcelab.errors import HarnessError
-from tcelab.qemu.qtest import Qtest
+from tcelab.qemu.qtest import Call, Qtest, Register
 
 SCRATCH = 0x1F800000
 BUID = 0x800000020000001
-AT, TO = "0x1f800000", "0x1f800100"
+AT, TO = "0x1f800000", "0x1f800040"
 PLACE = "000008100800000020000001"
 """Three cells: slot 1 and register 0x10, BUID high, low."""
 DONE = ["OK", "OK 0", "OK 0x00000000"]
@@ -47,6 +47,16 @@ class Port:
         assert not self._thread.is_alive()
 
 
+async def listening(qtest, work):
+    """Await it while the port's answers are heard."""
+    listener = asyncio.ensure_future(qtest.listen())
+    try:
+        return await asyncio.wait_for(work, 5)
+    finally:
+        listener.cancel()
+        await asyncio.gather(listener, return_exceptions=True)
+
+
 @pytest.fixture
 def asked():
     """Ask a port that gives these answers; what came of it, and what it heard."""
@@ -56,7 +66,7 @@ def asked():
         qtest = Qtest(port.ours, SCRATCH)
 
         async def do():
-            return await asyncio.wait_for(getattr(qtest, call)(*arguments), 5)
+            return await listening(qtest, getattr(qtest, call)(*arguments))
 
         try:
             return SimpleNamespace(gave=asyncio.run(do()), heard=port.heard)
@@ -112,7 +122,7 @@ def test_a_call_that_the_platform_refuses_is_an_error_that_names_the_device(aske
 
 def test_a_call_that_this_qemu_does_not_have_is_an_error(asked):
     with pytest.raises(HarnessError, match="this QEMU has no RTAS call ibm,read-pci-config"):
-        asked(["OK", "OK 18446744073709551612"], "read_config", BUID, 1, 0x10, 4)
+        asked(["OK", "OK 18446744073709551612", READ[2]], "read_config", BUID, 1, 0x10, 4)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +130,7 @@ def test_a_call_that_this_qemu_does_not_have_is_an_error(asked):
     [(["FAIL Unknown command 'write'"], "write"), (["OK", "FAIL"], "rtas"), (["OK", "OK 0", "ERR no memory"], "read")],
 )
 def test_a_command_that_the_port_refuses_is_named_with_its_answer(asked, answers, command):
-    with pytest.raises(HarnessError, match=f"QEMU's test port refuses '{command}': b.{answers[-1][:4]}"):
+    with pytest.raises(HarnessError, match=f"QEMU's test port refuses '{command}': .{answers[-1][:4]}"):
         asked(answers, "read_config", BUID, 1, 0x10, 4)
 
 
@@ -137,7 +147,7 @@ def test_an_answer_that_is_cut_off_is_none(asked):
     theirs.sendall(b"OK")
     theirs.shutdown(socket.SHUT_WR)
     with theirs, pytest.raises(EOFError):
-        asyncio.run(asyncio.wait_for(qtest.read_config(BUID, 1, 0x10, 4), 5))
+        asyncio.run(listening(qtest, qtest.read_config(BUID, 1, 0x10, 4)))
     qtest.close()
 
 
@@ -157,7 +167,64 @@ def test_calls_follow_each_other_on_one_port():
         await qtest.write_config(BUID, 1, 0x10, 4, 1)
         return first, await qtest.read_config(BUID, 1, 0x10, 2)
 
-    assert asyncio.run(three()) == (0xE0000004, 4)
+    assert asyncio.run(listening(qtest, three())) == (0xE0000004, 4)
     qtest.close()
     port.end()
     assert len(port.heard) == 9
+
+
+def test_calls_of_one_batch_go_in_one_go_and_do_not_share_their_memory(asked):
+    """Both are sent before the first is answered, so arguments and results lie apart."""
+    calls = [Call("one", (1,), 1), Call("two", (2, 3), 2)]
+    done = asked(["OK", "OK 0", "OK 0x00000005", "OK", "OK 0", "OK 0x0000000600000007"], "calls", calls)
+    assert done.gave == [[5], [6, 7]]
+    places = [word for line in done.heard for word in line.split() if word.startswith("0x1f8")]
+    assert places == [AT, AT, TO, TO, "0x1f800080", "0x1f800080", "0x1f8000c0", "0x1f8000c0"]
+
+
+def test_registers_are_written_in_order_in_one_go(asked):
+    writes = [(Register(BUID, 1, 0x04, 2), 0x102), (Register(BUID, 1, 0x30, 4), 0x80000001)]
+    done = asked([*DONE, *DONE], "write_configs", writes)
+    assert [line.split()[3][-16:] for line in done.heard if line.startswith("write")] == [
+        "0000000200000102",
+        "0000000480000001",
+    ]
+
+
+def test_more_calls_than_there_is_room_for_are_refused_before_the_first(asked):
+    with pytest.raises(ValueError, match="at most 16 calls"):
+        asked([], "calls", [Call("one", (1,), 1)] * 17)
+
+
+@pytest.mark.parametrize(("size", "letter"), [(1, "b"), (2, "w"), (4, "l"), (8, "q")])
+def test_memory_is_accessed_by_its_size(asked, size, letter):
+    assert asked(["OK 0x00000000010000ed"], "load", 0x200100000000, size).gave == 0x10000ED
+    assert asked(["OK"], "store", 0x200100000098, size, 3).heard == [f"write{letter} 0x200100000098 0x3\n"]
+
+
+def test_two_tasks_never_mix_their_commands():
+    """The memory for arguments is one: a batch is sent whole."""
+    port = Port([*READ] * 20)
+    qtest = Qtest(port.ours, SCRATCH)
+
+    async def many():
+        return await asyncio.gather(*(qtest.read_config(BUID, slot, 0x10, 4) for slot in range(20)))
+
+    assert asyncio.run(listening(qtest, many())) == [0xE0000004] * 20
+    qtest.close()
+    port.end()
+    assert [line.split()[0] for line in port.heard] == ["write", "rtas", "read"] * 20
+
+
+def test_a_port_that_was_closed_is_said_to_whoever_asks_later():
+    ours, theirs = socket.socketpair()
+    qtest = Qtest(ours, SCRATCH)
+    theirs.close()
+
+    async def late():
+        await qtest.listen()
+        await qtest.load(0, 4)
+
+    with pytest.raises(EOFError, match="QEMU closed its test port"):
+        asyncio.run(late())
+    qtest.close()

@@ -8,7 +8,7 @@ import click
 import pytest
 
 from tcelab.cli import cli
-from tcelab.cli.run import FILES
+from tcelab.cli.job import FILES
 from tcelab.judge import LAWS
 from tcelab.program import load
 from tcelab.quirks import QUIRKS

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import rowkit
 from rows import core, hcalls, linux_v1, seed2013
-from rows.row import GIVEN, LOOK, NO_PROGRAM, NO_SEED, PE1, PE2, PROLOGUE, Right
+from rows.row import GIVEN, HIGH, LOOK, NO_PROGRAM, NO_SEED, PE1, PE2, PROLOGUE, Right
 from tceagent import uapi
 from tcelab.errors import UsageError
 from tcelab.program import Buffer, Checkpoint, Close, Exit, Ioctl, Open, Program, Spawn, is_host
@@ -27,6 +28,7 @@ QUIRKS = {
     "pin-for-write",
     "enable-binds-before-limit",
     "rollback-loses-entries",
+    "window-not-at-zero",
 }
 PAGE = 4096
 ENTRIES = 4096
@@ -39,13 +41,13 @@ each_file = pytest.mark.parametrize("rows", FILES.values(), ids=FILES)
 
 def versions(row):
     """The row, and the row without quirk."""
-    right = row.right
-    return [row] if right is None else [row, replace(row, ops=right.ops, tables=right.tables, quirk="", right=None)]
+    right = replace(rowkit.without_defects(row), quirk="", right=None)
+    return [row] if row.right is None else [row, right]
 
 
 def program(*rows):
     ops = [op for row in rows for op in (*row.ops, Checkpoint(label=row.name))]
-    return Program(name="rows", topology=topology("two-small"), ops=[*PROLOGUE, *ops])
+    return Program(name="rows", topology=topology(rows[0].topology), ops=[*PROLOGUE, *ops])
 
 
 def buffers(ops):
@@ -115,7 +117,7 @@ def has_half_a_quirk(row):
         yield "a quirk has a right"
     if row.right is not None and [*map(type, row.right.ops)] != [*map(type, row.ops)]:
         yield "the right is another row"
-    if row.right == Right(row.ops, row.tables):
+    if row.right == Right(row.ops, row.tables, row.log):
         yield "the right is no different"
 
 
@@ -129,7 +131,8 @@ def looks_at_no_table(row):
         if liobn not in {PE1, PE2} or addresses != sorted(set(addresses)):
             yield f"table {liobn:#x} is no table, or not in order"
         for ioba, buffer, page, permissions in entries:
-            if ioba not in range(0, ENTRIES * PAGE, PAGE) or page not in range(pages[buffer]):
+            first = HIGH if (row.topology, liobn) == ("high-window", PE1) else 0
+            if ioba not in range(first, first + ENTRIES * PAGE, PAGE) or page not in range(pages[buffer]):
                 yield f"there is no page for {ioba:#x}"
             if permissions not in {1, 2, 3}:
                 yield f"{ioba:#x} is not live"
@@ -272,6 +275,7 @@ def more(*ops, **changes):
         (looks_at_no_table, more(Checkpoint(label=LOOK))),
         (looks_at_no_table, replace(GOOD, tables={PE1 + 1: ()})),
         (looks_at_no_table, replace(GOOD, tables={PE1: ((0x800, "m", 0, 3),)})),
+        (looks_at_no_table, replace(GOOD, tables={PE1: ((HIGH, "m", 0, 3),)})),
         (looks_at_no_table, replace(GOOD, tables={PE1: ((0, "m", 64, 3),)})),
         (looks_at_no_table, replace(GOOD, tables={PE1: ((0, "m", 0, 0),)})),
         (looks_at_no_table, replace(GOOD, tables={PE1: ((0, "m", 0, 3), (0, "m", 1, 3))})),

@@ -15,15 +15,15 @@ ROWS = [pytest.param(name, row, id=f"{name}: {row.name}") for name, rows in rowk
 @pytest.mark.parametrize(("name", "row"), ROWS)
 def test_a_kernel_with_all_known_defects_gives_the_literal(name, row):
     quirks = rowkit.NONE if name == "seed2013" else rowkit.ALL
-    lived = rowkit.on_emulator(row, row.ops, rowkit.PROFILE[name], quirks)
-    assert rowkit.disagreements(row, row.ops, row.tables, lived) == []
+    lived = rowkit.on_emulator(row, rowkit.PROFILE[name], quirks)
+    assert rowkit.disagreements(row, lived) == []
 
 
 @pytest.mark.parametrize(("name", "row"), [each for each in ROWS if each.values[0] != "seed2013"])
 def test_a_kernel_without_defects_does_what_is_right(name, row):
-    ops, tables = (row.right.ops, row.right.tables) if row.right else (row.ops, row.tables)
-    lived = rowkit.on_emulator(row, ops, rowkit.PROFILE[name], rowkit.NONE)
-    assert rowkit.disagreements(row, ops, tables, lived) == []
+    row = rowkit.without_defects(row)
+    lived = rowkit.on_emulator(row, rowkit.PROFILE[name], rowkit.NONE)
+    assert rowkit.disagreements(row, lived) == []
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_no_row_leaves_anything_to_the_next(name, quirks):
     """The laws judge what rows that share a machine do, as they will on a guest."""
     for rows in rowkit.batches([row for row in rowkit.FILES[name] if row.ends == "clean" and not row.given]):
         made = rowkit.program(rows)
-        session = EmulatorSession(rowkit.TOPOLOGY, profile_name=rowkit.PROFILE[name], quirks=quirks)
+        session = EmulatorSession(made.topology, profile_name=rowkit.PROFILE[name], quirks=quirks)
         # With defects, entries are lost: an oracle says which.
         judge = Judge(made, session.facts, oracles=EmulatorOracles(made.topology, session.facts))
         done = run(made, session, judge.feed)

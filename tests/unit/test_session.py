@@ -12,7 +12,7 @@ from fake_guest import CELL, HELLO, NOW, FakeGuest, FakeMemory, abilities, secti
 from tcelab.errors import GuestLost, HarnessError, Scene
 from tcelab.image.bases import Register
 from tcelab.program import Checkpoint, Flip, Read
-from tcelab.qemu import machine, session
+from tcelab.qemu import eyes, machine, session
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.probe import Qemu
@@ -41,7 +41,7 @@ def boot(guest, memory, monkeypatch, tmp_path):
 
     def booted(base=None, note=lambda _: None, born=lambda _: None, **changes):
         monkeypatch.setattr(session, "Guest", guest)
-        monkeypatch.setattr(session, "LiveMemory", memory)
+        monkeypatch.setattr(eyes, "LiveMemory", memory)
         monkeypatch.setattr(session.probe, "probe", lambda _: abilities(**changes))
         options = machine.Options(Path("vmlinux"), Path("initrd"), topology("two-pe"))
         more = {"base": base, "note": note, "born": born, "digest": DIGEST}
@@ -203,7 +203,7 @@ def test_renewing_takes_a_fresh_nonce_and_forgets_refusals_but_no_trouble_of_the
     assert guest.asked[-1]["hello"]["renew"] is True
     assert opened.facts.nonce != before
     assert opened.facts.nonce.hex() == guest.asked[-1]["hello"]["nonce"]
-    assert guest.calls == ["hello", "drain", "take_refusals"]
+    assert guest.calls == ["hello", "disks", "drain", "take_refusals"]
     assert (guest.refusals, guest.words) == ([], ["WARNING: old"])
     assert look(opened).console == ("WARNING: old",)
     assert opened.reached["ready"] == 2.5

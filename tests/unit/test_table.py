@@ -37,6 +37,11 @@ def test_an_entry_that_is_not_live_reads_zero():
     assert [seen.get(ioba, 7) for ioba in (0x1000, 0x2000)] == [0x1003, 7]
 
 
+def test_a_table_that_starts_elsewhere_has_its_addresses_there():
+    view = TableView(LIOBN, "live", 64, np.array([2], np.uint32), np.array([0x1003], np.uint64), bus_offset=0x40000000)
+    assert dict(TceTable.of(view)) == {0x40002000: 0x1003}
+
+
 def test_a_table_of_64k_entries_has_its_addresses_in_64k():
     view = TableView(LIOBN, "live", 64, np.array([2], np.uint32), np.array([0x10003], np.uint64), page_shift=16)
     assert dict(TceTable.of(view)) == {0x20000: 0x10003}

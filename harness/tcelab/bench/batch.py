@@ -17,6 +17,7 @@ import numpy as np
 from tcelab import artefacts, setup
 from tcelab.bench import Figure, Fit, Job, Measured
 from tcelab.bench.session import opened, told
+from tcelab.emulator.oracle import second_opinion
 from tcelab.errors import UsageError
 from tcelab.judge import Judge
 from tcelab.papr import tce
@@ -82,7 +83,8 @@ def plan(topology: Topology, batches: Sequence[int], turns: int) -> Plan:
         raise UsageError(f"batches of {largest} pages: {CALLS} of them must fit the window, so {most} is the most")
     made = Plan()
     made.ops += [*b.vmlck(), *b.pins(), *b.buffer(_BUFFER, largest, 1)]
-    made.ops += [*b.bind(pe), *b.open_container(pe), *b.enable(pe), *b.tag(Page(_BUFFER), largest, pe.liobn, 0, 1)]
+    made.ops += [*b.bind(pe), *b.open_container(pe), *b.enable(pe)]
+    made.ops += b.tag(Page(_BUFFER), largest, pe.liobn, pe.start, 1)
     for size in batches:
         made.ops += [*_maps(pe, size), *b.pins(), *b.checkpoint(f"batch: map {size}", batch=size)]
         made.ops += [*_unmaps(pe, size), *b.pins(), *b.checkpoint(f"batch: unmap {size}", batch=size)]
@@ -109,17 +111,21 @@ def _turn(made: Plan, pe: Pe, batches: Sequence[int], turn: int) -> None:
 
 def _maps(pe: Pe, size: int) -> list[Op]:
     """The same pages at each place: what differs is the size alone."""
-    places = range(0, CALLS * size * PAGE, size * PAGE)
+    places = _places(pe, size)
     return b.repeat([op for iova in places for op in b.map_dma(pe, Page(_BUFFER), iova, size, tce.PERMISSIONS)], 1)
 
 
 def _unmaps(pe: Pe, size: int) -> list[Op]:
-    places = range(0, CALLS * size * PAGE, size * PAGE)
-    return b.repeat([op for iova in places for op in b.unmap_dma(pe, iova, size)], 1)
+    return b.repeat([op for iova in _places(pe, size) for op in b.unmap_dma(pe, iova, size)], 1)
+
+
+def _places(pe: Pe, size: int) -> range:
+    return range(pe.start, pe.start + CALLS * size * PAGE, size * PAGE)
 
 
 def _pairs(pe: Pe, loop: Literal["c", "python"]) -> list[Op]:
-    return b.repeat([*b.map_dma(pe, Page(_BUFFER), 0, 1, tce.PERMISSIONS), *b.unmap_dma(pe, 0, 1)], PAIRS, loop)
+    pair = [*b.map_dma(pe, Page(_BUFFER), pe.start, 1, tce.PERMISSIONS), *b.unmap_dma(pe, pe.start, 1)]
+    return b.repeat(pair, PAIRS, loop)
 
 
 def measure(job: Job, batches: Sequence[int]) -> Measured:
@@ -132,7 +138,7 @@ def measure(job: Job, batches: Sequence[int]) -> Measured:
     program = Program(name="bench batch", topology=job.choice.topology, ops=made.ops)
     folder = artefacts.folder(None)
     with opened(ready, job.limits, job.note, folder) as session:
-        judge = Judge(program, session.facts)
+        judge = Judge(program, session.facts, oracles=second_opinion(program.topology, session.facts))
 
         def watch(step: Step) -> bool:
             if isinstance(step.op, Checkpoint) and step.op.label.startswith("batch: turn"):

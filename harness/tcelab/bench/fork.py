@@ -130,7 +130,7 @@ def first_program(topology: Topology) -> list[GuestOp]:
     pe = b.pes(topology, "first")[0]
     page = Page("first")
     ops: list[Op] = [*b.buffer("first", 1, 1), *b.bind(pe), *b.open_container(pe), *b.enable(pe)]
-    ops += [*b.map_dma(pe, page, 0, 1, tce.PERMISSIONS), *b.unmap_dma(pe, 0, 1)]
+    ops += [*b.map_dma(pe, page, pe.start, 1, tce.PERMISSIONS), *b.unmap_dma(pe, pe.start, 1)]
     return [op for op in ops if not isinstance(op, HostOp | Fresh)]
 
 

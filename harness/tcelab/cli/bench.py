@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from tcelab.bench import Figure, Job, Measured, batch, boot, emulator, fork, plot, table
+from tcelab.bench import Figure, Job, Measured, batch, boot, emulator, fork, isolation, plot, table
 from tcelab.cli import note, output
 from tcelab.cli.options import choice, machine_options
 from tcelab.judge import Verdict
@@ -93,6 +93,15 @@ def batch_(job: Job, sizes: str, plot_to: Path | None) -> Measured:
 def emulator_(job: Job) -> Measured:
     """What the emulator does in the time of a forked guest; its MAP; the fuzzer's rate on guests."""
     return emulator.measure(job)
+
+
+@benchmark("isolation", repeat=100, turn="Violations of each size.")
+def isolation_(job: Job) -> Measured:
+    """What it takes to isolate a PE, from the first refused access on; and transfers per second by the fast engine.
+
+    All of it is judged.
+    """
+    return isolation.measure(job)
 
 
 def _show(measured: Measured, json_to: Path | None) -> None:

@@ -11,8 +11,9 @@ from rich.console import Console
 
 from tcelab import report
 from tcelab.cli import output
-from tcelab.cli.options import boot_option, choice, machine_options
-from tcelab.cli.run import Job, program_of
+from tcelab.cli.job import Job
+from tcelab.cli.options import boot_option, choice, guarded, machine_options
+from tcelab.cli.run import program_of
 from tcelab.qemu.limits import limits as limits_of
 from tcelab.scenarios import DEFAULT
 
@@ -50,7 +51,7 @@ def command(
     against = {name: options.pop(f"against_{name}") for name in names}
     other = {name: value for name, value in against.items() if value is not None}
     program = program_of(target, seed, None, str(options["topology_name"]))
-    chosen = msgspec.structs.replace(choice(**options), topology=program.topology)
+    program, chosen = guarded(program, choice(**options))
     told = {"target": target, "platform": "qemu", "boot": boot, "limits": limits, **options, "against": other}
     job = Job(program, limits_of(limits), told, out, Console(stderr=output.to_stdout(json_to)))
     job.verb = "diff"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 import msgspec
 
 from tcelab import setup
+from tcelab.program import Program
 from tcelab.qemu.limits import Limits
+from tcelab.run import Guarding
 from tcelab.topology import TOPOLOGIES, topology
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -68,6 +70,14 @@ boot_option = click.option(
 )
 
 
+guard_option = click.option(
+    "--guard",
+    type=click.Choice(get_args(Guarding)),
+    help="What is done about a DMA that a table forbids: isolate its PE, tell of it, nothing."
+    " By default freeze for programs that are about it, else off.",
+)
+
+
 def on_platforms(function: F) -> F:
     """Add the options that choose a platform: `platform`, and `profile` for `choice`."""
     for option in reversed(platform_options):
@@ -111,4 +121,17 @@ def choice(
         profile=profile,
         expect_quirks=expect_quirks,
         without_quirks=without_quirks,
+    )
+
+
+def guarded(program: Program, chosen: setup.Choice, guard: Guarding | None = None) -> tuple[Program, setup.Choice]:
+    """A program, and the choice for it: its own topology, and whoever guards its PEs.
+
+    :param guard: as said by the user. To ask for `freeze` is to have a program for a platform that isolates.
+    """
+    if guard == "freeze" and not program.isolation:
+        program = msgspec.structs.replace(program, isolation=True)
+    by_default: Guarding = "freeze" if program.isolation else "off"
+    return program, msgspec.structs.replace(
+        chosen, topology=program.topology, isolates=program.isolation, guard=guard or by_default
     )

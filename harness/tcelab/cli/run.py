@@ -1,45 +1,28 @@
-"""`tcelab run`: one program on one guest, judged."""
+"""`tcelab run`: one program on one guest, or one scenario on each of its topologies, judged."""
 
 from __future__ import annotations
 
 import os
 import secrets
-import shlex
 import sys
-import time
-from collections.abc import Callable
-from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Final
 
 import click
-import msgspec
+from click.core import ParameterSource
 from rich.console import Console
 
-from tcelab import artefacts, inject, platforms, report, scenarios, setup
-from tcelab.beside import Beside, Guest
+from tcelab import inject, platforms, report, scenarios
 from tcelab.cli import output
-from tcelab.cli.options import boot_option, choice, machine_options, on_platforms
-from tcelab.emulator.oracle import GuestOracles
-from tcelab.errors import HarnessError, Interrupted, TcelabError, UsageError
-from tcelab.judge.opinion import Oracles
+from tcelab.cli.job import Job
+from tcelab.cli.options import boot_option, choice, guard_option, guarded, machine_options, on_platforms
+from tcelab.cli.series import Series
+from tcelab.errors import UsageError
 from tcelab.program import Program, load
-from tcelab.qemu.limits import Limits
 from tcelab.qemu.limits import limits as limits_of
-from tcelab.qemu.session import QemuSession
-from tcelab.run import Facts, Part, Step
+from tcelab.run import Guarding
 from tcelab.topology import topology
 from tcelab.validate import validate
-
-FILES: Final = {
-    "program": "program.json",
-    "console": "console.log",
-    "qemu log": "qemu.log",
-    "qemu messages": "qemu.err",
-    "qemu command": "qemu.cmd",
-    "junit": "junit.xml",
-}
-"""What is in the folder of a run, beside result.json."""
 
 _SEEDS: Final = 1 << 32
 
@@ -52,6 +35,7 @@ def _scenario_list() -> str:
 @click.argument("target", default=scenarios.DEFAULT, metavar="[SCENARIO|PROGRAM.json]")
 @on_platforms
 @machine_options
+@guard_option
 @click.option("--seed", type=click.IntRange(0), help="Of the scenario; one is drawn if not given, and told.")
 @click.option("--inject", "lie", type=click.Choice(inject.LIES), help="Self-test: tell a lie that must be found.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for artefacts; new or empty.")
@@ -67,6 +51,7 @@ def command(
     out: Path | None,
     json_to: Path | None,
     *,
+    guard: Guarding | None,
     boot: bool,
     keep: bool,
     limits: tuple[str, ...],
@@ -81,23 +66,39 @@ def command(
     if keep and not sys.stdin.isatty():
         raise UsageError("--keep needs a terminal: it gives the guest's console to you")
     output.check("--json", json_to)
-    program = program_of(target, seed, lie, str(options["topology_name"]))
-    bounds = limits_of(limits)
-    # A program from a file brings its own topology.
+    programs = [program_of(target, seed, lie, str(options["topology_name"]))]
+    if names := _several(target):
+        if keep:
+            raise UsageError("--keep is about one guest", next_step=f"name one: --topology {names[0]}")
+        programs = [program_of(target, programs[0].seed, lie, name) for name in names]
     about_machine = {name: value for name, value in options.items() if name != "platform"}
-    chosen = msgspec.structs.replace(choice(**about_machine), topology=program.topology)
+    chosen = choice(**about_machine)
+    # A program from a file brings its own topology.
+    pairs = [guarded(program, chosen, guard) for program in programs]
+    told = {"target": target, "inject": lie, "guard": guard, "boot": boot, "limits": limits, **options}
     # The text goes where the JSON does not.
     text = Console(stderr=output.to_stdout(json_to))
-    job = Job(program, bounds, {"target": target, "inject": lie, "boot": boot, "limits": limits, **options}, out, text)
+    bounds = limits_of(limits)
+    work = Series(pairs, bounds, told, out, text) if names else Job(pairs[0][0], bounds, told, out, text)
     try:
-        job.perform(chosen, keep=keep)
+        if isinstance(work, Series):
+            work.perform()
+        else:
+            work.perform(pairs[0][1], keep=keep)
     except KeyboardInterrupt:
-        if job.result is None:
+        if work.result is None:
             raise  # else it was judged: an interrupt while all is put away changes nothing
-    assert job.result is not None
+    assert work.result is not None
     if json_to is not None:
-        output.write(report.to_json(job.result), json_to)
-    raise click.exceptions.Exit(job.result.verdict.exit_code)
+        output.write(report.to_json(work.result), json_to)
+    raise click.exceptions.Exit(work.result.verdict.exit_code)
+
+
+def _several(target: str) -> tuple[str, ...]:
+    """The topologies of a scenario that is run on several, unless the user named one."""
+    source = click.get_current_context().get_parameter_source("topology_name")
+    scenario = scenarios.SCENARIOS.get(target)
+    return () if scenario is None or source is ParameterSource.COMMANDLINE else scenario.topologies
 
 
 def program_of(target: str, seed: int | None, lie: str | None, topology_name: str) -> Program:
@@ -110,156 +111,3 @@ def program_of(target: str, seed: int | None, lie: str | None, topology_name: st
     program = inject.flip(program) if lie == "flip" else program
     validate(program)
     return program
-
-
-class Job:
-    """One run from its folder to its verdict.
-
-    :ivar against: whom to compare it with, in place of the emulator.
-    :ivar verb: `run`, or `diff`, which prints differences and verdict alone.
-    :ivar result: what `perform` leaves, also when the guest never came up.
-    """
-
-    def __init__(
-        self, program: Program, limits: Limits, options: dict[str, Any], out: Path | None, text: Console
-    ) -> None:
-        self.against: setup.Choice | None = None
-        self.verb = "run"
-        self.result: report.Result | None = None
-        self._text = text
-        self._program = program
-        self._limits = limits
-        self._options = options
-        self._folder = artefacts.folder(out)
-        self._timings: dict[str, float] = {}
-        self._provenance: dict[str, Any] = {}
-        (self._folder / FILES["program"]).write_bytes(program.to_json())
-
-    def perform(self, chosen: setup.Choice, *, keep: bool) -> None:
-        """Provision, boot, run, judge, write down, print.
-
-        :raise UsageError: what was chosen cannot be.
-        """
-        with ExitStack() as stack:
-            try:
-                with report.Progress() as progress:
-                    beside = self._prepare(chosen, progress, stack, keep=keep)
-                    began = time.monotonic()
-                    record, verdict = beside.run()
-                    self._timings["run"] = time.monotonic() - began
-            except UsageError:
-                raise
-            except KeyboardInterrupt:
-                self._failed(Interrupted())
-            except TcelabError as error:
-                self._failed(error)
-            except Exception as error:
-                self._failed(HarnessError(f"internal error: {error!r}", next_step="please report it"))
-                raise
-            else:
-                record.facts.versions["provenance"] = self._provenance
-                self._write(report.make(record, verdict, **self._common()))
-                if beside.kept is not None:
-                    stack.callback(beside.kept.close)
-                    self._give(beside.kept)
-
-    def _prepare(self, chosen: setup.Choice, progress: report.Progress, stack: ExitStack, *, keep: bool) -> Beside:
-        """All that is needed before the first guest."""
-        total = len(self._program.ops)
-        progress.phase(f"{self._program.name}, seed {self._program.seed}, {total} operations")
-        began = time.monotonic()
-        boot = bool(self._options["boot"])
-        platform = platforms.prepare(self._options["platform"], chosen, progress.note, limits=self._limits, boot=boot)
-        stack.callback(platform.close)
-        self._provenance = platform.provenance
-        self._timings["provision"] = time.monotonic() - began
-
-        def watch(step: Step, findings: int) -> None:
-            progress.findings = findings
-            progress.step(step, total)
-
-        def opening(part: Part) -> Guest:
-            began = time.monotonic()
-            session = platform.open(self._own(part), progress.phase)
-            self._timings.setdefault("start", time.monotonic() - began)
-            return session
-
-        oracles = None if self.against is None else self._other(self.against, progress, stack)
-        return Beside(self._program, opening, watch, give_up=platform.close, keep=keep, oracles=oracles)
-
-    def _other(
-        self, chosen: setup.Choice, progress: report.Progress, stack: ExitStack
-    ) -> Callable[[Part, Facts], Oracles]:
-        """Guests to compare with: one for each part."""
-        other = platforms.QemuPlatform(chosen, progress.note, limits=self._limits)
-        stack.callback(other.close)
-        self._provenance["against"] = other.provenance
-
-        def oracles(part: Part, facts: Facts) -> Oracles:
-            folder = self._folder / f"against-{part.number + 1}"
-            folder.mkdir(mode=0o700)
-            guest = stack.enter_context(closing(other.open(folder, progress.phase)))
-            return GuestOracles(guest, self._program.topology, facts)
-
-        return oracles
-
-    def _own(self, part: Part) -> Path:
-        """The folder for the artefacts of a part's guest: the first one's are the run's."""
-        if part.number == 0:
-            return self._folder
-        folder = self._folder / f"guest-{part.number + 1}"
-        folder.mkdir(mode=0o700)
-        return folder
-
-    def _failed(self, error: TcelabError) -> None:
-        if error.scene.artefacts is None:
-            error.scene.artefacts = self._folder
-        self._write(report.failed(error, self._program, versions={"provenance": self._provenance}, **self._common()))
-
-    def _common(self) -> dict[str, Any]:
-        there = {what: name for what, name in FILES.items() if (self._folder / name).exists() or what == "junit"}
-        return {"options": self._options, "timings": self._timings, "artefacts": there}
-
-    def _write(self, result: report.Result) -> None:
-        self.result = result
-        report.write(result, self._folder / "result.json")
-        report.write_junit(result, self._folder / FILES["junit"])
-        with output.reader_may_leave():
-            report.render(self._text, result, replay=self._replay(), folder=self._folder, brief=self.verb == "diff")
-
-    def _replay(self) -> str:
-        words = ["tcelab", self.verb, str(self._folder / FILES["program"])]
-        for name, default in _REPLAYED.items():
-            value = self._options.get(name)
-            if value is not None and str(value) != default:
-                words += [f"--{name}", str(value)]
-        for option in ("expect_quirks", "without_quirks"):
-            for name in self._options[option]:
-                words += ["--" + option.removesuffix("s").replace("_", "-"), name]
-        for name, value in self._options.get("against", {}).items():
-            words += [f"--against-{name}", str(value)]
-        words += ["--boot"] if self._options["boot"] else []
-        words += [word for limit in self._options["limits"] for word in ("--limit", limit)]
-        return shlex.join(words)
-
-    def _give(self, guest: Guest) -> None:
-        from tcelab.qemu.interact import interact  # noqa: PLC0415 - only here
-
-        self._text.print("the guest goes on; Ctrl-] ends it")
-        assert isinstance(guest, QemuSession)
-        interact(guest)
-
-
-_REPLAYED: Final = {
-    "platform": platforms.QEMU,
-    "profile": setup.DEFAULT_PROFILE,
-    "qemu": setup.DEFAULT_QEMU,
-    "image": setup.DEFAULT_IMAGE,
-    "kernel": None,
-    "modules": None,
-    "initrd": None,
-    "append": "",
-    "memory": "512",
-    "firmware": "auto",
-}
-"""Options that a replay needs, and the value that need not be said."""

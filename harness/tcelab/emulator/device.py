@@ -6,11 +6,10 @@ Source: drivers/vfio/vfio_main.c, drivers/vfio/pci/vfio_pci_core.c (6.12).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from tceagent import uapi
-from tcelab.emulator import edu
+from tcelab.emulator import pci
 from tcelab.emulator.checks import Call, Check, NotModelledError, Request, copies_in, give, long_enough, number_of
 from tcelab.emulator.files import File
 from tcelab.emulator.process import Process, RefusedError
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 class DeviceFile(File):
     """A device of a group. It holds the group's file."""
 
-    def __init__(self, machine: Machine, group: Group, device: edu.Edu) -> None:
+    def __init__(self, machine: Machine, group: Group, device: pci.PciDevice) -> None:
         super().__init__()
         self.machine = machine
         self.group = group
@@ -44,13 +43,15 @@ class DeviceFile(File):
     def pread(self, size: int, offset: int) -> bytes:
         """vfio_pci_rw, of the configuration space."""
         start = self._config(offset)
-        return bytes(self.device.config[start : start + size])
+        return self.device.shown(start, size)
 
     def pwrite(self, data: bytes, offset: int) -> int:
         """vfio_pci_rw, of the configuration space: of its command register, only bus mastering is to be had."""
         start = self._config(offset)
-        if start == edu.COMMAND and data:
-            self.device.master = bool(data[0] & edu.MASTER)
+        if start == pci.COMMAND and data:
+            self.device.master = bool(data[0] & pci.MASTER)
+            if self.device.wish:
+                self.group.pe.mastered(self.device)
         return len(data)
 
     @staticmethod
@@ -60,19 +61,20 @@ class DeviceFile(File):
             raise RefusedError("EINVAL")
         return start
 
-    def map(self, offset: int, size: int, process: Process) -> edu.Registers:
-        """Mmap of BAR 0.
+    def map(self, offset: int, size: int, process: Process) -> pci.Registers:
+        """Mmap of the BAR that holds the registers.
 
         :raise RefusedError: EINVAL: another region, or past its end.
         """
-        if offset or size > edu.BAR_SIZE:
+        index, start = divmod(offset, 1 << REGION_SHIFT)
+        if index != self.device.bar or start or size > self.device.regions[index].size:
             raise RefusedError("EINVAL")
         self.get()
-        registers = edu.Registers(self.device, lambda: self._unmap(registers, process))
+        registers = pci.Registers(self.device, lambda: self._unmap(registers, process))
         process.mapped.append(registers)
         return registers
 
-    def _unmap(self, registers: edu.Registers, process: Process) -> None:
+    def _unmap(self, registers: pci.Registers, process: Process) -> None:
         process.mapped.remove(registers)
         self.put(process)
 
@@ -85,26 +87,12 @@ class DeviceFile(File):
         self.group.put(process)
 
 
-@dataclass(frozen=True, slots=True)
-class Region:
-    """What DEVICE_GET_REGION_INFO says: flags READ 1, WRITE 2, MMAP 4."""
-
-    size: int = 0
-    flags: int = 0
-
-
 REGION_SHIFT: Final = 40
 """VFIO_PCI_OFFSET_SHIFT."""
-REGIONS: Final = {
-    uapi.BAR0_REGION: Region(edu.BAR_SIZE, 7),
-    **{index: Region() for index in range(1, 7)},
-    uapi.CONFIG_REGION: Region(edu.CONFIG_SIZE, 3),
-}
-"""VGA, number 8, is none of this device's: EINVAL (vfio_pci_ioctl_get_region_info)."""
 
-INTERRUPTS: Final = {0: (1, 7), 1: (1, 9), 2: (0, 9), 4: (1, 9)}
-"""Count and flags (EVENTFD 1, MASKABLE 2, AUTOMASKED 4, NORESIZE 8) of INTx, MSI, MSI-X and REQ; ERR, number 3, is for
-PCI Express only (vfio_pci_ioctl_get_irq_info)."""
+INTERRUPTS: Final = {0: 7, 1: 9, 2: 9, 4: 9}
+"""Flags (EVENTFD 1, MASKABLE 2, AUTOMASKED 4, NORESIZE 8) of INTx, MSI, MSI-X and REQ; ERR, number 3, is for PCI
+Express only (vfio_pci_ioctl_get_irq_info)."""
 
 PCI: Final = 2
 NUMBER_OF_REGIONS, NUMBER_OF_IRQS = 9, 5
@@ -117,14 +105,15 @@ def _info(call: Call) -> int:
 
 def _region(call: Call) -> int:
     index = call.param["index"]
-    region = REGIONS[index]
+    region = call.on.device.region(index)
     call.param |= {"size": region.size, "flags": region.flags, "offset": index << REGION_SHIFT}
     return give(call, "DEVICE_GET_REGION_INFO")
 
 
 def _interrupt(call: Call) -> int:
-    count, flags = INTERRUPTS[call.param["index"]]
-    call.param |= {"count": count, "flags": flags}
+    msi, msix = call.on.device.vectors
+    index = call.param["index"]
+    call.param |= {"count": {1: msi, 2: msix}.get(index, 1), "flags": INTERRUPTS[index]}
     return give(call, "DEVICE_GET_IRQ_INFO")
 
 
@@ -154,7 +143,7 @@ DEVICE_REQUESTS: Final = {
             long_enough("DEVICE_GET_REGION_INFO"),
             Check(
                 "no such region",
-                lambda call: call.param["index"] not in REGIONS,
+                lambda call: call.on.device.region(call.param["index"]) is None,
                 "EINVAL",
                 "vfio_pci_core.c, vfio_pci_ioctl_get_region_info",
             ),

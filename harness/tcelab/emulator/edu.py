@@ -6,13 +6,16 @@ page by page; nothing tells the device what was refused.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
-from typing import Final
+from typing import ClassVar, Final
 
 from tceagent import edu as registers
-from tceagent.edu import swap
+from tceagent import uapi
 from tcelab.emulator.memory import MASK, Ram
+from tcelab.emulator.pci import PciDevice, Region
 from tcelab.papr import dma, tce, window
+from tcelab.papr.pe import Isolation
 from tcelab.papr.table import Table
 from tcelab.run import Refusal
 
@@ -24,42 +27,41 @@ TRANSFER_TIME: Final = 0.1
 """Seconds of the guest's clock between the command and the transfer."""
 
 BAR_SIZE: Final = 1 << 20
-CONFIG_SIZE: Final = 256
-COMMAND: Final = 4
-MASTER = 0x4
 
 _CONFIG: Final = bytes.fromhex("34 12 e8 11 02 00 10 00 10 00 ff 00 00 00 00 00".replace(" ", ""))
 """Vendor, device, command as vfio-pci leaves it, status, revision, class."""
 
 
-class Edu:
-    """:ivar config: its PCI configuration space, little endian.
+_TURN = itertools.count()
 
-    :ivar memory: its buffer, 4096 bytes, which outlives open and close.
-    :ivar opens: how many files of it VFIO has open.
+
+class Edu(PciDevice):
+    """:ivar memory: its buffer, 4096 bytes, which outlives open and close.
+
     :ivar mask: of bus addresses, ANDed before the transfer (property dma_mask).
     """
 
-    def __init__(self, name: str, table: Table, ram: Ram, refuse: Callable[[Refusal], None], mask: int = MASK) -> None:
-        self.name = name
-        self.config = bytearray(_CONFIG.ljust(CONFIG_SIZE, b"\0"))
+    order = "big"
+    regions: ClassVar = {uapi.BAR0_REGION: Region(BAR_SIZE, 7)}
+
+    def __init__(
+        self,
+        name: str,
+        table: Table,
+        ram: Ram,
+        refuse: Callable[[Refusal], None],
+        mask: int = MASK,
+        *,
+        isolation: Isolation | None = None,
+    ) -> None:
+        super().__init__(name, _CONFIG, table, isolation)
         self.memory = bytearray(registers.BUFFER_SIZE)
         self.mask = mask
-        self.opens = 0
-        self.table, self._ram, self._refuse = table, ram, refuse
+        self._ram, self._refuse = ram, refuse
         self._words = {registers.SOURCE: 0, registers.DESTINATION: 0, registers.COUNT: 0, registers.COMMAND: 0}
         self._inverted = 0
         self._due: float | None = None
         self._now = 0.0
-
-    @property
-    def master(self) -> bool:
-        """It may master the bus."""
-        return bool(int.from_bytes(self.config[COMMAND : COMMAND + 2], "little") & MASTER)
-
-    @master.setter
-    def master(self, on: bool) -> None:
-        self.config[COMMAND] = self.config[COMMAND] & ~MASTER | (MASTER if on else 0)
 
     def read(self, offset: int, size: int) -> int:
         """A register, as the device means it. A size that it does not know reads as all ones."""
@@ -79,6 +81,7 @@ class Edu:
             if not value & registers.RUN:
                 return
             self._due = self._now + TRANSFER_TIME
+            self.turn = next(_TURN)
         self._words[offset] = value
 
     def tick(self, now: float) -> None:
@@ -103,17 +106,20 @@ class Edu:
             to_memory=to_memory,
             entries=self.table.entries,
             permissions=lambda entry: tce.permissions(self.table.get(entry)),
-            master=self.master,
+            window_start=self.table.bus_offset,
+            master=self.wish,
+            isolated=not self.isolation.dma,
         )
         for piece in pieces:
             self._move(piece, at + piece.start, to_memory=to_memory)
+        self.on_bus(pieces, "write" if to_memory else "read")
 
     def _move(self, piece: dma.Piece, at: int, *, to_memory: bool) -> None:
         inside = slice(at, at + piece.size)
         if piece.refused:
             direction = "write" if to_memory else "read"
             line = f"{self.name}: {direction} of {piece.size} bytes at {piece.iova:#x} refused: {piece.refused}"
-            self._refuse(Refusal("write" if to_memory else "read", piece.iova, piece.size, line))
+            self._refuse(Refusal("write" if to_memory else "read", piece.told, piece.size, line))
             if not to_memory:
                 self.memory[inside] = bytes(piece.size)
             return
@@ -122,32 +128,3 @@ class Edu:
             self._ram.write(address, bytes(self.memory[inside]))
         else:
             self.memory[inside] = self._ram.read(address, piece.size)
-
-
-class Registers:
-    """The device's registers as a process has mapped them: native accesses to a big-endian device."""
-
-    def __init__(self, device: Edu, release: Callable[[], None]) -> None:
-        self._device = device
-        self._release = release
-
-    def read32(self, offset: int) -> int:
-        return swap(self._device.read(_aligned(offset, 4), 4)) >> 32
-
-    def write32(self, offset: int, value: int) -> None:
-        self._device.write(_aligned(offset, 4), 4, swap(value) >> 32)
-
-    def read64(self, offset: int) -> int:
-        return swap(self._device.read(_aligned(offset, 8), 8))
-
-    def write64(self, offset: int, value: int) -> None:
-        self._device.write(_aligned(offset, 8), 8, swap(value))
-
-    def close(self) -> None:
-        self._release()
-
-
-def _aligned(offset: int, size: int) -> int:
-    if offset < 0 or offset % size:
-        raise ValueError(f"register offset {offset:#x} is not a multiple of {size}")
-    return offset

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tcelab.emulator.process import Process, RefusedError
 
 if TYPE_CHECKING:
-    from tcelab.emulator.edu import Registers
+    from tcelab.emulator.pci import Registers
 
 
 class File:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tcelab.emulator.checks import NotModelledError
 from tcelab.emulator.core import Container, Group
-from tcelab.emulator.edu import Registers
 from tcelab.emulator.files import File
 from tcelab.emulator.memory import MASK, SCRATCH, SCRATCH_SIZE, Area
+from tcelab.emulator.pci import Registers
 from tcelab.emulator.platform import Machine, Pe
 from tcelab.emulator.process import Process, RefusedError
 from tcelab.emulator.profiles import Kind

@@ -33,6 +33,7 @@ class Ram:
     """Physical memory, in CPU pages.
 
     :ivar pins: page pins by frame; `pinned` is their sum (mm/gup.c, nr_foll_pin_acquired - nr_foll_pin_released).
+    :ivar lent: frames that somebody may write to without a word.
     """
 
     def __init__(self, page_size: int, seed: int) -> None:
@@ -40,6 +41,7 @@ class Ram:
         self.pages: dict[int, bytearray] = {}
         self.pins: dict[int, int] = {}
         self.pinned = 0
+        self.lent: set[int] = set()
         self._next = seed % FRAMES
         self._compact: dict[int, dict[int, bytes]] = {}
 
@@ -63,11 +65,12 @@ class Ram:
         if not self.pins.get(frame):
             del self.pages[frame]
             self._compact.pop(frame, None)
+            self.lent.discard(frame)
 
     def iommu_page(self, address: int) -> bytes | None:
         """The 4 KiB at an address, `tag.compact`ed, None when there is no RAM."""
         base = address & -self.page_size
-        known = self._compact.get(base)
+        known = None if base in self.lent else self._compact.get(base)
         if known is not None and address in known:
             return known[address]
         page = self.pages.get(base)
@@ -119,6 +122,12 @@ class Area:
             self._space.copy_out(self.address + offset, data)
         except FaultError:
             raise ValueError("protected from writing") from None
+
+    def page(self, number: int) -> memoryview:
+        """One IOMMU page of it, to be read and written without a call."""
+        self._within(number * window.PAGE_SIZE, window.PAGE_SIZE)
+        frame, start, end = self._space.lend(self.address + number * window.PAGE_SIZE, window.PAGE_SIZE)
+        return memoryview(self._space.ram.pages[frame])[start:end]
 
     def protect(self, access: str) -> None:
         """`none`, `read` or `write` (mprotect)."""
@@ -206,6 +215,18 @@ class Space:
         for frame, start, end in self._pieces(self.writable, address, len(data)):
             self.ram.changing(frame)[start:end] = data[done : done + end - start]
             done += end - start
+
+    def lend(self, address: int, size: int) -> tuple[int, int, int]:
+        """Some bytes within a CPU page, to be written without a word from now on: frame, start and end there.
+
+        :raise ValueError: they may not be written.
+        """
+        try:
+            ((frame, start, end),) = self._pieces(self.writable, address, size)
+        except FaultError:
+            raise ValueError("protected from writing") from None
+        self.ram.lent.add(frame)
+        return frame, start, end
 
     def _pieces(self, able: dict[int, int], address: int, size: int) -> list[tuple[int, int, int]]:
         """The frames that a range lies in, each with its bytes' start and end."""

@@ -55,6 +55,8 @@ class EmulatorOracles:
             nonce=self._facts.nonce,
             page_size=self._facts.page_size,
             driver=self._driver,
+            isolates=self._facts.isolates,
+            guard="freeze" if self._facts.isolates else self._facts.guard,
         )
         return EmulatorOracle(session)
 

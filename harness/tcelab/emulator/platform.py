@@ -6,16 +6,24 @@ Source: QEMU hw/ppc/spapr_pci.c, spapr_iommu.c; kernel arch/powerpc/platforms/ps
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any, Final, NoReturn
 
 from tcelab.emulator.edu import Edu
 from tcelab.emulator.files import File
+from tcelab.emulator.guard import Guard
 from tcelab.emulator.memory import Ram
-from tcelab.papr import window
+from tcelab.emulator.pci import PciDevice
+from tcelab.emulator.virtio import VirtioBlk
+from tcelab.papr import dma, window
+from tcelab.papr.pe import Condition, Isolation
 from tcelab.papr.table import Table
-from tcelab.run import Met, Refusal
-from tcelab.topology import Phb, Topology
+from tcelab.program import Rtas
+from tcelab.run import Direction, Guarding, Met, Outcome, Refusal
+from tcelab.topology import Device, Phb, Topology
+
+_TURN: Final = attrgetter("turn")
 
 
 class KernelDiedError(Exception):
@@ -26,6 +34,7 @@ class Pe:
     """A PHB and what hangs there: one table, one group, one PE.
 
     :ivar table: of its default window, as the platform holds it.
+    :ivar isolation: its condition.
     :ivar group_file: its open file, if it is open.
     :ivar bound: names of devices that vfio-pci drives.
     :ivar first: number of the window's first entry, counted from bus address 0 (it_offset).
@@ -39,27 +48,50 @@ class Pe:
 
     def __init__(self, phb: Phb, machine: Machine) -> None:
         self.phb = phb
+        self.isolation = Isolation()
+        self._guard = machine.guard
         self.group = phb.index
         self.bus = f"{phb.index:04x}:00"
-        self.table = Table(phb.liobn, phb.entries)
-        self.first = 0
+        self.table = Table(phb.liobn, phb.entries, bus_offset=phb.window_start)
+        self.first = phb.window_start >> window.PAGE_SHIFT
         self.has_group = self.has_table = True
         self.window_size = phb.window_size
         self.group_file: File | None = None
         self.bound: set[str] = set()
         self.owned = False
-        self.kernel_uses = {0}
+        self.kernel_uses = set() if self.first else {0}
         self.behind: dict[int, int] = {}
-        self.devices = {
-            device.name: Edu(device.name, self.table, machine.ram, machine.refuse) for device in phb.devices
-        }
+        self.devices = {device.name: self._made(device, machine) for device in phb.devices}
+
+    def _made(self, device: Device, machine: Machine) -> PciDevice:
+        made: PciDevice
+        if device.model == "edu":
+            made = Edu(device.name, self.table, machine.ram, machine.refuse, device.mask, isolation=self.isolation)
+        else:
+            made = VirtioBlk(device.name, self.table, machine.ram, machine.refuse, self.isolation)
+
+        def on_bus(pieces: Sequence[dma.Piece], direction: Direction) -> None:
+            machine.guard.transferred(self.phb.index, made, made.table, pieces, direction)
+
+        made.on_bus = on_bus
+        return made
+
+    def renew(self) -> None:
+        """As at the start: not isolated, and no device wants to master the bus."""
+        self.isolation.condition, self.isolation.freezes, self.isolation.untold = Condition.NORMAL, 0, False
+        for device in self.devices.values():
+            device.renew()
+
+    def mastered(self, device: PciDevice) -> None:
+        """The driver of one of its devices has let it master the bus."""
+        self._guard.mastered(self.phb.index, self.phb.liobn, device)
 
     def address_of(self, name: str) -> str:
         """The PCI address of a device."""
         slot = next(device.slot for device in self.phb.devices if device.name == name)
         return f"{self.bus}:{slot:02x}.0"
 
-    def at(self, address: str) -> Edu | None:
+    def at(self, address: str) -> PciDevice | None:
         """The device that vfio-pci drives at a PCI address."""
         return next((self.devices[name] for name in self.bound if self.address_of(name) == address), None)
 
@@ -67,7 +99,7 @@ class Pe:
         """A default window other than the topology's: bus address and bytes."""
         self.window_size = size
         self.first = start >> window.PAGE_SHIFT
-        self.kernel_uses = {0} if start == 0 else set()
+        self.kernel_uses = set() if self.first else {0}
         self.table = Table(self.phb.liobn, size >> window.PAGE_SHIFT, bus_offset=start)
         for device in self.devices.values():
             device.table = self.table
@@ -84,7 +116,8 @@ class Pe:
 
     def dma_window(self) -> bytes:
         """The device tree's `ibm,dma-window`: LIOBN, bus address (2 cells), size (2 cells), big endian."""
-        return self.phb.liobn.to_bytes(4, "big") + bytes(8) + self.window_size.to_bytes(8, "big")
+        start, size = (number.to_bytes(8, "big") for number in (self.table.bus_offset, self.window_size))
+        return self.phb.liobn.to_bytes(4, "big") + start + size
 
     def reset(self) -> None:
         """ibm,reset-pe-dma-window: an empty default window (QEMU hw/ppc/spapr_rtas_ddw.c)."""
@@ -103,9 +136,10 @@ class Machine:
     :ivar met: how often each quirk made a difference; `meetings`: the same one by one, until somebody takes them.
     """
 
-    def __init__(self, topology: Topology, page_size: int, seed: int) -> None:
+    def __init__(self, topology: Topology, page_size: int, seed: int, guard: Guarding = "off") -> None:
         self.page_size = page_size
         self.now = 0.0
+        self.guard = Guard(guard, lambda: self.now)
         self.log: list[str] = []
         self.trouble: list[str] = []
         self.refusals: list[Refusal] = []
@@ -114,11 +148,30 @@ class Machine:
         self.detaches = True
         self.met: Counter[str] = Counter()
         self.meetings: list[Met] = []
+        self._warned: set[str] = set()
         self.ram = Ram(page_size, seed)
         self.pes = {phb.index: Pe(phb, self) for phb in topology.machine}
+        self._devices = [device for pe in self.pes.values() for device in pe.devices.values()]
 
     def refuse(self, refusal: Refusal) -> None:
         self.refusals.append(refusal)
+
+    def disks(self) -> dict[str, bytes]:
+        """What is on each disk, by device."""
+        devices = (device for pe in self.pes.values() for device in pe.devices.values())
+        return {device.name: bytes(device.disk) for device in devices if isinstance(device, VirtioBlk)}
+
+    def rtas(self, op: Rtas) -> Outcome:
+        """A service of firmware, for the PE of a device."""
+        pe = next(pe for pe in self.pes.values() if op.device in pe.devices)
+        return self.guard.call(op, pe.isolation, list(pe.devices.values()))
+
+    def renew(self) -> None:
+        """For another program: nothing was refused, and no PE is isolated."""
+        self.refusals.clear()
+        self.guard.take()
+        for pe in self.pes.values():
+            pe.renew()
 
     def happened(self, event: str, container: object) -> None:
         """Something that a given state may wait for."""
@@ -138,6 +191,14 @@ class Machine:
         self.say(f"WARNING: at {where}")
         self.trouble.append(self.log[-1])
 
+    def warn_once(self, where: str) -> bool:
+        """WARN_ON_ONCE: the kernel says WARN, unless it has said this one before. Returns whether it does."""
+        first = where not in self._warned
+        if first:
+            self._warned.add(where)
+            self.warn(where)
+        return first
+
     def bug(self, where: str) -> NoReturn:
         """:raise KernelDiedError: always."""
         self.die(f"kernel BUG at {where}")
@@ -154,6 +215,7 @@ class Machine:
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
-        for pe in self.pes.values():
-            for device in pe.devices.values():
-                device.tick(self.now)
+        self._devices.sort(key=_TURN)
+        for device in self._devices:
+            device.tick(self.now)
+        self.guard.settle()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from tcelab.emulator.memory import MASK, Space
 
 if TYPE_CHECKING:
-    from tcelab.emulator.edu import Registers
     from tcelab.emulator.files import File
+    from tcelab.emulator.pci import Registers
 
 MEMLOCK: Final = 8 << 20
 """Bytes: RLIMIT_MEMLOCK of the agent."""

@@ -26,9 +26,9 @@ from tcelab.emulator.process import Process
 from tcelab.emulator.profiles import DEFAULT, Kind, Profile, profile
 from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError, Unsupported
 from tcelab.papr import window
-from tcelab.program import Buffer, Flip, GuestOp, HostOp, Ioctl, Open
+from tcelab.program import Buffer, Flip, GuestOp, HostOp, Ioctl, Open, Rtas
 from tcelab.quirks import check
-from tcelab.run import Facts, Met, Outcome, Snapshot, TableView
+from tcelab.run import Facts, Guarding, Met, Outcome, Snapshot, TableView
 from tcelab.topology import Topology
 
 VIEW: Final = "emulator"
@@ -64,19 +64,23 @@ class EmulatorSession:
         driver: Profile | None = None,
         given: Collection[str] = (),
         folder: Path | None = None,
+        isolates: bool = False,
+        guard: Guarding = "off",
     ) -> None:
         """:param nonce: of the tags; by default a fresh one.
         :param seed: scatters the frames.
         :param driver: a profile of the caller's own, in place of the one of that name.
         :param given: states of the machine that no program can make.
         :param folder: for artefacts of those who drive it; it writes none itself.
+        :param isolates: what is asked of it; see `tcelab.run.Facts`.
+        :param guard: what it does about violations.
         :raise UsageError: no such profile, quirk or state.
         """
         used = driver or profile(profile_name)
         self.quirks = check(quirks)
         self._folder = folder
         self._tables: dict[int, Shown] = {}
-        self.machine = Machine(topology, page_size, seed)
+        self.machine = Machine(topology, page_size, seed, guard)
         arrange(self.machine, given)
         self._process = Process(Space(self.machine.ram))
         self.kernel = EmulatedKernel(self.machine, Kind(used, self.quirks), self._process)
@@ -100,6 +104,8 @@ class EmulatorSession:
             views=(VIEW,),
             profile=used.name,
             quirks=self.quirks,
+            isolates=isolates,
+            guard=guard,
         )
 
     def __enter__(self) -> Self:
@@ -132,7 +138,7 @@ class EmulatorSession:
         self._state.renew()
         self._state.nonce = nonce or secrets.token_bytes(_NONCE)
         self.facts = dataclasses.replace(self.facts, nonce=self._state.nonce)
-        self.machine.refusals.clear()
+        self.machine.renew()
 
     def scene(self) -> Scene:
         """Where the session is now."""
@@ -148,9 +154,11 @@ class EmulatorSession:
         out: list[Outcome] = []
         for op in ops:
             try:
-                out.append(msgspec.convert(agent.perform(self._state, msgspec.to_builtins(op)), Outcome))
+                outcome = msgspec.convert(agent.perform(self._state, msgspec.to_builtins(op)), Outcome)
             except Exception as error:
                 raise self._told(error, len(out)) from error
+            events = self.machine.guard.take()
+            out.append(msgspec.structs.replace(outcome, events=events) if events else outcome)
         return out
 
     def _told(self, error: Exception, done: int) -> TcelabError:
@@ -169,6 +177,8 @@ class EmulatorSession:
         """See `tcelab.run.Session`."""
         if isinstance(op, Flip):
             return self._flip(op)
+        if isinstance(op, Rtas):
+            return self.machine.rtas(op)
         began = time.perf_counter()
         shown = [self._shown(pe) for pe in self.machine.pes.values()]
         page = self.machine.ram.iommu_page
@@ -179,6 +189,7 @@ class EmulatorSession:
             tables=tuple(tables),
             missing={},
             pages=pages,
+            disks=self.machine.disks(),
             refusals=refusals,
             console=self.trouble(),
             seconds={VIEW: time.perf_counter() - began},
@@ -189,14 +200,14 @@ class EmulatorSession:
         known = self._tables.get(pe.phb.liobn)
         if known is None or known.version != pe.table.version:
             index, words = pe.table.live()
-            view = TableView(pe.phb.liobn, VIEW, pe.table.entries, index, words)
+            view = TableView(pe.phb.liobn, VIEW, pe.table.entries, index, words, bus_offset=pe.table.bus_offset)
             known = Shown(pe.table.version, view, frozenset((words & _FRAME).tolist()))
             self._tables[pe.phb.liobn] = known
         return known
 
     def _flip(self, op: Flip) -> Outcome:
         pe = next(pe for pe in self.machine.pes.values() if pe.phb.liobn == op.liobn)
-        index = op.ioba >> window.PAGE_SHIFT
+        index = pe.table.index(op.ioba)
         before = pe.table.get(index)
         pe.table.put(index, before ^ 1 << op.bit)
         return Outcome(value=before ^ 1 << op.bit, fields={"before": before, "after": before ^ 1 << op.bit})

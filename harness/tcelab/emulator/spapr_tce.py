@@ -12,7 +12,7 @@ from tcelab.emulator.given import ATTACHED
 from tcelab.emulator.memory import FaultError, Space
 from tcelab.emulator.process import Process, RefusedError
 from tcelab.papr import tce, window
-from tcelab.quirks import BINDS_EARLY, PIN_FOR_WRITE, ROLLBACK
+from tcelab.quirks import BINDS_EARLY, NOT_AT_ZERO, PIN_FOR_WRITE, ROLLBACK
 
 if TYPE_CHECKING:
     from tcelab.emulator.platform import Machine, Pe
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _RAW_H_PARAMETER: Final = "EINTR"
 """H_PARAMETER is -4, and nobody makes an errno of it: user space takes it for EINTR."""
+_NOT_AT_ZERO: Final = "tce_iommu_create_default_window: WARN_ON_ONCE(!ret && start_addr)"
 
 
 class SpaprTce:
@@ -108,8 +109,8 @@ class SpaprTce:
         self.table_pages = pages
         self.pe.reset()
         self.pending = False
-        if self.pe.first:
-            self.machine.warn("tce_iommu_create_default_window: WARN_ON_ONCE(!ret && start_addr)")
+        if self.pe.first and NOT_AT_ZERO in self.quirks and self.machine.warn_once(_NOT_AT_ZERO):
+            self.machine.meet(NOT_AT_ZERO)
         return None
 
     # -- MAP and UNMAP

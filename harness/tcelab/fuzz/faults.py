@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from tcelab.fuzz.hazard import MOST_BEYOND
-from tcelab.fuzz.mapping import Fields, map_fields, number, some_pages, tag, unmap_fields
+from tcelab.fuzz.mapping import Fields, ioba, map_fields, number, some_pages, tag, unmap_fields
 from tcelab.fuzz.state import Container, File, Process
 from tcelab.fuzz.world import World
 from tcelab.papr import tce
@@ -60,31 +60,34 @@ def empty(_w: World, _container: Container, _by: Process, fields: Fields) -> Non
 
 
 def at_the_end(w: World, container: Container, _by: Process, fields: Fields) -> None:
-    fields["iova"] = w.window_of(container)
+    fields["iova"] = w.bounds_of(container)[1]
 
 
 def over_the_end(w: World, container: Container, _by: Process, fields: Fields) -> None:
     """Begin within the window and end beyond."""
-    end = w.window_of(container)
+    start, end = w.bounds_of(container)
+    entries = (end - start) >> PAGE_SHIFT
     if "vaddr" in fields:
         pages = number(fields, "size") >> PAGE_SHIFT
-        fields["iova"] = end - min(w.below(pages), end >> PAGE_SHIFT) * PAGE_SIZE
+        fields["iova"] = end - min(w.below(pages), entries) * PAGE_SIZE
     else:
-        within = 1 + w.below(min(MOST_BEYOND, end >> PAGE_SHIFT))
+        within = 1 + w.below(min(MOST_BEYOND, entries))
         fields["iova"] = end - within * PAGE_SIZE
         fields["size"] = (within + 1 + w.below(MOST_BEYOND)) * PAGE_SIZE
 
 
 def far_over_the_end(w: World, container: Container, _by: Process, fields: Fields) -> None:
     """Begin within the window and end far beyond: for an UNMAP only, a MAP would need as many pages."""
-    end = w.window_of(container)
-    fields["iova"] = w.below(end >> PAGE_SHIFT) << PAGE_SHIFT
+    start, end = w.bounds_of(container)
+    fields["iova"] = ioba(w, container, w.below((end - start) >> PAGE_SHIFT))
     fields["size"] = w.pick((end + (MOST_BEYOND + 1) * PAGE_SIZE, *HUGE))
 
 
 def beyond(w: World, container: Container, _by: Process, fields: Fields) -> None:
-    end = w.window_of(container)
-    fields["iova"] = w.pick((end + (1 + w.below(1000)) * PAGE_SIZE, 1 << 32, 1 << 40, 1 << 59, 1 << 63))
+    """Beyond the end, or below the start of a window that does not start at 0."""
+    start, end = w.bounds_of(container)
+    below = [start - (1 + w.below(1000)) * PAGE_SIZE] if start else []
+    fields["iova"] = w.pick((end + (1 + w.below(1000)) * PAGE_SIZE, *below, 1 << 32, 1 << 40, 1 << 59, 1 << 63))
 
 
 def at_the_top(w: World, _container: Container, _by: Process, fields: Fields) -> None:

@@ -13,9 +13,10 @@ every page up to the size, in the window or not.
 """
 
 
-def endless(windows: Sequence[int], iova: int, size: int) -> bool:
+def endless(windows: Sequence[tuple[int, int]], iova: int, size: int) -> bool:
     """Would an UNMAP_DMA go on for long there?
 
-    :param windows: bytes of those that the range may lie in.
+    :param windows: of those that the range may lie in, the bus addresses at which they start and end.
     """
-    return iova < max(windows) and iova + size > min(windows) + MOST_BEYOND * PAGE_SIZE
+    ends = [end for start, end in windows if start <= iova < end]
+    return bool(ends) and iova + size > min(ends) + MOST_BEYOND * PAGE_SIZE

@@ -54,6 +54,11 @@ def some_entry(w: World, container: Container, pages: int) -> int:
     return first + w.below(min(end, room) - first)
 
 
+def ioba(w: World, container: Container, entry: int) -> int:
+    """Bus address of an entry of its window."""
+    return w.bounds_of(container)[0] + (entry << PAGE_SHIFT)
+
+
 def number(fields: Fields, name: str) -> int:
     """A field that is given as a number."""
     word = fields[name]
@@ -85,7 +90,7 @@ def map_fields(w: World, by: Process, container: Container, pages: int) -> Field
     memory = w.some_memory(by, pages)
     pages = min(pages, memory.pages, window)
     page = Page(memory.name, memory.take(pages) if w.chance(FRESH) else w.below(memory.pages - pages + 1))
-    iova = some_entry(w, container, pages) << PAGE_SHIFT
+    iova = ioba(w, container, some_entry(w, container, pages))
     return {"flags": 1 + w.below(tce.PERMISSIONS), "vaddr": page, "iova": iova, "size": pages << PAGE_SHIFT}
 
 
@@ -95,7 +100,7 @@ def unmap_fields(w: World, container: Container) -> Fields:
         iova, pages = w.pick(container.live)
     else:
         pages = min(some_pages(w), w.window_of(container) >> PAGE_SHIFT)
-        iova = some_entry(w, container, pages) << PAGE_SHIFT
+        iova = ioba(w, container, some_entry(w, container, pages))
     return {"iova": iova, "size": pages << PAGE_SHIFT}
 
 
@@ -108,7 +113,7 @@ def map_at(w: World, pages: int, entry: Callable[[World, Container, int], int]) 
     file, container, by = w.pick(working)
     fields = map_fields(w, by, container, pages)
     pages = number(fields, "size") >> PAGE_SHIFT
-    iova = fields["iova"] = entry(w, container, pages) << PAGE_SHIFT
+    iova = fields["iova"] = ioba(w, container, entry(w, container, pages))
     tag(w, by, container, fields)
     w.struct(by, file, "MAP_DMA", fields)
     container.mapped(iova, pages)
@@ -136,7 +141,8 @@ def overwrite(w: World) -> bool:
             return some_entry(w, container, pages)
         iova, mapped = w.pick(container.live)
         last = max((w.window_of(container) >> PAGE_SHIFT) - pages, 0)
-        return min(max((iova >> PAGE_SHIFT) - pages + 1 + w.below(pages + mapped), 0), last)
+        first = (iova - w.bounds_of(container)[0]) >> PAGE_SHIFT
+        return min(max(first - pages + 1 + w.below(pages + mapped), 0), last)
 
     return map_at(w, some_pages(w), meeting)
 
@@ -169,7 +175,7 @@ def unmap_all(w: World) -> bool:
         return False
     file, container, by = w.pick(small)
     container.live.clear()
-    return w.unmap(by, file, {"iova": 0, "size": w.window_of(container)})
+    return w.unmap(by, file, {"iova": w.bounds_of(container)[0], "size": w.window_of(container)})
 
 
 def repeat(w: World) -> bool:

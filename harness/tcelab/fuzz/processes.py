@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from tceagent import edu
+from tceagent import edu, virtio
+from tcelab import disk
 from tcelab.fuzz.lifecycle import INFOS, attached, files, open_device, renew
 from tcelab.fuzz.mapping import map_fields, some_pages, tag, unmap_fields
 from tcelab.fuzz.state import Container, Device, File, Group, Process
@@ -19,6 +20,7 @@ OPS_PER_DMA: Final = 400
 """A transfer takes 0.1 s."""
 LONGEST: Final = 1024
 """Bytes of a transfer; of a refused one QEMU tells every word."""
+_SECTORS: Final = (disk.SIZE - virtio.LONGEST) // virtio.SECTOR
 
 
 # -- processes
@@ -26,7 +28,7 @@ LONGEST: Final = 1024
 
 def spawn_some(w: World) -> Process:
     """A child as rich as its parent, or of another user, or with a limit near what containers charge."""
-    window = w.pick(w.windows)
+    window = w.pick(w.groups).phb.window_size
     table = (window >> PAGE_SHIFT) * TCE_SIZE
     uid = NOBODY if w.chance(0.6) else None
     limits = (None, 0, 1 << 16, window - PAGE_SIZE, window, window + table - PAGE_SIZE, window + table, 4 * window)
@@ -170,7 +172,7 @@ def dma(w: World) -> bool:
     assert isinstance(device, Device)
     if not device.master and w.chance(0.9):
         w.master(by, file, on=True)
-    size = 1 + w.below(LONGEST)
+    size, offset = some_part(w, device)
     w.ops.append(
         Dma(
             by=by.name,
@@ -178,16 +180,24 @@ def dma(w: World) -> bool:
             iova=some_target(w, device.group, size),
             size=size,
             to_memory=w.chance(0.5),
-            offset=w.below(edu.LONGEST - size + 1),
+            offset=offset,
         )
     )
     w.dmas += 1
     return True
 
 
+def some_part(w: World, device: Device) -> tuple[int, int]:
+    """Size and offset of a transfer, as the device can do them. A disk does none: nobody sets it up."""
+    if device.model.model == "virtio-blk":
+        return virtio.SECTOR * (1 + w.below(virtio.LONGEST // virtio.SECTOR)), virtio.SECTOR * w.below(_SECTORS)
+    size = 1 + w.below(LONGEST)
+    return size, w.below(edu.LONGEST - size + 1)
+
+
 def some_target(w: World, group: Group, size: int) -> int:
-    end = group.phb.window_size
+    start, end = group.phb.window_start, group.phb.window_end
     if group.container is not None and group.container.live and w.chance(0.6):
         iova, pages = w.pick(group.container.live)
         return iova + w.below(pages * PAGE_SIZE)
-    return w.pick((end - w.below(size), end + w.below(16 * PAGE_SIZE), w.below(end)))
+    return w.pick((end - w.below(size), end + w.below(16 * PAGE_SIZE), start + w.below(end - start)))

@@ -75,7 +75,7 @@ class World:
         self.groups = [Group(phb) for phb in topology.phbs if phb.devices]
         if not self.groups:
             raise UsageError(f"topology {topology.name!r} has no device under test")
-        self.windows = [group.phb.window_size for group in self.groups]
+        self.windows = [(group.phb.window_start, group.phb.window_end) for group in self.groups]
         self._named: dict[str, int] = {}
 
     # -- chance
@@ -115,9 +115,15 @@ class World:
             if it.enabled and it.owner is not None and it.owner in file.holders and self.may_map(it.owner, it)
         ]
 
+    def bounds_of(self, container: Container) -> tuple[int, int]:
+        """Bus addresses at which its window starts and ends, or some window when it has none."""
+        phb = container.groups[0].phb if container.groups else self.groups[0].phb
+        return phb.window_start, phb.window_end
+
     def window_of(self, container: Container) -> int:
         """Bytes of its window, or of some window when it has none."""
-        return container.groups[0].phb.window_size if container.groups else self.windows[0]
+        start, end = self.bounds_of(container)
+        return end - start
 
     def may_enable(self, by: Process, container: Container) -> bool:
         """As far as owner and limit go: ENABLE locks as many bytes as the window has."""

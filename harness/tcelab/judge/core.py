@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from typing import Final
 
+from tcelab.judge.disks import disks
 from tcelab.judge.finding import EXIT_CODES, Finding, Result, Verdict
-from tcelab.judge.fold import Fold, request_name
+from tcelab.judge.fold import Fold
+from tcelab.judge.isolation import isolation
 from tcelab.judge.ledger import Ledger, operation_text
 from tcelab.judge.operations import OPERATION_LAWS, Meters, last_ioctl
 from tcelab.judge.opinion import Opinion, Oracles
 from tcelab.judge.ram import RAM_LAWS, kernel_said
+from tcelab.judge.requests import request_name
 from tcelab.judge.rounds import done_of
 from tcelab.judge.tables import TABLE_LAWS, look
 from tcelab.papr import window
-from tcelab.program import Checkpoint, Dma, Fresh, Ioctl, Program, Repeat
+from tcelab.program import Burst, Checkpoint, Dma, Fresh, Ioctl, Program, Repeat, Together
 from tcelab.run import Facts, Outcome, Run, Snapshot, Step, parts
 
 KEEP: Final = 200
@@ -98,6 +102,7 @@ class Judge:
         for law in OPERATION_LAWS:
             law(ledger, self.fold, step, outcome)
         self.fold.apply(step)
+        isolation(ledger, self.fold, step, outcome)
         self._excuse(step.number)
         self._meters(ledger, self.fold, step, outcome)
         match step.op:
@@ -106,7 +111,7 @@ class Judge:
             case Repeat():
                 for call, times in done_of(step.op, outcome):
                     self._count_map(call, times)
-            case Dma() if not outcome.errno:
+            case Dma() | Together() | Burst() if not outcome.errno:
                 self._count_dma()
 
     def _to_blame(self, liobn: int | None, ioba: int | None) -> int | None:
@@ -114,7 +119,7 @@ class Judge:
         model = self.fold.tables.get(-1 if liobn is None else liobn)
         if model is None or ioba is None:
             return last_ioctl(self.ledger)
-        return model.last_operation(ioba >> window.PAGE_SHIFT)
+        return model.last_operation(model.number(ioba))
 
     def _excuse(self, step: int) -> None:
         """Entries that a declared quirk emptied, exactly where the oracle says so."""
@@ -130,8 +135,10 @@ class Judge:
 
     def _count_dma(self) -> None:
         count = self.ledger.evidence.dma
-        count.transfers += 1
-        for piece in self.fold.transfers:
+        transfers, pieces = self.fold.transfers.quick
+        count.transfers += transfers + len(self.fold.transfers.done)
+        count.allowed += pieces
+        for piece in itertools.chain.from_iterable(self.fold.transfers.done):
             count.allowed += not piece.refused
             count.refused += bool(piece.refused)
             if piece.refused:
@@ -159,8 +166,7 @@ class Judge:
 
     def _snapshot(self, snapshot: Snapshot, *, stream: bool) -> None:
         ledger = self.ledger
-        forbidden, self.fold.forbidden = self.fold.forbidden, []
-        seen = look(snapshot, forbidden)
+        seen = look(snapshot, self.fold.transfers.take_forbidden())
         asked = self.facts.views if stream else self.facts.views[:1]
         for view in asked:
             if view not in seen.views:
@@ -172,7 +178,7 @@ class Judge:
                 size = ledger.size(ledger.batch)
                 size.live += view != "stream"
                 size.stream += view == "stream"
-        for law in (*TABLE_LAWS, *RAM_LAWS):
+        for law in (*TABLE_LAWS, *RAM_LAWS, disks):
             law(ledger, self.fold, seen)
         for what, seconds in snapshot.seconds.items():
             ledger.took(what, seconds)
@@ -185,7 +191,7 @@ class Judge:
         error = None if run.ending is None else run.ending.error
         if not getattr(error, "kernel_died", False):
             # The lines of a kernel that died are those of its death: one finding.
-            kernel_said(self.ledger, run.trouble)
+            kernel_said(self.ledger, self.fold, run.trouble)
         if run.ending is None or error is None:
             return
         if getattr(error, "kernel_died", False):
@@ -221,6 +227,10 @@ def _evidence(ledger: Ledger, run: Run) -> None:
     ledger.judged("evidence")
     if run.facts.platform == "qemu" and not evidence.laws["difference"].judged:
         ledger.could_not("nothing was compared with the emulator")
+    if run.program.isolation and not run.facts.isolates:
+        ledger.could_not("the program is for a platform that isolates PEs, and this one was not asked to")
+    if run.facts.isolates and not evidence.laws["isolation"].judged:
+        ledger.could_not("no operation showed whether a PE was isolated")
     if run.ending is None and len(run.steps) < len(run.program.ops):
         ledger.could_not(f"only {len(run.steps)} of {len(run.program.ops)} operations were done")
     unseen = unseen_operations(run.program)

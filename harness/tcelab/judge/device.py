@@ -7,31 +7,41 @@ drivers/vfio/pci/vfio_pci_core.c (vfio_pci_core_enable and vfio_pci_core_disable
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from tcelab import tag
 from tcelab.judge.table import TableModel
 from tcelab.papr import dma
-from tcelab.program import Dma
+from tcelab.program import Dma, Transfer
 
 BUFFER: Final = 4096
+Asker = tuple[str, str]
+"""A process, and what it calls a device's file."""
+EDU: Final = 0x010000ED
+"""What it says it is."""
 
 
 @dataclass(slots=True)
 class DeviceModel:
-    """:ivar opens: its open files. The first and the end of the last clear bus mastering, no other does.
+    """:ivar mask: of the bus addresses that it can say.
 
-    :ivar memory: the device's own buffer; it starts as zeros and outlives open and close.
+    :ivar master: its driver wants it to master the bus.
+    :ivar opens: its open files. The first and the end of the last clear bus mastering, no other does.
+
+    :ivar memory: its own buffer; it starts as zeros and outlives open and close.
     :ivar known: for each of its bytes: 1, or 0 when we cannot know it.
     """
 
     name: str
     table: TableModel
+    mask: int
     master: bool = False
     opens: int = 0
     memory: bytearray = field(default_factory=lambda: bytearray(BUFFER))
     known: bytearray = field(default_factory=lambda: bytearray(b"\1" * BUFFER))
+    identity: int = EDU
 
     def open(self) -> None:
         self.master = self.master and self.opens > 0
@@ -41,27 +51,70 @@ class DeviceModel:
         self.opens -= 1
         self.master = self.master and self.opens > 0
 
-    def transfer(self, op: Dma, step: int) -> list[dma.Piece]:
-        """Move the data of one transfer; its pieces, none when the device refuses it itself."""
-        if op.offset + op.size > BUFFER:
+    def off_bus(self) -> None:
+        """Its command register was written, and it may not master the bus."""
+
+    def thawed(self) -> None:
+        """Its registers can be reached again, after its PE was isolated or reset."""
+
+    def begun(self, step: int) -> None:
+        """It is about to be told to do something."""
+
+    def transfer(self, op: Dma | Transfer, step: int, *, isolated: bool = False) -> list[dma.Piece]:
+        """Move the data of one transfer; its pieces, none when the device refuses it itself.
+
+        :param isolated: the DMA of its PE is stopped.
+        """
+        if op.offset + op.size > len(self.memory):
             return []
-        pieces = dma.pieces(
-            op.iova,
+        pieces = self.pieces(op, isolated=isolated)
+        for piece in pieces:
+            (self._write if op.to_memory else self._read)(piece, op.offset + piece.start, step)
+        return pieces
+
+    def missed(self, op: Dma | Transfer, asker: Asker, *, isolated: bool) -> list[dma.Piece]:  # noqa: ARG002
+        """A transfer that the device did not do although it was reached: its pieces, none if it was not even tried."""
+        return []
+
+    def looks(self) -> list[tuple[bool, int, int]]:
+        """What a device that may not master the bus is refused beside the transfer: whether it writes, bus address,
+        bytes.
+        """
+        return []
+
+    def quick(self, transfers: Sequence[Transfer], begin: int, end: int, step: int) -> tuple[int, int]:  # noqa: ARG002
+        """Do transfers number `begin..end-1` as long as nothing of them is refused: how many were done, and in how many
+        pieces. Nobody keeps the device from the bus.
+        """
+        return 0, 0
+
+    def pieces(self, op: Dma | Transfer, *, isolated: bool) -> list[dma.Piece]:
+        """Of a transfer, as the table has it now."""
+        return dma.pieces(
+            op.iova & self.mask,
             op.size,
             to_memory=op.to_memory,
             entries=self.table.entries,
             permissions=self.table.permissions,
+            window_start=self.table.start,
             master=self.master,
+            isolated=isolated,
         )
-        for piece in pieces:
-            (self._write if op.to_memory else self._read)(piece, op.offset + piece.start, step)
-        return pieces
+
+    def doubt(self, op: Transfer, step: int) -> None:
+        """Nobody knows whether a transfer was done."""
+        for piece in self.transfer(op, step):
+            entry = self.table.live.get(self.table.number(piece.iova))
+            if op.to_memory and entry is not None and entry.page is not None:
+                entry.page.blur(step)
+        if not op.to_memory:
+            self.known[op.offset : op.offset + op.size] = bytes(op.size)
 
     def _write(self, piece: dma.Piece, at: int, step: int) -> None:
         page = None if piece.refused else self.table.live[piece.entry].page
         if page is None:
             return
-        if all(self.known[at : at + piece.size]):
+        if 0 not in self.known[at : at + piece.size]:
             page.write(piece.iova % tag.PAGE, bytes(self.memory[at : at + piece.size]), step)
         else:
             page.blur(step)
@@ -77,12 +130,16 @@ class DeviceModel:
 
 @dataclass(frozen=True, slots=True)
 class Forbidden:
-    """A piece of a transfer that must be refused. `control`: the first of its device."""
+    """A piece of a transfer that must be refused. `control`: the first of its device.
+
+    :ivar told: the address at which QEMU tells of it, see `tcelab.papr.dma.Piece`.
+    """
 
     device: str
     liobn: int
     to_memory: bool
     iova: int
+    told: int
     size: int
     reason: str
     step: int

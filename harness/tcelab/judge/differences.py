@@ -8,26 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tceagent import uapi
 from tcelab import tag
-from tcelab.judge.fold import request_name
+from tcelab.judge.console import kinds
 from tcelab.judge.ram import SLACK, refused_bytes
-from tcelab.judge.table import ioba
+from tcelab.judge.requests import request_name
 from tcelab.papr import tce, window
-from tcelab.program import Bind, Buffer, Exit, Frames, Ioctl, Op, Open, Page, Put, Read, Repeat
-from tcelab.run import Facts, Outcome, Refusal, Snapshot, Step, TableView
+from tcelab.program import Bind, Buffer, Burst, Exit, Frames, Ioctl, Op, Open, Page, Put, Read, Repeat
+from tcelab.run import Event, Facts, Outcome, Refusal, Snapshot, Step, TableView
 
-_BIND: Final = ("liobn", "window_start", "window_size", "buid")
-"""Of what Bind reports, all that does not depend on the order in which a kernel finds its devices."""
+_COMPARED: Final[dict[type[Op], tuple[str, ...]]] = {
+    Bind: ("liobn", "window_start", "window_size", "buid"),
+    Repeat: ("calls",),
+    Burst: ("done",),
+}
+"""Of what an operation reports, all that depends neither on time nor on the order in which a kernel finds devices."""
 
 _FRAME: Final = np.uint64(~(window.PAGE_SIZE - 1) & (1 << 64) - 1)
 _LOW: Final = np.uint64(window.PAGE_SIZE - 1)
 """Permissions, and what else there may be in a TCE beside the page."""
+_LARGE: Final = 1 << 24
+"""Values from here on are registers, and no counters."""
+_BYTES: Final = 16
+"""Of a disk that are told."""
 _RAW: Final = 1 << 40
 """Symbols from here on are frames that belong to no buffer."""
 
@@ -42,6 +50,15 @@ class Difference:
     seen: str
     liobn: int | None = None
     ioba: int | None = None
+
+
+class Happening(NamedTuple):
+    """An event: `key` is all of it that must be equal, its entries by symbols, and `text` the same for people."""
+
+    pe: int
+    liobn: int
+    key: tuple[object, ...]
+    text: str
 
 
 class Side:
@@ -95,9 +112,31 @@ class Side:
             self._pins = outcome.value if self._pins is None else self._pins
             value = outcome.value - self._pins
         out: dict[str, object] = {"errno": outcome.errno} if outcome.errno else {"value": value}
-        names = _BIND if isinstance(op, Bind) else ("calls",) if isinstance(op, Repeat) else tuple(outcome.fields)
+        names = _COMPARED.get(type(op), tuple(outcome.fields))
         out |= {name: outcome.fields[name] for name in names if name in outcome.fields}
         return out | {"frames": tuple(bool(frame) for frame in outcome.frames)}
+
+    def befell(self, outcome: Outcome) -> list[Happening]:
+        """What must be equal of the events of an outcome: all but times. What befell two PEs has no order."""
+        told = [self._happening(event) for event in outcome.events if event.kind != "unblamed"]
+        return sorted(told, key=lambda each: each.pe)
+
+    def _happening(self, event: Event) -> Happening:
+        entries = [event.entry, *event.neighbours]
+        symbols = tuple(None if each is None else (self._symbol(each), each & int(_LOW)) for each in entries)
+        names = ("kind", "pe", "liobn", "device", "iova", "start", "size", "direction", "reason")
+        key = (*(getattr(event, name) for name in names), symbols)
+        text = f"PE {event.pe} {event.kind}: {event.device}"
+        if event.direction:
+            entry, *beside = ["none" if each is None else self.describe(each) for each in entries]
+            text += f" {event.direction}s {event.iova:#x} of {event.size} bytes from {event.start:#x} on"
+            text += f" ({event.reason}, entry {entry} beside {' and '.join(beside) or 'nothing'})"
+        return Happening(event.pe, event.liobn, key, text)
+
+    def _symbol(self, value: int) -> int:
+        """As `symbols`, of one entry."""
+        frame = tce.address(value)
+        return self._symbols.get(frame, (frame >> window.PAGE_SHIFT) + _RAW) if value else 0
 
     def symbols(self, table: TableView) -> npt.NDArray[np.int64]:
         """For each live entry, the number of the page that it leads to."""
@@ -184,12 +223,26 @@ class Comparison:
         out = list(self._twice(seen.number))
         one = self._expected.told(expected.op, expected.outcome)
         other = self._seen.told(seen.op, seen.outcome)
+        if any(event.kind == "reapplied" for event in (*expected.outcome.events, *seen.outcome.events)):
+            one, other = one | {"value": None}, other | {"value": None}  # read before or after that was undone
         if one == other:
-            return out
+            return [*out, *self._events(expected.outcome, seen.outcome, seen.number)]
         names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
         wanted, got = (", ".join(_text(name, side) for name in names if name in side) for side in (one, other))
         message = f"operation {seen.number} gives {got}, {self._names[0]} gives {wanted}"
-        return [*out, Difference(("outcome", seen.number), message, wanted, got)]
+        out.append(Difference(("outcome", seen.number), message, wanted, got))
+        return [*out, *self._events(expected.outcome, seen.outcome, seen.number)]
+
+    def _events(self, expected: Outcome, seen: Outcome, number: int) -> Iterator[Difference]:
+        one, other = self._expected.befell(expected), self._seen.befell(seen)
+        for i in range(max(len(one), len(other))):
+            wanted, got = (side[i] if i < len(side) else None for side in (one, other))
+            if wanted is not None and got is not None and wanted.key == got.key:
+                continue
+            texts = ["no event" if each is None else each.text for each in (wanted, got)]
+            message = f"operation {number} gives {texts[1]}, {self._names[0]} gives {texts[0]}"
+            liobn = next(each.liobn for each in (got, wanted) if each is not None)
+            yield Difference(("event", number, i), message, texts[0], texts[1], liobn=liobn)
 
     def _twice(self, number: int) -> Iterator[Difference]:
         """Two pages cannot lie in one frame: one of them is somebody else's."""
@@ -203,9 +256,10 @@ class Comparison:
         yield from self._tables(_first(expected, self._expected.facts), _first(seen, self._seen.facts))
         if self._same_nonce:
             yield from self._contents(expected, seen)
+            yield from self._disks(expected.disks, seen.disks)
         yield from self._refusals(expected.refusals, seen.refusals)
-        if bool(expected.console) != bool(seen.console):
-            wanted, got = (side.console[0] if side.console else "no trouble" for side in (expected, seen))
+        if kinds(expected.console) != kinds(seen.console):
+            wanted, got = ("; ".join(side.console) or "no trouble" for side in (expected, seen))
             yield Difference(("console", got), f"the kernel says {got}, {self._names[0]} says {wanted}", wanted, got)
 
     def _tables(self, expected: dict[int, TableView], seen: dict[int, TableView]) -> Iterator[Difference]:
@@ -228,13 +282,14 @@ class Comparison:
         tces = [dict(zip(view.index.tolist(), view.tce.tolist(), strict=True)) for view in (expected, seen)]
         for number in numbers:
             texts = self._expected.describe(tces[0].get(number, 0)), self._seen.describe(tces[1].get(number, 0))
-            where = f"LIOBN {expected.liobn:#x} IOBA {ioba(number):#x}"
+            ioba = (expected if expected.entries else seen).ioba(number)
+            where = f"LIOBN {expected.liobn:#x} IOBA {ioba:#x}"
             yield Difference(
                 ("entry", expected.liobn, number, texts[1]),
                 f"{where}: the entry is {texts[1]}, {self._names[0]} has {texts[0]}",
                 *texts,
                 liobn=expected.liobn,
-                ioba=ioba(number),
+                ioba=ioba,
             )
 
     def _contents(self, expected: Snapshot, seen: Snapshot) -> Iterator[Difference]:
@@ -247,6 +302,15 @@ class Comparison:
                 texts = [tag.describe(page) if page else "no RAM" for page in (wanted, content)]
                 message = f"buffer {place[0]} page {place[1]} holds {texts[1]}, {self._names[0]} has {texts[0]}"
                 yield Difference(("content", place, content), message, texts[0], texts[1])
+
+    def _disks(self, expected: dict[str, bytes], seen: dict[str, bytes]) -> Iterator[Difference]:
+        for name in sorted(expected.keys() & seen.keys()):
+            wanted, got = expected[name], seen[name]
+            if wanted != got:
+                at = next((i for i, (one, other) in enumerate(zip(wanted, got, strict=False)) if one != other), 0)
+                texts = [side[at : at + _BYTES].hex() for side in (wanted, got)]
+                message = f"the disk of {name} holds {texts[1]} at byte {at:#x}, {self._names[0]} has {texts[0]}"
+                yield Difference(("disk", name, at, texts[1]), message, texts[0], texts[1])
 
     def _refusals(self, expected: Sequence[Refusal], seen: Sequence[Refusal]) -> Iterator[Difference]:
         wanted, got = refused_bytes(expected), refused_bytes(seen)
@@ -291,4 +355,5 @@ def _text(name: str, side: dict[str, object]) -> str:
         return str(value)
     if name == "frames" and isinstance(value, tuple):
         return f"{sum(value)} of {len(value)} frames"
-    return f"{name} {value:#x}" if isinstance(value, int) and name not in {"value", "calls"} else f"{name} {value}"
+    plain = not isinstance(value, int) or name == "calls" or (name == "value" and value < _LARGE)
+    return f"{name} {value}" if plain else f"{name} {value:#x}"

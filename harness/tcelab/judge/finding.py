@@ -13,7 +13,9 @@ LAWS: Final = {
     "views": "live memory and state stream agree entry by entry",
     "tag": "each live entry leads to a page in guest RAM with exactly the expected bytes",
     "memory": "buffer pages that no entry leads to are unchanged",
+    "disk": "each disk holds exactly what the transfers that succeeded made of it",
     "refusals": "QEMU refused exactly the device accesses that the table forbids",
+    "isolation": "exactly the PE whose device violates its table is isolated, and only its recovery brings it back",
     "charges": "locked memory is charged for window and table, and refunded",
     "pins": "the kernel holds one page pin for each live entry",
     "kernel": "no WARN, BUG, Oops or panic",
@@ -105,6 +107,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     :ivar tags: live entries proven by their own tag; `contents`: by other expected bytes.
     :ivar entries: table entries compared, empty ones too, over all checkpoints and views.
     :ivar pages: buffer pages compared in guest RAM that no entry led to.
+    :ivar disk: bytes of disks compared.
     :ivar pins: readings of the page-pin counters.
     :ivar quirks: declared quirks, and how often each made a difference.
     :ivar seconds: per part of `Snapshot.seconds`, and `judge`.
@@ -117,6 +120,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     contents: int = 0
     entries: int = 0
     pages: int = 0
+    disk: int = 0
     pins: int = 0
     dma: DmaCount = msgspec.field(default_factory=DmaCount)
     laws: dict[str, LawCount] = msgspec.field(default_factory=lambda: {law: LawCount() for law in LAWS})

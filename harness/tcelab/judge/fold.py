@@ -7,78 +7,82 @@ drivers/vfio/vfio_iommu_spapr_tce.c, drivers/vfio/container.c, drivers/vfio/grou
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
 from tceagent import uapi
 from tcelab import tag
+from tcelab.judge.charges import charged
 from tcelab.judge.device import DeviceModel, Forbidden
+from tcelab.judge.disk import DiskModel
 from tcelab.judge.files import Container, DeviceFile, Files, Group, Target
 from tcelab.judge.memory import BufferModel, PageModel, written
+from tcelab.judge.pes import Pes
+from tcelab.judge.requests import ARGSZ, BY_POINTER, FLAGS, NOT_REACHED, request_name
 from tcelab.judge.rounds import calls_done, rounds
 from tcelab.judge.table import Entry, TableModel
-from tcelab.papr import dma, tce, window
+from tcelab.judge.transfers import Transfers
+from tcelab.papr import tce, window
 from tcelab.program import (
     Bind,
     Buffer,
+    Burst,
     Close,
     Dma,
+    Engine,
     Exit,
     Fill,
     Frames,
-    GuestOp,
     Ioctl,
+    Look,
     Master,
+    Op,
     Open,
     Page,
     Program,
     Protect,
     Put,
     Repeat,
+    Rtas,
     Spawn,
     Tag,
+    Together,
     Word,
 )
 from tcelab.run import Facts, Outcome, Step
+from tcelab.topology import Device
 
-SPAPR_TCE: Final = 2
-"""VFIO_SPAPR_TCE_IOMMU: the container type whose charges we know."""
-
-ARGSZ: Final = {"MAP_DMA": 32, "UNMAP_DMA": 24}
-FLAGS: Final = {"MAP_DMA": tce.PERMISSIONS, "UNMAP_DMA": 0}
-NOT_REACHED: Final = {"EPERM", "ENOMEM"}
-"""Errnos of MAP_DMA and UNMAP_DMA that say that the pending default window was not made."""
-BY_POINTER: Final = {*ARGSZ, "GROUP_SET_CONTAINER", "GROUP_GET_DEVICE_FD"}
-"""Requests that change what we keep, with an argument that a program may have put where we do not look."""
-NO_TABLE_CHARGE: Final = {"seed2013"}
-"""Profiles of the driver that do not charge for a window's table."""
-
+UNENDED: Final = {"ETIMEDOUT", "EIO"}
+"""Errnos of the agent's drivers: a transfer did not end in time, or not as it should."""
 _MASK: Final = (1 << 64) - 1
 
 Handler = Callable[[object, Ioctl, Outcome, int], None]
+DeviceOp: TypeAlias = Master | Dma | Together | Burst | Engine | Look
 
 
 class Fold:
     """:ivar tables: per LIOBN, the channel's too.
 
-    :ivar forbidden: device accesses that must have been refused since the last checkpoint; the judge empties it.
+    :ivar pes: their conditions; `transfers`: of their devices.
     :ivar unknown: reasons why something that succeeded could not be folded.
+    :ivar warned: declared quirks that made the kernel warn.
     """
 
     def __init__(self, program: Program, facts: Facts) -> None:
         self.facts = facts
-        self.tables = {phb.liobn: TableModel(phb.liobn, phb.entries) for phb in program.topology.machine}
+        every = program.topology.machine
+        self.tables = {phb.liobn: TableModel(phb.liobn, phb.entries, phb.window_start) for phb in every}
         self.groups = {phb.index: Group(phb, self.tables[phb.liobn]) for phb in program.topology.phbs}
         self.group_of = {device.name: self.groups[phb.index] for phb in program.topology.phbs for device in phb.devices}
-        self.devices = {name: DeviceModel(name, group.table) for name, group in self.group_of.items()}
+        self.devices = {each.name: self._device(each) for each in program.topology.devices}
         self.buffers: dict[str, BufferModel] = {}
         self.files = Files()
         self.paths = {f"/dev/vfio/${name}": group for name, group in self.group_of.items()}
-        self.forbidden: list[Forbidden] = []
-        self.transfers: list[dma.Piece] = []
         self.unknown: list[str] = []
-        self._refused_once: set[str] = set()
+        self.warned: set[str] = set()
+        self.pes = Pes(program.topology.phbs, self.devices, facts)
+        self.transfers = Transfers(self.pes, self.unknown)
         self._ioctls: dict[str, Handler] = {
             "SET_IOMMU": self._set_iommu,
             "GROUP_SET_CONTAINER": self._set_container,
@@ -90,17 +94,32 @@ class Fold:
             "DISABLE": self._disable,
         }
 
+    def _device(self, device: Device) -> DeviceModel:
+        if device.model == "virtio-blk":
+            return DiskModel(device.name, self.group_of[device.name].table)
+        return DeviceModel(device.name, self.group_of[device.name].table, device.mask)
+
     def apply(self, step: Step) -> None:
-        """Fold in one guest operation."""
+        """Fold in one operation."""
         outcome = step.outcome
         if outcome is None:
             return
+        self.pes.begin()
+        self.transfers.begin()
         if isinstance(step.op, Ioctl):
             self._ioctl(step.op, outcome, step.number)
         elif isinstance(step.op, Repeat):
             self._repeat(step.op, outcome, step.number)
         elif not outcome.errno:
-            self._plain(step.op, outcome, step.number)  # type: ignore[arg-type]
+            self._plain(step.op, outcome, step.number)
+        elif outcome.errno in UNENDED:
+            self.unknown.append(f"a transfer of step {step.number} ended with {outcome.errno}: what did it move?")
+        self.pes.end(outcome.events)
+
+    @property
+    def forbidden(self) -> list[Forbidden]:
+        """Device accesses that must have been refused since the last checkpoint."""
+        return self.transfers.forbidden
 
     @property
     def live(self) -> int:
@@ -108,24 +127,8 @@ class Fold:
         return sum(len(table.live) for table in self.tables.values())
 
     def charge(self, process: str = "") -> int | None:
-        """KiB of locked memory that containers charge a process for, None when a container is not of type v1.
-
-        Source: drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_enable and tce_iommu_create_table: whole CPU pages, of
-        whoever enabled the container (tce_iommu_mm_set).
-        """
-        total = 0
-        for group in self.groups.values():
-            container = group.container
-            if container is None or container.kind is None:
-                continue
-            if container.kind != SPAPR_TCE:
-                return None
-            if container.payer != process:
-                continue
-            total += self._pages(group.phb.window_size) if container.enabled else 0
-            if container.made and self.facts.profile not in NO_TABLE_CHARGE:
-                total += self._pages(group.table.entries * 8)
-        return total * self.facts.page_size // 1024
+        """KiB of locked memory that containers charge a process for, None when a container is not of type v1."""
+        return charged(self.groups.values(), self.facts, process)
 
     def number(self, word: Word) -> int | None:
         """A word as the number that the agent passed, None when we cannot know it."""
@@ -140,12 +143,9 @@ class Fold:
         """What an ioctl is done on."""
         return self.files.get(op.by, op.file)
 
-    def _pages(self, size: int) -> int:
-        return size // self.facts.page_size
-
     # -- operations other than ioctls ---------------------------------------------------------------------------
 
-    def _plain(self, op: GuestOp, outcome: Outcome, step: int) -> None:
+    def _plain(self, op: Op, outcome: Outcome, step: int) -> None:
         match op:
             case Bind():
                 self.paths[f"/dev/vfio/{outcome.fields.get('group')}"] = self.group_of[op.device]
@@ -159,16 +159,36 @@ class Fold:
                 # Only what entries still lead to is kept, by their pins: those entries know their pages.
                 self.buffers = {name: each for name, each in self.buffers.items() if each.process != op.process}
                 self.files.exit(op.process, step)
-            case Master():
-                handle = self.files.get(op.by, op.file)
-                if isinstance(handle, DeviceFile):
-                    handle.device.master = op.on
-            case Dma():
-                self._dma(op, step)
+            case Rtas():
+                self.pes.call(op, outcome)
+            case Master() | Dma() | Together() | Burst() | Engine() | Look():
+                self._device_op(op, outcome, step)
             case _:
                 self._memory(op, outcome, step)
 
-    def _memory(self, op: GuestOp, outcome: Outcome, step: int) -> None:
+    def _device_op(self, op: DeviceOp, outcome: Outcome, step: int) -> None:
+        files = [each.file for each in op.ops] if isinstance(op, Together) else [op.file]
+        handles = [self.files.get(op.by, file) for file in files]
+        devices = [handle.device for handle in handles if isinstance(handle, DeviceFile)]
+        if len(devices) < len(files):
+            return
+        match op:
+            case Master():
+                self.pes.master(devices[0], outcome.value, on=op.on)
+            case Look():
+                look = self.pes.identity if op.what == "identity" else self.pes.command
+                look(devices[0], outcome.value)
+            case Dma():
+                self.transfers.single(devices[0], op, outcome, step)
+            case Together():
+                self.transfers.together(devices, op, outcome, step)
+            case Burst():
+                self.transfers.burst(devices[0], op, outcome, step)
+            case Engine():
+                ring = self.buffers[op.ring.buffer].pages[op.ring.index : op.ring.index + 2]
+                self.transfers.engine(devices[0], op, ring, outcome, step)
+
+    def _memory(self, op: Op, outcome: Outcome, step: int) -> None:
         match op:
             case Buffer():
                 pages = [PageModel() for _ in range(op.pages)]
@@ -199,22 +219,6 @@ class Fold:
             buffer.write(op.offset, layout.pack(numbers), step)
         else:
             buffer.blur(op.offset, layout.size, step)
-
-    def _dma(self, op: Dma, step: int) -> None:
-        handle = self.files.get(op.by, op.file)
-        if not isinstance(handle, DeviceFile):
-            return
-        device = handle.device
-        pieces = device.transfer(op, step)
-        self.transfers = pieces
-        for piece in pieces:
-            if piece.refused:
-                control = device.name not in self._refused_once
-                self._refused_once.add(device.name)
-                liobn = device.table.liobn
-                self.forbidden.append(
-                    Forbidden(device.name, liobn, op.to_memory, piece.iova, piece.size, piece.refused, step, control)
-                )
 
     # -- ioctls -------------------------------------------------------------------------------------------------
 
@@ -321,7 +325,7 @@ class Fold:
         if iova is None or size is None or flags is None:
             self.unknown.append(f"MAP_DMA of step {step} has fields whose values are unknown")
             return
-        first, count = iova >> window.PAGE_SHIFT, size >> window.PAGE_SHIFT
+        count = size >> window.PAGE_SHIFT
         frames: list[int | None] = list(outcome.frames)
         if len(frames) != count:
             self.unknown.append(f"MAP_DMA of step {step} reported {len(frames)} frames for {count} pages")
@@ -337,21 +341,22 @@ class Fold:
             entries.append(Entry(flags & tce.PERMISSIONS, name, start + i, page, frame, step))
         for group in handle.groups:
             if entries:
-                group.table.put(first, entries, step)
+                group.table.put(group.table.number(iova), entries, step)
 
     def _range(self, op: Ioctl) -> tuple[int, int] | None:
-        """The entries `first .. end-1` that a map or unmap concerns, None when we cannot know them."""
+        """The bus addresses `first .. end-1` that a map or unmap concerns, None when we cannot know them."""
         iova, size = self.number(op.fields.get("iova", 0)), self.number(op.fields.get("size", 0))
         if iova is None or size is None:
             return None
-        return iova >> window.PAGE_SHIFT, (iova + size) >> window.PAGE_SHIFT
+        return iova, iova + size
 
     def _failed(self, handle: Container, op: Ioctl, step: int) -> None:
         """A map or unmap that failed must have changed nothing: if something is wrong there, it is to blame."""
         concerned = self._range(op)
         if concerned is not None:
             for group in handle.groups:
-                group.table.tried(*concerned, step)
+                first, end = map(group.table.number, concerned)
+                group.table.tried(first, end, step)
 
     def _place(self, word: Word, process: str) -> tuple[BufferModel, int] | None:
         """The buffer of a process, and how many bytes into it, that an address leads to. A place that a program names
@@ -376,14 +381,5 @@ class Fold:
             self.unknown.append(f"UNMAP_DMA of step {step} has fields whose values are unknown")
             return
         for group in handle.groups:
-            group.table.clear(*concerned, step)
-
-
-NAMES: Final = {number: name for name, number in uapi.NUMBERS.items() if name != "SPAPR_TCE_GET_INFO_DDW"}
-
-
-def request_name(request: str | int) -> str:
-    """The name of an ioctl request that a program may give as a number."""
-    if isinstance(request, str):
-        return "SPAPR_TCE_GET_INFO" if request == "SPAPR_TCE_GET_INFO_DDW" else request
-    return NAMES.get(request, "")
+            first, end = map(group.table.number, concerned)
+            group.table.clear(first, end, step)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from tcelab.judge.files import Group
-from tcelab.judge.fold import Fold, request_name
+from tcelab.judge.fold import Fold
 from tcelab.judge.ledger import Ledger, op_text
+from tcelab.judge.requests import request_name
 from tcelab.judge.rounds import calls_done
 from tcelab.papr import window
-from tcelab.program import Bind, Ioctl, Read, Repeat
+from tcelab.program import Bind, Burst, Dma, Engine, Ioctl, Read, Repeat, Rtas, Together
 from tcelab.run import Outcome, Step
 
 VIABLE: Final = 1
@@ -50,6 +51,8 @@ def as_expected(step: Step, got: Outcome) -> bool:
         return got.errno == expected
     if isinstance(step.op, Repeat):
         return got.value == 0 and not got.errno and calls_done(step.op, got) is not None
+    if isinstance(step.op, Dma | Together | Burst | Engine | Rtas):
+        return got.value == 0 and not got.errno
     if got.errno or not isinstance(step.op, Ioctl):
         return not got.errno
     makes_file = bool(step.op.into) or request_name(step.op.request) == "GROUP_GET_DEVICE_FD"
@@ -90,7 +93,7 @@ def _reported(fold: Fold, step: Step) -> dict[str, int]:
         phb = fold.group_of[op.device].phb
         return {
             "liobn": phb.liobn,
-            "window_start": 0,
+            "window_start": phb.window_start,
             "window_size": phb.window_size,
             "buid": window.buid(phb.index),
         }
@@ -102,7 +105,8 @@ def _reported(fold: Fold, step: Step) -> dict[str, int]:
     if name == "SPAPR_TCE_GET_INFO":
         for group in fold.groups.values():
             if group.container is not None and group.container is handle:
-                return {"dma32_window_start": 0, "dma32_window_size": group.phb.window_size & 0xFFFFFFFF}
+                phb = group.phb
+                return {"dma32_window_start": phb.window_start, "dma32_window_size": phb.window_size & 0xFFFFFFFF}
     return {}
 
 

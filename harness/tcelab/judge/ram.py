@@ -9,11 +9,12 @@ from typing import Final
 import numpy as np
 
 from tcelab import tag as tags
+from tcelab.judge.console import declared
 from tcelab.judge.device import Forbidden
 from tcelab.judge.fold import Fold
 from tcelab.judge.ledger import Ledger
 from tcelab.judge.memory import PageModel
-from tcelab.judge.table import TableModel, ioba
+from tcelab.judge.table import TableModel
 from tcelab.judge.tables import Look
 from tcelab.papr import tce, window
 from tcelab.run import Refusal, TableView
@@ -72,23 +73,23 @@ def _names_own(page: PageModel | None, model: TableModel, numbers: set[int]) -> 
     if page is None or page.tagged is None:
         return False
     liobn, where = page.tagged
-    return liobn == model.liobn and where >> window.PAGE_SHIFT in numbers
+    return liobn == model.liobn and model.number(where) in numbers
 
 
 def _unproven(ledger: Ledger, seen: Look, model: TableModel, frame: int, number: int) -> None:
     entry, content = model.live[number], seen.snapshot.pages[frame]
-    page, liobn = entry.page, model.liobn
+    page, liobn, ioba = entry.page, model.liobn, model.ioba(number)
     expected, read = contents(page.content if page else None, content)
-    blamed = _refused_write(seen.forbidden, liobn, number)
+    blamed = _refused_write(seen.forbidden, liobn, ioba)
     if blamed is None:
         blamed = page.writer if page and page.writer >= 0 else entry.step
     ledger.report(
         "tag",
         (liobn, number, content),
-        f"LIOBN {liobn:#x} IOBA {ioba(number):#x}: the entry leads to {frame:#x} ({entry.describe()}), "
+        f"LIOBN {liobn:#x} IOBA {ioba:#x}: the entry leads to {frame:#x} ({entry.describe()}), "
         f"guest RAM there must hold {expected}, seen {read}",
         liobn=liobn,
-        ioba=ioba(number),
+        ioba=ioba,
         expected=expected,
         seen=read,
         operation=blamed,
@@ -97,12 +98,12 @@ def _unproven(ledger: Ledger, seen: Look, model: TableModel, frame: int, number:
         page.adopt(content)
 
 
-def _refused_write(forbidden: Sequence[Forbidden], liobn: int, number: int) -> int | None:
+def _refused_write(forbidden: Sequence[Forbidden], liobn: int, ioba: int) -> int | None:
     """Number of the operation whose refused write to that entry may have landed since the last checkpoint."""
     hits = (
         access.step
         for access in reversed(forbidden)
-        if access.to_memory and access.liobn == liobn and access.iova >> window.PAGE_SHIFT == number
+        if access.to_memory and access.liobn == liobn and access.iova >> window.PAGE_SHIFT == ioba >> window.PAGE_SHIFT
     )
     return next(hits, None)
 
@@ -170,12 +171,15 @@ def contents(expected: bytes | None, seen: bytes | None) -> tuple[str, str]:
     )
 
 
-def refusals(ledger: Ledger, _fold: Fold, seen: Look) -> None:
+def refusals(ledger: Ledger, fold: Fold, seen: Look) -> None:
     """QEMU said that it refused each device access that the table forbids, and no other.
 
     Source: QEMU hw/ppc/spapr_iommu.c, spapr_tce_translate_iommu; the line comes from system/memory.c. The first
     forbidden access of a device is the control: a watcher that does not see that one cannot judge the others.
     """
+    if fold.transfers.doubted:
+        fold.transfers.doubted = False
+        return
     told: dict[Forbidden, bool] = dict.fromkeys(seen.forbidden, False)
     bytes_told = refused_bytes(seen.snapshot.refusals)
     for refusal in seen.snapshot.refusals:
@@ -198,7 +202,7 @@ SLACK: Final = 7
 
 
 def refused_bytes(refusals: Iterable[Refusal]) -> Counter[tuple[str, int]]:
-    """How many bytes were refused, by direction and IOMMU page."""
+    """How many bytes were refused, by direction and IOMMU page, as they were told."""
     out: Counter[tuple[str, int]] = Counter()
     for refusal in refusals:
         out[refusal.direction, refusal.address >> window.PAGE_SHIFT] += refusal.size
@@ -206,7 +210,7 @@ def refused_bytes(refusals: Iterable[Refusal]) -> Counter[tuple[str, int]]:
 
 
 def _place(access: Forbidden) -> tuple[str, int]:
-    return access.direction, access.iova >> window.PAGE_SHIFT
+    return access.direction, access.told >> window.PAGE_SHIFT
 
 
 def _demanded(forbidden: Sequence[Forbidden], access: Forbidden) -> int:
@@ -218,8 +222,8 @@ def _covers(access: Forbidden, refusal: Refusal) -> bool:
     # A refused access is told in words of 1 to 8 bytes; the first may start before the transfer's unaligned start.
     return (
         access.direction == refusal.direction
-        and refusal.address < access.iova + access.size
-        and refusal.address + max(refusal.size, 1) > access.iova
+        and refusal.address < access.told + access.size
+        and refusal.address + max(refusal.size, 1) > access.told
     )
 
 
@@ -250,16 +254,24 @@ def _unsaid(ledger: Ledger, access: Forbidden) -> None:
     )
 
 
-def kernel(ledger: Ledger, _fold: Fold, seen: Look) -> None:
-    """The kernel said no WARN, BUG or Oops on its console since the last checkpoint."""
+def kernel(ledger: Ledger, fold: Fold, seen: Look) -> None:
+    """The kernel said no WARN, BUG or Oops on its console since the last checkpoint, but what a declared quirk makes it
+    say.
+    """
     ledger.judged("kernel")
-    kernel_said(ledger, seen.snapshot.console)
+    kernel_said(ledger, fold, seen.snapshot.console)
 
 
-def kernel_said(ledger: Ledger, lines: Iterable[str]) -> None:
-    """Lines of trouble on the console are findings, each."""
+def kernel_said(ledger: Ledger, fold: Fold, lines: Iterable[str]) -> None:
+    """Lines of trouble on the console are findings, each: but the first on a guest that a declared quirk makes it say.
+    That it said it where it must, and only there, the comparison with the emulator tells.
+    """
     for line in lines:
-        ledger.report("kernel", (ledger.step, line), f"the kernel said: {line}", seen=line)
+        quirk = declared(line, fold.facts.quirks - fold.warned)
+        if quirk:
+            fold.warned.add(quirk)
+        else:
+            ledger.report("kernel", (ledger.step, line), f"the kernel said: {line}", seen=line)
 
 
 RAM_LAWS: Final[Collection[Callable[[Ledger, Fold, Look], None]]] = (tag, memory, refusals, kernel)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from tcelab.judge.memory import PageModel
 from tcelab.papr import tce, window
+
+Arrays: TypeAlias = tuple[npt.NDArray[np.uint32] | npt.NDArray[np.int64], npt.NDArray[np.uint64]]
+"""Numbers of entries, ascending, and their TCEs."""
 
 UNKNOWN: Final = 0xFFFFFFFFFFFFF000
 """Stands for a TCE whose frame the agent did not tell; no real entry has this value."""
@@ -51,25 +54,36 @@ class Entry:
 
 
 class TableModel:
-    """The table of one window that starts at bus address 0; `entries` numbered from 0.
+    """The table of one window, its entries numbered from 0. What lies outside the window has numbers as well, and those
+    below it are negative.
 
     A change costs by its pages, not by the size of the table: a full window is judged about as fast as an empty one.
 
-    :ivar live: entry number to entry; also of maps past the end that the kernel claims to have made.
+    :ivar start: bus address of the window.
+    :ivar live: entry number to entry; also of maps outside the window that the kernel claims to have made.
     :ivar removed: numbers of entries that were live once and were removed.
     :ivar leads: entry numbers by where they lead, (frame, identity of the page).
     """
 
-    def __init__(self, liobn: int, entries: int) -> None:
+    def __init__(self, liobn: int, entries: int, start: int = 0) -> None:
         self.liobn = liobn
         self.entries = entries
+        self.start = start
         self.live: dict[int, Entry] = {}
         self.removed: set[int] = set()
         self.leads: dict[tuple[int | None, int], set[int]] = {}
         self._touched: list[tuple[int, int, int]] = []
         self._tces = np.zeros(entries, np.uint64)
-        self._beyond: dict[int, int] = {}
-        self._arrays: tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint64]] | None = None
+        self._outside: dict[int, int] = {}
+        self._arrays: Arrays | None = None
+
+    def number(self, ioba: int) -> int:
+        """Of the entry of a bus address."""
+        return (ioba - self.start) >> window.PAGE_SHIFT
+
+    def ioba(self, number: int) -> int:
+        """Bus address of an entry."""
+        return self.start + (number << window.PAGE_SHIFT)
 
     def put(self, first: int, new: Sequence[Entry], step: int) -> None:
         """Entries `first ..`, in place of what was there."""
@@ -78,10 +92,10 @@ class TableModel:
             self.live[number] = entry
             self.leads.setdefault(entry.lead, set()).add(number)
             value = UNKNOWN if entry.tce is None else entry.tce
-            if number < self.entries:
+            if self._has(number):
                 self._tces[number] = value
             else:
-                self._beyond[number] = value
+                self._outside[number] = value
         self._touch(first, first + len(new), step)
 
     def clear(self, first: int, end: int, step: int) -> None:
@@ -98,24 +112,28 @@ class TableModel:
         """Number of the last operation that concerned an entry."""
         return next((step for first, end, step in reversed(self._touched) if first <= number < end), None)
 
-    def arrays(self) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint64]]:
+    def arrays(self) -> Arrays:
         """Live entry numbers ascending, and their TCEs (`UNKNOWN` for a frame that was not reported)."""
         if self._arrays is None:
             index = self._inside()
-            beyond = sorted(self._beyond.items())
-            numbers = [number for number, _ in beyond]
-            values = [tce for _, tce in beyond]
-            self._arrays = (
-                np.concatenate([index.astype(np.uint32), np.array(numbers, np.uint32)]),
-                np.concatenate([self._tces[index], np.array(values, np.uint64)]),
-            )
+            inside = index.astype(np.uint32), self._tces[index]
+            self._arrays = self._with_outside(*inside) if self._outside else inside
         return self._arrays
+
+    def _with_outside(self, index: npt.NDArray[np.uint32], values: npt.NDArray[np.uint64]) -> Arrays:
+        numbers = np.concatenate([index, np.array([*self._outside], np.int64)], dtype=np.int64)
+        values = np.concatenate([values, np.array([*self._outside.values()], np.uint64)])
+        order = np.argsort(numbers)
+        return numbers[order], values[order]
+
+    def _has(self, number: int) -> bool:
+        return 0 <= number < self.entries
 
     def _inside(self) -> npt.NDArray[np.intp]:
         """Live entry numbers within the table; looking through it all pays only when it is not nearly empty."""
         if len(self.live) * 16 > self.entries:
             return np.flatnonzero(self._tces)
-        return np.array(sorted(number for number in self.live if number < self.entries), np.intp)
+        return np.array(sorted(filter(self._has, self.live)), np.intp)
 
     def _forget(self, numbers: Iterable[int]) -> None:
         for number in numbers:
@@ -127,10 +145,10 @@ class TableModel:
             led.discard(number)
             if not led:
                 del self.leads[entry.lead]
-            if number < self.entries:
+            if self._has(number):
                 self._tces[number] = 0
             else:
-                del self._beyond[number]
+                del self._outside[number]
 
     def tried(self, first: int, end: int, step: int) -> None:
         """An operation concerned the entries `first .. end-1` and left them as they were."""
@@ -139,8 +157,3 @@ class TableModel:
     def _touch(self, first: int, end: int, step: int) -> None:
         self.tried(first, end, step)
         self._arrays = None
-
-
-def ioba(number: int) -> int:
-    """Bus address of an entry."""
-    return number << window.PAGE_SHIFT

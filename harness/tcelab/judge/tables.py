@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +13,12 @@ from tcelab import tag
 from tcelab.judge.device import Forbidden
 from tcelab.judge.fold import Fold
 from tcelab.judge.ledger import Ledger
-from tcelab.judge.table import UNKNOWN, Entry, TableModel, ioba
+from tcelab.judge.table import UNKNOWN, Arrays, Entry, TableModel
 from tcelab.papr import tce, window
 from tcelab.run import Snapshot, TableView, ViewName
 
 MOST: Final = 1000
 """Wrong entries of one table that are told one by one; the rest are only counted."""
-
-Arrays = tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint64]]
 
 
 @dataclass(slots=True)
@@ -49,7 +47,7 @@ def look(snapshot: Snapshot, forbidden: Sequence[Forbidden]) -> Look:
 
 
 def inventory(ledger: Ledger, fold: Fold, seen: Look) -> None:
-    """Every view shows exactly the tables of the topology, of the right size, with 4 KiB pages from bus address 0.
+    """Every view shows exactly the tables of the topology, of the right size and place, with 4 KiB pages.
 
     Source: QEMU hw/ppc/spapr_pci.c (one object per window, window 1 empty until it is created). A table that is
     missing or has another size would make every other law of it hollow.
@@ -66,13 +64,17 @@ def inventory(ledger: Ledger, fold: Fold, seen: Look) -> None:
             elif table.entries != model.entries:
                 sizes = f"{model.entries} entries", f"{table.entries} entries"
                 _inventory(ledger, liobn, view, "has the wrong size", sizes)
-            elif (table.page_shift, table.bus_offset) != (window.PAGE_SHIFT, 0):
-                shape = f"page shift {table.page_shift}, bus offset {table.bus_offset:#x}"
-                _inventory(ledger, liobn, view, "has the wrong shape", ("page shift 12, bus offset 0x0", shape))
+            elif (table.page_shift, table.bus_offset) != (window.PAGE_SHIFT, model.start):
+                shapes = _shape(window.PAGE_SHIFT, model.start), _shape(table.page_shift, table.bus_offset)
+                _inventory(ledger, liobn, view, "has the wrong shape", shapes)
         second = {liobn | 1 for liobn in fold.tables}
         for liobn, table in tables.items():
             if liobn not in fold.tables and (liobn not in second or table.entries):
                 _inventory(ledger, liobn, view, "has a table", ("no table", f"{table.entries} entries"))
+
+
+def _shape(page_shift: int, bus_offset: int) -> str:
+    return f"page shift {page_shift}, bus offset {bus_offset:#x}"
 
 
 def _inventory(ledger: Ledger, liobn: int, view: str, what: str, sides: tuple[str, str]) -> None:
@@ -94,17 +96,17 @@ def views(ledger: Ledger, fold: Fold, seen: Look) -> None:
         pairs = differences((live[liobn].index, live[liobn].tce), (stream[liobn].index, stream[liobn].tce))
         _overflow(ledger, "views", liobn, pairs)
         for number, one, other in pairs[:MOST]:
-            model = fold.tables.get(liobn)
+            model, ioba = fold.tables.get(liobn), live[liobn].ioba(number)
             right = {one: "live memory", other: "the state stream"}.get(_folded(model, number), "neither")
             if right != "neither":
                 seen.split.add((liobn, number))
             ledger.report(
                 "views",
                 (liobn, number, one, other),
-                f"LIOBN {liobn:#x} IOBA {ioba(number):#x}: live memory shows {tce.describe(one)}, the state stream "
+                f"LIOBN {liobn:#x} IOBA {ioba:#x}: live memory shows {tce.describe(one)}, the state stream "
                 f"{tce.describe(other)}; the operations agree with {right}",
                 liobn=liobn,
-                ioba=ioba(number),
+                ioba=ioba,
                 expected=tce.describe(one),
                 seen=tce.describe(other),
                 operation=model.last_operation(number) if model else None,
@@ -153,7 +155,7 @@ def differences(one: Arrays, other: Arrays) -> list[tuple[int, int, int]]:
     return list(zip(numbers[wrong].tolist(), left[wrong].tolist(), right[wrong].tolist(), strict=True))
 
 
-def _spread(numbers: npt.NDArray[np.uint32], sparse: Arrays) -> npt.NDArray[np.uint64]:
+def _spread(numbers: npt.NDArray[Any], sparse: Arrays) -> npt.NDArray[np.uint64]:
     out = np.zeros(len(numbers), np.uint64)
     out[np.searchsorted(numbers, sparse[0])] = sparse[1]
     return out
@@ -170,7 +172,7 @@ def _wrong(ledger: Ledger, model: TableModel, snapshot: Snapshot, view: str, pai
     blamed = model.last_operation(number)
     expected = entry.describe() if entry else tce.describe(0)
     message = (
-        f"LIOBN {model.liobn:#x} IOBA {ioba(number):#x}: {_how(model, number, entry, value, blamed)}; "
+        f"LIOBN {model.liobn:#x} IOBA {model.ioba(number):#x}: {_how(model, number, entry, value, blamed)}; "
         f"expected {expected}, seen {tce.describe(value)}"
     )
     if value and (not entry or entry.frame != tce.address(value)):
@@ -180,7 +182,7 @@ def _wrong(ledger: Ledger, model: TableModel, snapshot: Snapshot, view: str, pai
         (model.liobn, number, value),
         message,
         liobn=model.liobn,
-        ioba=ioba(number),
+        ioba=model.ioba(number),
         expected=expected,
         seen=tce.describe(value),
         operation=blamed,
@@ -193,6 +195,7 @@ def _how(model: TableModel, number: int, entry: Entry | None, value: int, blamed
     survived = blamed is not None and number in model.removed
     rules: tuple[tuple[Callable[[], bool], str], ...] = (
         (lambda: number >= model.entries, "there is an entry past the end of the table"),
+        (lambda: number < 0, "there is an entry below the window"),
         (lambda: entry is not None and value == 0, "an entry that was mapped is missing"),
         (lambda: entry is not None and entry.frame == tce.address(value), "an entry has the wrong permissions"),
         (lambda: entry is not None, "an entry leads to the wrong page"),

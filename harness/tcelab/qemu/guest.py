@@ -19,12 +19,14 @@ from qemu.qmp import ExecuteError, QMPClient, QMPError, Runstate
 from tcelab.errors import HarnessError, TcelabError, Unsupported
 from tcelab.image.bases import Held, Register
 from tcelab.papr import window
-from tcelab.qemu import machine
+from tcelab.qemu import machine, rom
 from tcelab.qemu.channel import Channel
 from tcelab.qemu.console import Console
+from tcelab.qemu.disks import Disks
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.log import Log
 from tcelab.qemu.probe import Abilities, Qemu, environment
+from tcelab.qemu.qtest import CLOSED as CLOSED_PORT
 from tcelab.qemu.qtest import Qtest
 from tcelab.qemu.race import AGENT_EXITED, CLOSED, WATCHER, Race
 from tcelab.qemu.ram import MIB, PrivateRam, Ram, SharedRam
@@ -51,6 +53,7 @@ class Guest:
     """Made by `start`; ends with `close`. Everything here runs on the loop, except the constructor.
 
     :ivar console: what the guest wrote.
+    :ivar disks: of its devices.
     :ivar race: what every wait goes through.
     """
 
@@ -73,6 +76,7 @@ class Guest:
         size = options.memory * MIB
         self.ram: Ram = SharedRam(size) if base is None else PrivateRam(base.ram, size)
         self.state = os.memfd_create("tcelab-state", os.MFD_CLOEXEC)
+        self.disks = Disks(options.topology)
         self.console = Console(folder / "console.log")
         if base is not None:
             # What the kernel said while it booted is as true of the fork: a warning then is a finding now.
@@ -108,6 +112,8 @@ class Guest:
             log=log_writer,
             ram=self.ram.fd,
             state=self.state,
+            roms={model: rom.ones(model) for model in {device.model for device in self._options.topology.devices}},
+            disks=self.disks.files,
             base=None if self._base is None else self._base.state,
         )
         try:
@@ -119,6 +125,7 @@ class Guest:
             if not hasattr(self, "_process"):
                 pairs["qmp"][0].close()
         self._watch(self._watch_exit())
+        self._watch(self._watch_qtest())
         self._console_task = self._watch(self._watch_console())
         await self.race.run(self._qmp.connect(pairs["qmp"][0]), "launch", self.limits.launch)
         self._watch(self._watch_events())
@@ -229,6 +236,14 @@ class Guest:
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         self.race.gone = True
         self.race.lose(f"QEMU {how}")
+
+    async def _watch_qtest(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            await self.qtest.listen()
+        # QEMU closes it when it ends, and then its exit is what counts.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self.race.lost), self.limits.settle)
+        self.race.lose(CLOSED_PORT)
 
     async def _watch_console(self) -> None:
         loop = asyncio.get_running_loop()
@@ -376,7 +391,7 @@ class Guest:
         self._let_go()
 
     def _let_go(self) -> None:
-        for name in ("log", "channel", "qtest", "_console_end", "console", "ram", "_said"):
+        for name in ("log", "channel", "qtest", "_console_end", "console", "ram", "disks", "_said"):
             if (part := getattr(self, name, None)) is not None:
                 part.close()
         os.close(self.state)

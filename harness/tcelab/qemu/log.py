@@ -14,8 +14,9 @@ import os
 import re
 import select
 import threading
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from tcelab.errors import HarnessError
 from tcelab.papr import window
@@ -23,7 +24,9 @@ from tcelab.run import Refusal
 
 _CHUNK: Final = 1 << 16
 _LOG_KEPT: Final = 64 << 20
-"""Bytes of qemu.log that are written down. Parsing goes on beyond it; the file says that it ends here."""
+"""Bytes after which qemu.log is begun anew; the one before is kept beside it."""
+_TOLD: Final = 1 << 16
+"""Refusals that are told one by one; more are summed up, page by page."""
 
 _NEW_TABLE: Final = re.compile(r"spapr_iommu_new_table liobn=(?:0x)?([0-9a-f]+) table=(0x[0-9a-f]+|\(nil\))")
 _DDW_CREATE: Final = re.compile(
@@ -70,16 +73,83 @@ class Tables:
         self.entries.pop(liobn, None)
 
 
+class Listener(Protocol):
+    """Hears what QEMU says, line by line."""
+
+    def line(self, line: str) -> None:
+        """A line about neither a table nor a refusal."""
+        ...
+
+    def refused(self, direction: Literal["read", "write"], address: int, size: int) -> None:
+        """QEMU refused an access of `size` bytes."""
+        ...
+
+
+@dataclass(slots=True)
+class _Piece:
+    """Accesses in a row within one IOMMU page. `more`: accesses elsewhere in the page that are summed up with it."""
+
+    direction: Literal["read", "write"]
+    address: int
+    size: int
+    line: str
+    more: int = 0
+
+    def refusal(self) -> Refusal:
+        note = f" (and {self.more} more in this page, summed up)" if self.more else ""
+        return Refusal(self.direction, self.address, self.size, self.line + note)
+
+
+class Refusals:
+    """What was refused since somebody asked last, in bounded memory: accesses in a row are one, and in a storm all of
+    one page are, however many.
+    """
+
+    def __init__(self) -> None:
+        self._pieces: list[_Piece] = []
+        self._summed: dict[tuple[str, int], _Piece] = {}
+        self._lost = 0
+
+    def add(self, direction: Literal["read", "write"], address: int, size: int, line: str) -> None:
+        last = self._pieces[-1] if self._pieces else None
+        page = address >> window.PAGE_SHIFT
+        if (
+            last is not None
+            and last.direction == direction
+            and last.address + last.size == address
+            and last.address >> window.PAGE_SHIFT == page
+        ):
+            last.size += size
+        elif len(self._pieces) < _TOLD:
+            self._pieces.append(_Piece(direction, address, size, line))
+        elif (piece := self._summed.get((direction, page))) is not None:
+            piece.size += size
+            piece.more += 1
+        elif len(self._summed) < _TOLD:
+            self._summed[direction, page] = _Piece(direction, address, size, line)
+        else:
+            self._lost += 1
+
+    def told(self) -> tuple[Refusal, ...]:
+        """:raise HarnessError: there were more than can be told."""
+        if self._lost:
+            raise HarnessError(f"QEMU refused accesses in more than {_TOLD} pages: {self._lost} of them are not told")
+        return tuple(piece.refusal() for piece in (*self._pieces, *self._summed.values()))
+
+
 class Log:
     """Drains QEMU's log from the reading end of a pipe until QEMU closes its end.
 
     :ivar tables: what the trace says of the tables, up to the last line read.
+    :ivar listener: hears of the other lines, in order; called by whoever reads, and never by two at once.
     """
 
     def __init__(self, pipe: int, path: Path) -> None:
         self.tables = Tables()
-        self._refusals: list[Refusal] = []
+        self.listener: Listener | None = None
+        self._refusals = Refusals()
         self._pipe = pipe
+        self._path = path
         self._file = path.open("wb")
         self._written = 0
         self._partial = b""
@@ -105,13 +175,13 @@ class Log:
     def refusals(self) -> tuple[Refusal, ...]:
         """Those that nobody has taken yet."""
         with self._lock:
-            return tuple(self._refusals)
+            return self._refusals.told()
 
     def take_refusals(self) -> tuple[Refusal, ...]:
         """Refused accesses since the last call; `drain` first."""
         with self._lock:
-            taken, self._refusals = tuple(self._refusals), []
-        return taken
+            taken, self._refusals = self._refusals, Refusals()
+        return taken.told()
 
     def close(self) -> None:
         """Drain what is left and let go; QEMU must have ended."""
@@ -155,17 +225,27 @@ class Log:
         return True
 
     def _keep(self, data: bytes) -> None:
-        if self._written <= _LOG_KEPT and self._failed is None:
-            self._file.write(data)
-            self._written += len(data)
-            if self._written > _LOG_KEPT:
-                self._file.write(b"\n[tcelab: the log is longer; the rest was read but is not kept]\n")
-            self._file.flush()
+        if self._failed is not None:
+            return
+        if self._written > _LOG_KEPT:
+            # The newest lines are those that are wanted.
+            self._file.close()
+            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+            self._file = self._path.open("wb")
+            self._written = self._file.write(b"[tcelab: what came before is in the file .1; older lines are gone]\n")
+        self._file.write(data)
+        self._written += len(data)
+        self._file.flush()
 
     def _line(self, line: str) -> None:
         if line.startswith("Invalid "):
-            if found := _REFUSED.search(line):
+            if found := _REFUSED.match(line):
                 direction: Literal["read", "write"] = "read" if found[1] == "read" else "write"
-                self._refusals.append(Refusal(direction, int(found[2], 16), int(found[3]), line))
+                address, size = int(found[2], 16), int(found[3])
+                self._refusals.add(direction, address, size, line)
+                if self.listener is not None:
+                    self.listener.refused(direction, address, size)
         elif "spapr_iommu" in line:
             self.tables.line(line)
+        elif self.listener is not None:
+            self.listener.line(line)

@@ -6,7 +6,7 @@ listens, and no connect can race. Source of the options: QEMU docs/system/ppc/ps
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -16,7 +16,8 @@ from tcelab.errors import Unsupported, UsageError
 from tcelab.qemu.channel import PORT
 from tcelab.qemu.probe import TRACES, Abilities
 from tcelab.qemu.ram import MIB
-from tcelab.topology import CHANNEL_PHB, SMALL_WINDOW, Topology
+from tcelab.run import Guarding
+from tcelab.topology import CHANNEL_PHB, SMALL_WINDOW, SPARE, Device, Phb, Topology
 
 Firmware = Literal["auto", "vof", "slof"]
 
@@ -47,6 +48,7 @@ class Options(msgspec.Struct, frozen=True):
     :ivar memory: MiB of guest RAM, a multiple of 256.
     :ivar append: added to the kernel's command line.
     :ivar quirks: known defects that are declared for the kernel.
+    :ivar isolates: the platform is to isolate PEs; `guard`: what is done for it, see `tcelab.run.Facts`.
     """
 
     kernel: Path
@@ -56,12 +58,16 @@ class Options(msgspec.Struct, frozen=True):
     firmware: Firmware = "auto"
     append: str = ""
     quirks: frozenset[str] = frozenset()
+    isolates: bool = False
+    guard: Guarding = "off"
 
 
 class Descriptors(msgspec.Struct, frozen=True):
     """Numbers of the descriptors that QEMU inherits.
 
     :ivar state: a file for device state that QEMU writes.
+    :ivar roms: of ones, by the model of the device that they are for; see `tcelab.qemu.rom`.
+    :ivar disks: by device; see `tcelab.qemu.disks`.
     :ivar base: the state that a fork begins with; None: a boot.
     """
 
@@ -72,10 +78,13 @@ class Descriptors(msgspec.Struct, frozen=True):
     log: int
     ram: int
     state: int
+    roms: dict[str, int] = {}
+    disks: dict[str, int] = {}
     base: int | None = None
 
     def all(self) -> tuple[int, ...]:
-        return tuple(number for number in msgspec.structs.astuple(self) if number is not None)
+        single = [number for number in msgspec.structs.astuple(self) if isinstance(number, int)]
+        return (*single, *self.roms.values(), *self.disks.values())
 
 
 def firmware(options: Options, abilities: Abilities) -> Literal["vof", "slof"]:
@@ -95,6 +104,11 @@ def check(abilities: Abilities, topology: Topology) -> None:
     if topology.devices and not abilities.edu:
         raise Unsupported(
             f"QEMU {abilities.version} has no edu device, so no device can do DMA",
+            next_step="use a QEMU that was built with it (Debian's are), or tcelab's own: leave --qemu out",
+        )
+    if _has_disk(topology.devices) and not abilities.virtio_blk:
+        raise Unsupported(
+            f"QEMU {abilities.version} has no virtio-blk-pci, and topology {topology.name} has one",
             next_step="use a QEMU that was built with it (Debian's are), or tcelab's own: leave --qemu out",
         )
     if TRACES[0] not in abilities.traces and not abilities.device_state:
@@ -136,7 +150,7 @@ def arguments(options: Options, abilities: Abilities, fds: Descriptors) -> list[
         *("-global", "spapr-pci-host-bridge.ddw=off"),
         *("-device", f"virtio-serial-pci,id=channel,bus=pci.{CHANNEL_PHB},addr=1,romfile="),
         *("-device", f"virtserialport,bus=channel.0,chardev=agent,name={PORT},id=agent-port"),
-        *_phbs(options.topology),
+        *_phbs(options.topology, fds),
         *(_boot(options) if fds.base is None else ["-S", "-incoming", "defer"]),
         *_watching(abilities, fds.log),
     ]
@@ -148,7 +162,10 @@ def _boot(options: Options) -> list[str]:
 
 def _append(options: Options) -> str:
     usable = options.memory - _RESERVED // MIB
-    return f"{_CMDLINE} mem={usable}M {options.append}".strip()
+    # Its virtio-pci would make a 64-bit window (drivers/virtio/virtio_pci_modern.c asks for a mask of 64 bits), and
+    # where that fails halfway, as on QEMU up to 10.0, VFIO gets no window any more.
+    ddw = " disable_ddw" if _has_disk(options.topology.devices) else ""
+    return f"{_CMDLINE} mem={usable}M{ddw} {options.append}".strip()
 
 
 def _sockets(fds: Descriptors) -> list[str]:
@@ -158,16 +175,38 @@ def _sockets(fds: Descriptors) -> list[str]:
     return [*out, "-qmp", "chardev:qmp", "-serial", "chardev:console", "-qtest", "chardev:qtest", "-qtest-log", "none"]
 
 
-def _phbs(topology: Topology) -> list[str]:
+def _phbs(topology: Topology, fds: Descriptors) -> list[str]:
     out = []
     for phb in topology.added:
         out += ["-device", f"spapr-pci-host-bridge,index={phb.index},id=phb{phb.index}"]
         out[-1] += f",dma_win_size={phb.window_size:#x},ddw=on"
+        if phb.window_start:
+            out[-1] += f",dma_win_addr={phb.window_start:#x}"
+        if _has_disk(phb.devices):
+            # The BAR that has a virtio device's registers would lie in the 64-bit window, where no ROM can be.
+            out[-1] += ",mem64_win_size=0"
         for device in phb.devices:
-            # A full mask: with the default of 28 bits an address beyond the window would be folded into it.
-            out += ["-device", f"{device.model},id={device.name},bus=phb{phb.index}.0,addr={device.slot:#x}"]
-            out[-1] += ",dma_mask=0xffffffffffffffff"
+            out += _device(phb, device, fds)
     return out
+
+
+def _device(phb: Phb, device: Device, fds: Descriptors) -> list[str]:
+    at = f"id={device.name},bus=phb{phb.index}.0,addr={device.slot:#x}"
+    rom = "" if phb == SPARE else f",romfile=/proc/self/fd/{fds.roms.get(device.model, 0)}"
+    if device.model == "edu":
+        return ["-device", f"edu,{at},dma_mask={device.mask:#x}{rom}"]
+    node = f"disk-{phb.index}-{device.slot}"
+    file = f"/proc/self/fd/{fds.disks.get(device.name, 0)}"
+    # Without ioeventfd a doorbell is answered before the guest goes on.
+    plain = f"drive={node},iommu_platform=on,disable-legacy=on,num-queues=1,ioeventfd=off"
+    return [
+        *("-blockdev", f"driver=file,node-name={node},filename={file},locking=off"),
+        *("-device", f"virtio-blk-pci,{at},{plain}{rom}"),
+    ]
+
+
+def _has_disk(devices: Iterable[Device]) -> bool:
+    return any(device.model == "virtio-blk" for device in devices)
 
 
 def _watching(abilities: Abilities, log: int) -> list[str]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -18,16 +17,25 @@ import msgspec
 import tcelab
 from tcelab.errors import GuestLost, HarnessError, Interrupted, Scene, TcelabError
 from tcelab.image.bases import Held, Register
-from tcelab.papr import tce, window
-from tcelab.program import Checkpoint, Flip, GuestOp, HostOp
+from tcelab.papr import pe, window
+from tcelab.program import (
+    Burst,
+    Dma,
+    Engine,
+    Flip,
+    GuestOp,
+    HostOp,
+    Ioctl,
+    Rtas,
+)
 from tcelab.qemu import machine, probe
 from tcelab.qemu.channel import PROTOCOL, Cell, decode
+from tcelab.qemu.eyes import Eyes
+from tcelab.qemu.guard import Guard, chunks
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.portal import portal
-from tcelab.qemu.views import stream
-from tcelab.qemu.views.live import LiveMemory
-from tcelab.run import Facts, Outcome, Snapshot, TableView
+from tcelab.run import Facts, Outcome, Snapshot
 
 T = TypeVar("T")
 
@@ -103,14 +111,15 @@ class QemuSession:
         self.folder = folder
         self._number = 0
         self._closing = threading.Lock()
-        self._live: LiveMemory | None = None
+        self._eyes: Eyes
+        self._guard: Guard | None = None
+        self._devices: dict[str, str] = {}
         if abilities is None:
             note("probing QEMU")
             abilities = probe.probe(qemu)
         self._abilities = abilities
         self._options = options
         self._base = base
-        self._default_entries = machine.window_entries(options.topology)
         self._qemu = qemu
         self.guest = Guest(qemu, abilities, options, limits or Limits(), folder, base=base)
         try:
@@ -118,8 +127,7 @@ class QemuSession:
             doing = "booting" if base is None else "forking"
             note(f"{doing} under QEMU {abilities.version}, {machine.firmware(options, abilities)}")
             portal().call(self.guest.start())
-            # What comes before QEMU (setpriv, a loader) replaces itself: the child is QEMU.
-            self._live = LiveMemory(self.guest.pid)
+            self._eyes = Eyes(self.guest, options.topology)
             self.reached = {}
             if base is not None:
                 self.reached["loaded"] = self.guest.race.elapsed()
@@ -127,6 +135,9 @@ class QemuSession:
             self._greet(digest)
             if base is None:
                 self.reached |= self.guest.console.reached
+            if options.guard != "off":
+                self._guard = Guard(self.guest, self._eyes.live, options.topology, options.guard)
+                self._guard.start()
             self.reached["ready"] = self.guest.race.elapsed()
         except KeyboardInterrupt:
             scene = self.scene()
@@ -158,9 +169,9 @@ class QemuSession:
         """End QEMU. May be called twice, and from two threads at once."""
         portal().call(self.guest.close())
         with self._closing:
-            live, self._live = self._live, None
-        if live is not None:
-            live.close()
+            eyes = self.__dict__.pop("_eyes", None)
+        if eyes is not None:
+            eyes.close()
 
     # -- the handshake
 
@@ -172,6 +183,9 @@ class QemuSession:
         :param nonce: of another session, to be compared with this one; by default a fresh one.
         """
         self._greet(self.facts.versions["agent"]["digest"], renew=True, nonce=nonce)
+        self.guest.disks.renew()  # whoever could write to them has been closed
+        if self._guard is not None:
+            self._guard.reset()
         self.guest.log.drain()
         self.guest.log.take_refusals()
 
@@ -241,7 +255,17 @@ class QemuSession:
         quirks = self._options.quirks
         versions["quirks"] = sorted(quirks)
         ram = self.guest.ram.size
-        return Facts("qemu", nonce, hello.page_size, ram, cannot, versions, quirks=quirks)
+        return Facts(
+            "qemu",
+            nonce,
+            hello.page_size,
+            ram,
+            cannot,
+            versions,
+            quirks=quirks,
+            isolates=self._options.isolates,
+            guard=self._options.guard,
+        )
 
     def _part(self, answer: dict[str, Any], name: str, kind: type[T]) -> T:
         """One part of an answer, checked.
@@ -260,7 +284,30 @@ class QemuSession:
     # -- Session
 
     def perform(self, ops: Sequence[GuestOp]) -> list[Outcome]:
-        """See `tcelab.run.Session`."""
+        """See `tcelab.run.Session`. Under guard, what comes of each operation that may touch a device is awaited."""
+        if self._guard is None:
+            return self._perform(ops)
+        outcomes: list[Outcome] = []
+        for chunk in chunks(ops):
+            self._announce(chunk[-1])
+            try:
+                done = self._perform(chunk)
+            except GuestLost as error:
+                error.in_flight = None if error.in_flight is None else error.in_flight + len(outcomes)
+                raise
+            if events := self._guard.settle():
+                done[-1] = msgspec.structs.replace(done[-1], events=events)
+            outcomes += done
+        return outcomes
+
+    def _announce(self, op: GuestOp) -> None:
+        assert self._guard is not None
+        if isinstance(op, Ioctl) and op.into:
+            self._devices[op.into] = str(op.fields.get("name"))
+        elif isinstance(op, Dma | Burst | Engine):
+            self._guard.announce(op, self._devices.get(op.file, ""))
+
+    def _perform(self, ops: Sequence[GuestOp]) -> list[Outcome]:
         number = self._next()
         request = msgspec.json.encode({"id": number, "ops": ops})
         try:
@@ -280,10 +327,12 @@ class QemuSession:
 
     def intervene(self, op: HostOp, frames: Sequence[int]) -> Outcome | Snapshot:
         """See `tcelab.run.Session`."""
+        if isinstance(op, Rtas):
+            return self._rtas(op)
         began = time.perf_counter()
         with self._stopped():
             stopped = time.perf_counter()
-            result = self._flip(op) if isinstance(op, Flip) else self._snapshot(op, frames)
+            result = self._eyes.flip(op) if isinstance(op, Flip) else self._eyes.snapshot(op, frames, self.facts.cannot)
             read = time.perf_counter()
         if isinstance(result, Snapshot):
             result.seconds["stop and cont"] = stopped - began + time.perf_counter() - read
@@ -328,68 +377,8 @@ class QemuSession:
         """See `tcelab.run.Session`."""
         return portal().call(self.guest.trouble())
 
-    def _snapshot(self, op: Checkpoint, frames: Iterable[int]) -> Snapshot:
-        seconds: dict[str, float] = {}
-        missing: dict[str, str] = {}
-        tables: list[TableView] = []
-        readers: dict[str, Callable[[], list[TableView]]] = {"live": self._read_live}
-        if op.stream:
-            readers["stream"] = self._read_stream
-        for view, reader in readers.items():
-            began = time.perf_counter()
-            if view in self.facts.cannot:
-                missing[view] = self.facts.cannot[view]
-                continue
-            try:
-                tables += reader()
-            except HarnessError as error:
-                missing[view] = error.message
-            seconds[view] = time.perf_counter() - began
-        began = time.perf_counter()
-        addresses = {tce.address(int(word)) for table in tables for word in table.tce}
-        pages = self.guest.ram.pages(addresses.union(frames))
-        seconds["pages"] = time.perf_counter() - began
-        return Snapshot(
-            tables=tuple(tables),
-            missing=missing,
-            pages=pages,
-            refusals=self.guest.log.take_refusals(),
-            console=self.trouble(),
-            seconds=seconds,
-        )
-
-    def _read_live(self) -> list[TableView]:
-        if self._live is None:
-            raise HarnessError("the guest was closed")
-        known = self.guest.log.tables.at
-        if not known:
-            raise HarnessError("QEMU's trace told of no table: was it built with another trace backend than log?")
-        out = []
-        for liobn, at in sorted(known.items()):
-            entries = self._entries(liobn)
-            if entries is None:
-                raise HarnessError(f"LIOBN {liobn:#x} has a table at {at:#x}, but nothing told its size")
-            out.append(self._live.table(liobn, at, entries))
-        return out
-
-    def _entries(self, liobn: int) -> int | None:
-        """Number of entries of a table: as RTAS was told when it made the window, else the machine's default."""
-        return self.guest.log.tables.entries.get(liobn, self._default_entries.get(liobn))
-
-    def _read_stream(self) -> list[TableView]:
-        os.ftruncate(self.guest.state, 0)
-        path = f"/proc/self/fd/{self.guest.state}"
-        portal().call(self.guest.qmp("xen-save-devices-state", filename=path))
-        size = os.fstat(self.guest.state).st_size
-        return list(stream.tables(os.pread(self.guest.state, size, 0)))
-
-    def _flip(self, op: Flip) -> Outcome:
-        at = self.guest.log.tables.at.get(op.liobn)
-        entries = self._entries(op.liobn) or 0
-        index = op.ioba >> window.PAGE_SHIFT
-        if at is None or index >= entries or not 0 <= op.bit < 64:  # noqa: PLR2004 - bits of an entry
-            raise HarnessError(f"flip: LIOBN {op.liobn:#x} has no bit {op.bit} of an entry for IOBA {op.ioba:#x}")
-        if self._live is None:
-            raise HarnessError("the guest was closed")
-        before, after = self._live.flip(at, index, op.bit)
-        return Outcome(value=after, fields={"before": before, "after": after})
+    def _rtas(self, op: Rtas) -> Outcome:
+        if self._guard is None:
+            return Outcome(value=pe.PARAMETER_ERROR)  # as QEMU answers for a PHB that it emulates
+        outcome = self._guard.call(op)
+        return msgspec.structs.replace(outcome, events=self._guard.settle())

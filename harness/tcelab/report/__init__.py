@@ -3,17 +3,21 @@
 from tcelab.report.junit import junit, write_junit
 from tcelab.report.progress import Progress
 from tcelab.report.result import SCHEMA, Result, failed, load, make, to_json, write
-from tcelab.report.text import render
+from tcelab.report.series import merge, render_series
+from tcelab.report.text import Extent, render
 
 __all__ = [
     "SCHEMA",
+    "Extent",
     "Progress",
     "Result",
     "failed",
     "junit",
     "load",
     "make",
+    "merge",
     "render",
+    "render_series",
     "to_json",
     "write",
     "write_junit",

@@ -17,10 +17,23 @@ _ILLEGAL: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010f
 
 
 def junit(result: Result) -> bytes:
-    """The document, UTF-8. Findings are failures; could-not-judge is an error of the run's test case."""
+    """The document, UTF-8. Findings are failures; could-not-judge is an error of the run's test case.
+
+    Of several runs each has a suite of its own.
+    """
+    root = ET.Element("testsuites")
+    for each in result.runs or [result]:
+        name = each.program.name if each.program else "none"
+        on = f" on {each.program.topology}" if result.runs and each.program else ""
+        root.append(_suite(f"tcelab {name}{on}", each))
+    ET.indent(root)
+    data: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return data + b"\n"
+
+
+def _suite(name: str, result: Result) -> ET.Element:
     verdict = result.verdict
-    name = result.program.name if result.program else "none"
-    suite = ET.Element("testsuite", name=f"tcelab {name}")
+    suite = ET.Element("testsuite", name=name)
     _run(suite, result)
     for law, about in result.laws.items():
         count = verdict.evidence.laws[law]
@@ -31,12 +44,14 @@ def junit(result: Result) -> bytes:
     for batch in verdict.evidence.batches:
         case = _case(suite, "tcelab.batch", f"{batch.size} pages")
         _failures(case, (each for each in verdict.findings if each.batch == batch.size), batch.findings)
+    for row in result.isolations:
+        case = _case(suite, "tcelab.isolation", row.kind)
+        if not row.right:
+            message = f"{row.isolated} of {row.expected} isolations, {row.done} of {row.tried} done"
+            kind = "failure" if row.findings or row.done == row.tried else "error"
+            ET.SubElement(case, kind, message=message, type="isolation")
     _count(suite)
-    root = ET.Element("testsuites")
-    root.append(suite)
-    ET.indent(root)
-    data: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
-    return data + b"\n"
+    return suite
 
 
 def write_junit(result: Result, path: Path) -> None:

@@ -13,6 +13,7 @@ import tcelab
 from tcelab.errors import TcelabError, UsageError, died
 from tcelab.judge import EXIT_CODES, LAWS, Evidence, Finding, Verdict
 from tcelab.program import Program
+from tcelab.report.isolation import Isolations, Moment, isolations, timeline
 from tcelab.run import Run
 
 SCHEMA: Final = 1
@@ -64,6 +65,9 @@ class Result(msgspec.Struct, kw_only=True):
     :ivar options: the command's options.
     :ivar timings: seconds by what they went to.
     :ivar artefacts: file names by what they are, relative to the folder that holds this file.
+    :ivar isolations: by kind of violation, what was tried and what came of it.
+    :ivar timeline: what befell each PE, and what firmware was asked for, in order.
+    :ivar runs: of several runs that have one result, the result of each, without the timeline that its own file has.
     """
 
     schema: int = SCHEMA
@@ -77,6 +81,9 @@ class Result(msgspec.Struct, kw_only=True):
     artefacts: dict[str, str]
     ended: Ended
     laws: dict[str, str]
+    isolations: list[Isolations] = []
+    timeline: list[Moment] = []
+    runs: list[Result] = []
 
 
 def make(
@@ -106,6 +113,8 @@ def make(
         artefacts=dict(artefacts or {}),
         ended=_ended(run),
         laws=dict(LAWS),
+        isolations=isolations(run, verdict),
+        timeline=timeline(run),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from rich import box
 from rich.console import Console
@@ -14,6 +14,7 @@ from rich.text import Text
 from tcelab.judge import Finding, LawCount
 from tcelab.judge.finding import Evidence
 from tcelab.judge.finding import Result as Outcome
+from tcelab.report.isolation import table_lines, timeline_lines
 from tcelab.report.result import Result
 
 WORDS: Final[dict[Outcome, tuple[str, str]]] = {
@@ -21,46 +22,54 @@ WORDS: Final[dict[Outcome, tuple[str, str]]] = {
     "finding": ("FINDING", "bold red"),
     "could-not-judge": ("COULD NOT JUDGE", "bold yellow"),
 }
+Extent = Literal["whole", "differences", "part"]
 SHOWN: Final = 20
 """Findings that are printed; `result.json` holds more."""
 
 
 def render(
-    console: Console, result: Result, *, replay: str = "", folder: Path | None = None, brief: bool = False
+    console: Console,
+    result: Result,
+    *,
+    replay: str = "",
+    folder: Path | None = None,
+    extent: Extent = "whole",
 ) -> None:
     """Print a result.
 
     :param replay: the command that repeats it, printed with findings.
     :param folder: where the artefacts are.
-    :param brief: without the tables and the witnesses.
+    :param extent: of a comparison, the differences; of one of several runs, what is not told of all of them together.
     """
     evidence = result.verdict.evidence
     for line in ran(result):
-        _line(console, line)
-    if brief:
+        say(console, line)
+    if extent == "differences":
         compared = evidence.laws["difference"].judged
-        _line(console, f"compared: {compared:,} steps, {evidence.checkpoints:,} of them checkpoints of whole tables")
-    else:
+        say(console, f"compared: {compared:,} steps, {evidence.checkpoints:,} of them checkpoints of whole tables")
+    elif extent == "whole":
         _evidence(console, evidence)
+        for line in [*table_lines({"isolated": result.isolations}), *timeline_lines(result.timeline)]:
+            say(console, line)
     for number, finding in enumerate(result.verdict.findings[:SHOWN], 1):
-        _line(console, f"finding {number}", "bold red")
+        say(console, f"finding {number}", "bold red")
         for line in finding_lines(finding):
-            _line(console, f"  {line}")
+            say(console, f"  {line}")
         if replay:
-            _line(console, f"  replay:    {replay}")
+            say(console, f"  replay:    {replay}")
     hidden = max(0, len(result.verdict.findings) - SHOWN) + result.verdict.more
     if hidden:
-        _line(console, f"and {hidden} more findings")
+        say(console, f"and {hidden} more findings")
     told = "\n".join(result.ended.report)
     for reason in result.verdict.could_not:
         if result.platform is None and reason in told:
             continue  # a run that never began has but one reason, and its report follows
-        _line(console, f"could not judge: {reason}", "yellow")
+        say(console, f"could not judge: {reason}", "yellow")
     for line in result.ended.report:
-        _line(console, line)
+        say(console, line)
     word, style = WORDS[result.verdict.result]
     where = f"; artefacts in {folder}" if folder else ""
-    _line(console, f"{word} (exit code {result.verdict.exit_code}){where}", style)
+    say(console, f"{word} (exit code {result.verdict.exit_code}){where}", style)
 
 
 def _evidence(console: Console, evidence: Evidence) -> None:
@@ -69,7 +78,7 @@ def _evidence(console: Console, evidence: Evidence) -> None:
     if evidence.checkpoints or evidence.operations:
         console.print(_laws(evidence))
         for line in witnesses(evidence):
-            _line(console, line)
+            say(console, line)
 
 
 def ran(result: Result) -> Iterator[str]:
@@ -172,5 +181,5 @@ def _law_mark(count: LawCount) -> Text:
     return _mark(count.findings, seen=True) if count.judged or count.findings else Text("not judged", "dim")
 
 
-def _line(console: Console, text: str, style: str = "") -> None:
+def say(console: Console, text: str, style: str = "") -> None:
     console.print(Text(text, style), soft_wrap=True, highlight=False)

@@ -8,7 +8,7 @@ from typing import Final
 
 from tcelab.errors import UsageError
 from tcelab.program import Fresh, Op, Program
-from tcelab.scenarios import batches, dma, flow
+from tcelab.scenarios import batches, dma, flow, isolation
 from tcelab.topology import Topology
 
 DEFAULT: Final = "main"
@@ -19,17 +19,22 @@ class Scenario:
     """:ivar about: one line for lists.
 
     :ivar ops: the operations on a topology, for a seed; the same for the same arguments.
+    :ivar isolation: for a platform that isolates PEs.
+    :ivar topologies: those that it is run on, one after the other, when none is named; empty: the default one.
     """
 
     name: str
     about: str
     ops: Callable[[Topology, int], list[Op]]
+    isolation: bool = False
+    topologies: tuple[str, ...] = ()
 
     def make(self, topology: Topology, seed: int) -> Program:
         """:raise UsageError: the topology has no device, or a window that is too small."""
         if not topology.devices:
             raise UsageError(f"topology {topology.name!r} has no device under test")
-        return Program(name=self.name, topology=topology, ops=self.ops(topology, seed), seed=seed)
+        ops = self.ops(topology, seed)
+        return Program(name=self.name, topology=topology, ops=ops, seed=seed, isolation=self.isolation)
 
 
 def _main(topology: Topology, seed: int) -> list[Op]:
@@ -53,6 +58,13 @@ SCENARIOS: Final = {
         Scenario("flow", "bind, map 1 MiB, unmap and close on each PE, looked at after every step", flow.ops),
         Scenario("batches", "maps of 1..32 pages, partial unmaps and remaps; each whole table after each", batches.ops),
         Scenario("dma", "the device carries data where it may, and is refused everywhere else", dma.ops),
+        Scenario(
+            "isolation",
+            "each violation isolates its PE and nothing else, until firmware's services bring it back",
+            isolation.ops,
+            isolation=True,
+            topologies=isolation.TOPOLOGIES,
+        ),
     )
 }
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tcelab.errors import UsageError
-from tcelab.papr import tce, window
+from tcelab.papr import tce
 from tcelab.program import Op, Page
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.vocabulary import Pe
@@ -38,12 +38,12 @@ class Story:
         """Map a batch of freshly tagged pages, from a random place in a buffer, at an entry."""
         self.sequence += 1
         page = Page(buffer, self.random.randrange(BUFFER_PAGES - self.size + 1))
-        iova = entry << window.PAGE_SHIFT
+        iova = self.pe.iova(entry)
         self.ops += b.tag(page, self.size, self.pe.liobn, iova, self.sequence)
         self.ops += b.map_dma(self.pe, page, iova, self.size, permissions)
 
     def unmap(self, entry: int, pages: int) -> None:
-        self.ops += b.unmap_dma(self.pe, entry << window.PAGE_SHIFT, pages)
+        self.ops += b.unmap_dma(self.pe, self.pe.iova(entry), pages)
 
     def look(self, label: str, *, stream: bool = False) -> None:
         self.ops += b.pins()
@@ -83,8 +83,7 @@ def ops(topology: Topology, seed: int, sizes: Sequence[int] = SIZES) -> list[Op]
 
 def _stand(pe: Pe, rng: random.Random) -> list[Op]:
     """A mapping on another PE that must stay as it is through all of it."""
-    entry = rng.randrange(pe.entries - LARGEST)
-    iova = entry << window.PAGE_SHIFT
+    iova = pe.iova(rng.randrange(pe.entries - LARGEST))
     page = Page("batches-standing")
     return [
         *b.buffer("batches-standing", LARGEST, rng.randrange(1 << 30)),

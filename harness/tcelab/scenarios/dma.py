@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tcelab.errors import UsageError
-from tcelab.papr import tce, window
+from tcelab.papr import tce
 from tcelab.program import Op, Page
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.vocabulary import PAGE, Pe
@@ -46,7 +46,7 @@ class Story:
         return f"dma-{self.pe.name}"
 
     def iova(self, page: int) -> int:
-        return self.base + page * PAGE if page < LAST else self.pe.phb.window_size - PAGE
+        return self.base + page * PAGE if page < LAST else self.pe.end - PAGE
 
     def map(self, page: int, permissions: int, pages: int = 1) -> None:
         self.ops += b.map_dma(self.pe, Page(self.buffer, page), self.iova(page), pages, permissions)
@@ -101,7 +101,7 @@ def ops(topology: Topology, seed: int) -> list[Op]:
             raise UsageError(
                 f"scenario dma needs windows of at least {LEAST_ENTRIES} entries, {pe.name} has {pe.entries}"
             )
-        base = rng.randrange(1, pe.entries - 2 * PAGES) << window.PAGE_SHIFT
+        base = pe.iova(rng.randrange(1, pe.entries - 2 * PAGES))
         story = Story(pe, base, seeds)
         _set_up(story, rng.randrange(1 << 30))
         _control(story)
@@ -154,8 +154,11 @@ def _inside(story: Story) -> None:
 
 
 def _outside(story: Story) -> None:
-    end = story.pe.phb.window_size
-    for iova, label in ((end - SIZE // 2, "over the window's end"), (end + 16 * PAGE, "beyond the window")):
+    start, end = story.pe.start, story.pe.end
+    places = [(end - SIZE // 2, "over the window's end"), (end + 16 * PAGE, "beyond the window")]
+    if start:
+        places += [(start - SIZE // 2, "into the window from below"), (start - 16 * PAGE, "below the window")]
+    for iova, label in places:
         story.refused_write(iova, label)
         story.refused_read(iova, label)
 

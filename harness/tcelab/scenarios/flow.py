@@ -31,11 +31,11 @@ def _one(pe: Pe, sequence: int) -> list[Op]:
         (
             "map",
             [
-                *b.tag(page, pages, pe.liobn, 0, sequence),
-                *b.map_dma(pe, page, 0, pages, tce.READ | tce.WRITE),
+                *b.tag(page, pages, pe.liobn, pe.start, sequence),
+                *b.map_dma(pe, page, pe.start, pages, tce.READ | tce.WRITE),
             ],
         ),
-        ("unmap", b.unmap_dma(pe, 0, pages)),
+        ("unmap", b.unmap_dma(pe, pe.start, pages)),
         ("disable", b.disable(pe)),
         ("close group", b.close(pe.group)),
         ("close container", b.close(pe.container)),

@@ -11,20 +11,20 @@ from tcelab.program import Fresh, Op, Page
 from tcelab.scenarios import vocabulary as b
 from tcelab.topology import Topology
 
-_IOVA = 0x1000
+_ENTRY = 1
 
 
 def ops(topology: Topology) -> list[Op]:
     """From a fresh guest on; the topology has a PE with a device."""
     pe = b.pes(topology, "proof")[0]
-    page = Page("proof")
+    page, iova = Page("proof"), pe.iova(_ENTRY)
     return [
         Fresh(),
         *b.buffer("proof", 1, 1),
         *b.bind(pe),
         *b.open_container(pe),
         *b.enable(pe),
-        *b.tag(page, 1, pe.liobn, _IOVA, 1),
-        *b.map_dma(pe, page, _IOVA, 1, tce.READ | tce.WRITE),
+        *b.tag(page, 1, pe.liobn, iova, 1),
+        *b.map_dma(pe, page, iova, 1, tce.READ | tce.WRITE),
         *b.checkpoint("proof", stream=True),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -17,13 +18,16 @@ from tcelab.program import (
     Fill,
     Frames,
     Ioctl,
+    Look,
     Master,
     Op,
     Open,
     Page,
     Read,
     Repeat,
+    Rtas,
     Tag,
+    Together,
 )
 from tcelab.topology import Phb, Topology
 
@@ -51,7 +55,21 @@ class Pe:
 
     @property
     def entries(self) -> int:
-        return self.phb.window_size >> window.PAGE_SHIFT
+        return self.phb.entries
+
+    @property
+    def start(self) -> int:
+        """Bus address of the window."""
+        return self.phb.window_start
+
+    @property
+    def end(self) -> int:
+        """Bus address of the first page after the window."""
+        return self.phb.window_end
+
+    def iova(self, entry: int) -> int:
+        """Bus address of an entry."""
+        return self.start + entry * PAGE
 
     @property
     def container(self) -> str:
@@ -63,7 +81,11 @@ class Pe:
 
     @property
     def device(self) -> str:
-        return f"{self.scenario}-{self.name}-device"
+        return self.file_of(self.name)
+
+    def file_of(self, device: str) -> str:
+        """What the file of one of its devices is called."""
+        return f"{self.scenario}-{device}-device"
 
 
 def pes(topology: Topology, scenario: str) -> list[Pe]:
@@ -111,7 +133,12 @@ def open_device(pe: Pe) -> list[Op]:
 
 
 def master(pe: Pe, *, on: bool) -> list[Op]:
-    return [Master(file=pe.device, on=on, expect="ok")]
+    return master_of(pe.device, on=on)
+
+
+def master_of(file: str, *, on: bool) -> list[Op]:
+    """The same for any device's file."""
+    return [Master(file=file, on=on, expect="ok")]
 
 
 def buffer(name: str, pages: int, seed: int) -> list[Op]:
@@ -149,6 +176,24 @@ def repeat(ops: list[Op], times: int, loop: Literal["c", "python"] = "c") -> lis
 
 def dma(pe: Pe, iova: int, size: int, *, to_memory: bool, offset: int = 0) -> list[Op]:
     return [Dma(file=pe.device, iova=iova, size=size, to_memory=to_memory, offset=offset, expect="ok")]
+
+
+def together(transfers: Sequence[Dma]) -> list[Op]:
+    """Transfers of several edus at the same time, all of which begin and end."""
+    return [Together(ops=list(transfers), expect=0)]
+
+
+def look(file: str, *, identity: int, command: int) -> list[Op]:
+    """A device as its driver sees it, see `Look`."""
+    return [
+        Look(file=file, what="identity", expect=identity),
+        Look(file=file, what="command", expect=command),
+    ]
+
+
+def rtas(device: str, call: str, option: int, status: int) -> list[Op]:
+    """A service of firmware for the PE of a device."""
+    return [Rtas(call=call, device=device, option=option, expect=status)]
 
 
 def close(*files: str) -> list[Op]:

@@ -32,10 +32,11 @@ class LiveMemory:
             ) from None
         self._room: npt.NDArray[np.uint64] = np.zeros(0, np.uint64)
 
-    def table(self, liobn: int, at: int, entries: int) -> TableView:
+    def table(self, liobn: int, at: int, entries: int, bus_offset: int = 0) -> TableView:
         """Read one whole table.
 
         :param at: host address of its first entry, in QEMU's address space.
+        :param bus_offset: where its window starts, which its memory does not tell.
         :raise HarnessError: there is nothing at that address.
         """
         if len(self._room) < entries:
@@ -48,7 +49,11 @@ class LiveMemory:
         if got != entries * ENTRY:
             raise HarnessError(f"LIOBN {liobn:#x}: only {got} bytes of the table at {at:#x} in QEMU")
         index = np.flatnonzero(words != 0).astype(np.uint32)  # eight times as fast as without the comparison
-        return TableView(liobn, "live", entries, index, words[index])
+        return TableView(liobn, "live", entries, index, words[index], bus_offset=bus_offset)
+
+    def entries(self, at: int, first: int, count: int) -> list[int]:
+        """Some entries of a table at `at`. :raise OSError: there is nothing at that address."""
+        return list(struct.unpack(f"={count}Q", self._memory.read(at + first * ENTRY, count * ENTRY)))
 
     def flip(self, at: int, index: int, bit: int) -> tuple[int, int]:
         """Flip one bit of one entry. Returns the entry before and after."""

@@ -1,0 +1,159 @@
+"""The operations of devices: bus mastering, transfers, and looking at them. See `tceagent.ops`.
+
+What a device is, its configuration space tells: an edu, unless it is a virtio-blk.
+"""
+
+from __future__ import annotations
+
+from tceagent import edu, uapi, vfio, virtio
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from tceagent.seam import Kernel, Outcome, Registers
+    from tceagent.state import File, State
+
+_COMMAND = 4
+_BUS_MASTER = 0x4
+
+
+def master(state: State, *, file: str, on: bool = True) -> Outcome:
+    opened = state.file(file)
+    command = _command(state.kernel, opened)
+    command = command | _BUS_MASTER if on else command & ~_BUS_MASTER
+    try:
+        state.kernel.pwrite(opened.fd, command.to_bytes(2, "little"), _place(state.kernel, opened) + _COMMAND)
+    except OSError as error:
+        raise vfio.RefusedError(error) from error
+    return {"value": _command(state.kernel, opened)}
+
+
+def dma(state: State, *, file: str, iova: int, size: int, to_memory: bool, offset: int = 0) -> Outcome:
+    _, value = _transfers(state.kernel, state.file(file), [(iova, size, to_memory, offset)])
+    return {"errno": "ETIMEDOUT"} if value is None else {"value": value}
+
+
+def burst(state: State, *, file: str, transfers: list[tuple[int, int, bool, int]]) -> Outcome:
+    began = state.kernel.monotonic()
+    done, value = _transfers(state.kernel, state.file(file), transfers)
+    outcome: Outcome = {"fields": {"done": done, "seconds": state.kernel.monotonic() - began}}
+    outcome.update({"errno": "ETIMEDOUT"} if value is None else {"value": value})
+    return outcome
+
+
+def _transfers(kernel: Kernel, opened: File, transfers: list[tuple[int, int, bool, int]]) -> tuple[int, int | None]:
+    """Do them one after the other, as far as they go: how many were done, and what the last one gave."""
+    place = _virtio(kernel, opened)
+    if place is None:
+        return _by_edu(kernel, opened, transfers)
+    registers = _registers(kernel, opened)
+    if opened.engine is not None:
+        return opened.engine.run(transfers)
+    return 0, virtio.NOT_READY if virtio.reached(registers, place) else virtio.ALL_ONES
+
+
+def _by_edu(kernel: Kernel, opened: File, transfers: list[tuple[int, int, bool, int]]) -> tuple[int, int | None]:
+    for _, size, _, offset in transfers:
+        edu.check(size, offset)
+    registers = _registers(kernel, opened)
+    for done, (iova, size, to_memory, offset) in enumerate(transfers):
+        kernel.beat()
+        value = edu.transfer(kernel, registers, iova, size, offset, to_memory=to_memory)
+        if value != 0:
+            return done, value
+    return len(transfers), 0
+
+
+def engine(state: State, *, file: str, ring: dict[str, Any], iova: int) -> Outcome:
+    opened = state.file(file)
+    kernel = state.kernel
+    memory, _ = state.buffer(ring["buffer"])
+    place = _virtio(kernel, opened)
+    if place is None:
+        raise vfio.RefusedError("ENODEV")
+    registers = _registers(kernel, opened)
+    lies = memory, ring.get("index", 0), iova
+    made = virtio.Engine(kernel, registers, place, lies, lambda: bool(_command(kernel, opened) & _BUS_MASTER))
+    value = made.begin()
+    if value == 0:
+        opened.engine = made
+    return {"errno": "ETIMEDOUT"} if value is None else {"value": value}
+
+
+def together(state: State, *, ops: list[dict[str, Any]]) -> Outcome:
+    transfers = [_Transfer(state, **op) for op in ops]
+    begun = [each.begin() for each in transfers]
+    ends = [each.end() if reached else edu.ALL_ONES for each, reached in zip(transfers, begun)]  # noqa: B905
+    if None in ends:
+        return {"errno": "ETIMEDOUT"}
+    return {"value": 0 if all(begun) else edu.ALL_ONES, "fields": {"ends": ends}}
+
+
+class _Transfer:
+    """One of several, ready to begin: all that can be refused has been asked for."""
+
+    def __init__(
+        self, state: State, *, file: str, iova: int, size: int, to_memory: bool, offset: int = 0, **_: object
+    ) -> None:
+        edu.check(size, offset)
+        self._kernel = state.kernel
+        self._registers = _registers(state.kernel, state.file(file))
+        self._what = iova, size, offset, to_memory
+
+    def begin(self) -> bool:
+        iova, size, offset, to_memory = self._what
+        return edu.begin(self._registers, iova, size, offset, to_memory=to_memory)
+
+    def end(self) -> int | None:
+        return 0 if edu.wait(self._kernel, self._registers) else None
+
+
+def look(state: State, *, file: str, what: str) -> Outcome:
+    opened = state.file(file)
+    if what == "command":
+        return {"value": _command(state.kernel, opened)}
+    place = _virtio(state.kernel, opened)
+    registers = _registers(state.kernel, opened)
+    return {"value": edu.identity(registers) if place is None else virtio.identity(registers, place)}
+
+
+def _registers(kernel: Kernel, opened: File) -> Registers:
+    """The registers of a device's file, which stay mapped until it is closed."""
+    if opened.registers is None:
+        place = _virtio(kernel, opened)
+        offset, length = vfio.region(kernel, opened.fd, uapi.BAR0_REGION if place is None else place.bar)
+        try:
+            opened.registers = kernel.map_registers(opened.fd, offset, length)
+        except OSError as error:
+            raise vfio.RefusedError(error) from error
+    return opened.registers
+
+
+def _place(kernel: Kernel, opened: File) -> int:
+    """Of the configuration space, in a device's file."""
+    if opened.config is None:
+        opened.config = vfio.region(kernel, opened.fd, uapi.CONFIG_REGION)[0]
+    return opened.config
+
+
+def _read(kernel: Kernel, opened: File, size: int, offset: int) -> bytes:
+    """Of the configuration space."""
+    place = _place(kernel, opened)
+    try:
+        return kernel.pread(opened.fd, size, place + offset)
+    except OSError as error:
+        raise vfio.RefusedError(error) from error
+
+
+def _command(kernel: Kernel, opened: File) -> int:
+    return int.from_bytes(_read(kernel, opened, 2, _COMMAND), "little")
+
+
+def _virtio(kernel: Kernel, opened: File) -> virtio.Place | None:
+    """Where a virtio-blk has its registers, None for another device."""
+    if not opened.known:
+        if int.from_bytes(_read(kernel, opened, 4, 0), "little") == virtio.MODEL:
+            opened.virtio = virtio.find(lambda size, offset: _read(kernel, opened, size, offset))
+        opened.known = True
+    return opened.virtio

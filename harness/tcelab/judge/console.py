@@ -1,0 +1,36 @@
+"""What the kernel said on its console: which lines are told, and which a declared quirk makes it say.
+
+Source: kernel/panic.c (__warn: `WARNING: CPU: 0 PID: 1 at file:line function+0x10/0x20`, and in newer kernels
+`WARNING: file:line at function+0x10/0x20`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from tcelab.quirks import QUIRKS
+
+_WARNING: Final = re.compile(r"\bWARNING: (?:.*?\b(?P<kernel>\w+)\+0x|at (?P<emulator>\w+):)")
+
+
+def warned_in(line: str) -> str:
+    """The function in which the kernel warned; empty if a line tells of something else."""
+    found = _WARNING.search(line)
+    return (found["kernel"] or found["emulator"]) if found else ""
+
+
+def declared(line: str, quirks: Collection[str]) -> str:
+    """The declared quirk that makes the kernel say a line; empty if none does."""
+    where = warned_in(line)
+    return next((name for name in sorted(quirks) if where and QUIRKS[name].warns == where), "")
+
+
+def kinds(lines: Iterable[str]) -> Counter[str]:
+    """How often the kernel warned in each function. Other trouble is said in several lines: there is some, or none."""
+    out = Counter(map(warned_in, lines))
+    if out[""]:
+        out[""] = 1
+    return +out

@@ -1,0 +1,54 @@
+"""The law of disks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tceagent import virtio
+from tcelab.judge.disk import DiskModel
+from tcelab.judge.fold import Fold
+from tcelab.judge.ledger import Ledger
+from tcelab.judge.tables import Look
+
+_SHOWN = 16
+"""Bytes that are told."""
+
+
+def disks(ledger: Ledger, fold: Fold, seen: Look) -> None:
+    """Each disk holds exactly what the transfers that succeeded made of it, and elsewhere what it held at the start.
+
+    Source: QEMU hw/block/virtio-blk.c; what is refused of a read of memory reaches the disk as zeros.
+    """
+    for model in fold.devices.values():
+        if not isinstance(model, DiskModel):
+            continue
+        content = seen.snapshot.disks.get(model.name)
+        if content is None or len(content) != len(model.memory):
+            ledger.could_not(f"the disk of {model.name} was not read")
+            continue
+        ledger.judged("disk")
+        ledger.evidence.disk += len(content)
+        if content != model.memory:
+            _wrong(ledger, model, content)
+
+
+def _wrong(ledger: Ledger, model: DiskModel, content: bytes) -> None:
+    """Tell of the first byte that is wrong; what nobody could know is taken as it is."""
+    wanted, found, known = (np.frombuffer(each, np.uint8) for each in (model.memory, content, model.known))
+    wrong = np.flatnonzero((wanted != found) & (known != 0))
+    if len(wrong):
+        at = int(wrong[0])
+        expected, seen = (bytes(side[at : at + _SHOWN]).hex() for side in (model.memory, content))
+        writer = model.writers[at // virtio.SECTOR]
+        ledger.report(
+            "disk",
+            (model.name, at, seen),
+            f"the disk of {model.name} must hold {expected} at byte {at:#x}, seen {seen} ({len(wrong)} bytes differ)",
+            liobn=model.table.liobn,
+            expected=expected,
+            seen=f"{seen} ({len(wrong)} bytes differ)",
+            operation=writer if writer >= 0 else None,
+        )
+    del wanted, known  # a buffer that is looked at cannot be changed
+    model.memory[:] = content
+    model.known[:] = b"\1" * len(content)

@@ -1,0 +1,37 @@
+"""The disks of a guest: anonymous files that the harness makes, QEMU inherits, and nobody can leave behind.
+
+QEMU's writes to them are writes to the page cache: a guest that is stopped has none under way, and all can be read.
+"""
+
+from __future__ import annotations
+
+import os
+
+from tcelab import disk
+from tcelab.topology import Topology
+
+
+class Disks:
+    """Of the devices of one guest. A fork has its own, which begin as the base's did: nobody wrote to those.
+
+    :ivar files: descriptors, by device.
+    """
+
+    def __init__(self, topology: Topology) -> None:
+        names = [device.name for device in topology.devices if device.model == "virtio-blk"]
+        self.files = {name: os.memfd_create(f"tcelab-{name}", os.MFD_CLOEXEC) for name in names}
+        self.renew()
+
+    def renew(self) -> None:
+        """As at the start. No transfer may be under way."""
+        for name, file in self.files.items():
+            os.pwrite(file, disk.fresh(name), 0)
+
+    def read(self) -> dict[str, bytes]:
+        """What is on each."""
+        return {name: os.pread(file, disk.SIZE, 0) for name, file in self.files.items()}
+
+    def close(self) -> None:
+        """Let go of them."""
+        while self.files:
+            os.close(self.files.popitem()[1])

@@ -1,0 +1,109 @@
+"""What the host sees of a guest that is stopped: its tables, by each view, and the memory behind them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from tcelab.errors import HarnessError
+from tcelab.papr import tce, window
+from tcelab.program import Checkpoint, Flip
+from tcelab.qemu import machine
+from tcelab.qemu.guest import Guest
+from tcelab.qemu.portal import portal
+from tcelab.qemu.views import stream
+from tcelab.qemu.views.live import LiveMemory
+from tcelab.run import Outcome, Snapshot, TableView
+from tcelab.topology import Topology
+
+_WORD: Final = 64
+
+
+class Eyes:
+    """Of one guest. All of QEMU's log up to now has been drained when it is asked.
+
+    :ivar live: QEMU's memory.
+    """
+
+    def __init__(self, guest: Guest, topology: Topology) -> None:
+        """:raise Unsupported: the host does not let us read our own child."""
+        self._guest = guest
+        self._default_entries = machine.window_entries(topology)
+        self._starts = {phb.liobn: phb.window_start for phb in topology.machine}
+        # What comes before QEMU (setpriv, a loader) replaces itself: the child is QEMU.
+        self.live = LiveMemory(guest.pid)
+
+    def close(self) -> None:
+        self.live.close()
+
+    def snapshot(self, op: Checkpoint, frames: Iterable[int], cannot: dict[str, str]) -> Snapshot:
+        """:param frames: pages to read beside those that entries lead to.
+        :param cannot: views that there are not, and why.
+        """
+        seconds: dict[str, float] = {}
+        missing: dict[str, str] = {}
+        tables: list[TableView] = []
+        readers: dict[str, Callable[[], list[TableView]]] = {"live": self._read_live}
+        if op.stream:
+            readers["stream"] = self._read_stream
+        for view, reader in readers.items():
+            began = time.perf_counter()
+            if view in cannot:
+                missing[view] = cannot[view]
+                continue
+            try:
+                tables += reader()
+            except HarnessError as error:
+                missing[view] = error.message
+            seconds[view] = time.perf_counter() - began
+        began = time.perf_counter()
+        addresses = {tce.address(int(word)) for table in tables for word in table.tce}
+        pages = self._guest.ram.pages(addresses.union(frames))
+        seconds["pages"] = time.perf_counter() - began
+        return Snapshot(
+            tables=tuple(tables),
+            missing=missing,
+            pages=pages,
+            disks=self._guest.disks.read(),
+            refusals=self._guest.log.take_refusals(),
+            console=portal().call(self._guest.trouble()),
+            seconds=seconds,
+        )
+
+    def _read_live(self) -> list[TableView]:
+        known = self._guest.log.tables.at
+        if not known:
+            raise HarnessError("QEMU's trace told of no table: was it built with another trace backend than log?")
+        out = []
+        for liobn, at in sorted(known.items()):
+            entries = self._entries(liobn)
+            if entries is None:
+                raise HarnessError(f"LIOBN {liobn:#x} has a table at {at:#x}, but nothing told its size")
+            out.append(self.live.table(liobn, at, entries, self._starts.get(liobn, 0)))
+        return out
+
+    def _entries(self, liobn: int) -> int | None:
+        """Number of entries of a table: as RTAS was told when it made the window, else the machine's default."""
+        return self._guest.log.tables.entries.get(liobn, self._default_entries.get(liobn))
+
+    def _read_stream(self) -> list[TableView]:
+        os.ftruncate(self._guest.state, 0)
+        path = f"/proc/self/fd/{self._guest.state}"
+        portal().call(self._guest.qmp("xen-save-devices-state", filename=path))
+        size = os.fstat(self._guest.state).st_size
+        return list(stream.tables(os.pread(self._guest.state, size, 0)))
+
+    def flip(self, op: Flip) -> Outcome:
+        """A lie: flip a bit of a live entry.
+
+        :raise HarnessError: there is no such entry.
+        """
+        at = self._guest.log.tables.at.get(op.liobn)
+        entries = self._entries(op.liobn) or 0
+        index = (op.ioba - self._starts.get(op.liobn, 0)) >> window.PAGE_SHIFT
+        if at is None or not 0 <= index < entries or not 0 <= op.bit < 64:  # noqa: PLR2004 - bits of an entry
+            raise HarnessError(f"flip: LIOBN {op.liobn:#x} has no bit {op.bit} of an entry for IOBA {op.ioba:#x}")
+        before, after = self.live.flip(at, index, op.bit)
+        return Outcome(value=after, fields={"before": before, "after": after})

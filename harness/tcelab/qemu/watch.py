@@ -1,0 +1,200 @@
+"""Watches the PEs of a guest: who is told to do what, by QEMU's trace, and who is to blame for what QEMU refuses.
+
+Who did it is known from the doorbell: QEMU's trace tells each write to a device's registers, and by them the transfer.
+A refused address has to lie in a transfer in flight of exactly one device, or nobody is blamed.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from typing import Any, Final
+
+import msgspec
+
+from tcelab.papr import dma, tce, window
+from tcelab.qemu.guest import Guest
+from tcelab.qemu.views.live import LiveMemory
+from tcelab.qemu.watched import Direction, Flight, Watched, WatchedPe
+from tcelab.run import Event
+from tcelab.topology import Topology
+
+EVENTS: Final = ("memory_region_ops_write", "pci_cfg_write")
+"""Trace events by which it knows who does what."""
+MOST: Final = 1000
+"""Events of one operation that are told one by one."""
+
+_STORE: Final = re.compile(
+    r"memory_region_ops_write cpu -?\d+ mr (0x[0-9a-f]+) addr 0x([0-9a-f]+) value 0x([0-9a-f]+) size \d+ name '([^']*)'"
+)
+_CONFIG: Final = re.compile(r"pci_cfg_write \S+ (?:[0-9a-f]+:)?([0-9a-f]+)\.[0-9a-f]+ @0x([0-9a-f]+) <- 0x([0-9a-f]+)")
+_DOORBELLS: Final = {"edu": "edu-mmio", "virtio-blk": "virtio-pci-notify-virtio-blk"}
+"""By model, QEMU's name of the memory region that is written to start something."""
+
+
+class Control:
+    """A deliberate violation. `before`: the device's command register."""
+
+    def __init__(self, before: int) -> None:
+        self.before = before
+        self.seen = threading.Event()
+
+
+class Watch:
+    """Of one guest. It is told of lines on the log's thread, and of nothing by two threads at once.
+
+    :ivar learning: the device whose doorbell is being rung, to learn QEMU's name for it.
+    :ivar controls: by device, deliberate violations that are to be seen.
+    """
+
+    def __init__(self, guest: Guest, live: LiveMemory, topology: Topology) -> None:
+        self._guest, self._live = guest, live
+        self.pes = {phb.index: WatchedPe(phb) for phb in topology.phbs}
+        for watched in self.pes.values():
+            watched.devices = [Watched(device, watched) for device in watched.phb.devices]
+        self.devices = {device.name: device for each in self.pes.values() for device in each.devices}
+        self.learning: Watched | None = None
+        self.controls: dict[str, Control] = {}
+        self._by_slot = {device.slot: device for device in self.devices.values()}
+        self._by_region: dict[str, Watched] = {}
+        self._lock = threading.RLock()
+        self._events: list[Event] = []
+        self._judged: set[tuple[str, Flight]] = set()
+        self._last: tuple[Watched, Flight] | None = None
+        self._failed: Exception | None = None
+
+    # -- what comes of it
+
+    def violated(self, watched: WatchedPe, event: Event) -> None:
+        """A device of a PE violated its table."""
+        raise NotImplementedError
+
+    def changed(self, device: Watched) -> None:
+        """The guest wrote to a device's configuration space."""
+        raise NotImplementedError
+
+    # -- what QEMU says, on the log's thread
+
+    def line(self, line: str) -> None:
+        """One line of QEMU's log that is about no table."""
+        with self._lock:
+            try:
+                self._line(line)
+            except Exception as error:  # noqa: BLE001 - told when the guard is asked next
+                self._failed = self._failed or error
+
+    def _line(self, line: str) -> None:
+        if line.startswith("memory_region_ops_write"):
+            if found := _STORE.match(line):
+                self._stored(found[1], int(found[2], 16), int(found[3], 16), found[4])
+        elif found := _CONFIG.match(line):
+            device = self._by_slot.get(int(found[1], 16))
+            if device is not None and device.configured(int(found[2], 16), int(found[3], 16)):
+                self.changed(device)
+
+    def _stored(self, region: str, address: int, value: int, name: str) -> None:
+        if self.learning is not None and name == _DOORBELLS[self.learning.model]:
+            self.learning.regions.add(region)
+            self._by_region[region] = self.learning
+        elif (device := self._by_region.get(region)) is not None:
+            self._last = None
+            device.stored(address, value)
+
+    def refused(self, direction: Direction, address: int, size: int) -> None:
+        """QEMU refused an access. On the log's thread."""
+        with self._lock:
+            last = self._last
+            if last is not None and last[1].located(direction, address, size, last[0].pe.phb) is not None:
+                return
+            try:
+                self._refused(direction, address, size)
+            except Exception as error:  # noqa: BLE001 - told when the guard is asked next
+                self._failed = self._failed or error
+
+    def _refused(self, direction: Direction, address: int, size: int) -> None:
+        found = [
+            (device, *place)
+            for device in self.devices.values()
+            if (place := device.flight(direction, address, size)) is not None
+        ]
+        if len(found) != 1:
+            names = " and ".join(device.name for device, *_ in found)
+            why = f"{names} both have a transfer there" if found else "no device has a transfer there"
+            self._unblamed(direction, address, size, why)
+            return
+        device, flight, iova = found[0]
+        self._last = device, flight
+        if flight in device.ring and device.flights and not device.pe.isolation.dma:
+            # It does not even come to know what it was to do: that is what was blocked.
+            flight = device.flights[0]
+            iova = flight.iova
+        if device.name in self.controls:
+            self.controls[device.name].seen.set()
+        elif (device.name, flight) not in self._judged:
+            self._judged.add((device.name, flight))
+            self._judge(device, flight, iova)
+
+    def _judge(self, device: Watched, flight: Flight, address: int) -> None:
+        """The first access that was refused of a transfer, at a bus address."""
+        if not device.wish:
+            return  # its driver keeps it off the bus: nothing has reached the PE
+        watched = device.pe
+        at = self._guest.race.elapsed()
+        place = _place(watched, device, flight) | {"iova": max(address, flight.iova), "at": at}
+        reason, entry, neighbours = self._table(watched, address, flight.direction)
+        place |= {"entry": entry, "neighbours": neighbours}
+        if not watched.isolation.dma:
+            self._tell(Event(kind="blocked", reason=dma.ISOLATED, **place))
+        elif not reason:
+            self._unblamed(flight.direction, address, flight.size, f"the table of {device.name} lets it pass")
+        else:
+            self.violated(watched, Event(kind="violation", reason=reason, **place))
+
+    def _table(self, watched: WatchedPe, address: int, direction: str) -> tuple[str, int | None, list[int]]:
+        """Why the table refuses an access: the reason, the entry, and those beside it."""
+        liobn, log = watched.phb.liobn, self._guest.log
+        at = log.tables.at.get(liobn)
+        count = log.tables.entries.get(liobn, watched.phb.entries)
+        number = (address - watched.phb.window_start) >> window.PAGE_SHIFT
+        if at is None or not 0 <= number < count:
+            return dma.OUTSIDE, None, self._beside(at, number, count)
+        (entry,) = self._live.entries(at, number, 1)
+        needed = tce.WRITE if direction == "write" else tce.READ
+        granted = tce.permissions(entry)
+        reason = dma.NO_ENTRY if not granted else "" if granted & needed else dma.PERMISSION
+        return reason, entry, self._beside(at, number, count)
+
+    def _beside(self, at: int | None, number: int, count: int) -> list[int]:
+        if at is None:
+            return []
+        return [self._live.entries(at, each, 1)[0] for each in (number - 1, number + 1) if 0 <= each < count]
+
+    def _unblamed(self, direction: Direction, address: int, size: int, why: str) -> None:
+        page = address >> window.PAGE_SHIFT
+        known = (each for each in self._events if each.kind == "unblamed" and each.iova >> window.PAGE_SHIFT == page)
+        if next(known, None) is None:
+            event = Event(kind="unblamed", pe=-1, iova=address, size=size, direction=direction, reason=why)
+            self._tell(msgspec.structs.replace(event, at=self._guest.race.elapsed()))
+
+    def _tell(self, event: Event) -> None:
+        if len(self._events) < MOST:
+            self._events.append(event)
+        else:
+            last = self._events[-1]
+            self._events[-1] = msgspec.structs.replace(last, count=last.count + 1)
+
+    def _forget(self) -> None:
+        self._events, self._last, self._judged = [], None, set()
+        for device in self.devices.values():
+            device.flights, device.rung = [], False
+
+
+def _place(watched: WatchedPe, device: Watched, flight: Flight) -> dict[str, Any]:
+    return {
+        "pe": watched.phb.index,
+        "liobn": watched.phb.liobn,
+        "device": device.name,
+        "start": flight.iova,
+        "size": flight.size,
+        "direction": flight.direction,
+    }

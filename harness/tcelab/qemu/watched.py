@@ -1,0 +1,163 @@
+"""What a guard knows of each device: its registers in configuration space, what its driver wants, and the transfers
+that it was told to do, as QEMU's trace shows them.
+
+Source: QEMU hw/pci/trace-events (pci_cfg_write), system/trace-events (memory_region_ops_write), hw/misc/edu.c,
+hw/virtio/virtio-pci.c, hw/ppc/spapr.c (spapr_phb_placement).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple
+
+from tceagent import edu
+from tcelab.papr import window
+from tcelab.papr.pe import Isolation
+from tcelab.qemu.qtest import Register
+from tcelab.topology import Device, Phb
+
+COMMAND: Final = 0x04
+MASTER: Final = 0x4
+MEMORY: Final = 0x2
+ROM: Final = 0x30
+_ROM_ENABLE: Final = 1
+_FLAGS: Final = 0xF
+"""Bits of a memory BAR that are no address."""
+_WORD: Final = 0xFFFF
+
+BARS: Final = {"edu": 0x10, "virtio-blk": 0x20}
+"""By model, the configuration register of the BAR that holds the registers; it lies in the 32-bit window."""
+UNASSIGNED: Final = (0, 0xFFFFFFF0)
+"""What a BAR holds that has no address, or whose size is being asked for."""
+
+_MMIO_BASE: Final = 0x2000_0000_0000
+_MMIO_SIZE: Final = 0x8000_0000
+"""Each PHB has a 32-bit window, at bus address 2 GiB, one after the other from the second place on."""
+
+Direction = Literal["read", "write"]
+
+
+class Flight(NamedTuple):
+    """A transfer that a device was told to do."""
+
+    direction: Direction
+    iova: int
+    size: int
+
+    def located(self, direction: str, address: int, size: int, phb: Phb) -> int | None:
+        """The bus address of a refused access of some bytes, if it belongs to this transfer.
+
+        :param address: as QEMU tells it: by its place in the window when the table refused it, else by its bus address.
+            QEMU tells words, so the first may begin before the transfer does.
+        """
+        if direction != self.direction:
+            return None
+        inside = max(self.iova, phb.window_start), min(self.iova + self.size, phb.window_end)
+        for first, end, shift in ((*inside, phb.window_start), (self.iova, self.iova + self.size, 0)):
+            if first - shift < address + max(size, 1) and address < end - shift:
+                return address + shift
+        return None
+
+
+@dataclass(slots=True)
+class WatchedPe:
+    """One PE: its PHB, its condition, its devices."""
+
+    phb: Phb
+    isolation: Isolation = field(default_factory=Isolation)
+    devices: list[Watched] = field(default_factory=list)
+
+
+class Watched:
+    """A device.
+
+    :ivar command: its command register; `bar`: the register of its BAR; `rom`: that of its ROM. As last seen or set.
+    :ivar wish: its driver wants it to master the bus.
+    :ivar regions: QEMU's names (addresses) of its doorbells.
+    :ivar flights: transfers that it was told to do since the guard settled last.
+    :ivar rung: it was told to do something.
+    :ivar ring: where its queue lies, for a virtio device.
+    """
+
+    def __init__(self, device: Device, pe: WatchedPe) -> None:
+        self.name, self.slot, self.model, self.mask, self.pe = device.name, device.slot, device.model, device.mask, pe
+        self.command = self.bar = self.rom = 0
+        self.wish = False
+        self.regions: set[str] = set()
+        self.flights: list[Flight] = []
+        self.rung = False
+        self.ring: list[Flight] = []
+        self._ours: Counter[tuple[int, int]] = Counter()
+        self._words = {edu.SOURCE: 0, edu.DESTINATION: 0, edu.COUNT: 0}
+
+    def register(self, offset: int) -> Register:
+        """Of its configuration space."""
+        return Register(window.buid(self.pe.phb.index), self.slot, offset, 2 if offset == COMMAND else 4)
+
+    @property
+    def address(self) -> int | None:
+        """Guest physical address of its registers, None where they have none."""
+        bar = self.bar & ~_FLAGS
+        if bar in UNASSIGNED:
+            return None
+        return _MMIO_BASE + (self.pe.phb.index + 1) * _MMIO_SIZE + bar - _MMIO_SIZE
+
+    # -- what the guest does
+
+    def configured(self, offset: int, value: int) -> bool:
+        """A register of its configuration space was written. True if it was the guest who did it."""
+        ours = self._ours[offset, value] > 0
+        if ours:
+            self._ours[offset, value] -= 1
+        if offset == COMMAND:
+            self.command = value & _WORD
+            if not ours:
+                self.wish = bool(value & MASTER)
+        elif offset == BARS[self.model]:
+            self.bar = value
+        elif offset == ROM:
+            self.rom = value
+        return not ours
+
+    def stored(self, address: int, value: int) -> None:
+        """A register of an edu was written, or a virtio device was notified."""
+        self.rung = True
+        if self.model != "edu":
+            return
+        offset = address - (self.bar & ~_FLAGS)
+        if offset in self._words:
+            self._words[offset] = value
+        elif offset == edu.COMMAND and value & edu.RUN:
+            to_memory = bool(value & edu.TO_MEMORY)
+            iova = self._words[edu.DESTINATION if to_memory else edu.SOURCE] & self.mask
+            self.flights.append(Flight("write" if to_memory else "read", iova, self._words[edu.COUNT]))
+
+    def flight(self, direction: str, address: int, size: int) -> tuple[Flight, int] | None:
+        """The last of its transfers in flight to which a refused access may belong, and where that was on the bus."""
+        ring = self.ring if self.rung else []
+        for flight in [*reversed(self.flights), *ring]:
+            at = flight.located(direction, address, size, self.pe.phb)
+            if at is not None:
+                return flight, at
+        return None
+
+    # -- what must be
+
+    def demands(self) -> list[tuple[Register, int]]:
+        """What is to be written so that its registers are as the condition of its PE has them."""
+        isolation = self.pe.isolation
+        master = MASTER if self.wish and isolation.dma else 0
+        wanted = {COMMAND: self.command & ~MASTER | master}
+        if self.address is not None:
+            wanted[ROM] = 0 if isolation.mmio else self.bar & ~_FLAGS | _ROM_ENABLE
+        now = {COMMAND: self.command, ROM: self.rom}
+        return [(self.register(offset), value) for offset, value in wanted.items() if now[offset] != value]
+
+    def written(self, register: Register, value: int) -> None:
+        """We write one of its registers: QEMU's trace will tell of it."""
+        self._ours[register.offset, value] += 1
+        if register.offset == COMMAND:
+            self.command = value
+        elif register.offset == ROM:
+            self.rom = value

@@ -1,0 +1,261 @@
+"""What befell the PEs of a run: which violations were tried and what came of them, and the timeline of each PE."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, Literal
+
+import msgspec
+
+from tcelab.judge import Verdict
+from tcelab.papr import window
+from tcelab.program import Checkpoint, Fresh, Rtas
+from tcelab.run import Event, Outcome, Run, Step, parts
+from tcelab.scenarios.stories import KNOWN, parse
+
+STATES: Final = {
+    0: "normal, or not configured after a reset",
+    1: "reset asserted",
+    2: "stopped",
+    4: "MMIO thawed",
+    5: "unavailable",
+}
+"""What the states are called that ibm,read-slot-reset-state2 tells."""
+_MS: Final = 1e3
+
+
+class Isolations(msgspec.Struct, kw_only=True):
+    """One kind of story of the scenario `isolation`.
+
+    :ivar tried: how many of them the program has; `done`: how many came to their end.
+    :ivar expected: isolations that must come of all of them; `isolated`: that came.
+    :ivar findings: of those that the verdict shows, how many fall into them.
+    """
+
+    kind: str
+    tried: int = 0
+    done: int = 0
+    expected: int = 0
+    isolated: int = 0
+    findings: int = 0
+
+    @property
+    def right(self) -> bool:
+        """It is as it must be."""
+        return self.done == self.tried and self.isolated == self.expected and not self.findings
+
+
+class Moment(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Something that befell a PE.
+
+    :ivar guest: of the guests of the run, the number; each has a clock of its own.
+    :ivar step: number of the operation during which it was.
+    :ivar what: the kind of an event, or `call` of a service of firmware.
+    :ivar event: all that is known of it.
+    :ivar call: the service, with `option`, and what it gave: `status`, and `state` if that was asked for.
+    """
+
+    guest: int
+    step: int
+    pe: int
+    what: Literal["isolated", "violation", "blocked", "reapplied", "unblamed", "call"]
+    event: Event | None = None
+    call: str = ""
+    option: int = 0
+    status: int | None = None
+    state: int | None = None
+
+
+def isolations(run: Run, verdict: Verdict) -> list[Isolations]:
+    """By kind of story; empty if the program has none."""
+    steps = {step.number: step for step in run.steps}
+    found = sorted(finding.step for finding in verdict.findings)
+    out: dict[str, Isolations] = {}
+    began = 0
+    for number, op in enumerate(run.program.ops):
+        if isinstance(op, Fresh):
+            began = number
+        story = parse(op.label) if isinstance(op, Checkpoint) else None
+        if story is None:
+            continue
+        row = out.setdefault(story.kind, Isolations(kind=story.kind))
+        row.tried += 1
+        row.done += number in steps
+        row.expected += story.isolations
+        events = (event for i in range(began, number + 1) if i in steps for event in events_of(steps[i]))
+        row.isolated += sum(event.kind == "isolated" for event in events)
+        row.findings += bisect_right(found, number) - bisect_right(found, began - 1)
+        began = number + 1
+    return sorted(out.values(), key=lambda row: KNOWN.index(row.kind))
+
+
+def events_of(step: Step) -> Sequence[Event]:
+    """What befell PEs meanwhile."""
+    return [] if step.outcome is None else step.outcome.events
+
+
+def timeline(run: Run) -> list[Moment]:
+    """Every event, and every service of firmware, in the order of the program."""
+    firsts = [part.first for part in parts(run.program)]
+    phbs = {device.name: phb.index for phb in run.program.topology.phbs for device in phb.devices}
+    out: list[Moment] = []
+    for step in run.steps:
+        if step.outcome is None:
+            continue
+        guest = bisect_right(firsts, step.number)
+        if isinstance(step.op, Rtas):
+            out.append(_called(step.number, guest, phbs[step.op.device], step.op, step.outcome))
+        out += [
+            Moment(guest=guest, step=step.number, pe=event.pe, what=event.kind, event=event)
+            for event in step.outcome.events
+        ]
+    return out
+
+
+def _called(number: int, guest: int, pe: int, op: Rtas, outcome: Outcome) -> Moment:
+    return Moment(
+        guest=guest,
+        step=number,
+        pe=pe,
+        what="call",
+        call=op.call,
+        option=op.option,
+        status=outcome.value,
+        state=outcome.fields.get("state"),
+    )
+
+
+# -- as text
+
+
+def table_lines(columns: Mapping[str, Sequence[Isolations]]) -> Iterator[str]:
+    """Kinds of stories and, in each column, isolations of those that had to be; nothing if there are none."""
+    there = {row.kind for rows in columns.values() for row in rows}
+    kinds = [kind for kind in KNOWN if kind in there]
+    if not kinds:
+        return
+    by_kind = {name: {row.kind: row for row in rows} for name, rows in columns.items()}
+    cells = {name: [cell(rows.get(kind)) for kind in kinds] for name, rows in by_kind.items()}
+    # The names of topologies have several words; one below the other they are no wider than what is counted.
+    heads = {name: name.split("-") for name in columns}
+    widths = {name: max(map(len, [*heads[name], *cells[name]])) for name in columns}
+    first = max(map(len, [_TITLE, *kinds]))
+    for i in range(max(map(len, heads.values()))):
+        words = [(heads[name][i : i + 1] or [""])[0].rjust(widths[name]) for name in columns]
+        yield "  ".join([(_TITLE if i == 0 else "").ljust(first), *words]).rstrip()
+    for i, kind in enumerate(kinds):
+        yield "  ".join([kind.ljust(first), *(cells[name][i].rjust(widths[name]) for name in columns)])
+
+
+_TITLE: Final = "isolated/expected"
+
+
+def cell(row: Isolations | None) -> str:
+    """How often a PE was isolated of how often it had to be, and whether all of it was right."""
+    if row is None:
+        return "-"
+    verdict = "ok" if row.right else "BAD" if row.findings or row.done == row.tried else "?"
+    return f"{row.isolated}/{row.expected} {verdict}"
+
+
+def access(event: Event) -> str:
+    """Who did what, and why it was refused."""
+    reason = f": {event.reason}" if event.reason else ""
+    at = f"{event.size} byte{'s' if event.size > 1 else ''} at {event.start:#x}"
+    first = f", refused from {event.iova:#x} on" if event.iova != event.start else ""
+    return f"{event.device} {event.direction}s {at}{first}{reason}"
+
+
+def entries(event: Event) -> str:
+    """The entry of the refused address, and those beside it."""
+    beside = ", ".join(f"{each:#x}" for each in event.neighbours) or "none"
+    own = "outside the table" if event.entry is None else f"{event.entry:#x}"
+    return f"entry {own}, neighbours {beside}"
+
+
+def isolation_line(event: Event) -> str:
+    """An isolation in one line, for a log."""
+    where = f"PE {event.pe} (LIOBN {event.liobn:#x})"
+    return f"{where}: {access(event)}; isolated after {event.took * _MS:.1f} ms; {entries(event)}"
+
+
+def timeline_lines(moments: Sequence[Moment], shown: int = 1) -> Iterator[str]:
+    """For each PE its first isolations, from the violation to the next one, and how many of what there were.
+
+    :param shown: isolations of each PE.
+    """
+    for pe in sorted({moment.pe for moment in moments if moment.event is not None}):
+        mine = [moment for moment in moments if moment.pe == pe]
+        yield _head(pe, mine)
+        begins = [i for i, moment in enumerate(mine) if moment.what in {"isolated", "violation"}]
+        for begin in begins[:shown]:
+            end = next((i for i in begins if i > begin), len(mine))
+            yield from _story(mine[begin:end])
+
+
+def _head(pe: int, moments: Sequence[Moment]) -> str:
+    if pe < 0:
+        return f"nobody's: {len(moments)} refused accesses of which nobody can be blamed"
+    count: Counter[str] = Counter()
+    for moment in moments:
+        count[moment.what] += moment.event.count if moment.event else 1
+    names = {
+        "isolated": "isolation{s}",
+        "violation": "violation{s} observed",
+        "blocked": "blocked attempt{s}",
+        "reapplied": "re-applied",
+        "call": "call{s} of firmware",
+    }
+    parts_ = [
+        f"{count[what]:,} {name.format(s='s' if count[what] > 1 else '')}"
+        for what, name in names.items()
+        if count[what]
+    ]
+    return f"PE {pe} (LIOBN {window.liobn(pe):#x}): {', '.join(parts_)}"
+
+
+def _story(moments: Sequence[Moment]) -> Iterator[str]:
+    """What came of one violation, with times since it; what came several times is told once."""
+    zero = moments[0].event.at if moments[0].event else 0.0
+    guest, last, times = moments[0].guest, "", 0
+    for moment in moments:
+        if moment.guest != guest:
+            break
+        for line in _moment(moment, zero):
+            if line[_TIME:] == last[_TIME:]:
+                times += 1
+                continue
+            if last:
+                yield _told(last, times)
+            last, times = line, 1
+    if last:
+        yield _told(last, times)
+
+
+def _told(line: str, times: int) -> str:
+    return f"  {line} ({times} times)" if times > 1 else f"  {line}"
+
+
+_TIME: Final = 12
+"""Letters of the time before each line."""
+
+
+def _moment(moment: Moment, zero: float) -> Iterator[str]:
+    event = moment.event
+    if event is None:
+        option = f" {moment.option}" if moment.option else ""
+        state = "" if moment.state is None else f": state {moment.state}, {STATES.get(moment.state, '?')}"
+        yield f"{'':{_TIME}}{moment.call}{option} gives {moment.status}{state}"
+        return
+    since = f"{'+' + format((event.at - zero) * _MS, ',.1f') + ' ms':>{_TIME - 2}}  "
+    end = f"{'+' + format((event.at + event.took - zero) * _MS, ',.1f') + ' ms':>{_TIME - 2}}  "
+    if event.kind in {"isolated", "violation"}:
+        yield f"{since}{access(event)}; {entries(event)}"
+        if event.kind == "isolated":
+            yield f"{end}isolated"
+    elif event.kind == "reapplied":
+        yield f"{since}{event.device} was let master the bus; undone after {event.took * _MS:.1f} ms"
+    else:
+        yield f"{since}{event.kind}: {access(event)}"
