@@ -19,6 +19,7 @@ CHANNEL_PHB: Final = 0
 SMALL_WINDOW: Final = 16 << 20
 """Bytes of the windows on PHBs that are not under test: fewer entries to clear at boot and to read at checkpoints."""
 
+CHANNEL_SLOT: Final = 31
 SPARE_PHB: Final = 30
 """The last of which QEMU places the MMIO windows (hw/ppc/spapr.c, spapr_phb_placement)."""
 
@@ -119,7 +120,7 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def _check_slots(phbs: tuple[Phb, ...]) -> None:
     """A line of QEMU's log names a device by its slot, and not by its PHB (hw/pci/trace-events, pci_cfg_write)."""
-    owners: dict[int, str] = {}
+    owners = {CHANNEL_SLOT: "channel"}
     for device in (device for phb in phbs for device in phb.devices):
         if not 0 <= device.slot < _SLOTS:
             raise ValueError(f"device {device.name!r} has slot {device.slot}: slots are within 0..{_SLOTS - 1}")
@@ -127,7 +128,7 @@ def _check_slots(phbs: tuple[Phb, ...]) -> None:
         if other != device.name:
             raise ValueError(
                 f"devices {other!r} and {device.name!r} both have slot {device.slot}: slots must be distinct over all"
-                f" PHBs, and the spare PE's device has {SPARE_PHB}"
+                f" PHBs, the spare PE's device has {SPARE_PHB} and the agent's channel {CHANNEL_SLOT}"
             )
         if not 0 <= device.mask < 1 << _BITS or (device.model != "edu" and device.mask != Device("", 0).mask):
             raise ValueError(f"device {device.name!r} cannot have the mask {device.mask:#x}")

@@ -417,6 +417,16 @@ def test_a_reset_takes_the_bus_from_all_devices_and_only_their_drivers_give_it_b
     assert event.kind == "isolated"
 
 
+def test_a_reset_of_a_pe_in_reset_takes_the_bus_again(stand):
+    stand.violate("pe1")
+    stand.call(pe.SET_RESET, pe.HOT)
+    stand.master("pe1", on=True)
+    stand.guard.settle()
+    assert stand.guard.devices["pe1"].wish
+    assert stand.call(pe.SET_RESET, pe.FUNDAMENTAL) == 0
+    assert not stand.guard.devices["pe1"].wish
+
+
 def test_the_registers_stay_hidden_from_reset_to_configuration(stand):
     stand.violate("pe1")
     stand.port.writes.clear()

@@ -94,7 +94,7 @@ def test_the_channels_phb_has_a_small_window_and_no_dynamic_one():
 
 def test_the_agents_channel_is_on_the_phb_of_its_own():
     words = line()
-    assert devices(words, "virtio-serial-pci") == [{"id": "channel", "bus": "pci.0", "addr": "1", "romfile": ""}]
+    assert devices(words, "virtio-serial-pci") == [{"id": "channel", "bus": "pci.0", "addr": "0x1f", "romfile": ""}]
     (port,) = devices(words, "virtserialport")
     assert port == {"bus": "channel.0", "chardev": "agent", "name": "org.tcelab.agent", "id": "agent-port"}
 

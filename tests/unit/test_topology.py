@@ -61,6 +61,7 @@ def test_every_device_of_a_machine_has_a_slot_of_its_own(where):
         ((alone(3, "a"), Phb(2, (Device("b", 3),))), "devices 'a' and 'b' both have slot 3: .* over all PHBs"),
         ((alone(30),), "devices 'pe1' and 'spare' both have slot 30"),
         ((alone(32),), "device 'pe1' has slot 32: slots are within 0..31"),
+        ((alone(31),), "devices 'channel' and 'pe1' both have slot 31"),
         ((alone(-1),), "device 'pe1' has slot -1"),
         ((alone(mask=1 << 64),), "device 'pe1' cannot have the mask 0x10000000000000000"),
         ((alone(mask=-1),), "device 'pe1' cannot have the mask"),
@@ -80,7 +81,7 @@ def test_what_cannot_be_is_refused_with_the_reason(phbs, why):
 
 
 @pytest.mark.parametrize(
-    "phb", [Phb(1, (), 1 << 24, (1 << 32) - (1 << 24)), Phb(1, (), 1 << 32), alone(0), alone(31), alone(mask=0)]
+    "phb", [Phb(1, (), 1 << 24, (1 << 32) - (1 << 24)), Phb(1, (), 1 << 32), alone(0), alone(29), alone(mask=0)]
 )
 def test_what_can_be_is_taken(phb):
     assert of(phb).phbs == (phb,)

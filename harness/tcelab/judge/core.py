@@ -214,7 +214,8 @@ def conclude(ledger: Ledger, run: Run) -> Verdict:
     return Verdict(
         result=result,
         exit_code=EXIT_CODES[result],
-        findings=list(ledger.findings),
+        # In the program's order; what a law says of an operation tells more than that the emulator did something else.
+        findings=sorted(ledger.findings, key=lambda each: (each.step, each.law == "difference")),
         could_not=ledger.reasons,
         evidence=ledger.close(),
         more=ledger.total - len(ledger.findings),

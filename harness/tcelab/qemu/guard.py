@@ -42,7 +42,6 @@ _CONTROL: Final = 4
 """Bytes of the violation that proves that the guard sees."""
 _TOUCHING: Final = (Dma, Together, Burst, Engine, Master, Look, Close, Exit)
 """Operations that may have a device do something, or change how it is configured."""
-_RESULTS: Final = ("state", "supported", "wait", "recovery")
 
 
 class Guard(Watch):
@@ -251,11 +250,12 @@ class Guard(Watch):
         now = watched.isolation
         then = copy.copy(now)
         answer = then.call(op.call, op.option)
-        if then.condition is now.condition:
+        resets = not answer.status and then.condition is pe.Condition.RESET and op.call == pe.SET_RESET
+        if then.condition is now.condition and not resets:
             watched.isolation = then
             return _answered(answer)
         if not then.mmio:
-            self._become(watched, then, lets_go=then.condition is pe.Condition.RESET)
+            self._become(watched, then, lets_go=resets)
             return _answered(answer)
         if not now.mmio:
             open_ = copy.copy(then)
@@ -316,7 +316,7 @@ class Guard(Watch):
 
 
 def _answered(answer: pe.Answer) -> Outcome:
-    return Outcome(value=answer.status, fields=dict(zip(_RESULTS, answer.outputs, strict=False)))
+    return Outcome(value=answer.status, fields=dict(zip(pe.OUTPUTS, answer.outputs, strict=False)))
 
 
 def chunks(ops: Sequence[GuestOp]) -> Iterator[list[GuestOp]]:

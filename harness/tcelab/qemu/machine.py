@@ -17,7 +17,7 @@ from tcelab.qemu.channel import PORT
 from tcelab.qemu.probe import TRACES, Abilities
 from tcelab.qemu.ram import MIB
 from tcelab.run import Guarding
-from tcelab.topology import CHANNEL_PHB, SMALL_WINDOW, SPARE, Device, Phb, Topology
+from tcelab.topology import CHANNEL_PHB, CHANNEL_SLOT, SMALL_WINDOW, SPARE, Device, Phb, Topology
 
 Firmware = Literal["auto", "vof", "slof"]
 
@@ -148,7 +148,7 @@ def arguments(options: Options, abilities: Abilities, fds: Descriptors) -> list[
         # own driver would fill one.
         *("-global", f"spapr-pci-host-bridge.dma_win_size={SMALL_WINDOW:#x}"),
         *("-global", "spapr-pci-host-bridge.ddw=off"),
-        *("-device", f"virtio-serial-pci,id=channel,bus=pci.{CHANNEL_PHB},addr=1,romfile="),
+        *("-device", f"virtio-serial-pci,id=channel,bus=pci.{CHANNEL_PHB},addr={CHANNEL_SLOT:#x},romfile="),
         *("-device", f"virtserialport,bus=channel.0,chardev=agent,name={PORT},id=agent-port"),
         *_phbs(options.topology, fds),
         *(_boot(options) if fds.base is None else ["-S", "-incoming", "defer"]),
