@@ -221,7 +221,8 @@ class Engine:
         """Do transfers one after the other: bus address, bytes, whether to memory, offset on the disk.
 
         :return: how many were done; 0, or what ended it: `ALL_ONES` when the device could not be reached, `NOT_READY`,
-            None when it did not answer in time. Nothing tells whether an access was refused.
+            None when it did not answer in time. Nothing tells whether an access was refused. A transfer whose device
+            cannot be reached any more counts as done.
         :raise ValueError: see `check`; before the device is touched.
         """
         for _, size, _, offset in transfers:
@@ -252,6 +253,9 @@ class Engine:
                     break
             else:
                 value = self._late(index)
+                if value == ALL_ONES:  # begun it was
+                    done += 1
+                    return done, ALL_ONES if done < len(transfers) else 0
                 if value != 0:
                     return done, value
             if request[ANSWER]:
@@ -260,7 +264,9 @@ class Engine:
         return done, 0
 
     def _late(self, index: int) -> int | None:
-        """Wait on for a transfer. One that is given up is not done later: the device is reset."""
+        """Wait on for a transfer: 0 once it is done; `ALL_ONES` when the device cannot be reached any more, for it may
+        have been kept from saying so. One that is given up is not done later: the device is reset.
+        """
         now = self._kernel.monotonic()
         blocked, end = now + BLOCKED, now + TIME_LIMIT
         while self._used[0] != index:
@@ -268,7 +274,9 @@ class Engine:
             status, now = self._registers.read8(self._status), self._kernel.monotonic()
             if self._used[0] == index:
                 break  # it ended before whatever happened to the device
-            if status == _BYTE or status & NEEDS_RESET:
+            if status == _BYTE:
+                return ALL_ONES
+            if status & NEEDS_RESET:
                 return NOT_READY
             if now > end or (now > blocked and not self._mastering()):
                 self._registers.write8(self._status, 0)

@@ -54,6 +54,9 @@ def test_all_topologies_are_run_and_have_one_result(two, tcelab):
         assert own.timeline
         assert load(Path("out") / name / "program.json").topology.name == name
         assert whole.artefacts[name] == f"{name}/result.json"
+        log = (Path("out") / name / "isolation.log").read_text().splitlines()
+        assert len([line for line in log if "; isolated after " in line]) == sum(row.isolated for row in own.isolations)
+        assert own.artefacts["isolations"] == "isolation.log"
     suites = ET.parse("out/junit.xml").getroot().findall("testsuite")
     assert [suite.get("name") for suite in suites] == ["tcelab isolation on one-pe", "tcelab isolation on pair"]
     assert Path("out").stat().st_mode & 0o777 == 0o700

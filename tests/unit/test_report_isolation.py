@@ -23,6 +23,7 @@ from tcelab.report.isolation import (
     entries,
     isolation_line,
     isolations,
+    log_lines,
     table_lines,
     timeline,
     timeline_lines,
@@ -174,6 +175,19 @@ def test_the_timeline_as_text_is_a_story_with_times_and_a_count():
     assert len([line for line in timeline_lines(moments, shown=2) if line.endswith("ms  isolated")]) == 2
 
 
+def test_the_log_has_a_line_for_each_event_by_the_clock_of_its_guest():
+    record, _ = run_of(program(PAIR, isolation.obstinate))
+    moments = timeline(record)
+    lines = list(log_lines(moments))
+    assert len(lines) == len([moment for moment in moments if moment.event])
+    first = moments[next(i for i, moment in enumerate(moments) if moment.event)].event
+    assert lines[0] == f"guest 1 {first.at:10.6f} s  {isolation_line(first)}"
+    assert any(
+        line.endswith("s  PE 1 (LIOBN 0x80000100): pe1b was let master the bus, undone after 0.0 ms") for line in lines
+    )
+    assert any(": blocked: pe1b reads 64 bytes at " in line and "; entry 0x" in line for line in lines)
+
+
 def test_what_nobody_is_to_blame_for_is_told_too():
     made = program()
     record, _ = run_of(made)
@@ -182,6 +196,7 @@ def test_what_nobody_is_to_blame_for_is_told_too():
     step.outcome.events.append(nobody)
     first = next(timeline_lines(timeline(record)))
     assert first == "nobody's: 1 refused accesses of which nobody can be blamed"
+    assert any("nobody's: unblamed: " in line for line in log_lines(timeline(record)))
 
 
 def test_a_run_that_is_not_about_isolation_tells_nothing_of_it():

@@ -95,6 +95,8 @@ def test_each_device_violates_in_every_way_and_direction_that_it_can(program):
         for kind, directions in DIRECTIONS.items()
         for direction in directions
         if kind not in low or device.name in high
+        # Whether a disk that read what it must not could still say so is nobody's to foretell.
+        if device.model == "edu" or direction == "write"
     }
 
 
@@ -284,6 +286,14 @@ def test_a_hundred_thousand_legal_transfers_are_done_where_there_is_a_fast_engin
     count = sum(len(op.transfers) for part in made for op in part if isinstance(op, Burst))
     assert count == legal.TRANSFERS == 100_000
     assert legal.parts(topology("two-pe"), 1) == []
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_mapped_for_legal_transfers_is_mapped_over_nothing_else(seed):
+    for part in legal.parts(topology("fast"), seed, 4):
+        maps = [op.fields for op in part if isinstance(op, Ioctl) and op.request == "MAP_DMA"]
+        places = sorted((fields["iova"], fields["iova"] + fields["size"]) for fields in maps)
+        assert all(one[1] <= other[0] for one, other in itertools.pairwise(places))
 
 
 def test_legal_transfers_isolate_nothing_and_one_wrong_byte_of_them_is_found():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final
 
 import msgspec
@@ -145,11 +146,11 @@ def _name(size: int) -> str:
 
 
 def _rates(record: Run, seconds: Mapping[int, float]) -> list[float]:
-    """Of each turn, from the look before it to its own: transfers per second, done and judged."""
+    """Of each turn but the first, from the look before it to its own: transfers per second, done and judged."""
     return [
         len(step.op.transfers) / (seconds[step.number + 1] - seconds[step.number - 1])
-        for step in record.steps
-        if isinstance(step.op, Burst)
+        for before, step in pairwise(record.steps)
+        if isinstance(step.op, Burst) and isinstance(before.op, Checkpoint)
     ]
 
 

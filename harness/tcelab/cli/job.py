@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,7 @@ FILES: Final = {
     "qemu messages": "qemu.err",
     "qemu command": "qemu.cmd",
     "junit": "junit.xml",
+    "isolations": "isolation.log",
 }
 """What is in the folder of a run, beside result.json."""
 
@@ -84,6 +85,7 @@ class Job:
                 raise
             else:
                 record.facts.versions["provenance"] = self._provenance
+                self._log(report.timeline(record))
                 self._write(report.make(record, verdict, **self._common()))
                 if beside.kept is not None:
                     stack.callback(beside.kept.close)
@@ -136,6 +138,11 @@ class Job:
         folder = self._folder / f"guest-{part.number + 1}"
         folder.mkdir(mode=0o700)
         return folder
+
+    def _log(self, moments: Sequence[report.Moment]) -> None:
+        """A line for each event, if there are any."""
+        if lines := list(report.log_lines(moments)):
+            (self._folder / FILES["isolations"]).write_text("".join(f"{line}\n" for line in lines))
 
     def _failed(self, error: TcelabError) -> None:
         self.interrupted = isinstance(error, Interrupted)

@@ -82,6 +82,10 @@ class DeviceModel:
         """
         return []
 
+    def torn(self) -> list[tuple[bool, int, int]]:
+        """What may be refused of its own when its PE is isolated while a transfer goes on: as `looks`."""
+        return []
+
     def quick(self, transfers: Sequence[Transfer], begin: int, end: int, step: int) -> tuple[int, int]:  # noqa: ARG002
         """Do transfers number `begin..end-1` as long as nothing of them is refused: how many were done, and in how many
         pieces. Nobody keeps the device from the bus.
@@ -133,6 +137,7 @@ class Forbidden:
     """A piece of a transfer that must be refused. `control`: the first of its device.
 
     :ivar told: the address at which QEMU tells of it, see `tcelab.papr.dma.Piece`.
+    :ivar maybe: it may have been refused as well as not.
     """
 
     device: str
@@ -144,6 +149,7 @@ class Forbidden:
     reason: str
     step: int
     control: bool
+    maybe: bool = False
 
     @property
     def direction(self) -> str:

@@ -19,7 +19,7 @@ from tcelab.judge.console import kinds
 from tcelab.judge.ram import SLACK, refused_bytes
 from tcelab.judge.requests import request_name
 from tcelab.papr import tce, window
-from tcelab.program import Bind, Buffer, Burst, Exit, Frames, Ioctl, Op, Open, Page, Put, Read, Repeat
+from tcelab.program import Bind, Buffer, Burst, Engine, Exit, Frames, Ioctl, Op, Open, Page, Put, Read, Repeat
 from tcelab.run import Event, Facts, Outcome, Refusal, Snapshot, Step, TableView
 
 _COMPARED: Final[dict[type[Op], tuple[str, ...]]] = {
@@ -66,6 +66,8 @@ class Side:
 
     :ivar twice: two places of living buffers that are said to lie in one frame.
     :ivar named: pages with structs that name addresses or descriptors: of two kernels, each has its own.
+    :ivar rings: pages with the queue of a device, and `queues`, their bus pages: a device that is isolated has said of
+        its last transfer that it is done, or has not.
     """
 
     def __init__(self, facts: Facts, numbers: dict[tuple[str, int], int]) -> None:
@@ -77,6 +79,8 @@ class Side:
         self._addresses: dict[str, tuple[int, int]] = {}
         self._owners: dict[str, str] = {}
         self.named: set[tuple[str, int]] = set()
+        self.rings: set[tuple[str, int]] = set()
+        self.queues: set[int] = set()
         self._places: dict[int, tuple[str, int]] = {}
         self.twice: list[tuple[tuple[str, int], tuple[str, int], int]] = []
         self._pins: int | None = None
@@ -95,6 +99,10 @@ class Side:
                 last = op.offset + uapi.LAYOUTS[op.request].size - 1
                 pages = range(op.offset // window.PAGE_SIZE, last // window.PAGE_SIZE + 1)
                 self.named.update((op.buffer, page) for page in pages)
+            case Engine():
+                for page in range(2):
+                    self.rings.add((op.ring.buffer, op.ring.index + page))
+                    self.queues.add((op.iova >> window.PAGE_SHIFT) + page)
             case Ioctl() if outcome.frames and op.value is None:
                 self._know(*self._page(op), outcome.frames)
             case Repeat():
@@ -295,7 +303,7 @@ class Comparison:
     def _contents(self, expected: Snapshot, seen: Snapshot) -> Iterator[Difference]:
         for place, frame in self._seen.frames.items():
             own = self._expected.frames.get(place)
-            if own not in expected.pages or frame not in seen.pages:
+            if own not in expected.pages or frame not in seen.pages or place in self._seen.rings:
                 continue
             content, wanted = seen.pages[frame], expected.pages[own]
             if wanted != content and not (self._two_kernels and place in self._seen.named):
@@ -316,6 +324,8 @@ class Comparison:
         wanted, got = refused_bytes(expected), refused_bytes(seen)
         for place in sorted(wanted.keys() | got.keys()):
             direction, page = place
+            if page in self._seen.queues:
+                continue
             pieces = sum((each.direction, each.address >> window.PAGE_SHIFT) == place for each in expected)
             if bool(wanted[place]) == bool(got[place]) and abs(wanted[place] - got[place]) <= SLACK * pieces:
                 continue

@@ -98,6 +98,10 @@ class DiskModel(DeviceModel):
         """See `DeviceModel.looks`."""
         return [] if self.ring is None else [(writes, self.ring[1] + at, _LOOK) for writes, at in _LOOKS]
 
+    def torn(self) -> list[tuple[bool, int, int]]:
+        """It is isolated before it can say that a transfer is done, or after that: see `DeviceModel.torn`."""
+        return [] if self.ring is None else [(writes, self.ring[1], virtio.RING) for writes in (False, True)]
+
     def quick(self, transfers: Sequence[Transfer], begin: int, end: int, step: int) -> tuple[int, int]:
         """See `DeviceModel.quick`."""
         pieces = 0

@@ -138,7 +138,7 @@ def _changed(ledger: Ledger, seen: Look, where: tuple[str, int], page: PageModel
         return
     content = seen.snapshot.pages[frame]
     expected, read = contents(page.content, content)
-    near = next((access for access in reversed(seen.forbidden) if access.to_memory), None)
+    near = next((access for access in reversed(seen.forbidden) if access.to_memory and not access.maybe), None)
     hint = f"; the last refused write was at LIOBN {near.liobn:#x} IOBA {near.iova:#x}" if near else ""
     ledger.report(
         "memory",
@@ -188,6 +188,8 @@ def refusals(ledger: Ledger, fold: Fold, seen: Look) -> None:
         if not hits:
             _unforeseen(ledger, refusal)
     for access, was_told in told.items():
+        if access.maybe:
+            continue
         ledger.judged("refusals")
         if access.control and was_told:
             ledger.control(access.device)
@@ -215,7 +217,7 @@ def _place(access: Forbidden) -> tuple[str, int]:
 
 def _demanded(forbidden: Sequence[Forbidden], access: Forbidden) -> int:
     """The least that must be told of an access's page: all that was forbidden there, word by word."""
-    return sum(each.size - SLACK for each in forbidden if _place(each) == _place(access))
+    return sum(each.size - SLACK for each in forbidden if _place(each) == _place(access) and not each.maybe)
 
 
 def _covers(access: Forbidden, refusal: Refusal) -> bool:

@@ -119,7 +119,11 @@ class Transfers:
         for piece in pieces:
             if piece.refused:
                 self._forbid(device, (op.to_memory, piece.iova, piece.told, piece.size), piece.refused, step)
-        return self._told(device, op, pieces, foreseen=foreseen)
+        violated = self._told(device, op, pieces, foreseen=foreseen)
+        for writes, iova, size in device.torn() if violated else ():
+            place = device.table.liobn, writes, iova, iova, size
+            self.forbidden.append(Forbidden(device.name, *place, dma.ISOLATED, step, control=False, maybe=True))
+        return violated
 
     def _told(self, device: DeviceModel, op: Dma | Transfer, pieces: list[dma.Piece], *, foreseen: bool) -> bool:
         self.done.append(pieces)

@@ -1,5 +1,6 @@
 """What a run leaves for its readers: `result.json`, `junit.xml`, the final text, and progress while it lasts."""
 
+from tcelab.report.isolation import Moment, log_lines, timeline
 from tcelab.report.junit import junit, write_junit
 from tcelab.report.progress import Progress
 from tcelab.report.result import SCHEMA, Result, failed, load, make, to_json, write
@@ -9,15 +10,18 @@ from tcelab.report.text import Extent, render
 __all__ = [
     "SCHEMA",
     "Extent",
+    "Moment",
     "Progress",
     "Result",
     "failed",
     "junit",
     "load",
+    "log_lines",
     "make",
     "merge",
     "render",
     "render_series",
+    "timeline",
     "to_json",
     "write",
     "write_junit",

@@ -181,6 +181,24 @@ def isolation_line(event: Event) -> str:
     return f"{where}: {access(event)}; isolated after {event.took * _MS:.1f} ms; {entries(event)}"
 
 
+def log_lines(moments: Sequence[Moment]) -> Iterator[str]:
+    """Every event in a line of its own, by the clock of its guest."""
+    for moment in moments:
+        event = moment.event
+        if event is None:
+            continue
+        when = f"guest {moment.guest} {event.at:10.6f} s  "
+        if event.kind == "isolated":
+            yield when + isolation_line(event)
+        elif event.kind == "reapplied":
+            undone = f"{event.device} was let master the bus, undone after {event.took * _MS:.1f} ms"
+            yield f"{when}PE {event.pe} (LIOBN {event.liobn:#x}): {undone}"
+        else:
+            where = f"PE {event.pe} (LIOBN {event.liobn:#x})" if event.pe >= 0 else "nobody's"
+            more = f", {event.count} of them" if event.count > 1 else ""
+            yield f"{when}{where}: {event.kind}: {access(event)}{more}; {entries(event)}"
+
+
 def timeline_lines(moments: Sequence[Moment], shown: int = 1) -> Iterator[str]:
     """For each PE its first isolations, from the violation to the next one, and how many of what there were.
 

@@ -48,23 +48,19 @@ Service = tuple[str, int]
 
 
 class Effects(NamedTuple):
-    """:ivar state: that firmware tells.
+    """:ivar mmio: registers can be reached; `dma`: transfers pass where the table lets them."""
 
-    :ivar mmio: registers can be reached; `dma`: transfers pass where the table lets them.
-    """
-
-    state: int
     mmio: bool
     dma: bool
 
 
 EFFECTS: Final = {
-    "normal": Effects(0, mmio=True, dma=True),
-    "stopped": Effects(2, mmio=False, dma=False),
-    "MMIO thawed": Effects(4, mmio=True, dma=False),
-    "reset asserted": Effects(1, mmio=False, dma=False),
-    "not configured": Effects(0, mmio=False, dma=False),
-    "unavailable": Effects(5, mmio=False, dma=False),
+    "normal": Effects(mmio=True, dma=True),
+    "stopped": Effects(mmio=False, dma=False),
+    "MMIO thawed": Effects(mmio=True, dma=False),
+    "reset asserted": Effects(mmio=False, dma=False),
+    "not configured": Effects(mmio=False, dma=False),
+    "unavailable": Effects(mmio=False, dma=False),
 }
 """By condition."""
 

@@ -43,7 +43,7 @@ from tcelab.scenarios.violations import (
     kinds,
     size_of,
 )
-from tcelab.topology import Topology
+from tcelab.topology import Device, Topology
 
 TOPOLOGIES: Final = ("one-pe", "two-pe", "pair", "four-pe", "high-window", "narrow-mask", "fast")
 """Those that it is run on when none is named."""
@@ -315,20 +315,24 @@ def violations(topology: Topology) -> Iterator[Violation]:
     """Each kind by each device in each direction; sizes and ways go round, so that over all topologies each kind is
     done with each size.
     """
-    numbers = itertools.count()
-    devices = [
-        (number, device.name) for number, pe in enumerate(b.pes(topology, "isolation")) for device in pe.phb.devices
-    ]
-    ways = tuple(WAYS)
+    numbers, ways = itertools.count(), tuple(WAYS)
+    pes = [pe.phb for pe in b.pes(topology, "isolation")]
+    devices = [(number, device) for number, phb in enumerate(pes) for device in phb.devices]
     for turn, (pe, device) in enumerate(devices):
-        for row, kind in enumerate(kinds(b.pes(topology, "isolation")[pe].phb)):
-            for direction in kind.directions:
+        for row, kind in enumerate(kinds(pes[pe])):
+            for direction in _directions(kind, device):
                 start = turn + row + 2 * (direction == "read")
                 for size in _sizes(kind, start):
                     number = next(numbers)
-                    yield Violation(
-                        pe, device, kind, direction, size, ways[(number + number // len(ways)) % len(ways)], number
-                    )
+                    way = ways[(number + number // len(ways)) % len(ways)]
+                    yield Violation(pe, device.name, kind, direction, size, way, number)
+
+
+def _directions(kind: Kind, device: Device) -> list[Direction]:
+    """In which a device commits it. A disk does not read what it must not: it says that it has ended once the data is
+    on the disk, and its PE may have been isolated before that, or not.
+    """
+    return [each for each in kind.directions if device.model == "edu" or each == "write"]
 
 
 def _sizes(kind: Kind, start: int) -> Sequence[str]:

@@ -44,7 +44,9 @@ def _part(topology: Topology, seed: int, transfers: int) -> list[Op]:
     chosen = [pe for pe in b.pes(topology, "isolation") if any(each.model != "edu" for each in pe.phb.devices)]
     pe = endpoints(chosen, seed)[0]
     name = pe.disks[0].name
-    data, iova = f"legal-{name}", pe.pe.end - (PAGES + 1) * PAGE
+    # The pages of the PE's story are in the one half of the window, these are in the other.
+    low = pe.base >= pe.pe.start + pe.pe.phb.window_size // 2
+    data, iova = f"legal-{name}", pe.pe.iova(1 if low else pe.pe.entries - 1 - PAGES)
     out = [*b.vmlck(), *b.pins(), *pe.allocate(), *b.buffer(data, PAGES, seed % (1 << 30))]
     out += [*b.fill(Page(data), PAGES * PAGE, next(pe.seeds)), *pe.open(), *pe.map_all()]
     out += b.map_dma(pe.pe, Page(data), iova, PAGES, tce.READ | tce.WRITE)
