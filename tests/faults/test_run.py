@@ -132,8 +132,8 @@ def test_a_flipped_bit_is_found_and_its_entry_named(tmp_path):
     code, call = tcelab("run", "flow", "--seed", 3, "--inject", "flip", state=tmp_path)
     assert code == 1
     result = result_of(call)
-    difference, finding = result["verdict"]["findings"]
-    assert (difference["law"], finding["law"]) == ("difference", "table")
+    finding, difference = result["verdict"]["findings"]
+    assert (finding["law"], difference["law"]) == ("table", "difference")
     assert (difference["liobn"], difference["ioba"]) == (finding["liobn"], finding["ioba"])
     (run,) = call.runs()
     lie = json.loads((run / "program.json").read_bytes())["ops"][-2]

@@ -246,7 +246,7 @@ def test_it_looks_as_qemu_shows_it(stand):
 
 INTERRUPTS = {0: (7, 1), 1: (9, 0), 2: (9, 2), 4: (9, 1)}
 """Flags and count, by number, as a guest on QEMU 11.1 shows them. Likewise flags and size of regions."""
-REGIONS = {0: (0, 0), 1: (15, 4096), 2: (0, 0), 3: (0, 0), 4: (7, 16384), 5: (0, 0), 6: (0, 0), 7: (3, 256)}
+REGIONS = {0: (0, 0), 1: (15, 65536), 2: (0, 0), 3: (0, 0), 4: (7, 65536), 5: (0, 0), 6: (0, 0), 7: (3, 256)}
 
 
 def asked(stand, request, index):

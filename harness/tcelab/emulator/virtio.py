@@ -23,7 +23,8 @@ from tcelab.papr.table import Table
 from tcelab.run import Direction, Refusal
 
 BAR: Final = 4
-BAR_SIZE: Final = 1 << 14
+BAR_SIZE: Final = 1 << 16
+"""Bytes that it has in the guest, whose kernel gives it a page of 64 KiB to itself (see `tcelab.qemu.machine`)."""
 COMMON, INTERRUPT, DISK, DOORBELLS = 0, 0x1000, 0x2000, 0x3000
 """Where things are in the BAR."""
 _SPACING: Final = 4
@@ -84,7 +85,7 @@ class VirtioBlk(PciDevice):
     """:ivar disk: all that is on it."""
 
     bar = BAR
-    regions: ClassVar = {_MSIX_BAR: Region(4096, 15), uapi.CONFIG_REGION: Region(256, 3), BAR: Region(BAR_SIZE, 7)}
+    regions: ClassVar = {_MSIX_BAR: Region(BAR_SIZE, 15), uapi.CONFIG_REGION: Region(256, 3), BAR: Region(BAR_SIZE, 7)}
     vectors = 0, 2
 
     def __init__(

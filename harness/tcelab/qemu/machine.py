@@ -41,6 +41,12 @@ _CMDLINE: Final = (
     " transparent_hugepage=never rcupdate.rcu_expedited=1"
 )
 
+_DISK: Final = " disable_ddw pci=resource_alignment=16@pci:1af4:1042"
+"""What a virtio-blk asks of the kernel. Its own virtio-pci would make a 64-bit window (virtio_pci_modern_dev.c asks for
+a mask of 64 bits), and where that fails halfway, as on QEMU up to 10.0, VFIO gets no window any more. With pages of
+64 KiB, VFIO maps the device's registers only if they have a page to themselves (vfio_pci_probe_mmaps).
+"""
+
 
 class Options(msgspec.Struct, frozen=True):
     """What the user may choose of a machine.
@@ -162,10 +168,8 @@ def _boot(options: Options) -> list[str]:
 
 def _append(options: Options) -> str:
     usable = options.memory - _RESERVED // MIB
-    # Its virtio-pci would make a 64-bit window (drivers/virtio/virtio_pci_modern.c asks for a mask of 64 bits), and
-    # where that fails halfway, as on QEMU up to 10.0, VFIO gets no window any more.
-    ddw = " disable_ddw" if _has_disk(options.topology.devices) else ""
-    return f"{_CMDLINE} mem={usable}M{ddw} {options.append}".strip()
+    disk = _DISK if _has_disk(options.topology.devices) else ""
+    return f"{_CMDLINE} mem={usable}M{disk} {options.append}".strip()
 
 
 def _sockets(fds: Descriptors) -> list[str]:
