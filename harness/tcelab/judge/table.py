@@ -28,6 +28,7 @@ class Entry:
     :ivar page: that page, None when raw.
     :ivar frame: guest physical address that the agent read while the page was pinned, None when it did not tell.
     :ivar step: number of the operation that made it.
+    :ivar raw: the TCE itself, of an entry that a hypercall stored as it was given.
     """
 
     permissions: int
@@ -36,9 +37,12 @@ class Entry:
     page: PageModel | None
     frame: int | None
     step: int
+    raw: int | None = None
 
     @property
     def tce(self) -> int | None:
+        if self.raw is not None:
+            return self.raw
         return None if self.frame is None else tce.pack(self.frame, self.permissions)
 
     @property
@@ -60,15 +64,17 @@ class TableModel:
     A change costs by its pages, not by the size of the table: a full window is judged about as fast as an empty one.
 
     :ivar start: bus address of the window.
+    :ivar page_shift: of its IOMMU pages.
     :ivar live: entry number to entry; also of maps outside the window that the kernel claims to have made.
     :ivar removed: numbers of entries that were live once and were removed.
     :ivar leads: entry numbers by where they lead, (frame, identity of the page).
     """
 
-    def __init__(self, liobn: int, entries: int, start: int = 0) -> None:
+    def __init__(self, liobn: int, entries: int, start: int = 0, page_shift: int = window.PAGE_SHIFT) -> None:
         self.liobn = liobn
         self.entries = entries
         self.start = start
+        self.page_shift = page_shift
         self.live: dict[int, Entry] = {}
         self.removed: set[int] = set()
         self.leads: dict[tuple[int | None, int], set[int]] = {}
@@ -79,11 +85,11 @@ class TableModel:
 
     def number(self, ioba: int) -> int:
         """Of the entry of a bus address."""
-        return (ioba - self.start) >> window.PAGE_SHIFT
+        return (ioba - self.start) >> self.page_shift
 
     def ioba(self, number: int) -> int:
         """Bus address of an entry."""
-        return self.start + (number << window.PAGE_SHIFT)
+        return self.start + (number << self.page_shift)
 
     def put(self, first: int, new: Sequence[Entry], step: int) -> None:
         """Entries `first ..`, in place of what was there."""
