@@ -222,8 +222,12 @@ class Endpoint:
 
     def shows(self, condition: str) -> list[Op]:
         """Firmware, registers and command registers, as they must be in a condition."""
+        return [*self.ask(*STATE, 0), *self.looks(condition)]
+
+    def looks(self, condition: str) -> list[Op]:
+        """The same without asking firmware, which may not answer where nobody isolates."""
         effects = EFFECTS[condition]
-        out = self.ask(*STATE, 0)
+        out: list[Op] = []
         for each in self.devices:
             identity = IDENTITIES[each.model] if effects.mmio else ONES
             command = MASTER if effects.dma and self.wishes[each.name] else NO_MASTER

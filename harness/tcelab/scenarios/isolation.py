@@ -87,7 +87,7 @@ class Story:
         self.ops += [*b.vmlck(), *b.pins(), *b.buffer("isolation-canaries", CANARIES, self._rng.randrange(1 << 30))]
         self.ops += b.tag(Page("isolation-canaries"), CANARIES, _FOREIGN, 0, 0)
         for each in self.pes:
-            self.ops += [*each.allocate(), *each.open(), *each.map_all(), *each.start_disks(), *each.shows("normal")]
+            self.ops += [*each.allocate(), *each.open(), *each.map_all(), *each.start_disks(), *each.looks("normal")]
         self.look("mapped")
 
     def end(self) -> None:
