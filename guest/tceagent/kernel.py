@@ -16,7 +16,7 @@ import time
 from itertools import cycle, repeat
 from struct import Struct, pack, unpack
 
-from tceagent import child
+from tceagent import child, uapi
 from tceagent.registers import Registers
 
 TYPE_CHECKING = False
@@ -36,6 +36,8 @@ _BEATS_AT = 40
 _ADD_ENTROPY = 0x80085203  # RNDADDENTROPY, _IOW('R', 3, int [2]) as powerpc spells it
 _RESEED = 0x20005207  # RNDRESEEDCRNG, _IO('R', 7)
 
+_RCU_BARRIER = "/sys/module/rcutree/parameters/do_rcu_barrier"
+_TYPE_V2 = uapi.NUMBERS["SET_IOMMU"], uapi.SPAPR_TCE_V2_IOMMU
 _NOT_PRESENT = 0
 _PRESENT = 1 << 63
 _FRAME = (1 << 55) - 1
@@ -110,6 +112,7 @@ class LinuxKernel:
 
     def __init__(self) -> None:
         self._vmstat: int | None = None
+        self._lets_go_late = False
         self._mapped: list[Registers] = []
         self._children: list[child.LinuxChild] = []
         self._open_own()
@@ -137,6 +140,7 @@ class LinuxKernel:
         try:
             if isinstance(argument, int):
                 value: int = fcntl.ioctl(fd, request, argument)
+                self._lets_go_late |= (request, argument) == _TYPE_V2
             else:
                 value = fcntl.ioctl(fd, request, out, True)  # noqa: FBT003  positional only
         except OSError as error:
@@ -172,8 +176,28 @@ class LinuxKernel:
         self._mapped = [*(each for each in self._mapped if not each.closed), registers]
         return registers
 
-    def allocate(self, size: int) -> Memory:
-        """Memory that holds no frames until it is touched, never in huge pages, and that no child has."""
+    def hypercall(self, opcode: int, args: list[int]) -> int:
+        """The status of a hypercall by this process, which the platform takes from the kernel alone."""
+        import ctypes  # noqa: PLC0415  slow to import and hardly ever needed
+
+        from tceagent.problem import code  # noqa: PLC0415  likewise
+
+        page = mmap.mmap(-1, self.page_size, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        page.write(code(opcode, args))
+        status: int = ctypes.CFUNCTYPE(ctypes.c_int64)(_address_of(page))()
+        return status
+
+    def allocate(self, size: int, *, huge: bool = False) -> Memory:
+        """Memory that holds no frames until it is touched, never in huge pages, and that no child has.
+
+        :param huge: all of it in huge pages of 2 MiB instead, which the kernel is made to have.
+        """
+        if huge:
+            from tceagent import huge as pages  # noqa: PLC0415  hardly ever needed
+
+            area = pages.area(size, self.read_file, self.write_file)
+            area.madvise(mmap.MADV_DONTFORK)
+            return Memory(area)
         whole = -(-size // self.page_size) * self.page_size
         area = mmap.mmap(-1, whole + self.page_size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         # A page is given back at once: what runs off the end shall fault, and not reach another buffer. Nothing fits
@@ -214,6 +238,9 @@ class LinuxKernel:
         if self._vmstat is None:
             self._refresh = posix.open("/proc/sys/vm/stat_refresh", posix.O_WRONLY | posix.O_CLOEXEC)
             self._vmstat = posix.open("/proc/vmstat", posix.O_RDONLY | posix.O_CLOEXEC)
+        if self._lets_go_late:
+            # Memory that was registered is let go by a callback of RCU (mm_iommu_release): wait for them all.
+            self.write_file(_RCU_BARRIER, b"1")
         # The counters are per CPU and folded at leisure; this folds them now.
         posix.pwrite(self._refresh, b"1", 0)
         counters = posix.pread(self._vmstat, 65536, 0)
@@ -250,6 +277,11 @@ class LinuxKernel:
             posix.setgroups([])
             posix.setresgid(uid, uid, uid)
             posix.setresuid(uid, uid, uid)
+
+    def run(self, program: str, arguments: list[str]) -> tuple[int, bytes]:
+        from tceagent import native  # noqa: PLC0415  which needs this module's users
+
+        return native.run(program, arguments, self.beat)
 
     def read_file(self, path: str) -> bytes:
         fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)

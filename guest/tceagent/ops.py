@@ -6,7 +6,7 @@ Words are numbers, names, or `{"buffer", "index", "plus"}`.
 
 from __future__ import annotations
 
-from tceagent import devices, uapi, vfio
+from tceagent import devices, hcalls, native, uapi, vfio
 from tceagent import tag as marks
 from tceagent.kernel import IOMMU_PAGE
 from tceagent.state import File, unused
@@ -67,11 +67,11 @@ def exit_(state: State, *, process: str) -> Outcome:
     return {"value": 0}
 
 
-def buffer(state: State, *, name: str, pages: int, seed: int = 0) -> Outcome:
+def buffer(state: State, *, name: str, pages: int, seed: int = 0, huge: bool = False) -> Outcome:
     unused(state.buffers, name, "buffer")
     if pages < 1:
         raise ValueError(f"a buffer has at least one page, not {pages}")
-    memory = state.kernel.allocate(pages * IOMMU_PAGE)
+    memory = state.kernel.allocate(pages * IOMMU_PAGE, huge=huge)
     for page in _shuffled(memory.size // state.kernel.page_size, seed):
         memory.write(page * state.kernel.page_size, b"\0")
     state.buffers[name] = memory, pages
@@ -311,5 +311,8 @@ HANDLERS: dict[str, Callable[..., Outcome]] = {
     "engine": devices.engine,
     "look": devices.look,
     "read": read,
+    "hcall": hcalls.hcall,
+    "hcallbatch": hcalls.hcall_batch,
+    "native": native.native,
 }
 """By the tag of the struct."""

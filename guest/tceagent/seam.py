@@ -127,11 +127,19 @@ class Kernel(Protocol):
         """:raise OSError: refused."""
         ...
 
+    def hypercall(self, opcode: int, args: list[int]) -> int:
+        """The status of a hypercall that the process makes itself: `sc 1` from problem state.
+
+        :raise OSError: the kernel gives no memory for code.
+        """
+        ...
+
     # -- memory
 
-    def allocate(self, size: int) -> Memory:
+    def allocate(self, size: int, *, huge: bool = False) -> Memory:
         """Memory that holds no frames until it is touched, never in huge pages, and that no child has.
 
+        :param huge: all of it in huge pages instead, of 2 MiB.
         :raise OSError: refused.
         """
         ...
@@ -160,6 +168,15 @@ class Kernel(Protocol):
         :param uid: user and only group that it becomes, without any capability unless 0; None: it stays what it is.
         :param memlock: its RLIMIT_MEMLOCK, soft and hard, in bytes; None: as its parent's.
         :raise Exception: it could not become that.
+        """
+        ...
+
+    def run(self, program: str, arguments: list[str]) -> tuple[int, bytes]:
+        """Run a program to its end; whenever it has written something, it goes on.
+
+        :return: its exit status, and what it wrote to its standard output.
+        :raise OSError: there is no such program.
+        :raise RuntimeError: a signal killed it.
         """
         ...
 

@@ -43,6 +43,7 @@ class State:
     :ivar bound: what `bind` found out, by device.
     :ivar buffers: memory, and how many IOMMU pages of it the program knows.
     :ivar children: by the name that the program gave them.
+    :ivar hypercalls: descriptor of the file through which hypercalls are made, once one was.
     """
 
     def __init__(self, kernel: Kernel) -> None:
@@ -53,6 +54,7 @@ class State:
         self.buffers: dict[str, tuple[Memory, int]] = {}
         self.files: dict[str, File] = {}
         self.children: dict[str, Child] = {}
+        self.hypercalls: int | None = None
 
     def fork(self, kernel: Kernel) -> State:
         """What a child begins with: `kernel` is how it sees it. A mapping of registers is its parent's alone."""
@@ -71,6 +73,9 @@ class State:
             if file.registers is not None:
                 file.registers.close()
             self.kernel.close(file.fd)
+        if self.hypercalls is not None:
+            self.kernel.close(self.hypercalls)
+            self.hypercalls = None
         self.files.clear()
         self.buffers.clear()
 

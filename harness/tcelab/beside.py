@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from tcelab.emulator.oracle import second_opinion
 from tcelab.errors import HarnessError, Interrupted, Scene, TcelabError, died
+from tcelab.hypercalls import require
 from tcelab.judge import Judge, Ledger, Verdict, conclude
 from tcelab.judge.core import KEEP
 from tcelab.judge.opinion import Oracles
@@ -87,6 +88,11 @@ class Beside:
         except TcelabError as error:
             if self._interrupted.is_set():
                 raise Interrupted(scene=error.scene) from None
+            raise
+        try:
+            require(self._program.ops, guest.facts)
+        except TcelabError:
+            guest.close()
             raise
         with self._lock:
             self._guests.append(guest)

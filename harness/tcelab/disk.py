@@ -8,6 +8,8 @@ from typing import Final
 
 SIZE: Final = 1 << 20
 """Bytes."""
+SIZES: Final = {"virtio-blk": SIZE, "disk": 64 * SIZE}
+"""Bytes of the disk of a device, by its model."""
 _GOLDEN: Final = 0x9E3779B97F4A7C15
 
 

@@ -58,11 +58,14 @@ class Exit(_GuestOp, frozen=True, kw_only=True):
 class Buffer(_GuestOp, frozen=True, kw_only=True):
     """Allocate memory in the agent: `pages` IOMMU pages (4 KiB), aligned to the kernel's page size, touched in an
     order shuffled by `seed` so that neighbouring pages have scattered frames. Outcome: `value` is its address.
+
+    :ivar huge: in huge pages of 2 MiB, whole ones: each of them is one piece of guest RAM.
     """
 
     name: str
     pages: int
     seed: int = 0
+    huge: bool = False
 
 
 class Tag(_GuestOp, frozen=True, kw_only=True):
@@ -233,6 +236,68 @@ class Read(_GuestOp, frozen=True, kw_only=True):
     what: str
 
 
+class Tce(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The TCE that leads to page number `index` of a buffer: the page's real address | `permissions`, + `plus`. Without
+    permissions, it is that address.
+    """
+
+    buffer: str
+    index: int = 0
+    permissions: int = 3
+    plus: int = 0
+
+
+class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One hypercall.
+
+    :ivar opcode: a name of `tcelab.papr.hcall.NAMES`, or a number.
+    :ivar args: registers from r4 on, four at most; those that are not given are 0.
+    :ivar tces: what the list page of H_PUT_TCE_INDIRECT holds. The third argument is then an offset into that page.
+    """
+
+    opcode: str | int
+    args: list[int | Tce]
+    tces: list[int | Tce] | None = None
+
+
+class Hcall(_GuestOp, frozen=True, kw_only=True):
+    """One hypercall, by the guest's kernel. Outcome: `value` is its status, signed; `fields`: `registers`, r4 to r7 as
+    they are after it, and `ticks` of the time base that it took; `frames`: of its Tce words, in order.
+
+    :ivar problem_state: by the process itself, `sc 1` without the kernel. There are no `registers` and `ticks` then.
+    """
+
+    call: Call
+    problem_state: bool = False
+
+
+class HcallBatch(_GuestOp, frozen=True, kw_only=True):
+    """Several hypercalls in one call of the kernel, all of them `times` times over. Outcome: `value` is 0; `fields`:
+    `statuses`, `registers` and `ticks` of each, of the last round; of more rounds than one also `calls` that were done,
+    `seconds` by the guest's clock, and `ticks` are those of all rounds, the same for each. `frames`: of all Tce words.
+
+    :ivar loop: who does the rounds: the kernel's module, or the agent, one call of the kernel for each; it reads what
+        they gave after the last. Then `ticks` are those of the last rounds alone.
+    """
+
+    calls: list[Call]
+    times: int = 1
+    loop: Literal["module", "agent"] = "module"
+
+
+class Native(_GuestOp, frozen=True, kw_only=True):
+    """Run one of the guest's own C programs to its end. Outcome: `value` is its exit status, 0 if all went well;
+    `fields`: the numbers that it reports. `vfio_loop` maps and unmaps as `Repeat` does, without an agent: group, pages,
+    rounds; it reports `calls` and `microseconds`. `fuzz_hcall` throws malformed requests at the module for raw
+    hypercalls: how many, seed; it reports how many were refused, by errno, `accepted`, and `wrong`.
+
+    :ivar args: `$name`: the number of a bound device's group.
+    """
+
+    program: Literal["vfio_loop", "fuzz_hcall"]
+    args: list[int | str]
+
+
 class Checkpoint(_Op, frozen=True, kw_only=True):
     """Stop the guest, read every table of every LIOBN by every view asked for, and the memory behind it.
 
@@ -265,6 +330,23 @@ class Rtas(_Op, frozen=True, kw_only=True):
     option: int = 0
 
 
+class Ddw(_Op, frozen=True, kw_only=True):
+    """Ask the platform's firmware about the dynamic DMA windows of the PE of a device, behind its kernel's back (RTAS
+    ibm,query-, ibm,create-, ibm,remove- and ibm,reset-pe-dma-window, PAPR 7.3.31). Outcome: `value` is the status;
+    `fields` of `query`: `left` (windows), `largest` (block of TCEs), `page_sizes` (mask), `migration`; of `create`:
+    `liobn` and `start`, the bus address of the new window.
+
+    :ivar page_shift: of the IOMMU pages of a window to create; `window_shift`: of its size.
+    :ivar liobn: of the window to remove.
+    """
+
+    call: Literal["query", "create", "remove", "reset"]
+    device: str
+    page_shift: int = 0
+    window_shift: int = 0
+    liobn: int = 0
+
+
 class Fresh(_Op, frozen=True, kw_only=True):
     """Go on in another guest, as fresh as the first one was. What comes after shares nothing with what came before:
     the parts of a program may be done side by side.
@@ -292,6 +374,9 @@ GuestOp: TypeAlias = (
     | Engine
     | Look
     | Read
+    | Hcall
+    | HcallBatch
+    | Native
 )
-HostOp: TypeAlias = Checkpoint | Flip | Rtas
+HostOp: TypeAlias = Checkpoint | Flip | Rtas | Ddw
 Op: TypeAlias = GuestOp | HostOp | Fresh

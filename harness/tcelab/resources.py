@@ -1,7 +1,7 @@
-"""Where tcelab's own files lie: recipes, the guest's overlay, the agent's sources.
+"""Where tcelab's own files lie: recipes, the guest's overlay, its module and programs, the agent's sources.
 
-In a source tree they are ``images``, ``guest/rootfs`` and ``guest/tceagent``; in an installed wheel
-``tcelab/_files/images``, ``tcelab/_files/rootfs`` and the package ``tceagent`` beside ``tcelab``.
+In a source tree they are ``images`` and ``guest/*``; in an installed wheel folders of ``tcelab/_files``, and the
+package ``tceagent`` beside ``tcelab``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tcelab.errors import HarnessError
 
-__all__ = ["agent_dir", "recipes_dir", "rootfs_dir"]
+__all__ = ["agent_dir", "kmod_dir", "native_dir", "recipes_dir", "rootfs_dir"]
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -30,6 +30,22 @@ def rootfs_dir() -> Path:
     :raise HarnessError: the installation is incomplete.
     """
     return _find("guest/rootfs", "rootfs")
+
+
+def kmod_dir() -> Path:
+    """The folder of the sources of the guest's kernel module.
+
+    :raise HarnessError: the installation is incomplete.
+    """
+    return _find("guest/kmod", "kmod")
+
+
+def native_dir() -> Path:
+    """The folder of the guest's C programs, one in each file.
+
+    :raise HarnessError: the installation is incomplete.
+    """
+    return _find("guest/native", "native")
 
 
 def agent_dir() -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ import msgspec
 
 from tcelab import image
 from tcelab.errors import UsageError
+from tcelab.image import mutants
 from tcelab.ownkernel import OwnKernel, examine
 from tcelab.qemu import machine, probe
 from tcelab.quirks import check as check_quirks
@@ -28,6 +29,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     :ivar expect_quirks: known defects that are declared for the kernel, beside those that the recipe of the image
         declares for its own; without `without_quirks`.
     :ivar modules: where the modules of `kernel` are: the image's initrd then carries them in place of its own.
+    :ivar mutant: of the image's driver, that is to be in the place of the image's own; empty: none.
     :ivar isolates: the program is for a platform that isolates PEs; `guard`: what is done for it, see `Facts`.
     """
 
@@ -37,6 +39,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     kernel: Path | None = None
     modules: Path | None = None
     initrd: Path | None = None
+    mutant: str = ""
     memory: int = 512
     firmware: machine.Firmware = "auto"
     append: str = ""
@@ -73,7 +76,8 @@ def prepare(choice: Choice, note: Callable[[str], None]) -> Ready:
     qemu = _qemu(choice.qemu, note, provenance)
     kernel, initrd = choice.kernel, choice.initrd
     if kernel is None or initrd is None:
-        guest = image.ensure_guest(choice.image, note, own.for_image if own is not None else None)
+        instead = _mutant(choice, note, provenance) if choice.mutant else None
+        guest = image.ensure_guest(choice.image, note, own.for_image if own is not None else None, instead)
         provenance["image"] = {"name": guest.name, "manifest": msgspec.to_builtins(guest.manifest)}
         kernel, initrd = kernel or guest.kernel, initrd or guest.initrd
     provenance |= {"kernel": str(kernel), "initrd": str(initrd)}
@@ -93,6 +97,19 @@ def prepare(choice: Choice, note: Callable[[str], None]) -> Ready:
     return Ready(qemu, options, image.agent_digest(), provenance)
 
 
+def _mutant(
+    choice: Choice, note: Callable[[str], None], provenance: dict[str, Any]
+) -> Callable[[image.Manifest], Mapping[str, bytes]]:
+    """What puts a mutant in the place of the image's driver, and says so in the result."""
+
+    def instead(manifest: image.Manifest) -> Mapping[str, bytes]:
+        built = mutants.build(choice.mutant, choice.image, manifest, note)
+        provenance["mutant"] = built.told()
+        return {built.module: built.content}
+
+    return instead
+
+
 def quirks_of(choice: Choice) -> frozenset[str]:
     """The quirks that are declared for the kernel: a recipe knows its own kernel's, of any other nobody said a word.
 
@@ -109,6 +126,10 @@ def _check(choice: Choice) -> OwnKernel | None:
     machine.check_memory(choice.memory)
     if choice.initrd is not None and not choice.initrd.is_file():
         raise UsageError(f"no initrd {choice.initrd}")
+    if choice.mutant:
+        mutants.find(choice.mutant)
+        if choice.kernel is not None or choice.initrd is not None:
+            raise UsageError("--mutant is about the image's own driver: leave --kernel and --initrd out")
     if choice.modules is not None and choice.initrd is not None:
         raise UsageError(
             "--modules and --initrd exclude each other: an initrd of yours is used as it is",

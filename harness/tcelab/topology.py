@@ -30,6 +30,9 @@ _BITS: Final = 64
 _FOUR_GIB: Final = 1 << 32
 _NARROW: Final = (1 << 28) - 1
 """What an edu has when nothing is said (hw/misc/edu.c, dma_mask): 28 bits, and so more than a small window."""
+KERNEL_DRIVERS: Final = {"disk": "virtio_blk", "e1000": "e1000"}
+"""Models that no program drives, and the kernel's module that does."""
+
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,30}")
 _TAKEN: Final = ("ram", "qmp", "qtest", "console", "agent", "agent-port", "channel")
 """Names that mean something else on QEMU's command line."""
@@ -38,12 +41,14 @@ _TAKEN: Final = ("ram", "qmp", "qtest", "console", "agent", "agent-port", "chann
 class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A device under test, called `name` by programs.
 
+    :ivar model: programs drive an edu or a virtio-blk; a disk (of virtio-blk, too) or an e1000 is for the kernel's own
+        driver, see `KERNEL_DRIVERS`.
     :ivar mask: bus addresses that an edu can say are ANDed with it.
     """
 
     name: str
     slot: int
-    model: Literal["edu", "virtio-blk"] = "edu"
+    model: Literal["edu", "virtio-blk", "disk", "e1000"] = "edu"
     mask: int = (1 << _BITS) - 1
 
 
@@ -117,6 +122,16 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def devices(self) -> tuple[Device, ...]:
         return tuple(device for phb in self.phbs for device in phb.devices)
 
+    @property
+    def models(self) -> set[str]:
+        """Of those devices."""
+        return {device.model for device in self.devices}
+
+    @property
+    def driven(self) -> tuple[Device, ...]:
+        """Devices that the kernel's own drivers drive."""
+        return tuple(device for device in self.devices if device.model in KERNEL_DRIVERS)
+
 
 def _check_slots(phbs: tuple[Phb, ...]) -> None:
     """A line of QEMU's log names a device by its slot, and not by its PHB (hw/pci/trace-events, pci_cfg_write)."""
@@ -170,6 +185,19 @@ TOPOLOGIES: Final = {
         _unlike("narrow-mask", Phb(1, (Device("pe1", slot=1, mask=_NARROW),), SMALL_WINDOW)),
     )
 }
+
+
+DRIVERS: Final = Topology(
+    "drivers",
+    (
+        Phb(1, (Device("disk1", slot=1, model="disk"),)),
+        Phb(2, (Device("net1", slot=2, model="e1000"),)),
+        Phb(3, (Device("pe3", slot=3),), SMALL_WINDOW),
+    ),
+)
+"""A machine for the kernel's own drivers, each device in a PE of its own, and an edu that a command may use through
+VFIO. It is in no list: no program can drive those devices.
+"""
 
 
 def topology(name: str) -> Topology:

@@ -11,14 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tceagent import edu, uapi, virtio
-from tcelab import disk
+from tceagent.huge import HUGE_PAGE
+from tcelab import disk, hostrules, hypercalls
 from tcelab.errors import UsageError
-from tcelab.papr import pe, window
+from tcelab.papr import window
 from tcelab.program import (
     Bind,
     Buffer,
     Burst,
     Close,
+    Ddw,
     Dma,
     Engine,
     Exit,
@@ -27,9 +29,12 @@ from tcelab.program import (
     Frames,
     Fresh,
     GuestOp,
+    Hcall,
+    HcallBatch,
     Ioctl,
     Look,
     Master,
+    Native,
     Op,
     Open,
     Page,
@@ -61,8 +66,6 @@ _REQUEST: Final = 32
 _UID: Final = 32
 _MEMLOCK: Final = 63
 """Bits of an ioctl's number, of a user and of a limit as the agent's calls take them."""
-_CELL: Final = 32
-"""Bits of an argument of firmware's services."""
 _ANY_ADDRESS: Final = 1 << 46
 """Where a buffer may lie, to see whether an address fits a field."""
 
@@ -97,7 +100,11 @@ class Checker:
     """Checks the operations of a program as they come: knows what those before have made."""
 
     def __init__(self, program: Program) -> None:
+        """:raise UsageError: it names a device that no program can drive."""
+        if driven := program.topology.driven:
+            raise UsageError(f"device {driven[0].name!r} ({driven[0].model}) is for the kernel's own driver")
         self._name = program.name
+        self._isolation = program.isolation
         self._number = 0
         self._devices = {device.name for device in program.topology.devices}
         self._disks = {device.name for device in program.topology.devices if device.model == "virtio-blk"}
@@ -128,6 +135,8 @@ class Checker:
         self._by = op.by if isinstance(op, GuestOp) else ""
         if self._by not in self._processes:
             return self._no_process(self._by)
+        if self._isolation and hostrules.moves_windows(op):
+            return hostrules.FIXED
         rule: Callable[[Any], str] | None = getattr(self, f"_{type(op).__name__.lower()}", None)
         return "" if rule is None else rule(op)
 
@@ -166,6 +175,8 @@ class Checker:
         if op.name in self._buffers:
             return f"there is a buffer {op.name!r} already"
         self._buffers[op.name] = _Buffer(op.pages, self._by)
+        if op.huge and op.pages * window.PAGE_SIZE % HUGE_PAGE:
+            return f"a buffer in huge pages has a multiple of {HUGE_PAGE // window.PAGE_SIZE} pages"
         if op.pages > MOST_PAGES:
             return f"a buffer has at most {MOST_PAGES} pages"
         return "" if op.pages > 0 else "a buffer has at least one page"
@@ -212,8 +223,10 @@ class Checker:
         self._own.files.discard(op.file)
         return problem
 
-    def _master(self, op: Master) -> str:
+    def _master(self, op: Master | Look) -> str:
         return self._file(op.file)
+
+    _look = _master
 
     def _dma(self, op: Dma) -> str:
         return self._file(op.file) or self._word(op.iova) or self._transfer(op.file, op)
@@ -264,15 +277,10 @@ class Checker:
             return "each of its transfers is another device's"
         return next(filter(None, map(self._dma, op.ops)), "")
 
-    def _look(self, op: Look) -> str:
-        return self._file(op.file)
+    def _rtas(self, op: Rtas | Ddw) -> str:
+        return hostrules.service(op, self._devices)
 
-    def _rtas(self, op: Rtas) -> str:
-        if op.call not in pe.CALLS:
-            return f"no service {op.call!r}; there are: {', '.join(pe.CALLS)}"
-        if op.device not in self._devices:
-            return f"the topology has no device {op.device!r}"
-        return "" if 0 <= op.option < 1 << _CELL else f"an option has {_CELL} bits, and {op.option} has not"
+    _ddw = _rtas
 
     def _read(self, op: Read) -> str:
         if op.what == "pins" and not self._own.root:
@@ -310,12 +318,16 @@ class Checker:
                 return "its calls have fields alone: no value, into, by or expect"
         return next(filter(None, map(self._ioctl, op.ops)), "")
 
+    def _hcall(self, op: Hcall | HcallBatch) -> str:
+        return hypercalls.problem(op, lambda name, page: self._within(name, page * window.PAGE_SIZE, window.PAGE_SIZE))
+
+    _hcallbatch = _hcall
+
+    def _native(self, op: Native) -> str:
+        return hostrules.native(op, self._own.bound)
+
     def _flip(self, op: Flip) -> str:
-        phb = self._windows.get(op.liobn)
-        inside = phb is not None and phb.window_start <= op.ioba < phb.window_end
-        if not inside or not 0 <= op.bit < _WORD:
-            return f"LIOBN {op.liobn:#x} has no bit {op.bit} of an entry for IOBA {op.ioba:#x}"
-        return ""
+        return hostrules.flip(op, self._windows)
 
     def _fresh(self, _op: Fresh) -> str:
         self._begin()

@@ -25,7 +25,7 @@ def judged(program, session):
     return judge.verdict(run(program, session, judge.feed))
 
 
-@pytest.mark.parametrize("name", ["flow", "dma"])
+@pytest.mark.parametrize("name", ["flow", "dma", "rules"])
 def test_a_scenario_passes(session, name):
     verdict = judged(scenarios.build(name, TWO, 11), session)
     assert verdict.findings == []

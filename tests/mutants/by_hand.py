@@ -239,7 +239,7 @@ TRANSFERS = (
         "size",
         "Dma",
     ),
-    around("a place within a page is lost", edu.Edu._move, "+ piece.iova % window.PAGE_SIZE", "+ 0", "Dma"),
+    around("a place within a page is lost", edu.Edu._move, "+ inside_page", "+ 0", "Dma"),
     around(
         "the last byte of a write is lost",
         edu.Edu._move,

@@ -35,6 +35,7 @@ SECOND: Final = 0x80000101
 LIST: Final = 0x20000
 """A real address in RAM."""
 NO_RAM: Final = 0x100000000000
+NO_OTHER: Final = "a kernel's module makes no other hypercalls"
 TCE: Final = 0x1234003
 OTHER: Final = 0x5678001
 
@@ -49,7 +50,7 @@ class HcallRow:
     :ivar r4: r4 afterwards, None: as it was.
     :ivar memory: lists of TCEs in RAM, by their real address.
     :ivar problem_state: it is a process that calls, not the kernel.
-    :ivar guest: True, or why it cannot be shown on today's guest.
+    :ivar guest: True, or why it cannot be shown on a guest.
     """
 
     name: str
@@ -62,7 +63,7 @@ class HcallRow:
     r4: int | None = None
     memory: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     problem_state: bool = False
-    guest: bool | str = "no raw hypercalls before the kernel module"
+    guest: bool | str = True
 
 
 def refused(
@@ -70,7 +71,8 @@ def refused(
 ) -> HcallRow:
     """A hypercall that changes nothing, neither in a table nor in r4."""
     held = {PE1: {0: TCE, LAST: TCE}, PE2: {PAGE: OTHER}}
-    return HcallRow(name, source, call, args, status, held, held, None, {LIST: (OTHER,) * 513}, problem_state)
+    guest = NO_OTHER if isinstance(call, int) and not problem_state else True
+    return HcallRow(name, source, call, args, status, held, held, None, {LIST: (OTHER,) * 513}, problem_state, guest)
 
 
 PUTS: Final = (

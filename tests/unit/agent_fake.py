@@ -112,6 +112,7 @@ class FakeKernel:
         self.elapsed = 0.0
         self.since_1970 = 1000.0
         self.stirred = b""
+        self.ran = (0, b"")
         self.page = bytearray(page_size)
         self._next_fd = FIRST_FD
 
@@ -155,11 +156,19 @@ class FakeKernel:
         self.config[offset & 0xFF : (offset & 0xFF) + len(data)] = data
         return len(data)
 
+    def hypercall(self, opcode, args):
+        self.calls.append(("hypercall", opcode, args))
+        return -3
+
+    def run(self, program, arguments):
+        self.calls.append(("run", program, *arguments))
+        return self.ran
+
     def map_registers(self, fd, offset, size):
         self.calls.append(("map", fd, offset, size))
         return self.registers
 
-    def allocate(self, size):
+    def allocate(self, size, *, huge=False):
         size = -(-size // self.page_size) * self.page_size
         address = FIRST_ADDRESS + sum(memory.size + 0x100000 for memory in self.memories)
         self.memories.append(FakeMemory(address, size, self))

@@ -15,6 +15,7 @@ import numpy as np
 
 from tcelab.errors import Scene
 from tcelab.image.bases import Register
+from tcelab.papr.window import Shape
 from tcelab.qemu.channel import Cell
 from tcelab.qemu.log import Tables
 from tcelab.qemu.probe import LOG_FLAGS, TRACES, Abilities
@@ -188,22 +189,22 @@ class FakeMemory:
         self.guest = guest
         self.held: dict[int, Any] = {}
         self.pid = 0
-        self.sizes: dict[int, int] = {}
+        self.shapes: dict[int, Shape] = {}
         self.closed = 0
 
     def __call__(self, pid: int) -> FakeMemory:
         self.pid = pid
         return self
 
-    def table(self, liobn: int, at: int, entries: int, bus_offset: int = 0) -> TableView:
+    def table(self, liobn: int, at: int, shape: Shape) -> TableView:
         self.guest.calls.append(f"read {liobn:#x}")
-        self.sizes[liobn] = entries
+        self.shapes[liobn] = shape
         live = self.held[at]
         if isinstance(live, BaseException):
             raise live
         numbers = np.array(sorted(live), np.uint32)
         return TableView(
-            liobn, "live", entries, numbers, np.array([live[i] for i in sorted(live)], np.uint64), bus_offset=bus_offset
+            liobn, "live", shape.entries, numbers, np.array([live[i] for i in sorted(live)], np.uint64), *shape[1:]
         )
 
     def flip(self, at: int, index: int, bit: int) -> tuple[int, int]:

@@ -14,11 +14,13 @@ from ideal import Ideal
 
 from tcelab.errors import Scene
 from tcelab.image.bases import Register
+from tcelab.papr.window import Shape
 from tcelab.program import Dma, GuestOp
 from tcelab.run import Outcome, Refusal
 from tcelab.scenarios.warmup import warm_up
 
 REGISTERS = [Register(0x800000020000001, 1, 0x10, 4, 0xE0000000), Register(0x800000020000001, 1, 0x04, 2, 6)]
+SHAPE = Shape(0x4000, 16, 1 << 59)
 SAID = b"Linux version 6.12\n"
 SAVED = b"the devices' state"
 
@@ -69,7 +71,7 @@ class _Guest:
         self.ram = SimpleNamespace(fd=os.memfd_create("fake-ram"))
         os.ftruncate(self.ram.fd, 1 << 20)
         os.pwrite(self.ram.fd, b"as booted", 0x5000)
-        self.log = SimpleNamespace(tables=SimpleNamespace(entries={0x80000100: 64}), refusals=())
+        self.log = SimpleNamespace(tables=SimpleNamespace(shapes={0x80000101: SHAPE}), refusals=())
 
     async def close(self) -> None:
         self._session.ended = True

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import ideal_hcalls
 import numpy as np
 from msgspec.structs import replace
 
@@ -80,7 +81,8 @@ class Ideal:
     ) -> None:
         self.program, self.tamper, self.warp = program, tamper, warp
         asked: dict[str, Any] = {"isolates": True, "guard": "freeze"} if program.isolation else {}
-        self.facts = Facts("ideal", NONCE, page_size, 1 << 28, cannot or {}, {"ideal": "1"}, **asked)
+        versions = {"ideal": "1"}
+        self.facts = Facts("ideal", NONCE, page_size, 1 << 28, cannot or {}, versions, hypercalls=True, **asked)
         self.pes: dict[str, Pe] = {}
         for phb in program.topology.phbs:
             pe = Pe(0x80000000 + phb.index * 256, 0x800000020000000 + phb.index, phb.window_size)
@@ -207,6 +209,12 @@ class Ideal:
         for i, byte in enumerate(raw, op.offset):
             self.ram[self.buffers[op.buffer][i // PAGE]][i % PAGE] = byte
         return Outcome(value=0)
+
+    def do_hcall(self, op: Any) -> Outcome:
+        return ideal_hcalls.single(self, op)
+
+    def do_hcallbatch(self, op: Any) -> Outcome:
+        return ideal_hcalls.batch(self, op)
 
     def word(self, word: Any) -> int:
         if isinstance(word, Page):
@@ -479,11 +487,26 @@ class Ideal:
         pe.enabled = False
         return {}
 
-    def on_map_dma(self, op: Any, pe: Pe) -> dict[str, Any]:
+    def refusal(self, op: Any, pe: Pe, flags: int) -> str:
+        """Why a map or unmap is refused; `flags`: those that there are."""
+        given = {"flags": 0, "vaddr": 0, **op.fields}
+        place = given["vaddr"].plus if isinstance(given["vaddr"], Page) else given["vaddr"]
+        if not pe.enabled:
+            return "EPERM"
+        if given["flags"] & ~flags:
+            return "EINVAL"
         pe.made = True
+        if given["iova"] >= pe.start + pe.size:  # below it, stories want to see what comes of it
+            return "ENXIO"
+        return "EINVAL" if given["size"] % PAGE or place % PAGE or (flags and not given["flags"]) else ""
+
+    def on_map_dma(self, op: Any, pe: Pe) -> dict[str, Any]:
+        if errno := self.refusal(op, pe, 3):
+            return {"errno": errno}
         vaddr, needed = op.fields["vaddr"], {"write"} if op.fields["flags"] & 2 else {"write", "read"}
         name = vaddr.buffer if isinstance(vaddr, Page) else list(self.buffers)[(vaddr >> 32) - 1]
-        if self.access[name] not in needed:
+        index = vaddr.index if isinstance(vaddr, Page) else (vaddr & 0xFFFFFFFF) // PAGE
+        if self.access[name] not in needed or index + op.fields["size"] // PAGE > len(self.buffers[name]):
             return {"errno": "EFAULT"}
         frames = [self.frame(vaddr, i) for i in range(op.fields["size"] // PAGE)]
         for i, frame in enumerate(frames, (op.fields["iova"] - pe.start) // PAGE):
@@ -497,7 +520,8 @@ class Ideal:
         return list(self.buffers.values())[(place >> 32) - 1][(place & 0xFFFFFFFF) // PAGE + i]
 
     def on_unmap_dma(self, op: Any, pe: Pe) -> dict[str, Any]:
-        pe.made = True
+        if errno := self.refusal(op, pe, 0):
+            return {"errno": errno}
         first = (op.fields["iova"] - pe.start) // PAGE
         for i in range(first, first + op.fields["size"] // PAGE):
             pe.table.pop(i, None)

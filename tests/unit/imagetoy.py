@@ -98,7 +98,7 @@ def make_deb(folder: Path, name: str, content: Content) -> Path:
             target.symlink_to(data)
         else:
             target.write_bytes(data)
-            target.chmod(0o755 if data.startswith(b"#!") else 0o644)
+            target.chmod(0o755 if data.startswith((b"#!", b"\x7fELF")) else 0o644)
     deb = folder / f"{name}.deb"
     subprocess.run(["dpkg-deb", "-Znone", "-b", tree, deb], check=True, stdout=subprocess.DEVNULL)
     return deb

@@ -19,6 +19,7 @@ import pytest
 
 import tceagent
 from tceagent import kernel as kernel_module
+from tceagent import uapi
 from tceagent.child import ChildError
 from tceagent.kernel import LinuxKernel, Registers
 
@@ -193,6 +194,18 @@ def test_pins_are_acquired_minus_released_after_a_refresh(kernel, counters, monk
     assert refresh.read_bytes() == b"1"
     vmstat.write_bytes(b"nr_foll_pin_acquired 1001\nnr_foll_pin_released 968\n")
     assert kernel.pins() == 33
+
+
+def test_memory_that_is_let_go_late_is_waited_for_once_a_container_was_of_type_v2(kernel, counters, monkeypatch):
+    counters[0].write_bytes(b"nr_foll_pin_acquired 9\nnr_foll_pin_released 5\n")
+    written = []
+    monkeypatch.setattr(kernel, "write_file", lambda *given: written.append(given))
+    monkeypatch.setattr(fcntl, "ioctl", lambda *_: 0)
+    for number in (2, 7):
+        kernel.ioctl(3, uapi.NUMBERS["SET_IOMMU"], number)
+        kernel.pins()
+        assert len(written) == (number == 7)
+    assert written == [("/sys/module/rcutree/parameters/do_rcu_barrier", b"1")]
 
 
 def test_a_kernel_that_does_not_count_pins_is_named(kernel, counters):

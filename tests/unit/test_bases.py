@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from fake_session import SHAPE
 from test_sparse import CHUNK, by_the_book, memory
 
 from tcelab.errors import HarnessError
@@ -26,7 +27,7 @@ FACTS = {
     "built": "2030-01-02T03:04:05+00:00",
     "boot": 1.5,
     "registers": [{"buid": 0x800000020000001, "slot": 1, "offset": 4, "size": 2, "value": 6}],
-    "entries": {0x80000100: 64},
+    "windows": {0x80000101: list(SHAPE)},
     "trial": "",
 }
 
@@ -66,7 +67,7 @@ def test_a_base_is_taken_as_it_was_stored():
         assert held.folder == folder
         assert (held.record.key, held.record.boot, held.record.trial) == (KEY, 1.5, "")
         assert held.record.registers == [Register(0x800000020000001, 1, 4, 2, 6)]
-        assert held.record.entries == {0x80000100: 64}
+        assert held.record.windows == {0x80000101: SHAPE}
         held.check("ram", "state", "console")
 
 

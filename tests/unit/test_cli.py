@@ -26,7 +26,7 @@ from tcelab import cli, image, inject, setup
 from tcelab.bench import session as bench_session
 from tcelab.cli import doctor
 from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError, Unsupported, UsageError
-from tcelab.image import bases
+from tcelab.image import bases, mutants
 from tcelab.program import load
 from tcelab.qemu import fork, ram
 
@@ -395,6 +395,7 @@ def test_a_replay_has_every_option_that_matters_quoted_for_a_shell(host, tcelab)
         "--kernel": "a b/vmlinux",
         "--modules": "a b/lib/modules",
         "--initrd": "i",
+        "--mutant": "lost-write",
         "--append": "debug x='1'",
         "--memory": "256",
         "--firmware": "slof",
@@ -448,7 +449,7 @@ def test_the_result_tells_options_timings_and_files(host, tcelab):
     assert told["options"]["target"] == "story.json"
     assert told["options"]["limits"] == ["boot=9"]
     assert set(told["timings"]) == {"provision", "start", "run"}
-    assert told["artefacts"] == {"program": "program.json", "junit": "junit.xml"}
+    assert told["artefacts"] == {"program": "program.json", "junit": "junit.xml", "tables": "tables.npz"}
     assert told["versions"]["provenance"] == {"kernel": "/k"}
 
 
@@ -547,6 +548,14 @@ def test_only_what_is_missing_is_built_when_asked_so(tcelab, monkeypatch):
     assert built[2:] == ["guest", "other", "bad"]
     tcelab("image", "build", "guest")
     assert built[5:] == ["guest"]
+
+
+def test_the_mutants_are_listed_with_what_they_break(tcelab):
+    lines = tcelab("image", "mutants").out.splitlines()
+    assert lines[0].split()[:2] == ["clean", "vfio_iommu_spapr_tce"]
+    assert [line.split(maxsplit=1) for line in lines[1:]] == [
+        [each.name, each.breaks] for each in mutants.known().fault
+    ]
 
 
 def test_cleaning_tells_what_it_freed(tcelab, monkeypatch):

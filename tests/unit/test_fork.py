@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 from fake_guest import abilities
-from fake_session import REGISTERS, SAID, SAVED, FakeSession, World
+from fake_session import REGISTERS, SAID, SAVED, SHAPE, FakeSession, World
 from msgspec import structs
 
 from tcelab.errors import GuestLost, HarnessError, Interrupted, Unsupported
@@ -139,7 +139,7 @@ def test_a_base_is_what_the_guest_was_when_it_was_saved(make, world):
     assert os.pread(session.base.ram, 9, 0x5000) == b"as booted"
     assert os.pread(session.base.state, 99, 0) == SAVED
     assert session.base.console == SAID
-    assert (record.registers, record.entries) == (REGISTERS, {0x80000100: 64})
+    assert (record.registers, record.windows) == (REGISTERS, {0x80000101: SHAPE})
     assert (record.boot, record.trial) == (12.35, "")
     assert record.about == {
         "kernel": "6.12 4K",

@@ -33,7 +33,7 @@ ON, OFF = 0x106, 0x102
 
 class FakeLog:
     def __init__(self):
-        self.tables = SimpleNamespace(at={0x80000100: 0x1000, 0x80000200: 0x2000}, entries={})
+        self.tables = SimpleNamespace(at={0x80000100: 0x1000, 0x80000200: 0x2000}, shapes={})
         self.listener = None
         self.said = []
 

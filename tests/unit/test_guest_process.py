@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 from fake_guest import abilities
+from fake_session import SHAPE
 from msgspec import json
 
 from tcelab.errors import GuestLost, HarnessError, Unsupported
@@ -63,7 +64,7 @@ def base(tmp_path):
         os.pwrite(ram.fileno(), b"as saved", 0x5000)
         state.write(b"what devices were")
         state.flush()
-        record = SimpleNamespace(entries={0x80000100: 64}, registers=[])
+        record = SimpleNamespace(windows={0x80000101: SHAPE}, registers=[])
         yield SimpleNamespace(ram=ram.fileno(), state=state.fileno(), console=b"Linux version 6.12\n", record=record)
 
 
@@ -448,7 +449,7 @@ def test_a_qemu_that_has_not_mapped_the_bases_ram_is_no_fork(make, base):
 
 
 def test_a_fork_begins_with_the_window_sizes_of_its_base(fork):
-    assert fork().log.tables.entries == {0x80000100: 64}
+    assert fork().log.tables.shapes == {0x80000101: SHAPE}
 
 
 def test_what_the_kernel_said_while_it_booted_is_as_true_of_a_fork(fork, base, tmp_path):

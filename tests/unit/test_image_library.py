@@ -360,6 +360,29 @@ def test_another_kernels_modules_take_the_place_of_the_images(place, fetch):
     assert image.status("toy").state == "ok"
 
 
+def test_a_module_takes_the_place_of_the_images_of_its_name_and_the_load_order_stays(place, fetch):
+    plain = image.ensure_guest("toy", silent)
+    told = []
+
+    def instead(content):
+        return lambda manifest: told.append(manifest.kernel_release) or {"vfio": content}
+
+    first, second = (image.ensure_guest("toy", silent, None, instead(content)) for content in (b"one", b"two"))
+    assert told == [RELEASE, RELEASE]
+    for guest, content in ((plain, b"module vfio"), (first, b"one"), (second, b"two")):
+        members = read_cpio(guest.initrd.read_bytes())
+        assert members["lib/modules-tcelab/vfio.ko"].data == content
+        assert members["lib/modules-tcelab/vfio-pci.ko"].data == b"module vfio-pci"
+        assert load_order(guest.initrd) == ["/lib/modules-tcelab/vfio.ko", "/lib/modules-tcelab/vfio-pci.ko"]
+    assert len({plain.initrd, first.initrd, second.initrd}) == 3
+    assert image.status("toy").state == "ok"
+
+
+def test_a_module_that_the_image_does_not_load_takes_nobodys_place(place):
+    with pytest.raises(UsageError, match="the image toy loads no module virtio"):
+        image.ensure_guest("toy", silent, None, lambda _: {"virtio": b"", "vfio": b""})
+
+
 def test_another_kernel_without_modules_loads_none(place):
     """The image's would only be refused."""
     image.ensure_guest("toy", silent)

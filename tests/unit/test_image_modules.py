@@ -185,6 +185,29 @@ def test_a_broken_module_is_named(tmp_path, packed):
         modules.of_kernel(tmp_path, RELEASE)
 
 
+# -- our own module
+
+
+def test_our_module_is_loaded_last_where_a_folder_has_it(tmp_path):
+    tree(tmp_path, modules=["tce_hcall", *DEPENDS])
+    assert list(modules.of_kernel(tmp_path, RELEASE)) == [*ALL, "tce_hcall"]
+
+
+def test_a_kernel_without_our_module_lacks_nothing(tmp_path):
+    """It has no raw hypercalls, then."""
+    tree(tmp_path)
+    assert list(modules.of_kernel(tmp_path, RELEASE)) == ALL
+
+
+@pytest.mark.parametrize("name", ["tce_hcall", "vfio_iommu_spapr_tce"])
+def test_a_module_of_another_kernel_is_wrong_usage_in_one_line(tmp_path, name):
+    tree(tmp_path, modules=["tce_hcall", *DEPENDS])
+    (path,) = tmp_path.rglob(f"{name}.ko")
+    path.write_bytes(module(name, "6.12.2-toy"))
+    with pytest.raises(UsageError, match=rf"the module {name} in \S+ is of kernel 6\.12\.2-toy, not of 6\.12\.1-toy$"):
+        modules.of_kernel(tmp_path, RELEASE)
+
+
 # -- what the guest is given
 
 

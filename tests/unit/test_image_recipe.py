@@ -5,7 +5,7 @@ from imagetoy import GUEST_RECIPE, QEMU_RECIPE
 
 from tcelab.errors import UsageError
 from tcelab.image import recipe as recipe_module
-from tcelab.image.recipe import GuestRecipe, QemuRecipe, load, recipe_names
+from tcelab.image.recipe import GuestRecipe, QemuRecipe, ToolchainRecipe, load, recipe_names
 
 
 @pytest.fixture
@@ -16,12 +16,15 @@ def recipes(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["guest", "guest-64k", "qemu-10.0", "qemu-11.1", "qemu-7.2"])
+@pytest.mark.parametrize("name", ["guest", "guest-64k", "qemu-10.0", "qemu-11.1", "qemu-7.2", "toolchain"])
 def test_every_shipped_recipe_is_valid_and_asks_debian_only(name):
     recipe = load(name).recipe
-    assert isinstance(recipe, GuestRecipe if name.startswith("guest") else QemuRecipe)
+    kinds = {"guest": GuestRecipe, "qemu": QemuRecipe, "toolchain": ToolchainRecipe}
+    assert isinstance(recipe, kinds[name.partition("-")[0]])
     assert recipe.archive == "http://deb.debian.org/debian"
     assert recipe.security == "http://deb.debian.org/debian-security"
+    if isinstance(recipe, GuestRecipe):
+        assert isinstance(load(recipe.toolchain).recipe, ToolchainRecipe)
     if isinstance(recipe, QemuRecipe):
         assert recipe.version == name.removeprefix("qemu-")
 

@@ -9,7 +9,7 @@ import pytest
 
 from tcelab import errors, resources
 
-ASK = "from tcelab.resources import *; print(recipes_dir(), rootfs_dir(), agent_dir())"
+ASK = "from tcelab.resources import *; print(recipes_dir(), rootfs_dir(), kmod_dir(), native_dir(), agent_dir())"
 
 
 def ask(site):
@@ -20,7 +20,7 @@ def ask(site):
 @pytest.fixture
 def site(tmp_path):
     """What a wheel puts into site-packages, as far as it matters here."""
-    for folder in ("tcelab/_files/images", "tcelab/_files/rootfs", "tceagent"):
+    for folder in (*(f"tcelab/_files/{name}" for name in ("images", "rootfs", "kmod", "native")), "tceagent"):
         (tmp_path / folder).mkdir(parents=True)
     # Importing the agent on the host would show.
     (tmp_path / "tceagent/__init__.py").write_text("raise SystemExit('the agent was imported')\n")
@@ -35,6 +35,8 @@ def test_in_a_source_tree_they_are_where_they_are_kept():
     assert (resources.recipes_dir() / "guest.toml").is_file()
     assert resources.recipes_dir() == repository / "images"
     assert resources.rootfs_dir() == repository / "guest/rootfs"
+    assert resources.kmod_dir() == repository / "guest/kmod"
+    assert resources.native_dir() == repository / "guest/native"
     assert resources.agent_dir() == repository / "guest/tceagent"
 
 
@@ -44,6 +46,8 @@ def test_in_a_wheel_they_are_inside_the_packages(site):
     assert answer.stdout.split() == [
         str(site / "tcelab/_files/images"),
         str(site / "tcelab/_files/rootfs"),
+        str(site / "tcelab/_files/kmod"),
+        str(site / "tcelab/_files/native"),
         str(site / "tceagent"),
     ]
 

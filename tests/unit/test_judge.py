@@ -22,7 +22,7 @@ from tcelab.scenarios.warmup import warm_up
 from tcelab.topology import topology
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", sorted(SCENARIOS.keys() - {"windows"}))  # of which only the emulator knows enough
 @pytest.mark.parametrize("where", ["one-pe", "two-pe"])
 def test_an_honest_guest_passes_every_scenario(name, where):
     program = build(name, topology(where), 5)
@@ -50,8 +50,8 @@ def test_an_honest_guest_passes_the_small_program_that_touches_the_spare_pe_alon
 def test_a_pass_of_main_has_judged_every_law_and_every_batch_size():
     program = build("main", topology("two-pe"), 1)
     evidence = Beside(program, lambda part: Ideal(program)).run()[1].evidence
-    # There is no disk, no PE is isolated in it, and nobody was asked for an opinion.
-    assert [law for law in LAWS if not evidence.laws[law].judged] == ["disk", "isolation", "difference"]
+    # There are no hypercalls and no disk, no PE is isolated in it, and nobody was asked for an opinion.
+    assert [law for law in LAWS if not evidence.laws[law].judged] == ["hypercalls", "disk", "isolation", "difference"]
     assert [batch.size for batch in evidence.batches] == list(range(1, 33))
     for batch in evidence.batches:
         assert batch.maps == 12

@@ -325,7 +325,7 @@ def test_the_driver_of_2013_does_not_charge_for_a_table():
 
 
 def test_charges_of_another_type_of_container_are_not_known_for_any_process(stage):
-    stage.do(Ioctl(file=ONE.container, request="SET_IOMMU", value=7))
+    stage.do(Ioctl(file=ONE.container, request="SET_IOMMU", value=9))
     assert (stage.fold.charge(), stage.fold.charge("c")) == (None, None)
 
 

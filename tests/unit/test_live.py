@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tcelab.errors import HarnessError, Unsupported
+from tcelab.papr.window import Shape
 from tcelab.qemu.views.live import LiveMemory
 
 LIOBN = 0x80000100
@@ -32,7 +33,7 @@ def held(**entries):
 
 def test_a_whole_table_is_read_with_the_numbers_of_its_live_entries(memory):
     _words, at = words = held(n0=0x1003, n7=0x2001, n4095=(1 << 64) - 1)
-    view = memory.table(LIOBN, at, 4096)
+    view = memory.table(LIOBN, at, Shape(4096))
     assert (view.liobn, view.view, view.entries, view.page_shift, view.bus_offset) == (LIOBN, "live", 4096, 12, 0)
     assert view.index.tolist() == [0, 7, 4095]
     assert view.tce.tolist() == [0x1003, 0x2001, (1 << 64) - 1]
@@ -42,15 +43,15 @@ def test_a_whole_table_is_read_with_the_numbers_of_its_live_entries(memory):
 
 def test_where_a_window_starts_is_told_to_it(memory):
     words, at = held(n7=0x2001)
-    view = memory.table(LIOBN, at, 4096, 0x40000000)
-    assert (view.bus_offset, view.index.tolist(), view.ioba(7)) == (0x40000000, [7], 0x40007000)
+    view = memory.table(LIOBN, at, Shape(4096, 16, 0x40000000))
+    assert (view.bus_offset, view.index.tolist(), view.ioba(7)) == (0x40000000, [7], 0x40070000)
     assert words.size
 
 
 def test_only_as_many_entries_are_read_as_the_table_has(memory):
     _words, at = kept = held(n0=1, n9=2, n10=3)
-    assert memory.table(LIOBN, at, 4096).index.tolist() == [0, 9, 10]
-    view = memory.table(LIOBN, at, 10)
+    assert memory.table(LIOBN, at, Shape(4096)).index.tolist() == [0, 9, 10]
+    view = memory.table(LIOBN, at, Shape(10))
     assert (view.entries, view.index.tolist()) == (10, [0, 9])
     assert kept
 
@@ -58,8 +59,8 @@ def test_only_as_many_entries_are_read_as_the_table_has(memory):
 def test_a_reading_stays_as_it_was_when_the_next_table_is_read(memory):
     _first, at = first = held(n3=0x3003)
     _second, other = second = held(n5=0x5003)
-    before = memory.table(LIOBN, at, 4096)
-    memory.table(LIOBN + 256, other, 4096)
+    before = memory.table(LIOBN, at, Shape(4096))
+    memory.table(LIOBN + 256, other, Shape(4096))
     assert (before.index.tolist(), before.tce.tolist()) == ([3], [0x3003])
     assert first
     assert second
@@ -68,7 +69,7 @@ def test_a_reading_stays_as_it_was_when_the_next_table_is_read(memory):
 @pytest.mark.parametrize("at", [8, 0xFFFF_FFFF_FFFF_0000])
 def test_an_address_where_nothing_is_is_no_table(memory, at):
     with pytest.raises((HarnessError, OverflowError), match=r"LIOBN 0x80000100: no table|too large"):
-        memory.table(LIOBN, at, 16)
+        memory.table(LIOBN, at, Shape(16))
 
 
 def test_a_table_that_ends_too_soon_is_no_table(memory):
@@ -83,7 +84,7 @@ def test_a_table_that_ends_too_soon_is_no_table(memory):
             # /proc/PID/mem reads past PROT_NONE, so the page must go.
             assert libc.munmap(ctypes.c_void_p(at + mmap.PAGESIZE), size) == 0
             with pytest.raises(HarnessError, match=f"only {mmap.PAGESIZE} bytes of the table"):
-                memory.table(LIOBN, at, mmap.PAGESIZE // 8 + 1)
+                memory.table(LIOBN, at, Shape(mmap.PAGESIZE // 8 + 1))
         finally:
             libc.mmap.restype = ctypes.c_void_p
             fixed = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x10

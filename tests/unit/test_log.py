@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from tcelab.errors import HarnessError
+from tcelab.papr.window import Shape
 from tcelab.qemu import log as log_module
 from tcelab.qemu.log import Log, Refusals, Tables
 
@@ -41,10 +42,10 @@ def test_a_removed_window_has_no_table():
         "spapr_iommu_ddw_create buid=0x800000020000001 addr=0x800, page size=0x10000, requested=0x40000000,"
         " start addr=0x800000000000000, liobn=80000101"
     )
-    assert tables.entries == {0x80000101: 0x4000}
+    assert tables.shapes == {0x80000101: Shape(0x4000, 16, 1 << 59)}
     tables.line("spapr_iommu_ddw_remove liobn=80000101")
     assert tables.at == {}
-    assert tables.entries == {}
+    assert tables.shapes == {}
 
 
 def test_a_reset_drops_the_second_window_and_forgets_a_size_of_the_first():
@@ -52,10 +53,10 @@ def test_a_reset_drops_the_second_window_and_forgets_a_size_of_the_first():
     tables.line(NEW.format(0x80000101, 0x7F0000001000))
     tables.line(NEW.format(0x80000201, 0x7F0000002000))
     tables.line(NEW.format(0x80000100, 0x7F0000004000))
-    tables.entries[0x80000100] = 7
+    tables.shapes[0x80000100] = Shape(7)
     tables.line("spapr_iommu_ddw_reset buid=0x800000020000001 addr=0x800")
     assert set(tables.at) == {0x80000201, 0x80000100}
-    assert tables.entries == {}
+    assert tables.shapes == {}
 
 
 def test_after_drain_all_that_was_said_is_known(tmp_path):

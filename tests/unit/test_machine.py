@@ -12,6 +12,7 @@ from fake_guest import abilities
 
 from tcelab import topology as topology_module
 from tcelab.errors import Unsupported, UsageError
+from tcelab.papr.window import Shape
 from tcelab.qemu import machine
 from tcelab.qemu.machine import Descriptors, Options, arguments
 from tcelab.qemu.probe import LOG_FLAGS, TRACES
@@ -235,12 +236,12 @@ def test_qemu_dies_with_us_by_its_own_option_or_by_setpriv():
 
 
 def test_the_windows_of_a_machine_are_those_under_test_the_channels_and_the_spare_one():
-    where = Topology("odd", (Phb(1, (), 1 << 30), Phb(3, (), 1 << 22)))
-    assert machine.window_entries(where) == {
-        0x80000000: 4096,
-        0x80000100: 1 << 18,
-        0x80000300: 1 << 10,
-        0x80001E00: 4096,
+    where = Topology("odd", (Phb(1, (), 1 << 30), Phb(3, (), 1 << 22, 1 << 22)))
+    assert machine.default_windows(where) == {
+        0x80000000: Shape(4096),
+        0x80000100: Shape(1 << 18),
+        0x80000300: Shape(1 << 10, start=1 << 22),
+        0x80001E00: Shape(4096),
     }
 
 

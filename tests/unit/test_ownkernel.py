@@ -32,7 +32,7 @@ def asked(monkeypatch):
     """What the image was told of the kernel that will boot. Nothing is really made."""
     heard = []
 
-    def guest(name, _note, other=None):
+    def guest(name, _note, other=None, _instead=None):
         heard.append(None if other is None else other(IMAGE_RELEASE))
         return SimpleNamespace(name=name, kernel=Path("/image/vmlinux"), initrd=Path("/image/initrd"), manifest={})
 

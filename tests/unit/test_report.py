@@ -112,6 +112,20 @@ def test_the_text_of_a_finding_names_liobn_ioba_expected_seen_operation_and_repl
     assert text.splitlines()[-1] == f"FINDING (exit code 1); artefacts in {tmp_path}"
 
 
+@pytest.mark.parametrize(
+    ("breaks", "said"),
+    [("It breaks.", "broken on purpose (some): It breaks."), ("", "without a fault")],
+    ids=["broken", "clean"],
+)
+def test_the_text_says_that_the_driver_is_no_kernels_own(breaks, said):
+    result = result_of()
+    assert "mutant:" not in printed(result)
+    result.versions["provenance"] = {
+        "mutant": {"name": "some", "breaks": breaks, "module": "spapr_tce", "source": "linux-source 6"}
+    }
+    assert f"mutant:  spapr_tce rebuilt from linux-source 6, {said}" in printed(result)
+
+
 def test_the_text_of_a_pass_names_its_witnesses_and_ends_with_the_verdict():
     text = printed(result_of())
     assert "live memory 5 steps, state stream 2 steps (two readers of one table: one witness)" in text

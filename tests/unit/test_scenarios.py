@@ -43,11 +43,11 @@ def test_every_file_that_is_opened_is_closed_and_the_stream_has_the_last_word(na
 
 
 def test_an_unknown_scenario_names_those_that_exist():
-    with pytest.raises(UsageError, match="no scenario 'x'; there are: main, flow, batches, dma, isolation"):
+    with pytest.raises(UsageError, match="no scenario 'x'; there are: main, flow, batches, dma, rules, isolation"):
         build("x", TWO, 0)
 
 
-@pytest.mark.parametrize("name", ["batches", "dma", "isolation"])
+@pytest.mark.parametrize("name", ["batches", "dma", "rules", "isolation"])
 def test_a_window_that_is_too_small_is_wrong_usage(name):
     small = Topology("small", (Phb(1, (Device("pe1", 1),), 4096),))
     with pytest.raises(UsageError, match="pe1 has 1"):

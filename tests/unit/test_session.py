@@ -11,7 +11,8 @@ from fake_guest import CELL, HELLO, NOW, FakeGuest, FakeMemory, abilities, secti
 
 from tcelab.errors import GuestLost, HarnessError, Scene
 from tcelab.image.bases import Register
-from tcelab.program import Checkpoint, Flip, Read
+from tcelab.papr.window import Shape
+from tcelab.program import Checkpoint, Ddw, Flip, Read
 from tcelab.qemu import eyes, machine, session
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.limits import Limits
@@ -423,9 +424,9 @@ def test_without_being_asked_for_the_stream_is_not_taken_and_not_missing(opened,
 
 
 def test_a_table_whose_size_the_trace_told_is_read_in_that_size(opened, guest, memory):
-    guest.log.tables.entries = {PE2: 0x4000}
+    guest.log.tables.shapes = {PE2: Shape(0x4000, 16, 1 << 59)}
     look(opened)
-    assert memory.sizes == {PE1: 1 << 18, PE2: 0x4000}
+    assert memory.shapes == {PE1: Shape(1 << 18), PE2: Shape(0x4000, 16, 1 << 59)}
 
 
 def test_pages_are_those_of_buffers_and_those_that_live_entries_of_any_view_lead_to(opened, guest):
@@ -512,6 +513,36 @@ def test_a_flip_changes_one_bit_of_one_entry_of_a_guest_that_stands(opened, gues
     assert guest.calls == ["pause", "drain", "flip 0x1000 3 12", "cont"]
 
 
+def test_a_flip_of_a_large_page_is_of_the_one_entry_that_it_has(opened, guest):
+    guest.log.tables.shapes = {PE1: Shape(64, 16, 1 << 59)}
+    opened.intervene(Flip(liobn=PE1, ioba=(1 << 59) + 0x3FFFF, bit=16), [])
+    assert "flip 0x1000 3 16" in guest.calls
+
+
+def test_the_page_behind_a_large_entry_begins_where_its_low_bits_are_cleared(opened, guest, memory):
+    guest.log.tables.shapes = {PE1: Shape(64, 16, 1 << 59)}
+    memory.held[0x1000] = {3: 0x45003}
+    snapshot = look(opened)
+    assert 0x40000 in snapshot.pages
+    assert (snapshot.tables[0].page_shift, snapshot.tables[0].ioba(3)) == (16, (1 << 59) + 0x30000)
+
+
+def test_firmware_is_asked_about_the_pe_that_has_the_device(opened, guest):
+    asked = []
+
+    async def calls(calls):
+        asked.extend(calls)
+        return [[0, 1, 0, 1 << 20, 7, 0]]
+
+    guest.qtest = SimpleNamespace(calls=calls)
+    guest.limits = SimpleNamespace(control=1.0)
+    guest.race.run = lambda work, *_: work
+    outcome = opened.intervene(Ddw(call="query", device="pe2"), [])
+    assert (asked[0].arguments, outcome.value) == ((2 << 11, 0x8000000, 0x20000002), 0)
+    assert outcome.fields == {"left": 1, "largest": 1 << 20, "page_sizes": 7, "migration": 0}
+    assert guest.calls == [], "the guest goes on meanwhile"
+
+
 @pytest.mark.parametrize(
     "op",
     [
@@ -529,7 +560,7 @@ def test_a_flip_of_what_is_not_there_is_refused_and_the_guest_goes_on(opened, gu
 
 
 def test_a_flip_keeps_within_the_size_that_the_trace_told(opened, guest):
-    guest.log.tables.entries = {PE1: 4}
+    guest.log.tables.shapes = {PE1: Shape(4)}
     opened.intervene(Flip(liobn=PE1, ioba=0x3000), [])
     with pytest.raises(HarnessError, match="IOBA 0x4000"):
         opened.intervene(Flip(liobn=PE1, ioba=0x4000), [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,8 @@ import pytest
 
 from tcelab import image, setup
 from tcelab.errors import UsageError
+from tcelab.image import mutants
+from tcelab.image.packages import Package
 from tcelab.setup import Choice, prepare
 from tcelab.topology import topology
 
@@ -30,9 +33,11 @@ def provisioned(monkeypatch):
     """What was provisioned, in order; nothing is really made."""
     made = []
 
-    def guest(name, note, other=None):
+    def guest(name, note, other=None, instead=None):
         made.append(f"guest {name}")
         note(f"making {name}")
+        if instead is not None:
+            made.append(instead(f"manifest of {name}"))
         return SimpleNamespace(
             name=name, kernel=Path("/image/vmlinux"), initrd=Path("/image/initrd"), manifest={"of": name}
         )
@@ -93,6 +98,36 @@ def test_an_own_kernel_takes_the_place_of_the_images(provisioned, files):
 def test_an_own_initrd_takes_the_place_of_the_images(provisioned, files):
     got = ready(initrd=files / "initrd")
     assert (got.options.kernel, got.options.initrd) == (Path("/image/vmlinux"), files / "initrd")
+
+
+def test_a_mutant_takes_the_place_of_the_images_driver_and_the_result_names_it(provisioned, monkeypatch):
+    fault = mutants.find("lost-write")
+    package = Package("linux-source", "6", "all", "stable", "0" * 64, 1)
+
+    def build(name, of, manifest, note):
+        assert (name, of, manifest) == ("lost-write", "guest-64k", "manifest of guest-64k")
+        return mutants.Built("spapr_tce", b"module", fault, package)
+
+    monkeypatch.setattr(mutants, "build", build)
+    got = ready(image="guest-64k", mutant="lost-write")
+    assert provisioned == ["qemu qemu-11.1", "guest guest-64k", {"spapr_tce": b"module"}]
+    assert got.provenance["mutant"] == {
+        "name": "lost-write",
+        "breaks": fault.breaks,
+        "module": "spapr_tce",
+        "source": "linux-source 6",
+        "sha256": hashlib.sha256(b"module").hexdigest(),
+    }
+
+
+@pytest.mark.parametrize("own", ["kernel", "initrd"])
+def test_a_mutant_is_of_the_images_driver_alone(provisioned, files, own):
+    file = files / {"kernel": "vmlinux", "initrd": "initrd"}[own]
+    with pytest.raises(UsageError, match="--mutant is about the image's own driver"):
+        ready(mutant="lost-write", **{own: file})
+    with pytest.raises(UsageError, match="no mutant is called 'x'"):
+        ready(mutant="x")
+    assert provisioned == []
 
 
 def test_with_own_kernel_initrd_and_qemu_nothing_is_provisioned(provisioned, files):

@@ -15,13 +15,14 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from tcelab import artefacts, setup
-from tcelab.bench import Figure, Fit, Job, Measured
+from tcelab.bench import Figure, Fit, Job, Measured, ways
 from tcelab.bench.session import opened, told
 from tcelab.emulator.oracle import second_opinion
 from tcelab.errors import UsageError
-from tcelab.judge import Judge
+from tcelab.judge import Judge, Verdict
 from tcelab.papr import tce
-from tcelab.program import Checkpoint, Op, Page, Program, Repeat
+from tcelab.program import Checkpoint, Native, Op, Page, Program, Repeat
+from tcelab.qemu.session import QemuSession
 from tcelab.run import Run, Step, run
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.vocabulary import PAGE, Pe
@@ -59,10 +60,15 @@ def sizes(text: str) -> list[int]:
 
 @dataclass(slots=True)
 class Plan:
-    """The program, and what each of its timed operations tells: (`map`, `unmap`, `c` or `python`; pages) by number."""
+    """The program, and what each of its timed operations tells: (`map`, `unmap`, `c` or `python`; pages) by number;
+    of a plan that compares them, the way into a table.
+
+    :ivar natives: by number of a checkpoint, what the C program is to do then.
+    """
 
     ops: list[Op] = field(default_factory=list)
     timed: dict[int, tuple[str, int]] = field(default_factory=dict)
+    natives: dict[int, Native] = field(default_factory=dict)
 
     def time(self, what: str, pages: int, ops: list[Op]) -> None:
         self.timed[len(self.ops)] = what, pages
@@ -109,6 +115,29 @@ def _turn(made: Plan, pe: Pe, batches: Sequence[int], turn: int) -> None:
         made.time(loop, 1, _pairs(pe, loop))
 
 
+def ways_plan(topology: Topology, batches: Sequence[int], turns: int) -> Plan | None:
+    """Each way into a table for each size, one after the other: side by side. None: that takes two PEs."""
+    pes = b.pes(topology, _BUFFER)
+    if len(pes) < 2:  # noqa: PLR2004
+        return None
+    pe, other = pes[:2]
+    made = Plan([*b.vmlck(), *b.pins(), *b.buffer(_BUFFER, max(batches), 1), *b.bind(pe), *b.open_container(pe)])
+    made.ops += [*b.enable(pe), *b.bind(other), *b.tag(Page(_BUFFER), max(batches), pe.liobn, pe.start, 1)]
+    made.ops += b.map_dma(pe, Page(_BUFFER), pe.start, max(batches), tce.PERMISSIONS)
+    made.ops += [*b.checkpoint("batch: ways, mapped", stream=True), *b.unmap_dma(pe, pe.start, max(batches))]
+    for turn in range(turns):
+        for size in batches:
+            made.natives[len(made.ops)] = ways.native(other, size)
+            made.ops += b.checkpoint(f"batch: by the C program, {size}")
+            for way, ops in ways.timed(pe, other, _BUFFER, size).items():
+                made.timed[len(made.ops)] = way, size
+                made.ops += ops
+        made.ops += [*b.pins(), *b.checkpoint(f"batch: ways, turn {turn + 1} of {turns}")]
+    made.ops += [*b.disable(pe), *b.close(pe.group, pe.container), *b.vmlck(), *b.pins()]
+    made.ops += b.checkpoint("batch: ways, end", stream=True)
+    return made
+
+
 def _maps(pe: Pe, size: int) -> list[Op]:
     """The same pages at each place: what differs is the size alone."""
     places = _places(pe, size)
@@ -138,22 +167,57 @@ def measure(job: Job, batches: Sequence[int]) -> Measured:
     program = Program(name="bench batch", topology=job.choice.topology, ops=made.ops)
     folder = artefacts.folder(None)
     with opened(ready, job.limits, job.note, folder) as session:
-        judge = Judge(program, session.facts, oracles=second_opinion(program.topology, session.facts))
-
-        def watch(step: Step) -> bool:
-            if isinstance(step.op, Checkpoint) and step.op.label.startswith("batch: turn"):
-                job.note(step.op.label)
-            return judge.feed(step)
-
-        record = run(program, session, watch)
-    verdict, on = judge.verdict(record), told(session.facts)
+        record, verdict = _judged(job, program, session, made, [])
+        on, compared = told(session.facts), []
+        if not verdict.exit_code and session.facts.hypercalls:
+            other = ways_plan(job.choice.topology, batches, min(job.repeat, ways.TURNS))
+            if other is not None:
+                session.renew()
+                program = Program(name="bench ways", topology=job.choice.topology, ops=other.ops)
+                found: list[tuple[int, float]] = []
+                record_of_ways, verdict = _judged(job, program, session, other, found)
+                compared = [] if verdict.exit_code else ways.figures(_compared(other, record_of_ways, found))
+        elif not verdict.exit_code:
+            job.note("the guest's kernel has no module for hypercalls: the ways into a table are not compared")
     if verdict.exit_code:
         (folder / "program.json").write_bytes(program.to_json())
         job.note(f"to repeat it: tcelab run {folder / 'program.json'}")
         return Measured(figures=[], on=on, verdict=verdict)
     figures = _figures(made, record)
     fits = [fit(kind, curve(figures, kind)) for kind in KINDS if len(batches) > 1]
-    return Measured(figures=figures, fits=fits, on=on, verdict=verdict, text=_text(figures, fits, batches, on))
+    lines = [*_text(figures, fits, batches, on), *ways.text(compared)]
+    return Measured(figures=[*figures, *compared], fits=fits, on=on, verdict=verdict, text=lines)
+
+
+def _judged(
+    job: Job, program: Program, session: QemuSession, made: Plan, found: list[tuple[int, float]]
+) -> tuple[Run, Verdict]:
+    """:param found: gets the C program's pages and seconds of a pair, as often as it was run."""
+    judge = Judge(program, session.facts, oracles=second_opinion(program.topology, session.facts))
+
+    def watch(step: Step) -> bool:
+        if isinstance(step.op, Checkpoint) and step.op.label.startswith(("batch: turn", "batch: ways")):
+            job.note(step.op.label)
+        suspicious = judge.feed(step)
+        if (op := made.natives.get(step.number)) is not None and step.confirmed is None:
+            (outcome,) = session.perform([op])
+            found.append((int(op.args[1]), ways.seconds(op, outcome)))
+        return suspicious
+
+    record = run(program, session, watch)
+    return record, judge.verdict(record)
+
+
+def _compared(made: Plan, record: Run, found: Sequence[tuple[int, float]]) -> dict[tuple[str, int], list[float]]:
+    """Seconds of a batch, by way and size."""
+    values: dict[tuple[str, int], list[float]] = {}
+    for number, key in sorted(made.timed.items()):
+        step = record.steps[number]
+        assert step.outcome is not None
+        values.setdefault(key, []).append(ways.seconds(step.op, step.outcome))
+    for size, taken in found:
+        values.setdefault((ways.NATIVE, size), []).append(taken)
+    return values
 
 
 def _figures(made: Plan, record: Run) -> list[Figure]:

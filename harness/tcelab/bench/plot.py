@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tcelab.bench import Fit, Measured
+from tcelab.bench import Fit, Measured, ways
 from tcelab.bench.batch import CALLS, KINDS, curve
 from tcelab.errors import Unsupported, UsageError
 
@@ -22,6 +22,12 @@ FORMATS: Final = (".svg", ".png")
 _COLOURS: Final = {"map": "#1f5fa8", "unmap": "#c05a12"}
 _NAMES: Final = {"map": "MAP_DMA", "unmap": "UNMAP_DMA"}
 _MARKERS: Final = {"map": "o", "unmap": "s"}
+_WAYS: Final = {
+    ways.AGENT: ("#1f5fa8", "o"),
+    ways.NATIVE: ("#6a3d9a", "^"),
+    ways.PUT: ("#c05a12", "s"),
+    ways.INDIRECT: ("#2a7f3f", "D"),
+}
 _STYLE: Final[Any] = {
     "font.size": 9.5,
     "axes.titlesize": 11,
@@ -62,8 +68,9 @@ def draw(measured: Measured, path: Path) -> None:
     from matplotlib.figure import Figure as Picture  # noqa: PLC0415
 
     with mpl.rc_context(_STYLE):
-        picture = Picture(figsize=(10.5, 5.0), dpi=150)
-        cost, rate = picture.subplots(1, 2)
+        others = ways.curves(measured.figures)
+        picture = Picture(figsize=(15.5 if others else 10.5, 5.0), dpi=150)
+        cost, rate, *more = picture.subplots(1, 3 if others else 2)
         fits = {fit.name: fit for fit in measured.fits}
         sizes = sorted(curve(measured.figures, KINDS[0]))
         for kind in KINDS:
@@ -78,6 +85,9 @@ def draw(measured: Measured, path: Path) -> None:
         rate.set_ylim(0, rate.get_ylim()[1])
         cost.legend(loc="upper left")
         rate.legend(loc="lower right", fontsize=8.5)
+        for axes in more:
+            _others(axes, others)
+            axes.set(xlabel="n, pages per batch", xlim=(0, sizes[-1] * _ROOM), xticks=_ticks(sizes))
         picture.suptitle(_title(measured), x=0.012, ha="left", fontsize=12.5)
         picture.text(0.012, 0.012, _caption(measured), fontsize=8, color="#555555", va="bottom")
         picture.subplots_adjust(left=0.062, right=0.985, top=0.85, bottom=0.235, wspace=0.19)
@@ -114,6 +124,18 @@ def _rate(axes: Axes, kind: str, values: dict[int, list[float]], fit: Fit | None
         axes.axhline(free, color=colour, linewidth=1.1, linestyle=(0, (2, 2)), label=label)
 
 
+def _others(axes: Axes, others: dict[str, dict[int, list[float]]]) -> None:
+    """Curves of rates that are far from each other."""
+    for way, values in others.items():
+        sizes = sorted(values)
+        low, middle, high = _quarters([[each / _THOUSAND for each in values[n]] for n in sizes])
+        colour, marker = _WAYS[way]
+        axes.fill_between(sizes, low, high, color=colour, alpha=0.25, linewidth=0)
+        axes.plot(sizes, middle, marker, linestyle="-", linewidth=1, markersize=3.5, color=colour, label=way)
+    axes.set(title="Ways into a table, by the size of a batch", ylabel="thousand pages per second", yscale="log")
+    axes.legend(loc="lower right", fontsize=8.5)
+
+
 def _quarters(rows: Sequence[Sequence[float]]) -> Quarters:
     """First quartile, median, third quartile of each row."""
     cut = [statistics.quantiles(row, n=4, method="inclusive") if len(row) > 1 else [row[0]] * 3 for row in rows]
@@ -137,10 +159,12 @@ def _title(measured: Measured) -> str:
 def _caption(measured: Measured) -> str:
     on = {name: measured.on.get(name, "?") for name in ("host", "kernel", "qemu")}
     turns = len(measured.figures[0].values)
+    ways_of = next((each for rates in ways.curves(measured.figures).values() for each in rates.values()), [])
+    third = f" Ways: median of {len(ways_of)} turns; of VFIO, pairs of a map and an unmap." if ways_of else ""
     return (
         f"Linux {on['kernel']}, pseries guest, QEMU {on['qemu']}, host {on['host']}.\n"
         f"Points: median of {turns} turns of {CALLS} calls each, by the guest's clock; bars and bands: the middle half "
         "of the turns; lines: the least-squares fit.\n"
         "Maps go to empty entries, unmaps to live ones, in pages of 4 KiB. All of it is emulated: the shape may carry "
-        "over to hardware, the numbers do not."
+        f"over to hardware, the numbers do not.{third}"
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from tcelab.bench import Figure, Job, Measured, batch, boot, emulator, fork, isolation, plot, table
+from tcelab.bench import Figure, Job, Measured, batch, boot, emulator, fork, isolation, plot, table, watch
 from tcelab.cli import note, output
 from tcelab.cli.options import choice, machine_options
 from tcelab.judge import Verdict
@@ -102,6 +102,12 @@ def isolation_(job: Job) -> Measured:
     All of it is judged.
     """
     return isolation.measure(job)
+
+
+@benchmark("watch", repeat=20, turn="Turns, each with and without.")
+def watch_(job: Job) -> Measured:
+    """What `tcelab watch` costs a guest that maps and unmaps as fast as it can."""
+    return watch.measure(job)
 
 
 def _show(measured: Measured, json_to: Path | None) -> None:

@@ -56,7 +56,8 @@ def command(
     job = Job(program, limits_of(limits), told, out, Console(stderr=output.to_stdout(json_to)))
     job.verb = "diff"
     if other:
-        job.against = msgspec.structs.replace(chosen, **other)
+        # A mutant is compared with the driver as it is.
+        job.against = msgspec.structs.replace(chosen, mutant="", **other)
     job.perform(chosen, keep=False)
     assert job.result is not None
     if json_to is not None:

@@ -7,7 +7,7 @@ import click
 from tcelab import image
 from tcelab.cli import note
 from tcelab.errors import UsageError
-from tcelab.image import bases, known
+from tcelab.image import bases, known, mutants
 
 
 @click.group("image")
@@ -60,6 +60,15 @@ def _list_bases(*, quick: bool) -> bool:
     if damaged:
         click.echo("a damaged base is made anew when it is wanted; tcelab image clean --bases removes all", err=True)
     return damaged
+
+
+@command.command("mutants")
+def mutants_() -> None:
+    """List the mutants of the guest's VFIO driver: each is one line of it that is another one, for --mutant."""
+    every = mutants.known()
+    click.echo(f"{mutants.CLEAN:20} {every.module} of {every.source}, rebuilt without a fault")
+    for fault in every.fault:
+        click.echo(f"{fault.name:20} {fault.breaks}")
 
 
 def _made_of(status: image.ImageStatus) -> str:

@@ -9,9 +9,10 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from rich.console import Console
 
-from tcelab import artefacts, platforms, report, setup
+from tcelab import artefacts, platforms, report, setup, tabledump
 from tcelab.beside import Beside, Guest
 from tcelab.cli import output
 from tcelab.emulator.oracle import GuestOracles
@@ -20,7 +21,7 @@ from tcelab.judge.opinion import Oracles
 from tcelab.program import Program
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.session import QemuSession
-from tcelab.run import Facts, Part, Step
+from tcelab.run import Facts, Part, Run, Step
 
 FILES: Final = {
     "program": "program.json",
@@ -30,6 +31,9 @@ FILES: Final = {
     "qemu command": "qemu.cmd",
     "junit": "junit.xml",
     "isolations": "isolation.log",
+    "hypercalls": "hcalls.txt",
+    "hypercalls as data": "hcalls.json",
+    "tables": tabledump.NAME,
 }
 """What is in the folder of a run, beside result.json."""
 
@@ -42,6 +46,10 @@ class Job:
     :ivar brief: what it prints is one of several: without the tables, and without the verdict's witnesses.
     :ivar result: what `perform` leaves, also when the guest never came up.
     :ivar interrupted: somebody wanted it to end.
+    :ivar folder: of its artefacts.
+    :ivar kept_tables: number of the checkpoint whose tables are kept there; None: of none.
+    :ivar progress: makes what shows how far it is; `observer` is given each guest as soon as there is one, by the
+        thread of its part.
     """
 
     def __init__(
@@ -52,14 +60,17 @@ class Job:
         self.brief = False
         self.interrupted = False
         self.result: report.Result | None = None
+        self.kept_tables: int | None = None
+        self.progress: Callable[[], report.Progress] = report.Progress
+        self.observer: Callable[[Guest], None] = lambda _: None
         self._text = text
         self._program = program
         self._limits = limits
         self._options = options
-        self._folder = artefacts.folder(out)
+        self.folder = artefacts.folder(out)
         self._timings: dict[str, float] = {}
         self._provenance: dict[str, Any] = {}
-        (self._folder / FILES["program"]).write_bytes(program.to_json())
+        (self.folder / FILES["program"]).write_bytes(program.to_json())
 
     def perform(self, chosen: setup.Choice, *, keep: bool) -> None:
         """Provision, boot, run, judge, write down, print.
@@ -68,7 +79,7 @@ class Job:
         """
         with ExitStack() as stack:
             try:
-                with report.Progress() as progress:
+                with self.progress() as progress:
                     beside = self._prepare(chosen, progress, stack, keep=keep)
                     began = time.monotonic()
                     record, verdict = beside.run()
@@ -86,6 +97,8 @@ class Job:
             else:
                 record.facts.versions["provenance"] = self._provenance
                 self._log(report.timeline(record))
+                self._conformance(report.hypercall_rows(record, verdict))
+                self._tables(record, verdict.findings[0].step if verdict.findings else None)
                 self._write(report.make(record, verdict, **self._common()))
                 if beside.kept is not None:
                     stack.callback(beside.kept.close)
@@ -110,6 +123,7 @@ class Job:
             began = time.monotonic()
             session = platform.open(self._own(part), progress.phase)
             self._timings.setdefault("start", time.monotonic() - began)
+            self.observer(session)
             return session
 
         oracles = None if self.against is None else self._other(self.against, progress, stack)
@@ -124,7 +138,7 @@ class Job:
         self._provenance["against"] = other.provenance
 
         def oracles(part: Part, facts: Facts) -> Oracles:
-            folder = self._folder / f"against-{part.number + 1}"
+            folder = self.folder / f"against-{part.number + 1}"
             folder.mkdir(mode=0o700)
             guest = stack.enter_context(closing(other.open(folder, progress.phase)))
             return GuestOracles(guest, self._program.topology, facts)
@@ -134,36 +148,52 @@ class Job:
     def _own(self, part: Part) -> Path:
         """The folder for the artefacts of a part's guest: the first one's are the run's."""
         if part.number == 0:
-            return self._folder
-        folder = self._folder / f"guest-{part.number + 1}"
+            return self.folder
+        folder = self.folder / f"guest-{part.number + 1}"
         folder.mkdir(mode=0o700)
         return folder
 
     def _log(self, moments: Sequence[report.Moment]) -> None:
         """A line for each event, if there are any."""
         if lines := list(report.log_lines(moments)):
-            (self._folder / FILES["isolations"]).write_text("".join(f"{line}\n" for line in lines))
+            (self.folder / FILES["isolations"]).write_text("".join(f"{line}\n" for line in lines))
+
+    def _conformance(self, rows: Sequence[report.HypercallRow]) -> None:
+        """The table of hypercalls, if there is one."""
+        if rows:
+            text = "".join(f"{line}\n" for line in report.conformance_lines(rows))
+            (self.folder / FILES["hypercalls"]).write_text(text)
+            data = msgspec.json.format(msgspec.json.encode(rows), indent=1)
+            (self.folder / FILES["hypercalls as data"]).write_bytes(data + b"\n")
+
+    def _tables(self, record: Run, finding: int | None) -> None:
+        """The tables of one checkpoint, see `tabledump`."""
+        step = tabledump.telling(record, finding)
+        if step is not None and step.snapshot is not None:
+            tables = tabledump.of_snapshot(step.snapshot)
+            (self.folder / FILES["tables"]).write_bytes(tabledump.encode(tables, "npz"))
+            self.kept_tables = step.number
 
     def _failed(self, error: TcelabError) -> None:
         self.interrupted = isinstance(error, Interrupted)
         if error.scene.artefacts is None:
-            error.scene.artefacts = self._folder
+            error.scene.artefacts = self.folder
         self._write(report.failed(error, self._program, versions={"provenance": self._provenance}, **self._common()))
 
     def _common(self) -> dict[str, Any]:
-        there = {what: name for what, name in FILES.items() if (self._folder / name).exists() or what == "junit"}
+        there = {what: name for what, name in FILES.items() if (self.folder / name).exists() or what == "junit"}
         return {"options": self._options, "timings": self._timings, "artefacts": there}
 
     def _write(self, result: report.Result) -> None:
         self.result = result
-        report.write(result, self._folder / "result.json")
-        report.write_junit(result, self._folder / FILES["junit"])
+        report.write(result, self.folder / "result.json")
+        report.write_junit(result, self.folder / FILES["junit"])
         with output.reader_may_leave():
             extent: report.Extent = "part" if self.brief else "differences" if self.verb == "diff" else "whole"
-            report.render(self._text, result, replay=self._replay(), folder=self._folder, extent=extent)
+            report.render(self._text, result, replay=self._replay(), folder=self.folder, extent=extent)
 
     def _replay(self) -> str:
-        words = ["tcelab", self.verb, str(self._folder / FILES["program"])]
+        words = ["tcelab", self.verb, str(self.folder / FILES["program"])]
         for name, default in _REPLAYED.items():
             value = self._options.get(name)
             if value is not None and str(value) != default:
@@ -193,6 +223,7 @@ _REPLAYED: Final = {
     "kernel": None,
     "modules": None,
     "initrd": None,
+    "mutant": "",
     "append": "",
     "memory": "512",
     "firmware": "auto",

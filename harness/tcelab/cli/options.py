@@ -9,7 +9,8 @@ from typing import Any, TypeVar, get_args
 import click
 import msgspec
 
-from tcelab import setup
+from tcelab import hostrules, setup
+from tcelab.errors import UsageError
 from tcelab.program import Program
 from tcelab.qemu.limits import Limits
 from tcelab.run import Guarding
@@ -20,12 +21,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path)
 _LIMITS = ", ".join(f"{name}={value:g}" for name, value in msgspec.structs.asdict(Limits()).items())
 
-_OPTIONS = [
+_GUEST_OPTIONS = [
     click.option("--qemu", default=setup.DEFAULT_QEMU, show_default=True, help="A recipe's name, or a program."),
     click.option("--image", default=setup.DEFAULT_IMAGE, show_default=True, help="The guest image's recipe."),
     click.option("--kernel", type=_FILE, help="A ppc64 vmlinux instead of the image's."),
     click.option("--modules", type=_FILE, metavar="DIR", help="Modules of --kernel: lib/modules/RELEASE, or above it."),
     click.option("--initrd", type=_FILE, help="An initrd with tcelab's agent instead of the image's."),
+    click.option(
+        "--mutant",
+        default="",
+        metavar="NAME",
+        help="The image's VFIO driver rebuilt with a fault, which must be found: see tcelab image mutants.",
+    ),
     click.option("--append", default="", help="Added to the kernel's command line."),
     click.option("--memory", default=512, show_default=True, metavar="MIB", help="Guest RAM, a multiple of 256."),
     click.option(
@@ -46,11 +53,16 @@ _OPTIONS = [
         help="A defect that the image's recipe declares: be shown it as a finding.",
     ),
     click.option(
-        "--topology", "topology_name", type=click.Choice(list(TOPOLOGIES)), default="two-pe", show_default=True
-    ),
-    click.option(
         "--limit", "limits", multiple=True, metavar="PHASE=SECONDS", help=f"How long nothing may happen: {_LIMITS}."
     ),
+]
+
+_OPTIONS = [
+    *_GUEST_OPTIONS[:-1],
+    click.option(
+        "--topology", "topology_name", type=click.Choice(list(TOPOLOGIES)), default="two-pe", show_default=True
+    ),
+    _GUEST_OPTIONS[-1],
 ]
 
 
@@ -92,6 +104,13 @@ def machine_options(function: F) -> F:
     return function
 
 
+def guest_options(function: F) -> F:
+    """`machine_options` of a verb that has a machine of its own."""
+    for option in reversed(_GUEST_OPTIONS):
+        function = option(function)
+    return function
+
+
 def choice(
     *,
     qemu: str,
@@ -99,10 +118,11 @@ def choice(
     kernel: Path | None,
     modules: Path | None,
     initrd: Path | None,
+    mutant: str,
     append: str,
     memory: int,
     firmware: Any,  # noqa: ANN401 - click.Choice has checked it
-    topology_name: str,
+    topology_name: str = "two-pe",
     expect_quirks: tuple[str, ...] = (),
     without_quirks: tuple[str, ...] = (),
     profile: str = setup.DEFAULT_PROFILE,
@@ -115,6 +135,7 @@ def choice(
         kernel=kernel,
         modules=modules,
         initrd=initrd,
+        mutant=mutant,
         memory=memory,
         firmware=firmware,
         append=append,
@@ -128,10 +149,13 @@ def guarded(program: Program, chosen: setup.Choice, guard: Guarding | None = Non
     """A program, and the choice for it: its own topology, and whoever guards its PEs.
 
     :param guard: as said by the user. To ask for `freeze` is to have a program for a platform that isolates.
+    :raise UsageError: nobody can guard the PEs of that program.
     """
     if guard == "freeze" and not program.isolation:
         program = msgspec.structs.replace(program, isolation=True)
     by_default: Guarding = "freeze" if program.isolation else "off"
+    if (guard or by_default) != "off" and hostrules.has_moving_windows(program):
+        raise UsageError(f"program {program.name!r} makes windows of its own: {hostrules.FIXED}")
     return program, msgspec.structs.replace(
         chosen, topology=program.topology, isolates=program.isolation, guard=guard or by_default
     )

@@ -66,8 +66,9 @@ def command(
     if keep and not sys.stdin.isatty():
         raise UsageError("--keep needs a terminal: it gives the guest's console to you")
     output.check("--json", json_to)
-    programs = [program_of(target, seed, lie, str(options["topology_name"]))]
-    if names := _several(target):
+    names = _several(target)
+    programs = [program_of(target, seed, lie, names[0] if names else str(options["topology_name"]))]
+    if len(names) > 1:
         if keep:
             raise UsageError("--keep is about one guest", next_step=f"name one: --topology {names[0]}")
         programs = [program_of(target, programs[0].seed, lie, name) for name in names]
@@ -79,7 +80,7 @@ def command(
     # The text goes where the JSON does not.
     text = Console(stderr=output.to_stdout(json_to))
     bounds = limits_of(limits)
-    work = Series(pairs, bounds, told, out, text) if names else Job(pairs[0][0], bounds, told, out, text)
+    work = Series(pairs, bounds, told, out, text) if len(names) > 1 else Job(pairs[0][0], bounds, told, out, text)
     try:
         if isinstance(work, Series):
             work.perform()

@@ -14,7 +14,7 @@ from tceagent import edu as registers
 from tceagent import uapi
 from tcelab.emulator.memory import MASK, Ram
 from tcelab.emulator.pci import PciDevice, Region
-from tcelab.papr import dma, tce, window
+from tcelab.papr import dma, tce
 from tcelab.papr.pe import Isolation
 from tcelab.papr.table import Table
 from tcelab.run import Refusal
@@ -107,12 +107,21 @@ class Edu(PciDevice):
             entries=self.table.entries,
             permissions=lambda entry: tce.permissions(self.table.get(entry)),
             window_start=self.table.bus_offset,
+            page_shift=self.table.page_shift,
+            more=self._more(),
             master=self.wish,
             isolated=not self.isolation.dma,
         )
         for piece in pieces:
             self._move(piece, at + piece.start, to_memory=to_memory)
         self.on_bus(pieces, "write" if to_memory else "read")
+
+    def _more(self) -> list[dma.Window]:
+        second = self.second
+        if second is None or not second.entries:
+            return []
+        granted = lambda entry: tce.permissions(second.get(entry))  # noqa: E731
+        return [dma.Window(second.bus_offset, second.entries, granted, second.page_shift)]
 
     def _move(self, piece: dma.Piece, at: int, *, to_memory: bool) -> None:
         inside = slice(at, at + piece.size)
@@ -123,7 +132,9 @@ class Edu(PciDevice):
             if not to_memory:
                 self.memory[inside] = bytes(piece.size)
             return
-        address = tce.address(self.table.get(piece.entry)) + piece.iova % window.PAGE_SIZE
+        table = self.second if piece.window and self.second is not None else self.table
+        inside_page = piece.offset & (1 << table.page_shift) - 1
+        address = tce.address(table.get(piece.entry), table.page_shift) + inside_page
         if to_memory:
             self._ram.write(address, bytes(self.memory[inside]))
         else:

@@ -9,9 +9,11 @@ import errno
 import random
 from typing import TYPE_CHECKING, Any, Final
 
+from tcelab.emulator import hcallfile
 from tcelab.emulator.checks import NotModelledError
 from tcelab.emulator.core import Container, Group
 from tcelab.emulator.files import File
+from tcelab.emulator.hcallfile import HcallFile
 from tcelab.emulator.memory import MASK, SCRATCH, SCRATCH_SIZE, Area
 from tcelab.emulator.pci import Registers
 from tcelab.emulator.platform import Machine, Pe
@@ -58,11 +60,19 @@ class EmulatedKernel:
     # -- files
 
     def open(self, path: str) -> int:
-        return self.process.install(self._opened(path))
+        try:
+            file = self._opened(path)
+        except RefusedError as refused:
+            raise refused.os_error() from None
+        if path == hcallfile.PATH:
+            self.process.wanted = hcallfile.descriptor(self.process)
+        return self.process.install(file)
 
     def _opened(self, path: str) -> File:
         if path == "/dev/vfio/vfio":
             return Container(self.machine, self._kind)
+        if path == hcallfile.PATH:
+            return HcallFile(self.machine, self.process)
         if path in _PLAIN:
             return File()
         pe = next((pe for pe in self.machine.pes.values() if pe.bound and path == f"/dev/vfio/{pe.group}"), None)
@@ -142,10 +152,18 @@ class EmulatedKernel:
         except RefusedError as refused:
             raise refused.os_error() from None
 
+    def hypercall(self, opcode: int, args: list[int]) -> int:
+        """By the process itself: the platform looks at nothing else."""
+        status, _ = hcallfile.hypercalls(self.machine).call(opcode, tuple(args), problem_state=True)
+        return status
+
+    def run(self, program: str, arguments: list[str]) -> tuple[int, bytes]:
+        raise NotModelledError(f"the emulator runs no programs such as {program} with {arguments}")
+
     # -- memory and processes
 
-    def allocate(self, size: int) -> Area:
-        return self.process.space.allocate(size)
+    def allocate(self, size: int, *, huge: bool = False) -> Area:
+        return self.process.space.allocate(size, huge=huge)
 
     def frames(self, address: int, size: int) -> list[int]:
         return self.process.space.frames(address, size)
@@ -237,8 +255,8 @@ class EmulatedKernel:
         """Nobody waits for a sign of life."""
 
     def describe(self) -> dict[str, str | int | list[str]]:
-        name = self._kind.profile.name
-        return {"kernel": name, "version": "", "machine": "emulator", "page_size": self.page_size, "modules": []}
+        name, modules = self._kind.profile.name, ["tce_hcall"]
+        return {"kernel": name, "version": "", "machine": "emulator", "page_size": self.page_size, "modules": modules}
 
 
 def _error(name: str, path: str) -> OSError:

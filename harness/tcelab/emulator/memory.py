@@ -6,6 +6,7 @@ are scattered by a seed, so that neighbouring pages of a buffer do not have neig
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from tcelab import tag
@@ -16,6 +17,9 @@ FRAMES: Final = 1 << 28
 _STEP: Final = 0x9E3779B1
 _FIRST: Final = 16 << 20
 """Bytes of RAM that are the kernel's own."""
+
+HUGE_PAGE: Final = 2 << 20
+"""Of a kernel with the radix MMU, whatever the size of its pages is."""
 
 _TOP: Final = 0x7FFF_F000_0000
 """Buffers lie below, each with a gap behind it; above is the scratch where ioctl arguments are passed."""
@@ -43,6 +47,7 @@ class Ram:
         self.pinned = 0
         self.lent: set[int] = set()
         self._next = seed % FRAMES
+        self._huge = 0
         self._compact: dict[int, dict[int, bytes]] = {}
 
     def allocate(self) -> int:
@@ -52,11 +57,22 @@ class Ram:
         self.pages[frame] = bytearray(self.page_size)
         return frame
 
+    def allocate_huge(self, pages: int) -> list[int]:
+        """Frames of huge pages, all of them one after the other."""
+        first = _FIRST + FRAMES * self.page_size + self._huge
+        self._huge += pages * self.page_size
+        frames = [first + number * self.page_size for number in range(pages)]
+        self.pages.update((frame, bytearray(self.page_size)) for frame in frames)
+        return frames
+
     def pin(self, frame: int) -> None:
         self.pins[frame] = self.pins.get(frame, 0) + 1
         self.pinned += 1
 
     def unpin(self, frame: int) -> None:
+        """:raise LookupError: nobody has pinned it. A real kernel would go on, and break later."""
+        if not self.pins.get(frame):
+            raise LookupError(f"a pin of {frame:#x} is given back that nobody took: the entry was a hypercall's")
         self.pins[frame] -= 1
         self.pinned -= 1
 
@@ -143,12 +159,32 @@ class Area:
             raise ValueError(f"bytes {offset:#x}..{offset + size:#x} of {self.size:#x}")
 
 
+@dataclass(slots=True, eq=False)
+class Region:
+    """Memory that is registered for DMA (struct mm_iommu_table_group_mem_t).
+
+    :ivar frames: of its CPU pages, pinned.
+    :ivar granule: bytes of the largest IOMMU page that may lead into it.
+    :ivar used: containers that registered it; `mapped`: entries that lead into it.
+    """
+
+    start: int
+    size: int
+    frames: list[int]
+    granule: int
+    used: int = 0
+    mapped: int = 0
+
+
 class Space:
     """An address space (mm_struct).
+
+    :ivar regions: memory that is registered, by address and bytes.
 
     :ivar readable: CPU page number to frame, of pages that may be read; `writable`: of those that may be written too.
     :ivar wanted: the address of the next buffer, if it can be there; None: anywhere.
     :ivar scratch: the argument of the ioctl in flight, as it lies at `SCRATCH`.
+    :ivar huge: numbers of CPU pages that lie in huge pages.
     :ivar locked: CPU pages charged to its locked memory (locked_vm), a 64-bit register.
     """
 
@@ -158,25 +194,38 @@ class Space:
         self.writable: dict[int, int] = {}
         self.locked = 0
         self.scratch = bytearray()
+        self.huge: set[int] = set()
+        self.regions: dict[tuple[int, int], Region] = {}
         self._frames: dict[int, int] = {}
         self._free = _TOP
         self.wanted: int | None = None
 
-    def allocate(self, size: int) -> Area:
-        pages = -(-size // self.ram.page_size)
-        area = Area(self, self._place(pages), [self.ram.allocate() for _ in range(pages)])
+    def allocate(self, size: int, *, huge: bool = False) -> Area:
+        """:param huge: in whole huge pages."""
+        unit = HUGE_PAGE if huge else self.ram.page_size
+        pages = -(-size // unit) * unit // self.ram.page_size
+        frames = self.ram.allocate_huge(pages) if huge else [self.ram.allocate() for _ in range(pages)]
+        area = Area(self, self._place(pages, unit), frames)
         self._frames.update(self.writable)
+        if huge:
+            first = area.address // self.ram.page_size
+            self.huge.update(range(first, first + pages))
         return area
 
-    def _place(self, pages: int) -> int:
+    def _place(self, pages: int, align: int) -> int:
         """An address with so many free pages, and one more behind them, which faults."""
         wanted, self.wanted = self.wanted, None
-        if wanted is not None and not wanted % self.ram.page_size:
+        if wanted is not None and not wanted % align:
             first = wanted // self.ram.page_size
             if self._frames.keys().isdisjoint(range(first - 1, first + pages + 1)):
                 return wanted
-        self._free -= (pages + 1) * self.ram.page_size
+        self._free = (self._free - (pages + 1) * self.ram.page_size) // align * align
         return self._free
+
+    def region(self, address: int, size: int) -> Region | None:
+        """The one that a whole range lies in (mm_iommu_lookup)."""
+        regions = self.regions.values()
+        return next((r for r in regions if r.start <= address and address + size <= r.start + r.size), None)
 
     def frames(self, address: int, size: int) -> list[int]:
         """Physical address of each IOMMU page that [address, address + size) touches; 0: not present."""
@@ -249,6 +298,7 @@ class Space:
         self._frames.clear()
         self.readable.clear()
         self.writable.clear()
+        self.huge.clear()
 
 
 SCRATCH: Final = _TOP + (1 << 20)

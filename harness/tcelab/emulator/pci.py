@@ -27,7 +27,7 @@ class Region(NamedTuple):
 class PciDevice:
     """:ivar config: its PCI configuration space, little endian, with bus mastering as its driver wants it.
 
-    :ivar table: of its PE; `isolation`: the PE's condition.
+    :ivar table: of its PE's default window; `second`: of the other one, if it met one. `isolation`: the PE's condition.
     :ivar opens: how many files of it VFIO has open.
     :ivar on_bus: is told of transfers that it did: their pieces and direction. Those of which nothing is refused may be
         left out.
@@ -47,6 +47,7 @@ class PciDevice:
         self.name = name
         self.config = bytearray(config.ljust(CONFIG_SIZE, b"\0"))
         self.table = table
+        self.second: Table | None = None
         self.isolation = isolation or Isolation()
         self.opens = 0
         self.turn = 0

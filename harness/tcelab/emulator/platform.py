@@ -16,10 +16,10 @@ from tcelab.emulator.guard import Guard
 from tcelab.emulator.memory import Ram
 from tcelab.emulator.pci import PciDevice
 from tcelab.emulator.virtio import VirtioBlk
-from tcelab.papr import dma, window
+from tcelab.papr import ddw, dma, window
 from tcelab.papr.pe import Condition, Isolation
 from tcelab.papr.table import Table
-from tcelab.program import Rtas
+from tcelab.program import Ddw, Rtas
 from tcelab.run import Direction, Guarding, Met, Outcome, Refusal
 from tcelab.topology import Device, Phb, Topology
 
@@ -33,7 +33,7 @@ class KernelDiedError(Exception):
 class Pe:
     """A PHB and what hangs there: one table, one group, one PE.
 
-    :ivar table: of its default window, as the platform holds it.
+    :ivar windows: as the platform has them.
     :ivar isolation: its condition.
     :ivar group_file: its open file, if it is open.
     :ivar bound: names of devices that vfio-pci drives.
@@ -52,7 +52,7 @@ class Pe:
         self._guard = machine.guard
         self.group = phb.index
         self.bus = f"{phb.index:04x}:00"
-        self.table = Table(phb.liobn, phb.entries, bus_offset=phb.window_start)
+        self.windows = ddw.Windows(Table(phb.liobn, phb.entries, bus_offset=phb.window_start))
         self.first = phb.window_start >> window.PAGE_SHIFT
         self.has_group = self.has_table = True
         self.window_size = phb.window_size
@@ -75,6 +75,11 @@ class Pe:
 
         made.on_bus = on_bus
         return made
+
+    @property
+    def table(self) -> Table:
+        """Of its default window, as the platform holds it."""
+        return self.windows.low
 
     def renew(self) -> None:
         """As at the start: not isolated, and no device wants to master the bus."""
@@ -100,9 +105,13 @@ class Pe:
         self.window_size = size
         self.first = start >> window.PAGE_SHIFT
         self.kernel_uses = set() if self.first else {0}
-        self.table = Table(self.phb.liobn, size >> window.PAGE_SHIFT, bus_offset=start)
+        self.windows = ddw.Windows(Table(self.phb.liobn, size >> window.PAGE_SHIFT, bus_offset=start))
+        self.connect()
+
+    def connect(self) -> None:
+        """Its devices meet its windows as they are now."""
         for device in self.devices.values():
-            device.table = self.table
+            device.table, device.second = self.windows.tables
 
     def exchange(self, entry: int, new: int) -> int:
         """Put one entry, counted from bus address 0, and what it held before: H_GET_TCE and H_PUT_TCE.
@@ -121,7 +130,8 @@ class Pe:
 
     def reset(self) -> None:
         """ibm,reset-pe-dma-window: an empty default window (QEMU hw/ppc/spapr_rtas_ddw.c)."""
-        self.table.clear()
+        self.windows.reset()
+        self.connect()
 
 
 class Machine:
@@ -165,6 +175,21 @@ class Machine:
         """A service of firmware, for the PE of a device."""
         pe = next(pe for pe in self.pes.values() if op.device in pe.devices)
         return self.guard.call(op, pe.isolation, list(pe.devices.values()))
+
+    def ddw(self, op: Ddw) -> Outcome:
+        """A service of firmware for windows: a window is removed by its LIOBN, whosever it is."""
+        pe = next(pe for pe in self.pes.values() if op.device in pe.devices)
+        if op.call == "remove":
+            pe = next((pe for pe in self.pes.values() if pe.phb.liobn == op.liobn & ~1), pe)
+        windows = pe.windows
+        answer = {
+            "query": windows.query,
+            "create": lambda: windows.create(op.page_shift, op.window_shift),
+            "remove": lambda: windows.remove(op.liobn),
+            "reset": windows.reset,
+        }[op.call]()
+        pe.connect()
+        return Outcome(value=answer.status, fields=answer.outputs)
 
     def renew(self) -> None:
         """For another program: nothing was refused, and no PE is isolated."""

@@ -62,6 +62,10 @@ class Kind:
 
     def open(self, machine: Machine, kind: int) -> Driver:
         """tce_iommu_open."""
+        if kind == V2 and self.profile is LINUX_V1:
+            from tcelab.emulator.linux_v2 import LINUX_V2  # noqa: PLC0415 - which is made of this profile
+
+            return LINUX_V2.driver(machine, LINUX_V2, self.quirks)
         if kind not in self.profile.opens:
             raise NotModelledError(f"profile {self.profile.name} has no container of type {kind}")
         return self.profile.driver(machine, self.profile, self.quirks)

@@ -21,12 +21,13 @@ from tcelab.emulator.checks import NotModelledError
 from tcelab.emulator.given import arrange
 from tcelab.emulator.kernel import Child, EmulatedKernel
 from tcelab.emulator.memory import Space
-from tcelab.emulator.platform import KernelDiedError, Machine, Pe
+from tcelab.emulator.platform import KernelDiedError, Machine
 from tcelab.emulator.process import Process
 from tcelab.emulator.profiles import DEFAULT, Kind, Profile, profile
 from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError, Unsupported
 from tcelab.papr import window
-from tcelab.program import Buffer, Flip, GuestOp, HostOp, Ioctl, Open, Rtas
+from tcelab.papr.table import Table
+from tcelab.program import Buffer, Ddw, Flip, GuestOp, HostOp, Ioctl, Open, Rtas
 from tcelab.quirks import check
 from tcelab.run import Facts, Guarding, Met, Outcome, Snapshot, TableView
 from tcelab.topology import Topology
@@ -41,6 +42,7 @@ _FRAME: Final = np.uint64((1 << 64) - window.PAGE_SIZE)
 class Shown(NamedTuple):
     """A table at one of its versions, and the pages that its entries lead to."""
 
+    source: Table
     version: int
     table: TableView
     led_to: frozenset[int]
@@ -106,6 +108,7 @@ class EmulatorSession:
             quirks=self.quirks,
             isolates=isolates,
             guard=guard,
+            hypercalls=True,
         )
 
     def __enter__(self) -> Self:
@@ -179,8 +182,10 @@ class EmulatorSession:
             return self._flip(op)
         if isinstance(op, Rtas):
             return self.machine.rtas(op)
+        if isinstance(op, Ddw):
+            return self.machine.ddw(op)
         began = time.perf_counter()
-        shown = [self._shown(pe) for pe in self.machine.pes.values()]
+        shown = [self._shown(table) for pe in self.machine.pes.values() for table in pe.windows.active]
         page = self.machine.ram.iommu_page
         pages = {address: page(address) for address in set().union(frames, *(each.led_to for each in shown))}
         tables = [each.table for each in shown]
@@ -195,21 +200,24 @@ class EmulatorSession:
             seconds={VIEW: time.perf_counter() - began},
         )
 
-    def _shown(self, pe: Pe) -> Shown:
+    def _shown(self, table: Table) -> Shown:
         """A table, read anew when something was stored in it."""
-        known = self._tables.get(pe.phb.liobn)
-        if known is None or known.version != pe.table.version:
-            index, words = pe.table.live()
-            view = TableView(pe.phb.liobn, VIEW, pe.table.entries, index, words, bus_offset=pe.table.bus_offset)
-            known = Shown(pe.table.version, view, frozenset((words & _FRAME).tolist()))
-            self._tables[pe.phb.liobn] = known
+        known = self._tables.get(table.liobn)
+        if known is None or known.source is not table or known.version != table.version:
+            index, words = table.live()
+            view = TableView(table.liobn, VIEW, table.entries, index, words, table.page_shift, table.bus_offset)
+            known = Shown(table, table.version, view, frozenset((words & _FRAME).tolist()))
+            self._tables[table.liobn] = known
         return known
 
     def _flip(self, op: Flip) -> Outcome:
-        pe = next(pe for pe in self.machine.pes.values() if pe.phb.liobn == op.liobn)
-        index = pe.table.index(op.ioba)
-        before = pe.table.get(index)
-        pe.table.put(index, before ^ 1 << op.bit)
+        tables = (table for pe in self.machine.pes.values() for table in pe.windows.active)
+        table = next((table for table in tables if table.liobn == op.liobn), None)
+        index = -1 if table is None else table.index(op.ioba)
+        if table is None or not 0 <= index < table.entries:
+            raise HarnessError(f"flip: LIOBN {op.liobn:#x} has no bit {op.bit} of an entry for IOBA {op.ioba:#x}")
+        before = table.get(index)
+        table.put(index, before ^ 1 << op.bit)
         return Outcome(value=before ^ 1 << op.bit, fields={"before": before, "after": before ^ 1 << op.bit})
 
     def trouble(self) -> tuple[str, ...]:

@@ -155,7 +155,8 @@ class Campaign:
         with self._lock:
             known = self.known = guest.facts.quirks if self.known is None else self.known
         rng = random.Random(f"{self._seed}/{number}")  # noqa: S311 - repeatable on purpose
-        made = generate(rng, topology(name), size, every=self._every, quirks=known)
+        raw = guest.facts.hypercalls
+        made = generate(rng, topology(name), size, every=self._every, quirks=known, hypercalls=raw)
         program = msgspec.structs.replace(made.program, name=f"fuzz {self._seed}/{number}", seed=self._seed)
         return Done(number, program, known, self._judged(program, guest, known), made.left_out)
 

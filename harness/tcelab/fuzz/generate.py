@@ -9,7 +9,7 @@ from typing import Final
 
 from tcelab.fuzz import moves
 from tcelab.fuzz.world import LARGE, World
-from tcelab.program import Bind, Checkpoint, Program, Read
+from tcelab.program import Bind, Call, Checkpoint, Hcall, Program, Read
 from tcelab.topology import Topology
 
 COUNTED: Final = 0.7
@@ -30,15 +30,22 @@ class Generated:
 
 
 def generate(
-    rng: random.Random, topology: Topology, steps: int, *, every: int = 50, quirks: Collection[str] = ()
+    rng: random.Random,
+    topology: Topology,
+    steps: int,
+    *,
+    every: int = 50,
+    quirks: Collection[str] = (),
+    hypercalls: bool = False,
 ) -> Generated:
     """A random program of about `steps` operations that ends with everything closed; the same for the same `rng`.
 
     :param every: guest operations between two checkpoints.
     :param quirks: known defects of the kernel, of which some would end the run.
+    :param hypercalls: the guest can make raw hypercalls: they are mixed in, on a PE of their own if there is one.
     :raise UsageError: the topology has no device.
     """
-    w = World(rng, topology, frozenset(quirks))
+    w = World(rng, topology, frozenset(quirks), hypercalls=hypercalls)
     _begin(w, topology)
     looked = len(w.ops)
     while len(w.ops) < steps:
@@ -55,7 +62,8 @@ def generate(
 def _begin(w: World, topology: Topology) -> None:
     _count(w)
     w.ops.append(Checkpoint(label="begin"))
-    w.ops += [Bind(device=device.name) for device in topology.devices]
+    own = w.raw.devices if w.hypercalls else ()
+    w.ops += [Bind(device=device.name) for device in topology.devices if device not in own]
     w.allocate(w.agent, USUAL)
     w.allocate(w.agent, LARGE)
 
@@ -70,5 +78,9 @@ def _end(w: World) -> None:
         w.exit(child)
     while w.agent.files:
         w.close(w.agent, w.pick(w.agent.files))
+    if w.hypercalls:
+        # What they stored stays until somebody clears it, and another program may follow on the same guest.
+        whole = Call("H_STUFF_TCE", [w.raw.liobn, w.raw.window_start, 0, w.raw.entries])
+        w.ops += [Checkpoint(label="hypercalls"), Hcall(call=whole)]
     _count(w)
     w.ops.append(Checkpoint(label="end", stream=True))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
 
-from tcelab.fuzz import faults, lifecycle, mapping, processes
+from tcelab.fuzz import faults, hypercalls, lifecycle, mapping, processes
 from tcelab.fuzz.state import Container, Device, Group
 from tcelab.fuzz.world import World
 
@@ -110,12 +110,26 @@ OUT_OF_ORDER: Final = (
 )
 """What it should refuse, mostly."""
 
-TABLES: Final = tuple((table, list(accumulate(move.weight for move in table))) for table in (IN_ORDER, OUT_OF_ORDER))
+RAW: Final = (Move(180, hypercalls.single), Move(60, hypercalls.batch))
+RAW_OUT_OF_ORDER: Final = (
+    Move(120, hypercalls.odd),
+    Move(40, hypercalls.mixed),
+    Move(25, hypercalls.by_a_process),
+)
+"""Raw hypercalls, where there are any."""
+
+
+def _weighed(table: tuple[Move, ...]) -> tuple[tuple[Move, ...], list[int]]:
+    return table, list(accumulate(move.weight for move in table))
+
+
+TABLES: Final = _weighed(IN_ORDER), _weighed(OUT_OF_ORDER)
+WITH_HYPERCALLS: Final = _weighed(IN_ORDER + RAW), _weighed(OUT_OF_ORDER + RAW_OUT_OF_ORDER)
 
 
 def step(w: World) -> None:
     """Add the operations of one move."""
-    moves, weights = TABLES[w.random() > SOUND]
+    moves, weights = (WITH_HYPERCALLS if w.hypercalls else TABLES)[w.random() > SOUND]
     for move in w.rng.choices(moves, cum_weights=weights, k=TRIES):
         if move.make(w):
             return

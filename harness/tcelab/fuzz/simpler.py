@@ -10,6 +10,7 @@ from typing import Final, Literal, TypeAlias
 
 from msgspec.structs import replace
 
+from tcelab.fuzz import simplerhcalls as hcalls
 from tcelab.fuzz.hazard import endless
 from tcelab.papr.window import PAGE_SHIFT, PAGE_SIZE
 from tcelab.program import (
@@ -21,6 +22,8 @@ from tcelab.program import (
     Fill,
     Frames,
     GuestOp,
+    Hcall,
+    HcallBatch,
     Ioctl,
     Master,
     Op,
@@ -82,6 +85,8 @@ def alone(op: Op) -> Iterator[Sequence[Op]]:
             yield from ([replace(op, fields=fields)] for fields in _fields(op.fields))
         case Repeat():
             yield from _repeat(op)
+        case Hcall() | HcallBatch():
+            yield from hcalls.alone(op, smaller)
         case Checkpoint():
             yield from ([each] for each in _without(op, stream=False))
 
@@ -233,12 +238,16 @@ def _changed(op: Op, role: Role, change: Callable[[int], int]) -> Op:
             return replace(op, fields={**op.fields, role: change(word)}) if isinstance(word, int) else op
         case Repeat():
             return replace(op, ops=_calls(_changed(call, role, change) for call in op.ops))
+        case Hcall() | HcallBatch() if role == "iova":
+            op = hcalls.changed(op, change)
     return op
 
 
 def _placed(op: Op, change: Callable[[Page], Page]) -> Op:
     """With other places in buffers."""
     match op:
+        case Hcall() | HcallBatch():
+            return hcalls.placed(op, change)
         case Frames() | Protect():
             return replace(op, buffer=change(Page(op.buffer)).buffer)
         case Tag():

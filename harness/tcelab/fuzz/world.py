@@ -59,11 +59,16 @@ class World:
     """:ivar ops: the program so far.
 
     :ivar left_out: how many operations were not generated, by the quirk because of which.
+    :ivar hypercalls: there are raw hypercalls, on the PE `raw`.
     :ivar dmas: how many transfers there are, each of which takes 0.1 s.
     """
 
-    def __init__(self, rng: random.Random, topology: Topology, declared: frozenset[str]) -> None:
-        """:raise UsageError: nothing to work on."""
+    def __init__(
+        self, rng: random.Random, topology: Topology, declared: frozenset[str], *, hypercalls: bool = False
+    ) -> None:
+        """:param hypercalls: the last PE, if there are several, is that of raw hypercalls alone.
+        :raise UsageError: nothing to work on.
+        """
         self.rng = rng
         self.random = rng.random
         self.quirks = declared
@@ -75,6 +80,8 @@ class World:
         self.groups = [Group(phb) for phb in topology.phbs if phb.devices]
         if not self.groups:
             raise UsageError(f"topology {topology.name!r} has no device under test")
+        self.hypercalls = hypercalls and len(self.groups) > 1
+        self.raw = self.groups.pop().phb if self.hypercalls else self.groups[-1].phb
         self.windows = [(group.phb.window_start, group.phb.window_end) for group in self.groups]
         self._named: dict[str, int] = {}
 

@@ -10,6 +10,7 @@ from tcelab.image.library import (
     ensure_guest,
     ensure_qemu,
     status,
+    toolchain,
 )
 from tcelab.image.manifest import Manifest
 from tcelab.image.overlay import agent_digest
@@ -32,4 +33,5 @@ __all__ = [
     "quirks",
     "recipe_names",
     "status",
+    "toolchain",
 ]

@@ -32,6 +32,7 @@ from tcelab.errors import HarnessError
 from tcelab.image.locks import lock
 from tcelab.image.sparse import copy, ram_sha256
 from tcelab.image.store import Progress, cache_dir, clear_no_space, remove
+from tcelab.papr.window import Shape
 
 __all__ = [
     "KEPT",
@@ -55,7 +56,7 @@ __all__ = [
     "take",
 ]
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 KEPT: Final = 8
 """Bases in the cache, some 130 MB each: with one more, the least recently used goes."""
 
@@ -94,7 +95,7 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
     :ivar built: ISO 8601, UTC.
     :ivar boot: seconds from QEMU's start to the agent's first answer.
     :ivar registers: what a fork puts back, in this order.
-    :ivar entries: LIOBN to the number of entries of each window that was created by RTAS.
+    :ivar windows: by LIOBN, of each window that was created by RTAS.
     :ivar trial: what the small program found on a guest that was booted before this one; empty: it passed on this one.
     :ivar files: by name.
     """
@@ -105,7 +106,7 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
     built: str
     boot: float
     registers: list[Register]
-    entries: dict[int, int]
+    windows: dict[int, Shape]
     trial: str
     files: dict[str, Stored]
 

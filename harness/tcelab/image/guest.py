@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,10 +17,26 @@ from tcelab.image.recipe import GuestRecipe
 from tcelab.image.select import prune, require, walk
 from tcelab.image.store import Progress
 
-__all__ = ["KERNEL", "BuiltGuest", "build_guest"]
+__all__ = ["KERNEL", "BuiltGuest", "Native", "build_guest"]
 
 KERNEL = "vmlinux"
 """Name of the kernel in a guest image."""
+
+PROGRAMS = "usr/lib/tcelab"
+"""Where the guest has our programs."""
+
+
+class Native(NamedTuple):
+    """What is built for a guest from our own sources.
+
+    :ivar modules: by name, in load order; loaded after the kernel's own.
+    :ivar programs: by name; they lie in the guest's /usr/lib/tcelab.
+    :ivar toolchain: `tree_sha256` of the tools; empty: nothing was built.
+    """
+
+    modules: dict[str, bytes]
+    programs: dict[str, bytes]
+    toolchain: str
 
 
 class BuiltGuest(NamedTuple):
@@ -30,14 +46,18 @@ class BuiltGuest(NamedTuple):
     kernel_release: str
     modules: list[str]
     python: str
+    toolchain: str
 
 
-def build_guest(recipe: GuestRecipe, image: Path, fetch: Fetch, progress: Progress) -> BuiltGuest:
+def build_guest(
+    recipe: GuestRecipe, image: Path, fetch: Fetch, progress: Progress, native: Callable[[str], Native]
+) -> BuiltGuest:
     """Fill an image's folder with ``vmlinux``, ``base.cpio`` and ``tools/``.
 
     The load order of the modules is in the guest's ``/etc/tcelab-modules``: one absolute path per line.
 
     :param image: the empty folder to fill; scratch trees in it are removed again.
+    :param native: given the kernel's release, builds what is ours.
     :raise HarnessError: a package, the kernel or a module is missing.
     """
     of_guest = fetch(_request(recipe, recipe.architecture, (recipe.kernel, *recipe.packages)), progress)
@@ -47,6 +67,10 @@ def build_guest(recipe: GuestRecipe, image: Path, fetch: Fetch, progress: Progre
     unpack(of_host, tools, progress)
     release = _take_kernel(root, image / KERNEL)
     modules = _modules(root / "lib/modules" / release, recipe.modules)
+    ours = native(release)
+    modules |= ours.modules
+    # With what they depend on, as far as that is not loaded anyway.
+    carried = _modules(root / "lib/modules" / release, [*recipe.modules, *recipe.drivers])
     shutil.rmtree(root / "lib/modules")
     for tree in (root, tools):
         prune(tree, recipe.drop, recipe.keep)
@@ -57,12 +81,13 @@ def build_guest(recipe: GuestRecipe, image: Path, fetch: Fetch, progress: Progre
     compiled = list(_compile(root, tools, recipe.python, library, scratch))
 
     progress(f"writing {BASE}")
-    entries = [*_skeleton(recipe), *_plain(root, library), *compiled, *drivers.entries(modules)]
+    entries = [*_skeleton(recipe), *_plain(root, library), *compiled, *drivers.entries(modules, carried)]
+    entries += [cpio.file(f"{PROGRAMS}/{name}", content, executable=True) for name, content in ours.programs.items()]
     with (image / BASE).open("wb") as stream:
         cpio.write_archive(stream, entries)
     for folder in (root, scratch):
         shutil.rmtree(folder)
-    return BuiltGuest([of_guest, of_host], release, list(modules), recipe.python)
+    return BuiltGuest([of_guest, of_host], release, list(modules), recipe.python, ours.toolchain)
 
 
 def _request(recipe: GuestRecipe, architecture: str, packages: tuple[str, ...]) -> Request:

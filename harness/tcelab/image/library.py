@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -12,7 +12,8 @@ import msgspec
 
 from tcelab.errors import UsageError
 from tcelab.image import apt
-from tcelab.image.guest import KERNEL, build_guest
+from tcelab.image.guest import KERNEL, Native, build_guest
+from tcelab.image.kbuild import Toolchain, native
 from tcelab.image.locks import lock
 from tcelab.image.manifest import (
     BUILDER,
@@ -26,7 +27,7 @@ from tcelab.image.manifest import (
 )
 from tcelab.image.overlay import agent_digest, combined_initrd, initrd_problems
 from tcelab.image.qemu import build_qemu, qemu_argv, qemu_environment
-from tcelab.image.recipe import GuestRecipe, Loaded, QemuRecipe, load, recipe_names
+from tcelab.image.recipe import GuestRecipe, Loaded, QemuRecipe, ToolchainRecipe, load, recipe_names
 from tcelab.image.store import (
     Progress,
     cache_dir,
@@ -36,6 +37,7 @@ from tcelab.image.store import (
     remove,
     remove_leftovers,
 )
+from tcelab.image.toolchain import build_toolchain, wanted
 
 __all__ = [
     "GuestImage",
@@ -47,6 +49,7 @@ __all__ = [
     "ensure_guest",
     "ensure_qemu",
     "status",
+    "toolchain",
 ]
 
 
@@ -104,26 +107,34 @@ class ImageStatus(msgspec.Struct, frozen=True, kw_only=True):
     manifest: Manifest | None
 
 
-def ensure_guest(name: str, progress: Progress, other: Callable[[str], OtherKernel] | None = None) -> GuestImage:
+def ensure_guest(
+    name: str,
+    progress: Progress,
+    other: Callable[[str], OtherKernel] | None = None,
+    instead: Callable[[Manifest], Mapping[str, bytes]] | None = None,
+) -> GuestImage:
     """A guest image, built when absent, stale or visibly damaged; some milliseconds when present.
 
     :param other: the kernel that will boot, if it is not the image's: the initrd is made for it. Told the release of
         the image's kernel.
+    :param instead: modules that take the place of the image's of their names. Told what is known of the image.
     :raise UsageError: no such recipe, or it is not a guest's.
     :raise Unsupported: it must be built and this host cannot.
     :raise HarnessError: the build failed.
     """
     loaded = load(name)
     if not isinstance(loaded.recipe, GuestRecipe):
-        raise UsageError(f"{name} is a QEMU, not a guest", next_step="see tcelab image list")
+        raise UsageError(f"{name} is a {loaded.kind}, not a guest", next_step="see tcelab image list")
     folder = image_dir(name)
     manifest = _ensure(loaded, progress)
     try:
-        initrd = combined_initrd(folder, manifest, progress, _modules_of(other, manifest))
+        initrd = combined_initrd(folder, manifest, progress, _modules_of(other, manifest), _instead(instead, manifest))
     except FileNotFoundError:  # another process was just replacing the image
         with _lock(name, progress):
             manifest = _usable(loaded) or _build(loaded, progress, apt.fetch)
-            initrd = combined_initrd(folder, manifest, progress, _modules_of(other, manifest))
+            initrd = combined_initrd(
+                folder, manifest, progress, _modules_of(other, manifest), _instead(instead, manifest)
+            )
     return GuestImage(
         name=name,
         kernel=folder / KERNEL,
@@ -142,11 +153,34 @@ def ensure_qemu(name: str, progress: Progress) -> QemuBuild:
     """
     loaded = load(name)
     if not isinstance(loaded.recipe, QemuRecipe):
-        raise UsageError(f"{name} is a guest, not a QEMU", next_step="see tcelab image list")
+        raise UsageError(f"{name} is a {loaded.kind}, not a QEMU", next_step="see tcelab image list")
     manifest = _ensure(loaded, progress)
     folder = image_dir(name)
     argv, environment = qemu_argv(folder, loaded.recipe.binary), qemu_environment(folder)
     return QemuBuild(name=name, argv=argv, environment=environment, manifest=manifest)
+
+
+@contextmanager
+def toolchain(
+    release: str, progress: Progress, *, name: str = "toolchain", fetch: apt.Fetch = apt.fetch
+) -> Iterator[Toolchain]:
+    """Tools that build modules for a kernel, and programs; built when absent, stale or without that kernel's headers.
+
+    Nobody replaces them while the block lasts.
+
+    :param release: of the kernel, as `uname -r` gives it.
+    :raise UsageError: no such recipe, or it is not a toolchain's.
+    :raise Unsupported: it must be built and this host cannot.
+    :raise HarnessError: the build failed; Debian has no headers of that kernel (any more).
+    """
+    loaded = load(name)
+    if not isinstance(loaded.recipe, ToolchainRecipe):
+        raise UsageError(f"{name} is a {loaded.kind}, not a toolchain", next_step="see tcelab image list")
+    with _lock(name, progress):
+        manifest = _usable(loaded)
+        if manifest is None or release not in manifest.kernels:
+            manifest = _build(loaded, progress, fetch, release)
+        yield Toolchain(image_dir(name), loaded.recipe, manifest.tree_sha256)
 
 
 def build(name: str, progress: Progress, *, fetch: apt.Fetch = apt.fetch) -> Manifest:
@@ -192,7 +226,7 @@ def status(name: str, *, full: bool = True) -> ImageStatus:
 def clean(names: Sequence[str]) -> int:
     """Delete images and return the bytes freed.
 
-    :param names: images; none: all of them, and the packages and indices kept for the next build.
+    :param names: images; none: all of them, and what is kept for the next build: packages, indices, mutants.
     :raise UsageError: no such recipe.
     """
     known = recipe_names()
@@ -208,6 +242,8 @@ def clean(names: Sequence[str]) -> int:
     if not names:
         with lock("packages", "another download of packages", _silent):
             freed += remove(cache_dir() / "apt")
+        with lock("mutants", "another build of a mutant", _silent):
+            freed += remove(cache_dir() / "mutants")
     return freed
 
 
@@ -217,6 +253,18 @@ def _modules_of(other: Callable[[str], OtherKernel] | None, manifest: Manifest) 
         return None
     kernel = other(manifest.kernel_release)
     return None if kernel.modules is None and kernel.release == manifest.kernel_release else kernel.modules or {}
+
+
+def _instead(
+    modules: Callable[[Manifest], Mapping[str, bytes]] | None, manifest: Manifest
+) -> Mapping[str, bytes] | None:
+    """The modules that take the place of the image's, each of which it has."""
+    if modules is None:
+        return None
+    given = modules(manifest)
+    if foreign := sorted(set(given) - set(manifest.modules)):
+        raise UsageError(f"the image {manifest.recipe} loads no module {foreign[0]}: none can take its place")
+    return given
 
 
 def _lock(name: str, progress: Progress) -> AbstractContextManager[None]:
@@ -263,20 +311,29 @@ def _problems(loaded: Loaded, folder: Path, manifest: Manifest | None, *, full: 
     return damaged, stale
 
 
-def _build(loaded: Loaded, progress: Progress, fetch: apt.Fetch) -> Manifest:
+def _build(loaded: Loaded, progress: Progress, fetch: apt.Fetch, release: str = "") -> Manifest:
+    """:param release: a toolchain shall have the headers of this kernel, too."""
+
     def say(text: str) -> None:
         progress(f"{loaded.name}: {text}")
 
     with new_image(loaded.name) as folder:
         facts: dict[str, object]
         if isinstance(loaded.recipe, GuestRecipe):
-            guest = build_guest(loaded.recipe, folder, fetch, say)
+            guest = build_guest(loaded.recipe, folder, fetch, say, _native(loaded.recipe, fetch, progress))
             fetched = guest.fetched
             facts = {
                 "kernel_release": guest.kernel_release,
                 "modules": guest.modules,
                 "python": guest.python,
+                "toolchain": guest.toolchain,
             }
+        elif isinstance(loaded.recipe, ToolchainRecipe):
+            before = read_manifest(image_dir(loaded.name))
+            kernels = wanted(release, before.kernels if before is not None else [])
+            tools = build_toolchain(loaded.recipe, kernels, folder, fetch, say)
+            fetched = tools.fetched
+            facts = {"kernels": tools.kernels}
         else:
             qemu = build_qemu(loaded.recipe, folder, fetch, say)
             fetched = [qemu.fetched]
@@ -285,6 +342,22 @@ def _build(loaded: Loaded, progress: Progress, fetch: apt.Fetch) -> Manifest:
         write_manifest(folder, manifest)
     say(f"ready ({sum(file.size for file in manifest.files) / 1e6:.0f} MB)")
     return manifest
+
+
+def _native(recipe: GuestRecipe, fetch: apt.Fetch, progress: Progress) -> Callable[[str], Native]:
+    """What builds, for a kernel's release, what is ours in a guest."""
+
+    def make(release: str) -> Native:
+        if not recipe.toolchain:
+            return Native({}, {}, "")
+        known = load(recipe.toolchain).recipe
+        if isinstance(known, ToolchainRecipe) and apt.host_architecture() not in known.hosts:
+            progress(f"no raw hypercalls: their module can be built on {' and '.join(known.hosts)} only")
+            return Native({}, {}, "")
+        with toolchain(release, progress, name=recipe.toolchain, fetch=fetch) as tools:
+            return native(tools, release)
+
+    return make
 
 
 def _manifest(loaded: Loaded, folder: Path, fetched: list[apt.Fetched], facts: dict[str, object]) -> Manifest:

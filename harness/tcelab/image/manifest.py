@@ -60,6 +60,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     :ivar python: version of the guest's Python as in its file names.
     :ivar qemu: first line of ``--version``.
     :ivar edu: whether ``-device help`` lists edu.
+    :ivar toolchain: ``tree_sha256`` of the tools that built our module and programs; empty: a guest without them.
+    :ivar kernels: releases of which a toolchain has the headers.
     """
 
     schema: int = _SCHEMA
@@ -77,6 +79,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     python: str = ""
     qemu: str = ""
     edu: bool | None = None
+    toolchain: str = ""
+    kernels: list[str] = []
 
     def file(self, path: str) -> File:
         """The record of one file.

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from tcelab.errors import Unsupported, UsageError
 from tcelab.image import cpio
 
-__all__ = ["DRIVERS", "Resolved", "entries", "of_kernel", "resolve"]
+__all__ = ["DRIVERS", "HYPERCALLS", "Resolved", "entries", "files", "of_kernel", "release_of", "resolve"]
 
 DRIVERS: Final = {
     "virtio_pci": "CONFIG_VIRTIO_PCI",
@@ -29,6 +29,9 @@ DRIVERS: Final = {
     "vfio-pci": "CONFIG_VFIO_PCI",
 }
 """Drivers that a guest needs, in load order, and their options: built into its kernel, or modules."""
+
+HYPERCALLS: Final = "tce_hcall"
+"""Our module: a kernel that has loaded it takes raw hypercalls from root. Loaded last, where there is one."""
 
 _FOLDER: Final = "lib/modules-tcelab"
 _LOAD_ORDER: Final = "etc/tcelab-modules"
@@ -94,13 +97,24 @@ def resolve(folder: Path, names: Sequence[str]) -> Resolved:
 def of_kernel(given: Path, release: str) -> dict[str, bytes]:
     """The drivers that the kernel of a release has as modules, with all they depend on, in load order.
 
+    Behind them our own module for raw hypercalls, if it is among them: built with that kernel's headers (`make M=`
+    in guest/kmod) and put there by hand.
+
     :param given: a folder of one kernel's modules (lib/modules/RELEASE, or the kernel's build tree), the folder above
         it, or a root that holds lib/modules/RELEASE or usr/lib/modules/RELEASE (INSTALL_MOD_PATH, an unpacked package).
-    :raise UsageError: it is none, or holds other releases only.
+    :raise UsageError: it is none, or holds other releases only, or one of these modules is of another release.
     :raise Unsupported: the kernel has a driver neither built in nor as a module.
     """
     folder = _fitting(given, release)
-    modules, missing = resolve(folder, list(DRIVERS))
+    modules, missing = resolve(folder, [*DRIVERS, HYPERCALLS])
+    if HYPERCALLS in missing:  # no raw hypercalls, then
+        missing.remove(HYPERCALLS)
+    for name, content in modules.items():
+        if (found := release_of(content)) not in {"", release}:
+            raise UsageError(
+                f"the module {name} in {folder} is of kernel {found}, not of {release}",
+                next_step="build it with the headers of this very kernel",
+            )
     if missing:
         options = ", ".join(f"{name} ({DRIVERS[name]})" if name in DRIVERS else name for name in missing)
         raise Unsupported(
@@ -110,11 +124,25 @@ def of_kernel(given: Path, release: str) -> dict[str, bytes]:
     return modules
 
 
-def entries(modules: Mapping[str, bytes]) -> Iterator[cpio.Entry]:
-    """What makes the guest's init load these modules in this order, and no others."""
+def release_of(module: bytes) -> str:
+    """Of which kernel an unpacked module is, by what it tells; empty: it does not tell."""
+    found = _VERMAGIC.search(module)
+    return found[1].decode(errors="replace") if found is not None else ""
+
+
+def entries(modules: Mapping[str, bytes], carried: Mapping[str, bytes] | None = None) -> Iterator[cpio.Entry]:
+    """What makes the guest's init load these modules in this order, and no others.
+
+    :param carried: modules that are there to be loaded later.
+    """
+    yield from files({**(carried or {}), **modules})
+    yield cpio.file(_LOAD_ORDER, "".join(f"/{_FOLDER}/{name}.ko\n" for name in modules).encode())
+
+
+def files(modules: Mapping[str, bytes]) -> Iterator[cpio.Entry]:
+    """Modules in their place. Which of them are loaded, and when, is not said."""
     for name, content in modules.items():
         yield cpio.file(f"{_FOLDER}/{name}.ko", content)
-    yield cpio.file(_LOAD_ORDER, "".join(f"/{_FOLDER}/{name}.ko\n" for name in modules).encode())
 
 
 def _fitting(given: Path, release: str) -> Path:
@@ -140,9 +168,11 @@ def _fitting(given: Path, release: str) -> Path:
 
 def _release(folder: Path) -> str:
     """Of which kernel the modules in a folder are; empty when it holds none."""
-    for _, path in _modules(folder):
-        magic = _VERMAGIC.search(_unpacked(path)) if _decoder(path) is not None else None
-        return magic[1].decode() if magic is not None else folder.resolve().name
+    for name, path in _modules(folder):
+        if name == HYPERCALLS:  # put there by hand
+            continue
+        release = release_of(_unpacked(path)) if _decoder(path) is not None else ""
+        return release or folder.resolve().name
     return folder.resolve().name if (folder / "modules.builtin").is_file() else ""
 
 

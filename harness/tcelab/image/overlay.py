@@ -62,21 +62,26 @@ def overlay_digest() -> str:
 
 
 def combined_initrd(
-    folder: Path, manifest: Manifest, progress: Progress, modules: Mapping[str, bytes] | None = None
+    folder: Path,
+    manifest: Manifest,
+    progress: Progress,
+    modules: Mapping[str, bytes] | None = None,
+    instead: Mapping[str, bytes] | None = None,
 ) -> Path:
     """The initramfs of a guest image with today's agent; made when it is not there yet.
 
     It stays for as long as this process lives. Others of the image, that no process uses, are deleted.
 
     :param modules: of another kernel, by name, in load order: loaded instead of the image's. None: the image's.
+    :param instead: modules in the place of those of their names.
     :raise HarnessError: the agent does not compile, or the disk is full.
     """
-    name = overlay_digest()[:12] if modules is None else f"{overlay_digest()[:12]}-{_modules_digest(modules)[:12]}"
-    path = folder / f"initrd-{name}.cpio"
+    of_modules = "".join(f"-{_modules_digest(given)[:12]}" for given in (modules, instead) if given is not None)
+    path = folder / f"initrd-{overlay_digest()[:12]}{of_modules}.cpio"
     # One process at a time: two that made the same one would replace what the other has been given.
     with lock("initrd", "another process that puts an initrd together", progress), clear_no_space():
         while not _hold(path):
-            _make(folder, path, manifest, modules)
+            _make(folder, path, manifest, modules, instead)
         _delete_unused(folder)
     return path
 
@@ -100,7 +105,13 @@ def _modules_digest(modules: Mapping[str, bytes]) -> str:
     return digest.hexdigest()
 
 
-def _make(folder: Path, path: Path, manifest: Manifest, modules: Mapping[str, bytes] | None) -> None:
+def _make(
+    folder: Path,
+    path: Path,
+    manifest: Manifest,
+    modules: Mapping[str, bytes] | None,
+    instead: Mapping[str, bytes] | None,
+) -> None:
     with tempfile.TemporaryDirectory(prefix=".initrd-", dir=folder) as scratch:
         unfinished = Path(scratch, "initrd")
         with unfinished.open("wb") as stream:
@@ -109,6 +120,8 @@ def _make(folder: Path, path: Path, manifest: Manifest, modules: Mapping[str, by
             cpio.write_archive(stream, _entries(folder / "tools", manifest.python, Path(scratch)))
             if modules is not None:
                 cpio.write_archive(stream, drivers.entries(modules))
+            if instead is not None:
+                cpio.write_archive(stream, drivers.files(instead))
         # The checksum first: an archive that is there always has one.
         note = Path(scratch, "note")
         note.write_text(f"{file_sha256(unfinished)}  {path.name}\n")

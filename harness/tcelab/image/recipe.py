@@ -11,11 +11,24 @@ import tomllib
 import msgspec
 
 from tcelab.errors import UsageError
-from tcelab.resources import recipes_dir
+from tcelab.resources import kmod_dir, native_dir, recipes_dir
 
-__all__ = ["GuestRecipe", "Loaded", "QemuRecipe", "Recipe", "convert", "load", "recipe_names"]
+__all__ = [
+    "MUTANTS",
+    "GuestRecipe",
+    "Loaded",
+    "QemuRecipe",
+    "Recipe",
+    "ToolchainRecipe",
+    "convert",
+    "load",
+    "recipe_names",
+]
 
 _CORRECT = "correct the recipe"
+
+MUTANTS = "mutants"
+"""Name of the file beside the recipes that is none, see :mod:`tcelab.image.mutants`."""
 
 
 class _Sources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
@@ -42,6 +55,8 @@ class GuestRecipe(_Sources, frozen=True, kw_only=True, tag="guest"):
     """Pattern of the kernel package; the newest match is taken."""
     modules: tuple[str, ...]
     """Kernel modules in load order, with what they depend on."""
+    drivers: tuple[str, ...] = ()
+    """Kernel modules that are carried beside those, and that nobody loads before they are asked for."""
     python: str
     """Version of the guest's Python, as in its file names ("3.11")."""
     packages: tuple[str, ...]
@@ -56,6 +71,8 @@ class GuestRecipe(_Sources, frozen=True, kw_only=True, tag="guest"):
     """Where the applets' links point to."""
     applets: tuple[str, ...] = ()
     """Links to busybox, by full path."""
+    toolchain: str = ""
+    """Recipe of the tools that build our own module and programs for this kernel; empty: it has none of them."""
 
 
 class QemuRecipe(_Sources, frozen=True, kw_only=True, tag="qemu"):
@@ -69,23 +86,48 @@ class QemuRecipe(_Sources, frozen=True, kw_only=True, tag="qemu"):
     """Path of the emulator in the tree."""
 
 
-Recipe = GuestRecipe | QemuRecipe
+class ToolchainRecipe(_Sources, frozen=True, kw_only=True, tag="toolchain"):
+    """A cross compiler, make and headers of kernels, for the host's own architecture."""
+
+    architecture: str
+    """Debian's name of the guests' architecture."""
+    headers: tuple[str, ...]
+    """Packages of a kernel's headers, of the guests' architecture; with `{release}` and `{abi}`."""
+    kbuild: tuple[str, ...]
+    """Packages of a kernel's build tools, of the host's; with `{release}` and `{abi}`."""
+    packages: tuple[str, ...]
+    """Names of the other packages, nothing else is added."""
+    hosts: tuple[str, ...]
+    """Debian's names of the architectures on which these packages run."""
+    prefix: str
+    """What the tools' names begin with."""
+    compiler: str
+    """The C compiler's name, without the prefix."""
+
+
+Recipe = GuestRecipe | QemuRecipe | ToolchainRecipe
 
 
 class Loaded(msgspec.Struct, frozen=True):
     """A recipe with its name.
 
-    :ivar sha256: over what is built; comments, the order of fields and the kernel's quirks do not count.
+    :ivar sha256: over what is built, our own module's and programs' sources included; comments, the order of fields
+        and the kernel's quirks do not count.
     """
 
     name: str
     sha256: str
     recipe: Recipe
 
+    @property
+    def kind(self) -> str:
+        """For people: guest, QEMU or toolchain."""
+        return "QEMU" if isinstance(self.recipe, QemuRecipe) else str(self.recipe.__struct_config__.tag)
+
 
 def recipe_names() -> list[str]:
     """Names of all recipes, sorted."""
-    return sorted(path.stem for path in recipes_dir().glob("*.toml"))
+    return sorted(path.stem for path in recipes_dir().glob("*.toml") if path.stem != MUTANTS)
 
 
 def load(name: str) -> Loaded:
@@ -107,8 +149,20 @@ def load(name: str) -> Loaded:
     recipe = convert(fields, where)
     # What is known of a kernel does not change it.
     built = {name: value for name, value in fields.items() if name != "quirks"}
+    if isinstance(recipe, GuestRecipe) and recipe.toolchain:
+        built["sources"] = _sources_sha256()
     digest = hashlib.sha256(msgspec.json.encode(built, order="deterministic")).hexdigest()
     return Loaded(name, digest, recipe)
+
+
+def _sources_sha256() -> str:
+    """Over the names and contents of what a toolchain builds for a guest, hexadecimal."""
+    digest = hashlib.sha256()
+    for folder in (kmod_dir(), native_dir()):
+        for path in sorted(folder.iterdir()):
+            content = path.read_bytes()
+            digest.update(f"{folder.name}/{path.name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
 
 
 def quirks(name: str) -> frozenset[str]:

@@ -1,7 +1,8 @@
-"""What containers charge a process for.
+"""What containers charge a process for, and for what they keep pages.
 
-Source: drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_enable and tce_iommu_create_table: whole CPU pages, of whoever
-enabled the container (tce_iommu_mm_set).
+Source: drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_enable, tce_iommu_create_table and tce_iommu_register_pages with
+arch/powerpc/mm/book3s64/iommu_api.c, mm_iommu_do_alloc: whole CPU pages, of whoever enabled the container or registered
+memory first (tce_iommu_mm_set). A region is one region however many containers it is registered with.
 """
 
 from __future__ import annotations
@@ -9,27 +10,54 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from tcelab.judge.files import Group
+from tcelab.judge.driver import V2, Driver
+from tcelab.judge.files import Container, Group
 from tcelab.run import Facts
 
 SPAPR_TCE: Final = 2
-"""VFIO_SPAPR_TCE_IOMMU: the container type whose charges we know."""
+"""VFIO_SPAPR_TCE_IOMMU."""
 NO_TABLE_CHARGE: Final = {"seed2013"}
 """Profiles of the driver that do not charge for a window's table."""
 
 
-def charged(groups: Iterable[Group], facts: Facts, process: str) -> int | None:
-    """KiB of locked memory, None when a container is not of type v1."""
-    total = 0
-    for group in groups:
-        container = group.container
-        if container is None or container.kind is None:
-            continue
-        if container.kind != SPAPR_TCE:
-            return None
+def charged(groups: Iterable[Group], driver: Driver, facts: Facts, process: str) -> int | None:
+    """KiB of locked memory, None when a container is of a type whose charges we do not know."""
+    used = _containers(groups)
+    if any(container.kind not in {SPAPR_TCE, V2} for container in used):
+        return None
+    pages = sum(size // facts.page_size for owner, _, size in _registered(used, driver) if owner == process)
+    for container in used:
         if container.payer != process:
             continue
-        total += group.phb.window_size // facts.page_size if container.enabled else 0
-        if container.made and facts.profile not in NO_TABLE_CHARGE:
-            total += group.table.entries * 8 // facts.page_size
-    return total * facts.page_size // 1024
+        if container.kind == SPAPR_TCE and container.enabled:
+            pages += sum(group.phb.window_size // facts.page_size for group in container.groups)
+        if facts.profile not in NO_TABLE_CHARGE:
+            pages += sum(each.entries * 8 // facts.page_size for each in container.windows)
+    return pages * facts.page_size // 1024
+
+
+def pinned(groups: Iterable[Group], driver: Driver, facts: Facts) -> int:
+    """Pins by which pages are kept: one for each live entry, but in a container of type v2 one for each CPU page that
+    is registered, mapped or not.
+    """
+    used = _containers(list(groups := list(groups)))
+    registered = sum(size // facts.page_size for _, _, size in _registered(used, driver))
+    tables = [
+        table
+        for group in groups
+        if group.container is None or group.container.kind != V2
+        for table in group.windows.active
+    ]
+    return registered + sum(len(table.live) - table.raws for table in tables)
+
+
+def _containers(groups: Iterable[Group]) -> list[Container]:
+    """Those that have a driver, each once."""
+    found = (group.container for group in groups)
+    return list({id(each): each for each in found if each is not None and each.kind is not None}.values())
+
+
+def _registered(containers: Iterable[Container], driver: Driver) -> set[tuple[str, int, int]]:
+    """Whose memory, from which address on, how many bytes."""
+    here = {(each.payer or "", *region) for each in containers for region in each.regions}
+    return here | driver.stranded

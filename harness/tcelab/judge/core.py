@@ -6,6 +6,7 @@ import itertools
 import time
 from typing import Final
 
+from tcelab.judge import hypercalls
 from tcelab.judge.disks import disks
 from tcelab.judge.finding import EXIT_CODES, Finding, Result, Verdict
 from tcelab.judge.fold import Fold
@@ -103,6 +104,7 @@ class Judge:
             law(ledger, self.fold, step, outcome)
         self.fold.apply(step)
         isolation(ledger, self.fold, step, outcome)
+        hypercalls.law(ledger, self.fold.hypercalls, step, outcome)
         self._excuse(step.number)
         self._meters(ledger, self.fold, step, outcome)
         match step.op:

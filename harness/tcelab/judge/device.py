@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tcelab import tag
+from tcelab.judge.memory import PageModel
 from tcelab.judge.table import TableModel
+from tcelab.judge.windows import Windows
 from tcelab.papr import dma
 from tcelab.program import Dma, Transfer
 
@@ -35,13 +37,18 @@ class DeviceModel:
     """
 
     name: str
-    table: TableModel
+    windows: Windows
     mask: int
     master: bool = False
     opens: int = 0
     memory: bytearray = field(default_factory=lambda: bytearray(BUFFER))
     known: bytearray = field(default_factory=lambda: bytearray(b"\1" * BUFFER))
     identity: int = EDU
+
+    @property
+    def table(self) -> TableModel:
+        """Of the default window of its PE."""
+        return self.windows.default
 
     def open(self) -> None:
         self.master = self.master and self.opens > 0
@@ -94,28 +101,31 @@ class DeviceModel:
 
     def pieces(self, op: Dma | Transfer, *, isolated: bool) -> list[dma.Piece]:
         """Of a transfer, as the table has it now."""
-        return dma.pieces(
-            op.iova & self.mask,
-            op.size,
-            to_memory=op.to_memory,
-            entries=self.table.entries,
-            permissions=self.table.permissions,
-            window_start=self.table.start,
-            master=self.master,
-            isolated=isolated,
-        )
+        iova = op.iova & self.mask
+        return self.windows.pieces(iova, op.size, to_memory=op.to_memory, master=self.master, isolated=isolated)
+
+    def page(self, piece: dma.Piece) -> PageModel | None:
+        """Where a piece that is not refused goes, None when it is no page of a buffer."""
+        table = self.windows.active[piece.window]
+        return table.live[piece.entry].page_at(table.page_number(piece.offset))
 
     def doubt(self, op: Transfer, step: int) -> None:
         """Nobody knows whether a transfer was done."""
         for piece in self.transfer(op, step):
-            entry = self.table.live.get(self.table.number(piece.iova))
-            if op.to_memory and entry is not None and entry.page is not None:
-                entry.page.blur(step)
+            page = self._nearest(piece)
+            if op.to_memory and page is not None:
+                page.blur(step)
         if not op.to_memory:
             self.known[op.offset : op.offset + op.size] = bytes(op.size)
 
+    def _nearest(self, piece: dma.Piece) -> PageModel | None:
+        """Where a piece would go, whatever forbids it."""
+        table = self.windows.active[piece.window]
+        entry = table.live.get(piece.entry)
+        return None if entry is None else entry.page_at(table.page_number(piece.offset))
+
     def _write(self, piece: dma.Piece, at: int, step: int) -> None:
-        page = None if piece.refused else self.table.live[piece.entry].page
+        page = None if piece.refused else self.page(piece)
         if page is None:
             return
         if 0 not in self.known[at : at + piece.size]:
@@ -126,7 +136,7 @@ class DeviceModel:
     def _read(self, piece: dma.Piece, at: int, _step: int) -> None:
         data: bytes | None = bytes(piece.size)  # what a refused read gives
         if not piece.refused:
-            page = self.table.live[piece.entry].page
+            page = self.page(piece)
             data = page.read(piece.iova % tag.PAGE, piece.size) if page else None
         self.memory[at : at + piece.size] = data or bytes(piece.size)
         self.known[at : at + piece.size] = bytes([data is not None]) * piece.size

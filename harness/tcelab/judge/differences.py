@@ -16,16 +16,35 @@ import numpy.typing as npt
 from tceagent import uapi
 from tcelab import tag
 from tcelab.judge.console import kinds
+from tcelab.judge.hypercalls import seen_registers, words_of
 from tcelab.judge.ram import SLACK, refused_bytes
 from tcelab.judge.requests import request_name
 from tcelab.papr import tce, window
-from tcelab.program import Bind, Buffer, Burst, Engine, Exit, Frames, Ioctl, Op, Open, Page, Put, Read, Repeat
+from tcelab.program import (
+    Bind,
+    Buffer,
+    Burst,
+    Engine,
+    Exit,
+    Frames,
+    Hcall,
+    HcallBatch,
+    Ioctl,
+    Op,
+    Open,
+    Page,
+    Put,
+    Read,
+    Repeat,
+)
 from tcelab.run import Event, Facts, Outcome, Refusal, Snapshot, Step, TableView
 
 _COMPARED: Final[dict[type[Op], tuple[str, ...]]] = {
     Bind: ("liobn", "window_start", "window_size", "buid"),
     Repeat: ("calls",),
     Burst: ("done",),
+    Hcall: (),
+    HcallBatch: ("statuses", "calls"),
 }
 """Of what an operation reports, all that depends neither on time nor on the order in which a kernel finds devices."""
 
@@ -107,6 +126,9 @@ class Side:
                 self._know(*self._page(op), outcome.frames)
             case Repeat():
                 self._repeated(op, outcome.frames)
+            case Hcall() | HcallBatch():
+                for word, frame in zip(words_of(op), outcome.frames, strict=False):
+                    self._know(word.buffer, word.index, [frame])
 
     def told(self, op: Op, outcome: Outcome) -> dict[str, object]:
         """What must be equal of an outcome."""
@@ -122,6 +144,11 @@ class Side:
         out: dict[str, object] = {"errno": outcome.errno} if outcome.errno else {"value": value}
         names = _COMPARED.get(type(op), tuple(outcome.fields))
         out |= {name: outcome.fields[name] for name in names if name in outcome.fields}
+        if isinstance(op, Hcall | HcallBatch):
+            out["registers"] = [
+                tuple((self._symbol(each), each & int(_LOW)) if leads else each for leads, each in registers)
+                for registers in seen_registers(op, outcome)
+            ]
         return out | {"frames": tuple(bool(frame) for frame in outcome.frames)}
 
     def befell(self, outcome: Outcome) -> list[Happening]:

@@ -14,8 +14,8 @@ from tceagent import virtio
 from tcelab import disk, tag
 from tcelab.judge.device import Asker, DeviceModel
 from tcelab.judge.memory import PageModel
-from tcelab.judge.table import TableModel
-from tcelab.papr import dma, tce
+from tcelab.judge.windows import Windows
+from tcelab.papr import dma, tce, window
 from tcelab.program import Dma, Transfer
 
 VIRTIO_BLK: Final = 0x0001FFFF
@@ -35,8 +35,8 @@ class DiskModel(DeviceModel):
 
     __slots__ = ("_asker", "ring", "writers")
 
-    def __init__(self, name: str, table: TableModel) -> None:
-        super().__init__(name, table, _ALL)
+    def __init__(self, name: str, windows: Windows) -> None:
+        super().__init__(name, windows, _ALL)
         self.memory = bytearray(disk.fresh(name))
         self.known = bytearray(b"\1" * disk.SIZE)
         self.identity = VIRTIO_BLK
@@ -79,8 +79,10 @@ class DiskModel(DeviceModel):
         """It can read and write its ring, as far as the table goes."""
         if self.ring is None:
             return True
-        first = self.table.number(self.ring[1])
-        return all(self.table.permissions(number) == tce.PERMISSIONS for number in (first, first + 1))
+        places = (self.ring[1], self.ring[1] + tag.PAGE)
+        tables = [self.windows.at(place) for place in places]
+        found = [table.permissions(table.number(place)) for table, place in zip(tables, places, strict=True)]
+        return found == [tce.PERMISSIONS] * 2
 
     def transfer(self, op: Dma | Transfer, step: int, *, isolated: bool = False) -> list[dma.Piece]:
         """Move the data of one transfer; its pieces."""
@@ -124,7 +126,9 @@ class DiskModel(DeviceModel):
 
     def _pages(self, iova: int, size: int, needed: int) -> list[tuple[PageModel | None, int, int]] | None:
         """The pages that a transfer goes to, with start and size in each; None when something of it is refused."""
-        table, out = self.table, []
+        table, out = self.windows.at(iova), []
+        if table.page_shift != window.PAGE_SHIFT:
+            return None
         number, start = divmod(iova - table.start, tag.PAGE)
         while size > 0:
             entry = table.live.get(number) if 0 <= number < table.entries else None

@@ -10,21 +10,32 @@ from typing import TypeAlias
 
 from tcelab.judge.device import DeviceModel
 from tcelab.judge.table import TableModel
+from tcelab.judge.windows import KernelWindow, Windows
 from tcelab.topology import Phb
 
 
 @dataclass(slots=True, eq=False)
 class Container:
-    """:ivar made: the default window's table was created, and charged.
+    """:ivar made: the default window's table was created, and charged; `cancelled`: it was removed before that.
 
-    :ivar payer: the process that is charged, once one has enabled it.
+    :ivar payer: the process that is charged, once one has enabled it or registered memory.
+    :ivar windows: all that were created, the default one too.
+    :ivar regions: memory that is registered: address and bytes.
     """
 
     groups: list[Group] = field(default_factory=list)
     kind: int | None = None
     enabled: bool = False
     made: bool = False
+    cancelled: bool = False
     payer: str | None = None
+    windows: list[KernelWindow] = field(default_factory=list)
+    regions: set[tuple[int, int]] = field(default_factory=set)
+
+    def forget(self) -> None:
+        """The last group takes the driver's state along (vfio_group_detach_container)."""
+        self.kind, self.enabled, self.made, self.cancelled, self.payer = None, False, False, False, None
+        self.windows, self.regions = [], set()
 
 
 @dataclass(slots=True, eq=False)
@@ -32,19 +43,27 @@ class Group:
     """A PE. `references`: its own open files and those of its devices, each of which holds the group's."""
 
     phb: Phb
-    table: TableModel
+    windows: Windows
     container: Container | None = None
     references: int = 0
+
+    @property
+    def table(self) -> TableModel:
+        """Of its default window."""
+        return self.windows.default
 
     def leave(self, step: int) -> None:
         """Out of its container, if it is in one."""
         container, self.container = self.container, None
         if container is None:
             return
+        if container.made or container.windows:
+            self.windows.restore()
         self.table.clear(0, self.table.entries, step)
         container.groups.remove(self)
-        if not container.groups:  # the last group takes the driver's state along (vfio_group_detach_container)
-            container.kind, container.enabled, container.made, container.payer = None, False, False, None
+        container.windows = [each for each in container.windows if each.table.liobn not in self.windows.liobns]
+        if not container.groups:
+            container.forget()
 
 
 @dataclass(slots=True, eq=False)

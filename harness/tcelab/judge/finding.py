@@ -10,6 +10,7 @@ LAWS: Final = {
     "outcome": "each operation gave the value or errno that the program expects",
     "inventory": "tables, windows and groups are exactly those of the topology",
     "table": "each whole table equals the fold of the operations that succeeded",
+    "hypercalls": "hypercalls give what the tables hold, and succeed only where there is a place, never for a process",
     "views": "live memory and state stream agree entry by entry",
     "tag": "each live entry leads to a page in guest RAM with exactly the expected bytes",
     "memory": "buffer pages that no entry leads to are unchanged",

@@ -13,27 +13,33 @@ import msgspec
 
 from tceagent import uapi
 from tcelab import tag
-from tcelab.judge.charges import charged
+from tcelab.judge.charges import charged, pinned
 from tcelab.judge.device import DeviceModel, Forbidden
 from tcelab.judge.disk import DiskModel
+from tcelab.judge.driver import Driver
 from tcelab.judge.files import Container, DeviceFile, Files, Group, Target
+from tcelab.judge.hypercalls import Hypercalls
 from tcelab.judge.memory import BufferModel, PageModel, written
 from tcelab.judge.pes import Pes
-from tcelab.judge.requests import ARGSZ, BY_POINTER, FLAGS, NOT_REACHED, request_name
+from tcelab.judge.requests import ARGSZ, BY_FIELDS, BY_POINTER, MEMORY, request_name
 from tcelab.judge.rounds import calls_done, rounds
-from tcelab.judge.table import Entry, TableModel
+from tcelab.judge.table import TableModel
 from tcelab.judge.transfers import Transfers
-from tcelab.papr import tce, window
+from tcelab.judge.windows import Windows
+from tcelab.papr import window
 from tcelab.program import (
     Bind,
     Buffer,
     Burst,
     Close,
+    Ddw,
     Dma,
     Engine,
     Exit,
     Fill,
     Frames,
+    Hcall,
+    HcallBatch,
     Ioctl,
     Look,
     Master,
@@ -73,7 +79,8 @@ class Fold:
         self.facts = facts
         every = program.topology.machine
         self.tables = {phb.liobn: TableModel(phb.liobn, phb.entries, phb.window_start) for phb in every}
-        self.groups = {phb.index: Group(phb, self.tables[phb.liobn]) for phb in program.topology.phbs}
+        self.windows = {phb.index: Windows(phb, self.tables) for phb in every}
+        self.groups = {phb.index: Group(phb, self.windows[phb.index]) for phb in program.topology.phbs}
         self.group_of = {device.name: self.groups[phb.index] for phb in program.topology.phbs for device in phb.devices}
         self.devices = {each.name: self._device(each) for each in program.topology.devices}
         self.buffers: dict[str, BufferModel] = {}
@@ -83,21 +90,20 @@ class Fold:
         self.warned: set[str] = set()
         self.pes = Pes(program.topology.phbs, self.devices, facts)
         self.transfers = Transfers(self.pes, self.unknown)
+        self.hypercalls = Hypercalls(self.tables, lambda: self.buffers, facts.ram, self.transfers, self.unknown)
+        self.driver = Driver(self.number, self._place, self.unknown)
         self._ioctls: dict[str, Handler] = {
             "SET_IOMMU": self._set_iommu,
             "GROUP_SET_CONTAINER": self._set_container,
             "GROUP_UNSET_CONTAINER": self._unset_container,
             "GROUP_GET_DEVICE_FD": self._get_device_fd,
-            "MAP_DMA": self._map,
-            "UNMAP_DMA": self._unmap,
-            "ENABLE": self._enable,
-            "DISABLE": self._disable,
+            **self.driver.handlers,
         }
 
     def _device(self, device: Device) -> DeviceModel:
         if device.model == "virtio-blk":
-            return DiskModel(device.name, self.group_of[device.name].table)
-        return DeviceModel(device.name, self.group_of[device.name].table, device.mask)
+            return DiskModel(device.name, self.group_of[device.name].windows)
+        return DeviceModel(device.name, self.group_of[device.name].windows, device.mask)
 
     def apply(self, step: Step) -> None:
         """Fold in one operation."""
@@ -110,6 +116,8 @@ class Fold:
             self._ioctl(step.op, outcome, step.number)
         elif isinstance(step.op, Repeat):
             self._repeat(step.op, outcome, step.number)
+        elif isinstance(step.op, Hcall | HcallBatch):
+            self.hypercalls.apply(step.op, outcome, step.number)
         elif not outcome.errno:
             self._plain(step.op, outcome, step.number)
         elif outcome.errno in UNENDED:
@@ -123,12 +131,12 @@ class Fold:
 
     @property
     def live(self) -> int:
-        """Number of live entries, over all LIOBNs."""
-        return sum(len(table.live) for table in self.tables.values())
+        """Number of pins by which the kernel keeps pages: in containers of type v1, one for each live entry."""
+        return pinned(self.groups.values(), self.driver, self.facts)
 
     def charge(self, process: str = "") -> int | None:
-        """KiB of locked memory that containers charge a process for, None when a container is not of type v1."""
-        return charged(self.groups.values(), self.facts, process)
+        """KiB of locked memory that containers charge a process for, None when a container's type is not known."""
+        return charged(self.groups.values(), self.driver, self.facts, process)
 
     def number(self, word: Word) -> int | None:
         """A word as the number that the agent passed, None when we cannot know it."""
@@ -159,12 +167,22 @@ class Fold:
                 # Only what entries still lead to is kept, by their pins: those entries know their pages.
                 self.buffers = {name: each for name, each in self.buffers.items() if each.process != op.process}
                 self.files.exit(op.process, step)
+                self.driver.exit(op.process)
             case Rtas():
                 self.pes.call(op, outcome)
+            case Ddw():
+                self._ddw(op, outcome, step)
             case Master() | Dma() | Together() | Burst() | Engine() | Look():
                 self._device_op(op, outcome, step)
             case _:
                 self._memory(op, outcome, step)
+
+    def _ddw(self, op: Ddw, outcome: Outcome, step: int) -> None:
+        group = self.group_of[op.device]
+        if group.container is not None and op.call != "query":
+            self.unknown.append(f"Ddw of step {step} changed the windows of a PE that a container has")
+        if problem := group.windows.called(op, outcome, step):
+            self.unknown.append(problem)
 
     def _device_op(self, op: DeviceOp, outcome: Outcome, step: int) -> None:
         files = [each.file for each in op.ops] if isinstance(op, Together) else [op.file]
@@ -226,21 +244,19 @@ class Fold:
         name, handle = request_name(op.request), self.target(op)
         op = self._with_fields(op, name)
         if name in ARGSZ and isinstance(handle, Container):
-            self._pending_window(handle, name, op, outcome, step)
-            if outcome.value != 0:
-                self._failed(handle, op, step)
+            self.driver.reached(handle, name, op, outcome, step)
         if op.value is not None:
             self._written(op, outcome, step)
             if name in BY_POINTER:
-                if not outcome.errno and (outcome.value == 0 or name not in ARGSZ):
+                if not outcome.errno and (outcome.value == 0 or name not in {*ARGSZ, *MEMORY}):
                     self.unknown.append(f"{name} of step {step} passed a struct that we cannot see")
                 return
         if name in self._ioctls and not outcome.errno:
             self._ioctls[name](handle, op, outcome, step)
 
     def _with_fields(self, op: Ioctl, name: str) -> Ioctl:
-        """A map or unmap whose struct was passed by address, as if it had been given by fields, where we know it."""
-        place = None if op.value is None or name not in ARGSZ else self._place(op.value, op.by)
+        """A call whose struct was passed by address, as if it had been given by fields, where we know it."""
+        place = None if op.value is None or name not in BY_FIELDS else self._place(op.value, op.by)
         raw = None if place is None or place[0].access == "none" else place[0].read(place[1], uapi.LAYOUTS[name].size)
         if raw is None:
             return op
@@ -259,29 +275,6 @@ class Fold:
     def _pages_mapped(self, op: Ioctl) -> int:
         size = self.number(op.fields.get("size", 0))
         return 0 if size is None or request_name(op.request) != "MAP_DMA" else size >> window.PAGE_SHIFT
-
-    def _pending_window(self, container: Container, name: str, op: Ioctl, outcome: Outcome, step: int) -> None:
-        # The first MAP or UNMAP that passes the checks of its struct creates the default window, even if it then
-        # fails (tce_iommu_ioctl: tce_iommu_create_default_window comes before the window is looked up).
-        if not container.enabled or container.made or outcome.errno in NOT_REACHED:
-            return
-        passed = self._passed(name, op)
-        if passed is None and outcome.errno == "EFAULT":
-            return  # not even the struct could be read
-        argsz, flags = passed or (None, None)
-        if argsz is None or flags is None:
-            self.unknown.append(f"{name} of step {step} may have made the default window: its struct is not known")
-        else:
-            container.made = argsz >= ARGSZ[name] and not flags & ~FLAGS[name]
-
-    def _passed(self, name: str, op: Ioctl) -> tuple[int | None, int | None] | None:
-        """What the kernel read as argsz and flags, None where not known; None when there was nothing to read."""
-        if op.value is None and isinstance(op.request, int):
-            return None  # a request by its number takes no fields, and so leads nowhere
-        if op.value is None:
-            return self.number(op.fields.get("argsz", ARGSZ[name])), self.number(op.fields.get("flags", 0))
-        place = self._place(op.value, op.by)
-        return None if place is None or place[0].access == "none" else (None, None)
 
     def _written(self, op: Ioctl, outcome: Outcome, step: int) -> None:
         """What an ioctl wrote to the memory that its value leads to, we cannot know."""
@@ -309,55 +302,6 @@ class Fold:
         if outcome.value == 0 and isinstance(handle, Container):
             handle.kind = None if op.value is None else self.number(op.value)
 
-    def _enable(self, handle: object, op: Ioctl, outcome: Outcome, _step: int) -> None:
-        if outcome.value == 0 and isinstance(handle, Container):
-            handle.enabled, handle.payer = True, op.by
-
-    def _disable(self, handle: object, _op: Ioctl, outcome: Outcome, _step: int) -> None:
-        if outcome.value == 0 and isinstance(handle, Container):
-            handle.enabled = False
-
-    def _map(self, handle: object, op: Ioctl, outcome: Outcome, step: int) -> None:
-        if outcome.value != 0 or not isinstance(handle, Container):
-            return
-        iova, size = self.number(op.fields.get("iova", 0)), self.number(op.fields.get("size", 0))
-        flags = self.number(op.fields.get("flags", 0))
-        if iova is None or size is None or flags is None:
-            self.unknown.append(f"MAP_DMA of step {step} has fields whose values are unknown")
-            return
-        count = size >> window.PAGE_SHIFT
-        frames: list[int | None] = list(outcome.frames)
-        if len(frames) != count:
-            self.unknown.append(f"MAP_DMA of step {step} reported {len(frames)} frames for {count} pages")
-            frames = [None] * count
-        place = self._place(op.fields.get("vaddr", 0), op.by)
-        buffer, start = (place[0], place[1] // tag.PAGE) if place else (None, 0)
-        entries = []
-        for i, frame in enumerate(frames):
-            page = buffer.pages[start + i] if buffer and 0 <= start + i < len(buffer.pages) else None
-            if page is not None and frame is not None:
-                page.frame = frame
-            name = buffer.name if buffer else ""
-            entries.append(Entry(flags & tce.PERMISSIONS, name, start + i, page, frame, step))
-        for group in handle.groups:
-            if entries:
-                group.table.put(group.table.number(iova), entries, step)
-
-    def _range(self, op: Ioctl) -> tuple[int, int] | None:
-        """The bus addresses `first .. end-1` that a map or unmap concerns, None when we cannot know them."""
-        iova, size = self.number(op.fields.get("iova", 0)), self.number(op.fields.get("size", 0))
-        if iova is None or size is None:
-            return None
-        return iova, iova + size
-
-    def _failed(self, handle: Container, op: Ioctl, step: int) -> None:
-        """A map or unmap that failed must have changed nothing: if something is wrong there, it is to blame."""
-        concerned = self._range(op)
-        if concerned is not None:
-            for group in handle.groups:
-                first, end = map(group.table.number, concerned)
-                group.table.tried(first, end, step)
-
     def _place(self, word: Word, process: str) -> tuple[BufferModel, int] | None:
         """The buffer of a process, and how many bytes into it, that an address leads to. A place that a program names
         may lie outside the buffer.
@@ -372,14 +316,3 @@ class Fold:
                 if 0 <= offset < len(buffer.pages) * tag.PAGE:
                     return buffer, offset
         return None
-
-    def _unmap(self, handle: object, op: Ioctl, outcome: Outcome, step: int) -> None:
-        if outcome.value != 0 or not isinstance(handle, Container):
-            return
-        concerned = self._range(op)
-        if concerned is None:
-            self.unknown.append(f"UNMAP_DMA of step {step} has fields whose values are unknown")
-            return
-        for group in handle.groups:
-            first, end = map(group.table.number, concerned)
-            group.table.clear(first, end, step)

@@ -13,7 +13,7 @@ from tcelab.judge.finding import Batch, Evidence, Finding, Seconds
 from tcelab.program import Op, Program
 
 SHOWN: Final = 3
-"""Calls of a Repeat that are told; a line that nobody reads tells nothing."""
+"""Calls of a Repeat or a batch, and TCEs of a list, that are told; a line that nobody reads tells nothing."""
 
 
 def operation_text(program: Program, number: int | None) -> str:
@@ -31,10 +31,13 @@ def op_text(op: Op) -> str:
 def _told(fields: dict[str, Any]) -> dict[str, Any]:
     """Without what is empty; of the calls of a Repeat, the first ones."""
     kept = {key: value for key, value in fields.items() if value not in (None, "", {})}
-    calls = kept.get("ops")
-    if isinstance(calls, list):
-        more = [f"and {len(calls) - SHOWN} more"] if len(calls) > SHOWN else []
-        kept["ops"] = [*map(_told, calls[:SHOWN]), *more]
+    for key in ("ops", "calls", "tces"):
+        many = kept.get(key)
+        if isinstance(many, list):
+            more = [f"and {len(many) - SHOWN} more"] if len(many) > SHOWN else []
+            kept[key] = [*(_told(each) if isinstance(each, dict) else each for each in many[:SHOWN]), *more]
+    if "call" in kept and isinstance(kept["call"], dict):
+        kept["call"] = _told(kept["call"])
     return kept
 
 

@@ -13,7 +13,7 @@ from tcelab.judge.ledger import Ledger, op_text
 from tcelab.judge.requests import request_name
 from tcelab.judge.rounds import calls_done
 from tcelab.papr import window
-from tcelab.program import Bind, Burst, Dma, Engine, Ioctl, Read, Repeat, Rtas, Together
+from tcelab.program import Bind, Burst, Ddw, Dma, Engine, Ioctl, Read, Repeat, Rtas, Together
 from tcelab.run import Outcome, Step
 
 VIABLE: Final = 1
@@ -51,7 +51,7 @@ def as_expected(step: Step, got: Outcome) -> bool:
         return got.errno == expected
     if isinstance(step.op, Repeat):
         return got.value == 0 and not got.errno and calls_done(step.op, got) is not None
-    if isinstance(step.op, Dma | Together | Burst | Engine | Rtas):
+    if isinstance(step.op, Dma | Together | Burst | Engine | Rtas | Ddw):
         return got.value == 0 and not got.errno
     if got.errno or not isinstance(step.op, Ioctl):
         return not got.errno
@@ -139,14 +139,18 @@ class Meters:
                 law(ledger, fold, step.op.by, got.value)
 
     def _charges(self, ledger: Ledger, fold: Fold, process: str, reading: int) -> None:
-        """VmLck: the window while enabled, and the table of the default window from its creation to the release, of
-        the process that enabled the container.
+        """VmLck: the window while enabled (v1) or the memory that is registered (v2), and the table of each window from
+        its creation until it is removed or released, of the process that enabled the container.
 
-        Source: drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_enable, tce_iommu_create_default_window.
+        Source: drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_enable, tce_iommu_create_table.
         """
         folded = fold.charge(process)
         if folded is None:
             return
+        if process in fold.driver.doubted:
+            # A call that failed left something there: from now on that is the zero point.
+            fold.driver.doubted.discard(process)
+            self.vmlck[process].zero = None
         ledger.judged("charges")
         off = self.vmlck[process].changed(reading, folded)
         if off is not None:
@@ -154,9 +158,9 @@ class Meters:
             self._report(ledger, "charges", name, "KiB", (reading, reading - off, off))
 
     def _pins(self, ledger: Ledger, fold: Fold, _process: str, reading: int) -> None:
-        """Page pins: one per live entry of any LIOBN.
+        """Page pins: one per live entry of any LIOBN (v1), or per CPU page that is registered (v2).
 
-        Source: drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_use_page and tce_iommu_unuse_page.
+        Source: drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_use_page, tce_iommu_unuse_page, mm_iommu_do_alloc.
         """
         ledger.judged("pins")
         ledger.evidence.pins += 1

@@ -117,9 +117,7 @@ class Pes:
             title = "isolated after all, which nobody told"
         self.effects.append(Effect(what, device, each.index, title, freezes, expected, seen))
 
-    def transferred(
-        self, device: DeviceModel, pieces: Sequence[dma.Piece], direction: Direction, table: TableModel
-    ) -> bool:
+    def transferred(self, device: DeviceModel, pieces: Sequence[dma.Piece], direction: Direction) -> bool:
         """A device was reached and did a transfer. True if it violated the table of its PE."""
         first = next((piece for piece in pieces if piece.refused), None)
         if first is None or first.refused == dma.NO_MASTER:
@@ -132,7 +130,7 @@ class Pes:
             kind, reason = ("isolated", reason) if isolated else ("blocked", dma.ISOLATED)
         elif not self.observes:
             return False
-        number = table.number(first.iova)
+        table, number = device.windows.active[first.window], first.entry
         event = Event(
             kind=kind,
             pe=each.index,

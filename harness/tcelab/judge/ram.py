@@ -24,7 +24,8 @@ def tag(ledger: Ledger, fold: Fold, seen: Look) -> None:
     """Each live entry leads to a page in guest RAM that carries exactly what was written to the page it maps.
 
     A page whose last writer was a Tag proves its frame without trusting the guest's pagemap: nonce, LIOBN, IOBA and
-    sequence are in it, and it fills the page. Entries that the table law found wrong are told there.
+    sequence are in it, and it fills the page. Of an IOMMU page of more than 4 KiB, each 4 KiB are judged by themselves.
+    Entries that the table law found wrong are told there.
     """
     shown = next(iter(seen.views.values()), None)
     if shown is None:
@@ -37,55 +38,67 @@ def tag(ledger: Ledger, fold: Fold, seen: Look) -> None:
         for (frame, _), numbers in list(model.leads.items()):
             right = numbers - wrong if wrong else numbers
             if frame is not None and right:
-                _prove(ledger, seen, model, frame, right)
+                _prove_all(ledger, seen, model, frame, right)
             for number in right if frame is None else ():
-                _prove(ledger, seen, model, _frame(shown[liobn], number), {number})
+                _prove_all(ledger, seen, model, _frame(shown[liobn], number), {number})
 
 
 def _frame(table: TableView, number: int) -> int:
     """Where the table says an entry leads, for a frame that the agent did not tell."""
-    return tce.address(int(table.tce[np.searchsorted(table.index, number)]))
+    return tce.address(int(table.tce[np.searchsorted(table.index, number)]), table.page_shift)
 
 
-def _prove(ledger: Ledger, seen: Look, model: TableModel, frame: int, numbers: set[int]) -> None:
-    """Judge the page at `frame`, to which entries `numbers` lead."""
+def _prove_all(ledger: Ledger, seen: Look, model: TableModel, frame: int, numbers: set[int]) -> None:
+    """Judge the IOMMU page at `frame`, to which entries `numbers` lead, 4 KiB by 4 KiB."""
+    first = model.live[next(iter(numbers))]
+    if first.raw is not None and first.page is None:
+        return  # a hypercall stores whatever it is given, and nobody said what is there
+    for part in range(1 << model.page_shift - window.PAGE_SHIFT):
+        _prove(ledger, seen, model, (frame, part), numbers)
+
+
+def _prove(ledger: Ledger, seen: Look, model: TableModel, where: tuple[int, int], numbers: set[int]) -> None:
+    """Judge 4 KiB: of which IOMMU page, to which entries `numbers` lead, and which of its pages."""
+    part = where[1]
+    frame = where[0] + (part << window.PAGE_SHIFT)
+    page = model.live[next(iter(numbers))].page_at(part)
     if frame not in seen.snapshot.pages:
         ledger.could_not(f"guest RAM behind a live entry was not read (LIOBN {model.liobn:#x})")
         return
     content = seen.snapshot.pages[frame]
     seen.led_to.add(frame)
-    page = model.live[next(iter(numbers))].page
     if content is None or (page is not None and page.content not in (None, content)):
-        _unproven(ledger, seen, model, frame, min(numbers))
+        _unproven(ledger, seen, model, (frame, part), min(numbers))
         return
     if page is not None and page.content is None:
         page.adopt(content)  # no proof of anything: nobody could know what it is
         return
-    own = _names_own(page, model, numbers)
+    own = _names_own(page, model, part, numbers)
     ledger.evidence.tags += own
     ledger.evidence.contents += len(numbers) - own
     if ledger.batch:
         ledger.size(ledger.batch).tags += own
 
 
-def _names_own(page: PageModel | None, model: TableModel, numbers: set[int]) -> bool:
+def _names_own(page: PageModel | None, model: TableModel, part: int, numbers: set[int]) -> bool:
     """The page's tag names one of the entries that lead to it."""
     if page is None or page.tagged is None:
         return False
     liobn, where = page.tagged
-    return liobn == model.liobn and model.number(where) in numbers
+    return liobn == model.liobn and model.number(where) in numbers and model.page_number(where - model.start) == part
 
 
-def _unproven(ledger: Ledger, seen: Look, model: TableModel, frame: int, number: int) -> None:
+def _unproven(ledger: Ledger, seen: Look, model: TableModel, where: tuple[int, int], number: int) -> None:
+    frame, part = where
     entry, content = model.live[number], seen.snapshot.pages[frame]
-    page, liobn, ioba = entry.page, model.liobn, model.ioba(number)
+    page, liobn, ioba = entry.page_at(part), model.liobn, model.ioba(number) + (part << window.PAGE_SHIFT)
     expected, read = contents(page.content if page else None, content)
     blamed = _refused_write(seen.forbidden, liobn, ioba)
     if blamed is None:
         blamed = page.writer if page and page.writer >= 0 else entry.step
     ledger.report(
         "tag",
-        (liobn, number, content),
+        (liobn, number, part, content),
         f"LIOBN {liobn:#x} IOBA {ioba:#x}: the entry leads to {frame:#x} ({entry.describe()}), "
         f"guest RAM there must hold {expected}, seen {read}",
         liobn=liobn,

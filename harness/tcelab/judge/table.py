@@ -19,6 +19,10 @@ UNKNOWN: Final = 0xFFFFFFFFFFFFF000
 """Stands for a TCE whose frame the agent did not tell; no real entry has this value."""
 
 
+_NOWHERE: Final = -1
+"""In place of a page, of an entry that need not lead to any."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A live entry.
@@ -28,6 +32,7 @@ class Entry:
     :ivar page: that page, None when raw.
     :ivar frame: guest physical address that the agent read while the page was pinned, None when it did not tell.
     :ivar step: number of the operation that made it.
+    :ivar rest: in an IOMMU page of more than 4 KiB, the pages after the first.
     :ivar raw: the TCE itself, of an entry that a hypercall stored as it was given.
     """
 
@@ -38,6 +43,11 @@ class Entry:
     frame: int | None
     step: int
     raw: int | None = None
+    rest: tuple[PageModel | None, ...] = ()
+
+    def page_at(self, number: int) -> PageModel | None:
+        """The 4 KiB page of that number within the IOMMU page."""
+        return self.page if number == 0 else self.rest[number - 1] if number <= len(self.rest) else None
 
     @property
     def tce(self) -> int | None:
@@ -48,10 +58,11 @@ class Entry:
     @property
     def lead(self) -> tuple[int | None, int]:
         """Where it leads: entries with the same one are right or wrong together."""
-        return self.frame, id(self.page)
+        return self.frame, _NOWHERE if self.raw is not None and self.page is None else id(self.page)
 
     def describe(self) -> str:
-        where = f"{self.buffer}:{self.number}" if self.buffer else "a raw address"
+        raw = "a raw address" if self.raw is None else "as a hypercall gave it"
+        where = f"{self.buffer}:{self.number}" if self.buffer else raw
         if self.tce is None:
             return f"{where}, {tce.PERMISSION_NAMES[self.permissions]}, frame not reported"
         return f"{tce.describe(self.tce)} = {where}"
@@ -68,6 +79,7 @@ class TableModel:
     :ivar live: entry number to entry; also of maps outside the window that the kernel claims to have made.
     :ivar removed: numbers of entries that were live once and were removed.
     :ivar leads: entry numbers by where they lead, (frame, identity of the page).
+    :ivar raws: how many live entries a hypercall stored as it was given them: nobody has pinned their pages.
     """
 
     def __init__(self, liobn: int, entries: int, start: int = 0, page_shift: int = window.PAGE_SHIFT) -> None:
@@ -78,6 +90,7 @@ class TableModel:
         self.live: dict[int, Entry] = {}
         self.removed: set[int] = set()
         self.leads: dict[tuple[int | None, int], set[int]] = {}
+        self.raws = 0
         self._touched: list[tuple[int, int, int]] = []
         self._tces = np.zeros(entries, np.uint64)
         self._outside: dict[int, int] = {}
@@ -91,11 +104,16 @@ class TableModel:
         """Bus address of an entry."""
         return self.start + (number << self.page_shift)
 
+    def page_number(self, offset: int) -> int:
+        """Within its IOMMU page, of the 4 KiB page that is so many bytes from the window's start."""
+        return (offset & ((1 << self.page_shift) - 1)) >> window.PAGE_SHIFT
+
     def put(self, first: int, new: Sequence[Entry], step: int) -> None:
         """Entries `first ..`, in place of what was there."""
         self._forget(range(first, first + len(new)))
         for number, entry in enumerate(new, first):
             self.live[number] = entry
+            self.raws += entry.raw is not None
             self.leads.setdefault(entry.lead, set()).add(number)
             value = UNKNOWN if entry.tce is None else entry.tce
             if self._has(number):
@@ -147,6 +165,7 @@ class TableModel:
             if entry is None:
                 continue
             self.removed.add(number)
+            self.raws -= entry.raw is not None
             led = self.leads[entry.lead]
             led.discard(number)
             if not led:

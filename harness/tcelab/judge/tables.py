@@ -14,7 +14,7 @@ from tcelab.judge.device import Forbidden
 from tcelab.judge.fold import Fold
 from tcelab.judge.ledger import Ledger
 from tcelab.judge.table import UNKNOWN, Arrays, Entry, TableModel
-from tcelab.papr import tce, window
+from tcelab.papr import tce
 from tcelab.run import Snapshot, TableView, ViewName
 
 MOST: Final = 1000
@@ -47,9 +47,9 @@ def look(snapshot: Snapshot, forbidden: Sequence[Forbidden]) -> Look:
 
 
 def inventory(ledger: Ledger, fold: Fold, seen: Look) -> None:
-    """Every view shows exactly the tables of the topology, of the right size and place, with 4 KiB pages.
+    """Every view shows exactly the tables of the windows that there are, of the right size, page size and place.
 
-    Source: QEMU hw/ppc/spapr_pci.c (one object per window, window 1 empty until it is created). A table that is
+    Source: QEMU hw/ppc/spapr_pci.c (one object per window, empty until the window is created). A table that is
     missing or has another size would make every other law of it hollow.
     """
     for view, tables in seen.views.items():
@@ -64,12 +64,12 @@ def inventory(ledger: Ledger, fold: Fold, seen: Look) -> None:
             elif table.entries != model.entries:
                 sizes = f"{model.entries} entries", f"{table.entries} entries"
                 _inventory(ledger, liobn, view, "has the wrong size", sizes)
-            elif (table.page_shift, table.bus_offset) != (window.PAGE_SHIFT, model.start):
-                shapes = _shape(window.PAGE_SHIFT, model.start), _shape(table.page_shift, table.bus_offset)
+            elif (table.page_shift, table.bus_offset) != (model.page_shift, model.start):
+                shapes = _shape(model.page_shift, model.start), _shape(table.page_shift, table.bus_offset)
                 _inventory(ledger, liobn, view, "has the wrong shape", shapes)
-        second = {liobn | 1 for liobn in fold.tables}
+        known = {liobn for each in fold.windows.values() for liobn in each.liobns}
         for liobn, table in tables.items():
-            if liobn not in fold.tables and (liobn not in second or table.entries):
+            if liobn not in fold.tables and (liobn not in known or table.entries):
                 _inventory(ledger, liobn, view, "has a table", ("no table", f"{table.entries} entries"))
 
 

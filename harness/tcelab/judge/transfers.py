@@ -107,7 +107,7 @@ class Transfers:
             return
         pieces = device.missed(op, asker, isolated=not isolation.dma)
         for writes, iova, size in device.looks() if pieces else ():
-            self._forbid(device, (writes, iova, iova, size), pieces[0].refused, step)
+            self._forbid(device, device.table.liobn, (writes, iova, iova, size), pieces[0].refused, step)
         self._told(device, op, pieces, foreseen=foreseen)
 
     def _move(self, device: DeviceModel, op: Dma | Transfer, step: int, *, foreseen: bool) -> bool:
@@ -118,7 +118,8 @@ class Transfers:
         pieces = device.transfer(op, step, isolated=not self._pes.of[device.name].isolation.dma)
         for piece in pieces:
             if piece.refused:
-                self._forbid(device, (op.to_memory, piece.iova, piece.told, piece.size), piece.refused, step)
+                liobn = device.windows.active[piece.window].liobn
+                self._forbid(device, liobn, (op.to_memory, piece.iova, piece.told, piece.size), piece.refused, step)
         violated = self._told(device, op, pieces, foreseen=foreseen)
         for writes, iova, size in device.torn() if violated else ():
             place = device.table.liobn, writes, iova, iova, size
@@ -127,9 +128,9 @@ class Transfers:
 
     def _told(self, device: DeviceModel, op: Dma | Transfer, pieces: list[dma.Piece], *, foreseen: bool) -> bool:
         self.done.append(pieces)
-        return foreseen and self._pes.transferred(device, pieces, "write" if op.to_memory else "read", device.table)
+        return foreseen and self._pes.transferred(device, pieces, "write" if op.to_memory else "read")
 
-    def _forbid(self, device: DeviceModel, access: tuple[bool, int, int, int], why: str, step: int) -> None:
+    def _forbid(self, device: DeviceModel, liobn: int, access: tuple[bool, int, int, int], why: str, step: int) -> None:
         control = device.name not in self._refused_once
         self._refused_once.add(device.name)
-        self.forbidden.append(Forbidden(device.name, device.table.liobn, *access, why, step, control))
+        self.forbidden.append(Forbidden(device.name, liobn, *access, why, step, control))

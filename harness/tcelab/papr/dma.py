@@ -8,9 +8,9 @@ region), hw/pci/pci.c (no bus master: nothing passes).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from tcelab.papr import tce, window
 
@@ -24,15 +24,35 @@ REASONS: Final = (NO_MASTER, ISOLATED, OUTSIDE, NO_ENTRY, PERMISSION)
 """Why a piece is refused, in the order in which the platform asks."""
 
 
+class Window(NamedTuple):
+    """A DMA window as a device meets it.
+
+    :ivar start: its bus address; `page_shift`: of its IOMMU pages, none of which is smaller than 4 KiB.
+    :ivar permissions: the permission bits of entry number i (`tce.READ | tce.WRITE`), 0 when it is empty.
+    """
+
+    start: int
+    entries: int
+    permissions: Callable[[int], int]
+    page_shift: int = window.PAGE_SHIFT
+
+    def has(self, iova: int) -> bool:
+        """A bus address lies in it."""
+        return 0 <= iova - self.start < self.entries << self.page_shift
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a transfer that lies in one IOMMU page.
+    """A part of a transfer that lies in one IOMMU page, and in 4 KiB of it if the page is larger.
 
     :ivar iova: bus address of its first byte.
     :ivar start: its place within the transfer, bytes.
-    :ivar size: bytes, at most one IOMMU page.
-    :ivar entry: number of its entry in the table; outside the window there is none of that number.
+    :ivar size: bytes, at most 4 KiB.
+    :ivar entry: number of its entry in the window's table; outside of every window, in the first one's, which has none
+        of that number.
     :ivar refused: one of `REASONS`, empty when it passes.
+    :ivar window: number of the window, of those that were given.
+    :ivar offset: bytes from the window's start.
     """
 
     iova: int
@@ -40,6 +60,8 @@ class Piece:
     size: int
     entry: int
     refused: str = ""
+    window: int = 0
+    offset: int = 0
 
     @property
     def told(self) -> int:
@@ -47,7 +69,7 @@ class Piece:
         address.
         """
         by_table = self.refused in {NO_ENTRY, PERMISSION}
-        return self.entry * window.PAGE_SIZE + self.iova % window.PAGE_SIZE if by_table else self.iova
+        return self.offset if by_table else self.iova
 
 
 def pieces(
@@ -58,29 +80,36 @@ def pieces(
     entries: int,
     permissions: Callable[[int], int],
     window_start: int = 0,
+    page_shift: int = window.PAGE_SHIFT,
+    more: Sequence[Window] = (),
     master: bool = True,
     isolated: bool = False,
 ) -> list[Piece]:
-    """Split a transfer at page boundaries: its pieces in order, which cover it exactly.
+    """Split a transfer at the boundaries of 4 KiB pages: its pieces in order, which cover it exactly.
 
     :param iova: bus address of the first byte.
     :param size: bytes.
     :param to_memory: the device writes memory, else it reads.
     :param entries: number of entries of the window.
     :param permissions: the permission bits of entry number i (`tce.READ | tce.WRITE`), 0 when it is empty.
-    :param window_start: bus address of the window: below it is outside as well.
+    :param window_start: bus address of the window: below it is outside as well. `page_shift`: of its pages.
+    :param more: the other windows of the PE.
     :param master: the device's bus master bit, as its driver wants it.
     :param isolated: the DMA of its PE is stopped; see `tcelab.papr.pe`.
     """
+    windows = (Window(window_start, entries, permissions, page_shift), *more)
     needed = tce.WRITE if to_memory else tce.READ
     out = []
     start = 0
     while start < size:
         address = iova + start
         length = min(window.PAGE_SIZE - address % window.PAGE_SIZE, size - start)
-        entry = (address - window_start) >> window.PAGE_SHIFT
-        inside = 0 <= entry < entries
-        granted = permissions(entry) if inside else 0
+        number = next((i for i, each in enumerate(windows) if each.has(address)), -1)
+        inside = number >= 0
+        its = windows[max(number, 0)]
+        offset = address - its.start
+        entry = offset >> its.page_shift
+        granted = its.permissions(entry) if inside else 0
         if not master:
             refused = NO_MASTER
         elif isolated:
@@ -91,6 +120,6 @@ def pieces(
             refused = NO_ENTRY
         else:
             refused = "" if granted & needed else PERMISSION
-        out.append(Piece(address, start, length, entry, refused))
+        out.append(Piece(address, start, length, entry, refused, max(number, 0), offset))
         start += length
     return out

@@ -21,6 +21,12 @@ H_STUFF_TCE: Final = 0x138
 H_PUT_TCE_INDIRECT: Final = 0x13C
 
 OPCODES: Final = (H_GET_TCE, H_PUT_TCE, H_STUFF_TCE, H_PUT_TCE_INDIRECT)
+NAMES: Final[Mapping[str, int]] = {
+    "H_GET_TCE": H_GET_TCE,
+    "H_PUT_TCE": H_PUT_TCE,
+    "H_STUFF_TCE": H_STUFF_TCE,
+    "H_PUT_TCE_INDIRECT": H_PUT_TCE_INDIRECT,
+}
 
 H_SUCCESS: Final = 0
 H_FUNCTION: Final = -2

@@ -6,7 +6,7 @@ SPAPR_PCI_BASE_BUID).
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 PAGE_SHIFT: Final = 12
 """IOMMU page shift of the default window: 4 KiB pages whatever the kernel's own page size."""
@@ -15,9 +15,23 @@ PAGE_SIZE: Final = 1 << PAGE_SHIFT
 DEFAULT_WINDOW_SIZE: Final = 1 << 30
 """Bytes: dma_win_size of a PHB when nothing else is said, 262,144 entries."""
 
+SECOND_START: Final = 1 << 59
+"""Bus address of a window that is made beside the default one: dma64_win_addr of a PHB when nothing else is said."""
+
 BASE_BUID: Final = 0x800000020000000
 PCI_LIOBN: Final = 0x80000000
 """Bit 31 tells a PCI LIOBN from a VIO one."""
+
+
+class Shape(NamedTuple):
+    """Of a window.
+
+    :ivar entries: of its table; `page_shift`: of its IOMMU pages; `start`: its bus address.
+    """
+
+    entries: int
+    page_shift: int = PAGE_SHIFT
+    start: int = 0
 
 
 def liobn(phb: int, window: int = 0) -> int:

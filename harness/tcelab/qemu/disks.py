@@ -14,12 +14,15 @@ from tcelab.topology import Topology
 class Disks:
     """Of the devices of one guest. A fork has its own, which begin as the base's did: nobody wrote to those.
 
-    :ivar files: descriptors, by device.
+    :ivar files: descriptors, by device. Of the larger disk that the kernel's own driver has, only the beginning is
+        known data, and only that is read.
     """
 
     def __init__(self, topology: Topology) -> None:
-        names = [device.name for device in topology.devices if device.model == "virtio-blk"]
-        self.files = {name: os.memfd_create(f"tcelab-{name}", os.MFD_CLOEXEC) for name in names}
+        disks = {device.name: device.model for device in topology.devices if device.model in disk.SIZES}
+        self.files = {name: os.memfd_create(f"tcelab-{name}", os.MFD_CLOEXEC) for name in disks}
+        for name, file in self.files.items():
+            os.ftruncate(file, disk.SIZES[disks[name]])
         self.renew()
 
     def renew(self) -> None:

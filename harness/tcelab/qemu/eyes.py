@@ -30,8 +30,7 @@ class Eyes:
     def __init__(self, guest: Guest, topology: Topology) -> None:
         """:raise Unsupported: the host does not let us read our own child."""
         self._guest = guest
-        self._default_entries = machine.window_entries(topology)
-        self._starts = {phb.liobn: phb.window_start for phb in topology.machine}
+        self._defaults = machine.default_windows(topology)
         # What comes before QEMU (setpriv, a loader) replaces itself: the child is QEMU.
         self.live = LiveMemory(guest.pid)
 
@@ -59,7 +58,7 @@ class Eyes:
                 missing[view] = error.message
             seconds[view] = time.perf_counter() - began
         began = time.perf_counter()
-        addresses = {tce.address(int(word)) for table in tables for word in table.tce}
+        addresses = {tce.address(int(word), table.page_shift) for table in tables for word in table.tce}
         pages = self._guest.ram.pages(addresses.union(frames))
         seconds["pages"] = time.perf_counter() - began
         return Snapshot(
@@ -78,15 +77,15 @@ class Eyes:
             raise HarnessError("QEMU's trace told of no table: was it built with another trace backend than log?")
         out = []
         for liobn, at in sorted(known.items()):
-            entries = self._entries(liobn)
-            if entries is None:
+            shape = self._shape(liobn)
+            if shape is None:
                 raise HarnessError(f"LIOBN {liobn:#x} has a table at {at:#x}, but nothing told its size")
-            out.append(self.live.table(liobn, at, entries, self._starts.get(liobn, 0)))
+            out.append(self.live.table(liobn, at, shape))
         return out
 
-    def _entries(self, liobn: int) -> int | None:
-        """Number of entries of a table: as RTAS was told when it made the window, else the machine's default."""
-        return self._guest.log.tables.entries.get(liobn, self._default_entries.get(liobn))
+    def _shape(self, liobn: int) -> window.Shape | None:
+        """Of a window: as RTAS was told when it made it, else the machine's default."""
+        return self._guest.log.tables.shapes.get(liobn, self._defaults.get(liobn))
 
     def _read_stream(self) -> list[TableView]:
         os.ftruncate(self._guest.state, 0)
@@ -101,9 +100,9 @@ class Eyes:
         :raise HarnessError: there is no such entry.
         """
         at = self._guest.log.tables.at.get(op.liobn)
-        entries = self._entries(op.liobn) or 0
-        index = (op.ioba - self._starts.get(op.liobn, 0)) >> window.PAGE_SHIFT
-        if at is None or not 0 <= index < entries or not 0 <= op.bit < 64:  # noqa: PLR2004 - bits of an entry
+        shape = self._shape(op.liobn) or window.Shape(0)
+        index = (op.ioba - shape.start) >> shape.page_shift
+        if at is None or not 0 <= index < shape.entries or not 0 <= op.bit < 64:  # noqa: PLR2004 - bits of an entry
             raise HarnessError(f"flip: LIOBN {op.liobn:#x} has no bit {op.bit} of an entry for IOBA {op.ioba:#x}")
         before, after = self.live.flip(at, index, op.bit)
         return Outcome(value=after, fields={"before": before, "after": after})

@@ -257,7 +257,7 @@ class Forks:
             "built": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             "boot": round(session.reached["ready"], 2),
             "registers": msgspec.to_builtins(registers),
-            "entries": dict(log.tables.entries),
+            "windows": dict(log.tables.shapes),
             "trial": trial,
         }
         files = {"state": state, "console": (session.guest.folder / "console.log").read_bytes()}

@@ -112,7 +112,7 @@ class Guest:
             log=log_writer,
             ram=self.ram.fd,
             state=self.state,
-            roms={model: rom.ones(model) for model in {device.model for device in self._options.topology.devices}},
+            roms={model: rom.ones(model) for model in rom.SIZES.keys() & self._options.topology.models},
             disks=self.disks.files,
             base=None if self._base is None else self._base.state,
         )
@@ -157,7 +157,7 @@ class Guest:
 
     async def _load(self, base: Held) -> None:
         """Begin where the base was saved, and let it go on."""
-        self.log.tables.entries.update(base.record.entries)
+        self.log.tables.shapes.update(base.record.windows)
         await self._move("migrate-incoming", base.state)
         for register in base.record.registers:
             place = register.buid, register.slot, register.offset, register.size

@@ -34,7 +34,7 @@ class _Attached(_Spawn):
         return True
 
 
-class _Hearing:
+class Hearing:
     """A log file, as pexpect wants one, that lets the guest's console go on being watched and written down."""
 
     def __init__(self, guest: Guest) -> None:
@@ -51,7 +51,7 @@ def interact(session: QemuSession) -> None:
     """Connect the terminal with the guest's console until Ctrl-] or the guest's end."""
     descriptor = portal().call(session.guest.lend_console())
     attached = _Attached(descriptor)
-    attached.logfile_read = _Hearing(session.guest)
+    attached.logfile_read = Hearing(session.guest)
     try:
         with contextlib.suppress(OSError, pexpect.EOF):  # the guest ended
             attached.send(b"\n")

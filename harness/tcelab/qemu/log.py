@@ -14,6 +14,8 @@ import os
 import re
 import select
 import threading
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Protocol
@@ -27,15 +29,20 @@ _LOG_KEPT: Final = 64 << 20
 """Bytes after which qemu.log is begun anew; the one before is kept beside it."""
 _TOLD: Final = 1 << 16
 """Refusals that are told one by one; more are summed up, page by page."""
+RECENT: Final = 8
+"""Of the last ones, the lines that are remembered for whoever watches."""
+
+_STAMP: Final = len("2026-01-31T23:59:59.123456Z ")
+"""Characters before each line where QEMU tells the time (-msg timestamp=on; older ones do of trace events only)."""
 
 _NEW_TABLE: Final = re.compile(r"spapr_iommu_new_table liobn=(?:0x)?([0-9a-f]+) table=(0x[0-9a-f]+|\(nil\))")
 _DDW_CREATE: Final = re.compile(
     r"spapr_iommu_ddw_create buid=0x[0-9a-f]+ addr=0x[0-9a-f]+,? page size=0x([0-9a-f]+),? requested=0x([0-9a-f]+),?"
-    r" start addr=(?:0x)?[0-9a-f]+,? liobn=(?:0x)?([0-9a-f]+)"
+    r" start addr=(?:0x)?([0-9a-f]+),? liobn=(?:0x)?([0-9a-f]+)"
 )
 _DDW_REMOVE: Final = re.compile(r"spapr_iommu_ddw_remove liobn=(?:0x)?([0-9a-f]+)")
 _DDW_RESET: Final = re.compile(r"spapr_iommu_ddw_reset buid=0x([0-9a-f]+)")
-_REFUSED: Final = re.compile(
+REFUSED: Final = re.compile(
     r"Invalid (read|write) at addr (0x[0-9A-Fa-f]+), size (\d+), region '[^']*', reason: rejected"
 )
 
@@ -44,12 +51,12 @@ class Tables:
     """Where QEMU keeps the table of each LIOBN, as its trace tells it.
 
     :ivar at: LIOBN to the host address of its array; a LIOBN that is absent has no table.
-    :ivar entries: LIOBN to its number of entries, for windows that were created by RTAS.
+    :ivar shapes: by LIOBN, of windows that were created by RTAS: all others are as at the machine's start.
     """
 
     def __init__(self) -> None:
         self.at: dict[int, int] = {}
-        self.entries: dict[int, int] = {}
+        self.shapes: dict[int, window.Shape] = {}
 
     def line(self, line: str) -> None:
         """Follow one line of trace."""
@@ -59,18 +66,19 @@ class Tables:
             if found[2] != "(nil)":
                 self.at[liobn] = int(found[2], 16)
         elif found := _DDW_CREATE.search(line):
-            self.entries[int(found[3], 16)] = int(found[2], 16) // int(found[1], 16)
+            page, size, start, liobn = (int(each, 16) for each in found.groups())
+            self.shapes[liobn] = window.Shape(size // page, page.bit_length() - 1, start)
         elif found := _DDW_REMOVE.search(line):
             self._forget(int(found[1], 16))
         elif found := _DDW_RESET.search(line):
             # The reset has dropped both windows and made window 0 anew, with its size of the machine's start.
             phb = int(found[1], 16) - window.BASE_BUID
             self._forget(window.liobn(phb, 1))
-            self.entries.pop(window.liobn(phb, 0), None)
+            self.shapes.pop(window.liobn(phb, 0), None)
 
     def _forget(self, liobn: int) -> None:
         self.at.pop(liobn, None)
-        self.entries.pop(liobn, None)
+        self.shapes.pop(liobn, None)
 
 
 class Listener(Protocol):
@@ -142,11 +150,16 @@ class Log:
 
     :ivar tables: what the trace says of the tables, up to the last line read.
     :ivar listener: hears of the other lines, in order; called by whoever reads, and never by two at once.
+    :ivar tables_listener: likewise hears each line about tables.
+    :ivar recent: the last refusals, whoever took them; `refused`: how many there were.
     """
 
     def __init__(self, pipe: int, path: Path) -> None:
         self.tables = Tables()
         self.listener: Listener | None = None
+        self.tables_listener: Callable[[str], None] | None = None
+        self.recent: deque[str] = deque(maxlen=RECENT)
+        self.refused = 0
         self._refusals = Refusals()
         self._pipe = pipe
         self._path = path
@@ -238,14 +251,19 @@ class Log:
         self._file.flush()
 
     def _line(self, line: str) -> None:
-        if line.startswith("Invalid "):
-            if found := _REFUSED.match(line):
+        said = line[_STAMP:] if line[_STAMP - 2 : _STAMP] == "Z " else line
+        if said.startswith("Invalid "):
+            if found := REFUSED.match(said):
                 direction: Literal["read", "write"] = "read" if found[1] == "read" else "write"
                 address, size = int(found[2], 16), int(found[3])
                 self._refusals.add(direction, address, size, line)
+                self.recent.append(line)
+                self.refused += 1
                 if self.listener is not None:
                     self.listener.refused(direction, address, size)
         elif "spapr_iommu" in line:
             self.tables.line(line)
+            if self.tables_listener is not None:
+                self.tables_listener(line)
         elif self.listener is not None:
             self.listener.line(line)

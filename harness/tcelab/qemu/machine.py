@@ -12,7 +12,9 @@ from typing import Final, Literal
 
 import msgspec
 
+from tcelab.disk import SIZES as DISKS
 from tcelab.errors import Unsupported, UsageError
+from tcelab.papr import window
 from tcelab.qemu.channel import PORT
 from tcelab.qemu.probe import TRACES, Abilities
 from tcelab.qemu.ram import MIB
@@ -45,6 +47,10 @@ _DISK: Final = " disable_ddw pci=resource_alignment=16@pci:1af4:1042"
 """What a virtio-blk asks of the kernel. Its own virtio-pci would make a 64-bit window (virtio_pci_modern_dev.c asks for
 a mask of 64 bits), and where that fails halfway, as on QEMU up to 10.0, VFIO gets no window any more. With pages of
 64 KiB, VFIO maps the device's registers only if they have a page to themselves (vfio_pci_probe_mmaps).
+"""
+_DRIVEN: Final = " disable_ddw"
+"""What the devices of the kernel's own drivers ask of it: with a 64-bit window that maps all RAM once and for ever, no
+mapping would reach a table (arch/powerpc/platforms/pseries/iommu.c, enable_ddw).
 """
 
 
@@ -112,7 +118,7 @@ def check(abilities: Abilities, topology: Topology) -> None:
             f"QEMU {abilities.version} has no edu device, so no device can do DMA",
             next_step="use a QEMU that was built with it (Debian's are), or tcelab's own: leave --qemu out",
         )
-    if _has_disk(topology.devices) and not abilities.virtio_blk:
+    if topology.models & DISKS.keys() and not abilities.virtio_blk:
         raise Unsupported(
             f"QEMU {abilities.version} has no virtio-blk-pci, and topology {topology.name} has one",
             next_step="use a QEMU that was built with it (Debian's are), or tcelab's own: leave --qemu out",
@@ -158,6 +164,7 @@ def arguments(options: Options, abilities: Abilities, fds: Descriptors) -> list[
         *("-device", f"virtserialport,bus=channel.0,chardev=agent,name={PORT},id=agent-port"),
         *_phbs(options.topology, fds),
         *(_boot(options) if fds.base is None else ["-S", "-incoming", "defer"]),
+        *(("-msg", "timestamp=on") if options.topology.driven else ()),
         *_watching(abilities, fds.log),
     ]
 
@@ -169,7 +176,8 @@ def _boot(options: Options) -> list[str]:
 def _append(options: Options) -> str:
     usable = options.memory - _RESERVED // MIB
     disk = _DISK if _has_disk(options.topology.devices) else ""
-    return f"{_CMDLINE} mem={usable}M{disk} {options.append}".strip()
+    driven = _DRIVEN if options.topology.driven and not disk else ""
+    return f"{_CMDLINE} mem={usable}M{disk}{driven} {options.append}".strip()
 
 
 def _sockets(fds: Descriptors) -> list[str]:
@@ -196,6 +204,11 @@ def _phbs(topology: Topology, fds: Descriptors) -> list[str]:
 
 def _device(phb: Phb, device: Device, fds: Descriptors) -> list[str]:
     at = f"id={device.name},bus=phb{phb.index}.0,addr={device.slot:#x}"
+    if device.model == "e1000":
+        # Nothing listens, and nothing gets out: the guest's own gateway answers it, and nobody else.
+        net = f"net-{phb.index}-{device.slot}"
+        user = f"user,id={net},restrict=on,ipv6=off"
+        return ["-netdev", user, "-device", f"e1000,{at},netdev={net},romfile="]
     rom = "" if phb == SPARE else f",romfile=/proc/self/fd/{fds.roms.get(device.model, 0)}"
     if device.model == "edu":
         return ["-device", f"edu,{at},dma_mask={device.mask:#x}{rom}"]
@@ -203,6 +216,8 @@ def _device(phb: Phb, device: Device, fds: Descriptors) -> list[str]:
     file = f"/proc/self/fd/{fds.disks.get(device.name, 0)}"
     # Without ioeventfd a doorbell is answered before the guest goes on.
     plain = f"drive={node},iommu_platform=on,disable-legacy=on,num-queues=1,ioeventfd=off"
+    if device.model == "disk":
+        rom = ",romfile="
     return [
         *("-blockdev", f"driver=file,node-name={node},filename={file},locking=off"),
         *("-device", f"virtio-blk-pci,{at},{plain}{rom}"),
@@ -210,6 +225,7 @@ def _device(phb: Phb, device: Device, fds: Descriptors) -> list[str]:
 
 
 def _has_disk(devices: Iterable[Device]) -> bool:
+    """A disk that a program drives."""
     return any(device.model == "virtio-blk" for device in devices)
 
 
@@ -222,9 +238,14 @@ def _watching(abilities: Abilities, log: int) -> list[str]:
     return out
 
 
-def window_entries(topology: Topology) -> dict[int, int]:
-    """LIOBN of each default window of the machine to its number of entries."""
-    return {phb.liobn: phb.entries for phb in topology.machine}
+def default_windows(topology: Topology) -> dict[int, window.Shape]:
+    """LIOBN of each default window of the machine, and its shape."""
+    return {phb.liobn: window.Shape(phb.entries, start=phb.window_start) for phb in topology.machine}
+
+
+def usable(ram: int) -> int:
+    """Of a guest's RAM, the bytes that its kernel is told of."""
+    return ram - _RESERVED
 
 
 def check_memory(memory: int) -> None:

@@ -20,6 +20,7 @@ from tcelab.image.bases import Held, Register
 from tcelab.papr import pe, window
 from tcelab.program import (
     Burst,
+    Ddw,
     Dma,
     Engine,
     Flip,
@@ -28,7 +29,7 @@ from tcelab.program import (
     Ioctl,
     Rtas,
 )
-from tcelab.qemu import machine, probe
+from tcelab.qemu import ddw, machine, probe
 from tcelab.qemu.channel import PROTOCOL, Cell, decode
 from tcelab.qemu.eyes import Eyes
 from tcelab.qemu.guard import Guard, chunks
@@ -36,6 +37,7 @@ from tcelab.qemu.guest import Guest
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.portal import portal
 from tcelab.run import Facts, Outcome, Snapshot
+from tcelab.topology import KERNEL_DRIVERS
 
 T = TypeVar("T")
 
@@ -195,6 +197,7 @@ class QemuSession:
             device.name: {"buid": window.buid(phb.index), "slot": device.slot}
             for phb in self._options.topology.added
             for device in phb.devices
+            if device.model not in KERNEL_DRIVERS
         }
         told: dict[str, Any] = {"nonce": nonce.hex(), "devices": devices, "renew": renew}
         asked = time.time()
@@ -265,6 +268,7 @@ class QemuSession:
             quirks=quirks,
             isolates=self._options.isolates,
             guard=self._options.guard,
+            hypercalls="tce_hcall" in hello.modules,
         )
 
     def _part(self, answer: dict[str, Any], name: str, kind: type[T]) -> T:
@@ -327,7 +331,7 @@ class QemuSession:
 
     def intervene(self, op: HostOp, frames: Sequence[int]) -> Outcome | Snapshot:
         """See `tcelab.run.Session`."""
-        if isinstance(op, Rtas):
+        if isinstance(op, Rtas | Ddw):
             return self._rtas(op)
         began = time.perf_counter()
         with self._stopped():
@@ -377,7 +381,13 @@ class QemuSession:
         """See `tcelab.run.Session`."""
         return portal().call(self.guest.trouble())
 
-    def _rtas(self, op: Rtas) -> Outcome:
+    def _rtas(self, op: Rtas | Ddw) -> Outcome:
+        if isinstance(op, Ddw):
+            phb, slot = next(
+                (p.index, d.slot) for p in self._options.topology.phbs for d in p.devices if d.name == op.device
+            )
+            work = ddw.call(self.guest.qtest, op, phb, slot)
+            return portal().call(self.guest.race.run(work, "control", self.guest.limits.control))
         if self._guard is None:
             return Outcome(value=pe.PARAMETER_ERROR)  # as QEMU answers for a PHB that it emulates
         outcome = self._guard.call(op)

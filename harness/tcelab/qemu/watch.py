@@ -154,7 +154,8 @@ class Watch:
         """Why the table refuses an access: the reason, the entry, and those beside it."""
         liobn, log = watched.phb.liobn, self._guest.log
         at = log.tables.at.get(liobn)
-        count = log.tables.entries.get(liobn, watched.phb.entries)
+        shape = log.tables.shapes.get(liobn)
+        count = watched.phb.entries if shape is None else shape.entries
         number = (address - watched.phb.window_start) >> window.PAGE_SHIFT
         if at is None or not 0 <= number < count:
             return dma.OUTSIDE, None, self._beside(at, number, count)

@@ -1,5 +1,6 @@
 """What a run leaves for its readers: `result.json`, `junit.xml`, the final text, and progress while it lasts."""
 
+from tcelab.report.hcalls import HypercallRow, conformance_lines, hypercall_rows
 from tcelab.report.isolation import Moment, log_lines, timeline
 from tcelab.report.junit import junit, write_junit
 from tcelab.report.progress import Progress
@@ -10,10 +11,13 @@ from tcelab.report.text import Extent, render
 __all__ = [
     "SCHEMA",
     "Extent",
+    "HypercallRow",
     "Moment",
     "Progress",
     "Result",
+    "conformance_lines",
     "failed",
+    "hypercall_rows",
     "junit",
     "load",
     "log_lines",

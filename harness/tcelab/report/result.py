@@ -13,6 +13,7 @@ import tcelab
 from tcelab.errors import TcelabError, UsageError, died
 from tcelab.judge import EXIT_CODES, LAWS, Evidence, Finding, Verdict
 from tcelab.program import Program
+from tcelab.report.hcalls import HypercallRow, hypercall_rows
 from tcelab.report.isolation import Isolations, Moment, isolations, timeline
 from tcelab.run import Run
 
@@ -67,6 +68,7 @@ class Result(msgspec.Struct, kw_only=True):
     :ivar artefacts: file names by what they are, relative to the folder that holds this file.
     :ivar isolations: by kind of violation, what was tried and what came of it.
     :ivar timeline: what befell each PE, and what firmware was asked for, in order.
+    :ivar hypercalls: the conformance table of scenario `hcalls`.
     :ivar runs: of several runs that have one result, the result of each, without the timeline that its own file has.
     """
 
@@ -83,6 +85,7 @@ class Result(msgspec.Struct, kw_only=True):
     laws: dict[str, str]
     isolations: list[Isolations] = []
     timeline: list[Moment] = []
+    hypercalls: list[HypercallRow] = []
     runs: list[Result] = []
 
 
@@ -115,6 +118,7 @@ def make(
         laws=dict(LAWS),
         isolations=isolations(run, verdict),
         timeline=timeline(run),
+        hypercalls=hypercall_rows(run, verdict),
     )
 
 

@@ -14,6 +14,7 @@ from rich.text import Text
 from tcelab.judge import Finding, LawCount
 from tcelab.judge.finding import Evidence
 from tcelab.judge.finding import Result as Outcome
+from tcelab.report.hcalls import conformance_lines
 from tcelab.report.isolation import table_lines, timeline_lines
 from tcelab.report.result import Result
 
@@ -49,7 +50,8 @@ def render(
         say(console, f"compared: {compared:,} steps, {evidence.checkpoints:,} of them checkpoints of whole tables")
     elif extent == "whole":
         _evidence(console, evidence)
-        for line in [*table_lines({"isolated": result.isolations}), *timeline_lines(result.timeline)]:
+        isolated = table_lines({"isolated": result.isolations})
+        for line in [*isolated, *timeline_lines(result.timeline), *conformance_lines(result.hypercalls)]:
             say(console, line)
     for number, finding in enumerate(result.verdict.findings[:SHOWN], 1):
         say(console, f"finding {number}", "bold red")
@@ -93,6 +95,9 @@ def ran(result: Result) -> Iterator[str]:
         size = result.platform.page_size // 1024
         yield f"kernel:  {guest['kernel']} {guest['machine']}, {size} KiB pages, {guest['version']}"
         yield f"qemu:    {qemu['version']}, {qemu['firmware']}, TCG"
+    if mutant := result.versions.get("provenance", {}).get("mutant"):
+        broken = f"broken on purpose ({mutant['name']}): {mutant['breaks']}" if mutant["breaks"] else "without a fault"
+        yield f"mutant:  {mutant['module']} rebuilt from {mutant['source']}, {broken}"
     if quirks := result.verdict.evidence.quirks:
         met = [f"{name} ({_times(times)})" for name, times in quirks.items() if times]
         yield f"quirks:  {len(quirks)} declared for this kernel, met: {', '.join(met) or 'none'}"

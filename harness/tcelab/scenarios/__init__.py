@@ -8,7 +8,7 @@ from typing import Final
 
 from tcelab.errors import UsageError
 from tcelab.program import Fresh, Op, Program
-from tcelab.scenarios import batches, dma, flow, isolation
+from tcelab.scenarios import batches, dma, flow, hcalls, isolation, rules, windows
 from tcelab.topology import Topology
 
 DEFAULT: Final = "main"
@@ -43,6 +43,7 @@ def _main(topology: Topology, seed: int) -> list[Op]:
     small, large = batches.SIZES[:half], batches.SIZES[half:]
     return [
         *dma.ops(topology, seed),
+        *rules.ops(topology, seed),
         Fresh(),
         *flow.ops(topology, seed),
         *batches.ops(topology, seed, small),
@@ -54,16 +55,29 @@ def _main(topology: Topology, seed: int) -> list[Op]:
 SCENARIOS: Final = {
     scenario.name: scenario
     for scenario in (
-        Scenario("main", "flow, batches and dma, side by side on three guests", _main),
+        Scenario("main", "flow, batches, dma and rules, side by side on three guests", _main),
         Scenario("flow", "bind, map 1 MiB, unmap and close on each PE, looked at after every step", flow.ops),
         Scenario("batches", "maps of 1..32 pages, partial unmaps and remaps; each whole table after each", batches.ops),
         Scenario("dma", "the device carries data where it may, and is refused everywhere else", dma.ops),
+        Scenario("rules", "what the driver must do and must refuse, once each, on one PE", rules.ops),
         Scenario(
             "isolation",
             "each violation isolates its PE and nothing else, until firmware's services bring it back",
             isolation.ops,
             isolation=True,
             topologies=isolation.TOPOLOGIES,
+        ),
+        Scenario(
+            "hcalls",
+            "every TCE hypercall, right and wrong, by the kernel and by a process; all tables after each",
+            hcalls.ops,
+            topologies=(hcalls.TOPOLOGY,),
+        ),
+        Scenario(
+            "windows",
+            "windows with pages of 4 KiB, 64 KiB and 2 MiB are made, used by the device above 2^59, and removed",
+            windows.ops,
+            topologies=windows.TOPOLOGIES,
         ),
     )
 }

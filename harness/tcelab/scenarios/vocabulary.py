@@ -14,6 +14,7 @@ from tcelab.program import (
     Buffer,
     Checkpoint,
     Close,
+    Ddw,
     Dma,
     Fill,
     Frames,
@@ -97,18 +98,38 @@ def bind(pe: Pe) -> list[Op]:
     return [Bind(device=each.name, expect="ok") for each in pe.phb.devices]
 
 
-def open_container(pe: Pe) -> list[Op]:
-    """Open container and group, look at both, and join them as type v1."""
+def open_container(pe: Pe, kind: int = SPAPR_TCE) -> list[Op]:
+    """Open container and group, look at both, and join them, by default as type v1."""
     return [
         Open(file=pe.container, path="/dev/vfio/vfio", expect="ok"),
         Ioctl(file=pe.container, request="GET_API_VERSION", expect=0),
-        Ioctl(file=pe.container, request="CHECK_EXTENSION", value=SPAPR_TCE, expect=1),
+        Ioctl(file=pe.container, request="CHECK_EXTENSION", value=kind, expect=1),
         Open(file=pe.group, path=f"/dev/vfio/${pe.name}", expect="ok"),
         Ioctl(file=pe.group, request="GROUP_GET_STATUS", expect="ok"),
         Ioctl(file=pe.group, request="GROUP_SET_CONTAINER", fields={"container": pe.container}, expect="ok"),
-        Ioctl(file=pe.container, request="SET_IOMMU", value=SPAPR_TCE, expect="ok"),
+        Ioctl(file=pe.container, request="SET_IOMMU", value=kind, expect="ok"),
         Ioctl(file=pe.group, request="GROUP_GET_STATUS", expect="ok"),
     ]
+
+
+def ask(pe: Pe, request: str, expect: str | int | None = "ok", **fields: int | Page) -> list[Op]:
+    """Any request to a PE's container."""
+    words: dict[str, int | str | Page] = {**fields}
+    return [Ioctl(file=pe.container, request=request, fields=words, expect=expect)]
+
+
+def ddw(
+    pe: Pe,
+    call: Literal["query", "create", "remove", "reset"],
+    expect: str | int = "ok",
+    *,
+    page_shift: int = 0,
+    window_shift: int = 0,
+    liobn: int = 0,
+) -> list[Op]:
+    """A service of firmware for the windows of a PE."""
+    where = {"page_shift": page_shift, "window_shift": window_shift, "liobn": liobn}
+    return [Ddw(call=call, device=pe.name, expect=expect, **where)]
 
 
 def get_info(pe: Pe) -> list[Op]:

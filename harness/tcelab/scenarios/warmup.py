@@ -25,7 +25,7 @@ def warm_up(topology: Topology, *, thorough: bool = False) -> Program:
     counters = [*b.vmlck(), *b.pins()] if thorough else []
     out: list[Op] = [*counters, *b.buffer("warm", 2, 1)]
     if thorough:
-        out += [Bind(device=device.name, expect="ok") for device in topology.devices]
+        out += [Bind(device=device.name, expect="ok") for device in topology.devices if device not in topology.driven]
     out += [*b.bind(pe), *b.open_container(pe), *b.get_info(pe), *b.enable(pe)]
     out += b.tag(page, 2, pe.liobn, 0, 1)
     out += b.map_dma(pe, page, 0, 2, tce.PERMISSIONS)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tcelab.errors import HarnessError, Unsupported
+from tcelab.papr import window
 from tcelab.qemu.memory import Memory
 from tcelab.run import TableView
 
@@ -32,13 +33,14 @@ class LiveMemory:
             ) from None
         self._room: npt.NDArray[np.uint64] = np.zeros(0, np.uint64)
 
-    def table(self, liobn: int, at: int, entries: int, bus_offset: int = 0) -> TableView:
+    def table(self, liobn: int, at: int, shape: window.Shape) -> TableView:
         """Read one whole table.
 
         :param at: host address of its first entry, in QEMU's address space.
-        :param bus_offset: where its window starts, which its memory does not tell.
+        :param shape: of its window, which its memory does not tell.
         :raise HarnessError: there is nothing at that address.
         """
+        entries = shape.entries
         if len(self._room) < entries:
             self._room = np.empty(entries, np.uint64)
         words = self._room[:entries]
@@ -49,7 +51,7 @@ class LiveMemory:
         if got != entries * ENTRY:
             raise HarnessError(f"LIOBN {liobn:#x}: only {got} bytes of the table at {at:#x} in QEMU")
         index = np.flatnonzero(words != 0).astype(np.uint32)  # eight times as fast as without the comparison
-        return TableView(liobn, "live", entries, index, words[index], bus_offset=bus_offset)
+        return TableView(liobn, "live", entries, index, words[index], shape.page_shift, shape.start)
 
     def entries(self, at: int, first: int, count: int) -> list[int]:
         """Some entries of a table at `at`. :raise OSError: there is nothing at that address."""

@@ -1,0 +1,146 @@
+"""`tcelab leakcheck -- COMMAND`: does a command, run on the kernel's own drivers, leave mappings behind?"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import msgspec
+from rich.console import Console
+
+import tcelab
+from tcelab import artefacts, setup
+from tcelab.cli import note, output
+from tcelab.cli.options import boot_option, choice, guest_options
+from tcelab.errors import GuestLost, HarnessError, Interrupted, TcelabError, UsageError, died
+from tcelab.leakcheck.check import Check, Plan
+from tcelab.leakcheck.result import EXIT_CODES, Result, Verdict, to_json
+from tcelab.qemu.driven import DrivenGuest
+from tcelab.qemu.fork import opened
+from tcelab.qemu.limits import limits as limits_of
+from tcelab.report.leakcheck import render
+from tcelab.topology import DRIVERS
+
+_SECONDS: Final = click.FloatRange(0, min_open=True)
+
+
+@click.command("leakcheck")
+@click.argument("words", nargs=-1, metavar="-- COMMAND...")
+@guest_options
+@click.option("--timeout", type=_SECONDS, default=300.0, show_default=True, help="Seconds that COMMAND may take.")
+@click.option(
+    "--settle",
+    type=_SECONDS,
+    default=5.0,
+    show_default=True,
+    help="Seconds after it, in which entries may still go.",
+)
+@click.option("--any-status", is_flag=True, help="A COMMAND that fails is judged like one that succeeds.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for artefacts; new or empty.")
+@output.json_option("result.json")
+@boot_option
+def command(
+    words: tuple[str, ...],
+    timeout: float,
+    settle: float,
+    out: Path | None,
+    json_to: Path | None,
+    *,
+    any_status: bool,
+    boot: bool,
+    limits: tuple[str, ...],
+    **options: Any,  # noqa: ANN401 - click's options
+) -> None:
+    """Run COMMAND in a guest whose kernel drives a disk (/dev/vda, virtio-blk) and a network card (eth0, e1000), and
+    report each entry of a TCE table that stays.
+
+    The baseline is taken once both drivers are bound and the interface is up: rings that live as long as the driver are
+    no leaks. Several words are a command and its arguments; one word alone is a line for the guest's shell. The guest's
+    gateway, 10.0.2.2, answers a ping; nothing else can be reached. Exit code 0: no leak; 1: a leak, or a law of the
+    tables is broken; 2: wrong usage; 125: could not judge, for example because COMMAND failed.
+    """
+    line = typed(words)
+    bounds = limits_of(limits)
+    output.check("--json", json_to)
+    chosen = msgspec.structs.replace(choice(**options), topology=DRIVERS)
+    plan = Plan(command=line, limit=timeout, settle=settle, any_status=any_status)
+    told = options | {"timeout": timeout, "settle": settle, "any_status": any_status, "boot": boot}
+    result = Result(tcelab=tcelab.__version__, verdict="pass", exit_code=0, command=line, options=told)
+    ready = setup.prepare(chosen, note)
+    result.versions["provenance"] = ready.provenance
+    folder = artefacts.folder(out)
+    began = time.monotonic()
+
+    def work() -> None:
+        with opened(
+            ready.qemu, ready.options, folder, digest=ready.digest, limits=bounds, boot=boot, note=note
+        ) as session:
+            result.versions |= session.facts.versions
+            result.timings["start"] = round(time.monotonic() - began, 3)
+            check = Check(DrivenGuest(session, DRIVERS), plan, note)
+            try:
+                check.perform()
+            except GuestLost as error:
+                if not died(error):
+                    raise
+                check.died(error)
+            finally:
+                check.fill(result)
+                (folder / "command.log").write_text("".join(f"{each}\n" for each in check.output))
+
+    interrupted = _guarded(work, result)
+    result.timings["whole"] = round(time.monotonic() - began, 3)
+    result.verdict = verdict(result)
+    result.exit_code = EXIT_CODES[result.verdict]
+    data = to_json(result)
+    (folder / "result.json").write_bytes(data)
+    with output.reader_may_leave():
+        render(Console(stderr=output.to_stdout(json_to)), result, folder)
+    if json_to is not None:
+        output.write(data, json_to)
+    if interrupted:
+        raise KeyboardInterrupt
+    raise click.exceptions.Exit(result.exit_code)
+
+
+def typed(words: tuple[str, ...]) -> str:
+    """The line for the guest's shell.
+
+    :raise UsageError: there is nothing to run.
+    """
+    if not words or not words[0].strip():
+        raise UsageError("nothing to run: tcelab leakcheck -- COMMAND...")
+    return words[0] if len(words) == 1 else shlex.join(words)
+
+
+def verdict(result: Result) -> Verdict:
+    """A finding stands whatever else happened."""
+    if result.findings:
+        return "finding"
+    return "could-not-judge" if result.could_not else "pass"
+
+
+def _guarded(work: Callable[[], None], result: Result) -> bool:
+    """Whatever goes wrong is a reason for no pass, and the result is told all the same.
+
+    :return: somebody wanted it to end.
+    """
+    try:
+        work()
+    except UsageError:
+        raise
+    except KeyboardInterrupt:
+        result.could_not.append(Interrupted().message)
+        return True
+    except TcelabError as error:
+        note(error.report())
+        result.could_not.append(error.message)
+        return isinstance(error, Interrupted)
+    except Exception as error:
+        result.could_not.append(HarnessError(f"internal error: {error!r}").message)
+        raise
+    return False

@@ -1,0 +1,147 @@
+"""`tcelab table`: the TCE tables of a run in a file, and two such files compared."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import msgspec
+from rich.console import Console
+
+from tcelab import scenarios, tabledump
+from tcelab.cli import note, output
+from tcelab.cli.job import Job
+from tcelab.cli.options import boot_option, choice, guarded, machine_options, on_platforms
+from tcelab.cli.run import program_of
+from tcelab.errors import TcelabError, UsageError
+from tcelab.program import Checkpoint
+from tcelab.qemu.limits import limits as limits_of
+from tcelab.run import TableView, parts
+
+DIFFERENT: Final = 1
+SHOWN: Final = 200
+"""Entries that `diff` spells out; with --json it tells all."""
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.group("table", epilog="Exit codes of diff: 0 the same, 1 different, 2 wrong usage.")
+def command() -> None:
+    """Write TCE tables to a file, and compare two of them."""
+
+
+@command.command("dump")
+@click.argument("source", metavar="RUNFOLDER|DUMP|SCENARIO|PROGRAM.json")
+@click.option("--liobn", "liobns", multiple=True, metavar="NUMBER", help="Only this table; may be given several times.")
+@click.option(
+    "--format", "form", type=click.Choice(tabledump.FORMATS), help="By default as the name of -o ends, else text."
+)
+@click.option("-o", "to", type=click.Path(path_type=Path, allow_dash=True), help="A file; - is stdout, as by default.")
+@click.option("--after", type=click.IntRange(0), metavar="N", help="Of a program: after N of its operations.")
+@click.option("--seed", type=click.IntRange(0), help="Of a scenario; one is drawn if not given, and told.")
+@on_platforms
+@machine_options
+@boot_option
+def dump(
+    source: str,
+    liobns: tuple[str, ...],
+    form: tabledump.Format | None,
+    to: Path | None,
+    *,
+    after: int | None,
+    seed: int | None,
+    boot: bool,
+    limits: tuple[str, ...],
+    **options: Any,  # noqa: ANN401 - click's options
+) -> None:
+    """Write the tables that a run kept (those of the checkpoint of its first finding, else of its last one), that
+    another dump holds, or that a fresh guest has after a program or the first N operations of one.
+    """
+    to = to or Path("-")
+    output.check("-o", to)
+    form = form or _by_name(to)
+    wanted = [_number(each) for each in liobns]
+    path = Path(source)
+    if path.is_dir() or path.suffix == ".npz" or _is_dump(path):
+        if after is not None or seed is not None:
+            raise UsageError("--after and --seed are about a program, and this is a dump")
+        tables = tabledump.load(path)
+    else:
+        tables = _made(source, after, seed, {"boot": boot, "limits": limits, **options})
+    known = [each.liobn for each in tables]
+    if missing := [each for each in wanted if each not in known]:
+        there = ", ".join(f"{each:#x}" for each in known) or "none"
+        raise UsageError(f"no table of LIOBN {missing[0]:#x}", next_step=f"there are: {there}")
+    chosen = [each for each in tables if not wanted or each.liobn in wanted]
+    output.write(tabledump.encode(chosen, form), to)
+
+
+def _by_name(to: Path) -> tabledump.Format:
+    return {".json": "json", ".npz": "npz"}.get(to.suffix, "text")  # type: ignore[return-value]
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise UsageError(f"--liobn {text}: a LIOBN is a number, as in 0x80000100") from None
+
+
+def _is_dump(path: Path) -> bool:
+    """A JSON file that holds tables; anything else that ends so is taken for a program."""
+    if path.suffix != ".json":
+        return False
+    try:
+        whole = msgspec.json.decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return False
+    return isinstance(whole, dict) and "tables" in whole
+
+
+def _made(source: str, after: int | None, seed: int | None, told: dict[str, Any]) -> tuple[TableView, ...]:
+    """The tables after a program, which is run and judged on a machine of its own.
+
+    :raise UsageError: no such program, or not so many operations. :raise TcelabError: it came to no checkpoint.
+    """
+    if os.sep not in source and not source.endswith(".json") and source not in scenarios.SCENARIOS:
+        names = ", ".join(scenarios.SCENARIOS)
+        raise UsageError(f"{source} is no folder of a run, no dump and no scenario", next_step=f"scenarios: {names}")
+    program = program_of(source, seed, None, str(told["topology_name"]))
+    if after is not None and after > len(program.ops):
+        raise UsageError(f"--after {after}: the program has {len(program.ops)} operations")
+    if len(parts(program)) > 1:
+        raise UsageError("the program asks for several guests, and a dump is of one")
+    ops = [*program.ops[:after], Checkpoint(label="dump")]
+    program = msgspec.structs.replace(program, ops=ops)
+    about = {name: value for name, value in told.items() if name not in {"boot", "limits", "platform"}}
+    program, chosen = guarded(program, choice(**about))
+    job = Job(program, limits_of(told["limits"]), {"target": source, **told}, None, Console(stderr=True, quiet=True))
+    job.perform(chosen, keep=False)
+    assert job.result is not None
+    if job.kept_tables != len(ops) - 1:
+        reasons = "; ".join([*job.result.verdict.could_not, *job.result.ended.report])
+        raise TcelabError(f"there are no tables after the program: {reasons or 'see ' + str(job.folder)}")
+    if job.result.verdict.exit_code:
+        note(f"the program itself ended with exit code {job.result.verdict.exit_code}: see {job.folder}")
+    return tabledump.load(job.folder)
+
+
+@command.command("diff")
+@click.argument("first", type=_PATH)
+@click.argument("second", type=_PATH)
+@output.json_option("what differs")
+def diff(first: Path, second: Path, json_to: Path | None) -> None:
+    """Compare two dumps, npz or JSON, or the folders of two runs: the entries that differ, by LIOBN and IOBA."""
+    output.check("--json", json_to)
+    words, changes = tabledump.compare(tabledump.load(first), tabledump.load(second))
+    if json_to is not None:
+        output.write(msgspec.json.format(msgspec.json.encode({"tables": words, "entries": changes})) + b"\n", json_to)
+    with output.reader_may_leave():
+        for line in [*words, *map(tabledump.tell, changes[:SHOWN])]:
+            click.echo(line, err=output.to_stdout(json_to))
+        if len(changes) > SHOWN:
+            click.echo(f"and {len(changes) - SHOWN:,} more entries", err=output.to_stdout(json_to))
+    if words or changes:
+        raise click.exceptions.Exit(DIFFERENT)

@@ -1,0 +1,88 @@
+"""`tcelab watch`: the tables of a running guest, live."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+from rich.console import Console
+
+from tcelab import scenarios
+from tcelab.cli import COULD_NOT_JUDGE, note
+from tcelab.cli.job import Job
+from tcelab.cli.options import boot_option, choice, guard_option, guarded, machine_options
+from tcelab.cli.run import program_of
+from tcelab.errors import UsageError
+from tcelab.qemu.limits import limits as limits_of
+from tcelab.qemu.looking import FolderLooker
+from tcelab.run import Guarding
+from tcelab.watcher import EVERY, Watcher
+
+
+@click.command("watch")
+@click.argument("target", default=scenarios.DEFAULT, metavar="[SCENARIO|PROGRAM.json|RUNFOLDER]")
+@machine_options
+@guard_option
+@click.option("--seed", type=click.IntRange(0), help="Of the scenario; one is drawn if not given, and told.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for artefacts; new or empty.")
+@boot_option
+def command(
+    target: str,
+    seed: int | None,
+    out: Path | None,
+    *,
+    guard: Guarding | None,
+    boot: bool,
+    limits: tuple[str, ...],
+    **options: Any,  # noqa: ANN401 - click's options
+) -> None:
+    """Run a scenario or a program on a guest and show its tables while it runs, four times a second, without stopping
+    it; then the verdict, as run does. Given the folder of a run in another terminal: show that one's, until it ends.
+
+    Without a terminal, a line every second. What is mapped and unmapped between two looks is not seen: rates are the
+    least that there was. Exit codes as those of run; of a folder, 0, or 125 if no table was ever seen.
+    """
+    if Path(target).is_dir():
+        if given := [name for name in ("seed", "out", "guard", "boot") if _typed(name)]:
+            raise UsageError(f"--{given[0]} is about a run of our own, and {target} is the folder of one")
+        _follow(Path(target))
+        return
+    scenario = scenarios.SCENARIOS.get(target)
+    if scenario is not None and scenario.topologies and not _typed("topology_name"):
+        options["topology_name"] = scenario.topologies[0]
+        if len(scenario.topologies) > 1:
+            note(f"on topology {scenario.topologies[0]}: the scenario has others, see --topology")
+    program = program_of(target, seed, None, str(options["topology_name"]))
+    program, chosen = guarded(program, choice(**options), guard)
+    told = {"target": target, "platform": "qemu", "guard": guard, "boot": boot, "limits": limits, **options}
+    job = Job(program, limits_of(limits), told, out, Console())
+    watcher = Watcher(Console(stderr=True), program.topology)
+    job.progress = lambda: watcher
+    job.observer = watcher.give
+    job.perform(chosen, keep=False)
+    assert job.result is not None
+    raise click.exceptions.Exit(job.result.verdict.exit_code)
+
+
+def _typed(name: str) -> bool:
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def _follow(folder: Path, make: Callable[[Path], FolderLooker] = FolderLooker) -> None:
+    """Until the run ends, or the user has seen enough."""
+    found = make(folder)
+    watcher = Watcher(Console(stderr=True), found.topology)
+    watcher.phase(f"the run in {folder}")
+    try:
+        with watcher:
+            watcher.take(found)
+            while not watcher.ended:
+                time.sleep(EVERY)
+    except KeyboardInterrupt:
+        note("left; the run goes on")
+    if not watcher.watching.seen:
+        raise click.exceptions.Exit(COULD_NOT_JUDGE)

@@ -1,0 +1,183 @@
+"""Profile `linux-v2`: today's driver (6.11 and newer) with a v2 container, as a table to hold against the source."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tcelab.emulator.checks import Call, Check, Request, copies_in, give, long_enough
+from tcelab.emulator.profiles import FOREIGN, INFO, INFO_DDW, LINUX_V1, NOT_ENABLED, PENDING, V2, Profile
+from tcelab.emulator.spapr_tce_v2 import SpaprTceV2, Window
+from tcelab.papr import ddw, tce
+from tcelab.quirks import MISALIGNED, ONE_PAGE
+
+_DDW: Final = 1
+"""VFIO_IOMMU_SPAPR_INFO_DDW."""
+
+
+def _found(call: Call) -> Window:
+    found: Window | None = call.on.find(call.param["iova"])
+    assert found is not None
+    return found
+
+
+def _offset(call: Call, *names: str) -> bool:
+    mask = (1 << _found(call).shift) - 1
+    return any(call.param[name] & mask for name in names)
+
+
+def _entry(call: Call) -> int:
+    found = _found(call)
+    return (call.param["iova"] - found.start) >> found.shift
+
+
+def _past_the_end(call: Call) -> str | int:
+    found = _found(call)
+    if _entry(call) + (call.param["size"] >> found.shift) <= found.entries:
+        return ""
+    return 1 if MISALIGNED in call.on.quirks else "EINVAL"
+
+
+def _range(call: Call) -> bool:
+    """Not of whole CPU pages, or past the end of all addresses."""
+    start, size = call.param["vaddr"], call.param["size"]
+    mask = call.machine.page_size - 1
+    return bool(start & mask or size & mask) or start + size >= 1 << 64
+
+
+def _info(call: Call) -> int:
+    argsz, pe = call.param["argsz"], call.on.pe
+    call.param |= {
+        "argsz": argsz,
+        "flags": _DDW,
+        "dma32_window_start": pe.phb.window_start & 0xFFFFFFFF,
+        "dma32_window_size": pe.window_size & 0xFFFFFFFF,
+        "pgsizes": sum(1 << shift for shift in ddw.SHIFTS),
+        "max_dynamic_windows_supported": ddw.MOST,
+        "levels": 1,
+    }
+    return give(call, "SPAPR_TCE_GET_INFO_DDW", INFO_DDW.size if argsz >= INFO_DDW.size else INFO.size)
+
+
+def _unmap(call: Call) -> int:
+    found = _found(call)
+    call.on.clear_v2(found, _entry(call), call.param["size"] >> found.shift)
+    return 0
+
+
+def _create(call: Call) -> int:
+    call.on.create(call)
+    return give(call, "SPAPR_TCE_CREATE")
+
+
+BINDS: Final = Check("another mm's", lambda c: c.on.bind(c.process), "EPERM", "tce_iommu_mm_set")
+NO_GROUP: Final = Check("no group", lambda c: c.on.pe is None, "ENXIO", "!tce_groups_attached(container)")
+OUTSIDE: Final = Check("in no window", lambda c: c.on.find(c.param["iova"]) is None, "ENXIO", "tce_iommu_find_table")
+FLAGS: Final = Check("flags", lambda c: c.param["flags"], "EINVAL", "flags")
+IOVA: Final = Check(
+    "iova misaligned",
+    lambda c: _offset(c, "iova"),
+    "EINVAL",
+    "iommu_tce_put_param_check and iommu_tce_clear_param_check, iommu_tce_check_ioba: ioba & ~mask",
+    MISALIGNED,
+    1,
+)
+PAST: Final = Check("past the window's end", _past_the_end, None, "iommu_tce_check_ioba: npages", ONE_PAGE)
+
+LINUX_V2: Final = Profile(
+    "linux-v2",
+    {
+        1: LINUX_V1.requests[1],
+        12: Request("SPAPR_TCE_GET_INFO", (*LINUX_V1.requests[12].checks,), _info),
+        13: Request(
+            "MAP_DMA",
+            (
+                FOREIGN,
+                NOT_ENABLED,
+                copies_in("MAP_DMA"),
+                long_enough("MAP_DMA"),
+                Check("flags", lambda c: c.param["flags"] & ~tce.PERMISSIONS, "EINVAL", "flags beyond READ and WRITE"),
+                PENDING,
+                OUTSIDE,
+                Check(
+                    "size or vaddr misaligned", lambda c: _offset(c, "size", "vaddr"), "EINVAL", "~IOMMU_PAGE_MASK(tbl)"
+                ),
+                Check("no permission", lambda c: not c.param["flags"], "EINVAL", "neither READ nor WRITE"),
+                IOVA,
+                PAST,
+            ),
+            lambda c: int(c.on.build_v2(c)),
+        ),
+        14: Request(
+            "UNMAP_DMA",
+            (
+                FOREIGN,
+                NOT_ENABLED,
+                copies_in("UNMAP_DMA"),
+                long_enough("UNMAP_DMA"),
+                FLAGS,
+                PENDING,
+                OUTSIDE,
+                Check("size misaligned", lambda c: _offset(c, "size"), "EINVAL", "~IOMMU_PAGE_MASK(tbl)"),
+                IOVA,
+                PAST,
+            ),
+            _unmap,
+        ),
+        17: Request(
+            "SPAPR_REGISTER_MEMORY",
+            (
+                FOREIGN,
+                copies_in("SPAPR_REGISTER_MEMORY"),
+                long_enough("SPAPR_REGISTER_MEMORY"),
+                FLAGS,
+                BINDS,
+                Check(
+                    "no whole pages", _range, "EINVAL", "tce_iommu_register_pages: ~PAGE_MASK, (vaddr + size) < vaddr"
+                ),
+            ),
+            lambda c: int(c.on.register(c)),
+        ),
+        18: Request(
+            "SPAPR_UNREGISTER_MEMORY",
+            (
+                FOREIGN,
+                Check("no mm", lambda c: c.on.space is None, "EPERM", "!container->mm"),
+                copies_in("SPAPR_UNREGISTER_MEMORY"),
+                long_enough("SPAPR_UNREGISTER_MEMORY"),
+                FLAGS,
+                Check("no whole pages", _range, "EINVAL", "tce_iommu_unregister_pages: ~PAGE_MASK"),
+            ),
+            lambda c: int(c.on.unregister(c)),
+        ),
+        19: Request(
+            "SPAPR_TCE_CREATE",
+            (
+                FOREIGN,
+                BINDS,
+                NO_GROUP,
+                copies_in("SPAPR_TCE_CREATE"),
+                long_enough("SPAPR_TCE_CREATE"),
+                FLAGS,
+                PENDING,
+            ),
+            _create,
+        ),
+        20: Request(
+            "SPAPR_TCE_REMOVE",
+            (
+                FOREIGN,
+                BINDS,
+                NO_GROUP,
+                copies_in("SPAPR_TCE_REMOVE"),
+                long_enough("SPAPR_TCE_REMOVE"),
+                FLAGS,
+            ),
+            lambda c: int(c.on.remove(c)),
+        ),
+        21: LINUX_V1.requests[21],
+    },
+    LINUX_V1.otherwise,
+    extensions=LINUX_V1.extensions,
+    opens=frozenset({V2}),
+    driver=SpaprTceV2,
+)

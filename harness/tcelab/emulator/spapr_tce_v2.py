@@ -1,0 +1,260 @@
+"""What today's driver does with a v2 container once no check stands in the way (profile `linux-v2`).
+
+Source: drivers/vfio/vfio_iommu_spapr_tce.c (6.12), functions of the same names without `tce_iommu_`;
+arch/powerpc/mm/book3s64/iommu_api.c (regions); arch/powerpc/platforms/pseries/iommu.c (windows).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from tcelab.emulator.checks import Call, NotModelledError
+from tcelab.emulator.memory import HUGE_PAGE, FaultError, Region
+from tcelab.emulator.process import Process, RefusedError
+from tcelab.emulator.spapr_tce import SpaprTce
+from tcelab.papr import ddw, tce, window
+from tcelab.papr.table import Table
+from tcelab.quirks import ROLLBACK
+
+if TYPE_CHECKING:
+    from tcelab.emulator.platform import Machine, Pe
+    from tcelab.emulator.profiles import Profile
+
+_WHOLE: Final = 0xFFFFFFFF
+"""Bytes of a table of more levels than there can be (iommu_table_group_ops, get_table_size)."""
+_ENTRY: Final = 8
+
+
+@dataclass(slots=True, eq=False)
+class Window:
+    """A window as the container has it (struct iommu_table).
+
+    :ivar size: bytes, which may be fewer than the platform's table has.
+    :ivar pages: CPU pages charged for its table.
+    :ivar users: the region that each live entry leads to, by number (it_userspace).
+    """
+
+    table: Table
+    size: int
+    pages: int
+    users: dict[int, Region]
+
+    @property
+    def start(self) -> int:
+        return self.table.bus_offset
+
+    @property
+    def shift(self) -> int:
+        return self.table.page_shift
+
+    @property
+    def entries(self) -> int:
+        return self.size >> self.shift
+
+    def has(self, iova: int) -> bool:
+        return self.start <= iova < self.start + self.size
+
+
+class SpaprTceV2(SpaprTce):
+    """:ivar windows: that it made; `regions`: of memory that it registered (prereg_list)."""
+
+    def __init__(self, machine: Machine, profile: Profile, quirks: frozenset[str]) -> None:
+        super().__init__(machine, profile, quirks)
+        self.windows: list[Window] = []
+        self.regions: dict[tuple[int, int], Region] = {}
+
+    def detach(self, pe: Pe, _process: Process) -> None:
+        """tce_iommu_detach_group, and spapr_tce_platform_iommu_attach_dev behind it."""
+        if self.pe is not pe:
+            return
+        for each in self.windows:
+            self._sweep(each)
+        if not self.pending:
+            pe.reset()
+        self.pe = None
+
+    def release(self, _process: Process) -> None:
+        """tce_iommu_release: tables, then what is registered."""
+        for each in self.windows:
+            self._refund(each.pages)
+        self.windows = []
+        for key in list(self.regions):
+            self._put(key)
+
+    def find(self, iova: int) -> Window | None:
+        """tce_iommu_find_table."""
+        return next((each for each in self.windows if each.has(iova)), None)
+
+    def bind(self, process: Process) -> bool:
+        """tce_iommu_mm_set."""
+        self.space = self.space or process.space
+        return False
+
+    # -- memory
+
+    def register(self, call: Call) -> int:
+        """tce_iommu_register_pages."""
+        space, key = call.process.space, (call.param["vaddr"], call.param["size"])
+        if key in self.regions:
+            raise RefusedError("EBUSY")
+        region = space.regions.get(key)
+        if region is None:
+            region = self._pinned(call.process, *key)
+            space.regions[key] = region
+        region.used += 1
+        self.regions[key] = region
+        self.enabled = True
+        return 0
+
+    def _pinned(self, process: Process, start: int, size: int) -> Region:
+        """mm_iommu_do_alloc: charge, pin, and only then look whether it overlaps."""
+        space, ram = process.space, self.machine.ram
+        pages = size // ram.page_size
+        if not process.charge(pages):
+            raise RefusedError("ENOMEM")
+        frames: list[int] = []
+        try:
+            frames.extend(space.pin(address, write=True) for address in range(start, start + size, ram.page_size))
+        except FaultError:
+            self._let_go(frames, pages)
+            raise RefusedError("EFAULT") from None
+        if any(start < first + length and first < start + size for first, length in space.regions):
+            self._let_go(frames, pages)
+            raise RefusedError("EINVAL")
+        huge = all(start // ram.page_size + i in space.huge for i in range(pages))
+        granule = min(HUGE_PAGE, (start | size) & -(start | size)) if huge else ram.page_size
+        return Region(start, size, frames, granule)
+
+    def _let_go(self, frames: list[int], pages: int) -> None:
+        for frame in frames:
+            self.machine.ram.unpin(frame)
+        self._refund(pages)
+
+    def unregister(self, call: Call) -> int:
+        """tce_iommu_unregister_pages: what mm_iommu_put says of a region in use is dropped."""
+        key = call.param["vaddr"], call.param["size"]
+        if key not in self.regions:
+            raise RefusedError("ENOENT")
+        self._put(key)
+        return 0
+
+    def _put(self, key: tuple[int, int]) -> None:
+        region = self.regions.pop(key)
+        if region.used > 1 or not region.mapped:
+            region.used -= 1
+        if not region.used and self.space is not None:
+            del self.space.regions[key]
+            self._let_go(region.frames, region.size // self.machine.page_size)
+
+    # -- windows
+
+    def make_default_window(self, process: Process) -> str | None:
+        """See `SpaprTce`."""
+        pending = self.pending
+        problem = super().make_default_window(process)
+        if pending and not problem and self.pe is not None:
+            self.windows.append(Window(self.pe.table, self.pe.window_size, self.table_pages, {}))
+        return problem
+
+    def create(self, call: Call) -> int:
+        """tce_iommu_create_window: what is charged for a table stays charged when it is not made."""
+        pe, process = self.pe, call.process
+        assert pe is not None
+        shift, size, levels = (call.param[name] for name in ("page_shift", "window_size", "levels"))
+        if len(self.windows) == ddw.MOST:
+            raise RefusedError("ENOSPC")
+        if shift not in ddw.SHIFTS:
+            raise RefusedError("EINVAL")
+        pages = self._pages(_WHOLE if levels > 1 else (size >> shift) * _ENTRY)
+        if not process.charge(pages):
+            raise RefusedError("ENOMEM")
+        if size & (size - 1) or levels > 1:
+            raise RefusedError("EINVAL")
+        has_low = any(each.table.liobn == pe.phb.liobn for each in self.windows)
+        if has_low:
+            answer = pe.windows.create(shift, size.bit_length() - 1)
+            if answer.status:
+                raise RefusedError("ENODEV")
+            pe.connect()
+        elif shift != window.PAGE_SHIFT or size > pe.window_size or self.windows:
+            raise NotModelledError("the emulator does not know what becomes of such a window in place of the low one")
+        else:
+            pe.reset()
+        table = pe.windows.high if has_low else pe.table
+        self.windows.append(Window(table, size, pages, {}))
+        call.param["start_addr"] = table.bus_offset
+        return 0
+
+    def remove(self, call: Call) -> int:
+        """tce_iommu_remove_window: the window that the address lies in. A low one stays with the platform, empty."""
+        pe, start = self.pe, call.param["start_addr"]
+        assert pe is not None
+        if self.pending and not start:
+            self.pending = False
+            return 0
+        found = self.find(start)
+        if found is None:
+            raise RefusedError("EINVAL")
+        self._sweep(found)
+        if found.table is not pe.table:
+            pe.windows.remove(found.table.liobn)
+            pe.connect()
+        self._refund(found.pages)
+        self.windows.remove(found)
+        return 0
+
+    # -- MAP and UNMAP
+
+    def build_v2(self, call: Call) -> int:
+        """Exchange page by page what regions say; roll back if one fails."""
+        found = self.find(call.param["iova"])
+        assert found is not None
+        space, unit = call.process.space, 1 << found.shift
+        first = (call.param["iova"] - found.start) >> found.shift
+        address = call.param["vaddr"]
+        replaced: list[tuple[int, Region | None]] = []
+        for entry in range(first, first + (call.param["size"] >> found.shift)):
+            region = space.region(address, unit)
+            if region is None or unit > region.granule:
+                self._roll_back_v2(found, first, replaced)
+                raise RefusedError("EINVAL")
+            if entry >= found.entries:
+                self.machine.oops("tce_iommu_unuse_page_v2")
+            frame = region.frames[(address - region.start) // self.machine.page_size]
+            word = frame + address % self.machine.page_size | call.param["flags"]
+            replaced.append((found.table.get(entry), found.users.get(entry)))
+            found.table.put(entry, word)
+            self._use(found, entry, region)
+            address += unit
+        return 0
+
+    def _roll_back_v2(self, found: Window, first: int, replaced: list[tuple[int, Region | None]]) -> None:
+        self.clear_v2(found, first, len(replaced))
+        live = [(entry, old, region) for entry, (old, region) in enumerate(replaced, first) if old & tce.PERMISSIONS]
+        if live and ROLLBACK in self.quirks:
+            self.machine.meet(ROLLBACK, tuple((found.table.liobn, entry) for entry, _, _ in live))
+            return
+        for entry, old, region in live:
+            found.table.put(entry, old)
+            self._use(found, entry, region)
+
+    def clear_v2(self, found: Window, first: int, pages: int) -> None:
+        """Empty entries; those past the window's end fail one by one, and nobody minds."""
+        for entry in range(first, min(first + pages, found.entries)):
+            found.table.put(entry, 0)
+            self._use(found, entry, None)
+
+    def _sweep(self, found: Window) -> None:
+        for entry in list(found.users):
+            self.clear_v2(found, entry, 1)
+
+    @staticmethod
+    def _use(found: Window, entry: int, region: Region | None) -> None:
+        """mm_iommu_mapped_inc and mm_iommu_mapped_dec."""
+        before = found.users.pop(entry, None)
+        if before is not None:
+            before.mapped -= 1
+        if region is not None:
+            region.mapped += 1
+            found.users[entry] = region

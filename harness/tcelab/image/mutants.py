@@ -1,0 +1,268 @@
+"""The guest's VFIO driver, rebuilt from its sources with one line changed: what that breaks must be found.
+
+``images/mutants.toml`` says which lines. The sources are those of the image's very kernel, from Debian's package; they
+are patched in a scratch folder of the cache. Neither they nor the modules are part of tcelab.
+
+Layout, in the cache (``tcelab.image.store``)::
+
+    mutants/<key>.json   the few source files, with the package that they came from
+    mutants/<key>.ko     a module built from them
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import tarfile
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from tcelab.errors import HarnessError, UsageError
+from tcelab.image import apt, library
+from tcelab.image.kbuild import Toolchain
+from tcelab.image.locks import lock
+from tcelab.image.manifest import Manifest
+from tcelab.image.packages import Package
+from tcelab.image.recipe import MUTANTS, GuestRecipe, load
+from tcelab.image.store import Progress, cache_dir, clear_no_space
+from tcelab.resources import recipes_dir
+
+__all__ = ["CLEAN", "Built", "Fault", "Mutants", "Sources", "build", "find", "known", "patched", "sources"]
+
+CLEAN: Final = "clean"
+"""Name of the mutant that has no fault."""
+
+_FILE: Final = f"{MUTANTS}.toml"
+
+
+class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One line that is another one.
+
+    :ivar breaks: what it does, a sentence.
+    :ivar old: is once in the module's file; `new` takes its place.
+    :ivar finds: patterns; each fits a finding ("law: message") of the scenario `run`.
+    """
+
+    name: str
+    breaks: str
+    old: str
+    new: str
+    run: str
+    finds: tuple[str, ...]
+
+
+class Mutants(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="mutants"):
+    """All faults, and where their line is.
+
+    :ivar source: name of Debian's package of the kernel's sources; it holds `NAME.tar.xz`.
+    :ivar folder: of the sources, in which the module is: `file`, and the files `beside` that it includes.
+    :ivar seed: of the scenarios that must find the faults.
+    """
+
+    module: str
+    source: str
+    folder: str
+    file: str
+    beside: tuple[str, ...]
+    seed: int
+    fault: tuple[Fault, ...]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All that is taken out of the package."""
+        return (self.file, *self.beside)
+
+
+class Sources(msgspec.Struct, frozen=True):
+    """Source files by name, and the package that holds them."""
+
+    package: Package
+    files: dict[str, str]
+
+
+class Built(NamedTuple):
+    """A module that was built.
+
+    :ivar content: stripped of what a debugger would want.
+    """
+
+    module: str
+    content: bytes
+    fault: Fault | None
+    package: Package
+
+    def told(self) -> dict[str, object]:
+        """For the result: a report on it can never be taken for one on the kernel's own driver."""
+        return {
+            "name": CLEAN if self.fault is None else self.fault.name,
+            "breaks": "" if self.fault is None else self.fault.breaks,
+            "module": self.module,
+            "source": f"{self.package.name} {self.package.version}",
+            "sha256": hashlib.sha256(self.content).hexdigest(),
+        }
+
+
+def known() -> Mutants:
+    """What ``images/mutants.toml`` says.
+
+    :raise UsageError: it is not valid.
+    """
+    path = recipes_dir() / _FILE
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text()), type=Mutants)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise UsageError(f"{_FILE}: {error}", next_step="correct it") from error
+
+
+def find(name: str) -> Fault | None:
+    """A fault by its name; None: `CLEAN`.
+
+    :raise UsageError: there is none of that name.
+    """
+    faults = {fault.name: fault for fault in known().fault}
+    if name != CLEAN and name not in faults:
+        raise UsageError(
+            f"no mutant is called {name!r}; there are: {', '.join([CLEAN, *faults])}",
+            next_step="see tcelab image mutants",
+        )
+    return faults.get(name)
+
+
+def build(name: str, image: str, manifest: Manifest, progress: Progress, *, fetch: apt.Fetch = apt.fetch) -> Built:
+    """The module of a mutant for an image's kernel; some milliseconds when it was built before.
+
+    :param image: the recipe of the image.
+    :raise UsageError: no such mutant, or the recipe names no toolchain.
+    :raise Unsupported: this host cannot build.
+    :raise HarnessError: the sources have moved on, or do not compile.
+    """
+    fault, mutants, recipe = find(name), known(), load(image).recipe
+    if not isinstance(recipe, GuestRecipe) or not recipe.toolchain:
+        raise UsageError(f"the recipe {image} names no toolchain that could build a mutant of its driver")
+    with lock("mutants", "another build of a mutant", progress), clear_no_space():
+        of_kernel = sources(mutants, recipe, manifest, progress, fetch)
+        files = patched(fault, of_kernel, mutants) | {"Kbuild": f"obj-m := {mutants.module}.o\n"}
+        parts = [mutants.module, manifest.kernel_release, load(recipe.toolchain).sha256, files]
+        target = _place(parts, ".ko")
+        if not target.is_file():
+            release = manifest.kernel_release
+            with library.toolchain(release, progress, name=recipe.toolchain, fetch=fetch) as toolchain:
+                progress(f"building {mutants.module}, mutant {name}")
+                _write(target, _compiled(files, toolchain, release)[mutants.module])
+        return Built(mutants.module, target.read_bytes(), fault, of_kernel.package)
+
+
+def patched(fault: Fault | None, of_kernel: Sources, mutants: Mutants) -> dict[str, str]:
+    """The source files with a fault.
+
+    :raise HarnessError: its line is not there, or more than once.
+    """
+    files = dict(of_kernel.files)
+    if fault is not None:
+        times = files[mutants.file].count(fault.old)
+        if times != 1:
+            raise HarnessError(
+                f"{_FILE}: {fault.name}: {mutants.folder}/{mutants.file} of {of_kernel.package.name}"
+                f" {of_kernel.package.version} has the old text {times} times, not once: the source has moved on",
+                next_step=f"correct `old` and `new` of {fault.name}",
+            )
+        files[mutants.file] = files[mutants.file].replace(fault.old, fault.new)
+    return files
+
+
+def sources(mutants: Mutants, recipe: GuestRecipe, manifest: Manifest, progress: Progress, fetch: apt.Fetch) -> Sources:
+    """The source files of an image's kernel. Of the package, which is large, only these are kept.
+
+    :raise HarnessError: Debian has no sources of this very kernel (any more), or a file has moved.
+    """
+    kernel = next(each for each in manifest.packages if each.name.startswith("linux-image-"))
+    place = _place([kernel.version, mutants.source, mutants.folder, mutants.files], ".json")
+    try:
+        return msgspec.json.decode(place.read_bytes(), type=Sources)
+    except (FileNotFoundError, msgspec.DecodeError):
+        pass
+    request = apt.Request(
+        architecture=recipe.architecture,
+        archive=recipe.archive,
+        security=recipe.security,
+        suites=((kernel.suite,),),
+        packages=(mutants.source,),
+    )
+    fetched = fetch(request, progress)
+    (package,), (deb,) = fetched.packages, fetched.files
+    if package.version != kernel.version:
+        raise HarnessError(
+            f"Debian has the sources of {package.version}, and the image's kernel is {kernel.version}",
+            next_step=f"build the image anew: tcelab image build {manifest.recipe}",
+        )
+    progress(f"taking {len(mutants.files)} files out of {package.name} {package.version}")
+    found = Sources(package, _extract(deb, mutants))
+    _write(place, msgspec.json.encode(found))
+    # 150 MB of which the rest is never needed.
+    deb.unlink(missing_ok=True)
+    return found
+
+
+def _extract(deb: Path, mutants: Mutants) -> dict[str, str]:
+    """The wanted files out of the archive in a package; reading ends with the last of them."""
+    prefix = f"{mutants.source}/{mutants.folder}/"
+    wanted = {prefix + name: name for name in mutants.files}
+    files: dict[str, str] = {}
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as process:  # noqa: S607
+        try:
+            assert process.stdout is not None
+            with tarfile.open(fileobj=process.stdout, mode="r|") as package:
+                archive = next((each for each in package if each.name.endswith(f"/{mutants.source}.tar.xz")), None)
+                content = None if archive is None else package.extractfile(archive)
+                if content is not None:
+                    with tarfile.open(fileobj=content, mode="r|xz") as tree:
+                        for member in tree:
+                            file = tree.extractfile(member) if member.name in wanted else None
+                            if file is not None:
+                                files[wanted[member.name]] = file.read().decode()
+                            if len(files) == len(wanted):
+                                break
+        except tarfile.TarError as error:
+            raise HarnessError(f"the package {mutants.source} cannot be read: {error}") from error
+        finally:
+            process.kill()
+    missing = [name for name in mutants.files if name not in files]
+    if missing:
+        raise HarnessError(
+            f"the package {mutants.source} holds no {mutants.folder}/{missing[0]}: the source has moved on",
+            next_step=f"correct the names in {_FILE}",
+        )
+    return files
+
+
+def _compiled(files: Mapping[str, str], toolchain: Toolchain, release: str) -> Mapping[str, bytes]:
+    """The modules of these sources, by name."""
+    with tempfile.TemporaryDirectory(prefix=".mutant-", dir=cache_dir()) as scratch:
+        for name, text in files.items():
+            Path(scratch, name).write_text(text)
+        return toolchain.modules(Path(scratch), release)
+
+
+def _place(parts: object, suffix: str) -> Path:
+    """Where in the cache that lies which these make out."""
+    key = hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()[:32]
+    return cache_dir() / "mutants" / f"{key}{suffix}"
+
+
+def _write(path: Path, content: bytes) -> None:
+    """In one step."""
+    path.parent.mkdir(exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=".new-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

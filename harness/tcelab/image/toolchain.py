@@ -1,0 +1,167 @@
+"""Building a toolchain: a cross compiler, make and headers of kernels, which run from the cache on any host.
+
+Every program of the tree becomes a script that runs it by the tree's own loader and libraries: the compiler starts
+its parts by their paths, and knows nothing of loaders. The host lends its shell and the small tools of a Debian base
+system (sed, awk, rm and their like), which kbuild calls.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tcelab.errors import HarnessError
+from tcelab.image.apt import Fetch, Fetched, Request, host_architecture, unpack
+from tcelab.image.loader import loader_argv
+from tcelab.image.recipe import ToolchainRecipe
+from tcelab.image.select import prune, require, walk
+from tcelab.image.store import Progress
+
+__all__ = ["BuiltToolchain", "abi", "build_toolchain", "headers", "wanted"]
+
+_ABI: Final = re.compile(r"(.+?)-[a-z].*")
+_PROGRAM: Final = ".elf"
+"""Behind the name of a program that a script runs."""
+
+_SCRIPT: Final = """\
+#!/bin/sh
+here=${{0%/*}}/{up}
+exec "$here/{loader}" --library-path "$here/{libraries}" --argv0 "$0" "$here/{program}" "$@"
+"""
+
+_ELF64_LITTLE: Final = b"\x7fELF\2\1"
+_PT_INTERP: Final = 3
+
+
+class BuiltToolchain(NamedTuple):
+    """What the manifest tells about a toolchain. `kernels`: releases whose headers it has."""
+
+    fetched: list[Fetched]
+    kernels: list[str]
+
+
+def abi(release: str) -> str:
+    """What all flavours of one Debian kernel share: `6.12.95+deb12` of `6.12.95+deb12-powerpc64le-64k`."""
+    found = _ABI.fullmatch(release)
+    return found[1] if found is not None else release
+
+
+def wanted(release: str, before: Sequence[str]) -> list[str]:
+    """The kernels whose headers a new toolchain shall have, sorted.
+
+    :param release: the kernel that it is wanted for; empty: none in particular.
+    :param before: those that the old toolchain had. Debian drops a kernel's packages with those of all its flavours.
+    """
+    if not release:
+        return sorted(before)
+    return sorted({release, *(other for other in before if abi(other) == abi(release))})
+
+
+def headers(tree: Path, release: str) -> Path:
+    """Where a toolchain has the headers of a kernel."""
+    return tree / "usr/src" / f"linux-headers-{release}"
+
+
+def build_toolchain(
+    recipe: ToolchainRecipe, releases: Sequence[str], image: Path, fetch: Fetch, progress: Progress
+) -> BuiltToolchain:
+    """Fill an image's folder with tools that run from there.
+
+    :param releases: the kernels whose headers it shall have.
+    :raise HarnessError: a package is missing, or the tools do not run.
+    """
+
+    def named(patterns: Sequence[str]) -> tuple[str, ...]:
+        every = [pattern.format(release=release, abi=abi(release)) for release in releases for pattern in patterns]
+        return tuple(dict.fromkeys(every))
+
+    parts = [fetch(_request(recipe, host_architecture(), (*recipe.packages, *named(recipe.kbuild))), progress)]
+    if releases:
+        parts.append(fetch(_request(recipe, recipe.architecture, named(recipe.headers)), progress))
+    for part in parts:
+        unpack(part, image, progress)
+    prune(image, recipe.drop, recipe.keep)
+    require(image, recipe.required)
+    for release in releases:
+        _make_relative(headers(image, release) / "Makefile")
+    _make_scripts(image)
+    return BuiltToolchain(parts, list(releases))
+
+
+def _request(recipe: ToolchainRecipe, architecture: str, packages: tuple[str, ...]) -> Request:
+    return Request(
+        architecture=architecture,
+        archive=recipe.archive,
+        security=recipe.security,
+        suites=recipe.suites,
+        packages=packages,
+    )
+
+
+def _make_relative(makefile: Path) -> None:
+    """A flavour's Makefile includes that of the common headers, by a path of the host."""
+    try:
+        text = makefile.read_text()
+    except FileNotFoundError:
+        raise HarnessError(
+            f"the package of the kernel's headers holds no {makefile.name} in {makefile.parent.name}",
+            next_step="correct the recipe",
+        ) from None
+    makefile.write_text(text.replace("include /usr/src/", "include ../"))
+
+
+def _make_scripts(tree: Path) -> None:
+    loader, _, libraries, _ = loader_argv(tree, "")
+    own = Path(loader).relative_to(tree)
+    # Of the loader's own architecture: the target's libraries lie in such folders, too.
+    folders = [Path(each).relative_to(tree) for each in libraries.split(":") if Path(each).name == own.parent.name]
+    programs = list(_programs(tree))
+    links = [(tree / name, (tree / name).resolve()) for name in walk(tree) if (tree / name).is_symlink()]
+    for path in programs:
+        path.rename(path.with_name(path.name + _PROGRAM))
+        _write_script(path, path, tree, own, folders)
+    for link, target in links:
+        # A script finds the tree from the folder that it is called in.
+        if target in programs and target.parent != link.parent:
+            link.unlink()
+            _write_script(link, target, tree, own, folders)
+
+
+def _write_script(path: Path, program: Path, tree: Path, loader: Path, folders: Sequence[Path]) -> None:
+    up = "/".join([".."] * len(path.parent.relative_to(tree).parts))
+    text = _SCRIPT.format(
+        up=up,
+        loader=loader,
+        libraries=":$here/".join(str(folder) for folder in folders),
+        program=f"{program.relative_to(tree)}{_PROGRAM}",
+    )
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def _programs(tree: Path) -> Iterator[Path]:
+    """Programs for this host that need a loader; no libraries."""
+    host = _machine(Path(os.path.realpath("/proc/self/exe")))
+    for name in walk(tree):
+        path = tree / name
+        executable = not path.is_symlink() and path.stat().st_mode & 0o100
+        if executable and ".so" not in path.name and _machine(path) == host and _has_loader(path):
+            yield path
+
+
+def _machine(path: Path) -> int:
+    """ELF's number of the architecture; 0 if it is no such file."""
+    with path.open("rb") as file:
+        head = file.read(20)
+    return int.from_bytes(head[18:20], "little") if head.startswith(_ELF64_LITTLE) else 0
+
+
+def _has_loader(path: Path) -> bool:
+    content = path.read_bytes()
+    (at,) = struct.unpack_from("<Q", content, 32)
+    size, count = struct.unpack_from("<HH", content, 54)
+    return any(struct.unpack_from("<I", content, at + i * size)[0] == _PT_INTERP for i in range(count))

@@ -1,0 +1,267 @@
+"""What a container's driver does when it is asked to map, to register memory, and to make and remove windows.
+
+Source: drivers/vfio/vfio_iommu_spapr_tce.c (tce_iommu_ioctl and what it calls).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, TypeAlias
+
+from tcelab import tag
+from tcelab.judge.files import Container, Group
+from tcelab.judge.memory import BufferModel, PageModel
+from tcelab.judge.requests import ARGSZ, FLAGS, NOT_REACHED
+from tcelab.judge.table import Entry, TableModel
+from tcelab.judge.windows import KernelWindow
+from tcelab.papr import tce, window
+from tcelab.program import Ioctl, Word
+from tcelab.run import Outcome
+
+V2: Final = 7
+"""VFIO_SPAPR_TCE_v2_IOMMU."""
+_CREATE: Final = "SPAPR_TCE_CREATE"
+_MAY_CHARGE: Final = {"EINVAL", "ENODEV", "EPERM", "ENOMEM"}
+"""Errnos of a TCE_CREATE that may have charged for the table before it failed (tce_iommu_create_table)."""
+
+Place: TypeAlias = tuple[BufferModel, int]
+Handler = Callable[[object, Ioctl, Outcome, int], None]
+
+
+class Driver:
+    """Of all containers.
+
+    :ivar handlers: by request.
+    :ivar doubted: processes of whose charges nobody knows what a call that failed left in them.
+    :ivar stranded: memory that stays registered although it was unregistered: process, address and bytes.
+    """
+
+    def __init__(
+        self,
+        number: Callable[[Word], int | None],
+        place: Callable[[Word, str], Place | None],
+        unknown: list[str],
+    ) -> None:
+        """:param number: of a word, None when nobody can know it.
+        :param place: a buffer of a process, and how many bytes into it, that a word leads to.
+        :param unknown: gets reasons why something could not be folded.
+        """
+        self._number, self._place, self._unknown = number, place, unknown
+        self.doubted: set[str] = set()
+        self.stranded: set[tuple[str, int, int]] = set()
+        self.handlers: dict[str, Handler] = {
+            "ENABLE": self._enable,
+            "DISABLE": self._disable,
+            "MAP_DMA": self._map,
+            "UNMAP_DMA": self._unmap,
+            "SPAPR_REGISTER_MEMORY": self._register,
+            "SPAPR_UNREGISTER_MEMORY": self._unregister,
+            _CREATE: self._create,
+            "SPAPR_TCE_REMOVE": self._remove,
+        }
+
+    def exit(self, process: str) -> None:
+        """Its memory goes with it."""
+        self.stranded = {each for each in self.stranded if each[0] != process}
+
+    # -- what a call does even if it fails
+
+    def reached(self, container: Container, name: str, op: Ioctl, outcome: Outcome, step: int) -> None:
+        """A call of `ARGSZ` was made."""
+        self._pending_window(container, name, op, outcome, step)
+        if outcome.value == 0:
+            return
+        if name != _CREATE:
+            self._failed(container, op, step)
+        elif container.kind == V2 and outcome.errno in _MAY_CHARGE:
+            self.doubted.add(op.by if container.payer is None else container.payer)
+
+    def _pending_window(self, container: Container, name: str, op: Ioctl, outcome: Outcome, step: int) -> None:
+        # The first MAP, UNMAP or TCE_CREATE that passes the checks of its struct creates the default window, even if it
+        # then fails (tce_iommu_ioctl: tce_iommu_create_default_window comes before the window is looked up).
+        may = container.kind == V2 if name == _CREATE else container.enabled
+        if not may or container.made or container.cancelled or outcome.errno in NOT_REACHED[name]:
+            return
+        passed = self._passed(name, op)
+        if passed is None and outcome.errno == "EFAULT":
+            return  # not even the struct could be read
+        argsz, flags = passed or (None, None)
+        if argsz is None or flags is None:
+            self._unknown.append(f"{name} of step {step} may have made the default window: its struct is not known")
+        elif name == _CREATE and outcome.errno == "ENOMEM":
+            self._unknown.append(f"{name} of step {step} may have made the default window before it was over the limit")
+        elif argsz >= ARGSZ[name] and not flags & ~FLAGS[name]:
+            self._make_default(container, step)
+            container.payer = op.by if container.payer is None else container.payer
+
+    def _make_default(self, container: Container, step: int) -> None:
+        container.made = True
+        for group in container.groups:
+            group.windows.restore()  # ibm,reset-pe-dma-window
+            if group.table.raws:  # the driver of 2013 makes none, and has its own entries there
+                group.table.clear(0, group.table.entries, step)
+            container.windows.append(KernelWindow(group.table, group.phb.window_size))
+
+    def _passed(self, name: str, op: Ioctl) -> tuple[int | None, int | None] | None:
+        """What the kernel read as argsz and flags, None where not known; None when there was nothing to read."""
+        if op.value is None and isinstance(op.request, int):
+            return None  # a request by its number takes no fields, and so leads nowhere
+        if op.value is None:
+            return self._number(op.fields.get("argsz", ARGSZ[name])), self._number(op.fields.get("flags", 0))
+        place = self._place(op.value, op.by)
+        return None if place is None or place[0].access == "none" else (None, None)
+
+    def _failed(self, container: Container, op: Ioctl, step: int) -> None:
+        """A map or unmap that failed must have changed nothing: if something is wrong there, it is to blame."""
+        for table, first, end in self._concerned(container, op) or ():
+            table.tried(first, end, step)
+
+    # -- what a call does that succeeds
+
+    def _enable(self, handle: object, op: Ioctl, outcome: Outcome, _step: int) -> None:
+        if outcome.value == 0 and isinstance(handle, Container):
+            handle.enabled, handle.payer = True, op.by
+
+    def _disable(self, handle: object, _op: Ioctl, outcome: Outcome, _step: int) -> None:
+        if outcome.value == 0 and isinstance(handle, Container):
+            handle.enabled = False
+
+    def _map(self, handle: object, op: Ioctl, outcome: Outcome, step: int) -> None:
+        if outcome.value != 0 or not isinstance(handle, Container):
+            return
+        concerned = self._concerned(handle, op)
+        size, flags = self._number(op.fields.get("size", 0)), self._number(op.fields.get("flags", 0))
+        if concerned is None or size is None or flags is None:
+            self._unknown.append(f"MAP_DMA of step {step} has fields whose values are unknown")
+            return
+        count = size >> window.PAGE_SHIFT
+        frames: list[int | None] = list(outcome.frames)
+        if len(frames) != count:
+            self._unknown.append(f"MAP_DMA of step {step} reported {len(frames)} frames for {count} pages")
+            frames = [None] * count
+        buffer, start = self._from(op)
+        pages: list[PageModel | None] = []
+        for number, frame in enumerate(frames, start):
+            page = buffer.pages[number] if buffer and 0 <= number < len(buffer.pages) else None
+            if page is not None and frame is not None:
+                page.frame = frame
+            pages.append(page)
+        name = buffer.name if buffer else ""
+        for table, first, end in concerned:
+            each = 1 << table.page_shift - window.PAGE_SHIFT
+            entries = [
+                Entry(
+                    flags & tce.PERMISSIONS,
+                    name,
+                    start + i,
+                    pages[i],
+                    frames[i],
+                    step,
+                    rest=(*pages[i + 1 : i + each],),
+                )
+                for i in range(0, min(count, (end - first) * each), each)
+            ]
+            if entries:
+                table.put(first, entries, step)
+
+    def _from(self, op: Ioctl) -> tuple[BufferModel | None, int]:
+        """The buffer that a map began in, and the number of the page."""
+        place = self._place(op.fields.get("vaddr", 0), op.by)
+        return (None, 0) if place is None else (place[0], place[1] // tag.PAGE)
+
+    def _unmap(self, handle: object, op: Ioctl, outcome: Outcome, step: int) -> None:
+        if outcome.value != 0 or not isinstance(handle, Container):
+            return
+        concerned = self._concerned(handle, op)
+        if concerned is None:
+            self._unknown.append(f"UNMAP_DMA of step {step} has fields whose values are unknown")
+        for table, first, end in concerned or ():
+            table.clear(first, end, step)
+
+    def _concerned(self, container: Container, op: Ioctl) -> list[tuple[TableModel, int, int]] | None:
+        """The entries `first .. end-1` of a table that a map or unmap concerns, for each group; None when we cannot
+        know them.
+        """
+        iova, size = self._number(op.fields.get("iova", 0)), self._number(op.fields.get("size", 0))
+        if iova is None or size is None:
+            return None
+        tables = [_window_of(container, group, iova) for group in container.groups]
+        return [(table, table.number(iova), table.number(iova + size)) for table in tables]
+
+    def _register(self, handle: object, op: Ioctl, outcome: Outcome, step: int) -> None:
+        region = self._region(handle, op, outcome, step)
+        if isinstance(handle, Container) and region is not None:
+            handle.regions.add(region)
+            handle.enabled = True
+            handle.payer = op.by if handle.payer is None else handle.payer
+
+    def _unregister(self, handle: object, op: Ioctl, outcome: Outcome, step: int) -> None:
+        region = self._region(handle, op, outcome, step)
+        if not isinstance(handle, Container) or region is None:
+            return
+        handle.regions.discard(region)
+        place = self._place(region[0], op.by)
+        first = place[1] // tag.PAGE if place else 0
+        pages = place[0].pages[first : first + (region[1] >> window.PAGE_SHIFT)] if place else []
+        # Pages that an entry leads to keep the whole region (mm_iommu_put), which this call does not tell.
+        if {id(page) for page in pages} & {id(page) for page in _led_to(handle)}:
+            self.stranded.add((op.by, *region))
+
+    def _region(self, handle: object, op: Ioctl, outcome: Outcome, step: int) -> tuple[int, int] | None:
+        if outcome.value != 0 or not isinstance(handle, Container):
+            return None
+        start, size = self._number(op.fields.get("vaddr", 0)), self._number(op.fields.get("size", 0))
+        if start is None or size is None:
+            self._unknown.append(f"{op.request} of step {step} has fields whose values are unknown")
+            return None
+        return start, size
+
+    def _create(self, handle: object, op: Ioctl, outcome: Outcome, step: int) -> None:
+        if outcome.value != 0 or not isinstance(handle, Container):
+            return
+        shift, size = self._number(op.fields.get("page_shift", 0)), self._number(op.fields.get("window_size", 0))
+        start = outcome.fields.get("start_addr")
+        if shift is None or size is None or type(start) is not int or len(handle.groups) != 1:
+            self._unknown.append(f"{_CREATE} of step {step}: which window it made is not known")
+            return
+        (group,) = handle.groups
+        handle.payer = op.by if handle.payer is None else handle.payer
+        if start == group.phb.window_start:
+            # A low window is the platform's default one, made anew, whatever part of it was asked for.
+            group.windows.restore()
+            table = group.table
+            table.clear(0, table.entries, step)
+        else:
+            table = group.windows.make(group.windows.liobns[1], window.Shape(size >> shift, shift, start))
+        handle.windows.append(KernelWindow(table, size))
+
+    def _remove(self, handle: object, op: Ioctl, outcome: Outcome, step: int) -> None:
+        if outcome.value != 0 or not isinstance(handle, Container):
+            return
+        start = self._number(op.fields.get("start_addr", 0))
+        if start is None:
+            self._unknown.append(f"{op.request} of step {step} has fields whose values are unknown")
+            return
+        if not handle.made and not handle.cancelled and start == 0:
+            handle.cancelled = True
+            return
+        for each in [each for each in handle.windows if each.has(start)]:
+            handle.windows.remove(each)
+            each.table.clear(0, each.table.entries, step)
+            for group in handle.groups:
+                if each.table is not group.table:
+                    group.windows.remove(each.table.liobn)
+
+
+def _window_of(container: Container, group: Group, iova: int) -> TableModel:
+    """The table that has a bus address, as the container knows the group's windows; the default one if none has."""
+    own = (each for each in container.windows if each.table.liobn in group.windows.liobns)
+    return next((each.table for each in own if each.has(iova)), group.table)
+
+
+def _led_to(container: Container) -> Iterator[PageModel | None]:
+    """The pages that its entries lead to."""
+    for each in container.windows:
+        for entry in each.table.live.values():
+            yield entry.page
+            yield from entry.rest

@@ -1,0 +1,185 @@
+"""What stayed, and what it breaks: from the tables read at three moments, and the trace between them."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, NamedTuple
+
+from tcelab.leakcheck.replay import Replayed, Table
+from tcelab.leakcheck.result import Finding, Origin, TableAt
+from tcelab.leakcheck.trace import Hypercall
+from tcelab.papr import tce, window
+
+Tables = Mapping[int, Table]
+"""By LIOBN."""
+
+_RESERVED: Final = window.PAGE_SIZE - 1 - tce.PERMISSIONS
+
+
+_WHY: Final = {
+    ("leak", False): "stayed",
+    ("leak", True): "stayed, and outlived the driver",
+    ("unbind", True): "stayed when the driver was unbound",
+}
+"""By law, and whether the entry outlived the driver."""
+
+
+class _Spot(NamedTuple):
+    """A TCE where it stands."""
+
+    liobn: int
+    ioba: int
+    tce: int
+
+
+class Stayed:
+    """Entries of a moment that were not there at the baseline.
+
+    A driver replaces what its rings lead to: with every packet, one entry goes and another one comes. An entry is
+    `excess` only if fewer of its LIOBN and its permissions have gone since than have come.
+
+    :ivar excess: by LIOBN and permissions, how many entries there are more.
+    :ivar exchanged: by LIOBN, how many have taken another one's place.
+    """
+
+    def __init__(self, baseline: Tables, now: Tables) -> None:
+        came: dict[tuple[int, int], dict[int, int]] = defaultdict(dict)
+        gone: Counter[tuple[int, int]] = Counter()
+        for liobn in baseline.keys() | now.keys():
+            before, after = baseline.get(liobn, {}), now.get(liobn, {})
+            for ioba, word in after.items():
+                if before.get(ioba) != word:
+                    came[liobn, tce.permissions(word)][ioba] = word
+            for ioba, word in before.items():
+                if after.get(ioba) != word:
+                    gone[liobn, tce.permissions(word)] += 1
+        self.came = came
+        self.excess = {key: len(words) - gone[key] for key, words in came.items() if len(words) > gone[key]}
+        self.exchanged: Counter[int] = Counter()
+        for (liobn, _), words in came.items():
+            self.exchanged[liobn] += min(len(words), gone[liobn, _])
+
+
+class Judge:
+    """Knows the machine and the moment of the baseline.
+
+    :ivar devices: by LIOBN, the devices whose drivers are the kernel's own.
+    :ivar baseline_at: seconds since 1970.
+    """
+
+    def __init__(self, devices: Mapping[int, str], ram: int, baseline_at: float = 0.0) -> None:
+        """:param ram: bytes of RAM that the kernel was given, from 0 on."""
+        self.devices = devices
+        self.baseline_at = baseline_at
+        self._ram = ram
+
+    def leaks(self, stayed: Stayed, replayed: Replayed, unbound: Tables) -> Iterator[Finding]:
+        """Entries that stayed. Where others have gone, the survivors of the unbind come first."""
+        for (liobn, permissions), words in sorted(stayed.came.items()):
+            left = stayed.excess.get((liobn, permissions), 0)
+            still = unbound.get(liobn, {})
+            outlived = {ioba for ioba, word in words.items() if liobn in self.devices and still.get(ioba) == word}
+            others = [ioba for ioba in sorted(words) if ioba not in outlived]
+            told = sorted(outlived) + (others if len(others) == left - len(outlived) else [])
+            for ioba in told:
+                yield self._entry("leak", _Spot(liobn, ioba, words[ioba]), replayed, outlived=ioba in outlived)
+            if (rest := left - len(told)) > 0:
+                yield Finding(
+                    law="leak",
+                    message=f"{rest} of these {len(others)} entries have no place in what was there before:"
+                    f" IOBA {', '.join(f'{ioba:#x}' for ioba in others[:16])}{', ...' * (len(others) > 16)}",  # noqa: PLR2004
+                    liobn=liobn,
+                    device=self.devices.get(liobn, ""),
+                )
+
+    def unbound(self, tables: Tables, told: Iterable[Finding], replayed: Replayed) -> Iterator[Finding]:
+        """Entries in the tables of devices that have no driver any more, unless they are told as leaks."""
+        known = {(each.liobn, each.ioba) for each in told if each.outlived}
+        for liobn in sorted(self.devices):
+            for ioba, word in sorted(tables.get(liobn, {}).items()):
+                if (liobn, ioba) not in known:
+                    yield self._entry("unbind", _Spot(liobn, ioba, word), replayed, outlived=True)
+
+    def entries(self, tables: Tables, replayed: Replayed) -> Iterator[Finding]:
+        """Laws of every live entry. Permissions are those of VFIO's caller where a PE has no driver of the kernel."""
+        for liobn, table in sorted(tables.items()):
+            for ioba, word in sorted(table.items()):
+                for law, why in self.problems(liobn, word):
+                    yield self._entry(law, _Spot(liobn, ioba, word), replayed, why)
+
+    def problems(self, liobn: int, word: int) -> Iterator[tuple[str, str]]:
+        """Laws that a TCE breaks wherever it stands: (law, why)."""
+        if tce.address(word) + window.PAGE_SIZE > self._ram:
+            yield "memory", f"leads to {tce.address(word):#x}, and the kernel has {self._ram:#x} bytes of RAM"
+        if liobn not in self.devices:
+            return
+        if not word & tce.READ:
+            yield "permission", f"gives {tce.PERMISSION_NAMES[tce.permissions(word)]}: the DMA API always lets read"
+        if word & _RESERVED:
+            yield "permission", f"has reserved bits: {word & _RESERVED:#x}"
+
+    def call(self, call: Hypercall) -> Iterator[Finding]:
+        """Laws of a TCE when it is stored, however soon it goes: the one that the trace tells."""
+        if call.status or not call.tce:
+            return
+        ioba = call.ioba + (call.entries - 1) * window.PAGE_SIZE
+        for law, why in self.problems(call.liobn, call.tce):
+            yield self._finding(law, _Spot(call.liobn, ioba, call.tce), self.origin(call, ioba), why)
+
+    def origin(self, call: Hypercall, ioba: int) -> Origin:
+        """Which of a call's entries an entry is, and when it was made."""
+        return Origin(
+            hypercall=call.name,
+            seconds=round(call.at - self.baseline_at, 6),
+            ioba=call.ioba,
+            entries=call.entries,
+            number=(ioba - call.ioba) // window.PAGE_SIZE + 1,
+        )
+
+    def _entry(self, law: str, spot: _Spot, replayed: Replayed, why: str = "", *, outlived: bool = False) -> Finding:
+        call = replayed.origin(spot.liobn, spot.ioba)
+        origin = None if call is None else self.origin(call, spot.ioba)
+        return self._finding(law, spot, origin, why or _WHY[law, outlived], outlived=outlived)
+
+    def _finding(self, law: str, spot: _Spot, origin: Origin | None, why: str, *, outlived: bool = False) -> Finding:
+        return Finding(
+            law=law,
+            message=f"LIOBN {spot.liobn:#x} IOBA {spot.ioba:#x}: {tce.describe(spot.tce)} {why}",
+            liobn=spot.liobn,
+            device=self.devices.get(spot.liobn, ""),
+            ioba=spot.ioba,
+            tce=spot.tce,
+            origin=origin,
+            outlived=outlived,
+        )
+
+
+def occupancy(devices: Mapping[int, str], baseline: Tables, after: Tables, unbound: Tables) -> list[TableAt]:
+    """Each table that ever held an entry, and those of the devices."""
+    exchanged = Stayed(baseline, after).exchanged
+    held = {liobn for tables in (baseline, after, unbound) for liobn, table in tables.items() if table}
+    return [
+        TableAt(
+            liobn=liobn,
+            device=devices.get(liobn, ""),
+            baseline=len(baseline.get(liobn, {})),
+            after=len(after.get(liobn, {})),
+            exchanged=exchanged[liobn],
+            unbound=len(unbound.get(liobn, {})),
+        )
+        for liobn in sorted(held | devices.keys())
+    ]
+
+
+def describe(origin: Origin | None) -> str:
+    """Where an entry came from, in words."""
+    if origin is None:
+        return "stored before the trace began"
+    when = f"{abs(origin.seconds):.6f} s {'after' if origin.seconds >= 0 else 'before'} the baseline"
+    if origin.entries == 1:
+        return f"{origin.hypercall} of 1 entry, {when}"
+    return (
+        f"{origin.hypercall} of {origin.entries} entries from IOBA {origin.ioba:#x} on, the entry number"
+        f" {origin.number} of them, {when}"
+    )

@@ -1,0 +1,76 @@
+"""A guest whose devices the kernel's own drivers drive, as a leak check needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, cast
+
+from tcelab.errors import Unsupported
+from tcelab.leakcheck import trace
+from tcelab.program import Checkpoint, GuestOp
+from tcelab.qemu import machine
+from tcelab.qemu.portal import portal
+from tcelab.qemu.session import QemuSession
+from tcelab.qemu.typist import Ended, Typist
+from tcelab.run import Snapshot
+from tcelab.scenarios import vocabulary as b
+from tcelab.topology import KERNEL_DRIVERS, SPARE, Topology
+
+_SHORT: Final = 64
+"""Bytes of the one DMA that must be refused."""
+
+_SHELL: Final = 30.0
+"""Seconds until the shell must be there. It comes a second after the agent."""
+
+
+class DrivenGuest:
+    """See `tcelab.leakcheck.check.Guest`."""
+
+    def __init__(self, session: QemuSession, topology: Topology) -> None:
+        """:raise HarnessError: there is no shell at its console."""
+        self._session = session
+        self._typist = Typist(session, _SHELL)
+        self.ram = machine.usable(session.facts.ram)
+        self.devices = {
+            phb.liobn: device for phb in topology.phbs for device in phb.devices if device.model in KERNEL_DRIVERS
+        }
+
+    def sees_refusals(self) -> bool:
+        """See `Guest.sees_refusals`: the spare device writes where its table has no entry."""
+        pe = b.Pe(SPARE, "control")
+        begin = [*b.bind(pe), *b.open_container(pe), *b.enable(pe), *b.open_device(pe)]
+        ops = [*begin, *b.dma(pe, 0, _SHORT, to_memory=True), *b.close(pe.device, pe.group, pe.container)]
+        self._session.perform(cast("list[GuestOp]", ops))
+        log = self._session.guest.log
+        log.drain()
+        seen = bool(log.take_refusals())
+        self._session.renew()
+        return seen
+
+    def look(self, cut: Callable[[], None]) -> Snapshot:
+        """See `Guest.look`."""
+        guest = self._session.guest
+        portal().call(guest.pause())
+        guest.log.drain()
+        cut()
+        # It stands still already, and goes on when this has read the tables.
+        snapshot = self._session.intervene(Checkpoint(stream=True), ())
+        assert isinstance(snapshot, Snapshot)
+        return snapshot
+
+    def listen(self, hear: Callable[[str], None]) -> None:
+        """See `Guest.listen`.
+
+        :raise Unsupported: QEMU has no such trace.
+        """
+        guest = self._session.guest
+        guest.log.tables_listener = hear
+        for event in trace.EVENTS:
+            known = portal().call(guest.qmp("trace-event-get-state", name=event))
+            if not isinstance(known, list) or not known or known[0]["state"] == "unavailable":
+                raise Unsupported(f"this QEMU cannot trace {event}: nothing would tell where an entry comes from")
+            portal().call(guest.qmp("trace-event-set-state", name=event, enable=True))
+
+    def run(self, command: str, limit: float) -> Ended | None:
+        """See `Guest.run`."""
+        return self._typist.run(command, limit)

@@ -1,0 +1,129 @@
+"""Commands typed at the shell of a guest's console, as a person would: the agent never runs any.
+
+A command is put into a file first, in lines that a line editor takes whole and a terminal changes nothing in, and then
+run without a terminal to read from. What marks its end is drawn anew for each, and is on no line that is typed.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
+
+import pexpect
+from pexpect.fdpexpect import fdspawn
+
+from tcelab.errors import HarnessError
+from tcelab.qemu.interact import Hearing
+from tcelab.qemu.portal import portal
+from tcelab.qemu.session import QemuSession
+
+_PIECE: Final = 160
+"""Bytes of a command on one typed line: four characters each, and busybox edits lines of up to 1023."""
+
+_TURN: Final = 0.25
+"""Seconds after which it is seen whether the guest is still there."""
+
+_WINDOW: Final = 400
+"""Bytes at the end of what was said in which the end of a command is looked for: it may say a lot."""
+
+_FILE: Final = "/run/typed"
+_PROMPT: Final = "tcelab# "
+_ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
+
+
+if TYPE_CHECKING:  # the stubs make it generic, the class is not
+    _Console = fdspawn[bytes]
+
+
+class Ended(NamedTuple):
+    """How a command ended.
+
+    :ivar status: its exit status, as a shell tells it.
+    :ivar output: what was seen on the console meanwhile; the kernel writes there as well.
+    """
+
+    status: int
+    output: str
+
+
+class Typist:
+    """At one guest's console. Between two commands the console is watched as ever."""
+
+    def __init__(self, session: QemuSession, ready: float) -> None:
+        """Wait for the shell.
+
+        :param ready: seconds that it may take.
+        :raise HarnessError: there is no shell at the console.
+        """
+        self._session = session
+        with self._console() as console:
+            console.send(b"\n")
+            if not self._wait(console, _PROMPT.encode(), ready):
+                raise HarnessError(
+                    f"no shell at the guest's console within {ready:g} s",
+                    next_step="an initrd of yours needs the prompt that tcelab's init gives: tcelab#",
+                    scene=session.scene(),
+                )
+
+    def run(self, command: str, limit: float) -> Ended | None:
+        """Have the shell run a command, in a shell of its own. Nothing stands behind its standard input.
+
+        :param limit: seconds.
+        :return: None: it did not end in time, and still runs.
+        :raise GuestLost: the guest died of it, or meanwhile.
+        """
+        mark = secrets.token_hex(8)
+        data = command.encode()
+        with self._console() as console:
+            for at in range(0, max(1, len(data)), _PIECE):
+                # All of it as octal numbers: neither the terminal nor the shell finds anything to change.
+                text = "".join(f"\\{byte:03o}" for byte in data[at : at + _PIECE])
+                self._line(console, f"printf '{text}' >{'>' if at else ''}{_FILE}", limit)
+            # In two words: what is typed must not look like what is awaited. The end is said three times, for the
+            # kernel may write in the midst of a line.
+            ending = f"s=$?; for i in 1 2 3; do echo ended-''{mark} $s; done"
+            console.send(f"echo begun-''{mark}; sh {_FILE} </dev/null; {ending}\n".encode())
+            if not self._wait(console, re.compile(rf"begun-{mark}\r?\n".encode()), limit):
+                return None
+            console.searchwindowsize = _WINDOW
+            if not self._wait(console, re.compile(rf"ended-{mark} (\d+)\r?\n".encode()), limit):
+                return None
+            assert isinstance(console.match, re.Match)
+            assert isinstance(console.before, bytes)
+            status, output = console.match[1], console.before
+            self._wait(console, _PROMPT.encode(), limit)
+        return Ended(int(status), _ESCAPES.sub("", output.decode("utf-8", "replace")))
+
+    def _line(self, console: _Console, line: str, limit: float) -> None:
+        console.send(f"{line}\n".encode())
+        if not self._wait(console, re.compile(rb"\n" + _PROMPT.encode()), limit):
+            raise HarnessError(f"the guest's shell takes no line within {limit:g} s", scene=self._session.scene())
+
+    def _wait(self, console: _Console, what: bytes | re.Pattern[bytes], limit: float) -> bool:
+        """Until it is seen. :raise GuestLost: the guest is gone."""
+        deadline = time.monotonic() + limit
+        pattern = what if isinstance(what, re.Pattern) else re.compile(re.escape(what))
+        while (left := deadline - time.monotonic()) > 0:
+            if not self._session.alive:
+                raise self._session.loss()
+            try:
+                if console.expect([pattern, pexpect.TIMEOUT], timeout=min(left, _TURN)) == 0:
+                    return True
+            except (pexpect.EOF, OSError):
+                time.sleep(_TURN)  # whoever watches QEMU notices that it ended
+        return False
+
+    @contextmanager
+    def _console(self) -> Iterator[_Console]:
+        """The console's descriptor, lent. What is read from it is watched all the same."""
+        guest = self._session.guest
+        console = cast("_Console", fdspawn(portal().call(guest.lend_console()), use_poll=True))
+        console.logfile_read = Hearing(guest)
+        try:
+            yield console
+        finally:
+            portal().call(guest.take_console_back())
