@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from msgspec import structs
 
 import folded
-from rows import core, hcalls, linux_v1, seed2013
-from rows.row import LOOK, PROLOGUE, Row
+from rows import core, hcalls, linux_v1, linux_v2, seed2013
+from rows.row import LOOK, PROLOGUE, Row, closed
 from tcelab.emulator import EmulatorSession
 from tcelab.emulator.oracle import second_opinion
 from tcelab.emulator.profiles import Profile
@@ -32,8 +32,8 @@ TOPOLOGY = topology("two-small")
 ALL = frozenset(QUIRKS)
 NONE = frozenset()
 
-FILES = {"seed2013": seed2013.ROWS, "linux-v1": linux_v1.ROWS, "core": core.ROWS}
-PROFILE = {"seed2013": "seed2013", "linux-v1": "linux-v1", "core": "linux-v1"}
+FILES = {"seed2013": seed2013.ROWS, "linux-v1": linux_v1.ROWS, "linux-v2": linux_v2.ROWS, "core": core.ROWS}
+PROFILE = {"seed2013": "seed2013", "linux-v1": "linux-v1", "linux-v2": "linux-v1", "core": "linux-v1"}
 BATCH = 40
 """Rows that share a guest."""
 
@@ -119,7 +119,11 @@ class Bench:
 def without_defects(row: Row) -> Row:
     """The row as a kernel without any known defect has it."""
     right = row.right
-    return row if right is None else replace(row, ops=right.ops, tables=right.tables, log=right.log)
+    if right is None:
+        return row
+    row = replace(row, ops=right.ops, tables=right.tables, log=right.log)
+    # Where the last operation returns, somebody is there to close what is open.
+    return replace(row, ops=(*row.ops, *closed()), ends="clean") if row.ends == "dead" else row
 
 
 def on_emulator(

@@ -17,13 +17,18 @@ from mutants.mutant import NO_MODULE, NO_SEED, Mutant, using, with_entry
 from tcelab.emulator.checks import Call, Check, Request
 from tcelab.emulator.core import CONTAINER_REQUESTS, GROUP_REQUESTS
 from tcelab.emulator.device import DEVICE_REQUESTS, NOT_MODELLED
+from tcelab.emulator.linux_v2 import LINUX_V2
 from tcelab.emulator.profiles import PROFILES, Profile
 from tcelab.papr import hcall
+
+DEADLY = "past the window's end, and dead"
 
 ERRNOS: dict[str, dict[str | int, bool | str]] = {
     "default window": {"ENODEV": True, "ENOMEM": "a driver goes with its group"},
     "no text": {"EFAULT": True, "EINVAL": True},
     "past the window's end": dict.fromkeys(("EPERM", 1), "today's kernel gives something else"),
+    DEADLY: dict.fromkeys(("EPERM", 1), "today's kernel dies of it"),
+    "binds": {},  # nor does this: whoever is there is not another
     "table without group": {},  # it never fails, the kernel dies of it
 }
 """What checks give whose errno is not always the same: a mutant gives one of them always. Whether a guest shows it."""
@@ -31,7 +36,7 @@ ERRNOS: dict[str, dict[str | int, bool | str]] = {
 PURE = {
     *("another mm's", "not enabled", "argsz", "flags", "no permission", "set already", "no such region"),
     *("size or vaddr misaligned", "size misaligned", "iova misaligned", "below the window", "past the window"),
-    *("no such interrupt", "no group", "no table group"),
+    *("no such interrupt", "no group", "no table group", "no whole pages"),
 }
 """Checks that look and do nothing else, whatever came before them: two such with one errno may change places and nobody
 can tell. Not among them: what fills in the call for later checks (fault, no text), what charges, binds, makes a window,
@@ -46,6 +51,10 @@ NO_GUEST = {
     ("linux-v1", "no table group"): "a group keeps its table group",
     ("linux-v1", "no bytes"): "every window has bytes",
     ("linux-v1", "past the window's end"): "today's kernel does not look there",
+    ("linux-v2", "no group"): "a driver goes with its group",
+    ("linux-v2", "no table group"): "a group keeps its table group",
+    ("linux-v2", "past the window's end"): "today's kernel does not look there",
+    ("linux-v2", DEADLY): "today's kernel dies of it",
 }
 """Checks of which no guest of today shows whether they are made."""
 
@@ -58,7 +67,7 @@ def all_derived() -> list[Mutant]:
 
 
 def _of_profiles() -> Iterator[Mutant]:
-    for profile in PROFILES.values():
+    for profile in (*PROFILES.values(), LINUX_V2):
         for number, request in profile.requests.items():
             changed = partial(_with_request, profile, number)
             words = frozenset({request.name})
@@ -113,7 +122,13 @@ def _variants(of: str, checks: Sequence[Check]) -> Iterator[Variant]:
             yield "errno", f"{check.name!r} gives {errno}", changed, guest if shown is True else shown, ""
         for instead in _other_insteads(check):
             changed = _put(checks, i, replace(check, instead=instead))
-            yield "quirk", f"{check.name!r} with its quirk gives {instead or 'nothing'}", changed, True, ""
+            yield (
+                "quirk",
+                f"{check.name!r} with its quirk gives {instead or 'nothing'}",
+                changed,
+                guest if check.name == DEADLY else True,
+                "",
+            )
     for i, (one, other) in enumerate(pairwise(checks)):
         guest = next((each for each in (_guest(of, one), _guest(of, other)) if each is not True), True)
         unread = (_as_zeros(one),) if one.name == FILLS else ()

@@ -23,7 +23,12 @@ from tcelab.errors import TcelabError
 from tcelab.judge.differences import Comparison
 from tcelab.run import Step
 
-ROWS = {"linux-v1": ("linux-v1", "core"), "core": ("core", "linux-v1"), "seed2013": ("seed2013",)}
+ROWS = {
+    "linux-v1": ("linux-v1", "core"),
+    "linux-v2": ("linux-v2",),
+    "core": ("core", "linux-v1"),
+    "seed2013": ("seed2013",),
+}
 """Which rows are asked, and in which order."""
 
 MUTANTS = [*all_derived(), *all_by_hand()]

@@ -11,6 +11,7 @@ from mutants.judged import MUTANTS, ROWS, by_laws, by_rows, killer_of, settled
 from mutants.mutant import Mutant, using, with_code
 from tcelab.emulator.core import CONTAINER_REQUESTS, GROUP_REQUESTS
 from tcelab.emulator.device import DEVICE_REQUESTS
+from tcelab.emulator.linux_v2 import LINUX_V2
 from tcelab.emulator.profiles import PROFILES
 from tcelab.emulator.spapr_tce import SpaprTce
 from tcelab.papr import hcall
@@ -66,7 +67,7 @@ def test_no_two_mutants_have_one_name_and_there_is_every_kind():
 
 def test_every_check_is_dropped():
     requests = [request for table in TABLES for request in table.values()]
-    for profile in PROFILES.values():
+    for profile in (*PROFILES.values(), LINUX_V2):
         requests += [*profile.requests.values(), profile.otherwise]
     checks = [check for request in requests for check in request.checks]
     checks += [*hcall.DISPATCH, *(check for each in hcall.CHECKS.values() for check in each)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from tcelab.emulator.checks import Call, Check, Request, copies_in, give, long_enough
@@ -69,7 +70,7 @@ def _create(call: Call) -> int:
     return give(call, "SPAPR_TCE_CREATE")
 
 
-BINDS: Final = Check("another mm's", lambda c: c.on.bind(c.process), "EPERM", "tce_iommu_mm_set")
+BINDS: Final = Check("binds", lambda c: c.on.bind(c.process), None, "tce_iommu_mm_set, of whoever is bound already")
 NO_GROUP: Final = Check("no group", lambda c: c.on.pe is None, "ENXIO", "!tce_groups_attached(container)")
 OUTSIDE: Final = Check("in no window", lambda c: c.on.find(c.param["iova"]) is None, "ENXIO", "tce_iommu_find_table")
 FLAGS: Final = Check("flags", lambda c: c.param["flags"], "EINVAL", "flags")
@@ -82,6 +83,8 @@ IOVA: Final = Check(
     1,
 )
 PAST: Final = Check("past the window's end", _past_the_end, None, "iommu_tce_check_ioba: npages", ONE_PAGE)
+DEADLY: Final = replace(PAST, name="past the window's end, and dead")
+"""Of a MAP: what nobody refuses here, the kernel does not survive."""
 
 LINUX_V2: Final = Profile(
     "linux-v2",
@@ -103,7 +106,7 @@ LINUX_V2: Final = Profile(
                 ),
                 Check("no permission", lambda c: not c.param["flags"], "EINVAL", "neither READ nor WRITE"),
                 IOVA,
-                PAST,
+                DEADLY,
             ),
             lambda c: int(c.on.build_v2(c)),
         ),
@@ -127,10 +130,10 @@ LINUX_V2: Final = Profile(
             "SPAPR_REGISTER_MEMORY",
             (
                 FOREIGN,
+                BINDS,
                 copies_in("SPAPR_REGISTER_MEMORY"),
                 long_enough("SPAPR_REGISTER_MEMORY"),
                 FLAGS,
-                BINDS,
                 Check(
                     "no whole pages", _range, "EINVAL", "tce_iommu_register_pages: ~PAGE_MASK, (vaddr + size) < vaddr"
                 ),
