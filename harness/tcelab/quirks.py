@@ -14,6 +14,9 @@ PIN_FOR_WRITE: Final = "pin-for-write"
 BINDS_EARLY: Final = "enable-binds-before-limit"
 ROLLBACK: Final = "rollback-loses-entries"
 NOT_AT_ZERO: Final = "window-not-at-zero"
+UNREGISTERS_IN_USE: Final = "unregister-in-use-succeeds"
+CLOSE_STRANDS: Final = "close-strands-memory"
+CREATE_CHARGES: Final = "failed-create-keeps-charge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class Quirk:
     :ivar kernels: that have it.
     :ivar cure: the commit that cures it; "" while none is known.
     :ivar source: kernel file and function.
-    :ivar warns: the function in which it makes the kernel warn, once; "" if it makes it say nothing.
+    :ivar warns: functions in which it makes the kernel warn; `warns_once`: only the first time after a boot.
     """
 
     name: str
@@ -32,7 +35,8 @@ class Quirk:
     kernels: str
     cure: str
     source: str
-    warns: str = ""
+    warns: tuple[str, ...] = ()
+    warns_once: tuple[str, ...] = ()
 
 
 QUIRKS: Final = {
@@ -91,7 +95,37 @@ QUIRKS: Final = {
             "seen on 6.12",
             "",
             "drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_create_default_window: WARN_ON_ONCE(!ret && start_addr)",
-            warns="tce_iommu_create_default_window",
+            warns_once=("tce_iommu_create_default_window",),
+        ),
+        Quirk(
+            UNREGISTERS_IN_USE,
+            "UNREGISTER_MEMORY of memory that an entry leads to returns 0, but it stays pinned, charged and good for"
+            " MAP_DMA, and no call takes it back; it is pinned for good, and the end of its process makes the kernel"
+            " warn, once",
+            "EBUSY, and it stays registered",
+            "seen on 6.12",
+            "",
+            "drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_unregister_pages: the second mm_iommu_put is not heard",
+            warns_once=("destroy_context",),
+        ),
+        Quirk(
+            CLOSE_STRANDS,
+            "closing a container whose registered memory another container of the same process has mapped makes the"
+            " kernel warn, and the memory stays pinned for good, of which the kernel warns as well, once",
+            "it is unpinned when the last entry that leads to it is gone",
+            "seen on 6.12",
+            "",
+            "drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_release: WARN_ON(tce_iommu_prereg_free())",
+            warns=("tce_iommu_release",),
+            warns_once=("destroy_context",),
+        ),
+        Quirk(
+            CREATE_CHARGES,
+            "a TCE_CREATE that fails keeps the charge for its table, until its process ends",
+            "the charge is refunded",
+            "seen on 6.12",
+            "",
+            "drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_create_table: account_locked_vm before create_table",
         ),
     )
 }

@@ -176,7 +176,7 @@ CHARGES = (
         "call.on.disable(); call.on.space = None",
     ),
     driver("the refund is one page short", SpaprTce.over_limit, "self.locked = pages", "self.locked = pages - 1"),
-    driver("a container belongs to nobody", SpaprTce.over_limit, "self.space = process.space", "pass"),
+    driver("a container belongs to nobody", SpaprTce._bind, "self.space = space", "pass"),
     driver(
         "a container belongs to who could not enable it",
         SpaprTce.over_limit,

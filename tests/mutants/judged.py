@@ -11,6 +11,7 @@ from typing import Any
 
 import rowkit
 from mutants.by_hand import all_by_hand
+from mutants.by_hand_v2 import all_by_hand_v2
 from mutants.derive import all_derived
 from mutants.equivalent import EQUIVALENT
 from mutants.mutant import Mutant
@@ -31,7 +32,7 @@ ROWS = {
 }
 """Which rows are asked, and in which order."""
 
-MUTANTS = [*all_derived(), *all_by_hand()]
+MUTANTS = [*all_derived(), *all_by_hand(), *all_by_hand_v2()]
 
 LASTING = frozenset({"Put"})
 """What leaves something to the rows that come later: data in a buffer that they share."""

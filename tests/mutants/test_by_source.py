@@ -6,6 +6,7 @@ import pytest
 
 from mutants import derive
 from mutants.by_hand import all_by_hand
+from mutants.by_hand_v2 import all_by_hand_v2
 from mutants.equivalent import EQUIVALENT
 from mutants.judged import MUTANTS, ROWS, by_laws, by_rows, killer_of, settled
 from mutants.mutant import Mutant, using, with_code
@@ -83,7 +84,7 @@ def test_every_equivalent_mutant_is_one_and_has_a_reason():
 
 def test_a_mutant_leaves_nothing_behind():
     def state():
-        edited = [mutant.alive.args[0].__code__ for mutant in all_by_hand()]
+        edited = [mutant.alive.args[0].__code__ for mutant in (*all_by_hand(), *all_by_hand_v2())]
         return [dict(table) for table in TABLES], [list(table) for table in TABLES], edited
 
     def use(mutant):

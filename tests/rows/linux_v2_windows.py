@@ -93,6 +93,24 @@ WINDOWS: Final = (
         on_registered(create(16), mapping(HIGH, 16, expect="EINVAL"), unmapping(HIGH, 16)),
     ),
     Row(
+        "a region of huge pages takes as large pages as its address and size are multiples of",
+        "arch/powerpc/mm/book3s64/iommu_api.c, mm_iommu_do_alloc, mem->pageshift",
+        (
+            *joined(),
+            child("v2-16"),
+            Buffer(name="v2-16-h", pages=512, huge=True, expect="ok", by="v2-16"),
+            register(Page("v2-16-h", 1), 63, by="v2-16"),
+            create(16, by="v2-16"),
+            mapping(HIGH, 16, Page("v2-16-h", 16), "EINVAL", by="v2-16"),
+            unregister(Page("v2-16-h", 1), 63, by="v2-16"),
+            register(Page("v2-16-h"), 64, by="v2-16"),
+            mapping(HIGH, 16, Page("v2-16-h", 16), by="v2-16"),
+            unmapping(HIGH, 16, by="v2-16"),
+            ended("v2-16"),
+            *closed(),
+        ),
+    ),
+    Row(
         "REMOVE asks for argsz, flags and a window",
         REMOVE,
         on_registered(

@@ -260,7 +260,7 @@ def closing(*files: str) -> Ops:
     return tuple(Close(file=file, expect="ok") for file in files or (GROUP, CONTAINER))
 
 
-def charged(kib: int, *, by: str = "") -> Read:
+def charged(kib: int | None, *, by: str = "") -> Read:
     """What VmLck of a process says."""
     return Read(what="vmlck", expect=kib, by=by)
 

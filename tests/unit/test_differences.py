@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import rowkit
+from rows.linux_v2_defects import closed_first, in_use, not_made
 from rows.row import (
     LAST,
     NOBODY,
@@ -48,7 +49,18 @@ from tcelab.program import (
     Spawn,
     Tag,
 )
-from tcelab.quirks import BINDS_EARLY, MISALIGNED, NOT_AT_ZERO, ONE_PAGE, PIN_FOR_WRITE, QUIRKS, ROLLBACK
+from tcelab.quirks import (
+    BINDS_EARLY,
+    CLOSE_STRANDS,
+    CREATE_CHARGES,
+    MISALIGNED,
+    NOT_AT_ZERO,
+    ONE_PAGE,
+    PIN_FOR_WRITE,
+    QUIRKS,
+    ROLLBACK,
+    UNREGISTERS_IN_USE,
+)
 from tcelab.run import Facts, Met, Outcome, Refusal, Snapshot, Step, TableView, run
 from tcelab.tag import compact, tag
 from tcelab.topology import topology
@@ -675,6 +687,9 @@ MEETS = {
     BINDS_EARLY: (*joined(), POOR, enable("ENOMEM", by="p"), enable(None), look(), ended("p"), *closed()),
     ROLLBACK: LOSES,
     NOT_AT_ZERO: (*enabled(), mapping(0, expect="ENXIO"), look(), *closed()),
+    UNREGISTERS_IN_USE: (*in_use("p", None, None, None, None), look()),
+    CLOSE_STRANDS: (*closed_first("p", None), look()),
+    CREATE_CHARGES: not_made("p", None, None, None, None, None),
 }
 WHERE = dict.fromkeys(MEETS, SMALL) | {NOT_AT_ZERO: topology("high-window")}
 """Programs that meet one quirk each. What they expect is what both kernels do; no expectation: it is the difference."""

@@ -5,11 +5,12 @@ from msgspec import structs
 
 from tcelab import scenarios
 from tcelab.emulator.session import EmulatorSession
+from tcelab.errors import Unsupported
 from tcelab.judge import Judge
 from tcelab.papr import ddw, window
 from tcelab.papr.table import Table
 from tcelab.program import Ddw, Flip, Ioctl, Page, Read
-from tcelab.quirks import MISALIGNED, ONE_PAGE, ROLLBACK
+from tcelab.quirks import CREATE_CHARGES, MISALIGNED, ONE_PAGE, ROLLBACK, UNREGISTERS_IN_USE
 from tcelab.run import run
 from tcelab.scenarios import vocabulary as b
 from tcelab.topology import topology
@@ -50,6 +51,11 @@ def test_the_first_of_all_windows_is_at_the_low_end(windows):
 @pytest.mark.parametrize(("shift", "size"), [(13, 24), (0, 24), (25, 30), (16, 15)])
 def test_a_page_size_that_is_not_offered_or_does_not_fit_is_a_wrong_parameter(windows, shift, size):
     assert windows.create(shift, size) == (-3, {})
+    assert shapes(windows) == {LOW: (4096, 12, 0)}
+
+
+def test_a_window_of_more_entries_than_32_bits_count_is_not_made(windows):
+    assert windows.create(12, 44) == (-1, {})
     assert shapes(windows) == {LOW: (4096, 12, 0)}
 
 
@@ -150,12 +156,23 @@ def test_memory_is_registered_once_and_pinned_by_pages(stage):
     assert (stage.count("vmlck"), stage.count("pins")) == (0, 0)
 
 
-def test_memory_that_is_in_use_stays_pinned_and_nobody_says_so(stage):
+def test_memory_that_is_in_use_stays_registered(stage):
+    stage.register()
+    stage.map(0)
+    assert (stage.unregister(), stage.unregister()) == ("EBUSY", "EBUSY")
+    assert (stage.count("pins"), stage.count("vmlck")) == (PAGES, 256 + 32)
+    assert (stage.ask("UNMAP_DMA", iova=0, size=b.PAGE), stage.unregister()) == (0, 0)
+    assert (stage.count("pins"), stage.count("vmlck")) == (0, 32)
+
+
+def test_memory_that_is_in_use_stays_pinned_and_nobody_says_so_on_a_kernel_with_that_defect():
+    stage = Stage(UNREGISTERS_IN_USE)
     stage.register()
     stage.map(0)
     assert (stage.unregister(), stage.unregister()) == (0, "ENOENT")
     assert (stage.count("pins"), stage.count("vmlck")) == (PAGES, 256 + 32)
     assert stage.map(0x5000) == 0, "and can be mapped"
+    assert stage.session.machine.met == {UNREGISTERS_IN_USE: 1}
 
 
 def test_a_page_of_a_window_lies_in_a_page_of_the_memory(stage):
@@ -181,12 +198,27 @@ def test_a_page_of_a_window_lies_in_a_page_of_the_memory(stage):
         ({"page_shift": 13}, "EINVAL", 32),
         ({"page_shift": 12, "window_size": 3 << 24}, "EINVAL", 32 + 96),
         ({"levels": 2}, "EINVAL", 32 + 0xFFFFF * 4),
+        ({"page_shift": 12, "window_size": 1 << 50}, "EINVAL", 32 + (1 << 31)),
+        ({"page_shift": 12, "window_size": 1 << 49}, "ENODEV", 32 + (1 << 30)),
         ({}, 0, 32),
     ],
 )
-def test_a_window_that_cannot_be_made_keeps_what_it_was_charged(stage, fields, errno, kept):
-    assert stage.create(**fields) == errno
-    assert stage.count("vmlck") == kept
+def test_a_window_that_cannot_be_made_costs_nothing_but_on_a_kernel_with_that_defect(fields, errno, kept):
+    stage, defective = Stage(), Stage(CREATE_CHARGES)
+    assert (stage.create(**fields), defective.create(**fields)) == (errno, errno)
+    assert (stage.count("vmlck"), defective.count("vmlck")) == (min(kept, 32), kept)
+    assert defective.session.machine.met[CREATE_CHARGES] == (kept > 32)
+
+
+def test_a_window_that_firmware_did_not_make_is_not_asked_for_again_until_the_next_boot(stage):
+    assert stage.create(12, 1 << 49) == "ENODEV"
+    assert stage.create(12, 1 << 50) == "ENODEV"
+    assert stage.create() == "ENODEV"
+
+
+def test_the_table_of_a_window_is_held_up_to_a_size_and_none_is_made_up(stage):
+    with pytest.raises(Unsupported, match=r"holds no table of a window with 2\^25 entries"):
+        stage.create(12, 1 << 37)
 
 
 def test_a_window_is_removed_by_any_address_in_it_with_all_that_it_has(stage):

@@ -29,6 +29,9 @@ QUIRKS = {
     "enable-binds-before-limit",
     "rollback-loses-entries",
     "window-not-at-zero",
+    "unregister-in-use-succeeds",
+    "close-strands-memory",
+    "failed-create-keeps-charge",
 }
 PAGE = 4096
 ENTRIES = 4096

@@ -43,7 +43,9 @@ class Child:
 
     def end(self) -> None:
         """It exits."""
-        self.kernel.process.exit()
+        process = self.kernel.process
+        process.exit()
+        self.kernel.machine.let_go(process.space)
 
 
 class EmulatedKernel:

@@ -180,7 +180,7 @@ class Space:
     """An address space (mm_struct).
 
     :ivar regions: memory that is registered, by address and bytes.
-
+    :ivar holders: its process while that lives, and the containers that are bound to it (mm_count).
     :ivar readable: CPU page number to frame, of pages that may be read; `writable`: of those that may be written too.
     :ivar wanted: the address of the next buffer, if it can be there; None: anywhere.
     :ivar scratch: the argument of the ioctl in flight, as it lies at `SCRATCH`.
@@ -196,6 +196,7 @@ class Space:
         self.scratch = bytearray()
         self.huge: set[int] = set()
         self.regions: dict[tuple[int, int], Region] = {}
+        self.holders = 1
         self._frames: dict[int, int] = {}
         self._free = _TOP
         self.wanted: int | None = None

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, Final, NoReturn
 
+from tcelab.emulator.checks import NotModelledError
 from tcelab.emulator.edu import Edu
 from tcelab.emulator.files import File
 from tcelab.emulator.guard import Guard
-from tcelab.emulator.memory import Ram
+from tcelab.emulator.memory import Ram, Space
 from tcelab.emulator.pci import PciDevice
 from tcelab.emulator.virtio import VirtioBlk
 from tcelab.papr import ddw, dma, window
@@ -24,6 +25,8 @@ from tcelab.run import Direction, Guarding, Met, Outcome, Refusal
 from tcelab.topology import Device, Phb, Topology
 
 _TURN: Final = attrgetter("turn")
+_HOLDS: Final = 1 << 25
+"""Entries of a table: 256 MiB."""
 
 
 class KernelDiedError(Exception):
@@ -43,6 +46,7 @@ class Pe:
     :ivar owned: VFIO owns it: the kernel has dropped the default window from its own view.
     :ivar kernel_uses: entries that the kernel's own DMA API has in use or keeps back, by number: the one of bus
         address 0 (iommu_init_table).
+    :ivar refused_window: firmware did not make a window that the kernel asked for (failed_ddw_pdn_list).
     :ivar behind: what a driver that checks no bounds stored behind the table's end.
     """
 
@@ -60,6 +64,7 @@ class Pe:
         self.bound: set[str] = set()
         self.owned = False
         self.kernel_uses = set() if self.first else {0}
+        self.refused_window = False
         self.behind: dict[int, int] = {}
         self.devices = {device.name: self._made(device, machine) for device in phb.devices}
 
@@ -128,6 +133,16 @@ class Pe:
         start, size = (number.to_bytes(8, "big") for number in (self.table.bus_offset, self.window_size))
         return self.phb.liobn.to_bytes(4, "big") + start + size
 
+    def create_window(self, page_shift: int, window_shift: int) -> ddw.Answer:
+        """ibm,create-pe-dma-window."""
+        if _HOLDS <= 1 << max(window_shift - page_shift, 0) < ddw.COUNT:
+            raise NotModelledError(
+                f"the emulator holds no table of a window with 2^{window_shift - page_shift} entries"
+            )
+        answer = self.windows.create(page_shift, window_shift)
+        self.connect()
+        return answer
+
     def reset(self) -> None:
         """ibm,reset-pe-dma-window: an empty default window (QEMU hw/ppc/spapr_rtas_ddw.c)."""
         self.windows.reset()
@@ -184,7 +199,7 @@ class Machine:
         windows = pe.windows
         answer = {
             "query": windows.query,
-            "create": lambda: windows.create(op.page_shift, op.window_shift),
+            "create": lambda: pe.create_window(op.page_shift, op.window_shift),
             "remove": lambda: windows.remove(op.liobn),
             "reset": windows.reset,
         }[op.call]()
@@ -223,6 +238,12 @@ class Machine:
             self._warned.add(where)
             self.warn(where)
         return first
+
+    def let_go(self, space: Space) -> None:
+        """Mmdrop; behind the last one, arch/powerpc/mm/book3s64/mmu_context.c, destroy_context."""
+        space.holders -= 1
+        if not space.holders and space.regions:
+            self.warn_once("destroy_context: WARN_ON_ONCE(!list_empty(&mm->context.iommu_group_mem_list))")
 
     def bug(self, where: str) -> NoReturn:
         """:raise KernelDiedError: always."""

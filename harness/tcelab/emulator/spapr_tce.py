@@ -71,6 +71,7 @@ class SpaprTce:
         self.disable()
         self._refund(self.table_pages)
         self.table_pages = 0
+        self._unbind()
 
     # -- ENABLE and DISABLE
 
@@ -78,7 +79,7 @@ class SpaprTce:
         """tce_iommu_enable from tce_iommu_mm_set on: bind the container, charge the window."""
         assert self.pe is not None
         unbound = self.space is None
-        self.space = process.space
+        self._bind(process.space)
         pages = self._pages(self.pe.window_size)
         if process.charge(pages):
             self.locked = pages
@@ -86,8 +87,20 @@ class SpaprTce:
         if unbound and BINDS_EARLY in self.quirks:
             self.machine.meet(BINDS_EARLY)
         elif unbound:
-            self.space = None
+            self._unbind()
         return True
+
+    def _bind(self, space: Space) -> None:
+        """tce_iommu_mm_set, of a container that no other mm has."""
+        if self.space is None:
+            self.space = space
+            space.holders += 1
+
+    def _unbind(self) -> None:
+        """Mmdrop."""
+        space, self.space = self.space, None
+        if space is not None:
+            self.machine.let_go(space)
 
     def disable(self) -> None:
         """Mappings and windows stay."""

@@ -15,7 +15,7 @@ from tcelab.emulator.process import Process, RefusedError
 from tcelab.emulator.spapr_tce import SpaprTce
 from tcelab.papr import ddw, tce, window
 from tcelab.papr.table import Table
-from tcelab.quirks import ROLLBACK
+from tcelab.quirks import CLOSE_STRANDS, CREATE_CHARGES, ROLLBACK, UNREGISTERS_IN_USE
 
 if TYPE_CHECKING:
     from tcelab.emulator.platform import Machine, Pe
@@ -79,8 +79,14 @@ class SpaprTceV2(SpaprTce):
         for each in self.windows:
             self._refund(each.pages)
         self.windows = []
-        for key in list(self.regions):
-            self._put(key)
+        for key, region in list(self.regions.items()):
+            if region.used > 1 or not region.mapped or CLOSE_STRANDS not in self.quirks:
+                self._put(key)
+                continue
+            self.machine.warn("tce_iommu_release: WARN_ON(tce_iommu_prereg_free(container, tcemem))")
+            self.machine.meet(CLOSE_STRANDS)
+        self.regions = {}
+        self._unbind()
 
     def find(self, iova: int) -> Window | None:
         """tce_iommu_find_table."""
@@ -88,7 +94,7 @@ class SpaprTceV2(SpaprTce):
 
     def bind(self, process: Process) -> bool:
         """tce_iommu_mm_set."""
-        self.space = self.space or process.space
+        self._bind(process.space)
         return False
 
     # -- memory
@@ -134,17 +140,28 @@ class SpaprTceV2(SpaprTce):
     def unregister(self, call: Call) -> int:
         """tce_iommu_unregister_pages: what mm_iommu_put says of a region in use is dropped."""
         key = call.param["vaddr"], call.param["size"]
-        if key not in self.regions:
+        region = self.regions.get(key)
+        if region is None:
             raise RefusedError("ENOENT")
-        self._put(key)
+        if region.used == 1 and region.mapped:
+            if UNREGISTERS_IN_USE not in self.quirks:
+                raise RefusedError("EBUSY")
+            self.machine.meet(UNREGISTERS_IN_USE)
+            del self.regions[key]
+        else:
+            self._put(key)
         return 0
 
     def _put(self, key: tuple[int, int]) -> None:
+        """mm_iommu_put."""
         region = self.regions.pop(key)
-        if region.used > 1 or not region.mapped:
-            region.used -= 1
-        if not region.used and self.space is not None:
-            del self.space.regions[key]
+        region.used -= 1
+        self._end(region)
+
+    def _end(self, region: Region) -> None:
+        """Unless somebody has registered it, or has mapped of it."""
+        if not region.used and not region.mapped and self.space is not None:
+            del self.space.regions[region.start, region.size]
             self._let_go(region.frames, region.size // self.machine.page_size)
 
     # -- windows
@@ -158,7 +175,7 @@ class SpaprTceV2(SpaprTce):
         return problem
 
     def create(self, call: Call) -> int:
-        """tce_iommu_create_window: what is charged for a table stays charged when it is not made."""
+        """tce_iommu_create_window, tce_iommu_create_table: its table is charged before it is made."""
         pe, process = self.pe, call.process
         assert pe is not None
         shift, size, levels = (call.param[name] for name in ("page_shift", "window_size", "levels"))
@@ -170,13 +187,13 @@ class SpaprTceV2(SpaprTce):
         if not process.charge(pages):
             raise RefusedError("ENOMEM")
         if size & (size - 1) or levels > 1:
+            self._not_made(pages)
             raise RefusedError("EINVAL")
         has_low = any(each.table.liobn == pe.phb.liobn for each in self.windows)
         if has_low:
-            answer = pe.windows.create(shift, size.bit_length() - 1)
-            if answer.status:
-                raise RefusedError("ENODEV")
-            pe.connect()
+            if refusal := _asked_for(pe, shift, size):
+                self._not_made(pages)
+                raise RefusedError(refusal)
         elif shift != window.PAGE_SHIFT or size > pe.window_size or self.windows:
             raise NotModelledError("the emulator does not know what becomes of such a window in place of the low one")
         else:
@@ -185,6 +202,13 @@ class SpaprTceV2(SpaprTce):
         self.windows.append(Window(table, size, pages, {}))
         call.param["start_addr"] = table.bus_offset
         return 0
+
+    def _not_made(self, pages: int) -> None:
+        """The charge of a table that there will not be."""
+        if CREATE_CHARGES not in self.quirks:
+            self._refund(pages)
+        elif pages:
+            self.machine.meet(CREATE_CHARGES)
 
     def remove(self, call: Call) -> int:
         """tce_iommu_remove_window: the window that the address lies in. A low one stays with the platform, empty."""
@@ -249,12 +273,25 @@ class SpaprTceV2(SpaprTce):
         for entry in list(found.users):
             self.clear_v2(found, entry, 1)
 
-    @staticmethod
-    def _use(found: Window, entry: int, region: Region | None) -> None:
+    def _use(self, found: Window, entry: int, region: Region | None) -> None:
         """mm_iommu_mapped_inc and mm_iommu_mapped_dec."""
         before = found.users.pop(entry, None)
         if before is not None:
             before.mapped -= 1
+            self._end(before)
         if region is not None:
             region.mapped += 1
             found.users[entry] = region
+
+
+def _asked_for(pe: Pe, shift: int, size: int) -> str:
+    """spapr_tce_create_table of a second window: the errno's name when firmware is not asked, or does not make it.
+
+    Of a PE for which it did not, it is asked no more until the next boot (failed_ddw_pdn_list).
+    """
+    if pe.refused_window:
+        return "ENODEV"
+    if size >> shift > ddw.LARGEST:
+        return "EINVAL"
+    pe.refused_window = pe.create_window(shift, size.bit_length() - 1).status != ddw.SUCCESS
+    return "ENODEV" if pe.refused_window else ""

@@ -41,7 +41,7 @@ def pinned(groups: Iterable[Group], driver: Driver, facts: Facts) -> int:
     is registered, mapped or not.
     """
     used = _containers(list(groups := list(groups)))
-    registered = sum(size // facts.page_size for _, _, size in _registered(used, driver))
+    registered = (sum(size for _, _, size in _registered(used, driver)) + driver.lost) // facts.page_size
     tables = [
         table
         for group in groups
@@ -60,4 +60,4 @@ def _containers(groups: Iterable[Group]) -> list[Container]:
 def _registered(containers: Iterable[Container], driver: Driver) -> set[tuple[str, int, int]]:
     """Whose memory, from which address on, how many bytes."""
     here = {(each.payer or "", *region) for each in containers for region in each.regions}
-    return here | driver.stranded
+    return here | driver.kept()

@@ -22,10 +22,18 @@ def warned_in(line: str) -> str:
     return (found["kernel"] or found["emulator"]) if found else ""
 
 
-def declared(line: str, quirks: Collection[str]) -> str:
-    """The declared quirk that makes the kernel say a line; empty if none does."""
+def declared(line: str, quirks: Collection[str], said: set[str]) -> bool:
+    """A declared quirk makes the kernel say a line.
+
+    :param said: functions that warn but once and have warned; gets this one.
+    """
     where = warned_in(line)
-    return next((name for name in sorted(quirks) if where and QUIRKS[name].warns == where), "")
+    if any(where in QUIRKS[name].warns for name in quirks):
+        return True
+    once = where not in said and any(where in QUIRKS[name].warns_once for name in quirks)
+    if once:
+        said.add(where)
+    return once
 
 
 def kinds(lines: Iterable[str]) -> Counter[str]:

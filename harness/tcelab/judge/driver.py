@@ -33,7 +33,8 @@ class Driver:
 
     :ivar handlers: by request.
     :ivar doubted: processes of whose charges nobody knows what a call that failed left in them.
-    :ivar stranded: memory that stays registered although it was unregistered: process, address and bytes.
+    :ivar stranded: memory that stays registered although it was given back: process, address and bytes.
+    :ivar lost: bytes of such memory whose process has ended: they are pinned for good.
     """
 
     def __init__(
@@ -41,14 +42,21 @@ class Driver:
         number: Callable[[Word], int | None],
         place: Callable[[Word, str], Place | None],
         unknown: list[str],
+        *,
+        strands: bool,
     ) -> None:
         """:param number: of a word, None when nobody can know it.
         :param place: a buffer of a process, and how many bytes into it, that a word leads to.
         :param unknown: gets reasons why something could not be folded.
+        :param strands: closing a container strands its memory if another has mapped it (quirk close-strands-memory).
         """
         self._number, self._place, self._unknown = number, place, unknown
         self.doubted: set[str] = set()
+        self._strands = strands
         self.stranded: set[tuple[str, int, int]] = set()
+        self.lost = 0
+        self._lingering: dict[tuple[str, int, int], list[PageModel]] = {}
+        self._registrars: list[Container] = []
         self.handlers: dict[str, Handler] = {
             "ENABLE": self._enable,
             "DISABLE": self._disable,
@@ -61,8 +69,10 @@ class Driver:
         }
 
     def exit(self, process: str) -> None:
-        """Its memory goes with it."""
-        self.stranded = {each for each in self.stranded if each[0] != process}
+        """Nobody can unregister any more what it left."""
+        left = {each for each in self.stranded if each[0] == process}
+        self.stranded -= left
+        self.lost += sum(size for _, _, size in left)
 
     # -- what a call does even if it fails
 
@@ -192,6 +202,9 @@ class Driver:
         region = self._region(handle, op, outcome, step)
         if isinstance(handle, Container) and region is not None:
             handle.regions.add(region)
+            if handle not in self._registrars:
+                self._registrars.append(handle)
+                handle.parting = self._parting
             handle.enabled = True
             handle.payer = op.by if handle.payer is None else handle.payer
 
@@ -200,12 +213,39 @@ class Driver:
         if not isinstance(handle, Container) or region is None:
             return
         handle.regions.discard(region)
-        place = self._place(region[0], op.by)
+        # What mm_iommu_put says of memory that is in use, the kernel did not hear: else there were an errno.
+        if self._in_use(handle, op.by, region):
+            self.stranded.add((op.by, *region))
+
+    def _parting(self, container: Container) -> None:
+        """The driver forgets a container, whose own entries are gone."""
+        self._registrars.remove(container)
+        for region in container.regions:
+            if (pages := self._in_use(container, container.payer or "", region)) and self._strands:
+                self.stranded.add((container.payer or "", *region))
+            elif pages:
+                self._lingering[container.payer or "", *region] = pages
+
+    def _in_use(self, container: Container, process: str, region: tuple[int, int]) -> list[PageModel]:
+        """Pages of a region that one container gives back, if no other has it, but an entry leads to one: that keeps
+        the whole region (mm_iommu_put).
+        """
+        if any(region in each.regions for each in self._registrars if each.payer == container.payer):
+            return []
+        place = self._place(region[0], process)
         first = place[1] // tag.PAGE if place else 0
         pages = place[0].pages[first : first + (region[1] >> window.PAGE_SHIFT)] if place else []
-        # Pages that an entry leads to keep the whole region (mm_iommu_put), which this call does not tell.
-        if {id(page) for page in pages} & {id(page) for page in _led_to(handle)}:
-            self.stranded.add((op.by, *region))
+        return pages if self._led_to(pages) else []
+
+    def _led_to(self, pages: list[PageModel]) -> bool:
+        """An entry leads to one of them."""
+        live = {id(page) for each in self._registrars for page in _led_to(each)}
+        return any(id(page) in live for page in pages)
+
+    def kept(self) -> set[tuple[str, int, int]]:
+        """What stays registered although it was given back: process, address and bytes."""
+        self._lingering = {region: pages for region, pages in self._lingering.items() if self._led_to(pages)}
+        return self.stranded | self._lingering.keys()
 
     def _region(self, handle: object, op: Ioctl, outcome: Outcome, step: int) -> tuple[int, int] | None:
         if outcome.value != 0 or not isinstance(handle, Container):

@@ -5,6 +5,7 @@ Sources: drivers/vfio/container.c, drivers/vfio/group.c; a fork shares open file
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -21,6 +22,7 @@ class Container:
     :ivar payer: the process that is charged, once one has enabled it or registered memory.
     :ivar windows: all that were created, the default one too.
     :ivar regions: memory that is registered: address and bytes.
+    :ivar parting: who wants to know before all this goes.
     """
 
     groups: list[Group] = field(default_factory=list)
@@ -31,9 +33,13 @@ class Container:
     payer: str | None = None
     windows: list[KernelWindow] = field(default_factory=list)
     regions: set[tuple[int, int]] = field(default_factory=set)
+    parting: Callable[[Container], None] | None = None
 
     def forget(self) -> None:
         """The last group takes the driver's state along (vfio_group_detach_container)."""
+        parting, self.parting = self.parting, None
+        if parting is not None:
+            parting(self)
         self.kind, self.enabled, self.made, self.cancelled, self.payer = None, False, False, False, None
         self.windows, self.regions = [], set()
 

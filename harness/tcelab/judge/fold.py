@@ -56,6 +56,7 @@ from tcelab.program import (
     Together,
     Word,
 )
+from tcelab.quirks import CLOSE_STRANDS
 from tcelab.run import Facts, Outcome, Step
 from tcelab.topology import Device
 
@@ -72,7 +73,7 @@ class Fold:
 
     :ivar pes: their conditions; `transfers`: of their devices.
     :ivar unknown: reasons why something that succeeded could not be folded.
-    :ivar warned: declared quirks that made the kernel warn.
+    :ivar warned: functions of the kernel that warn but once, and have.
     """
 
     def __init__(self, program: Program, facts: Facts) -> None:
@@ -91,7 +92,7 @@ class Fold:
         self.pes = Pes(program.topology.phbs, self.devices, facts)
         self.transfers = Transfers(self.pes, self.unknown)
         self.hypercalls = Hypercalls(self.tables, lambda: self.buffers, facts.ram, self.transfers, self.unknown)
-        self.driver = Driver(self.number, self._place, self.unknown)
+        self.driver = Driver(self.number, self._place, self.unknown, strands=CLOSE_STRANDS in facts.quirks)
         self._ioctls: dict[str, Handler] = {
             "SET_IOMMU": self._set_iommu,
             "GROUP_SET_CONTAINER": self._set_container,
@@ -164,10 +165,10 @@ class Fold:
             case Spawn():
                 self.files.fork(op.process)
             case Exit():
-                # Only what entries still lead to is kept, by their pins: those entries know their pages.
-                self.buffers = {name: each for name, each in self.buffers.items() if each.process != op.process}
                 self.files.exit(op.process, step)
                 self.driver.exit(op.process)
+                # Only what entries still lead to is kept, by their pins: those entries know their pages.
+                self.buffers = {name: each for name, each in self.buffers.items() if each.process != op.process}
             case Rtas():
                 self.pes.call(op, outcome)
             case Ddw():

@@ -278,14 +278,11 @@ def kernel(ledger: Ledger, fold: Fold, seen: Look) -> None:
 
 
 def kernel_said(ledger: Ledger, fold: Fold, lines: Iterable[str]) -> None:
-    """Lines of trouble on the console are findings, each: but the first on a guest that a declared quirk makes it say.
-    That it said it where it must, and only there, the comparison with the emulator tells.
+    """Lines of trouble on the console are findings, each: but those that a declared quirk makes it say, some only
+    once on a guest. That it said it where it must, and only there, the comparison with the emulator tells.
     """
     for line in lines:
-        quirk = declared(line, fold.facts.quirks - fold.warned)
-        if quirk:
-            fold.warned.add(quirk)
-        else:
+        if not declared(line, fold.facts.quirks, fold.warned):
             ledger.report("kernel", (ledger.step, line), f"the kernel said: {line}", seen=line)
 
 

@@ -1,0 +1,106 @@
+"""Mutants made by hand, of what a container of type v2 does once no check stands in the way."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from mutants.by_hand import NO_RIGHT, edit
+from mutants.mutant import Mutant
+from tcelab.emulator import spapr_tce_v2
+from tcelab.emulator.platform import Machine
+from tcelab.emulator.spapr_tce_v2 import SpaprTceV2, Window
+
+v2 = partial(edit, "linux-v2")
+BUILD, CREATE, REMOVE, REGISTER = SpaprTceV2.build_v2, SpaprTceV2.create, SpaprTceV2.remove, SpaprTceV2.register
+_OWN = "next((r for r in self.regions.values() if r.start <= address < r.start + r.size), None)"
+
+MAPS = (
+    v2("a MAP leaves out its last page", BUILD, ">> found.shift)):", ">> found.shift) - 1):", "MAP_DMA"),
+    v2("a MAP takes a page more", BUILD, ">> found.shift)):", ">> found.shift) + 1):", "MAP_DMA"),
+    v2("a MAP begins one entry late", BUILD, "- found.start) >>", "- found.start + 4096) >>", "MAP_DMA"),
+    v2("a MAP begins at bus address 0", BUILD, "- found.start) >>", "- 0) >>", "MAP_DMA"),
+    v2("all pages of a MAP are its first", BUILD, "address += unit", "address += 0", "MAP_DMA"),
+    v2("every entry permits everything", BUILD, '| call.param["flags"]', "| 3", "MAP_DMA"),
+    v2("an entry leads to the page behind", BUILD, "frame + address %", "frame + 4096 + address %", "MAP_DMA"),
+    v2("any page will do for any window", BUILD, " or unit > region.granule", "", "MAP_DMA"),
+    v2("a MAP that fails takes nothing back", BUILD, "self._roll_back_v2(found, first, replaced)", "pass", "MAP_DMA"),
+    v2("what is taken back is one short", SpaprTceV2._roll_back_v2, "len(replaced))", "len(replaced) - 1)", "MAP_DMA"),
+    v2("only memory of the container is mapped", BUILD, "space.region(address, unit)", _OWN, "MAP_DMA"),
+    v2("an UNMAP leaves its last page", SpaprTceV2.clear_v2, "first + pages,", "first + pages - 1,"),
+    v2("an unmapped entry stays", SpaprTceV2.clear_v2, "found.table.put(entry, 0)", "pass"),
+    v2("a group that leaves keeps its entries", SpaprTceV2.detach, "self._sweep(each)", "pass"),
+)
+
+MEMORY = (
+    v2("what is registered is not charged", SpaprTceV2._pinned, "process.charge(pages)", "process.charge(0)"),
+    v2(
+        "what is registered is not pinned",
+        SpaprTceV2._pinned,
+        "space.pin(address, write=True)",
+        "space._frames[address // ram.page_size]",
+    ),
+    v2("memory is pinned for reading", SpaprTceV2._pinned, "write=True", "write=False"),
+    v2("regions may overlap", SpaprTceV2._pinned, "if any(start", "if False and any(start"),
+    v2(
+        "a region that overlaps stays pinned",
+        SpaprTceV2._pinned,
+        "in space.regions):\n        self._let_go(frames, pages)",
+        "in space.regions):\n        pass",
+    ),
+    v2("a page that cannot be pinned costs", SpaprTceV2._let_go, "self._refund(pages)", "pass"),
+    v2("what is unregistered stays pinned", SpaprTceV2._let_go, "self.machine.ram.unpin(frame)", "pass"),
+    v2("memory is registered twice", REGISTER, "if key in self.regions:", "if False:"),
+    v2("memory is registered with one container", REGISTER, "region.used += 1", "region.used = 1", guest=NO_RIGHT),
+    v2("each container pins for itself", REGISTER, "space.regions.get(key)", "None"),
+    v2(
+        "memory in use is never given back",
+        SpaprTceV2.unregister,
+        "if region.used == 1 and region.mapped:",
+        "if region.mapped:",
+    ),
+    v2("nobody knows what is in use", SpaprTceV2._use, "region.mapped += 1", "pass"),
+    v2("what was in use always is", SpaprTceV2._use, "before.mapped -= 1", "pass"),
+    v2(
+        "memory in use is given back",
+        SpaprTceV2._end,
+        "not region.used and not region.mapped and",
+        "not region.used and",
+        guest=NO_RIGHT,
+    ),
+    v2("UNREGISTER without its defect", SpaprTceV2.unregister, "if UNREGISTERS_IN_USE not in self.quirks:", "if True:"),
+    v2("release without its defect", SpaprTceV2.release, "or CLOSE_STRANDS not in self.quirks", "or True"),
+    v2("release keeps all memory", SpaprTceV2.release, "self._put(key)", "pass"),
+    v2("release warns of nothing", SpaprTceV2.release, "self.machine.warn(", "str("),
+    v2("nobody looks what an mm leaves", Machine.let_go, "and space.regions", "and False"),
+)
+
+WINDOWS = (
+    v2("a window ends one byte late", Window.has, "< self.start + self.size", "<= self.start + self.size"),
+    v2("a window begins one byte late", Window.has, "self.start <= iova", "self.start < iova"),
+    v2("there are three windows", CREATE, "== ddw.MOST", "> ddw.MOST"),
+    v2("an entry has 4 bytes", CREATE, "* _ENTRY", "* 4"),
+    v2("a table of more levels costs what it has", CREATE, "_WHOLE if levels > 1 else", "0 if levels > 1 else"),
+    v2("a window has any size", CREATE, "size & (size - 1) or", ""),
+    v2("a table has any levels", CREATE, " or levels > 1:", ":"),
+    v2("a second window is told to begin at 0", CREATE, "= table.bus_offset", "= 0"),
+    v2(
+        "a window that is not made costs nothing",
+        SpaprTceV2._not_made,
+        "if CREATE_CHARGES not in self.quirks:",
+        "if True:",
+    ),
+    v2("firmware is asked again", spapr_tce_v2._asked_for, "if pe.refused_window:", "if False:"),
+    v2("firmware is asked for any size", spapr_tce_v2._asked_for, "> ddw.LARGEST", "> 1 << 60"),
+    v2("firmware is not asked for the largest size", spapr_tce_v2._asked_for, "> ddw.LARGEST", ">= ddw.LARGEST"),
+    v2("REMOVE cancels nothing", REMOVE, "if self.pending and not start:", "if False:"),
+    v2("a cancelled window comes all the same", REMOVE, "self.pending = False", "pass"),
+    v2("REMOVE leaves the entries", REMOVE, "self._sweep(found)", "pass"),
+    v2("REMOVE leaves the window", REMOVE, "pe.windows.remove(found.table.liobn)", "pass"),
+    v2("REMOVE refunds nothing", REMOVE, "self._refund(found.pages)", "pass"),
+    v2("REMOVE is forgotten", REMOVE, "self.windows.remove(found)", "pass"),
+    v2("windows are not refunded when the group leaves", SpaprTceV2.release, "self._refund(each.pages)", "pass"),
+)
+
+
+def all_by_hand_v2() -> list[Mutant]:
+    return [*MAPS, *MEMORY, *WINDOWS]

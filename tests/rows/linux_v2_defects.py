@@ -1,0 +1,187 @@
+"""The driver today, a container of type v2: where memory and charges are lost."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rows.row import (
+    DRIVER,
+    PAGE,
+    TABLE_KIB,
+    Expect,
+    Ops,
+    Right,
+    Row,
+    charged,
+    child,
+    closed,
+    closing,
+    ended,
+    mapping,
+    opened,
+    set_container,
+    set_iommu,
+    unmapping,
+)
+from rows.v2_words import CREATE, OFF, SIZE, V2, create, joined, register, unregister
+from tcelab.program import Buffer, Close, Ioctl, Page, Read
+
+M_KIB: Final = 16
+"""What is registered here: four pages."""
+PAGE_KIB: Final = 4
+DDW: Final = "arch/powerpc/platforms/pseries/iommu.c"
+CONTEXT: Final = "WARNING: .*destroy_context"
+PREREG: Final = "WARNING: .*tce_iommu_release"
+
+
+def in_use(process: str, first: Expect, second: Expect, last: Expect, left: int | None) -> Ops:
+    """Memory is unregistered that an entry leads to, again, and again when none does: `left` KiB are charged then."""
+    m = f"{process}-m"
+    return (
+        *joined(),
+        child(process),
+        Buffer(name=m, pages=4, expect="ok", by=process),
+        register(Page(m), 4, by=process),
+        mapping(0, vaddr=Page(m), by=process),
+        unregister(Page(m), 4, first, by=process),
+        charged(M_KIB + TABLE_KIB, by=process),
+        unregister(Page(m), 4, second, by=process),
+        mapping(PAGE, vaddr=Page(m, 3), by=process),
+        unmapping(0, 2, by=process),
+        unregister(Page(m), 4, last, by=process),
+        charged(left, by=process),
+        ended(process),
+        *closed(),
+    )
+
+
+def not_made(process: str, *left: int | None) -> Ops:
+    """Windows that cannot be made, for five reasons: after each, `left` KiB are charged in all.
+
+    Tables of more levels count 0xffffffff bytes, whole pages of which are charged; the others 8 bytes for each page.
+    """
+    asked = (
+        create(levels=2, expect="EINVAL", by=process),
+        create(size=3 * SIZE, expect="EINVAL", by=process),
+        create(size=1 << 50, expect="EINVAL", by=process),
+        create(size=1 << 49, expect="ENODEV", by=process),
+        create(expect="ENODEV", by=process),
+    )
+    after = (charged(kib, by=process) for kib in left)
+    pairs = zip(asked, after, strict=True)
+    return (*joined(), child(process), *(each for pair in pairs for each in pair), ended(process), *closed())
+
+
+def both_joined() -> Ops:
+    """Two containers of type v2, each with a PE of its own."""
+    joins = (set_container(), set_container(pe=2, container="c2"))
+    return (*opened(), *opened(2), *joins, *(set_iommu(pe=pe, kind=V2) for pe in (1, 2)))
+
+
+def register_too(vaddr: Page, pages: int, *, by: str = "") -> Ioctl:
+    """With the second container."""
+    fields = {"vaddr": vaddr, "size": pages * PAGE}
+    return Ioctl(file="c2", request="SPAPR_REGISTER_MEMORY", fields=fields, expect="ok", by=by)
+
+
+def closed_first(process: str, left: int | None) -> Ops:
+    """A container is closed whose memory the other one has mapped."""
+    m, own = f"{process}-m", f"{process}-own"
+    return (
+        *both_joined(),
+        child(process),
+        *closing("g", "c"),
+        Buffer(name=m, pages=4, expect="ok", by=process),
+        Buffer(name=own, pages=1, expect="ok", by=process),
+        register(Page(m), 4, by=process),
+        register_too(Page(own), 1, by=process),
+        mapping(0, vaddr=Page(m), pe=2, by=process),
+        Close(file="g", expect="ok", by=process),
+        Close(file="c", expect="ok", by=process),
+        charged(M_KIB + PAGE_KIB + TABLE_KIB, by=process),
+        Read(what="pins", expect="ok"),
+        *closing("g2", "c2"),
+        Close(file="g2", expect="ok", by=process),
+        Close(file="c2", expect="ok", by=process),
+        charged(left, by=process),
+        Read(what="pins", expect="ok"),
+        ended(process),
+    )
+
+
+ROWS: Final = (
+    Row(
+        "memory in use is unregistered, but stays pinned and charged, and nobody gets it back",
+        f"{OFF}, the second mm_iommu_put; arch/powerpc/mm/book3s64/mmu_context.c, destroy_context",
+        in_use("v2-11", "ok", "ENOENT", "ENOENT", M_KIB + TABLE_KIB),
+        quirk="unregister-in-use-succeeds",
+        right=Right(in_use("v2-11", "EBUSY", "EBUSY", "ok", TABLE_KIB)),
+        log=CONTEXT,
+        ends="dirty",
+    ),
+    Row(
+        "memory that is registered with two containers stays with the second one, mapped or not",
+        f"{OFF}, mm_iommu_put: used",
+        (
+            *both_joined(),
+            register(),
+            register_too(Page("m"), 64),
+            charged(256),
+            mapping(0),
+            unregister(),
+            charged(256 + TABLE_KIB),
+            unmapping(0),
+            *closing("g", "c"),
+            charged(256),
+            *closed("g2", "c2"),
+        ),
+    ),
+    Row(
+        "memory of a container that is closed stays pinned for good if another one has mapped it",
+        f"{DRIVER}, tce_iommu_release, WARN_ON(tce_iommu_prereg_free())",
+        closed_first("v2-13", M_KIB),
+        quirk="close-strands-memory",
+        right=Right(closed_first("v2-13", 0)),
+        log=PREREG,
+        ends="dirty",
+    ),
+    Row(
+        "a window that is not made keeps the charge for its table",
+        f"{CREATE}; {DRIVER}, tce_iommu_create_table, account_locked_vm before create_table",
+        not_made("v2-12", 4194332, 4194428, 2151678076, 3225419900, 3225419932),
+        quirk="failed-create-keeps-charge",
+        right=Right(not_made("v2-12", *(5 * [TABLE_KIB]))),
+        ends="dirty",
+    ),
+    Row(
+        "a PE for which firmware did not make a window gets none until the next boot, another one does",
+        f"{DDW}, spapr_tce_create_table: failed_ddw_pdn_list before everything but the shape of the table",
+        (
+            *joined(),
+            child("v2-14"),
+            create(size=1 << 49, expect="ENODEV", by="v2-14"),
+            create(size=1 << 50, expect="ENODEV", by="v2-14"),
+            create(13, expect="EINVAL", by="v2-14"),
+            create(size=3 * SIZE, expect="EINVAL", by="v2-14"),
+            create(expect="ENODEV", by="v2-14"),
+            ended("v2-14"),
+            *closed(),
+            *joined(),
+            child("v2-15"),
+            create(expect="ENODEV", by="v2-15"),
+            ended("v2-15"),
+            *closed(),
+            *opened(2),
+            set_container(pe=2, container="c2"),
+            set_iommu(pe=2, kind=V2),
+            Ioctl(
+                file="c2",
+                request="SPAPR_TCE_CREATE",
+                fields={"page_shift": 12, "window_size": SIZE, "levels": 1},
+                expect="ok",
+            ),
+            *closed("g2", "c2"),
+        ),
+        ends="dirty",
+    ),
+)
