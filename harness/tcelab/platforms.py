@@ -111,7 +111,7 @@ def prepare(
         if boot:
             raise UsageError("the emulator runs no kernel: --boot is about a guest")
         return EmulatorPlatform(choice)
-    if choice.profile != setup.DEFAULT_PROFILE:
+    if choice.profile not in setup.TODAYS_PROFILES:
         raise UsageError(
             f"no kernel of today has the driver of profile {choice.profile}", next_step="add --platform emulator"
         )

@@ -20,6 +20,8 @@ from tcelab.topology import Topology
 DEFAULT_QEMU: Final = "qemu-11.1"
 DEFAULT_IMAGE: Final = "guest"
 DEFAULT_PROFILE: Final = "linux-v1"
+TODAYS_PROFILES: Final = {DEFAULT_PROFILE, "linux-v2"}
+"""Of the driver that a guest has: one module, which makes containers of both types."""
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):

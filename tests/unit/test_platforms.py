@@ -210,12 +210,23 @@ def test_another_profile_of_the_emulator_is_another_driver(tcelab):
 
 
 @pytest.mark.usefixtures("recipe")
+def test_the_profile_of_a_container_type_is_the_driver_that_makes_both(tcelab):
+    done = tcelab("run", "windows", "--platform", "emulator", "--profile", "linux-v2", "--seed", "3", "--out", "out")
+    assert (done.code, result()["versions"]["emulator"]["profile"]) == (0, "linux-v2")
+    done = tcelab("run", "windows", "--platform", "emulator", "--profile", "linux-v1", "--seed", "3", "--out", "other")
+    assert done.code == 0
+
+
+@pytest.mark.usefixtures("recipe")
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (("--profile", "seed2013"), "add --platform emulator"),
         (("--profile", "nonsense"), "no kernel of today has the driver of profile nonsense"),
-        (("--platform", "emulator", "--profile", "nonsense"), "no profile 'nonsense'; there are: seed2013, linux-v1"),
+        (
+            ("--platform", "emulator", "--profile", "nonsense"),
+            "no profile 'nonsense'; there are: seed2013, linux-v1, linux-v2",
+        ),
         (("--expect-quirk", "nonsense"), "no quirk nonsense; there are: "),
         (("--without-quirk", "nonsense"), "no quirk nonsense; there are: "),
         (("--platform", "emulator", "--expect-quirk", "nonsense"), "no quirk nonsense; there are: "),

@@ -1,7 +1,8 @@
 """The driver as tables: for each request, what is checked, in which order, and what each failure returns.
 
 Hold them against the source line by line: a check's `source` is the condition there. Profiles:
-`seed2013`, the driver of May 2013; `linux-v1`, today's (6.11 and newer) with a v1 container.
+`seed2013`, the driver of May 2013; `linux-v1`, today's (6.11 and newer) with a v1 container; `linux-v2`, the same with
+a v2 container (`linux_v2.py`).
 """
 
 from __future__ import annotations
@@ -364,8 +365,14 @@ DEFAULT: Final = LINUX_V1.name
 
 
 def profile(name: str) -> Profile:
-    """:raise UsageError: no profile of that name."""
+    """`linux-v1` and `linux-v2` are one module, and make containers of both types.
+
+    :raise UsageError: no profile of that name.
+    """
+    from tcelab.emulator.linux_v2 import LINUX_V2  # noqa: PLC0415 - which is made of this module's profile
+
+    known = {**PROFILES, LINUX_V2.name: LINUX_V2}
     try:
-        return PROFILES[name]
+        return known[name]
     except KeyError:
-        raise UsageError(f"no profile {name!r}; there are: {', '.join(PROFILES)}") from None
+        raise UsageError(f"no profile {name!r}; there are: {', '.join(known)}") from None
