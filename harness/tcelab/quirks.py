@@ -16,6 +16,7 @@ ROLLBACK: Final = "rollback-loses-entries"
 NOT_AT_ZERO: Final = "window-not-at-zero"
 UNREGISTERS_IN_USE: Final = "unregister-in-use-succeeds"
 CLOSE_STRANDS: Final = "close-strands-memory"
+NOTHING_WARNS: Final = "register-nothing-warns"
 CREATE_CHARGES: Final = "failed-create-keeps-charge"
 
 
@@ -118,6 +119,15 @@ QUIRKS: Final = {
             "drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_release: WARN_ON(tce_iommu_prereg_free())",
             warns=("tce_iommu_release",),
             warns_once=("destroy_context",),
+        ),
+        Quirk(
+            NOTHING_WARNS,
+            "REGISTER_MEMORY of no bytes makes the kernel warn, once after each boot, and gives ENOMEM",
+            "EINVAL, and nothing is said",
+            "seen on 6.12",
+            "",
+            "arch/powerpc/mm/book3s64/iommu_api.c, mm_iommu_do_alloc: vzalloc of nothing",
+            warns_once=("__vmalloc_node_range_noprof",),
         ),
         Quirk(
             CREATE_CHARGES,

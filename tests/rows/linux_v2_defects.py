@@ -23,7 +23,7 @@ from rows.row import (
     set_iommu,
     unmapping,
 )
-from rows.v2_words import CREATE, OFF, SIZE, V2, create, joined, register, unregister
+from rows.v2_words import ALLOC, CREATE, OFF, SIZE, V2, create, joined, register, unregister
 from tcelab.program import Buffer, Close, Ioctl, Page, Read
 
 M_KIB: Final = 16
@@ -109,6 +109,11 @@ def closed_first(process: str, left: int | None) -> Ops:
     )
 
 
+def nothing(expect: Expect) -> Ops:
+    """No bytes are registered, twice."""
+    return (*joined(), register(pages=0, expect=expect), register(0, 0, expect), charged(0), *closed())
+
+
 ROWS: Final = (
     Row(
         "memory in use is unregistered, but stays pinned and charged, and nobody gets it back",
@@ -143,6 +148,15 @@ ROWS: Final = (
         quirk="close-strands-memory",
         right=Right(closed_first("v2-13", 0)),
         log=PREREG,
+        ends="dirty",
+    ),
+    Row(
+        "no memory at all is not registered, and the kernel warns of it",
+        f"{ALLOC}, vzalloc; mm/vmalloc.c, __vmalloc_node_range, WARN_ON_ONCE(!size)",
+        nothing("ENOMEM"),
+        quirk="register-nothing-warns",
+        right=Right(nothing("EINVAL")),
+        log="WARNING: .*__vmalloc_node_range",
         ends="dirty",
     ),
     Row(

@@ -375,6 +375,21 @@ EDGE: Final = (
         ends="dead",
     ),
     Row(
+        "a window has one page or more",
+        f"{DRIVER}, tce_iommu_create_table, !table_size",
+        on_joined(
+            create(size=0, expect="EINVAL"),
+            create(size=1, expect="EINVAL"),
+            create(size=2048, expect="EINVAL"),
+            create(16, 1 << 15, "EINVAL"),
+            charged(TABLE_KIB),
+            create(size=4096, levels=0),
+            remove(HIGH),
+            create(21, 1 << 21),
+            charged(TABLE_KIB),
+        ),
+    ),
+    Row(
         "a table of less than a page costs nothing",
         f"{DRIVER}, tce_iommu_create_table, table_size >> PAGE_SHIFT",
         on_joined(create(size=SMALL), charged(TABLE_KIB)),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import rowkit
-from rows.linux_v2_defects import closed_first, in_use, not_made
+from rows.linux_v2_defects import closed_first, in_use, not_made, nothing
 from rows.row import (
     LAST,
     NOBODY,
@@ -55,6 +55,7 @@ from tcelab.quirks import (
     CREATE_CHARGES,
     MISALIGNED,
     NOT_AT_ZERO,
+    NOTHING_WARNS,
     ONE_PAGE,
     PIN_FOR_WRITE,
     QUIRKS,
@@ -689,6 +690,7 @@ MEETS = {
     NOT_AT_ZERO: (*enabled(), mapping(0, expect="ENXIO"), look(), *closed()),
     UNREGISTERS_IN_USE: (*in_use("p", None, None, None, None), look()),
     CLOSE_STRANDS: (*closed_first("p", None), look()),
+    NOTHING_WARNS: (*nothing(None), look()),
     CREATE_CHARGES: not_made("p", None, None, None, None, None),
 }
 WHERE = dict.fromkeys(MEETS, SMALL) | {NOT_AT_ZERO: topology("high-window")}

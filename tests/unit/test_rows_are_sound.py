@@ -31,6 +31,7 @@ QUIRKS = {
     "window-not-at-zero",
     "unregister-in-use-succeeds",
     "close-strands-memory",
+    "register-nothing-warns",
     "failed-create-keeps-charge",
 }
 PAGE = 4096

@@ -15,7 +15,7 @@ from tcelab.emulator.process import Process, RefusedError
 from tcelab.emulator.spapr_tce import SpaprTce
 from tcelab.papr import ddw, tce, window
 from tcelab.papr.table import Table
-from tcelab.quirks import CLOSE_STRANDS, CREATE_CHARGES, ROLLBACK, UNREGISTERS_IN_USE
+from tcelab.quirks import CLOSE_STRANDS, CREATE_CHARGES, NOTHING_WARNS, ROLLBACK, UNREGISTERS_IN_USE
 
 if TYPE_CHECKING:
     from tcelab.emulator.platform import Machine, Pe
@@ -116,6 +116,8 @@ class SpaprTceV2(SpaprTce):
     def _pinned(self, process: Process, start: int, size: int) -> Region:
         """mm_iommu_do_alloc: charge, pin, and only then look whether it overlaps."""
         space, ram = process.space, self.machine.ram
+        if not size:
+            raise RefusedError(self._nothing())
         pages = size // ram.page_size
         if not process.charge(pages):
             raise RefusedError("ENOMEM")
@@ -131,6 +133,14 @@ class SpaprTceV2(SpaprTce):
         huge = all(start // ram.page_size + i in space.huge for i in range(pages))
         granule = min(HUGE_PAGE, (start | size) & -(start | size)) if huge else ram.page_size
         return Region(start, size, frames, granule)
+
+    def _nothing(self) -> str:
+        """The errno's name: vzalloc of the addresses of no pages (mm/vmalloc.c, __vmalloc_node_range)."""
+        if NOTHING_WARNS not in self.quirks:
+            return "EINVAL"
+        self.machine.meet(NOTHING_WARNS)
+        self.machine.warn_once("__vmalloc_node_range_noprof: WARN_ON_ONCE(!size)")
+        return "ENOMEM"
 
     def _let_go(self, frames: list[int], pages: int) -> None:
         for frame in frames:
@@ -183,7 +193,10 @@ class SpaprTceV2(SpaprTce):
             raise RefusedError("ENOSPC")
         if shift not in ddw.SHIFTS:
             raise RefusedError("EINVAL")
-        pages = self._pages(_WHOLE if levels > 1 else (size >> shift) * _ENTRY)
+        bytes_of_table = _WHOLE if levels > 1 else (size >> shift) * _ENTRY
+        if not bytes_of_table:
+            raise RefusedError("EINVAL")
+        pages = self._pages(bytes_of_table)
         if not process.charge(pages):
             raise RefusedError("ENOMEM")
         if size & (size - 1) or levels > 1:
