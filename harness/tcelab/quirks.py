@@ -17,6 +17,7 @@ NOT_AT_ZERO: Final = "window-not-at-zero"
 UNREGISTERS_IN_USE: Final = "unregister-in-use-succeeds"
 CLOSE_STRANDS: Final = "close-strands-memory"
 NOTHING_WARNS: Final = "register-nothing-warns"
+PART_REGISTERS: Final = "register-part-returns-pages"
 CREATE_CHARGES: Final = "failed-create-keeps-charge"
 
 
@@ -128,6 +129,15 @@ QUIRKS: Final = {
             "",
             "arch/powerpc/mm/book3s64/iommu_api.c, mm_iommu_do_alloc: vzalloc of nothing",
             warns_once=("__vmalloc_node_range_noprof",),
+        ),
+        Quirk(
+            PART_REGISTERS,
+            "REGISTER_MEMORY of memory of which only the first pages are there returns how many they are, and registers"
+            " nothing: a caller that looks for -1 believes that it has",
+            "EFAULT",
+            "seen on 6.12",
+            "",
+            "arch/powerpc/mm/book3s64/iommu_api.c, mm_iommu_do_alloc: what the last pin_user_pages gave is no errno",
         ),
         Quirk(
             CREATE_CHARGES,

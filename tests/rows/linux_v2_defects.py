@@ -16,6 +16,7 @@ from rows.row import (
     child,
     closed,
     closing,
+    edge,
     ended,
     mapping,
     opened,
@@ -114,6 +115,11 @@ def nothing(expect: Expect) -> Ops:
     return (*joined(), register(pages=0, expect=expect), register(0, 0, expect), charged(0), *closed())
 
 
+def in_part(expect: Expect) -> Ops:
+    """What begins in a buffer and ends behind it, where no memory is, or none that can be written."""
+    return (*joined(), register(edge(3), 4, expect), register(Page("ro"), 1, "EFAULT"), charged(0), *closed())
+
+
 ROWS: Final = (
     Row(
         "memory in use is unregistered, but stays pinned and charged, and nobody gets it back",
@@ -158,6 +164,13 @@ ROWS: Final = (
         right=Right(nothing("EINVAL")),
         log="WARNING: .*__vmalloc_node_range",
         ends="dirty",
+    ),
+    Row(
+        "memory of which only the first pages are there is not registered, and as many are returned",
+        f"{ALLOC}, pin_user_pages: ret > 0",
+        in_part(3),
+        quirk="register-part-returns-pages",
+        right=Right(in_part("EFAULT")),
     ),
     Row(
         "a window that is not made keeps the charge for its table",

@@ -177,6 +177,7 @@ REGISTERING: Final = (
         f"{OFF}, mm_iommu_get",
         on_registered(
             unregister(pages=32, expect="ENOENT"),
+            unregister(expect="ENOENT", size=0xFFFFFFFFFFFFF000),
             unregister(Page("m", 32), 32, "ENOENT"),
             charged(M_KIB),
             unregister(),

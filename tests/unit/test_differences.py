@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import rowkit
-from rows.linux_v2_defects import closed_first, in_use, not_made, nothing
+from rows.linux_v2_defects import closed_first, in_part, in_use, not_made, nothing
 from rows.row import (
     LAST,
     NOBODY,
@@ -57,6 +57,7 @@ from tcelab.quirks import (
     NOT_AT_ZERO,
     NOTHING_WARNS,
     ONE_PAGE,
+    PART_REGISTERS,
     PIN_FOR_WRITE,
     QUIRKS,
     ROLLBACK,
@@ -599,10 +600,16 @@ def test_what_an_undeclared_quirk_explains_beside_a_declared_one_is_named_alone(
 
 
 def test_a_declared_quirk_that_does_not_show_is_named():
-    oracles = Oracles(only(["a"], WRONG), known=("a", "b"))
+    oracles = Oracles(only(["a"], WRONG), lambda *_: [Met("a")], known=("a", "b"))
     (finding,) = opined(oracles, [OK] * 3, declared=("a", "b")).findings
     assert finding.quirk == "a"
     assert finding.message.endswith("; the declared quirk a does not show here")
+
+
+def test_a_declared_quirk_that_the_oracle_did_not_meet_is_not_asked_about():
+    oracles = Oracles(only(["a"], WRONG), lambda *_: [Met("b")], known=("a", "b", "c"))
+    opined(oracles, [OK] * 3, declared=("a", "b", "c"))
+    assert {quirks for quirks, _ in oracles.asked} == {frozenset("abc"), frozenset("ac")}
 
 
 def test_what_no_quirk_explains_has_no_name():
@@ -691,6 +698,7 @@ MEETS = {
     UNREGISTERS_IN_USE: (*in_use("p", None, None, None, None), look()),
     CLOSE_STRANDS: (*closed_first("p", None), look()),
     NOTHING_WARNS: (*nothing(None), look()),
+    PART_REGISTERS: (*in_part(None), look()),
     CREATE_CHARGES: not_made("p", None, None, None, None, None),
 }
 WHERE = dict.fromkeys(MEETS, SMALL) | {NOT_AT_ZERO: topology("high-window")}

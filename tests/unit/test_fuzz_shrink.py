@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from tcelab.fuzz.generate import generate
-from tcelab.fuzz.shrink import shrink, watch_all
+from tcelab.fuzz.shrink import EnoughError, shrink, watch_all
 from tcelab.fuzz.simpler import alone, smaller
 from tcelab.program import (
     Bind,
@@ -368,6 +368,21 @@ def test_no_more_programs_are_tried_than_allowed(most):
     assert len(asked.programs) == most
     assert unmapped_before_mapped(small)
     assert said[-1] == f"stopped after {most} tries"
+
+
+def test_who_is_asked_may_say_that_it_is_enough_and_the_smallest_so_far_is_kept():
+    program = made(5)
+    asked = []
+
+    def fails(candidate):
+        asked.append(candidate)
+        if len(asked) == 4:
+            raise EnoughError
+        return True
+
+    lines = []
+    assert shrink(program, fails, lines.append) == asked[2]
+    assert lines[-1] == "stopped after 4 tries"
 
 
 def test_it_says_how_far_it_is():

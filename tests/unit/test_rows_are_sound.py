@@ -32,6 +32,7 @@ QUIRKS = {
     "unregister-in-use-succeeds",
     "close-strands-memory",
     "register-nothing-warns",
+    "register-part-returns-pages",
     "failed-create-keeps-charge",
 }
 PAGE = 4096

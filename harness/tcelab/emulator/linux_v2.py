@@ -38,11 +38,14 @@ def _past_the_end(call: Call) -> str | int:
     return 1 if MISALIGNED in call.on.quirks else "EINVAL"
 
 
+def _parts_of_pages(call: Call) -> bool:
+    mask = call.machine.page_size - 1
+    return bool((call.param["vaddr"] | call.param["size"]) & mask)
+
+
 def _range(call: Call) -> bool:
     """Not of whole CPU pages, or past the end of all addresses."""
-    start, size = call.param["vaddr"], call.param["size"]
-    mask = call.machine.page_size - 1
-    return bool(start & mask or size & mask) or start + size >= 1 << 64
+    return _parts_of_pages(call) or call.param["vaddr"] + call.param["size"] >= 1 << 64
 
 
 def _info(call: Call) -> int:
@@ -148,7 +151,7 @@ LINUX_V2: Final = Profile(
                 copies_in("SPAPR_UNREGISTER_MEMORY"),
                 long_enough("SPAPR_UNREGISTER_MEMORY"),
                 FLAGS,
-                Check("no whole pages", _range, "EINVAL", "tce_iommu_unregister_pages: ~PAGE_MASK"),
+                Check("no whole pages", _parts_of_pages, "EINVAL", "tce_iommu_unregister_pages: ~PAGE_MASK"),
             ),
             lambda c: int(c.on.unregister(c)),
         ),

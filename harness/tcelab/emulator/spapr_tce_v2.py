@@ -15,7 +15,7 @@ from tcelab.emulator.process import Process, RefusedError
 from tcelab.emulator.spapr_tce import SpaprTce
 from tcelab.papr import ddw, tce, window
 from tcelab.papr.table import Table
-from tcelab.quirks import CLOSE_STRANDS, CREATE_CHARGES, NOTHING_WARNS, ROLLBACK, UNREGISTERS_IN_USE
+from tcelab.quirks import CLOSE_STRANDS, CREATE_CHARGES, NOTHING_WARNS, PART_REGISTERS, ROLLBACK, UNREGISTERS_IN_USE
 
 if TYPE_CHECKING:
     from tcelab.emulator.platform import Machine, Pe
@@ -54,6 +54,14 @@ class Window:
 
     def has(self, iova: int) -> bool:
         return self.start <= iova < self.start + self.size
+
+
+class _PartError(Exception):
+    """Only the first pages could be pinned (pin_user_pages)."""
+
+    def __init__(self, pages: int) -> None:
+        super().__init__(pages)
+        self.pages = pages
 
 
 class SpaprTceV2(SpaprTce):
@@ -106,7 +114,10 @@ class SpaprTceV2(SpaprTce):
             raise RefusedError("EBUSY")
         region = space.regions.get(key)
         if region is None:
-            region = self._pinned(call.process, *key)
+            try:
+                region = self._pinned(call.process, *key)
+            except _PartError as part:
+                return part.pages
             space.regions[key] = region
         region.used += 1
         self.regions[key] = region
@@ -114,7 +125,10 @@ class SpaprTceV2(SpaprTce):
         return 0
 
     def _pinned(self, process: Process, start: int, size: int) -> Region:
-        """mm_iommu_do_alloc: charge, pin, and only then look whether it overlaps."""
+        """mm_iommu_do_alloc: charge, pin, and only then look whether it overlaps.
+
+        :raise _PartError: as a kernel with the quirk `PART_REGISTERS` returns.
+        """
         space, ram = process.space, self.machine.ram
         if not size:
             raise RefusedError(self._nothing())
@@ -126,7 +140,10 @@ class SpaprTceV2(SpaprTce):
             frames.extend(space.pin(address, write=True) for address in range(start, start + size, ram.page_size))
         except FaultError:
             self._let_go(frames, pages)
-            raise RefusedError("EFAULT") from None
+            if not frames or PART_REGISTERS not in self.quirks:
+                raise RefusedError("EFAULT") from None
+            self.machine.meet(PART_REGISTERS)
+            raise _PartError(len(frames)) from None
         if any(start < first + length and first < start + size for first, length in space.regions):
             self._let_go(frames, pages)
             raise RefusedError("EINVAL")

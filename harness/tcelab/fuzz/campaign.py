@@ -20,12 +20,14 @@ import msgspec
 
 from tcelab.beside import Guest
 from tcelab.emulator.oracle import EmulatorOracles
+from tcelab.errors import Interrupted
 from tcelab.fuzz.generate import generate
-from tcelab.fuzz.shrink import shrink, watch_all
+from tcelab.fuzz.shrink import EnoughError, shrink, watch_all
 from tcelab.judge import Finding, Judge, Verdict
 from tcelab.program import Checkpoint, Program
 from tcelab.run import Recorder
 from tcelab.scenarios import proof
+from tcelab.setup import TODAYS_PROFILES
 from tcelab.topology import topology
 
 STEPS: Final = 5000
@@ -155,8 +157,15 @@ class Campaign:
         with self._lock:
             known = self.known = guest.facts.quirks if self.known is None else self.known
         rng = random.Random(f"{self._seed}/{number}")  # noqa: S311 - repeatable on purpose
-        raw = guest.facts.hypercalls
-        made = generate(rng, topology(name), size, every=self._every, quirks=known, hypercalls=raw)
+        made = generate(
+            rng,
+            topology(name),
+            size,
+            every=self._every,
+            quirks=known,
+            hypercalls=guest.facts.hypercalls,
+            v2=guest.facts.profile in TODAYS_PROFILES,
+        )
         program = msgspec.structs.replace(made.program, name=f"fuzz {self._seed}/{number}", seed=self._seed)
         return Done(number, program, known, self._judged(program, guest, known), made.left_out)
 
@@ -185,13 +194,18 @@ class Campaign:
 
     @staticmethod
     def _judged(program: Program, guest: Guest, known: frozenset[str]) -> Verdict:
-        """Run a program on a guest, which ends with it."""
+        """Run a program on a guest, which ends with it.
+
+        :raise Interrupted: somebody wants it to end.
+        """
         try:
             facts = dataclasses.replace(guest.facts, quirks=known)
             judge = Judge(program, facts, oracles=EmulatorOracles(program.topology, facts))
             recorder = Recorder(program, guest, judge.feed)
             recorder.perform(program.ops)
             recorder.finish()
+            if recorder.run.ending is not None and isinstance(recorder.run.ending.error, Interrupted):
+                raise Interrupted
             return judge.verdict(recorder.run)
         finally:
             guest.close()
@@ -213,10 +227,15 @@ class Campaign:
         wanted = signature(finding)
         cut = until_step(program, finding.step)
         told = finding
+        interrupted = False
 
         def fails(candidate: Program) -> bool:
-            nonlocal told
-            verdict = self._judged(candidate, self._open(candidate.topology.name), done.known)
+            nonlocal told, interrupted
+            try:
+                verdict = self._judged(candidate, self._open(candidate.topology.name), done.known)
+            except (KeyboardInterrupt, Interrupted):
+                interrupted = True
+                raise EnoughError from None
             hit = next((each for each in verdict.findings if signature(each) == wanted), None)
             told = hit or told  # the last one that failed is the smallest
             return hit is not None
@@ -228,6 +247,8 @@ class Campaign:
         self.tally.found.append(Found(told, small, program, file))
         with self._lock:
             self.known = (self.known or frozenset()) | _named(finding)
+        if interrupted:
+            raise Interrupted
         return bool(finding.quirk)
 
 

@@ -149,7 +149,8 @@ def somewhere(w: World) -> tuple[File, Container, Process] | None:
     """A container that works if there is one, else any, and a process that may use it as far as is known."""
     if working := w.working:
         return w.pick(working)
-    if not (containers := w.containers):
+    # One of type v2 might have memory where the range goes, and a map across its window's end is the kernel's.
+    if not (containers := [each for each in w.containers if each[1].v2 is None]):
         return None
     file, container = w.pick(containers)
     return file, container, w.pick(file.holders)

@@ -37,15 +37,17 @@ def generate(
     every: int = 50,
     quirks: Collection[str] = (),
     hypercalls: bool = False,
+    v2: bool = False,
 ) -> Generated:
     """A random program of about `steps` operations that ends with everything closed; the same for the same `rng`.
 
     :param every: guest operations between two checkpoints.
     :param quirks: known defects of the kernel, of which some would end the run.
     :param hypercalls: the guest can make raw hypercalls: they are mixed in, on a PE of their own if there is one.
+    :param v2: the kernel makes containers of type v2: they are mixed in.
     :raise UsageError: the topology has no device.
     """
-    w = World(rng, topology, frozenset(quirks), hypercalls=hypercalls)
+    w = World(rng, topology, frozenset(quirks), hypercalls=hypercalls, v2=v2)
     _begin(w, topology)
     looked = len(w.ops)
     while len(w.ops) < steps:

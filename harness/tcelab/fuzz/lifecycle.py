@@ -7,9 +7,10 @@ from functools import partial
 from typing import Final
 
 from tcelab.fuzz.state import Container, Device, File, Group, Process
-from tcelab.fuzz.world import SPAPR_TCE, World
+from tcelab.fuzz.world import SPAPR_TCE, SPAPR_TCE_V2, World
 
 MOST_CONTAINERS: Final = 3
+V2_CHANCE: Final = 0.5
 CROWD: Final = 2
 MOST_DEVICES: Final = 3
 """Device files of a group."""
@@ -117,13 +118,19 @@ def advance(w: World) -> bool:
             steps += free(w, group)
     for file, container in w.containers:
         if len(container.groups) == 1 and not container.typed:
-            steps.append(partial(w.set_iommu, w.pick(file.holders), file, SPAPR_TCE))
-        elif container.typed and not container.enabled:
+            steps.append(partial(w.set_iommu, w.pick(file.holders), file, some_type(w, container)))
+        elif container.typed and not container.enabled and container.v2 is None:
             steps += [partial(w.enable, by, file) for by in file.holders if w.may_enable(by, container)]
     if not steps:
         return False
     w.pick(steps)()
     return True
+
+
+def some_type(w: World, container: Container) -> int:
+    """Of windows that do not begin at 0 the emulator knows those of type v1."""
+    possible = w.v2 and not container.groups[0].phb.window_start
+    return SPAPR_TCE_V2 if possible and w.chance(V2_CHANCE) else SPAPR_TCE
 
 
 def another_container(w: World) -> bool:
@@ -360,5 +367,7 @@ def misplaced_request(w: World) -> bool:
     if not (opened := files(w, Container, Group, Device)):
         return False
     by, file = w.pick(opened)
+    if isinstance(file.what, Container) and file.what.v2 is not None:
+        return False  # where these are in their place
     w.ioctl(by, file, w.pick(MISPLACED[type(file.what)]))
     return True

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
 
-from tcelab.fuzz import faults, hypercalls, lifecycle, mapping, processes
+from tcelab.fuzz import faults, hypercalls, lifecycle, mapping, processes, regions
 from tcelab.fuzz.state import Container, Device, Group
 from tcelab.fuzz.world import World
 
@@ -119,17 +119,41 @@ RAW_OUT_OF_ORDER: Final = (
 """Raw hypercalls, where there are any."""
 
 
+V2: Final = (
+    Move(70, regions.register),
+    Move(20, regions.unregister),
+    Move(45, regions.create),
+    Move(24, regions.remove),
+    Move(220, regions.map_registered),
+    Move(150, regions.unmap_registered),
+)
+V2_OUT_OF_ORDER: Final = (
+    Move(50, regions.odd_memory),
+    Move(30, regions.odd_window),
+    Move(90, regions.odd_map),
+    Move(30, regions.stranger),
+)
+"""Of containers of type v2, where there are any."""
+
+
 def _weighed(table: tuple[Move, ...]) -> tuple[tuple[Move, ...], list[int]]:
     return table, list(accumulate(move.weight for move in table))
 
 
-TABLES: Final = _weighed(IN_ORDER), _weighed(OUT_OF_ORDER)
-WITH_HYPERCALLS: Final = _weighed(IN_ORDER + RAW), _weighed(OUT_OF_ORDER + RAW_OUT_OF_ORDER)
+TABLES: Final = {
+    (hypercalls, v2): (
+        _weighed(IN_ORDER + RAW * hypercalls + V2 * v2),
+        _weighed(OUT_OF_ORDER + RAW_OUT_OF_ORDER * hypercalls + V2_OUT_OF_ORDER * v2),
+    )
+    for hypercalls in (False, True)
+    for v2 in (False, True)
+}
+"""By what there is besides."""
 
 
 def step(w: World) -> None:
     """Add the operations of one move."""
-    moves, weights = (WITH_HYPERCALLS if w.hypercalls else TABLES)[w.random() > SOUND]
+    moves, weights = TABLES[w.hypercalls, w.v2][w.random() > SOUND]
     for move in w.rng.choices(moves, cum_weights=weights, k=TRIES):
         if move.make(w):
             return

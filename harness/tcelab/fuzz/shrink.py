@@ -19,23 +19,23 @@ Fails = Callable[[Program], bool]
 Note = Callable[[str], None]
 
 
-class _EnoughError(Exception):
-    """No more tries."""
+class EnoughError(Exception):
+    """No more tries. Whoever is asked whether a program fails may say so as well."""
 
 
 def shrink(program: Program, fails: Fails, note: Note = lambda _: None, *, most: int = MOST) -> Program:
     """The smallest program found that fails as this one does; itself when it does not fail, or is not whole. The same
     for the same arguments. Its last operation stays, if it is a checkpoint.
 
-    :param fails: is asked about programs that are whole, about each once.
+    :param fails: is asked about programs that are whole, about each once; may raise `EnoughError`.
     :param note: told in one line whenever a smaller one was found.
     :param most: how often `fails` is asked.
     """
     search = _Search(program, fails, note, most)
     try:
         search.begin()
-    except _EnoughError:
-        note(f"stopped after {most} tries")
+    except EnoughError:
+        note(f"stopped after {search.asked} tries")
     return search.best
 
 
@@ -64,13 +64,14 @@ def whole(program: Program, ops: Sequence[Op]) -> list[Op]:
 
 
 class _Search:
-    """:ivar best: the smallest program that is known to fail; at first, the one that is said to."""
+    """:ivar best: the smallest program that is known to fail; at first, the one that is said to. `asked`: how often."""
 
     def __init__(self, program: Program, fails: Fails, note: Note, most: int) -> None:
         self.best = program
         self._fails = fails
         self._note = note
         self._left = most
+        self.asked = 0
         self._tried: dict[bytes, bool] = {}
         self._end = [op for op in program.ops[-1:] if isinstance(op, Checkpoint)]
 
@@ -172,7 +173,8 @@ class _Search:
             except UsageError:
                 return False
             if not self._left:
-                raise _EnoughError
+                raise EnoughError
             self._left -= 1
+            self.asked += 1
             self._tried[key] = self._fails(candidate)
         return self._tried[key]

@@ -22,12 +22,14 @@ class Memory:
     """A buffer.
 
     :ivar next: the page after those that were used last.
+    :ivar huge: in huge pages.
     """
 
     name: str
     pages: int
     access: Access = "write"
     next: int = 0
+    huge: bool = False
 
     def take(self, pages: int) -> int:
         """Number of the first of so many pages, those that were not used for longest."""
@@ -55,8 +57,56 @@ class Process:
 
 
 @dataclass(slots=True, eq=False)
+class Region:
+    """Memory that was registered. `mapped`: entries that lead there."""
+
+    memory: Memory
+    first: int
+    pages: int
+    mapped: int = 0
+
+    def meets(self, other: Region) -> bool:
+        same = self.memory is other.memory
+        return same and self.first < other.first + other.pages and other.first < self.first + self.pages
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Of a window: bus address of its start, shift of its pages."""
+
+    start: int
+    shift: int
+    entries: int
+
+
+@dataclass(slots=True, eq=False)
+class V2:
+    """What a container of type v2 has besides.
+
+    :ivar low: the default window is there, or will be.
+    :ivar live: window, first entry, entries and memory of maps that were not unmapped since.
+    """
+
+    regions: list[Region] = field(default_factory=list)
+    low: bool = True
+    high: Shape | None = None
+    live: list[tuple[Shape, int, int, Region]] = field(default_factory=list)
+
+    def gone(self, start: int) -> None:
+        """A window is, with its entries."""
+        for shape, _, units, region in self.live:
+            if shape.start == start:
+                region.mapped -= units
+        self.live = [each for each in self.live if each[0].start != start]
+        if self.high is not None and self.high.start == start:
+            self.high = None
+        else:
+            self.low = False
+
+
+@dataclass(slots=True, eq=False)
 class Container:
-    """:ivar typed: SET_IOMMU was done.
+    """:ivar typed: SET_IOMMU was done. `v2`: with that type.
 
     :ivar owner: the process to which it is bound.
     :ivar live: (bus address, pages) of maps that were not unmapped since.
@@ -67,6 +117,7 @@ class Container:
     enabled: bool = False
     owner: Process | None = None
     live: list[tuple[int, int]] = field(default_factory=list)
+    v2: V2 | None = None
 
     def mapped(self, iova: int, pages: int) -> None:
         if pages:
@@ -79,12 +130,14 @@ class Group:
     """:ivar file: stays open while a process or a device holds it, and there is only one.
 
     :ivar devices: how many device files are open.
+    :ivar refused: firmware did not make a window for it, and is asked for none any more.
     """
 
     phb: Phb
     file: File | None = None
     container: Container | None = None
     devices: int = 0
+    refused: bool = False
 
 
 @dataclass(slots=True, eq=False)

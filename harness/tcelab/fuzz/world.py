@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from tcelab import quirks
 from tcelab.errors import UsageError
 from tcelab.fuzz.hazard import endless
-from tcelab.fuzz.state import Access, Container, Device, File, Group, Memory, Process
+from tcelab.fuzz.state import V2, Access, Container, Device, File, Group, Memory, Process
 from tcelab.papr.window import PAGE_SHIFT, PAGE_SIZE
 from tcelab.program import (
     Buffer,
@@ -30,6 +30,8 @@ from tcelab.topology import Topology
 
 SPAPR_TCE: Final = 2
 """VFIO_SPAPR_TCE_IOMMU, include/uapi/linux/vfio.h."""
+SPAPR_TCE_V2: Final = 7
+"""VFIO_SPAPR_TCE_v2_IOMMU."""
 
 MOST_PAGES: Final = 2048
 """Pages of the buffers of a process, all of which a checkpoint reads."""
@@ -59,12 +61,18 @@ class World:
     """:ivar ops: the program so far.
 
     :ivar left_out: how many operations were not generated, by the quirk because of which.
-    :ivar hypercalls: there are raw hypercalls, on the PE `raw`.
+    :ivar hypercalls: there are raw hypercalls, on the PE `raw`; `v2`: there are containers of type v2.
     :ivar dmas: how many transfers there are, each of which takes 0.1 s.
     """
 
     def __init__(
-        self, rng: random.Random, topology: Topology, declared: frozenset[str], *, hypercalls: bool = False
+        self,
+        rng: random.Random,
+        topology: Topology,
+        declared: frozenset[str],
+        *,
+        hypercalls: bool = False,
+        v2: bool = False,
     ) -> None:
         """:param hypercalls: the last PE, if there are several, is that of raw hypercalls alone.
         :raise UsageError: nothing to work on.
@@ -81,6 +89,7 @@ class World:
         if not self.groups:
             raise UsageError(f"topology {topology.name!r} has no device under test")
         self.hypercalls = hypercalls and len(self.groups) > 1
+        self.v2 = v2
         self.raw = self.groups.pop().phb if self.hypercalls else self.groups[-1].phb
         self.windows = [(group.phb.window_start, group.phb.window_end) for group in self.groups]
         self._named: dict[str, int] = {}
@@ -220,10 +229,10 @@ class World:
 
     # -- memory
 
-    def allocate(self, by: Process, pages: int) -> Memory:
-        memory = Memory(self.name("b"), pages)
+    def allocate(self, by: Process, pages: int, *, huge: bool = False) -> Memory:
+        memory = Memory(self.name("b"), pages, huge=huge)
         by.memory.append(memory)
-        self.ops.append(Buffer(by=by.name, name=memory.name, pages=pages, seed=self.below(1 << 30)))
+        self.ops.append(Buffer(by=by.name, name=memory.name, pages=pages, seed=self.below(1 << 30), huge=huge))
         self.ops.append(Frames(by=by.name, buffer=memory.name))
         return memory
 
@@ -290,8 +299,10 @@ class World:
     # -- the life of a container
 
     def set_container(self, by: Process, group_file: File, file: File) -> None:
-        self.ioctl(by, group_file, "GROUP_SET_CONTAINER", {"container": file.name})
         group, container = group_file.what, file.what
+        if isinstance(container, Container) and container.v2 is not None:
+            return  # a second group, of which the emulator knows nothing
+        self.ioctl(by, group_file, "GROUP_SET_CONTAINER", {"container": file.name})
         if not isinstance(group, Group) or not isinstance(container, Container) or group.container is not None:
             return
         if not (container.typed and container.groups):
@@ -310,18 +321,23 @@ class World:
         container.groups.remove(group)
         container.live.clear()
         if not container.groups:  # the last group takes the driver's state along (vfio_group_detach_container)
-            container.typed, container.enabled, container.owner = False, False, None
+            container.typed, container.enabled, container.owner, container.v2 = False, False, None, None
 
     def set_iommu(self, by: Process, file: File, kind: int) -> None:
         self.ioctl(by, file, "SET_IOMMU", value=kind)
         container = file.what
-        if isinstance(container, Container) and len(container.groups) == 1 and kind == SPAPR_TCE:
+        if not isinstance(container, Container) or len(container.groups) != 1 or container.typed:
+            return
+        if kind in {SPAPR_TCE, SPAPR_TCE_V2}:
             container.typed = True
+            container.v2 = V2() if kind == SPAPR_TCE_V2 else None
 
     def enable(self, by: Process, file: File) -> None:
         self.ioctl(by, file, "ENABLE")
         container = file.what
         if not isinstance(container, Container) or not container.typed or container.owner not in {None, by}:
+            return
+        if container.v2 is not None:
             return
         if self.may_enable(by, container):
             container.owner, container.enabled = by, True

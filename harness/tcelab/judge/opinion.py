@@ -72,6 +72,7 @@ class Opinion:
         self._found: list[tuple[Difference, Finding]] = []
         self._keys: set[Key] = set()
         self.met: list[Met] = []
+        self._ever: set[str] = set()
         for quirk in self._declared:
             ledger.evidence.quirks.setdefault(quirk, 0)
 
@@ -92,6 +93,7 @@ class Opinion:
         for difference in differences:
             self._report(step, difference)
         met = self._oracle.take_meetings()
+        self._ever.update(each.quirk for each in met)
         if differences:
             return  # what the guest did was something else
         for each in met:
@@ -138,7 +140,8 @@ class Opinion:
             return difference.key not in seen[quirks] and seen[quirks] <= self._keys
 
         for difference, finding in self._found:
-            gone = next((q for q in sorted(self._declared) if explains(self._declared - {q}, difference)), "")
+            # A quirk that the oracle has not met made no difference to what it expects.
+            gone = next((q for q in sorted(self._ever) if explains(self._declared - {q}, difference)), "")
             if gone:
                 finding.quirk = gone
                 finding.message += f"; the declared quirk {gone} does not show here"

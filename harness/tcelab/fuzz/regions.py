@@ -1,0 +1,326 @@
+"""Random steps with a container of type v2: memory is registered, windows come and go, and both meet in maps.
+
+No map reaches across a window's end: a kernel with the quirk `quirks.ONE_PAGE` would not come back from it. No window
+is made where the emulator does not know what becomes of it (beside a high one, in place of the low one).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, TypeAlias
+
+from tcelab.fuzz.mapping import Fields, some_pages
+from tcelab.fuzz.state import V2, Container, File, Memory, Process, Region, Shape
+from tcelab.fuzz.world import World
+from tcelab.papr import tce
+from tcelab.papr.window import PAGE_SHIFT, PAGE_SIZE, SECOND_START
+from tcelab.program import Page, Tag
+
+HUGE: Final = 512
+"""Pages of the buffer in huge pages: one of them."""
+SHIFTS: Final = (12, 12, 16, 16, 21, 24)
+ENTRIES: Final = (1, 16, 64, 256, 4096)
+TOP: Final = 1 << 64
+NOWHERE: Final = (0, PAGE_SIZE, 1 << 52, 0xC000000000000000, TOP - PAGE_SIZE)
+ODD_WINDOWS: Final[tuple[Fields, ...]] = (
+    {"page_shift": 13},
+    {"page_shift": 0},
+    {"window_size": 0},
+    {"window_size": PAGE_SIZE // 2},
+    {"window_size": 3 * PAGE_SIZE},
+    {"window_size": 1 << 50},
+    {"levels": 2},
+    {"flags": 1},
+    {"argsz": 39},
+)
+UNLIKELY: Final = 0.05
+"""A window that firmware does not make: the PE gets no other for the rest of the program."""
+
+Ready: TypeAlias = tuple[File, Container, V2, Process]
+
+
+def ready(w: World, *, mapping: bool = False) -> list[Ready]:
+    """Containers that somebody may use who can lock as much as he likes.
+
+    :param mapping: only those with memory.
+    """
+    return [
+        (file, it, it.v2, by)
+        for file, it in w.containers
+        if it.v2 is not None and it.groups and (it.v2.regions or not mapping)
+        for by in file.holders
+        if by.limit is None and it.owner in {None, by}
+    ]
+
+
+def _ask(w: World, chosen: Ready, request: str, fields: Fields) -> None:
+    """A request that binds the container."""
+    file, container, _, by = chosen
+    container.owner = by
+    w.ioctl(by, file, request, fields)
+
+
+# -- memory
+
+
+def register(w: World) -> bool:
+    if not (found := ready(w)):
+        return False
+    chosen = w.pick(found)
+    _, _, v2, by = chosen
+    memory = _memory(w, by)
+    pages = memory.pages if w.chance(0.6) else 1 + w.below(memory.pages)
+    region = Region(memory, w.below(memory.pages - pages + 1), pages)
+    _ask(w, chosen, "SPAPR_REGISTER_MEMORY", _fields(region))
+    if not any(region.meets(each) for each in _all_regions(w, by)):
+        v2.regions.append(region)
+    return True
+
+
+def _memory(w: World, by: Process) -> Memory:
+    if w.chance(0.3) and not any(each.huge for each in by.memory) and w.room(by, HUGE):
+        return w.allocate(by, HUGE, huge=True)
+    huge = [each for each in by.writable if each.huge]
+    return w.pick(huge) if huge and w.chance(0.3) else w.some_memory(by, some_pages(w))
+
+
+def _fields(region: Region) -> Fields:
+    return {"vaddr": Page(region.memory.name, region.first), "size": region.pages * PAGE_SIZE}
+
+
+def _all_regions(w: World, by: Process) -> Iterator[Region]:
+    """A region is its process's, with whatever container it was registered."""
+    for _, container in w.containers:
+        if container.v2 is not None and container.owner is by:
+            yield from container.v2.regions
+
+
+def unregister(w: World) -> bool:
+    """Mostly of memory that nothing is mapped of: else it stays with its process for good."""
+    if not (found := ready(w, mapping=True)):
+        return False
+    chosen = w.pick(found)
+    file, _, v2, by = chosen
+    free = [each for each in v2.regions if not each.mapped]
+    region = w.pick(free if free and w.chance(0.9) else v2.regions)
+    w.ioctl(by, file, "SPAPR_UNREGISTER_MEMORY", _fields(region))
+    v2.regions.remove(region)
+    return True
+
+
+def odd_memory(w: World) -> bool:
+    """What cannot be registered, or was not."""
+    if not (found := ready(w)):
+        return False
+    chosen = w.pick(found)
+    file, _, _, by = chosen
+    memory = _memory(w, by)
+    fields = _fields(Region(memory, 0, memory.pages))
+    wrong = w.below(6)
+    if wrong == 0:
+        fields["argsz"] = w.pick((0, 8, 23, 32))
+    elif wrong == 1:
+        fields["flags"] = 1 << w.below(32)
+    elif wrong == 2:  # noqa: PLR2004 - one of six
+        fields["vaddr"] = Page(memory.name, 0, 1 + w.below(PAGE_SIZE - 1))
+    elif wrong == 3:  # noqa: PLR2004 - one of six
+        fields["size"] = w.pick((0, 1, PAGE_SIZE - 1, TOP - PAGE_SIZE))
+    elif wrong == 4:  # noqa: PLR2004 - one of six
+        fields |= {"vaddr": w.pick(NOWHERE), "size": (1 + w.below(8)) * PAGE_SIZE}
+    else:
+        fields["size"] = (memory.pages + 1 + w.below(8)) * PAGE_SIZE
+    if fields.get("argsz") == 32:  # noqa: PLR2004 - longer than the struct, which is no fault: nobody knows what it meets
+        fields["argsz"] = 0
+    if w.chance(0.6):
+        _ask(w, chosen, "SPAPR_REGISTER_MEMORY", fields)
+    else:
+        w.ioctl(by, file, "SPAPR_UNREGISTER_MEMORY", fields)
+    return True
+
+
+# -- windows
+
+
+def create(w: World) -> bool:
+    """A high window, or the low one anew."""
+    possible = [each for each in ready(w) if each[2].low or each[2].high is None]
+    if not possible:
+        return False
+    chosen = w.pick(possible)
+    _, container, v2, _ = chosen
+    group = container.groups[0]
+    if not v2.low:
+        size = group.phb.window_size
+        _ask(w, chosen, "SPAPR_TCE_CREATE", {"page_shift": PAGE_SHIFT, "window_size": size, "levels": 1})
+        v2.low = not size & size - 1
+        return True
+    shift = w.pick(SHIFTS)
+    fields: Fields = {"page_shift": shift, "window_size": w.pick(ENTRIES) << shift, "levels": w.below(2)}
+    if w.chance(UNLIKELY):
+        fields |= {"page_shift": PAGE_SHIFT, "window_size": 1 << 49}
+        group.refused = group.refused or v2.high is None
+    elif v2.high is None and not group.refused:
+        v2.high = Shape(SECOND_START, shift, int(fields["window_size"]) >> shift)  # type: ignore[arg-type]
+    _ask(w, chosen, "SPAPR_TCE_CREATE", fields)
+    return True
+
+
+def remove(w: World) -> bool:
+    """By any address in it: mostly the high one, from then on the low one is seldom missing."""
+    if not (found := ready(w)):
+        return False
+    chosen = w.pick(found)
+    _, container, v2, _ = chosen
+    high = v2.high
+    if high is not None and w.chance(0.8):
+        v2.gone(high.start)
+        _ask(w, chosen, "SPAPR_TCE_REMOVE", {"start_addr": high.start + w.below(high.entries << high.shift)})
+    elif w.chance(0.4):
+        _ask(w, chosen, "SPAPR_TCE_REMOVE", {"start_addr": container.groups[0].phb.window_start})
+        v2.gone(container.groups[0].phb.window_start)
+    else:
+        _ask(w, chosen, "SPAPR_TCE_REMOVE", {"start_addr": w.pick((1 << 40, SECOND_START - PAGE_SIZE, TOP - 1))})
+    return True
+
+
+def odd_window(w: World) -> bool:
+    """One that cannot be made, or removed."""
+    possible = [each for each in ready(w) if each[2].low]
+    if not possible:
+        return False
+    chosen = w.pick(possible)
+    if w.chance(0.3):
+        _ask(w, chosen, "SPAPR_TCE_REMOVE", {"start_addr": 0, **w.pick(({"argsz": 15}, {"flags": 1}))})
+    else:
+        fields: Fields = {"page_shift": 12, "window_size": 1 << 20, "levels": 1}
+        _ask(w, chosen, "SPAPR_TCE_CREATE", fields | w.pick(ODD_WINDOWS))
+    return True
+
+
+# -- maps
+
+
+def _shape(container: Container, v2: V2, *, high: bool) -> Shape | None:
+    if high:
+        return v2.high
+    phb = container.groups[0].phb
+    return Shape(phb.window_start, PAGE_SHIFT, phb.entries) if v2.low else None
+
+
+def map_registered(w: World) -> bool:
+    if not (found := ready(w, mapping=True)):
+        return False
+    file, container, v2, by = w.pick(found)
+    shape = _shape(container, v2, high=v2.high is not None and w.chance(0.6)) or v2.high
+    if shape is None:
+        return False
+    huge = [each for each in v2.regions if each.memory.huge]
+    region = w.pick(huge if huge and shape.shift > PAGE_SHIFT and w.chance(0.7) else v2.regions)
+    unit = 1 << shape.shift - PAGE_SHIFT
+    units = max(min(some_pages(w), region.pages // unit, shape.entries), 1)
+    offset = w.below(max(region.pages - units * unit, 0) + 1)
+    if region.memory.huge:
+        offset -= (region.first + offset) % unit  # it is aligned as the window wants it, if the region is
+    entry = w.below(min(shape.entries - units, 128) + 1) if w.chance(0.8) else shape.entries - units
+    page = Page(region.memory.name, max(region.first + offset, 0))
+    iova = shape.start + (entry << shape.shift)
+    if w.chance(0.03):
+        iova += 1 + w.below(PAGE_SIZE - 1)
+    fields: Fields = {"flags": 1 + w.below(tce.PERMISSIONS), "vaddr": page, "iova": iova, "size": units << shape.shift}
+    fits = page.index + units * unit <= region.memory.pages and not iova % PAGE_SIZE
+    if fits and region.memory.access == "write" and w.chance(0.8):
+        _tag(w, by, container, shape, page, units * unit, iova)
+    w.ioctl(by, file, "MAP_DMA", fields)
+    region.mapped += units
+    v2.live.append((shape, entry, units, region))
+    del v2.live[:-64]
+    return True
+
+
+def _tag(w: World, by: Process, container: Container, shape: Shape, page: Page, count: int, iova: int) -> None:  # noqa: PLR0917  what, where
+    liobn = container.groups[0].phb.liobn | (shape.start == SECOND_START)
+    w.ops.append(
+        Tag(
+            by=by.name,
+            buffer=page.buffer,
+            first=page.index,
+            count=count,
+            liobn=liobn,
+            ioba=iova,
+            sequence=w.below(1 << 30),
+        )
+    )
+
+
+def unmap_registered(w: World) -> bool:
+    """What was mapped, or a part of it, or what may be empty; now and then a few pages past the window's end."""
+    live = [each for each in ready(w, mapping=True) if each[2].live]
+    if not live:
+        return False
+    file, _, v2, by = w.pick(live)
+    at = w.below(len(v2.live))
+    shape, entry, units, region = v2.live[at]
+    if w.chance(0.7):
+        del v2.live[at]
+        region.mapped -= units
+    elif w.chance(0.7):
+        units = 1 + w.below(units)
+    else:
+        entry, units = shape.entries - 1, 1 + w.below(32)
+    w.ioctl(
+        by,
+        file,
+        "UNMAP_DMA",
+        {"iova": shape.start + (entry << shape.shift), "size": units << shape.shift},
+    )
+    return True
+
+
+def odd_map(w: World) -> bool:
+    """Of memory that is not registered, outside every window, or with wrong fields."""
+    if not (found := ready(w, mapping=True)):
+        return False
+    file, container, v2, by = w.pick(found)
+    shape = _shape(container, v2, high=w.chance(0.5)) or _shape(container, v2, high=False) or v2.high
+    region = w.pick(v2.regions)
+    if shape is None:
+        return False
+    page = Page(region.memory.name, region.first)
+    fields: Fields = {"flags": 3, "vaddr": page, "iova": shape.start, "size": 1 << shape.shift}
+    faults: tuple[Callable[[], Fields], ...] = (
+        lambda: {"iova": shape.start + (shape.entries << shape.shift)},
+        lambda: {"iova": SECOND_START + (1 << 58)},
+        lambda: {"flags": w.pick((0, 4, 7))},
+        lambda: {"argsz": w.pick((0, 16, 31))},
+        lambda: {"size": PAGE_SIZE // 2},
+        lambda: {"vaddr": Page(page.buffer, page.index, 8)},
+        lambda: {"vaddr": w.pick(NOWHERE)},
+        lambda: {"vaddr": Page(w.some_memory(by, 1).name)},
+        lambda: {"size": 0},
+    )
+    w.ioctl(by, file, "MAP_DMA", fields | w.pick(faults)())
+    return True
+
+
+def stranger(w: World) -> bool:
+    """A process asks of a container that is bound to another."""
+    found = [
+        (file, it, by)
+        for file, it in w.containers
+        if it.v2 is not None and it.owner is not None
+        for by in file.holders
+        if by is not it.owner
+    ]
+    if not found:
+        return False
+    file, _, by = w.pick(found)
+    request, fields = w.pick(
+        (
+            ("SPAPR_REGISTER_MEMORY", {"vaddr": PAGE_SIZE, "size": PAGE_SIZE}),
+            ("SPAPR_UNREGISTER_MEMORY", {"vaddr": PAGE_SIZE, "size": PAGE_SIZE}),
+            ("SPAPR_TCE_CREATE", {"page_shift": 12, "window_size": 1 << 20, "levels": 1}),
+            ("SPAPR_TCE_REMOVE", {"start_addr": SECOND_START}),
+        )
+    )
+    w.ioctl(by, file, request, {**fields})
+    return True
