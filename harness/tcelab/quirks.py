@@ -18,6 +18,7 @@ UNREGISTERS_IN_USE: Final = "unregister-in-use-succeeds"
 CLOSE_STRANDS: Final = "close-strands-memory"
 NOTHING_WARNS: Final = "register-nothing-warns"
 PART_REGISTERS: Final = "register-part-returns-pages"
+REFUSED_SPOILS: Final = "refused-window-spoils-pe"
 CREATE_CHARGES: Final = "failed-create-keeps-charge"
 
 
@@ -138,6 +139,15 @@ QUIRKS: Final = {
             "seen on 6.12",
             "",
             "arch/powerpc/mm/book3s64/iommu_api.c, mm_iommu_do_alloc: what the last pin_user_pages gave is no errno",
+        ),
+        Quirk(
+            REFUSED_SPOILS,
+            "after a TCE_CREATE of a window that firmware did not make, its PE gets no window until the next boot, not"
+            " even the default one: MAP_DMA, UNMAP_DMA and TCE_CREATE of whoever has it give ENODEV",
+            "only that window is not made",
+            "seen on 6.12",
+            "",
+            "arch/powerpc/platforms/pseries/iommu.c, spapr_tce_create_table: failed_ddw_pdn_list",
         ),
         Quirk(
             CREATE_CHARGES,

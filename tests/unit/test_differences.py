@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import rowkit
-from rows.linux_v2_defects import closed_first, in_part, in_use, not_made, nothing
+from rows.linux_v2_defects import closed_first, in_part, in_use, not_made, nothing, spoilt
 from rows.row import (
     LAST,
     NOBODY,
@@ -60,6 +60,7 @@ from tcelab.quirks import (
     PART_REGISTERS,
     PIN_FOR_WRITE,
     QUIRKS,
+    REFUSED_SPOILS,
     ROLLBACK,
     UNREGISTERS_IN_USE,
 )
@@ -699,7 +700,8 @@ MEETS = {
     CLOSE_STRANDS: (*closed_first("p", None), look()),
     NOTHING_WARNS: (*nothing(None), look()),
     PART_REGISTERS: (*in_part(None), look()),
-    CREATE_CHARGES: not_made("p", None, None, None, None, None),
+    REFUSED_SPOILS: (*spoilt("p", "q", None, None, None), look()),
+    CREATE_CHARGES: not_made("p", None, None, None, None),
 }
 WHERE = dict.fromkeys(MEETS, SMALL) | {NOT_AT_ZERO: topology("high-window")}
 """Programs that meet one quirk each. What they expect is what both kernels do; no expectation: it is the difference."""

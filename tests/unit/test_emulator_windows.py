@@ -10,7 +10,7 @@ from tcelab.judge import Judge
 from tcelab.papr import ddw, window
 from tcelab.papr.table import Table
 from tcelab.program import Ddw, Flip, Ioctl, Page, Read
-from tcelab.quirks import CREATE_CHARGES, MISALIGNED, ONE_PAGE, ROLLBACK, UNREGISTERS_IN_USE
+from tcelab.quirks import CREATE_CHARGES, MISALIGNED, ONE_PAGE, REFUSED_SPOILS, ROLLBACK, UNREGISTERS_IN_USE
 from tcelab.run import run
 from tcelab.scenarios import vocabulary as b
 from tcelab.topology import topology
@@ -210,10 +210,13 @@ def test_a_window_that_cannot_be_made_costs_nothing_but_on_a_kernel_with_that_de
     assert defective.session.machine.met[CREATE_CHARGES] == (kept > 32)
 
 
-def test_a_window_that_firmware_did_not_make_is_not_asked_for_again_until_the_next_boot(stage):
-    assert stage.create(12, 1 << 49) == "ENODEV"
-    assert stage.create(12, 1 << 50) == "ENODEV"
-    assert stage.create() == "ENODEV"
+def test_a_window_that_firmware_did_not_make_spoils_its_pe_on_a_kernel_with_that_defect(stage):
+    spoilt = Stage(REFUSED_SPOILS)
+    for each in (stage, spoilt):
+        assert each.create(12, 1 << 49) == "ENODEV"
+    assert (stage.create(12, 1 << 50), stage.create()) == ("EINVAL", 0)
+    assert (spoilt.create(12, 1 << 50), spoilt.create()) == ("ENODEV", "ENODEV")
+    assert spoilt.count("vmlck") == 32
 
 
 def test_the_table_of_a_window_is_held_up_to_a_size_and_none_is_made_up(stage):

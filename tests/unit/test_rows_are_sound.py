@@ -33,6 +33,7 @@ QUIRKS = {
     "close-strands-memory",
     "register-nothing-warns",
     "register-part-returns-pages",
+    "refused-window-spoils-pe",
     "failed-create-keeps-charge",
 }
 PAGE = 4096

@@ -46,7 +46,7 @@ class Pe:
     :ivar owned: VFIO owns it: the kernel has dropped the default window from its own view.
     :ivar kernel_uses: entries that the kernel's own DMA API has in use or keeps back, by number: the one of bus
         address 0 (iommu_init_table).
-    :ivar refused_window: firmware did not make a window that the kernel asked for (failed_ddw_pdn_list).
+    :ivar refused_window: firmware did not make a window that the kernel asked it for (failed_ddw_pdn_list).
     :ivar behind: what a driver that checks no bounds stored behind the table's end.
     """
 

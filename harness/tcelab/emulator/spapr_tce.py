@@ -12,7 +12,7 @@ from tcelab.emulator.given import ATTACHED
 from tcelab.emulator.memory import FaultError, Space
 from tcelab.emulator.process import Process, RefusedError
 from tcelab.papr import tce, window
-from tcelab.quirks import BINDS_EARLY, NOT_AT_ZERO, PIN_FOR_WRITE, ROLLBACK
+from tcelab.quirks import BINDS_EARLY, CREATE_CHARGES, NOT_AT_ZERO, PIN_FOR_WRITE, REFUSED_SPOILS, ROLLBACK
 
 if TYPE_CHECKING:
     from tcelab.emulator.platform import Machine, Pe
@@ -119,12 +119,29 @@ class SpaprTce:
         pages = self._pages(self.pe.table.entries * 8)
         if not process.charge(pages):
             return "ENOMEM"
+        if self._spoilt(self.pe):
+            self._not_made(pages)
+            return "ENODEV"
         self.table_pages = pages
         self.pe.reset()
         self.pending = False
         if self.pe.first and NOT_AT_ZERO in self.quirks and self.machine.warn_once(_NOT_AT_ZERO):
             self.machine.meet(NOT_AT_ZERO)
         return None
+
+    def _spoilt(self, pe: Pe) -> bool:
+        """spapr_tce_create_table: for a PE in failed_ddw_pdn_list it makes nothing, not even a default window."""
+        if not pe.refused_window or REFUSED_SPOILS not in self.quirks:
+            return False
+        self.machine.meet(REFUSED_SPOILS)
+        return True
+
+    def _not_made(self, pages: int) -> None:
+        """The charge of a table that there will not be."""
+        if CREATE_CHARGES not in self.quirks:
+            self._refund(pages)
+        elif pages:
+            self.machine.meet(CREATE_CHARGES)
 
     # -- MAP and UNMAP
 

@@ -15,7 +15,7 @@ from tcelab.emulator.process import Process, RefusedError
 from tcelab.emulator.spapr_tce import SpaprTce
 from tcelab.papr import ddw, tce, window
 from tcelab.papr.table import Table
-from tcelab.quirks import CLOSE_STRANDS, CREATE_CHARGES, NOTHING_WARNS, PART_REGISTERS, ROLLBACK, UNREGISTERS_IN_USE
+from tcelab.quirks import CLOSE_STRANDS, NOTHING_WARNS, PART_REGISTERS, ROLLBACK, UNREGISTERS_IN_USE
 
 if TYPE_CHECKING:
     from tcelab.emulator.platform import Machine, Pe
@@ -219,6 +219,9 @@ class SpaprTceV2(SpaprTce):
         if size & (size - 1) or levels > 1:
             self._not_made(pages)
             raise RefusedError("EINVAL")
+        if self._spoilt(pe):
+            self._not_made(pages)
+            raise RefusedError("ENODEV")
         has_low = any(each.table.liobn == pe.phb.liobn for each in self.windows)
         if has_low:
             if refusal := _asked_for(pe, shift, size):
@@ -232,13 +235,6 @@ class SpaprTceV2(SpaprTce):
         self.windows.append(Window(table, size, pages, {}))
         call.param["start_addr"] = table.bus_offset
         return 0
-
-    def _not_made(self, pages: int) -> None:
-        """The charge of a table that there will not be."""
-        if CREATE_CHARGES not in self.quirks:
-            self._refund(pages)
-        elif pages:
-            self.machine.meet(CREATE_CHARGES)
 
     def remove(self, call: Call) -> int:
         """tce_iommu_remove_window: the window that the address lies in. A low one stays with the platform, empty."""
@@ -315,13 +311,10 @@ class SpaprTceV2(SpaprTce):
 
 
 def _asked_for(pe: Pe, shift: int, size: int) -> str:
-    """spapr_tce_create_table of a second window: the errno's name when firmware is not asked, or does not make it.
-
-    Of a PE for which it did not, it is asked no more until the next boot (failed_ddw_pdn_list).
-    """
-    if pe.refused_window:
-        return "ENODEV"
+    """spapr_tce_create_table of a second window: the errno's name when firmware is not asked, or does not make it."""
     if size >> shift > ddw.LARGEST:
         return "EINVAL"
-    pe.refused_window = pe.create_window(shift, size.bit_length() - 1).status != ddw.SUCCESS
-    return "ENODEV" if pe.refused_window else ""
+    if pe.create_window(shift, size.bit_length() - 1).status == ddw.SUCCESS:
+        return ""
+    pe.refused_window = True
+    return "ENODEV"

@@ -33,7 +33,7 @@ ODD_WINDOWS: Final[tuple[Fields, ...]] = (
     {"flags": 1},
     {"argsz": 39},
 )
-UNLIKELY: Final = 0.05
+UNLIKELY: Final = 0.015
 """A window that firmware does not make: the PE gets no other for the rest of the program."""
 
 Ready: TypeAlias = tuple[File, Container, V2, Process]

@@ -22,7 +22,9 @@ V2: Final = 7
 """VFIO_SPAPR_TCE_v2_IOMMU."""
 _CREATE: Final = "SPAPR_TCE_CREATE"
 _MAY_CHARGE: Final = {"EINVAL", "ENODEV", "EPERM", "ENOMEM"}
-"""Errnos of a TCE_CREATE that may have charged for the table before it failed (tce_iommu_create_table)."""
+"""Errnos of a TCE_CREATE that may have charged for the table before it failed (tce_iommu_create_table). A MAP or UNMAP
+for which there is no default window may have as well: ENODEV.
+"""
 
 Place: TypeAlias = tuple[BufferModel, int]
 Handler = Callable[[object, Ioctl, Outcome, int], None]
@@ -81,10 +83,11 @@ class Driver:
         self._pending_window(container, name, op, outcome, step)
         if outcome.value == 0:
             return
+        tables = _MAY_CHARGE if name == _CREATE and container.kind == V2 else {"ENODEV"}
+        if outcome.errno in tables:
+            self.doubted.add(op.by if container.payer is None else container.payer)
         if name != _CREATE:
             self._failed(container, op, step)
-        elif container.kind == V2 and outcome.errno in _MAY_CHARGE:
-            self.doubted.add(op.by if container.payer is None else container.payer)
 
     def _pending_window(self, container: Container, name: str, op: Ioctl, outcome: Outcome, step: int) -> None:
         # The first MAP, UNMAP or TCE_CREATE that passes the checks of its struct creates the default window, even if it
