@@ -16,6 +16,7 @@ from tcelab.judge.table import Entry, TableModel
 from tcelab.judge.windows import KernelWindow
 from tcelab.papr import tce, window
 from tcelab.program import Ioctl, Word
+from tcelab.quirks import CLOSE_STRANDS, REFUSED_SPOILS
 from tcelab.run import Outcome
 
 V2: Final = 7
@@ -45,20 +46,21 @@ class Driver:
         place: Callable[[Word, str], Place | None],
         unknown: list[str],
         *,
-        strands: bool,
+        quirks: frozenset[str],
     ) -> None:
         """:param number: of a word, None when nobody can know it.
         :param place: a buffer of a process, and how many bytes into it, that a word leads to.
         :param unknown: gets reasons why something could not be folded.
-        :param strands: closing a container strands its memory if another has mapped it (quirk close-strands-memory).
+        :param quirks: that are declared. Some calls do not say what they did, but do another thing with a quirk.
         """
         self._number, self._place, self._unknown = number, place, unknown
         self.doubted: set[str] = set()
-        self._strands = strands
+        self._quirks = quirks
         self.stranded: set[tuple[str, int, int]] = set()
         self.lost = 0
         self._lingering: dict[tuple[str, int, int], list[PageModel]] = {}
         self._registrars: list[Container] = []
+        self._spoilt: set[int] = set()  # indices of PHBs
         self.handlers: dict[str, Handler] = {
             "ENABLE": self._enable,
             "DISABLE": self._disable,
@@ -83,6 +85,8 @@ class Driver:
         self._pending_window(container, name, op, outcome, step)
         if outcome.value == 0:
             return
+        if name == _CREATE and outcome.errno == "ENODEV" and REFUSED_SPOILS in self._quirks:
+            self._spoilt.update(group.phb.index for group in container.groups)
         tables = _MAY_CHARGE if name == _CREATE and container.kind == V2 else {"ENODEV"}
         if outcome.errno in tables:
             self.doubted.add(op.by if container.payer is None else container.payer)
@@ -94,6 +98,8 @@ class Driver:
         # then fails (tce_iommu_ioctl: tce_iommu_create_default_window comes before the window is looked up).
         may = container.kind == V2 if name == _CREATE else container.enabled
         if not may or container.made or container.cancelled or outcome.errno in NOT_REACHED[name]:
+            return
+        if outcome.errno == "ENODEV" and any(group.phb.index in self._spoilt for group in container.groups):
             return
         passed = self._passed(name, op)
         if passed is None and outcome.errno == "EFAULT":
@@ -224,7 +230,7 @@ class Driver:
         """The driver forgets a container, whose own entries are gone."""
         self._registrars.remove(container)
         for region in container.regions:
-            if (pages := self._in_use(container, container.payer or "", region)) and self._strands:
+            if (pages := self._in_use(container, container.payer or "", region)) and CLOSE_STRANDS in self._quirks:
                 self.stranded.add((container.payer or "", *region))
             elif pages:
                 self._lingering[container.payer or "", *region] = pages

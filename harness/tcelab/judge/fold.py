@@ -56,7 +56,6 @@ from tcelab.program import (
     Together,
     Word,
 )
-from tcelab.quirks import CLOSE_STRANDS
 from tcelab.run import Facts, Outcome, Step
 from tcelab.topology import Device
 
@@ -92,7 +91,7 @@ class Fold:
         self.pes = Pes(program.topology.phbs, self.devices, facts)
         self.transfers = Transfers(self.pes, self.unknown)
         self.hypercalls = Hypercalls(self.tables, lambda: self.buffers, facts.ram, self.transfers, self.unknown)
-        self.driver = Driver(self.number, self._place, self.unknown, strands=CLOSE_STRANDS in facts.quirks)
+        self.driver = Driver(self.number, self._place, self.unknown, quirks=facts.quirks)
         self._ioctls: dict[str, Handler] = {
             "SET_IOMMU": self._set_iommu,
             "GROUP_SET_CONTAINER": self._set_container,
