@@ -140,6 +140,34 @@ def two():
     return it
 
 
+# -- where a map leads that runs off its buffer
+
+
+def test_the_rest_of_a_buffers_last_cpu_page_is_known_without_a_map_of_it():
+    two = Two()
+    both = facts("oracle", views=("emulator",)), facts("guest")
+    two.comparison = Comparison(*(replace(each, page_size=1 << 16) for each in both))
+    made = Buffer(name="m", pages=2)
+    assert two.done(made, Outcome(value=0x7000_0000), Outcome(value=0x7000_0000)) == []
+    lies = [Outcome(value=0, frames=[base, base + PAGE]) for base in (0x10_0000, 0x90_0000)]
+    assert two.done(Frames(buffer="m"), *lies) == []
+    assert two.looked(snapshot(table({5: 0x10_F003})), snapshot(table({5: 0x90_F003}))) == []
+    (difference,) = two.looked(snapshot(table({5: 0x10_F003})), snapshot(table({5: 0x90_E003})))
+    assert difference.ioba == 5 * PAGE
+
+
+def test_what_lies_right_behind_a_buffer_is_the_next_one_of_its_process(two):
+    for name, at in (("n", 4), ("o", 4)):
+        by = "p" if name == "o" else ""
+        made = Buffer(name=name, pages=1, by=by)
+        assert two.done(made, *(Outcome(value=base + at * PAGE) for base in (0x7000_0000, 0x6000_0000))) == []
+        lies = [Outcome(value=0, frames=[base + (by != "") * PAGE]) for base in (0x50_0000, 0xA0_0000)]
+        assert two.done(Frames(buffer=name, by=by), *lies) == []
+    op = Ioctl(file="c", request="MAP_DMA", fields={**MAPS, "vaddr": Page("m", 3)})
+    seen = [Outcome(value=0, frames=[frame, base]) for frame, base in ((0x10_9000, 0x50_0000), (0x90_9000, 0xA0_0000))]
+    assert two.done(op, *seen) == [], "the page behind is said to be `n`, where `n` lies"
+
+
 # -- outcomes
 
 

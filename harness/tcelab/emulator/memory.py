@@ -182,7 +182,7 @@ class Space:
     :ivar regions: memory that is registered, by address and bytes.
     :ivar holders: its process while that lives, and the containers that are bound to it (mm_count).
     :ivar readable: CPU page number to frame, of pages that may be read; `writable`: of those that may be written too.
-    :ivar wanted: the address of the next buffer, if it can be there; None: anywhere.
+    :ivar wanted: the address of the next buffer, if nothing is there; None: anywhere, with a hole on either side.
     :ivar scratch: the argument of the ioctl in flight, as it lies at `SCRATCH`.
     :ivar huge: numbers of CPU pages that lie in huge pages.
     :ivar locked: CPU pages charged to its locked memory (locked_vm), a 64-bit register.
@@ -218,7 +218,7 @@ class Space:
         wanted, self.wanted = self.wanted, None
         if wanted is not None and not wanted % align:
             first = wanted // self.ram.page_size
-            if self._frames.keys().isdisjoint(range(first - 1, first + pages + 1)):
+            if self._frames.keys().isdisjoint(range(first, first + pages)):
                 return wanted
         self._free = (self._free - (pages + 1) * self.ram.page_size) // align * align
         return self._free
