@@ -72,15 +72,21 @@ def tag(w: World, by: Process, container: Container, fields: Fields) -> None:
     assert isinstance(page, Page)
     if not container.groups or not count or w.random() > TAGGED:
         return
+    mark(w, by, page, count, container.groups[0].phb.liobn, number(fields, "iova"))
+
+
+def mark(w: World, by: Process, page: Page, count: int, liobn: int, ioba: int) -> None:  # noqa: PLR0917  whose pages, and as what
+    """So many pages of a buffer, as what they are about to be mapped as."""
+    sequence = w.below(1 << 30)
     w.ops.append(
         Tag(
             by=by.name,
             buffer=page.buffer,
             first=page.index,
             count=count,
-            liobn=container.groups[0].phb.liobn,
-            ioba=number(fields, "iova"),
-            sequence=w.below(1 << 30),
+            liobn=liobn,
+            ioba=ioba,
+            sequence=sequence,
         )
     )
 
