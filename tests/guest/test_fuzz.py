@@ -30,7 +30,7 @@ def test_hundreds_of_random_operations_differ_in_nothing_that_is_not_declared(ma
 
 
 def test_a_defect_that_is_not_declared_is_found_shrunk_and_saved(made, monkeypatch):
-    monkeypatch.setattr(campaign, "TRIES", 12)
+    monkeypatch.setattr(campaign, "TRIES", 24)
     job = made(2, steps=250)
     job.known = frozenset(QUIRKS) - {MISALIGNED}
     job.run(250)
