@@ -10,7 +10,7 @@ from typing import Final
 
 from tceagent.tag import FIELDS, MAGIC, SIZE, data, tag
 
-__all__ = ["PAGE", "SIZE", "compact", "data", "describe", "expand", "tag"]
+__all__ = ["PAGE", "SIZE", "compact", "contrast", "data", "describe", "expand", "tag"]
 
 PAGE: Final = 4096
 
@@ -23,6 +23,36 @@ def describe(pattern: bytes) -> str:
         return pattern[:32].hex() + "..."
     _, nonce, liobn, ioba, sequence = FIELDS.unpack_from(pattern)
     return f"tag of LIOBN {liobn:#x}, IOBA {ioba:#x}, sequence {sequence}, nonce {nonce.hex()[:8]}"
+
+
+def contrast(expected: bytes | None, seen: bytes | None) -> tuple[str, str]:
+    """Two different pages as two texts that are not the same: what they are, and where they differ first.
+
+    :param expected: whole or `compact`ed, as is `seen`; None: nothing in particular.
+    :param seen: None: there is no RAM.
+    """
+    if seen is None or expected is None:
+        return "a page of guest RAM" if expected is None else describe(expected), (
+            "no RAM at that address" if seen is None else describe(seen)
+        )
+    one, other = expand(expected), expand(seen)
+    differing = [i for i in range(PAGE) if one[i] != other[i]]
+    at = differing[0] if differing else 0
+    texts = [f"{side[at : at + _SHOWN].hex()} at byte {at:#x}" for side in (one, other)]
+    texts[1] += f" ({len(differing)} bytes differ)"
+    if len(expected) == len(seen) == SIZE and describe(expected) != describe(seen):
+        sides = zip((expected, seen), texts, strict=True)
+        texts = [describe(side) if _has_name(side) else text for side, text in sides]
+    return texts[0], texts[1]
+
+
+_SHOWN: Final = 16
+"""Bytes from the first difference on that are told."""
+
+
+def _has_name(pattern: bytes) -> bool:
+    """It is a tag, or zeros."""
+    return not any(pattern) or pattern.startswith(MAGIC)
 
 
 def compact(page: bytes) -> bytes:

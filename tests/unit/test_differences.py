@@ -525,7 +525,7 @@ CALLS = [Ioctl(file="c", request="ENABLE"), Ioctl(file="c", request="DISABLE"), 
 LONG = Program(name="calls", topology=SMALL, ops=[*CALLS * 40, Read(what="vmlck"), Checkpoint()])
 
 
-def opinion(oracles, *, declared=(), ledger=None, blame=lambda liobn, ioba: None):
+def opinion(oracles, *, declared=(), ledger=None, blame=lambda difference: None):
     ledger = ledger or Ledger(LONG, 200)
     return Opinion(ledger, facts(quirks=declared), oracles, blame), ledger
 
@@ -571,8 +571,8 @@ def test_what_differs_is_a_finding_with_its_operation():
 def test_a_counter_or_a_table_that_differs_is_blamed_on_what_came_before():
     asked = []
 
-    def blame(liobn, ioba):
-        asked.append((liobn, ioba))
+    def blame(difference):
+        asked.append((difference.liobn, difference.ioba))
         return 2
 
     answers = {120: Outcome(value=5), 121: snapshot(table({3: 0x1003}))}

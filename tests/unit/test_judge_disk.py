@@ -116,14 +116,14 @@ def test_a_wrong_byte_on_the_disk_names_the_transfer_that_wrote_there():
     assert finding.seen.endswith("(1 bytes differ)")
 
 
-def test_a_wrong_byte_where_nothing_was_written_names_no_operation():
+def test_a_wrong_byte_where_nothing_was_written_names_the_transfer_since_the_checkpoint_before():
     verdict = judged(program(write(at(0))), {"after": other_disk((1 << 20) - 1, 1)})
-    assert told(verdict) == [("disk", "")]
+    assert told(verdict) == [("disk", f"#{after(1)}")]
 
 
 def test_what_was_wrong_once_is_told_once():
     whole = program(write(at(0)), Checkpoint(label="middle"), write(at(1), 512, 4096))
-    assert told(judged(whole, {"middle": other_disk(5, 1), "after": other_disk(5, 1)})) == [("disk", "")]
+    assert told(judged(whole, {"middle": other_disk(5, 1), "after": other_disk(5, 1)})) == [("disk", f"#{after(1)}")]
 
 
 def test_a_disk_that_was_not_read_cannot_be_judged():
@@ -180,9 +180,9 @@ def test_what_a_device_took_from_memory_that_nobody_knows_is_taken_as_it_is():
     """And is known from the next look on."""
     whole = program(*UNKNOWN, read(at(0), 512, 0), Checkpoint(label="middle"), write(at(1), 512, 4096))
     assert judged(whole).findings == []
-    assert told(judged(whole, {"after": other_disk(100, 1)})) == [("disk", f"#{after(1, 2, 3)}")]
+    assert told(judged(whole, {"after": other_disk(100, 1)})) == [("disk", f"#{after(1, 2, 3) + 2}")]
     wrong = other_disk(600, 1)
-    assert told(judged(whole, {"middle": wrong, "after": wrong})) == [("disk", "")]
+    assert told(judged(whole, {"middle": wrong, "after": wrong})) == [("disk", f"#{after(1, 2, 3)}")]
 
 
 def test_what_nobody_knows_of_the_disk_is_not_known_in_memory_either():
@@ -246,7 +246,7 @@ def test_whose_queue_it_is_not_does_not_even_try():
 def test_an_access_to_the_queue_that_was_refused_without_reason_is_found():
     stray = Refusal("write", RING + 2050, 2, "Invalid write at addr 0x800802")
     verdict = judged(program(write(at(0))), {"after": lambda it: dataclasses.replace(it, refusals=(stray,))})
-    assert told(verdict) == [("refusals", "")]
+    assert told(verdict) == [("refusals", f"#{after(1)}")]
 
 
 # -- isolated

@@ -174,18 +174,18 @@ def test_the_table_has_a_line_for_each_case_but_sizes_that_are_right_share_one(s
 
 
 class Lying(EmulatorSession):
-    """Does something behind everybody's back after the first hypercall that `when` says."""
+    """Does something behind everybody's back after the first hypercall that `when` says, or after each."""
 
-    def __init__(self, when, lie):
+    def __init__(self, when, lie, *, always=False):
         super().__init__(SMALL, seed=2)
-        self._when, self._lie = when, lie
+        self._when, self._lie, self._always = when, lie, always
 
     def perform(self, ops):
         out = []
         for op in ops:
             (outcome,) = super().perform([op])
             if self._when is not None and isinstance(op, Hcall) and self._when(op):
-                self._when = None
+                self._when = self._when if self._always else None
                 outcome = self._lie(self, outcome) or outcome
             out.append(outcome)
         return out
@@ -218,14 +218,19 @@ def weaken(session, _outcome):
 @pytest.mark.parametrize(
     ("when", "lie", "case", "seen"),
     [
-        (words("H_STUFF_TCE", 18), weaken, "18 pages", "H_SUCCESS, 18 written"),
-        (words("H_STUFF_TCE", 17), lose, "17 pages", "H_SUCCESS, 16 written"),
-        (words("H_PUT_TCE_INDIRECT", 513), succeed, "513 pages", "H_SUCCESS, 0 written"),
+        (words("H_STUFF_TCE", 18), weaken, "18 pages", "H_SUCCESS, 18 written; 2 findings: difference, table"),
+        (words("H_STUFF_TCE", 17), lose, "17 pages", "H_SUCCESS, 16 written; 2 findings: difference, table"),
+        (
+            words("H_PUT_TCE_INDIRECT", 513),
+            succeed,
+            "513 pages",
+            "H_SUCCESS, 0 written; 514 findings: difference, outcome, table",
+        ),
         (
             lambda op: op.call == Call("H_GET_TCE", [0x80000100, 0x100001]),
             another,
             "IOBA 0x1 bytes into a page: rounded down",
-            "H_SUCCESS, r4 0x200005679001",
+            "H_SUCCESS, r4 0x200005679001; 2 findings: difference, hypercalls",
         ),
     ],
 )
@@ -235,6 +240,45 @@ def test_a_lie_is_wrong_in_the_row_of_its_case_alone(when, lie, case, seen):
     assert [(row.case, row.seen) for row in wrong] == [(case, seen)]
     assert wrong[0].findings > 0
     assert verdict.exit_code == 1
+
+
+class Weakening(EmulatorSession):
+    """The entries of every H_STUFF_TCE of these numbers of pages have another permission than they were given."""
+
+    def __init__(self, *npages):
+        super().__init__(SMALL, seed=2)
+        self._npages = npages
+
+    def perform(self, ops):
+        out = super().perform(ops)
+        for op in ops:
+            if isinstance(op, Hcall) and op.call.opcode == "H_STUFF_TCE" and op.call.args[3] in self._npages:
+                table = next(pe.table for pe in self.machine.pes.values() if pe.phb.liobn == op.call.args[0])
+                first = table.index(op.call.args[1])
+                for number in range(first, min(first + op.call.args[3], table.entries)):
+                    table.put(number, table.get(number) ^ 1)
+        return out
+
+
+def test_a_row_is_wrong_however_many_findings_there_were_before_it():
+    """4,096 of them are more than the verdict keeps, and than the judge tells of one table: it counts them all."""
+    rows, verdict = lived(Weakening(4096, 512), scenarios.build("hcalls", SMALL, 1))
+    wrong = [row for row in rows if row.verdict == "wrong"]
+    assert [row.case for row in wrong][:3] == ["512 pages", "4096 pages", "512 pages, 1 inside: those stay written"]
+    assert len(wrong) == 6
+    assert wrong[1].seen == "H_SUCCESS, 4096 written; 8192 findings: difference, table"
+    assert not any(row.seen == row.expected for row in wrong)
+    assert len(verdict.findings) == 200
+    assert sum(row.findings for row in wrong) == len(verdict.findings) + verdict.more
+
+
+def test_what_is_wrong_again_is_wrong_in_each_row():
+    """The same entry has the same wrong value: what stood in between was right."""
+    session = Lying(lambda op: op.call.opcode == "H_STUFF_TCE" and op.call.args[3] in (18, 19, 20), weaken, always=True)
+    rows, _ = lived(session, scenarios.build("hcalls", SMALL, 1))
+    wrong = [row for row in rows if row.verdict == "wrong"]
+    assert [row.case for row in wrong] == ["18 pages", "19 pages", "20 pages"]
+    assert all(row.seen.endswith("table") and row.seen != row.expected for row in wrong)
 
 
 def test_a_run_that_ended_early_has_cases_that_were_not_done():

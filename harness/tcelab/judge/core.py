@@ -6,15 +6,16 @@ import itertools
 import time
 from typing import Final
 
-from tcelab.judge import hypercalls
+from tcelab.judge import blame, hypercalls
+from tcelab.judge.differences import Difference
 from tcelab.judge.disks import disks
 from tcelab.judge.finding import EXIT_CODES, Finding, Result, Verdict
 from tcelab.judge.fold import Fold
 from tcelab.judge.isolation import isolation
 from tcelab.judge.ledger import Ledger, operation_text
-from tcelab.judge.operations import OPERATION_LAWS, Meters, last_ioctl
+from tcelab.judge.operations import OPERATION_LAWS, Meters
 from tcelab.judge.opinion import Opinion, Oracles
-from tcelab.judge.ram import RAM_LAWS, kernel_said
+from tcelab.judge.ram import RAM_LAWS, kernel_said, unwatched
 from tcelab.judge.requests import request_name
 from tcelab.judge.rounds import done_of
 from tcelab.judge.tables import TABLE_LAWS, look
@@ -52,6 +53,7 @@ class Judge:
         self._meters = Meters()
         self._pending = [0, 0]
         self._last = -1
+        self._looks = -1, -1
         self._batch_of = batches(program)
         self._opinion = None if oracles is None else Opinion(self.ledger, facts, oracles, self._to_blame)
 
@@ -63,7 +65,10 @@ class Judge:
         before = self.ledger.total
         started = time.perf_counter()
         again, self._last = step.number == self._last, step.number
+        if isinstance(step.op, Checkpoint) and not again:
+            self._looks = self._looks[1], step.number
         self.ledger.step = step.number
+        self.ledger.since = self._looks[0] if isinstance(step.op, Checkpoint) else self._looks[1]
         self.ledger.part = self._part
         self.ledger.batch = self._batch_of.get(step.number, 0)
         if self._opinion is not None and not again:
@@ -90,12 +95,13 @@ class Judge:
         ledger = self.ledger
         if run.steps:
             ledger.step = run.steps[-1].number + 1
-        ledger.batch, ledger.part = 0, self._part
+        ledger.batch, ledger.part, ledger.since = 0, self._part, self._looks[1]
         self._ending(run)
         if self._opinion is not None:
             self._opinion.explain()
         for reason in self.fold.unknown:
             ledger.could_not(reason)
+        unwatched(ledger, self.fold)
 
     def _operation(self, step: Step, outcome: Outcome) -> None:
         ledger = self.ledger
@@ -116,12 +122,9 @@ class Judge:
             case Dma() | Together() | Burst() if not outcome.errno:
                 self._count_dma()
 
-    def _to_blame(self, liobn: int | None, ioba: int | None) -> int | None:
-        """The last operation that concerned an entry, or any table."""
-        model = self.fold.tables.get(-1 if liobn is None else liobn)
-        if model is None or ioba is None:
-            return last_ioctl(self.ledger)
-        return model.last_operation(model.number(ioba))
+    def _to_blame(self, difference: Difference) -> int | None:
+        """The operation of which a difference came that a checkpoint showed."""
+        return blame.difference(self.ledger, self.fold, difference.key, (difference.liobn, difference.ioba))
 
     def _excuse(self, step: int) -> None:
         """Entries that a declared quirk emptied, exactly where the oracle says so."""
@@ -221,6 +224,7 @@ def conclude(ledger: Ledger, run: Run) -> Verdict:
         could_not=ledger.reasons,
         evidence=ledger.close(),
         more=ledger.total - len(ledger.findings),
+        by_step=ledger.by_step,
     )
 
 

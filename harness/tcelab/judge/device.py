@@ -61,6 +61,10 @@ class DeviceModel:
     def off_bus(self) -> None:
         """Its command register was written, and it may not master the bus."""
 
+    def wrote(self, at: int) -> int:  # noqa: ARG002
+        """Number of the operation that wrote a byte of its disk last, -1 if none did."""
+        return -1
+
     def thawed(self) -> None:
         """Its registers can be reached again, after its PE was isolated or reset."""
 
@@ -144,7 +148,7 @@ class DeviceModel:
 
 @dataclass(frozen=True, slots=True)
 class Forbidden:
-    """A piece of a transfer that must be refused. `control`: the first of its device.
+    """A piece of a transfer that must be refused.
 
     :ivar told: the address at which QEMU tells of it, see `tcelab.papr.dma.Piece`.
     :ivar maybe: it may have been refused as well as not.
@@ -158,7 +162,6 @@ class Forbidden:
     size: int
     reason: str
     step: int
-    control: bool
     maybe: bool = False
 
     @property

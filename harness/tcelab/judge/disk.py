@@ -68,6 +68,10 @@ class DiskModel(DeviceModel):
         """Who thaws it resets it."""
         self._asker = None
 
+    def wrote(self, at: int) -> int:
+        """See `DeviceModel.wrote`."""
+        return self.writers[at // virtio.SECTOR]
+
     # -- transfers
 
     def begun(self, step: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tceagent import virtio
+from tcelab.judge import blame
 from tcelab.judge.disk import DiskModel
 from tcelab.judge.fold import Fold
 from tcelab.judge.ledger import Ledger
@@ -29,25 +29,25 @@ def disks(ledger: Ledger, fold: Fold, seen: Look) -> None:
         ledger.judged("disk")
         ledger.evidence.disk += len(content)
         if content != model.memory:
-            _wrong(ledger, model, content)
+            _wrong(ledger, fold, model, content)
 
 
-def _wrong(ledger: Ledger, model: DiskModel, content: bytes) -> None:
+def _wrong(ledger: Ledger, fold: Fold, model: DiskModel, content: bytes) -> None:
     """Tell of the first byte that is wrong; what nobody could know is taken as it is."""
     wanted, found, known = (np.frombuffer(each, np.uint8) for each in (model.memory, content, model.known))
     wrong = np.flatnonzero((wanted != found) & (known != 0))
     if len(wrong):
         at = int(wrong[0])
         expected, seen = (bytes(side[at : at + _SHOWN]).hex() for side in (model.memory, content))
-        writer = model.writers[at // virtio.SECTOR]
+        blamed = blame.disk(ledger, fold, model.name, at)
         ledger.report(
             "disk",
-            (model.name, at, seen),
+            (model.name, at, seen, model.wrote(at)),
             f"the disk of {model.name} must hold {expected} at byte {at:#x}, seen {seen} ({len(wrong)} bytes differ)",
             liobn=model.table.liobn,
             expected=expected,
             seen=f"{seen} ({len(wrong)} bytes differ)",
-            operation=writer if writer >= 0 else None,
+            operation=blamed,
         )
     del wanted, known  # a buffer that is looked at cannot be changed
     model.memory[:] = content

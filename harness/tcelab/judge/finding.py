@@ -84,7 +84,7 @@ class Batch(msgspec.Struct):
 
 
 class DmaCount(msgspec.Struct):
-    """Device transfers, in page pieces; `control`: devices whose first refusal was seen by the watcher."""
+    """Device transfers, in page pieces; `control`: devices of which the watcher saw a refusal."""
 
     transfers: int = 0
     allowed: int = 0
@@ -133,6 +133,7 @@ class Evidence(msgspec.Struct, kw_only=True):
 class Verdict(msgspec.Struct, kw_only=True):
     """:ivar findings: the first ones; `more` others were counted and not kept.
 
+    :ivar by_step: by number of the step, how many findings of which law it gave, also those that were not kept.
     :ivar could_not: why there is no pass although nothing was found.
     """
 
@@ -142,3 +143,12 @@ class Verdict(msgspec.Struct, kw_only=True):
     could_not: list[str]
     evidence: Evidence
     more: int = 0
+    by_step: dict[int, dict[str, int]] = {}
+
+    def found(self, begin: int, end: int) -> dict[str, int]:
+        """By law, how many findings the steps `begin .. end-1` gave."""
+        out: dict[str, int] = {}
+        for step, laws in self.by_step.items():
+            for law, count in laws.items() if begin <= step < end else ():
+                out[law] = out.get(law, 0) + count
+        return out

@@ -300,7 +300,7 @@ class Hypercalls:
 
 
 def _unreadable(liobn: int, address: int, size: int, step: int) -> Forbidden:
-    return Forbidden("H_PUT_TCE_INDIRECT", liobn, False, address, address, size, _NO_RAM, step, False)  # noqa: FBT003
+    return Forbidden("H_PUT_TCE_INDIRECT", liobn, False, address, address, size, _NO_RAM, step)  # noqa: FBT003
 
 
 def _entry(word: Word, step: int) -> Entry:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec
 
 from tcelab.judge.finding import Batch, Evidence, Finding, Seconds
+from tcelab.judge.standing import Standing
 from tcelab.program import Op, Program
 
 SHOWN: Final = 3
 """Calls of a Repeat or a batch, and TCEs of a list, that are told; a line that nobody reads tells nothing."""
+_HEX: Final = {"iova", "ioba", "vaddr", "liobn", "start_addr", "args", "tces"}
+"""Fields that hold addresses, LIOBNs and TCEs."""
 
 
 def operation_text(program: Program, number: int | None) -> str:
@@ -29,23 +33,41 @@ def op_text(op: Op) -> str:
 
 
 def _told(fields: dict[str, Any]) -> dict[str, Any]:
-    """Without what is empty; of the calls of a Repeat, the first ones."""
-    kept = {key: value for key, value in fields.items() if value not in (None, "", {})}
-    for key in ("ops", "calls", "tces"):
+    """Without what is empty, addresses in hex; of the calls of a Repeat, the first ones."""
+    kept = {key: _hex(value) if key in _HEX else value for key, value in fields.items() if value not in (None, "", {})}
+    for key in ("ops", "calls", "tces", "transfers"):
         many = kept.get(key)
         if isinstance(many, list):
             more = [f"and {len(many) - SHOWN} more"] if len(many) > SHOWN else []
-            kept[key] = [*(_told(each) if isinstance(each, dict) else each for each in many[:SHOWN]), *more]
-    if "call" in kept and isinstance(kept["call"], dict):
-        kept["call"] = _told(kept["call"])
+            kept[key] = [*map(_one, many[:SHOWN]), *more]
+    call, struct = kept.get("call"), kept.get("fields")
+    if isinstance(call, dict):
+        kept["call"] = _told(call)
+    if isinstance(struct, dict):  # where what is empty was passed all the same
+        kept["fields"] = {key: _hex(value) if key in _HEX else value for key, value in struct.items()}
     return kept
 
 
+def _one(each: object) -> object:
+    """Of several: a call, a TCE, or a transfer, which begins with its IOVA."""
+    if isinstance(each, dict):
+        return _told(each)
+    return [_hex(each[0]), *each[1:]] if isinstance(each, list) and each else each
+
+
+def _hex(value: object) -> object:
+    if isinstance(value, list):
+        return [_hex(each) for each in value]
+    return f"{value:#x}" if type(value) is int else value
+
+
 class Ledger:
-    """Findings, reasons and counts of one judgement.
+    """Findings, reasons and counts of one judgement. Its memory is bounded by the program, not by what is wrong.
 
     :ivar step: number of the operation being judged; `batch`: the batch size in progress; `part`: the program's part.
+    :ivar since: number of the checkpoint before the one being judged, -1 if there was none.
     :ivar total: all distinct findings, of which the first `keep` are in `findings`.
+    :ivar by_step: how many findings of which law each step gave, also of those that are not kept.
     """
 
     def __init__(self, program: Program, keep: int) -> None:
@@ -57,9 +79,11 @@ class Ledger:
         self.step = 0
         self.batch = 0
         self.part = 0
-        self._known: dict[Hashable, Finding] = {}
-        self._overflown: dict[tuple[int, str, int], int] = {}
-        self._controls: set[tuple[int, str]] = set()
+        self.since = -1
+        self.by_step: dict[int, dict[str, int]] = {}
+        self._known: dict[Hashable, Finding | None] = {}
+        self._fresh: dict[int, tuple[int, dict[Hashable, Finding | None]]] = {}
+        self._standing: dict[int, Standing] = {}
         self._reasons: dict[str, list[int]] = {}
         self._batches: dict[int, Batch] = {}
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
@@ -79,16 +103,18 @@ class Ledger:
         seen: str = "",
         operation: int | None = None,
         view: str = "",
+        lasting: bool = True,
     ) -> Finding | None:
         """Write down a finding unless one of the same law and key is known; then only its view is added.
 
         :param operation: number of the operation to blame.
+        :param lasting: the key is known for good, and not in this step alone.
         :return: the finding if it is new.
         """
-        known = self._known.get((self.part, law, key))
-        if known is not None:
-            if view and view not in known.view.split(", "):
-                known.view = f"{known.view}, {view}"
+        memory = self._known if lasting else self._of_step()
+        where = self.part, law, key
+        if where in memory:
+            self._also_seen(memory[where], view)
             return None
         self.count(law)
         finding = Finding(
@@ -103,36 +129,62 @@ class Ledger:
             view=view,
             batch=self.batch,
         )
-        self._known[self.part, law, key] = finding
-        if len(self.findings) < self.keep:
+        kept = len(self.findings) < self.keep
+        memory[where] = finding if kept else None
+        if kept:
             self.findings.append(finding)
         return finding
 
+    def also_seen(self, law: str, key: Hashable, view: str) -> None:
+        """A view shows what is no news; if it was in this step, the finding gets that view."""
+        self._also_seen(self._of_step().get((self.part, law, key)), view)
+
+    @staticmethod
+    def _also_seen(known: Finding | None, view: str) -> None:
+        if known is not None and view and view not in known.view.split(", "):
+            known.view = f"{known.view}, {view}"
+
+    def _of_step(self) -> dict[Hashable, Finding | None]:
+        """Findings of this part and step whose keys do not last."""
+        step, fresh = self._fresh.get(self.part, (-1, {}))
+        if step != self.step:
+            fresh = {}
+            self._fresh[self.part] = self.step, fresh
+        return fresh
+
+    @property
+    def standing(self) -> Standing:
+        """What is wrong in the tables of this part, look by look."""
+        return self._standing.setdefault(self.part, Standing())
+
     def count(self, law: str, findings: int = 1) -> None:
         """Count findings that are not kept one by one."""
+        if not findings:
+            return
         self.total += findings
         self.evidence.laws[law].findings += findings
+        here = self.by_step.setdefault(self.step, {})
+        here[law] = here.get(law, 0) + findings
         if self.batch:
             self.size(self.batch).findings += findings
-
-    def overflow(self, law: str, liobn: int, findings: int) -> None:
-        """Count the wrong entries of one table beyond those that were told, the same ones only once."""
-        known = self._overflown.get((self.part, law, liobn), 0)
-        if findings > known:
-            self._overflown[self.part, law, liobn] = findings
-            self.count(law, findings - known)
 
     def could_not(self, reason: str) -> None:
         self._reasons.setdefault(reason, []).append(self.step)
 
     def control(self, device: str) -> None:
-        """The first refusal of a device was seen by this part's watcher."""
-        self._controls.add((self.part, device))
+        """A refusal of a device was seen."""
         if device not in self.evidence.dma.control:
             self.evidence.dma.control.append(device)
 
-    def has_control(self, device: str) -> bool:
-        return (self.part, device) in self._controls
+    @contextmanager
+    def at(self, step: int, batch: int) -> Iterator[None]:
+        """What is written down meanwhile belongs to an earlier step and its batch size."""
+        now = self.step, self.batch
+        self.step, self.batch = step, batch
+        try:
+            yield
+        finally:
+            self.step, self.batch = now
 
     @property
     def reasons(self) -> list[str]:

@@ -50,8 +50,11 @@ class Oracles(Protocol):
     def open(self, quirks: frozenset[str]) -> Oracle: ...
 
 
+_MOMENTARY: Final = {"refusal", "console"}
+"""First words of keys of differences in what a checkpoint tells of the time since the one before."""
+
 Key = tuple[object, ...]
-Blame = Callable[[int | None, int | None], int | None]
+Blame = Callable[[Difference], int | None]
 
 
 class Opinion:
@@ -61,7 +64,7 @@ class Opinion:
     """
 
     def __init__(self, ledger: Ledger, facts: Facts, oracles: Oracles, blame: Blame) -> None:
-        """:param blame: given where a table differs (LIOBN, IOBA) or None, the number of the operation to blame."""
+        """:param blame: given a difference that a checkpoint showed, the number of the operation to blame."""
         self._blame = blame
         self._ledger, self._facts, self._oracles = ledger, facts, oracles
         self._declared = facts.quirks
@@ -71,6 +74,8 @@ class Opinion:
         self._last = -1
         self._found: list[tuple[Difference, Finding]] = []
         self._keys: set[Key] = set()
+        self._standing: set[Key] = set()
+        self._told = 0
         self.met: list[Met] = []
         self._ever: set[str] = set()
         for quirk in self._declared:
@@ -91,7 +96,11 @@ class Opinion:
         self._ledger.judged("difference")
         differences = self._comparison.compare(expected, step)
         for difference in differences:
-            self._report(step, difference)
+            if self._is_news(difference.key):
+                self._report(step, difference)
+            self._keys.add(difference.key)
+        if step.snapshot is not None:
+            self._standing = {difference.key for difference in differences}
         met = self._oracle.take_meetings()
         self._ever.update(each.quirk for each in met)
         if differences:
@@ -100,13 +109,14 @@ class Opinion:
             self._ledger.evidence.quirks[each.quirk] += 1
         self.met = met
 
+    def _is_news(self, key: Key) -> bool:
+        """It was not so at the checkpoint before, or is about what happened since."""
+        return key not in self._standing or key[0] in _MOMENTARY
+
     def _report(self, step: Step, difference: Difference) -> None:
-        if difference.key in self._keys:
-            return
-        self._keys.add(difference.key)
-        self._last = step.number
-        if len(self._keys) > MOST:
-            self._ledger.count("difference")
+        self._last, self._told = step.number, self._told + 1
+        if self._told > MOST:
+            self._ledger.count("difference")  # it is told no more, and judged all the same
             return
         finding = self._ledger.report(
             "difference",
@@ -117,6 +127,7 @@ class Opinion:
             expected=difference.expected,
             seen=difference.seen,
             operation=self._to_blame(step, difference),
+            lasting=False,
         )
         if finding is not None:
             self._found.append((difference, finding))
@@ -124,7 +135,7 @@ class Opinion:
     def _to_blame(self, step: Step, difference: Difference) -> int | None:
         if step.outcome is not None and not isinstance(step.op, Read):
             return step.number
-        return self._blame(difference.liobn, difference.ioba)
+        return self._blame(difference)
 
     def explain(self) -> None:
         """Name the quirks that explain each difference, if some do: once, at the end."""

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from tcelab import tag as tags
+from tcelab.judge import blame
 from tcelab.judge.console import declared
 from tcelab.judge.device import Forbidden
 from tcelab.judge.fold import Fold
@@ -16,6 +17,7 @@ from tcelab.judge.ledger import Ledger
 from tcelab.judge.memory import PageModel
 from tcelab.judge.table import TableModel
 from tcelab.judge.tables import Look
+from tcelab.judge.transfers import Transfers
 from tcelab.papr import tce, window
 from tcelab.run import Refusal, TableView
 
@@ -34,12 +36,12 @@ def tag(ledger: Ledger, fold: Fold, seen: Look) -> None:
         if not model.live or liobn not in shown:
             continue
         ledger.judged("tag")
-        wrong = {number for where, number in seen.wrong if where == liobn}
+        wrong = seen.wrong.get(liobn, set())
         for (frame, _), numbers in list(model.leads.items()):
             right = numbers - wrong if wrong else numbers
             if frame is not None and right:
                 _prove_all(ledger, seen, model, frame, right)
-            for number in right if frame is None else ():
+            for number in right if frame is None and liobn not in seen.unlike else ():
                 _prove_all(ledger, seen, model, _frame(shown[liobn], number), {number})
 
 
@@ -92,13 +94,13 @@ def _unproven(ledger: Ledger, seen: Look, model: TableModel, where: tuple[int, i
     frame, part = where
     entry, content = model.live[number], seen.snapshot.pages[frame]
     page, liobn, ioba = entry.page_at(part), model.liobn, model.ioba(number) + (part << window.PAGE_SHIFT)
-    expected, read = contents(page.content if page else None, content)
+    expected, read = tags.contrast(page.content if page else None, content)
     blamed = _refused_write(seen.forbidden, liobn, ioba)
     if blamed is None:
-        blamed = page.writer if page and page.writer >= 0 else entry.step
+        blamed = blame.page(ledger, page, entry.step)
     ledger.report(
         "tag",
-        (liobn, number, part, content),
+        (liobn, number, part, content, entry.step, page.writer if page else -1),
         f"LIOBN {liobn:#x} IOBA {ioba:#x}: the entry leads to {frame:#x} ({entry.describe()}), "
         f"guest RAM there must hold {expected}, seen {read}",
         liobn=liobn,
@@ -150,49 +152,43 @@ def _changed(ledger: Ledger, seen: Look, where: tuple[str, int], page: PageModel
         ledger.could_not(f"guest RAM of buffer {where[0]} was not read")
         return
     content = seen.snapshot.pages[frame]
-    expected, read = contents(page.content, content)
+    expected, read = tags.contrast(page.content, content)
     near = next((access for access in reversed(seen.forbidden) if access.to_memory and not access.maybe), None)
     hint = f"; the last refused write was at LIOBN {near.liobn:#x} IOBA {near.iova:#x}" if near else ""
     ledger.report(
         "memory",
-        (where, content),
+        (where, content, page.writer),
         f"buffer {where[0]} page {where[1]} at {frame:#x}, which no entry leads to, must hold {expected}, "
         f"seen {read}{hint}",
         liobn=near.liobn if near else None,
         ioba=near.iova if near else None,
         expected=expected,
         seen=read,
-        operation=near.step if near else (page.writer if page.writer >= 0 else None),
+        operation=near.step if near else blame.page(ledger, page),
     )
     page.adopt(content)
-
-
-def contents(expected: bytes | None, seen: bytes | None) -> tuple[str, str]:
-    """Two pages as texts that show where they differ; None: nothing in particular, or no RAM."""
-    if seen is None or expected is None:
-        return "a page of guest RAM" if expected is None else tags.describe(expected), (
-            "no RAM at that address" if seen is None else tags.describe(seen)
-        )
-    if len(expected) == len(seen) == tags.SIZE:
-        return tags.describe(expected), tags.describe(seen)
-    one, other = tags.expand(expected), tags.expand(seen)
-    differing = [i for i in range(tags.PAGE) if one[i] != other[i]]
-    at = differing[0]
-    return (
-        f"{one[at : at + 16].hex()} at byte {at:#x}",
-        f"{other[at : at + 16].hex()} ({len(differing)} bytes differ)",
-    )
 
 
 def refusals(ledger: Ledger, fold: Fold, seen: Look) -> None:
     """QEMU said that it refused each device access that the table forbids, and no other.
 
-    Source: QEMU hw/ppc/spapr_iommu.c, spapr_tce_translate_iommu; the line comes from system/memory.c. The first
-    forbidden access of a device is the control: a watcher that does not see that one cannot judge the others.
+    Source: QEMU hw/ppc/spapr_iommu.c, spapr_tce_translate_iommu; the line comes from system/memory.c. An access of
+    which nothing is said went through, if the watcher sees at all: a guard has proven that, or a refusal that was told,
+    be it later. One that never saw any cannot judge.
     """
-    if fold.transfers.doubted:
-        fold.transfers.doubted = False
-        return
+    transfers = fold.transfers
+    transfers.watched = transfers.watched or bool(seen.snapshot.refusals) or fold.facts.guard != "off"
+    if not transfers.doubted:
+        _told(ledger, transfers, seen)
+    transfers.doubted = False
+    if transfers.watched:
+        for access, step, batch in transfers.unsaid:
+            with ledger.at(step, batch):
+                _unsaid(ledger, access)
+        transfers.unsaid = []
+
+
+def _told(ledger: Ledger, transfers: Transfers, seen: Look) -> None:
     told: dict[Forbidden, bool] = dict.fromkeys(seen.forbidden, False)
     bytes_told = refused_bytes(seen.snapshot.refusals)
     for refusal in seen.snapshot.refusals:
@@ -204,12 +200,17 @@ def refusals(ledger: Ledger, fold: Fold, seen: Look) -> None:
         if access.maybe:
             continue
         ledger.judged("refusals")
-        if access.control and was_told:
+        if was_told:
             ledger.control(access.device)
-        elif not ledger.has_control(access.device) and not was_told:
+        if not was_told or bytes_told[_place(access)] < _demanded(seen.forbidden, access):
+            transfers.unsaid.append((access, ledger.step, ledger.batch))
+
+
+def unwatched(ledger: Ledger, fold: Fold) -> None:
+    """At the end: what had to be refused, and nobody saw any refusal."""
+    for access, step, batch in fold.transfers.unsaid:
+        with ledger.at(step, batch):
             ledger.could_not(f"the watcher cannot see refused accesses of {access.device}")
-        elif not was_told or bytes_told[_place(access)] < _demanded(seen.forbidden, access):
-            _unsaid(ledger, access)
 
 
 SLACK: Final = 7
@@ -251,6 +252,7 @@ def _unforeseen(ledger: Ledger, refusal: Refusal) -> None:
         ioba=refusal.address,
         expected="no refusal",
         seen=refusal.line,
+        operation=blame.access(ledger, refusal.address),
     )
 
 
@@ -283,7 +285,8 @@ def kernel_said(ledger: Ledger, fold: Fold, lines: Iterable[str]) -> None:
     """
     for line in lines:
         if not declared(line, fold.facts.quirks, fold.warned):
-            ledger.report("kernel", (ledger.step, line), f"the kernel said: {line}", seen=line)
+            message = f"the kernel said, {blame.between(ledger)}: {line}"
+            ledger.report("kernel", (ledger.step, line), message, seen=line, operation=blame.kernel(ledger))
 
 
 RAM_LAWS: Final[Collection[Callable[[Ledger, Fold, Look], None]]] = (tag, memory, refusals, kernel)

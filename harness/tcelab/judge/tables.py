@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tcelab import tag
+from tcelab.judge import blame
 from tcelab.judge.device import Forbidden
 from tcelab.judge.fold import Fold
 from tcelab.judge.ledger import Ledger
@@ -18,7 +19,7 @@ from tcelab.papr import tce
 from tcelab.run import Snapshot, TableView, ViewName
 
 MOST: Final = 1000
-"""Wrong entries of one table that are told one by one; the rest are only counted."""
+"""Wrong entries of one table and look that are told one by one; the rest are only counted."""
 
 
 @dataclass(slots=True)
@@ -26,15 +27,17 @@ class Look:
     """One snapshot, sorted: tables per view and LIOBN, and what laws tell each other about it.
 
     :ivar forbidden: device accesses since the snapshot before that must have been refused.
-    :ivar wrong: (LIOBN, entry) that the table law found wrong.
+    :ivar wrong: by LIOBN, numbers of all entries that the table law found wrong.
     :ivar split: (LIOBN, entry) on which the views differ, and one of them is right.
+    :ivar unlike: LIOBNs of tables with another page size or place than they must have: their entries are not compared.
     :ivar led_to: frames that right entries lead to, which the tag law judged.
     """
 
     snapshot: Snapshot
     views: dict[ViewName, dict[int, TableView]]
     forbidden: Sequence[Forbidden]
-    wrong: set[tuple[int, int]] = field(default_factory=set)
+    wrong: dict[int, set[int]] = field(default_factory=dict)
+    unlike: set[int] = field(default_factory=set)
     split: set[tuple[int, int]] = field(default_factory=set)
     led_to: set[int] = field(default_factory=set)
 
@@ -79,39 +82,65 @@ def _shape(page_shift: int, bus_offset: int) -> str:
 
 def _inventory(ledger: Ledger, liobn: int, view: str, what: str, sides: tuple[str, str]) -> None:
     expected, seen = sides
-    message = f"LIOBN {liobn:#x} {what}: expected {expected}, seen {seen}"
-    ledger.report("inventory", (liobn, what, seen), message, liobn=liobn, expected=expected, seen=seen, view=view)
+    ledger.report(
+        "inventory",
+        (liobn, what, seen, expected),
+        f"LIOBN {liobn:#x} {what}: expected {expected}, seen {seen}",
+        liobn=liobn,
+        expected=expected,
+        seen=seen,
+        operation=blame.table(ledger),
+        view=view,
+    )
 
 
 def views(ledger: Ledger, fold: Fold, seen: Look) -> None:
     """Live memory and state stream of one stop of the guest show the same tables, entry by entry.
 
-    Both read QEMU's one array; a difference means that one reader looked at the wrong place or time.
+    Both read QEMU's one array; a difference means that one reader looked at the wrong place or time. Of a table whose
+    page size or place they do not agree on, entries of one number are not the same: `inventory` tells of that.
     """
     live, stream = seen.views.get("live"), seen.views.get("stream")
     if live is None or stream is None:
         return
     ledger.judged("views")
     for liobn in live.keys() & stream.keys():
-        pairs = differences((live[liobn].index, live[liobn].tce), (stream[liobn].index, stream[liobn].tce))
-        _overflow(ledger, "views", liobn, pairs)
-        for number, one, other in pairs[:MOST]:
-            model, ioba = fold.tables.get(liobn), live[liobn].ioba(number)
-            right = {one: "live memory", other: "the state stream"}.get(_folded(model, number), "neither")
-            if right != "neither":
-                seen.split.add((liobn, number))
-            ledger.report(
-                "views",
-                (liobn, number, one, other),
-                f"LIOBN {liobn:#x} IOBA {ioba:#x}: live memory shows {tce.describe(one)}, the state stream "
-                f"{tce.describe(other)}; the operations agree with {right}",
-                liobn=liobn,
-                ioba=ioba,
-                expected=tce.describe(one),
-                seen=tce.describe(other),
-                operation=model.last_operation(number) if model else None,
-                view="live, stream",
-            )
+        one, other = live[liobn], stream[liobn]
+        if (one.page_shift, one.bus_offset) == (other.page_shift, other.bus_offset) or not other.entries:
+            _compare_views(ledger, fold.tables.get(liobn), seen, one, other)
+
+
+def _compare_views(ledger: Ledger, model: TableModel | None, seen: Look, one: TableView, other: TableView) -> None:
+    wrong = differing((one.index, one.tce), (other.index, other.tce))
+    how = np.stack([wrong.one, wrong.other], axis=1)
+    new = ledger.standing.news(("views", one.liobn), "", ledger.step, wrong.numbers, how)
+    told = 0
+    for (number, left, right), is_new in zip(wrong.rows(), new.tolist(), strict=True):
+        agrees = {left: "live memory", right: "the state stream"}.get(_folded(model, number), "neither")
+        if agrees != "neither":
+            seen.split.add((one.liobn, number))
+        if is_new and told < MOST:
+            told += 1
+            _differ(ledger, model, one, (number, left, right), agrees)
+    ledger.count("views", int(new.sum()) - told)
+
+
+def _differ(ledger: Ledger, model: TableModel | None, live: TableView, row: tuple[int, int, int], agrees: str) -> None:
+    number, one, other = row
+    ioba = live.ioba(number)
+    ledger.report(
+        "views",
+        (live.liobn, number, one, other),
+        f"LIOBN {live.liobn:#x} IOBA {ioba:#x}: live memory shows {tce.describe(one)}, the state stream "
+        f"{tce.describe(other)}; the operations agree with {agrees}",
+        liobn=live.liobn,
+        ioba=ioba,
+        expected=tce.describe(one),
+        seen=tce.describe(other),
+        operation=None if model is None else blame.entry(ledger, model, number).operation,
+        view="live, stream",
+        lasting=False,
+    )
 
 
 def _folded(model: TableModel | None, number: int) -> int:
@@ -123,7 +152,8 @@ def table(ledger: Ledger, fold: Fold, seen: Look) -> None:
     """Each whole table equals the fold: nothing missing, nothing extra anywhere, permissions and frames exact.
 
     Source: PAPR, H_PUT_TCE writes exactly one entry; drivers/vfio/vfio_iommu_spapr_tce.c, a VFIO entry carries exactly
-    the bits asked for. The channel's LIOBN has nothing mapped: its virtio device does not use the table.
+    the bits asked for. The channel's LIOBN has nothing mapped: its virtio device does not use the table. Of a table
+    with another page size, or in another place, `inventory` tells: its numbers stand for other bus addresses.
     """
     for view, tables in seen.views.items():
         for liobn, shown in tables.items():
@@ -131,28 +161,70 @@ def table(ledger: Ledger, fold: Fold, seen: Look) -> None:
             if model is None:  # inventory tells
                 continue
             ledger.judged("table")
+            if not _same_place(model, shown):
+                seen.unlike.add(liobn)
+                continue
             ledger.evidence.entries += shown.entries
             if ledger.batch:
                 ledger.size(ledger.batch).entries += shown.entries
-            pairs = differences(model.arrays(), (shown.index, shown.tce))
-            _overflow(ledger, "table", liobn, pairs)
-            for number, expected, value in pairs[:MOST]:
-                entry = model.live.get(number)
-                if expected == UNKNOWN and entry and value and tce.permissions(value) == entry.permissions:
-                    continue  # the tag law proves the frame that the agent did not tell
-                seen.wrong.add((liobn, number))
-                if (liobn, number) not in seen.split:
-                    _wrong(ledger, model, seen.snapshot, view, (number, value))
+            _compare_table(ledger, model, seen, shown, view)
 
 
-def differences(one: Arrays, other: Arrays) -> list[tuple[int, int, int]]:
-    """(entry number, TCE in one, TCE in other) where two sparse tables differ; 0 stands for an empty entry."""
+def _same_place(model: TableModel, shown: TableView) -> bool:
+    return not shown.entries or (shown.page_shift, shown.bus_offset) == (model.page_shift, model.start)
+
+
+def _compare_table(ledger: Ledger, model: TableModel, seen: Look, shown: TableView, view: str) -> None:
+    wrong = _but_untold(model, differing(model.arrays(), (shown.index, shown.tce)))
+    seen.wrong.setdefault(model.liobn, set()).update(wrong.numbers.tolist())
+    if seen.split:
+        split = [number for liobn, number in seen.split if liobn == model.liobn]
+        wrong = wrong.where(~np.isin(wrong.numbers, split))
+    how = np.stack([wrong.one, wrong.other], axis=1)
+    new = ledger.standing.news(("table", model.liobn), view, ledger.step, wrong.numbers, how)
+    told = 0
+    for (number, _, value), is_new in zip(wrong.rows(), new.tolist(), strict=True):
+        if not is_new:
+            ledger.also_seen("table", (model.liobn, number, value), view)
+        elif told < MOST:
+            told += 1
+            _wrong(ledger, model, seen.snapshot, view, (number, value))
+    ledger.count("table", int(new.sum()) - told)
+
+
+def _but_untold(model: TableModel, wrong: Differing) -> Differing:
+    """Without those entries whose frame the agent did not tell: the tag law proves it."""
+    unknown = np.flatnonzero((wrong.one == np.uint64(UNKNOWN)) & (wrong.other != 0))
+    keep = np.ones(len(wrong.numbers), np.bool_)
+    for i in unknown.tolist():
+        entry = model.live.get(int(wrong.numbers[i]))
+        keep[i] = entry is None or tce.permissions(int(wrong.other[i])) != entry.permissions
+    return wrong.where(keep)
+
+
+class Differing(NamedTuple):
+    """Where two sparse tables differ: numbers of entries, ascending, and the TCE of each in one and in the other; 0
+    stands for an empty entry.
+    """
+
+    numbers: npt.NDArray[np.int64]
+    one: npt.NDArray[np.uint64]
+    other: npt.NDArray[np.uint64]
+
+    def rows(self) -> Iterator[tuple[int, int, int]]:
+        return zip(self.numbers.tolist(), self.one.tolist(), self.other.tolist(), strict=True)
+
+    def where(self, which: npt.NDArray[np.bool_]) -> Differing:
+        return Differing(self.numbers[which], self.one[which], self.other[which])
+
+
+def differing(one: Arrays, other: Arrays) -> Differing:
+    """Compare two sparse tables."""
     if np.array_equal(one[0], other[0]) and np.array_equal(one[1], other[1]):
-        return []
-    numbers = np.union1d(one[0], other[0])
+        return Differing(np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0, np.uint64))
+    numbers = np.union1d(one[0], other[0]).astype(np.int64)
     left, right = _spread(numbers, one), _spread(numbers, other)
-    wrong = left != right
-    return list(zip(numbers[wrong].tolist(), left[wrong].tolist(), right[wrong].tolist(), strict=True))
+    return Differing(numbers, left, right).where(left != right)
 
 
 def _spread(numbers: npt.NDArray[Any], sparse: Arrays) -> npt.NDArray[np.uint64]:
@@ -161,19 +233,14 @@ def _spread(numbers: npt.NDArray[Any], sparse: Arrays) -> npt.NDArray[np.uint64]
     return out
 
 
-def _overflow(ledger: Ledger, law: str, liobn: int, pairs: Sequence[object]) -> None:
-    if len(pairs) > MOST:
-        ledger.overflow(law, liobn, len(pairs) - MOST)
-
-
 def _wrong(ledger: Ledger, model: TableModel, snapshot: Snapshot, view: str, pair: tuple[int, int]) -> None:
     number, value = pair
     entry = model.live.get(number)
-    blamed = model.last_operation(number)
+    blamed = blame.entry(ledger, model, number)
     expected = entry.describe() if entry else tce.describe(0)
     message = (
         f"LIOBN {model.liobn:#x} IOBA {model.ioba(number):#x}: {_how(model, number, entry, value, blamed)}; "
-        f"expected {expected}, seen {tce.describe(value)}"
+        f"expected {expected}, seen {tce.describe(value)}{blamed.said}"
     )
     if value and (not entry or entry.frame != tce.address(value)):
         message += f"; guest RAM there: {_there(snapshot.pages, tce.address(value))}"
@@ -185,14 +252,15 @@ def _wrong(ledger: Ledger, model: TableModel, snapshot: Snapshot, view: str, pai
         ioba=model.ioba(number),
         expected=expected,
         seen=tce.describe(value),
-        operation=blamed,
+        operation=blamed.operation,
         view=view,
+        lasting=False,
     )
 
 
-def _how(model: TableModel, number: int, entry: Entry | None, value: int, blamed: int | None) -> str:
+def _how(model: TableModel, number: int, entry: Entry | None, value: int, blamed: blame.Blame) -> str:
     """In a few words, how an entry is wrong: the first rule that fits."""
-    survived = blamed is not None and number in model.removed
+    survived = blamed.concerns and number in model.removed
     rules: tuple[tuple[Callable[[], bool], str], ...] = (
         (lambda: number >= model.entries, "there is an entry past the end of the table"),
         (lambda: number < 0, "there is an entry below the window"),

@@ -14,6 +14,8 @@ from tcelab.run import Outcome
 class Transfers:
     """:ivar forbidden: device accesses that must have been refused since the last checkpoint.
 
+    :ivar watched: the watcher is known to see refusals; `unsaid`: accesses of which it said nothing, as long as it is
+        not, each with the step and batch size of its checkpoint.
     :ivar doubted: others may have been refused as well, and of these some may not.
     :ivar done: the pieces of each transfer of the last operation, but for those that are only counted: `quick`, of how
         many nothing was refused, and how many pieces they had.
@@ -27,7 +29,8 @@ class Transfers:
         self.quick = 0, 0
         self._unknown = unknown
         self._pes = pes
-        self._refused_once: set[str] = set()
+        self.watched = False
+        self.unsaid: list[tuple[Forbidden, int, int]] = []
 
     def begin(self) -> None:
         """Another operation."""
@@ -123,7 +126,7 @@ class Transfers:
         violated = self._told(device, op, pieces, foreseen=foreseen)
         for writes, iova, size in device.torn() if violated else ():
             place = device.table.liobn, writes, iova, iova, size
-            self.forbidden.append(Forbidden(device.name, *place, dma.ISOLATED, step, control=False, maybe=True))
+            self.forbidden.append(Forbidden(device.name, *place, dma.ISOLATED, step, maybe=True))
         return violated
 
     def _told(self, device: DeviceModel, op: Dma | Transfer, pieces: list[dma.Piece], *, foreseen: bool) -> bool:
@@ -131,6 +134,4 @@ class Transfers:
         return foreseen and self._pes.transferred(device, pieces, "write" if op.to_memory else "read")
 
     def _forbid(self, device: DeviceModel, liobn: int, access: tuple[bool, int, int, int], why: str, step: int) -> None:
-        control = device.name not in self._refused_once
-        self._refused_once.add(device.name)
-        self.forbidden.append(Forbidden(device.name, liobn, *access, why, step, control))
+        self.forbidden.append(Forbidden(device.name, liobn, *access, why, step))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Final, Literal
 
@@ -14,7 +14,7 @@ import msgspec
 
 from tcelab.errors import UsageError
 from tcelab.judge import Verdict
-from tcelab.judge.tables import differences
+from tcelab.judge.tables import differing
 from tcelab.papr.hcall import PAPR_DIFFERENCES, STATUS_NAMES, Difference
 from tcelab.program import Checkpoint, Hcall, HcallBatch
 from tcelab.run import Outcome, Run, Snapshot, Step, TableView
@@ -40,7 +40,7 @@ class HypercallRow(msgspec.Struct, kw_only=True):
     :ivar source: of what is expected.
     :ivar difference: the case of `PAPR_DIFFERENCES` that it shows, if any; `differs`: whose rule that is, and what.
     :ivar step: number of its checkpoint.
-    :ivar findings: how many of those that the verdict shows fall into it.
+    :ivar findings: how many fall into it; `seen` tells of which laws.
     """
 
     hypercall: str
@@ -67,25 +67,26 @@ def hypercall_rows(run: Run, verdict: Verdict) -> list[HypercallRow]:
     except UsageError:
         return []
     steps = {step.number: step for step in run.steps}
-    found = sorted(finding.step for finding in verdict.findings)
     out = []
     for case in every:
         number = labels[case.label]
         before = looks[bisect_right(looks, number - 1) - 1]
         done = [steps[i] for i in (before, number - 1, number) if i in steps]
-        findings = bisect_right(found, number) - bisect_right(found, before)
-        out.append(_row(case, done, number, findings, run.facts.views[0]))
+        out.append(_row(case, done, number, verdict.found(before + 1, number + 1), run.facts.views[0]))
     return out
 
 
-def _row(case: Case, done: Sequence[Step], number: int, findings: int, view: str) -> HypercallRow:
+def _row(case: Case, done: Sequence[Step], number: int, found: Mapping[str, int], view: str) -> HypercallRow:
     expected = _text(case.expected, case.written, case.gives)
-    seen = "nothing"
+    seen, findings = "nothing", sum(found.values())
     verdict: Judged = "not done"
     if len(done) == 3 and isinstance(done[1].op, Hcall | HcallBatch) and done[1].outcome is not None:  # noqa: PLR2004
         statuses, r4 = _gave(case, done[1].outcome)
         seen = _text(statuses, _changed(done[0].snapshot, done[2].snapshot, view), r4)
         verdict = "wrong" if findings or seen != expected else "ok"
+        if findings:
+            # Status and number of entries say little of what an entry holds, or of a register.
+            seen += f"; {_plural(findings, 'finding')}: {', '.join(found)}"
     difference = next((each for each in PAPR_DIFFERENCES if each.case == case.differs), None)
     if verdict == "ok" and difference is not None:
         verdict = "laxer" if lax(difference) else "otherwise"
@@ -101,6 +102,10 @@ def _row(case: Case, done: Sequence[Step], number: int, findings: int, view: str
         differs="" if difference is None else f"{difference.whose}: {difference.theirs}",
         findings=findings,
     )
+
+
+def _plural(count: int, what: str) -> str:
+    return f"{count} {what}{'s' if count != 1 else ''}"
 
 
 def lax(difference: Difference) -> bool:
@@ -134,7 +139,7 @@ def _changed(before: Snapshot | None, after: Snapshot | None, view: str) -> int:
         return 0
     one, other = _tables(before, view), _tables(after, view)
     pairs = ((one[liobn], other[liobn]) for liobn in one.keys() & other.keys())
-    return sum(len(differences((left.index, left.tce), (right.index, right.tce))) for left, right in pairs)
+    return sum(len(differing((left.index, left.tce), (right.index, right.tce)).numbers) for left, right in pairs)
 
 
 def _tables(snapshot: Snapshot, view: str) -> dict[int, TableView]:

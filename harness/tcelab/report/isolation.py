@@ -31,7 +31,7 @@ class Isolations(msgspec.Struct, kw_only=True):
 
     :ivar tried: how many of them the program has; `done`: how many came to their end.
     :ivar expected: isolations that must come of all of them; `isolated`: that came.
-    :ivar findings: of those that the verdict shows, how many fall into them.
+    :ivar findings: how many fall into them.
     """
 
     kind: str
@@ -71,7 +71,6 @@ class Moment(msgspec.Struct, kw_only=True, omit_defaults=True):
 def isolations(run: Run, verdict: Verdict) -> list[Isolations]:
     """By kind of story; empty if the program has none."""
     steps = {step.number: step for step in run.steps}
-    found = sorted(finding.step for finding in verdict.findings)
     out: dict[str, Isolations] = {}
     began = 0
     for number, op in enumerate(run.program.ops):
@@ -86,7 +85,7 @@ def isolations(run: Run, verdict: Verdict) -> list[Isolations]:
         row.expected += story.isolations
         events = (event for i in range(began, number + 1) if i in steps for event in events_of(steps[i]))
         row.isolated += sum(event.kind == "isolated" for event in events)
-        row.findings += bisect_right(found, number) - bisect_right(found, began - 1)
+        row.findings += sum(verdict.found(began, number + 1).values())
         began = number + 1
     return sorted(out.values(), key=lambda row: KNOWN.index(row.kind))
 
