@@ -6,7 +6,9 @@ Sources: tcelab.papr.pe; Documentation/arch/powerpc/eeh-pci-error-recovery.rst (
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from collections.abc import Sequence
+from operator import itemgetter
 
 from tcelab.judge.fold import Fold
 from tcelab.judge.ledger import Ledger, op_text
@@ -48,22 +50,25 @@ def isolation(ledger: Ledger, fold: Fold, step: Step, got: Outcome) -> None:
 
 def _pairs(expected: Sequence[Event], told: Sequence[Event]) -> tuple[list[Pair], list[Event]]:
     """Each event that had to be told with the one that was, and those that are left: first by device, then by PE."""
-    left = list(told)
     found: list[Event | None] = [None] * len(expected)
-    for same in (_same_device, _same_pe):
+    left = list(enumerate(told))
+    for sort in (_by_device, _by_pe):
+        waiting: defaultdict[object, deque[tuple[int, Event]]] = defaultdict(deque)
+        for number, event in left:
+            waiting[sort(event)].append((number, event))
         for i, event in enumerate(expected):
-            if found[i] is None:
-                found[i] = next((each for each in left if same(event, each)), None)
-                left = [each for each in left if each is not found[i]]
-    return list(zip(expected, found, strict=True)), left
+            if found[i] is None and waiting[sort(event)]:
+                found[i] = waiting[sort(event)].popleft()[1]
+        left = sorted((each for those in waiting.values() for each in those), key=itemgetter(0))
+    return list(zip(expected, found, strict=True)), [event for _, event in left]
 
 
-def _same_device(one: Event, other: Event) -> bool:
-    return _same_pe(one, other) and one.device == other.device
+def _by_pe(event: Event) -> object:
+    return event.pe, event.kind == "reapplied"
 
 
-def _same_pe(one: Event, other: Event) -> bool:
-    return one.pe == other.pe and (one.kind == "reapplied") == (other.kind == "reapplied")
+def _by_device(event: Event) -> object:
+    return _by_pe(event), event.device
 
 
 def _told(ledger: Ledger, step: Step, expected: Event, seen: Event | None) -> None:

@@ -235,12 +235,10 @@ def _demanded(forbidden: Sequence[Forbidden], access: Forbidden) -> int:
 
 
 def _covers(access: Forbidden, refusal: Refusal) -> bool:
-    # A refused access is told in words of 1 to 8 bytes; the first may start before the transfer's unaligned start.
-    return (
-        access.direction == refusal.direction
-        and refusal.address < access.told + access.size
-        and refusal.address + max(refusal.size, 1) > access.told
-    )
+    # A refused access is told in words of 1 to 8 bytes; the first may start before the transfer's unaligned start. What
+    # is summed up of a page has more bytes than lie between, and yet is of that page alone.
+    end = min(refusal.address + max(refusal.size, 1), (refusal.address >> window.PAGE_SHIFT) + 1 << window.PAGE_SHIFT)
+    return access.direction == refusal.direction and refusal.address < access.told + access.size and end > access.told
 
 
 def _unforeseen(ledger: Ledger, refusal: Refusal) -> None:

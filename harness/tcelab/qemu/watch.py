@@ -21,8 +21,6 @@ from tcelab.topology import Topology
 
 EVENTS: Final = ("memory_region_ops_write", "pci_cfg_write")
 """Trace events by which it knows who does what."""
-MOST: Final = 1000
-"""Events of one operation that are told one by one."""
 
 _STORE: Final = re.compile(
     r"memory_region_ops_write cpu -?\d+ mr (0x[0-9a-f]+) addr 0x([0-9a-f]+) value 0x([0-9a-f]+) size \d+ name '([^']*)'"
@@ -60,6 +58,7 @@ class Watch:
         self._lock = threading.RLock()
         self._events: list[Event] = []
         self._judged: set[tuple[str, Flight]] = set()
+        self._blameless: set[int] = set()  # numbers of pages
         self._last: tuple[Watched, Flight] | None = None
         self._failed: Exception | None = None
 
@@ -172,20 +171,17 @@ class Watch:
 
     def _unblamed(self, direction: Direction, address: int, size: int, why: str) -> None:
         page = address >> window.PAGE_SHIFT
-        known = (each for each in self._events if each.kind == "unblamed" and each.iova >> window.PAGE_SHIFT == page)
-        if next(known, None) is None:
+        if page not in self._blameless:
+            self._blameless.add(page)
             event = Event(kind="unblamed", pe=-1, iova=address, size=size, direction=direction, reason=why)
             self._tell(msgspec.structs.replace(event, at=self._guest.race.elapsed()))
 
     def _tell(self, event: Event) -> None:
-        if len(self._events) < MOST:
-            self._events.append(event)
-        else:
-            last = self._events[-1]
-            self._events[-1] = msgspec.structs.replace(last, count=last.count + 1)
+        # All of them, for each is judged: there is at most one for each transfer, and for each page of no transfer.
+        self._events.append(event)
 
     def _forget(self) -> None:
-        self._events, self._last, self._judged = [], None, set()
+        self._events, self._last, self._judged, self._blameless = [], None, set(), set()
         for device in self.devices.values():
             device.flights, device.rung = [], False
 
