@@ -6,9 +6,8 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-import msgspec
-
 from tcelab.errors import TcelabError
+from tcelab.judge.ledger import op_text
 from tcelab.pseries import Pseries
 from tcelab.report.text import finding_lines
 from tcelab.table import TceTable, difference
@@ -26,7 +25,7 @@ def sections(guest: Pseries, options: Mapping[str, str]) -> Iterator[tuple[str, 
     path = guest.write_program()
     ops = guest.program.ops
     shown = list(enumerate(ops))[-_OPERATIONS:]
-    lines = [f"#{number} {msgspec.json.encode(op).decode()}" for number, op in shown]
+    lines = [f"#{number} {op_text(op)}" for number, op in shown]
     before = [f"({len(ops) - len(shown)} operations before)"] if len(ops) > len(shown) else []
     yield "program", "\n".join([str(path), *before, *lines])
     try:

@@ -431,7 +431,7 @@ def test_memory_that_was_not_read_is_not_compared_and_one_that_is_not_there_diff
     (found,) = two.looked(*contents(None, tagged(1)))
     assert found.expected == "no RAM"
     (found,) = two.looked(*contents(tagged(1), None))
-    assert found.seen == "no RAM"
+    assert found.seen == "no RAM at that address"
 
 
 def test_memory_of_a_process_that_is_gone_is_somebody_elses():

@@ -64,7 +64,10 @@ class Comparison:
         if one == other:
             return [*out, *self._events(expected.outcome, seen.outcome, seen.number)]
         names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
-        wanted, got = (", ".join(_text(name, side) for name in names if name in side) for side in (one, other))
+        wanted, got = (
+            ", ".join(_text(name, side, against) for name in names if name in side)
+            for side, against in ((one, other), (other, one))
+        )
         message = f"operation {seen.number} gives {got}, {self._names[0]} gives {wanted}"
         out.append(Difference(("outcome", seen.number), message, wanted, got))
         return [*out, *self._events(expected.outcome, seen.outcome, seen.number)]
@@ -104,7 +107,13 @@ class Comparison:
             if wanted != got:
                 message = f"LIOBN {liobn:#x} has {got} entries, {self._names[0]} has {wanted}"
                 yield Difference(("size", liobn), message, f"{wanted} entries", f"{got} entries", liobn=liobn)
-            yield from self._entries(expected.get(liobn) or _none(liobn), seen.get(liobn) or _none(liobn))
+            shapes = [_shape(side.get(liobn)) for side in (expected, seen)]
+            if all(shapes) and shapes[0] != shapes[1]:
+                # Entries of the same number are not of the same bus address.
+                message = f"LIOBN {liobn:#x} has {shapes[1]}, {self._names[0]} has {shapes[0]}"
+                yield Difference(("shape", liobn, shapes[1]), message, shapes[0], shapes[1], liobn=liobn)
+            else:
+                yield from self._entries(expected.get(liobn) or _none(liobn), seen.get(liobn) or _none(liobn))
 
     def _entries(self, expected: TableView, seen: TableView) -> Iterator[Difference]:
         one, other = self._expected.symbols(expected), self._seen.symbols(seen)
@@ -135,7 +144,7 @@ class Comparison:
                 continue
             content, wanted = seen.pages[frame], expected.pages[own]
             if wanted != content and not (self._two_kernels and place in self._seen.named):
-                texts = [tag.describe(page) if page else "no RAM" for page in (wanted, content)]
+                texts = tag.contrast(wanted, content) if wanted else ("no RAM", tag.describe(content or b""))
                 message = f"buffer {place[0]} page {place[1]} holds {texts[1]}, {self._names[0]} has {texts[0]}"
                 yield Difference(("content", place, content), message, texts[0], texts[1])
 
@@ -168,6 +177,11 @@ class Comparison:
             )
 
 
+def _shape(table: TableView | None) -> str:
+    """Empty if there is no table."""
+    return f"page shift {table.page_shift}, bus offset {table.bus_offset:#x}" if table and table.entries else ""
+
+
 def _by_number(table: TableView, symbols: npt.NDArray[np.int64]) -> dict[int, tuple[int, int]]:
     low = (table.tce & LOW).tolist()
     return dict(zip(table.index.tolist(), zip(symbols.tolist(), low, strict=True), strict=True))
@@ -187,11 +201,37 @@ def _first(snapshot: Snapshot, facts: Facts) -> dict[int, TableView]:
     return {}
 
 
-def _text(name: str, side: dict[str, object]) -> str:
-    value = side[name]
+def _text(name: str, side: dict[str, object], other: dict[str, object]) -> str:
+    """What one side has of something that differs: of a list, the first that does."""
+    value, against = side[name], other.get(name)
     if name == "errno":
         return str(value)
     if name == "frames" and isinstance(value, tuple):
         return f"{sum(value)} of {len(value)} frames"
+    if isinstance(value, list) and isinstance(against, list):
+        return _of_list(name, value, against)
     plain = not isinstance(value, int) or name == "calls" or (name == "value" and value < _LARGE)
-    return f"{name} {value}" if plain else f"{name} {value:#x}"
+    return f"{name} {value}" if plain and name not in _ADDRESSES else f"{name} {value:#x}"
+
+
+_ADDRESSES: Final = {"liobn", "buid", "window_start", "start_addr", "start"}
+"""Fields that are told in hex, however small."""
+_FIRST_REGISTER: Final = 4
+
+
+def _of_list(name: str, value: list[object], against: list[object]) -> str:
+    """Statuses or registers of hypercalls, or ends of transfers."""
+    at = next((i for i, pair in enumerate(zip(value, against, strict=False)) if pair[0] != pair[1]), None)
+    if at is None:
+        return f"{len(value)} {name}"
+    one, other = value[at], against[at]
+    if name != "registers" or not isinstance(one, tuple) or not isinstance(other, tuple):
+        return f"{name}[{at}] {one}"
+    number = next((i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), 0)
+    return f"r{number + _FIRST_REGISTER} of call {at} {_register(one[number] if number < len(one) else None)}"
+
+
+def _register(value: object) -> str:
+    if isinstance(value, tuple):  # a TCE: the number of the page that it leads to, and the bits beside it
+        return f"page {value[0]:#x} with {value[1]:#x}"
+    return f"{value:#x}" if isinstance(value, int) else str(value)

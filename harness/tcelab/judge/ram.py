@@ -190,9 +190,11 @@ def refusals(ledger: Ledger, fold: Fold, seen: Look) -> None:
 
 def _told(ledger: Ledger, transfers: Transfers, seen: Look) -> None:
     told: dict[Forbidden, bool] = dict.fromkeys(seen.forbidden, False)
-    bytes_told = refused_bytes(seen.snapshot.refusals)
+    bytes_told, demanded = refused_bytes(seen.snapshot.refusals), _demanded(seen.forbidden)
+    by_page = _by_page(seen.forbidden)
     for refusal in seen.snapshot.refusals:
-        hits = [access for access in seen.forbidden if _covers(access, refusal)]
+        near = by_page.get((refusal.direction, refusal.address >> window.PAGE_SHIFT), [])
+        hits = [access for access in near if _covers(access, refusal)]
         told.update(dict.fromkeys(hits, True))
         if not hits:
             _unforeseen(ledger, refusal)
@@ -202,7 +204,7 @@ def _told(ledger: Ledger, transfers: Transfers, seen: Look) -> None:
         ledger.judged("refusals")
         if was_told:
             ledger.control(access.device)
-        if not was_told or bytes_told[_place(access)] < _demanded(seen.forbidden, access):
+        if not was_told or bytes_told[_place(access)] < demanded[_place(access)]:
             transfers.unsaid.append((access, ledger.step, ledger.batch))
 
 
@@ -229,9 +231,23 @@ def _place(access: Forbidden) -> tuple[str, int]:
     return access.direction, access.told >> window.PAGE_SHIFT
 
 
-def _demanded(forbidden: Sequence[Forbidden], access: Forbidden) -> int:
-    """The least that must be told of an access's page: all that was forbidden there, word by word."""
-    return sum(each.size - SLACK for each in forbidden if _place(each) == _place(access) and not each.maybe)
+def _demanded(forbidden: Sequence[Forbidden]) -> Counter[tuple[str, int]]:
+    """The least that must be told of a page: all that was forbidden there, word by word."""
+    out: Counter[tuple[str, int]] = Counter()
+    for access in forbidden:
+        if not access.maybe:
+            out[_place(access)] += access.size - SLACK
+    return out
+
+
+def _by_page(forbidden: Sequence[Forbidden]) -> dict[tuple[str, int], list[Forbidden]]:
+    """By direction and page: a refusal is of one page, and its first word may begin before the access does."""
+    out: dict[tuple[str, int], list[Forbidden]] = {}
+    for access in forbidden:
+        first, end = access.told - SLACK, access.told + access.size
+        for page in range(max(first, 0) >> window.PAGE_SHIFT, (end - 1 >> window.PAGE_SHIFT) + 1):
+            out.setdefault((access.direction, page), []).append(access)
+    return out
 
 
 def _covers(access: Forbidden, refusal: Refusal) -> bool:
