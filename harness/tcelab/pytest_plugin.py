@@ -185,13 +185,13 @@ def container(pe: Pe) -> Container:
 
 
 @pytest.fixture
-def tce_table(pseries: Pseries, pe: Pe) -> Callable[[], TceTable]:
-    """A function that reads the table of `pe` as it is now in QEMU: bus address to TCE. Give it another PE to read
-    that one's.
+def tce_table(pe: Pe) -> Callable[[], TceTable]:
+    """A function that reads the table of `pe` as it is now in QEMU: bus address to TCE. Give it another PE, of any
+    guest, to read that one's.
     """
 
     def read(which: Pe = pe) -> TceTable:
-        return pseries.table(which)
+        return which.guest.table(which)
 
     return read
 

@@ -16,6 +16,8 @@ assert setup
 
 QUIET = ("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:hypothesispytest")
 
+EXAMPLE = Path(__file__).parents[2] / "docs/examples/test_window.py"
+
 MAPS = """
 def test_it(pseries, container, tce_table):
     buffer = pseries.buffer(4)
@@ -137,6 +139,109 @@ def test_it(pseries, container):
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["> *container.map(pseries.buffer(1), 0, expect=*", "E *gave 0, not ENXIO: *"])
     assert "pseries.py" not in result.stdout.str()
+
+
+MASTERED = """
+def blind(pseries):
+    "Tells of no refusal."
+    pseries.session.refuse = lambda op, address: None
+def leaky(pseries):
+    "Tells that it refuses a write, and lets it through."
+    session = pseries.session
+    honest = session.transfer
+    def transfer(op, by):
+        frame = next(iter(session.buffers.values()))[0]
+        session.ram[frame][:8] = b"!" * 8
+        return honest(op, by)
+    session.transfer = transfer
+"""
+
+
+def test_a_transfer_that_must_go_through_and_one_that_must_be_refused_are_told_apart(run):
+    run("""
+def test_it(pseries, container):
+    container.map(pseries.buffer(2), 0, permissions=1)
+    through = container.dma(0, 512, to_memory=False)
+    assert (through.passed, through.refused, through.passed_at) == (True, False, ((0, 512),))
+    refused = container.dma(0x800, 512, to_memory=True, expect="refused")
+    assert (refused.passed, refused.refused, refused.refused_at) == (False, True, ((0x800, 512),))
+    part = container.dma(0xF00, 512, to_memory=False, expect=None)
+    assert (part.passed, part.refused) == (False, False)
+    assert (part.passed_at, part.refused_at) == (((0xF00, 256),), ((0x1000, 256),))
+""").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("permissions", "lie", "call", "said"),
+    [
+        (3, "", "0, 64, to_memory=True, expect='refused'", "the write of 64 bytes at 0x0 by pe1, went through: QEMU"),
+        (3, "", "0, 64, to_memory=False, expect='refused'", "the read of 64 bytes at 0x0 by pe1, went through: QEMU"),
+        (1, "", "0, 64, to_memory=True", "was refused (Invalid write at addr 0x0, size 8), guest RAM is as before"),
+        (3, "", "0xf80, 256, to_memory=True", "was refused in part: at 0x1000..0x107f, not at 0xf80..0xfff;"),
+        (1, "blind", "0, 64, to_memory=True, expect='refused'", "went through: QEMU refused no whole piece"),
+        (1, "leaky", "0, 64, to_memory=True, expect='refused'", "was refused (*), guest RAM changed at 0x"),
+        (3, "", "0, 64, to_memory=True, expect='EPERM'", "a transfer is expected to be 'ok' or 'refused', not 'EPERM'"),
+    ],
+)
+def test_what_becomes_of_a_transfer_fails_a_test_that_expects_something_else(run, permissions, lie, call, said):
+    result = run(f"""{MASTERED}
+def test_it(pseries, container):
+    container.map(pseries.buffer(2), 0, permissions={permissions})
+    {lie + "(pseries)" if lie else "pass"}
+    container.dma({call})
+""")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([f"*{said.replace('[', '[[]')}*"])
+    assert "transferred.py" not in result.stdout.str()
+
+
+def test_a_device_that_cannot_be_reached_is_neither_refused_nor_through(run):
+    result = run("""
+def test_it(pseries, container):
+    container.map(pseries.buffer(1), 0)
+    pseries.session.transfer = lambda op, by: (1 << 64) - 1
+    lost = container.dma(0, 64, to_memory=True, expect=None)
+    assert (lost.passed, lost.refused) == (False, False)
+    print(lost.describe())
+""")
+    result.assert_outcomes(failed=1)  # by the laws: a device that nothing isolated must be there
+    result.stdout.fnmatch_lines(["*tcelab: * findings in what the test did*", "did not end: 18446744073709551615"])
+
+
+def test_the_example_passes_on_the_emulator_and_notices_a_device_that_may_write(pytester):
+    text = EXAMPLE.read_text()
+    pytester.makepyfile(text)
+    pytester.runpytest_inprocess(*QUIET, "--tcelab-platform=emulator").assert_outcomes(passed=5)
+    pytester.makepyfile(text.replace("permissions=tce.READ", "permissions=tce.PERMISSIONS"))
+    result = pytester.runpytest_inprocess(*QUIET, "--tcelab-platform=emulator")
+    result.assert_outcomes(passed=4, failed=1)
+    result.stdout.fnmatch_lines(["*the write of 512 bytes at 0x0 by pe1, went through: *; expected: refused"])
+
+
+def test_the_table_of_another_guest_is_read_there(run):
+    """Else a test of a shared guest would look at one on which nothing was done."""
+    run("""
+def test_it(pseries_session, tce_table):
+    pe = pseries_session.pe("pe1")
+    buffer = pseries_session.buffer(1)
+    container = pe.open()
+    container.map(buffer, 0)
+    assert tce_table(pe) == {0: buffer.tce()}
+    assert tce_table() == {}
+    container.unmap(0)
+""").assert_outcomes(passed=1)
+
+
+def test_a_table_that_is_not_shown_is_not_an_empty_one(run):
+    result = run("""
+from dataclasses import replace
+def test_it(pseries, container, tce_table):
+    hide = lambda s, n, op, shot: replace(shot, tables=tuple(t for t in shot.tables if t.liobn != 0x80000100))
+    pseries.session.warp = hide
+    assert tce_table() == {}
+""")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*QEMU's memory shows no table of LIOBN 0x80000100, whose window must be there*"])
 
 
 def test_a_guest_that_is_lost_fails_the_test_in_its_own_words(run):
