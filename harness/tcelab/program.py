@@ -105,6 +105,7 @@ class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     :ivar seed: where the program came from, if random; runs of one program repeat exactly.
     :ivar isolation: on a platform that isolates a PE when one of its devices does a DMA that its table forbids.
+    :ivar test: the test that recorded it, empty if none did. What the test itself asserted is no part of it.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     ops: list[Op]
     seed: int = 0
     isolation: bool = False
+    test: str = ""
     format: int = FORMAT
 
     def to_json(self) -> bytes:

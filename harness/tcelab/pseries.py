@@ -53,14 +53,15 @@ class Pseries:
     :ivar unseen: once it is concluded: what could not be judged.
     """
 
-    def __init__(self, session: Driven, topology: Topology, name: str, *, shared: bool = False) -> None:
-        """:param name: of the program, for reports.
+    def __init__(self, session: Driven, topology: Topology, name: str, *, test: str = "", shared: bool = False) -> None:
+        """:param name: of the program, for reports; `test`: in full, of the test that drives it.
         :param shared: other tests have the guest before or after this one.
         """
         self._shared = shared
         self.topology = topology
         self.folder = session.folder
-        self.program = Program(name=name, topology=topology, ops=[], isolation=session.facts.isolates)
+        isolation = session.facts.isolates
+        self.program = Program(name=name, topology=topology, ops=[], isolation=isolation, test=test or name)
         self.session = session
         self._judge = Judge(self.program, session.facts, oracles=second_opinion(topology, session.facts))
         self._recorder = Recorder(self.program, session, self._judge.feed)
@@ -212,10 +213,18 @@ class Pseries:
         """As the view of every checkpoint shows them: live memory, in a guest."""
         return [table for table in snapshot.tables if table.view == self.facts.views[0]]
 
+    def saved(self) -> Program:
+        """What was done, for a replay: with a last look by every view behind it, without which it cannot be judged."""
+        ops = self.program.ops
+        looked = bool(ops) and isinstance(ops[-1], Checkpoint)
+        streamed = any(isinstance(op, Checkpoint) and op.stream for op in ops)
+        last = [] if looked and streamed else [Checkpoint(stream=True)]
+        return msgspec.structs.replace(self.program, ops=[*ops, *last])
+
     def write_program(self) -> Path:
-        """Write down what was done, for a replay."""
+        """Write `saved` down."""
         path = self.folder / PROGRAM
-        path.write_bytes(self.program.to_json())
+        path.write_bytes(self.saved().to_json())
         return path
 
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 from pathlib import Path
 
 import plugin_stand
 import pytest
+from ideal import Ideal
+from rich.console import Console
 
-from tcelab import explain, guests, setup
+from tcelab import explain, guests, report, setup
+from tcelab.emulator.oracle import second_opinion
+from tcelab.judge import Judge
+from tcelab.program import load
 from tcelab.pytest_plugin import OPTIONS
+from tcelab.run import run as perform
+from tcelab.validate import validate
 
 # Imported before pytester looks: it forgets what is imported later.
 assert explain
@@ -110,6 +119,7 @@ def test_it(pseries, container):
 """,
         "--tcelab-memory=768",
         "--tcelab-append=debug loud",
+        "--tcelab-boot",
     )
     result.assert_outcomes(failed=1)
     text = result.stdout.str()
@@ -125,10 +135,94 @@ def test_it(pseries, container):
             "*tcelab console*",
             "[[] 1.0] last words",
             "*tcelab replay*",
-            f"tcelab run {program} --append 'debug loud' --memory 768",
+            f"tcelab run {program} --append 'debug loud' --memory 768 --boot",
+            "(the laws hold in what the test did: what failed is the test's own assertion, which no replay has)",
         ]
     )
     assert "tcelab findings" not in text
+
+
+def replayed(result):
+    """Exit code and words of the replay of the one test that failed, on a guest that is ideal."""
+    (line,) = [line for line in result.stdout.lines if line.startswith("tcelab run ")]
+    program = load(Path(line.split()[2]))
+    validate(program)
+    session = Ideal(program)
+    session.facts = dataclasses.replace(session.facts, platform="qemu")
+    judged = Judge(program, session.facts, oracles=second_opinion(program.topology, session.facts))
+    done = perform(program, session, judged.feed)
+    made = report.make(done, judged.verdict(done))
+    out = io.StringIO()
+    report.render(Console(file=out, width=200), made)
+    return made.verdict.exit_code, out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "container.map(pseries.buffer(1), 0); assert False",
+        "assert tce_table() == {0: 3}",
+        "container.map(pseries.buffer(1), 1 << 30, expect='ENXIO'); container.close(); assert False",
+        "container.map(pseries.buffer(1), 0); pseries.checkpoint(stream=True); assert False",
+    ],
+)
+def test_the_replay_of_a_test_whose_own_assertion_failed_says_that_the_laws_hold(run, body):
+    result = run(f"def test_it(pseries, container, tce_table):\n    {body}")
+    result.assert_outcomes(failed=1)
+    code, said = replayed(result)
+    assert code == 0, said
+    name = "test_the_replay_of_a_test_whose_own_assertion_failed_says_that_the_laws_hold.py::test_it"
+    assert f"the laws hold in all that {name} did; what it asserts itself is no part of a program" in said
+
+
+def test_the_replay_of_a_test_that_did_nothing_is_judged(run):
+    code, said = replayed(run("def test_it(pseries): assert False"))
+    assert code == 0, said
+
+
+def test_the_replay_of_an_outcome_that_is_not_as_expected_finds_it_again(run):
+    code, said = replayed(
+        run("""
+def test_it(pseries, container):
+    container.map(pseries.buffer(1), 0, expect="ENXIO")
+""")
+    )
+    assert code == 1
+    assert "gave value 0, expected ENXIO" in said
+    assert "the laws hold" not in said
+
+
+def test_a_guest_that_was_lost_leaves_a_program_that_can_be_judged(run):
+    result = run("""
+def test_it(pseries, container):
+    pseries.session.lost = True
+    pseries.buffer(1)
+""")
+    assert "the laws hold" not in result.stdout.str()
+    assert replayed(result)[0] == 0
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_breaks_before_or_after_the_test_is_told_with_its_replay_too(run, when):
+    wrong = "pseries.pe('pe1').open().map(pseries.buffer(1), 1 << 30)"
+    result = run(f"""
+import pytest
+@pytest.fixture
+def mine(pseries):
+    {wrong if when == "before" else "pass"}
+    yield
+    {wrong if when == "after" else "pass"}
+def test_it(mine): pass
+""")
+    assert result.parseoutcomes()["errors"] == 1
+    assert replayed(result)[0] == 1
+
+
+def test_paths_in_a_replay_hold_wherever_it_is_run(run, pytester):
+    pytester.path.joinpath("vmlinux").touch()
+    result = run("def test_it(pseries): assert False", "--tcelab-kernel=vmlinux", "--tcelab-qemu=qemu-10.0")
+    (line,) = [line for line in result.stdout.lines if line.startswith("tcelab run ")]
+    assert line.endswith(f"--kernel {pytester.path}/vmlinux --qemu qemu-10.0")
 
 
 def test_an_outcome_that_is_not_as_expected_fails_the_test_at_its_line(run):

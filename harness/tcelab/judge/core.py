@@ -242,7 +242,7 @@ def _evidence(ledger: Ledger, run: Run) -> None:
     for view in run.facts.views:
         if not evidence.steps.get(view):
             ledger.could_not(f"no checkpoint was judged by the {view} view")
-    if not evidence.tags:
+    if not evidence.tags and not run.program.test:  # a test may be about something else than mapping
         ledger.could_not("no live entry was proven by its tag")
 
 
