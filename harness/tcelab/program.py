@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from tcelab import programjson
 from tcelab.errors import UsageError
 from tcelab.operations import (
     Bind,
@@ -140,7 +141,7 @@ def from_json(data: bytes, source: str) -> Program:
         if form != FORMAT:
             hint = "take a newer tcelab" if form > FORMAT else "make it anew"
             raise UsageError(f"{source} has format {form}, this tcelab reads format {FORMAT}", next_step=hint)
-        return msgspec.json.decode(data, type=Program)
+        return programjson.decode(data, Program, source)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{source} is not a program: {error}") from None
 

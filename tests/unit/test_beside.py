@@ -148,7 +148,8 @@ def test_no_guest_at_all_is_the_error_itself():
 def test_every_part_must_end_with_a_look():
     program = structs.replace(ONE, ops=[*ONE.ops, ONE.ops[0], Fresh(), *ONE.ops])
     verdict = Beside(program, lambda part: Ideal(program)).run()[1]
-    assert f"nobody looked after operation {LENGTH}: a program must end with a checkpoint" in verdict.could_not
+    look = '{"op": "checkpoint", "stream": true}'
+    assert f"nobody looked after operation {LENGTH}: a program must end with a checkpoint, {look}" in verdict.could_not
     assert isinstance(ONE.ops[-1], Checkpoint)
 
 
