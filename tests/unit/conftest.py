@@ -11,4 +11,4 @@ def _cache_of_its_own(monkeypatch, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _settings_of_nobody(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "no settings of the user"))
-    monkeypatch.delenv("TCELAB_ARCHIVE", raising=False)
+    monkeypatch.setenv("TCELAB_ARCHIVE", "")  # and so put back when a test, or a command in it, sets it

@@ -16,6 +16,7 @@ from imagetoy import GUEST_RECIPE, QEMU_RECIPE, RELEASE, ToyFetch, read_cpio
 from tcelab import image
 from tcelab.errors import HarnessError, Unsupported, UsageError
 from tcelab.image import apt, library, manifest, overlay, recipe
+from tcelab.image.archive import Archive
 from tcelab.image.locks import lock
 from tcelab.image.packages import SuiteNote
 from tcelab.image.store import image_dir
@@ -522,8 +523,8 @@ def test_a_host_without_the_keyring_is_told_which_package_brings_it(monkeypatch,
 
 
 def test_a_package_that_is_not_what_the_index_describes_is_refused(place, monkeypatch):
-    request = apt.Request(architecture="all", archive="", security="", suites=(), packages=())
-    root = apt._Root(request)
+    request = apt.Request(architecture="all", suites=(), packages=())
+    root = apt._Root(request, Archive("http://archive.example/debian", "", (), "this test"))
     package = apt.Package("toy", "1", "all", "stable", "0" * 64, 1)
 
     def download(*_):
