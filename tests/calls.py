@@ -9,7 +9,10 @@ import threading
 import uuid
 from pathlib import Path
 
+from patience import PATIENCE, SOON
+
 MARK = "TCELAB_TEST_MARK"
+SHM = Path("/dev/shm")
 TCELAB = (sys.executable, "-m", "tcelab")
 
 # A shell that starts the tests in the background has interrupts ignored, and what is ignored is inherited.
@@ -17,19 +20,23 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Call:
-    """A running `tcelab`, or another command. Every process that comes from it carries a mark in its environment."""
+    """A running `tcelab`, or another command. Every process that comes from it carries a mark in its environment, and
+    has a folder of its own for what is temporary. Other programs may do on this machine what they want.
+    """
 
     def __init__(self, *arguments, state, command=TCELAB, **environment):
         self.mark = uuid.uuid4().hex
-        self._shm = set(Path("/dev/shm").iterdir())
-        self._sockets = _sockets()
+        self._shm = _shm()
+        self.temporary = Path(state) / f"tmp-{self.mark}"
+        self.temporary.mkdir(parents=True)
+        own = {MARK: self.mark, "XDG_STATE_HOME": str(state), "TMPDIR": str(self.temporary)}
         self.process = subprocess.Popen(
             [*command, *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, MARK: self.mark, "XDG_STATE_HOME": str(state), **environment},
+            env={**os.environ, **own, **environment},
         )
         self.state = Path(state)
         self.out = self.err = ""
@@ -44,7 +51,7 @@ class Call:
                 setattr(self, name, getattr(self, name) + line)
                 self._heard.notify_all()
 
-    def wait_for(self, text, limit=60):
+    def wait_for(self, text, limit=PATIENCE):
         """Until `text` was said on standard error."""
         with self._heard:
             assert self._heard.wait_for(lambda: text in self.err or self.process.poll() is not None, limit), self.err
@@ -53,7 +60,7 @@ class Call:
     def send(self, number):
         self.process.send_signal(number)
 
-    def end(self, limit=120):
+    def end(self, limit=PATIENCE):
         """Wait for its end; the exit code."""
         code = self.process.wait(limit)
         for reader in self._readers:
@@ -80,11 +87,13 @@ class Call:
         return number
 
     def assert_nothing_is_left(self):
-        """No process (QEMU dies with its parent within moments), no RAM file, no socket, and private artefacts."""
+        """No process (QEMU dies with its parent within moments) and what one of them holds, such as a socket; no RAM
+        file, nothing temporary, and private artefacts.
+        """
         for number in self.processes():
-            assert _gone(number, 5), f"process {number} survived: {Path(f'/proc/{number}/cmdline').read_text()}"
-        assert set(Path("/dev/shm").iterdir()) <= self._shm
-        assert _sockets() <= self._sockets
+            assert _gone(number, SOON), f"process {number} survived: {Path(f'/proc/{number}/cmdline').read_text()}"
+        assert _shm() <= self._shm
+        assert list(self.temporary.rglob("*")) == []
         for run in self.runs():
             assert run.stat().st_mode & 0o777 == 0o700
             for each in run.rglob("*"):
@@ -98,7 +107,7 @@ class Call:
         return self.out + self.err
 
 
-def tcelab(*arguments, state, limit=120, **more):
+def tcelab(*arguments, state, limit=PATIENCE, **more):
     """Call `tcelab`, wait for its end, check that nothing is left. Returns (exit code, the call)."""
     call = Call(*arguments, state=state, **more)
     code = call.end(limit)
@@ -106,10 +115,9 @@ def tcelab(*arguments, state, limit=120, **more):
     return code, call
 
 
-def _sockets():
-    """Paths of the sockets in the file system that somebody has bound, tcelab's names only."""
-    lines = Path("/proc/net/unix").read_text().splitlines()
-    return {line.split()[-1] for line in lines if "tcelab" in line.split()[-1]}
+def _shm():
+    """Files in shared memory that may be of a tcelab: we call all that we make by that name."""
+    return {path for path in SHM.iterdir() if "tcelab" in path.name}
 
 
 def _gone(number, limit):

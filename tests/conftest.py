@@ -3,8 +3,13 @@
 from collections import Counter
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import rowkit
+
+# How fast an example is done says nothing: others may be at work here.
+settings.register_profile("tcelab", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tcelab")
 
 KILLERS = {
     "guest": "killed by a difference from a guest",

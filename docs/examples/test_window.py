@@ -18,7 +18,13 @@ def test_a_map_that_begins_beyond_the_window_is_refused(pe, pseries, container, 
 
 def test_the_device_reads_what_was_mapped_for_reading(pseries, container):
     container.map(pseries.buffer(pages=1), iova=0, permissions=tce.READ)
-    container.dma(0, 512, to_memory=False)
+    assert container.dma(0, 512, to_memory=False).passed
+
+
+def test_the_device_cannot_write_what_was_mapped_for_reading(pseries, container):
+    container.map(pseries.buffer(pages=1), iova=0, permissions=tce.READ)
+    outcome = container.dma(0, 512, to_memory=True, expect="refused")
+    assert outcome.refused
 
 
 @pytest.mark.tcelab(topology="two-pe", needs="edu")

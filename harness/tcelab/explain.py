@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from tcelab.errors import TcelabError
+from tcelab.judge import Finding
 from tcelab.judge.ledger import op_text
 from tcelab.pseries import Pseries
 from tcelab.report.text import finding_lines
@@ -15,6 +16,7 @@ from tcelab.topology import Phb
 
 _OPERATIONS: Final = 12
 _LINES: Final = 20
+_LAWS_HOLD: Final = "(the laws hold in what the test did: what failed is the test's own assertion, which no replay has)"
 
 
 def sections(guest: Pseries, options: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -22,19 +24,15 @@ def sections(guest: Pseries, options: Mapping[str, str]) -> Iterator[tuple[str, 
 
     :param options: of `tcelab run`, that a replay needs.
     """
+    findings, lost = _concluded(guest)  # before the program is written: it ends with what is done there
     path = guest.write_program()
-    ops = guest.program.ops
+    ops = guest.saved().ops
     shown = list(enumerate(ops))[-_OPERATIONS:]
     lines = [f"#{number} {op_text(op)}" for number, op in shown]
     before = [f"({len(ops) - len(shown)} operations before)"] if len(ops) > len(shown) else []
     yield "program", "\n".join([str(path), *before, *lines])
-    try:
-        findings = guest.conclude().findings
-    except TcelabError as error:
-        yield "guest", error.report()
-        findings = []
-    if guest.ending is not None:
-        yield "guest", guest.ending.report()
+    if lost:
+        yield "guest", lost
     if findings:
         yield "findings", "\n".join(line for finding in findings for line in finding_lines(finding))
     if tables := list(_tables(guest)):
@@ -46,8 +44,18 @@ def sections(guest: Pseries, options: Mapping[str, str]) -> Iterator[tuple[str, 
         for name, value in {**platform, **options}.items()
         for each in (value.split() if name == "expect-quirk" else [value])
     ]
-    words = [word for name, each in pairs for word in (f"--{name}", each)]
-    yield "replay", shlex.join(["tcelab", "run", str(path), *words])
+    words = [word for name, each in pairs for word in (f"--{name}", *([each] if each else []))]
+    command = shlex.join(["tcelab", "run", str(path), *words])
+    yield "replay", "\n".join([command, *([] if findings or lost else [_LAWS_HOLD])])
+
+
+def _concluded(guest: Pseries) -> tuple[Sequence[Finding], str]:
+    """What the laws found in all that was done, and what ended it early."""
+    try:
+        findings = guest.conclude().findings
+    except TcelabError as error:
+        return [], error.report()
+    return findings, "" if guest.ending is None else guest.ending.report()
 
 
 def _tables(guest: Pseries) -> Iterator[str]:

@@ -61,3 +61,9 @@ def native(op: Native, bound: Collection[str]) -> str:
         if isinstance(arg, int) and not 0 <= arg < 1 << _WORD:
             return f"an argument has {_WORD} bits, and {arg} has not"
     return ""
+
+
+def unopened(file: str) -> str:
+    """A file is used that nothing made, and what would make it."""
+    hint = f'add an `open` with "file": "{file}", or "into": "{file}" to the `ioctl` that gives it'
+    return f"no file {file!r} was opened before: {hint}"

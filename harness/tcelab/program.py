@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from tcelab import programjson
 from tcelab.errors import UsageError
 from tcelab.operations import (
     Bind,
@@ -105,6 +106,7 @@ class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     :ivar seed: where the program came from, if random; runs of one program repeat exactly.
     :ivar isolation: on a platform that isolates a PE when one of its devices does a DMA that its table forbids.
+    :ivar test: the test that recorded it, empty if none did. What the test itself asserted is no part of it.
     """
 
     name: str
@@ -112,6 +114,7 @@ class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     ops: list[Op]
     seed: int = 0
     isolation: bool = False
+    test: str = ""
     format: int = FORMAT
 
     def to_json(self) -> bytes:
@@ -138,7 +141,7 @@ def from_json(data: bytes, source: str) -> Program:
         if form != FORMAT:
             hint = "take a newer tcelab" if form > FORMAT else "make it anew"
             raise UsageError(f"{source} has format {form}, this tcelab reads format {FORMAT}", next_step=hint)
-        return msgspec.json.decode(data, type=Program)
+        return programjson.decode(data, Program, source)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{source} is not a program: {error}") from None
 

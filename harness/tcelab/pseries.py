@@ -20,6 +20,7 @@ from tcelab.run import Facts, Outcome, Recorder, Session, Snapshot, Step, TableV
 from tcelab.scenarios import vocabulary as b
 from tcelab.table import TceTable
 from tcelab.topology import Topology
+from tcelab.transferred import EXPECTED, Expected, Transferred, transferred
 from tcelab.validate import Checker
 
 PROGRAM: Final = "program.json"
@@ -52,14 +53,15 @@ class Pseries:
     :ivar unseen: once it is concluded: what could not be judged.
     """
 
-    def __init__(self, session: Driven, topology: Topology, name: str, *, shared: bool = False) -> None:
-        """:param name: of the program, for reports.
+    def __init__(self, session: Driven, topology: Topology, name: str, *, test: str = "", shared: bool = False) -> None:
+        """:param name: of the program, for reports; `test`: in full, of the test that drives it.
         :param shared: other tests have the guest before or after this one.
         """
         self._shared = shared
         self.topology = topology
         self.folder = session.folder
-        self.program = Program(name=name, topology=topology, ops=[], isolation=session.facts.isolates)
+        isolation = session.facts.isolates
+        self.program = Program(name=name, topology=topology, ops=[], isolation=isolation, test=test or name)
         self.session = session
         self._judge = Judge(self.program, session.facts, oracles=second_opinion(topology, session.facts))
         self._recorder = Recorder(self.program, session, self._judge.feed)
@@ -130,14 +132,21 @@ class Pseries:
         return {view.liobn: TceTable.of(view) for view in self._first(snapshot)}
 
     def table(self, pe: Pe) -> TceTable:
-        """The table of a PE as it is now in QEMU's memory; without a window it has no entries."""
-        return self.tables().get(pe.liobn, TceTable(pe.liobn, 0, {}))
+        """The table of a PE as it is now in QEMU's memory; without a window it has no entries.
+
+        :raise HarnessError: it could not be read, or is not there although its window must be.
+        """
+        found = self.tables().get(pe.liobn)
+        if found is None and pe.liobn in self._judge.fold.tables:
+            raise HarnessError(f"QEMU's memory shows no table of LIOBN {pe.liobn:#x}, whose window must be there")
+        return TceTable(pe.liobn, 0, {}) if found is None else found
 
     def expected(self, liobn: int) -> TceTable:
         """A table as the operations so far must have left it, by the judge's reckoning."""
         model = self._judge.fold.tables[liobn]
         words = zip(*model.arrays(), strict=True)
-        return TceTable(liobn, model.entries, {model.ioba(int(i)): int(word) for i, word in words})
+        live = {model.ioba(int(i)): int(word) for i, word in words}
+        return TceTable(liobn, model.entries, live, start=model.start, page_shift=model.page_shift)
 
     # -- things
 
@@ -204,18 +213,29 @@ class Pseries:
         """As the view of every checkpoint shows them: live memory, in a guest."""
         return [table for table in snapshot.tables if table.view == self.facts.views[0]]
 
+    def saved(self) -> Program:
+        """What was done, for a replay: with a last look by every view behind it, without which it cannot be judged."""
+        ops = self.program.ops
+        looked = bool(ops) and isinstance(ops[-1], Checkpoint)
+        streamed = any(isinstance(op, Checkpoint) and op.stream for op in ops)
+        last = [] if looked and streamed else [Checkpoint(stream=True)]
+        return msgspec.structs.replace(self.program, ops=[*ops, *last])
+
     def write_program(self) -> Path:
-        """Write down what was done, for a replay."""
+        """Write `saved` down."""
         path = self.folder / PROGRAM
-        path.write_bytes(self.program.to_json())
+        path.write_bytes(self.saved().to_json())
         return path
 
 
 class Pe:
-    """A PE under test: one PHB, its IOMMU group, its window and its device."""
+    """A PE under test: one PHB, its IOMMU group, its window and its device.
+
+    :ivar guest: whose it is.
+    """
 
     def __init__(self, guest: Pseries, names: b.Pe) -> None:
-        self._guest = guest
+        self.guest = guest
         self.names = names
 
     @property
@@ -244,8 +264,8 @@ class Pe:
     def open(self, *, enable: bool = True) -> Container:
         """Bind the device to vfio-pci and put its group into a new v1 container."""
         ops = [*b.bind(self.names), *b.open_container(self.names)]
-        self._guest.perform(*ops, *(b.enable(self.names) if enable else []))
-        return Container(self._guest, self)
+        self.guest.perform(*ops, *(b.enable(self.names) if enable else []))
+        return Container(self.guest, self)
 
 
 class Container:
@@ -292,14 +312,34 @@ class Container:
         __tracebackhide__ = True
         return self._do(Ioctl(file=self.pe.names.container, request=request, fields=dict(fields)), expect)
 
-    def dma(self, iova: int, size: int, *, to_memory: bool, offset: int = 0) -> Outcome:
-        """Have the device move bytes between memory at a bus address and its own buffer at `offset`; 0.1 s."""
+    def dma(
+        self, iova: int, size: int, *, to_memory: bool, offset: int = 0, expect: Expected | None = "ok"
+    ) -> Transferred:
+        """Have the device move bytes between memory at a bus address and its own buffer at `offset`; 0.1 s.
+
+        :param expect: `"ok"`: all of it goes through; `"refused"`: nothing of it does; None: whatever comes. The host
+            looks at the guest before and after it, so that what is told of it is what was seen.
+        :raise UnexpectedOutcomeError: something else became of it.
+        """
+        __tracebackhide__ = True
+        if expect not in (None, *EXPECTED):
+            raise UsageError(f"a transfer is expected to be {' or '.join(map(repr, EXPECTED))}, not {expect!r}")
         if not self._device:
             self._guest.perform(*b.open_device(self.pe.names))
             self._device = True
         (op,) = b.dma(self.pe.names, iova, size, to_memory=to_memory, offset=offset)
+        op = msgspec.structs.replace(op, expect=None if expect is None else op.expect)
         assert isinstance(op, Dma)
-        return self._guest.do(op)
+        before = self._guest.checkpoint()
+        done, look = self._guest.perform(op, Checkpoint())
+        assert look.snapshot is not None
+        phb = self.pe.names.phb
+        mask, start = phb.devices[0].mask, phb.window_start
+        seen = transferred(op, _outcome(done), before, look.snapshot, mask=mask, window_start=start)
+        if expect is not None and not seen.gave(expect):
+            what = f"the {'write' if to_memory else 'read'} of {size} bytes at {iova:#x} by {self.pe.name}"
+            raise UnexpectedOutcomeError(f"operation {done.number}, {what}, {seen.describe()}; expected: {expect}")
+        return seen
 
     def close(self) -> None:
         """Close device, group and container: the kernel gives the window back, which takes it 0.3 s for 1 GiB."""

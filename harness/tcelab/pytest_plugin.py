@@ -185,13 +185,13 @@ def container(pe: Pe) -> Container:
 
 
 @pytest.fixture
-def tce_table(pseries: Pseries, pe: Pe) -> Callable[[], TceTable]:
-    """A function that reads the table of `pe` as it is now in QEMU: bus address to TCE. Give it another PE to read
-    that one's.
+def tce_table(pe: Pe) -> Callable[[], TceTable]:
+    """A function that reads the table of `pe` as it is now in QEMU: bus address to TCE. Give it another PE, of any
+    guest, to read that one's.
     """
 
     def read(which: Pe = pe) -> TceTable:
-        return pseries.table(which)
+        return which.guest.table(which)
 
     return read
 
@@ -250,12 +250,10 @@ def _settle(item: pytest.Item, guest: Pseries) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A failure's report gains what tcelab knows."""
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """The report of a failure, also before the test or after it, gains what tcelab knows, once."""
     report = yield
-    if report.failed and call.when == "call":
+    if report.failed and not item.stash.get(_TOLD, False) and item.stash.get(_GUESTS, []):
         item.stash[_TOLD] = True
         for guest in item.stash.get(_GUESTS, []):
             report.sections += _sections(guest, item.config)
@@ -345,16 +343,16 @@ def _clearly() -> Iterator[None]:
 
 
 def _driven(item: pytest.Item, session: Any, topology_name: str, *, shared: bool = False) -> Pseries:  # noqa: ANN401
-    guest = _made(session, topology_name, item.name, shared=shared)
+    guest = _made(session, topology_name, item.name, item.nodeid, shared=shared)
     item.stash.setdefault(_GUESTS, []).append(guest)
     return guest
 
 
-def _made(session: Any, topology_name: str, name: str, *, shared: bool) -> Pseries:  # noqa: ANN401 - a session
+def _made(session: Any, topology_name: str, name: str, test: str = "", *, shared: bool) -> Pseries:  # noqa: ANN401
     from tcelab.pseries import Pseries  # noqa: PLC0415
     from tcelab.topology import topology  # noqa: PLC0415
 
-    return Pseries(session, topology(topology_name), name, shared=shared)
+    return Pseries(session, topology(topology_name), name, test=test, shared=shared)
 
 
 def _worker() -> str:
@@ -385,5 +383,9 @@ def _teller(config: pytest.Config) -> Callable[[str], None]:
 
 
 def _replay_options(config: pytest.Config) -> dict[str, str]:
+    """As `tcelab run` wants them, wherever it is run; a switch has no value."""
     names = (*_PATHS, "platform", "profile", "expect-quirk", "qemu", "image", "append", "memory")
-    return {name: _option(config, name) for name in names if _option(config, name)}
+    given = {name: _option(config, name) for name in names if _option(config, name)}
+    paths = [name for name in (*_PATHS, "qemu") if name in given and Path(given[name]).exists()]
+    boots = config.getoption("tcelab_boot") or config.getini("tcelab_boot")
+    return given | {name: str(Path(given[name]).absolute()) for name in paths} | ({"boot": ""} if boots else {})

@@ -14,35 +14,51 @@ _SHOWN: Final = 12
 
 
 class TceTable(Mapping[int, int]):
-    """The live entries of one table: bus address (IOBA) to TCE. `table[ioba]` of an address without an entry is 0, as
-    in the table itself; `ioba in table` and `table.get(ioba)` are about live entries.
+    """The live entries of one table: bus address (IOBA) to TCE. `table[ioba]` of an entry that is empty is 0, as in the
+    table itself; `ioba in table` and `table.get(ioba)` are about live entries.
 
     :ivar liobn: of the table.
     :ivar entries: how many entries it has, live or not.
+    :ivar start: bus address of the first; `page_size`: bytes from each to the next.
+    :raise LookupError: whatever asks for an address that no entry has: outside of the window, or within a page.
     """
 
-    def __init__(self, liobn: int, entries: int, live: Mapping[int, int]) -> None:
-        self.liobn, self.entries = liobn, entries
+    def __init__(
+        self, liobn: int, entries: int, live: Mapping[int, int], *, start: int = 0, page_shift: int = window.PAGE_SHIFT
+    ) -> None:
+        self.liobn, self.entries, self.start, self.page_size = liobn, entries, start, 1 << page_shift
         self._live = {ioba: word for ioba, word in sorted(live.items()) if word}
 
     @classmethod
     def of(cls, view: TableView) -> TceTable:
         """What one view of it showed."""
         places = (view.ioba(int(index)) for index in view.index)
-        return cls(view.liobn, view.entries, dict(zip(places, map(int, view.tce), strict=True)))
+        live = dict(zip(places, map(int, view.tce), strict=True))
+        return cls(view.liobn, view.entries, live, start=view.bus_offset, page_shift=view.page_shift)
+
+    def _asked(self, ioba: object) -> None:
+        """A test that looks where no entry can be would hold whatever the table is."""
+        number, within = divmod(ioba - self.start, self.page_size) if isinstance(ioba, int) else (-1, 0)
+        if within or not 0 <= number < self.entries:
+            asked = f"{ioba:#x}" if isinstance(ioba, int) else repr(ioba)
+            size = f"{self.entries} entries of {self.page_size // 1024} KiB from {self.start:#x} on"
+            raise LookupError(f"no entry of LIOBN {self.liobn:#x} has the IOBA {asked}: it has {size}")
 
     def __getitem__(self, ioba: int) -> int:
+        self._asked(ioba)
         return self._live.get(ioba, 0)
 
     def __contains__(self, ioba: object) -> bool:
         """Is there a live entry?"""
+        self._asked(ioba)
         return ioba in self._live
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._live)
 
     def get(self, ioba: int, default: Any = None) -> Any:  # noqa: ANN401 - as Mapping has it
-        """The entry of an address, or the default if it has none."""
+        """The entry of an address, or the default if it is empty."""
+        self._asked(ioba)
         return self._live.get(ioba, default)
 
     def __len__(self) -> int:
@@ -67,15 +83,18 @@ def difference(expected: Mapping[int, int], seen: Mapping[int, int]) -> list[str
     do not. The words of a run's first entry stand for all.
     """
     runs: list[_Run] = []
+    sizes = [each.page_size for each in (expected, seen) if isinstance(each, TceTable)]
+    page = sizes[0] if sizes else window.PAGE_SIZE
+    expected, seen = dict(expected), dict(seen)
     for ioba in sorted({*expected, *seen}):
         want, got = expected.get(ioba, 0), seen.get(ioba, 0)
         if want == got:
             continue
         kind = _kind(want, got)
         if runs and runs[-1].kind == kind and runs[-1].end == ioba:
-            runs[-1].end += window.PAGE_SIZE
+            runs[-1].end += page
         else:
-            runs.append(_Run(kind, ioba, ioba + window.PAGE_SIZE, want, got))
+            runs.append(_Run(kind, ioba, ioba + page, want, got, page))
     lines = [run.describe() for run in runs[:_SHOWN]]
     if len(runs) > _SHOWN:
         left = sum(run.count for run in runs[_SHOWN:])
@@ -98,17 +117,18 @@ def _kind(want: int, got: int) -> str:
 
 @dataclass(slots=True)
 class _Run:
-    """Neighbouring entries that differ in the same way, from IOBA `first` up to `end`."""
+    """Neighbouring entries that differ in the same way, from IOBA `first` up to `end`, each of `page` bytes."""
 
     kind: str
     first: int
     end: int
     want: int
     got: int
+    page: int
 
     @property
     def count(self) -> int:
-        return (self.end - self.first) // window.PAGE_SIZE
+        return (self.end - self.first) // self.page
 
     def describe(self) -> str:
         words = f"expected {tce.describe(self.want)}, seen {tce.describe(self.got)}"

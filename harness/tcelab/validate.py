@@ -214,7 +214,7 @@ class Checker:
     def _open(self, op: Open) -> str:
         name = op.path.partition("$")[2]
         if name and name not in self._own.bound:
-            return f"${name} names a device that was not bound before"
+            return f'${name} names a device that was not bound before: add a `bind` with "device": "{name}"'
         self._device_of.pop(op.file, None)
         return self._make_file(op.file)
 
@@ -338,12 +338,12 @@ class Checker:
     def _no_process(self, name: str) -> str:
         if name in self._spawned:
             return f"process {name!r} has exited"
-        return f"no process {name!r} was spawned before"
+        return f'no process {name!r} was spawned before: add a `spawn` with "process": "{name}"'
 
     def _place(self, name: str) -> str:
         """Is it a buffer of the process?"""
         if name not in self._buffers:
-            return f"no buffer {name!r} was made before"
+            return f'no buffer {name!r} was made before: add a `buffer` with "name": "{name}"'
         process = self._buffers[name].process
         return "" if process == self._by else f"buffer {name!r} belongs to {_who(process)}, not to {_who(self._by)}"
 
@@ -362,7 +362,7 @@ class Checker:
         return "" if access == "write" else f"buffer {name!r} is protected: its access is {access}"
 
     def _file(self, name: str) -> str:
-        return "" if name in self._own.files else f"no file {name!r} was opened before"
+        return "" if name in self._own.files else hostrules.unopened(name)
 
     def _make_file(self, name: str) -> str:
         if any(name in process.files for process in self._processes.values()):

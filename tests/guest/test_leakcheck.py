@@ -124,7 +124,7 @@ def test_entries_that_nobody_removes_are_told_with_their_call_and_broken_laws_wi
     second = leaks[0x3FF01000]
     assert (second["device"], second["origin"]["hypercall"]) == ("disk1", "H_PUT_TCE_INDIRECT")
     assert (second["origin"]["ioba"], second["origin"]["entries"], second["origin"]["number"]) == (0x3FF00000, 3, 2)
-    assert 0 < second["origin"]["seconds"] < 60
+    assert second["origin"]["seconds"] > 0
     assert leaks[0x3FF80000]["origin"]["hypercall"] == "H_PUT_TCE"
     assert [each["ioba"] for each in by(result, "permission")] == [0x3FF80000]
     assert [each["ioba"] for each in by(result, "memory")] == [0x3FF80000]

@@ -16,8 +16,6 @@ def unpacked(folder, pattern, *suites):
     """A kernel package of Debian, unpacked; returns its kernel."""
     request = apt.Request(
         architecture="ppc64el",
-        archive="http://deb.debian.org/debian",
-        security="http://deb.debian.org/debian-security",
         suites=(suites,),
         packages=(pattern,),
     )

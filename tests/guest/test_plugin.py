@@ -73,7 +73,7 @@ def run_pytest(folder, *arguments):
 def test_the_examples_pass(tmp_path, how):
     code, said = run_pytest(tmp_path, EXAMPLES, *how)
     assert code == 0, said
-    assert "4 passed in " in said
+    assert "5 passed in " in said
 
 
 @pytest.fixture(scope="module")

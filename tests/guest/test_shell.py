@@ -6,6 +6,8 @@ import sys
 import pexpect
 import pytest
 
+from patience import PATIENCE
+
 pytestmark = pytest.mark.guest
 
 ESCAPE = "\x1d"
@@ -23,7 +25,7 @@ def terminal(tmp_path):
             env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
             encoding="utf-8",
             codec_errors="replace",
-            timeout=60,
+            timeout=PATIENCE,
         )
         started.append(child)
         return child

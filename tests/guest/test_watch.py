@@ -11,6 +11,7 @@ import time
 import pexpect
 import pytest
 
+from patience import PATIENCE
 from tcelab.papr import tce
 from tcelab.program import Checkpoint, Ddw, Page, Program
 from tcelab.qemu.looking import SessionLooker
@@ -80,7 +81,7 @@ def tcelab(*words, home):
         env={**os.environ, "XDG_STATE_HOME": str(home)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -119,7 +120,7 @@ def test_the_terminal_is_given_back_on_an_interrupt_and_what_was_seen_is_judged(
         env={**os.environ, "XDG_STATE_HOME": str(tmp_path), "TERM": "xterm"},
         encoding="utf-8",
         codec_errors="replace",
-        timeout=60,
+        timeout=PATIENCE,
         dimensions=(24, 80),
     )
     try:
@@ -144,26 +145,26 @@ def test_a_run_in_another_terminal_is_watched_by_its_folder(tmp_path):
         stderr=subprocess.DEVNULL,
     )
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE
         while not (folder / "qemu.log").exists() or "LIOBN" not in seen(folder, tmp_path, until):
             assert time.monotonic() < until
             time.sleep(0.5)
     finally:
         run.send_signal(signal.SIGINT)
-        run.wait(60)
+        run.wait(PATIENCE)
     assert run.returncode == 125
     assert tcelab("watch", folder, home=tmp_path).returncode == 2
 
 
 def seen(folder, home, until):
-    """Two seconds of it, until somebody interrupts."""
+    """What it says until it has told of a table, and somebody interrupts."""
     watch = subprocess.Popen(
         [sys.executable, "-m", "tcelab", "watch", str(folder)],
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    time.sleep(2.5)
+    said = next((line for line in watch.stderr if "LIOBN" in line), "")
     watch.send_signal(signal.SIGINT)
-    _, said = watch.communicate(timeout=max(1, until - time.monotonic()))
+    said += watch.communicate(timeout=max(1, until - time.monotonic()))[1]
     return said if watch.returncode == 0 and "left; the run goes on" in said else ""

@@ -1,4 +1,4 @@
-"""No unit test reads or writes what the user's own cache keeps."""
+"""No unit test reads or writes what the user's own cache and state keep, or reads the user's settings."""
 
 import pytest
 
@@ -6,3 +6,10 @@ import pytest
 @pytest.fixture(autouse=True)
 def _cache_of_its_own(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("TCELAB_CACHE", str(tmp_path_factory.getbasetemp() / "no cache of the user"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "no state of the user"))
+
+
+@pytest.fixture(autouse=True)
+def _settings_of_nobody(monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "no settings of the user"))
+    monkeypatch.setenv("TCELAB_ARCHIVE", "")  # and so put back when a test, or a command in it, sets it

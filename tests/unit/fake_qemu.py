@@ -57,10 +57,10 @@ def main():
     if "-monitor" in sys.argv:  # does that machine start?
         sys.exit(0 if sys.stdin.read() == "quit\n" and "pseries,x-vof=on" in sys.argv and WAYS.get("vof", True) else 1)
     if WAYS.get("hangs"):
-        with subprocess.Popen(["sleep", "10"]) as child, Path(WAYS["hangs"]).open("w") as file:
+        with subprocess.Popen(["sleep", "60"]) as child, Path(WAYS["hangs"]).open("w") as file:
             file.write(f"{os.getpid()} {child.pid}")
             file.flush()
-            time.sleep(10)
+            time.sleep(60)
     if WAYS.get("stubborn"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     ram = map_ram()
@@ -184,7 +184,7 @@ def talk(qmp, console, ram):
             time.sleep(0.05)
             os.write(console, given["text"].encode())
     if WAYS.get("stubborn"):
-        time.sleep(5)
+        time.sleep(60)
 
 
 main()

@@ -20,8 +20,6 @@ GUEST_RECIPE = """
 # a toy
 kind = "guest"
 architecture = "ppc64el"
-archive = "http://archive.invalid/debian"
-security = "http://archive.invalid/debian-security"
 suites = [["stable"]]
 kernel = "kernel"
 modules = ["irqbypass", "vfio", "vfio-pci"]
@@ -36,8 +34,6 @@ applets = ["/bin/sh"]
 
 QEMU_RECIPE = """
 kind = "qemu"
-archive = "http://archive.invalid/debian"
-security = "http://archive.invalid/debian-security"
 suites = [["stable"]]
 package = "qemu"
 version = "11.1"

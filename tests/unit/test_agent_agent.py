@@ -15,6 +15,7 @@ import pytest
 from agent_fake import FakeKernel
 
 import tceagent
+from patience import PATIENCE
 from tceagent import ops, wire
 from tceagent.agent import Agent, digest, find_port, serve
 
@@ -278,10 +279,10 @@ def served(agent):
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    host.settimeout(5)
+    host.settimeout(PATIENCE)
     yield host, ended, thread
     host.sendall(b"\xff\xff\xff\xff") if not ended else None
-    thread.join(5)
+    thread.join(PATIENCE)
     host.close()
     port.close()
 
@@ -316,7 +317,7 @@ def test_the_loop_ends_after_a_length_that_is_none_and_says_so_first(served):
     answer = receive(host)
     assert answer["id"] is None
     assert "FrameError" in answer["failed"]["traceback"]
-    thread.join(5)
+    thread.join(PATIENCE)
     assert [type(error) for error in ended] == [wire.FrameError]
 
 

@@ -37,8 +37,17 @@ def test_a_program_gives_its_status_and_all_that_it_wrote():
 
 def test_it_goes_on_whenever_it_has_written_something():
     """Silence is no sign of life."""
-    pause = "import time, sys; write = lambda: (sys.stdout.write('.'), sys.stdout.flush(), time.sleep(0.05))"
-    *_, dots = ran(pause, "for _ in range(5): write()", "print('a=1')")
+    *_, dots = ran(
+        "import array, fcntl, sys, termios, time",
+        "left = array.array('i', [0])",
+        "def read_by_now():",
+        "    fcntl.ioctl(1, termios.FIONREAD, left)",
+        "    return not left[0]",
+        "for _ in range(5):",
+        "    print('.', end='', flush=True)",
+        "    while not read_by_now(): time.sleep(0.001)",
+        "print('a=1')",
+    )
     *_, silent = ran("import time", "time.sleep(0.3)")
     assert dots >= 5
     assert silent == 0

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from patience import PATIENCE
 from tceagent import wire
 
 
@@ -98,7 +99,7 @@ def test_a_host_that_goes_and_comes_back_is_waited_for_without_spinning(tmp_path
     time.sleep(0.4)
     writer = os.open(port, os.O_WRONLY)
     os.write(writer, frame(b"second"))
-    thread.join(5)
+    thread.join(PATIENCE)
     os.close(writer)
     os.close(reader)
     assert took["first"] == b"first"

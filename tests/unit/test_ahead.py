@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from patience import PATIENCE
 from tcelab.errors import GuestLost, HarnessError
 from tcelab.image.bases import ChangedError
 from tcelab.qemu import ahead
@@ -53,7 +54,7 @@ class Stand:
             number = len(self.begun)
             self.begun.append(folder)
         if (gate := self.gates.get(number)) is not None:
-            assert gate.wait(10)
+            assert gate.wait(PATIENCE)
             if self.closed:
                 raise GuestLost("the guest was closed")
         if error := self.fails.get(number):
@@ -95,7 +96,7 @@ def keep(stand, monkeypatch, tmp_path):
 
 
 def until(condition):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -131,9 +132,7 @@ def test_one_that_is_ready_is_given_before_one_that_was_begun_earlier(stand, kee
     one = keep(3)
     assert one.take().number != 1
     until(lambda: len(stand.made) == 3)
-    began = time.monotonic()
     assert {one.take().number, one.take().number} <= {0, 2, 3, 4}
-    assert time.monotonic() - began < 5
     stand.gates[1].set()
 
 
@@ -252,7 +251,7 @@ def test_closing_begins_none_of_those_that_were_waiting_for_a_maker(stand, keep)
     taker.start()
     until(lambda: len(one._ready) == 1)
     one.close()
-    taker.join(10)
+    taker.join(PATIENCE)
     assert lost == ["the guest was closed"]
     assert len(stand.begun) == 2
 

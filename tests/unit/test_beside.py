@@ -11,6 +11,7 @@ from ideal import Ideal
 from msgspec import structs
 from story import nth, story
 
+from patience import PATIENCE
 from tcelab.beside import Beside
 from tcelab.errors import GuestLost, HarnessError, Interrupted, Scene, UsageError
 from tcelab.program import Checkpoint, Fresh
@@ -81,7 +82,7 @@ def test_every_part_is_done_and_the_whole_is_one_run():
 
 
 def test_parts_run_at_the_same_time():
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=PATIENCE)
 
     def opening(part):
         both.wait()
@@ -148,7 +149,8 @@ def test_no_guest_at_all_is_the_error_itself():
 def test_every_part_must_end_with_a_look():
     program = structs.replace(ONE, ops=[*ONE.ops, ONE.ops[0], Fresh(), *ONE.ops])
     verdict = Beside(program, lambda part: Ideal(program)).run()[1]
-    assert f"nobody looked after operation {LENGTH}: a program must end with a checkpoint" in verdict.could_not
+    look = '{"op": "checkpoint", "stream": true}'
+    assert f"nobody looked after operation {LENGTH}: a program must end with a checkpoint, {look}" in verdict.could_not
     assert isinstance(ONE.ops[-1], Checkpoint)
 
 
@@ -164,10 +166,10 @@ def impatient(busy, times):
     left = iter(range(times))
 
     def waits(futures, timeout):
-        assert busy.wait(10)
+        assert busy.wait(PATIENCE)
         for _ in left:
             raise KeyboardInterrupt
-        return wait(futures, 10)
+        return wait(futures, PATIENCE)
 
     return waits
 
@@ -203,7 +205,7 @@ def test_an_interrupt_ends_every_part_and_what_was_seen_is_judged(monkeypatch):
         def intervene(self, op, frames):
             if self.number > nth("UNMAP_DMA"):
                 busy.set()
-                closed.wait(10)
+                closed.wait(PATIENCE)
                 raise HarnessError("the guest was closed")
             return super().intervene(op, frames)
 
@@ -222,7 +224,7 @@ def test_an_interrupt_ends_guests_that_are_on_their_way(monkeypatch):
 
     def opens(part):
         opening.set()
-        assert given_up.wait(10)
+        assert given_up.wait(PATIENCE)
         raise GuestLost("the guest was closed", scene=Scene("boot", 1.5))
 
     monkeypatch.setattr("tcelab.beside.wait", impatient(opening, times=1))

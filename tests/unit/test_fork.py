@@ -18,6 +18,7 @@ from fake_guest import abilities
 from fake_session import REGISTERS, SAID, SAVED, SHAPE, FakeSession, World
 from msgspec import structs
 
+from patience import PATIENCE
 from tcelab.errors import GuestLost, HarnessError, Interrupted, Unsupported
 from tcelab.image import bases
 from tcelab.qemu import basekey, fork, machine
@@ -611,7 +612,7 @@ def test_at_the_first_many_threads_get_forks_of_one_boot(make, world):
     for each in together:
         each.start()
     for each in together:
-        each.join(20)
+        each.join(PATIENCE)
     assert sorted(world.kinds) == ["boot"] + ["fork"] * 9
     assert len({*got}) == 8
     assert {*world.open} == {*got}
@@ -631,14 +632,14 @@ def test_many_threads_are_told_once_that_there_are_no_forks(make, world, monkeyp
     one = make()
 
     def get():
-        begun.wait(10)
+        begun.wait(PATIENCE)
         one.get()
 
     together = [threading.Thread(target=get) for _ in range(8)]
     for each in together:
         each.start()
     for each in together:
-        each.join(20)
+        each.join(PATIENCE)
     assert world.kinds == ["boot"] * 8
     assert len(one.said) == 1
 
@@ -649,7 +650,7 @@ def opening(one, world, kind, plan):
 
     def wait(session):
         begun.set()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while not session.ended and time.monotonic() < deadline:
             time.sleep(0.002)
         raise GuestLost("the guest was closed")
@@ -663,7 +664,7 @@ def opening(one, world, kind, plan):
     world.plans = [*plan, {"then": wait}]
     thread = threading.Thread(target=do)
     thread.start()
-    assert begun.wait(10), kind
+    assert begun.wait(PATIENCE), kind
     return thread, outcome
 
 
@@ -672,7 +673,7 @@ def test_closing_ends_what_is_being_opened_wherever_it_is_and_nothing_is_begun_i
     one = make()
     thread, outcome = opening(one, world, kind, plan)
     one.close()
-    thread.join(10)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
     (error,) = outcome
     assert isinstance(error, GuestLost)
@@ -689,7 +690,7 @@ def test_closing_while_the_booted_guest_is_tried_boots_no_other(make, world):
 
     def tamper(session, number, _op, outcome):
         begun.set()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while not world.made[0].ended and time.monotonic() < deadline:
             time.sleep(0.002)
         raise GuestLost("the guest was closed")
@@ -707,9 +708,9 @@ def test_closing_while_the_booted_guest_is_tried_boots_no_other(make, world):
 
     thread = threading.Thread(target=do)
     thread.start()
-    assert begun.wait(10)
+    assert begun.wait(PATIENCE)
     one.close()
-    thread.join(10)
+    thread.join(PATIENCE)
     assert isinstance(outcome[0], GuestLost | HarnessError)
     assert world.kinds == ["boot"]
     assert world.open == []
@@ -746,7 +747,7 @@ def test_closing_while_another_process_makes_the_base_opens_nothing_and_holds_no
     opening, closing = threading.Thread(target=do), threading.Thread(target=one.close)
     with bases.locked(key, lambda _: None):
         opening.start()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while not one.phases and time.monotonic() < deadline:
             time.sleep(0.002)
         assert one.phases == ["waiting for another process that boots the same guest"]
@@ -754,7 +755,7 @@ def test_closing_while_another_process_makes_the_base_opens_nothing_and_holds_no
         time.sleep(0.05)
         aside.rename(kept)  # the other has made it
     for each in (opening, closing):
-        each.join(10)
+        each.join(PATIENCE)
         assert not each.is_alive()
     assert [type(each) for each in outcome] == [HarnessError]
     assert len(world.made) == made

@@ -13,9 +13,11 @@ import threading
 import pytest
 from imagetoy import GUEST_RECIPE, QEMU_RECIPE, RELEASE, ToyFetch, read_cpio
 
+from patience import PATIENCE
 from tcelab import image
 from tcelab.errors import HarnessError, Unsupported, UsageError
 from tcelab.image import apt, library, manifest, overlay, recipe
+from tcelab.image.archive import Archive
 from tcelab.image.locks import lock
 from tcelab.image.packages import SuiteNote
 from tcelab.image.store import image_dir
@@ -199,9 +201,9 @@ def test_who_waited_for_a_build_does_not_build_again(place, fetch):
     with lock("image-toy", "", silent):
         second = threading.Thread(target=image.ensure_guest, args=("toy", lambda _: waiting.set()))
         second.start()
-        assert waiting.wait(20)
+        assert waiting.wait(PATIENCE)
         library._build(recipe.load("toy"), silent, fetch)
-    second.join(20)
+    second.join(PATIENCE)
     assert len(fetch.requests) == 2
 
 
@@ -434,7 +436,7 @@ def test_two_processes_at_once_make_one_initramfs_that_both_hold(fetch, monkeypa
     def make(*arguments):
         made.append(arguments)
         begun.set()
-        waiting.wait(5)
+        waiting.wait(PATIENCE)
         original(*arguments)
 
     begun, waiting = threading.Event(), threading.Event()
@@ -444,7 +446,7 @@ def test_two_processes_at_once_make_one_initramfs_that_both_hold(fetch, monkeypa
         target=image.ensure_guest, args=("toy", lambda _: waiting.set(), other("7.0", {"a": b"x"}))
     )
     first.start()
-    assert begun.wait(5)
+    assert begun.wait(PATIENCE)
     second.start()
     for each in (first, second):
         each.join()
@@ -522,8 +524,8 @@ def test_a_host_without_the_keyring_is_told_which_package_brings_it(monkeypatch,
 
 
 def test_a_package_that_is_not_what_the_index_describes_is_refused(place, monkeypatch):
-    request = apt.Request(architecture="all", archive="", security="", suites=(), packages=())
-    root = apt._Root(request)
+    request = apt.Request(architecture="all", suites=(), packages=())
+    root = apt._Root(request, Archive("http://archive.example/debian", "", (), "this test"))
     package = apt.Package("toy", "1", "all", "stable", "0" * 64, 1)
 
     def download(*_):

@@ -129,16 +129,16 @@ def test_an_index_gives_what_the_patterns_name():
 
 
 UPDATE = """\
-Get:1 http://deb.debian.org/debian bookworm InRelease [151 kB]
-Get:9 http://deb.debian.org/debian bookworm/main ppc64el Packages [8627 kB]
-Ign:12 http://deb.debian.org/debian trixie/main ppc64el Packages
-Err:12 http://deb.debian.org/debian trixie/main ppc64el Packages
+Get:1 http://archive.example/debian bookworm InRelease [151 kB]
+Get:9 http://archive.example/debian bookworm/main ppc64el Packages [8627 kB]
+Ign:12 http://archive.example/debian trixie/main ppc64el Packages
+Err:12 http://archive.example/debian trixie/main ppc64el Packages
   File has unexpected size (9515196 != 9516256). Mirror sync in progress? [IP: 192.0.2.1 80]
   Hashes of expected file:
-Err:3 http://deb.debian.org/debian-security trixie-security InRelease
-  Temporary failure resolving 'deb.debian.org'
+Err:3 http://archive.example/debian-security trixie-security InRelease
+  Temporary failure resolving 'archive.example'
 Fetched 9518 kB in 3s (3482 kB/s)
-E: The repository 'http://deb.debian.org/debian sid InRelease' is not signed.
+E: The repository 'http://archive.example/debian sid InRelease' is not signed.
 E: Some index files failed to download. They have been ignored, or old ones used instead.
 """
 
@@ -146,7 +146,7 @@ E: Some index files failed to download. They have been ignored, or old ones used
 def test_a_failed_update_names_each_suite_and_why():
     assert parse_update_failures(UPDATE) == {
         "trixie": "File has unexpected size (9515196 != 9516256). Mirror sync in progress? [IP: 192.0.2.1 80]",
-        "trixie-security": "Temporary failure resolving 'deb.debian.org'",
+        "trixie-security": "Temporary failure resolving 'archive.example'",
         "sid": "is not signed.",
     }
 

@@ -11,12 +11,12 @@ import time
 
 import pytest
 
+from patience import PATIENCE, SOON
 from tcelab.errors import HarnessError
 from tcelab.image.locks import lock
 from tcelab.image.process import RunLimit, run
 from tcelab.image.store import cache_dir, image_dir, new_image
 
-WAIT = 20.0
 """Seconds no step here may take."""
 
 
@@ -41,7 +41,7 @@ def python(code):
 
 
 def end(process):
-    process.communicate(timeout=WAIT)
+    process.communicate(timeout=PATIENCE)
 
 
 HOLD = """
@@ -77,11 +77,11 @@ def test_a_second_build_says_that_it_waits_and_goes_on_after_the_first():
 
     thread = threading.Thread(target=second)
     thread.start()
-    assert waiting.wait(WAIT)
+    assert waiting.wait(PATIENCE)
     assert said == ["waiting for another build of toy"]
     assert thread.is_alive()
     end(first)
-    thread.join(WAIT)
+    thread.join(PATIENCE)
     assert said[1:] == ["mine"]
 
 
@@ -102,10 +102,10 @@ def test_waiting_has_a_limit_and_names_the_lock(cache):
         lock("toy", "another build of toy", lambda _: None, limit=0.05),
     ):
         pass
-    assert time.monotonic() - began < WAIT / 4
+    assert time.monotonic() - began < SOON
     assert str(cache / "locks/toy") in caught.value.next_step
     end(first)
-    with lock("toy", "another build of toy", lambda _: None, limit=WAIT):
+    with lock("toy", "another build of toy", lambda _: None, limit=PATIENCE):
         pass
 
 
@@ -125,7 +125,7 @@ with lock("toy", "", print):
     with pytest.raises(HarnessError), lock("toy", "", lambda _: None, limit=0.05):
         pass
     fifo.write_text("end\n")
-    with lock("toy", "", lambda _: None, limit=WAIT):
+    with lock("toy", "", lambda _: None, limit=PATIENCE):
         pass
 
 
@@ -184,12 +184,12 @@ with new_image("toy") as folder:
 
 def test_a_tool_that_fails_is_reported_with_its_last_lines():
     with pytest.raises(HarnessError, match=r"(?s)fetching: sh failed with exit code 3.*\| E: no such suite"):
-        run(["sh", "-c", "seq 100; echo 'E: no such suite' >&2; exit 3"], RunLimit("fetching", WAIT))
+        run(["sh", "-c", "seq 100; echo 'E: no such suite' >&2; exit 3"], RunLimit("fetching", PATIENCE))
 
 
 def test_a_tool_that_finds_the_disk_full_is_reported_as_that():
     with pytest.raises(HarnessError, match="fetching: the disk is full"):
-        run(["sh", "-c", "echo 'write: No space left on device'; exit 1"], RunLimit("fetching", WAIT))
+        run(["sh", "-c", "echo 'write: No space left on device'; exit 1"], RunLimit("fetching", PATIENCE))
 
 
 def test_a_silent_tool_is_stopped_after_its_limit():
@@ -204,4 +204,4 @@ def test_progress_without_a_word_is_no_silence():
 
 def test_a_tool_gets_its_input_and_its_output_is_returned():
     text = "x" * 300_000  # more than pipes hold, both ways
-    assert run(["cat"], RunLimit("copying", WAIT), stdin=text.encode()) == text
+    assert run(["cat"], RunLimit("copying", PATIENCE), stdin=text.encode()) == text

@@ -42,7 +42,8 @@ def test_an_honest_guest_passes_the_small_program_that_touches_the_spare_pe_alon
     assert touched == {"spare"}
     verdict = judge(run(program, Ideal(program)))
     assert verdict.findings == []
-    assert verdict.could_not == ([] if thorough else ["no checkpoint was judged by the stream view"])
+    added = f'add "stream": true to a checkpoint, such as operation {len(program.ops) - 1}'
+    assert verdict.could_not == ([] if thorough else [f"no checkpoint was judged by the stream view: {added}"])
     assert verdict.evidence.steps == {"live": 2} | ({"stream": 1} if thorough else {})
     assert verdict.evidence.dma.allowed == (2 if thorough else 0)
 
@@ -146,15 +147,46 @@ def test_a_page_that_was_overwritten_no_longer_proves_by_its_tag():
     assert verdict.evidence.tags == tags - 4, "page 0 is looked at four times while it is mapped"
 
 
+LOOK = '{"op": "checkpoint", "stream": true}'
+MAPS = [
+    *b.buffer("pages", 1, 0),
+    *b.bind(ONE),
+    *b.open_container(ONE),
+    *b.enable(ONE),
+    *b.map_dma(ONE, Page("pages"), 0, 1, 3),
+]
+TAGGED = [*MAPS[:-1], *b.tag(Page("pages"), 1, ONE.liobn, 0, 1), MAPS[-1]]
+
+
 @pytest.mark.parametrize(
     ("ops", "reasons"),
     [
-        ([], ["by the live view", "by the stream view", "no live entry was proven"]),
-        (b.checkpoint("alone"), ["by the stream view", "no live entry was proven"]),
-        (b.checkpoint("alone", stream=True), ["no live entry was proven"]),
+        (
+            [],
+            [
+                f"by the live view: add {LOOK}",
+                f"by the stream view: add {LOOK}",
+                "by its tag: the program maps nothing",
+            ],
+        ),
+        (b.checkpoint("alone"), ['view: add "stream": true to a checkpoint, such as operation 0', "maps nothing"]),
+        (b.checkpoint("alone", stream=True), ["by its tag: the program maps nothing"]),
+        (
+            MAPS,
+            [
+                "nobody looked",
+                f"add {LOOK}",
+                f"add {LOOK}",
+                f"put a `tag` before operation {len(MAPS) - 1}, which maps",
+            ],
+        ),
+        (
+            [*TAGGED, *b.unmap_dma(ONE, 0, 1), *b.checkpoint("late", stream=True)],
+            [f"what operation {len(TAGGED) - 1} maps"],
+        ),
     ],
 )
-def test_silence_is_never_a_pass(ops, reasons):
+def test_silence_is_never_a_pass_and_says_what_to_add(ops, reasons):
     program = Program(name="p", topology=SMALL, ops=ops)
     verdict = judge(run(program, Ideal(program)))
     assert verdict.exit_code == 125

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from patience import PATIENCE
 from tcelab.cli import leakcheck as verb
 from tcelab.errors import GuestLost, HarnessError, UsageError
 from tcelab.leakcheck.result import Calls, Finding, Origin, Permissions, Refused, Result, TableAt
@@ -85,7 +86,7 @@ def test_without_a_command_it_is_wrong_usage(words):
 
 def test_wrong_usage_is_one_line_and_exit_code_2():
     done = subprocess.run(
-        [sys.executable, "-m", "tcelab", "leakcheck"], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-m", "tcelab", "leakcheck"], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from patience import PATIENCE
 from tcelab.errors import HarnessError
 from tcelab.papr.window import Shape
 from tcelab.qemu import log as log_module
@@ -106,7 +107,7 @@ def test_a_full_pipe_never_stops_the_writer(tmp_path):
             done.set()
 
         threading.Thread(target=write, daemon=True).start()
-        assert done.wait(20)
+        assert done.wait(PATIENCE)
 
 
 def test_the_log_is_written_down(tmp_path):

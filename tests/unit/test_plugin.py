@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 from pathlib import Path
 
 import plugin_stand
 import pytest
+from ideal import Ideal
+from rich.console import Console
 
-from tcelab import explain, guests, setup
+from tcelab import explain, guests, report, setup
+from tcelab.emulator.oracle import second_opinion
+from tcelab.judge import Judge
+from tcelab.program import load
 from tcelab.pytest_plugin import OPTIONS
+from tcelab.run import run as perform
+from tcelab.validate import validate
 
 # Imported before pytester looks: it forgets what is imported later.
 assert explain
 assert setup
 
 QUIET = ("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:hypothesispytest")
+
+EXAMPLE = Path(__file__).parents[2] / "docs/examples/test_window.py"
 
 MAPS = """
 def test_it(pseries, container, tce_table):
@@ -108,6 +119,7 @@ def test_it(pseries, container):
 """,
         "--tcelab-memory=768",
         "--tcelab-append=debug loud",
+        "--tcelab-boot",
     )
     result.assert_outcomes(failed=1)
     text = result.stdout.str()
@@ -123,10 +135,94 @@ def test_it(pseries, container):
             "*tcelab console*",
             "[[] 1.0] last words",
             "*tcelab replay*",
-            f"tcelab run {program} --append 'debug loud' --memory 768",
+            f"tcelab run {program} --append 'debug loud' --memory 768 --boot",
+            "(the laws hold in what the test did: what failed is the test's own assertion, which no replay has)",
         ]
     )
     assert "tcelab findings" not in text
+
+
+def replayed(result):
+    """Exit code and words of the replay of the one test that failed, on a guest that is ideal."""
+    (line,) = [line for line in result.stdout.lines if line.startswith("tcelab run ")]
+    program = load(Path(line.split()[2]))
+    validate(program)
+    session = Ideal(program)
+    session.facts = dataclasses.replace(session.facts, platform="qemu")
+    judged = Judge(program, session.facts, oracles=second_opinion(program.topology, session.facts))
+    done = perform(program, session, judged.feed)
+    made = report.make(done, judged.verdict(done))
+    out = io.StringIO()
+    report.render(Console(file=out, width=200), made)
+    return made.verdict.exit_code, out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "container.map(pseries.buffer(1), 0); assert False",
+        "assert tce_table() == {0: 3}",
+        "container.map(pseries.buffer(1), 1 << 30, expect='ENXIO'); container.close(); assert False",
+        "container.map(pseries.buffer(1), 0); pseries.checkpoint(stream=True); assert False",
+    ],
+)
+def test_the_replay_of_a_test_whose_own_assertion_failed_says_that_the_laws_hold(run, body):
+    result = run(f"def test_it(pseries, container, tce_table):\n    {body}")
+    result.assert_outcomes(failed=1)
+    code, said = replayed(result)
+    assert code == 0, said
+    name = "test_the_replay_of_a_test_whose_own_assertion_failed_says_that_the_laws_hold.py::test_it"
+    assert f"the laws hold in all that {name} did; what it asserts itself is no part of a program" in said
+
+
+def test_the_replay_of_a_test_that_did_nothing_is_judged(run):
+    code, said = replayed(run("def test_it(pseries): assert False"))
+    assert code == 0, said
+
+
+def test_the_replay_of_an_outcome_that_is_not_as_expected_finds_it_again(run):
+    code, said = replayed(
+        run("""
+def test_it(pseries, container):
+    container.map(pseries.buffer(1), 0, expect="ENXIO")
+""")
+    )
+    assert code == 1
+    assert "gave value 0, expected ENXIO" in said
+    assert "the laws hold" not in said
+
+
+def test_a_guest_that_was_lost_leaves_a_program_that_can_be_judged(run):
+    result = run("""
+def test_it(pseries, container):
+    pseries.session.lost = True
+    pseries.buffer(1)
+""")
+    assert "the laws hold" not in result.stdout.str()
+    assert replayed(result)[0] == 0
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_breaks_before_or_after_the_test_is_told_with_its_replay_too(run, when):
+    wrong = "pseries.pe('pe1').open().map(pseries.buffer(1), 1 << 30)"
+    result = run(f"""
+import pytest
+@pytest.fixture
+def mine(pseries):
+    {wrong if when == "before" else "pass"}
+    yield
+    {wrong if when == "after" else "pass"}
+def test_it(mine): pass
+""")
+    assert result.parseoutcomes()["errors"] == 1
+    assert replayed(result)[0] == 1
+
+
+def test_paths_in_a_replay_hold_wherever_it_is_run(run, pytester):
+    pytester.path.joinpath("vmlinux").touch()
+    result = run("def test_it(pseries): assert False", "--tcelab-kernel=vmlinux", "--tcelab-qemu=qemu-10.0")
+    (line,) = [line for line in result.stdout.lines if line.startswith("tcelab run ")]
+    assert line.endswith(f"--kernel {pytester.path}/vmlinux --qemu qemu-10.0")
 
 
 def test_an_outcome_that_is_not_as_expected_fails_the_test_at_its_line(run):
@@ -137,6 +233,109 @@ def test_it(pseries, container):
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["> *container.map(pseries.buffer(1), 0, expect=*", "E *gave 0, not ENXIO: *"])
     assert "pseries.py" not in result.stdout.str()
+
+
+MASTERED = """
+def blind(pseries):
+    "Tells of no refusal."
+    pseries.session.refuse = lambda op, address: None
+def leaky(pseries):
+    "Tells that it refuses a write, and lets it through."
+    session = pseries.session
+    honest = session.transfer
+    def transfer(op, by):
+        frame = next(iter(session.buffers.values()))[0]
+        session.ram[frame][:8] = b"!" * 8
+        return honest(op, by)
+    session.transfer = transfer
+"""
+
+
+def test_a_transfer_that_must_go_through_and_one_that_must_be_refused_are_told_apart(run):
+    run("""
+def test_it(pseries, container):
+    container.map(pseries.buffer(2), 0, permissions=1)
+    through = container.dma(0, 512, to_memory=False)
+    assert (through.passed, through.refused, through.passed_at) == (True, False, ((0, 512),))
+    refused = container.dma(0x800, 512, to_memory=True, expect="refused")
+    assert (refused.passed, refused.refused, refused.refused_at) == (False, True, ((0x800, 512),))
+    part = container.dma(0xF00, 512, to_memory=False, expect=None)
+    assert (part.passed, part.refused) == (False, False)
+    assert (part.passed_at, part.refused_at) == (((0xF00, 256),), ((0x1000, 256),))
+""").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("permissions", "lie", "call", "said"),
+    [
+        (3, "", "0, 64, to_memory=True, expect='refused'", "the write of 64 bytes at 0x0 by pe1, went through: QEMU"),
+        (3, "", "0, 64, to_memory=False, expect='refused'", "the read of 64 bytes at 0x0 by pe1, went through: QEMU"),
+        (1, "", "0, 64, to_memory=True", "was refused (Invalid write at addr 0x0, size 8), guest RAM is as before"),
+        (3, "", "0xf80, 256, to_memory=True", "was refused in part: at 0x1000..0x107f, not at 0xf80..0xfff;"),
+        (1, "blind", "0, 64, to_memory=True, expect='refused'", "went through: QEMU refused no whole piece"),
+        (1, "leaky", "0, 64, to_memory=True, expect='refused'", "was refused (*), guest RAM changed at 0x"),
+        (3, "", "0, 64, to_memory=True, expect='EPERM'", "a transfer is expected to be 'ok' or 'refused', not 'EPERM'"),
+    ],
+)
+def test_what_becomes_of_a_transfer_fails_a_test_that_expects_something_else(run, permissions, lie, call, said):
+    result = run(f"""{MASTERED}
+def test_it(pseries, container):
+    container.map(pseries.buffer(2), 0, permissions={permissions})
+    {lie + "(pseries)" if lie else "pass"}
+    container.dma({call})
+""")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([f"*{said.replace('[', '[[]')}*"])
+    assert "transferred.py" not in result.stdout.str()
+
+
+def test_a_device_that_cannot_be_reached_is_neither_refused_nor_through(run):
+    result = run("""
+def test_it(pseries, container):
+    container.map(pseries.buffer(1), 0)
+    pseries.session.transfer = lambda op, by: (1 << 64) - 1
+    lost = container.dma(0, 64, to_memory=True, expect=None)
+    assert (lost.passed, lost.refused) == (False, False)
+    print(lost.describe())
+""")
+    result.assert_outcomes(failed=1)  # by the laws: a device that nothing isolated must be there
+    result.stdout.fnmatch_lines(["*tcelab: * findings in what the test did*", "did not end: 18446744073709551615"])
+
+
+def test_the_example_passes_on_the_emulator_and_notices_a_device_that_may_write(pytester):
+    text = EXAMPLE.read_text()
+    pytester.makepyfile(text)
+    pytester.runpytest_inprocess(*QUIET, "--tcelab-platform=emulator").assert_outcomes(passed=5)
+    pytester.makepyfile(text.replace("permissions=tce.READ", "permissions=tce.PERMISSIONS"))
+    result = pytester.runpytest_inprocess(*QUIET, "--tcelab-platform=emulator")
+    result.assert_outcomes(passed=4, failed=1)
+    result.stdout.fnmatch_lines(["*the write of 512 bytes at 0x0 by pe1, went through: *; expected: refused"])
+
+
+def test_the_table_of_another_guest_is_read_there(run):
+    """Else a test of a shared guest would look at one on which nothing was done."""
+    run("""
+def test_it(pseries_session, tce_table):
+    pe = pseries_session.pe("pe1")
+    buffer = pseries_session.buffer(1)
+    container = pe.open()
+    container.map(buffer, 0)
+    assert tce_table(pe) == {0: buffer.tce()}
+    assert tce_table() == {}
+    container.unmap(0)
+""").assert_outcomes(passed=1)
+
+
+def test_a_table_that_is_not_shown_is_not_an_empty_one(run):
+    result = run("""
+from dataclasses import replace
+def test_it(pseries, container, tce_table):
+    hide = lambda s, n, op, shot: replace(shot, tables=tuple(t for t in shot.tables if t.liobn != 0x80000100))
+    pseries.session.warp = hide
+    assert tce_table() == {}
+""")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*QEMU's memory shows no table of LIOBN 0x80000100, whose window must be there*"])
 
 
 def test_a_guest_that_is_lost_fails_the_test_in_its_own_words(run):

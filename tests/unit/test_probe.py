@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec import json
 
+from patience import PATIENCE
 from tcelab.errors import HarnessError, UsageError
 from tcelab.qemu import probe
 from tcelab.qemu.probe import Abilities, Qemu
@@ -94,14 +95,12 @@ def test_a_program_that_is_no_qemu_is_told_with_its_words():
 
 
 def test_a_program_that_hangs_ends_with_all_that_it_started(monkeypatch, tmp_path):
-    monkeypatch.setattr(probe, "_LIMIT", 0.5)
-    began = time.monotonic()
+    monkeypatch.setattr(probe, "_LIMIT", 2.0)
     with pytest.raises(HarnessError, match="does not answer as a QEMU: TimeoutError"):
         asked(hangs=str(tmp_path / "pids"))
-    assert time.monotonic() - began < 3.0
     pids = (tmp_path / "pids").read_text().split()
     assert len(pids) == 2
-    deadline = time.monotonic() + 2.0
+    deadline = time.monotonic() + PATIENCE
     while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert [pid for pid in pids if alive(pid)] == []

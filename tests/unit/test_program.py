@@ -5,7 +5,27 @@ import json
 import pytest
 
 from tcelab.errors import UsageError
-from tcelab.program import Buffer, Checkpoint, Ioctl, Page, Program, Read, from_json, load
+from tcelab.program import (
+    Buffer,
+    Burst,
+    Call,
+    Checkpoint,
+    Ddw,
+    Dma,
+    Flip,
+    Hcall,
+    HcallBatch,
+    Ioctl,
+    Native,
+    Page,
+    Program,
+    Read,
+    Tce,
+    Together,
+    Transfer,
+    from_json,
+    load,
+)
 from tcelab.qemu.limits import Limits, limits
 from tcelab.run import stretches
 from tcelab.topology import SPARE, Device, Phb, Topology, topology
@@ -45,6 +65,76 @@ def test_a_wrong_program_is_refused_with_the_place(change, said):
         from_json(json.dumps(data).encode(), "p.json")
     assert caught.value.message.startswith("p.json")
     assert "\n" not in caught.value.message
+
+
+def written(*ops, **more):
+    """A program as a person writes it."""
+    return from_json(json.dumps({"name": "x", "topology": "one-pe", "ops": ops, **more}).encode(), "p.json")
+
+
+def test_a_number_may_be_a_hexadecimal_string_wherever_a_number_is_taken():
+    program = written(
+        {"op": "buffer", "name": "0x7", "pages": "0x2", "seed": "0xff"},
+        {"op": "ioctl", "file": "c", "request": "0x20003b71", "fields": {"vaddr": {"buffer": "b", "index": "0x1"}}},
+        {"op": "ioctl", "file": "c", "request": "MAP_DMA", "fields": {"iova": "0x1_F000", "size": "0X1000"}},
+        {"op": "ioctl", "file": "c", "request": "SET_IOMMU", "value": "0x2", "expect": "0x0"},
+        {"op": "burst", "file": "d", "transfers": [["0x10", 4, True], [16, "0x4", False, "0x8"]]},
+        {"op": "together", "ops": [{"op": "dma", "file": "d", "iova": "0x20", "size": 8, "to_memory": True}]},
+        {"op": "hcall", "call": {"opcode": "0x20", "args": ["0x80000100", {"buffer": "b", "plus": "0x10"}]}},
+        {"op": "hcallbatch", "calls": [{"opcode": "H_PUT_TCE_INDIRECT", "args": [], "tces": ["0xffffffffffffffff"]}]},
+        {"op": "native", "program": "vfio_loop", "args": ["$pe1", "0x20"]},
+        {"op": "ddw", "call": "create", "device": "pe1", "page_shift": "0xc", "window_shift": "0x1e"},
+        {"op": "flip", "liobn": "0x80000100", "ioba": "0x1000", "bit": "0x1"},
+        seed="0x10",
+    )
+    assert program.seed == 16
+    assert program.ops == [
+        Buffer(name="0x7", pages=2, seed=255),
+        Ioctl(file="c", request=0x20003B71, fields={"vaddr": Page("b", 1)}),
+        Ioctl(file="c", request="MAP_DMA", fields={"iova": 0x1F000, "size": 0x1000}),
+        Ioctl(file="c", request="SET_IOMMU", value=2, expect=0),
+        Burst(file="d", transfers=[Transfer(16, 4, to_memory=True), Transfer(16, 4, to_memory=False, offset=8)]),
+        Together(ops=[Dma(file="d", iova=32, size=8, to_memory=True)]),
+        Hcall(call=Call(opcode=32, args=[0x80000100, Tce("b", plus=16)])),
+        HcallBatch(calls=[Call(opcode="H_PUT_TCE_INDIRECT", args=[], tces=[(1 << 64) - 1])]),
+        Native(program="vfio_loop", args=["$pe1", 32]),
+        Ddw(call="create", device="pe1", page_shift=12, window_shift=30),
+        Flip(liobn=0x80000100, ioba=0x1000, bit=1),
+    ]
+
+
+def test_a_topology_may_be_named_and_its_numbers_be_hexadecimal():
+    assert written().topology == topology("one-pe")
+    mine = {"name": "m", "phbs": [{"index": "0x3", "window_size": "0x1000000", "window_start": "0x40000000"}]}
+    assert written(topology=mine).topology == Topology("m", (Phb(3, (), 16 << 20, 1 << 30),))
+
+
+@pytest.mark.parametrize(
+    ("op", "said", "step"),
+    [
+        (
+            {"op": "dma", "file": "d"},
+            r"operation 1 \(dma\): .*`iova`",
+            '"dma" needs "file", "iova", "size", "to_memory"',
+        ),
+        ({"op": "fill", "bufer": "b"}, r"operation 1 \(fill\): .*`bufer`", '"fill" needs "buffer", "offset", "size"'),
+        ({"op": "flush"}, "operation 1: .*'flush'", "operations are: spawn, exit, buffer, tag"),
+        ({"op": ["dma"]}, "operation 1: ", "operations are: spawn, exit"),
+        ("dma", "operation 1: Expected `object`", "operations are: spawn, exit"),
+        ({"op": "buffer", "name": "b", "pages": "4k"}, "Expected `int`, got `str`", 'as 4096 or as "0x1000"'),
+        ({"op": "open", "file": "0x10", "path": "/"}, "`file` is '0x10', which is a number", "see docs/operations.md"),
+        ({"op": "ioctl", "file": "g", "request": "A", "into": "0x1"}, "`into` is '0x1'", "see docs/operations.md"),
+    ],
+)
+def test_a_wrong_operation_is_named_with_what_it_takes(op, said, step):
+    with pytest.raises(UsageError, match=said) as caught:
+        written({"op": "checkpoint", "label": "0x0"}, op)
+    assert step in caught.value.next_step
+
+
+def test_an_unknown_name_of_a_topology_names_those_that_exist():
+    with pytest.raises(UsageError, match="no topology 'ring'; there are: one-pe"):
+        written(topology="ring")
 
 
 def test_a_file_that_is_no_program(tmp_path):

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from patience import PATIENCE
 from tcelab.errors import HarnessError
 from tcelab.qemu.qtest import Call, Qtest, Register
 
@@ -43,7 +44,7 @@ class Port:
                     end.sendall(part)
 
     def end(self):
-        self._thread.join(5)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,8 +34,23 @@ def test_a_table_is_what_a_view_of_it_showed():
 def test_an_entry_that_is_not_live_reads_zero():
     seen = table({0x1000: 0x1003, 0x3000: 0})
     assert (seen[0x2000], seen[0x3000]) == (0, 0)
-    assert [ioba in seen for ioba in (0x1000, 0x2000, 0x3000, "junk")] == [True, False, False, False]
+    assert [ioba in seen for ioba in (0x1000, 0x2000, 0x3000)] == [True, False, False]
     assert [seen.get(ioba, 7) for ioba in (0x1000, 0x2000)] == [0x1003, 7]
+
+
+@pytest.mark.parametrize("ask", [lambda t, a: t[a], lambda t, a: a in t, lambda t, a: t.get(a)])
+@pytest.mark.parametrize("ioba", [0x1800, 64 * PAGE, -PAGE, "junk"])
+def test_an_address_that_no_entry_can_have_is_no_empty_entry(ask, ioba):
+    """`assert table[iova] == 0` must not hold because of a slip in `iova`."""
+    with pytest.raises(LookupError, match=r"no entry of LIOBN 0x80000100 has the IOBA .*: it has 64 entries of 4 KiB"):
+        ask(table({0x1000: 0x1003}), ioba)
+
+
+def test_neighbours_of_64k_are_one_line():
+    index, words = np.array([2, 3], np.uint32), np.array([0x10003, 0x20003], np.uint64)
+    seen = TceTable.of(TableView(LIOBN, "live", 64, index, words, page_shift=16))
+    (line,) = difference({}, seen)
+    assert line.startswith("IOBA 0x20000..0x3ffff, 2 entries, each should not be there")
 
 
 def test_a_table_that_starts_elsewhere_has_its_addresses_there():

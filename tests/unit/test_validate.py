@@ -43,6 +43,20 @@ def program(*ops):
     return Program(name="p", topology=topology("one-pe"), ops=[*MADE, *ops])
 
 
+@pytest.mark.parametrize(
+    ("op", "said"),
+    [
+        (Close(file="x"), 'add an `open` with "file": "x", or "into": "x" to the `ioctl` that gives it'),
+        (Frames(buffer="x"), 'add a `buffer` with "name": "x"'),
+        (Open(file="g", path="/dev/vfio/$pe1"), 'add a `bind` with "device": "pe1"'),
+        (Read(what="vmlck", by="x"), 'add a `spawn` with "process": "x"'),
+    ],
+)
+def test_what_has_to_be_there_before_is_named(op, said):
+    with pytest.raises(UsageError, match=said):
+        validate(Program(name="p", topology=topology("one-pe"), ops=[op]))
+
+
 @pytest.mark.parametrize("name", scenarios.SCENARIOS)
 @pytest.mark.parametrize("where", TOPOLOGIES.values(), ids=TOPOLOGIES)
 def test_every_scenario_is_whole_with_and_without_a_lie(name, where):

@@ -15,6 +15,7 @@ import msgspec
 
 from tcelab import image, setup
 from tcelab.errors import TcelabError
+from tcelab.image import archive
 from tcelab.qemu import probe, ram
 
 _MEMORY: Final = 512 * ram.MIB + ram.HEADROOM
@@ -61,6 +62,8 @@ def _lines() -> Iterator[Line]:
         found = shutil.which(program)
         yield Line("ok" if found else "no", program, found or "not found", fix)
     yield Line("ok" if _KEYRING.exists() else "no", "keyring", str(_KEYRING), "apt-get install debian-archive-keyring")
+    if shutil.which("apt-get"):
+        yield _archive()
     yield _memory()
     yield _disk()
     yield _child_memory()
@@ -72,6 +75,14 @@ def _lines() -> Iterator[Line]:
 def _python() -> Line:
     version = ".".join(str(part) for part in sys.version_info[:3])
     return Line("ok" if sys.version_info >= (3, 11) else "no", "python", f"{version} ({sys.executable})")
+
+
+def _archive() -> Line:
+    try:
+        found = archive.find()
+    except TcelabError as error:
+        return Line("no", "archive", error.message, error.next_step)
+    return Line("ok", "archive", f"{found.main} (by {found.source})")
 
 
 def _memory() -> Line:

@@ -6,6 +6,7 @@ import click
 
 from tcelab import image
 from tcelab.cli import note
+from tcelab.cli.options import archive_option
 from tcelab.errors import UsageError
 from tcelab.image import bases, known, mutants
 
@@ -18,6 +19,7 @@ def command() -> None:
 @command.command()
 @click.argument("names", nargs=-1)
 @click.option("--missing", is_flag=True, help="Only those that are not there or not up to date.")
+@archive_option
 def build(names: tuple[str, ...], *, missing: bool) -> None:
     """Build NAMES (default: all recipes) from Debian's packages, signatures checked."""
     for name in names or image.recipe_names():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -11,6 +12,7 @@ import msgspec
 
 from tcelab import hostrules, setup
 from tcelab.errors import UsageError
+from tcelab.image.archive import VARIABLE
 from tcelab.program import Program
 from tcelab.qemu.limits import Limits
 from tcelab.run import Guarding
@@ -21,7 +23,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path)
 _LIMITS = ", ".join(f"{name}={value:g}" for name, value in msgspec.structs.asdict(Limits()).items())
 
+archive_option = click.option(
+    "--archive",
+    metavar="URL",
+    expose_value=False,
+    callback=lambda _context, _option, url: os.environ.update({VARIABLE: url} if url else {}),
+    help="Debian archive that packages are fetched from, when they have to be; by default the one of this host's apt.",
+)
+
 _GUEST_OPTIONS = [
+    archive_option,
     click.option("--qemu", default=setup.DEFAULT_QEMU, show_default=True, help="A recipe's name, or a program."),
     click.option("--image", default=setup.DEFAULT_IMAGE, show_default=True, help="The guest image's recipe."),
     click.option("--kernel", type=_FILE, help="A ppc64 vmlinux instead of the image's."),

@@ -16,6 +16,8 @@ from typing import Protocol
 import msgspec
 
 from tcelab.errors import HarnessError, Unsupported
+from tcelab.image import archive
+from tcelab.image.archive import KEYRING, VARIABLE, Archive
 from tcelab.image.locks import lock
 from tcelab.image.manifest import file_sha256
 from tcelab.image.packages import (
@@ -33,7 +35,6 @@ from tcelab.image.store import Progress, cache_dir, folder_size, remove
 
 __all__ = ["Fetch", "Fetched", "Request", "fetch", "host_architecture", "unpack"]
 
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 STALL_LIMIT = 120.0
 """Seconds in which apt must say something or fetch a byte."""
@@ -90,8 +91,6 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     architecture: str
-    archive: str
-    security: str
     suites: tuple[tuple[str, ...], ...]
     packages: tuple[str, ...]
     closure: bool = False
@@ -145,20 +144,23 @@ def require_tools() -> None:
 def fetch(request: Request, progress: Progress) -> Fetched:
     """Fetch packages into the cache and check each against the signed index.
 
-    :raise Unsupported: the host has no apt.
+    :raise Unsupported: the host has no apt, or its apt has no archive of Debian and nobody named one.
+    :raise UsageError: the archive that was named is none.
     :raise HarnessError: a package is missing, the network failed, a check failed.
     """
     require_tools()
+    source = archive.find()
     with lock("packages", "another download of packages", progress):
-        root = _Root(request)
+        root = _Root(request, source)
         names = ", ".join(suite for group in request.suites for suite in group)
-        progress(f"reading the {request.architecture} indices of {names}")
+        progress(f"reading the {request.architecture} indices of {names} from {source.main} (by {source.source})")
         failures = root.update()
         indices = root.indices()
         if not indices:
             raise HarnessError(
-                f"no package index of {request.archive} could be fetched: {'; '.join(set(failures.values()))}",
-                next_step="check the network, and the proxy in apt's configuration (apt-config dump Acquire)",
+                f"no package index of {source.main} could be fetched: {'; '.join(dict.fromkeys(failures.values()))}",
+                next_step="check the network, and the proxy in apt's configuration (apt-config dump Acquire);"
+                f" or name another archive: --archive URL, or {VARIABLE}=URL",
             )
         suites = sort_suites(request.suites, indices, failures)
         for note in suites.left_out:
@@ -184,8 +186,9 @@ def unpack(fetched: Fetched, folder: Path, progress: Progress) -> None:
 class _Root:
     """One private apt root, written anew for each request; only the lists persist."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, source: Archive) -> None:
         self._request = request
+        self._source = source
         self._folder = cache_dir() / "apt" / request.architecture
         self._debs = cache_dir() / "apt" / "debs"
         self._incoming = self._folder / "incoming"
@@ -196,13 +199,14 @@ class _Root:
         self._write_configuration()
 
     def _write_configuration(self) -> None:
-        request = self._request
+        request, source = self._request, self._source
         lines = []
         for suite in (suite for group in request.suites for suite in group):
-            url = request.security if suite.endswith("-security") else request.archive
+            url = source.security if archive.is_security(suite) else source.main
             # Only "Packages": the host's configuration may ask for file lists, icons and the like.
-            options = f"arch={request.architecture} signed-by={KEYRING} target=Packages"
-            lines.append(f"deb [{options}] {url} {suite} main\n")
+            keys = ",".join(map(str, source.keyrings))
+            options = f"arch={request.architecture} signed-by={keys} target=Packages"
+            lines += [f"deb [{options}] {url} {suite} main\n"] if url else []
         (self._folder / "sources.list").write_text("".join(lines))
         (self._folder / "preferences").write_text(preferences(request.suites))
         (self._folder / "status").write_text("")
@@ -223,7 +227,9 @@ class _Root:
         """Refresh the indices; returns suites that failed with the reason."""
         # 100: some index failed. Which ones are usable is seen from what apt then lists.
         output = self._run("reading package indices", "apt-get", "-q", "update", accepted=(0, 100))
-        return parse_update_failures(output)
+        unknown = [] if self._source.security else [s for group in self._request.suites for s in group]
+        why = f"no archive of security updates is known by {self._source.source}"
+        return {suite: why for suite in unknown if archive.is_security(suite)} | parse_update_failures(output)
 
     def indices(self) -> dict[str, Path]:
         """The verified indices at hand, by suite. apt keeps none that did not verify."""

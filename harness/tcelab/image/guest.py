@@ -93,8 +93,6 @@ def build_guest(
 def _request(recipe: GuestRecipe, architecture: str, packages: tuple[str, ...]) -> Request:
     return Request(
         architecture=architecture,
-        archive=recipe.archive,
-        security=recipe.security,
         suites=recipe.suites,
         packages=packages,
     )

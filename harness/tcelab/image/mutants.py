@@ -189,8 +189,6 @@ def sources(mutants: Mutants, recipe: GuestRecipe, manifest: Manifest, progress:
         pass
     request = apt.Request(
         architecture=recipe.architecture,
-        archive=recipe.archive,
-        security=recipe.security,
         suites=((kernel.suite,),),
         packages=(mutants.source,),
     )

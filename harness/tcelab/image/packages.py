@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from itertools import zip_longest
 from typing import NamedTuple
 
 import msgspec
@@ -169,7 +170,7 @@ def parse_update_failures(output: str) -> dict[str, str]:
     """What ``apt-get update`` said about each suite that failed: suite to reason, one line each."""
     failures: dict[str, str] = {}
     lines = output.splitlines()
-    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+    for line, following in zip_longest(lines, lines[1:], fillvalue=""):
         failed = re.match(r"Err:\d+ \S+ ([^\s/]+)", line)
         if failed is not None:
             failures.setdefault(failed[1], following.strip().rstrip(":") or "not fetched")

@@ -37,8 +37,6 @@ def build_qemu(recipe: QemuRecipe, image: Path, fetch: Fetch, progress: Progress
     """
     request = Request(
         architecture=host_architecture(),
-        archive=recipe.archive,
-        security=recipe.security,
         suites=recipe.suites,
         packages=(recipe.package,),
         closure=True,

@@ -32,10 +32,6 @@ MUTANTS = "mutants"
 
 
 class _Sources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
-    archive: str
-    """URL of the Debian archive."""
-    security: str
-    """URL of the archive of the suites whose name ends in ``-security``."""
     suites: tuple[tuple[str, ...], ...]
     """Groups of suites, in order of preference; the newest version within a group wins."""
     drop: tuple[str, ...]

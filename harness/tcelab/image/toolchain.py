@@ -95,8 +95,6 @@ def build_toolchain(
 def _request(recipe: ToolchainRecipe, architecture: str, packages: tuple[str, ...]) -> Request:
     return Request(
         architecture=architecture,
-        archive=recipe.archive,
-        security=recipe.security,
         suites=recipe.suites,
         packages=packages,
     )

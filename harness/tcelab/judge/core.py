@@ -6,7 +6,7 @@ import itertools
 import time
 from typing import Final
 
-from tcelab.judge import blame, hypercalls
+from tcelab.judge import advice, blame, hypercalls
 from tcelab.judge.differences import Difference
 from tcelab.judge.disks import disks
 from tcelab.judge.finding import EXIT_CODES, Finding, Result, Verdict
@@ -242,12 +242,16 @@ def _evidence(ledger: Ledger, run: Run) -> None:
         ledger.could_not(f"only {len(run.steps)} of {len(run.program.ops)} operations were done")
     unseen = unseen_operations(run.program)
     if unseen is not None:
-        ledger.could_not(f"nobody looked after operation {unseen}: a program must end with a checkpoint")
+        ledger.could_not(f"nobody looked after operation {unseen}: a program must end with a checkpoint, {advice.LOOK}")
     for view in run.facts.views:
         if not evidence.steps.get(view):
-            ledger.could_not(f"no checkpoint was judged by the {view} view")
-    if not evidence.tags:
-        ledger.could_not("no live entry was proven by its tag")
+            ledger.could_not(_with(f"no checkpoint was judged by the {view} view", advice.for_view(run.program, view)))
+    if not evidence.tags and not run.program.test:  # a test may be about something else than mapping
+        ledger.could_not(_with("no live entry was proven by its tag", advice.for_tags(run.program)))
+
+
+def _with(reason: str, what_to_add: str) -> str:
+    return f"{reason}: {what_to_add}" if what_to_add else reason
 
 
 def unseen_operations(program: Program) -> int | None:

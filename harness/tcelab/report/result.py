@@ -22,13 +22,14 @@ SCHEMA: Final = 1
 
 
 class ProgramInfo(msgspec.Struct, kw_only=True):
-    """Which program was run. `sha256`: of its JSON form, as `Program.to_json` writes it."""
+    """Which program was run. `sha256`: of its JSON form, as `Program.to_json` writes it. `test`: who recorded it."""
 
     name: str
     topology: str
     seed: int
     operations: int
     sha256: str
+    test: str = ""
 
 
 class Platform(msgspec.Struct, kw_only=True):
@@ -192,6 +193,7 @@ def _program(program: Program) -> ProgramInfo:
         seed=program.seed,
         operations=len(program.ops),
         sha256=hashlib.sha256(program.to_json()).hexdigest(),
+        test=program.test,
     )
 
 

@@ -69,6 +69,14 @@ def render(
         say(console, f"could not judge: {reason}", "yellow")
     for line in result.ended.report:
         say(console, line)
+    _last(console, result, folder)
+
+
+def _last(console: Console, result: Result, folder: Path | None) -> None:
+    """The verdict, and what it does not cover."""
+    test = result.program.test if result.program is not None else ""
+    if test and result.verdict.result == "pass":
+        say(console, f"the laws hold in all that {test} did; what it asserts itself is no part of a program")
     word, style = WORDS[result.verdict.result]
     where = f"; artefacts in {folder}" if folder else ""
     say(console, f"{word} (exit code {result.verdict.exit_code}){where}", style)

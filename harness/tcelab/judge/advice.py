@@ -1,0 +1,33 @@
+"""What to add to a program that could not be judged because of what it leaves out."""
+
+from __future__ import annotations
+
+from tcelab.program import Checkpoint, Ioctl, Program, Repeat, Tag
+
+LOOK = '{"op": "checkpoint", "stream": true}'
+
+
+def for_view(program: Program, view: str) -> str:
+    """No checkpoint was judged by a view."""
+    checkpoints = [number for number, op in enumerate(program.ops) if isinstance(op, Checkpoint)]
+    if not checkpoints:
+        return f"add {LOOK} at the end"
+    if view == "stream" and not any(isinstance(op, Checkpoint) and op.stream for op in program.ops):
+        return f'add "stream": true to a checkpoint, such as operation {checkpoints[-1]}'
+    return ""
+
+
+def for_tags(program: Program) -> str:
+    """No live entry was proven by its tag."""
+    maps = [number for number, op in enumerate(program.ops) if _maps(op)]
+    if not maps:
+        return "the program maps nothing"
+    first = maps[0]
+    if not any(isinstance(op, Tag) for op in program.ops[:first]):
+        return f"put a `tag` before operation {first}, which maps"
+    return f"add {LOOK} while what operation {first} maps is live"
+
+
+def _maps(op: object) -> bool:
+    calls = op.ops if isinstance(op, Repeat) else [op]
+    return any(isinstance(each, Ioctl) and each.request == "MAP_DMA" for each in calls)
