@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from tcelab import replay, setup
 from tcelab.errors import TcelabError
+from tcelab.platforms import EMULATOR
 from tcelab.pseries import Pseries
 from tcelab.report.text import finding_lines
 from tcelab.table import TceTable, difference
@@ -18,10 +20,10 @@ _OPERATIONS: Final = 12
 _LINES: Final = 20
 
 
-def sections(guest: Pseries, options: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def sections(guest: Pseries, choice: setup.Choice, *, boot: bool = False) -> Iterator[tuple[str, str]]:
     """(title, text) of each.
 
-    :param options: of `tcelab run`, that a replay needs.
+    :param choice: of the machine; `boot`: it was booted for the test.
     """
     path = guest.write_program()
     ops = guest.program.ops
@@ -41,14 +43,16 @@ def sections(guest: Pseries, options: Mapping[str, str]) -> Iterator[tuple[str, 
     if tables := list(_tables(guest)):
         yield "tables", "\n".join(tables)
     yield "console", "\n".join(guest.session.tail(_LINES))
-    platform = {"platform": guest.facts.platform} if guest.facts.platform == "emulator" else {}
-    pairs = [
-        (name, each)
-        for name, value in {**platform, **options}.items()
-        for each in (value.split() if name == "expect-quirk" else [value])
-    ]
-    words = [word for name, each in pairs for word in (f"--{name}", each)]
-    yield "replay", shlex.join(["tcelab", "run", str(path), *words])
+    yield "replay", _replay(guest, path, choice, boot=boot)
+
+
+def _replay(guest: Pseries, path: Path, choice: setup.Choice, *, boot: bool) -> str:
+    """An emulator may be beside a guest that was chosen: it tells itself what it is."""
+    facts = guest.facts
+    if facts.platform != EMULATOR:
+        return replay.line("run", path, choice, boot=boot)
+    own = setup.Choice(topology=guest.topology, profile=facts.profile, expect_quirks=tuple(sorted(facts.quirks)))
+    return replay.line("run", path, own, platform=EMULATOR)
 
 
 def _tables(guest: Pseries) -> Iterator[str]:

@@ -1,4 +1,8 @@
-"""No unit test reads or writes what the user's own cache keeps."""
+"""No unit test reads or writes what the user's own cache keeps; a shell finds the tcelab under test by its name."""
+
+import os
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -6,3 +10,4 @@ import pytest
 @pytest.fixture(autouse=True)
 def _cache_of_its_own(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("TCELAB_CACHE", str(tmp_path_factory.getbasetemp() / "no cache of the user"))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")

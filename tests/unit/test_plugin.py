@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import plugin_stand
 import pytest
+from click.testing import CliRunner
 
 from tcelab import explain, guests, setup
+from tcelab.cli import cli
+from tcelab.errors import UsageError
+from tcelab.program import load
 from tcelab.pytest_plugin import OPTIONS
 
 # Imported before pytester looks: it forgets what is imported later.
@@ -127,6 +132,26 @@ def test_it(pseries, container):
         ]
     )
     assert "tcelab findings" not in text
+
+
+def test_a_replay_on_the_emulator_says_nothing_of_the_guest_that_the_other_tests_have(run, tmp_path):
+    result = run(
+        """
+def test_it(emulator):
+    emulator.buffer(1)
+    assert False
+""",
+        "--tcelab-qemu=qemu-10.0",
+        "--tcelab-memory=768",
+        "--tcelab-expect-quirk=pin-for-write",
+    )
+    (line,) = [each for each in result.stdout.lines if each.startswith("tcelab run")]
+    words = shlex.split(line)[1:]
+    assert words[2:] == ["--platform", "emulator"]
+    out = ["--out", str(tmp_path / "again")]
+    told = CliRunner().invoke(cli, [*words, *out])
+    assert not isinstance(told.exception, UsageError)
+    assert load(tmp_path / "again" / "program.json") == load(Path(words[1]))
 
 
 def test_an_outcome_that_is_not_as_expected_fails_the_test_at_its_line(run):

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from tcelab import artefacts, setup
+from tcelab import artefacts, replay, setup
 from tcelab.bench import Figure, Fit, Job, Measured, ways
 from tcelab.bench.session import opened, told
 from tcelab.emulator.oracle import second_opinion
@@ -181,7 +181,7 @@ def measure(job: Job, batches: Sequence[int]) -> Measured:
             job.note("the guest's kernel has no module for hypercalls: the ways into a table are not compared")
     if verdict.exit_code:
         (folder / "program.json").write_bytes(program.to_json())
-        job.note(f"to repeat it: tcelab run {folder / 'program.json'}")
+        job.note(f"to repeat it: {replay.line('run', folder / 'program.json', job.choice, limits=job.limits)}")
         return Measured(figures=[], on=on, verdict=verdict)
     figures = _figures(made, record)
     fits = [fit(kind, curve(figures, kind)) for kind in KINDS if len(batches) > 1]

@@ -7,7 +7,7 @@ import time
 from typing import Final
 
 from tceagent import uapi
-from tcelab import artefacts, scenarios, setup
+from tcelab import artefacts, commandline, replay, scenarios, setup
 from tcelab.bench import Figure, Job, Measured
 from tcelab.bench.session import opened, told
 from tcelab.emulator import EmulatorSession
@@ -96,5 +96,7 @@ def _fuzz(job: Job) -> float:
     finally:
         guests.close()
     if campaign.tally.found or campaign.tally.could_not:
-        raise HarnessError("the fuzzer found something", next_step="tcelab fuzz --seed 1 --topology two-small")
+        again = [*replay.chosen(job.choice), *replay.opening(job.limits, boot=False)]
+        words = ["fuzz", "--seed", "1", "--topology", "two-small", "--steps", str(_STEPS), *again]
+        raise HarnessError("the fuzzer found something", next_step=commandline.typed(words))
     return campaign.tally.operations / campaign.tally.spent

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from tcelab import artefacts, setup
+from tcelab import artefacts, replay, setup
 from tcelab.bench import Figure, Job, Measured
 from tcelab.bench.session import opened, told
 from tcelab.emulator.oracle import second_opinion
@@ -127,7 +127,7 @@ def _judged(job: Job, program: Program) -> tuple[Run, Verdict, dict[int, float]]
         record = run(program, session, watch)
     verdict = judge.verdict(record)
     if verdict.exit_code:
-        job.note(f"to repeat it: tcelab run {folder / 'program.json'}")
+        job.note(f"to repeat it: {replay.line('run', folder / 'program.json', job.choice, limits=job.limits)}")
     return record, verdict, seconds
 
 

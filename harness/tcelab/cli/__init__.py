@@ -11,6 +11,7 @@ from typing import Final, NoReturn
 import click
 
 import tcelab
+from tcelab.commandline import spelled
 from tcelab.errors import TcelabError, UsageError
 
 VERBS: Final = {
@@ -59,7 +60,7 @@ def cli() -> None:
 
 def note(line: str) -> None:
     """A line about what is going on, where it is in nobody's way."""
-    click.echo(line, err=True)
+    click.echo(spelled(line), err=True)
 
 
 def main() -> NoReturn:

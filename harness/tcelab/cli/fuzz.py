@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
-import shlex
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import click
+import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from tcelab import artefacts
+from tcelab import artefacts, replay, setup
 from tcelab.cli.options import boot_option, choice, machine_options
 from tcelab.errors import TcelabError
 from tcelab.fuzz import campaign
 from tcelab.guests import Guests
+from tcelab.qemu.limits import Limits
 from tcelab.qemu.limits import limits as limits_of
 from tcelab.report.text import finding_lines
 
@@ -54,6 +57,7 @@ def command(
     console = Console()
     chosen = choice(**options)
     given = click.get_current_context().get_parameter_source("topology_name") is click.core.ParameterSource.COMMANDLINE
+    bounds = limits_of(limits)
     folder = artefacts.folder(out)
     number = secrets.randbelow(_SEEDS) if seed is None else seed
     began = time.monotonic()
@@ -62,7 +66,7 @@ def command(
         click.echo(f"[{time.monotonic() - began:6.1f} s] {line}", err=True)
 
     note(f"seed {number}")
-    guests = Guests(chosen, artefacts.numbered(folder / "guests"), limits=limits_of(limits), boot=boot, note=note)
+    guests = Guests(chosen, artefacts.numbered(folder / "guests"), limits=bounds, boot=boot, note=note)
     job = campaign.Campaign(
         number,
         lambda name: guests.fresh(name, None),
@@ -79,11 +83,26 @@ def command(
         guests.close()
     if not job.tally.could_not:
         shutil.rmtree(folder / "guests", ignore_errors=True)  # a finding is a program, which any guest shows
-    raise click.exceptions.Exit(_tell(console, job.tally, number, folder))
+    again = functools.partial(_replay, chosen, bounds, boot=boot)
+    raise click.exceptions.Exit(_tell(console, job.tally, number, folder, again))
 
 
-def _tell(console: Console, tally: campaign.Tally, seed: int, folder: Path) -> int:
-    """Print what was done and found: the exit code."""
+def _replay(chosen: setup.Choice, limits: Limits, found: campaign.Found, *, boot: bool) -> str:
+    """The command that shows a finding again, on a machine of the same kind: what was known by then is declared."""
+    without = tuple(name for name in chosen.without_quirks if name not in found.known)
+    chosen = msgspec.structs.replace(chosen, without_quirks=without)
+    more = sorted(found.known - setup.quirks_of(chosen))
+    chosen = msgspec.structs.replace(chosen, expect_quirks=(*chosen.expect_quirks, *more))
+    return replay.line("replay", found.file, chosen, limits=limits, boot=boot)
+
+
+def _tell(
+    console: Console, tally: campaign.Tally, seed: int, folder: Path, again: Callable[[campaign.Found], str]
+) -> int:
+    """Print what was done and found: the exit code.
+
+    :param again: the command that shows a finding again.
+    """
     rate = tally.operations / tally.spent if tally.spent else 0.0
     _line(
         console,
@@ -102,7 +121,7 @@ def _tell(console: Console, tally: campaign.Tally, seed: int, folder: Path) -> i
         )
         for line in finding_lines(found.finding):
             _line(console, f"  {line}")
-        _line(console, f"  replay:    {shlex.join(['tcelab', 'replay', str(found.file)])}")
+        _line(console, f"  replay:    {again(found)}")
     for reason in tally.could_not:
         _line(console, f"could not judge: {reason}", "yellow")
     if tally.found:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
@@ -12,7 +11,7 @@ from typing import Any, Final
 import msgspec
 from rich.console import Console
 
-from tcelab import artefacts, platforms, report, setup, tabledump
+from tcelab import artefacts, platforms, replay, report, setup, tabledump
 from tcelab.beside import Beside, Guest
 from tcelab.cli import output
 from tcelab.emulator.oracle import GuestOracles
@@ -63,6 +62,7 @@ class Job:
         self.kept_tables: int | None = None
         self.progress: Callable[[], report.Progress] = report.Progress
         self.observer: Callable[[Guest], None] = lambda _: None
+        self._chosen: setup.Choice | None = None
         self._text = text
         self._program = program
         self._limits = limits
@@ -77,6 +77,7 @@ class Job:
 
         :raise UsageError: what was chosen cannot be.
         """
+        self._chosen = chosen
         with ExitStack() as stack:
             try:
                 with self.progress() as progress:
@@ -193,19 +194,17 @@ class Job:
             report.render(self._text, result, replay=self._replay(), folder=self.folder, extent=extent)
 
     def _replay(self) -> str:
-        words = ["tcelab", self.verb, str(self.folder / FILES["program"])]
-        for name, default in _REPLAYED.items():
-            value = self._options.get(name)
-            if value is not None and str(value) != default:
-                words += [f"--{name}", str(value)]
-        for option in ("expect_quirks", "without_quirks"):
-            for name in self._options[option]:
-                words += ["--" + option.removesuffix("s").replace("_", "-"), name]
-        for name, value in self._options.get("against", {}).items():
-            words += [f"--against-{name}", str(value)]
-        words += ["--boot"] if self._options["boot"] else []
-        words += [word for limit in self._options["limits"] for word in ("--limit", limit)]
-        return shlex.join(words)
+        assert self._chosen is not None
+        return replay.line(
+            self.verb,
+            self.folder / FILES["program"],
+            self._chosen,
+            program=self._program,
+            platform=self._options["platform"],
+            boot=bool(self._options["boot"]),
+            limits=self._limits,
+            against=self._options.get("against"),
+        )
 
     def _give(self, guest: Guest) -> None:
         from tcelab.qemu.interact import interact  # noqa: PLC0415 - only here
@@ -213,20 +212,3 @@ class Job:
         self._text.print("the guest goes on; Ctrl-] ends it")
         assert isinstance(guest, QemuSession)
         interact(guest)
-
-
-_REPLAYED: Final = {
-    "platform": platforms.QEMU,
-    "profile": setup.DEFAULT_PROFILE,
-    "qemu": setup.DEFAULT_QEMU,
-    "image": setup.DEFAULT_IMAGE,
-    "kernel": None,
-    "modules": None,
-    "initrd": None,
-    "mutant": "",
-    "append": "",
-    "memory": "512",
-    "firmware": "auto",
-    "guard": None,
-}
-"""Options that a replay needs, and the value that need not be said."""

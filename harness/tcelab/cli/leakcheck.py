@@ -13,14 +13,16 @@ import msgspec
 from rich.console import Console
 
 import tcelab
-from tcelab import artefacts, setup
+from tcelab import artefacts, replay, setup
 from tcelab.cli import note, output
 from tcelab.cli.options import boot_option, choice, guest_options
+from tcelab.commandline import typed as typed_line
 from tcelab.errors import GuestLost, HarnessError, Interrupted, TcelabError, UsageError, died
 from tcelab.leakcheck.check import Check, Plan
 from tcelab.leakcheck.result import EXIT_CODES, Result, Verdict, to_json
 from tcelab.qemu.driven import DrivenGuest
 from tcelab.qemu.fork import opened
+from tcelab.qemu.limits import Limits
 from tcelab.qemu.limits import limits as limits_of
 from tcelab.report.leakcheck import render
 from tcelab.topology import DRIVERS
@@ -99,7 +101,7 @@ def command(
     data = to_json(result)
     (folder / "result.json").write_bytes(data)
     with output.reader_may_leave():
-        render(Console(stderr=output.to_stdout(json_to)), result, folder)
+        render(Console(stderr=output.to_stdout(json_to)), result, folder, replay=_again(words, chosen, told, bounds))
     if json_to is not None:
         output.write(data, json_to)
     if interrupted:
@@ -115,6 +117,14 @@ def typed(words: tuple[str, ...]) -> str:
     if not words or not words[0].strip():
         raise UsageError("nothing to run: tcelab leakcheck -- COMMAND...")
     return words[0] if len(words) == 1 else shlex.join(words)
+
+
+def _again(words: tuple[str, ...], chosen: setup.Choice, told: dict[str, Any], limits: Limits) -> str:
+    """The command that does the same again."""
+    own = [word for name in ("timeout", "settle") for word in (f"--{name}", f"{told[name]:g}")]
+    own += ["--any-status"] if told["any_status"] else []
+    guest = [*replay.chosen(chosen), *replay.opening(limits, boot=told["boot"])]
+    return typed_line(["leakcheck", *guest, *own, "--", *words])
 
 
 def verdict(result: Result) -> Verdict:

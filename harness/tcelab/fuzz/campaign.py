@@ -53,12 +53,14 @@ class Found:
     """:ivar program: the shrunk one; `original` is what it was found by.
 
     :ivar file: where it was saved.
+    :ivar known: quirks that were known when it was found: it shows where those are declared.
     """
 
     finding: Finding
     program: Program
     original: Program
     file: Path
+    known: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,7 @@ class Campaign:
         file = self._folder / f"finding-{len(self.tally.found) + 1}.json"
         file.write_bytes(to_save(small).to_json())
         file.with_suffix(".original.json").write_bytes(program.to_json())
-        self.tally.found.append(Found(told, small, program, file))
+        self.tally.found.append(Found(told, small, program, file, done.known))
         with self._lock:
             self.known = (self.known or frozenset()) | _named(finding)
         if interrupted:
