@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from tcelab.errors import UsageError
+from tcelab.keeping import expecting_room
 
 KEPT: Final = 40
 """Folders of runs that are kept in the default place; older ones are removed when a new one is made."""
@@ -26,6 +28,7 @@ def folder(out: Path | None) -> Path:
     """A new private (0700) folder: `out`, or one named after the time.
 
     :raise UsageError: it cannot be made, or `out` holds something already.
+    :raise HarnessError: the disk is full.
     """
     try:
         if out is not None:
@@ -46,6 +49,9 @@ def folder(out: Path | None) -> Path:
                 continue
             return new
     except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            with expecting_room(out or root()):
+                raise
         raise UsageError(f"cannot make a folder for artefacts: {error}", next_step="give one with --out DIR") from None
 
 

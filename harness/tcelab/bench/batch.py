@@ -20,6 +20,7 @@ from tcelab.bench.session import opened, told
 from tcelab.emulator.oracle import second_opinion
 from tcelab.errors import UsageError
 from tcelab.judge import Judge, Verdict
+from tcelab.keeping import Keeper
 from tcelab.papr import tce
 from tcelab.program import Checkpoint, Native, Op, Page, Program, Repeat
 from tcelab.qemu.session import QemuSession
@@ -180,8 +181,9 @@ def measure(job: Job, batches: Sequence[int]) -> Measured:
         elif not verdict.exit_code:
             job.note("the guest's kernel has no module for hypercalls: the ways into a table are not compared")
     if verdict.exit_code:
-        (folder / "program.json").write_bytes(program.to_json())
-        job.note(f"to repeat it: {replay.line('run', folder / 'program.json', job.choice, limits=job.limits)}")
+        keeper = Keeper(folder)
+        again = replay.line("run", folder / "program.json", job.choice, limits=job.limits)
+        job.note(f"to repeat it: {again}" if keeper.write("program.json", program.to_json()) else keeper.lost())
         return Measured(figures=[], on=on, verdict=verdict)
     figures = _figures(made, record)
     fits = [fit(kind, curve(figures, kind)) for kind in KINDS if len(batches) > 1]

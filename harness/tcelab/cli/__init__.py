@@ -11,6 +11,7 @@ from typing import Final, NoReturn
 import click
 
 import tcelab
+from tcelab.cli import streams
 from tcelab.commandline import spelled
 from tcelab.errors import TcelabError, UsageError
 
@@ -66,24 +67,30 @@ def note(line: str) -> None:
 def main() -> NoReturn:
     """The entry point: whatever goes wrong ends in lines that a person can use, and in an exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
+    with streams.tolerant() as told:
+        code = _code()
+    sys.exit(told.code(code))
+
+
+def _code() -> int:
     try:
-        sys.exit(cli.main(standalone_mode=False))
+        return int(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Exit as ending:
-        sys.exit(ending.exit_code)
+        return ending.exit_code
     except click.ClickException as error:
         error.show()
-        sys.exit(UsageError.exit_code)
+        return UsageError.exit_code
     except TcelabError as error:
         click.echo(error.report(), err=True)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         click.echo("tcelab: interrupted", err=True)
-        sys.exit(COULD_NOT_JUDGE)
+        return COULD_NOT_JUDGE
     except Exception:  # noqa: BLE001 - an error of ours is no finding, whatever it is
         import traceback  # noqa: PLC0415 - never on the way to --help
 
         click.echo(f"{traceback.format_exc()}tcelab: internal error, please report it", err=True)
-        sys.exit(COULD_NOT_JUDGE)
+        return COULD_NOT_JUDGE
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import secrets
 import shutil
 import time
@@ -16,10 +15,13 @@ from rich.console import Console
 from rich.text import Text
 
 from tcelab import artefacts, replay, setup
+from tcelab.cli import output
 from tcelab.cli.options import boot_option, choice, machine_options
+from tcelab.commandline import typed
 from tcelab.errors import TcelabError
 from tcelab.fuzz import campaign
 from tcelab.guests import Guests
+from tcelab.keeping import expecting_room
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.limits import limits as limits_of
 from tcelab.report.text import finding_lines
@@ -76,15 +78,25 @@ def command(
         usual=chosen.topology.name if given else None,
     )
     try:
-        job.run(steps, minutes)
+        with expecting_room(folder):
+            job.run(steps, minutes)
     except TcelabError as error:
         job.tally.could_not.append(error.report())
     finally:
         guests.close()
     if not job.tally.could_not:
         shutil.rmtree(folder / "guests", ignore_errors=True)  # a finding is a program, which any guest shows
-    again = functools.partial(_replay, chosen, bounds, boot=boot)
-    raise click.exceptions.Exit(_tell(console, job.tally, number, folder, again))
+
+    def again(found: campaign.Found) -> str:
+        if found.file.exists():
+            return _replay(chosen, bounds, found, boot=boot)
+        same = [*replay.chosen(chosen), *replay.opening(bounds, boot=boot)]
+        same += ["--topology", chosen.topology.name] if given else []
+        return typed(["fuzz", "--seed", str(number), "--steps", str(steps), "--every", str(every), *same])
+
+    code = _tell(console, job.tally, number, folder, again)
+    output.unkept(console, job.keeper)
+    raise click.exceptions.Exit(code)
 
 
 def _replay(chosen: setup.Choice, limits: Limits, found: campaign.Found, *, boot: bool) -> str:

@@ -17,6 +17,7 @@ from tcelab.cli import output
 from tcelab.emulator.oracle import GuestOracles
 from tcelab.errors import HarnessError, Interrupted, TcelabError, UsageError
 from tcelab.judge.opinion import Oracles
+from tcelab.keeping import Keeper, expecting_room
 from tcelab.program import Program
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.session import QemuSession
@@ -70,7 +71,9 @@ class Job:
         self.folder = artefacts.folder(out)
         self._timings: dict[str, float] = {}
         self._provenance: dict[str, Any] = {}
-        (self.folder / FILES["program"]).write_bytes(program.to_json())
+        self._keeper = Keeper(self.folder)
+        with expecting_room(self.folder):
+            (self.folder / FILES["program"]).write_bytes(program.to_json())
 
     def perform(self, chosen: setup.Choice, *, keep: bool) -> None:
         """Provision, boot, run, judge, write down, print.
@@ -122,7 +125,8 @@ class Job:
 
         def opening(part: Part) -> Guest:
             began = time.monotonic()
-            session = platform.open(self._own(part), progress.phase)
+            with expecting_room(self.folder):
+                session = platform.open(self._own(part), progress.phase)
             self._timings.setdefault("start", time.monotonic() - began)
             self.observer(session)
             return session
@@ -140,8 +144,9 @@ class Job:
 
         def oracles(part: Part, facts: Facts) -> Oracles:
             folder = self.folder / f"against-{part.number + 1}"
-            folder.mkdir(mode=0o700)
-            guest = stack.enter_context(closing(other.open(folder, progress.phase)))
+            with expecting_room(folder):
+                folder.mkdir(mode=0o700)
+                guest = stack.enter_context(closing(other.open(folder, progress.phase)))
             return GuestOracles(guest, self._program.topology, facts)
 
         return oracles
@@ -157,23 +162,23 @@ class Job:
     def _log(self, moments: Sequence[report.Moment]) -> None:
         """A line for each event, if there are any."""
         if lines := list(report.log_lines(moments)):
-            (self.folder / FILES["isolations"]).write_text("".join(f"{line}\n" for line in lines))
+            self._keeper.write(FILES["isolations"], "".join(f"{line}\n" for line in lines).encode())
 
     def _conformance(self, rows: Sequence[report.HypercallRow]) -> None:
         """The table of hypercalls, if there is one."""
         if rows:
             text = "".join(f"{line}\n" for line in report.conformance_lines(rows))
-            (self.folder / FILES["hypercalls"]).write_text(text)
+            self._keeper.write(FILES["hypercalls"], text.encode())
             data = msgspec.json.format(msgspec.json.encode(rows), indent=1)
-            (self.folder / FILES["hypercalls as data"]).write_bytes(data + b"\n")
+            self._keeper.write(FILES["hypercalls as data"], data + b"\n")
 
     def _tables(self, record: Run, finding: int | None) -> None:
         """The tables of one checkpoint, see `tabledump`."""
         step = tabledump.telling(record, finding)
         if step is not None and step.snapshot is not None:
             tables = tabledump.of_snapshot(step.snapshot)
-            (self.folder / FILES["tables"]).write_bytes(tabledump.encode(tables, "npz"))
-            self.kept_tables = step.number
+            if self._keeper.write(FILES["tables"], tabledump.encode(tables, "npz")):
+                self.kept_tables = step.number
 
     def _failed(self, error: TcelabError) -> None:
         self.interrupted = isinstance(error, Interrupted)
@@ -187,11 +192,11 @@ class Job:
 
     def _write(self, result: report.Result) -> None:
         self.result = result
-        report.write(result, self.folder / "result.json")
-        report.write_junit(result, self.folder / FILES["junit"])
-        with output.reader_may_leave():
-            extent: report.Extent = "part" if self.brief else "differences" if self.verb == "diff" else "whole"
-            report.render(self._text, result, replay=self._replay(), folder=self.folder, extent=extent)
+        self._keeper.write("result.json", report.to_json(result))
+        self._keeper.write(FILES["junit"], report.junit(result))
+        extent: report.Extent = "part" if self.brief else "differences" if self.verb == "diff" else "whole"
+        report.render(self._text, result, replay=self._replay(), folder=self.folder, extent=extent)
+        output.unkept(self._text, self._keeper)
 
     def _replay(self) -> str:
         assert self._chosen is not None

@@ -18,6 +18,7 @@ from tcelab.cli import note, output
 from tcelab.cli.options import boot_option, choice, guest_options
 from tcelab.commandline import typed as typed_line
 from tcelab.errors import GuestLost, HarnessError, Interrupted, TcelabError, UsageError, died
+from tcelab.keeping import Keeper
 from tcelab.leakcheck.check import Check, Plan
 from tcelab.leakcheck.result import EXIT_CODES, Result, Verdict, to_json
 from tcelab.qemu.driven import DrivenGuest
@@ -75,6 +76,7 @@ def command(
     ready = setup.prepare(chosen, note)
     result.versions["provenance"] = ready.provenance
     folder = artefacts.folder(out)
+    keeper = Keeper(folder)
     began = time.monotonic()
 
     def work() -> None:
@@ -92,21 +94,21 @@ def command(
                 check.died(error)
             finally:
                 check.fill(result)
-                (folder / "command.log").write_text("".join(f"{each}\n" for each in check.output))
+                keeper.write("command.log", "".join(f"{each}\n" for each in check.output).encode())
 
     interrupted = _guarded(work, result)
     result.timings["whole"] = round(time.monotonic() - began, 3)
     result.verdict = verdict(result)
     result.exit_code = EXIT_CODES[result.verdict]
     data = to_json(result)
-    (folder / "result.json").write_bytes(data)
-    with output.reader_may_leave():
-        render(Console(stderr=output.to_stdout(json_to)), result, folder, replay=_again(words, chosen, told, bounds))
-    if json_to is not None:
-        output.write(data, json_to)
+    keeper.write("result.json", data)
+    text = Console(stderr=output.to_stdout(json_to))
+    render(text, result, folder, replay=_again(words, chosen, told, bounds))
+    output.unkept(text, keeper)
+    code = output.deliver(data, json_to, result.exit_code)
     if interrupted:
         raise KeyboardInterrupt
-    raise click.exceptions.Exit(result.exit_code)
+    raise click.exceptions.Exit(code)
 
 
 def typed(words: tuple[str, ...]) -> str:
