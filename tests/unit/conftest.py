@@ -1,4 +1,4 @@
-"""No unit test reads or writes what the user's own cache keeps; a shell finds the tcelab under test by its name."""
+"""No unit test reads or writes what the user's own cache and config keep; a shell finds the tcelab under test."""
 
 import os
 import sys
@@ -10,4 +10,6 @@ import pytest
 @pytest.fixture(autouse=True)
 def _cache_of_its_own(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("TCELAB_CACHE", str(tmp_path_factory.getbasetemp() / "no cache of the user"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "no config of the user"))
+    monkeypatch.delenv("TCELAB_CACHE_SIZE", raising=False)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")

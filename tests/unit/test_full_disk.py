@@ -90,7 +90,7 @@ def test_an_error_that_is_not_the_disks_is_still_one_of_ours(host, tcelab):
 def test_a_folder_that_finds_no_room_is_125_and_one_that_may_not_be_made_is_2(tmp_path, monkeypatch, full):
     full(folders=["out"])
     with pytest.raises(HarnessError, match="No space left"):
-        artefacts.folder(tmp_path / "out")
+        artefacts.folder(tmp_path / "out", print)
 
 
 def test_a_series_whose_disk_fills_tells_what_it_had_and_that_the_rest_was_not_run(two, tcelab, full):

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from tcelab import artefacts, replay, setup
+from tcelab import artefacts, replay, report, setup
 from tcelab.bench import Figure, Fit, Job, Measured, ways
 from tcelab.bench.session import opened, told
 from tcelab.emulator.oracle import second_opinion
@@ -166,9 +166,10 @@ def measure(job: Job, batches: Sequence[int]) -> Measured:
     made = plan(job.choice.topology, batches, job.repeat)
     ready = setup.prepare(job.choice, job.note)
     program = Program(name="bench batch", topology=job.choice.topology, ops=made.ops)
-    folder = artefacts.folder(None)
+    folder = artefacts.folder(None, job.note)
     with opened(ready, job.limits, job.note, folder) as session:
         record, verdict = _judged(job, program, session, made, [])
+        last = record
         on, compared = told(session.facts), []
         if not verdict.exit_code and session.facts.hypercalls:
             other = ways_plan(job.choice.topology, batches, min(job.repeat, ways.TURNS))
@@ -176,12 +177,13 @@ def measure(job: Job, batches: Sequence[int]) -> Measured:
                 session.renew()
                 program = Program(name="bench ways", topology=job.choice.topology, ops=other.ops)
                 found: list[tuple[int, float]] = []
-                record_of_ways, verdict = _judged(job, program, session, other, found)
-                compared = [] if verdict.exit_code else ways.figures(_compared(other, record_of_ways, found))
+                last, verdict = _judged(job, program, session, other, found)
+                compared = [] if verdict.exit_code else ways.figures(_compared(other, last, found))
         elif not verdict.exit_code:
             job.note("the guest's kernel has no module for hypercalls: the ways into a table are not compared")
     if verdict.exit_code:
         keeper = Keeper(folder)
+        keeper.write("result.json", report.to_json(report.make(last, verdict)))
         again = replay.line("run", folder / "program.json", job.choice, limits=job.limits)
         job.note(f"to repeat it: {again}" if keeper.write("program.json", program.to_json()) else keeper.lost())
         return Measured(figures=[], on=on, verdict=verdict)

@@ -88,7 +88,7 @@ def _fuzz(job: Job) -> float:
 
     :raise HarnessError: it found something: then there is no rate.
     """
-    folder = artefacts.folder(None)
+    folder = artefacts.folder(None, job.note)
     guests = Guests(job.choice, artefacts.numbered(folder / "guests"), limits=job.limits, note=job.note)
     try:
         campaign = Campaign(1, lambda name: guests.fresh(name, None), folder, job.note, usual="two-small")

@@ -24,6 +24,7 @@ VERBS: Final = {
     "table": "Write TCE tables to a file, and compare two of them.",
     "leakcheck": "Run a command on the kernel's own drivers, and report the mappings that it leaves.",
     "doctor": "Say what this host can do, what is missing, and the fix.",
+    "runs": "List, show and remove what runs have left.",
     "image": "Build, list and clean guest images and QEMU builds.",
     "shell": "Give a guest's console to you; Ctrl-] leaves.",
     "bench": "Measure, side by side in one run.",

@@ -60,13 +60,13 @@ def command(
     chosen = choice(**options)
     given = click.get_current_context().get_parameter_source("topology_name") is click.core.ParameterSource.COMMANDLINE
     bounds = limits_of(limits)
-    folder = artefacts.folder(out)
     number = secrets.randbelow(_SEEDS) if seed is None else seed
     began = time.monotonic()
 
     def note(line: str) -> None:
         click.echo(f"[{time.monotonic() - began:6.1f} s] {line}", err=True)
 
+    folder = artefacts.folder(out, note)
     note(f"seed {number}")
     guests = Guests(chosen, artefacts.numbered(folder / "guests"), limits=bounds, boot=boot, note=note)
     job = campaign.Campaign(

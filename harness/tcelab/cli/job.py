@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tcelab import artefacts, platforms, replay, report, setup, tabledump
 from tcelab.beside import Beside, Guest
-from tcelab.cli import output
+from tcelab.cli import note, output
 from tcelab.emulator.oracle import GuestOracles
 from tcelab.errors import HarnessError, Interrupted, TcelabError, UsageError
 from tcelab.judge.opinion import Oracles
@@ -68,7 +68,7 @@ class Job:
         self._program = program
         self._limits = limits
         self._options = options
-        self.folder = artefacts.folder(out)
+        self.folder = artefacts.folder(out, note)
         self._timings: dict[str, float] = {}
         self._provenance: dict[str, Any] = {}
         self._keeper = Keeper(self.folder)
@@ -188,14 +188,15 @@ class Job:
 
     def _common(self) -> dict[str, Any]:
         there = {what: name for what, name in FILES.items() if (self.folder / name).exists() or what == "junit"}
-        return {"options": self._options, "timings": self._timings, "artefacts": there}
+        told = {"options": self._options, "timings": self._timings, "artefacts": there}
+        return told | {"replay": self._replay()}
 
     def _write(self, result: report.Result) -> None:
         self.result = result
         self._keeper.write("result.json", report.to_json(result))
         self._keeper.write(FILES["junit"], report.junit(result))
         extent: report.Extent = "part" if self.brief else "differences" if self.verb == "diff" else "whole"
-        report.render(self._text, result, replay=self._replay(), folder=self.folder, extent=extent)
+        report.render(self._text, result, folder=self.folder, extent=extent)
         output.unkept(self._text, self._keeper)
 
     def _replay(self) -> str:

@@ -75,7 +75,7 @@ def command(
     result = Result(tcelab=tcelab.__version__, verdict="pass", exit_code=0, command=line, options=told)
     ready = setup.prepare(chosen, note)
     result.versions["provenance"] = ready.provenance
-    folder = artefacts.folder(out)
+    folder = artefacts.folder(out, note)
     keeper = Keeper(folder)
     began = time.monotonic()
 

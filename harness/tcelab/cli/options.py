@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -9,7 +10,7 @@ from typing import Any, TypeVar, get_args
 import click
 import msgspec
 
-from tcelab import hostrules, setup
+from tcelab import config, hostrules, setup
 from tcelab.errors import UsageError
 from tcelab.program import Program
 from tcelab.qemu.limits import Limits
@@ -20,6 +21,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _FILE = click.Path(path_type=Path)
 _LIMITS = ", ".join(f"{name}={value:g}" for name, value in msgspec.structs.asdict(Limits()).items())
+
+
+def _cache_size(_context: click.Context, _parameter: click.Parameter, text: str | None) -> None:
+    """For this process and those that it starts."""
+    if text is not None:
+        config.size(text, "--cache-size")
+        os.environ[config.CACHE_SIZE] = text
+
 
 _GUEST_OPTIONS = [
     click.option("--qemu", default=setup.DEFAULT_QEMU, show_default=True, help="A recipe's name, or a program."),
@@ -51,6 +60,13 @@ _GUEST_OPTIONS = [
         multiple=True,
         metavar="NAME",
         help="A defect that the image's recipe declares: be shown it as a finding.",
+    ),
+    click.option(
+        "--cache-size",
+        metavar="SIZE",
+        expose_value=False,
+        callback=_cache_size,
+        help="What booted guests that are kept for forks may take on disk, as in 8GiB; by default as in config.toml.",
     ),
     click.option(
         "--limit", "limits", multiple=True, metavar="PHASE=SECONDS", help=f"How long nothing may happen: {_LIMITS}."
@@ -127,7 +143,11 @@ def choice(
     without_quirks: tuple[str, ...] = (),
     profile: str = setup.DEFAULT_PROFILE,
 ) -> setup.Choice:
-    """The options as a choice."""
+    """The options as a choice.
+
+    :raise UsageError: an option, or the user's config, cannot be.
+    """
+    config.load()
     return setup.Choice(
         topology=topology(topology_name),
         qemu=qemu,

@@ -37,7 +37,7 @@ class Series:
         """
         self.result: report.Result | None = None
         self._pairs, self._limits, self._options, self._text = pairs, limits, options, text
-        self._folder = artefacts.folder(out)
+        self._folder = artefacts.folder(out, note)
 
     def perform(self) -> None:
         """Perform all, as far as they are not interrupted; then write down and print what they gave together.

@@ -69,6 +69,7 @@ class Result(msgspec.Struct, kw_only=True):
     :ivar isolations: by kind of violation, what was tried and what came of it.
     :ivar timeline: what befell each PE, and what firmware was asked for, in order.
     :ivar hypercalls: the conformance table of scenario `hcalls`.
+    :ivar replay: the command that does the same again.
     :ivar runs: of several runs that have one result, the result of each, without the timeline that its own file has.
     """
 
@@ -86,6 +87,7 @@ class Result(msgspec.Struct, kw_only=True):
     isolations: list[Isolations] = []
     timeline: list[Moment] = []
     hypercalls: list[HypercallRow] = []
+    replay: str = ""
     runs: list[Result] = []
 
 
@@ -96,6 +98,7 @@ def make(
     options: Mapping[str, Any] | None = None,
     timings: Mapping[str, float] | None = None,
     artefacts: Mapping[str, str] | None = None,
+    replay: str = "",
 ) -> Result:
     """The result of a run that was judged."""
     facts = run.facts
@@ -119,6 +122,7 @@ def make(
         isolations=isolations(run, verdict),
         timeline=timeline(run),
         hypercalls=hypercall_rows(run, verdict),
+        replay=replay,
     )
 
 
@@ -130,6 +134,7 @@ def failed(
     timings: Mapping[str, float] | None = None,
     artefacts: Mapping[str, str] | None = None,
     versions: Mapping[str, Any] | None = None,
+    replay: str = "",
 ) -> Result:
     """The result of a run that never began: a missing QEMU, a guest that was lost before its program.
 
@@ -155,6 +160,7 @@ def failed(
         artefacts=dict(artefacts or {}),
         ended=Ended(complete=False, done=0, report=error.report().splitlines()),
         laws=dict(LAWS),
+        replay=replay,
     )
 
 
