@@ -1,19 +1,43 @@
-"""Where the traces of a run go: a private folder for each."""
+"""Where the traces of a run go: a private folder for each; and which of them are kept."""
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, NamedTuple
 
+import msgspec
+
+from tcelab import config
 from tcelab.errors import UsageError
+from tcelab.keeping import expecting_room
 
-KEPT: Final = 40
-"""Folders of runs that are kept in the default place; older ones are removed when a new one is made."""
+Note = Callable[[str], None]
+Word = Literal["pass", "finding", "could-not-judge", "running", "no result"]
+_BLOCK: Final = 512
+
+
+class _Verdict(msgspec.Struct):
+    result: str
+
+
+class _Told(msgspec.Struct):
+    """What `result.json` says, of a run or of a leak check."""
+
+    verdict: _Verdict | str
+
+
+class Kept(NamedTuple):
+    """A folder of a run in the default place. `size`: bytes on disk."""
+
+    path: Path
+    word: Word
+    size: int
 
 
 def root() -> Path:
@@ -22,10 +46,12 @@ def root() -> Path:
     return Path(state).expanduser() / "tcelab" / "runs"
 
 
-def folder(out: Path | None) -> Path:
+def folder(out: Path | None, note: Note) -> Path:
     """A new private (0700) folder: `out`, or one named after the time.
 
+    :param note: told in one line what old runs made room for it.
     :raise UsageError: it cannot be made, or `out` holds something already.
+    :raise HarnessError: the disk is full.
     """
     try:
         if out is not None:
@@ -36,7 +62,7 @@ def folder(out: Path | None) -> Path:
             return out.absolute()
         base = root()
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _prune(base)
+        _make_room(note)
         new = base / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
         while True:
             try:
@@ -46,6 +72,9 @@ def folder(out: Path | None) -> Path:
                 continue
             return new
     except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            with expecting_room(out or root()):
+                raise
         raise UsageError(f"cannot make a folder for artefacts: {error}", next_step="give one with --out DIR") from None
 
 
@@ -61,12 +90,86 @@ def numbered(base: Path) -> Callable[[], Path]:
     return make
 
 
+def runs() -> list[Path]:
+    """The folders of all runs in the default place, the oldest first."""
+    return sorted(each for each in root().glob("*") if each.is_dir())
+
+
+def look(run: Path) -> Kept:
+    """What a folder is worth."""
+    return Kept(run, _word(run), _size(run))
+
+
+def prune(count: int, size: int, *, findings: bool = False) -> list[Kept]:
+    """Remove the oldest runs that are over, until there are no more than `count` of them, nor more than `size` bytes.
+    Runs with a finding neither go nor count.
+
+    :param findings: they do.
+    :return: those that were removed.
+    """
+    return [each for each in _too_many(count, size, findings=findings) if remove(each.path)]
+
+
+def remove(run: Path) -> bool:
+    """Remove a run that is over; is it gone?"""
+    if not _running(run):
+        shutil.rmtree(run, ignore_errors=True)
+    return not run.exists()
+
+
+def _too_many(count: int, size: int, *, findings: bool) -> list[Kept]:
+    """The oldest first."""
+    over = {run: _size(run) for run in reversed(runs()) if not _running(run)}
+    if len(over) <= count and sum(over.values()) <= size:
+        return []  # and no result, which may be long, need be read
+    kept = left = 0
+    gone = []
+    for run, bytes_ in over.items():
+        word = _word(run)
+        if word == "finding" and not findings:
+            continue
+        if kept < count and left + bytes_ <= size:
+            kept, left = kept + 1, left + bytes_
+        else:
+            gone.append(Kept(run, word, bytes_))
+    return gone[::-1]
+
+
+def _make_room(note: Note) -> None:
+    limits = config.load().runs
+    gone = prune(max(0, limits.count - 1), config.size(limits.size, "runs.size"))
+    if gone:
+        which = gone[0].path.name if len(gone) == 1 else f"{gone[0].path.name} to {gone[-1].path.name}"
+        note(
+            f"removed {len(gone)} old run{'s' if len(gone) > 1 else ''} without a finding, {which}:"
+            f" {limits.count} of them or {limits.size} are kept, see tcelab runs --help"
+        )
+
+
 def _running(run: Path) -> bool:
     """Its name ends with the number of the process that made it."""
     return Path("/proc", run.name.rpartition("-")[2].rstrip("+")).exists()
 
 
-def _prune(base: Path) -> None:
-    runs = sorted(each for each in base.iterdir() if each.is_dir() and not _running(each))
-    for old in runs[: max(0, len(runs) - KEPT + 1)]:
-        shutil.rmtree(old, ignore_errors=True)
+def _word(run: Path) -> Word:
+    if _running(run):
+        return "running"
+    if any(run.glob("finding-*.json")):  # of a fuzz campaign
+        return "finding"
+    try:
+        told = msgspec.json.decode((run / "result.json").read_bytes(), type=_Told).verdict
+    except (OSError, msgspec.DecodeError):
+        return "no result"
+    word = told if isinstance(told, str) else told.result
+    return word if word in {"pass", "finding", "could-not-judge"} else "no result"  # type: ignore[return-value]
+
+
+def _size(run: Path) -> int:
+    total = 0
+    for place, _, names in os.walk(run):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(place, name)).st_blocks * _BLOCK  # noqa: PTH118 - there may be many
+            except OSError:
+                continue
+    return total

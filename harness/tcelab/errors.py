@@ -16,6 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tcelab.commandline import spelled
+
 
 @dataclass(slots=True)
 class Scene:
@@ -60,7 +62,7 @@ class TcelabError(Exception):
             lines.append(f"  artefacts: {scene.artefacts}")
         if self.next_step:
             lines.append(f"  next step: {self.next_step}")
-        return "\n".join(lines)
+        return spelled("\n".join(lines))
 
 
 class UsageError(TcelabError):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
+from tcelab import replay, setup
 from tcelab.errors import TcelabError
 from tcelab.judge import Finding
 from tcelab.judge.ledger import op_text
+from tcelab.platforms import EMULATOR
 from tcelab.pseries import Pseries
 from tcelab.report.text import finding_lines
 from tcelab.table import TceTable, difference
@@ -19,10 +21,10 @@ _LINES: Final = 20
 _LAWS_HOLD: Final = "(the laws hold in what the test did: what failed is the test's own assertion, which no replay has)"
 
 
-def sections(guest: Pseries, options: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def sections(guest: Pseries, choice: setup.Choice, *, boot: bool = False) -> Iterator[tuple[str, str]]:
     """(title, text) of each.
 
-    :param options: of `tcelab run`, that a replay needs.
+    :param choice: of the machine; `boot`: it was booted for the test.
     """
     findings, lost = _concluded(guest)  # before the program is written: it ends with what is done there
     path = guest.write_program()
@@ -38,15 +40,17 @@ def sections(guest: Pseries, options: Mapping[str, str]) -> Iterator[tuple[str, 
     if tables := list(_tables(guest)):
         yield "tables", "\n".join(tables)
     yield "console", "\n".join(guest.session.tail(_LINES))
-    platform = {"platform": guest.facts.platform} if guest.facts.platform == "emulator" else {}
-    pairs = [
-        (name, each)
-        for name, value in {**platform, **options}.items()
-        for each in (value.split() if name == "expect-quirk" else [value])
-    ]
-    words = [word for name, each in pairs for word in (f"--{name}", *([each] if each else []))]
-    command = shlex.join(["tcelab", "run", str(path), *words])
-    yield "replay", "\n".join([command, *([] if findings or lost else [_LAWS_HOLD])])
+    again = _replay(guest, path, choice, boot=boot)
+    yield "replay", "\n".join([again, *([] if findings or lost else [_LAWS_HOLD])])
+
+
+def _replay(guest: Pseries, path: Path, choice: setup.Choice, *, boot: bool) -> str:
+    """An emulator may be beside a guest that was chosen: it tells itself what it is."""
+    facts = guest.facts
+    if facts.platform != EMULATOR:
+        return replay.line("run", path, choice, boot=boot)
+    own = setup.Choice(topology=guest.topology, profile=facts.profile, expect_quirks=tuple(sorted(facts.quirks)))
+    return replay.line("run", path, own, platform=EMULATOR)
 
 
 def _concluded(guest: Pseries) -> tuple[Sequence[Finding], str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 if TYPE_CHECKING:
+    from tcelab import setup
     from tcelab.guests import Emulators, Guests
     from tcelab.pseries import Container, Pe, Pseries
     from tcelab.table import TceTable
@@ -85,28 +86,20 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def _tcelab_guests(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Guests | Emulators]:
-    from tcelab import setup  # noqa: PLC0415
     from tcelab.guests import Emulators, Guests  # noqa: PLC0415
-    from tcelab.topology import topology  # noqa: PLC0415
 
     config = request.config
     tmp_path_factory.getbasetemp()  # the first who asks makes it, and folders are made in several threads
-    given: dict[str, Any] = {name: _option(config, name) for name in OPTIONS}
-    chosen: dict[str, Any] = {name: given[name] for name in ("qemu", "image", "append", "profile") if given[name]}
-    chosen["expect_quirks"] = tuple(given["expect-quirk"].split())
-    chosen |= {name: Path(given[name]) for name in _PATHS if given[name]}
-    if given["memory"]:
-        chosen["memory"] = int(given["memory"])
-    choice = setup.Choice(topology=topology(_TOPOLOGY), **chosen)
-    if given["platform"] == "emulator":
+    choice = _choice(config)
+    if _option(config, "platform") == "emulator":
         with _clearly():
             yield Emulators(choice, lambda: tmp_path_factory.mktemp("tcelab"))
         return
     guests = Guests(
         choice,
         lambda: tmp_path_factory.mktemp("tcelab"),
-        boot=bool(config.getoption("tcelab_boot") or config.getini("tcelab_boot")),
-        ahead=int(given["ahead"]) if given["ahead"] else _share(),
+        boot=_boot(config),
+        ahead=int(_option(config, "ahead")) if _option(config, "ahead") else _share(),
         note=_teller(config),
     )
     try:
@@ -264,7 +257,7 @@ def _sections(guest: Pseries, config: pytest.Config) -> list[tuple[str, str]]:
     from tcelab.explain import sections  # noqa: PLC0415
 
     try:
-        return [(f"tcelab {name}", text) for name, text in sections(guest, _replay_options(config))]
+        return [(f"tcelab {name}", text) for name, text in sections(guest, _choice(config), boot=_boot(config))]
     except OSError as error:  # a full disk, say: the test's own report must come all the same
         return [("tcelab", f"nothing more can be told: {error}")]
 
@@ -382,10 +375,19 @@ def _teller(config: pytest.Config) -> Callable[[str], None]:
     return tell
 
 
-def _replay_options(config: pytest.Config) -> dict[str, str]:
-    """As `tcelab run` wants them, wherever it is run; a switch has no value."""
-    names = (*_PATHS, "platform", "profile", "expect-quirk", "qemu", "image", "append", "memory")
-    given = {name: _option(config, name) for name in names if _option(config, name)}
-    paths = [name for name in (*_PATHS, "qemu") if name in given and Path(given[name]).exists()]
-    boots = config.getoption("tcelab_boot") or config.getini("tcelab_boot")
-    return given | {name: str(Path(given[name]).absolute()) for name in paths} | ({"boot": ""} if boots else {})
+def _choice(config: pytest.Config) -> setup.Choice:
+    """Of the machine; a test has a topology of its own."""
+    from tcelab import setup  # noqa: PLC0415
+    from tcelab.topology import topology  # noqa: PLC0415
+
+    given = {name: _option(config, name) for name in OPTIONS}
+    chosen: dict[str, Any] = {name: given[name] for name in ("qemu", "image", "append", "profile") if given[name]}
+    chosen["expect_quirks"] = tuple(given["expect-quirk"].split())
+    chosen |= {name: Path(given[name]) for name in _PATHS if given[name]}
+    if given["memory"]:
+        chosen["memory"] = int(given["memory"])
+    return setup.Choice(topology=topology(_TOPOLOGY), **chosen)
+
+
+def _boot(config: pytest.Config) -> bool:
+    return bool(config.getoption("tcelab_boot") or config.getini("tcelab_boot"))

@@ -103,7 +103,7 @@ def replay(told):
 def test_a_report_of_a_failure_leads_to_its_program_and_shows_the_console(failed, name):
     told = failed[name]
     path, *_ = told["program"].split()
-    assert replay(told) == ["tcelab", "run", path]
+    assert replay(told)[-2:] == ["run", path]
     assert Path(path).is_file()
     assert '"op":"ioctl"' in told["program"]
     assert "tcelab# " in told["console"]

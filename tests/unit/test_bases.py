@@ -9,6 +9,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -385,16 +386,24 @@ def test_refusing_takes_the_place_of_the_base_that_did_not_work():
 
 
 @pytest.fixture
-def six(monkeypatch):
-    """How many are kept."""
-    monkeypatch.setattr(bases, "KEPT", 6)
+def six(monkeypatch, cache):
+    """How many find room."""
+    monkeypatch.setattr(bases, "_made", set())
+    one = bases.disk_usage(store("f" * 16))
+    bases.clean()
+    monkeypatch.setenv("TCELAB_CACHE_SIZE", str(6 * one))
 
 
 def used(key, when):
-    os.utime(bases.cache_dir() / "bases" / key, (when, when))
+    """So many seconds after a moment of today."""
+    os.utime(bases.cache_dir() / "bases" / key, (MOMENT + when, MOMENT + when))
 
 
-def test_of_too_many_bases_the_one_that_was_not_used_for_longest_goes(cache, six):
+MOMENT = time.time() - 10_000
+DAY = 86400
+
+
+def test_where_there_is_no_room_the_base_that_was_not_used_for_longest_goes(cache, six):
     keys = [f"{number:016x}" for number in range(7)]
     for number, key in enumerate(keys[:6]):
         store(key)
@@ -402,11 +411,53 @@ def test_of_too_many_bases_the_one_that_was_not_used_for_longest_goes(cache, six
     assert len(names(cache)) == 6
     with taken(keys[0]):
         pass
+    bases._made.clear()  # another run had made them
     said = []
     store(keys[6], said=said.append)
     assert names(cache) == [keys[0], *keys[2:]]
-    assert said == [f"removed the base {keys[1]}, not used for longest"]
+    (line,) = said
+    assert line.startswith(f"removed the base {keys[1]} (0 MB): all may take ")
+    assert line.endswith("see --cache-size")
     assert [path.name for path, _ in bases.kept()][-1] == keys[2]
+
+
+def test_a_base_that_this_run_had_made_is_told_as_such_when_it_goes(cache, six):
+    keys = [f"{number:016x}" for number in range(7)]
+    said = []
+    for number, key in enumerate(keys):
+        store(key, said=said.append)
+        used(key, number)
+    (line,) = said
+    assert line.startswith(f"removed the base {keys[0]} (0 MB), which this run had made: ")
+
+
+def test_however_many_bases_of_the_last_week_find_room_they_stay_and_older_ones_go(cache):
+    keys = [f"{number:016x}" for number in range(20)]
+    for key in keys:
+        store(key)
+    for number, key in enumerate(keys):
+        used(key, -number * DAY / 2)
+    said = []
+    store("f" * 16, said=said.append)
+    assert names(cache) == [*keys[:14], "f" * 16]
+    assert len(said) == 6
+    assert all(": not used for " in line for line in said)
+
+
+def test_how_long_and_how_much_is_the_users_to_say(cache, monkeypatch, tmp_path):
+    config = tmp_path / "config"
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(config))
+    (config / "tcelab").mkdir(parents=True)
+    keys = [f"{number:016x}" for number in range(3)]
+    for number, key in enumerate(keys):
+        store(key)
+        used(key, -number * DAY)
+    (config / "tcelab" / "config.toml").write_text("[bases]\ndays = 1.5\n")
+    store("d" * 16)
+    assert names(cache) == [*keys[:2], "d" * 16]
+    (config / "tcelab" / "config.toml").write_text("[bases]\nsize = 1\n")
+    store("e" * 16)
+    assert names(cache) == ["e" * 16]
 
 
 def test_a_base_that_is_used_is_not_removed_however_old_it_is(cache, six):
@@ -415,10 +466,10 @@ def test_a_base_that_is_used_is_not_removed_however_old_it_is(cache, six):
         store(key)
         used(key, 1000 + number)
     with taken(keys[0]), taken(keys[1]):
-        used(keys[0], 1)
-        used(keys[1], 2)
+        used(keys[0], -9 * DAY)
+        used(keys[1], -8 * DAY)
         store(keys[6])
-        assert names(cache) == keys[:7]
+        assert keys[:2] == names(cache)[:2]
     store(keys[7])
     assert names(cache) == keys[2:]
 

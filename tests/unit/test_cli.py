@@ -6,6 +6,7 @@ import importlib
 import inspect
 import json
 import os
+import re
 import shlex
 import signal
 import stat
@@ -404,7 +405,9 @@ def test_a_replay_has_every_option_that_matters_quoted_for_a_shell(host, tcelab)
     given = [word for pair in words.items() for word in pair]
     got = replayed(host, tcelab, *given, "--limit", "close=2")
     assert got[:3] == ["tcelab", "run", str(host.home / "my out" / "program.json")]
-    assert got[3:] == [*given, "--limit", "close=2"]
+    absolute = {"a b/vmlinux", "a b/lib/modules", "i"}
+    told = [str(host.home / word) if word in absolute else word for word in given]
+    assert got[3:] == [*told, "--limit", "close=2"]
 
 
 def test_a_guest_that_was_booted_for_the_run_is_booted_for_its_replay(host, tcelab):
@@ -635,7 +638,7 @@ def test_a_host_that_can_do_the_main_job_is_0(tcelab, healthy):
     assert {"python", "setpriv", "apt-get", "dpkg-deb", "gpgv", "keyring", "memory", "cache", "live view"} <= set(told)
     assert set(told.values()) == {"ok", "-"}
     assert told["guest-64k"] == "-"
-    assert "fix: tcelab image build guest-64k" in done.out
+    assert re.search(r"fix: \S*tcelab image build guest-64k", done.out)
     assert "9.9.9; edu: True, vof: True" in done.out
     assert done.out.count("fix:") == 1
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import shlex
 from pathlib import Path
 
 import plugin_stand
 import pytest
+from click.testing import CliRunner
 from ideal import Ideal
 from rich.console import Console
 
 from tcelab import explain, guests, report, setup
+from tcelab.cli import cli
 from tcelab.emulator.oracle import second_opinion
+from tcelab.errors import UsageError
 from tcelab.judge import Judge
 from tcelab.program import load
 from tcelab.pytest_plugin import OPTIONS
@@ -218,11 +222,24 @@ def test_it(mine): pass
     assert replayed(result)[0] == 1
 
 
-def test_paths_in_a_replay_hold_wherever_it_is_run(run, pytester):
-    pytester.path.joinpath("vmlinux").touch()
-    result = run("def test_it(pseries): assert False", "--tcelab-kernel=vmlinux", "--tcelab-qemu=qemu-10.0")
-    (line,) = [line for line in result.stdout.lines if line.startswith("tcelab run ")]
-    assert line.endswith(f"--kernel {pytester.path}/vmlinux --qemu qemu-10.0")
+def test_a_replay_on_the_emulator_says_nothing_of_the_guest_that_the_other_tests_have(run, tmp_path):
+    result = run(
+        """
+def test_it(emulator):
+    emulator.buffer(1)
+    assert False
+""",
+        "--tcelab-qemu=qemu-10.0",
+        "--tcelab-memory=768",
+        "--tcelab-expect-quirk=pin-for-write",
+    )
+    (line,) = [each for each in result.stdout.lines if each.startswith("tcelab run")]
+    words = shlex.split(line)[1:]
+    assert words[2:] == ["--platform", "emulator"]
+    out = ["--out", str(tmp_path / "again")]
+    told = CliRunner().invoke(cli, [*words, *out])
+    assert not isinstance(told.exception, UsageError)
+    assert load(tmp_path / "again" / "program.json") == load(Path(words[1]))
 
 
 def test_an_outcome_that_is_not_as_expected_fails_the_test_at_its_line(run):

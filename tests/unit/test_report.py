@@ -104,7 +104,8 @@ def test_junit_carries_the_finding_and_survives_what_a_console_can_say():
 
 def test_the_text_of_a_finding_names_liobn_ioba_expected_seen_operation_and_replay(tmp_path):
     result = result_of(**dropped())
-    text = printed(result, replay="tcelab run program.json", folder=tmp_path)
+    result.replay = "tcelab run program.json"
+    text = printed(result, folder=tmp_path)
     finding = result.verdict.findings[0]
     for part in (f"{FIRST:#x}", "IOBA 0x12000", finding.expected, "seen:      0 (empty)", finding.operation):
         assert part in text

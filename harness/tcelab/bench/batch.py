@@ -14,12 +14,13 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from tcelab import artefacts, setup
+from tcelab import artefacts, replay, report, setup
 from tcelab.bench import Figure, Fit, Job, Measured, ways
 from tcelab.bench.session import opened, told
 from tcelab.emulator.oracle import second_opinion
 from tcelab.errors import UsageError
 from tcelab.judge import Judge, Verdict
+from tcelab.keeping import Keeper
 from tcelab.papr import tce
 from tcelab.program import Checkpoint, Native, Op, Page, Program, Repeat
 from tcelab.qemu.session import QemuSession
@@ -165,9 +166,10 @@ def measure(job: Job, batches: Sequence[int]) -> Measured:
     made = plan(job.choice.topology, batches, job.repeat)
     ready = setup.prepare(job.choice, job.note)
     program = Program(name="bench batch", topology=job.choice.topology, ops=made.ops)
-    folder = artefacts.folder(None)
+    folder = artefacts.folder(None, job.note)
     with opened(ready, job.limits, job.note, folder) as session:
         record, verdict = _judged(job, program, session, made, [])
+        last = record
         on, compared = told(session.facts), []
         if not verdict.exit_code and session.facts.hypercalls:
             other = ways_plan(job.choice.topology, batches, min(job.repeat, ways.TURNS))
@@ -175,13 +177,15 @@ def measure(job: Job, batches: Sequence[int]) -> Measured:
                 session.renew()
                 program = Program(name="bench ways", topology=job.choice.topology, ops=other.ops)
                 found: list[tuple[int, float]] = []
-                record_of_ways, verdict = _judged(job, program, session, other, found)
-                compared = [] if verdict.exit_code else ways.figures(_compared(other, record_of_ways, found))
+                last, verdict = _judged(job, program, session, other, found)
+                compared = [] if verdict.exit_code else ways.figures(_compared(other, last, found))
         elif not verdict.exit_code:
             job.note("the guest's kernel has no module for hypercalls: the ways into a table are not compared")
     if verdict.exit_code:
-        (folder / "program.json").write_bytes(program.to_json())
-        job.note(f"to repeat it: tcelab run {folder / 'program.json'}")
+        keeper = Keeper(folder)
+        keeper.write("result.json", report.to_json(report.make(last, verdict)))
+        again = replay.line("run", folder / "program.json", job.choice, limits=job.limits)
+        job.note(f"to repeat it: {again}" if keeper.write("program.json", program.to_json()) else keeper.lost())
         return Measured(figures=[], on=on, verdict=verdict)
     figures = _figures(made, record)
     fits = [fit(kind, curve(figures, kind)) for kind in KINDS if len(batches) > 1]

@@ -16,7 +16,7 @@ _FIRMWARE: tuple[Literal["vof", "slof"], ...] = ("vof", "slof")
 def measure(job: Job) -> Measured:
     """Boot with each firmware, in turns, and say when each phase was reached (seconds)."""
     ready = setup.prepare(job.choice, job.note)
-    folder = artefacts.folder(None)
+    folder = artefacts.folder(None, job.note)
     reached: dict[tuple[str, str], list[float]] = {}
     for turn in range(job.repeat):
         for firmware in _FIRMWARE:

@@ -7,7 +7,7 @@ import time
 from typing import Final
 
 from tceagent import uapi
-from tcelab import artefacts, scenarios, setup
+from tcelab import artefacts, commandline, replay, scenarios, setup
 from tcelab.bench import Figure, Job, Measured
 from tcelab.bench.session import opened, told
 from tcelab.emulator import EmulatorSession
@@ -88,7 +88,7 @@ def _fuzz(job: Job) -> float:
 
     :raise HarnessError: it found something: then there is no rate.
     """
-    folder = artefacts.folder(None)
+    folder = artefacts.folder(None, job.note)
     guests = Guests(job.choice, artefacts.numbered(folder / "guests"), limits=job.limits, note=job.note)
     try:
         campaign = Campaign(1, lambda name: guests.fresh(name, None), folder, job.note, usual="two-small")
@@ -96,5 +96,7 @@ def _fuzz(job: Job) -> float:
     finally:
         guests.close()
     if campaign.tally.found or campaign.tally.could_not:
-        raise HarnessError("the fuzzer found something", next_step="tcelab fuzz --seed 1 --topology two-small")
+        again = [*replay.chosen(job.choice), *replay.opening(job.limits, boot=False)]
+        words = ["fuzz", "--seed", "1", "--topology", "two-small", "--steps", str(_STEPS), *again]
+        raise HarnessError("the fuzzer found something", next_step=commandline.typed(words))
     return campaign.tally.operations / campaign.tally.spent

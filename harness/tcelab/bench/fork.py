@@ -33,7 +33,7 @@ def measure(job: Job) -> Measured:
     :raise Unsupported: this QEMU cannot fork.
     """
     ready = setup.prepare(job.choice, job.note)
-    folder = _Folders(artefacts.folder(None))
+    folder = _Folders(artefacts.folder(None, job.note))
     timed = _Timed(job.choice.topology)
 
     def forks(*, boot: bool = False) -> Forks:

@@ -14,12 +14,13 @@ from typing import Final
 
 import msgspec
 
-from tcelab import artefacts, setup
+from tcelab import artefacts, replay, report, setup
 from tcelab.bench import Figure, Job, Measured
 from tcelab.bench.session import opened, told
 from tcelab.emulator.oracle import second_opinion
 from tcelab.errors import UsageError
 from tcelab.judge import Judge, Verdict
+from tcelab.keeping import Keeper
 from tcelab.program import Burst, Checkpoint, Op, Program
 from tcelab.run import Run, Step, run
 from tcelab.scenarios import legal
@@ -111,7 +112,7 @@ def _judged(job: Job, program: Program) -> tuple[Run, Verdict, dict[int, float]]
     ready = setup.prepare(
         msgspec.structs.replace(job.choice, topology=program.topology, isolates=True, guard="freeze"), job.note
     )
-    folder = artefacts.folder(None)
+    folder = artefacts.folder(None, job.note)
     (folder / "program.json").write_bytes(program.to_json())
     seconds: dict[int, float] = {}
     with opened(ready, job.limits, job.note, folder) as session:
@@ -127,7 +128,8 @@ def _judged(job: Job, program: Program) -> tuple[Run, Verdict, dict[int, float]]
         record = run(program, session, watch)
     verdict = judge.verdict(record)
     if verdict.exit_code:
-        job.note(f"to repeat it: tcelab run {folder / 'program.json'}")
+        Keeper(folder).write("result.json", report.to_json(report.make(record, verdict)))
+        job.note(f"to repeat it: {replay.line('run', folder / 'program.json', job.choice, limits=job.limits)}")
     return record, verdict, seconds
 
 

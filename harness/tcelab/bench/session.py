@@ -28,7 +28,7 @@ def opened(
     :param folder: for artefacts; it exists, private. A new one if not given.
     :param boot: boot it, whether or not it could be forked.
     """
-    where = artefacts.folder(None) if folder is None else folder
+    where = artefacts.folder(None, note) if folder is None else folder
     digest = ready.digest
     with fork.opened(ready.qemu, ready.options, where, digest=digest, limits=limits, boot=boot, note=note) as session:
         yield session

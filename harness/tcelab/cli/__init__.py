@@ -11,6 +11,8 @@ from typing import Final, NoReturn
 import click
 
 import tcelab
+from tcelab.cli import streams
+from tcelab.commandline import spelled
 from tcelab.errors import TcelabError, UsageError
 
 VERBS: Final = {
@@ -22,6 +24,7 @@ VERBS: Final = {
     "table": "Write TCE tables to a file, and compare two of them.",
     "leakcheck": "Run a command on the kernel's own drivers, and report the mappings that it leaves.",
     "doctor": "Say what this host can do, what is missing, and the fix.",
+    "runs": "List, show and remove what runs have left.",
     "image": "Build, list and clean guest images and QEMU builds.",
     "shell": "Give a guest's console to you; Ctrl-] leaves.",
     "bench": "Measure, side by side in one run.",
@@ -59,30 +62,36 @@ def cli() -> None:
 
 def note(line: str) -> None:
     """A line about what is going on, where it is in nobody's way."""
-    click.echo(line, err=True)
+    click.echo(spelled(line), err=True)
 
 
 def main() -> NoReturn:
     """The entry point: whatever goes wrong ends in lines that a person can use, and in an exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
+    with streams.tolerant() as told:
+        code = _code()
+    sys.exit(told.code(code))
+
+
+def _code() -> int:
     try:
-        sys.exit(cli.main(standalone_mode=False))
+        return int(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Exit as ending:
-        sys.exit(ending.exit_code)
+        return ending.exit_code
     except click.ClickException as error:
         error.show()
-        sys.exit(UsageError.exit_code)
+        return UsageError.exit_code
     except TcelabError as error:
         click.echo(error.report(), err=True)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         click.echo("tcelab: interrupted", err=True)
-        sys.exit(COULD_NOT_JUDGE)
+        return COULD_NOT_JUDGE
     except Exception:  # noqa: BLE001 - an error of ours is no finding, whatever it is
         import traceback  # noqa: PLC0415 - never on the way to --help
 
         click.echo(f"{traceback.format_exc()}tcelab: internal error, please report it", err=True)
-        sys.exit(COULD_NOT_JUDGE)
+        return COULD_NOT_JUDGE
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -111,14 +111,13 @@ def watch_(job: Job) -> Measured:
 
 
 def _show(measured: Measured, json_to: Path | None) -> None:
-    if json_to is not None:
-        output.write(json.dumps(measured.to_dict(), indent=1).encode() + b"\n", json_to)
-    with output.reader_may_leave():
-        for line in measured.text or _table(measured.figures):
-            click.echo(line, err=output.to_stdout(json_to))
-    if measured.verdict is not None and measured.verdict.exit_code:
+    for line in measured.text or _table(measured.figures):
+        click.echo(line, err=output.to_stdout(json_to))
+    code = 0 if measured.verdict is None else measured.verdict.exit_code
+    if measured.verdict is not None and code:
         _broken(measured.verdict)
-        raise click.exceptions.Exit(measured.verdict.exit_code)
+    if code := output.deliver(json.dumps(measured.to_dict(), indent=1).encode() + b"\n", json_to, code):
+        raise click.exceptions.Exit(code)
 
 
 def _table(figures: Sequence[Figure]) -> list[str]:

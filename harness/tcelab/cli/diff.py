@@ -60,6 +60,5 @@ def command(
         job.against = msgspec.structs.replace(chosen, mutant="", **other)
     job.perform(chosen, keep=False)
     assert job.result is not None
-    if json_to is not None:
-        output.write(report.to_json(job.result), json_to)
-    raise click.exceptions.Exit(job.result.verdict.exit_code)
+    code = job.result.verdict.exit_code
+    raise click.exceptions.Exit(output.deliver(report.to_json(job.result), json_to, code))

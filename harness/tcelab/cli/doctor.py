@@ -14,6 +14,7 @@ import click
 import msgspec
 
 from tcelab import image, setup
+from tcelab.commandline import spelled
 from tcelab.errors import TcelabError
 from tcelab.image import archive
 from tcelab.qemu import probe, ram
@@ -50,7 +51,7 @@ def command() -> None:
     for line in _lines():
         click.echo(f"{line.state:2}  {line.what:14} {line.said}")
         if line.fix and line.state != "ok":
-            click.echo(f"{'':18} fix: {line.fix}")
+            click.echo(f"{'':18} fix: {spelled(line.fix)}")
         failed |= line.state == "no"
     if failed:
         raise click.exceptions.Exit(1)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import secrets
-import shlex
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import click
+import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from tcelab import artefacts
+from tcelab import artefacts, replay, setup
+from tcelab.cli import output
 from tcelab.cli.options import boot_option, choice, machine_options
+from tcelab.commandline import typed
 from tcelab.errors import TcelabError
 from tcelab.fuzz import campaign
 from tcelab.guests import Guests
+from tcelab.keeping import expecting_room
+from tcelab.qemu.limits import Limits
 from tcelab.qemu.limits import limits as limits_of
 from tcelab.report.text import finding_lines
 
@@ -54,15 +59,16 @@ def command(
     console = Console()
     chosen = choice(**options)
     given = click.get_current_context().get_parameter_source("topology_name") is click.core.ParameterSource.COMMANDLINE
-    folder = artefacts.folder(out)
+    bounds = limits_of(limits)
     number = secrets.randbelow(_SEEDS) if seed is None else seed
     began = time.monotonic()
 
     def note(line: str) -> None:
         click.echo(f"[{time.monotonic() - began:6.1f} s] {line}", err=True)
 
+    folder = artefacts.folder(out, note)
     note(f"seed {number}")
-    guests = Guests(chosen, artefacts.numbered(folder / "guests"), limits=limits_of(limits), boot=boot, note=note)
+    guests = Guests(chosen, artefacts.numbered(folder / "guests"), limits=bounds, boot=boot, note=note)
     job = campaign.Campaign(
         number,
         lambda name: guests.fresh(name, None),
@@ -72,18 +78,43 @@ def command(
         usual=chosen.topology.name if given else None,
     )
     try:
-        job.run(steps, minutes)
+        with expecting_room(folder):
+            job.run(steps, minutes)
     except TcelabError as error:
         job.tally.could_not.append(error.report())
     finally:
         guests.close()
     if not job.tally.could_not:
         shutil.rmtree(folder / "guests", ignore_errors=True)  # a finding is a program, which any guest shows
-    raise click.exceptions.Exit(_tell(console, job.tally, number, folder))
+
+    def again(found: campaign.Found) -> str:
+        if found.file.exists():
+            return _replay(chosen, bounds, found, boot=boot)
+        same = [*replay.chosen(chosen), *replay.opening(bounds, boot=boot)]
+        same += ["--topology", chosen.topology.name] if given else []
+        return typed(["fuzz", "--seed", str(number), "--steps", str(steps), "--every", str(every), *same])
+
+    code = _tell(console, job.tally, number, folder, again)
+    output.unkept(console, job.keeper)
+    raise click.exceptions.Exit(code)
 
 
-def _tell(console: Console, tally: campaign.Tally, seed: int, folder: Path) -> int:
-    """Print what was done and found: the exit code."""
+def _replay(chosen: setup.Choice, limits: Limits, found: campaign.Found, *, boot: bool) -> str:
+    """The command that shows a finding again, on a machine of the same kind: what was known by then is declared."""
+    without = tuple(name for name in chosen.without_quirks if name not in found.known)
+    chosen = msgspec.structs.replace(chosen, without_quirks=without)
+    more = sorted(found.known - setup.quirks_of(chosen))
+    chosen = msgspec.structs.replace(chosen, expect_quirks=(*chosen.expect_quirks, *more))
+    return replay.line("replay", found.file, chosen, limits=limits, boot=boot)
+
+
+def _tell(
+    console: Console, tally: campaign.Tally, seed: int, folder: Path, again: Callable[[campaign.Found], str]
+) -> int:
+    """Print what was done and found: the exit code.
+
+    :param again: the command that shows a finding again.
+    """
     rate = tally.operations / tally.spent if tally.spent else 0.0
     _line(
         console,
@@ -102,7 +133,7 @@ def _tell(console: Console, tally: campaign.Tally, seed: int, folder: Path) -> i
         )
         for line in finding_lines(found.finding):
             _line(console, f"  {line}")
-        _line(console, f"  replay:    {shlex.join(['tcelab', 'replay', str(found.file)])}")
+        _line(console, f"  replay:    {again(found)}")
     for reason in tally.could_not:
         _line(console, f"could not judge: {reason}", "yellow")
     if tally.found:

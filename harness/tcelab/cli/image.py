@@ -41,7 +41,7 @@ def list_(*, quick: bool) -> None:
             click.echo(f"{'':12} {problem}")
         damaged |= status.state == "damaged"
     if damaged:
-        click.echo("rebuild what is damaged: tcelab image build NAME", err=True)
+        note("rebuild what is damaged: tcelab image build NAME")
     if _list_bases(quick=quick) or damaged:
         raise click.exceptions.Exit(1)
 
@@ -60,7 +60,7 @@ def _list_bases(*, quick: bool) -> bool:
             click.echo(f"{'':12} {problem}")
         damaged |= bool(problem)
     if damaged:
-        click.echo("a damaged base is made anew when it is wanted; tcelab image clean --bases removes all", err=True)
+        note("a damaged base is made anew when it is wanted; tcelab image clean --bases removes all")
     return damaged
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
@@ -12,12 +11,13 @@ from typing import Any, Final
 import msgspec
 from rich.console import Console
 
-from tcelab import artefacts, platforms, report, setup, tabledump
+from tcelab import artefacts, platforms, replay, report, setup, tabledump
 from tcelab.beside import Beside, Guest
-from tcelab.cli import output
+from tcelab.cli import note, output
 from tcelab.emulator.oracle import GuestOracles
 from tcelab.errors import HarnessError, Interrupted, TcelabError, UsageError
 from tcelab.judge.opinion import Oracles
+from tcelab.keeping import Keeper, expecting_room
 from tcelab.program import Program
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.session import QemuSession
@@ -63,20 +63,24 @@ class Job:
         self.kept_tables: int | None = None
         self.progress: Callable[[], report.Progress] = report.Progress
         self.observer: Callable[[Guest], None] = lambda _: None
+        self._chosen: setup.Choice | None = None
         self._text = text
         self._program = program
         self._limits = limits
         self._options = options
-        self.folder = artefacts.folder(out)
+        self.folder = artefacts.folder(out, note)
         self._timings: dict[str, float] = {}
         self._provenance: dict[str, Any] = {}
-        (self.folder / FILES["program"]).write_bytes(program.to_json())
+        self._keeper = Keeper(self.folder)
+        with expecting_room(self.folder):
+            (self.folder / FILES["program"]).write_bytes(program.to_json())
 
     def perform(self, chosen: setup.Choice, *, keep: bool) -> None:
         """Provision, boot, run, judge, write down, print.
 
         :raise UsageError: what was chosen cannot be.
         """
+        self._chosen = chosen
         with ExitStack() as stack:
             try:
                 with self.progress() as progress:
@@ -121,7 +125,8 @@ class Job:
 
         def opening(part: Part) -> Guest:
             began = time.monotonic()
-            session = platform.open(self._own(part), progress.phase)
+            with expecting_room(self.folder):
+                session = platform.open(self._own(part), progress.phase)
             self._timings.setdefault("start", time.monotonic() - began)
             self.observer(session)
             return session
@@ -139,8 +144,9 @@ class Job:
 
         def oracles(part: Part, facts: Facts) -> Oracles:
             folder = self.folder / f"against-{part.number + 1}"
-            folder.mkdir(mode=0o700)
-            guest = stack.enter_context(closing(other.open(folder, progress.phase)))
+            with expecting_room(folder):
+                folder.mkdir(mode=0o700)
+                guest = stack.enter_context(closing(other.open(folder, progress.phase)))
             return GuestOracles(guest, self._program.topology, facts)
 
         return oracles
@@ -156,23 +162,23 @@ class Job:
     def _log(self, moments: Sequence[report.Moment]) -> None:
         """A line for each event, if there are any."""
         if lines := list(report.log_lines(moments)):
-            (self.folder / FILES["isolations"]).write_text("".join(f"{line}\n" for line in lines))
+            self._keeper.write(FILES["isolations"], "".join(f"{line}\n" for line in lines).encode())
 
     def _conformance(self, rows: Sequence[report.HypercallRow]) -> None:
         """The table of hypercalls, if there is one."""
         if rows:
             text = "".join(f"{line}\n" for line in report.conformance_lines(rows))
-            (self.folder / FILES["hypercalls"]).write_text(text)
+            self._keeper.write(FILES["hypercalls"], text.encode())
             data = msgspec.json.format(msgspec.json.encode(rows), indent=1)
-            (self.folder / FILES["hypercalls as data"]).write_bytes(data + b"\n")
+            self._keeper.write(FILES["hypercalls as data"], data + b"\n")
 
     def _tables(self, record: Run, finding: int | None) -> None:
         """The tables of one checkpoint, see `tabledump`."""
         step = tabledump.telling(record, finding)
         if step is not None and step.snapshot is not None:
             tables = tabledump.of_snapshot(step.snapshot)
-            (self.folder / FILES["tables"]).write_bytes(tabledump.encode(tables, "npz"))
-            self.kept_tables = step.number
+            if self._keeper.write(FILES["tables"], tabledump.encode(tables, "npz")):
+                self.kept_tables = step.number
 
     def _failed(self, error: TcelabError) -> None:
         self.interrupted = isinstance(error, Interrupted)
@@ -182,30 +188,29 @@ class Job:
 
     def _common(self) -> dict[str, Any]:
         there = {what: name for what, name in FILES.items() if (self.folder / name).exists() or what == "junit"}
-        return {"options": self._options, "timings": self._timings, "artefacts": there}
+        told = {"options": self._options, "timings": self._timings, "artefacts": there}
+        return told | {"replay": self._replay()}
 
     def _write(self, result: report.Result) -> None:
         self.result = result
-        report.write(result, self.folder / "result.json")
-        report.write_junit(result, self.folder / FILES["junit"])
-        with output.reader_may_leave():
-            extent: report.Extent = "part" if self.brief else "differences" if self.verb == "diff" else "whole"
-            report.render(self._text, result, replay=self._replay(), folder=self.folder, extent=extent)
+        self._keeper.write("result.json", report.to_json(result))
+        self._keeper.write(FILES["junit"], report.junit(result))
+        extent: report.Extent = "part" if self.brief else "differences" if self.verb == "diff" else "whole"
+        report.render(self._text, result, folder=self.folder, extent=extent)
+        output.unkept(self._text, self._keeper)
 
     def _replay(self) -> str:
-        words = ["tcelab", self.verb, str(self.folder / FILES["program"])]
-        for name, default in _REPLAYED.items():
-            value = self._options.get(name)
-            if value is not None and str(value) != default:
-                words += [f"--{name}", str(value)]
-        for option in ("expect_quirks", "without_quirks"):
-            for name in self._options[option]:
-                words += ["--" + option.removesuffix("s").replace("_", "-"), name]
-        for name, value in self._options.get("against", {}).items():
-            words += [f"--against-{name}", str(value)]
-        words += ["--boot"] if self._options["boot"] else []
-        words += [word for limit in self._options["limits"] for word in ("--limit", limit)]
-        return shlex.join(words)
+        assert self._chosen is not None
+        return replay.line(
+            self.verb,
+            self.folder / FILES["program"],
+            self._chosen,
+            program=self._program,
+            platform=self._options["platform"],
+            boot=bool(self._options["boot"]),
+            limits=self._limits,
+            against=self._options.get("against"),
+        )
 
     def _give(self, guest: Guest) -> None:
         from tcelab.qemu.interact import interact  # noqa: PLC0415 - only here
@@ -213,20 +218,3 @@ class Job:
         self._text.print("the guest goes on; Ctrl-] ends it")
         assert isinstance(guest, QemuSession)
         interact(guest)
-
-
-_REPLAYED: Final = {
-    "platform": platforms.QEMU,
-    "profile": setup.DEFAULT_PROFILE,
-    "qemu": setup.DEFAULT_QEMU,
-    "image": setup.DEFAULT_IMAGE,
-    "kernel": None,
-    "modules": None,
-    "initrd": None,
-    "mutant": "",
-    "append": "",
-    "memory": "512",
-    "firmware": "auto",
-    "guard": None,
-}
-"""Options that a replay needs, and the value that need not be said."""

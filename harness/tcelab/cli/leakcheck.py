@@ -13,14 +13,17 @@ import msgspec
 from rich.console import Console
 
 import tcelab
-from tcelab import artefacts, setup
+from tcelab import artefacts, replay, setup
 from tcelab.cli import note, output
 from tcelab.cli.options import boot_option, choice, guest_options
+from tcelab.commandline import typed as typed_line
 from tcelab.errors import GuestLost, HarnessError, Interrupted, TcelabError, UsageError, died
+from tcelab.keeping import Keeper
 from tcelab.leakcheck.check import Check, Plan
 from tcelab.leakcheck.result import EXIT_CODES, Result, Verdict, to_json
 from tcelab.qemu.driven import DrivenGuest
 from tcelab.qemu.fork import opened
+from tcelab.qemu.limits import Limits
 from tcelab.qemu.limits import limits as limits_of
 from tcelab.report.leakcheck import render
 from tcelab.topology import DRIVERS
@@ -72,7 +75,8 @@ def command(
     result = Result(tcelab=tcelab.__version__, verdict="pass", exit_code=0, command=line, options=told)
     ready = setup.prepare(chosen, note)
     result.versions["provenance"] = ready.provenance
-    folder = artefacts.folder(out)
+    folder = artefacts.folder(out, note)
+    keeper = Keeper(folder)
     began = time.monotonic()
 
     def work() -> None:
@@ -90,21 +94,21 @@ def command(
                 check.died(error)
             finally:
                 check.fill(result)
-                (folder / "command.log").write_text("".join(f"{each}\n" for each in check.output))
+                keeper.write("command.log", "".join(f"{each}\n" for each in check.output).encode())
 
     interrupted = _guarded(work, result)
     result.timings["whole"] = round(time.monotonic() - began, 3)
     result.verdict = verdict(result)
     result.exit_code = EXIT_CODES[result.verdict]
     data = to_json(result)
-    (folder / "result.json").write_bytes(data)
-    with output.reader_may_leave():
-        render(Console(stderr=output.to_stdout(json_to)), result, folder)
-    if json_to is not None:
-        output.write(data, json_to)
+    keeper.write("result.json", data)
+    text = Console(stderr=output.to_stdout(json_to))
+    render(text, result, folder, replay=_again(words, chosen, told, bounds))
+    output.unkept(text, keeper)
+    code = output.deliver(data, json_to, result.exit_code)
     if interrupted:
         raise KeyboardInterrupt
-    raise click.exceptions.Exit(result.exit_code)
+    raise click.exceptions.Exit(code)
 
 
 def typed(words: tuple[str, ...]) -> str:
@@ -115,6 +119,14 @@ def typed(words: tuple[str, ...]) -> str:
     if not words or not words[0].strip():
         raise UsageError("nothing to run: tcelab leakcheck -- COMMAND...")
     return words[0] if len(words) == 1 else shlex.join(words)
+
+
+def _again(words: tuple[str, ...], chosen: setup.Choice, told: dict[str, Any], limits: Limits) -> str:
+    """The command that does the same again."""
+    own = [word for name in ("timeout", "settle") for word in (f"--{name}", f"{told[name]:g}")]
+    own += ["--any-status"] if told["any_status"] else []
+    guest = [*replay.chosen(chosen), *replay.opening(limits, boot=told["boot"])]
+    return typed_line(["leakcheck", *guest, *own, "--", *words])
 
 
 def verdict(result: Result) -> Verdict:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args
 import click
 import msgspec
 
-from tcelab import hostrules, setup
+from tcelab import config, hostrules, setup
 from tcelab.errors import UsageError
 from tcelab.image.archive import VARIABLE
 from tcelab.program import Program
@@ -30,6 +30,14 @@ archive_option = click.option(
     callback=lambda _context, _option, url: os.environ.update({VARIABLE: url} if url else {}),
     help="Debian archive that packages are fetched from, when they have to be; by default the one of this host's apt.",
 )
+
+
+def _cache_size(_context: click.Context, _parameter: click.Parameter, text: str | None) -> None:
+    """For this process and those that it starts."""
+    if text is not None:
+        config.size(text, "--cache-size")
+        os.environ[config.CACHE_SIZE] = text
+
 
 _GUEST_OPTIONS = [
     archive_option,
@@ -62,6 +70,13 @@ _GUEST_OPTIONS = [
         multiple=True,
         metavar="NAME",
         help="A defect that the image's recipe declares: be shown it as a finding.",
+    ),
+    click.option(
+        "--cache-size",
+        metavar="SIZE",
+        expose_value=False,
+        callback=_cache_size,
+        help="What booted guests that are kept for forks may take on disk, as in 8GiB; by default as in config.toml.",
     ),
     click.option(
         "--limit", "limits", multiple=True, metavar="PHASE=SECONDS", help=f"How long nothing may happen: {_LIMITS}."
@@ -138,7 +153,11 @@ def choice(
     without_quirks: tuple[str, ...] = (),
     profile: str = setup.DEFAULT_PROFILE,
 ) -> setup.Choice:
-    """The options as a choice."""
+    """The options as a choice.
+
+    :raise UsageError: an option, or the user's config, cannot be.
+    """
+    config.load()
     return setup.Choice(
         topology=topology(topology_name),
         qemu=qemu,

@@ -90,9 +90,8 @@ def command(
         if work.result is None:
             raise  # else it was judged: an interrupt while all is put away changes nothing
     assert work.result is not None
-    if json_to is not None:
-        output.write(report.to_json(work.result), json_to)
-    raise click.exceptions.Exit(work.result.verdict.exit_code)
+    code = work.result.verdict.exit_code
+    raise click.exceptions.Exit(output.deliver(report.to_json(work.result), json_to, code))
 
 
 def _several(target: str) -> tuple[str, ...]:

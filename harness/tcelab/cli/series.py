@@ -11,8 +11,10 @@ from typing import Any, Final
 from rich.console import Console
 
 from tcelab import artefacts, report, setup
-from tcelab.cli import output
+from tcelab.cli import note, output
 from tcelab.cli.job import FILES, Job
+from tcelab.errors import HarnessError
+from tcelab.keeping import Keeper
 from tcelab.program import Program
 from tcelab.qemu.limits import Limits
 
@@ -35,7 +37,7 @@ class Series:
         """
         self.result: report.Result | None = None
         self._pairs, self._limits, self._options, self._text = pairs, limits, options, text
-        self._folder = artefacts.folder(out)
+        self._folder = artefacts.folder(out, note)
 
     def perform(self) -> None:
         """Perform all, as far as they are not interrupted; then write down and print what they gave together.
@@ -46,7 +48,11 @@ class Series:
         for program, chosen in self._pairs:
             name = program.topology.name
             options = {**self._options, "topology_name": name}
-            job = Job(program, self._limits, options, self._folder / name, self._text)
+            try:
+                job = Job(program, self._limits, options, self._folder / name, self._text)
+            except HarnessError as error:  # a full disk: what the others gave must be told
+                note(error.report())
+                break
             job.brief = True
             interrupted = False
             try:
@@ -62,7 +68,8 @@ class Series:
     def _write(self, result: report.Result) -> None:
         self.result = result
         result.artefacts["junit"] = FILES["junit"]
-        report.write(result, self._folder / _RESULT)
-        report.write_junit(result, self._folder / FILES["junit"])
-        with output.reader_may_leave():
-            report.render_series(self._text, result, folder=self._folder)
+        keeper = Keeper(self._folder)
+        keeper.write(_RESULT, report.to_json(result))
+        keeper.write(FILES["junit"], report.junit(result))
+        report.render_series(self._text, result, folder=self._folder)
+        output.unkept(self._text, keeper)

@@ -25,7 +25,7 @@ def command(limits: tuple[str, ...], *, boot: bool, **options: Any) -> None:  # 
         raise UsageError("tcelab shell needs a terminal", next_step="for scripts: tcelab run")
     bounds = limits_of(limits)
     ready = setup.prepare(choice(**options), note)
-    folder = artefacts.folder(None)
+    folder = artefacts.folder(None, note)
     with opened(ready.qemu, ready.options, folder, digest=ready.digest, limits=bounds, boot=boot, note=note) as session:
         note("the guest is ready; Ctrl-] leaves")
         interact(session)

@@ -136,12 +136,10 @@ def diff(first: Path, second: Path, json_to: Path | None) -> None:
     """Compare two dumps, npz or JSON, or the folders of two runs: the entries that differ, by LIOBN and IOBA."""
     output.check("--json", json_to)
     words, changes = tabledump.compare(tabledump.load(first), tabledump.load(second))
-    if json_to is not None:
-        output.write(msgspec.json.format(msgspec.json.encode({"tables": words, "entries": changes})) + b"\n", json_to)
-    with output.reader_may_leave():
-        for line in [*words, *map(tabledump.tell, changes[:SHOWN])]:
-            click.echo(line, err=output.to_stdout(json_to))
-        if len(changes) > SHOWN:
-            click.echo(f"and {len(changes) - SHOWN:,} more entries", err=output.to_stdout(json_to))
-    if words or changes:
-        raise click.exceptions.Exit(DIFFERENT)
+    for line in [*words, *map(tabledump.tell, changes[:SHOWN])]:
+        click.echo(line, err=output.to_stdout(json_to))
+    if len(changes) > SHOWN:
+        click.echo(f"and {len(changes) - SHOWN:,} more entries", err=output.to_stdout(json_to))
+    data = msgspec.json.format(msgspec.json.encode({"tables": words, "entries": changes})) + b"\n"
+    if code := output.deliver(data, json_to, DIFFERENT if words or changes else 0):
+        raise click.exceptions.Exit(code)

@@ -24,6 +24,7 @@ from tcelab.errors import Interrupted
 from tcelab.fuzz.generate import generate
 from tcelab.fuzz.shrink import EnoughError, shrink, watch_all
 from tcelab.judge import Finding, Judge, Verdict
+from tcelab.keeping import Keeper
 from tcelab.program import Checkpoint, Program
 from tcelab.run import Recorder
 from tcelab.scenarios import proof
@@ -53,12 +54,14 @@ class Found:
     """:ivar program: the shrunk one; `original` is what it was found by.
 
     :ivar file: where it was saved.
+    :ivar known: quirks that were known when it was found: it shows where those are declared.
     """
 
     finding: Finding
     program: Program
     original: Program
     file: Path
+    known: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class Tally:
 class Campaign:
     """:ivar tally: what was done so far.
 
+    :ivar keeper: of what was found.
     :ivar known: quirks that need not be told again: those declared, and those that were found and named.
     """
 
@@ -114,6 +118,7 @@ class Campaign:
         :param usual: the one topology for all programs; by default others have their turn.
         """
         self.tally = Tally()
+        self.keeper = Keeper(folder)
         self.known: frozenset[str] | None = None
         self._seed, self._opening, self._folder, self._note = seed, opening, folder, note
         self._steps, self._every, self._usual = steps, every, usual
@@ -224,6 +229,8 @@ class Campaign:
         """Shrink and save what was found; True: it is explained, and the campaign goes on with that known."""
         program = done.program
         self._note(f"program {done.number}: {finding.law}: {finding.message}")
+        file = self._folder / f"finding-{len(self.tally.found) + 1}.json"
+        self.keeper.write(file.with_suffix(".original.json").name, program.to_json())  # now: shrinking takes its time
         wanted = signature(finding)
         cut = until_step(program, finding.step)
         told = finding
@@ -241,10 +248,8 @@ class Campaign:
             return hit is not None
 
         small = shrink(watch_all(cut), fails, lambda line: self._note(f"  shrinking: {line}"), most=TRIES)
-        file = self._folder / f"finding-{len(self.tally.found) + 1}.json"
-        file.write_bytes(to_save(small).to_json())
-        file.with_suffix(".original.json").write_bytes(program.to_json())
-        self.tally.found.append(Found(told, small, program, file))
+        self.keeper.write(file.name, to_save(small).to_json())
+        self.tally.found.append(Found(told, small, program, file, done.known))
         with self._lock:
             self.known = (self.known or frozenset()) | _named(finding)
         if interrupted:

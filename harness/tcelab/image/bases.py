@@ -21,6 +21,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -28,6 +29,7 @@ from typing import Final
 
 import msgspec
 
+from tcelab import config
 from tcelab.errors import HarnessError
 from tcelab.image.locks import lock
 from tcelab.image.sparse import copy, ram_sha256
@@ -35,7 +37,6 @@ from tcelab.image.store import Progress, cache_dir, clear_no_space, remove
 from tcelab.papr.window import Shape
 
 __all__ = [
-    "KEPT",
     "SCHEMA",
     "Base",
     "ChangedError",
@@ -57,8 +58,9 @@ __all__ = [
 ]
 
 SCHEMA: Final = 2
-KEPT: Final = 8
-"""Bases in the cache, some 130 MB each: with one more, the least recently used goes."""
+_DAY: Final = 86400
+_made: Final[set[str]] = set()
+"""Keys of those that this process has written."""
 
 LIMIT: Final = 600.0
 """Seconds to wait for another process that makes the same base."""
@@ -205,6 +207,7 @@ def store(key: str, ram: int, small: Mapping[str, bytes], facts: Mapping[str, ob
         path = folder / _RECORD
         path.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1))
         path.chmod(_READ_ONLY)
+    _made.add(key)
     _prune(progress, but=key)
 
 
@@ -244,8 +247,12 @@ def kept() -> list[tuple[Path, Base | None]]:
 
 
 def disk_usage(folder: Path) -> int:
-    """Bytes on disk: holes are none."""
-    return sum(path.lstat().st_blocks * _BLOCK for path in folder.iterdir())
+    """Bytes on disk: holes are none, and neither is one that goes meanwhile."""
+    total = 0
+    with suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            total += path.lstat().st_blocks * _BLOCK
+    return total
 
 
 def refused(key: str) -> str:
@@ -350,10 +357,21 @@ def _hash(data: bytes) -> str:
 
 
 def _prune(progress: Progress, but: str) -> None:
-    old = [path for path, _ in kept() if path.name != but][KEPT - 1 :]
-    for path in old:
-        if _remove_unused(path):
-            progress(f"removed the base {path.name}, not used for longest")
+    """Those that were not used for long go, and those used longest ago that find no room beside the others."""
+    limits = config.load().bases
+    room = config.cache_size() or config.size(limits.size, "bases.size")
+    used = disk_usage(_folder(but))
+    for path in (path for path, _ in kept() if path.name != but):
+        with suppress(FileNotFoundError):
+            size, days = disk_usage(path), (time.time() - path.stat().st_mtime) / _DAY
+            if used + size <= room and days <= limits.days:
+                used += size
+            elif _remove_unused(path):
+                ours = ", which this run had made" if path.name in _made else ""
+                why = f"not used for {days:.0f} days" if days > limits.days else f"all may take {room / 1e6:.0f} MB"
+                progress(f"removed the base {path.name} ({size / 1e6:.0f} MB){ours}: {why}, see --cache-size")
+            else:
+                used += size  # somebody uses it
 
 
 def _remove_unused(folder: Path) -> int:

@@ -22,10 +22,11 @@ _SIZES: Final = 12
 """Sizes of one hypercall that have a row of their own."""
 
 
-def render(console: Console, result: Result, folder: Path | None = None) -> None:
+def render(console: Console, result: Result, folder: Path | None = None, *, replay: str = "") -> None:
     """Print a result.
 
     :param folder: where the artefacts are.
+    :param replay: the command that does the same again, printed where something was found.
     """
     say(console, f"command: {result.command}")
     if guest := result.versions.get("guest"):
@@ -41,12 +42,7 @@ def render(console: Console, result: Result, folder: Path | None = None) -> None
         console.print(_histogram(result))
     for line in _permissions(result):
         say(console, line)
-    for number, finding in enumerate(result.findings[:SHOWN], 1):
-        say(console, f"finding {number}", "bold red")
-        for line in finding_lines(finding):
-            say(console, f"  {line}")
-    if (hidden := len(result.findings) - SHOWN) > 0:
-        say(console, f"and {hidden} more findings")
+    _findings(console, result, replay)
     for reason in result.could_not:
         say(console, f"could not judge: {reason}", "yellow")
     word, style = WORDS[result.verdict]
@@ -54,6 +50,17 @@ def render(console: Console, result: Result, folder: Path | None = None) -> None
         word += ": no leak"
     where = f"; artefacts in {folder}" if folder else ""
     say(console, f"{word} (exit code {result.exit_code}){where}", style)
+
+
+def _findings(console: Console, result: Result, replay: str) -> None:
+    for number, finding in enumerate(result.findings[:SHOWN], 1):
+        say(console, f"finding {number}", "bold red")
+        for line in finding_lines(finding):
+            say(console, f"  {line}")
+    if (hidden := len(result.findings) - SHOWN) > 0:
+        say(console, f"and {hidden} more findings")
+    if replay and result.findings:
+        say(console, f"replay:    {replay}")
 
 
 def finding_lines(finding: Finding) -> Iterator[str]:

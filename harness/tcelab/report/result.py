@@ -70,6 +70,7 @@ class Result(msgspec.Struct, kw_only=True):
     :ivar isolations: by kind of violation, what was tried and what came of it.
     :ivar timeline: what befell each PE, and what firmware was asked for, in order.
     :ivar hypercalls: the conformance table of scenario `hcalls`.
+    :ivar replay: the command that does the same again.
     :ivar runs: of several runs that have one result, the result of each, without the timeline that its own file has.
     """
 
@@ -87,6 +88,7 @@ class Result(msgspec.Struct, kw_only=True):
     isolations: list[Isolations] = []
     timeline: list[Moment] = []
     hypercalls: list[HypercallRow] = []
+    replay: str = ""
     runs: list[Result] = []
 
 
@@ -97,6 +99,7 @@ def make(
     options: Mapping[str, Any] | None = None,
     timings: Mapping[str, float] | None = None,
     artefacts: Mapping[str, str] | None = None,
+    replay: str = "",
 ) -> Result:
     """The result of a run that was judged."""
     facts = run.facts
@@ -120,6 +123,7 @@ def make(
         isolations=isolations(run, verdict),
         timeline=timeline(run),
         hypercalls=hypercall_rows(run, verdict),
+        replay=replay,
     )
 
 
@@ -131,6 +135,7 @@ def failed(
     timings: Mapping[str, float] | None = None,
     artefacts: Mapping[str, str] | None = None,
     versions: Mapping[str, Any] | None = None,
+    replay: str = "",
 ) -> Result:
     """The result of a run that never began: a missing QEMU, a guest that was lost before its program.
 
@@ -156,6 +161,7 @@ def failed(
         artefacts=dict(artefacts or {}),
         ended=Ended(complete=False, done=0, report=error.report().splitlines()),
         laws=dict(LAWS),
+        replay=replay,
     )
 
 

@@ -32,13 +32,11 @@ def render(
     console: Console,
     result: Result,
     *,
-    replay: str = "",
     folder: Path | None = None,
     extent: Extent = "whole",
 ) -> None:
     """Print a result.
 
-    :param replay: the command that repeats it, printed with findings.
     :param folder: where the artefacts are.
     :param extent: of a comparison, the differences; of one of several runs, what is not told of all of them together.
     """
@@ -57,8 +55,8 @@ def render(
         say(console, f"finding {number}", "bold red")
         for line in finding_lines(finding):
             say(console, f"  {line}")
-        if replay:
-            say(console, f"  replay:    {replay}")
+        if result.replay:
+            say(console, f"  replay:    {result.replay}")
     hidden = max(0, len(result.verdict.findings) - SHOWN) + result.verdict.more
     if hidden:
         say(console, f"and {hidden} more findings")

@@ -1,0 +1,114 @@
+"""`tcelab runs`: what runs have left in the default place; what was put elsewhere by --out is its owner's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from tcelab import artefacts, config, report
+from tcelab.cli import note
+from tcelab.errors import UsageError
+from tcelab.report.text import say
+
+_MB = 1e6
+_LAST = "last"
+
+
+@click.group("runs")
+def command() -> None:
+    """List, show and remove what runs have left. Those without a finding make room for new ones by themselves, the
+    oldest first, beyond the limits in config.toml (section runs, count and size); one with a finding never goes so.
+    """
+
+
+@command.command("list")
+@click.option("--findings", is_flag=True, help="Only those with a finding.")
+def list_(*, findings: bool) -> None:
+    """List all runs, the oldest first, with what came of each and what it takes on disk."""
+    shown = [artefacts.look(run) for run in artefacts.runs()]
+    shown = [each for each in shown if not findings or each.word == "finding"]
+    for each in shown:
+        click.echo(f"{each.path.name:26} {each.word:15} {each.size / _MB:7.1f} MB  {_about(each.path)}".rstrip())
+    total = sum(each.size for each in shown) / _MB
+    limits = config.load().runs
+    click.echo(
+        f"{len(shown)} runs, {total:.1f} MB, in {artefacts.root()}; of those without a finding {limits.count}"
+        f" or {limits.size} are kept"
+    )
+
+
+@command.command("show")
+@click.argument("run", default=_LAST, metavar="[RUN]")
+def show(run: str) -> None:
+    """Tell again what came of RUN: a name of the list, a folder, or `last`, as by default. Exit code 0."""
+    folder = Path(run) if (Path(run) / "result.json").is_file() else _find(run)
+    result = _result(folder)
+    console = Console()
+    if result is None:
+        word = artefacts.look(folder).word
+        say(console, f"{folder.name}: {word}")
+    elif result.runs:
+        for each in result.runs:
+            report.render(console, each, extent="part")
+        report.render_series(console, result, folder=folder)
+    else:
+        report.render(console, result, folder=folder)
+    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+        say(console, f"  {path.relative_to(folder)}")
+
+
+@command.command("prune")
+@click.argument("names", nargs=-1, metavar="[RUN]...")
+@click.option("--count", type=click.IntRange(0), help="How many may stay; by default as in config.toml.")
+@click.option("--size", metavar="SIZE", help="What they may take, as in 500MB; by default as in config.toml.")
+@click.option("--findings", is_flag=True, help="Those with a finding count and go as well.")
+def prune(names: tuple[str, ...], count: int | None, size: str | None, *, findings: bool) -> None:
+    """Remove each RUN that is named, whatever it found; without a name, the oldest beyond the limits. One that goes on
+    stays.
+    """
+    if names:
+        if findings or count is not None or size is not None:
+            raise UsageError("limits are for runs that are not named")
+        asked = [artefacts.look(_find(name)) for name in names]
+        if going := [each.path.name for each in asked if each.word == "running"]:
+            raise UsageError(f"{going[0]} goes on: nothing is removed")
+        gone = [each for each in asked if artefacts.remove(each.path)]
+    else:
+        limits = config.load().runs
+        most = config.size(limits.size if size is None else size, "runs.size" if size is None else "--size")
+        gone = artefacts.prune(limits.count if count is None else count, most, findings=findings)
+    for each in gone:
+        note(f"removed {each.path.name} ({each.word})")
+    click.echo(f"{len(gone)} runs removed, {sum(each.size for each in gone) / _MB:.1f} MB freed")
+
+
+def _find(name: str) -> Path:
+    """The folder of a run in the default place.
+
+    :raise UsageError: there is none of that name.
+    """
+    there = artefacts.runs()
+    if name == _LAST and there:
+        return there[-1]
+    found = next((each for each in there if each.name == name or each.resolve() == Path(name).resolve()), None)
+    if found is None:
+        raise UsageError(f"there is no run {name} in {artefacts.root()}", next_step="tcelab runs list names them")
+    return found
+
+
+def _result(folder: Path) -> report.Result | None:
+    """None: it left none that can be told again."""
+    try:
+        return report.load((folder / "result.json").read_bytes())
+    except (OSError, UsageError):
+        return None
+
+
+def _about(folder: Path) -> str:
+    result = _result(folder)
+    if result is None or result.program is None:
+        return "fuzz" if any(folder.glob("finding-*.json")) else ""
+    program = result.program
+    return f"{program.name} on {program.topology}, seed {program.seed}"

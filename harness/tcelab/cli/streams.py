@@ -1,0 +1,76 @@
+"""Standard output and standard error, for as long as a command lasts: what cannot be written ends no command.
+
+A reader that has left (`tcelab run | head`) changes no exit code. Where standard output cannot be written for another
+reason, a disk that is full for one, nobody was told the verdict: a pass is none then.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+COULD_NOT_TELL = 125
+
+
+class _Tolerant(io.FileIO):
+    """Takes all that it is given. `refused`: the first error of the file behind it."""
+
+    refused: OSError | None = None
+
+    def write(self, data: Any) -> int:  # noqa: ANN401 - any buffer
+        """As of a file, and never fails."""
+        if self.refused is None:
+            try:
+                return super().write(data)
+            except BlockingIOError:
+                raise
+            except OSError as error:
+                self.refused = error
+        return len(data)
+
+
+class Streams:
+    """Both streams. `out` is None where there is no file behind it."""
+
+    def __init__(self) -> None:
+        self.out: _Tolerant | None = None
+
+    def code(self, code: int) -> int:
+        """The exit code of a command that ended with `code`; says in one line what was not told, and why."""
+        refused = self.out.refused if self.out is not None else None
+        if refused is None or refused.errno == errno.EPIPE:
+            return code
+        print(f"tcelab: standard output cannot be written: {refused.strerror}", file=sys.stderr)  # noqa: T201 - as it is
+        return code or COULD_NOT_TELL
+
+
+@contextmanager
+def tolerant() -> Iterator[Streams]:
+    """Put such streams in the place of those that there are; afterwards all is written, and they are back."""
+    streams = Streams()
+    before = sys.stdout, sys.stderr
+    sys.stdout, streams.out = _over(before[0])
+    sys.stderr, _ = _over(before[1])
+    try:
+        yield streams
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        sys.stdout, sys.stderr = before
+
+
+def _over(stream: TextIO) -> tuple[TextIO, _Tolerant | None]:
+    try:
+        stream.flush()
+        raw = _Tolerant(stream.fileno(), "w", closefd=False)
+    except (AttributeError, OSError, ValueError):  # closed, or no file
+        return stream, None
+    wrapped = io.TextIOWrapper(
+        io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=getattr(stream, "line_buffering", True)
+    )
+    return wrapped, raw

@@ -1,0 +1,57 @@
+"""What a run leaves in its folder: a file that cannot be written takes neither the verdict nor the others along."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from tcelab.errors import HarnessError
+
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
+"""Errors that are the disk's, and nobody's mistake."""
+
+
+class Keeper:
+    """Writes files, and remembers those that it could not write."""
+
+    def __init__(self, folder: Path) -> None:
+        """:param folder: exists."""
+        self.folder = folder
+        self._lost: dict[str, str] = {}
+
+    def write(self, name: str, data: bytes) -> bool:
+        """Write a file; one that cannot be written whole is not there afterwards: False."""
+        path = self.folder / name
+        try:
+            path.write_bytes(data)
+        except OSError as error:
+            self._lost[name] = error.strerror or str(error)
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return False
+        return True
+
+    def lost(self) -> str:
+        """What could not be kept, in one line; empty if all was."""
+        if not self._lost:
+            return ""
+        reasons = ", ".join(dict.fromkeys(self._lost.values()))
+        return f"could not keep {', '.join(self._lost)} in {self.folder}: {reasons}"
+
+
+@contextmanager
+def expecting_room(folder: Path) -> Iterator[None]:
+    """:raise HarnessError: in place of an OSError of `NO_ROOM`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        where = error.filename or folder
+        raise HarnessError(
+            f"cannot write {where}: {error.strerror}", next_step="make room there, or give --out DIR on another disk"
+        ) from None

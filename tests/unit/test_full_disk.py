@@ -1,0 +1,241 @@
+"""A disk that is full, a file that cannot be written, a reader that has left: the verdict is told first, and stands."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+import test_cli
+import test_cli_series
+import test_replay
+
+from tcelab import artefacts, keeping
+from tcelab.errors import HarnessError
+from tcelab.fuzz import campaign
+
+host, tcelab, two, guests = test_cli.host, test_cli.tcelab, test_cli_series.two, test_replay.guests
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """From now on, no file but those named can be written, and no folder of a run be made once `folders` is set."""
+    write, mkdir = Path.write_bytes, Path.mkdir
+
+    def fill(*fitting, folders=()):
+        def refuse(path, data):
+            if path.name not in fitting:
+                write(path, data[: len(data) // 2])
+                raise FULL
+            return write(path, data)
+
+        def no_folder(path, *given, **more):
+            if path.name in folders:
+                raise FULL
+            return mkdir(path, *given, **more)
+
+        monkeypatch.setattr(Path, "write_bytes", refuse)
+        monkeypatch.setattr(Path, "mkdir", no_folder)
+
+    return fill
+
+
+@pytest.mark.parametrize(("lies", "code"), [({}, 0), (test_cli.WRONG, 1)])
+def test_a_verdict_is_told_before_what_could_not_be_kept(host, tcelab, full, lies, code):
+    host.lies = lies
+    word = "FINDING" if code else "PASS"
+    full("program.json")
+    done = tcelab("run", "story.json", "--out", "out")
+    assert done.code == code
+    *_, verdict, last = done.out.splitlines()
+    assert verdict.startswith(f"{word} (exit code {code})")
+    assert last == (
+        f"could not keep tables.npz, result.json, junit.xml in {host.home / 'out'}: No space left on device"
+    )
+    assert "Traceback" not in done.err
+    assert [each.name for each in Path("out").iterdir()] == ["program.json"]  # and no half of a file
+
+
+def test_a_disk_that_is_full_from_the_start_is_125_in_few_lines_and_nothing_is_booted(host, tcelab, full):
+    full()
+    done = tcelab("run", "story.json", "--out", "out")
+    assert (done.code, done.out, host.chosen) == (125, "", [])
+    assert done.err.splitlines()[0].endswith("No space left on device")
+    assert "make room" in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("number", sorted(keeping.NO_ROOM))
+def test_a_disk_that_fills_while_a_guest_is_opened_is_125_with_the_reason(host, tcelab, number):
+    host.fails = OSError(number, os.strerror(number), "console.log")
+    done = tcelab("run", "story.json", "--out", "out")
+    assert done.code == 125
+    assert f"cannot write console.log: {os.strerror(number)}" in done.out
+    assert "Traceback" not in done.err
+    assert "internal error" not in done.out + done.err
+
+
+def test_an_error_that_is_not_the_disks_is_still_one_of_ours(host, tcelab):
+    host.fails = OSError(errno.EBADF, "Bad file descriptor")
+    done = tcelab("run", "story.json", "--out", "out")
+    assert (done.code, "internal error" in done.out + done.err) == (125, True)
+
+
+def test_a_folder_that_finds_no_room_is_125_and_one_that_may_not_be_made_is_2(tmp_path, monkeypatch, full):
+    full(folders=["out"])
+    with pytest.raises(HarnessError, match="No space left"):
+        artefacts.folder(tmp_path / "out", print)
+
+
+def test_a_series_whose_disk_fills_tells_what_it_had_and_that_the_rest_was_not_run(two, tcelab, full):
+    full(*("program.json", "result.json", "junit.xml", "tables.npz", "isolation.log"), folders=["pair"])
+    done = tcelab("run", "isolation", *test_cli_series.EMULATED, "--out", "out")
+    assert done.code == 125
+    assert "topologies: one-pe pass, pair not run" in done.out
+    assert "No space left on device" in done.err
+
+
+def test_a_series_that_found_something_before_its_disk_was_full_is_1(two, tcelab, full):
+    full("program.json", folders=["pair"])
+    done = tcelab("run", "isolation", *test_cli_series.EMULATED, "--inject", "flip", "--out", "out")
+    assert done.code == 1
+    assert "could not keep result.json, junit.xml in" in done.out.splitlines()[-1]
+
+
+def test_what_fuzz_found_is_told_where_it_cannot_be_saved_and_its_line_is_the_campaigns(
+    guests, tcelab, full, monkeypatch
+):
+    monkeypatch.setattr(campaign, "TRIES", 2)
+    full()
+    words = ["fuzz", "--kernel", test_replay.BROKEN, "--topology", "one-pe", "--seed", "1", "--steps", "60"]
+    done = tcelab(*words, "--out", "o")
+    assert done.code == 1
+    assert "FINDING (exit code 1)" in done.out
+    (again,) = test_replay.commands(done.out)
+    assert again[:5] == ["fuzz", "--seed", "1", "--steps", "60"]
+    assert str(Path(test_replay.BROKEN).absolute()) in again
+    assert done.out.splitlines()[-1].startswith("could not keep finding-1.original.json, finding-1.json in ")
+
+
+# -- files that are asked for
+
+
+UNWRITABLE = ("/proc/self/none.json", "x" * 300)
+
+
+@pytest.mark.parametrize("path", UNWRITABLE)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "story.json", "--json"],
+        ["diff", "story.json", "--json"],
+        ["leakcheck", "--json", "PATH", "--", "true"],
+        ["bench", "boot", "--json"],
+        ["table", "dump", "story.json", "-o"],
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_a_file_that_cannot_be_written_is_2_before_anything_boots(host, tcelab, words, path):
+    there = [path if word == "PATH" else word for word in words]
+    done = tcelab(*(there if path in there else [*there, path]))
+    assert done.code == 2
+    assert "cannot be written" in done.err.splitlines()[0]
+    assert (done.out, host.chosen) == ("", [])
+
+
+def test_a_file_that_can_be_written_is_left_as_it_was_when_the_rest_is_wrong(host, tcelab):
+    Path("there.json").write_text("mine")
+    for name in ("there.json", "new.json"):
+        assert tcelab("run", "none.json", "--json", name).code == 2
+    assert Path("there.json").read_text() == "mine"
+    assert not Path("new.json").exists()
+
+
+@pytest.mark.parametrize(("lies", "code"), [({}, 125), (test_cli.WRONG, 1)])
+def test_a_result_that_cannot_be_delivered_is_no_pass_and_a_finding_stands(host, tcelab, lies, code):
+    host.lies = lies
+    done = tcelab("run", "story.json", "--json", "/dev/full")
+    assert done.code == code
+    assert ("FINDING" if lies else "PASS") in done.out
+    assert "cannot write /dev/full: No space left on device" in done.err
+
+
+def test_a_figure_that_cannot_be_delivered_is_125(host, tcelab, monkeypatch):
+    bench = sys.modules.get("tcelab.cli.bench") or __import__("tcelab.cli.bench", fromlist=["x"])
+    figure = bench.Figure("f", "s", [1.0])
+    with pytest.raises(bench.click.exceptions.Exit) as ended:
+        bench._show(bench.Measured(figures=[figure]), Path("/dev/full"))
+    assert ended.value.exit_code == 125
+
+
+# -- standard output
+
+
+def emulated(tmp_path, *words, stdout):
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+    return subprocess.run(
+        [sys.executable, "-m", "tcelab", *words],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env=environment,
+        check=False,
+        text=True,
+    )
+
+
+RUN = ("run", "flow", "--topology", "one-pe", "--platform", "emulator", "--seed", "1")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (RUN, 125),
+        ((*RUN, "--json", "-"), 125),
+        ((*RUN, "--inject", "flip"), 1),
+        (("--help",), 125),
+        (("image", "mutants"), 125),
+        (("run", "none"), 2),
+    ],
+    ids=["pass", "json", "finding", "help", "list", "usage"],
+)
+def test_standard_output_that_is_full_is_125_and_a_finding_stands(tmp_path, words, code):
+    with Path("/dev/full").open("wb") as full:
+        done = emulated(tmp_path, *words, stdout=full)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    if code != 2:
+        assert done.stderr.splitlines()[-1] == ("tcelab: standard output cannot be written: No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [((*RUN, "--inject", "flip"), 1), (("image", "mutants"), 0)], ids=["finding", "list"]
+)
+def test_a_reader_that_has_left_changes_no_exit_code_of_any_verb(tmp_path, words, code):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = emulated(tmp_path, *words, stdout=writer)
+    os.close(writer)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "cannot be written" not in done.stderr
+
+
+def test_a_full_standard_error_changes_no_verdict(tmp_path):
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tcelab", *RUN, "--json", "-"],
+            stdout=subprocess.PIPE,
+            stderr=full,
+            env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
+            check=False,
+        )
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["verdict"]["result"] == "pass"
+    assert msgspec.json.decode(done.stdout)

@@ -1,0 +1,180 @@
+"""`tcelab runs`, and the user's config: what runs have left is listed, told again, and removed when it is asked for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import test_artefacts
+import test_cli
+
+from tcelab import artefacts, config
+from tcelab.errors import UsageError
+
+host, tcelab = test_cli.host, test_cli.tcelab
+
+
+@pytest.fixture
+def file(monkeypatch, tmp_path):
+    """The user's config, which is not there yet."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    (tmp_path / "config" / "tcelab").mkdir(parents=True)
+    return tmp_path / "config" / "tcelab" / "config.toml"
+
+
+@pytest.fixture
+def three(host, tcelab):
+    """A pass, a finding and a run that left no result, all over; their names."""
+    tcelab("run", "story.json")
+    host.lies = test_cli.WRONG
+    tcelab("run", "story.json")
+    made = sorted(host.runs.iterdir())
+    for number, each in enumerate(made):
+        each.rename(each.with_name(f"2020010{number + 1}T000000Z-{test_artefacts.NOBODY}"))
+    (host.runs / f"20200103T000000Z-{test_artefacts.NOBODY}").mkdir()
+    return [each.name for each in artefacts.runs()]
+
+
+# -- list, show, prune
+
+
+def test_a_list_has_each_run_with_what_came_of_it(three, tcelab):
+    lines = tcelab("runs", "list").out.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == three
+    assert [line[27:42].strip() for line in lines[:3]] == ["pass", "finding", "no result"]
+    assert lines[0].endswith(f"story on {test_cli.story().topology.name}, seed {test_cli.story().seed}")
+    assert lines[3].startswith("3 runs, ")
+    (only, total) = tcelab("runs", "list", "--findings").out.splitlines()
+    assert (only.split()[0], total.split()[0]) == (three[1], "1")
+
+
+def test_a_run_is_told_again_with_its_replay_and_its_files(three, tcelab):
+    for name in (three[1], str(artefacts.root() / three[1])):
+        done = tcelab("runs", "show", name)
+        assert done.code == 0
+        assert "FINDING (exit code 1)" in done.out
+        assert "replay:    tcelab run " in done.out
+        assert "  program.json" in done.out.splitlines()
+    assert tcelab("runs", "show").out == f"{three[2]}: no result\n"
+
+
+def test_a_run_elsewhere_is_told_as_well_and_never_removed(host, tcelab):
+    tcelab("run", "story.json", "--out", "out")
+    assert "PASS (exit code 0)" in tcelab("runs", "show", "out").out
+    done = tcelab("runs", "prune", "out")
+    assert (done.code, Path("out/result.json").exists()) == (2, True)
+
+
+def test_what_is_named_is_removed_whatever_it_found(three, tcelab):
+    done = tcelab("runs", "prune", three[1])
+    assert (done.code, [each.name for each in artefacts.runs()]) == (0, [three[0], three[2]])
+    assert f"removed {three[1]} (finding)" in done.err
+
+
+def test_limits_remove_the_oldest_and_no_finding_unless_it_is_asked_for(three, tcelab):
+    assert tcelab("runs", "prune").out.startswith("0 runs removed")
+    assert tcelab("runs", "prune", "--count", "1").out.startswith("1 runs removed")
+    assert [each.name for each in artefacts.runs()] == three[1:]
+    tcelab("runs", "prune", "--size", "0")
+    assert three[1] in [each.name for each in artefacts.runs()]
+    tcelab("runs", "prune", "--count", "0", "--findings")
+    assert artefacts.runs() == []
+
+
+def test_a_run_that_goes_on_is_not_removed_by_name(host, tcelab):
+    going = host.runs / f"20200101T000000Z-{os.getpid()}"
+    going.mkdir(parents=True)
+    done = tcelab("runs", "prune", going.name)
+    assert (done.code, going.exists()) == (2, True)
+    assert "goes on" in done.err
+    assert tcelab("runs", "prune", "--count", "0").out.startswith("0 runs removed")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["show", "none"], "there is no run none"),
+        (["show"], "there is no run last"),
+        (["prune", ".."], "there is no run .."),
+        (["prune", "--size", "much"], "--size: 'much' is no size"),
+        (["prune", "x", "--count", "1"], "limits are for runs that are not named"),
+    ],
+)
+def test_wrong_usage_is_2(host, tcelab, words, said):
+    done = tcelab("runs", *words)
+    assert done.code == 2
+    assert said in done.err.splitlines()[0]
+
+
+def test_what_made_room_for_a_run_is_told_by_every_verb(three, tcelab, host, file):
+    file.write_text("[runs]\ncount = 1\n")
+    done = tcelab("run", "story.json")
+    assert "removed 2 old runs without a finding" in done.err
+    assert (host.runs / three[1]).exists()
+
+
+# -- the config
+
+
+def test_without_a_file_there_are_defaults(file):
+    assert config.load() == config.Config()
+
+
+def test_the_archive_is_read(file):
+    file.write_text('archive = "http://archive.example/debian"\n')
+    assert config.load() == config.Config(archive="http://archive.example/debian")
+
+
+def test_a_part_of_it_will_do(file):
+    file.write_text('[bases]\nsize = "2 GB"\n')
+    assert config.load() == config.Config(bases=config.Bases(size="2 GB"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[runs]\ncounts = 3\n", "unknown field `counts`"),
+        ("[run]\ncount = 3\n", "unknown field `run`"),
+        ('[runs]\ncount = "3"\n', "Expected `int`"),
+        ('[runs]\nsize = "many"\n', "runs.size"),
+        ("[runs]\ncount = -1\n", "less than 0"),
+        ("archive = 1\n", "Expected `str | null`"),
+        ("[runs\n", "config.toml"),
+    ],
+)
+def test_what_nobody_knows_is_2_before_anything_boots(host, tcelab, file, text, said):
+    file.write_text(text)
+    for words in (["run", "story.json"], ["run", "story.json", "--out", "out"], ["fuzz"]):
+        done = tcelab(*words)
+        assert (done.code, host.chosen) == (2, [])
+        assert said in done.err.splitlines()[0]
+        assert str(file) in done.err.splitlines()[0]
+
+
+def test_a_file_that_cannot_be_read_is_2(file):
+    file.mkdir()
+    with pytest.raises(UsageError, match="cannot read"):
+        config.load()
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("7", 7), (7, 7), ("1 kB", 1000), ("1 KiB", 1024), ("8GiB", 8 << 30), ("1.5 MB", 1_500_000), ("2 TiB", 2 << 40)],
+)
+def test_a_size_is_a_number_or_one_with_a_unit(text, number):
+    assert config.size(text, "x") == number
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "1 gib", "-1", "1 GiB 2"])
+def test_anything_else_is_no_size(text):
+    with pytest.raises(UsageError, match="is no size"):
+        config.size(text, "x")
+
+
+def test_the_option_goes_before_the_file_and_a_wrong_one_is_2(host, tcelab, file, monkeypatch):
+    monkeypatch.setenv("TCELAB_CACHE_SIZE", "1")
+    assert tcelab("run", "story.json", "--cache-size", "3 MB").code == 0
+    assert config.cache_size() == 3_000_000
+    done = tcelab("run", "story.json", "--cache-size", "much")
+    assert (done.code, "--cache-size: 'much' is no size" in done.err) == (2, True)
