@@ -212,6 +212,7 @@ def conclude(ledger: Ledger, run: Run) -> Verdict:
     """The verdict, once all that there is was judged."""
     ledger.step = len(run.steps)
     _evidence(ledger, run)
+    _quirks(ledger, run)
     result: Result = "finding" if ledger.total else "could-not-judge" if ledger.reasons else "pass"
     return Verdict(
         result=result,
@@ -244,6 +245,22 @@ def _evidence(ledger: Ledger, run: Run) -> None:
             ledger.could_not(f"no checkpoint was judged by the {view} view")
     if not evidence.tags:
         ledger.could_not("no live entry was proven by its tag")
+
+
+def _quirks(ledger: Ledger, run: Run) -> None:
+    """A declared quirk must show in a program that is made to show it, once that was done and compared whole."""
+    if ledger.reasons or len(run.steps) < len(run.program.ops):
+        return
+    told = {name for each in ledger.findings for name in each.quirk.split(", ")}
+    for quirk in run.program.shows:
+        if ledger.evidence.quirks.get(quirk) == 0 and quirk not in told:
+            ledger.report(
+                "difference",
+                ("not met", quirk),
+                f"the declared quirk {quirk} does not show: this program is made to show it",
+                expected=f"{quirk} is met",
+                seen="nothing in which a kernel without it differs",
+            )
 
 
 def unseen_operations(program: Program) -> int | None:
