@@ -21,7 +21,7 @@ from tcelab.errors import GuestLost
 from tcelab.judge import Judge, Verdict
 from tcelab.papr import hcall
 from tcelab.papr.table import Table
-from tcelab.program import Checkpoint, Frames, GuestOp, Ioctl, Op, Program
+from tcelab.program import Checkpoint, Frames, HostOp, Ioctl, Op, Program
 from tcelab.quirks import QUIRKS
 from tcelab.run import Outcome, Run, Session, Snapshot, Step, run
 from tcelab.scenarios import batches as batches_scenario
@@ -141,6 +141,10 @@ def one(session: Session, number: int, op: Op) -> Step:
         seen = session.intervene(op, ())  # literals are of tables, none is of memory
         assert isinstance(seen, Snapshot)
         return Step(number, op, snapshot=seen)
+    if isinstance(op, HostOp):
+        done = session.intervene(op, ())
+        assert isinstance(done, Outcome)
+        return Step(number, op, done)
     return Step(number, op, session.perform([op])[0])
 
 
@@ -174,7 +178,7 @@ def disagreements(row: Row, lived: Lived) -> list[str]:
     return out
 
 
-def against(op: GuestOp, outcome: Outcome) -> str:
+def against(op: Op, outcome: Outcome) -> str:
     """What an outcome is, if it is not the operation's literal; a descriptor is any number from 0 on."""
     expected = op.expect
     if expected is None:

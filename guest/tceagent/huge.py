@@ -15,6 +15,15 @@ _FREE = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages"
 _MAP_HUGETLB = 0x40000
 
 
+def there(read: Callable[[str], bytes]) -> bool:
+    """Has the kernel such pages? With the hash MMU it has others."""
+    try:
+        read(_FREE)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def area(size: int, read: Callable[[str], bytes], write: Callable[[str, bytes], None]) -> mmap.mmap:
     """Pages of the pool of huge pages, which is made to have as many (Documentation/admin-guide/mm/hugetlbpage.rst).
 

@@ -350,6 +350,8 @@ class LinuxKernel:
 
     def describe(self) -> dict[str, str | int | list[str]]:
         """What the handshake says of the machine."""
+        from tceagent import huge as pages  # noqa: PLC0415  hardly ever needed
+
         uname = posix.uname()
         try:
             modules = self.read_file("/proc/modules").decode().splitlines()
@@ -361,6 +363,7 @@ class LinuxKernel:
             "machine": uname.machine,
             "python": sys.version.split(" ", 1)[0],
             "page_size": self.page_size,
+            "huge": pages.there(self.read_file),
             "cmdline": self.read_file("/proc/cmdline").decode().strip(),
             "modules": [line.split(" ", 1)[0] for line in modules],
         }

@@ -33,7 +33,10 @@ def perform(state: State, op: Op) -> Outcome:
     by = arguments.pop("by", "")
     if by:
         return _ask(state, by, arguments)
-    handler = HANDLERS[arguments.pop("op")]
+    name = arguments.pop("op")
+    handler = HANDLERS.get(name)
+    if handler is None:
+        raise LookupError(f"the agent has no handler for operation {name!r}")
     arguments.pop("expect", None)
     try:
         return handler(state, **arguments)

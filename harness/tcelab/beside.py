@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from tcelab.emulator.oracle import second_opinion
 from tcelab.errors import HarnessError, Interrupted, Scene, TcelabError, died
-from tcelab.hypercalls import require
+from tcelab.fits import require
 from tcelab.judge import Judge, Ledger, Verdict, conclude
 from tcelab.judge.core import KEEP
 from tcelab.judge.opinion import Oracles
@@ -90,7 +90,7 @@ class Beside:
                 raise Interrupted(scene=error.scene) from None
             raise
         try:
-            require(self._program.ops, guest.facts)
+            require(self._program, guest.facts)
         except TcelabError:
             guest.close()
             raise

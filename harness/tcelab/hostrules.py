@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from tceagent import uapi
+from tcelab import hazards
 from tcelab.papr import pe
 from tcelab.program import Ddw, Flip, Ioctl, Native, Op, Program, Rtas
 from tcelab.topology import Phb
@@ -30,7 +31,12 @@ def service(op: Rtas | Ddw, devices: Collection[str]) -> str:
         for name, number in numbers.items()
         if number >> _CELL
     )
-    return next(wide, "")
+    if problem := next(wide, ""):
+        return problem
+    if not isinstance(op, Ddw) or op.call != "create":
+        return ""
+    # Firmware takes no window that is smaller than one of its pages.
+    return hazards.entries(1 << min(max(op.window_shift - op.page_shift, 0), _WORD))
 
 
 def flip(op: Flip, phbs: Mapping[int, Phb]) -> str:

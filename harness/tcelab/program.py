@@ -107,6 +107,9 @@ class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     :ivar seed: where the program came from, if random; runs of one program repeat exactly.
     :ivar isolation: on a platform that isolates a PE when one of its devices does a DMA that its table forbids.
     :ivar test: the test that recorded it, empty if none did. What the test itself asserted is no part of it.
+    :ivar page_sizes: bytes of a CPU page of the kernels that it was made for. On another it cannot judge: sizes that
+        prove something there may prove nothing elsewhere. Empty: it means the same on any.
+    :ivar shows: quirks that show in it. One of them that is declared and was not met is a finding.
     """
 
     name: str
@@ -115,6 +118,8 @@ class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     seed: int = 0
     isolation: bool = False
     test: str = ""
+    page_sizes: list[int] = []
+    shows: list[str] = []
     format: int = FORMAT
 
     def to_json(self) -> bytes:

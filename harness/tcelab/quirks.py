@@ -58,7 +58,7 @@ QUIRKS: Final = {
         Quirk(
             ONE_PAGE,
             "only the first page of a range is held against the window's end: MAP_DMA across the end fails late, with"
-            " EINTR, UNMAP_DMA across it returns 0, and one of a huge size loops over every page up to it",
+            " EINTR, and UNMAP_DMA across it returns 0",
             "EINVAL, and nothing is touched",
             "seen on 6.12; up to 7.2 by the source",
             "0b271f7d7f5e, powerpc/iommu: Fix the overflow validation in iommu_tce_check_ioba",

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tcelab.errors import GuestLost, Interrupted, Scene, TcelabError, UsageError
-from tcelab.hypercalls import require
+from tcelab.fits import require
 from tcelab.program import Checkpoint, Fresh, GuestOp, HostOp, Op, Program, is_host
 
 ViewName = Literal["live", "stream", "emulator"]
@@ -168,7 +168,7 @@ class Facts:
     :ivar profile: of the driver under test, by which it is compared with the emulator.
     :ivar quirks: known defects that are declared for its kernel.
     :ivar isolates: the platform is to isolate a PE for a violation; `guard`: what tcelab does for it.
-    :ivar hypercalls: programs may make hypercalls.
+    :ivar hypercalls: programs may make hypercalls; `huge`: they may have buffers in huge pages.
     """
 
     platform: str
@@ -183,6 +183,7 @@ class Facts:
     isolates: bool = False
     guard: Guarding = "off"
     hypercalls: bool = False
+    huge: bool = True
 
 
 class Session(Protocol):
@@ -281,11 +282,11 @@ def run(program: Program, session: Session, watch: Watch = lambda _: False) -> R
     """Perform a program on one guest. Never raises for what the guest did: that is in `Run.ending`.
 
     :raise UsageError: the program asks for more than one guest; see `tcelab.beside`.
-    :raise Unsupported: it asks for hypercalls, and the guest has none.
+    :raise Unsupported: the guest is not what it was made for, see `tcelab.fits`.
     """
     if len(parts(program)) > 1:
         raise UsageError(f"program {program.name!r} asks for several guests, and here is one")
-    require(program.ops, session.facts)
+    require(program, session.facts)
     recorder = Recorder(program, session, watch)
     recorder.perform(program.ops)
     recorder.finish()

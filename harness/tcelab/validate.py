@@ -6,19 +6,20 @@ what programs are for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tceagent import edu, uapi, virtio
 from tceagent.huge import HUGE_PAGE
-from tcelab import disk, hostrules, hypercalls
+from tcelab import disk, fits, hostrules, hypercalls, ioctls
 from tcelab.errors import UsageError
 from tcelab.papr import window
 from tcelab.program import (
     Bind,
     Buffer,
     Burst,
+    Checkpoint,
     Close,
     Ddw,
     Dma,
@@ -62,12 +63,9 @@ MOST_PAGES: Final = 65_536
 MOST_PROCESSES: Final = 64
 """Alive at a time."""
 _WORD: Final = 64
-_REQUEST: Final = 32
 _UID: Final = 32
 _MEMLOCK: Final = 63
-"""Bits of an ioctl's number, of a user and of a limit as the agent's calls take them."""
-_ANY_ADDRESS: Final = 1 << 46
-"""Where a buffer may lie, to see whether an address fits a field."""
+"""Bits of a user and of a limit as the agent's calls take them."""
 
 
 @dataclass(slots=True)
@@ -100,9 +98,8 @@ class Checker:
     """Checks the operations of a program as they come: knows what those before have made."""
 
     def __init__(self, program: Program) -> None:
-        """:raise UsageError: it names a device that no program can drive."""
-        if driven := program.topology.driven:
-            raise UsageError(f"device {driven[0].name!r} ({driven[0].model}) is for the kernel's own driver")
+        """:raise UsageError: it names a device that no program can drive, or no quirk, or no page size."""
+        fits.check(program)
         self._name = program.name
         self._isolation = program.isolation
         self._number = 0
@@ -138,7 +135,7 @@ class Checker:
         if self._isolation and hostrules.moves_windows(op):
             return hostrules.FIXED
         rule: Callable[[Any], str] | None = getattr(self, f"_{type(op).__name__.lower()}", None)
-        return "" if rule is None else rule(op)
+        return "there is no rule for it: nobody knows what it may do" if rule is None else rule(op)
 
     @property
     def _own(self) -> _Process:
@@ -205,7 +202,7 @@ class Checker:
         if layout is None:
             return f"no request {op.request!r} with a struct; there are: {', '.join(uapi.LAYOUTS)}"
         problem = self._written(op.buffer, op.offset, layout.size)
-        return problem or self._words(op.fields.values()) or _struct(layout, op.fields)
+        return problem or self._words(op.fields.values()) or ioctls.struct(layout, op.fields)
 
     def _bind(self, op: Bind) -> str:
         self._own.bound.add(op.device)
@@ -288,7 +285,7 @@ class Checker:
         return "" if op.what in COUNTERS else f"no counter {op.what!r}; there are: {', '.join(COUNTERS)}"
 
     def _ioctl(self, op: Ioctl) -> str:
-        if problem := self._file(op.file) or _request(op.request):
+        if problem := self._file(op.file) or ioctls.request(op.request):
             return problem
         if op.value is not None:
             problem = "an ioctl has fields or a value, not both" if op.fields else self._word(op.value)
@@ -299,7 +296,7 @@ class Checker:
         elif op.fields:
             problem = self._words(op.fields.values())
             layout = uapi.LAYOUTS.get(op.request) if isinstance(op.request, str) else None
-            problem = problem or (_struct(layout, op.fields) if layout else f"{op.request} takes no fields")
+            problem = problem or (ioctls.struct(layout, op.fields) if layout else f"{op.request} takes no fields")
         name = op.fields.get("name")
         if op.request == "GROUP_GET_DEVICE_FD" and isinstance(name, str):
             self._device_of[op.into] = name
@@ -328,6 +325,9 @@ class Checker:
 
     def _flip(self, op: Flip) -> str:
         return hostrules.flip(op, self._windows)
+
+    def _checkpoint(self, _op: Checkpoint) -> str:
+        return ""
 
     def _fresh(self, _op: Fresh) -> str:
         self._begin()
@@ -381,20 +381,3 @@ class Checker:
 
 def _who(process: str) -> str:
     return f"process {process!r}" if process else "the agent itself"
-
-
-def _request(request: str | int) -> str:
-    if isinstance(request, str):
-        known = request in uapi.NUMBERS
-        return "" if known else f"no request {request!r}; there are: {', '.join(uapi.NUMBERS)}"
-    return "" if 0 <= request < 1 << _REQUEST else f"a request has {_REQUEST} bits, and {request} has not"
-
-
-def _struct(layout: uapi.Layout, fields: Mapping[str, Word]) -> str:
-    """Do the fields fit the struct?"""
-    stand_ins = {Page: _ANY_ADDRESS, str: 0}
-    try:
-        layout.pack({name: word if isinstance(word, int) else stand_ins[type(word)] for name, word in fields.items()})
-    except ValueError as error:
-        return str(error)
-    return ""

@@ -13,13 +13,18 @@ SABOTAGE = '''
 """The real agent, with one thing broken: a program that makes a buffer called "break-KIND" says which, or the
 kernel's command line."""
 import os, posix, time
-from tceagent import agent, wire
+from tceagent import agent, ops, wire
 from tceagent.kernel import LinuxKernel
 
 with open("/proc/cmdline") as file:
     WORDS = file.read().split()
 if "tcelab.sabotage=digest" not in WORDS:
     agent.digest = lambda folder: "{digest}"
+
+def crash(state, **fields):
+    """What the kernel offers for trying how it is to die (Documentation/admin-guide/sysrq.rst)."""
+    with open("/proc/sysrq-trigger", "w") as trigger:
+        trigger.write("c")
 
 class Broken(agent.Agent):
     def _hello(self, nonce, devices=None, **more):
@@ -38,6 +43,8 @@ class Broken(agent.Agent):
         if kind == "break-garbage":
             posix.write(PORT, b"this is no frame")
             time.sleep(1000)
+        if kind == "break-dies":
+            ops.HANDLERS["buffer"] = crash
         if kind == "break-raises":
             program = [dict(program[0], colour="red"), *program[1:]]
         return super()._perform(number, program)

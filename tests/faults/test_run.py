@@ -6,12 +6,10 @@ import signal
 import pytest
 
 from calls import Call, kill, tcelab
-from tcelab.program import Bind, Buffer, Checkpoint, Ioctl, Open, Page, Program
+from tcelab.program import Buffer, Checkpoint, Program, Read
 from tcelab.topology import topology
 
 pytestmark = pytest.mark.guest
-
-V2 = 7
 
 
 def result_of(call):
@@ -19,8 +17,13 @@ def result_of(call):
     return json.loads((run / "result.json").read_bytes())
 
 
-def broken_run(tmp_path, broken_initrd, kind, *more):
-    ops = [Checkpoint(stream=True), Buffer(name=f"break-{kind}", pages=1, expect="ok"), Checkpoint(stream=True)]
+def broken_run(tmp_path, broken_initrd, kind, *more, before=()):
+    ops = [
+        Checkpoint(stream=True),
+        *before,
+        Buffer(name=f"break-{kind}", pages=1, expect="ok"),
+        Checkpoint(stream=True),
+    ]
     path = tmp_path / "broken.json"
     path.write_bytes(Program(name="broken", topology=topology("two-pe"), ops=ops).to_json())
     return tcelab("run", path, "--initrd", broken_initrd, *more, state=tmp_path)
@@ -55,34 +58,16 @@ def test_an_exception_in_the_agent_comes_with_its_traceback(tmp_path, broken_ini
     assert_told(call, "the agent failed at operation", "Traceback (most recent call last)", "colour")
 
 
-def test_an_oops_is_a_finding_that_names_the_operation_in_flight(tmp_path):
-    """A v2 map across the window's end oopses 6.12: the map is undone through a pointer behind the user view."""
-    memory = 2 * 65536
-    last = (1 << 30) - 4096
-    crossing = {"flags": 3, "vaddr": Page("b"), "iova": last, "size": 8192}
-    ops = [
-        Bind(device="pe1", expect="ok"),
-        Open(file="c", path="/dev/vfio/vfio", expect="ok"),
-        Open(file="g", path="/dev/vfio/$pe1", expect="ok"),
-        Ioctl(file="g", request="GROUP_SET_CONTAINER", fields={"container": "c"}, expect="ok"),
-        Ioctl(file="c", request="SET_IOMMU", value=V2, expect="ok"),
-        Buffer(name="b", pages=memory // 4096, expect="ok"),
-        Ioctl(file="c", request="SPAPR_REGISTER_MEMORY", fields={"vaddr": Page("b"), "size": memory}, expect="ok"),
-        Checkpoint(stream=True),
-        Ioctl(file="c", request="GROUP_GET_STATUS"),
-        Ioctl(file="c", request="MAP_DMA", fields=crossing),
-        Checkpoint(stream=True),
-    ]
-    path = tmp_path / "oops.json"
-    path.write_bytes(Program(name="oops", topology=topology("one-pe"), ops=ops).to_json())
-    code, call = tcelab("run", path, state=tmp_path)
+def test_a_kernel_that_dies_is_a_finding_that_names_the_operation_in_flight(tmp_path, broken_initrd):
+    more = [Read(what="pins", expect="ok"), Read(what="vmlck", expect="ok")]
+    code, call = broken_run(tmp_path, broken_initrd, "dies", before=more)
     assert code == 1, call.said
     result = result_of(call)
     assert result["ended"]["kernel_died"]
-    assert result["ended"]["in_flight"] == 9
+    assert result["ended"]["in_flight"] == 3
     (finding,) = [each for each in result["verdict"]["findings"] if each["law"] == "kernel"]
-    assert finding["step"] == 9
-    assert "MAP_DMA" in finding["operation"]
+    assert finding["step"] == 3
+    assert "break-dies" in finding["operation"]
     assert "FINDING (exit code 1)" in call.out
     assert "phase:     perform" in call.out
 

@@ -440,7 +440,7 @@ def test_what_the_guest_tries_while_isolated_changes_nothing(judged):
 
 def test_a_storm_of_refusals_is_kept_up_with(judged):
     """Two devices at once, 4 KiB each time, while DMA is stopped: thousands of lines in a tenth of a second."""
-    sizes = [dma("pe1", BEYOND, 4095, expect=None), dma("pe1b", BEYOND + 0x10000, 4095, expect=None)]
+    sizes = [dma("pe1", BEYOND, 4000, expect=None), dma("pe1b", BEYOND + 0x10000, 4000, expect=None)]
     storm = [Together(ops=sizes, expect=0) for _ in range(20)]
     verdict, record = judged(*VIOLATION, rtas(THAW_MMIO), *storm, rtas(THAW_DMA), *normal("pe1", "pe1b", "pe2"))
     assert verdict.findings == []

@@ -6,7 +6,6 @@ from functools import partial
 
 from mutants.by_hand import NO_RIGHT, edit
 from mutants.mutant import Mutant
-from tcelab.emulator import spapr_tce_v2
 from tcelab.emulator.platform import Machine
 from tcelab.emulator.spapr_tce import SpaprTce
 from tcelab.emulator.spapr_tce_v2 import SpaprTceV2, Window
@@ -94,8 +93,6 @@ WINDOWS = (
     ),
     v2("firmware is asked again", SpaprTceV2._spoilt, "not pe.refused_window or", "True or"),
     v2("a PE is spoilt for high windows alone", SpaprTce.make_default_window, "if self._spoilt(self.pe):", "if False:"),
-    v2("firmware is asked for any size", spapr_tce_v2._asked_for, "> ddw.LARGEST", "> 1 << 60"),
-    v2("firmware is not asked for the largest size", spapr_tce_v2._asked_for, "> ddw.LARGEST", ">= ddw.LARGEST"),
     v2("REMOVE cancels nothing", REMOVE, "if self.pending and not start:", "if False:"),
     v2("a cancelled window comes all the same", REMOVE, "self.pending = False", "pass"),
     v2("REMOVE leaves the entries", REMOVE, "self._sweep(found)", "pass"),

@@ -13,7 +13,7 @@ BOUND = "what is bound to one mm is not bound to another"
 EQUIVALENT = {
     "linux-v1 MAP_DMA: \"past the window's end\" before 'iova misaligned'": ONE_STATUS,
     "linux-v1 UNMAP_DMA: \"past the window's end\" before 'iova misaligned'": ONE_STATUS,
-    "linux-v2 MAP_DMA: \"past the window's end, and dead\" before 'iova misaligned'": ONE_STATUS,
+    "linux-v2 MAP_DMA: \"past the window's end, of a MAP\" before 'iova misaligned'": ONE_STATUS,
     "linux-v2 UNMAP_DMA: \"past the window's end\" before 'iova misaligned'": ONE_STATUS,
     "linux-v2 SPAPR_UNREGISTER_MEMORY: 'no mm' before \"another mm's\"": NO_MM,
     "linux-v2 SPAPR_REGISTER_MEMORY: 'binds' before \"another mm's\"": BOUND,

@@ -30,6 +30,7 @@ HELLO = {
     "digest": "d" * 64,
     "cell": CELL,
     "page_size": 4096,
+    "huge": True,
     "kernel": "6.12",
     "version": "#1",
     "machine": "ppc64le",

@@ -206,7 +206,7 @@ def test_a_file_that_is_not_open_is_a_bad_descriptor(agent, op):
 @pytest.mark.parametrize(
     ("bad", "why"),
     [
-        ({"op": "explode"}, "KeyError: 'explode'"),
+        ({"op": "explode"}, "no handler for operation 'explode'"),
         ({"op": "read"}, "TypeError: read() missing"),
         ({"op": "read", "what": "pins", "why": 1}, "unexpected keyword argument 'why'"),
         ({"op": "frames", "buffer": "nothing"}, "no buffer 'nothing'"),

@@ -63,14 +63,14 @@ def test_a_transfer_that_never_ends_is_given_up_after_two_seconds():
     assert 2.0 < kernel.elapsed < 2.1
 
 
-@pytest.mark.parametrize(("offset", "size"), [(0, 4095), (4094, 1), (4095, 0), (0, 0)])
+@pytest.mark.parametrize(("offset", "size"), [(0, 4000), (3999, 1), (4000, 0), (0, 0)])
 def test_the_usable_buffer_may_be_filled_to_its_last_byte(offset, size):
     assert transfer(FakeKernel(), offset=offset, size=size) == 0
 
 
-@pytest.mark.parametrize(("offset", "size"), [(0, 4096), (1, 4095), (4095, 1), (4096, 0), (-1, 1), (0, -1), (5, -1)])
+@pytest.mark.parametrize(("offset", "size"), [(0, 4001), (1, 4000), (4000, 1), (4001, 0), (-1, 1), (0, -1), (5, -1)])
 def test_a_transfer_that_would_leave_the_buffer_never_reaches_the_device(offset, size):
     kernel = FakeKernel()
-    with pytest.raises(ValueError, match="leaves the 4095 usable bytes"):
+    with pytest.raises(ValueError, match="leaves the 4000 bytes"):
         transfer(kernel, offset=offset, size=size)
     assert kernel.calls == []

@@ -138,8 +138,8 @@ def test_nothing_is_begun_when_one_of_them_cannot_be():
     kernel = Several(a={}, b={})
     state = state_of(kernel, "a")
     assert do(state, "together", ops=[transfer("a"), transfer("nobody")]) == {"errno": "EBADF"}
-    with pytest.raises(ValueError, match="leaves the 4095 usable bytes"):
-        do(state, "together", ops=[transfer("a"), transfer("a", size=4096)])
+    with pytest.raises(ValueError, match="leaves the 4000 bytes"):
+        do(state, "together", ops=[transfer("a"), transfer("a", size=4001)])
     assert kernel.did("begin") == []
 
 

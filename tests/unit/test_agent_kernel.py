@@ -318,7 +318,22 @@ def test_the_machine_is_described_as_uname_does(kernel):
     assert (told["kernel"], told["version"], told["machine"]) == (uname.release, uname.version, uname.machine)
     assert told["page_size"] == PAGE
     assert isinstance(told["modules"], list)
-    assert told.keys() == {"kernel", "version", "machine", "python", "page_size", "cmdline", "modules"}
+    assert told.keys() == {"kernel", "version", "machine", "python", "page_size", "huge", "cmdline", "modules"}
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_kernel_says_whether_it_has_huge_pages_of_2_mib(kernel, monkeypatch, there):
+    read_file = kernel.read_file
+
+    def reading(path):
+        if "hugepages-2048kB" not in path:
+            return read_file(path)
+        if not there:
+            raise FileNotFoundError(path)
+        return b"0"
+
+    monkeypatch.setattr(kernel, "read_file", reading)
+    assert kernel.describe()["huge"] is there
 
 
 def test_a_kernel_without_modules_has_none(kernel, monkeypatch):

@@ -13,6 +13,7 @@ from tcelab.errors import UsageError
 from tcelab.fuzz import moves, processes, world
 from tcelab.fuzz.generate import generate
 from tcelab.fuzz.hazard import MOST_BEYOND
+from tcelab.fuzz.state import File
 from tcelab.program import (
     Buffer,
     Checkpoint,
@@ -410,20 +411,18 @@ def endless(program):
     return [each for each in ranges(program) if each[0] < WINDOW and each[1] > WINDOW + MOST_BEYOND * PAGE]
 
 
-def test_an_unmap_that_would_hang_the_kernel_is_counted_instead():
-    one = [made(seed, quirks=[quirks.ONE_PAGE]) for seed in range(30)]
-    assert [endless(each.program) for each in one] == [[]] * len(one)
-    assert {name for each in one for name in each.left_out} == {quirks.ONE_PAGE}
-    assert sum(each.left_out.get(quirks.ONE_PAGE, 0) for each in one) >= 10
+@pytest.mark.parametrize("declared", [(), (quirks.ONE_PAGE,), tuple(QUIRKS)], ids=["none", "one", "all"])
+def test_no_unmap_reaches_far_past_the_end_whatever_is_declared(declared):
+    assert [each for seed in range(30) for each in endless(made(seed, quirks=declared).program)] == []
 
 
-def test_without_the_quirk_nothing_is_left_out():
-    others = [name for name in QUIRKS if name != quirks.ONE_PAGE]
-    for declared in ((), others):
-        free = [made(seed, quirks=declared) for seed in range(30)]
-        assert [each.left_out for each in free] == [{}] * len(free)
-        found = sum(len(endless(each.program)) for each in free)
-        assert 10 <= found < 5 * len(free)
+@pytest.mark.parametrize(("beyond", "kept"), [(0, True), (MOST_BEYOND, True), (MOST_BEYOND + 1, False)])
+def test_an_unmap_that_reaches_too_far_is_counted_instead(beyond, kept):
+    w = world.World(random.Random(1), topology("two-small"), frozenset())
+    file = File("c", None, [])
+    fields = {"iova": WINDOW - PAGE, "size": (1 + beyond) * PAGE}
+    assert w.unmap(w.agent, file, fields) is kept
+    assert (len(w.ops), sum(w.left_out.values())) == (int(kept), int(not kept))
 
 
 def test_an_unmap_a_little_past_the_end_is_generated_in_spite_of_the_quirk():

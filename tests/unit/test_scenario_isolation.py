@@ -116,7 +116,7 @@ def test_sizes_go_from_one_byte_to_the_most_that_every_edu_can_do(program):
     edus = {device.name for device in program.topology.devices if device.model == "edu"}
     sizes = {story.size for story in stories(program) if story.direction and story.who in edus}
     assert min(sizes) == 1
-    assert max(sizes) == LARGEST == 4095
+    assert max(sizes) == LARGEST == 4000
     assert len(sizes) > 4
 
 

@@ -29,7 +29,7 @@ def test_the_story_is_whole():
         (Together(ops=[]), "at least one transfer"),
         (Together(ops=[write("pe1"), read("pe1")]), "each of its transfers is another device's"),
         (Together(ops=[write("pe1"), structs.replace(write("pe2"), file="x")]), "no file 'x' was opened"),
-        (Together(ops=[write("pe1", size=4096)]), "leaves the 4095 usable bytes"),
+        (Together(ops=[write("pe1", size=4001)]), "leaves the 4000 bytes"),
         (Together(ops=[write("pe1", iova=1 << 64)]), "a word has 64 bits"),
         (Together(ops=[structs.replace(write("pe1"), by="c")]), "no by or expect of their own"),
         (Together(ops=[structs.replace(write("pe1"), expect=0)]), "no by or expect of their own"),

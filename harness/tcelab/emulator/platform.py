@@ -135,7 +135,7 @@ class Pe:
 
     def create_window(self, page_shift: int, window_shift: int) -> ddw.Answer:
         """ibm,create-pe-dma-window."""
-        if _HOLDS <= 1 << max(window_shift - page_shift, 0) < ddw.COUNT:
+        if 1 << max(window_shift - page_shift, 0) >= _HOLDS:
             raise NotModelledError(
                 f"the emulator holds no table of a window with 2^{window_shift - page_shift} entries"
             )

@@ -27,7 +27,7 @@ from tcelab.emulator.profiles import DEFAULT, Kind, Profile, profile
 from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError, Unsupported
 from tcelab.papr import window
 from tcelab.papr.table import Table
-from tcelab.program import Buffer, Ddw, Flip, GuestOp, HostOp, Ioctl, Open, Rtas
+from tcelab.program import Buffer, Checkpoint, Ddw, Flip, GuestOp, HostOp, Ioctl, Open, Rtas
 from tcelab.quirks import check
 from tcelab.run import Facts, Guarding, Met, Outcome, Snapshot, TableView
 from tcelab.topology import Topology
@@ -184,6 +184,8 @@ class EmulatorSession:
             return self.machine.rtas(op)
         if isinstance(op, Ddw):
             return self.machine.ddw(op)
+        if not isinstance(op, Checkpoint):
+            raise Unsupported(f"the emulator has no rule for operation {type(op).__name__}", scene=self.scene())
         began = time.perf_counter()
         shown = [self._shown(table) for pe in self.machine.pes.values() for table in pe.windows.active]
         page = self.machine.ram.iommu_page

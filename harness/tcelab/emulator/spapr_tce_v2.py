@@ -262,15 +262,15 @@ class SpaprTceV2(SpaprTce):
         assert found is not None
         space, unit = call.process.space, 1 << found.shift
         first = (call.param["iova"] - found.start) >> found.shift
-        address = call.param["vaddr"]
+        address, end = call.param["vaddr"], first + (call.param["size"] >> found.shift)
+        if end > found.entries:
+            raise NotModelledError("what a kernel that does not refuse it makes of a MAP past its window's end")
         replaced: list[tuple[int, Region | None]] = []
-        for entry in range(first, first + (call.param["size"] >> found.shift)):
+        for entry in range(first, end):
             region = space.region(address, unit)
             if region is None or unit > region.granule:
                 self._roll_back_v2(found, first, replaced)
                 raise RefusedError("EINVAL")
-            if entry >= found.entries:
-                self.machine.oops("tce_iommu_unuse_page_v2")
             frame = region.frames[(address - region.start) // self.machine.page_size]
             word = frame + address % self.machine.page_size | call.param["flags"]
             replaced.append((found.table.get(entry), found.users.get(entry)))
@@ -311,9 +311,7 @@ class SpaprTceV2(SpaprTce):
 
 
 def _asked_for(pe: Pe, shift: int, size: int) -> str:
-    """spapr_tce_create_table of a second window: the errno's name when firmware is not asked, or does not make it."""
-    if size >> shift > ddw.LARGEST:
-        return "EINVAL"
+    """spapr_tce_create_table of a second window: the errno's name when firmware does not make it."""
     if pe.create_window(shift, size.bit_length() - 1).status == ddw.SUCCESS:
         return ""
     pe.refused_window = True

@@ -170,8 +170,15 @@ class Campaign:
             quirks=known,
             hypercalls=guest.facts.hypercalls,
             v2=guest.facts.profile in TODAYS_PROFILES,
+            huge=guest.facts.huge,
         )
-        program = msgspec.structs.replace(made.program, name=f"fuzz {self._seed}/{number}", seed=self._seed)
+        # Many of its sizes were drawn for this kernel's pages: with others it would not show what it found.
+        program = msgspec.structs.replace(
+            made.program,
+            name=f"fuzz {self._seed}/{number}",
+            seed=self._seed,
+            page_sizes=[guest.facts.page_size],
+        )
         return Done(number, program, known, self._judged(program, guest, known), made.left_out)
 
     def _open(self, name: str) -> Guest:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from tcelab.fuzz.hazard import MOST_BEYOND
-from tcelab.fuzz.mapping import Fields, ioba, map_fields, number, some_pages, tag, unmap_fields
+from tcelab.fuzz.mapping import Fields, map_fields, number, some_pages, tag, unmap_fields
 from tcelab.fuzz.state import Container, File, Process
 from tcelab.fuzz.world import World
 from tcelab.papr import tce
@@ -74,13 +74,6 @@ def over_the_end(w: World, container: Container, _by: Process, fields: Fields) -
         within = 1 + w.below(min(MOST_BEYOND, entries))
         fields["iova"] = end - within * PAGE_SIZE
         fields["size"] = (within + 1 + w.below(MOST_BEYOND)) * PAGE_SIZE
-
-
-def far_over_the_end(w: World, container: Container, _by: Process, fields: Fields) -> None:
-    """Begin within the window and end far beyond: for an UNMAP only, a MAP would need as many pages."""
-    start, end = w.bounds_of(container)
-    fields["iova"] = ioba(w, container, w.below((end - start) >> PAGE_SHIFT))
-    fields["size"] = w.pick((end + (MOST_BEYOND + 1) * PAGE_SIZE, *HUGE))
 
 
 def beyond(w: World, container: Container, _by: Process, fields: Fields) -> None:

@@ -23,7 +23,7 @@ USUAL: Final = 480
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """:ivar left_out: operations that the kernel would not have come back from, by the quirk because of which."""
+    """:ivar left_out: operations that no kernel is asked for, by quirk, see `tcelab.fuzz.hazard`."""
 
     program: Program
     left_out: dict[str, int]
@@ -38,16 +38,18 @@ def generate(
     quirks: Collection[str] = (),
     hypercalls: bool = False,
     v2: bool = False,
+    huge: bool = True,
 ) -> Generated:
     """A random program of about `steps` operations that ends with everything closed; the same for the same `rng`.
 
     :param every: guest operations between two checkpoints.
-    :param quirks: known defects of the kernel, of which some would end the run.
+    :param quirks: known defects of the kernel.
     :param hypercalls: the guest can make raw hypercalls: they are mixed in, on a PE of their own if there is one.
     :param v2: the kernel makes containers of type v2: they are mixed in.
+    :param huge: the kernel has huge pages.
     :raise UsageError: the topology has no device.
     """
-    w = World(rng, topology, frozenset(quirks), hypercalls=hypercalls, v2=v2)
+    w = World(rng, topology, frozenset(quirks), hypercalls=hypercalls, v2=v2, huge=huge)
     _begin(w, topology)
     looked = len(w.ops)
     while len(w.ops) < steps:

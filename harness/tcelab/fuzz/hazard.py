@@ -1,4 +1,8 @@
-"""What a kernel with a known defect would not come back from."""
+"""What no kernel is asked for, whether its defects are declared or not: from some of it, kernels do not come back.
+
+What a program changes by way of VFIO lies within a window or a little past its end. Farther out there is no rule that
+does not show near it as well.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,11 @@ from typing import Final
 from tcelab.papr.window import PAGE_SIZE
 
 MOST_BEYOND: Final = 64
-"""Pages past the window's end that a kernel with the quirk `quirks.ONE_PAGE` may be asked to unmap: it goes through
-every page up to the size, in the window or not.
-"""
+"""Pages past the window's end that a range may reach."""
 
 
 def endless(windows: Sequence[tuple[int, int]], iova: int, size: int) -> bool:
-    """Would an UNMAP_DMA go on for long there?
+    """Does a range reach too far past the end of a window?
 
     :param windows: of those that the range may lie in, the bus addresses at which they start and end.
     """

@@ -84,7 +84,6 @@ OUT_OF_ORDER: Final = (
     Move(10, faults.bad_unmap(faults.empty)),
     Move(12, faults.bad_unmap(faults.at_the_end)),
     Move(35, faults.bad_unmap(faults.over_the_end)),
-    Move(4, faults.bad_unmap(faults.far_over_the_end)),
     Move(12, faults.bad_unmap(faults.beyond)),
     Move(12, faults.bad_unmap(faults.at_the_top)),
     Move(8, faults.unreadable("MAP_DMA")),

@@ -1,7 +1,8 @@
 """Random steps with a container of type v2: memory is registered, windows come and go, and both meet in maps.
 
-No map reaches across a window's end: a kernel with the quirk `quirks.ONE_PAGE` would not come back from it. No window
-is made where the emulator does not know what becomes of it (beside a high one, in place of the low one).
+Every map lies within its window, or begins outside (see `tcelab.fuzz.hazard`), and every window is one that firmware
+has room for. No window is made where the emulator does not know what becomes of it (beside a high one, in place of the
+low one).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from tcelab.fuzz.state import V2, Container, File, Memory, Process, Region, Shap
 from tcelab.fuzz.world import World
 from tcelab.papr import tce
 from tcelab.papr.window import PAGE_SHIFT, PAGE_SIZE, SECOND_START
-from tcelab.program import Page
+from tcelab.program import Ddw, Page
 
 HUGE: Final = 512
 """Pages of the buffer in huge pages: one of them."""
@@ -27,13 +28,12 @@ ODD_WINDOWS: Final[tuple[Fields, ...]] = (
     {"window_size": 0},
     {"window_size": PAGE_SIZE // 2},
     {"window_size": 3 * PAGE_SIZE},
-    {"window_size": 1 << 50},
     {"levels": 2},
     {"flags": 1},
     {"argsz": 39},
 )
-UNLIKELY: Final = 0.015
-"""A window that firmware does not make: the PE gets no other for the rest of the program."""
+UNLIKELY: Final = 0.1
+"""A window that firmware does not make, for it has none left: the PE may get no other for the rest of the program."""
 
 Ready: TypeAlias = tuple[File, Container, V2, Process]
 
@@ -77,7 +77,7 @@ def register(w: World) -> bool:
 
 
 def _memory(w: World, by: Process) -> Memory:
-    if w.chance(0.3) and not any(each.huge for each in by.memory) and w.room(by, HUGE):
+    if w.huge and w.chance(0.3) and not any(each.huge for each in by.memory) and w.room(by, HUGE):
         return w.allocate(by, HUGE, huge=True)
     huge = [each for each in by.writable if each.huge]
     return w.pick(huge) if huge and w.chance(0.3) else w.some_memory(by, some_pages(w))
@@ -153,13 +153,25 @@ def create(w: World) -> bool:
         return True
     shift = w.pick(SHIFTS)
     fields: Fields = {"page_shift": shift, "window_size": w.pick(ENTRIES) << shift, "levels": w.below(2)}
-    if w.chance(UNLIKELY):
-        fields |= {"page_shift": PAGE_SHIFT, "window_size": 1 << 49}
-        group.refused = group.refused or v2.high is None
-    elif v2.high is None and not group.refused:
+    if v2.high is None and w.chance(UNLIKELY):
+        _without_room(w, chosen, fields)
+        group.refused = True
+        return True
+    if v2.high is None and not group.refused:
         v2.high = Shape(SECOND_START, shift, int(fields["window_size"]) >> shift)  # type: ignore[arg-type]
     _ask(w, chosen, "SPAPR_TCE_CREATE", fields)
     return True
+
+
+def _without_room(w: World, chosen: Ready, fields: Fields) -> None:
+    """A window is asked for while somebody else has the last one, which is given back."""
+    phb = chosen[1].groups[0].phb
+    # One that cannot be made makes the default window, which would sweep away what firmware has made before.
+    _ask(w, chosen, "SPAPR_TCE_CREATE", {"page_shift": 13, "window_size": 1 << 20, "levels": 1})
+    device = phb.devices[0].name
+    w.ops.append(Ddw(call="create", device=device, page_shift=16, window_shift=24))
+    _ask(w, chosen, "SPAPR_TCE_CREATE", fields)
+    w.ops.append(Ddw(call="remove", device=device, liobn=phb.liobn | 1))
 
 
 def remove(w: World) -> bool:

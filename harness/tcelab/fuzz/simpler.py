@@ -278,7 +278,7 @@ def _calls(ops: Iterable[Op]) -> list[Ioctl]:
 
 
 def endless_unmaps(ops: Sequence[Op], topology: Topology) -> int:
-    """How many there are that a kernel with a known defect would not come back from."""
+    """How many there are that no kernel is asked for."""
     windows = [(phb.window_start, phb.window_end) for phb in topology.phbs]
     calls = [call for op in ops for call in (op.ops if isinstance(op, Repeat) else (op,))]
     fields = [call.fields for call in calls if isinstance(call, Ioctl | Put) and call.request == "UNMAP_DMA"]

@@ -62,6 +62,7 @@ class World:
 
     :ivar left_out: how many operations were not generated, by the quirk because of which.
     :ivar hypercalls: there are raw hypercalls, on the PE `raw`; `v2`: there are containers of type v2.
+    :ivar huge: there are huge pages.
     :ivar dmas: how many transfers there are, each of which takes 0.1 s.
     """
 
@@ -73,6 +74,7 @@ class World:
         *,
         hypercalls: bool = False,
         v2: bool = False,
+        huge: bool = True,
     ) -> None:
         """:param hypercalls: the last PE, if there are several, is that of raw hypercalls alone.
         :raise UsageError: nothing to work on.
@@ -90,6 +92,7 @@ class World:
             raise UsageError(f"topology {topology.name!r} has no device under test")
         self.hypercalls = hypercalls and len(self.groups) > 1
         self.v2 = v2
+        self.huge = huge
         self.raw = self.groups.pop().phb if self.hypercalls else self.groups[-1].phb
         self.windows = [(group.phb.window_start, group.phb.window_end) for group in self.groups]
         self._named: dict[str, int] = {}
@@ -281,11 +284,11 @@ class World:
             self.ioctl(by, file, request, fields)
 
     def unmap(self, by: Process, file: File, fields: dict[str, Word]) -> bool:
-        """:return: False if it was left out, since the kernel would not come back from it."""
+        """:return: False if it was left out, see `tcelab.fuzz.hazard`."""
         iova, size = fields["iova"], fields["size"]
         assert isinstance(iova, int)
         assert isinstance(size, int)
-        if quirks.ONE_PAGE in self.quirks and endless(self.windows, iova, size):
+        if endless(self.windows, iova, size):
             self.left_out[quirks.ONE_PAGE] = self.left_out.get(quirks.ONE_PAGE, 0) + 1
             return False
         self.struct(by, file, "UNMAP_DMA", fields)

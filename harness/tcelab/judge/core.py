@@ -215,6 +215,7 @@ def conclude(ledger: Ledger, run: Run) -> Verdict:
     """The verdict, once all that there is was judged."""
     ledger.step = len(run.steps)
     _evidence(ledger, run)
+    _quirks(ledger, run)
     result: Result = "finding" if ledger.total else "could-not-judge" if ledger.reasons else "pass"
     return Verdict(
         result=result,
@@ -252,6 +253,22 @@ def _evidence(ledger: Ledger, run: Run) -> None:
 
 def _with(reason: str, what_to_add: str) -> str:
     return f"{reason}: {what_to_add}" if what_to_add else reason
+
+
+def _quirks(ledger: Ledger, run: Run) -> None:
+    """A declared quirk must show in a program that is made to show it, once that was done and compared whole."""
+    if ledger.reasons or len(run.steps) < len(run.program.ops):
+        return
+    told = {name for each in ledger.findings for name in each.quirk.split(", ")}
+    for quirk in run.program.shows:
+        if ledger.evidence.quirks.get(quirk) == 0 and quirk not in told:
+            ledger.report(
+                "difference",
+                ("not met", quirk),
+                f"the declared quirk {quirk} does not show: this program is made to show it",
+                expected=f"{quirk} is met",
+                seen="nothing in which a kernel without it differs",
+            )
 
 
 def unseen_operations(program: Program) -> int | None:

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from tceagent import uapi
 from tcelab.judge.device import DeviceModel
 from tcelab.judge.table import TableModel
 from tcelab.judge.windows import KernelWindow, Windows
+from tcelab.program import Ddw
 from tcelab.topology import Phb
 
 
@@ -57,6 +59,15 @@ class Group:
     def table(self) -> TableModel:
         """Of its default window."""
         return self.windows.default
+
+    def is_aside(self, op: Ddw) -> bool:
+        """Firmware's windows may change so, and no container misses one: it makes a high one, or removes that again."""
+        if self.container is None:
+            return True
+        high = self.phb.liobn | 1
+        theirs = any(each.table.liobn == high for each in self.container.windows)
+        made = self.container.kind == uapi.SPAPR_TCE_V2_IOMMU and self.phb.liobn in self.windows.present
+        return made and not theirs and (op.call == "create" or (op.call == "remove" and op.liobn == high))
 
     def leave(self, step: int) -> None:
         """Out of its container, if it is in one."""

@@ -21,7 +21,7 @@ from tcelab.judge.files import Container, DeviceFile, Files, Group, Target
 from tcelab.judge.hypercalls import Hypercalls
 from tcelab.judge.memory import BufferModel, PageModel, written
 from tcelab.judge.pes import Pes
-from tcelab.judge.requests import ARGSZ, BY_FIELDS, BY_POINTER, MEMORY, request_name
+from tcelab.judge.requests import ARGSZ, BY_FIELDS, BY_POINTER, KEEPS_ALL, MEMORY, request_name
 from tcelab.judge.rounds import calls_done, rounds
 from tcelab.judge.table import TableModel
 from tcelab.judge.transfers import Transfers
@@ -37,18 +37,22 @@ from tcelab.program import (
     Engine,
     Exit,
     Fill,
+    Flip,
     Frames,
+    Fresh,
     Hcall,
     HcallBatch,
     Ioctl,
     Look,
     Master,
+    Native,
     Op,
     Open,
     Page,
     Program,
     Protect,
     Put,
+    Read,
     Repeat,
     Rtas,
     Spawn,
@@ -179,7 +183,7 @@ class Fold:
 
     def _ddw(self, op: Ddw, outcome: Outcome, step: int) -> None:
         group = self.group_of[op.device]
-        if group.container is not None and op.call != "query":
+        if op.call != "query" and not group.is_aside(op):
             self.unknown.append(f"Ddw of step {step} changed the windows of a PE that a container has")
         if problem := group.windows.called(op, outcome, step):
             self.unknown.append(problem)
@@ -223,6 +227,10 @@ class Fold:
                 self.buffers[op.buffer].access = op.access
             case Frames():
                 self.buffers[op.buffer].learn(0, outcome.frames)
+            case Read() | Native() | Flip() | Fresh():
+                pass  # nothing that the fold follows: counters, what undoes itself, a lie, another guest's beginning
+            case _:
+                self.unknown.append(f"there is no rule for what {type(op).__name__} of step {step} has done")
 
     def _open(self, op: Open) -> None:
         if op.path == "/dev/vfio/vfio":
@@ -251,8 +259,12 @@ class Fold:
                 if not outcome.errno and (outcome.value == 0 or name not in {*ARGSZ, *MEMORY}):
                     self.unknown.append(f"{name} of step {step} passed a struct that we cannot see")
                 return
-        if name in self._ioctls and not outcome.errno:
+        if outcome.errno or name in KEEPS_ALL:
+            return
+        if name in self._ioctls:
             self._ioctls[name](handle, op, outcome, step)
+        else:
+            self.unknown.append(f"there is no rule for what request {op.request} of step {step} has done")
 
     def _with_fields(self, op: Ioctl, name: str) -> Ioctl:
         """A call whose struct was passed by address, as if it had been given by fields, where we know it."""

@@ -20,6 +20,17 @@ MEMORY: Final = {"SPAPR_REGISTER_MEMORY", "SPAPR_UNREGISTER_MEMORY", "SPAPR_TCE_
 """Of containers of type v2, with a struct that the kernel only reads."""
 BY_FIELDS: Final = {"MAP_DMA", "UNMAP_DMA", *MEMORY}
 """Requests whose struct says the same wherever it is."""
+KEEPS_ALL: Final = {
+    "GET_API_VERSION",
+    "CHECK_EXTENSION",
+    "GROUP_GET_STATUS",
+    "DEVICE_GET_INFO",
+    "DEVICE_GET_REGION_INFO",
+    "DEVICE_GET_IRQ_INFO",
+    "DEVICE_SET_IRQS",
+    "SPAPR_TCE_GET_INFO",
+}
+"""Requests that change nothing of what the fold keeps."""
 BY_POINTER: Final = {*ARGSZ, *MEMORY, "GROUP_SET_CONTAINER", "GROUP_GET_DEVICE_FD"}
 """Requests that change what we keep, with an argument that a program may have put where we do not look."""
 

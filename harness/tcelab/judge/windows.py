@@ -50,9 +50,14 @@ class Windows:
         return self._tables.get(self.phb.liobn, self._none)
 
     @property
+    def present(self) -> list[int]:
+        """LIOBNs of those that there are."""
+        return [liobn for liobn in self.liobns if liobn in self._tables]
+
+    @property
     def active(self) -> list[TableModel]:
         """Those that there are, window 0 first; never none."""
-        return [self._tables[liobn] for liobn in self.liobns if liobn in self._tables] or [self._none]
+        return [self._tables[liobn] for liobn in self.present] or [self._none]
 
     def at(self, iova: int) -> TableModel:
         """The one of a bus address; the first one, of which it is outside, if none has it."""

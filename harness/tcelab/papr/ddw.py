@@ -20,8 +20,6 @@ SHIFTS: Final[Mapping[int, int]] = {12: 0x1, 16: 0x2, 24: 0x4, 21: 0x100}
 """Page shifts that are offered, and the bit of each in what a query gives."""
 MOST: Final = 2
 """Windows of a PE."""
-COUNT: Final = 1 << 32
-"""So many entries and more QEMU counts in 32 bits, to none (hw/ppc/spapr_iommu.c, spapr_tce_table_enable)."""
 LARGEST: Final = 0x20_0000_0000
 """TCEs in the largest block, as a query gives it: as many as a window may have."""
 
@@ -61,7 +59,7 @@ class Windows:
         if page_shift not in SHIFTS or window_shift < page_shift:
             return Answer(PARAMETER_ERROR, {})
         entries = 1 << window_shift - page_shift
-        if len(self.active) == MOST or entries >= COUNT:
+        if len(self.active) == MOST:
             return Answer(HARDWARE_ERROR, {})
         start = window.SECOND_START if self.active else self._default.start
         free = next(table for table in self.tables if not table.entries)

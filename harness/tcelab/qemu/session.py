@@ -15,11 +15,12 @@ from typing import Any, Final, Self, TypeVar
 import msgspec
 
 import tcelab
-from tcelab.errors import GuestLost, HarnessError, Interrupted, Scene, TcelabError
+from tcelab.errors import GuestLost, HarnessError, Interrupted, Scene, TcelabError, Unsupported
 from tcelab.image.bases import Held, Register
 from tcelab.papr import pe, window
 from tcelab.program import (
     Burst,
+    Checkpoint,
     Ddw,
     Dma,
     Engine,
@@ -51,7 +52,7 @@ class Hello(msgspec.Struct, frozen=True):
     """The agent's side of the handshake.
 
     :ivar cell: guest physical address of the progress cell.
-    :ivar page_size: bytes.
+    :ivar page_size: bytes; `huge`: the kernel has huge pages as programs ask for them.
     :ivar clock: the guest's, seconds since 1970, once it was set.
     :ivar drawn: 16 bytes of the guest's random generator, in hex, after the host's were stirred in.
     """
@@ -60,6 +61,7 @@ class Hello(msgspec.Struct, frozen=True):
     digest: str
     cell: int
     page_size: int
+    huge: bool
     kernel: str
     version: str
     machine: str
@@ -269,6 +271,7 @@ class QemuSession:
             isolates=self._options.isolates,
             guard=self._options.guard,
             hypercalls="tce_hcall" in hello.modules,
+            huge=hello.huge,
         )
 
     def _part(self, answer: dict[str, Any], name: str, kind: type[T]) -> T:
@@ -333,6 +336,8 @@ class QemuSession:
         """See `tcelab.run.Session`."""
         if isinstance(op, Rtas | Ddw):
             return self._rtas(op)
+        if not isinstance(op, Checkpoint | Flip):
+            raise Unsupported(f"nobody knows how to do operation {type(op).__name__}", scene=self.scene())
         began = time.perf_counter()
         with self._stopped():
             stopped = time.perf_counter()

@@ -21,7 +21,7 @@ from tcelab.scenarios.vocabulary import PAGE, Pe
 from tcelab.topology import Topology
 
 SIZE: Final = 1024
-"""Bytes of a transfer: far from the 4096 at which old edu devices abort QEMU."""
+"""Bytes of a transfer."""
 
 SOURCE, SINK, ONLY_READ, ONLY_WRITE, GONE, BEFORE, HOLE, AFTER, PAGES = 1, 3, 5, 7, 9, 11, 12, 13, 15
 """Pages of the buffer by their part in the story; those between them are canaries that are never mapped."""

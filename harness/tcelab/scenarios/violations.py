@@ -14,7 +14,7 @@ Direction = Literal["read", "write"]
 """Of a device: it reads or writes memory."""
 DIRECTIONS: Final[tuple[Direction, ...]] = ("write", "read")
 
-LARGEST: Final = 4095
+LARGEST: Final = 4000
 """Bytes of the largest transfer that every edu can do."""
 SECTOR: Final = 512
 """A disk transfers whole sectors, up to a page."""
