@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Final, cast
 
-from tcelab.errors import Unsupported
+from tcelab.errors import TcelabError, Unsupported
 from tcelab.leakcheck import trace
 from tcelab.program import Checkpoint, GuestOp
 from tcelab.qemu import machine
@@ -31,6 +32,8 @@ class DrivenGuest:
         self._session = session
         self._typist = Typist(session, _SHELL)
         self.ram = machine.usable(session.facts.ram)
+        self.page_size = session.facts.page_size
+        self._given_up: set[str] = set()
         self.devices = {
             phb.liobn: device for phb in topology.phbs for device in phb.devices if device.model in KERNEL_DRIVERS
         }
@@ -71,6 +74,34 @@ class DrivenGuest:
                 raise Unsupported(f"this QEMU cannot trace {event}: nothing would tell where an entry comes from")
             portal().call(guest.qmp("trace-event-set-state", name=event, enable=True))
 
-    def run(self, command: str, limit: float) -> Ended | None:
+    def asked(self) -> bytes:
+        """See `Guest.asked`."""
+        return self._session.guest.dma_api.read()
+
+    def last_words(self) -> tuple[str, ...]:
+        """See `Guest.last_words`."""
+        log = self._session.guest.log
+        log.drain()
+        return (*(refusal.line for refusal in log.take_refusals()), *self._broken())
+
+    def _broken(self) -> Iterator[str]:
+        """Virtio devices that QEMU gave up: what their queues led to could not be mapped, or was no request.
+
+        Of an access that it refuses to map QEMU's log has nothing, and the driver waits for ever (QEMU
+        hw/virtio/virtio.c, virtqueue_map_desc and virtio_error).
+        """
+        guest = self._session.guest
+        for device in self.devices.values():
+            if device.model != "disk" or device.name in self._given_up or not self._session.alive:
+                continue
+            path = f"/machine/peripheral/{device.name}/virtio-backend"
+            with contextlib.suppress(TcelabError):
+                status = portal().call(guest.qmp("x-query-virtio-status", path=path))
+                if isinstance(status, dict) and status.get("broken"):
+                    self._given_up.add(device.name)
+                    said = (self._session.folder / "qemu.err").read_text(errors="replace").strip().splitlines()
+                    yield f"QEMU gave up {device.name}: {said[-1] if said else 'it does not say why'}"
+
+    def run(self, command: str, limit: float, meanwhile: Callable[[], None] | None = None) -> Ended | None:
         """See `Guest.run`."""
-        return self._typist.run(command, limit)
+        return self._typist.run(command, limit, meanwhile)

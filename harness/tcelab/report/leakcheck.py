@@ -27,7 +27,8 @@ def render(console: Console, result: Result, folder: Path | None = None) -> None
 
     :param folder: where the artefacts are.
     """
-    say(console, f"command: {result.command}")
+    first, *more = result.command.splitlines() or [""]
+    say(console, f"command: {first}{' ...' * bool(more)}")
     if guest := result.versions.get("guest"):
         say(console, f"kernel:  {guest['kernel']} {guest['machine']}, {guest['version']}")
         say(console, f"qemu:    {result.versions['qemu']['version']}, TCG")
@@ -105,6 +106,16 @@ def _permissions(result: Result) -> Iterator[str]:
         yield (
             f"hypercalls refused, LIOBN {refused.liobn:#x}, {refused.phase}:"
             f" {refused.calls:,} with status {refused.status}"
+        )
+    asked: dict[int, list[str]] = defaultdict(list)
+    for one in result.asked:
+        asked[one.liobn].append(f"{one.mappings:,} {one.direction}")
+    for liobn, words in asked.items():
+        yield f"mappings that the driver asked for, LIOBN {liobn:#x}: {', '.join(words)}"
+    if "asked stored" in result.views:
+        yield (
+            f"held against what drivers asked for: {result.views['asked stored']:,} entries of the trace,"
+            f" {result.views['asked live']:,} of live memory"
         )
     if result.views:
         yield (
