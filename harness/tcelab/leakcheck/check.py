@@ -25,6 +25,10 @@ _TURN: Final = 0.3
 _TOLD: Final = 20
 """Lines of the command's output that the result holds."""
 
+_GLANCE: Final = 1.0
+"""Seconds from one look to the next, at least, while the command runs; and so many times what a look took."""
+_SHARE: Final = 4
+
 _OWN_LIMIT: Final = 60.0
 """Seconds for what is typed besides the command."""
 
@@ -129,6 +133,7 @@ class Check:
         self._tables: list[TableAt] = []
         self._entries: dict[tuple[str, int | None, int | None, int | None], Finding] = {}
         self._heard = self._ended = False
+        self._glance_at = 0.0
 
     def perform(self) -> None:
         """All of it. However it ends, what was seen until then is judged.
@@ -250,8 +255,11 @@ class Check:
         return True
 
     def _glance(self) -> None:
-        """While the command runs: entries that stand only now are judged as well."""
-        self._look(glance=True)
+        """While the command runs: entries that stand only now are judged as well. Most of the time is the command's."""
+        began = time.monotonic()
+        if began >= self._glance_at:
+            self._look(glance=True)
+            self._glance_at = max(began + _GLANCE, time.monotonic() + _SHARE * (time.monotonic() - began))
 
     def _settled(self) -> _Moment:
         """The tables once they are the same at two moments, or after the time for that."""

@@ -23,7 +23,7 @@ GATEWAY: Final = "10.0.2.2"
 RAW_UNTOLD: Final = "hypercalls of programs are not told"
 
 _TRACING: Final = "/sys/kernel/tracing"
-_TRACE: Final = f"{_TRACING}/instances/tcelab"
+_OWN: Final = "instances/tcelab"
 _BUFFER: Final = 8192
 """KiB for what the host has not been given yet."""
 
@@ -45,33 +45,33 @@ def listen() -> str:
     """Have the kernel tell what drivers ask of its DMA API, and which hypercalls programs make of their own, in a trace
     that is tcelab's alone, and send it to the host. The last line is `RAW_UNTOLD` if the latter cannot be told.
     """
-    events = f"{_TRACE}/events"
+    refused = f"opcode == {hcall.H_PUT_TCE_INDIRECT} && retval != 0"
     return "\n".join(
         [
-            f"[ -d {_TRACING}/instances ] || mount -t tracefs tracefs {_TRACING} 2>/dev/null",
-            f"mkdir {_TRACE} 2>/dev/null || {{ echo it has no tracefs: CONFIG_FTRACE; exit 1; }}",
-            f"[ -d {events}/dma ] || {{ echo it has no events/dma: Linux 6.12, CONFIG_FTRACE; exit 1; }}",
-            f"echo {_BUFFER} >{_TRACE}/buffer_size_kb",
-            f"for e in {' '.join(dmaapi.EVENTS)}; do [ ! -d {events}/dma/$e ] || echo 1 >{events}/dma/$e/enable; done",
+            f"t={_TRACING}; i=$t/{_OWN}; e=$i/events; p=",
+            "[ -d $t/instances ] || mount -t tracefs tracefs $t 2>/dev/null",
+            "mkdir $i 2>/dev/null || { echo it has no tracefs: CONFIG_FTRACE; exit 1; }",
+            "[ -d $e/dma ] || { echo it has no events/dma: Linux 6.12, CONFIG_FTRACE; exit 1; }",
+            f"echo {_BUFFER} >$i/buffer_size_kb",
+            f"for n in {' '.join(dmaapi.EVENTS)}; do [ ! -d $e/dma/$n ] || echo 1 >$e/dma/$n/enable; done",
             # Of a list that is too long QEMU's trace tells nothing.
-            f"e={events}/powerpc/hcall_exit",
-            f"refused='opcode == {hcall.H_PUT_TCE_INDIRECT} && retval != 0'",
-            '[ ! -d $e ] || { echo "$refused" >$e/filter; echo 1 >$e/enable; }',
-            "p=; for n in /sys/class/virtio-ports/*; do",
-            f'[ "$(cat $n/name)" != {PORT} ] || p=/dev/${{n##*/}}; done',
+            "h=$e/powerpc/hcall_exit",
+            f"[ ! -d $h ] || {{ echo '{refused}' >$h/filter; echo 1 >$h/enable; }}",
+            "for n in /sys/class/virtio-ports/*; do",
+            f'read -r m <$n/name; [ "$m" != {PORT} ] || p=/dev/${{n##*/}}; done',
             '[ -c "$p" ] || { echo it has no port for it: CONFIG_VIRTIO_CONSOLE; exit 1; }',
-            f"cat {_TRACE}/trace_pipe </dev/null >$p 2>/dev/null &",
+            "cat $i/trace_pipe </dev/null >$p 2>/dev/null &",
             "[ -c /dev/tce_hcall ] || exit 0",
-            f"raw='{dmaapi.raw_event()}'",
-            f'{{ echo "$raw" >>{_TRACING}/kprobe_events; }} 2>/dev/null || {{ echo {RAW_UNTOLD}; exit 0; }}',
-            f"echo 1 >{events}/tcelab/{dmaapi.RAW}/enable",
+            f"r='{dmaapi.raw_event()}'",
+            f'{{ echo "$r" >>$t/kprobe_events; }} 2>/dev/null || {{ echo {RAW_UNTOLD}; exit 0; }}',
+            f"echo 1 >$e/tcelab/{dmaapi.RAW}/enable",
         ]
     )
 
 
 def mark(text: str) -> str:
     """Put a line into that trace: all that was asked before is told before it."""
-    return f"echo {text} >{_TRACE}/trace_marker"
+    return f"echo {text} >{_TRACING}/{_OWN}/trace_marker"
 
 
 def bind(device: Device) -> str:
@@ -106,7 +106,7 @@ def bind(device: Device) -> str:
 
 
 def exercise(devices: Iterable[Device]) -> str:
-    """What drives each device hard, both ways, in transfers of all sizes up to 4 MiB: a disk without the cache, for that
+    """What drives each device hard, both ways, in transfers of all sizes up to 4 MiB: a disk without the cache, which
     asks in pieces of its own; from and to memory in large pieces, where the kernel has any, for a list maps one piece.
     """
     lines = ["t=/sys/kernel/mm/transparent_hugepage/enabled", "[ ! -w $t ] || echo always >$t"]
