@@ -63,7 +63,7 @@ def finding_lines(finding: Finding) -> Iterator[str]:
     if finding.device:
         yield f"device:    {finding.device}"
     if finding.ioba is not None:
-        yield f"stored by: {describe(finding.origin)}"
+        yield f"{'called:   ' if finding.law == 'limit' else 'stored by:'} {describe(finding.origin)}"
 
 
 def _tables(result: Result) -> Table:
