@@ -34,7 +34,7 @@ KERNEL_DRIVERS: Final = {"disk": "virtio_blk", "e1000": "e1000"}
 """Models that no program drives, and the kernel's module that does."""
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,30}")
-_TAKEN: Final = ("ram", "qmp", "qtest", "console", "agent", "agent-port", "channel")
+_TAKEN: Final = ("ram", "qmp", "qtest", "console", "agent", "agent-port", "channel", "dma-api", "dma-api-port")
 """Names that mean something else on QEMU's command line."""
 
 

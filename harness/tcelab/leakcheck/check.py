@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import secrets
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from tcelab.errors import GuestLost, Unsupported
-from tcelab.leakcheck import drivers, trace
-from tcelab.leakcheck.counts import Counts
+from tcelab.errors import GuestLost, TcelabError, Unsupported
+from tcelab.leakcheck import drivers
+from tcelab.leakcheck.follow import Follower
 from tcelab.leakcheck.judge import Judge, Stayed, Tables, occupancy
-from tcelab.leakcheck.replay import Replay, Replayed
-from tcelab.leakcheck.result import PHASES, Calls, Finding, Permissions, Phase, Refused, Result, TableAt
+from tcelab.leakcheck.replay import Replayed
+from tcelab.leakcheck.result import Asked, Calls, Finding, Permissions, Refused, Result, TableAt
 from tcelab.papr import tce, window
 from tcelab.run import Snapshot, TableView
 from tcelab.topology import Device
@@ -23,10 +23,11 @@ _TURN: Final = 0.3
 """Seconds from one look at the tables to the next while they settle."""
 
 _TOLD: Final = 20
-"""Stores that break a law and are told."""
+"""Lines of the command's output that the result holds."""
 
-_QUEUE: Final = 4096
-"""Events that wait for the next look: those before it belong to the phase that ends with it."""
+_GLANCE: Final = 1.0
+"""Seconds from one look to the next, at least, while the command runs; and so many times what a look took."""
+_SHARE: Final = 4
 
 _OWN_LIMIT: Final = 60.0
 """Seconds for what is typed besides the command."""
@@ -45,11 +46,14 @@ class Guest(Protocol):
     """A guest whose drivers are not bound yet.
 
     :ivar ram: bytes that its kernel was given, from 0 on.
+    :ivar page_size: of its kernel, in bytes.
     :ivar devices: that have drivers of the kernel's own, by LIOBN.
     """
 
     @property
     def ram(self) -> int: ...
+    @property
+    def page_size(self) -> int: ...
     @property
     def devices(self) -> Mapping[int, Device]: ...
 
@@ -65,24 +69,40 @@ class Guest(Protocol):
         """From now on, have each line of the trace heard by `hear`."""
         ...
 
-    def run(self, command: str, limit: float) -> Ended | None:
-        """Type a command at its shell; None: it does not end within `limit` seconds."""
+    def asked(self) -> bytes:
+        """What has come of its kernel's own trace since the last time, see `drivers.listen`."""
+        ...
+
+    def last_words(self) -> tuple[str, ...]:
+        """What QEMU refused, and which devices it gave up, since the last look; also when the guest is lost."""
+        ...
+
+    def run(self, command: str, limit: float, meanwhile: Callable[[], None] | None = None) -> Ended | None:
+        """Type a command at its shell; None: it does not end within `limit` seconds.
+
+        :param meanwhile: called now and then while it runs.
+        """
         ...
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be done.
 
-    :ivar command: a line for the guest's shell.
+    :ivar command: lines for the guest's shell; `title`: what they are called, by default as they are.
     :ivar limit: seconds for it.
     :ivar settle: seconds in which what was begun may come to its end.
     :ivar any_status: a command that fails says something as well.
+    :ivar any_direction: what drivers ask of the DMA API is not listened to, and no entry held against it.
+    :ivar expect_entries: so many entries a hypercall of the command must have stored at once; 0: any number will do.
     """
 
     command: str
+    title: str = ""
     limit: float = 300.0
     settle: float = 5.0
     any_status: bool = False
+    any_direction: bool = False
+    expect_entries: int = 0
 
 
 class _Moment(NamedTuple):
@@ -108,80 +128,109 @@ class Check:
         self._guest, self._plan, self._note = guest, plan, note
         self._names = {liobn: device.name for liobn, device in guest.devices.items()}
         self._judge = Judge(self._names, guest.ram)
-        self._phase: Phase = "bind"
-        self._counts = {phase: Counts() for phase in PHASES}
-        self._replay: Replay | None = None
-        self._heard: deque[trace.Hypercall | trace.NewTable] = deque()
-        self._wrong: list[trace.Hypercall] = []
+        self._follower = Follower(self._judge, guest.devices, guest.page_size, guest.asked)
         self._views = {"stream": 0, "replay": 0}
         self._tables: list[TableAt] = []
+        self._entries: dict[tuple[str, int | None, int | None, int | None], Finding] = {}
+        self._heard = self._ended = False
+        self._glance_at = 0.0
 
     def perform(self) -> None:
-        """All of it.
+        """All of it. However it ends, what was seen until then is judged.
 
         :raise Unsupported: a driver cannot be bound.
         :raise TcelabError: the guest or QEMU is lost.
         """
+        try:
+            self._perform()
+        finally:
+            self._conclude()
+
+    def _perform(self) -> None:
         if not self._guest.sees_refusals():
             self.could_not.append("QEMU did not tell of a DMA that a table forbids: others would not be seen either")
         self._look(begin=True)
         self._note("binding the drivers")
+        if not self._plan.any_direction:
+            self._listen()
         for device in self._guest.devices.values():
             self._type(drivers.bind(device))
         baseline = self._settled()
         self._judge.baseline_at = baseline.at
-        self._phase = "command"
-        self._note(f"running {self._plan.command}")
+        self._follower.phase = "command"
+        self._note(f"running {self._plan.title or self._plan.command}")
         if not self._command():
             return
         after, stayed = self._after(baseline)
-        if not self._counts["command"].total:
-            self.could_not.append("no hypercall on any table while the command ran: there was nothing to leak")
-        self._phase = "unbind"
+        self._proven()
+        self._follower.phase = "unbind"
         self._note("unbinding the drivers")
         unbound = self._unbind()
+        if not self._plan.any_direction:
+            self._hear_all()
         self._tables = occupancy(self._names, baseline.tables, after.tables, unbound.tables)
         self.findings += self._judge.leaks(stayed, after.replayed, unbound.tables)
         self.findings += self._judge.unbound(unbound.tables, self.findings, unbound.replayed)
-        seen: set[tuple[str, int | None, int | None, int | None]] = set()
-        entries = [
-            *self._judge.entries(baseline.tables, baseline.replayed),
-            *self._judge.entries(after.tables, after.replayed),
-            *(finding for call in self._wrong for finding in self._judge.call(call)),
-        ]
-        for finding in entries:
-            key = (finding.law, finding.liobn, finding.ioba, finding.tce)
-            if key not in seen:
-                seen.add(key)
-                self.findings.append(finding)
+        self._ended = True
+
+    def _conclude(self) -> None:
+        """What was refused since the last look, and what is known of each entry and each hypercall."""
+        try:
+            self.findings += [Finding(law="refusals", message=line) for line in self._guest.last_words()]
+        except TcelabError as error:
+            self.could_not.append(error.message)
+        self._follower.consume()
+        told = list(self._follower.findings())
+        self._note_entries(finding for finding in told if finding.tce is not None)
+        self.findings += [*self._entries.values(), *(finding for finding in told if finding.tce is None)]
+        self.could_not += self._follower.could_not(asked=self._heard)
+
+    def _note_entries(self, findings: Iterable[Finding]) -> None:
+        """An entry that is seen at two looks, or at a look and in the trace, is told once."""
+        for finding in findings:
+            self._entries.setdefault((finding.law, finding.liobn, finding.ioba, finding.tce), finding)
+
+    def _proven(self) -> None:
+        """Was there anything to leak?"""
+        counts = self._follower.counts["command"]
+        if not counts.total:
+            self.could_not.append("no hypercall on any table while the command ran: there was nothing to leak")
+        most = max((row.size for row in counts.rows() if row.name == "H_PUT_TCE_INDIRECT"), default=0)
+        if most < self._plan.expect_entries:
+            self.could_not.append(
+                f"no hypercall of the command stored {self._plan.expect_entries} entries at once: {most} at most"
+            )
 
     def died(self, error: GuestLost) -> None:
         """The kernel under test died: a finding, whatever was going on."""
         self.findings.append(Finding(law="kernel", message=error.message))
 
-    # -- what the trace says, as it comes
-
-    def _hear(self, line: str) -> None:
-        """Called by whoever reads the log; never while the guest stands still and the log is drained."""
-        event = trace.parse(line)
-        if event is not None:
-            self._heard.append(event)
-            if len(self._heard) > _QUEUE:
-                self._consume()
-
-    def _consume(self) -> None:
-        """Follow what was heard, as soon as it is known from where on."""
-        if self._replay is None:
-            return
-        while self._heard:
-            event = self._heard.popleft()
-            self._replay.feed(event)
-            if isinstance(event, trace.Hypercall):
-                self._counts[self._phase].add(event)
-                if len(self._wrong) < _TOLD and any(self._judge.call(event)):
-                    self._wrong.append(event)
-
     # -- the parts
+
+    def _listen(self) -> None:
+        """From now on, hear what drivers ask for."""
+        ended = self._guest.run(drivers.listen(), _OWN_LIMIT)
+        said = ended.output.strip().splitlines() if ended is not None else []
+        if ended is None or ended.status:
+            why = said[-1] if said else "it does not answer"
+            self.could_not.append(
+                f"this kernel does not tell what its drivers ask for: {why}; with --any-direction that is not judged"
+            )
+        elif drivers.RAW_UNTOLD in said:
+            self._follower.raws.unknown = "this kernel does not tell of programs' own hypercalls: CONFIG_KPROBE_EVENTS"
+
+    def _hear_all(self) -> None:
+        """Until all has come that drivers asked for."""
+        mark = f"tcelab-{secrets.token_hex(8)}"
+        self._guest.run(drivers.mark(mark), _OWN_LIMIT)
+        deadline = time.monotonic() + _OWN_LIMIT
+        while self._follower.heard_all != mark:
+            if time.monotonic() > deadline:
+                self.could_not.append("not all has come that drivers asked for")
+                return
+            time.sleep(_TURN)
+            self._look()
+        self._heard = True
 
     def _type(self, command: str) -> None:
         ended = self._guest.run(command, _OWN_LIMIT)
@@ -194,7 +243,7 @@ class Check:
 
     def _command(self) -> bool:
         """:return: it ended, so that its tables can be judged."""
-        ended = self._guest.run(self._plan.command, self._plan.limit)
+        ended = self._guest.run(self._plan.command, self._plan.limit, self._glance)
         if ended is None:
             self.could_not.append(f"the command did not end within {self._plan.limit:g} s")
             self._look()  # what the kernel or QEMU had to say about it
@@ -204,6 +253,13 @@ class Check:
         if ended.status and not self._plan.any_status:
             self.could_not.append(f"the command failed with status {ended.status}: nothing is proven")
         return True
+
+    def _glance(self) -> None:
+        """While the command runs: entries that stand only now are judged as well. Most of the time is the command's."""
+        began = time.monotonic()
+        if began >= self._glance_at:
+            self._look(glance=True)
+            self._glance_at = max(began + _GLANCE, time.monotonic() + _SHARE * (time.monotonic() - began))
 
     def _settled(self) -> _Moment:
         """The tables once they are the same at two moments, or after the time for that."""
@@ -242,37 +298,44 @@ class Check:
 
     # -- looking
 
-    def _look(self, *, begin: bool = False) -> _Moment:
-        """:param begin: listen to the trace from here on."""
+    def _look(self, *, begin: bool = False, glance: bool = False) -> _Moment:
+        """:param begin: listen to the trace from here on.
+        :param glance: a window of another page size may come and go.
+        """
         cuts: list[tuple[float, Replayed]] = []
 
         def cut() -> None:
             if begin:
-                self._guest.listen(self._hear)
-            self._consume()
-            if self._replay is not None:
-                cuts.append((time.time(), self._replay.freeze()))
+                self._guest.listen(self._follower.hear)
+            else:
+                self._follower.consume()
+                cuts.append((time.time(), self._follower.freeze()))
 
         snapshot = self._guest.look(cut)
         self.findings += [Finding(law="kernel", message=line) for line in snapshot.console]
         self.findings += [Finding(law="refusals", message=refusal.line) for refusal in snapshot.refusals]
-        self.could_not += [f"no {view} view: {why}" for view, why in snapshot.missing.items()]
+        missing = [f"no {view} view: {why}" for view, why in snapshot.missing.items()]
+        self.could_not += [line for line in missing if line not in self.could_not]
         tables, odd = _tables(snapshot.tables, "live")
         streamed, _ = _tables(snapshot.tables, "stream")
         if begin:
-            self._replay = Replay(tables)
-            cuts.append((0.0, Replay(tables).freeze()))
+            self._follower.begin(tables)
+            cuts.append((0.0, self._follower.freeze()))
         ((at, replayed),) = cuts
         for liobn in sorted(tables.keys() | streamed.keys()):
             live = tables.get(liobn, {})
             self._compare(f"LIOBN {liobn:#x}: the state stream shows another table", live == streamed.get(liobn, {}))
             self._views["stream"] += len(live)
             if liobn in odd:
-                self._compare(f"LIOBN {liobn:#x} has pages of {1 << odd[liobn]} bytes: not replayed", ok=False)
+                if not glance:
+                    self._compare(f"LIOBN {liobn:#x} has pages of {1 << odd[liobn]} bytes: not replayed", ok=False)
                 continue
             for line in replayed.differences(liobn, live)[:1]:
                 self._compare(line, ok=False)
             self._views["replay"] += len(live)
+        if not begin:
+            self._follower.directions.look(tables, replayed)
+        self._note_entries(self._judge.entries(tables, replayed))
         return _Moment(at, tables, replayed)
 
     def _compare(self, what: str, ok: bool) -> None:  # noqa: FBT001 - private
@@ -284,9 +347,16 @@ class Check:
     def fill(self, result: Result) -> None:
         """Put what is known into a result: everything but the versions and times."""
         result.status, result.output = self.status, self.output[-_TOLD:]
-        result.findings, result.could_not = self.findings, self.could_not
+        result.findings, result.could_not, result.judged = self.findings, self.could_not, self._ended
         result.tables, result.views = self._tables, self._views
-        for phase, counts in self._counts.items():
+        directions = self._follower.directions
+        if not self._plan.any_direction:
+            result.views |= {"asked stored": directions.stored, "asked live": directions.live}
+        result.asked = [
+            Asked(liobn=liobn, direction=direction, mappings=times)
+            for (liobn, direction), times in sorted(directions.asked.items())
+        ]
+        for phase, counts in self._follower.counts.items():
             result.calls += [
                 Calls(phase=phase, liobn=row.liobn, hypercall=row.name, entries=row.size, calls=row.calls)
                 for row in counts.rows()

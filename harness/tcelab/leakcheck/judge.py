@@ -6,10 +6,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from tcelab.leakcheck.replay import Replayed, Table
+import msgspec
+
+from tcelab.leakcheck.directions import Wrong
+from tcelab.leakcheck.dmaapi import Turned
+from tcelab.leakcheck.replay import Replayed, Shared, Table
 from tcelab.leakcheck.result import Finding, Origin, TableAt
 from tcelab.leakcheck.trace import Hypercall
-from tcelab.papr import tce, window
+from tcelab.papr import hcall, tce, window
 
 Tables = Mapping[int, Table]
 """By LIOBN."""
@@ -127,6 +131,51 @@ class Judge:
         for law, why in self.problems(call.liobn, call.tce):
             yield self._finding(law, _Spot(call.liobn, ioba, call.tce), self.origin(call, ioba), why)
 
+    def direction(self, wrong: Wrong) -> Finding:
+        """An entry that gives something else than its driver asked for."""
+        gives = tce.PERMISSION_NAMES[tce.permissions(wrong.tce)]
+        why = f"gives {gives}, and its driver asked for DMA_{wrong.direction}"
+        spot = _Spot(wrong.liobn, wrong.ioba, wrong.tce)
+        return self._finding("direction", spot, self.origin(wrong.call, wrong.ioba), why)
+
+    def shared(self, shared: Shared) -> Finding:
+        """Entries that two mappings have at once."""
+        call, many = shared.call, shared.entries > 1
+        what = f"{shared.entries} entries from there on were" if many else "an entry was"
+        still = "they" if many else "it"
+        earlier = None if shared.earlier is None else self.origin(shared.earlier, shared.first)
+        message = f"LIOBN {call.liobn:#x} IOBA {shared.first:#x}: {what} stored while {still} stood"
+        return Finding(
+            law="shared",
+            message=f"{message} for another mapping (stored by: {describe(earlier)})",
+            liobn=call.liobn,
+            device=self.devices.get(call.liobn, ""),
+            ioba=shared.first,
+            origin=self.origin(call, shared.first),
+        )
+
+    def large(self, call: Hypercall) -> Finding:
+        """A call of the kernel with more entries than there may be."""
+        return Finding(
+            law="limit",
+            message=f"LIOBN {call.liobn:#x} IOBA {call.ioba:#x}: {call.name} of {call.entries} entries",
+            liobn=call.liobn,
+            device=self.devices.get(call.liobn, ""),
+            ioba=call.ioba,
+            origin=self.origin(call, call.ioba),
+        )
+
+    def refused(self, call: Hypercall) -> Finding:
+        """A call of the kernel on a driver's table that was no success."""
+        finding = self.large(call)
+        return msgspec.structs.replace(finding, message=f"{finding.message} was refused with status {call.status}")
+
+    def turned(self, turned: Turned, times: int) -> Finding:
+        """Calls of the kernel that were refused, as it says itself."""
+        name = next((name for name, opcode in hcall.NAMES.items() if opcode == turned.opcode), f"{turned.opcode:#x}")
+        message = f"the kernel's {name} was refused with status {turned.status}, {times} times"
+        return Finding(law="limit", message=message)
+
     def origin(self, call: Hypercall, ioba: int) -> Origin:
         """Which of a call's entries an entry is, and when it was made."""
         return Origin(
@@ -138,7 +187,7 @@ class Judge:
         )
 
     def _entry(self, law: str, spot: _Spot, replayed: Replayed, why: str = "", *, outlived: bool = False) -> Finding:
-        call = replayed.origin(spot.liobn, spot.ioba)
+        call = replayed.origin(*spot)
         origin = None if call is None else self.origin(call, spot.ioba)
         return self._finding(law, spot, origin, why or _WHY[law, outlived], outlived=outlived)
 

@@ -21,11 +21,33 @@ class Written(NamedTuple):
     :ivar tce: None: something that is not told.
     :ivar call: that stored it; None: it was there before the trace began.
     :ivar certain: False: the call failed, and nobody can tell whether it came that far.
+    :ivar before: what certainly stood there then; None: nothing.
     """
 
     tce: int | None
     call: Hypercall | None
     certain: bool = True
+    before: Written | None = None
+
+    def made(self, seen: int) -> Hypercall | None:
+        """The last call that stored what is seen. One that failed is the last resort: nobody saw that it stored."""
+        before = self.before
+        if not self.certain and before is not None and before.tce in (None, seen):
+            return before.call
+        return self.call
+
+
+class Shared(NamedTuple):
+    """A call that stored where entries stood that nobody had taken back.
+
+    :ivar earlier: that stored those; None: they were there before the trace began.
+    :ivar first: bus address of the first such entry; `entries`: how many there are by the same earlier call.
+    """
+
+    call: Hypercall
+    earlier: Hypercall | None
+    first: int
+    entries: int
 
 
 class Replay:
@@ -36,24 +58,49 @@ class Replay:
             liobn: {ioba: Written(tce, None) for ioba, tce in table.items()} for liobn, table in tables.items()
         }
 
-    def feed(self, event: Hypercall | NewTable) -> None:
-        """The next event."""
+    def feed(self, event: Hypercall | NewTable) -> list[Shared]:
+        """The next event.
+
+        :return: where it stored over entries that stood, by the calls that had stored those.
+        """
         if isinstance(event, NewTable):
             self._tables[event.liobn] = {}
-            return
+            return []
         table = self._tables.setdefault(event.liobn, {})
-        failed = event.status != 0
+        if event.status:
+            _failed(table, event)
+            return []
+        shared: list[Shared] = []
         last = event.ioba + (event.entries - 1) * window.PAGE_SIZE
-        for ioba in range(event.ioba, last + 1 + _MORE * failed * window.PAGE_SIZE, window.PAGE_SIZE):
-            known = not failed and (event.name != "H_PUT_TCE_INDIRECT" or ioba == last)
+        for ioba in range(event.ioba, last + 1, window.PAGE_SIZE):
+            known = event.name != "H_PUT_TCE_INDIRECT" or ioba == last
             if known and event.tce == 0:
                 table.pop(ioba, None)
-            else:
-                table[ioba] = Written(event.tce if known else None, event, not failed)
+                continue
+            stood = table.get(ioba)
+            if stood is not None and stood.certain:
+                if shared and shared[-1].earlier is stood.call:
+                    shared[-1] = shared[-1]._replace(entries=shared[-1].entries + 1)
+                else:
+                    shared.append(Shared(event, stood.call, ioba, 1))
+            table[ioba] = Written(event.tce if known else None, event)
+        return shared
 
     def freeze(self) -> Replayed:
         """As it is now."""
         return Replayed({liobn: dict(table) for liobn, table in self._tables.items()})
+
+
+def _failed(table: dict[int, Written], event: Hypercall) -> None:
+    """What a call may have stored before it failed: an H_PUT_TCE nothing, and nothing one that names no entry."""
+    if not event.entries or event.name == "H_PUT_TCE":
+        return
+    end = event.ioba + (event.entries + _MORE) * window.PAGE_SIZE
+    for ioba in range(event.ioba, end, window.PAGE_SIZE):
+        stood = table.get(ioba)
+        if stood is not None and not stood.certain:
+            stood = stood.before
+        table[ioba] = Written(None, event, certain=False, before=stood)
 
 
 class Replayed:
@@ -62,10 +109,10 @@ class Replayed:
     def __init__(self, tables: Mapping[int, Mapping[int, Written]]) -> None:
         self._tables = tables
 
-    def origin(self, liobn: int, ioba: int) -> Hypercall | None:
-        """The call that stored an entry; None: it was there before."""
+    def origin(self, liobn: int, ioba: int, seen: int) -> Hypercall | None:
+        """The last call that stored the entry that is seen; None: it was there before."""
         written = self._tables.get(liobn, {}).get(ioba)
-        return None if written is None else written.call
+        return None if written is None else written.made(seen)
 
     def differences(self, liobn: int, read: Table) -> list[str]:
         """What is otherwise in a table that was read: a line for each entry."""

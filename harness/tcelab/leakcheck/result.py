@@ -14,12 +14,16 @@ LAWS: Final = {
     "unbind": "the table of a device is empty once its driver is unbound",
     "memory": "each TCE leads to RAM that the kernel was given",
     "permission": "each TCE of the DMA API lets the device read, and has but address and permissions",
+    "direction": "each TCE of the DMA API gives what its driver asked for: read to the device, write from it, or both",
+    "shared": "no two mappings have an entry at once: what is stored where an entry stands was taken back before",
+    "limit": "no hypercall that the kernel makes names more than 512 entries, or is refused",
     "refusals": "QEMU refused no access of a device, so whatever writes memory may",
     "kernel": "no WARN, BUG, Oops or panic",
 }
 """Name of each law and what it says. That an entry always lets the device read: the kernel's
 arch/powerpc/platforms/pseries/iommu.c, tce_build_pSeriesLP and tce_buildmulti_pSeriesLP (TCE_PCI_READ, and
-TCE_PCI_WRITE unless the direction is to the device)."""
+TCE_PCI_WRITE unless the direction is to the device). 512: PAPR, H_PUT_TCE_INDIRECT and H_STUFF_TCE; firmware refuses
+more (Linux 9d2ccf00bddc)."""
 
 Verdict = Literal["pass", "finding", "could-not-judge"]
 EXIT_CODES: Final[dict[Verdict, int]] = {"pass": 0, "finding": 1, "could-not-judge": 125}
@@ -89,6 +93,14 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
     calls: int
 
 
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """Mappings that drivers got of the DMA API, by what they asked for. `direction`: without the DMA_."""
+
+    liobn: int
+    direction: str
+    mappings: int
+
+
 class TableAt(msgspec.Struct, frozen=True, kw_only=True):
     """How many entries a table held.
 
@@ -109,23 +121,28 @@ class Result(msgspec.Struct, kw_only=True):
     :ivar command: as it was typed; `status`: its exit status, None if it did not end.
     :ivar output: its last lines.
     :ivar tables: of each LIOBN that ever held an entry, and of each device.
-    :ivar views: entries compared, by what with live memory: the state stream, the replay of the trace.
+    :ivar views: entries compared, by what with live memory: the state stream, the replay of the trace. `asked
+        stored` and `asked live`: entries of the trace and of live memory that were held against what drivers asked for.
+    :ivar verdict: nobody has judged until somebody has.
+    :ivar judged: the check came to its end.
     :ivar could_not: why there is no pass although nothing was found.
     """
 
     schema: int = SCHEMA
     tcelab: str
-    verdict: Verdict
-    exit_code: int
+    verdict: Verdict = "could-not-judge"
+    exit_code: int = EXIT_CODES["could-not-judge"]
     command: str
     status: int | None = None
     output: list[str] = []
+    judged: bool = False
     findings: list[Finding] = []
     could_not: list[str] = []
     tables: list[TableAt] = []
     calls: list[Calls] = []
     permissions: list[Permissions] = []
     refused: list[Refused] = []
+    asked: list[Asked] = []
     views: dict[str, int] = {}
     timings: dict[str, float] = {}
     versions: dict[str, Any] = {}

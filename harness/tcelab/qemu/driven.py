@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final, cast
 
@@ -19,6 +20,15 @@ from tcelab.topology import KERNEL_DRIVERS, SPARE, Topology
 _SHORT: Final = 64
 """Bytes of the one DMA that must be refused."""
 
+_GIVEN_UP: Final = re.compile(
+    r": (virtio|virtqueue|cannot map|guest (moved|says)|(looped|incorrect order for) desc|desc next|invalid size for)",
+    re.IGNORECASE,
+)
+"""QEMU gave a virtio device up, for what its queues lead to could not be mapped, or was no request: its driver waits
+for ever. Of a piece that it refuses to map QEMU's log has nothing (QEMU hw/virtio/virtio.c, virtqueue_map_desc and
+virtio_error). To ask it for the device's state instead is no way: not every QEMU survives that.
+"""
+
 _SHELL: Final = 30.0
 """Seconds until the shell must be there. It comes a second after the agent."""
 
@@ -31,6 +41,7 @@ class DrivenGuest:
         self._session = session
         self._typist = Typist(session, _SHELL)
         self.ram = machine.usable(session.facts.ram)
+        self.page_size = session.facts.page_size
         self.devices = {
             phb.liobn: device for phb in topology.phbs for device in phb.devices if device.model in KERNEL_DRIVERS
         }
@@ -71,6 +82,18 @@ class DrivenGuest:
                 raise Unsupported(f"this QEMU cannot trace {event}: nothing would tell where an entry comes from")
             portal().call(guest.qmp("trace-event-set-state", name=event, enable=True))
 
-    def run(self, command: str, limit: float) -> Ended | None:
+    def asked(self) -> bytes:
+        """See `Guest.asked`."""
+        return self._session.guest.dma_api.read()
+
+    def last_words(self) -> tuple[str, ...]:
+        """See `Guest.last_words`."""
+        log = self._session.guest.log
+        log.drain()
+        said = (self._session.folder / "qemu.err").read_text(errors="replace").splitlines()
+        given_up = [line for line in said if _GIVEN_UP.search(line)]
+        return (*(refusal.line for refusal in log.take_refusals()), *given_up)
+
+    def run(self, command: str, limit: float, meanwhile: Callable[[], None] | None = None) -> Ended | None:
         """See `Guest.run`."""
-        return self._typist.run(command, limit)
+        return self._typist.run(command, limit, meanwhile)

@@ -23,6 +23,7 @@ from tcelab.qemu import machine, rom
 from tcelab.qemu.channel import Channel
 from tcelab.qemu.console import Console
 from tcelab.qemu.disks import Disks
+from tcelab.qemu.dmaapi import DmaApi
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.log import Log
 from tcelab.qemu.probe import Abilities, Qemu, environment
@@ -76,7 +77,7 @@ class Guest:
         size = options.memory * MIB
         self.ram: Ram = SharedRam(size) if base is None else PrivateRam(base.ram, size)
         self.state = os.memfd_create("tcelab-state", os.MFD_CLOEXEC)
-        self.disks = Disks(options.topology)
+        self.disks, self.dma_api = Disks(options.topology), DmaApi()
         self.console = Console(folder / "console.log")
         if base is not None:
             # What the kernel said while it booted is as true of the fork: a warning then is a finding now.
@@ -114,6 +115,7 @@ class Guest:
             state=self.state,
             roms={model: rom.ones(model) for model in rom.SIZES.keys() & self._options.topology.models},
             disks=self.disks.files,
+            dma_api=self.dma_api.file if self._options.topology.driven else None,
             base=None if self._base is None else self._base.state,
         )
         try:
@@ -391,7 +393,7 @@ class Guest:
         self._let_go()
 
     def _let_go(self) -> None:
-        for name in ("log", "channel", "qtest", "_console_end", "console", "ram", "disks", "_said"):
+        for name in ("log", "channel", "qtest", "_console_end", "console", "ram", "disks", "dma_api", "_said"):
             if (part := getattr(self, name, None)) is not None:
                 part.close()
         os.close(self.state)

@@ -14,6 +14,7 @@ import msgspec
 
 from tcelab.disk import SIZES as DISKS
 from tcelab.errors import Unsupported, UsageError
+from tcelab.leakcheck.dmaapi import PORT as DMA_API
 from tcelab.papr import window
 from tcelab.qemu.channel import PORT
 from tcelab.qemu.probe import TRACES, Abilities
@@ -80,6 +81,7 @@ class Descriptors(msgspec.Struct, frozen=True):
     :ivar state: a file for device state that QEMU writes.
     :ivar roms: of ones, by the model of the device that they are for; see `tcelab.qemu.rom`.
     :ivar disks: by device; see `tcelab.qemu.disks`.
+    :ivar dma_api: see `tcelab.qemu.dmaapi`; None: the machine has no such port.
     :ivar base: the state that a fork begins with; None: a boot.
     """
 
@@ -92,6 +94,7 @@ class Descriptors(msgspec.Struct, frozen=True):
     state: int
     roms: dict[str, int] = {}
     disks: dict[str, int] = {}
+    dma_api: int | None = None
     base: int | None = None
 
     def all(self) -> tuple[int, ...]:
@@ -164,9 +167,16 @@ def arguments(options: Options, abilities: Abilities, fds: Descriptors) -> list[
         *("-device", f"virtserialport,bus=channel.0,chardev=agent,name={PORT},id=agent-port"),
         *_phbs(options.topology, fds),
         *(_boot(options) if fds.base is None else ["-S", "-incoming", "defer"]),
-        *(("-msg", "timestamp=on") if options.topology.driven else ()),
+        *(_driven(fds) if options.topology.driven else ()),
         *_watching(abilities, fds.log),
     ]
+
+
+def _driven(fds: Descriptors) -> tuple[str, ...]:
+    """Where the kernel's own drivers are at work: the time of each hypercall, and a port for what they ask for."""
+    port = f"virtserialport,bus=channel.0,chardev=dma-api,name={DMA_API},id=dma-api-port"
+    file = f"file,id=dma-api,path=/proc/self/fd/{fds.dma_api or 0}"
+    return ("-msg", "timestamp=on", "-chardev", file, "-device", port)
 
 
 def _boot(options: Options) -> list[str]:

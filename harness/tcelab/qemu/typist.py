@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
@@ -69,10 +69,11 @@ class Typist:
                     scene=session.scene(),
                 )
 
-    def run(self, command: str, limit: float) -> Ended | None:
+    def run(self, command: str, limit: float, meanwhile: Callable[[], None] | None = None) -> Ended | None:
         """Have the shell run a command, in a shell of its own. Nothing stands behind its standard input.
 
         :param limit: seconds.
+        :param meanwhile: called now and then while the command runs.
         :return: None: it did not end in time, and still runs.
         :raise GuestLost: the guest died of it, or meanwhile.
         """
@@ -90,7 +91,7 @@ class Typist:
             if not self._wait(console, re.compile(rf"begun-{mark}\r?\n".encode()), limit):
                 return None
             console.searchwindowsize = _WINDOW
-            if not self._wait(console, re.compile(rf"ended-{mark} (\d+)\r?\n".encode()), limit):
+            if not self._wait(console, re.compile(rf"ended-{mark} (\d+)\r?\n".encode()), limit, meanwhile):
                 return None
             assert isinstance(console.match, re.Match)
             assert isinstance(console.before, bytes)
@@ -103,7 +104,13 @@ class Typist:
         if not self._wait(console, re.compile(rb"\n" + _PROMPT.encode()), limit):
             raise HarnessError(f"the guest's shell takes no line within {limit:g} s", scene=self._session.scene())
 
-    def _wait(self, console: _Console, what: bytes | re.Pattern[bytes], limit: float) -> bool:
+    def _wait(
+        self,
+        console: _Console,
+        what: bytes | re.Pattern[bytes],
+        limit: float,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> bool:
         """Until it is seen. :raise GuestLost: the guest is gone."""
         deadline = time.monotonic() + limit
         pattern = what if isinstance(what, re.Pattern) else re.compile(re.escape(what))
@@ -113,6 +120,8 @@ class Typist:
             try:
                 if console.expect([pattern, pexpect.TIMEOUT], timeout=min(left, _TURN)) == 0:
                     return True
+                if meanwhile is not None:
+                    meanwhile()
             except (pexpect.EOF, OSError):
                 time.sleep(_TURN)  # whoever watches QEMU notices that it ended
         return False

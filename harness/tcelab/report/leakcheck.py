@@ -28,7 +28,8 @@ def render(console: Console, result: Result, folder: Path | None = None, *, repl
     :param folder: where the artefacts are.
     :param replay: the command that does the same again, printed where something was found.
     """
-    say(console, f"command: {result.command}")
+    first, *more = result.command.splitlines() or [""]
+    say(console, f"command: {first}{' ...' * bool(more)}")
     if guest := result.versions.get("guest"):
         say(console, f"kernel:  {guest['kernel']} {guest['machine']}, {guest['version']}")
         say(console, f"qemu:    {result.versions['qemu']['version']}, TCG")
@@ -69,7 +70,7 @@ def finding_lines(finding: Finding) -> Iterator[str]:
     if finding.device:
         yield f"device:    {finding.device}"
     if finding.ioba is not None:
-        yield f"stored by: {describe(finding.origin)}"
+        yield f"{'called:   ' if finding.law == 'limit' else 'stored by:'} {describe(finding.origin)}"
 
 
 def _tables(result: Result) -> Table:
@@ -112,6 +113,16 @@ def _permissions(result: Result) -> Iterator[str]:
         yield (
             f"hypercalls refused, LIOBN {refused.liobn:#x}, {refused.phase}:"
             f" {refused.calls:,} with status {refused.status}"
+        )
+    asked: dict[int, list[str]] = defaultdict(list)
+    for one in result.asked:
+        asked[one.liobn].append(f"{one.mappings:,} {one.direction}")
+    for liobn, words in asked.items():
+        yield f"mappings that the driver asked for, LIOBN {liobn:#x}: {', '.join(words)}"
+    if "asked stored" in result.views:
+        yield (
+            f"held against what drivers asked for: {result.views['asked stored']:,} entries of the trace,"
+            f" {result.views['asked live']:,} of live memory"
         )
     if result.views:
         yield (
