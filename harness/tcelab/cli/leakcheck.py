@@ -138,9 +138,9 @@ def typed(words: tuple[str, ...]) -> str:
 def _again(words: tuple[str, ...], chosen: setup.Choice, told: dict[str, Any], limits: Limits) -> str:
     """The command that does the same again."""
     own = [word for name in ("timeout", "settle") for word in (f"--{name}", f"{told[name]:g}")]
-    own += ["--any-status"] if told["any_status"] else []
+    own += [f"--{name.replace('_', '-')}" for name in ("any_status", "any_direction") if told[name]]
     guest = [*replay.chosen(chosen), *replay.opening(limits, boot=told["boot"])]
-    return typed_line(["leakcheck", *guest, *own, "--", *words])
+    return typed_line(["leakcheck", *guest, *own, *(["--", *words] if words else [])])
 
 
 def verdict(result: Result) -> Verdict:
