@@ -91,6 +91,7 @@ class GuestLost(TcelabError):  # noqa: N818 - the name that kernel people's tool
 
     :ivar kernel_died: an oops, panic or lockup of the kernel was seen on its console or by QEMU.
     :ivar in_flight: number of the operation (within the request) that the agent had begun, if known.
+    :ivar said: of a kernel that died, the line that tells it: the kernel's own, or QEMU's; empty: nobody said any.
     """
 
     def __init__(
@@ -101,9 +102,11 @@ class GuestLost(TcelabError):  # noqa: N818 - the name that kernel people's tool
         scene: Scene | None = None,
         kernel_died: bool = False,
         in_flight: int | None = None,
+        said: str = "",
     ) -> None:
         super().__init__(message, next_step=next_step, scene=scene)
         self.kernel_died = kernel_died
+        self.said = said
         self.in_flight = in_flight
 
 

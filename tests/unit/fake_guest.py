@@ -96,6 +96,7 @@ class FakeGuest:
         self.race = SimpleNamespace(shaken=False, elapsed=lambda: 2.5, now=lambda: NOW, lost=Future())
         self.log = SimpleNamespace(tables=Tables(), drain=self._drain, take_refusals=self._take_refusals)
         self.ram = SimpleNamespace(size=RAM, read=self._read, pages=self._pages)
+        self.standstill = SimpleNamespace(begin=self._begin, end=self._end)
         self.disks = SimpleNamespace(read=lambda: {"disk1": b"on the disk"}, renew=lambda: self.calls.append("disks"))
 
     def __call__(
@@ -131,8 +132,11 @@ class FakeGuest:
     async def close(self) -> None:
         self._note("close")
 
-    async def pause(self) -> None:
+    async def _begin(self) -> None:
         self._note("pause")
+
+    async def _end(self) -> None:
+        self._note("cont")
 
     async def rest(self) -> None:
         self._note("rest")

@@ -11,6 +11,8 @@ from tcelab.errors import HarnessError, Unsupported
 from tcelab.papr import pe
 from tcelab.program import Burst, Dma, Engine, Ioctl, Look, Master, Page, Read, Rtas, Together, Transfer
 from tcelab.qemu.guard import Guard, chunks
+from tcelab.qemu.portal import portal
+from tcelab.qemu.standstill import Standstill
 from tcelab.qemu.watched import Flight
 from tcelab.topology import Device, Phb, Topology
 
@@ -36,6 +38,7 @@ class FakeLog:
         self.tables = SimpleNamespace(at={0x80000100: 0x1000, 0x80000200: 0x2000}, shapes={})
         self.listener = None
         self.said = []
+        self.strayed = ""
 
     def drain(self):
         while self.said:
@@ -52,10 +55,13 @@ class FakeLog:
 
 
 class FakePort:
-    """Each write shows in the trace. `running`: how often an edu still says that it runs."""
+    """Each write shows in the trace. `running`: how often an edu still says that it runs; `did`: writes, and when the
+    guest was stopped and went on.
+    """
 
     def __init__(self, log):
         self.log, self.writes, self.stores, self.running = log, [], [], 0
+        self.did = []
         self.registers = {}
         self.answers = True
         self.traced = True
@@ -70,6 +76,7 @@ class FakePort:
         await asyncio.sleep(0)
         for register, value in writes:
             self.writes.append((register.slot, register.offset, value))
+            self.did.append(self.writes[-1])
             self.log.said.append(CONFIG.format(slot=register.slot, offset=register.offset, value=value))
 
     async def store(self, address, size, value):
@@ -107,22 +114,33 @@ class Stand:
         self.guest = SimpleNamespace(
             log=self.log, qtest=self.port, race=FakeRace(), limits=SimpleNamespace(control=0.2), qmp=self.qmp
         )
+        self.guest.standstill = Standstill(self.run_state, None)
         self.traces = True
         live = SimpleNamespace(
             entries=lambda at, first, count: [self.held.get((at, first + i), 0) for i in range(count)]
         )
         self.guard = Guard(self.guest, live, topology, mode)
 
+    async def run_state(self, command):
+        await asyncio.sleep(0.001)
+        if command != "query-status":
+            self.port.did.append(command)
+        return {"status": "paused"}
+
     async def qmp(self, command, **_):
         return [{}] if self.traces else []
 
     def started(self):
         self.guard.start()
-        self.port.writes.clear()
+        self.forget()
         for name in self.guard.devices:
             self.master(name, on=True)
         assert self.guard.settle() == []
         return self
+
+    def forget(self):
+        self.port.writes.clear()
+        self.port.did.clear()
 
     def master(self, name, *, on):
         self.log.said.append(CONFIG.format(slot=SLOTS[name], offset=4, value=ON if on else OFF))
@@ -202,8 +220,8 @@ def test_a_violation_isolates_every_device_of_its_pe_and_no_other(stand):
     assert event.took > 0
     assert stand.port.writes == [
         (1, 0x04, OFF),
-        (1, 0x30, BAR + 0x100001),
         (2, 0x04, OFF),
+        (1, 0x30, BAR + 0x100001),
         (2, 0x30, BAR + 0x200001),
     ]
 
@@ -354,6 +372,79 @@ def test_the_guest_may_do_as_it_likes_with_a_pe_that_is_not_isolated(stand):
     stand.master("pe2", on=True)
     assert stand.guard.settle() == []
     assert stand.port.writes == []
+
+
+# -- where registers lie changes only while the guest stands
+
+
+HIDE = [(1, 0x30, BAR + 0x100001), (2, 0x30, BAR + 0x200001)]
+
+
+def test_registers_are_hidden_and_shown_only_while_the_guest_stands_and_the_bus_is_taken_before(stand):
+    stand.violate("pe1")
+    assert stand.port.did == [(1, 0x04, OFF), (2, 0x04, OFF), "stop", *HIDE, "cont"]
+    stand.forget()
+    assert stand.call(pe.SET_OPTION, pe.THAW_MMIO) == 0
+    assert stand.port.did == ["stop", (1, 0x30, 0), (2, 0x30, 0), "cont"]
+    stand.forget()
+    assert stand.call(pe.SET_OPTION, pe.THAW_DMA) == 0
+    assert stand.port.did == [(1, 0x04, ON), (2, 0x04, ON)], "what moves nothing stops nobody"
+
+
+def test_memory_decoding_too_is_changed_only_while_the_guest_stands():
+    stand = Stand()
+    stand.guard.start()
+    standing, memory = False, dict.fromkeys(SLOTS.values(), 0x100)
+    for each in stand.port.did:
+        if isinstance(each, str):
+            standing = each == "stop"
+            continue
+        slot, _, value = each
+        assert standing or not (memory[slot] ^ value) & 2, each
+        memory[slot] = value
+
+
+def test_who_holds_the_guest_for_longer_is_not_robbed_of_it(stand):
+    portal().call(stand.guest.standstill.begin())
+    stand.violate("pe1")
+    assert stand.port.did == ["stop", (1, 0x04, OFF), (2, 0x04, OFF), *HIDE], "a checkpoint still reads"
+    portal().call(stand.guest.standstill.end())
+    assert stand.port.did[-1] == "cont"
+
+
+def test_a_guest_goes_on_when_its_registers_could_not_be_hidden(stand):
+    real = stand.port.write_configs
+
+    async def fail(writes):
+        if any(register.offset == 0x30 for register, _ in writes):
+            raise EOFError("QEMU closed its test port")
+        await real(writes)
+
+    stand.port.write_configs = fail
+    with pytest.raises(EOFError):
+        stand.violate("pe1")
+    assert stand.port.did[-2:] == ["stop", "cont"]
+
+
+def test_what_was_decided_last_is_written_last(stand):
+    """Two decisions before the guest has even been stopped for the first."""
+    stand.guard.pes[1].isolation.violate()
+    with stand.guard._lock:
+        stand.guard._act(stand.guard.pes[1].devices)
+        stand.guard.pes[1].isolation = pe.Isolation()
+        stand.guard._act(stand.guard.pes[1].devices)
+    stand.guard.settle()
+    assert stand.port.did == [
+        *((1, 0x04, OFF), (2, 0x04, OFF), (1, 0x04, ON), (2, 0x04, ON)),
+        *("stop", *HIDE, "cont"),
+        *("stop", (1, 0x30, 0), (2, 0x30, 0), "cont"),
+    ]
+
+
+def test_an_access_that_qemu_led_to_a_rom_is_nobodys_finding(stand):
+    stand.log.strayed = "Invalid read at addr 0x98, size 8, region 'edu.rom', reason: rejected"
+    with pytest.raises(HarnessError, match=r"led an access of the guest's astray: .* region 'edu\.rom'"):
+        stand.guard.settle()
 
 
 # -- recovery

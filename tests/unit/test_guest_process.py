@@ -227,20 +227,20 @@ def test_a_watcher_that_fails_loses_the_guest(started, monkeypatch):
 
 
 def test_a_guest_that_is_stopped_is_only_stopped(started):
-    portal().call(started.pause())
+    portal().call(started.standstill.begin())
 
 
 def test_a_guest_that_had_ended_before_its_stop_is_lost(started):
     tell(started, "x-status", status="guest-panicked")
     with pytest.raises(GuestLost, match="guest-panicked"):
-        portal().call(started.pause())
+        portal().call(started.standstill.begin())
 
 
 def test_a_stop_waits_for_the_event_that_says_why(started):
     tell(started, "x-status", status="shutdown")
     portal().loop.call_soon_threadsafe(portal().loop.call_later, 0.03, started.race.lose, "the agent ended")
     with pytest.raises(GuestLost, match="the agent ended"):
-        portal().call(started.pause())
+        portal().call(started.standstill.begin())
 
 
 @pytest.mark.parametrize("line", ["tcelab-init: no agent: there is no Python", "tcelab-init: agent exited 1"])

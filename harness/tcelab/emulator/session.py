@@ -170,7 +170,7 @@ class EmulatorSession:
         while cause is not None:
             if isinstance(cause, KernelDiedError):
                 message = f"the emulated kernel died: {cause}"
-                return GuestLost(message, scene=self.scene(), kernel_died=True, in_flight=done)
+                return GuestLost(message, scene=self.scene(), kernel_died=True, in_flight=done, said=str(cause))
             if isinstance(cause, NotModelledError):
                 return Unsupported(str(cause), scene=self.scene())
             cause = cause.__cause__

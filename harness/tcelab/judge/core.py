@@ -204,9 +204,10 @@ class Judge:
             self.ledger.step = self.ledger.step if blamed is None else blamed
             self.ledger.batch = self._batch_of.get(-1 if blamed is None else blamed, 0)
             what = operation_text(self.program, blamed) or "an operation that is not known"
-            console = error.scene.console[-1] if error.scene.console else ""
+            # Not the console's last line: that may be anybody's.
+            said = getattr(error, "said", "") or "nothing on its console"
             message = f"the kernel died during {what}: {error.message}"
-            self.ledger.report("kernel", "died", message, expected="alive", seen=console, operation=blamed)
+            self.ledger.report("kernel", "died", message, expected="alive", seen=said, operation=blamed)
         else:
             self.ledger.could_not(f"the run ended early: {error.message}")
 

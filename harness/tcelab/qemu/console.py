@@ -29,6 +29,9 @@ PHASES: Final = {
 }
 """First console line of each phase of a boot, for `tcelab bench boot`."""
 
+PANIC: Final = "Kernel panic - not syncing"
+_STAMP: Final = re.compile(r"\[ *\d+\.\d{6}\] ")
+"""Before what the kernel says. What stands before it in a line is another's: a shell's prompt, say."""
 _ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 _LINES_KEPT: Final = 400
 
@@ -37,7 +40,7 @@ class Console:
     """Takes the console's bytes, writes them down, and keeps the last lines and those that tell of trouble.
 
     :ivar size: bytes seen; a measure of progress during the boot.
-    :ivar fatal: the first line that says that the kernel is dead, or empty.
+    :ivar fatal: the first line that says that the kernel is dead, or empty; `panicked`: it said that it panics.
     :ivar reached: phase name to the clock's reading when its line was seen.
     """
 
@@ -48,6 +51,7 @@ class Console:
         self._trouble: list[str] = []
         self.size = 0
         self.fatal = ""
+        self.panicked = False
         self.reached: dict[str, float] = {}
 
     def feed(self, data: bytes, now: float) -> None:
@@ -64,9 +68,10 @@ class Console:
             if phase not in self.reached and pattern.search(line):
                 self.reached[phase] = now
         if TROUBLE.search(line):
-            self._trouble.append(line)
+            self._trouble.append(_kernels(line))
         if not self.fatal and FATAL.search(line):
-            self.fatal = line
+            self.fatal = _kernels(line)
+        self.panicked = self.panicked or PANIC in line
 
     def take_trouble(self) -> tuple[str, ...]:
         """Lines of trouble since the last call."""
@@ -84,3 +89,9 @@ class Console:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _kernels(line: str) -> str:
+    """Of a line, what the kernel said."""
+    found = _STAMP.search(line)
+    return line[found.start() :] if found else line

@@ -61,11 +61,13 @@ class DrivenGuest:
     def look(self, cut: Callable[[], None]) -> Snapshot:
         """See `Guest.look`."""
         guest = self._session.guest
-        portal().call(guest.pause())
-        guest.log.drain()
-        cut()
-        # It stands still already, and goes on when this has read the tables.
-        snapshot = self._session.intervene(Checkpoint(stream=True), ())
+        portal().call(guest.standstill.begin())
+        try:
+            guest.log.drain()
+            cut()
+            snapshot = self._session.intervene(Checkpoint(stream=True), ())
+        finally:
+            portal().call(guest.standstill.end())
         assert isinstance(snapshot, Snapshot)
         return snapshot
 

@@ -4,6 +4,22 @@ table, as the platform's hardware would, until firmware's services bring it back
 QEMU's emulated PHBs refuse an access and freeze nothing. The guard makes up for it from outside: bus mastering off
 stops the DMA of a device, and a ROM of ones over its registers stops its MMIO (`tcelab.qemu.rom`). Configuration space
 stays as it is, and memory decoding stays on: without it, the guest would take a machine check at each access.
+
+What moves registers in the guest's address space is written only while the guest stands still. A TCG vCPU remembers, of
+a page of registers, where their region is in the list of all regions, and looks it up there at each access, before it
+takes QEMU's lock; QEMU's main thread replaces the list, and has the vCPU forget what it remembers only a moment later.
+An access in between goes by its old place in the new list: QEMU up to 10.0 answers a load from a device's registers by
+the region of the ROM, which is RAM and has no access functions. That is refused, and 10.0 makes a machine check of it,
+of which a guest in TCG dies without a word; 7.2 gives a 0 that no device has said. (7.2 asks its vCPU's copy of the
+list, which is replaced first; 10.0 the newest list of the address space; 11.1 remembers the region itself. Source: QEMU
+accel/tcg/cputlb.c, system/physmem.c, iotlb_to_section and tcg_commit.) A vCPU that stands is in no access, and forgets
+before it goes on. Bus mastering moves nothing that a CPU sees: it goes off first, and at once.
+
+Who calls what: one thread at a time reads QEMU's log, its own or whoever drains it. It tells `Watch` each line, which
+takes `_lock`, decides, notes in `Watched` what will have been written, and hands the writing over to the loop (`_act`).
+It waits for nothing: while it does, nobody reads the log, and a full pipe stops QEMU. The loop writes in the order of
+the decisions, and takes `_lock` for an assignment at most. Callers of the session wait for the loop (`_await`), and
+never while they hold `_lock`.
 """
 
 from __future__ import annotations
@@ -51,6 +67,7 @@ class Guard(Watch):
         super().__init__(guest, live, topology)
         self._mode = mode
         self._pending: list[Future[None]] = []
+        self._laying = asyncio.Lock()  # hands itself on in the order in which it was asked for
 
     # -- the beginning
 
@@ -177,13 +194,14 @@ class Guard(Watch):
         writes = []
         for device in devices:
             for register, value in self.demands(device):
+                moves = device.moves(register, value)
                 device.written(register, value)
-                writes.append((register, value))
+                writes.append((register, value, moves))
         if not writes:
             return
 
         async def write() -> None:
-            await self._guest.qtest.write_configs(writes)
+            await self._put(writes)
             if timing is not None:
                 took = time.perf_counter() - began
                 with self._lock:
@@ -195,8 +213,19 @@ class Guard(Watch):
         """Its command register, whatever its driver wants."""
         register = device.register(COMMAND)
         with self._lock:
+            moves = device.moves(register, command)
             device.written(register, command)
-        await self._guest.qtest.write_configs([(register, command)])
+        await self._put([(register, command, moves)])
+
+    async def _put(self, writes: Sequence[tuple[Register, int, bool]]) -> None:
+        """Write configuration registers: those that move nothing at once, the others on a guest that stands."""
+        at_once = [(register, value) for register, value, moves in writes if not moves]
+        if at_once:
+            await self._guest.qtest.write_configs(at_once)
+        moving = [(register, value) for register, value, moves in writes if moves]
+        if moving:
+            async with self._laying, self._guest.standstill.held():
+                await self._guest.qtest.write_configs(moving)
 
     # -- asked by the session
 
@@ -225,6 +254,11 @@ class Guard(Watch):
             with self._lock:
                 if self._failed is not None:
                     raise HarnessError(f"the guard failed: {self._failed!r}", next_step="please report it")
+                if astray := self._guest.log.strayed:
+                    raise HarnessError(
+                        f"QEMU led an access of the guest's astray: {astray}",
+                        next_step="what the guest read there is no device's; please report it, with qemu.log",
+                    )
                 pending, self._pending = self._pending, []
                 if not pending:
                     events = list(self._events)

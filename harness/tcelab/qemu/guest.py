@@ -31,6 +31,7 @@ from tcelab.qemu.qtest import CLOSED as CLOSED_PORT
 from tcelab.qemu.qtest import Qtest
 from tcelab.qemu.race import AGENT_EXITED, CLOSED, WATCHER, Race
 from tcelab.qemu.ram import MIB, PrivateRam, Ram, SharedRam
+from tcelab.qemu.standstill import Standstill
 
 T = TypeVar("T")
 
@@ -55,7 +56,7 @@ class Guest:
 
     :ivar console: what the guest wrote.
     :ivar disks: of its devices.
-    :ivar race: what every wait goes through.
+    :ivar race: what every wait goes through; `standstill`: what every stop goes through.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Guest:
             self.console.feed(base.console, 0.0)
         self._said = (folder / "qemu.err").open("w+b")
         self._qmp = QMPClient("tcelab")
+        self.standstill = Standstill(self.qmp, self._not_only_stopped)
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
         self._closer: asyncio.Future[None] | None = None
@@ -103,7 +105,7 @@ class Guest:
         self._moved: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         pairs = {name: socket.socketpair() for name in ("qmp", "qtest", "console", "agent")}
         log_reader, log_writer = os.pipe2(os.O_CLOEXEC)
-        self.log = Log(log_reader, self.folder / "qemu.log")
+        self.log = self.race.log = Log(log_reader, self.folder / "qemu.log")
         self.channel = Channel(pairs["agent"][0])
         self.qtest = Qtest(pairs["qtest"][0], self.ram.size - machine.SCRATCH)
         self._console_end = pairs["console"][0]
@@ -129,6 +131,7 @@ class Guest:
         self._watch(self._watch_exit())
         self._watch(self._watch_qtest())
         self._console_task = self._watch(self._watch_console())
+        self.race.listen = self._listen
         await self.race.run(self._qmp.connect(pairs["qmp"][0]), "launch", self.limits.launch)
         self._watch(self._watch_events())
         self.ram.attach(self.pid)
@@ -293,19 +296,12 @@ class Guest:
         except ExecuteError as error:
             raise HarnessError(f"QEMU refuses {command}: {error}", next_step="see qemu.err there") from None
 
-    async def pause(self) -> None:
-        """Stop the guest, and know that it is only stopped.
-
-        :raise GuestLost: it had panicked or shut down before.
-        """
-        await self.qmp("stop")
-        status = msgspec.convert(await self.qmp("query-status"), dict[str, Any])
-        if status["status"] != "paused":
-            # The event that says why is on its way.
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self.race.lost), self.limits.settle)
-            self.race.lose(f"the guest is {status['status']}")
-            raise await self.race.loss()
+    async def _not_only_stopped(self, status: str) -> TcelabError:
+        """QEMU says why a guest does not run that nobody has stopped: the event that says more is on its way."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self.race.lost), self.limits.settle)
+        self.race.lose(f"the guest is {status}")
+        return await self.race.loss()
 
     async def trouble(self) -> tuple[str, ...]:
         """Lines of kernel trouble since the last call, up to now: the guest writes its console synchronously."""
@@ -313,6 +309,12 @@ class Guest:
             await asyncio.sleep(0)  # let the watcher run, which reads
         await asyncio.sleep(0)  # and hears a turn later
         return self.console.take_trouble()
+
+    async def _listen(self) -> None:
+        """Take what lies in the console, even while it is lent: a guest that is lost says nothing to anybody else."""
+        with contextlib.suppress(OSError):
+            while data := self._console_end.recv(_CONSOLE_CHUNK):
+                self.heard(data)
 
     async def hello(self, request: bytes) -> bytes:
         """The handshake: answered when the agent is up. The console's bytes are the progress of the boot."""

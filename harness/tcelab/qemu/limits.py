@@ -24,7 +24,8 @@ class Limits(msgspec.Struct, frozen=True):
     :ivar whole_boot: the boot as a whole: a guest that prints for ever makes no progress.
     :ivar perform: silence of the agent's progress cell. One container release sweeps 262,144 entries, 0.7 s.
     :ivar control: one QMP command, the saving of device state included.
-    :ivar settle: what the console may still have to say after a panic.
+    :ivar settle: silence of the console after a panic, until all counts as said.
+    :ivar whole_settle: what the console says after a panic, as a whole: a kernel that dies may go on for ever.
     :ivar close: from asking QEMU to quit to its end; then it is killed.
     """
 
@@ -36,6 +37,7 @@ class Limits(msgspec.Struct, frozen=True):
     perform: float = 60.0
     control: float = 30.0
     settle: float = 2.0
+    whole_settle: float = 20.0
     close: float = 5.0
 
 

@@ -4,7 +4,7 @@ A full pipe would stop QEMU while it holds its lock, so nobody but this thread w
 before it goes on: once the guest is stopped and `drain` has returned, all that was said has been read.
 
 Source: QEMU hw/ppc/trace-events (spapr_iommu_new_table, spapr_iommu_ddw_*), system/memory.c, memory_region_access_valid
-and address_space_*: "Invalid read/write at addr ..., reason: rejected".
+and address_space_*: "Invalid read/write at addr ..., reason: rejected"; target/ppc/excp_helper.c, powerpc_checkstop.
 """
 
 from __future__ import annotations
@@ -43,8 +43,12 @@ _DDW_CREATE: Final = re.compile(
 _DDW_REMOVE: Final = re.compile(r"spapr_iommu_ddw_remove liobn=(?:0x)?([0-9a-f]+)")
 _DDW_RESET: Final = re.compile(r"spapr_iommu_ddw_reset buid=0x([0-9a-f]+)")
 REFUSED: Final = re.compile(
-    r"Invalid (read|write) at addr (0x[0-9A-Fa-f]+), size (\d+), region '[^']*', reason: rejected"
+    r"Invalid (read|write) at addr (0x[0-9A-Fa-f]+), size (\d+), region '([^']*)', reason: rejected"
 )
+_ROM: Final = ".rom"
+"""How the name of the region of a device's ROM ends (hw/pci/pci.c, pci_add_option_rom)."""
+_CHECKSTOP: Final = re.compile(r"(?:Machine check .*)?Entering checkstop state\b.*")
+"""The CPU stops for good, and with it the guest: its kernel says nothing of it."""
 
 
 class Tables:
@@ -147,6 +151,9 @@ class Log:
     :ivar listener: hears of the other lines, in order; called by whoever reads, and never by two at once.
     :ivar tables_listener: likewise hears each line about tables.
     :ivar recent: the last refusals, whoever took them; `refused`: how many there were.
+    :ivar strayed: the first access to a device's ROM that was refused, or empty. A CPU reads a ROM, and drops what it
+        writes to one, without asking: QEMU led an access astray that was to go elsewhere.
+    :ivar checkstop: that the guest's CPU stopped for good, and what QEMU refused it last, or empty.
     """
 
     def __init__(self, pipe: int, path: Path) -> None:
@@ -155,6 +162,7 @@ class Log:
         self.tables_listener: Callable[[str], None] | None = None
         self.recent: deque[str] = deque(maxlen=RECENT)
         self.refused = 0
+        self.strayed = self.checkstop = ""
         self._refusals = Refusals()
         self._pipe = pipe
         self._path = path
@@ -248,7 +256,11 @@ class Log:
     def _line(self, line: str) -> None:
         said = line[_STAMP:] if line[_STAMP - 2 : _STAMP] == "Z " else line
         if said.startswith("Invalid "):
-            if found := REFUSED.match(said):
+            if (found := REFUSED.match(said)) and found[4].endswith(_ROM):
+                # No device did it: the address is one within the ROM, and not on a bus.
+                self.strayed = self.strayed or said
+                self.recent.append(line)
+            elif found:
                 direction: Literal["read", "write"] = "read" if found[1] == "read" else "write"
                 address, size = int(found[2], 16), int(found[3])
                 self._refusals.add(direction, address, size, line)
@@ -256,6 +268,9 @@ class Log:
                 self.refused += 1
                 if self.listener is not None:
                     self.listener.refused(direction, address, size)
+        elif "checkstop state" in said and (found := _CHECKSTOP.search(said)):
+            last = f", after: {self.recent[-1]}" if self.recent else ""
+            self.checkstop = self.checkstop or f"{found[0]}{last}"
         elif "spapr_iommu" in line:
             self.tables.line(line)
             if self.tables_listener is not None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from qemu.qmp import QMPError
 
@@ -19,7 +19,6 @@ T = TypeVar("T")
 WATCHER: Final = "tcelab's watcher"
 CLOSED: Final = "the guest was closed"
 AGENT_EXITED: Final = "tcelab-init: agent exited"
-_PANIC: Final = "Kernel panic - not syncing"
 _SILENT: Final = {
     "boot": "no agent came up",
     "fork": "the fork's agent does not answer",
@@ -27,8 +26,26 @@ _SILENT: Final = {
 }
 """Phases in which it is the guest that is waited for, and what is wrong then."""
 
+_TURN: Final = 0.05
+"""Seconds between two looks at what a lost guest still says."""
+
 _LOOKS: Final = 8
 """How often within a limit progress is looked at: it makes no event."""
+
+
+class Ending(Protocol):
+    """What is known of the end from QEMU's log; see `tcelab.qemu.log.Log`."""
+
+    checkstop: str
+    strayed: str
+
+    def drain(self) -> None:
+        """Read it up to now."""
+        ...
+
+
+async def _nothing() -> None:
+    pass
 
 
 class Race:
@@ -39,6 +56,8 @@ class Race:
     :ivar stirred: set whenever something was heard from console, monitor or process.
     :ivar gone: QEMU has ended.
     :ivar panicked: QEMU said that the guest panicked; it then stops it.
+    :ivar listen: takes what lies in the console already, whoever reads it otherwise.
+    :ivar log: what QEMU's own log says of the end; None: nobody reads it.
     """
 
     def __init__(self, console: Console, folder: Path, limits: Limits) -> None:
@@ -47,6 +66,8 @@ class Race:
         self.shaken = self.gone = self.panicked = False
         self.lost: asyncio.Future[str] = loop.create_future()
         self.stirred = asyncio.Event()
+        self.listen: Callable[[], Awaitable[None]] = _nothing
+        self.log: Ending | None = None
         self._clock = loop.time
         self.began = self._phase_began = loop.time()
         self._phase = "launch"
@@ -117,22 +138,11 @@ class Race:
 
     async def loss(self, phase: str = "", began: float | None = None) -> TcelabError:
         """What to raise once the guest is lost; waits a little for its last words. By default of the phase that is."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.limits.settle):
-                while not self._last_words_said():
-                    self.stirred.clear()
-                    await self.stirred.wait()
+        await self._hear_out()
         why = self.lost.result()
         scene = self.now() if began is None else self.scene(phase, began)
         if self.console.fatal or "panicked" in why:
-            last = self.console.fatal.strip() or why
-            when = "" if self.shaken else " during boot"
-            return GuestLost(
-                f"the guest's kernel died{when}: {last}",
-                next_step="console.log there has the whole trace",
-                scene=scene,
-                kernel_died=self.shaken,
-            )
+            return self._death(why, scene)
         if why.startswith(WATCHER):
             return HarnessError(why, next_step="is the disk full?", scene=scene)
         if why.startswith("QEMU"):
@@ -140,12 +150,61 @@ class Race:
             return HarnessError(f"{why}{': ' + said if said else ''}", next_step="see qemu.err there", scene=scene)
         return GuestLost(why, next_step="see console.log there", scene=scene)
 
-    def _last_words_said(self) -> bool:
-        """Nothing more is to come: QEMU is gone, or the console told how the kernel or the agent ended."""
-        if self.gone or self.lost.result() == CLOSED:
+    async def _hear_out(self) -> None:
+        """Until nothing more is to come, or nothing comes any more."""
+        began = quiet = self._clock()
+        size = -1
+        while True:
+            self.stirred.clear()
+            await self.listen()
+            if await self._last_words_said():
+                return
+            now = self._clock()
+            if size != (size := self.console.size):
+                quiet = now
+            if now - quiet >= self.limits.settle or now - began >= self.limits.whole_settle:
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.stirred.wait(), min(_TURN, self.limits.settle))
+
+    async def _last_words_said(self) -> bool:
+        """Nothing more is to come: QEMU is gone, or it was said how the kernel or the agent ended."""
+        if self.gone or self.lost.result() == CLOSED or self.console.find(AGENT_EXITED):
             return True
-        # QEMU stops a guest that panics, so it says no more than this.
-        return bool(self.console.find(AGENT_EXITED, *([_PANIC] if self.panicked else [])))
+        # QEMU stops a guest that panics: it says no more, and a console that is written synchronously has it all.
+        return self.panicked and (self.console.panicked or bool(await self._checkstop()))
+
+    async def _checkstop(self) -> str:
+        if self.log is None:
+            return ""
+        with contextlib.suppress(HarnessError):  # a full disk: what was said is known all the same
+            await asyncio.to_thread(self.log.drain)
+        return self.log.checkstop
+
+    def _death(self, why: str, scene: Scene) -> TcelabError:
+        """A kernel that died: by its own words, else by QEMU's."""
+        if self.log is not None and self.log.strayed:
+            return HarnessError(
+                f"QEMU led an access of the guest's astray, and the guest died of it: {self.log.strayed}",
+                next_step="that is no kernel's doing; please report it, with qemu.log",
+                scene=scene,
+            )
+        fatal, stop = self.console.fatal.strip(), "" if self.log is None else self.log.checkstop
+        if fatal and self.panicked and self.console.panicked:
+            step = "console.log there has the whole trace"
+        elif fatal:
+            step = "console.log there has what the kernel said until then; its trace may have gone on"
+        else:
+            step = "its console tells nothing of it; see qemu.log there"
+        told = fatal or (f"QEMU stopped it: {stop}" if stop else why)
+        when = "" if self.shaken else " during boot"
+        return GuestLost(
+            f"the guest's kernel died{when}: {told}",
+            next_step=step,
+            scene=scene,
+            kernel_died=self.shaken,
+            said=fatal or stop,
+        )
 
     def _late(self, phase: str, began: float, how: str, limit: str = "") -> TcelabError:
         scene = self.scene(phase, began)

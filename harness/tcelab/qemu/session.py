@@ -350,13 +350,13 @@ class QemuSession:
     def save(self) -> tuple[bytes, list[Register]]:
         """Once it is at rest, stop the guest, and save the state of its devices; see `Guest.save`."""
         portal().call(self.guest.rest())
-        portal().call(self.guest.pause())
+        portal().call(self.guest.standstill.begin())
         self.guest.log.drain()
         return portal().call(self.guest.save())
 
     def go_on(self) -> None:
         """After `save`: the guest goes on after all."""
-        portal().call(self.guest.qmp("cont"))
+        portal().call(self.guest.standstill.end())
 
     @property
     def alive(self) -> bool:
@@ -370,12 +370,12 @@ class QemuSession:
     @contextmanager
     def _stopped(self) -> Iterator[None]:
         """The guest stopped, and all that QEMU has said until then read."""
-        portal().call(self.guest.pause())
+        portal().call(self.guest.standstill.begin())
         try:
             self.guest.log.drain()
             yield
         finally:
-            portal().call(self.guest.qmp("cont"))
+            portal().call(self.guest.standstill.end())
 
     def finish(self) -> tuple[str, ...]:
         """See `tcelab.run.Session`."""

@@ -154,6 +154,10 @@ class Watched:
         now = {COMMAND: self.command, ROM: self.rom}
         return [(self.register(offset), value) for offset, value in wanted.items() if now[offset] != value]
 
+    def moves(self, register: Register, value: int) -> bool:
+        """Would writing a register change what the guest's CPUs find where? Bus mastering does not."""
+        return register.offset != COMMAND or bool((self.command ^ value) & ~MASTER)
+
     def written(self, register: Register, value: int) -> None:
         """We write one of its registers: QEMU's trace will tell of it."""
         self._ours[register.offset, value] += 1
