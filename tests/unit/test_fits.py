@@ -147,7 +147,7 @@ def test_a_cured_kernel_passes_and_with_the_wrong_declaration_it_is_a_finding(qu
 
 def small(program):
     """The program as it was once: with sizes of 4 KiB, of which a kernel with larger pages makes nothing."""
-    sizes = {"b": 1, "fence": 1}
+    sizes = {"b": 1, "fence": 1, "fence2": 1}
     ops = [
         structs.replace(op, pages=sizes[op.name]) if isinstance(op, Buffer) and op.name in sizes else op
         for op in program.ops

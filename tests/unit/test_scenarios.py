@@ -66,6 +66,20 @@ def maps(program, size):
     return [(op.fields["iova"] >> 12, op.fields["flags"]) for op in found if op.fields["size"] == size << 12]
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("size", range(2, 33))
+def test_each_batch_size_crosses_from_one_cpu_page_to_the_next_whatever_their_size(size, seed):
+    """Within a page of 64 KiB, sixteen IOMMU pages are neighbours in memory too."""
+    found = [
+        (op.fields["flags"], op.fields["vaddr"].index)
+        for op in batches(seed).ops
+        if getattr(op, "request", "") == "MAP_DMA" and op.fields["size"] == size << 12
+    ]
+    for per_page in (1, 16):
+        crossing = {flags for flags, first in found if first // per_page < (first + size - 1) // per_page}
+        assert crossing == {1, 2, 3}
+
+
 @pytest.mark.parametrize("size", range(1, 33))
 def test_each_batch_size_is_mapped_at_the_start_at_random_and_up_to_the_last_page(size):
     found = maps(batches(), size)

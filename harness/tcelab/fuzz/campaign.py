@@ -20,12 +20,15 @@ import msgspec
 
 from tcelab.beside import Guest
 from tcelab.emulator.oracle import EmulatorOracles
+from tcelab.emulator.session import EmulatorSession
 from tcelab.errors import Interrupted
 from tcelab.fuzz.generate import generate
 from tcelab.fuzz.shrink import EnoughError, shrink, watch_all
 from tcelab.judge import Finding, Judge, Verdict
 from tcelab.keeping import Keeper
+from tcelab.papr import window
 from tcelab.program import Checkpoint, Program
+from tcelab.quirks import QUIRKS
 from tcelab.run import Recorder
 from tcelab.scenarios import proof
 from tcelab.setup import TODAYS_PROFILES
@@ -246,6 +249,8 @@ class Campaign:
         def fails(candidate: Program) -> bool:
             nonlocal told, interrupted
             try:
+                if not survived(candidate):
+                    return False
                 verdict = self._judged(candidate, self._open(candidate.topology.name), done.known)
             except (KeyboardInterrupt, Interrupted):
                 interrupted = True
@@ -262,6 +267,21 @@ class Campaign:
         if interrupted:
             raise Interrupted
         return bool(finding.quirk)
+
+
+def survived(program: Program) -> bool:
+    """The emulator does all of it, with every known defect. Whatever becomes of operations that shrinking left over, a
+    real kernel is asked for nothing else.
+
+    :raise Interrupted: somebody wants it to end.
+    """
+    page_size = next(iter(program.page_sizes), window.PAGE_SIZE)
+    recorder = Recorder(program, EmulatorSession(program.topology, quirks=QUIRKS, page_size=page_size))
+    recorder.perform([op for op in program.ops if not isinstance(op, Checkpoint)])
+    ending = recorder.run.ending
+    if ending is not None and isinstance(ending.error, Interrupted):
+        raise Interrupted
+    return ending is None
 
 
 def to_save(program: Program) -> Program:

@@ -34,10 +34,17 @@ class Story:
     sequence: int = 0
     size: int = 0
 
-    def map(self, buffer: str, entry: int, permissions: int) -> None:
-        """Map a batch of freshly tagged pages, from a random place in a buffer, at an entry."""
+    def map(self, buffer: str, entry: int, permissions: int, *, across: bool = False) -> None:
+        """Map a batch of freshly tagged pages, from a random place in a buffer, at an entry.
+
+        :param across: from a place before the middle of the buffer to one behind it. Within a CPU page, of whatever
+            size, the frames of neighbours are neighbours too, and a driver that looks up only the first would be right.
+        """
         self.sequence += 1
-        page = Page(buffer, self.random.randrange(BUFFER_PAGES - self.size + 1))
+        first = self.random.randrange(BUFFER_PAGES - self.size + 1)
+        if across and self.size > 1:
+            first = BUFFER_PAGES // 2 - self.random.randrange(1, self.size)
+        page = Page(buffer, first)
         iova = self.pe.iova(entry)
         self.ops += b.tag(page, self.size, self.pe.liobn, iova, self.sequence)
         self.ops += b.map_dma(self.pe, page, iova, self.size, permissions)
@@ -102,7 +109,7 @@ def _batch(story: Story, permissions: int, *, last: bool) -> None:
     middle = story.random.randrange(size, entries - 2 * size + 1)
     where = {"start": 0, "random": middle, "end": entries - size}
     for place, entry in where.items():
-        story.map(f"batches-{place}", entry, permissions)
+        story.map(f"batches-{place}", entry, permissions, across=place == "random")
         story.look(f"map {kind} at {place}")
     if size > 1:
         count = story.random.randrange(1, size)
