@@ -11,7 +11,7 @@ import msgspec
 
 from tcelab import setup
 from tcelab.emulator import EmulatorSession
-from tcelab.errors import Unsupported
+from tcelab.errors import HarnessError, Unsupported
 from tcelab.platforms import EmulatorPlatform
 from tcelab.qemu.ahead import Ahead
 from tcelab.qemu.fork import Forks
@@ -75,7 +75,7 @@ class Guests:
         self.choice = choice
         self._folder, self._limits, self._boot, self._note = folder, limits, boot, note
         self._count = (os.cpu_count() or 1) if ahead is None else ahead
-        self._ready: dict[str, setup.Ready] = {}
+        self._closed = False
         self._forks: dict[str, Forks] = {}
         self._ahead: dict[str, Ahead] = {}
 
@@ -96,12 +96,17 @@ class Guests:
             self._forks.pop(other)
         if name not in self._ahead:
             self._ahead[name] = Ahead(self._of(name), self._folder, self._count, self._note)
+            if self._closed:  # meanwhile, by another thread
+                self.close()
+                raise HarnessError("closed: no guest can be had from here any more")
         return self._ahead[name].take(more)
 
     def close(self) -> None:
-        for ahead in self._ahead.values():
+        """End all of them, also those that are being made; from another thread, if need be."""
+        self._closed = True
+        for ahead in list(self._ahead.values()):
             ahead.close()
-        for forks in self._forks.values():
+        for forks in list(self._forks.values()):
             forks.close()
 
     def _of(self, name: str) -> Forks:

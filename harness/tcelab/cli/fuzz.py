@@ -18,7 +18,7 @@ from tcelab import artefacts, replay, setup
 from tcelab.cli import output
 from tcelab.cli.options import boot_option, choice, machine_options
 from tcelab.commandline import typed
-from tcelab.errors import TcelabError
+from tcelab.errors import Interrupted, TcelabError
 from tcelab.fuzz import campaign
 from tcelab.guests import Guests
 from tcelab.keeping import expecting_room
@@ -67,7 +67,7 @@ def command(
         click.echo(f"[{time.monotonic() - began:6.1f} s] {line}", err=True)
 
     folder = artefacts.folder(out, note)
-    note(f"seed {number}")
+    note(f"seed {number}, {steps:,} operations in programs on guests of their own, some at a time")
     guests = Guests(chosen, artefacts.numbered(folder / "guests"), limits=bounds, boot=boot, note=note)
     job = campaign.Campaign(
         number,
@@ -76,10 +76,13 @@ def command(
         note,
         every=every,
         usual=chosen.topology.name if given else None,
+        give_up=guests.close,
     )
     try:
         with expecting_room(folder):
             job.run(steps, minutes)
+    except KeyboardInterrupt:  # once more, while all was ended
+        job.tally.could_not.append(Interrupted().report())
     except TcelabError as error:
         job.tally.could_not.append(error.report())
     finally:
@@ -122,7 +125,8 @@ def _tell(
         f" {tally.entries:,} entries compared; {rate:,.0f} operations/s, guests and checkpoints included",
     )
     for name, times in sorted(tally.quirks.items()):
-        _line(console, f"quirk:   {name} made a difference {times} times")
+        if times:
+            _line(console, f"quirk:   {name} made a difference {times} times")
     for name, times in sorted(tally.left_out.items()):
         _line(console, f"left out: {times} operations of which the kernel would not come back, by quirk {name}")
     for number, found in enumerate(tally.found, 1):

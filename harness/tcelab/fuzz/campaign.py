@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -11,7 +12,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -21,7 +22,7 @@ import msgspec
 from tcelab.beside import Guest
 from tcelab.emulator.oracle import EmulatorOracles
 from tcelab.emulator.session import EmulatorSession
-from tcelab.errors import Interrupted
+from tcelab.errors import Interrupted, TcelabError, died
 from tcelab.fuzz.generate import generate
 from tcelab.fuzz.shrink import EnoughError, shrink, watch_all
 from tcelab.judge import Finding, Judge, Verdict
@@ -29,7 +30,7 @@ from tcelab.keeping import Keeper
 from tcelab.papr import window
 from tcelab.program import Checkpoint, Program
 from tcelab.quirks import QUIRKS
-from tcelab.run import Recorder
+from tcelab.run import Ending, Recorder, Step
 from tcelab.scenarios import proof
 from tcelab.setup import TODAYS_PROFILES
 from tcelab.topology import topology
@@ -40,6 +41,10 @@ EVERY: Final = 50
 """Operations between two checkpoints."""
 TRIES: Final = 400
 """Guests that shrinking one finding may take."""
+SILENCE: Final = 10.0
+"""Seconds after which a line says what is being done."""
+_LISTEN: Final = 0.5
+"""Seconds after which the main thread looks for signals: one that another thread was given does not wake it."""
 LONG_AGO: Final = 8
 """Programs after which the machines that are not the usual one have had their turn."""
 
@@ -115,39 +120,95 @@ class Campaign:
         steps: int = STEPS,
         every: int = EVERY,
         usual: str | None = None,
+        give_up: Callable[[], None] = lambda: None,
     ) -> None:
         """:param opening: a fresh guest on the topology of that name.
         :param steps: operations of one program.
+        :param give_up: ends what `opening` is about, in whatever thread.
         :param usual: the one topology for all programs; by default others have their turn.
         """
         self.tally = Tally()
         self.keeper = Keeper(folder)
         self.known: frozenset[str] | None = None
-        self._seed, self._opening, self._folder, self._note = seed, opening, folder, note
+        self._counted: set[int] = set()
+        self._seed, self._opening, self._folder, self._tell = seed, opening, folder, note
+        self._give_up = give_up
         self._steps, self._every, self._usual = steps, every, usual
         self._workers = os.cpu_count() or 1
         self._lock, self._opened = threading.Lock(), threading.Lock()
-        self._began = 0.0
+        self._interrupted = threading.Event()
+        self._guests: set[Guest] = set()
+        self._doing: dict[int, str] = {}
+        self._told = self._began = 0.0
 
     def run(self, steps: int, minutes: float | None = None) -> None:
         """Go on until so many operations were done, or the time is over, or a finding cannot be explained. Programs are
-        run side by side; which ones, depends on the seed and on `steps` alone.
+        run side by side; which ones, depends on the seed and on `steps` alone. An interrupt ends the guests at once;
+        what was done and found until then is in the tally.
 
+        :raise Interrupted: somebody wanted it to end.
         :raise TcelabError: no guest can be had.
         """
         until = math.inf if minutes is None else time.monotonic() + 60 * minutes
         plan = self._plan(steps)
-        self._began = time.monotonic()
+        self._began = self._told = time.monotonic()
+        going: deque[Future[Done]] = deque()
         with ThreadPoolExecutor(self._workers, "tcelab-fuzz") as pool:
-            going = deque(pool.submit(self._one, *each) for each in itertools.islice(plan, self._workers))
-            while going:
-                done = going.popleft().result()
-                more = self._take(done) and time.monotonic() < until
-                following = next(plan, None) if more else None
-                if following is not None:
-                    going.append(pool.submit(self._one, *following))
-                elif not more:
-                    plan = iter(())
+            try:
+                going.extend(pool.submit(self._one, *each) for each in itertools.islice(plan, self._workers))
+                while going:
+                    done = self._done(going[0])
+                    more = self._take(done) and time.monotonic() < until
+                    following = next(plan, None) if more else None
+                    going.popleft()
+                    if following is not None:
+                        going.append(pool.submit(self._one, *following))
+                    elif not more:
+                        plan = iter(())
+            except (KeyboardInterrupt, Interrupted):
+                self._stop(going)
+                raise Interrupted from None
+
+    def _done(self, future: Future[Done]) -> Done:
+        """What a program gave, once it is over; meanwhile, what is being done is said."""
+        while wait([future], timeout=_LISTEN).not_done:
+            self._say()
+        return future.result()
+
+    def _say(self, line: str = "") -> None:
+        """By default what is being done, if nothing was said for long."""
+        now = time.monotonic()
+        if not line and now - self._told >= SILENCE:
+            tally = self.tally
+            doing = [f"program {number}: {what}" for number, what in sorted(self._doing.copy().items())]
+            done = f"{tally.programs} programs and {tally.operations:,} operations done, {len(tally.found)} findings"
+            line = "; ".join([done, *doing])
+        if line:
+            self._told = now
+            self._tell(line)
+
+    def _stop(self, going: deque[Future[Done]]) -> None:
+        """End all guests, also those that are on their way. What was found must be told."""
+        self._interrupted.set()
+        for each in going:
+            each.cancel()
+        with self._lock:
+            guests = list(self._guests)
+        for guest in guests:
+            with contextlib.suppress(TcelabError):
+                guest.close()
+        self._give_up()
+        for each in going:
+            with contextlib.suppress(TcelabError, CancelledError):  # its guest had not come up
+                self._put_down(each.result())
+
+    def _put_down(self, done: Done) -> None:
+        """What an interrupted program, or one that nobody has looked at yet, gave."""
+        if done.number not in self._counted:
+            self._count(done)
+        if done.verdict.findings and all(each.original is not done.program for each in self.tally.found):
+            finding = done.verdict.findings[0]
+            self._save(done, finding, until_step(done.program, finding.step))
 
     def _plan(self, steps: int) -> Iterator[tuple[int, str, int]]:
         """Number, topology and operations of each program."""
@@ -161,6 +222,13 @@ class Campaign:
 
     def _one(self, number: int, name: str, size: int) -> Done:
         """One program on a guest of its own."""
+        self._doing[number] = f"waits for a guest on {name}"
+        try:
+            return self._made(number, name, size)
+        finally:
+            self._doing.pop(number, None)
+
+    def _made(self, number: int, name: str, size: int) -> Done:
         guest = self._open(name)
         with self._lock:
             known = self.known = guest.facts.quirks if self.known is None else self.known
@@ -182,10 +250,13 @@ class Campaign:
             seed=self._seed,
             page_sizes=[guest.facts.page_size],
         )
-        return Done(number, program, known, self._judged(program, guest, known), made.left_out)
+        verdict = self._judged(program, guest, known, number)
+        return Done(number, program, known, verdict, made.left_out)
 
     def _open(self, name: str) -> Guest:
         with self._opened:  # who opens closes those of another topology that are kept ahead
+            if self._interrupted.is_set():
+                raise Interrupted
             return self._opening(name)
 
     def _take(self, done: Done) -> bool:
@@ -207,25 +278,42 @@ class Campaign:
             return False
         return True
 
-    @staticmethod
-    def _judged(program: Program, guest: Guest, known: frozenset[str]) -> Verdict:
+    def _judged(self, program: Program, guest: Guest, known: frozenset[str], number: int | None = None) -> Verdict:
         """Run a program on a guest, which ends with it.
 
-        :raise Interrupted: somebody wants it to end.
+        :param number: of a program of the campaign.
+        :raise Interrupted: somebody wants it to end, and it is none of the campaign's.
         """
+        total = len(program.ops)
         try:
+            with self._lock:
+                self._guests.add(guest)
+            if self._interrupted.is_set():
+                raise Interrupted
             facts = dataclasses.replace(guest.facts, quirks=known)
             judge = Judge(program, facts, oracles=EmulatorOracles(program.topology, facts))
-            recorder = Recorder(program, guest, judge.feed)
+
+            def watch(step: Step) -> bool:
+                if number is not None:
+                    self._doing[number] = f"{step.number + 1:,} of {total:,} operations"
+                return judge.feed(step)
+
+            recorder = Recorder(program, guest, watch)
             recorder.perform(program.ops)
             recorder.finish()
-            if recorder.run.ending is not None and isinstance(recorder.run.ending.error, Interrupted):
+            ending = recorder.run.ending
+            if ending is not None and self._interrupted.is_set() and not died(ending.error):
+                recorder.run.ending = Ending(Interrupted(), ending.in_flight)
+            elif ending is not None and isinstance(ending.error, Interrupted):
                 raise Interrupted
             return judge.verdict(recorder.run)
         finally:
+            with self._lock:
+                self._guests.discard(guest)
             guest.close()
 
     def _count(self, done: Done) -> None:
+        self._counted.add(done.number)
         tally, evidence = self.tally, done.verdict.evidence
         tally.programs += 1
         tally.operations += evidence.operations
@@ -238,16 +326,22 @@ class Campaign:
     def _keep(self, done: Done, finding: Finding) -> bool:
         """Shrink and save what was found; True: it is explained, and the campaign goes on with that known."""
         program = done.program
-        self._note(f"program {done.number}: {finding.law}: {finding.message}")
+        self._say(f"program {done.number}: {finding.law}: {finding.message}")
+        self._say(f"  shrinking its {len(program.ops):,} operations, on {TRIES} guests at most")
         file = self._folder / f"finding-{len(self.tally.found) + 1}.json"
         self.keeper.write(file.with_suffix(".original.json").name, program.to_json())  # now: shrinking takes its time
         wanted = signature(finding)
         cut = until_step(program, finding.step)
-        told = finding
+        told, best = finding, watch_all(cut)
         interrupted = False
+        tries = itertools.count(1)
 
         def fails(candidate: Program) -> bool:
-            nonlocal told, interrupted
+            nonlocal told, best, interrupted
+            if time.monotonic() - self._told >= SILENCE:
+                self._say(f"  shrinking: try {next(tries)}, of {len(candidate.ops):,} operations")
+            else:
+                next(tries)
             try:
                 if not survived(candidate):
                     return False
@@ -256,17 +350,26 @@ class Campaign:
                 interrupted = True
                 raise EnoughError from None
             hit = next((each for each in verdict.findings if signature(each) == wanted), None)
-            told = hit or told  # the last one that failed is the smallest
+            if hit is not None:
+                told, best = hit, candidate  # the last one that failed is the smallest
             return hit is not None
 
-        small = shrink(watch_all(cut), fails, lambda line: self._note(f"  shrinking: {line}"), most=TRIES)
-        self.keeper.write(file.name, to_save(small).to_json())
-        self.tally.found.append(Found(told, small, program, file, done.known))
+        try:
+            shrink(best, fails, lambda line: self._say(f"  shrinking: {line}"), most=TRIES)
+        except KeyboardInterrupt:
+            interrupted = True
+        self._save(done, told, best)
         with self._lock:
             self.known = (self.known or frozenset()) | _named(finding)
         if interrupted:
             raise Interrupted
         return bool(finding.quirk)
+
+    def _save(self, done: Done, finding: Finding, program: Program) -> None:
+        """Write down what was found, by a program whose last operation is a checkpoint."""
+        file = self._folder / f"finding-{len(self.tally.found) + 1}.json"
+        self.keeper.write(file.name, to_save(program).to_json())
+        self.tally.found.append(Found(finding, program, done.program, file, done.known))
 
 
 def survived(program: Program) -> bool:

@@ -25,7 +25,7 @@ class Ahead:
     def __init__(self, forks: Forks, folder: Callable[[], Path], count: int, note: Note = lambda _: None) -> None:
         """:param folder: makes a private folder for the artefacts of one fork.
         :param count: forks to keep; fewer where the host has no room.
-        :param note: told if there are fewer.
+        :param note: told if there are fewer, and what is done before the first of them.
         """
         room = max(0, (ram.available() - ram.HEADROOM) // ram.FORK_NEEDS)
         if room < count:
@@ -35,6 +35,8 @@ class Ahead:
         self._makers = ThreadPoolExecutor(max(1, self._count), "tcelab-fork")
         self._ready: deque[Future[QemuSession]] = deque()
         self._lock = threading.Lock()
+        self._phases: set[str] = set()
+        self._forked = False
 
     def __enter__(self) -> Self:
         return self
@@ -101,4 +103,12 @@ class Ahead:
             self._ready.append(self._makers.submit(self._make))
 
     def _make(self) -> QemuSession:
-        return self._forks.open(self._folder())
+        return self._forks.open(self._folder(), self._phase)
+
+    def _phase(self, text: str) -> None:
+        """A phase of one guest. What comes before the first fork takes long, and is told once."""
+        if not self._forked and text not in self._phases:
+            self._forked = text.startswith("forking")
+            self._phases.add(text)
+            if not self._forked:
+                self._note(text)

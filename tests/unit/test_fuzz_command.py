@@ -1,0 +1,145 @@
+"""`tcelab fuzz`: an interrupt ends its guests at once and loses nothing; while it is at work it says at what."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import test_cli
+import test_replay
+from rich.console import Console
+
+from tcelab import commandline
+from tcelab.cli import fuzz as verb
+from tcelab.errors import HarnessError
+from tcelab.fuzz import campaign
+from tcelab.program import load
+from tcelab.quirks import MISALIGNED
+
+host, tcelab, guests = test_cli.host, test_cli.tcelab, test_replay.guests
+
+WORDS = ("fuzz", "--topology", "one-pe", "--seed", "1", "--out", "o")
+BROKEN = ("--kernel", test_replay.BROKEN)
+PATIENCE = 20
+"""Seconds after which a guest that nobody ends gives up by itself."""
+
+
+class Stuck:
+    """A guest that presses Ctrl-C at its first request, and then does nothing any more until it is ended."""
+
+    def __init__(self, session):
+        self.session = session
+        self.ended = threading.Event()
+        self.waited = None
+
+    def __getattr__(self, name):
+        return getattr(self.session, name)
+
+    def perform(self, _ops):
+        os.kill(os.getpid(), signal.SIGINT)
+        self.waited = self.ended.wait(PATIENCE)
+        raise HarnessError("closed")
+
+    def close(self):
+        self.ended.set()
+
+
+@pytest.fixture
+def opened(guests, monkeypatch):
+    """All guests that were opened; from number `stuck` on they are stuck."""
+    made = []
+    made_lock = threading.Lock()
+    guests.stuck = 1
+    opening = guests.open
+
+    def fresh(self, name, _more):
+        with made_lock:
+            session = opening(self, None, name=name)
+            made.append(Stuck(session) if len(made) >= guests.stuck else session)
+            return made[-1]
+
+    monkeypatch.setattr(guests, "fresh", fresh)
+    monkeypatch.setattr(campaign.Campaign.__init__, "__kwdefaults__", {**KEYWORDS, "steps": 40})
+    return made
+
+
+KEYWORDS = campaign.Campaign.__init__.__kwdefaults__
+
+
+def test_an_interrupt_ends_running_guests_and_tells_what_was_done(tcelab, opened):
+    done = tcelab(*WORDS)
+    assert done.code == 125
+    stuck = [each for each in opened if isinstance(each, Stuck)]
+    assert stuck
+    assert {each.waited for each in stuck if each.waited is not None} == {True}  # by us, not by its own patience
+    counts = re.search(r"^seed 1: (\d+) programs, (\d+) operations", done.out, re.MULTILINE)
+    assert int(counts[1]) >= 1
+    assert int(counts[2]) >= 40
+    assert "could not judge: tcelab: interrupted" in done.out
+    assert done.out.splitlines()[-1].startswith("COULD NOT JUDGE (exit code 125)")
+    assert "Traceback" not in done.err
+
+
+def test_an_interrupt_while_a_finding_is_shrunk_keeps_it_as_small_as_it_is(tcelab, opened, guests, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    guests.stuck = 3  # the first that found it, and two tries
+    done = tcelab(*WORDS, *BROKEN)
+    assert done.code == 1
+    assert done.out.splitlines()[-1].startswith("FINDING (exit code 1)")
+    assert f"known and not declared: {MISALIGNED}" in done.out
+    assert load(Path("o/finding-1.json")).ops
+    assert load(Path("o/finding-1.original.json")).ops
+
+
+def test_a_finding_that_nobody_had_looked_at_when_the_interrupt_came_stands(tcelab, opened, guests, monkeypatch):
+    """Its guest ends when the interrupt was pressed, and the main thread ends all others first."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    guests.stuck = 99
+    over = threading.Event()
+
+    def press(session):
+        os.kill(os.getpid(), signal.SIGINT)
+        over.wait(PATIENCE)
+
+    monkeypatch.setattr(test_replay.EmulatorSession, "close", press)
+    monkeypatch.setattr(guests, "close", lambda _: over.set())
+    done = tcelab(*WORDS, *BROKEN)
+    assert over.is_set()
+    assert done.code == 1
+    assert "interrupted" in done.out
+    words = shlex.split(next(line for line in done.out.splitlines() if "replay:" in line).partition("replay:")[2])
+    monkeypatch.setattr(test_replay.EmulatorSession, "close", lambda _: None)
+    assert words[: len(commandline.started())] == commandline.started()
+    assert tcelab(*words[len(commandline.started()) :]).code == 1
+
+
+def test_it_says_what_it_does_when_nothing_was_said_for_long(tcelab, opened, guests, monkeypatch):
+    guests.stuck = 99
+    monkeypatch.setattr(campaign, "SILENCE", 0)
+    monkeypatch.setattr(campaign, "_LISTEN", 0.001)
+    monkeypatch.setattr(campaign, "TRIES", 4)
+    done = tcelab(*WORDS, *BROKEN, "--steps", "40")
+    assert re.search(r"0 programs and 0 operations done, 0 findings; program 0: ", done.err)
+    assert re.search(r"program 0: (waits for a guest on one-pe|\d+ of \d+ operations)", done.err)
+    assert re.search(r"  shrinking its \d+ operations, on 4 guests at most", done.err)
+    assert re.search(r"  shrinking: try 2, of \d+ operations", done.err)
+
+
+def test_the_first_lines_say_what_is_being_begun(tcelab, opened, guests):
+    guests.stuck = 99
+    done = tcelab(*WORDS, "--steps", "20")
+    assert "seed 1, 20 operations in programs on guests of their own" in done.err.splitlines()[0]
+
+
+def test_quirks_that_made_no_difference_are_left_out(capsys):
+    tally = campaign.Tally(quirks=Counter({"silent": 0, "loud": 2}))
+    assert verb._tell(Console(width=200), tally, 1, Path("x"), str) == 0
+    out = capsys.readouterr().out
+    assert "quirk:   loud made a difference 2 times" in out
+    assert "silent" not in out
