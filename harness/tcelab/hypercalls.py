@@ -70,7 +70,7 @@ def require(ops: Sequence[Op], facts: Facts) -> None:
     kernel = facts.versions.get("guest", {}).get("kernel", "under test")
     raise Unsupported(
         f"kernel {kernel} has no raw hypercalls: its module tce_hcall is not loaded",
-        next_step="take the image's own kernel, or build guest/kmod for this one",
+        next_step="take the image's own kernel, or build guest/kmod for this one: see docs/own-kernel.md",
     )
 
 

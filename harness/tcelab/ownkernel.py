@@ -37,6 +37,18 @@ class OwnKernel(msgspec.Struct, frozen=True):
         :param image_release: of the kernel that the image's own modules are of.
         :raise UsageError: its drivers are modules, and nothing brings them.
         """
+        ours = self.drivers is not None and set(self.drivers) == {modules.HYPERCALLS}
+        if ours and self.release == image_release:
+            raise UsageError(
+                f"the image has modules of kernel {self.release}, {modules.HYPERCALLS} among them",
+                next_step="leave --modules out",
+            )
+        if ours and self.modular:
+            raise UsageError(
+                f"kernel {self.release} has {', '.join(self.modular)} as modules (by {self.config}),"
+                f" and --modules brings {modules.HYPERCALLS} alone",
+                next_step=f"put {modules.HYPERCALLS}.ko into the folder of that kernel's modules, and give the folder",
+            )
         if self.drivers is None and self.modular and self.release != image_release:
             raise UsageError(
                 f"kernel {self.release} has {', '.join(self.modular)} as modules (by {self.config}),"
@@ -53,7 +65,7 @@ class OwnKernel(msgspec.Struct, frozen=True):
 def examine(kernel: Path, folder: Path | None, *, own_initrd: bool) -> OwnKernel:
     """Read what the files tell.
 
-    :param folder: what --modules named.
+    :param folder: what --modules named, which may be our own module alone.
     :param own_initrd: the user brings the initrd too: nothing of the image's has to fit.
     :raise UsageError: a file is of a wrong kind, or the modules are another kernel's.
     :raise Unsupported: the kernel was built without something that a guest needs.

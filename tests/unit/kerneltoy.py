@@ -23,9 +23,9 @@ DEPENDS = {
 PACKERS = {"": bytes, ".xz": lzma.compress, ".gz": gzip.compress, ".zst": lambda data: b"\x28\xb5\x2f\xfd" + data}
 
 
-def elf(machine=21, *, big=False, rest=b""):
+def elf(machine=21, *, big=False, rest=b"", kind=2):
     order = ">" if big else "<"
-    return b"\x7fELF\x02" + (b"\x02" if big else b"\x01") + bytes(10) + struct.pack(order + "HH", 2, machine) + rest
+    return b"\x7fELF\x02" + (b"\x02" if big else b"\x01") + bytes(10) + struct.pack(order + "HH", kind, machine) + rest
 
 
 def vmlinux(release=RELEASE, *, config="", big=False, texts=()):

@@ -8,9 +8,10 @@ from tcelab.qemu import kernelfile
 
 
 @pytest.mark.parametrize("big", [False, True])
-def test_a_ppc64_elf_is_a_kernel(tmp_path, big):
+@pytest.mark.parametrize("kind", [2, 3], ids=["ET_EXEC", "ET_DYN"])
+def test_a_ppc64_elf_is_a_kernel(tmp_path, big, kind):
     path = tmp_path / "vmlinux"
-    path.write_bytes(elf(21, big=big))
+    path.write_bytes(elf(21, big=big, kind=kind))
     kernelfile.check(path)
 
 
@@ -19,6 +20,9 @@ def test_a_ppc64_elf_is_a_kernel(tmp_path, big):
     [
         (elf(21, rest=bytes(4096) + b".kernel:vmlinux.strip"), "a zImage"),
         (elf(62), "ELF file for x86_64"),
+        (elf(21, kind=1), "an object file or a module"),
+        (elf(21, kind=1, big=True), "an object file or a module"),
+        (elf(62, kind=1), "ELF file for x86_64"),
         (elf(20, big=True), "ELF file for 32-bit PowerPC"),
         (b"MZ" + bytes(0x200) + b"HdrS" + bytes(64), "an x86 bzImage"),
         (b"\x1f\x8b\x08rest", "gzip data"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import click
 import pytest
 from click.testing import CliRunner
-from kerneltoy import RELEASE, tree, vmlinux
+from kerneltoy import RELEASE, module, tree, vmlinux
 
 from tcelab import image, setup
 from tcelab.cli.options import choice, machine_options
@@ -121,6 +122,54 @@ def test_or_brings_them(asked, kernel, tmp_path):
     kernel.write_bytes(vmlinux(config=config(**dict.fromkeys(VFIO, "m"))))
     ready(kernel=kernel, modules=tree(tmp_path / "m"))
     assert asked[0].modules
+
+
+def hcall(folder, release=RELEASE, name="tce_hcall.ko"):
+    path = folder / name
+    path.write_bytes(module("tce_hcall", release, depends=()))
+    return path
+
+
+def test_our_own_module_may_be_brought_alone(asked, kernel, tmp_path):
+    got = ready(kernel=kernel, modules=hcall(tmp_path))
+    ((release, modules),) = asked
+    assert (release, list(modules)) == (RELEASE, ["tce_hcall"])
+    assert got.provenance["own kernel"]["modules"] == ["tce_hcall"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("5.10.0", "tce_hcall.ko"), f"it is of kernel 5.10.0, and the kernel is {RELEASE}"),
+        ((RELEASE, "vfio.ko"), "of single modules, tce_hcall.ko alone is taken"),
+        ((RELEASE, "tce_hcall.o"), "of single modules, tce_hcall.ko alone is taken"),
+        ((RELEASE, "tce_hcall.ko.zst"), "tcelab cannot unpack .zst"),
+    ],
+)
+def test_a_single_file_that_is_not_our_module_of_this_kernel_is_wrong_usage(asked, kernel, tmp_path, given, said):
+    with pytest.raises(UsageError, match=re.escape(said)):
+        ready(kernel=kernel, modules=hcall(tmp_path, *given))
+    assert asked == []
+
+
+def test_what_is_no_module_is_not_taken_for_one(asked, kernel, tmp_path):
+    (tmp_path / "tce_hcall.ko").write_bytes(b"\x7fELF")
+    with pytest.raises(UsageError, match="it is of kernel unknown"):
+        ready(kernel=kernel, modules=tmp_path / "tce_hcall.ko")
+
+
+def test_our_module_alone_is_not_enough_for_a_kernel_whose_drivers_are_modules(asked, kernel, tmp_path):
+    kernel.write_bytes(vmlinux(config=config(VFIO="m")))
+    with pytest.raises(UsageError, match=r"CONFIG_VFIO as modules .* and --modules brings tce_hcall alone") as caught:
+        ready(kernel=kernel, modules=hcall(tmp_path))
+    assert "put tce_hcall.ko into the folder" in caught.value.next_step
+
+
+def test_nor_is_it_needed_where_the_image_has_it(asked, kernel, tmp_path):
+    kernel.write_bytes(vmlinux(IMAGE_RELEASE))
+    with pytest.raises(UsageError, match="the image has modules of kernel") as caught:
+        ready(kernel=kernel, modules=hcall(tmp_path, IMAGE_RELEASE))
+    assert caught.value.next_step == "leave --modules out"
 
 
 def test_a_kernel_built_without_an_option_cannot_be_judged(asked, kernel):

@@ -44,7 +44,12 @@ _GUEST_OPTIONS = [
     click.option("--qemu", default=setup.DEFAULT_QEMU, show_default=True, help="A recipe's name, or a program."),
     click.option("--image", default=setup.DEFAULT_IMAGE, show_default=True, help="The guest image's recipe."),
     click.option("--kernel", type=_FILE, help="A ppc64 vmlinux instead of the image's."),
-    click.option("--modules", type=_FILE, metavar="DIR", help="Modules of --kernel: lib/modules/RELEASE, or above it."),
+    click.option(
+        "--modules",
+        type=_FILE,
+        metavar="DIR",
+        help="Modules of --kernel: lib/modules/RELEASE, or above it; or tce_hcall.ko alone, if all else is built in.",
+    ),
     click.option("--initrd", type=_FILE, help="An initrd with tcelab's agent instead of the image's."),
     click.option(
         "--mutant",

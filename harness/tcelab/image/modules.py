@@ -102,9 +102,12 @@ def of_kernel(given: Path, release: str) -> dict[str, bytes]:
 
     :param given: a folder of one kernel's modules (lib/modules/RELEASE, or the kernel's build tree), the folder above
         it, or a root that holds lib/modules/RELEASE or usr/lib/modules/RELEASE (INSTALL_MOD_PATH, an unpacked package).
+        Or our own module by itself, for a kernel that has all others built in.
     :raise UsageError: it is none, or holds other releases only, or one of these modules is of another release.
     :raise Unsupported: the kernel has a driver neither built in nor as a module.
     """
+    if given.is_file():
+        return _single(given, release)
     folder = _fitting(given, release)
     modules, missing = resolve(folder, [*DRIVERS, HYPERCALLS])
     if HYPERCALLS in missing:  # no raw hypercalls, then
@@ -143,6 +146,24 @@ def files(modules: Mapping[str, bytes]) -> Iterator[cpio.Entry]:
     """Modules in their place. Which of them are loaded, and when, is not said."""
     for name, content in modules.items():
         yield cpio.file(f"{_FOLDER}/{name}.ko", content)
+
+
+def _single(given: Path, release: str) -> dict[str, bytes]:
+    """Our own module, in a file."""
+    if _same(_stem(given)) != HYPERCALLS or _NAME.fullmatch(given.name) is None:
+        raise UsageError(
+            f"--modules {given}: of single modules, {HYPERCALLS}.ko alone is taken",
+            next_step="give the folder that `make modules_install INSTALL_MOD_PATH=...` filled",
+        )
+    content = _unpacked(given)
+    found = release_of(content)
+    if not found or found != release:
+        raise UsageError(
+            f"--modules {given}: it is of kernel {found or 'unknown'}, and the kernel is"
+            f" {release or 'of no known release'}",
+            next_step="build it in the tree of this very kernel: see docs/own-kernel.md",
+        )
+    return {HYPERCALLS: content}
 
 
 def _fitting(given: Path, release: str) -> Path:

@@ -33,6 +33,8 @@ _WRAPPED: Final = b".kernel:vmlinux"
 _MAGIC: Final = {b"\x1f\x8b": "gzip data", b"MZ": "an EFI image (bzImage or arm64 Image?)", b"\xfd7zXZ": "xz data"}
 _ELF_HEAD: Final = 20
 """Bytes up to and with e_machine."""
+_LINKED: Final = (2, 3)
+"""e_type of what can be started: ET_EXEC, and ET_DYN, as a relocatable kernel is."""
 
 _X86_BOOT: Final = (0x202, b"HdrS")
 _LITTLE_ENDIAN: Final = 1
@@ -116,5 +118,7 @@ def _kind(head: bytes) -> str:
     if not head.startswith(b"\x7fELF") or len(head) < _ELF_HEAD:
         return f"no kernel (begins with {head[:4].hex() or 'nothing'})"
     order = "<" if head[_DATA] == _LITTLE_ENDIAN else ">"
-    (machine,) = struct.unpack_from(order + "H", head, 18)
-    return "" if machine == _PPC64 else f"an ELF file for {_MACHINES.get(machine, f'machine {machine}')}"
+    kind, machine = struct.unpack_from(order + "HH", head, 16)
+    if machine != _PPC64:
+        return f"an ELF file for {_MACHINES.get(machine, f'machine {machine}')}"
+    return "" if kind in _LINKED else "an object file or a module (.o, .ko), which nobody has linked"
