@@ -21,17 +21,14 @@ import msgspec
 
 from tcelab.beside import Guest
 from tcelab.emulator.oracle import EmulatorOracles
-from tcelab.emulator.session import EmulatorSession
 from tcelab.errors import Interrupted, TcelabError, died
+from tcelab.fuzz.found import named, signature, survived, to_save, until_step
 from tcelab.fuzz.generate import generate
 from tcelab.fuzz.shrink import EnoughError, shrink, watch_all
 from tcelab.judge import Finding, Judge, Verdict
 from tcelab.keeping import Keeper
-from tcelab.papr import window
-from tcelab.program import Checkpoint, Program
-from tcelab.quirks import QUIRKS
+from tcelab.program import Program
 from tcelab.run import Ending, Recorder, Step
-from tcelab.scenarios import proof
 from tcelab.setup import TODAYS_PROFILES
 from tcelab.topology import topology
 
@@ -53,8 +50,6 @@ _NOW_AND_THEN: Final = {2: "two-small-smp", 3: "two-pe"}
 """Which of eight programs run on another machine: two CPUs, or windows of 1 GiB, which take 0.3 s to release."""
 _BIG: Final = "two-pe"
 _BIG_STEPS: Final = 500
-
-Signature = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True)
@@ -360,7 +355,7 @@ class Campaign:
             interrupted = True
         self._save(done, told, best)
         with self._lock:
-            self.known = (self.known or frozenset()) | _named(finding)
+            self.known = (self.known or frozenset()) | named(finding)
         if interrupted:
             raise Interrupted
         return bool(finding.quirk)
@@ -370,50 +365,3 @@ class Campaign:
         file = self._folder / f"finding-{len(self.tally.found) + 1}.json"
         self.keeper.write(file.name, to_save(program).to_json())
         self.tally.found.append(Found(finding, program, done.program, file, done.known))
-
-
-def survived(program: Program) -> bool:
-    """The emulator does all of it, with every known defect. Whatever becomes of operations that shrinking left over, a
-    real kernel is asked for nothing else.
-
-    :raise Interrupted: somebody wants it to end.
-    """
-    page_size = next(iter(program.page_sizes), window.PAGE_SIZE)
-    recorder = Recorder(program, EmulatorSession(program.topology, quirks=QUIRKS, page_size=page_size))
-    recorder.perform([op for op in program.ops if not isinstance(op, Checkpoint)])
-    ending = recorder.run.ending
-    if ending is not None and isinstance(ending.error, Interrupted):
-        raise Interrupted
-    return ending is None
-
-
-def to_save(program: Program) -> Program:
-    """A shrunk program as it is kept: once what it shows is mended, it passes."""
-    *ops, last = program.ops
-    assert isinstance(last, Checkpoint)
-    last = msgspec.structs.replace(last, stream=True)
-    return msgspec.structs.replace(program, ops=[*ops, last, *proof.ops(program.topology)])
-
-
-def _named(finding: Finding) -> frozenset[str]:
-    """Quirks that explain a finding."""
-    return frozenset(filter(None, finding.quirk.split(", ")))
-
-
-def signature(finding: Finding) -> Signature:
-    """What makes two findings of different programs the same one."""
-    outcome = finding.law in {"difference", "outcome"} and finding.ioba is None
-    return (
-        finding.law,
-        finding.quirk,
-        finding.expected if outcome else "",
-        finding.seen if outcome else "",
-    )
-
-
-def until_step(program: Program, step: int) -> Program:
-    """The program up to an operation, and a checkpoint after it."""
-    ops = list(program.ops[: step + 1])
-    if not isinstance(ops[-1], Checkpoint):
-        ops.append(Checkpoint(label="after it"))
-    return msgspec.structs.replace(program, ops=ops)
