@@ -6,6 +6,7 @@ import pytest
 from msgspec import structs
 
 import hcallkit
+import unpinned
 from hcallkit import ONE, SMALL, TWO, begin, put, stuff, whole
 from rows import hcalls
 from tcelab import scenarios
@@ -104,6 +105,13 @@ def test_reads_of_a_list_outside_ram_are_refused_and_no_others(session):
 def test_the_first_map_makes_the_window_anew(session):
     _, verdict = judged(session, whole(*begin(), *hcallkit.window_anew()))
     assert [each.message for each in verdict.findings] == []
+
+
+def test_vfio_and_hypercalls_meet_in_one_table_as_laws_and_emulator_say(session):
+    """Whose pins go, whose stay, and what is left of a window: all stories, one after the other."""
+    _, verdict = judged(session, unpinned.program(*unpinned.STORIES.values()))
+    assert [each.message for each in verdict.findings] == []
+    assert verdict.could_not == []
 
 
 def test_the_module_is_roots_alone(session):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from tceagent import uapi
+from tcelab.emulator.errors import NotModelledError
 from tcelab.emulator.memory import FaultError
 from tcelab.emulator.process import RefusedError
 
@@ -18,8 +19,17 @@ if TYPE_CHECKING:
     from tcelab.emulator.process import Process
 
 
-class NotModelledError(Exception):
-    """The emulator does not know what a kernel does there, and does not guess."""
+__all__ = [
+    "Call",
+    "Check",
+    "NotModelledError",
+    "Request",
+    "Requests",
+    "copies_in",
+    "give",
+    "long_enough",
+    "number_of",
+]
 
 
 @dataclass(slots=True)

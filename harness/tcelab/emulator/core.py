@@ -40,6 +40,11 @@ class Driver(Protocol):
 class DriverKind(Protocol):
     """A driver of which containers can be made."""
 
+    @property
+    def gives_back(self) -> bool:
+        """A PE that leaves its container is the platform's again, as at the machine's start."""
+        ...
+
     def extension(self, number: int) -> int:
         """CHECK_EXTENSION."""
         ...
@@ -83,7 +88,11 @@ class Container(File):
         self.get()
 
     def leave(self, group: Group, process: Process) -> None:
-        """vfio_group_detach_container: the last group takes the driver along."""
+        """vfio_group_detach_container: the last group takes the driver along.
+
+        Today's kernel gives the PE back to the platform, whose default window is made anew then, whatever stood there
+        (vfio_group_detach_container, iommu_group_release_dma_owner; pseries/iommu.c, spapr_tce_release_ownership).
+        """
         if self.driver is not None and self.machine.detaches:
             self.driver.detach(group.pe, process)
         self.groups.remove(group)
@@ -91,6 +100,8 @@ class Container(File):
         if not self.groups and self.driver is not None:
             self.driver.release(process)
             self.driver = None
+        if self.kind.gives_back:
+            group.pe.reset()
         group.pe.owned = False
         self.put(process)
 

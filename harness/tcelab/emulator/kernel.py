@@ -103,7 +103,10 @@ class EmulatedKernel:
             value, refusal = self._ioctl(fd, request, argument)
             return value, refusal, b""
         scratch = self.process.space.scratch = bytearray(argument.ljust(SCRATCH_SIZE, b"\0"))
-        value, refusal = self._ioctl(fd, request, SCRATCH)
+        try:
+            value, refusal = self._ioctl(fd, request, SCRATCH)
+        finally:
+            self.process.space.scratch = bytearray()  # it is there while the call lasts
         return value, refusal, bytes(scratch[: len(argument)])
 
     def _ioctl(self, fd: int, request: int, argument: int) -> tuple[int | None, str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tcelab import tag
+from tcelab.emulator.errors import NotModelledError
 from tcelab.papr import window
 
 FRAMES: Final = 1 << 28
@@ -70,9 +71,14 @@ class Ram:
         self.pinned += 1
 
     def unpin(self, frame: int) -> None:
-        """:raise LookupError: nobody has pinned it. A real kernel would go on, and break later."""
+        """:raise NotModelledError: nobody has pinned it. A real kernel would go on, and break later: unpin_user_page
+        takes more from the page's reference count than there is (mm/gup.c, gup_put_folio).
+        """
         if not self.pins.get(frame):
-            raise LookupError(f"a pin of {frame:#x} is given back that nobody took: the entry was a hypercall's")
+            raise NotModelledError(
+                f"a pin of {frame:#x} is given back that nobody took, for the entry was stored by a hypercall: what "
+                "becomes of a page without references, the emulator does not know"
+            )
         self.pins[frame] -= 1
         self.pinned -= 1
 
@@ -183,7 +189,7 @@ class Space:
     :ivar holders: its process while that lives, and the containers that are bound to it (mm_count).
     :ivar readable: CPU page number to frame, of pages that may be read; `writable`: of those that may be written too.
     :ivar wanted: the address of the next buffer, if nothing is there; None: anywhere, with a hole on either side.
-    :ivar scratch: the argument of the ioctl in flight, as it lies at `SCRATCH`.
+    :ivar scratch: the argument of the ioctl in flight, as it lies at `SCRATCH`; none lies there when there is no call.
     :ivar huge: numbers of CPU pages that lie in huge pages.
     :ivar locked: CPU pages charged to its locked memory (locked_vm), a 64-bit register.
     """

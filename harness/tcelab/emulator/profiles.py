@@ -40,6 +40,7 @@ class Profile:
     :ivar extensions: container types to which CHECK_EXTENSION says 1.
     :ivar opens: container types that SET_IOMMU can make with this profile.
     :ivar driver: what it makes.
+    :ivar gives_back: a PE that leaves its container is the platform's again, with an empty default window alone.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Profile:
     extensions: frozenset[int]
     opens: frozenset[int]
     driver: type[SpaprTce | Seed]
+    gives_back: bool = True
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,11 @@ class Kind:
 
     profile: Profile
     quirks: frozenset[str]
+
+    @property
+    def gives_back(self) -> bool:
+        """See `Profile`."""
+        return self.profile.gives_back
 
     def extension(self, number: int) -> int:
         """VFIO_CHECK_EXTENSION."""
@@ -207,6 +214,7 @@ SEED2013: Final = Profile(
     extensions=frozenset({V1}),
     opens=frozenset({V1}),
     driver=Seed,
+    gives_back=False,
 )
 
 

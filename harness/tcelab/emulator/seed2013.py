@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from tcelab.emulator.profiles import Profile
 
 
+def _signed(number: int) -> int:
+    """An unsigned long as pr_warn writes it, by %ld."""
+    return number - (MASK + 1) if number > MASK >> 1 else number
+
+
 class Seed:
     """A container of the driver: `pe` is whose table it has (tbl)."""
 
@@ -103,7 +108,7 @@ class Seed:
         """tce_iommu_enable: the whole window, in CPU pages; False: over the limit."""
         if process.charge(self._pages()):
             return True
-        self.machine.say(f"RLIMIT_MEMLOCK ({process.memlock}) exceeded")
+        self.machine.say(f"RLIMIT_MEMLOCK ({_signed(process.memlock)}) exceeded")
         return False
 
     def disable(self, process: Process) -> None:

@@ -137,8 +137,14 @@ class EmulatorSession:
         return self.machine.log[-lines:]
 
     def renew(self, nonce: bytes | None = None) -> None:
-        """Begin anew on the same machine: all that programs left there is closed and forgotten."""
-        self._state.renew()
+        """Begin anew on the same machine: all that programs left there is closed and forgotten.
+
+        :raise Unsupported: closing it does something that the emulator does not model.
+        """
+        try:
+            self._state.renew()
+        except Exception as error:
+            raise self._told(error, 0) from error
         self._state.nonce = nonce or secrets.token_bytes(_NONCE)
         self.facts = dataclasses.replace(self.facts, nonce=self._state.nonce)
         self.machine.renew()

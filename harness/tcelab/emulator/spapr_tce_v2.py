@@ -273,9 +273,10 @@ class SpaprTceV2(SpaprTce):
                 raise RefusedError("EINVAL")
             frame = region.frames[(address - region.start) // self.machine.page_size]
             word = frame + address % self.machine.page_size | call.param["flags"]
-            replaced.append((found.table.get(entry), found.users.get(entry)))
+            old = found.table.get(entry)
+            replaced.append((old, found.users.get(entry)))
             found.table.put(entry, word)
-            self._use(found, entry, region)
+            self._use(found, entry, region, old)
             address += unit
         return 0
 
@@ -292,17 +293,22 @@ class SpaprTceV2(SpaprTce):
     def clear_v2(self, found: Window, first: int, pages: int) -> None:
         """Empty entries; those past the window's end fail one by one, and nobody minds."""
         for entry in range(first, min(first + pages, found.entries)):
+            old = found.table.get(entry)
             found.table.put(entry, 0)
-            self._use(found, entry, None)
+            self._use(found, entry, None, old)
 
     def _sweep(self, found: Window) -> None:
-        for entry in list(found.users):
+        """The whole window: also what a hypercall stored there, which nobody counts."""
+        for entry in found.table.live()[0].tolist():
             self.clear_v2(found, entry, 1)
 
-    def _use(self, found: Window, entry: int, region: Region | None) -> None:
-        """mm_iommu_mapped_inc and mm_iommu_mapped_dec."""
-        before = found.users.pop(entry, None)
-        if before is not None:
+    def _use(self, found: Window, entry: int, region: Region | None, old: int = tce.PERMISSIONS) -> None:
+        """mm_iommu_mapped_inc and mm_iommu_mapped_dec.
+
+        :param old: what stood there. If it gave no permission, the driver does not look who used it: a hypercall that
+            cleared an entry of its own leaves that user counted for good (tce_iommu_clear, DMA_NONE).
+        """
+        if old & tce.PERMISSIONS and (before := found.users.pop(entry, None)) is not None:
             before.mapped -= 1
             self._end(before)
         if region is not None:

@@ -37,18 +37,12 @@ def charged(groups: Iterable[Group], driver: Driver, facts: Facts, process: str)
 
 
 def pinned(groups: Iterable[Group], driver: Driver, facts: Facts) -> int:
-    """Pins by which pages are kept: one for each live entry, but in a container of type v2 one for each CPU page that
-    is registered, mapped or not.
+    """Pins by which pages are kept: one for each live entry that a container of type v1 made; of a container of type v2
+    one for each CPU page that is registered, mapped or not; and what hypercalls left out of balance.
     """
     used = _containers(list(groups := list(groups)))
     registered = (sum(size for _, _, size in _registered(used, driver)) + driver.lost) // facts.page_size
-    tables = [
-        table
-        for group in groups
-        if group.container is None or group.container.kind != V2
-        for table in group.windows.active
-    ]
-    return registered + sum(len(table.live) - table.raws for table in tables)
+    return registered + sum(table.pinned for group in groups for table in group.windows.active) + driver.pins.off
 
 
 def _containers(groups: Iterable[Group]) -> list[Container]:

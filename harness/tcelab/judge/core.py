@@ -130,7 +130,7 @@ class Judge:
         """Entries that a declared quirk emptied, exactly where the oracle says so."""
         for met in self._opinion.met if self._opinion is not None else ():
             for liobn, entry in met.lost:
-                self.fold.tables[liobn].clear(entry, entry + 1, step)
+                self.fold.excuse(liobn, entry, step)
 
     def _count_map(self, op: Ioctl, times: int) -> None:
         if request_name(op.request) == "MAP_DMA":

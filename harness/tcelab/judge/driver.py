@@ -5,12 +5,13 @@ Source: drivers/vfio/vfio_iommu_spapr_tce.c (tce_iommu_ioctl and what it calls).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from tcelab import tag
 from tcelab.judge.files import Container, Group
 from tcelab.judge.memory import BufferModel, PageModel
+from tcelab.judge.pins import Pins
 from tcelab.judge.requests import ARGSZ, FLAGS, NOT_REACHED
 from tcelab.judge.table import Entry, TableModel
 from tcelab.judge.windows import KernelWindow
@@ -44,22 +45,26 @@ class Driver:
         self,
         number: Callable[[Word], int | None],
         place: Callable[[Word, str], Place | None],
+        pins: Pins,
         unknown: list[str],
         *,
         quirks: frozenset[str],
     ) -> None:
         """:param number: of a word, None when nobody can know it.
         :param place: a buffer of a process, and how many bytes into it, that a word leads to.
+        :param pins: hears of entries that containers of type v1 clear or replace.
         :param unknown: gets reasons why something could not be folded.
         :param quirks: that are declared. Some calls do not say what they did, but do another thing with a quirk.
         """
         self._number, self._place, self._unknown = number, place, unknown
+        self.pins = pins
         self.doubted: set[str] = set()
         self._quirks = quirks
         self.stranded: set[tuple[str, int, int]] = set()
         self.lost = 0
         self._lingering: dict[tuple[str, int, int], list[PageModel]] = {}
         self._registrars: list[Container] = []
+        self._counted: list[Entry] = []  # of type v2, for good: nobody will look any more who used them
         self._spoilt: set[int] = set()  # indices of PHBs
         self.handlers: dict[str, Handler] = {
             "ENABLE": self._enable,
@@ -116,9 +121,10 @@ class Driver:
     def _make_default(self, container: Container, step: int) -> None:
         container.made = True
         for group in container.groups:
-            group.windows.restore()  # ibm,reset-pe-dma-window
-            if group.table.raws:  # the driver of 2013 makes none, and has its own entries there
-                group.table.clear(0, group.table.entries, step)
+            if group.given_back:  # the driver of 2013 makes none, and has its own entries there
+                group.windows.restore()  # ibm,reset-pe-dma-window
+                if group.table.live:
+                    group.table.clear(0, group.table.entries, step)
             container.windows.append(KernelWindow(group.table, group.phb.window_size))
 
     def _passed(self, name: str, op: Ioctl) -> tuple[int | None, int | None] | None:
@@ -177,11 +183,15 @@ class Driver:
                     frames[i],
                     step,
                     rest=(*pages[i + 1 : i + each],),
+                    pinned=handle.kind != V2,
                 )
                 for i in range(0, min(count, (end - first) * each), each)
             ]
-            if entries:
+            if entries and handle.kind == V2:
+                self._use(handle, table, first, entries)
                 table.put(first, entries, step)
+            elif entries:
+                self.pins.cleared(table.put(first, entries, step), step)
 
     def _from(self, op: Ioctl) -> tuple[BufferModel | None, int]:
         """The buffer that a map began in, and the number of the page."""
@@ -195,7 +205,54 @@ class Driver:
         if concerned is None:
             self._unknown.append(f"UNMAP_DMA of step {step} has fields whose values are unknown")
         for table, first, end in concerned or ():
+            self._clear(handle, table, (first, end), step)
+
+    def _clear(self, container: Container, table: TableModel, numbers: tuple[int, int], step: int) -> None:
+        """tce_iommu_clear: of an entry that gives no permission, it does not look who used it."""
+        first, end = numbers
+        if container.kind == V2:
+            used = [where for where in container.users if where[0] == table.liobn and first <= where[1] < end]
+            for where in used:
+                if table.permissions(where[1]):
+                    del container.users[where]
             table.clear(first, end, step)
+        elif all(group.given_back for group in container.groups):
+            self.pins.cleared(table.clear(first, end, step), step)
+        else:  # the driver of 2013 passes over what gives no permission (iommu_clear_tce)
+            kept = {number: each for number, each in table.live.items() if not each.permissions}
+            self.pins.cleared(table.clear(first, end, step), step)
+            for number, entry in kept.items():
+                table.put(number, [entry], step)
+
+    def _use(self, container: Container, table: TableModel, first: int, entries: Sequence[Entry]) -> None:
+        """Entries are about to stand in a table: what is counted there is let go only if it gives a permission."""
+        for number, entry in enumerate(entries, first):
+            where = table.liobn, number
+            if where in container.users and not table.permissions(number):
+                self._counted.append(container.users[where])
+            container.users[where] = entry
+
+    def excuse(self, container: Container | None, table: TableModel, number: int, step: int) -> None:
+        """A map that failed has emptied an entry that it had replaced, as a quirk has it."""
+        gone = table.clear(number, number + 1, step)
+        if container is not None and container.kind == V2:
+            container.users.pop((table.liobn, number), None)
+        else:
+            self.pins.cleared(gone, step)
+
+    def sweep(self, container: Container, group: Group, step: int) -> None:
+        """Before it lets go of a group: all its windows. That of 2013 has the group's one from the beginning."""
+        own = [each for each in container.windows if each.table.liobn in group.windows.liobns]
+        if not group.given_back:
+            self._clear(container, group.table, (0, group.table.entries), step)
+        for each in own if group.given_back else ():
+            self._let_go(container, each, step)
+
+    def _let_go(self, container: Container, window_: KernelWindow, step: int) -> None:
+        """Of a window: what is still counted there is counted for good."""
+        self._clear(container, window_.table, (0, window_.entries), step)
+        for where in [where for where in container.users if where[0] == window_.table.liobn]:
+            self._counted.append(container.users.pop(where))
 
     def _concerned(self, container: Container, op: Ioctl) -> list[tuple[TableModel, int, int]] | None:
         """The entries `first .. end-1` of a table that a map or unmap concerns, for each group; None when we cannot
@@ -248,7 +305,8 @@ class Driver:
 
     def _led_to(self, pages: list[PageModel]) -> bool:
         """An entry leads to one of them."""
-        live = {id(page) for each in self._registrars for page in _led_to(each)}
+        live = {id(page) for each in self._registrars for page in _led_to(each.users.values())}
+        live.update(id(page) for page in _led_to(self._counted))
         return any(id(page) in live for page in pages)
 
     def kept(self) -> set[tuple[str, int, int]]:
@@ -296,7 +354,7 @@ class Driver:
             return
         for each in [each for each in handle.windows if each.has(start)]:
             handle.windows.remove(each)
-            each.table.clear(0, each.table.entries, step)
+            self._let_go(handle, each, step)
             for group in handle.groups:
                 if each.table is not group.table:
                     group.windows.remove(each.table.liobn)
@@ -308,9 +366,8 @@ def _window_of(container: Container, group: Group, iova: int) -> TableModel:
     return next((each.table for each in own if each.has(iova)), group.table)
 
 
-def _led_to(container: Container) -> Iterator[PageModel | None]:
-    """The pages that its entries lead to."""
-    for each in container.windows:
-        for entry in each.table.live.values():
-            yield entry.page
-            yield from entry.rest
+def _led_to(entries: Iterable[Entry]) -> Iterator[PageModel | None]:
+    """The pages that entries lead to."""
+    for entry in entries:
+        yield entry.page
+        yield from entry.rest

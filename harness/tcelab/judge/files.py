@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from tceagent import uapi
 from tcelab.judge.device import DeviceModel
-from tcelab.judge.table import TableModel
+from tcelab.judge.table import Entry, TableModel
 from tcelab.judge.windows import KernelWindow, Windows
 from tcelab.program import Ddw
 from tcelab.topology import Phb
@@ -23,6 +23,9 @@ class Container:
 
     :ivar payer: the process that is charged, once one has enabled it or registered memory.
     :ivar windows: all that were created, the default one too.
+    :ivar users: of type v2, by LIOBN and number, the entries that it counts as mapped (it_userspace), whatever a
+        hypercall stored there since.
+    :ivar sweep: clears a group's windows, as its driver does that lets go of it; None: it has no driver.
     :ivar regions: memory that is registered: address and bytes.
     :ivar parting: who wants to know before all this goes.
     """
@@ -35,6 +38,8 @@ class Container:
     payer: str | None = None
     windows: list[KernelWindow] = field(default_factory=list)
     regions: set[tuple[int, int]] = field(default_factory=set)
+    users: dict[tuple[int, int], Entry] = field(default_factory=dict)
+    sweep: Callable[[Container, Group, int], None] | None = None
     parting: Callable[[Container], None] | None = None
 
     def forget(self) -> None:
@@ -43,17 +48,22 @@ class Container:
         if parting is not None:
             parting(self)
         self.kind, self.enabled, self.made, self.cancelled, self.payer = None, False, False, False, None
-        self.windows, self.regions = [], set()
+        self.windows, self.regions, self.users, self.sweep = [], set(), {}, None
 
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """A PE. `references`: its own open files and those of its devices, each of which holds the group's."""
+    """A PE.
+
+    :ivar references: its own open files and those of its devices, each of which holds the group's.
+    :ivar given_back: when it leaves its container, the platform makes its default window anew (today's kernel).
+    """
 
     phb: Phb
     windows: Windows
     container: Container | None = None
     references: int = 0
+    given_back: bool = True
 
     @property
     def table(self) -> TableModel:
@@ -74,9 +84,11 @@ class Group:
         container, self.container = self.container, None
         if container is None:
             return
-        if container.made or container.windows:
+        if container.sweep is not None:
+            container.sweep(container, self, step)
+        if self.given_back:
             self.windows.restore()
-        self.table.clear(0, self.table.entries, step)
+            self.table.clear(0, self.table.entries, step)
         container.groups.remove(self)
         container.windows = [each for each in container.windows if each.table.liobn not in self.windows.liobns]
         if not container.groups:

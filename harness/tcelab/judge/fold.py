@@ -6,7 +6,7 @@ drivers/vfio/vfio_iommu_spapr_tce.c, drivers/vfio/container.c, drivers/vfio/grou
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
 import msgspec
@@ -21,9 +21,10 @@ from tcelab.judge.files import Container, DeviceFile, Files, Group, Target
 from tcelab.judge.hypercalls import Hypercalls
 from tcelab.judge.memory import BufferModel, PageModel, written
 from tcelab.judge.pes import Pes
+from tcelab.judge.pins import Pins
 from tcelab.judge.requests import ARGSZ, BY_FIELDS, BY_POINTER, KEEPS_ALL, MEMORY, request_name
 from tcelab.judge.rounds import calls_done, rounds
-from tcelab.judge.table import TableModel
+from tcelab.judge.table import Entry, TableModel
 from tcelab.judge.transfers import Transfers
 from tcelab.judge.windows import Windows
 from tcelab.papr import window
@@ -63,6 +64,8 @@ from tcelab.program import (
 from tcelab.run import Facts, Outcome, Step
 from tcelab.topology import Device
 
+NOT_GIVEN_BACK: Final = {"seed2013"}
+"""Profiles of kernels on which a PE that leaves its container keeps its windows."""
 UNENDED: Final = {"ETIMEDOUT", "EIO"}
 """Errnos of the agent's drivers: a transfer did not end in time, or not as it should."""
 _MASK: Final = (1 << 64) - 1
@@ -84,7 +87,10 @@ class Fold:
         every = program.topology.machine
         self.tables = {phb.liobn: TableModel(phb.liobn, phb.entries, phb.window_start) for phb in every}
         self.windows = {phb.index: Windows(phb, self.tables) for phb in every}
-        self.groups = {phb.index: Group(phb, self.windows[phb.index]) for phb in program.topology.phbs}
+        given_back = facts.profile not in NOT_GIVEN_BACK
+        self.groups = {
+            phb.index: Group(phb, self.windows[phb.index], given_back=given_back) for phb in program.topology.phbs
+        }
         self.group_of = {device.name: self.groups[phb.index] for phb in program.topology.phbs for device in phb.devices}
         self.devices = {each.name: self._device(each) for each in program.topology.devices}
         self.buffers: dict[str, BufferModel] = {}
@@ -94,8 +100,11 @@ class Fold:
         self.warned: set[str] = set()
         self.pes = Pes(program.topology.phbs, self.devices, facts)
         self.transfers = Transfers(self.pes, self.unknown)
-        self.hypercalls = Hypercalls(self.tables, lambda: self.buffers, facts.ram, self.transfers, self.unknown)
-        self.driver = Driver(self.number, self._place, self.unknown, quirks=facts.quirks)
+        self.pins = Pins(facts.page_size, self._entries, self.unknown)
+        self.hypercalls = Hypercalls(
+            self.tables, lambda: self.buffers, facts.ram, self.transfers, self.pins, self.unknown
+        )
+        self.driver = Driver(self.number, self._place, self.pins, self.unknown, quirks=facts.quirks)
         self._ioctls: dict[str, Handler] = {
             "SET_IOMMU": self._set_iommu,
             "GROUP_SET_CONTAINER": self._set_container,
@@ -103,6 +112,9 @@ class Fold:
             "GROUP_GET_DEVICE_FD": self._get_device_fd,
             **self.driver.handlers,
         }
+
+    def _entries(self) -> Iterator[Entry]:
+        return (entry for table in self.tables.values() for entry in table.live.values())
 
     def _device(self, device: Device) -> DeviceModel:
         if device.model == "virtio-blk":
@@ -127,6 +139,11 @@ class Fold:
         elif outcome.errno in UNENDED:
             self.unknown.append(f"a transfer of step {step.number} ended with {outcome.errno}: what did it move?")
         self.pes.end(outcome.events)
+
+    def excuse(self, liobn: int, number: int, step: int) -> None:
+        """An entry is empty because a declared quirk emptied it."""
+        owner = next((group.container for group in self.groups.values() if liobn in group.windows.liobns), None)
+        self.driver.excuse(owner, self.tables[liobn], number, step)
 
     @property
     def forbidden(self) -> list[Forbidden]:
@@ -185,6 +202,9 @@ class Fold:
         group = self.group_of[op.device]
         if op.call != "query" and not group.is_aside(op):
             self.unknown.append(f"Ddw of step {step} changed the windows of a PE that a container has")
+        if outcome.value == 0 and op.call in {"reset", "remove"}:
+            tables = [table for table in group.windows.active if op.call == "reset" or table.liobn == op.liobn]
+            self.pins.stored([entry for table in tables for entry in table.live.values()])
         if problem := group.windows.called(op, outcome, step):
             self.unknown.append(problem)
 
@@ -310,9 +330,13 @@ class Fold:
         if outcome.value is not None and outcome.value >= 0 and isinstance(handle, Group) and name in self.devices:
             self.files.open(op.by, op.into or step, DeviceFile(self.devices[name], handle))
 
-    def _set_iommu(self, handle: object, op: Ioctl, outcome: Outcome, _step: int) -> None:
+    def _set_iommu(self, handle: object, op: Ioctl, outcome: Outcome, step: int) -> None:
         if outcome.value == 0 and isinstance(handle, Container):
             handle.kind = None if op.value is None else self.number(op.value)
+            handle.sweep = self.driver.sweep
+            for group in handle.groups:
+                if not group.given_back:  # the driver of 2013 takes the kernel's table over, and clears it
+                    self.driver.sweep(handle, group, step)
 
     def _place(self, word: Word, process: str) -> tuple[BufferModel, int] | None:
         """The buffer of a process, and how many bytes into it, that an address leads to. A place that a program names

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from tcelab.judge.device import Forbidden
 from tcelab.judge.ledger import Ledger
 from tcelab.judge.memory import BufferModel, PageModel
+from tcelab.judge.pins import Pins
 from tcelab.judge.table import Entry, TableModel
 from tcelab.judge.transfers import Transfers
 from tcelab.papr import tce
@@ -93,19 +94,22 @@ class Hypercalls:
     :ivar judged: how many hypercalls of the last operation told their registers.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - what a fold is made of
         self,
         tables: Mapping[int, TableModel],
         buffers: Callable[[], Mapping[str, BufferModel]],
         ram: int,
         transfers: Transfers,
+        pins: Pins,
         unknown: list[str],
     ) -> None:
         """:param buffers: by name, as they are at the moment.
         :param ram: bytes of the guest's RAM.
         :param transfers: takes accesses of the platform itself that it must have refused.
+        :param pins: hears of entries that hypercalls take the place of.
         :param unknown: takes reasons why something could not be folded.
         """
+        self._pins = pins
         self._tables, self._buffers, self._ram, self._unknown = tables, buffers, ram, unknown
         self._transfers = transfers
         self.wrong: list[Wrong] = []
@@ -248,15 +252,12 @@ class Hypercalls:
         pages = (page for buffer in self._buffers().values() for page in buffer.pages)
         return next((page for page in pages if address is not None and page.frame == address), None)
 
-    @staticmethod
-    def _store(model: TableModel, first: int, words: Sequence[Word], step: int) -> None:
+    def _store(self, model: TableModel, first: int, words: Sequence[Word], step: int) -> None:
         at = first
         for empty, run in groupby(words, lambda word: word.value == 0):
             entries = [_entry(word, step) for word in run]
-            if empty:
-                model.clear(at, at + len(entries), step)
-            else:
-                model.put(at, entries, step)
+            gone = model.clear(at, at + len(entries), step) if empty else model.put(at, entries, step)
+            self._pins.stored(gone)
             at += len(entries)
 
     # -- registers

@@ -34,6 +34,7 @@ class Entry:
     :ivar step: number of the operation that made it.
     :ivar rest: in an IOMMU page of more than 4 KiB, the pages after the first.
     :ivar raw: the TCE itself, of an entry that a hypercall stored as it was given.
+    :ivar pinned: its page was pinned for it: by a container of type v1.
     """
 
     permissions: int
@@ -44,6 +45,7 @@ class Entry:
     step: int
     raw: int | None = None
     rest: tuple[PageModel | None, ...] = ()
+    pinned: bool = False
 
     def page_at(self, number: int) -> PageModel | None:
         """The 4 KiB page of that number within the IOMMU page."""
@@ -78,8 +80,8 @@ class TableModel:
     :ivar page_shift: of its IOMMU pages.
     :ivar live: entry number to entry; also of maps outside the window that the kernel claims to have made.
     :ivar removed: numbers of entries that were live once and were removed.
+    :ivar pinned: how many live entries have their page pinned for them.
     :ivar leads: entry numbers by where they lead, (frame, identity of the page).
-    :ivar raws: how many live entries a hypercall stored as it was given them: nobody has pinned their pages.
     """
 
     def __init__(self, liobn: int, entries: int, start: int = 0, page_shift: int = window.PAGE_SHIFT) -> None:
@@ -90,7 +92,7 @@ class TableModel:
         self.live: dict[int, Entry] = {}
         self.removed: set[int] = set()
         self.leads: dict[tuple[int | None, int], set[int]] = {}
-        self.raws = 0
+        self.pinned = 0
         self._touched: list[tuple[int, int, int]] = []
         self._tces = np.zeros(entries, np.uint64)
         self._outside: dict[int, int] = {}
@@ -108,12 +110,12 @@ class TableModel:
         """Within its IOMMU page, of the 4 KiB page that is so many bytes from the window's start."""
         return (offset & ((1 << self.page_shift) - 1)) >> window.PAGE_SHIFT
 
-    def put(self, first: int, new: Sequence[Entry], step: int) -> None:
-        """Entries `first ..`, in place of what was there."""
-        self._forget(range(first, first + len(new)))
+    def put(self, first: int, new: Sequence[Entry], step: int) -> list[Entry]:
+        """Entries `first ..`, in place of what was there: that is returned."""
+        gone = self._forget(range(first, first + len(new)))
         for number, entry in enumerate(new, first):
             self.live[number] = entry
-            self.raws += entry.raw is not None
+            self.pinned += entry.pinned
             self.leads.setdefault(entry.lead, set()).add(number)
             value = UNKNOWN if entry.tce is None else entry.tce
             if self._has(number):
@@ -121,12 +123,14 @@ class TableModel:
             else:
                 self._outside[number] = value
         self._touch(first, first + len(new), step)
+        return gone
 
-    def clear(self, first: int, end: int, step: int) -> None:
-        """Empty the entries `first .. end-1`, as far as there are any."""
+    def clear(self, first: int, end: int, step: int) -> list[Entry]:
+        """Empty the entries `first .. end-1`, as far as there are any: those are returned."""
         small = end - first < len(self.live)
-        self._forget(range(first, end) if small else [i for i in self.live if first <= i < end])
+        gone = self._forget(range(first, end) if small else [i for i in self.live if first <= i < end])
         self._touch(first, end, step)
+        return gone
 
     def permissions(self, number: int) -> int:
         entry = self.live.get(number)
@@ -159,13 +163,15 @@ class TableModel:
             return np.flatnonzero(self._tces)
         return np.array(sorted(filter(self._has, self.live)), np.intp)
 
-    def _forget(self, numbers: Iterable[int]) -> None:
+    def _forget(self, numbers: Iterable[int]) -> list[Entry]:
+        gone = []
         for number in numbers:
             entry = self.live.pop(number, None)
             if entry is None:
                 continue
+            gone.append(entry)
             self.removed.add(number)
-            self.raws -= entry.raw is not None
+            self.pinned -= entry.pinned
             led = self.leads[entry.lead]
             led.discard(number)
             if not led:
@@ -174,6 +180,7 @@ class TableModel:
                 self._tces[number] = 0
             else:
                 del self._outside[number]
+        return gone
 
     def tried(self, first: int, end: int, step: int) -> None:
         """An operation concerned the entries `first .. end-1` and left them as they were."""
