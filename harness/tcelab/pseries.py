@@ -4,7 +4,7 @@ happens, and can be replayed by `tcelab run`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -202,6 +202,11 @@ class Pseries:
         ending = self._recorder.run.ending
         return None if ending is None else ending.error
 
+    @property
+    def frames(self) -> Collection[int]:
+        """Guest physical addresses of all pages of its buffers."""
+        return self._recorder.frames
+
     def last_tables(self) -> Sequence[TableView]:
         """Every table as live memory showed it at the last checkpoint."""
         for step in reversed(self._recorder.run.steps):
@@ -335,7 +340,8 @@ class Container:
         assert look.snapshot is not None
         phb = self.pe.names.phb
         mask, start = phb.devices[0].mask, phb.window_start
-        seen = transferred(op, _outcome(done), before, look.snapshot, mask=mask, window_start=start)
+        looks = before, look.snapshot
+        seen = transferred(op, _outcome(done), looks, self._guest.frames, mask=mask, window_start=start)
         if expect is not None and not seen.gave(expect):
             what = f"the {'write' if to_memory else 'read'} of {size} bytes at {iova:#x} by {self.pe.name}"
             raise UnexpectedOutcomeError(f"operation {done.number}, {what}, {seen.describe()}; expected: {expect}")

@@ -6,7 +6,7 @@ operations between two of them cost one request.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal, Protocol
@@ -306,6 +306,11 @@ class Recorder:
         self._session = session
         self._watch = watch
         self._frames: dict[int, None] = {}
+
+    @property
+    def frames(self) -> Collection[int]:
+        """Guest physical addresses of all pages that operations told: those of buffers."""
+        return self._frames.keys()
 
     def perform(self, ops: Sequence[Op]) -> list[Step]:
         """Do operations after those before, as far as they can be done. Returns their steps."""

@@ -6,7 +6,7 @@ guest RAM is read before and after. Whether the bytes that went through are the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -29,7 +29,7 @@ class Transferred:
 
     :ivar refused_at: (bus address, bytes) of each piece that QEMU refused; a piece lies in one page of 4 KiB.
     :ivar passed_at: the same of those of which it refused nothing.
-    :ivar changed: guest physical addresses of pages, of buffers or behind live entries, that the transfer changed.
+    :ivar changed: guest physical addresses of pages of buffers that the transfer changed.
     :ivar told: what QEMU said first, empty when it refused nothing.
     """
 
@@ -79,13 +79,21 @@ def _places(pieces: Sequence[tuple[int, int]]) -> str:
 
 
 def transferred(
-    op: Dma, outcome: Outcome, before: Snapshot, after: Snapshot, *, mask: int, window_start: int
+    op: Dma,
+    outcome: Outcome,
+    looks: tuple[Snapshot, Snapshot],
+    frames: Collection[int],
+    *,
+    mask: int,
+    window_start: int,
 ) -> Transferred:
     """What two looks at the guest, right before a transfer and right after it, tell of it.
 
+    :param frames: pages that nobody else writes meanwhile.
     :param mask: of the bus addresses that the device can say.
     :param window_start: bus address of its window: what a table refuses is told by its place in the window.
     """
+    before, after = looks
     direction = "write" if op.to_memory else "read"
     refusals = [each for each in after.refusals if each.direction == direction]
     refused: list[tuple[int, int]] = []
@@ -93,7 +101,8 @@ def transferred(
     for iova, size in _pieces(op.iova & mask, op.size):
         told = _told(refusals, iova, size, window_start)
         (refused if told >= max(1, size - _SLACK) else passed).append((iova, size))
-    changed = [frame for frame, page in after.pages.items() if before.pages.get(frame, page) != page]
+    seen = [frame for frame in frames if frame in before.pages and frame in after.pages]
+    changed = [frame for frame in seen if before.pages[frame] != after.pages[frame]]
     return Transferred(
         outcome,
         op.to_memory,

@@ -4,8 +4,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
+from tcelab.cli.options import machine_options
 from tcelab.errors import Unsupported, UsageError
 from tcelab.image import apt, archive
 from tcelab.image.archive import KEYRING, Archive
@@ -89,6 +92,21 @@ def test_what_is_no_url_is_wrong_usage(monkeypatch, text):
     with pytest.raises(UsageError, match=r"TCELAB_ARCHIVE: .* is no URL of an archive") as caught:
         archive.find()
     assert "dists/" in caught.value.next_step
+
+
+def test_an_option_of_the_command_line_goes_before_all(monkeypatch):
+    monkeypatch.setenv("TCELAB_ARCHIVE", "http://variable.example/debian")
+    found = []
+
+    @click.command()
+    @machine_options
+    def verb(**_):
+        found.append(archive.find().main)
+
+    for words in (["--archive", "http://option.example/debian"], []):
+        monkeypatch.setenv("TCELAB_ARCHIVE", "http://variable.example/debian")
+        assert CliRunner().invoke(verb, words, catch_exceptions=False).exit_code == 0
+    assert found == ["http://option.example/debian", "http://variable.example/debian"]
 
 
 @needs_apt
