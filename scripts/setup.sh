@@ -57,8 +57,9 @@ setup() {
             python3 -m venv --clear .venv || fail "no .venv could be made, see above"
         }
         say "installing tcelab$extras into .venv"
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".$extras" ||
-            fail "pip could not install what tcelab needs, see above"
+        # Without a network pip says the same in 25 lines: the last error is the reason.
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".$extras" >.venv/pip.log 2>&1 ||
+            fail "pip could not install what tcelab needs: $(grep '^ERROR' .venv/pip.log | tail -n 1), see .venv/pip.log"
         printf '%s' "$wanted" >"$stamp"
     fi
 }

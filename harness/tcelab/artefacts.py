@@ -13,12 +13,16 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
-from tcelab import config
+from tcelab import userconfig
 from tcelab.errors import UsageError
 from tcelab.keeping import expecting_room
 
 Note = Callable[[str], None]
 Word = Literal["pass", "finding", "could-not-judge", "running", "no result"]
+KEPT: Final = 200
+"""Runs without a finding that are kept in the default place, where the user's config does not say how many."""
+SIZE: Final = 1_000_000_000
+"""Bytes that they may take on disk, likewise."""
 _BLOCK: Final = 512
 
 
@@ -117,6 +121,15 @@ def remove(run: Path) -> bool:
     return not run.exists()
 
 
+def limits() -> tuple[int, int]:
+    """How many runs without a finding are kept, and how many bytes they may take.
+
+    :raise UsageError: the user's config cannot be.
+    """
+    said = userconfig.load()
+    return said.runs_kept or KEPT, SIZE if said.runs_size is None else said.runs_size
+
+
 def _too_many(count: int, size: int, *, findings: bool) -> list[Kept]:
     """The oldest first."""
     over = {run: _size(run) for run in reversed(runs()) if not _running(run)}
@@ -136,13 +149,13 @@ def _too_many(count: int, size: int, *, findings: bool) -> list[Kept]:
 
 
 def _make_room(note: Note) -> None:
-    limits = config.load().runs
-    gone = prune(max(0, limits.count - 1), config.size(limits.size, "runs.size"))
+    count, size = limits()
+    gone = prune(count - 1, size)
     if gone:
         which = gone[0].path.name if len(gone) == 1 else f"{gone[0].path.name} to {gone[-1].path.name}"
         note(
             f"removed {len(gone)} old run{'s' if len(gone) > 1 else ''} without a finding, {which}:"
-            f" {limits.count} of them or {limits.size} are kept, see tcelab runs --help"
+            f" {count} of them or {size / 1e6:.0f} MB are kept, see tcelab runs --help"
         )
 
 

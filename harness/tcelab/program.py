@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from tcelab import programjson
+from tcelab import expected, programjson
 from tcelab.errors import UsageError
 from tcelab.operations import (
     Bind,
@@ -146,9 +146,12 @@ def from_json(data: bytes, source: str) -> Program:
         if form != FORMAT:
             hint = "take a newer tcelab" if form > FORMAT else "make it anew"
             raise UsageError(f"{source} has format {form}, this tcelab reads format {FORMAT}", next_step=hint)
-        return programjson.decode(data, Program, source)
+        program = programjson.decode(data, Program, source)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{source} is not a program: {error}") from None
+    if wrong := expected.problem(program.ops):
+        raise UsageError(f"{source}, {wrong}", next_step="mend the program; operations are counted from 0")
+    return program
 
 
 def load(path: Path) -> Program:

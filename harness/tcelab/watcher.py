@@ -93,7 +93,7 @@ class Watcher(report.Progress):
     def step(self, step: Step, total: int) -> None:
         """See `Progress`."""
         super().step(step, total)
-        self._operations = f"operation {step.number + 1:,} of {total:,}, {self.findings} findings"
+        self._operations = f"{self._done:,} of {total:,} operations, {self.findings} findings"
 
     def _plain(self, text: str) -> None:
         if self._live is None:
@@ -152,7 +152,8 @@ class Watcher(report.Progress):
     def _show(self) -> None:
         if self._live is not None:
             width, height = self._to.size
-            head = [f"tcelab watch, {time.monotonic() - self._since:.1f} s, guest {self._guests}: {self._state()}"]
+            # What changes comes first: a narrow terminal shows no more.
+            head = [f"{self._state()}, guest {self._guests}, {time.monotonic() - self._since:.1f} s, tcelab watch"]
             self._live.update(self.watching.screen(width, height, head, self._shades), refresh=True)
         elif self._looker is not None and time.monotonic() - self._lined >= _PLAIN - EVERY / 2:
             self._lined = time.monotonic()

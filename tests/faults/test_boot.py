@@ -36,8 +36,17 @@ def test_a_qemu_that_cannot_be_executed_is_wrong_usage(tmp_path):
     assert "is not executable" in call.err
 
 
-def test_a_program_that_is_no_qemu_cannot_judge(tmp_path):
-    code, call = tcelab("run", "flow", "--qemu", "/bin/true", state=tmp_path)
+def test_a_program_that_is_no_qemu_is_wrong_usage(tmp_path):
+    code, call = tcelab("run", "flow", "--qemu", "/bin/ls", state=tmp_path)
+    assert code == 2
+    assert "/bin/ls is no QEMU: its version says 'ls" in call.err
+
+
+def test_a_qemu_that_cannot_even_tell_its_version_cannot_judge(tmp_path):
+    path = tmp_path / "qemu"
+    path.write_text("#!/bin/sh\nexit 127\n")
+    path.chmod(0o755)
+    code, call = tcelab("run", "flow", "--qemu", path, state=tmp_path)
     assert code == 125
     assert_told(call, "does not answer as a QEMU", "phase:     probe")
 

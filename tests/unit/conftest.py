@@ -1,4 +1,6 @@
-"""No unit test reads or writes the user's own cache, state or config; a shell finds the tcelab under test."""
+"""No unit test reads or writes what the user's own cache and state keep, or reads the user's settings; a shell finds
+the tcelab under test by its name.
+"""
 
 import os
 import sys
@@ -11,7 +13,15 @@ import pytest
 def _cache_of_its_own(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("TCELAB_CACHE", str(tmp_path_factory.getbasetemp() / "no cache of the user"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "no state of the user"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "no config of the user"))
-    monkeypatch.delenv("TCELAB_CACHE_SIZE", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _settings_of_nobody(monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "no settings of the user"))
+    for name in ("TCELAB_ARCHIVE", "TCELAB_CACHE_SIZE"):
+        monkeypatch.setenv(name, "")  # and so put back when a test, or a command in it, sets it
+
+
+@pytest.fixture(autouse=True)
+def _found_by_its_name(monkeypatch):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("TCELAB_ARCHIVE", "")  # and so put back when a test, or a command in it, sets it

@@ -96,7 +96,7 @@ def forty(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     file = tmp_path / "config" / "tcelab" / "config.toml"
     file.parent.mkdir(parents=True)
-    file.write_text("[runs]\ncount = 40\n")
+    file.write_text("runs_kept = 40\n")
     return file
 
 
@@ -107,7 +107,7 @@ def test_the_oldest_runs_make_room_for_the_new_one_which_is_told_in_one_line(run
     (line,) = SAID
     assert line == (
         "removed 4 old runs without a finding, 20200101T000000Z-1073741824 to 20200101T000003Z-1073741824:"
-        " 40 of them or 1 GiB are kept, see tcelab runs --help"
+        " 40 of them or 1000 MB are kept, see tcelab runs --help"
     )
 
 
@@ -142,7 +142,7 @@ def test_a_run_with_a_finding_is_never_removed_by_itself_and_takes_nobodys_place
 
 
 def test_what_runs_take_on_disk_is_limited_too(runs, forty):
-    forty.write_text('[runs]\nsize = "100 kB"\n')
+    forty.write_text('runs_size = "100 kB"\n')
     made = old(runs, 5)
     for each in made:
         (each / "console.log").write_bytes(bytes(40_000))

@@ -444,18 +444,14 @@ def test_however_many_bases_of_the_last_week_find_room_they_stay_and_older_ones_
     assert all(": not used for " in line for line in said)
 
 
-def test_how_long_and_how_much_is_the_users_to_say(cache, monkeypatch, tmp_path):
+def test_how_much_they_may_take_is_the_users_to_say(cache, monkeypatch, tmp_path):
     config = tmp_path / "config"
     monkeypatch.setenv("XDG_CONFIG_HOME", str(config))
     (config / "tcelab").mkdir(parents=True)
     keys = [f"{number:016x}" for number in range(3)]
-    for number, key in enumerate(keys):
+    for key in keys:
         store(key)
-        used(key, -number * DAY)
-    (config / "tcelab" / "config.toml").write_text("[bases]\ndays = 1.5\n")
-    store("d" * 16)
-    assert names(cache) == [*keys[:2], "d" * 16]
-    (config / "tcelab" / "config.toml").write_text("[bases]\nsize = 1\n")
+    (config / "tcelab" / "config.toml").write_text("cache_size = 1\n")
     store("e" * 16)
     assert names(cache) == ["e" * 16]
 

@@ -23,7 +23,7 @@ from fake_guest import NOW, abilities
 from ideal import Ideal
 from story import after, nth, story
 
-from tcelab import cli, image, inject, setup
+from tcelab import cli, image, inject, program, setup
 from tcelab.bench import session as bench_session
 from tcelab.cli import doctor
 from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError, Unsupported, UsageError
@@ -371,10 +371,68 @@ def test_a_seed_that_is_drawn_is_told(host, tcelab, monkeypatch):
 
 
 def test_a_program_brings_its_own_topology(host, tcelab):
-    tcelab("run", "story.json", "--topology", "three-pe", "--memory", "768", "--limit", "boot=7")
+    tcelab("run", "story.json", "--memory", "768", "--limit", "boot=7")
     assert host.chosen[0].topology == story().topology
     assert host.chosen[0].memory == 768
     assert host.made[0].limits.boot == 7.0
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--topology", "one-pe"), ("--topology", "two-pe"), ("--seed", "7")], ids=str
+)
+@pytest.mark.parametrize("verb", [["run"], ["replay"], ["diff"], ["watch"], ["table", "dump"]], ids=" ".join)
+def test_an_option_that_a_program_ignores_is_wrong_usage(host, tcelab, verb, option, value):
+    done = tcelab(*verb, "story.json", option, value)
+    assert done.code == 2
+    assert f"{option} is about a scenario, and story.json is a program" in done.err.splitlines()[0]
+    assert host.chosen == []
+
+
+@pytest.mark.parametrize("verb", ["run", "replay", "diff"])
+@pytest.mark.parametrize("name", ["out", "./out"])
+def test_the_folder_of_a_run_is_its_program(host, tcelab, verb, name):
+    assert tcelab("run", "story.json", "--out", "out").code == 0
+    done = tcelab(verb, name, "--out", "again")
+    assert done.code == 0, done.err
+    assert load(Path("again/program.json")) == story()
+
+
+def test_a_folder_with_several_programs_names_them(host, tcelab):
+    for name in ("one-pe", "pair"):
+        Path("out", name).mkdir(parents=True)
+        Path("out", name, "program.json").write_bytes(story().to_json())
+    Path("out/finding-1.json").write_bytes(story().to_json())
+    done = tcelab("run", "out")
+    assert (done.code, host.chosen) == (2, [])
+    assert done.err.splitlines() == [
+        "tcelab: out is no folder of one run: it has no program.json",
+        "  next step: name one of those in it: finding-1.json, one-pe/program.json, pair/program.json",
+    ]
+
+
+def test_a_folder_that_is_called_as_a_scenario_is_not_taken_for_it(host, tcelab):
+    Path("flow").mkdir()
+    assert tcelab("run", "flow", "--topology", "one-pe", "--seed", "1").code == 0
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"), [("ENXYO", "; ENXIO is one"), ("OK", ""), ("fine", ""), ("errno", ""), ("5", "")], ids=str
+)
+def test_what_no_operation_can_give_is_not_to_be_expected(host, tcelab, word, hint):
+    wrong = json.loads(story().to_json())
+    wrong["ops"][3]["expect"] = word
+    Path("wrong.json").write_text(json.dumps(wrong))
+    done = tcelab("run", "wrong.json")
+    assert (done.code, host.chosen) == (2, [])
+    assert f"wrong.json, operation 3: expect {word!r} is neither" in done.err.splitlines()[0]
+    assert done.err.splitlines()[0].endswith(f"errno's name{hint}")
+
+
+@pytest.mark.parametrize("word", ["ok", "ENXIO", "EDEADLOCK", "errno 524", 5, None])
+def test_what_an_operation_can_give_may_be_expected(host, tcelab, word):
+    wrong = json.loads(story().to_json())
+    wrong["ops"][3]["expect"] = word
+    assert program.from_json(json.dumps(wrong).encode(), "it").ops[3].expect == word
 
 
 def replayed(host, tcelab, *words):

@@ -84,6 +84,35 @@ def test_without_a_command_it_is_wrong_usage(words):
         verb.typed(words)
 
 
+@pytest.mark.parametrize(
+    "said", ["sh: nosuchcmd: not found", "sh: 1: nosuchcmd: not found", "bash: nosuchcmd: command not found"]
+)
+@pytest.mark.parametrize("words", [["nosuchcmd"], ["nosuchcmd", "x y"], ["nosuchcmd x | cat"]])
+def test_a_command_that_the_guest_does_not_have_is_wrong_usage(words, said):
+    result = Result(tcelab="", verdict="pass", exit_code=0, command=verb.typed(tuple(words)), options={}, status=127)
+    result.output = ["# nosuchcmd", said]
+    with pytest.raises(UsageError, match="command not found in the guest: nosuchcmd"):
+        verb.expect_command(tuple(words), result)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"status": 1}, {"output": ["sh: other: not found"]}, {"findings": [LEAK]}],
+    ids=["status", "another word", "finding"],
+)
+def test_anything_else_is_no_wrong_usage(how):
+    result = Result(tcelab="", verdict="pass", exit_code=0, command="nosuchcmd", options={}, status=127)
+    result.output = ["sh: nosuchcmd: not found"]
+    for name, value in how.items():
+        setattr(result, name, value)
+    verb.expect_command(("nosuchcmd",), result)
+
+
+def test_it_is_asked_only_where_a_failure_proves_nothing(tcelab):
+    how = {"status": 127, "could_not": ["it failed"]}
+    assert tcelab("--any-status", "--", "nosuchcmd", **how)[0] == 125
+
+
 def test_wrong_usage_is_one_line_and_exit_code_2():
     done = subprocess.run(
         [sys.executable, "-m", "tcelab", "leakcheck"], capture_output=True, text=True, timeout=PATIENCE, check=False

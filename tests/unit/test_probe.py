@@ -82,12 +82,23 @@ def test_vof_that_does_not_start_is_none():
     assert asked(vof=False).vof is False
 
 
-def test_a_qemu_for_another_machine_is_none():
-    with pytest.raises(HarnessError, match="no pseries machine"):
+def test_a_qemu_for_another_machine_is_wrong_usage():
+    with pytest.raises(UsageError, match="no pseries machine"):
         asked(answers={"query-machines": [{"name": "pc", "alias": "q35"}]})
 
 
-def test_a_program_that_is_no_qemu_is_told_with_its_words():
+@pytest.mark.parametrize("name", ["ls", "true"])
+def test_a_program_that_is_no_qemu_is_wrong_usage(name):
+    with pytest.raises(UsageError, match=f"/bin/{name} is no QEMU: its version says '{name}"):
+        probe.probe(probe.by_path(f"/bin/{name}"))
+
+
+def test_what_is_built_by_us_and_fails_is_never_the_users_mistake():
+    with pytest.raises(HarnessError, match="does not answer as a QEMU"):
+        probe.probe(Qemu("ours", ("/bin/true",), build="0" * 64))
+
+
+def test_a_qemu_that_fails_is_told_with_its_words():
     with pytest.raises(HarnessError, match="fake does not answer as a QEMU: unknown option -machine") as caught:
         asked(says="unknown option -machine\n", exits=1)
     assert caught.value.scene.phase == "probe"

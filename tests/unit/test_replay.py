@@ -226,7 +226,7 @@ def test_every_option_of_a_verb_is_said_or_changes_nothing_of_a_saved_program(ve
     """A new option must be thought of here."""
     said = {*replay.OPTIONS.values(), "--guard", "--platform", "--boot", "--limit", "--against-qemu"}
     said |= {"--against-image", "--against-kernel", "--against-modules", "--timeout", "--settle", "--any-status"}
-    nothing = {"--cache-size", "--topology", "--seed", "--inject", "--out", "--json", "--keep"}
+    nothing = {"--archive", "--cache-size", "--topology", "--seed", "--inject", "--out", "--json", "--keep"}
     command = cli.cli.get_command(click.Context(cli.cli), verb)
     there = {name for each in command.params if isinstance(each, click.Option) for name in each.opts}
     assert there <= said | nothing

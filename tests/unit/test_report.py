@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from xml.etree import ElementTree as ET
 
+import msgspec
 import pytest
 from ideal import Ideal
 from rich.console import Console
@@ -187,3 +189,83 @@ def test_progress_on_a_terminal_is_live():
             progress.step(step, len(program.ops))
     assert "running" in out.getvalue()
     assert "3 findings" in out.getvalue()
+
+
+class Screen(io.StringIO):
+    """A terminal, which remembers what its last live line was."""
+
+    @property
+    def last(self):
+        lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in re.split(r"[\r\n]", self.getvalue())]
+        return [line.rstrip() for line in lines if line.strip()][-1]
+
+
+PHASES = ("main, seed 3244567506, 3175 operations", "forking under QEMU 11.1.3 Debian 1:11.1.3+ds-1~bpo13+1, vof")
+
+
+@pytest.mark.parametrize("width", [40, 80, 100, 200])
+def test_progress_tells_count_batch_and_findings_at_every_width_and_no_phase_that_is_over(width):
+    screen = Screen()
+    program = build("batches", topology("one-pe"), 1)
+    record = run(program, Ideal(program))
+    total = len(program.ops)
+    with Progress(Console(file=screen, width=width, force_terminal=True, _environ={"TERM": "xterm"})) as progress:
+        for phase in PHASES:
+            progress.phase(phase)
+        progress._bar.refresh()
+        assert PHASES[1][:8] in screen.last
+        for step in record.steps[:-40]:
+            progress.step(step, total)
+        progress.phase(PHASES[1])  # of a further guest, while the first one runs the program
+        progress._bar.refresh()
+        shown = screen.last
+    assert len(shown) <= width
+    assert f"{total - 40}/{total}" in shown
+    assert "batch size 3" in shown
+    assert "forking" not in shown
+    if width >= 80:
+        assert re.search(r"batch size \d+, 0 findings +\d:\d\d:\d\d", shown)
+        assert "running" in shown
+
+
+def many(count, *operations):
+    """A result with so many findings, which are blamed on these operations in turn, the first ones in a row."""
+    result = result_of(**dropped())
+    (finding,) = result.verdict.findings
+    each = -(-count // len(operations))
+    result.verdict.findings = [
+        msgspec.structs.replace(finding, ioba=0x1000 * n, message=f"entry {n}", operation=operations[n // each])
+        for n in range(count)
+    ]
+    result.replay = "tcelab run program.json"
+    return result
+
+
+def test_many_findings_of_one_operation_are_told_in_few_lines_with_one_replay_and_the_first_again(tmp_path):
+    lines = printed(many(20, "#84 close", "#90 map"), folder=tmp_path).splitlines()
+    begin = next(i for i, line in enumerate(lines) if line.startswith("finding 1"))
+    assert len(lines) - begin < 80
+    assert [line for line in lines[begin:] if "replay:" in line] == ["replay:    tcelab run program.json"]
+    heads = [line for line in lines if line.startswith("finding ")]
+    assert heads == [f"finding {n}{'' if n in {1, 11} else ', of the same operation'}" for n in range(1, 21)]
+    assert [line for line in lines if "operation: #90" in line] == ["  operation: #90 map"]
+    for number in range(20):
+        assert f"  table: entry {number}" in lines  # each is named all the same
+    again = lines.index("the first finding again")
+    assert lines[again + 1] == "  table: entry 0"
+    assert lines[again + 5] == "  operation: #84 close"
+    assert lines[-1].startswith("FINDING (exit code 1)")
+    assert len(lines) - again < 10  # on one screen with the verdict
+
+
+def test_findings_of_different_operations_keep_theirs():
+    lines = printed(many(3, "#1 a", "#2 b", "#3 c")).splitlines()
+    told = [line for line in lines if "operation:" in line]
+    assert told == ["  operation: #1 a", "  operation: #2 b", "  operation: #3 c"]
+    assert "the first finding again" not in lines
+
+
+def test_the_numbers_in_a_finding_are_explained_once():
+    lines = printed(result_of(**dropped())).splitlines()
+    assert len([line for line in lines if line.startswith("#N and step N are operation N of program.json")]) == 1
+    assert "#N and step N" not in printed(result_of())

@@ -9,8 +9,8 @@ import pytest
 import test_artefacts
 import test_cli
 
-from tcelab import artefacts, config
-from tcelab.errors import UsageError
+from tcelab import artefacts
+from tcelab.image.room import room
 
 host, tcelab = test_cli.host, test_cli.tcelab
 
@@ -108,7 +108,7 @@ def test_wrong_usage_is_2(host, tcelab, words, said):
 
 
 def test_what_made_room_for_a_run_is_told_by_every_verb(three, tcelab, host, file):
-    file.write_text("[runs]\ncount = 1\n")
+    file.write_text("runs_kept = 1\n")
     done = tcelab("run", "story.json")
     assert "removed 2 old runs without a finding" in done.err
     assert (host.runs / three[1]).exists()
@@ -117,64 +117,34 @@ def test_what_made_room_for_a_run_is_told_by_every_verb(three, tcelab, host, fil
 # -- the config
 
 
-def test_without_a_file_there_are_defaults(file):
-    assert config.load() == config.Config()
-
-
-def test_the_archive_is_read(file):
-    file.write_text('archive = "http://archive.example/debian"\n')
-    assert config.load() == config.Config(archive="http://archive.example/debian")
-
-
-def test_a_part_of_it_will_do(file):
-    file.write_text('[bases]\nsize = "2 GB"\n')
-    assert config.load() == config.Config(bases=config.Bases(size="2 GB"))
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[runs]\ncounts = 3\n", "unknown field `counts`"),
-        ("[run]\ncount = 3\n", "unknown field `run`"),
-        ('[runs]\ncount = "3"\n', "Expected `int`"),
-        ('[runs]\nsize = "many"\n', "runs.size"),
-        ("[runs]\ncount = -1\n", "less than 0"),
-        ("archive = 1\n", "Expected `str | null`"),
-        ("[runs\n", "config.toml"),
+        ("runs_keep = 3\n", "unknown field `runs_keep`"),
+        ('runs_size = "many"\n', "runs_size"),
+        ("runs_kept = 0\n", "runs_kept"),
+        ("runs_kept\n", "config.toml"),
     ],
 )
 def test_what_nobody_knows_is_2_before_anything_boots(host, tcelab, file, text, said):
     file.write_text(text)
-    for words in (["run", "story.json"], ["run", "story.json", "--out", "out"], ["fuzz"]):
+    for words in (["run", "story.json"], ["run", "story.json", "--out", "out"], ["fuzz"], ["runs", "list"]):
         done = tcelab(*words)
         assert (done.code, host.chosen) == (2, [])
         assert said in done.err.splitlines()[0]
         assert str(file) in done.err.splitlines()[0]
 
 
-def test_a_file_that_cannot_be_read_is_2(file):
-    file.mkdir()
-    with pytest.raises(UsageError, match="cannot read"):
-        config.load()
-
-
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [("7", 7), (7, 7), ("1 kB", 1000), ("1 KiB", 1024), ("8GiB", 8 << 30), ("1.5 MB", 1_500_000), ("2 TiB", 2 << 40)],
-)
-def test_a_size_is_a_number_or_one_with_a_unit(text, number):
-    assert config.size(text, "x") == number
-
-
-@pytest.mark.parametrize("text", ["", "GiB", "1 gib", "-1", "1 GiB 2"])
-def test_anything_else_is_no_size(text):
-    with pytest.raises(UsageError, match="is no size"):
-        config.size(text, "x")
-
-
 def test_the_option_goes_before_the_file_and_a_wrong_one_is_2(host, tcelab, file, monkeypatch):
     monkeypatch.setenv("TCELAB_CACHE_SIZE", "1")
+    file.write_text("cache_size = 7\n")
+    assert room() == 1
     assert tcelab("run", "story.json", "--cache-size", "3 MB").code == 0
-    assert config.cache_size() == 3_000_000
+    assert room() == 3_000_000
+    monkeypatch.delenv("TCELAB_CACHE_SIZE")
+    assert room() == 7
     done = tcelab("run", "story.json", "--cache-size", "much")
     assert (done.code, "--cache-size: 'much' is no size" in done.err) == (2, True)
+    monkeypatch.setenv("TCELAB_CACHE_SIZE", "much")
+    done = tcelab("run", "story.json")
+    assert (done.code, "TCELAB_CACHE_SIZE: 'much' is no size" in done.err) == (2, True)

@@ -19,10 +19,11 @@ from test_tabledump import LIOBN, view
 from tcelab import watcher as watch
 from tcelab.errors import Unsupported, UsageError
 from tcelab.papr import window
-from tcelab.program import Program
+from tcelab.program import Close, Program
 from tcelab.qemu import looking
 from tcelab.qemu.looking import FolderLooker, Look
 from tcelab.report.tableview import ASCII, SHADES, Watching, cells, changes, permissions
+from tcelab.run import Outcome, Step
 from tcelab.topology import topology
 
 host, tcelab = test_cli.host, test_cli.tcelab
@@ -111,6 +112,17 @@ def test_a_screen_fits_its_terminal(width, height, tables):
     lines = watching.screen(width, height, ["head"]).plain.split("\n")
     assert len(lines) <= height
     assert max(map(len, lines)) <= width
+
+
+def test_where_not_all_tables_fit_those_that_hold_most_are_seen():
+    tables = [view(1 << 18, dict.fromkeys(range(n), 0x1003), liobn=LIOBN + 256 * n) for n in (0, 1, 9, 4)]
+    plain = watched(seen(*tables)).screen(40, 10, ["head"]).plain
+    assert f"LIOBN {LIOBN + 256 * 9:#x}: 9 live" in plain
+    assert f"LIOBN {LIOBN:#x}: 0 live" not in plain
+    lines = watched(seen(*tables)).screen(80, 10, ["head"]).plain.split("\n")
+    assert any(line.startswith("and 2 more tables, 1 live") for line in lines)
+    shown = [line.split(":")[0] for line in lines if line.startswith("LIOBN")]
+    assert shown == [f"LIOBN {LIOBN + 256 * n:#x}" for n in (9, 4)]  # in their order
 
 
 def test_at_80_by_24_four_tables_and_the_last_violation_are_seen():
@@ -337,3 +349,24 @@ def test_following_a_run_ends_with_it_and_blindness_is_125(quick, tmp_path, tcel
     done = tcelab("watch", run_folder(tmp_path))
     assert done.code == 125
     assert "the watcher saw no table in 0 looks" in done.err
+
+
+def test_the_counter_counts_what_is_done_whichever_guest_did_it(monkeypatch):
+    """Parts run side by side: the numbers of their operations are far apart."""
+    shown = watch.Watcher(Console(file=io.StringIO(), width=40), TWO)
+    for done, number in enumerate((0, 2000, 1, 3000), 1):
+        shown.step(Step(number, Close(file="x"), Outcome(value=0)), 3175)
+        assert shown._state().startswith(f"{done} of 3,175 operations, 0 findings")
+
+
+def test_the_head_says_first_what_a_narrow_terminal_must_show():
+    screen = io.StringIO()
+    shown = watch.Watcher(
+        Console(file=screen, width=40, height=10, force_terminal=True, _environ={"TERM": "xterm"}), TWO
+    )
+    shown.watching.add(seen(view(64, {1: 3})))
+    shown.step(Step(0, Close(file="x"), Outcome(value=0)), 3175)
+    shown._live.start()
+    shown._show()
+    shown._live.stop()
+    assert "1 of 3,175 operations, 0 findings" in screen.getvalue()

@@ -21,7 +21,7 @@ _FILE = click.Path(path_type=Path)
 
 
 @click.command("diff")
-@click.argument("target", default=DEFAULT, metavar="[SCENARIO|PROGRAM.json]")
+@click.argument("target", default=DEFAULT, metavar="[SCENARIO|PROGRAM.json|RUNFOLDER]")
 @machine_options
 @click.option("--seed", type=click.IntRange(0), help="Of the scenario; one is drawn if not given, and told.")
 @click.option("--against-qemu", help="Compare with a guest on this QEMU.")

@@ -24,7 +24,7 @@ from tcelab.guests import Guests
 from tcelab.keeping import expecting_room
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.limits import limits as limits_of
-from tcelab.report.text import finding_lines
+from tcelab.report.text import finding_lines, numbers
 
 _SEEDS: Final = 1 << 32
 _STEPS: Final = 20000
@@ -137,6 +137,7 @@ def _tell(
         )
         for line in finding_lines(found.finding):
             _line(console, f"  {line}")
+        _line(console, f"  {numbers(found.file.name)}")
         _line(console, f"  replay:    {again(found)}")
     for reason in tally.could_not:
         _line(console, f"could not judge: {reason}", "yellow")

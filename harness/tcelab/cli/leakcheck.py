@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
 import traceback
@@ -31,6 +32,8 @@ from tcelab.qemu.limits import limits as limits_of
 from tcelab.report.leakcheck import render
 from tcelab.topology import DRIVERS
 
+NOT_FOUND: Final = 127
+"""Status of a shell that does not find what it is to run."""
 _SECONDS: Final = click.FloatRange(0, min_open=True)
 
 
@@ -111,6 +114,8 @@ def command(
                 keeper.write("command.log", "".join(f"{each}\n" for each in check.output).encode())
 
     interrupted = _guarded(work, result)
+    if not any_status:
+        expect_command(words, result)
     result.timings["whole"] = round(time.monotonic() - began, 3)
     result.verdict = verdict(result)
     result.exit_code = EXIT_CODES[result.verdict]
@@ -133,6 +138,15 @@ def typed(words: tuple[str, ...]) -> str:
     if not words[0].strip():
         raise UsageError("nothing to run: tcelab leakcheck -- COMMAND...")
     return words[0] if len(words) == 1 else shlex.join(words)
+
+
+def expect_command(words: tuple[str, ...], result: Result) -> None:
+    """:raise UsageError: the guest has no such command, and nothing was found."""
+    first = words[0].split()[0]
+    missing = re.compile(rf"(^|[\s:]){re.escape(first)}: (command )?not found$")
+    unknown = result.status == NOT_FOUND and any(missing.search(line) for line in result.output)
+    if unknown and not result.findings:
+        raise UsageError(f"command not found in the guest: {first}", next_step="tcelab shell shows what it has")
 
 
 def _again(words: tuple[str, ...], chosen: setup.Choice, told: dict[str, Any], limits: Limits) -> str:

@@ -10,9 +10,10 @@ from typing import Any, TypeVar, get_args
 import click
 import msgspec
 
-from tcelab import config, hostrules, setup
+from tcelab import hostrules, setup, userconfig
 from tcelab.errors import UsageError
 from tcelab.image.archive import VARIABLE
+from tcelab.image.room import CACHE_SIZE, room
 from tcelab.program import Program
 from tcelab.qemu.limits import Limits
 from tcelab.run import Guarding
@@ -34,9 +35,13 @@ archive_option = click.option(
 
 def _cache_size(_context: click.Context, _parameter: click.Parameter, text: str | None) -> None:
     """For this process and those that it starts."""
-    if text is not None:
-        config.size(text, "--cache-size")
-        os.environ[config.CACHE_SIZE] = text
+    if text is None:
+        return
+    try:
+        userconfig.size(text)
+    except ValueError as error:
+        raise UsageError(f"--cache-size: {error}") from None
+    os.environ[CACHE_SIZE] = text
 
 
 _GUEST_OPTIONS = [
@@ -81,7 +86,7 @@ _GUEST_OPTIONS = [
         metavar="SIZE",
         expose_value=False,
         callback=_cache_size,
-        help="What booted guests that are kept for forks may take on disk, as in 8GiB; by default as in config.toml.",
+        help="What booted guests that are kept for forks may take on disk, as in 8GB; by default as in config.toml.",
     ),
     click.option(
         "--limit", "limits", multiple=True, metavar="PHASE=SECONDS", help=f"How long nothing may happen: {_LIMITS}."
@@ -162,7 +167,7 @@ def choice(
 
     :raise UsageError: an option, or the user's config, cannot be.
     """
-    config.load()
+    room()
     return setup.Choice(
         topology=topology(topology_name),
         qemu=qemu,

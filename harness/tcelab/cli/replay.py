@@ -17,6 +17,6 @@ Exit codes as those of run.
 command = click.Command(
     "replay",
     callback=run.callback,
-    params=[click.Argument(["target"], metavar="PROGRAM.json"), *run.params[1:]],
+    params=[click.Argument(["target"], metavar="PROGRAM.json|RUNFOLDER"), *run.params[1:]],
     help=_ABOUT,
 )

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from tcelab import inject, platforms, report, scenarios
 from tcelab.cli import output
-from tcelab.cli.job import Job
+from tcelab.cli.job import FILES, Job
 from tcelab.cli.options import boot_option, choice, guard_option, guarded, machine_options, on_platforms
 from tcelab.cli.series import Series
 from tcelab.errors import UsageError
@@ -32,7 +32,7 @@ def _scenario_list() -> str:
 
 
 @click.command("run", epilog=f"Scenarios: {_scenario_list()}.")
-@click.argument("target", default=scenarios.DEFAULT, metavar="[SCENARIO|PROGRAM.json]")
+@click.argument("target", default=scenarios.DEFAULT, metavar="[SCENARIO|PROGRAM.json|RUNFOLDER]")
 @on_platforms
 @machine_options
 @guard_option
@@ -96,15 +96,46 @@ def command(
 
 def _several(target: str) -> tuple[str, ...]:
     """The topologies of a scenario that is run on several, unless the user named one."""
-    source = click.get_current_context().get_parameter_source("topology_name")
     scenario = scenarios.SCENARIOS.get(target)
-    return () if scenario is None or source is ParameterSource.COMMANDLINE else scenario.topologies
+    return () if scenario is None or typed("topology_name") else scenario.topologies
+
+
+def typed(name: str) -> bool:
+    """Did the user say that parameter of the command?"""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def _file(path: Path) -> Path:
+    """The program's file: of the folder of a run, that of its program.
+
+    :raise UsageError: a folder without one.
+    """
+    if not path.is_dir():
+        return path
+    if (path / FILES["program"]).is_file():
+        return path / FILES["program"]
+    inside = sorted(
+        str(each.relative_to(path)) for each in (*path.glob("*/program.json"), *path.glob("finding-?.json"))
+    )
+    raise UsageError(
+        f"{path} is no folder of one run: it has no {FILES['program']}",
+        next_step=f"name one of those in it: {', '.join(inside)}" if inside else "give a file, or a scenario's name",
+    )
 
 
 def program_of(target: str, seed: int | None, lie: str | None, topology_name: str) -> Program:
-    """:raise UsageError: no scenario of that name, or a file that is no program."""
-    if target.endswith(".json") or os.sep in target:
-        program = load(Path(target))
+    """A scenario's program; or that of a file, or of the folder of a run.
+
+    :raise UsageError: no scenario of that name, a file that is no program, or an option that such a program ignores.
+    """
+    if target not in scenarios.SCENARIOS and (target.endswith(".json") or os.sep in target or Path(target).is_dir()):
+        for name, option in {"seed": "--seed", "topology_name": "--topology"}.items():
+            if typed(name):
+                raise UsageError(
+                    f"{option} is about a scenario, and {target} is a program, which has its own",
+                    next_step=f"leave {option} out",
+                )
+        program = load(_file(Path(target)))
     else:
         drawn = secrets.randbelow(_SEEDS) if seed is None else seed
         program = scenarios.build(target, topology(topology_name), drawn)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from tcelab import artefacts, config, report
+from tcelab import artefacts, report, userconfig
 from tcelab.cli import note
 from tcelab.errors import UsageError
 from tcelab.report.text import say
@@ -19,7 +19,7 @@ _LAST = "last"
 @click.group("runs")
 def command() -> None:
     """List, show and remove what runs have left. Those without a finding make room for new ones by themselves, the
-    oldest first, beyond the limits in config.toml (section runs, count and size); one with a finding never goes so.
+    oldest first, beyond the limits in config.toml (runs_kept and runs_size); one with a finding never goes so.
     """
 
 
@@ -32,10 +32,10 @@ def list_(*, findings: bool) -> None:
     for each in shown:
         click.echo(f"{each.path.name:26} {each.word:15} {each.size / _MB:7.1f} MB  {_about(each.path)}".rstrip())
     total = sum(each.size for each in shown) / _MB
-    limits = config.load().runs
+    count, size = artefacts.limits()
     click.echo(
-        f"{len(shown)} runs, {total:.1f} MB, in {artefacts.root()}; of those without a finding {limits.count}"
-        f" or {limits.size} are kept"
+        f"{len(shown)} runs, {total:.1f} MB, in {artefacts.root()}; of those without a finding {count}"
+        f" or {size / _MB:.0f} MB are kept"
     )
 
 
@@ -76,12 +76,20 @@ def prune(names: tuple[str, ...], count: int | None, size: str | None, *, findin
             raise UsageError(f"{going[0]} goes on: nothing is removed")
         gone = [each for each in asked if artefacts.remove(each.path)]
     else:
-        limits = config.load().runs
-        most = config.size(limits.size if size is None else size, "runs.size" if size is None else "--size")
-        gone = artefacts.prune(limits.count if count is None else count, most, findings=findings)
+        most = artefacts.limits()
+        gone = artefacts.prune(
+            most[0] if count is None else count, most[1] if size is None else _bytes(size), findings=findings
+        )
     for each in gone:
         note(f"removed {each.path.name} ({each.word})")
     click.echo(f"{len(gone)} runs removed, {sum(each.size for each in gone) / _MB:.1f} MB freed")
+
+
+def _bytes(text: str) -> int:
+    try:
+        return userconfig.size(text)
+    except ValueError as error:
+        raise UsageError(f"--size: {error}") from None
 
 
 def _find(name: str) -> Path:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 from rich.console import Console
 
 from tcelab import scenarios
 from tcelab.cli import COULD_NOT_JUDGE, note
 from tcelab.cli.job import Job
 from tcelab.cli.options import boot_option, choice, guard_option, guarded, machine_options
-from tcelab.cli.run import program_of
+from tcelab.cli.run import program_of, typed
 from tcelab.errors import UsageError
 from tcelab.qemu.limits import limits as limits_of
 from tcelab.qemu.looking import FolderLooker
@@ -47,12 +46,12 @@ def command(
     least that there was. Exit codes as those of run; of a folder, 0, or 125 if no table was ever seen.
     """
     if Path(target).is_dir():
-        if given := [name for name in ("seed", "out", "guard", "boot") if _typed(name)]:
+        if given := [name for name in ("seed", "out", "guard", "boot") if typed(name)]:
             raise UsageError(f"--{given[0]} is about a run of our own, and {target} is the folder of one")
         _follow(Path(target))
         return
     scenario = scenarios.SCENARIOS.get(target)
-    if scenario is not None and scenario.topologies and not _typed("topology_name"):
+    if scenario is not None and scenario.topologies and not typed("topology_name"):
         options["topology_name"] = scenario.topologies[0]
         if len(scenario.topologies) > 1:
             note(f"on topology {scenario.topologies[0]}: the scenario has others, see --topology")
@@ -66,10 +65,6 @@ def command(
     job.perform(chosen, keep=False)
     assert job.result is not None
     raise click.exceptions.Exit(job.result.verdict.exit_code)
-
-
-def _typed(name: str) -> bool:
-    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _follow(folder: Path, make: Callable[[Path], FolderLooker] = FolderLooker) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tcelab import config
+from tcelab import userconfig
 from tcelab.errors import HarnessError, Unsupported, UsageError
 from tcelab.image.process import RunLimit, run
 
@@ -68,7 +68,7 @@ def find() -> Archive:
     :raise UsageError: what the user named is no URL.
     :raise Unsupported: the user named none, and the host's apt has none of Debian.
     """
-    for text, source in ((os.environ.get(VARIABLE), VARIABLE), (config.load().archive, str(config.path()))):
+    for text, source in ((os.environ.get(VARIABLE), VARIABLE), (userconfig.load().archive, str(userconfig.path()))):
         if text:
             return _named(text, source)
     return _of_host()
@@ -98,7 +98,7 @@ def _of_host() -> Archive:
     if not main:
         raise Unsupported(
             f"this host's apt has no archive of Debian (it has: {_told(_entries())})",
-            next_step=f'name one: --archive URL, {VARIABLE}=URL, or archive = "URL" in {config.path()}',
+            next_step=f'name one: --archive URL, {VARIABLE}=URL, or archive = "URL" in {userconfig.path()}',
         )
     best = min(main, key=_rank)
     security = [each for each in entries if is_security(each.suite)]

@@ -29,9 +29,9 @@ from typing import Final
 
 import msgspec
 
-from tcelab import config
 from tcelab.errors import HarnessError
 from tcelab.image.locks import lock
+from tcelab.image.room import DAYS, room
 from tcelab.image.sparse import copy, ram_sha256
 from tcelab.image.store import Progress, cache_dir, clear_no_space, remove
 from tcelab.papr.window import Shape
@@ -358,17 +358,15 @@ def _hash(data: bytes) -> str:
 
 def _prune(progress: Progress, but: str) -> None:
     """Those that were not used for long go, and those used longest ago that find no room beside the others."""
-    limits = config.load().bases
-    room = config.cache_size() or config.size(limits.size, "bases.size")
-    used = disk_usage(_folder(but))
+    used, most = disk_usage(_folder(but)), room()
     for path in (path for path, _ in kept() if path.name != but):
         with suppress(FileNotFoundError):
             size, days = disk_usage(path), (time.time() - path.stat().st_mtime) / _DAY
-            if used + size <= room and days <= limits.days:
+            if used + size <= most and days <= DAYS:
                 used += size
             elif _remove_unused(path):
                 ours = ", which this run had made" if path.name in _made else ""
-                why = f"not used for {days:.0f} days" if days > limits.days else f"all may take {room / 1e6:.0f} MB"
+                why = f"not used for {days:.0f} days" if days > DAYS else f"all may take {most / 1e6:.0f} MB"
                 progress(f"removed the base {path.name} ({size / 1e6:.0f} MB){ours}: {why}, see --cache-size")
             else:
                 used += size  # somebody uses it

@@ -35,6 +35,8 @@ TRACES: Final = (
 
 FIRMWARE: Final = ("slof.bin", "vof.bin")
 
+_NEXT: Final = "give --qemu the path of a qemu-system-ppc64"
+
 LOG_FLAGS: Final = ("guest_errors", "invalid_mem")
 """`-d` items under which QEMU tells of refused accesses: the second where it exists (8.0 or so and up)."""
 
@@ -89,7 +91,7 @@ def by_path(path: str) -> Qemu:
     found = shutil.which(path)
     if found is None:
         problem = "is not executable" if Path(path).exists() else "does not exist"
-        raise UsageError(f"QEMU {path} {problem}", next_step="give --qemu the path of a qemu-system-ppc64")
+        raise UsageError(f"QEMU {path} {problem}", next_step=_NEXT)
     return Qemu(Path(found).name, (str(Path(found).absolute()),))
 
 
@@ -100,7 +102,8 @@ def environment(qemu: Qemu) -> dict[str, str]:
 def probe(qemu: Qemu) -> Abilities:
     """Start QEMU without a machine and ask it.
 
-    :raise HarnessError: it does not start, or is no QEMU for ppc64.
+    :raise UsageError: it is a program of the user's, and no QEMU for ppc64.
+    :raise HarnessError: it does not start.
     """
     return portal().call(_probe(qemu))
 
@@ -120,6 +123,8 @@ async def _probe(qemu: Qemu) -> Abilities:
                 starts = can.vof and await _starts(qemu, "pseries,x-vof=on")
                 return msgspec.structs.replace(can, vof=starts, firmware_sha256=await _firmware(qemu))
         except (QMPError, OSError, TimeoutError) as error:
+            if not isinstance(error, TimeoutError):
+                await _expect_qemu(qemu)
             said.seek(0)
             words = said.read().decode(errors="replace").strip()[-300:]
             raise HarnessError(
@@ -128,6 +133,20 @@ async def _probe(qemu: Qemu) -> Abilities:
                 next_step="try it by hand with -machine none -nographic",
                 scene=Scene("probe", time.monotonic() - began),
             ) from None
+
+
+async def _expect_qemu(qemu: Qemu) -> None:
+    """:raise UsageError: it tells its version, and that is not QEMU's. One that cannot even do that may be broken."""
+    if qemu.build:
+        return
+    with tempfile.TemporaryFile() as said:
+        async with _running(qemu, ["--version"], said) as child:
+            ended = await child.wait()
+        said.seek(0)
+        words = said.read().decode(errors="replace").strip()
+    if ended == 0 and "QEMU emulator" not in words:
+        told = words.splitlines()[0] if words else "nothing"
+        raise UsageError(f"{qemu.argv[0]} is no QEMU: its version says {told!r}", next_step=_NEXT)
 
 
 @asynccontextmanager
@@ -196,7 +215,7 @@ async def _questions(end: socket.socket, log_flags: tuple[str, ...]) -> Abilitie
     machines = _rows(await ask("query-machines"))
     pseries = [each for each in machines if each["name"] == "pseries" or each.get("alias") == "pseries"]
     if not pseries:
-        raise HarnessError("this QEMU has no pseries machine: it is not a qemu-system-ppc64")
+        raise UsageError("this QEMU has no pseries machine: it is not a qemu-system-ppc64", next_step=_NEXT)
 
     async def properties(kind: str) -> set[str]:
         return {each["name"] for each in _rows(await ask("qom-list-properties", {"typename": kind}))}

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TimeElapsedColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
+from rich.text import Text
 
 from tcelab.program import Checkpoint
 from tcelab.run import Step
 
 EVERY: Final = 4
 """Batch sizes between two plain lines."""
+
+
+_WIDE: Final = 100
+"""Columns of a terminal that has room for a bar beside all that is said."""
+RUNNING: Final = "running"
+
+
+class _Words(ProgressColumn):
+    """One line of words, which gives way where the terminal is narrow; `what` makes them."""
+
+    def __init__(self, what: Callable[[Task], str]) -> None:
+        super().__init__(Column(no_wrap=False))
+        self._what = what
+
+    def render(self, task: Task) -> Text:
+        return Text(self._what(task), no_wrap=True, overflow="ellipsis")
 
 
 class Progress:
@@ -34,12 +53,13 @@ class Progress:
         self._done = 0
         self._bar: Bar | None = None
         if self.console.is_terminal and not self.console.is_dumb_terminal:
+            bar = [BarColumn(bar_width=24)] if self.console.width >= _WIDE else []
             self._bar = Bar(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[detail]}", markup=False),
-                TimeElapsedColumn(),
+                MofNCompleteColumn(table_column=Column(no_wrap=True)),
+                _Words(lambda task: str(task.fields["detail"])),
+                TimeElapsedColumn(table_column=Column(no_wrap=True)),
+                *bar,
+                _Words(lambda task: task.description),
                 console=self.console,
                 transient=True,
             )
@@ -58,14 +78,14 @@ class Progress:
             self._bar.stop()
 
     def phase(self, text: str) -> None:
-        """A new phase begins."""
+        """A new phase begins: of what comes before the program, or of a further guest while another one runs it."""
         if text == self._phase:
             return
         self._phase = text
-        if self._bar:
-            self._bar.update(self._task, description=text)
-        else:
+        if self._bar is None:
             self._plain(text)
+        elif not self._done:
+            self._bar.update(self._task, description=text)
 
     def note(self, text: str) -> None:
         """One line that stays."""
@@ -78,7 +98,7 @@ class Progress:
             self._batch = step.op.batch
             self._new_batch(total)
         if self._bar:
-            self._bar.update(self._task, completed=self._done, total=total, detail=self._detail())
+            self._bar.update(self._task, description=RUNNING, completed=self._done, total=total, detail=self._detail())
 
     def _new_batch(self, total: int) -> None:
         group = (self._batch - 1) // EVERY

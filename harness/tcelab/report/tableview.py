@@ -77,6 +77,12 @@ def cells(view: TableView, most: int) -> tuple[int, npt.NDArray[np.int64]]:
     return size, levels.astype(np.int64)
 
 
+def busiest(tables: Sequence[TableView], most: int) -> list[TableView]:
+    """As many tables, in their order; where there are more, those that hold most."""
+    first = sorted(range(len(tables)), key=lambda number: -len(tables[number].index))[:most]
+    return [tables[number] for number in sorted(first)]
+
+
 class Watching:
     """What the looks at one guest have shown so far.
 
@@ -161,12 +167,13 @@ class Watching:
         if not tables:
             lines.append(Text(self.line(), "yellow"))
         room = max(0, height - len(lines) - len(tail))
-        shown = tables[: max(1, room // (_OVERHEAD + 1))]
+        shown = busiest(tables, max(1, room // (_OVERHEAD + 1)))
         rows = max(1, min(_MOST_ROWS, room // max(1, len(shown)) - _OVERHEAD)) if shown else 0
         for view in shown:
             lines += self._table(view, width, rows, shades)
-        if len(tables) > len(shown):
-            lines[-1] = Text(f"and {len(tables) - len(shown)} more tables: a higher terminal shows them", "dim")
+        if hidden := [each for each in tables if all(each is not other for other in shown)]:
+            live = sum(len(each.index) for each in hidden)
+            lines[-1] = Text(f"and {len(hidden)} more tables, {live:,} live: enlarge the terminal", "dim")
         lines += tail
         for line in lines:
             line.truncate(width)

@@ -23,6 +23,8 @@ WORDS: Final[dict[Outcome, tuple[str, str]]] = {
     "finding": ("FINDING", "bold red"),
     "could-not-judge": ("COULD NOT JUDGE", "bold yellow"),
 }
+IN_FULL: Final = 3
+"""Findings of one operation that are told in full; of each further one, what it is."""
 Extent = Literal["whole", "differences", "part"]
 SHOWN: Final = 20
 """Findings that are printed; `result.json` holds more."""
@@ -51,15 +53,7 @@ def render(
         isolated = table_lines({"isolated": result.isolations})
         for line in [*isolated, *timeline_lines(result.timeline), *conformance_lines(result.hypercalls)]:
             say(console, line)
-    for number, finding in enumerate(result.verdict.findings[:SHOWN], 1):
-        say(console, f"finding {number}", "bold red")
-        for line in finding_lines(finding):
-            say(console, f"  {line}")
-        if result.replay:
-            say(console, f"  replay:    {result.replay}")
-    hidden = max(0, len(result.verdict.findings) - SHOWN) + result.verdict.more
-    if hidden:
-        say(console, f"and {hidden} more findings")
+    _findings(console, result)
     told = "\n".join(result.ended.report)
     for reason in result.verdict.could_not:
         if result.platform is None and reason in told:
@@ -78,6 +72,32 @@ def _last(console: Console, result: Result, folder: Path | None) -> None:
     word, style = WORDS[result.verdict.result]
     where = f"; artefacts in {folder}" if folder else ""
     say(console, f"{word} (exit code {result.verdict.exit_code}){where}", style)
+
+
+def _findings(console: Console, result: Result) -> None:
+    """All that are shown, those in a row that one operation did in few lines; then how to have them again."""
+    findings = result.verdict.findings
+    if not findings:
+        return
+    blamed, alike = "", 0
+    for number, finding in enumerate(findings[:SHOWN], 1):
+        same = bool(finding.operation) and finding.operation == blamed
+        alike = alike + 1 if same else 0
+        blamed = finding.operation
+        say(console, f"finding {number}{', of the same operation' if same else ''}", "bold red")
+        lines = [line for line in finding_lines(finding) if not (same and line.startswith("operation:"))]
+        for line in lines[:1] if alike >= IN_FULL else lines:
+            say(console, f"  {line}")
+    hidden = max(0, len(findings) - SHOWN) + result.verdict.more
+    if hidden:
+        say(console, f"and {hidden} more findings")
+    if len(findings) > IN_FULL:
+        say(console, "the first finding again", "bold red")
+        for line in finding_lines(findings[0]):
+            say(console, f"  {line}")
+    say(console, numbers("program.json"))
+    if result.replay:
+        say(console, f"replay:    {result.replay}")
 
 
 def _evidence(console: Console, evidence: Evidence) -> None:
@@ -111,6 +131,14 @@ def ran(result: Result) -> Iterator[str]:
 
 def _times(times: int) -> str:
     return f"{times} times" if times > 1 else "once"
+
+
+def numbers(program: str) -> str:
+    """What the numbers in a finding are.
+
+    :param program: the name of its file.
+    """
+    return f"#N and step N are operation N of {program}, counted from 0: #N did it, at step N it was seen"
 
 
 def finding_lines(finding: Finding) -> Iterator[str]:
