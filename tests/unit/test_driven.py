@@ -3,6 +3,7 @@
 import os
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fake_guest import abilities
@@ -13,14 +14,18 @@ from tcelab.errors import Unsupported, UsageError
 from tcelab.image import cpio, modules
 from tcelab.image.recipe import load
 from tcelab.leakcheck import drivers, trace
+from tcelab.leakcheck.dmaapi import PORT
 from tcelab.program import Program
 from tcelab.qemu import machine
 from tcelab.qemu.disks import Disks
+from tcelab.qemu.dmaapi import DmaApi
+from tcelab.qemu.driven import DrivenGuest
 from tcelab.qemu.log import Log
+from tcelab.run import Refusal
 from tcelab.topology import DRIVERS, KERNEL_DRIVERS, TOPOLOGIES, Device, topology
 from tcelab.validate import validate
 
-FDS = machine.Descriptors(11, 17, 12, 13, 14, 15, 16, disks={"disk1": 19})
+FDS = machine.Descriptors(11, 17, 12, 13, 14, 15, 16, disks={"disk1": 19}, dma_api=20)
 
 
 def words(where=DRIVERS):
@@ -66,6 +71,42 @@ def test_no_window_is_made_that_maps_all_of_ram_once_and_for_ever():
 def test_the_trace_tells_the_time_only_on_that_machine():
     assert after("-msg") == ["timestamp=on"]
     assert after("-msg", topology("two-pe")) == after("-netdev", topology("two-pe")) == []
+
+
+def test_what_drivers_ask_for_has_a_port_on_that_machine_alone():
+    assert "file,id=dma-api,path=/proc/self/fd/20" in after("-chardev")
+    assert [each for each in after("-device") if "chardev=dma-api" in each and f"name={PORT}" in each]
+    assert not [each for each in words(topology("two-pe")) if "dma-api" in each]
+    assert 20 in FDS.all()
+
+
+def test_what_the_kernel_tells_is_read_once_and_given_back_to_the_host():
+    heard = DmaApi()
+    writer = os.open(f"/proc/self/fd/{heard.file}", os.O_WRONLY)
+    for piece in (b"a" * (3 << 20), b"", b"line\n"):
+        os.write(writer, piece)
+        assert heard.read() == piece
+    assert os.fstat(heard.file).st_blocks * 512 <= 8192
+    os.close(writer)
+    heard.close()
+
+
+@pytest.mark.parametrize(
+    ("line", "given_up"),
+    [
+        ("2026-11-29T22:10:46.442629Z qemu-system-ppc64: virtio: bogus descriptor or out of resources", True),
+        ("qemu-system-ppc64: Guest says index 9 > queue size 8 is available", True),
+        ("qemu-system-ppc64: warning: host doesn't support requested feature", False),
+        ("qemu-system-ppc64: terminating on signal 15 from pid 1", False),
+    ],
+)
+def test_a_device_that_qemu_gave_up_is_told_with_what_was_refused(tmp_path, line, given_up):
+    refused = Refusal("read", 0x9000, 4, "Invalid read at addr 0x9000")
+    log = SimpleNamespace(drain=lambda: None, take_refusals=lambda: (refused,))
+    (tmp_path / "qemu.err").write_text(f"{line}\n")
+    guest = DrivenGuest.__new__(DrivenGuest)
+    guest._session = SimpleNamespace(guest=SimpleNamespace(log=log), folder=tmp_path)
+    assert guest.last_words() == (refused.line, *[line] * given_up)
 
 
 def test_its_disk_is_64_mib_and_begins_with_known_data():

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from fake_guest import abilities
 from fake_session import REGISTERS, SAID, SAVED, SHAPE, FakeSession, World
@@ -26,7 +27,7 @@ from tcelab.qemu.fork import Forks, opened
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.probe import Qemu
 from tcelab.qemu.session import QemuSession
-from tcelab.topology import topology
+from tcelab.topology import DRIVERS, topology
 
 LOST = GuestLost("the fork's agent does not answer: nothing happened for 20 s")
 WARNED = {"lies": {"tamper": lambda session, number, _op, out: session.console.append("WARNING: x") or out}}
@@ -432,6 +433,27 @@ def test_a_guest_on_which_the_small_program_finds_something_is_booted_again_and_
     assert "WARNING: x" in line
     one.get()
     assert world.made[-1].calls == []
+
+
+def ring(liobn):
+    """An entry that nobody's program made, of a driver that the kernel has built in."""
+
+    def warp(_session, _number, _op, snapshot):
+        index, word = np.array([2], np.uint32), np.array([3], np.uint64)
+        tables = (replace(t, index=index, tce=word) if t.liobn == liobn else t for t in snapshot.tables)
+        return replace(snapshot, tables=tuple(tables))
+
+    return {"lies": {"warp": warp}}
+
+
+@pytest.mark.parametrize("phb", DRIVERS.phbs, ids=lambda phb: phb.devices[0].model)
+def test_entries_of_drivers_that_are_built_in_do_not_concern_the_small_program_and_others_do(make, world, files, phb):
+    files.options = structs.replace(files.options, topology=DRIVERS)
+    world.plans = [ring(phb.liobn)]
+    one = make()
+    one.get()
+    alarmed = [line for line in one.said if "the small program before them ends with" in line]
+    assert bool(alarmed) == (phb.devices[0] not in DRIVERS.driven)
 
 
 def edit(path, data):

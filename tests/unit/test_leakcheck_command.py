@@ -13,7 +13,7 @@ from rich.console import Console
 from patience import PATIENCE
 from tcelab.cli import leakcheck as verb
 from tcelab.errors import GuestLost, HarnessError, UsageError
-from tcelab.leakcheck.result import Calls, Finding, Origin, Permissions, Refused, Result, TableAt
+from tcelab.leakcheck.result import Asked, Calls, Finding, Origin, Permissions, Refused, Result, TableAt
 from tcelab.report.leakcheck import render
 
 LEAK = Finding(
@@ -30,7 +30,7 @@ LEAK = Finding(
 class Checked:
     """A check that ends as it is told to."""
 
-    findings, could_not, status, fails = (), (), 0, None
+    findings, could_not, status, fails, judged = (), (), 0, None, True
 
     def __init__(self, guest, plan, note):
         type(self).plan = plan
@@ -46,6 +46,7 @@ class Checked:
 
     def fill(self, result):
         result.findings, result.could_not, result.status = list(self.findings), list(self.could_not), self.status
+        result.judged = self.judged and self.fails is None
         if self.died_of is not None:
             result.findings.append(Finding(law="kernel", message=self.died_of.message))
 
@@ -78,8 +79,8 @@ def test_several_words_are_a_command_with_its_arguments_and_one_is_a_line_for_th
     assert verb.typed(("ping -c 1 10.0.2.2 && dmesg | tail",)) == "ping -c 1 10.0.2.2 && dmesg | tail"
 
 
-@pytest.mark.parametrize("words", [(), ("",), (" ",)])
-def test_without_a_command_it_is_wrong_usage(words):
+@pytest.mark.parametrize("words", [("",), (" ",)])
+def test_an_empty_command_is_wrong_usage(words):
     with pytest.raises(UsageError, match="nothing to run"):
         verb.typed(words)
 
@@ -115,7 +116,11 @@ def test_it_is_asked_only_where_a_failure_proves_nothing(tcelab):
 
 def test_wrong_usage_is_one_line_and_exit_code_2():
     done = subprocess.run(
-        [sys.executable, "-m", "tcelab", "leakcheck"], capture_output=True, text=True, timeout=PATIENCE, check=False
+        [sys.executable, "-m", "tcelab", "leakcheck", ""],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
 
@@ -144,6 +149,32 @@ def test_what_could_not_be_judged_is_exit_code_125(tcelab):
     assert "could not judge: the command failed with status 1" in out
 
 
+def test_a_result_is_no_pass_before_somebody_has_judged(tcelab):
+    assert Result(tcelab="", command="").verdict == "could-not-judge"
+    assert Result(tcelab="", command="").exit_code == 125
+    code, result, _, _ = tcelab("--", "true", judged=False)
+    assert (code, result["verdict"]) == (125, "could-not-judge")
+
+
+def test_an_error_of_our_own_keeps_its_reason_and_writes_its_result(tcelab):
+    code, result, out, _ = tcelab("--", "true", fails=ZeroDivisionError("seven"))
+    assert (code, result["verdict"]) == (125, "could-not-judge")
+    assert result["could_not"] == ["internal error: ZeroDivisionError('seven')"]
+    assert "could not judge: internal error: ZeroDivisionError('seven')" in out
+
+
+def test_a_finding_stands_whatever_error_of_our_own_comes_after_it(tcelab):
+    code, result, _, _ = tcelab("--", "true", fails=ZeroDivisionError("seven"), findings=[LEAK])
+    assert (code, result["verdict"]) == (1, "finding")
+
+
+def test_without_a_command_both_devices_are_driven_hard_and_long_lists_are_expected(tcelab):
+    plan = tcelab()[3].plan
+    assert (plan.title, plan.expect_entries) == ("the built-in exercise", 512)
+    for part in ("max_sectors_kb", "oflag=direct", "iflag=direct", "bs=4194304", "ping"):
+        assert part in plan.command
+
+
 def test_a_guest_that_is_lost_is_125(tcelab):
     code, result, _, _ = tcelab("--", "true", fails=HarnessError("QEMU ended"))
     assert (code, result["could_not"]) == (125, ["QEMU ended"])
@@ -162,6 +193,8 @@ def test_json_is_the_result_and_what_the_command_said_is_kept(tcelab, tmp_path):
 
 def test_the_text_has_tables_and_a_histogram_with_many_sizes_summed_up():
     result = Result(tcelab="", verdict="pass", exit_code=0, command="work", output=["line"], status=0)
+    result.asked = [Asked(liobn=0x80000100, direction="TO_DEVICE", mappings=1234)]
+    result.views = {"stream": 3, "replay": 3, "asked stored": 5, "asked live": 6}
     result.tables = [
         TableAt(liobn=0x80000100, device="disk1", baseline=2, after=3),
         TableAt(liobn=0x80000300, device=""),
@@ -183,4 +216,6 @@ def test_the_text_has_tables_and_a_histogram_with_many_sizes_summed_up():
     assert ["|", "0x80000100", "|", "H_STUFF_TCE", "|", "16..31", "|", "0", "|", "160", "|", "0", "|"] in lines
     assert ["|", "0x80000100", "|", "H_STUFF_TCE", "|", "32..63", "|", "0", "|", "10", "|", "0", "|"] in lines
     assert "12 read" in captured.get()
+    assert "asked for, LIOBN 0x80000100: 1,234 TO_DEVICE" in captured.get()
+    assert "5 entries of the trace, 6 of live memory" in captured.get()
     assert "2 with status -4" in captured.get()

@@ -3,7 +3,8 @@
 import pytest
 
 from tcelab.leakcheck.counts import Counts, Row
-from tcelab.leakcheck.replay import Replay
+from tcelab.leakcheck.dmaapi import Asked, Lost, Mark, Raw, Reader, Turned
+from tcelab.leakcheck.replay import Replay, Shared
 from tcelab.leakcheck.trace import Hypercall, NewTable, parse
 
 LIOBN = 0x80000100
@@ -120,8 +121,126 @@ def test_a_new_table_is_empty():
 def test_an_entry_comes_from_the_call_that_stored_it_last():
     first, last = put(0x2000, 0x5003), indirect(0x1000, 4, 0x9003)
     now = replayed(first, last, before={0x9000: 0x7003})
-    assert now.origin(LIOBN, 0x2000) == last
-    assert now.origin(LIOBN, 0x9000) is None
+    assert now.origin(LIOBN, 0x2000, 0x6003) == last
+    assert now.origin(LIOBN, 0x9000, 0x7003) is None
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        stuff(0x2000, 0, status=-4),
+        stuff(0x2000, 1, status=-4),
+        put(0x2000, 0x5003, status=-4),
+        indirect(0x1000, 2, 0, -4),
+    ],
+    ids=["a STUFF of no entry", "a STUFF", "a PUT", "a list"],
+)
+def test_a_call_that_was_refused_made_no_entry_that_another_one_accounts_for(refused):
+    stored = put(0x2000, 0x5003)
+    now = replayed(stored, refused, refused)
+    assert now.origin(LIOBN, 0x2000, 0x5003) == stored
+    assert now.differences(LIOBN, {0x2000: 0x5003}) == []
+
+
+def test_a_call_that_failed_half_way_made_what_nothing_else_accounts_for():
+    half = indirect(0x1000, 4, 0, status=-4)
+    now = replayed(put(0x2000, 0x5003), half)
+    assert now.origin(LIOBN, 0x2000, 0x9003) == half
+    assert now.origin(LIOBN, 0x1000, 0x9003) == half
+
+
+def test_a_refused_call_that_names_no_entry_leaves_nothing_uncertain():
+    now = replayed(put(0x2000, 0x5003), stuff(0x2000, 0, status=-4))
+    assert len(now.differences(LIOBN, {0x2000: 0x6003})) == 1
+
+
+# -- entries that are stored over
+
+
+def over(*events, before=None):
+    replay = Replay({LIOBN: before or {}})
+    return [shared for event in events for shared in replay.feed(event)]
+
+
+def test_what_is_stored_where_nothing_stands_is_shared_with_nobody():
+    assert (
+        over(put(0x1000, 0x5003), stuff(0x1000, 1), indirect(0x1000, 2, 0x6003), NewTable(LIOBN), put(0x1000, 1)) == []
+    )
+    assert over(put(0x1000, 0x5003), put(0x1000, 0), put(0x1000, 0x5003)) == []
+
+
+def test_what_is_stored_where_entries_stand_is_told_with_who_had_them():
+    first, second, third = put(0x1000, 0x5003), indirect(0x2000, 2, 0x6003), indirect(0x1000, 4, 0x9003)
+    assert over(first, second, third) == [Shared(third, first, 0x1000, 1), Shared(third, second, 0x2000, 2)]
+    assert over(first, before={0x1000: 0x7003}) == [Shared(first, None, 0x1000, 1)]
+
+
+def test_where_nobody_can_tell_whether_an_entry_stands_nothing_is_shared():
+    assert over(indirect(0x1000, 2, 0, status=-4), put(0x1000, 0x5003)) == []
+
+
+# -- what drivers ask for
+
+
+def told(*lines, page_size=4096):
+    reader = Reader(page_size)
+    return list(
+        reader.feed("".join(f"   kworker/0:1H-45   [000] d..1.  1.234567: {line}\n" for line in lines).encode())
+    )
+
+
+# As Linux 6.12.95 prints them.
+PAGE = "dma_map_page: 0001:00:01.0 dir=TO_DEVICE dma_addr=3ff8 size=4112 phys_addr=50c3ff8 attrs="
+ALLOC = (
+    "dma_alloc: 0002:00:02.0 dir=BIDIRECTIONAL dma_addr=10000 size=4096 virt_addr=0000000008f5d315"
+    " flags=GFP_KERNEL|__GFP_NOWARN|__GFP_ZERO attrs=NO_WARN"
+)
+SG = (
+    "dma_map_sg: 0001:00:01.0 dir=FROM_DEVICE nents=2/2 ents=2/2 dma_addrs={0x1000,0x5000} sizes={0x1000,0x2000}"
+    " phys_addrs={0x7000,0x9000} attrs="
+)
+
+
+def test_a_mapping_has_every_page_that_it_touches():
+    assert told(PAGE) == [Asked("0001:00:01.0", "TO_DEVICE", 0x3000, 3)]
+
+
+def test_what_is_allocated_are_whole_pages_of_the_kernel():
+    assert told(ALLOC) == [Asked("0002:00:02.0", "BIDIRECTIONAL", 0x10000, 1)]
+    assert told(ALLOC, page_size=65536) == [Asked("0002:00:02.0", "BIDIRECTIONAL", 0x10000, 16)]
+
+
+def test_each_piece_of_a_list_is_a_mapping_and_a_list_that_is_cut_is_told():
+    first, second = Asked("0001:00:01.0", "FROM_DEVICE", 0x1000, 1), Asked("0001:00:01.0", "FROM_DEVICE", 0x5000, 2)
+    assert told(SG) == [first, second]
+    cut = told(SG.replace("ents=2/2 dma", "ents=2/9 [TRUNCATED] dma"))
+    assert [type(each) for each in cut] == [Lost, Asked, Asked]
+
+
+def test_a_mapping_that_the_driver_did_not_get_is_none():
+    assert told(PAGE.replace("3ff8 size", "ffffffffffffffff size")) == []
+
+
+def test_lines_may_come_in_pieces_and_what_nobody_understands_is_lost():
+    reader = Reader(4096)
+    line = f" a-1 [000] ..... 1.0: {PAGE}\n".encode()
+    assert [*reader.feed(line[:40]), *reader.feed(line[40:])] == told(PAGE)
+    assert [type(each) for each in told("dma_map_page: something else")] == [Lost]
+    assert [type(each) for each in reader.feed(b"CPU:0 [LOST 3 EVENTS]\nnothing of that\n")] == [Lost, Lost]
+    assert told("dma_unmap_page: 0001:00:01.0 dir=TO_DEVICE dma_addr=3000 size=16 attrs=") == []
+
+
+def test_a_programs_own_hypercall_is_told_with_its_place_and_a_batch_is_not():
+    raw = (
+        "tcelab_raw: (tce_hcall_write+0xc/0x75c [tce_hcall]) version=1 count=1 opcode=312 liobn=2147483904 ioba=4096"
+        " value=0 entries=9"
+    )
+    assert told(raw) == [Raw(1, 0x138, LIOBN, 0x1000, 0, 9)]
+    assert told(raw.replace("entries=9", "entries=(fault)")) == [Raw(0, 0, 0, 0, 0, 0)]
+    assert told(raw.replace("count=1", "count=7")) == [Raw(7, 0x138, LIOBN, 0x1000, 0, 9)]
+    # The rest of a batch that a shell has written in two pieces: the module refuses it.
+    assert told(raw.replace("version=1", "version=50331648")) == told(raw.replace("count=1", "count=196608")) == []
+    assert told("hcall_exit: opcode=316 retval=-4", "tracing_mark_write: x") == [Turned(0x13C, -4), Mark("x")]
 
 
 def test_what_is_frozen_does_not_move():

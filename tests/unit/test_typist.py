@@ -90,6 +90,13 @@ def test_a_command_that_does_not_end_in_time_has_no_status(session):
     assert Typist(session, 10).run("sleep 20", 0.5) is None
 
 
+def test_while_a_command_runs_whoever_wants_to_looks(session):
+    looked = []
+    ended = Typist(session, 10).run("sleep 1; echo end", 20, lambda: looked.append(1))
+    assert ended.output == "end\n"
+    assert looked
+
+
 def test_a_guest_that_goes_away_meanwhile_is_lost(session):
     typist = Typist(session, 10)
     session.alive = False

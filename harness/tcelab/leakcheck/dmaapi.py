@@ -35,13 +35,17 @@ RAW: Final = "tcelab_raw"
 Direction = Literal["BIDIRECTIONAL", "TO_DEVICE", "FROM_DEVICE", "NONE"]
 """Of enum dma_data_direction, without the DMA_."""
 
+_VERSION: Final = 1
+_CALLS: Final = 1024
+"""TCE_HCALL_VERSION and TCE_HCALL_CALLS of guest/kmod/tce_hcall.c."""
+
 _FAILED: Final = (1 << 64) - 1
 """DMA_MAPPING_ERROR."""
 
 _LINE: Final = re.compile(r".*?: (\w+): (.*)")
 _ONE: Final = re.compile(r"(\S+) dir=(\w+) dma_addr=([0-9a-f]+) size=(\d+) ")
 _LIST: Final = re.compile(r"(\S+) dir=(\w+) (.*?)dma_addrs=\{([^}]*)\} sizes=\{([^}]*)\}")
-_CALL: Final = re.compile(r".*count=(\S+) opcode=(\S+) liobn=(\S+) ioba=(\S+) value=(\S+) entries=(\S+)")
+_CALL: Final = re.compile(r".*version=(\S+) count=(\S+) opcode=(\S+) liobn=(\S+) ioba=(\S+) value=(\S+) entries=(\S+)")
 _REFUSED: Final = re.compile(r"opcode=(\d+) retval=(-?\d+)")
 _LOST: Final = re.compile(r".*\[LOST (\d+) EVENTS\]")
 
@@ -125,7 +129,7 @@ class Reader:
         if name == "tracing_mark_write":
             yield Mark(text.strip())
         elif name == RAW:
-            yield _raw(text)
+            yield from _raw(text)
         elif name == "hcall_exit" and (found := _REFUSED.match(text)):
             yield Turned(int(found[1]), int(found[2]))
         elif name in EVENTS:
@@ -156,16 +160,19 @@ def _numbers(words: str) -> list[int]:
     return [int(word, 0) for word in words.split(",") if word]
 
 
-def _raw(text: str) -> Event:
+def _raw(text: str) -> Iterator[Event]:
     found = _CALL.match(text)
     try:
         if found is not None:
-            batch, opcode, liobn, ioba, value, entries = (int(word, 0) for word in found.groups())
-            one = opcode == hcall.H_PUT_TCE
-            return Raw(batch, opcode, liobn, ioba & -window.PAGE_SIZE, value, 1 if one else entries)
+            version, batch, opcode, liobn, ioba, value, entries = (int(word, 0) for word in found.groups())
+            # Anything else is no batch, and makes no call: a shell writes a long one in two pieces.
+            if version == _VERSION and 0 < batch <= _CALLS:
+                one = opcode == hcall.H_PUT_TCE
+                yield Raw(batch, opcode, liobn, ioba & -window.PAGE_SIZE, value, 1 if one else entries)
+            return
     except ValueError:  # the kernel writes "(fault)" where it could not look
         pass
-    return Raw(0, 0, 0, 0, 0, 0)
+    yield Raw(0, 0, 0, 0, 0, 0)
 
 
 def raw_event() -> str:
@@ -173,7 +180,13 @@ def raw_event() -> str:
     batch, with its first call (guest/kmod/tce_hcall.c, struct tce_hcall_batch and tce_hcall_call). Of a call, what
     counts its entries is the fourth argument.
     """
-    places = {"count": (4, "u32"), "opcode": (16, "u64"), "liobn": (24, "u64"), "ioba": (32, "u64")}
+    places = {
+        "version": (0, "u32"),
+        "count": (4, "u32"),
+        "opcode": (16, "u64"),
+        "liobn": (24, "u64"),
+        "ioba": (32, "u64"),
+    }
     places |= {"value": (40, "u64"), "entries": (48, "u64")}
     words = " ".join(f"{name}=+u{at}(%gpr4):{kind}" for name, (at, kind) in places.items())
     return f"p:tcelab/{RAW} tce_hcall_write {words}"
