@@ -17,6 +17,7 @@ from tcelab.beside import Beside, Guest
 from tcelab.cli import output
 from tcelab.emulator.oracle import GuestOracles
 from tcelab.errors import HarnessError, Interrupted, TcelabError, UsageError
+from tcelab.fits import require
 from tcelab.judge.opinion import Oracles
 from tcelab.program import Program
 from tcelab.qemu.limits import Limits
@@ -141,6 +142,7 @@ class Job:
             folder = self.folder / f"against-{part.number + 1}"
             folder.mkdir(mode=0o700)
             guest = stack.enter_context(closing(other.open(folder, progress.phase)))
+            require(self._program, guest.facts)
             return GuestOracles(guest, self._program.topology, facts)
 
         return oracles
