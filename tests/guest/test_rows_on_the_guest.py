@@ -40,6 +40,7 @@ def taken_apart(recording):
     """By row: what came of it, what was found in it, and how its guest ended."""
     record, rows = recording.run, recording.rows
     assert record.facts.quirks == rowkit.ALL
+    assert record.facts.page_size == 4096, "the literals of rows are those of kernels with pages of 4 KiB"
     findings = {row.name: [] for row in rows}
     ends = []
     at = len(rowkit.PROLOGUE)

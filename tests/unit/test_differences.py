@@ -728,8 +728,8 @@ MEETS = {
     CLOSE_STRANDS: (*closed_first("p", None), look()),
     NOTHING_WARNS: (*nothing(None), look()),
     PART_REGISTERS: (*in_part(None), look()),
-    REFUSED_SPOILS: (*spoilt("p", "q", None, None, None), look()),
-    CREATE_CHARGES: not_made("p", None, None, None, None),
+    REFUSED_SPOILS: (*spoilt("p", "q", None, None), look()),
+    CREATE_CHARGES: not_made("p", None, None, None),
 }
 WHERE = dict.fromkeys(MEETS, SMALL) | {NOT_AT_ZERO: topology("high-window")}
 """Programs that meet one quirk each. What they expect is what both kernels do; no expectation: it is the difference."""

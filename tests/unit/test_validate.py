@@ -3,12 +3,13 @@
 import pytest
 from msgspec import structs
 
-from tcelab import inject, scenarios
+from tcelab import hazards, inject, scenarios
 from tcelab.errors import UsageError
 from tcelab.program import (
     Bind,
     Buffer,
     Close,
+    Ddw,
     Dma,
     Exit,
     Fill,
@@ -303,3 +304,39 @@ def test_a_child_knows_the_devices_that_were_bound_when_it_was_spawned():
     with pytest.raises(UsageError, match=r"\$pe2 names a device that was not bound"):
         validate(made(Open(file="g", path="/dev/vfio/$pe2", by="p")))
     validate(made(Bind(device="pe2", by="p"), Open(file="g", path="/dev/vfio/$pe2", by="p")))
+
+
+# -- windows: a table takes memory of the host's
+
+
+def window(entries, shift=16, **more):
+    return {"page_shift": shift, "window_size": entries << shift, "levels": 1, **more}
+
+
+@pytest.mark.parametrize("shift", [12, 16, 24])
+def test_a_window_has_at_most_so_many_entries_by_whatever_way_it_is_asked_for(shift):
+    most = hazards.MOST_ENTRIES
+    said = f"a window of {2 * most} entries; at most {most} are asked for"
+    for op in (
+        Ioctl(file="c", request="SPAPR_TCE_CREATE", fields=window(2 * most, shift)),
+        Put(buffer="b", request="SPAPR_TCE_CREATE", fields=window(2 * most, shift)),
+        Ddw(call="create", device="pe1", page_shift=shift, window_shift=shift + most.bit_length()),
+    ):
+        with pytest.raises(UsageError, match=said):
+            validate(program(op))
+    validate(
+        program(
+            Ioctl(file="c", request="SPAPR_TCE_CREATE", fields=window(most, shift)),
+            Ioctl(file="c", request="SPAPR_TCE_CREATE", fields=window(0, shift)),
+            Put(buffer="b", request="SPAPR_TCE_CREATE", fields=window(most, shift)),
+            Ddw(call="create", device="pe1", page_shift=shift, window_shift=shift + most.bit_length() - 1),
+            Ddw(call="create", device="pe1", page_shift=shift, window_shift=0),
+        )
+    )
+
+
+def test_a_shift_of_any_size_is_only_a_number():
+    wide = (1 << 32) - 1
+    validate(program(Ioctl(file="c", request="SPAPR_TCE_CREATE", fields=window(1, 0, page_shift=wide))))
+    with pytest.raises(UsageError, match="at most 16777216 are asked for"):
+        validate(program(Ddw(call="create", device="pe1", window_shift=wide)))

@@ -16,6 +16,7 @@ from tcelab.beside import Beside, Guest
 from tcelab.cli import note, output
 from tcelab.emulator.oracle import GuestOracles
 from tcelab.errors import HarnessError, Interrupted, TcelabError, UsageError
+from tcelab.fits import require
 from tcelab.judge.opinion import Oracles
 from tcelab.keeping import Keeper, expecting_room
 from tcelab.program import Program
@@ -147,6 +148,7 @@ class Job:
             with expecting_room(folder):
                 folder.mkdir(mode=0o700)
                 guest = stack.enter_context(closing(other.open(folder, progress.phase)))
+            require(self._program, guest.facts)
             return GuestOracles(guest, self._program.topology, facts)
 
         return oracles

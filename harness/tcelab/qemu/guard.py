@@ -3,7 +3,7 @@ table, as the platform's hardware would, until firmware's services bring it back
 
 QEMU's emulated PHBs refuse an access and freeze nothing. The guard makes up for it from outside: bus mastering off
 stops the DMA of a device, and a ROM of ones over its registers stops its MMIO (`tcelab.qemu.rom`). Configuration space
-stays as it is, and memory decoding stays on: without it, the guest would take a machine check at each access.
+stays as it is, and memory decoding stays on.
 
 What moves registers in the guest's address space is written only while the guest stands still. A TCG vCPU remembers, of
 a page of registers, where their region is in the list of all regions, and looks it up there at each access, before it
