@@ -38,7 +38,7 @@ def charged(groups: Iterable[Group], driver: Driver, facts: Facts, process: str)
 
 def pinned(groups: Iterable[Group], driver: Driver, facts: Facts) -> int:
     """Pins by which pages are kept: one for each live entry, but in a container of type v2 one for each CPU page that
-    is registered, mapped or not.
+    is registered, mapped or not. Pins whose entries firmware took stay (`Windows.lost`).
     """
     used = _containers(list(groups := list(groups)))
     registered = (sum(size for _, _, size in _registered(used, driver)) + driver.lost) // facts.page_size
@@ -48,7 +48,8 @@ def pinned(groups: Iterable[Group], driver: Driver, facts: Facts) -> int:
         if group.container is None or group.container.kind != V2
         for table in group.windows.active
     ]
-    return registered + sum(len(table.live) - table.raws for table in tables)
+    lost = sum(group.windows.lost for group in groups)
+    return registered + lost + sum(len(table.live) - table.raws for table in tables)
 
 
 def _containers(groups: Iterable[Group]) -> list[Container]:

@@ -13,7 +13,7 @@ import msgspec
 
 from tceagent import uapi
 from tcelab import tag
-from tcelab.judge.charges import charged, pinned
+from tcelab.judge.charges import SPAPR_TCE, charged, pinned
 from tcelab.judge.device import DeviceModel, Forbidden
 from tcelab.judge.disk import DiskModel
 from tcelab.judge.driver import Driver
@@ -179,10 +179,13 @@ class Fold:
 
     def _ddw(self, op: Ddw, outcome: Outcome, step: int) -> None:
         group = self.group_of[op.device]
-        if group.container is not None and op.call != "query":
+        container = group.container
+        if container is not None and (op.call == "create" or (container.kind != SPAPR_TCE and op.call != "query")):
             self.unknown.append(f"Ddw of step {step} changed the windows of a PE that a container has")
         if problem := group.windows.called(op, outcome, step):
             self.unknown.append(problem)
+        if container is not None:
+            container.found(group.table)
 
     def _device_op(self, op: DeviceOp, outcome: Outcome, step: int) -> None:
         files = [each.file for each in op.ops] if isinstance(op, Together) else [op.file]

@@ -35,11 +35,16 @@ class KernelWindow:
 
 
 class Windows:
-    """Of one PHB, as the platform has them. They come and go in `tables`, where every LIOBN has its own."""
+    """Of one PHB, as the platform has them. They come and go in `tables`, where every LIOBN has its own.
+
+    :ivar lost: how many pages are pinned for good: firmware took their entries, and a driver that pins a page for each
+        entry unpins what it finds in a table.
+    """
 
     def __init__(self, phb: Phb, tables: dict[int, TableModel]) -> None:
         self.phb = phb
         self.liobns = phb.liobn, phb.liobn | 1
+        self.lost = 0
         self._tables = tables
         self._none = TableModel(phb.liobn, 0, phb.window_start)
         self.restore()
@@ -95,11 +100,14 @@ class Windows:
         if outcome.value != 0 or op.call == "query":
             return ""
         if op.call == "reset":
+            for table in self.active:
+                self._take(table, step)
             self.restore()
-            self.default.clear(0, self.default.entries, step)
         elif op.call == "remove":
             if op.liobn not in self.liobns:
                 return f"Ddw of step {step} removed a window of another PE"
+            if op.liobn in self._tables:
+                self._take(self._tables[op.liobn], step)
             self.remove(op.liobn)
         else:
             liobn, start = fields.get("liobn"), fields.get("start")
@@ -107,3 +115,8 @@ class Windows:
                 return f"Ddw of step {step} did not tell which window it made"
             self.make(liobn, window.Shape(1 << max(op.window_shift - op.page_shift, 0), op.page_shift, start))
         return ""
+
+    def _take(self, table: TableModel, step: int) -> None:
+        """All entries of a table, behind the back of whoever made them."""
+        self.lost += len(table.live) - table.raws
+        table.clear(0, table.entries, step)
