@@ -50,9 +50,11 @@ def flip(op: Flip, phbs: Mapping[int, Phb]) -> str:
 
 
 def moves_windows(op: Op) -> bool:
-    """It may make windows other than the default ones, or is the beginning of it."""
-    v2 = isinstance(op, Ioctl) and op.request in {"SET_IOMMU", uapi.NUMBERS["SET_IOMMU"]}
-    return isinstance(op, Ddw) or (v2 and isinstance(op, Ioctl) and op.value == uapi.SPAPR_TCE_V2_IOMMU)
+    """It may make windows other than the default ones, or is the beginning of it. A reset leads back to those."""
+    if isinstance(op, Ddw):
+        return op.call != "reset"
+    chooses = isinstance(op, Ioctl) and op.request in {"SET_IOMMU", uapi.NUMBERS["SET_IOMMU"]}
+    return chooses and isinstance(op, Ioctl) and op.value == uapi.SPAPR_TCE_V2_IOMMU
 
 
 def has_moving_windows(program: Program) -> bool:

@@ -175,6 +175,14 @@ TOPOLOGIES: Final = {
         _pes("one-pe", 1),
         _pes("two-pe", 2),
         _pes("three-pe", 3),
+        # The same two with a fast device: of one that drives an edu alone, a window of 1 GiB has too many places.
+        Topology(
+            "two-pe-disk",
+            (
+                Phb(1, (Device("pe1", slot=1),)),
+                Phb(2, (Device("pe2", slot=2), Device("disk2", slot=3, model="virtio-blk"))),
+            ),
+        ),
         # Windows of 16 MiB: a container of 1 GiB takes 0.3 s to release.
         _pes("two-small", 2, SMALL_WINDOW),
         _pes("two-small-smp", 2, SMALL_WINDOW, cpus=2),

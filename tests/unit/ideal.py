@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from tceagent.tag import tag
 from tceagent.uapi import LAYOUTS
 from tcelab.errors import Scene
-from tcelab.program import Checkpoint, Flip, GuestOp, HostOp, Op, Page, Program, Rtas
+from tcelab.program import Checkpoint, Ddw, Flip, GuestOp, HostOp, Op, Page, Program, Rtas
 from tcelab.run import Event, Facts, Outcome, Refusal, Snapshot, TableView
 from tcelab.tag import compact, data
 
@@ -144,6 +144,9 @@ class Ideal:
         if isinstance(op, Rtas):
             self.number += 1
             return self.tamper(self, self.number, op, self.service(op))
+        if isinstance(op, Ddw):
+            self.number += 1
+            return self.tamper(self, self.number, op, self.reset(op))
         assert isinstance(op, Checkpoint)
         if self.program.ops[self.number + 1 : self.number + 2] == [op]:
             self.number += 1
@@ -395,6 +398,15 @@ class Ideal:
         if op.call == RESET and op.option:
             self.master.update((name, False) for name, each in self.pes.items() if each is pe)
         pe.condition = row[pe.condition]
+        return Outcome(value=0)
+
+    def reset(self, op: Ddw) -> Outcome:
+        """Of windows, by firmware: whoever pinned a page for an entry will not find it again."""
+        assert op.call == "reset"
+        pe = self.pes[op.device]
+        self.base_pins += len(pe.pinned)
+        pe.table.clear()
+        pe.pinned.clear()
         return Outcome(value=0)
 
     def refuse(self, op: Any, address: int) -> None:

@@ -126,6 +126,12 @@ def test_nobody_isolates_pes_whose_windows_come_and_go(op):
     assert guarded(program(*opens, op), Choice(topology=WHERE))[1].guard == "off"
 
 
+def test_a_reset_leads_back_to_the_windows_that_a_machine_starts_with():
+    reset = Ddw(call="reset", device="pe1")
+    assert not hostrules.has_moving_windows(program(reset))
+    validate(program(reset, isolation=True))
+
+
 def test_a_container_of_type_v1_has_the_windows_that_it_found():
     assert not hostrules.has_moving_windows(program(*b.open_container(ONE), Ioctl(file="x", request="ENABLE", value=7)))
 

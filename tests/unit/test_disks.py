@@ -91,6 +91,14 @@ def test_what_is_written_by_another_is_read(disks):
     assert disks.read() == {"disk1": disk.fresh("disk1")}
 
 
+def test_what_is_as_it_was_is_not_copied_again(disks):
+    first = disks.read()["disk1"]
+    assert disks.read()["disk1"] is first
+    os.pwrite(disks.files["disk1"], b"w", (1 << 20) - 1)
+    second = disks.read()["disk1"]
+    assert (second[:-1], second[-1:], first[-1:]) == (first[:-1], b"w", disk.fresh("disk1")[-1:])
+
+
 def test_two_guests_have_two(disks):
     second = Disks(topology("fast"))
     os.pwrite(second.files["disk1"], b"written", 0)

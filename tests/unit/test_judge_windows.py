@@ -31,19 +31,24 @@ def refused(errno):
 
 
 class Stage:
-    """A judge, fed by hand: a container of type v2 on PE 1, a buffer `a` of 64 pages at 0x100000, all registered."""
+    """A judge, fed by hand: a container on PE 1, a buffer `a` of 64 pages at 0x100000, all registered if it is of
+    type v2.
+    """
 
-    def __init__(self, page_size=PAGE):
+    def __init__(self, page_size=PAGE, kind=b.SPAPR_TCE_V2):
         self.facts = Facts("i", NONCE, page_size, 1 << 28, {}, {})
         self.program = Program(name="p", topology=SMALL, ops=[Checkpoint()] * 200)
         self.judge = Judge(self.program, self.facts)
         self.number = -1
         self.do(b.buffer("a", PAGES, 0)[0], Outcome(value=0x100000))
         self.do(b.buffer("a", PAGES, 0)[1], Outcome(value=0, frames=[BASE + i * PAGE for i in range(PAGES)]))
-        for op in b.open_container(ONE, b.SPAPR_TCE_V2):
+        for op in b.open_container(ONE, kind):
             if getattr(op, "request", "") not in {"CHECK_EXTENSION", "GROUP_GET_STATUS"}:
                 self.do(op)
-        self.ask("SPAPR_REGISTER_MEMORY", vaddr=Page("a"), size=PAGES * PAGE)
+        if kind == b.SPAPR_TCE:
+            self.ask("ENABLE")
+        else:
+            self.ask("SPAPR_REGISTER_MEMORY", vaddr=Page("a"), size=PAGES * PAGE)
 
     @property
     def fold(self) -> Fold:
@@ -285,6 +290,50 @@ def test_windows_that_firmware_makes_and_drops_are_followed(stage):
 )
 def test_what_nobody_can_follow_is_said(stage, step):
     stage.do(*step)
+    assert len(stage.fold.unknown) == 1
+
+
+@pytest.mark.parametrize("calls", [["reset"], ["remove"], ["remove", "reset"], ["reset", "reset", "remove", "reset"]])
+def test_what_firmware_takes_from_a_container_of_type_v1_is_gone_and_its_pins_are_lost(calls):
+    stage = Stage(kind=b.SPAPR_TCE)
+    stage.map(0, pages=3)
+    stage.map(0x9000, pages=1)
+    assert stage.fold.live == 4
+    for call in calls:
+        stage.do(*ddw(call, device="pe1", liobn=FIRST if call == "remove" else 0))
+    gone = calls[-1] == "remove"
+    assert (FIRST in stage.fold.tables) != gone
+    assert gone or stage.live(FIRST) == {}
+    assert (stage.fold.live, stage.fold.unknown) == (4, [])
+    assert stage.look() == []
+
+
+def test_what_is_mapped_after_that_is_in_the_table_that_firmware_made():
+    stage = Stage(kind=b.SPAPR_TCE)
+    stage.map(0, pages=3)
+    stage.do(*ddw("remove", device="pe1", liobn=FIRST))
+    stage.do(*ddw("reset", device="pe1"))
+    stage.map(0x1000, page=5, pages=1)
+    assert stage.live(FIRST) == {1: BASE + 5 * PAGE | 3}
+    assert stage.fold.live == 4
+    stage.unmap(0, pages=3)
+    assert (stage.live(FIRST), stage.fold.live) == ({}, 3), "of those that are gone nobody knows any more"
+    charge = stage.fold.charge()
+    stage.do(Close(file=ONE.group))
+    assert (stage.fold.live, stage.fold.charge(), charge) == (3, 0, 4096 + 8)
+
+
+def test_of_what_firmware_takes_from_a_container_of_type_v2_nobody_knows_all():
+    stage = Stage()
+    stage.do(*ddw("remove", device="pe1", liobn=FIRST))
+    assert len(stage.fold.unknown) == 1
+    stage.do(*ddw("query", {"left": 1}, device="pe1"))
+    assert len(stage.fold.unknown) == 1
+
+
+def test_a_window_that_firmware_makes_beside_that_of_a_container_of_type_v1_is_not_followed():
+    stage = Stage(kind=b.SPAPR_TCE)
+    stage.do(*ddw("create", {"liobn": HIGH, "start": START}, device="pe1", page_shift=16, window_shift=28))
     assert len(stage.fold.unknown) == 1
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import pytest
 
 from tcelab.errors import UsageError
-from tcelab.program import Checkpoint, Close, Dma, Ioctl, Open, Program, from_json
+from tcelab.program import Burst, Checkpoint, Close, Dma, Ioctl, Open, Page, Program, Together, from_json
 from tcelab.run import parts
-from tcelab.scenarios import SCENARIOS, build, dma
+from tcelab.scenarios import SCENARIOS, build, dma, sweep
+from tcelab.scenarios.places import everywhere
 from tcelab.topology import Device, Phb, Topology, topology
 
 TWO = topology("two-pe")
@@ -115,20 +117,82 @@ def test_a_partial_unmap_is_smaller_than_its_batch():
     assert all(0 < part < whole for _, part, whole in sizes)
 
 
-def test_transfers_are_few_and_small_enough_for_any_edu():
-    program = build("dma", TWO, 1)
-    transfers = [op for op in program.ops if isinstance(op, Dma)]
-    assert len(transfers) <= 2 * 32
-    assert all(op.size <= 2048 and op.offset + op.size <= 4000 for op in transfers)
+def transfers(ops):
+    """Of edus, one by one."""
+    return [each for op in ops for each in (op.ops if isinstance(op, Together) else [op]) if isinstance(each, Dma)]
+
+
+@pytest.mark.parametrize("where", ["one-pe", "two-pe", "high-window", "four-pe"])
+def test_transfers_are_few_and_small_enough_for_any_edu(where):
+    """Each takes a tenth of a second, those of several PEs together no more than one."""
+    ops = build("dma", topology(where), 1).ops
+    assert sum(isinstance(op, Dma | Together) for op in ops) <= 53
+    assert all(each.size <= 2048 and each.offset + each.size <= 4000 for each in transfers(ops))
 
 
 def test_whatever_reaches_the_sink_replaces_fresh_data():
+    ops = build("dma", topology("one-pe"), 1).ops
+    (sink,) = [
+        op.fields["iova"]
+        for op in ops
+        if getattr(op, "request", "") == "MAP_DMA" and op.fields["vaddr"] == Page("dma-pe1", dma.SINK)
+    ][:1]
+    sent = [i for i, op in enumerate(ops) if isinstance(op, Dma) and op.to_memory and op.iova == sink]
+    assert len(sent) >= 10
+    unlike = [
+        i for i in sent if (type(ops[i - 1]).__name__, getattr(ops[i - 1], "offset", 0)) != ("Fill", dma.SINK * 4096)
+    ]
+    # Without bus master, before firmware's reset, and after it, when other data lie there as well.
+    assert [type(ops[i - 1]).__name__ for i in unlike] == ["Master", "Read", "Ddw"]
+
+
+def test_what_takes_an_entry_away_stands_between_two_equal_transfers():
+    """Nothing in between is translated: what is left of the first one's translation is what the second one meets."""
+    ops = build("dma", topology("one-pe"), 1).ops
+    quiet = {"Ioctl", "Fill", "Ddw"}
+    taken = []
+    at = [i for i, op in enumerate(ops) if isinstance(op, Dma)]
+    for one, other in itertools.pairwise(at):
+        between = [*ops[one + 1 : other]]
+        if ops[one].iova == ops[other].iova and between and {type(op).__name__ for op in between} <= quiet:
+            changes = [getattr(op, "request", None) or getattr(op, "call", None) for op in between]
+            taken.append((ops[one].to_memory, ops[other].to_memory, *filter(None, changes)))
+    assert set(taken) >= {
+        (True, True, "UNMAP_DMA"),
+        (False, False, "UNMAP_DMA"),
+        (False, False, "MAP_DMA"),
+        (True, True, "MAP_DMA"),
+        (True, True, "reset"),
+    }
+
+
+def test_the_pe_whose_transfer_was_the_last_one_has_the_first_one_next():
+    orders = [[each.file for each in op.ops] for op in build("dma", TWO, 1).ops if isinstance(op, Together)]
+    assert all(one[-1] == other[0] and one != other for one, other in itertools.pairwise(orders))
+
+
+def test_all_pes_use_the_same_places_of_their_windows():
     ops = build("dma", TWO, 1).ops
-    sinks = [op.fields["iova"] for op in ops if getattr(op, "request", "") == "MAP_DMA" and op.fields["flags"] == 2]
-    sent = [i for i, op in enumerate(ops) if isinstance(op, Dma) and op.to_memory and op.iova == sinks[0]]
-    assert len(sent) >= 8
-    for i in sent[:-2]:  # the last but one is refused for want of bus master
-        assert (type(ops[i - 1]).__name__, ops[i - 1].offset) == ("Fill", dma.SINK * 4096)
+    pairs = [{each.iova for each in op.ops} for op in ops if isinstance(op, Together)]
+    own = [pair for pair in pairs if len(pair) > 1]
+    assert len(own) == 2, "but for those that another PE has, in each direction"
+
+
+def test_a_fast_device_goes_all_over_its_window():
+    program = build("dma", topology("two-pe-disk"), 1)
+    allowed, refused = [op for op in program.ops if isinstance(op, Burst)]
+    reached = {each.iova >> 12 for each in allowed.transfers}
+    assert len(set(everywhere(1 << 18)) - reached) <= 12, "but for those that the edus use"
+    assert len(refused.transfers) == sweep.REFUSED
+    assert {each.to_memory for each in refused.transfers} == {True, False}
+    places = [each.offset for each in (*allowed.transfers, *refused.transfers)]
+    assert len(set(places)) == len(places), "each has a place on the disk of its own"
+
+
+def test_the_main_job_has_the_fast_device_unless_another_machine_is_asked_for():
+    assert SCENARIOS["main"].topologies == SCENARIOS["dma"].topologies == ("two-pe-disk",)
+    assert any(isinstance(op, Burst) for op in build("main", topology("two-pe-disk"), 1).ops)
+    assert not any(isinstance(op, Burst) for op in build("main", TWO, 1).ops)
 
 
 def test_flow_is_the_documented_order_of_calls():
@@ -145,5 +209,6 @@ def test_flow_is_the_documented_order_of_calls():
 
 
 def test_the_first_transfers_are_allowed_ones():
-    first = [op for op in build("dma", TWO, 1).ops if isinstance(op, Dma)][:3]
-    assert [op.to_memory for op in first] == [False, True, True]
+    ops = build("dma", TWO, 1).ops
+    first = [op for op in ops if isinstance(op, Together)][:3]
+    assert [op.ops[0].to_memory for op in first] == [False, True, True]

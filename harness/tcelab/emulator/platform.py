@@ -184,7 +184,7 @@ class Machine:
     def disks(self) -> dict[str, bytes]:
         """What is on each disk, by device."""
         devices = (device for pe in self.pes.values() for device in pe.devices.values())
-        return {device.name: bytes(device.disk) for device in devices if isinstance(device, VirtioBlk)}
+        return {device.name: device.content for device in devices if isinstance(device, VirtioBlk)}
 
     def rtas(self, op: Rtas) -> Outcome:
         """A service of firmware, for the PE of a device."""

@@ -93,6 +93,7 @@ class VirtioBlk(PciDevice):
     ) -> None:
         super().__init__(name, _config(), table, isolation)
         self.disk = bytearray(disk.fresh(name))
+        self._content = bytes(self.disk)
         self._ram, self._refuse = ram, refuse
         self._reset()
 
@@ -119,6 +120,13 @@ class VirtioBlk(PciDevice):
         super().renew()
         self._reset()
         self.disk[:] = disk.fresh(self.name)
+
+    @property
+    def content(self) -> bytes:
+        """All that is on the disk now; the same object as long as it is the same."""
+        if self._content != self.disk:
+            self._content = bytes(self.disk)
+        return self._content
 
     # -- registers
 

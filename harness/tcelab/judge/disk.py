@@ -30,16 +30,18 @@ class DiskModel(DeviceModel):
     """Its memory is its disk.
 
     :ivar ring: the two pages of its queue, to which it writes, and where they are on the bus; None until it is set up.
+    :ivar right: what was on it when it was last seen as it must be, None once something was written to it since.
     :ivar writers: for each sector, the number of the operation that wrote it last; -1: it is as at the start.
     """
 
-    __slots__ = ("_asker", "ring", "writers")
+    __slots__ = ("_asker", "right", "ring", "writers")
 
     def __init__(self, name: str, windows: Windows) -> None:
         super().__init__(name, windows, _ALL)
         self.memory = bytearray(disk.fresh(name))
         self.known = bytearray(b"\1" * disk.SIZE)
         self.identity = VIRTIO_BLK
+        self.right: bytes | None = None
         self.writers = [-1] * (disk.SIZE // virtio.SECTOR)
         self.ring: tuple[list[PageModel], int] | None = None
         self._asker: Asker | None = None
@@ -157,5 +159,6 @@ class DiskModel(DeviceModel):
         self.known[at : at + size] = (b"\0" if data is None else b"\1") * size
 
     def _wrote(self, offset: int, size: int, step: int) -> None:
+        self.right = None
         first, count = offset // virtio.SECTOR, size // virtio.SECTOR
         self.writers[first : first + count] = [step] * count

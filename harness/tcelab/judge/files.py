@@ -42,6 +42,12 @@ class Container:
     sweep: Callable[[Container, Group, int], None] | None = None
     parting: Callable[[Container], None] | None = None
 
+    def found(self, table: TableModel) -> None:
+        """Firmware has made a table anew: it is used like the one that had its LIOBN."""
+        self.windows = [
+            KernelWindow(table, each.size) if each.table.liobn == table.liobn else each for each in self.windows
+        ]
+
     def forget(self) -> None:
         """The last group takes the driver's state along (vfio_group_detach_container)."""
         parting, self.parting = self.parting, None

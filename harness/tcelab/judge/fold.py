@@ -13,7 +13,7 @@ import msgspec
 
 from tceagent import uapi
 from tcelab import tag
-from tcelab.judge.charges import charged, pinned
+from tcelab.judge.charges import SPAPR_TCE, charged, pinned
 from tcelab.judge.device import DeviceModel, Forbidden
 from tcelab.judge.disk import DiskModel
 from tcelab.judge.driver import Driver
@@ -200,13 +200,17 @@ class Fold:
 
     def _ddw(self, op: Ddw, outcome: Outcome, step: int) -> None:
         group = self.group_of[op.device]
-        if op.call != "query" and not group.is_aside(op):
+        container = group.container
+        followed = container is not None and container.kind == SPAPR_TCE and op.call != "create"
+        if op.call != "query" and not followed and not group.is_aside(op):
             self.unknown.append(f"Ddw of step {step} changed the windows of a PE that a container has")
         if outcome.value == 0 and op.call in {"reset", "remove"}:
             tables = [table for table in group.windows.active if op.call == "reset" or table.liobn == op.liobn]
             self.pins.stored([entry for table in tables for entry in table.live.values()])
         if problem := group.windows.called(op, outcome, step):
             self.unknown.append(problem)
+        if container is not None:
+            container.found(group.table)
 
     def _device_op(self, op: DeviceOp, outcome: Outcome, step: int) -> None:
         files = [each.file for each in op.ops] if isinstance(op, Together) else [op.file]

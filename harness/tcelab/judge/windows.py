@@ -100,11 +100,14 @@ class Windows:
         if outcome.value != 0 or op.call == "query":
             return ""
         if op.call == "reset":
+            for table in self.active:
+                table.clear(0, table.entries, step)
             self.restore()
-            self.default.clear(0, self.default.entries, step)
         elif op.call == "remove":
             if op.liobn not in self.liobns:
                 return f"Ddw of step {step} removed a window of another PE"
+            if op.liobn in self._tables:
+                self._tables[op.liobn].clear(0, self._tables[op.liobn].entries, step)
             self.remove(op.liobn)
         else:
             liobn, start = fields.get("liobn"), fields.get("start")

@@ -42,8 +42,8 @@ def _main(topology: Topology, seed: int) -> list[Op]:
     half = len(batches.SIZES) // 2
     small, large = batches.SIZES[:half], batches.SIZES[half:]
     return [
-        *dma.ops(topology, seed),
         *rules.ops(topology, seed),
+        *dma.ops(topology, seed),
         Fresh(),
         *flow.ops(topology, seed),
         *batches.ops(topology, seed, small),
@@ -55,10 +55,20 @@ def _main(topology: Topology, seed: int) -> list[Op]:
 SCENARIOS: Final = {
     scenario.name: scenario
     for scenario in (
-        Scenario("main", "flow, batches, dma and rules, side by side on three guests", _main),
+        Scenario(
+            "main",
+            "flow, batches, dma and rules, side by side on three guests",
+            _main,
+            topologies=dma.TOPOLOGIES,
+        ),
         Scenario("flow", "bind, map 1 MiB, unmap and close on each PE, looked at after every step", flow.ops),
         Scenario("batches", "maps of 1..32 pages, partial unmaps and remaps; each whole table after each", batches.ops),
-        Scenario("dma", "the device carries data where it may, and is refused everywhere else", dma.ops),
+        Scenario(
+            "dma",
+            "the devices carry data where they may, all over their windows, and are refused everywhere else",
+            dma.ops,
+            topologies=dma.TOPOLOGIES,
+        ),
         Scenario("rules", "what the driver must do and must refuse, once each, on one PE", rules.ops),
         Scenario(
             "isolation",

@@ -118,7 +118,9 @@ class Story:
         self.ops += [op for each in chosen for op in each.disks_carry(to_memory=to_memory)]
 
     def prepare(self, violation: Violation) -> None:
-        """What must be so before it is one."""
+        """What must be so before it is one. The violation is the next transfer after it: nothing else is translated in
+        between.
+        """
         pe = self.pes[violation.pe]
         if violation.kind.name == "after unmap":
             self.ops += pe.live_and_gone()
@@ -130,8 +132,8 @@ class Story:
         pe, way = self.pes[violation.pe], violation.way
         size = size_of(violation.size, violation.kind.least, pe.model(violation.device), self._rng)
         during = violation.number // 2 % 2 == 0
-        self.prepare(violation)
         self.carry(self.pes, to_memory=False)
+        self.prepare(violation)
         self.commit(violation.pe, violation.kind.name, violation.direction, size, violation.device, others_write=during)
         self.look("violated")
         self.isolated(pe)

@@ -1,8 +1,9 @@
 """`windows`: windows that a program makes and removes itself, with pages of 4 KiB, 64 KiB and 2 MiB, above 2^59.
 
 A container of type v2 registers memory and makes one window after the other; in each of them the device carries data
-both ways, and is refused beside it. Each transfer of a page that may be read takes the page's tag to where other data
-was. On the last PE, firmware is asked for windows from outside, which no kernel owns.
+both ways, and is refused beside it, and where an entry or a window has just gone. Each transfer of a page that may be
+read takes the page's tag to where other data was. On the last PE, firmware is asked for windows from outside, which no
+kernel owns; in the end it takes the default one, and all that is mapped there, from a container of type v1.
 """
 
 from __future__ import annotations
@@ -155,8 +156,7 @@ def _window(story: Story, shift: int) -> None:
     unit = 1 << shift
     name = {12: "4 KiB", 16: "64 KiB", 21: "2 MiB"}[shift]
     count = unit // PAGE
-    number = story.rng.randrange(2, SIZE // unit - 6)
-    source, sink = HIGH + number * unit, HIGH + (number + 2) * unit
+    source, sink = (HIGH + number * unit for number in _numbers(SIZE // unit, story.rng))
     one, other = Page(story.huge), Page(story.huge, HUGE)
     story.create(shift, SIZE)
     story.create(shift, SIZE, "ENOSPC")
@@ -174,17 +174,30 @@ def _window(story: Story, shift: int) -> None:
         story.ask("UNMAP_DMA", iova=HIGH, size=unit)
     story.look(f"mapped, {name}")
     _transfers(story, source, sink, unit)
-    story.ask("UNMAP_DMA", iova=source, size=unit)
-    story.write(source)
     story.read(source)
+    story.ask("UNMAP_DMA", iova=source, size=unit)
+    story.read(source)
+    story.write(source)
     story.write(sink)
     story.look(f"unmapped, {name}")
-    # The other page is still mapped.
+    # The other page is still mapped, and the device used it last.
+    story.ops += b.fill(other, LENGTH, next(story.seeds))
     story.ask("SPAPR_TCE_REMOVE", start_addr=HIGH)
+    story.write(sink)
     story.ask("SPAPR_TCE_REMOVE", "EINVAL", start_addr=HIGH)
     story.map(other, sink, unit, expect="ENXIO")
-    story.write(sink)
     story.look(f"removed, {name}")
+
+
+def _numbers(pages: int, rng: random.Random) -> tuple[int, int]:
+    """Of two pages of a window, with more than one between them: a bit of the number that is set in one is not in the
+    other, so that each is asked for both ways.
+    """
+    while True:
+        number = rng.randrange(2, pages - 2)
+        other = number ^ pages - 1
+        if abs(number - other) > 2:  # noqa: PLR2004 - a hole, and one before the other page
+            return number, other
 
 
 def _transfers(story: Story, source: int, sink: int, unit: int) -> None:
@@ -196,8 +209,8 @@ def _transfers(story: Story, source: int, sink: int, unit: int) -> None:
     story.write(sink + unit // 2)
     story.look("memory to device to memory")
     hole = source + unit
+    story.read(story.pe.start)
     for iova in (source, hole, source + unit - LENGTH // 2, sink - LENGTH // 2, HIGH + SIZE, HIGH - LENGTH):
-        story.read(source)
         story.write(iova)
     for iova in (sink, hole, HIGH + SIZE - LENGTH // 2):
         story.read(iova)
@@ -246,14 +259,35 @@ def _end(story: Story) -> None:
     # The driver keeps the charge of a table that firmware then refuses.
     story.create(16, 3 << 20, "EINVAL")
     story.counters()
+    used = pe.start + pe.phb.window_size // 2 - 2 * PAGE
+    story.write(used)
+    story.ops += b.fill(Page(story.small, 3), LENGTH, next(story.seeds))
     story.ops += b.close(pe.device, pe.group, pe.container)
     story.look("closed")
     again = Pe(pe.phb, "windows-again")
     story.pe = again
-    story.ops += [*b.open_container(again), *b.enable(again)]
+    story.ops += [*b.open_container(again), *b.enable(again), *b.open_device(again)]
     last = again.end - PAGE
     story.tag(Page(story.small, 4), last)
     story.map(Page(story.small, 4), last, PAGE)
+    story.write(used)
     story.look("the default window, as it was")
-    story.ops += [*b.close(again.group, again.container)]
+    _taken(story, last)
+    story.ops += [*b.close(again.device, again.group, again.container)]
     story.look("end")
+
+
+def _taken(story: Story, used: int) -> None:
+    """Firmware removes the window with all that is mapped there, and resets it: nothing comes back. The page pins of
+    its entries are lost for good.
+
+    :param used: bus address of page 4 of the small buffer, which the device may write.
+    """
+    story.write(used)
+    story.ops += [*b.fill(Page(story.small, 4), LENGTH, next(story.seeds))]
+    story.ops += b.ddw(story.pe, "remove", liobn=story.pe.liobn)
+    story.write(used)
+    story.look("taken by firmware")
+    story.ops += b.ddw(story.pe, "reset")
+    story.write(used)
+    story.look("given back by firmware, empty")
