@@ -32,7 +32,7 @@ ODD_WINDOWS: Final[tuple[Fields, ...]] = (
     {"flags": 1},
     {"argsz": 39},
 )
-UNLIKELY: Final = 0.1
+UNLIKELY: Final = 0.05
 """A window that firmware does not make, for it has none left: the PE may get no other for the rest of the program."""
 
 Ready: TypeAlias = tuple[File, Container, V2, Process]
