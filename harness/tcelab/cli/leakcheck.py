@@ -116,7 +116,7 @@ def command(
         render(Console(stderr=output.to_stdout(json_to)), result, folder)
     if json_to is not None:
         output.write(data, json_to)
-    if interrupted:
+    if interrupted and not result.findings:
         raise KeyboardInterrupt
     raise click.exceptions.Exit(result.exit_code)
 
