@@ -385,6 +385,16 @@ def test_an_entry_that_two_mappings_have_at_once_is_told_with_both():
     assert check.could_not == []
 
 
+def test_an_entry_that_vfio_puts_in_the_place_of_its_own_is_no_drivers_mapping():
+    def work(guest):
+        for tce in (0x7003, 0x8003, 0):
+            guest.put(0x9000, tce, asked=None)
+
+    check = checked(Toy(work=work))
+    assert check.findings == []
+    assert "no driver asked for 1 entry" in check.could_not[0]
+
+
 @pytest.mark.parametrize(("entries", "found"), [(512, []), (513, ["limit"]), (976, ["limit"])])
 def test_a_hypercall_of_the_kernel_names_512_entries_at_most(entries, found):
     def work(guest):

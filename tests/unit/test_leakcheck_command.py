@@ -6,6 +6,7 @@ import sys
 from contextlib import contextmanager
 from types import SimpleNamespace
 
+import click
 import msgspec
 import pytest
 from rich.console import Console
@@ -166,6 +167,16 @@ def test_an_error_of_our_own_keeps_its_reason_and_writes_its_result(tcelab):
 def test_a_finding_stands_whatever_error_of_our_own_comes_after_it(tcelab):
     code, result, _, _ = tcelab("--", "true", fails=ZeroDivisionError("seven"), findings=[LEAK])
     assert (code, result["verdict"]) == (1, "finding")
+
+
+def test_a_finding_stands_when_somebody_wants_it_to_end(tcelab):
+    code, result, _, _ = tcelab("--", "true", fails=KeyboardInterrupt(), findings=[LEAK])
+    assert (code, result["verdict"], result["could_not"]) == (1, "finding", ["interrupted"])
+
+
+def test_who_wants_it_to_end_before_anything_was_found_gets_no_verdict(tcelab):
+    with pytest.raises((KeyboardInterrupt, click.Abort)):
+        tcelab("--", "true", fails=KeyboardInterrupt())
 
 
 def test_without_a_command_both_devices_are_driven_hard_and_long_lists_are_expected(tcelab):

@@ -125,7 +125,7 @@ def command(
     render(text, result, folder, replay=_again(words, chosen, told, bounds))
     output.unkept(text, keeper)
     code = output.deliver(data, json_to, result.exit_code)
-    if interrupted:
+    if interrupted and not result.findings:
         raise KeyboardInterrupt
     raise click.exceptions.Exit(code)
 

@@ -180,7 +180,7 @@ class Check:
         except TcelabError as error:
             self.could_not.append(error.message)
         self._follower.consume()
-        told = list(self._follower.findings())
+        told = list(self._follower.findings(asked=self._heard))
         self._note_entries(finding for finding in told if finding.tce is not None)
         self.findings += [*self._entries.values(), *(finding for finding in told if finding.tce is None)]
         self.could_not += self._follower.could_not(asked=self._heard)

@@ -170,6 +170,10 @@ class Directions:
     def _mixed(self, key: Key, raws: Raws) -> bool:
         return raws.stored(*key) or bool(raws.unknown and self._stores.get(key))
 
+    def unasked(self, key: Key) -> bool:
+        """Is there a store that no driver asked for, once all is told?"""
+        return bool(self._stores.get(key))
+
     def could_not(self, raws: Raws) -> Iterator[str]:
         """What is left over when all is told."""
         why = f"; {raws.unknown}" if raws.unknown else ""

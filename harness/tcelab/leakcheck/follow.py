@@ -120,30 +120,30 @@ class Follower:
 
     # -- once all is heard
 
-    def findings(self) -> Iterator[Finding]:
-        """Laws that calls broke. What a program made by /dev/tce_hcall is its own affair."""
+    def findings(self, *, asked: bool) -> Iterator[Finding]:
+        """Laws that calls broke. What a program made by /dev/tce_hcall is its own affair.
+
+        :param asked: all that drivers asked for was heard.
+        """
         for call in self._broken:
             yield from self._judge.call(call)
         yield from _some(map(self._judge.direction, self.directions.wrong(self.raws)))
         if not self.raws.unknown:
-            yield from _some(map(self._judge.shared, self._own_shared()))
+            yield from _some(map(self._judge.shared, self._own_shared(asked=asked)))
             yield from _some(map(self._judge.large, self._own(self._large)))
             yield from _some(map(self._judge.refused, self._own(self._refused)))
             if not self.raws.calls(hcall.H_PUT_TCE_INDIRECT):
                 yield from itertools.starmap(self._judge.turned, self._turned.items())
 
     def could_not(self, *, asked: bool) -> Iterator[str]:
-        """Why nobody can say that no law was broken.
-
-        :param asked: what drivers ask for was to be heard.
-        """
+        """Why nobody can say that no law was broken. `asked`: see `findings`."""
         for what in self._lost:
             yield f"lost: {what}"
         if asked:
             yield from self.directions.could_not(self.raws)
         if self.raws.unknown:
             doubtful = (
-                ("stored where entries still stood", list(self._own_shared())),
+                ("stored where entries still stood", list(self._own_shared(asked=asked))),
                 (f"of more than {LIMIT} entries", list(self._own(self._large))),
                 ("that were refused", [*self._own(self._refused), *self._turned]),
             )
@@ -155,9 +155,11 @@ class Follower:
         """Those of the kernel."""
         return (call for call in calls.values() if not self.raws.made(call))
 
-    def _own_shared(self) -> Iterator[Shared]:
+    def _own_shared(self, *, asked: bool) -> Iterator[Shared]:
         for each in self._shared.values():
-            if not self.raws.made(each.call) and (each.earlier is None or not self.raws.made(each.earlier)):
+            programs = self.raws.made(each.call) or (each.earlier is not None and self.raws.made(each.earlier))
+            # What no driver asked for is told as that: VFIO may put one entry in another one's place.
+            if not programs and not (asked and self.directions.unasked((each.call.liobn, each.first))):
                 yield each
 
 
