@@ -157,6 +157,24 @@ def test_a_file_that_can_be_written_is_left_as_it_was_when_the_rest_is_wrong(hos
     assert not Path("new.json").exists()
 
 
+def test_a_link_to_a_file_that_is_not_there_yet_is_written_through(host, tcelab):
+    Path("link.json").symlink_to("target.json")
+    assert tcelab("run", "story.json", "--json", "link.json").code == 0
+    assert json.loads(Path("target.json").read_bytes())["verdict"]["result"] == "pass"
+    Path("bad.json").symlink_to("/proc/self/none.json")
+    assert tcelab("run", "story.json", "--json", "bad.json").code == 2
+
+
+@pytest.mark.parametrize("kind", ["loop", "pipe"])
+def test_a_loop_of_links_is_wrong_usage_and_a_pipe_is_not_waited_for(host, tcelab, kind):
+    if kind == "loop":
+        Path("x.json").symlink_to("x.json")
+        assert tcelab("run", "story.json", "--json", "x.json").code == 2
+    else:
+        os.mkfifo("x.json")
+        assert tcelab("run", "none", "--json", "x.json").code == 2
+
+
 @pytest.mark.parametrize(("lies", "code"), [({}, 125), (test_cli.WRONG, 1)])
 def test_a_result_that_cannot_be_delivered_is_no_pass_and_a_finding_stands(host, tcelab, lies, code):
     host.lies = lies

@@ -119,6 +119,50 @@ def test_a_finding_that_nobody_had_looked_at_when_the_interrupt_came_stands(tcel
     assert tcelab(*words[len(commandline.started()) :]).code == 1
 
 
+@pytest.mark.parametrize(
+    "error", [HarnessError("no room for a guest"), ZeroDivisionError("ours")], ids=["theirs", "ours"]
+)
+def test_a_finding_stands_where_no_guest_can_be_had_to_shrink_it(tcelab, opened, guests, monkeypatch, error):
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    guests.stuck = 99
+    fresh = guests.fresh
+
+    def refuse(self, name, more):
+        if opened:
+            raise error
+        return fresh(self, name, more)
+
+    monkeypatch.setattr(guests, "fresh", refuse)
+    done = tcelab(*WORDS, *BROKEN)
+    assert done.code == 1
+    assert done.out.splitlines()[-1].startswith("FINDING (exit code 1)")
+    assert str(error) in done.out
+    assert load(Path("o/finding-1.json")).ops
+
+
+def test_a_finding_stands_where_another_program_gets_no_guest(tcelab, opened, guests, monkeypatch):
+    """That one is the first to be looked at."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    guests.stuck = 99
+    made = campaign.Campaign._made
+    through = threading.Event()
+
+    def refuse(self, number, name, size):
+        if number == 0:
+            through.wait(PATIENCE)
+            raise HarnessError("no room for a guest")
+        done = made(self, number, name, size)
+        through.set()
+        return done
+
+    monkeypatch.setattr(campaign.Campaign, "_made", refuse)
+    monkeypatch.setattr(campaign.Campaign.__init__, "__kwdefaults__", {**KEYWORDS, "steps": 150})
+    done = tcelab(*WORDS, *BROKEN, "--steps", "300")
+    assert "no room for a guest" in done.out
+    assert done.code == 1
+    assert done.out.splitlines()[-1].startswith("FINDING (exit code 1)")
+
+
 def test_it_says_what_it_does_when_nothing_was_said_for_long(tcelab, opened, guests, monkeypatch):
     guests.stuck = 99
     monkeypatch.setattr(campaign, "SILENCE", 0)

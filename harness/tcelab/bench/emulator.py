@@ -91,7 +91,9 @@ def _fuzz(job: Job) -> float:
     folder = artefacts.folder(None, job.note)
     guests = Guests(job.choice, artefacts.numbered(folder / "guests"), limits=job.limits, note=job.note)
     try:
-        campaign = Campaign(1, lambda name: guests.fresh(name, None), folder, job.note, usual="two-small")
+        campaign = Campaign(
+            1, lambda name: guests.fresh(name, None), folder, job.note, usual="two-small", give_up=guests.close
+        )
         campaign.run(_STEPS)
     finally:
         guests.close()

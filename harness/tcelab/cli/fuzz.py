@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -85,6 +86,9 @@ def command(
         job.tally.could_not.append(Interrupted().report())
     except TcelabError as error:
         job.tally.could_not.append(error.report())
+    except Exception as error:  # noqa: BLE001 - what was found must not be lost with it
+        traceback.print_exception(error)
+        job.tally.could_not.append(f"internal error: {error!r}, please report it")
     finally:
         guests.close()
     if not job.tally.could_not:

@@ -57,6 +57,9 @@ def _try(path: Path) -> None:
     except FileExistsError:
         if path.is_file():
             os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
+        elif not path.exists():  # a link to a file that is not there yet
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666))
+            path.resolve().unlink()
         elif not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
     else:

@@ -160,9 +160,12 @@ class Campaign:
                         going.append(pool.submit(self._one, *following))
                     elif not more:
                         plan = iter(())
-            except (KeyboardInterrupt, Interrupted):
+            except KeyboardInterrupt:
                 self._stop(going)
                 raise Interrupted from None
+            except TcelabError:
+                self._stop(going)
+                raise
 
     def _done(self, future: Future[Done]) -> Done:
         """What a program gave, once it is over; meanwhile, what is being done is said."""
@@ -194,7 +197,7 @@ class Campaign:
                 guest.close()
         self._give_up()
         for each in going:
-            with contextlib.suppress(TcelabError, CancelledError):  # its guest had not come up
+            with contextlib.suppress(TcelabError, OSError, CancelledError):  # its guest had not come up
                 self._put_down(each.result())
 
     def _put_down(self, done: Done) -> None:
@@ -333,10 +336,9 @@ class Campaign:
 
         def fails(candidate: Program) -> bool:
             nonlocal told, best, interrupted
+            number = next(tries)
             if time.monotonic() - self._told >= SILENCE:
-                self._say(f"  shrinking: try {next(tries)}, of {len(candidate.ops):,} operations")
-            else:
-                next(tries)
+                self._say(f"  shrinking: try {number}, of {len(candidate.ops):,} operations")
             try:
                 if not survived(candidate):
                     return False
@@ -350,10 +352,11 @@ class Campaign:
             return hit is not None
 
         try:
-            shrink(best, fails, lambda line: self._say(f"  shrinking: {line}"), most=TRIES)
+            best = shrink(best, fails, lambda line: self._say(f"  shrinking: {line}"), most=TRIES)
         except KeyboardInterrupt:
             interrupted = True
-        self._save(done, told, best)
+        finally:  # whatever happens, it was found
+            self._save(done, told, best)
         with self._lock:
             self.known = (self.known or frozenset()) | named(finding)
         if interrupted:
