@@ -104,3 +104,15 @@ def test_every_byte_is_progress(console):
     console.feed(b"abc", 1.0)
     console.feed(b"\xff\n", 1.0)
     assert console.size == 5
+
+
+def test_of_a_line_that_the_kernel_broke_into_only_its_own_words_are_told(console):
+    console.feed(b"tcelab# [   38.015585] watchdog: CPU 0 detected hard LOCKUP on other CPUs 1\n", 1.0)
+    assert console.fatal == "[   38.015585] watchdog: CPU 0 detected hard LOCKUP on other CPUs 1"
+    assert console.take_trouble() == (console.fatal,)
+
+
+def test_a_panic_is_remembered_however_much_is_said_after_it(console):
+    assert console.panicked is False
+    console.feed(b"Kernel panic - not syncing: x\n" + b"more\n" * 1000, 1.0)
+    assert console.panicked is True

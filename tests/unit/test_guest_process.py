@@ -272,6 +272,29 @@ def test_a_lent_console_is_not_read_and_comes_back(started):
     assert started.console.tail() == ["for us"]
 
 
+def test_last_words_are_kept_even_while_the_console_is_lent(started, tmp_path):
+    """Who has it is waiting for the guest, and does not read."""
+    portal().call(started.lend_console())
+    tell(started, "x-console", text="Kernel panic - not syncing: x\nCall Trace:\n")
+    tell(started, "x-event", name="GUEST_PANICKED", data={"action": "pause"})
+    error = loss(started)
+    assert error.message == "the guest's kernel died during boot: Kernel panic - not syncing: x"
+    assert error.next_step == "console.log there has the whole trace"
+    assert b"Call Trace" in (tmp_path / "console.log").read_bytes()
+
+
+def test_a_cpu_that_stops_for_good_is_told_by_qemus_log(make, tmp_path):
+    """A console that has no word of it has no trace."""
+    started = make(limits=Limits(settle=5.0))
+    portal().call(started.start())
+    stop = "Entering checkstop state: machine check with MSR[ME]=0"
+    started.log._line(stop)
+    tell(started, "x-event", name="GUEST_PANICKED", data={"action": "pause"})
+    error = loss(started, 4.0)
+    assert error.message == f"the guest's kernel died during boot: QEMU stopped it: {stop}"
+    assert error.next_step == "its console tells nothing of it; see qemu.log there"
+
+
 def test_closing_ends_qemu_and_may_be_done_twice(started, tmp_path):
     pid = started.pid
     portal().call(started.close())

@@ -10,7 +10,7 @@ from ideal import Ideal, bound
 from msgspec import structs
 from story import BOTH, CHANNEL, FIRST, SECOND, SPARE, after, nth, on, see, story, with_entry
 
-from tcelab.errors import GuestLost, HarnessError
+from tcelab.errors import GuestLost, HarnessError, Scene
 from tcelab.judge import Judge, judge
 from tcelab.program import Flip
 from tcelab.run import Outcome, Refusal, run
@@ -402,6 +402,18 @@ def test_a_kernel_that_dies_is_a_finding_that_names_the_operation_in_flight():
     assert [(f.law, f.operation.split()[0]) for f in verdict.findings] == [("kernel", f"#{blamed}")]
     assert '"op":"dma"' in verdict.findings[0].message
     assert verdict.exit_code == 1
+
+
+@pytest.mark.parametrize(("said", "seen"), [("[ 5.1] Oops: x", "[ 5.1] Oops: x"), ("", "nothing on its console")])
+def test_what_is_seen_of_a_death_is_the_line_that_tells_it_and_not_the_consoles_last(said, seen):
+    class Dying(Ideal):
+        def perform(self, ops):
+            scene = Scene(console=["[ 5.1] Oops: x", "tcelab# "])
+            raise GuestLost("oops", kernel_died=True, in_flight=0, said=said, scene=scene)
+
+    program = story()
+    (finding,) = judge(run(program, Dying(program))).findings
+    assert (finding.law, finding.seen) == ("kernel", seen)
 
 
 def test_a_warning_after_the_last_checkpoint_is_a_finding_too():

@@ -235,3 +235,40 @@ def test_a_listener_hears_refusals_and_other_lines_in_their_order(tmp_path):
         os.write(writer, f"one\n{WORD.format('read', 0x40)}\n{NEW.format(0x80000100, 1)}\ntwo\n".encode())
         log.drain()
     assert heard == ["one", ("read", 0x40, 4), "two"]
+
+
+ASTRAY = "Invalid read at addr 0x98, size 8, region 'edu.rom', reason: rejected"
+
+
+def test_an_access_to_a_rom_that_is_refused_is_no_devices(tmp_path):
+    """Its address is one within the ROM, which may look like one on a bus."""
+    heard = []
+    with piped(tmp_path) as (log, writer):
+        log.listener = SimpleNamespace(refused=lambda *what: heard.append(what), line=heard.append)
+        os.write(writer, f"{ASTRAY}\n2026-01-31T23:59:59.123456Z {ASTRAY.replace('0x98', '0x90')}\n".encode())
+        log.drain()
+        assert log.strayed == ASTRAY
+        assert (heard, log.refusals, log.refused) == ([], (), 0)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Entering checkstop state: machine check with MSR[ME]=0",
+        "Machine check while not allowed. Entering checkstop state",
+    ],
+)
+def test_a_cpu_that_stops_for_good_is_remembered_with_what_was_refused_it(tmp_path, line):
+    with piped(tmp_path) as (log, writer):
+        os.write(writer, f"{line}\n".encode())
+        log.drain()
+        assert log.checkstop == line
+    with piped(tmp_path) as (log, writer):
+        refused = "Invalid read at addr 0x200100200000, size 4, region '(null)', reason: rejected"
+        os.write(writer, f"{refused}\n{line}\nNIP 00000000103255ec\n{line}\n".encode())
+        log.drain()
+        assert log.checkstop == f"{line}, after: {refused}"
+    with piped(tmp_path) as (log, writer):
+        os.write(writer, f"{refused}\nguest went on\n{line}\n".encode())
+        log.drain()
+        assert log.checkstop == line, "it is not known to be of that access"

@@ -297,6 +297,170 @@ def test_a_qemu_that_is_gone_says_no_more(racing):
     assert racing(scenario, settle=PATIENCE)[1] < SOON
 
 
+# -- what is told of a kernel that died, and where
+
+
+class QemuLog:
+    """QEMU's, as far as the end is concerned. `soon`: what it says once it is drained."""
+
+    def __init__(self, *, checkstop="", strayed=""):
+        self.checkstop = self.strayed = ""
+        self.soon = checkstop, strayed
+
+    def drain(self):
+        self.checkstop, self.strayed = self.soon
+
+
+PANIC = b"[ 5.2] Kernel panic - not syncing: Fatal exception\n[ 5.2] Call Trace:\n"
+STOP = "Entering checkstop state: machine check with MSR[ME]=0, after: Invalid read at addr 0x10"
+WHOLE = "console.log there has the whole trace"
+PART = "console.log there has what the kernel said until then; its trace may have gone on"
+NOTHING = "its console tells nothing of it; see qemu.log there"
+
+
+def dead(racing, console, *, log=None, panicked=True, why="the guest's kernel panicked"):
+    async def scenario(race):
+        race.shaken, race.panicked, race.log = True, panicked, log
+        race.console.feed(console, 1.0)
+        race.lose(why)
+        return (await timed(race.run(forever(), "perform", 5.0)))[0]
+
+    return racing(scenario)
+
+
+def test_the_whole_trace_is_promised_only_once_qemu_said_that_the_kernel_had_come_to_the_end_of_it(racing):
+    assert dead(racing, OOPS + PANIC).next_step == WHOLE
+    assert dead(racing, OOPS + PANIC, panicked=False, why="the guest's kernel died").next_step == PART
+    assert dead(racing, OOPS, panicked=False, why="the guest's kernel died").next_step == PART
+
+
+def test_no_trace_is_promised_where_the_console_has_none(racing):
+    error = dead(racing, b"tcelab# ")
+    assert (error.next_step, error.said) == (NOTHING, "")
+    assert error.message == "the guest's kernel died: the guest's kernel panicked"
+
+
+def test_a_cpu_that_stopped_for_good_is_told_by_qemus_words_and_at_once(racing):
+    async def scenario(race):
+        race.shaken = race.panicked = True
+        race.log = QemuLog(checkstop=STOP)
+        race.console.feed(b"tcelab# ", 1.0)
+        race.lose("the guest's kernel panicked")
+        return await timed(race.run(forever(), "perform", 5.0))
+
+    error, took = racing(scenario, settle=5.0)
+    assert error.message == f"the guest's kernel died: QEMU stopped it: {STOP}"
+    assert (error.next_step, error.said, error.kernel_died) == (NOTHING, STOP, True)
+    assert took < 5.0
+
+
+def test_what_is_said_of_a_death_is_the_kernels_line_and_not_the_consoles_last(racing):
+    error = dead(racing, OOPS + PANIC + b"tcelab# ")
+    assert error.said == "[ 5.1] Oops: Kernel access of bad area, sig: 11 [#1]"
+    assert error.scene.console[-1] == "tcelab# "
+
+
+def test_a_guest_that_died_of_an_access_that_qemu_led_astray_says_nothing_about_its_kernel(racing):
+    log = QemuLog(checkstop=STOP, strayed="Invalid read at addr 0x98, size 8, region 'edu.rom', reason: rejected")
+    error = dead(racing, b"tcelab# ", log=log)
+    assert isinstance(error, HarnessError)
+    assert "led an access of the guest's astray" in error.message
+    assert "region 'edu.rom'" in error.message
+
+
+LOCKUP = b"[ 5.1] watchdog: CPU 0 self-detected hard LOCKUP @ x\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "shares", "kind"),
+    [
+        (LOCKUP, (10.0, 80.0), HarnessError),
+        (LOCKUP, (80.0, 10.0), GuestLost),
+        (LOCKUP, (0.0, 0.0), GuestLost),
+        (b"[ 5.1] watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [python3.11:71]\n", (1.0, 2.0), HarnessError),
+        (b"[ 5.1] rcu: INFO: rcu_sched self-detected stall on CPU\n", (1.0, 2.0), HarnessError),
+        (b"[ 5.1] Kernel panic - not syncing: hung_task: blocked tasks\n", (1.0, 2.0), HarnessError),
+        (OOPS, (1.0, 2.0), GuestLost),
+        (b"[ 5.1] Kernel panic - not syncing: Attempted to kill init!\n", (1.0, 2.0), GuestLost),
+    ],
+)
+def test_a_watchdog_is_believed_only_where_the_guest_was_given_its_time(racing, line, shares, kind):
+    """A host that gives a guest no CPU for long looks to its kernel like a CPU that is stuck."""
+
+    async def scenario(race):
+        race.shaken, race.shares = True, lambda: shares
+        race.console.feed(line, 1.0)
+        race.lose("the guest's kernel died")
+        return await race.loss()
+
+    error = racing(scenario)
+    assert type(error) is kind
+    if kind is HarnessError:
+        assert "on a host that is too busy to judge it" in error.message
+        assert f"waited {shares[1]:.1f} s" in error.message
+
+
+def test_a_trace_is_heard_out_for_as_long_as_it_goes_on(racing):
+    """Longer than its silence may last: each line is progress."""
+
+    async def scenario(race):
+        race.lose("the guest's kernel died")
+
+        async def speak():
+            race.console.feed(OOPS, 1.0)
+            for _ in range(6):
+                await asyncio.sleep(SHORT)
+                race.console.feed(b"[ 5.1] [c0] more of the trace\n", 1.0)
+            race.panicked = True
+            race.console.feed(PANIC, 1.0)
+
+        _, error = await asyncio.gather(speak(), race.loss())
+        return error
+
+    assert racing(scenario, settle=SHORT * 3).next_step == WHOLE
+
+
+def test_a_kernel_that_goes_on_for_ever_is_heard_out_for_no_longer_than_whole_settle(racing, tmp_path):
+    async def scenario(race):
+        race.limits = Limits(settle=5.0, whole_settle=SHORT * 3)
+        race.lose("the guest's kernel died")
+
+        async def speak():
+            while True:
+                await asyncio.sleep(SHORT / 4)
+                race.console.feed(OOPS, 1.0)
+                race.stirred.set()
+
+        speaking = asyncio.ensure_future(speak())
+        error, took = await timed(fails_with(race.loss()))
+        speaking.cancel()
+        return error, took
+
+    error, took = racing(scenario)
+    assert error.next_step == PART
+    assert SHORT * 2.8 <= took < 2.0
+
+
+async def fails_with(loss):
+    raise await loss
+
+
+def test_what_lies_in_the_console_unread_is_heard(racing):
+    """Its reader may have lent it, or not have had its turn."""
+
+    async def scenario(race):
+        async def listen():
+            race.console.feed(PANIC, 1.0)
+
+        race.listen, race.panicked = listen, True
+        race.lose("the guest's kernel panicked")
+        return await race.loss()
+
+    error = racing(scenario)
+    assert "Fatal exception" in error.message
+    assert error.next_step == WHOLE
+
+
 # -- errors of the work
 
 

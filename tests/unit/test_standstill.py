@@ -1,11 +1,12 @@
 """Stopping a guest and letting it go on: it stands for as long as anybody needs it to, and no longer."""
 
 import asyncio
+import os
 
 import pytest
 
 from tcelab.errors import GuestLost
-from tcelab.qemu.standstill import Standstill
+from tcelab.qemu.standstill import Standstill, host_shares
 
 
 class Monitor:
@@ -89,6 +90,17 @@ def test_a_guest_that_died_before_is_lost_and_is_not_made_to_go_on(standstill, m
     assert standstill.holders == 0
 
 
+def test_who_only_changes_a_guest_that_died_meanwhile_leaves_the_news_to_others(standstill, monitor):
+    monitor.status = "guest-panicked"
+
+    async def story():
+        async with standstill.held():
+            pass
+
+    asyncio.run(story())
+    assert monitor.said == ["stop", "cont"]
+
+
 def test_a_stop_that_fails_holds_nothing(standstill, monitor):
     monitor.fails["stop"] = OSError("gone")
 
@@ -113,3 +125,10 @@ def test_a_guest_that_cannot_go_on_is_held_by_nobody(standstill, monitor):
     with pytest.raises(GuestLost, match="gone"):
         asyncio.run(story())
     assert standstill.holders == 0
+
+
+def test_the_host_tells_how_long_a_process_ran_and_waited():
+    ran, waited = host_shares(os.getpid())
+    assert ran > 0
+    assert waited >= 0
+    assert host_shares(2**22 + 1) == (0.0, 0.0), "no such process"

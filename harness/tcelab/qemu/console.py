@@ -13,6 +13,9 @@ FATAL: Final = re.compile(
 )
 """The kernel under test is dead or dying: lib/panic.c, arch/powerpc/kernel/traps.c, kernel/watchdog.c, kernel/rcu."""
 
+BY_TIME: Final = re.compile(r"\b(?:hard |soft )?(?:LOCKUP|lockup)\b|detected stall|hung_task")
+"""Of what is fatal, that which the kernel concludes from nothing but the time that went by."""
+
 TROUBLE: Final = re.compile(
     rf"{FATAL.pattern}|\bBUG[: ]|\bWARNING: (?!nvram )|\bUBSAN: |INFO: trying to register non-static key"
     r"|blocked for more than \d+ seconds|\blist_(?:add|del) corruption|Bad kernel stack pointer|Machine check interrupt"

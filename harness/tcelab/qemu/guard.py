@@ -27,7 +27,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -200,14 +200,14 @@ class Guard(Watch):
         if not writes:
             return
 
-        async def write() -> None:
-            await self._put(writes)
+        def done() -> None:
             if timing is not None:
                 took = time.perf_counter() - began
                 with self._lock:
                     self._events[timing] = msgspec.structs.replace(self._events[timing], took=took)
 
-        self._pending.append(asyncio.run_coroutine_threadsafe(write(), portal().loop))
+        write = self._put(writes, done)
+        self._pending.append(asyncio.run_coroutine_threadsafe(write, portal().loop))
 
     async def _write(self, device: Watched, command: int) -> None:
         """Its command register, whatever its driver wants."""
@@ -217,15 +217,21 @@ class Guard(Watch):
             device.written(register, command)
         await self._put([(register, command, moves)])
 
-    async def _put(self, writes: Sequence[tuple[Register, int, bool]]) -> None:
-        """Write configuration registers: those that move nothing at once, the others on a guest that stands."""
+    async def _put(self, writes: Sequence[tuple[Register, int, bool]], done: Callable[[], None] = lambda: None) -> None:
+        """Write configuration registers: those that move nothing at once, the others on a guest that stands.
+
+        :param done: called once all are written.
+        """
         at_once = [(register, value) for register, value, moves in writes if not moves]
         if at_once:
             await self._guest.qtest.write_configs(at_once)
         moving = [(register, value) for register, value, moves in writes if moves]
-        if moving:
-            async with self._laying, self._guest.standstill.held():
-                await self._guest.qtest.write_configs(moving)
+        if not moving:
+            done()
+            return
+        async with self._laying, self._guest.standstill.held():
+            await self._guest.qtest.write_configs(moving)
+            done()
 
     # -- asked by the session
 

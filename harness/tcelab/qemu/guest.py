@@ -10,6 +10,7 @@ import select
 import signal
 import socket
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -31,7 +32,7 @@ from tcelab.qemu.qtest import CLOSED as CLOSED_PORT
 from tcelab.qemu.qtest import Qtest
 from tcelab.qemu.race import AGENT_EXITED, CLOSED, WATCHER, Race
 from tcelab.qemu.ram import MIB, PrivateRam, Ram, SharedRam
-from tcelab.qemu.standstill import Standstill
+from tcelab.qemu.standstill import Standstill, host_shares
 
 T = TypeVar("T")
 
@@ -131,7 +132,7 @@ class Guest:
         self._watch(self._watch_exit())
         self._watch(self._watch_qtest())
         self._console_task = self._watch(self._watch_console())
-        self.race.listen = self._listen
+        self.race.listen, self.race.shares = self._listen, partial(host_shares, self.pid)
         await self.race.run(self._qmp.connect(pairs["qmp"][0]), "launch", self.limits.launch)
         self._watch(self._watch_events())
         self.ram.attach(self.pid)

@@ -153,7 +153,7 @@ class Log:
     :ivar recent: the last refusals, whoever took them; `refused`: how many there were.
     :ivar strayed: the first access to a device's ROM that was refused, or empty. A CPU reads a ROM, and drops what it
         writes to one, without asking: QEMU led an access astray that was to go elsewhere.
-    :ivar checkstop: that the guest's CPU stopped for good, and what QEMU refused it last, or empty.
+    :ivar checkstop: that the guest's CPU stopped for good, and what QEMU refused just before, or empty.
     """
 
     def __init__(self, pipe: int, path: Path) -> None:
@@ -162,7 +162,7 @@ class Log:
         self.tables_listener: Callable[[str], None] | None = None
         self.recent: deque[str] = deque(maxlen=RECENT)
         self.refused = 0
-        self.strayed = self.checkstop = ""
+        self.strayed = self.checkstop = self._before = ""
         self._refusals = Refusals()
         self._pipe = pipe
         self._path = path
@@ -269,11 +269,12 @@ class Log:
                 if self.listener is not None:
                     self.listener.refused(direction, address, size)
         elif "checkstop state" in said and (found := _CHECKSTOP.search(said)):
-            last = f", after: {self.recent[-1]}" if self.recent else ""
-            self.checkstop = self.checkstop or f"{found[0]}{last}"
+            why = f", after: {self._before}" if self._before.startswith("Invalid ") else ""
+            self.checkstop = self.checkstop or f"{found[0]}{why}"
         elif "spapr_iommu" in line:
             self.tables.line(line)
             if self.tables_listener is not None:
                 self.tables_listener(line)
         elif self.listener is not None:
             self.listener.line(line)
+        self._before = said

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol, TypeVar
 from qemu.qmp import QMPError
 
 from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError
-from tcelab.qemu.console import Console
+from tcelab.qemu.console import BY_TIME, Console
 from tcelab.qemu.limits import Limits
 
 T = TypeVar("T")
@@ -58,6 +58,7 @@ class Race:
     :ivar panicked: QEMU said that the guest panicked; it then stops it.
     :ivar listen: takes what lies in the console already, whoever reads it otherwise.
     :ivar log: what QEMU's own log says of the end; None: nobody reads it.
+    :ivar shares: seconds that QEMU ran, and that it waited for a CPU of the host.
     """
 
     def __init__(self, console: Console, folder: Path, limits: Limits) -> None:
@@ -68,6 +69,7 @@ class Race:
         self.stirred = asyncio.Event()
         self.listen: Callable[[], Awaitable[None]] = _nothing
         self.log: Ending | None = None
+        self.shares: Callable[[], tuple[float, float]] = lambda: (0.0, 0.0)
         self._clock = loop.time
         self.began = self._phase_began = loop.time()
         self._phase = "launch"
@@ -187,6 +189,15 @@ class Race:
             return HarnessError(
                 f"QEMU led an access of the guest's astray, and the guest died of it: {self.log.strayed}",
                 next_step="that is no kernel's doing; please report it, with qemu.log",
+                scene=scene,
+            )
+        ran, waited = self.shares()
+        if BY_TIME.search(self.console.fatal) and waited > ran:
+            # The guest's clock goes on while the host gives it no CPU: to its kernel, that is a CPU that is stuck.
+            return HarnessError(
+                f"a watchdog of the guest's timed out on a host that is too busy to judge it: QEMU ran {ran:.1f} s and"
+                f" waited {waited:.1f} s for a CPU: {self.console.fatal.strip()}",
+                next_step="try again with fewer guests at a time, or on a machine that has less to do",
                 scene=scene,
             )
         fatal, stop = self.console.fatal.strip(), "" if self.log is None else self.log.checkstop

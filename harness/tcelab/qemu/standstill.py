@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
 
 import msgspec
+
+_NANO: Final = 1e9
 
 
 class Standstill:
@@ -36,13 +39,16 @@ class Standstill:
         :raise GuestLost: it had panicked or shut down before.
         """
         async with self._turn:
-            if not self.holders:
-                await self._command("stop")
+            await self._stop()
             # Also of a guest that stands already: it may have died in the last moment before.
             status = msgspec.convert(await self._command("query-status"), dict[str, Any])["status"]
             if status != "paused":
                 raise await self._lost(status)
             self.holders += 1
+
+    async def _stop(self) -> None:
+        if not self.holders:
+            await self._command("stop")
 
     async def end(self) -> None:
         """One fewer needs it to stand: it goes on after the last."""
@@ -54,9 +60,24 @@ class Standstill:
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
-        """The guest stands within."""
-        await self.begin()
+        """The guest stands within, be it alive or not: for who changes it, and reads nothing of it."""
+        async with self._turn:
+            await self._stop()
+            self.holders += 1
         try:
             yield
         finally:
             await self.end()
+
+
+def host_shares(pid: int) -> tuple[float, float]:
+    """Seconds that a process's threads ran, and that they waited for a CPU (Documentation/scheduler/sched-stats.rst).
+
+    (0, 0) where the host does not tell, or the process is gone.
+    """
+    ran = waited = 0
+    with suppress(OSError, ValueError):
+        for each in Path(f"/proc/{pid}/task").iterdir():
+            one, other, _ = map(int, (each / "schedstat").read_text().split())
+            ran, waited = ran + one, waited + other
+    return ran / _NANO, waited / _NANO
