@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from ideal import Ideal
+from msgspec import structs
 from story import BOTH, FIRST, SECOND, after, nth, on, see, story, with_entry
 
+from tcelab.emulator import EmulatorSession
 from tcelab.judge import Judge
 from tcelab.judge.core import KEEP
 from tcelab.judge.fold import Fold
@@ -17,7 +19,7 @@ from tcelab.judge.ledger import Ledger
 from tcelab.judge.ram import tag
 from tcelab.judge.standing import Standing
 from tcelab.judge.tables import look, table, views
-from tcelab.program import Checkpoint, Page, Program
+from tcelab.program import Checkpoint, Ddw, Page, Program
 from tcelab.report.isolation import isolations
 from tcelab.run import Outcome, Run, Snapshot, Step, TableView, run
 from tcelab.scenarios import build
@@ -242,3 +244,31 @@ def test_the_refusals_of_one_device_prove_the_watcher_for_another():
     assert [(each.law, each.liobn, each.operation.split()[0]) for each in verdict.findings] == [
         ("refusals", SECOND, f"#{number}")
     ]
+
+
+# -- what a law is about must not make it mute
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("liobn", 0x80000201), ("liobn", FIRST), ("start", 1 << 60)])
+def test_a_window_that_firmware_says_it_made_where_it_cannot_be_is_found(name, wrong):
+    """The fold cannot go on from there: that alone were no finding."""
+
+    class Firmware(EmulatorSession):
+        def intervene(self, op, frames):
+            outcome = super().intervene(op, frames)
+            return replace_fields(outcome, name, wrong) if isinstance(op, Ddw) else outcome
+
+    ops = [
+        *b.ddw(b.pes(topology("two-small"), "w")[0], "create", page_shift=16, window_shift=24),
+        *b.checkpoint("made"),
+    ]
+    program = Program(name="p", topology=topology("two-small"), ops=ops)
+    session = Firmware(program.topology)
+    watch = Judge(program, session.facts)
+    verdict = watch.verdict(run(program, session, watch.feed))
+    assert ("inventory", f"{name} {wrong:#x}") in [(each.law, each.seen) for each in verdict.findings]
+    assert verdict.exit_code == 1
+
+
+def replace_fields(outcome, name, value):
+    return structs.replace(outcome, fields={**outcome.fields, name: value})

@@ -97,6 +97,8 @@ def _reported(fold: Fold, step: Step) -> dict[str, int]:
             "window_size": phb.window_size,
             "buid": window.buid(phb.index),
         }
+    if isinstance(op, Ddw) and op.call == "create":
+        return _made(fold, op)
     if not isinstance(op, Ioctl) or op.value is not None:  # a struct of the program's own is not reported
         return {}
     name, handle = request_name(op.request), fold.target(op)
@@ -108,6 +110,14 @@ def _reported(fold: Fold, step: Step) -> dict[str, int]:
                 phb = group.phb
                 return {"dma32_window_start": phb.window_start, "dma32_window_size": phb.window_size & 0xFFFFFFFF}
     return {}
+
+
+def _made(fold: Fold, op: Ddw) -> dict[str, int]:
+    """A window that firmware made has the first LIOBN that is free, and lies above a low one (spapr_rtas_ddw.c)."""
+    windows = fold.group_of[op.device].windows
+    free = [liobn for liobn in windows.liobns if liobn not in fold.tables]
+    start = windows.phb.window_start if len(free) == len(windows.liobns) else window.SECOND_START
+    return {"liobn": free[0], "start": start} if free else {}
 
 
 @dataclass(slots=True)
