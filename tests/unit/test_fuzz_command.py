@@ -19,6 +19,7 @@ from tcelab import commandline
 from tcelab.cli import fuzz as verb
 from tcelab.errors import HarnessError
 from tcelab.fuzz import campaign
+from tcelab.fuzz.tally import Tally
 from tcelab.program import load
 from tcelab.quirks import MISALIGNED
 
@@ -182,7 +183,7 @@ def test_the_first_lines_say_what_is_being_begun(tcelab, opened, guests):
 
 
 def test_quirks_that_made_no_difference_are_left_out(capsys):
-    tally = campaign.Tally(quirks=Counter({"silent": 0, "loud": 2}))
+    tally = Tally(quirks=Counter({"silent": 0, "loud": 2}))
     assert verb._tell(Console(width=200), tally, 1, Path("x"), str) == 0
     out = capsys.readouterr().out
     assert "quirk:   loud made a difference 2 times" in out

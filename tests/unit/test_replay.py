@@ -225,7 +225,15 @@ def test_every_field_of_a_choice_is_said_or_has_a_reason_not_to_be():
 def test_every_option_of_a_verb_is_said_or_changes_nothing_of_a_saved_program(verb):
     """A new option must be thought of here."""
     said = {*replay.OPTIONS.values(), "--guard", "--platform", "--boot", "--limit", "--against-qemu"}
-    said |= {"--against-image", "--against-kernel", "--against-modules", "--timeout", "--settle", "--any-status"}
+    said |= {
+        "--against-image",
+        "--against-kernel",
+        "--against-modules",
+        "--timeout",
+        "--settle",
+        "--any-status",
+        "--any-direction",
+    }
     nothing = {"--archive", "--cache-size", "--topology", "--seed", "--inject", "--out", "--json", "--keep"}
     command = cli.cli.get_command(click.Context(cli.cli), verb)
     there = {name for each in command.params if isinstance(each, click.Option) for name in each.opts}

@@ -21,6 +21,7 @@ from tcelab.cli.options import boot_option, choice, machine_options
 from tcelab.commandline import typed
 from tcelab.errors import Interrupted, TcelabError
 from tcelab.fuzz import campaign
+from tcelab.fuzz.tally import Found, Tally
 from tcelab.guests import Guests
 from tcelab.keeping import expecting_room
 from tcelab.qemu.limits import Limits
@@ -94,7 +95,7 @@ def command(
     if not job.tally.could_not:
         shutil.rmtree(folder / "guests", ignore_errors=True)  # a finding is a program, which any guest shows
 
-    def again(found: campaign.Found) -> str:
+    def again(found: Found) -> str:
         if found.file.exists():
             return _replay(chosen, bounds, found, boot=boot)
         same = [*replay.chosen(chosen), *replay.opening(bounds, boot=boot)]
@@ -106,7 +107,7 @@ def command(
     raise click.exceptions.Exit(code)
 
 
-def _replay(chosen: setup.Choice, limits: Limits, found: campaign.Found, *, boot: bool) -> str:
+def _replay(chosen: setup.Choice, limits: Limits, found: Found, *, boot: bool) -> str:
     """The command that shows a finding again, on a machine of the same kind: what was known by then is declared."""
     without = tuple(name for name in chosen.without_quirks if name not in found.known)
     chosen = msgspec.structs.replace(chosen, without_quirks=without)
@@ -115,9 +116,7 @@ def _replay(chosen: setup.Choice, limits: Limits, found: campaign.Found, *, boot
     return replay.line("replay", found.file, chosen, limits=limits, boot=boot)
 
 
-def _tell(
-    console: Console, tally: campaign.Tally, seed: int, folder: Path, again: Callable[[campaign.Found], str]
-) -> int:
+def _tell(console: Console, tally: Tally, seed: int, folder: Path, again: Callable[[Found], str]) -> int:
     """Print what was done and found: the exit code.
 
     :param again: the command that shows a finding again.

@@ -114,7 +114,7 @@ def command(
                 keeper.write("command.log", "".join(f"{each}\n" for each in check.output).encode())
 
     interrupted = _guarded(work, result)
-    if not any_status:
+    if words and not any_status:
         expect_command(words, result)
     result.timings["whole"] = round(time.monotonic() - began, 3)
     result.verdict = verdict(result)
@@ -152,7 +152,7 @@ def expect_command(words: tuple[str, ...], result: Result) -> None:
 def _again(words: tuple[str, ...], chosen: setup.Choice, told: dict[str, Any], limits: Limits) -> str:
     """The command that does the same again."""
     own = [word for name in ("timeout", "settle") for word in (f"--{name}", f"{told[name]:g}")]
-    own += [f"--{name.replace('_', '-')}" for name in ("any_status", "any_direction") if told[name]]
+    own += [f"--{name.replace('_', '-')}" for name, value in told.items() if value is True and name != "boot"]
     guest = [*replay.chosen(chosen), *replay.opening(limits, boot=told["boot"])]
     return typed_line(["leakcheck", *guest, *own, *(["--", *words] if words else [])])
 

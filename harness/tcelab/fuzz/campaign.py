@@ -10,10 +10,9 @@ import os
 import random
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +24,7 @@ from tcelab.errors import Interrupted, TcelabError, died
 from tcelab.fuzz.found import named, signature, survived, to_save, until_step
 from tcelab.fuzz.generate import generate
 from tcelab.fuzz.shrink import EnoughError, shrink, watch_all
+from tcelab.fuzz.tally import Done, Found, Tally
 from tcelab.judge import Finding, Judge, Verdict
 from tcelab.keeping import Keeper
 from tcelab.program import Program
@@ -50,52 +50,6 @@ _NOW_AND_THEN: Final = {2: "two-small-smp", 3: "two-pe"}
 """Which of eight programs run on another machine: two CPUs, or windows of 1 GiB, which take 0.3 s to release."""
 _BIG: Final = "two-pe"
 _BIG_STEPS: Final = 500
-
-
-@dataclass(frozen=True)
-class Found:
-    """:ivar program: the shrunk one; `original` is what it was found by.
-
-    :ivar file: where it was saved.
-    :ivar known: quirks that were known when it was found: it shows where those are declared.
-    """
-
-    finding: Finding
-    program: Program
-    original: Program
-    file: Path
-    known: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
-class Done:
-    """A program that was run; `known`: quirks that were known then."""
-
-    number: int
-    program: Program
-    known: frozenset[str]
-    verdict: Verdict
-    left_out: dict[str, int]
-
-
-@dataclass
-class Tally:
-    """What a campaign did.
-
-    :ivar quirks: how often each quirk made a difference.
-    :ivar left_out: operations that a declared quirk kept out of the mix.
-    :ivar spent: seconds until the last program was judged, those of shrinking left out.
-    """
-
-    programs: int = 0
-    operations: int = 0
-    checkpoints: int = 0
-    entries: int = 0
-    spent: float = 0.0
-    quirks: Counter[str] = field(default_factory=Counter)
-    left_out: Counter[str] = field(default_factory=Counter)
-    could_not: list[str] = field(default_factory=list)
-    found: list[Found] = field(default_factory=list)
 
 
 class Campaign:
