@@ -30,13 +30,12 @@ from tcelab.qemu.log import Log
 from tcelab.qemu.probe import Abilities, Qemu, environment
 from tcelab.qemu.qtest import CLOSED as CLOSED_PORT
 from tcelab.qemu.qtest import Qtest
-from tcelab.qemu.race import AGENT_EXITED, CLOSED, WATCHER, Race
+from tcelab.qemu.race import AGENT_EXITED, CLOSED, NO_AGENT, WATCHER, Race
 from tcelab.qemu.ram import MIB, PrivateRam, Ram, SharedRam
 from tcelab.qemu.standstill import Standstill, host_shares
 
 T = TypeVar("T")
 
-_NO_AGENT: Final = "tcelab-init: no agent"
 _PROMPT: Final = "tcelab#"
 _PUT_OFF: Final = 0.5
 """Seconds that a kernel may put work off when it is idle (delayed work, RCU callbacks)."""
@@ -46,8 +45,7 @@ _CAPABILITIES: Final = ("events", "x-ignore-shared")
 """Of the migration that saves a base and loads a fork: tell of its end, and leave RAM where it is."""
 
 _REGISTERS: Final = ((0x0C, 1), *((0x10 + 4 * bar, 4) for bar in range(6)), (0x30, 4), (0x3C, 1), (0x04, 2))
-"""What a kernel writes into the configuration header of a device (offset, size): cache line size, BARs, the ROM's,
-interrupt line, and last the command register, which makes the BARs count. QEMU does not save an edu's."""
+"""(offset, size) of what a kernel writes into a device's configuration header, the command last: not in an edu's state."""
 
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)  # a QEMU that dies is reported by us, once
 
@@ -340,7 +338,7 @@ class Guest:
                 if task.done():
                     return task.result()
                 self.race.stirred.clear()
-                if line := self.console.find(_NO_AGENT, AGENT_EXITED):
+                if line := self.console.find(NO_AGENT, AGENT_EXITED):
                     raise HarnessError(
                         line.strip(),
                         next_step="an initrd comes from tcelab image build, the modules of a kernel from --modules",

@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 WATCHER: Final = "tcelab's watcher"
 CLOSED: Final = "the guest was closed"
+NO_AGENT: Final = "tcelab-init: no agent"
 AGENT_EXITED: Final = "tcelab-init: agent exited"
 _SILENT: Final = {
     "boot": "no agent came up",
