@@ -45,7 +45,7 @@ _CAPABILITIES: Final = ("events", "x-ignore-shared")
 """Of the migration that saves a base and loads a fork: tell of its end, and leave RAM where it is."""
 
 _REGISTERS: Final = ((0x0C, 1), *((0x10 + 4 * bar, 4) for bar in range(6)), (0x30, 4), (0x3C, 1), (0x04, 2))
-"""(offset, size) of what a kernel writes into a device's configuration header, the command last: not in an edu's state."""
+"""(offset, size) of what a kernel writes into a configuration header, the command last: not in an edu's state."""
 
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)  # a QEMU that dies is reported by us, once
 
