@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,9 @@ def test_where_pip_ends_well_the_setup_does(tree):
     done = run(tree, 0)
     assert (done.returncode, done.stdout) == (0, "done\n")
     assert (tree / ".venv" / ".tcelab").exists()
+
+
+def test_each_folder_of_tests_is_in_one_half_of_those_that_run_side_by_side():
+    folders = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["testpaths"]
+    commands = [line for line in (ROOT / "scripts" / "test").read_text().splitlines() if "-m pytest tests/" in line]
+    assert sorted(re.findall(r"tests/\w+", "\n".join(commands))) == sorted(folders)
