@@ -584,6 +584,16 @@ def test_a_counter_or_a_table_that_differs_is_blamed_on_what_came_before():
     assert (ledger.findings[1].liobn, ledger.findings[1].ioba) == (FIRST, 3 * PAGE)
 
 
+def test_a_counter_that_stays_off_by_as_much_is_told_once_of_what_did_it():
+    it, ledger = opinion(Oracles(lambda *_: Outcome(value=14)))
+    told = []
+    for number, value in enumerate((14, 13, 13, 13, 12, 14, 13)):
+        ledger.step = number
+        it.feed(Step(number, Read(what="vmlck"), Outcome(value=value)))
+        told.append(ledger.total)
+    assert told == [0, 1, 1, 1, 2, 2, 3]
+
+
 def test_a_declared_quirk_that_is_met_counts_and_one_that_is_not_is_told_with_0():
     oracles = Oracles(lambda *_: OK, meets=lambda quirks, step: [Met("a")] if step.number else [], known=("a", "b"))
     ledger = opined(oracles, [OK] * 3, declared=("a", "b"))

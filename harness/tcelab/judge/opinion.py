@@ -75,6 +75,7 @@ class Opinion:
         self._found: list[tuple[Difference, Finding]] = []
         self._keys: set[Key] = set()
         self._standing: set[Key] = set()
+        self._off: dict[tuple[str, str], int | None] = {}  # of each counter of a process, by how much it is more
         self._told = 0
         self.met: list[Met] = []
         self._ever: set[str] = set()
@@ -95,8 +96,9 @@ class Opinion:
             return
         self._ledger.judged("difference")
         differences = self._comparison.compare(expected, step)
+        same = self._is_off_as_before(expected, step)
         for difference in differences:
-            if self._is_news(difference.key):
+            if not same and self._is_news(difference.key):
                 self._report(step, difference)
             self._keys.add(difference.key)
         if step.snapshot is not None:
@@ -112,6 +114,16 @@ class Opinion:
     def _is_news(self, key: Key) -> bool:
         """It was not so at the checkpoint before, or is about what happened since."""
         return key not in self._standing or key[0] in _MOMENTARY
+
+    def _is_off_as_before(self, expected: Step, step: Step) -> bool:
+        """It reads a counter that has been off by as much since it was read before: that was told, of what did it."""
+        if not isinstance(step.op, Read):
+            return False
+        seen, right = (each.outcome and each.outcome.value for each in (step, expected))
+        off = seen - right if isinstance(seen, int) and isinstance(right, int) else None
+        before = self._off.get((step.op.what, step.op.by), 0)
+        self._off[step.op.what, step.op.by] = off
+        return bool(off) and off == before
 
     def _report(self, step: Step, difference: Difference) -> None:
         self._last, self._told = step.number, self._told + 1
