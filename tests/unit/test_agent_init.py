@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 from tceagent import kernel
-from tcelab.qemu import guest, race
+from tcelab.qemu import race
 from tcelab.resources import rootfs_dir
 
 INIT = Path(rootfs_dir(), "init")
@@ -21,7 +21,7 @@ def test_init_is_syntactically_right():
 
 def test_init_says_what_the_host_waits_for():
     text = INIT.read_text()
-    for line in (race.AGENT_EXITED, guest._NO_AGENT, "tcelab-init: up", "tcelab-init: agent starting"):
+    for line in (race.AGENT_EXITED, race.NO_AGENT, "tcelab-init: up", "tcelab-init: agent starting"):
         prefix, _, rest = line.partition(" ")
         assert prefix == "tcelab-init:"
         assert f'say "{rest}' in text

@@ -426,7 +426,9 @@ def test_a_guest_on_which_the_small_program_finds_something_is_booted_again_and_
     assert [each.tried for each in world.made] == ["thoroughly", "not", "not", "not"]
     assert world.made[1].calls == ["able", "save"]
     assert session.calls == []
-    assert session.base.record.trial.startswith("2 findings, the first of the law kernel: the kernel said: WARNING: x")
+    assert session.base.record.trial.startswith(
+        "2 findings, the first of the law kernel: the kernel said, before step 23: WARNING: x"
+    )
     assert world.open == [session]
     (line,) = one.said
     assert line.startswith("guests are handed out untouched: the small program before them ends with")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tcelab import errors, resources
+from tcelab import commandline, errors, resources
 
 ASK = "from tcelab.resources import *; print(recipes_dir(), rootfs_dir(), kmod_dir(), native_dir(), agent_dir())"
 
@@ -25,7 +25,7 @@ def site(tmp_path):
     # Importing the agent on the host would show.
     (tmp_path / "tceagent/__init__.py").write_text("raise SystemExit('the agent was imported')\n")
     (tmp_path / "tcelab/__init__.py").touch()
-    for module in (resources, errors):
+    for module in (resources, errors, commandline):
         shutil.copy(module.__file__, tmp_path / "tcelab")
     return tmp_path
 

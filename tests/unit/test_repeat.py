@@ -476,7 +476,7 @@ def test_a_repeat_is_told_without_what_is_empty():
     (op,) = b.repeat(unmaps(0, 1), 2)
     assert op_text(op) == (
         '{"op":"repeat","expect":"ok","ops":[{"op":"ioctl","file":"story-pe1-container","request":"UNMAP_DMA",'
-        '"fields":{"iova":65536,"size":4096}}],"times":2,"loop":"c"}'
+        '"fields":{"iova":"0x10000","size":4096}}],"times":2,"loop":"c"}'
     )
 
 
