@@ -6,12 +6,16 @@ import itertools
 from collections import Counter
 
 import pytest
+from msgspec.structs import replace
 
+from tcelab.emulator.session import EmulatorSession
 from tcelab.errors import UsageError
+from tcelab.judge import Judge
 from tcelab.program import Burst, Checkpoint, Close, Dma, Ioctl, Open, Page, Program, Together, from_json
-from tcelab.run import parts
+from tcelab.qemu.watched import Flight
+from tcelab.run import Guarding, parts, run
 from tcelab.scenarios import SCENARIOS, build, dma, sweep
-from tcelab.scenarios.places import everywhere
+from tcelab.scenarios.places import codes, everywhere
 from tcelab.topology import Device, Phb, Topology, topology
 
 TWO = topology("two-pe")
@@ -171,11 +175,76 @@ def test_the_pe_whose_transfer_was_the_last_one_has_the_first_one_next():
     assert all(one[-1] == other[0] and one != other for one, other in itertools.pairwise(orders))
 
 
-def test_all_pes_use_the_same_places_of_their_windows():
-    ops = build("dma", TWO, 1).ops
-    pairs = [{each.iova for each in op.ops} for op in ops if isinstance(op, Together)]
-    own = [pair for pair in pairs if len(pair) > 1]
-    assert len(own) == 2, "but for those that another PE has, in each direction"
+def test_all_pes_use_the_same_pages_of_their_windows():
+    """All at the same time, where they are allowed to."""
+    ops = [op for op in build("dma", TWO, 1).ops if isinstance(op, Together)]
+    one, other = (
+        {(each.to_memory, each.iova >> 12) for op in ops for each in op.ops if each.file == f"dma-{name}-device"}
+        for name in ("pe1", "pe2")
+    )
+    assert len(one - other) == len(other - one) == 2, "where the other PE has an entry, in each direction"
+    together = {each.iova for op in ops for each in op.ops if len({each.iova for each in op.ops}) == 1}
+    assert together >= {iova << 12 for pair in codes(TWO.phbs[0].entries) for iova in pair}
+    assert len(together) == 2 * len(codes(TWO.phbs[0].entries)) + 2, "and the source and the sink"
+
+
+class Refusing(EmulatorSession):
+    """It knows of each operation the transfers of its devices, and what was refused of them.
+
+    :ivar confused: of operations, refused accesses that may be another device's, by where they are told to have been.
+    """
+
+    def __init__(self, where: Topology, guard: Guarding) -> None:
+        super().__init__(where, isolates=guard == "freeze", guard=guard)
+        self.phbs = {phb.index: phb for phb in where.phbs}
+        self.seen, self.refused, self.confused = [], 0, []
+        transferred, take = self.machine.guard.transferred, self.machine.guard.take
+
+        def on_bus(index, device, table, pieces, direction):
+            flight = Flight(direction, pieces[0].iova, sum(piece.size for piece in pieces))
+            self.seen.append((index, device.name, flight, pieces))
+            return transferred(index, device, table, pieces, direction)
+
+        def taken():
+            self.compare()
+            return take()
+
+        self.machine.guard.transferred, self.machine.guard.take = on_bus, taken
+
+    def compare(self) -> None:
+        seen, self.seen = self.seen, []
+        for _, name, flight, pieces in seen:
+            for piece in (piece for piece in pieces if piece.refused):
+                self.refused += 1
+                self.confused += [
+                    (name, other, hex(piece.told), piece.refused)
+                    for index, other, its, _ in seen
+                    if other != name
+                    and its.located(flight.direction, piece.told, piece.size, self.phbs[index]) is not None
+                ]
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "guard"),
+    [
+        *[("dma", where, "observe") for where in ("two-pe", "three-pe", "four-pe", "two-pe-disk")],
+        *[("dma", where, "observe") for where in ("fast", "high-window", "narrow-mask")],
+        ("isolation", "high-window", "freeze"),
+    ],
+)
+def test_a_guard_knows_whose_access_was_refused(name, where, guard):
+    """Transfers at the same time never overlap where one of them is refused."""
+    refused = 0
+    program = build(name, topology(where), 3)
+    for part in parts(program):
+        one = replace(program, ops=[*part.ops])
+        session = Refusing(program.topology, guard)
+        judge = Judge(one, session.facts)
+        verdict = judge.verdict(run(one, session, judge.feed))
+        assert session.confused == []
+        assert (verdict.findings, verdict.could_not) == ([], [])
+        refused += session.refused
+    assert refused > 0
 
 
 def test_a_fast_device_goes_all_over_its_window():

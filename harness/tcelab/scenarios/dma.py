@@ -4,6 +4,9 @@ All PEs do the same at the same time, at the same places of their windows: a tab
 shows. Every page has a bus address of its own, whether it is mapped or not. Pages that are not mapped are canaries.
 What a refused read gave the device is sent on to a mapped page that held other data, so that guest RAM proves it.
 
+A guard knows by its address alone whose access was refused (`tcelab.qemu.watch`). So where transfers are refused at the
+same time, they never overlap: each PE has a part of the page to itself, or its turn at each of the places.
+
 Where an entry goes, or has less to say than before, the device tries it again with nothing in between for which a table
 would be asked: a translation that outlives its entry shows. A device that is fast then goes all over its window.
 """
@@ -35,6 +38,8 @@ PART: Final = 512
 """Bytes that it reads, into one part of its memory after the other."""
 PARTS: Final = 4
 """Of those that are sent on in one transfer of 2048 bytes."""
+WRITES: Final = 2
+"""Refused ones between two looks."""
 
 TAGGED, ONLY_WRITE, SOURCE, SINK, ONLY_READ, BESIDE = range(6)
 """Pages of the buffer by their part in the story: side by side, so that each has neighbours that allow what it forbids.
@@ -59,8 +64,8 @@ _DRAWS: Final = 1000
 
 Where = Callable[[Pe], int]
 """A bus address for each PE."""
-Places = Iterator[tuple[str, list[Where], list[Where]]]
-"""What is forbidden, and the places to write and to read."""
+Places = Iterator[tuple[list[Where], list[Where]]]
+"""To write and to read."""
 
 
 @dataclass(slots=True)
@@ -87,11 +92,28 @@ class Story:
         """Of a buffer, that have consecutive entries."""
         return OWN + len(self.pes)
 
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Of the PEs by name, from 0."""
+        return {pe.name: number for number, pe in enumerate(self.pes)}
+
     def buffer(self, pe: Pe) -> str:
         return f"dma-{pe.name}"
 
     def at(self, page: int, plus: int = 0) -> Where:
         return lambda pe: pe.iova(self.first + page) + plus
+
+    def own(self, page: int) -> Where:
+        """A part of a page of `SIZE` bytes, another one for each PE."""
+        return lambda pe: self.at(page, self.numbers[pe.name] * SIZE)(pe)
+
+    def turns(self, places: Sequence[Where]) -> list[Where]:
+        """Each PE once at each of some places that do not overlap, and no two of them at one place at the same time."""
+
+        def turn(number: int) -> Where:
+            return lambda pe: places[(number + self.numbers[pe.name]) % len(places)](pe)
+
+        return [turn(number) for number in range(len(places))]
 
     def map(self, page: int, permissions: int, memory: int = -1) -> None:
         """:param memory: another page of the buffer than the one whose entry it is."""
@@ -205,7 +227,7 @@ def _control(story: Story) -> None:
     story.load()
     story.send_on()
     story.look("memory to device to memory")
-    story.write(story.at(HOLE))
+    story.write(story.own(HOLE))
     story.look("write to a hole")
 
 
@@ -224,11 +246,12 @@ def _forbidden(story: Story) -> None:
     """Transfers that the tables forbid, or a part of each. None of the data that the devices hold lies there before."""
     places = [*_outside(story), *_inside(story), *_elsewhere(story)]
     story.load()
-    for what, writes, _ in places:
-        for where in writes:
+    writes = story.turns([where for each, _ in places for where in each])
+    for part in range(0, len(writes), WRITES):
+        for where in writes[part : part + WRITES]:
             story.write(where)
-        story.look(f"write {what}")
-    reads = [where for _, _, each in places for where in each]
+        story.look("what was written where nothing may be written")
+    reads = story.turns([where for _, each in places for where in each])
     for part in range(0, len(reads), PARTS):
         for where in reads[part : part + PARTS]:
             story.read(where)
@@ -237,26 +260,23 @@ def _forbidden(story: Story) -> None:
 
 
 def _inside(story: Story) -> Places:
-    """Side by side: what one page allows and the other does not, and what is half in a hole."""
+    """What is forbidden beside what is not: by the permissions of two pages side by side, and half in a hole."""
     at = story.at
     yield (
-        "without permission",
         [at(ONLY_READ), at(ONLY_READ, PAGE - SIZE // 2)],
         [at(ONLY_WRITE), at(ONLY_WRITE, PAGE - PART // 2), at(SINK, -PART // 2)],
     )
     yield (
-        "into a hole and out of it",
         [at(HOLE, -SIZE // 2), at(AFTER, -SIZE // 2)],
         [at(HOLE, -PART // 2), at(AFTER, -PART // 2)],
     )
 
 
 def _outside(story: Story) -> Places:
-    over = [_end(-SIZE // 2), _end(16 * PAGE)]
-    yield "over the window's end and beyond it", over, [_end(-PART // 2), _end(16 * PAGE)]
+    """Over the window's end and beyond it; into the window from below and below it."""
+    yield [_end(-SIZE // 2), _end(16 * PAGE)], [_end(-PART // 2), _end(16 * PAGE)]
     if any(pe.start for pe in story.pes):
-        below = [_start(-SIZE // 2), _start(-16 * PAGE)]
-        yield "into the window from below and below it", below, [_start(-PART // 2), _start(-16 * PAGE)]
+        yield [_start(-SIZE // 2), _start(-16 * PAGE)], [_start(-PART // 2), _start(-16 * PAGE)]
 
 
 def _end(plus: int) -> Where:
@@ -273,17 +293,17 @@ def _elsewhere(story: Story) -> Places:
     there = {pe.name: OWN + (number + 1) % len(story.pes) for number, pe in enumerate(story.pes)}
     if len(there) > 1:
         where = [lambda pe: story.at(there[pe.name])(pe)]
-        yield "where another PE has an entry", where, where
+        yield where, where
 
 
 def _outlived(story: Story) -> None:
     """Nothing is left of a translation once its entry is gone, leads elsewhere, or allows less: each time, that of one
     PE at least is the last one that any table was asked for.
     """
-    gone = story.at(GONE)
+    gone = story.own(GONE)
     story.write(gone)
     story.unmap(GONE)
-    story.fill(GONE)
+    story.fill(GONE, PAGE)
     story.write(gone)
     story.look("after unmap")
     story.read(gone)
@@ -298,7 +318,7 @@ def _outlived(story: Story) -> None:
     story.map(GONE, BOTH, NEXT)
     story.write(gone)
     story.map(GONE, tce.READ, NEXT)
-    story.fill(NEXT)
+    story.fill(NEXT, PAGE)
     story.write(gone)
     story.read(gone)
     story.map(GONE, tce.WRITE, NEXT)
@@ -308,11 +328,11 @@ def _outlived(story: Story) -> None:
 
 
 def _master_off(story: Story) -> None:
-    story.fill(SINK)
+    story.fill(SINK, PAGE)
     story.ops += [op for pe in story.pes for op in b.master(pe, on=False)]
-    story.write(story.at(SINK))
+    story.write(story.own(SINK))
     story.look("write without bus master")
-    story.read(story.at(SOURCE))
+    story.read(story.own(SOURCE))
     story.ops += [op for pe in story.pes for op in b.master(pe, on=True)]
     story.send_on()
     story.look("read without bus master")
@@ -321,11 +341,11 @@ def _master_off(story: Story) -> None:
 def _reset(story: Story) -> None:
     """Firmware empties the window behind the driver's back; the page pins of its entries are lost for good."""
     story.ops += [*b.vmlck(), *b.pins()]
-    story.write(story.at(SINK))
-    story.fill(SINK)
+    story.write(story.own(SINK))
+    story.fill(SINK, PAGE)
     story.ops += [op for pe in story.pes for op in b.ddw(pe, "reset")]
-    story.write(story.at(SINK))
-    story.read(story.at(SOURCE))
+    story.write(story.own(SINK))
+    story.read(story.own(SOURCE))
     story.look("after firmware's reset", stream=True)
     story.map(SINK, tce.WRITE)
     story.send_on()
