@@ -25,7 +25,9 @@ Word: TypeAlias = int | str | Page
 
 class _Op(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag=str.lower, kw_only=True):
     """:ivar expect: `"ok"` (returned 0 or, where it makes a file, a descriptor), an errno's name, or the returned
-    number. Anything else is a finding. Without it, any outcome is accepted and only its consequences are judged.
+    number; of a `dma`, `together` or `burst` also `"passed"` or `"refused"`: it ended, and all of it went through, or
+    nothing of it. Anything else is a finding. Without it, any outcome is accepted and only its consequences are judged.
+    A `checkpoint` and a `fresh` give nothing, and take none.
     """
 
     expect: str | int | None = None
@@ -175,7 +177,9 @@ class Master(_GuestOp, frozen=True, kw_only=True):
 class Dma(_GuestOp, frozen=True, kw_only=True):
     """Have a device transfer `size` bytes between its own memory (at `offset`: an edu's buffer, a disk) and bus address
     `iova`, and wait for its end. `to_memory`: the device writes memory; else it reads memory. Outcome: `value` is 0
-    once it ended, whatever was refused; all ones when the device's registers could not be reached.
+    once it ended, whatever was refused; all ones when the device's registers could not be reached. So `"expect": "ok"`
+    says only that it ends: `"passed"`, that every piece of it (what lies in one page) goes through as well, and
+    `"refused"`, that every piece is refused.
     """
 
     file: str
@@ -187,7 +191,8 @@ class Dma(_GuestOp, frozen=True, kw_only=True):
 
 class Together(_GuestOp, frozen=True, kw_only=True):
     """Have several edus transfer at the same time: all are started, then all are awaited. Outcome: `value` is 0, or all
-    ones when one of them could not be reached; `fields`: `ends`, the value of each, as its `Dma` would have it.
+    ones when one of them could not be reached; `fields`: `ends`, the value of each, as its `Dma` would have it. Its
+    transfers have no `expect` of their own: `"passed"` and `"refused"` are about all of them.
     """
 
     ops: list[Dma]
@@ -205,6 +210,7 @@ class Transfer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 class Burst(_GuestOp, frozen=True, kw_only=True):
     """Have a device do many transfers, one after the other, as fast as the agent can. Outcome: `value` is 0, or what
     the transfer that ended it early gave; `fields`: `done`, how many were, and `seconds` by the guest's clock.
+    `"passed"` and `"refused"` of all of them: as of a `Dma`.
     """
 
     file: str

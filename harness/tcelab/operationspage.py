@@ -78,7 +78,7 @@ EXAMPLES: Final[Mapping[str, list[Example]]] = {
         }
     ],
     "master": [{"op": "master", "file": "device", "on": True}],
-    "dma": [{"op": "master", "file": "device"}, MAP, {"op": "dma", **TRANSFER, "expect": "ok"}],
+    "dma": [{"op": "master", "file": "device"}, MAP, {"op": "dma", **TRANSFER, "expect": "passed"}],
     "together": [{"op": "together", "ops": [TRANSFER]}],
     "burst": [{"op": "burst", "file": "device", "transfers": [["0x1f000", 64, False], ["0x1f040", 64, False, 64]]}],
     "engine": [{"op": "engine", "file": "device", "ring": {"buffer": "pages"}, "iova": "0x20000"}],

@@ -80,7 +80,8 @@ class Pseries:
     def perform(self, *ops: Op) -> list[Step]:
         """Do operations in order; guest operations without a host operation between them cost one request.
 
-        :raise UnexpectedOutcomeError: one with `expect` gave something else.
+        :raise UnexpectedOutcomeError: one with `expect` gave something else. Of a transfer that is to be passed or
+            refused: it did not end; what became of it is judged with all else that the test did.
         :raise UsageError: one that cannot be done; those before it are not done either.
         :raise TcelabError: the guest is lost, or QEMU.
         """
@@ -275,7 +276,7 @@ class Pe:
 
 class Container:
     """A VFIO container of type v1 (SPAPR_TCE_IOMMU) with one group. `expect` as in programs: "ok", an errno's name, or
-    a number; None takes any outcome.
+    a number; None takes any outcome. A word that is none of these is a UsageError.
     """
 
     def __init__(self, guest: Pseries, pe: Pe) -> None:
@@ -325,15 +326,19 @@ class Container:
         :param expect: `"ok"`: all of it goes through; `"refused"`: nothing of it does; None: whatever comes. The host
             looks at the guest before and after it, so that what is told of it is what was seen.
         :raise UnexpectedOutcomeError: something else became of it.
+        :raise UsageError: no transfer can be that.
         """
         __tracebackhide__ = True
         if expect not in (None, *EXPECTED):
             raise UsageError(f"a transfer is expected to be {' or '.join(map(repr, EXPECTED))}, not {expect!r}")
+        if not size:
+            raise UsageError("a transfer of 0 bytes is none", next_step="give it a size of at least 1 byte")
         if not self._device:
             self._guest.perform(*b.open_device(self.pe.names))
             self._device = True
         (op,) = b.dma(self.pe.names, iova, size, to_memory=to_memory, offset=offset)
-        op = msgspec.structs.replace(op, expect=None if expect is None else op.expect)
+        # In the program's words: so that a replay, which has no looks of the test's own to go by, finds it as well.
+        op = msgspec.structs.replace(op, expect="passed" if expect == "ok" else expect)
         assert isinstance(op, Dma)
         before = self._guest.checkpoint()
         done, look = self._guest.perform(op, Checkpoint())

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from tceagent import edu, uapi, virtio
 from tceagent.huge import HUGE_PAGE
-from tcelab import disk, fits, hostrules, hypercalls, ioctls
+from tcelab import disk, expected, fits, hostrules, hypercalls, ioctls
 from tcelab.errors import UsageError
 from tcelab.papr import window
 from tcelab.program import (
@@ -134,6 +134,8 @@ class Checker:
             return self._no_process(self._by)
         if self._isolation and hostrules.moves_windows(op):
             return hostrules.FIXED
+        if problem := expected.wrong(op):
+            return problem
         rule: Callable[[Any], str] | None = getattr(self, f"_{type(op).__name__.lower()}", None)
         return "there is no rule for it: nobody knows what it may do" if rule is None else rule(op)
 

@@ -68,7 +68,13 @@ def test_the_example_with_dma_passes_and_moves_data():
     ("old", "new"),
     [
         ('"flags": 2, "vaddr": {"buffer": "target"}', '"flags": 9, "vaddr": {"buffer": "target"}'),
-        ('"expect": "ok"},\n  {"op": "checkpoint", "label": "copied"}', '"expect": 7},\n  {"op": "checkpoint"}'),
+        ('"expect": "passed"},\n  {"op": "checkpoint", "label": "copied"}', '"expect": 7},\n  {"op": "checkpoint"}'),
+        (
+            '"expect": "passed"},\n  {"op": "checkpoint", "label": "copied"}',
+            '"expect": "refused"},\n  {"op": "checkpoint"}',
+        ),
+        ('"iova": "0x3ffff100"', '"iova": "0x3fffe100"'),
+        ('"iova": "0x20000"', '"iova": "0x1f000"'),
     ],
 )
 def test_the_example_with_dma_fails_when_it_is_spoilt(old, new):

@@ -13,7 +13,7 @@ from tcelab.judge.finding import EXIT_CODES, Finding, Result, Verdict
 from tcelab.judge.fold import Fold
 from tcelab.judge.isolation import isolation
 from tcelab.judge.ledger import Ledger, operation_text
-from tcelab.judge.operations import OPERATION_LAWS, Meters
+from tcelab.judge.operations import OPERATION_LAWS, Meters, went
 from tcelab.judge.opinion import Opinion, Oracles
 from tcelab.judge.ram import RAM_LAWS, kernel_said, unwatched
 from tcelab.judge.requests import request_name
@@ -109,6 +109,7 @@ class Judge:
         for law in OPERATION_LAWS:
             law(ledger, self.fold, step, outcome)
         self.fold.apply(step)
+        went(ledger, self.fold, step, outcome)
         isolation(ledger, self.fold, step, outcome)
         hypercalls.law(ledger, self.fold.hypercalls, step, outcome)
         self._excuse(step.number)
