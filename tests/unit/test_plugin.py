@@ -306,6 +306,62 @@ def test_it(pseries, container):
     assert "transferred.py" not in result.stdout.str()
 
 
+@pytest.mark.parametrize(
+    ("permissions", "call", "said"),
+    [
+        (3, "0, 64, to_memory=True, expect='refused'", "was to be refused; its table lets it through at IOBA 0x0"),
+        (1, "0, 64, to_memory=True", "was to pass; its table refuses it: no permission at IOBA 0x0"),
+        (3, "0xf80, 256, to_memory=True", "was to pass; its table refuses it: no entry at IOBA 0x1000"),
+        (3, "0xf80, 256, to_memory=True, expect='refused'", "lets it through at IOBA 0xf80 (1 of 2 pieces passed)"),
+    ],
+)
+def test_the_replay_of_a_transfer_of_which_something_else_became_finds_it_again(run, permissions, call, said):
+    result = run(f"""
+def test_it(pseries, container):
+    container.map(pseries.buffer(1), 0, permissions={permissions})
+    container.dma({call})
+""")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["E *UnexpectedOutcomeError: operation *"])
+    code, told = replayed(result)
+    assert code == 1
+    assert said in " ".join(told.split())
+    assert "the laws hold" not in told
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            "map(page, 0, expect='EINVALID')",
+            "expect 'EINVALID' is neither \"ok\", nor a number, nor an errno's name; *",
+        ),
+        ("unmap(0, expect='passed')", "expect 'passed' is for transfers alone: dma, together, burst"),
+        ("ioctl('ENABLE', expect='fine')", "expect 'fine' is neither *"),
+        ("dma(0, 0, to_memory=True)", "a transfer of 0 bytes is none"),
+        ("dma(0, 0, to_memory=True, expect='refused')", "a transfer of 0 bytes is none"),
+        ("dma(0, 0, to_memory=True, expect=None)", "a transfer of 0 bytes is none"),
+    ],
+)
+def test_what_nothing_can_give_is_wrong_usage_and_is_not_done(run, call, said):
+    result = run(f"""
+import pytest
+from tcelab.errors import UsageError
+def test_it(pseries, container):
+    page = pseries.buffer(1)
+    done = len(pseries.program.ops)
+    with pytest.raises(UsageError) as caught:
+        container.{call}
+    print("it says", caught.value.message)
+    assert len(pseries.program.ops) == done
+    assert "told once" == ""
+""")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([f"it says *{said}"])
+    result.stdout.fnmatch_lines(["E *'told once'*"])
+    assert "tcelab findings" not in result.stdout.str()
+
+
 def test_a_device_that_cannot_be_reached_is_neither_refused_nor_through(run):
     result = run("""
 def test_it(pseries, container):
