@@ -210,7 +210,7 @@ class Transfer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 class Burst(_GuestOp, frozen=True, kw_only=True):
     """Have a device do many transfers, one after the other, as fast as the agent can. Outcome: `value` is 0, or what
     the transfer that ended it early gave; `fields`: `done`, how many were, and `seconds` by the guest's clock.
-    `"passed"` and `"refused"` of all of them: as of a `Dma`.
+    `"passed"` and `"refused"` are about all of them.
     """
 
     file: str
