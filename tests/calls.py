@@ -15,9 +15,6 @@ MARK = "TCELAB_TEST_MARK"
 SHM = Path("/dev/shm")
 TCELAB = (sys.executable, "-m", "tcelab")
 
-# A shell that starts the tests in the background has interrupts ignored, and what is ignored is inherited.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 
 class Call:
     """A running `tcelab`, or another command. Every process that comes from it carries a mark in its environment, and

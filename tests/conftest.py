@@ -1,5 +1,6 @@
 """What tests of several folders share: one record of a guest, and one account of what rows and mutants rest on."""
 
+import signal
 from collections import Counter
 
 import pytest
@@ -10,6 +11,9 @@ import rowkit
 # How fast an example is done says nothing: others may be at work here.
 settings.register_profile("tcelab", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tcelab")
+
+# A shell that starts the tests in the background has interrupts ignored, and what is ignored is inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 KILLERS = {
     "guest": "killed by a difference from a guest",

@@ -43,6 +43,6 @@ def test_a_seed_repeats_the_program_exactly_and_its_file_replays_it(tmp_path):
     code, call = tcelab("run", "flow", "--seed", 42, state=first)
     assert code == 0, call.said
     program = call.runs()[0] / "program.json"
-    code, call = tcelab("run", program, "--topology", "one-pe", state=again)
+    code, call = tcelab("run", program, state=again)
     assert code == 0, call.said
     assert (call.runs()[0] / "program.json").read_bytes() == program.read_bytes()
