@@ -139,9 +139,8 @@ def test_a_wrong_operation_is_named_with_what_it_takes(op, said, step):
     [
         ('"ops": [{"op": "open", "file": "c", "path": "/", "path": "/x"}]', r'operation 0 \(open\) has "path" twice'),
         (
-            '"ops": [{"op": "checkpoint"},'
-            ' {"op": "ioctl", "file": "c", "request": "MAP_DMA", "fields": {"iova": 0, "size": 1, "iova": "0x1000"}}]',
-            r'operation 1 \(ioctl\) has "iova" twice',
+            '"ops": [{"op": "checkpoint"}, {"op": "put", "fields": {"iova": 0, "size": 1, "iova": "0x1000"}}]',
+            r'operation 1 \(put\) has "iova" twice',
         ),
         ('"ops": [], "ops": []', 'it has "ops" twice'),
     ],

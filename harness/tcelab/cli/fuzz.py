@@ -72,6 +72,7 @@ def command(
     def note(line: str) -> None:
         click.echo(f"[{time.monotonic() - began:6.1f} s] {line}", err=True)
 
+    setup.check(chosen)
     folder = artefacts.folder(out, note)
     note(f"seed {number}, {steps:,} operations in programs on guests of their own, some at a time")
     guests = Guests(chosen, artefacts.numbered(folder / "guests"), limits=bounds, boot=boot, note=note)
