@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Final
 
@@ -14,6 +15,8 @@ from tcelab.topology import Phb
 _CELL: Final = 32
 """Bits of an argument of firmware's services."""
 _WORD: Final = 64
+
+_LIKE_A_NUMBER: Final = re.compile(r"\s*[-+]?\s*\d|\s*$")
 
 FIXED: Final = "whoever isolates PEs knows the windows that a machine starts with, and no others"
 
@@ -69,6 +72,12 @@ def native(op: Native, bound: Collection[str]) -> str:
         if isinstance(arg, int) and not 0 <= arg < 1 << _WORD:
             return f"an argument has {_WORD} bits, and {arg} has not"
     return ""
+
+
+def no_word(word: str) -> str:
+    """A string stands where a number, or a file's name, has to be, and is neither."""
+    how = 'write a number as 4096 or as "0x1000"'
+    return f"{word!r} is no number: {how}" if _LIKE_A_NUMBER.match(word) else f"{unopened(word)}; {how}"
 
 
 def unopened(file: str) -> str:

@@ -12,11 +12,12 @@ import msgspec
 from tcelab import setup
 from tcelab.beside import Guest
 from tcelab.emulator import EmulatorSession
+from tcelab.emulator.profiles import profile
 from tcelab.errors import UsageError
 from tcelab.qemu import fork
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.session import QemuSession
-from tcelab.quirks import check
+from tcelab.quirks import check as check_quirks
 
 Note = Callable[[str], None]
 
@@ -78,7 +79,7 @@ class EmulatorPlatform:
         if foreign:
             raise UsageError(f"the emulator runs no kernel: --{foreign[0]} is about a guest")
         self._choice = choice
-        self._quirks = check(choice.expect_quirks) - check(choice.without_quirks)
+        self._quirks = check_quirks(choice.expect_quirks) - check_quirks(choice.without_quirks)
         self._seeds = itertools.count()
         self.provenance: dict[str, Any] = {}
 
@@ -103,16 +104,29 @@ _OF_A_GUEST: Final = ("qemu", "image", "kernel", "modules", "initrd", "mutant", 
 _DEFAULTS: Final = {field.name: field.default for field in msgspec.structs.fields(setup.Choice)}
 
 
-def prepare(
-    name: str, choice: setup.Choice, note: Note, *, limits: Limits | None = None, boot: bool = False
-) -> Platform:
-    """:raise TcelabError: the platform cannot be had, or not with that choice."""
+def check(name: str, choice: setup.Choice, *, boot: bool = False) -> None:
+    """Before anything is said of progress: what is cheap of that which `prepare` and `open` refuse.
+
+    :raise UsageError: the platform cannot be had with that choice.
+    """
     if name == EMULATOR:
         if boot:
             raise UsageError("the emulator runs no kernel: --boot is about a guest")
-        return EmulatorPlatform(choice)
+        EmulatorPlatform(choice)
+        profile(choice.profile)
+        return
     if choice.profile not in setup.TODAYS_PROFILES:
         raise UsageError(
             f"no kernel of today has the driver of profile {choice.profile}", next_step="add --platform emulator"
         )
+    setup.check(choice)
+
+
+def prepare(
+    name: str, choice: setup.Choice, note: Note, *, limits: Limits | None = None, boot: bool = False
+) -> Platform:
+    """:raise TcelabError: the platform cannot be had, or not with that choice."""
+    check(name, choice, boot=boot)
+    if name == EMULATOR:
+        return EmulatorPlatform(choice)
     return QemuPlatform(choice, note, limits=limits, boot=boot)

@@ -6,8 +6,9 @@ stand as well. A file may have no such name, therefore.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -20,10 +21,12 @@ __all__ = ["decode"]
 
 T = TypeVar("T")
 
-_HEX: Final = re.compile(r"0[xX][0-9a-fA-F]+(_[0-9a-fA-F]+)*")
+_HEX: Final = re.compile(r"0[xX][0-9a-fA-F]+")
 _QUOTED_HEX: Final = re.compile(rb'"0[xX]')
 _WHERE: Final = re.compile(r"`\$\.ops\[(\d+)\]")
 _NAMES: Final = ("file", "into")
+_SHOWN: Final = 60
+"""Characters that are told of what is no operation."""
 PAGE: Final = "docs/operations.md"
 
 
@@ -32,9 +35,11 @@ def decode(data: bytes, kind: type[T], source: str) -> T:
 
     :param kind: `tcelab.program.Program`.
     :param source: what to call the data in messages.
-    :raise UsageError: it is none, in one line that names the operation.
+    :raise UsageError: it is none, or says one thing twice, in one line that names the operation.
     :raise msgspec.DecodeError: it is no JSON. :raise UnicodeDecodeError: it is no text.
     """
+    if twice := _twice(data):
+        raise UsageError(f"{source} is not a program: {twice}", next_step="leave one of them out")
     if not _QUOTED_HEX.search(data):
         try:
             return msgspec.json.decode(data, type=kind)
@@ -48,6 +53,53 @@ def decode(data: bytes, kind: type[T], source: str) -> T:
         return msgspec.convert(msgspec.to_builtins(eased), kind)
     except msgspec.ValidationError as error:
         raise _explained(str(error), raw, source, kind) from None
+
+
+class _Doubled(dict[str, Any]):
+    """An object in which a key is twice."""
+
+    key = ""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) == len(pairs):
+        return made
+    doubled = _Doubled(made)
+    seen: set[str] = set()
+    doubled.key = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+    return doubled
+
+
+def _twice(data: bytes) -> str:
+    """The first key that an object has twice, and where; empty if there is none. Of them msgspec takes the last."""
+    found = False
+
+    def made(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal found
+        value = _object(pairs)
+        found = found or isinstance(value, _Doubled)
+        return value
+
+    try:
+        raw = json.loads(data, object_pairs_hook=made)
+    except (ValueError, RecursionError):
+        return ""  # no JSON, which others tell
+    if not found:
+        return ""
+    ops = raw.get("ops") if isinstance(raw, dict) else None
+    for number, op in enumerate(ops if isinstance(ops, list) else []):
+        if key := _key_twice(op):
+            name = f" ({op['op']})" if isinstance(op, dict) and isinstance(op.get("op"), str) else ""
+            return f'operation {number}{name} has "{key}" twice'
+    return f'it has "{_key_twice(raw)}" twice'
+
+
+def _key_twice(value: object) -> str:
+    if isinstance(value, _Doubled):
+        return value.key
+    inside: Iterable[object] = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next(filter(None, map(_key_twice, inside)), "")
 
 
 def _is_hex(value: object) -> bool:
@@ -106,6 +158,10 @@ def _explained(text: str, raw: object, source: str, kind: type) -> UsageError:
     name = op.get("op") if isinstance(op, dict) else None
     known = _operations(kind)
     if not isinstance(name, str) or name not in known:
+        if not isinstance(op, dict):
+            text = f'{json.dumps(op)[:_SHOWN]} is no object with a field "op"'
+        elif "op" not in op:
+            text = 'it has no field "op", which says what to do'
         steps = f"operations are: {', '.join(known)}; see {PAGE}"
         return UsageError(f"{source} is not a program: operation {number}: {text}", next_step=steps)
     fields = known[name].fields

@@ -99,6 +99,21 @@ def prepare(choice: Choice, note: Callable[[str], None]) -> Ready:
     return Ready(qemu, options, image.agent_digest(), provenance)
 
 
+def check(choice: Choice) -> None:
+    """What is cheap of that which `prepare` refuses: before anything is said of progress.
+
+    :raise UsageError: a file that is not there, an unknown name, or memory that no machine has.
+    """
+    machine.check_memory(choice.memory)
+    for what, path in {"kernel": choice.kernel, "initrd": choice.initrd}.items():
+        if path is not None and not path.is_file():
+            raise UsageError(f"no {what} {path}")
+    quirks_of(choice)
+    image.quirks(choice.image)
+    if choice.qemu not in image.recipe_names():
+        probe.by_path(choice.qemu)
+
+
 def _mutant(
     choice: Choice, note: Callable[[str], None], provenance: dict[str, Any]
 ) -> Callable[[image.Manifest], Mapping[str, bytes]]:

@@ -178,6 +178,8 @@ class Checker:
             return f"a buffer in huge pages has a multiple of {HUGE_PAGE // window.PAGE_SIZE} pages"
         if op.pages > MOST_PAGES:
             return f"a buffer has at most {MOST_PAGES} pages"
+        if op.seed < 0:
+            return f"a seed is at least 0, and {op.seed} is not"
         return "" if op.pages > 0 else "a buffer has at least one page"
 
     def _tag(self, op: Tag) -> str:
@@ -378,7 +380,9 @@ class Checker:
     def _word(self, word: Word) -> str:
         if isinstance(word, int):
             return "" if 0 <= word < 1 << _WORD else f"a word has {_WORD} bits, and {word} has not"
-        return self._place(word.buffer) if isinstance(word, Page) else self._file(word)
+        if isinstance(word, Page):
+            return self._place(word.buffer)
+        return "" if word in self._own.files else hostrules.no_word(word)
 
 
 def _who(process: str) -> str:

@@ -103,6 +103,7 @@ def host(monkeypatch, tmp_path):
     monkeypatch.setattr(fork, "Forks", stand.forks)
     monkeypatch.setattr(bench_session, "QemuSession", stand)
     monkeypatch.setattr(setup, "prepare", ready)
+    monkeypatch.setattr(setup, "check", lambda _choice: None)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)

@@ -182,6 +182,8 @@ def test_a_result_that_cannot_be_delivered_is_no_pass_and_a_finding_stands(host,
     assert done.code == code
     assert ("FINDING" if lies else "PASS") in done.out
     assert "cannot write /dev/full: No space left on device" in done.err
+    numbers = [line for line in done.out.splitlines() if "(exit code " in line]
+    assert f"(exit code {code})" in numbers[-1]  # what was printed last is what is returned
 
 
 def test_a_figure_that_cannot_be_delivered_is_125(host, tcelab, monkeypatch):
@@ -230,6 +232,33 @@ def test_standard_output_that_is_full_is_125_and_a_finding_stands(tmp_path, word
     assert "Exception ignored" not in done.stderr
     if code != 2:
         assert done.stderr.splitlines()[-1] == ("tcelab: standard output cannot be written: No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "closed"),
+    [
+        (RUN, 125, ">&-"),
+        (RUN, 125, "<&- >&- 2>&-"),
+        ((*RUN, "--json", "-"), 125, "<&- >&-"),
+        ((*RUN, "--inject", "flip"), 1, ">&-"),
+        (("--help",), 125, ">&-"),
+        (("image", "mutants"), 125, ">&-"),
+        (("run", "none"), 2, ">&-"),
+    ],
+    ids=["pass", "all", "json", "finding", "help", "list", "usage"],
+)
+def test_standard_output_that_is_closed_is_125_and_a_finding_stands(tmp_path, words, code, closed):
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "tcelab", *words],
+        stderr=subprocess.PIPE,
+        env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
+        check=False,
+        text=True,
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    if code != 2 and "2>&-" not in closed:
+        assert done.stderr.splitlines()[-1] == "tcelab: standard output cannot be written: Bad file descriptor"
 
 
 @pytest.mark.parametrize(

@@ -188,3 +188,20 @@ def test_quirks_that_made_no_difference_are_left_out(capsys):
     out = capsys.readouterr().out
     assert "quirk:   loud made a difference 2 times" in out
     assert "silent" not in out
+
+
+def test_a_time_limit_ends_programs_at_a_checkpoint_and_what_was_done_is_judged(tcelab, opened, guests):
+    guests.stuck = 99
+    campaign.Campaign.__init__.__kwdefaults__["steps"] = 1500
+    done = tcelab(*WORDS, "--steps", "6000", "--minutes", "0.00001")
+    assert done.code == 0, done.out + done.err
+    programs, operations = re.search(r"^seed 1: (\d+) programs, ([\d,]+) operations", done.out, re.MULTILINE).groups()
+    assert int(programs) >= 1
+    assert 40 <= int(operations.replace(",", "")) < 750 * int(programs)  # of 1,500 each
+    assert done.out.splitlines()[-1].startswith("PASS (exit code 0)")
+
+
+def test_no_time_at_all_is_wrong_usage(tcelab, opened):
+    done = tcelab(*WORDS, "--minutes", "0")
+    assert (done.code, opened) == (2, [])
+    assert "--minutes" in done.err

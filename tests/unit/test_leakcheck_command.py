@@ -63,6 +63,7 @@ def tcelab(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(verb, "opened", opened)
     ready = SimpleNamespace(qemu=None, options=None, digest="", provenance={})
     monkeypatch.setattr(verb.setup, "prepare", lambda *_: ready)
+    monkeypatch.setattr(verb.setup, "check", lambda _choice: None)
     monkeypatch.setattr(verb, "DrivenGuest", lambda *_: None)
 
     def call(*words, **how):
@@ -230,3 +231,8 @@ def test_the_text_has_tables_and_a_histogram_with_many_sizes_summed_up():
     assert "asked for, LIOBN 0x80000100: 1,234 TO_DEVICE" in captured.get()
     assert "5 entries of the trace, 6 of live memory" in captured.get()
     assert "2 with status -4" in captured.get()
+
+
+def test_the_help_says_what_a_command_is_that_the_guest_does_not_have():
+    said = " ".join(verb.command.help.split())
+    assert "2: wrong usage, also a COMMAND that the guest does not have; 125: could not judge" in said

@@ -265,7 +265,7 @@ def test_memory_in_blocks_of_256_mib_can_be(memory):
 
 @pytest.mark.parametrize("memory", [0, -256, 255, 300, 128])
 def test_memory_that_no_pseries_machine_has_is_refused(memory):
-    with pytest.raises(UsageError, match=f"{memory} MiB of memory.*multiples of 256 MiB"):
+    with pytest.raises(UsageError, match=f"{memory} MiB of memory.*multiples of 256 MiB from 256 on"):
         machine.check_memory(memory)
 
 

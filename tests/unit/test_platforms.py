@@ -252,3 +252,30 @@ def test_diff_says_with_what_it_compares(tcelab):
 def test_diff_is_about_guests_alone(tcelab):
     for words in (("--platform", "emulator"), ("--profile", "seed2013"), ("--inject", "flip")):
         assert tcelab("diff", "sound.json", *words).code == 2
+
+
+@pytest.mark.parametrize("verb", ["run", "fuzz", "leakcheck"])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--memory", "-256"), "-256 MiB of memory: a pseries machine takes multiples of 256 MiB from 256 on"),
+        (("--qemu", "none-such"), "QEMU none-such does not exist"),
+        (("--kernel", "none-such"), "no kernel none-such"),
+        (("--image", "none-such"), "no image recipe is called 'none-such'"),
+        (("--expect-quirk", "none-such"), "none-such"),
+    ],
+    ids=lambda each: each[0].strip("-") if isinstance(each, tuple) else "",
+)
+def test_an_option_that_cannot_be_is_told_before_any_progress(tcelab, monkeypatch, verb, words, said):
+    monkeypatch.setattr(image, "ensure_guest", None)  # nothing is provisioned
+    monkeypatch.setattr(image, "ensure_qemu", None)
+    done = tcelab(verb, *words)
+    assert done.code == 2
+    assert done.said.startswith("tcelab: ")
+    assert said in done.said.splitlines()[0]
+
+
+def test_a_profile_that_is_none_is_told_before_any_progress(tcelab):
+    done = tcelab("run", "flow", "--topology", "one-pe", "--platform", "emulator", "--profile", "none-such")
+    assert done.code == 2
+    assert done.said.startswith("tcelab: no profile 'none-such'")

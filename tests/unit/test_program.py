@@ -76,7 +76,7 @@ def test_a_number_may_be_a_hexadecimal_string_wherever_a_number_is_taken():
     program = written(
         {"op": "buffer", "name": "0x7", "pages": "0x2", "seed": "0xff"},
         {"op": "ioctl", "file": "c", "request": "0x20003b71", "fields": {"vaddr": {"buffer": "b", "index": "0x1"}}},
-        {"op": "ioctl", "file": "c", "request": "MAP_DMA", "fields": {"iova": "0x1_F000", "size": "0X1000"}},
+        {"op": "ioctl", "file": "c", "request": "MAP_DMA", "fields": {"iova": "0x1F000", "size": "0X1000"}},
         {"op": "ioctl", "file": "c", "request": "SET_IOMMU", "value": "0x2", "expect": "0x0"},
         {"op": "burst", "file": "d", "transfers": [["0x10", 4, True], [16, "0x4", False, "0x8"]]},
         {"op": "together", "ops": [{"op": "dma", "file": "d", "iova": "0x20", "size": 8, "to_memory": True}]},
@@ -120,7 +120,9 @@ def test_a_topology_may_be_named_and_its_numbers_be_hexadecimal():
         ({"op": "fill", "bufer": "b"}, r"operation 1 \(fill\): .*`bufer`", '"fill" needs "buffer", "offset", "size"'),
         ({"op": "flush"}, "operation 1: .*'flush'", "operations are: spawn, exit, buffer, tag"),
         ({"op": ["dma"]}, "operation 1: ", "operations are: spawn, exit"),
-        ("dma", "operation 1: Expected `object`", "operations are: spawn, exit"),
+        ("dma", 'operation 1: "dma" is no object with a field "op"', "operations are: spawn, exit"),
+        ({"name": "b", "pages": 4}, 'operation 1: it has no field "op"', "operations are: spawn, exit"),
+        ({"op": "buffer", "name": "b", "pages": "0x1_0"}, "Expected `int`, got `str`", 'as 4096 or as "0x1000"'),
         ({"op": "buffer", "name": "b", "pages": "4k"}, "Expected `int`, got `str`", 'as 4096 or as "0x1000"'),
         ({"op": "open", "file": "0x10", "path": "/"}, "`file` is '0x10', which is a number", "see docs/operations.md"),
         ({"op": "ioctl", "file": "g", "request": "A", "into": "0x1"}, "`into` is '0x1'", "see docs/operations.md"),
@@ -130,6 +132,22 @@ def test_a_wrong_operation_is_named_with_what_it_takes(op, said, step):
     with pytest.raises(UsageError, match=said) as caught:
         written({"op": "checkpoint", "label": "0x0"}, op)
     assert step in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('"ops": [{"op": "open", "file": "c", "path": "/", "path": "/x"}]', r'operation 0 \(open\) has "path" twice'),
+        (
+            '"ops": [{"op": "checkpoint"}, {"op": "put", "fields": {"iova": 0, "size": 1, "iova": "0x1000"}}]',
+            r'operation 1 \(put\) has "iova" twice',
+        ),
+        ('"ops": [], "ops": []', 'it has "ops" twice'),
+    ],
+)
+def test_a_key_that_is_there_twice_is_refused(text, said):
+    with pytest.raises(UsageError, match=said):
+        from_json(f'{{"name": "x", "topology": "one-pe", {text}}}'.encode(), "p.json")
 
 
 def test_an_unknown_name_of_a_topology_names_those_that_exist():

@@ -148,3 +148,10 @@ def test_the_option_goes_before_the_file_and_a_wrong_one_is_2(host, tcelab, file
     monkeypatch.setenv("TCELAB_CACHE_SIZE", "much")
     done = tcelab("run", "story.json")
     assert (done.code, "TCELAB_CACHE_SIZE: 'much' is no size" in done.err) == (2, True)
+
+
+def test_the_last_run_is_one_that_is_over(three, tcelab):
+    going = artefacts.root() / f"20300101T000000Z-{os.getpid()}"
+    going.mkdir()
+    assert tcelab("runs", "show").out == f"{three[2]}: no result\n"
+    assert tcelab("runs", "show", going.name).out == f"{going.name}: running\n"

@@ -340,3 +340,21 @@ def test_a_shift_of_any_size_is_only_a_number():
     validate(program(Ioctl(file="c", request="SPAPR_TCE_CREATE", fields=window(1, 0, page_shift=wide))))
     with pytest.raises(UsageError, match="at most 16777216 are asked for"):
         validate(program(Ddw(call="create", device="pe1", window_shift=wide)))
+
+
+@pytest.mark.parametrize("number", ["4096", "1f000", "0x", "-0x1000", "0x1f_000", ""])
+def test_a_number_that_is_written_wrongly_is_not_called_a_file(number):
+    wrong = Ioctl(file="c", request="MAP_DMA", fields={"iova": number})
+    with pytest.raises(UsageError, match=f'{number!r} is no number: write a number as 4096 or as "0x1000"') as caught:
+        validate(program(wrong))
+    assert "opened" not in str(caught.value)
+
+
+def test_a_word_that_is_no_file_says_what_else_it_can_be():
+    with pytest.raises(UsageError, match=r'no file .ten. was opened before: .*; write a number as 4096 or as "0x1000"'):
+        validate(program(Dma(file="d", iova="ten", size=8, to_memory=True)))
+
+
+def test_a_seed_below_0_is_refused():
+    with pytest.raises(UsageError, match="a seed is at least 0, and -1 is not"):
+        validate(program(Buffer(name="s", pages=1, seed=-1)))

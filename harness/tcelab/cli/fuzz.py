@@ -36,7 +36,11 @@ _STEPS: Final = 20000
 @machine_options
 @click.option("--seed", type=click.IntRange(0), help="One is drawn if not given, and told.")
 @click.option("--steps", type=click.IntRange(1), default=_STEPS, show_default=True, help="Operations in all.")
-@click.option("--minutes", type=click.FloatRange(0), help="Stop after so long, whatever is left.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    help="Stop after so long, whatever is left: each program ends at a checkpoint. A finding is still shrunk.",
+)
 @click.option(
     "--every", type=click.IntRange(1), default=campaign.EVERY, show_default=True, help="Operations per checkpoint."
 )
@@ -68,6 +72,7 @@ def command(
     def note(line: str) -> None:
         click.echo(f"[{time.monotonic() - began:6.1f} s] {line}", err=True)
 
+    setup.check(chosen)
     folder = artefacts.folder(out, note)
     note(f"seed {number}, {steps:,} operations in programs on guests of their own, some at a time")
     guests = Guests(chosen, artefacts.numbered(folder / "guests"), limits=bounds, boot=boot, note=note)

@@ -82,6 +82,7 @@ class Job:
         :raise UsageError: what was chosen cannot be.
         """
         self._chosen = chosen
+        platforms.check(self._options["platform"], chosen, boot=bool(self._options["boot"]))
         with ExitStack() as stack:
             try:
                 with self.progress() as progress:

@@ -73,12 +73,14 @@ def command(
     The baseline is taken once both drivers are bound and the interface is up: rings that live as long as the driver are
     no leaks. Several words are a command and its arguments; one word alone is a line for the guest's shell. The guest's
     gateway, 10.0.2.2, answers a ping; nothing else can be reached. Exit code 0: no leak; 1: a leak, or a law of the
-    tables is broken; 2: wrong usage; 125: could not judge, for example because COMMAND failed.
+    tables is broken; 2: wrong usage, also a COMMAND that the guest does not have; 125: could not judge, for example
+    because COMMAND failed.
     """
     line = typed(words) if words else drivers.exercise(DRIVERS.driven)
     bounds = limits_of(limits)
     output.check("--json", json_to)
     chosen = msgspec.structs.replace(choice(**options), topology=DRIVERS)
+    setup.check(chosen)
     asked = {"any_status": any_status, "any_direction": any_direction}
     plan = Plan(
         command=line,

@@ -87,7 +87,7 @@ def deliver(data: bytes, to: Path | None, code: int) -> int:
     """Write what was asked for besides, once the verdict was told.
 
     :param code: of the verdict.
-    :return: the exit code: a finding stands, and a pass that could not be delivered is none.
+    :return: the exit code: a finding stands, and a pass that could not be delivered is none, which is said last.
     """
     if to is None:
         return code
@@ -95,6 +95,8 @@ def deliver(data: bytes, to: Path | None, code: int) -> int:
         write(data, to)
     except HarnessError as error:
         note(error.report())
+        if not code:
+            click.echo(f"COULD NOT JUDGE (exit code {error.exit_code}): {to} was to tell it, and could not be written")
         return code or error.exit_code
     return code
 

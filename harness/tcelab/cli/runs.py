@@ -42,7 +42,9 @@ def list_(*, findings: bool) -> None:
 @command.command("show")
 @click.argument("run", default=_LAST, metavar="[RUN]")
 def show(run: str) -> None:
-    """Tell again what came of RUN: a name of the list, a folder, or `last`, as by default. Exit code 0."""
+    """Tell again what came of RUN: a name of the list, a folder, or `last`, as by default: the last one that is
+    over. Exit code 0.
+    """
     folder = Path(run) if (Path(run) / "result.json").is_file() else _find(run)
     result = _result(folder)
     console = Console()
@@ -99,11 +101,16 @@ def _find(name: str) -> Path:
     """
     there = artefacts.runs()
     if name == _LAST and there:
-        return there[-1]
+        return next((each for each in reversed(there) if not _goes_on(each)), there[-1])
     found = next((each for each in there if each.name == name or each.resolve() == Path(name).resolve()), None)
     if found is None:
         raise UsageError(f"there is no run {name} in {artefacts.root()}", next_step="tcelab runs list names them")
     return found
+
+
+def _goes_on(run: Path) -> bool:
+    """Somebody else's run, of which nothing can be told yet."""
+    return not (run / "result.json").is_file() and artefacts.look(run).word == "running"
 
 
 def _result(folder: Path) -> report.Result | None:

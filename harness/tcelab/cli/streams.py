@@ -1,19 +1,22 @@
 """Standard output and standard error, for as long as a command lasts: what cannot be written ends no command.
 
 A reader that has left (`tcelab run | head`) changes no exit code. Where standard output cannot be written for another
-reason, a disk that is full for one, nobody was told the verdict: a pass is none then.
+reason, a disk that is full or a stream that was closed, nobody was told the verdict: a pass is none then.
 """
 
 from __future__ import annotations
 
 import errno
 import io
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
 COULD_NOT_TELL = 125
+_OUT, _ERR = 1, 2
+"""Their descriptors."""
 
 
 class _Tolerant(io.FileIO):
@@ -44,7 +47,8 @@ class Streams:
         refused = self.out.refused if self.out is not None else None
         if refused is None or refused.errno == errno.EPIPE:
             return code
-        print(f"tcelab: standard output cannot be written: {refused.strerror}", file=sys.stderr)  # noqa: T201 - as it is
+        if sys.stderr is not None:  # print would take standard output instead
+            print(f"tcelab: standard output cannot be written: {refused.strerror}", file=sys.stderr)  # noqa: T201 - as it is
         return code or COULD_NOT_TELL
 
 
@@ -53,8 +57,8 @@ def tolerant() -> Iterator[Streams]:
     """Put such streams in the place of those that there are; afterwards all is written, and they are back."""
     streams = Streams()
     before = sys.stdout, sys.stderr
-    sys.stdout, streams.out = _over(before[0])
-    sys.stderr, _ = _over(before[1])
+    sys.stdout, streams.out = _over(before[0], _OUT)
+    sys.stderr, _ = _over(before[1], _ERR)
     try:
         yield streams
     finally:
@@ -64,7 +68,10 @@ def tolerant() -> Iterator[Streams]:
         sys.stdout, sys.stderr = before
 
 
-def _over(stream: TextIO) -> tuple[TextIO, _Tolerant | None]:
+def _over(stream: TextIO | None, number: int) -> tuple[TextIO, _Tolerant | None]:
+    if stream is None:  # the command was started with it closed
+        raw = _Tolerant(_refusing(number), "w", closefd=False)
+        return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", line_buffering=True), raw
     try:
         stream.flush()
         raw = _Tolerant(stream.fileno(), "w", closefd=False)
@@ -74,3 +81,14 @@ def _over(stream: TextIO) -> tuple[TextIO, _Tolerant | None]:
         io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=getattr(stream, "line_buffering", True)
     )
     return wrapped, raw
+
+
+def _refusing(number: int) -> int:
+    """A descriptor that refuses all that is written: that of the stream itself, or else the next file that is opened
+    would be the stream, and take what is meant for it.
+    """
+    while True:
+        descriptor = os.open(os.devnull, os.O_RDONLY)
+        os.set_inheritable(descriptor, descriptor <= _ERR)
+        if descriptor >= number:
+            return descriptor

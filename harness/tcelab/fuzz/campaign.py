@@ -27,7 +27,7 @@ from tcelab.fuzz.shrink import EnoughError, shrink, watch_all
 from tcelab.fuzz.tally import Done, Found, Tally
 from tcelab.judge import Finding, Judge, Verdict
 from tcelab.keeping import Keeper
-from tcelab.program import Program
+from tcelab.program import Checkpoint, Program
 from tcelab.run import Ending, Recorder, Step
 from tcelab.setup import TODAYS_PROFILES
 from tcelab.topology import topology
@@ -89,16 +89,18 @@ class Campaign:
         self._guests: set[Guest] = set()
         self._doing: dict[int, str] = {}
         self._told = self._began = 0.0
+        self._until = math.inf
 
     def run(self, steps: int, minutes: float | None = None) -> None:
         """Go on until so many operations were done, or the time is over, or a finding cannot be explained. Programs are
-        run side by side; which ones, depends on the seed and on `steps` alone. An interrupt ends the guests at once;
-        what was done and found until then is in the tally.
+        run side by side; which ones, depends on the seed and on `steps` alone. Once the time is over, each ends at a
+        checkpoint of its own, as soon as what was done can be judged. An interrupt ends the guests at once; what was
+        done and found until then is in the tally.
 
         :raise Interrupted: somebody wanted it to end.
         :raise TcelabError: no guest can be had.
         """
-        until = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        self._until = math.inf if minutes is None else time.monotonic() + 60 * minutes
         plan = self._plan(steps)
         self._began = self._told = time.monotonic()
         going: deque[Future[Done]] = deque()
@@ -107,7 +109,7 @@ class Campaign:
                 going.extend(pool.submit(self._one, *each) for each in itertools.islice(plan, self._workers))
                 while going:
                     done = self._done(going[0])
-                    more = self._take(done) and time.monotonic() < until
+                    more = self._take(done) and time.monotonic() < self._until
                     following = next(plan, None) if more else None
                     going.popleft()
                     if following is not None:
@@ -202,7 +204,7 @@ class Campaign:
             seed=self._seed,
             page_sizes=[guest.facts.page_size],
         )
-        verdict = self._judged(program, guest, known, number)
+        program, verdict = self._judged(program, guest, known, number)
         return Done(number, program, known, verdict, made.left_out)
 
     def _open(self, name: str) -> Guest:
@@ -216,7 +218,7 @@ class Campaign:
         known = self.known or frozenset()
         if done.verdict.findings and done.known != known:
             # What was found and explained while it ran need not be told again.
-            verdict = self._judged(done.program, self._open(done.program.topology.name), known)
+            _, verdict = self._judged(done.program, self._open(done.program.topology.name), known)
             done = dataclasses.replace(done, known=known, verdict=verdict)
         verdict = done.verdict
         self._count(done)
@@ -230,10 +232,14 @@ class Campaign:
             return False
         return True
 
-    def _judged(self, program: Program, guest: Guest, known: frozenset[str], number: int | None = None) -> Verdict:
+    def _judged(
+        self, program: Program, guest: Guest, known: frozenset[str], number: int | None = None
+    ) -> tuple[Program, Verdict]:
         """Run a program on a guest, which ends with it.
 
         :param number: of a program of the campaign.
+        :return: the program as far as it was to be run, and what came of it: one of the campaign ends early once the
+            time is over.
         :raise Interrupted: somebody wants it to end, and it is none of the campaign's.
         """
         total = len(program.ops)
@@ -251,18 +257,33 @@ class Campaign:
                 return judge.feed(step)
 
             recorder = Recorder(program, guest, watch)
-            recorder.perform(program.ops)
+            if number is None:
+                recorder.perform(program.ops)
+            else:
+                self._perform(recorder, judge)
             recorder.finish()
             ending = recorder.run.ending
             if ending is not None and self._interrupted.is_set() and not died(ending.error):
                 recorder.run.ending = Ending(Interrupted(), ending.in_flight)
             elif ending is not None and isinstance(ending.error, Interrupted):
                 raise Interrupted
-            return judge.verdict(recorder.run)
+            return recorder.run.program, judge.verdict(recorder.run)
         finally:
             with self._lock:
                 self._guests.discard(guest)
             guest.close()
+
+    def _perform(self, recorder: Recorder, judge: Judge) -> None:
+        """All operations; once the time is over, those up to the next checkpoint at which they can be judged."""
+        run, ops, begin = recorder.run, recorder.run.program.ops, 0
+        for end in [*(number for number, op in enumerate(ops, 1) if isinstance(op, Checkpoint)), len(ops)]:
+            recorder.perform(ops[begin:end])
+            begin = end
+            if run.ending is not None:
+                return
+            if time.monotonic() >= self._until and judge.proven(run.facts.views):
+                run.program = msgspec.structs.replace(run.program, ops=ops[:end])
+                return
 
     def _count(self, done: Done) -> None:
         self._counted.add(done.number)
@@ -296,7 +317,7 @@ class Campaign:
             try:
                 if not survived(candidate):
                     return False
-                verdict = self._judged(candidate, self._open(candidate.topology.name), done.known)
+                _, verdict = self._judged(candidate, self._open(candidate.topology.name), done.known)
             except (KeyboardInterrupt, Interrupted):
                 interrupted = True
                 raise EnoughError from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Iterable
 from typing import Final
 
 from tcelab.judge import advice, blame, hypercalls
@@ -84,6 +85,11 @@ class Judge:
     def findings(self) -> int:
         """Distinct findings so far."""
         return self.ledger.total
+
+    def proven(self, views: Iterable[str]) -> bool:
+        """Is there, so far, what a pass needs: an entry that its tag proves, and a checkpoint judged by each view?"""
+        evidence = self.ledger.evidence
+        return bool(evidence.tags) and all(evidence.steps.get(view) for view in views)
 
     def verdict(self, run: Run) -> Verdict:
         """The verdict on a run that has been fed whole. Ask once."""

@@ -261,7 +261,7 @@ def usable(ram: int) -> int:
 def check_memory(memory: int) -> None:
     """:raise UsageError: not a size that a pseries machine can have."""
     if memory <= 0 or memory * MIB % GRANULE:
-        raise UsageError(f"{memory} MiB of memory: a pseries machine takes multiples of 256 MiB")
+        raise UsageError(f"{memory} MiB of memory: a pseries machine takes multiples of 256 MiB from 256 on")
 
 
 def loggable(prefix: Sequence[str], arguments_: Sequence[str]) -> str:
