@@ -15,8 +15,8 @@ BUILD, CREATE, REMOVE, REGISTER = SpaprTceV2.build_v2, SpaprTceV2.create, SpaprT
 _OWN = "next((r for r in self.regions.values() if r.start <= address < r.start + r.size), None)"
 
 MAPS = (
-    v2("a MAP leaves out its last page", BUILD, ">> found.shift)):", ">> found.shift) - 1):", "MAP_DMA"),
-    v2("a MAP takes a page more", BUILD, ">> found.shift)):", ">> found.shift) + 1):", "MAP_DMA"),
+    v2("a MAP leaves out its last page", BUILD, "range(first, end)", "range(first, end - 1)", "MAP_DMA"),
+    v2("a MAP takes a page more", BUILD, "range(first, end)", "range(first, end + 1)", "MAP_DMA"),
     v2("a MAP begins one entry late", BUILD, "- found.start) >>", "- found.start + 4096) >>", "MAP_DMA"),
     v2("a MAP begins at bus address 0", BUILD, "- found.start) >>", "- 0) >>", "MAP_DMA"),
     v2("all pages of a MAP are its first", BUILD, "address += unit", "address += 0", "MAP_DMA"),
