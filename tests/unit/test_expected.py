@@ -9,7 +9,7 @@ import pytest
 from isolation_story import TWO_DEVICES, opened, program, read, write
 from msgspec import structs
 from story import ONE, SMALL
-from test_every_operation import BEFORE, DMA, ONE_OF_EACH, named
+from test_every_operation import BEFORE, DMA, ONE_OF_EACH, checked, named
 
 from tcelab import program as p
 from tcelab.emulator.oracle import second_opinion
@@ -19,7 +19,7 @@ from tcelab.judge import Judge
 from tcelab.judge.operations import as_expected
 from tcelab.program import Program
 from tcelab.run import Outcome, Step, run
-from tcelab.validate import Checker, validate
+from tcelab.validate import validate
 
 NOTHING = 77777
 """What nothing gives."""
@@ -27,23 +27,11 @@ BLIND = (p.Checkpoint, p.Fresh)
 TRANSFERS = (p.Dma, p.Together, p.Burst)
 
 
-def refusal(op):
-    """Why the validator does not take an operation; empty if it does."""
-    checker = Checker(Program(name="p", topology=SMALL, ops=[]))
-    for each in BEFORE:
-        checker.check(each)
-    try:
-        checker.check(op)
-    except UsageError as error:
-        return error.message
-    return ""
-
-
 @pytest.mark.parametrize("expect", ["ok", "EINVAL", "EIO", 0, NOTHING], ids=str)
 @pytest.mark.parametrize("op", ONE_OF_EACH, ids=named)
 def test_each_operation_honours_what_is_expected_of_it_or_refuses_it(op, expect):
     op = structs.replace(op, expect=expect)
-    why = refusal(op)
+    why = checked(op)
     if isinstance(op, BLIND):
         assert f"expect {expect!r} of a {named(op).lower()}, which gives nothing that could be expected" in why
         return
@@ -72,7 +60,7 @@ def test_what_honours_it_gives_something_that_can_be_held_against_it(op):
 @pytest.mark.parametrize("word", ["passed", "refused"])
 @pytest.mark.parametrize("op", ONE_OF_EACH, ids=named)
 def test_transfers_alone_are_passed_or_refused(op, word):
-    why = refusal(structs.replace(op, expect=word))
+    why = checked(structs.replace(op, expect=word))
     if isinstance(op, TRANSFERS):
         assert "expect" not in why
     elif not isinstance(op, BLIND):
@@ -92,15 +80,15 @@ def test_transfers_alone_are_passed_or_refused(op, word):
     ids=named,
 )
 def test_a_transfer_of_nothing_is_neither_passed_nor_refused(op, word):
-    assert refusal(structs.replace(op, expect=word)).endswith(
+    assert checked(structs.replace(op, expect=word)).endswith(
         f"expect {word!r} of a transfer of 0 bytes, which is none"
     )
-    assert refusal(structs.replace(op, expect="ok")) == ""
+    assert checked(structs.replace(op, expect="ok")) == ""
 
 
 @pytest.mark.parametrize("word", ["passed", "refused"])
 def test_what_is_done_together_has_it_as_a_whole(word):
-    assert "no by or expect of their own" in refusal(p.Together(ops=[structs.replace(DMA, expect=word)]))
+    assert "no by or expect of their own" in checked(p.Together(ops=[structs.replace(DMA, expect=word)]))
 
 
 @pytest.mark.parametrize(

@@ -145,24 +145,23 @@ class Judge:
         still = "they" if many else "it"
         earlier = None if shared.earlier is None else self.origin(shared.earlier, shared.first)
         message = f"LIOBN {call.liobn:#x} IOBA {shared.first:#x}: {what} stored while {still} stood"
-        return Finding(
-            law="shared",
-            message=f"{message} for another mapping (stored by: {describe(earlier)})",
-            liobn=call.liobn,
-            device=self.devices.get(call.liobn, ""),
-            ioba=shared.first,
-            origin=self.origin(call, shared.first),
-        )
+        message = f"{message} for another mapping (stored by: {describe(earlier)})"
+        return self._of_call("shared", call, shared.first, message)
 
     def large(self, call: Hypercall) -> Finding:
         """A call of the kernel with more entries than there may be."""
+        message = f"LIOBN {call.liobn:#x} IOBA {call.ioba:#x}: {call.name} of {call.entries} entries"
+        return self._of_call("limit", call, call.ioba, message)
+
+    def _of_call(self, law: str, call: Hypercall, ioba: int, message: str) -> Finding:
+        """About what a hypercall did from one entry on."""
         return Finding(
-            law="limit",
-            message=f"LIOBN {call.liobn:#x} IOBA {call.ioba:#x}: {call.name} of {call.entries} entries",
+            law=law,
+            message=message,
             liobn=call.liobn,
             device=self.devices.get(call.liobn, ""),
-            ioba=call.ioba,
-            origin=self.origin(call, call.ioba),
+            ioba=ioba,
+            origin=self.origin(call, ioba),
         )
 
     def refused(self, call: Hypercall) -> Finding:
