@@ -13,10 +13,10 @@ import threading
 import time
 from pathlib import Path
 
-from tcelab import setup
 from tcelab.image.store import cache_dir
+from tcelab.job import setup
+from tcelab.program.topology import topology
 from tcelab.qemu.fork import Forks
-from tcelab.topology import topology
 
 
 def counted(folder, key):

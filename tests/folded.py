@@ -2,8 +2,8 @@
 
 from tcelab.papr import tce
 from tcelab.program import Page, Program
+from tcelab.program.topology import topology
 from tcelab.scenarios import vocabulary as b
-from tcelab.topology import topology
 
 TOPOLOGY = topology("narrow-mask")
 FOLDS = (1 << 28, 1 << 40, 1 << 63, (1 << 64) - (1 << 28))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rows import hcalls
 from tcelab.program import Buffer, Call, Checkpoint, Frames, Hcall, HcallBatch, Op, Page, Program, Tag, Tce
+from tcelab.program.topology import topology
 from tcelab.scenarios import vocabulary as b
-from tcelab.topology import topology
 
 SMALL = topology("two-small")
 ONE, TWO = 0x80000100, 0x80000200

@@ -22,11 +22,11 @@ from tcelab.judge import Judge, Verdict
 from tcelab.papr import hcall
 from tcelab.papr.table import Table
 from tcelab.program import Checkpoint, Frames, HostOp, Ioctl, Op, Program
+from tcelab.program.topology import Topology, topology
 from tcelab.quirks import QUIRKS
 from tcelab.run import Outcome, Run, Session, Snapshot, Step, run
 from tcelab.scenarios import batches as batches_scenario
 from tcelab.scenarios import dma, flow
-from tcelab.topology import Topology, topology
 
 TOPOLOGY = topology("two-small")
 ALL = frozenset(QUIRKS)

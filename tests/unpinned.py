@@ -6,8 +6,8 @@ Every pin that is given back was taken by somebody: more would take references f
 from __future__ import annotations
 
 from tcelab.program import Call, Hcall, Ioctl, Op, Open, Page, Program, Tce
+from tcelab.program.topology import topology
 from tcelab.scenarios import vocabulary as b
-from tcelab.topology import topology
 
 SMALL = topology("two-small")
 PE = b.pes(SMALL, "u")[0]

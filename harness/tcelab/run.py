@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tcelab.errors import GuestLost, Interrupted, Scene, TcelabError, UsageError
-from tcelab.fits import require
 from tcelab.program import Checkpoint, Fresh, GuestOp, HostOp, Op, Program, is_host
+from tcelab.program.fits import require
 
 ViewName = Literal["live", "stream", "emulator"]
 Guarding = Literal["freeze", "observe", "off"]
@@ -281,8 +281,8 @@ def parts(program: Program) -> list[Part]:
 def run(program: Program, session: Session, watch: Watch = lambda _: False) -> Run:
     """Perform a program on one guest. Never raises for what the guest did: that is in `Run.ending`.
 
-    :raise UsageError: the program asks for more than one guest; see `tcelab.beside`.
-    :raise Unsupported: the guest is not what it was made for, see `tcelab.fits`.
+    :raise UsageError: the program asks for more than one guest; see `tcelab.job.parallel`.
+    :raise Unsupported: the guest is not what it was made for, see `tcelab.program.fits`.
     """
     if len(parts(program)) > 1:
         raise UsageError(f"program {program.name!r} asks for several guests, and here is one")

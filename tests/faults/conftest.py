@@ -7,7 +7,7 @@ import pytest
 from tcelab import image
 from tcelab.image import cpio
 from tcelab.image.overlay import BASE
-from tcelab.resources import rootfs_dir
+from tcelab.image.resources import rootfs_dir
 
 SABOTAGE = '''
 """The real agent, with one thing broken: a program that makes a buffer called "break-KIND" says which, or the

@@ -6,8 +6,8 @@ import pytest
 
 from calls import tcelab
 from tcelab import image
+from tcelab.program.topology import topology
 from tcelab.qemu import machine, probe
-from tcelab.topology import topology
 
 pytestmark = pytest.mark.guest
 

@@ -16,11 +16,12 @@ import msgspec
 import pytest
 
 from calls import Call, tcelab
-from tcelab import image, setup
+from tcelab import image
 from tcelab.image import bases
 from tcelab.image.store import cache_dir
+from tcelab.job import setup
+from tcelab.program.topology import topology
 from tcelab.qemu.fork import Forks
-from tcelab.topology import topology
 
 pytestmark = pytest.mark.guest
 
@@ -32,10 +33,10 @@ TEN = """
 import sys, time
 from itertools import count
 from pathlib import Path
-from tcelab import setup
+from tcelab.job import setup
 from tcelab.qemu.ahead import Ahead
 from tcelab.qemu.fork import Forks
-from tcelab.topology import topology
+from tcelab.program.topology import topology
 
 numbers = count()
 

@@ -7,7 +7,7 @@ import pytest
 
 from calls import Call, kill, tcelab
 from tcelab.program import Buffer, Checkpoint, Program, Read
-from tcelab.topology import topology
+from tcelab.program.topology import topology
 
 pytestmark = pytest.mark.guest
 

@@ -11,9 +11,9 @@ from tcelab.emulator.oracle import second_opinion
 from tcelab.judge import Judge
 from tcelab.papr import window
 from tcelab.program import Checkpoint, Ddw, Flip, Page, Program
+from tcelab.program.topology import topology
 from tcelab.run import run
 from tcelab.scenarios import vocabulary as b
-from tcelab.topology import topology
 
 pytestmark = pytest.mark.guest
 

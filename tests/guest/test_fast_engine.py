@@ -8,7 +8,6 @@ import random
 
 import pytest
 
-from tcelab import disk
 from tcelab.emulator.oracle import second_opinion
 from tcelab.judge import Judge
 from tcelab.program import (
@@ -23,11 +22,12 @@ from tcelab.program import (
     Page,
     Program,
     Transfer,
+    disk,
 )
+from tcelab.program.topology import topology
 from tcelab.qemu.portal import portal
 from tcelab.run import run
 from tcelab.scenarios import vocabulary as b
-from tcelab.topology import topology
 
 pytestmark = [pytest.mark.guest, pytest.mark.tcelab(topology="fast")]
 

@@ -12,16 +12,16 @@ import pytest
 
 import counted
 from calls import Call
-from tcelab import setup
 from tcelab.image import bases
 from tcelab.image.store import cache_dir
+from tcelab.job import setup
 from tcelab.papr import tce, window
-from tcelab.pseries import Pseries
+from tcelab.program.topology import SPARE, topology
 from tcelab.qemu.channel import decode
 from tcelab.qemu.fork import Forks
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.portal import portal
-from tcelab.topology import SPARE, topology
+from tcelab.testing.pseries import Pseries
 
 pytestmark = pytest.mark.guest
 

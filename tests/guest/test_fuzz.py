@@ -5,8 +5,8 @@ import pytest
 from tcelab.fuzz import campaign
 from tcelab.fuzz.campaign import Campaign
 from tcelab.program import is_host, load
+from tcelab.program.validate import validate
 from tcelab.quirks import MISALIGNED, QUIRKS
-from tcelab.validate import validate
 
 pytestmark = pytest.mark.guest
 

@@ -6,8 +6,8 @@ import pytest
 
 from tcelab.judge import Judge
 from tcelab.program import Bind, Buffer, Call, Checkpoint, Ddw, Hcall, HcallBatch, Native, Program, Spawn, Tce
+from tcelab.program.topology import topology
 from tcelab.run import run
-from tcelab.topology import topology
 
 pytestmark = pytest.mark.guest
 

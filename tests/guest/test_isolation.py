@@ -12,16 +12,16 @@ from contextlib import contextmanager
 import msgspec
 import pytest
 
-from tcelab import setup
 from tcelab.emulator.oracle import second_opinion
+from tcelab.job import setup
 from tcelab.judge import Judge
 from tcelab.program import Dma, Look, Master, Page, Program, Rtas, Together
+from tcelab.program.topology import Device, Phb, Topology
 from tcelab.qemu import session as session_module
 from tcelab.qemu.fork import Forks
 from tcelab.qemu.guard import Guard
 from tcelab.run import run
 from tcelab.scenarios import vocabulary as b
-from tcelab.topology import Device, Phb, Topology
 
 pytestmark = pytest.mark.guest
 

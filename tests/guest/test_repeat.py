@@ -6,9 +6,9 @@ import pytest
 from tcelab.emulator.oracle import second_opinion
 from tcelab.judge import Judge
 from tcelab.program import Checkpoint, Page, Program, Repeat
+from tcelab.program.topology import topology
 from tcelab.run import run
 from tcelab.scenarios import vocabulary as build
-from tcelab.topology import topology
 
 pytestmark = pytest.mark.guest
 

@@ -9,9 +9,9 @@ from tcelab.emulator.oracle import second_opinion
 from tcelab.judge import Judge
 from tcelab.papr import tce
 from tcelab.program import Checkpoint, Flip, Ioctl, Program
+from tcelab.program.topology import topology
 from tcelab.run import run
 from tcelab.scenarios import vocabulary as build
-from tcelab.topology import topology
 
 pytestmark = [pytest.mark.guest, pytest.mark.tcelab(topology="two-pe", needs="edu")]
 

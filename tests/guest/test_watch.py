@@ -14,9 +14,9 @@ import pytest
 from patience import PATIENCE
 from tcelab.papr import tce
 from tcelab.program import Checkpoint, Ddw, Page, Program
+from tcelab.program.topology import topology
 from tcelab.qemu.looking import SessionLooker
 from tcelab.scenarios import vocabulary as build
-from tcelab.topology import topology
 
 pytestmark = pytest.mark.guest
 

@@ -8,9 +8,9 @@ import folded
 from tcelab import scenarios
 from tcelab.emulator.oracle import second_opinion
 from tcelab.judge import Judge
+from tcelab.program.topology import topology
 from tcelab.quirks import NOT_AT_ZERO
 from tcelab.run import run
-from tcelab.topology import topology
 
 pytestmark = pytest.mark.guest
 

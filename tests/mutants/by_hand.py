@@ -13,8 +13,8 @@ from tcelab.emulator import core, device, edu, kernel, profiles
 from tcelab.emulator.memory import Area, Space
 from tcelab.emulator.platform import Machine, Pe
 from tcelab.emulator.process import Process
-from tcelab.emulator.seed2013 import Seed
 from tcelab.emulator.spapr_tce import SpaprTce
+from tcelab.emulator.spapr_tce_2013 import Seed
 from tcelab.papr import dma, hcall
 from tcelab.papr.table import Table
 

@@ -21,7 +21,7 @@ from rows.row import Row
 from tcelab.emulator import EmulatorSession
 from tcelab.emulator.oracle import EmulatorOracles
 from tcelab.errors import TcelabError
-from tcelab.judge.differences import Comparison
+from tcelab.judge.models.comparison import Comparison
 from tcelab.run import Step
 
 ROWS = {

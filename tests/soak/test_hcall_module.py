@@ -4,8 +4,8 @@ import pytest
 
 from tcelab.judge import Judge
 from tcelab.program import Checkpoint, Native, Program
+from tcelab.program.topology import topology
 from tcelab.run import run
-from tcelab.topology import topology
 
 pytestmark = pytest.mark.guest
 

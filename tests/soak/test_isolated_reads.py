@@ -13,12 +13,12 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from tcelab import setup
+from tcelab.job import setup
 from tcelab.program import Rtas
+from tcelab.program.topology import Device, Phb, Topology
 from tcelab.qemu.fork import Forks
 from tcelab.qemu.typist import Typist
 from tcelab.run import Event
-from tcelab.topology import Device, Phb, Topology
 
 pytestmark = pytest.mark.guest
 

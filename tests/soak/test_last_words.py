@@ -2,11 +2,11 @@
 
 import pytest
 
-from tcelab import setup
 from tcelab.errors import GuestLost
+from tcelab.job import setup
+from tcelab.program.topology import topology
 from tcelab.qemu.fork import Forks
 from tcelab.qemu.typist import Typist
-from tcelab.topology import topology
 
 pytestmark = pytest.mark.guest
 

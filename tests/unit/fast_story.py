@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tcelab.program import Checkpoint, Dma, Engine, Ioctl, Master, Op, Page, Program, Transfer
+from tcelab.program.topology import topology
 from tcelab.scenarios import vocabulary as b
-from tcelab.topology import topology
 
 FAST = topology("fast")
 (ONE, TWO) = b.pes(FAST, "fast")

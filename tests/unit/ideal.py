@@ -19,8 +19,8 @@ from tceagent.tag import tag
 from tceagent.uapi import LAYOUTS
 from tcelab.errors import Scene
 from tcelab.program import Checkpoint, Ddw, Flip, GuestOp, HostOp, Op, Page, Program, Rtas
+from tcelab.program.tag import compact, data
 from tcelab.run import Event, Facts, Outcome, Refusal, Snapshot, TableView
-from tcelab.tag import compact, data
 
 NONCE = bytes(range(16))
 PAGE = 4096

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tcelab.program import Checkpoint, Dma, Ioctl, Look, Master, Op, Page, Program, Rtas, Together
+from tcelab.program.topology import Device, Phb, Topology
 from tcelab.scenarios import vocabulary as b
-from tcelab.topology import Device, Phb, Topology
 
 READ, WRITE, BOTH = 1, 2, 3
 ONES = (1 << 64) - 1

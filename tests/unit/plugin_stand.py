@@ -6,7 +6,7 @@ from ideal import Ideal
 
 from tcelab.errors import GuestLost, Unsupported
 from tcelab.program import Program
-from tcelab.topology import topology
+from tcelab.program.topology import topology
 
 
 class StandSession(Ideal):
@@ -41,7 +41,7 @@ class StandSession(Ideal):
 
 
 class StandGuests:
-    """Takes the place of `tcelab.guests.Guests`; what it was given and asked is in `said`."""
+    """Takes the place of `tcelab.job.pool.Guests`; what it was given and asked is in `said`."""
 
     said = []  # noqa: RUF012 - one for all
     sessions = []  # noqa: RUF012 - likewise

@@ -10,9 +10,9 @@ import numpy as np
 from ideal import Ideal
 
 from tcelab.program import Checkpoint, Op, Page, Program
+from tcelab.program.topology import Device, Phb, Topology
 from tcelab.run import Outcome, Snapshot, TableView
 from tcelab.scenarios import vocabulary as b
-from tcelab.topology import Device, Phb, Topology
 
 READ, WRITE, BOTH = 1, 2, 3
 CHANNEL, FIRST, SECOND, SPARE = 0x80000000, 0x80000100, 0x80000200, 0x80001E00

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 from kerneltoy import vmlinux
 
-from tcelab import ability
 from tcelab.errors import GuestLost, Unsupported
+from tcelab.qemu import ability
 from tcelab.run import Outcome
 
 ASKS = b"iommu_group_claim_dma_owner"

@@ -4,8 +4,8 @@ import subprocess
 from pathlib import Path
 
 from tceagent import kernel
+from tcelab.image.resources import rootfs_dir
 from tcelab.qemu import race
-from tcelab.resources import rootfs_dir
 
 INIT = Path(rootfs_dir(), "init")
 

@@ -12,9 +12,9 @@ from tceagent.state import State
 from tcelab.emulator import EmulatorSession
 from tcelab.errors import HarnessError, TcelabError, Unsupported, UsageError
 from tcelab.program import Bind, Native, Program, from_json
+from tcelab.program.topology import topology
+from tcelab.program.validate import validate
 from tcelab.run import run
-from tcelab.topology import topology
-from tcelab.validate import validate
 
 SMALL = topology("two-small")
 DEVICE = SMALL.phbs[1].devices[0].name

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from tcelab import artefacts
 from tcelab.errors import UsageError
+from tcelab.job import artefacts
 
 NOBODY = 1 << 30
 """No process has this number."""

@@ -23,9 +23,9 @@ from tcelab.cli import bench as verb
 from tcelab.errors import GuestLost, Unsupported
 from tcelab.judge import Verdict, judge
 from tcelab.program import Checkpoint, GuestOp, Ioctl, Program, Repeat, load
+from tcelab.program.topology import topology
+from tcelab.program.validate import validate
 from tcelab.run import Outcome, run
-from tcelab.topology import topology
-from tcelab.validate import validate
 
 host, tcelab = test_cli.host, test_cli.tcelab
 """Fixtures."""

@@ -10,14 +10,14 @@ from types import SimpleNamespace
 import pytest
 from ideal import Ideal
 
-from tcelab import setup
 from tcelab.bench import Job, fork
 from tcelab.errors import HarnessError, Unsupported
+from tcelab.job import setup
 from tcelab.program import Checkpoint, Fresh, Program
+from tcelab.program.topology import topology
+from tcelab.program.validate import validate
 from tcelab.qemu.limits import Limits
 from tcelab.run import Outcome
-from tcelab.topology import topology
-from tcelab.validate import validate
 
 TWO = topology("two-pe")
 

@@ -10,15 +10,16 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from tcelab import bench, setup
+from tcelab import bench
 from tcelab.bench import isolation
 from tcelab.emulator import EmulatorSession
 from tcelab.errors import UsageError
+from tcelab.job import setup
 from tcelab.program import Dma, Frames, Program
+from tcelab.program.topology import Phb, Topology, topology
+from tcelab.program.validate import validate
 from tcelab.qemu.limits import Limits
 from tcelab.scenarios import legal
-from tcelab.topology import Phb, Topology, topology
-from tcelab.validate import validate
 
 SMALL = topology("two-small")
 

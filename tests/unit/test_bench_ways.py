@@ -12,9 +12,9 @@ from tcelab.emulator.kernel import EmulatedKernel
 from tcelab.emulator.session import EmulatorSession
 from tcelab.errors import HarnessError
 from tcelab.program import Call, HcallBatch, Native, Program, Repeat
+from tcelab.program.topology import topology
+from tcelab.program.validate import validate
 from tcelab.run import Outcome, run
-from tcelab.topology import topology
-from tcelab.validate import validate
 
 TWO = topology("two-pe")
 

@@ -12,8 +12,8 @@ from msgspec import structs
 from story import nth, story
 
 from patience import PATIENCE
-from tcelab.beside import Beside
 from tcelab.errors import GuestLost, HarnessError, Interrupted, Scene, UsageError
+from tcelab.job.parallel import Beside
 from tcelab.program import Checkpoint, Fresh
 from tcelab.run import parts, run
 
@@ -212,7 +212,7 @@ def test_an_interrupt_ends_every_part_and_what_was_seen_is_judged(monkeypatch):
         def close(self):
             closed.set()
 
-    monkeypatch.setattr("tcelab.beside.wait", impatient(busy, times=2))
+    monkeypatch.setattr("tcelab.job.parallel.wait", impatient(busy, times=2))
     record, verdict = Beside(TWICE, lambda part: Slow(TWICE)).run()
     assert verdict.exit_code == 125
     assert record.ending.error.message == "interrupted"
@@ -227,7 +227,7 @@ def test_an_interrupt_ends_guests_that_are_on_their_way(monkeypatch):
         assert given_up.wait(PATIENCE)
         raise GuestLost("the guest was closed", scene=Scene("boot", 1.5))
 
-    monkeypatch.setattr("tcelab.beside.wait", impatient(opening, times=1))
+    monkeypatch.setattr("tcelab.job.parallel.wait", impatient(opening, times=1))
     with pytest.raises(Interrupted, match="interrupted") as caught:
         Beside(TWICE, opens, give_up=given_up.set).run()
     assert caught.value.scene.phase == "boot"

@@ -23,12 +23,13 @@ from fake_guest import NOW, abilities
 from ideal import Ideal
 from story import after, nth, story
 
-from tcelab import cli, image, inject, program, setup
+from tcelab import cli, image, program
 from tcelab.bench import session as bench_session
 from tcelab.cli import doctor
 from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError, Unsupported, UsageError
 from tcelab.image import bases, mutants
-from tcelab.program import load
+from tcelab.job import setup
+from tcelab.program import inject, load
 from tcelab.qemu import fork, ram
 
 REAL_FORKS = fork.Forks

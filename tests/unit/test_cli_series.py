@@ -13,9 +13,9 @@ from xml.etree import ElementTree as ET
 import pytest
 import test_cli
 
-from tcelab import platforms, report, scenarios
-from tcelab.cli import job
+from tcelab import report, scenarios
 from tcelab.errors import Unsupported
+from tcelab.job import job, platforms
 from tcelab.program import load
 from tcelab.scenarios import isolation
 

@@ -6,17 +6,16 @@ import pytest
 from msgspec import structs
 
 from tceagent import huge
-from tcelab import hostrules
 from tcelab.cli.options import guarded
 from tcelab.errors import UsageError
+from tcelab.job.setup import Choice
 from tcelab.papr import dma, tce, window
-from tcelab.program import Buffer, Ddw, Flip, Ioctl, Program
+from tcelab.program import Buffer, Ddw, Flip, Ioctl, Program, validate_host
+from tcelab.program.topology import topology
+from tcelab.program.validate import validate
 from tcelab.qemu import ddw
 from tcelab.qemu.qtest import Call
 from tcelab.scenarios import vocabulary as b
-from tcelab.setup import Choice
-from tcelab.topology import topology
-from tcelab.validate import validate
 
 PLACE = (2 << 11, 0x8000000, 0x20000001)
 HIGH = (0x80000101, 0x8000000, 0)
@@ -128,12 +127,14 @@ def test_nobody_isolates_pes_whose_windows_come_and_go(op):
 
 def test_a_reset_leads_back_to_the_windows_that_a_machine_starts_with():
     reset = Ddw(call="reset", device="pe1")
-    assert not hostrules.has_moving_windows(program(reset))
+    assert not validate_host.has_moving_windows(program(reset))
     validate(program(reset, isolation=True))
 
 
 def test_a_container_of_type_v1_has_the_windows_that_it_found():
-    assert not hostrules.has_moving_windows(program(*b.open_container(ONE), Ioctl(file="x", request="ENABLE", value=7)))
+    assert not validate_host.has_moving_windows(
+        program(*b.open_container(ONE), Ioctl(file="x", request="ENABLE", value=7))
+    )
 
 
 # -- transfers over several windows

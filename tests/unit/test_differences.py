@@ -30,8 +30,8 @@ from tcelab.emulator import EmulatorSession
 from tcelab.emulator.oracle import EmulatorOracles, second_opinion
 from tcelab.errors import GuestLost, Unsupported
 from tcelab.judge import Judge, Ledger
-from tcelab.judge.differences import Comparison
-from tcelab.judge.opinion import MOST, Opinion
+from tcelab.judge.laws.difference import MOST, Opinion
+from tcelab.judge.models.comparison import Comparison
 from tcelab.program import (
     Bind,
     Buffer,
@@ -49,6 +49,8 @@ from tcelab.program import (
     Spawn,
     Tag,
 )
+from tcelab.program.tag import compact, tag
+from tcelab.program.topology import topology
 from tcelab.quirks import (
     BINDS_EARLY,
     CLOSE_STRANDS,
@@ -65,8 +67,6 @@ from tcelab.quirks import (
     UNREGISTERS_IN_USE,
 )
 from tcelab.run import Facts, Met, Outcome, Refusal, Snapshot, Step, TableView, run
-from tcelab.tag import compact, tag
-from tcelab.topology import topology
 
 SMALL = topology("two-small")
 PAGE = 4096

@@ -10,11 +10,11 @@ import pytest
 from fake_guest import abilities
 from test_machine import FDS, FORK, devices, line, options, values
 
-from tcelab import disk
 from tcelab.errors import Unsupported
+from tcelab.program import disk
+from tcelab.program.topology import topology
 from tcelab.qemu import machine
 from tcelab.qemu.disks import Disks
-from tcelab.topology import topology
 
 WITH = {"roms": {"edu": 19, "virtio-blk": 20}, "disks": {"disk1": 21}}
 FAST = msgspec.structs.replace(FDS, **WITH)

@@ -9,21 +9,20 @@ import pytest
 from fake_guest import abilities
 from imagetoy import read_cpio
 
-from tcelab import disk
 from tcelab.errors import Unsupported, UsageError
 from tcelab.image import cpio, modules
 from tcelab.image.recipe import load
 from tcelab.leakcheck import drivers, trace
 from tcelab.leakcheck.dmaapi import PORT
-from tcelab.program import Program
+from tcelab.program import Program, disk
+from tcelab.program.topology import DRIVERS, KERNEL_DRIVERS, TOPOLOGIES, Device, topology
+from tcelab.program.validate import validate
 from tcelab.qemu import machine
 from tcelab.qemu.disks import Disks
 from tcelab.qemu.dmaapi import DmaApi
 from tcelab.qemu.driven import DrivenGuest
 from tcelab.qemu.log import Log
 from tcelab.run import Refusal
-from tcelab.topology import DRIVERS, KERNEL_DRIVERS, TOPOLOGIES, Device, topology
-from tcelab.validate import validate
 
 FDS = machine.Descriptors(11, 17, 12, 13, 14, 15, 16, disks={"disk1": 19}, dma_api=20)
 

@@ -13,7 +13,7 @@ from tcelab.emulator.memory import Space
 from tcelab.emulator.platform import Machine
 from tcelab.emulator.process import Process
 from tcelab.emulator.profiles import LINUX_V1, Kind
-from tcelab.topology import topology
+from tcelab.program.topology import topology
 
 SMALL = topology("two-small")
 FILE = "/dev/tce_hcall"

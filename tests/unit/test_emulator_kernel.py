@@ -18,8 +18,8 @@ from tcelab.emulator.platform import Machine
 from tcelab.emulator.process import Process
 from tcelab.emulator.profiles import LINUX_V1, Kind
 from tcelab.papr import window
+from tcelab.program.topology import Device, Phb, Topology
 from tcelab.quirks import MISALIGNED
-from tcelab.topology import Device, Phb, Topology
 
 PAGE = 4096
 SMALL = Topology(

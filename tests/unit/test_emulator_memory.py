@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tcelab.emulator.memory import SCRATCH, FaultError, Ram, Space
-from tcelab.tag import compact, expand
+from tcelab.program.tag import compact, expand
 
 PAGE = 4096
 LARGE = 65536

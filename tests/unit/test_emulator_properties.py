@@ -18,9 +18,9 @@ from tcelab.emulator.process import Process
 from tcelab.fuzz.generate import generate
 from tcelab.judge import Judge
 from tcelab.program import Bind, Buffer, Close, Dma, Exit, Ioctl, Master, Page, Program, Protect, Read
+from tcelab.program.topology import topology
 from tcelab.quirks import ROLLBACK
 from tcelab.run import run
-from tcelab.topology import topology
 
 SMALL = topology("two-small")
 PAGE = 4096

@@ -52,11 +52,11 @@ from tcelab.program import (
     Spawn,
     Tag,
 )
+from tcelab.program.tag import data, tag
+from tcelab.program.topology import topology
+from tcelab.program.validate import validate
 from tcelab.quirks import QUIRKS
 from tcelab.run import run
-from tcelab.tag import data, tag
-from tcelab.topology import topology
-from tcelab.validate import validate
 
 SMALL = topology("two-small")
 NONCE = bytes(range(16))

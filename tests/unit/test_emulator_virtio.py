@@ -7,10 +7,9 @@ import hashlib
 import pytest
 from fast_story import BASE, BOTH, FAST, ONES, RING, at, engine, gives, opened, read, takes, write
 
-from tcelab import disk
 from tcelab.emulator.session import EmulatorSession
 from tcelab.errors import Unsupported
-from tcelab.program import Burst, Checkpoint, Close, Engine, Exit, Ioctl, Look, Master, Page, Rtas, Spawn
+from tcelab.program import Burst, Checkpoint, Close, Engine, Exit, Ioctl, Look, Master, Page, Rtas, Spawn, disk
 from tcelab.scenarios import vocabulary as b
 
 ONE = b.pes(FAST, "fast")[0]

@@ -10,10 +10,10 @@ from tcelab.judge import Judge
 from tcelab.papr import ddw, window
 from tcelab.papr.table import Table
 from tcelab.program import Ddw, Flip, Ioctl, Page, Read
+from tcelab.program.topology import topology
 from tcelab.quirks import CREATE_CHARGES, MISALIGNED, REFUSED_SPOILS, ROLLBACK, UNREGISTERS_IN_USE
 from tcelab.run import run
 from tcelab.scenarios import vocabulary as b
-from tcelab.topology import topology
 
 LOW = 0x80000100
 HIGH = window.SECOND_START

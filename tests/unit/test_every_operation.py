@@ -9,15 +9,14 @@ from story import ONE, SMALL
 
 from tceagent import ops as agent
 from tceagent.state import State
-from tcelab import operations
 from tcelab import program as p
 from tcelab.emulator.session import EmulatorSession
 from tcelab.errors import HarnessError, TcelabError, Unsupported, UsageError
-from tcelab.judge.fold import Fold
-from tcelab.program import Program
+from tcelab.judge.models.fold import Fold
+from tcelab.program import Program, operations
+from tcelab.program.validate import Checker
 from tcelab.qemu.session import QemuSession
 from tcelab.run import Outcome, Step
-from tcelab.validate import Checker
 
 EVERY = typing.get_args(operations.Op)
 GUEST = typing.get_args(operations.GuestOp)

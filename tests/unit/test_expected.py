@@ -18,8 +18,8 @@ from tcelab.errors import UsageError
 from tcelab.judge import Judge
 from tcelab.judge.operations import as_expected
 from tcelab.program import Program
+from tcelab.program.validate import validate
 from tcelab.run import Outcome, Step, run
-from tcelab.validate import validate
 
 NOTHING = 77777
 """What nothing gives."""

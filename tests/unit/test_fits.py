@@ -9,15 +9,15 @@ from ideal import Ideal
 from msgspec import structs
 from story import story
 
-from tcelab.beside import Beside
 from tcelab.emulator.oracle import EmulatorOracles
 from tcelab.emulator.session import EmulatorSession
 from tcelab.errors import Unsupported, UsageError
-from tcelab.fits import require
+from tcelab.job.parallel import Beside
 from tcelab.program import Buffer, Ioctl, Page, from_json, load
+from tcelab.program.fits import require
+from tcelab.program.validate import validate
 from tcelab.quirks import QUIRKS, ROLLBACK
 from tcelab.run import run
-from tcelab.validate import validate
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 PROGRAMS = sorted(EXAMPLES.rglob("*.json"))

@@ -22,12 +22,12 @@ from msgspec import structs
 from patience import PATIENCE
 from tcelab.errors import GuestLost, HarnessError, Interrupted, Unsupported
 from tcelab.image import bases
+from tcelab.program.topology import DRIVERS, topology
 from tcelab.qemu import basekey, fork, machine
 from tcelab.qemu.fork import Forks, opened
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.probe import Qemu
 from tcelab.qemu.session import QemuSession
-from tcelab.topology import DRIVERS, topology
 
 LOST = GuestLost("the fork's agent does not answer: nothing happened for 20 s")
 WARNED = {"lies": {"tamper": lambda session, number, _op, out: session.console.append("WARNING: x") or out}}

@@ -15,9 +15,9 @@ import test_cli
 import test_cli_series
 import test_replay
 
-from tcelab import artefacts, keeping
 from tcelab.errors import HarnessError
 from tcelab.fuzz import campaign
+from tcelab.job import artefacts, keeping
 
 host, tcelab, two, guests = test_cli.host, test_cli.tcelab, test_cli_series.two, test_replay.guests
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

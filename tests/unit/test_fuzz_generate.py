@@ -37,9 +37,9 @@ from tcelab.program import (
     Tag,
     from_json,
 )
+from tcelab.program.topology import TOPOLOGIES, Device, Phb, Topology, topology
+from tcelab.program.validate import validate
 from tcelab.run import run
-from tcelab.topology import TOPOLOGIES, Device, Phb, Topology, topology
-from tcelab.validate import validate
 
 PAGE = 4096
 TOP = 1 << 64

@@ -14,9 +14,9 @@ from tcelab.fuzz.generate import generate
 from tcelab.fuzz.shrink import shrink, whole
 from tcelab.judge import Judge
 from tcelab.program import Bind, Buffer, Call, Checkpoint, Hcall, HcallBatch, Open, Page, Program, Tag, Tce, from_json
+from tcelab.program.topology import topology
+from tcelab.program.validate import validate
 from tcelab.run import run
-from tcelab.topology import topology
-from tcelab.validate import validate
 
 SMALL = topology("two-small")
 VFIO, RAW = (phb.liobn for phb in SMALL.phbs)

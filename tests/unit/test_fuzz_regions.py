@@ -10,10 +10,10 @@ from tcelab.fuzz import moves, world
 from tcelab.fuzz.generate import generate
 from tcelab.judge import Judge
 from tcelab.program import Ioctl, from_json
+from tcelab.program.topology import topology
+from tcelab.program.validate import validate
 from tcelab.quirks import CREATE_CHARGES, QUIRKS, UNREGISTERS_IN_USE
 from tcelab.run import run
-from tcelab.topology import topology
-from tcelab.validate import validate
 
 SMALL = topology("two-small")
 ALL = frozenset(QUIRKS)

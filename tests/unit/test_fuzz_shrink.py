@@ -28,8 +28,8 @@ from tcelab.program import (
     Tag,
     is_host,
 )
-from tcelab.topology import topology
-from tcelab.validate import validate
+from tcelab.program.topology import topology
+from tcelab.program.validate import validate
 
 PAGE = 4096
 SMALL = topology("two-small")

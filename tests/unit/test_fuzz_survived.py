@@ -9,8 +9,8 @@ from tcelab.fuzz.found import survived
 from tcelab.fuzz.generate import generate
 from tcelab.judge import Finding
 from tcelab.program import Bind, Checkpoint, Ioctl, Open, Program, Read
+from tcelab.program.topology import topology
 from tcelab.quirks import QUIRKS
-from tcelab.topology import topology
 
 SMALL = topology("two-small")
 OF_NOBODY = (

@@ -10,11 +10,11 @@ import pytest
 from tcelab.errors import HarnessError, Unsupported
 from tcelab.papr import pe
 from tcelab.program import Burst, Dma, Engine, Ioctl, Look, Master, Page, Read, Rtas, Together, Transfer
+from tcelab.program.topology import Device, Phb, Topology
 from tcelab.qemu.guard import Guard, chunks
 from tcelab.qemu.portal import portal
 from tcelab.qemu.standstill import Standstill
 from tcelab.qemu.watched import Flight
-from tcelab.topology import Device, Phb, Topology
 
 BAR = 0x80000000
 NARROW = 0xFFFFF

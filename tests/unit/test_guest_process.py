@@ -19,13 +19,13 @@ from msgspec import json
 from patience import PATIENCE, SOON
 from tcelab.errors import GuestLost, HarnessError, Unsupported
 from tcelab.image.bases import Register
+from tcelab.program.topology import topology
 from tcelab.qemu import guest as guest_module
 from tcelab.qemu import machine
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.portal import portal
 from tcelab.qemu.probe import Qemu
-from tcelab.topology import topology
 
 FAKE = Path(__file__).with_name("fake_qemu.py")
 QUICK = Limits(settle=0.05, close=2.0, launch=PATIENCE, load=PATIENCE, boot=PATIENCE, control=PATIENCE)

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 from fake_guest import abilities
 
-from tcelab import guests, setup
 from tcelab.errors import Unsupported, UsageError
-from tcelab.guests import NEEDS, Guests
-from tcelab.topology import topology
+from tcelab.job import pool, setup
+from tcelab.job.pool import NEEDS, Guests
+from tcelab.program.topology import topology
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def world(monkeypatch):
             told.append(("ahead closed", self.forks.name))
             self.forks.close()
 
-    monkeypatch.setattr(guests, "Forks", Forks)
-    monkeypatch.setattr(guests, "Ahead", Ahead)
+    monkeypatch.setattr(pool, "Forks", Forks)
+    monkeypatch.setattr(pool, "Ahead", Ahead)
     monkeypatch.setattr(setup, "prepare", lambda choice, _: setup.Ready(None, choice.topology.name, "", {}))
     return told
 
@@ -71,7 +71,7 @@ def test_what_was_kept_ahead_for_another_topology_ends_and_can_be_had_again(worl
 
 
 def test_a_guest_is_kept_for_each_core_unless_told_otherwise(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(guests.os, "cpu_count", lambda: 7)
+    monkeypatch.setattr(pool.os, "cpu_count", lambda: 7)
     made(tmp_path).fresh("one-pe", 0)
     assert ("ahead", "one-pe", 7) in world
     made(tmp_path, ahead=0).fresh("one-pe", 0)

@@ -17,10 +17,10 @@ from tcelab.emulator.session import EmulatorSession
 from tcelab.judge import Judge
 from tcelab.papr.table import Table
 from tcelab.program import Dma, Program, Together
+from tcelab.program.topology import topology
 from tcelab.run import Step, parts, run
 from tcelab.scenarios import build
 from tcelab.scenarios.places import CHUNK, codes, everywhere
-from tcelab.topology import topology
 
 BITS = 18
 """Of a page number in a window of 1 GiB."""

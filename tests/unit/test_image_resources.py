@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tcelab import commandline, errors, resources
+from tcelab import commandline, errors
+from tcelab.image import resources
 
-ASK = "from tcelab.resources import *; print(recipes_dir(), rootfs_dir(), kmod_dir(), native_dir(), agent_dir())"
+ASK = "from tcelab.image.resources import *; print(recipes_dir(), rootfs_dir(), kmod_dir(), native_dir(), agent_dir())"
 
 
 def ask(site):

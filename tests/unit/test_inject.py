@@ -6,10 +6,9 @@ import pytest
 from msgspec import structs
 from story import SMALL, story
 
-from tcelab import inject
 from tcelab.errors import UsageError
-from tcelab.program import Checkpoint, Flip, Program
-from tcelab.topology import Device, Phb, Topology
+from tcelab.program import Checkpoint, Flip, Program, inject
+from tcelab.program.topology import Device, Phb, Topology
 
 SEEDS = range(300)
 

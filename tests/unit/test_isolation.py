@@ -31,8 +31,8 @@ from tcelab.emulator.oracle import EmulatorOracles
 from tcelab.judge import Judge
 from tcelab.judge.operations import as_expected
 from tcelab.program import Burst, Checkpoint, Close, Dma, Engine, Ioctl, Master, Page, Rtas, Together, Transfer
+from tcelab.program.validate import validate
 from tcelab.run import Event, Outcome, Step, run
-from tcelab.validate import validate
 
 FIRST = len(opened())
 """Number of the first operation after the set-up."""

@@ -9,17 +9,17 @@ from ideal import NONCE, Ideal
 from msgspec import structs
 from story import FIRST, ONE, SECOND, SMALL, story
 
-from tcelab.beside import Beside
+from tcelab.job.parallel import Beside
 from tcelab.judge import LAWS, Judge, judge
-from tcelab.judge.fold import Fold
+from tcelab.judge.models.fold import Fold
+from tcelab.judge.models.requests import request_name
 from tcelab.judge.operations import Meter
-from tcelab.judge.requests import request_name
 from tcelab.program import Ioctl, Page, Program
+from tcelab.program.topology import topology
 from tcelab.run import Facts, Outcome, Step, run
 from tcelab.scenarios import SCENARIOS, build
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.warmup import warm_up
-from tcelab.topology import topology
 
 
 @pytest.mark.parametrize("name", sorted(SCENARIOS.keys() - {"windows"}))  # of which only the emulator knows enough

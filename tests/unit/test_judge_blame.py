@@ -12,12 +12,11 @@ from msgspec import structs
 from story import FIRST, ONE, SECOND, SMALL, TWO, after, nth, on, see, story
 from test_judge_lies import CONTROL, MAP, UNMAP, put, ram, say_refusal
 
-from tcelab import tag
 from tcelab.emulator import EmulatorSession
 from tcelab.emulator.oracle import EmulatorOracles
 from tcelab.judge import Judge
 from tcelab.judge.ledger import op_text
-from tcelab.program import Burst, Call, Dma, Hcall, Ioctl, Program, Tce, Transfer
+from tcelab.program import Burst, Call, Dma, Hcall, Ioctl, Program, Tce, Transfer, tag
 from tcelab.run import Outcome, run
 from tcelab.scenarios import vocabulary as b
 

@@ -8,7 +8,6 @@ import msgspec
 import pytest
 from fast_story import FAST, ONE, RING, at, engine, gives, opened, program, read, takes, write
 
-from tcelab import disk
 from tcelab.emulator.oracle import EmulatorOracles
 from tcelab.emulator.session import EmulatorSession
 from tcelab.judge import Judge
@@ -23,6 +22,7 @@ from tcelab.program import (
     Put,
     Rtas,
     Spawn,
+    disk,
 )
 from tcelab.run import Outcome, Refusal, Snapshot, run
 from tcelab.scenarios import vocabulary as b

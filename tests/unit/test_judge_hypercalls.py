@@ -12,7 +12,7 @@ import hcallkit
 from tcelab.emulator import EmulatorSession
 from tcelab.emulator.oracle import EmulatorOracles
 from tcelab.judge import Judge
-from tcelab.judge.fold import Fold
+from tcelab.judge.models.fold import Fold
 from tcelab.program import (
     Buffer,
     Call,
@@ -28,8 +28,8 @@ from tcelab.program import (
     Tag,
     Tce,
 )
+from tcelab.program.topology import topology
 from tcelab.run import Outcome, Step, run
-from tcelab.topology import topology
 
 SMALL = topology("two-small")
 ONE, TWO, SPARE = 0x80000100, 0x80000200, 0x80001E00

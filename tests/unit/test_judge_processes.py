@@ -10,11 +10,11 @@ from msgspec import structs
 from story import BOTH, FIRST, ONE, SECOND, SMALL, TWO
 
 from tcelab.judge import judge
-from tcelab.judge.fold import Fold
+from tcelab.judge.models.fold import Fold
 from tcelab.program import Close, Exit, Ioctl, Open, Page, Program, Protect, Put, Repeat, Spawn
+from tcelab.program.validate import validate
 from tcelab.run import Facts, Outcome, Step, run
 from tcelab.scenarios import vocabulary as b
-from tcelab.validate import validate
 
 OK = Outcome(value=0)
 AT_A = Page("a")

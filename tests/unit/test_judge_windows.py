@@ -9,13 +9,13 @@ from msgspec import structs
 from story import FIRST, ONE, SECOND, SMALL, TWO
 
 from tcelab.judge import Judge
-from tcelab.judge.fold import Fold
-from tcelab.judge.table import TableModel
+from tcelab.judge.models.fold import Fold
+from tcelab.judge.models.table import TableModel
 from tcelab.papr import window
 from tcelab.program import Checkpoint, Close, Ddw, Exit, Ioctl, Page, Program, Read, Spawn, Tag
+from tcelab.program.tag import compact, data, tag
 from tcelab.run import Facts, Outcome, Refusal, Snapshot, Step, TableView
 from tcelab.scenarios import vocabulary as b
-from tcelab.tag import compact, data, tag
 
 OK = Outcome(value=0)
 PAGE, HIGH = 4096, FIRST | 1

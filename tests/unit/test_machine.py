@@ -10,13 +10,13 @@ import msgspec
 import pytest
 from fake_guest import abilities
 
-from tcelab import topology as topology_module
 from tcelab.errors import Unsupported, UsageError
 from tcelab.papr.window import Shape
+from tcelab.program import topology as topology_module
+from tcelab.program.topology import Device, Phb, Topology, topology
 from tcelab.qemu import machine
 from tcelab.qemu.machine import Descriptors, Options, arguments
 from tcelab.qemu.probe import LOG_FLAGS, TRACES
-from tcelab.topology import Device, Phb, Topology, topology
 
 FDS = Descriptors(qmp=11, qtest=17, console=12, agent=13, log=14, ram=15, state=16, roms={"edu": 19})
 FORK = msgspec.structs.replace(FDS, base=18)

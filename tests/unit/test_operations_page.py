@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tcelab import operationspage as made
 from tcelab.emulator import EmulatorSession
 from tcelab.emulator.oracle import second_opinion
 from tcelab.judge import Judge
 from tcelab.program import from_json, load
+from tcelab.program import operationspage as made
+from tcelab.program.validate import validate
 from tcelab.run import run
-from tcelab.validate import validate
 
 DOCS = Path(__file__).parents[2] / "docs"
 NOT_EMULATED = {"native"}
@@ -27,7 +27,7 @@ def performed(program):
 
 
 def test_the_page_is_what_the_docstrings_say():
-    again = "python -m tcelab.operationspage > docs/operations.md"
+    again = "python -m tcelab.program.operationspage > docs/operations.md"
     assert (DOCS / "operations.md").read_text() == made.page(), f"make it anew: {again}"
 
 

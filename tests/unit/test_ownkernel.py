@@ -12,12 +12,13 @@ import pytest
 from click.testing import CliRunner
 from kerneltoy import RELEASE, module, tree, vmlinux
 
-from tcelab import image, setup
+from tcelab import image
 from tcelab.cli.options import choice, machine_options
 from tcelab.errors import Unsupported, UsageError
+from tcelab.job import setup
+from tcelab.job.setup import Choice, prepare
+from tcelab.program.topology import topology
 from tcelab.qemu import kconfig
-from tcelab.setup import Choice, prepare
-from tcelab.topology import topology
 
 VFIO = ("VFIO", "VFIO_PCI", "VFIO_IOMMU_SPAPR_TCE")
 IMAGE_RELEASE = "6.12.95-image"

@@ -11,14 +11,15 @@ import pytest
 
 import rowkit
 from rows.row import LAST, closed, enabled, look, mapping, unmapping
-from tcelab import cli, image, platforms, setup
+from tcelab import cli, image
 from tcelab.emulator import EmulatorSession
 from tcelab.errors import UsageError
-from tcelab.platforms import EMULATOR, QEMU, EmulatorPlatform, prepare
+from tcelab.job import platforms, setup
+from tcelab.job.platforms import EMULATOR, QEMU, EmulatorPlatform, prepare
+from tcelab.job.setup import Choice, quirks_of
 from tcelab.program import Checkpoint, Program, Read, Tag
+from tcelab.program.topology import topology
 from tcelab.quirks import BINDS_EARLY, MISALIGNED, ONE_PAGE, QUIRKS, ROLLBACK
-from tcelab.setup import Choice, quirks_of
-from tcelab.topology import topology
 
 SMALL = topology("two-small")
 DECLARED = {MISALIGNED, ROLLBACK}

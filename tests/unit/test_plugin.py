@@ -13,15 +13,17 @@ from click.testing import CliRunner
 from ideal import Ideal
 from rich.console import Console
 
-from tcelab import explain, guests, report, setup
+from tcelab import report
 from tcelab.cli import cli
 from tcelab.emulator.oracle import second_opinion
 from tcelab.errors import UsageError
+from tcelab.job import pool, setup
 from tcelab.judge import Judge
 from tcelab.program import load
-from tcelab.pytest_plugin import OPTIONS
+from tcelab.program.validate import validate
 from tcelab.run import run as perform
-from tcelab.validate import validate
+from tcelab.testing import explain
+from tcelab.testing.plugin import OPTIONS
 
 # Imported before pytester looks: it forgets what is imported later.
 assert explain
@@ -44,7 +46,7 @@ def run(pytester, monkeypatch):
     """Run pytest on a test file with the stand in the guests' place; ends with its result."""
     monkeypatch.setattr(plugin_stand.StandGuests, "said", [])
     monkeypatch.setattr(plugin_stand.StandGuests, "sessions", [])
-    monkeypatch.setattr(guests, "Guests", plugin_stand.StandGuests)
+    monkeypatch.setattr(pool, "Guests", plugin_stand.StandGuests)
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
 
     def ran(source, *arguments):
@@ -524,7 +526,7 @@ def test_the_plugin_costs_a_run_without_guests_nothing(pytester):
     pytester.makepyfile("""
 import sys
 def test_it():
-    assert [name for name in ("numpy", "asyncio", "tcelab.setup", "msgspec") if name in sys.modules] == []
+    assert [name for name in ("numpy", "asyncio", "tcelab.job.setup", "msgspec") if name in sys.modules] == []
 """)
     pytester.runpytest_subprocess(*QUIET).assert_outcomes(passed=1)
 
@@ -618,7 +620,7 @@ def test_a_disk_that_is_full_costs_no_report(run, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tcelab.pseries.Pseries.write_program", full)
+    monkeypatch.setattr("tcelab.testing.pseries.Pseries.write_program", full)
     result = run("def test_it(pseries):\n    pseries.buffer(1)\n    assert False")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*nothing more can be told: *No space left*"])

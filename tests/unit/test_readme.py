@@ -8,11 +8,11 @@ import click
 import pytest
 
 from tcelab.cli import cli
-from tcelab.cli.job import FILES
+from tcelab.job.job import FILES
 from tcelab.judge import LAWS
 from tcelab.program import load
+from tcelab.program.validate import validate
 from tcelab.quirks import QUIRKS
-from tcelab.validate import validate
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -26,14 +26,14 @@ from tceagent.kernel import LinuxKernel
 from tceagent.state import State
 from tcelab.errors import UsageError
 from tcelab.judge import judge
-from tcelab.judge.fold import Fold
 from tcelab.judge.ledger import op_text
+from tcelab.judge.models.fold import Fold
 from tcelab.program import Bind, Buffer, Ioctl, Open, Page, Program, Repeat, from_json
+from tcelab.program.topology import topology
+from tcelab.program.validate import MOST_CALLS, validate
 from tcelab.qemu.channel import Cell
 from tcelab.run import Facts, Outcome, Step, run
 from tcelab.scenarios import vocabulary as b
-from tcelab.topology import topology
-from tcelab.validate import MOST_CALLS, validate
 
 MAP, UNMAP = 0x20003B71, 0x20003B72
 OK = (0, "", None)

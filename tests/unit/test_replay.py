@@ -19,16 +19,17 @@ import test_cli
 import test_cli_series
 import test_leakcheck_command
 
-from tcelab import cli, commandline, inject, platforms, replay, setup
+from tcelab import cli, commandline
 from tcelab.emulator import EmulatorSession
 from tcelab.fuzz import campaign
-from tcelab.program import Ioctl, Program
+from tcelab.job import platforms, replay, setup
+from tcelab.program import Ioctl, Program, inject
+from tcelab.program.topology import topology
 from tcelab.qemu import fork
 from tcelab.qemu.limits import Limits
 from tcelab.quirks import MISALIGNED, ONE_PAGE
 from tcelab.scenarios import proof
 from tcelab.scenarios import vocabulary as b
-from tcelab.topology import topology
 
 host, tcelab, two = test_cli.host, test_cli.tcelab, test_cli_series.two
 leakcheck = test_leakcheck_command.tcelab

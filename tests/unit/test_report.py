@@ -13,13 +13,13 @@ from ideal import Ideal
 from rich.console import Console
 from story import FIRST, after, nth, story
 
-from tcelab.beside import Beside
 from tcelab.errors import GuestLost, HarnessError, Scene, UsageError
+from tcelab.job.parallel import Beside
 from tcelab.judge import LAWS
+from tcelab.program.topology import topology
 from tcelab.report import SCHEMA, Progress, failed, junit, load, make, render, to_json, write, write_junit
 from tcelab.run import run
 from tcelab.scenarios import build
-from tcelab.topology import topology
 
 
 def result_of(program=None, session=None, **lies):

@@ -11,10 +11,11 @@ import pytest
 from rich.console import Console
 from story import story
 
-from tcelab.beside import Beside
 from tcelab.emulator import EmulatorSession
 from tcelab.errors import Unsupported
+from tcelab.job.parallel import Beside
 from tcelab.program import Program, Rtas
+from tcelab.program.topology import topology
 from tcelab.report import failed, junit, load, make, merge, render, render_series, to_json
 from tcelab.report.isolation import (
     Isolations,
@@ -30,7 +31,6 @@ from tcelab.report.isolation import (
 )
 from tcelab.run import Event, Run
 from tcelab.scenarios import isolation
-from tcelab.topology import topology
 
 PAIR = topology("pair")
 HOLE = Event(

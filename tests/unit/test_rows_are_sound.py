@@ -14,8 +14,8 @@ from rows.row import GIVEN, HIGH, LOOK, NO_PROGRAM, NO_SEED, PE1, PE2, PROLOGUE,
 from tceagent import uapi
 from tcelab.errors import UsageError
 from tcelab.program import Buffer, Checkpoint, Close, Exit, Ioctl, Open, Program, Spawn, is_host
-from tcelab.topology import topology
-from tcelab.validate import validate
+from tcelab.program.topology import topology
+from tcelab.program.validate import validate
 
 FOLDER = Path(__file__).parents[1] / "rows"
 FILES = {"seed2013": seed2013.ROWS, "linux_v1": linux_v1.ROWS, "linux_v2": linux_v2.ROWS, "core": core.ROWS}

@@ -6,8 +6,8 @@ import pytest
 
 from tcelab.errors import GuestLost, HarnessError
 from tcelab.program import Buffer, Checkpoint, Flip, Program, Read
+from tcelab.program.topology import topology
 from tcelab.run import Facts, Outcome, Snapshot, run
-from tcelab.topology import topology
 
 OPS = [
     Buffer(name="a", pages=2),

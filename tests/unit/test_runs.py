@@ -9,8 +9,8 @@ import pytest
 import test_artefacts
 import test_cli
 
-from tcelab import artefacts
 from tcelab.image.room import room
+from tcelab.job import artefacts
 
 host, tcelab = test_cli.host, test_cli.tcelab
 

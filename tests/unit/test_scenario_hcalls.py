@@ -16,11 +16,11 @@ from tcelab.errors import UsageError
 from tcelab.judge import Judge
 from tcelab.papr.hcall import PAPR_DIFFERENCES
 from tcelab.program import Call, Checkpoint, Hcall, HcallBatch, from_json
+from tcelab.program.topology import Device, Phb, Topology, topology
+from tcelab.program.validate import validate
 from tcelab.report import conformance_lines, hypercall_rows
 from tcelab.run import run
 from tcelab.scenarios.hcallcases import PREFIX, cases
-from tcelab.topology import Device, Phb, Topology, topology
-from tcelab.validate import validate
 
 EACH = ("H_PUT_TCE", "H_GET_TCE", "H_STUFF_TCE", "H_PUT_TCE_INDIRECT")
 MANY = ("H_STUFF_TCE", "H_PUT_TCE_INDIRECT")

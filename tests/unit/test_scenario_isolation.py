@@ -9,8 +9,8 @@ from collections import Counter
 import msgspec
 import pytest
 
-from tcelab.beside import Beside
 from tcelab.emulator import EmulatorSession
+from tcelab.job.parallel import Beside
 from tcelab.program import (
     Burst,
     Checkpoint,
@@ -23,13 +23,13 @@ from tcelab.program import (
     Together,
     Transfer,
 )
+from tcelab.program.topology import topology
+from tcelab.program.validate import validate
 from tcelab.report.isolation import isolations
 from tcelab.run import parts, run
 from tcelab.scenarios import SCENARIOS, build, isolation, legal
 from tcelab.scenarios.stories import FURTHER, parse
 from tcelab.scenarios.violations import KINDS, LARGEST, class_of
-from tcelab.topology import topology
-from tcelab.validate import validate
 
 BOTH = {"read", "write"}
 DIRECTIONS = {

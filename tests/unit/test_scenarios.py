@@ -12,11 +12,11 @@ from tcelab.emulator.session import EmulatorSession
 from tcelab.errors import UsageError
 from tcelab.judge import Judge
 from tcelab.program import Burst, Checkpoint, Close, Dma, Ioctl, Open, Page, Program, Together, from_json
+from tcelab.program.topology import Device, Phb, Topology, topology
 from tcelab.qemu.watched import Flight
 from tcelab.run import Guarding, parts, run
 from tcelab.scenarios import SCENARIOS, build, dma, sweep
 from tcelab.scenarios.places import codes, everywhere
-from tcelab.topology import Device, Phb, Topology, topology
 
 TWO = topology("two-pe")
 

@@ -13,13 +13,13 @@ from tcelab.errors import GuestLost, HarnessError, Scene
 from tcelab.image.bases import Register
 from tcelab.papr.window import Shape
 from tcelab.program import Checkpoint, Ddw, Flip, Read
+from tcelab.program.topology import topology
 from tcelab.qemu import eyes, machine, session
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.probe import Qemu
 from tcelab.qemu.views.stream import MAGIC
 from tcelab.run import Outcome, Refusal, Snapshot
-from tcelab.topology import topology
 
 PE1, PE2 = 0x80000100, 0x80000200
 DIGEST = HELLO["digest"]

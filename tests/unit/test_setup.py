@@ -10,12 +10,13 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from tcelab import image, setup
+from tcelab import image
 from tcelab.errors import UsageError
 from tcelab.image import mutants
 from tcelab.image.packages import Package
-from tcelab.setup import Choice, prepare
-from tcelab.topology import topology
+from tcelab.job import setup
+from tcelab.job.setup import Choice, prepare
+from tcelab.program.topology import topology
 
 VMLINUX = b"\x7fELF\x02\x01" + bytes(10) + struct.pack("<HH", 2, 21)
 TOPOLOGY = topology("one-pe")

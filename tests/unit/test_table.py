@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tcelab.papr import tce
 from tcelab.run import TableView
-from tcelab.table import TceTable, difference
+from tcelab.testing.table import TceTable, difference
 
 PAGE = 4096
 LIOBN = 0x80000100

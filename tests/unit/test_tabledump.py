@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from story import story
 
-from tcelab import tabledump
 from tcelab.errors import GuestLost, UsageError
 from tcelab.papr import window
 from tcelab.program import Checkpoint
+from tcelab.report import tabledump
 from tcelab.run import Outcome, Run, Snapshot, Step, TableView
 
 host, tcelab = test_cli.host, test_cli.tcelab

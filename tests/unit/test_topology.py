@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tcelab.errors import UsageError
-from tcelab.topology import SMALL_WINDOW, TOPOLOGIES, Device, Phb, Topology, topology
+from tcelab.program.topology import SMALL_WINDOW, TOPOLOGIES, Device, Phb, Topology, topology
 
 FULL = (1 << 64) - 1
 

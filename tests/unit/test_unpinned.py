@@ -14,7 +14,7 @@ from tcelab.emulator.memory import SCRATCH, Ram, Space
 from tcelab.emulator.platform import Machine
 from tcelab.emulator.process import Process
 from tcelab.emulator.profiles import LINUX_V1, SEED2013, Kind
-from tcelab.emulator.seed2013 import Seed
+from tcelab.emulator.spapr_tce_2013 import Seed
 from tcelab.errors import Unsupported
 from tcelab.judge import Judge
 from tcelab.quirks import CLOSE_STRANDS, UNREGISTERS_IN_USE

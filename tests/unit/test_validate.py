@@ -3,7 +3,7 @@
 import pytest
 from msgspec import structs
 
-from tcelab import hazards, inject, scenarios
+from tcelab import scenarios
 from tcelab.errors import UsageError
 from tcelab.program import (
     Bind,
@@ -27,9 +27,11 @@ from tcelab.program import (
     Repeat,
     Spawn,
     Tag,
+    hazards,
+    inject,
 )
-from tcelab.topology import TOPOLOGIES, topology
-from tcelab.validate import validate
+from tcelab.program.topology import TOPOLOGIES, topology
+from tcelab.program.validate import validate
 
 MADE = [
     Buffer(name="b", pages=4),

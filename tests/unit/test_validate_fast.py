@@ -8,7 +8,7 @@ from msgspec import structs
 
 from tcelab.errors import UsageError
 from tcelab.program import Burst, Ioctl, Page, Program, Protect, Spawn, Together, Transfer
-from tcelab.validate import validate
+from tcelab.program.validate import validate
 
 LAST = (1 << 64) - 1
 SECTORS = "a disk does 1 to 8 whole sectors of 512"

@@ -6,13 +6,13 @@ import dataclasses
 
 import pytest
 
-from tcelab.beside import Beside
 from tcelab.emulator import EmulatorSession
 from tcelab.errors import Unsupported, UsageError
+from tcelab.job.parallel import Beside
 from tcelab.program import Buffer, Call, Checkpoint, Hcall, HcallBatch, Program, Spawn, Tce, from_json
+from tcelab.program.topology import topology
+from tcelab.program.validate import validate
 from tcelab.run import run
-from tcelab.topology import topology
-from tcelab.validate import validate
 
 SMALL = topology("two-small")
 LIOBN = 0x80000100

@@ -8,7 +8,7 @@ from msgspec import structs
 
 from tcelab.errors import UsageError
 from tcelab.program import Bind, Close, Fresh, Ioctl, Look, Open, Program, Rtas, Together
-from tcelab.validate import validate
+from tcelab.program.validate import validate
 
 
 def check(*ops):

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from rich.console import Console
 from test_tabledump import LIOBN, view
 
-from tcelab import watcher as watch
 from tcelab.errors import Unsupported, UsageError
 from tcelab.papr import window
 from tcelab.program import Close, Program
+from tcelab.program.topology import topology
 from tcelab.qemu import looking
 from tcelab.qemu.looking import FolderLooker, Look
+from tcelab.report import watcher as watch
 from tcelab.report.tableview import ASCII, SHADES, Watching, cells, changes, permissions
 from tcelab.run import Outcome, Step
-from tcelab.topology import topology
 
 host, tcelab = test_cli.host, test_cli.tcelab
 """Fixtures."""

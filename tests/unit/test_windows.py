@@ -12,24 +12,23 @@ from ideal import Ideal
 from msgspec import structs
 
 import folded
-from tcelab import inject
-from tcelab.beside import Beside
 from tcelab.emulator import EmulatorSession
 from tcelab.emulator.oracle import EmulatorOracles, second_opinion
 from tcelab.errors import HarnessError, UsageError
 from tcelab.fuzz.generate import generate
+from tcelab.job.parallel import Beside
 from tcelab.judge import Judge, judge
-from tcelab.judge.table import Entry, TableModel
+from tcelab.judge.models.table import Entry, TableModel
 from tcelab.papr import tce
-from tcelab.program import Checkpoint, Dma, Flip, Ioctl, Page, Program, Together
-from tcelab.pseries import Pseries
+from tcelab.program import Checkpoint, Dma, Flip, Ioctl, Page, Program, Together, inject
+from tcelab.program.topology import TOPOLOGIES, topology
+from tcelab.program.validate import validate
 from tcelab.qemu import eyes
 from tcelab.quirks import NOT_AT_ZERO
 from tcelab.run import run
 from tcelab.scenarios import build
 from tcelab.scenarios import vocabulary as b
-from tcelab.topology import TOPOLOGIES, topology
-from tcelab.validate import validate
+from tcelab.testing.pseries import Pseries
 
 HIGH = topology("high-window")
 PE1 = 0x80000100

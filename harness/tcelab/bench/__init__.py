@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import msgspec
 
+from tcelab.job.setup import Choice
 from tcelab.judge import Verdict
 from tcelab.qemu.limits import Limits
-from tcelab.setup import Choice
 
 SCHEMA: Final = 1
 """Of the JSON form. Raised when a field changes its meaning or goes away; new fields do not raise it."""

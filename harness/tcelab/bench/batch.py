@@ -14,20 +14,21 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from tcelab import artefacts, replay, report, setup
+from tcelab import report
 from tcelab.bench import Figure, Fit, Job, Measured, ways
 from tcelab.bench.session import opened, told
 from tcelab.emulator.oracle import second_opinion
 from tcelab.errors import UsageError
+from tcelab.job import artefacts, replay, setup
+from tcelab.job.keeping import Keeper
 from tcelab.judge import Judge, Verdict
-from tcelab.keeping import Keeper
 from tcelab.papr import tce
 from tcelab.program import Checkpoint, Native, Op, Page, Program, Repeat
+from tcelab.program.topology import Topology
 from tcelab.qemu.session import QemuSession
 from tcelab.run import Run, Step, run
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.vocabulary import PAGE, Pe
-from tcelab.topology import Topology
 
 CALLS: Final = 128
 """Calls timed together, at as many places of the window: each map meets empty entries, each unmap live ones."""

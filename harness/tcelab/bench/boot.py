@@ -6,9 +6,9 @@ from typing import Literal
 
 import msgspec
 
-from tcelab import artefacts, setup
 from tcelab.bench import Figure, Job, Measured
 from tcelab.bench.session import opened
+from tcelab.job import artefacts, setup
 
 _FIRMWARE: tuple[Literal["vof", "slof"], ...] = ("vof", "slof")
 

@@ -7,14 +7,15 @@ import time
 from typing import Final
 
 from tceagent import uapi
-from tcelab import artefacts, commandline, replay, scenarios, setup
+from tcelab import commandline, scenarios
 from tcelab.bench import Figure, Job, Measured
 from tcelab.bench.session import opened, told
 from tcelab.emulator import EmulatorSession
 from tcelab.errors import HarnessError
 from tcelab.fuzz.campaign import Campaign
-from tcelab.guests import Guests
 from tcelab.image import process
+from tcelab.job import artefacts, replay, setup
+from tcelab.job.pool import Guests
 from tcelab.papr import tce, window
 from tcelab.program import Program
 from tcelab.run import Session, run

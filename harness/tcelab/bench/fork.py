@@ -10,18 +10,18 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from tcelab import artefacts, setup
 from tcelab.bench import Figure, Job, Measured
 from tcelab.bench.session import told
 from tcelab.errors import HarnessError, Unsupported
+from tcelab.job import artefacts, setup
 from tcelab.papr import tce
 from tcelab.program import Fresh, GuestOp, HostOp, Op, Page
+from tcelab.program.topology import Topology
 from tcelab.qemu.ahead import Ahead
 from tcelab.qemu.fork import Forks
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.session import QemuSession
 from tcelab.scenarios import vocabulary as b
-from tcelab.topology import Topology
 
 AT_ONCE: Final = 4
 _KIB: Final = 1024.0

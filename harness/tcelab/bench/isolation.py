@@ -14,21 +14,22 @@ from typing import Final
 
 import msgspec
 
-from tcelab import artefacts, replay, report, setup
+from tcelab import report
 from tcelab.bench import Figure, Job, Measured
 from tcelab.bench.session import opened, told
 from tcelab.emulator.oracle import second_opinion
 from tcelab.errors import UsageError
+from tcelab.job import artefacts, replay, setup
+from tcelab.job.keeping import Keeper
 from tcelab.judge import Judge, Verdict
-from tcelab.keeping import Keeper
 from tcelab.program import Burst, Checkpoint, Op, Program
+from tcelab.program.topology import Topology, topology
 from tcelab.run import Run, Step, run
 from tcelab.scenarios import legal
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.effects import OK, THAW_DMA, THAW_MMIO
 from tcelab.scenarios.endpoint import Endpoint, endpoints
 from tcelab.scenarios.violations import KINDS, LARGEST, SINK, Direction
-from tcelab.topology import Topology, topology
 
 SMALL: Final = 8
 SIZES: Final = (SMALL, LARGEST)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tcelab import artefacts, setup
+from tcelab.job import artefacts, setup
 from tcelab.qemu import fork
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.session import QemuSession

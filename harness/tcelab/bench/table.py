@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from tcelab import setup
 from tcelab.bench import Figure, Job, Measured
 from tcelab.bench.session import opened
+from tcelab.job import setup
 from tcelab.judge import Judge
 from tcelab.program import Checkpoint, Program
 from tcelab.run import Snapshot, Step

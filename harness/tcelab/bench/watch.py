@@ -13,16 +13,16 @@ from typing import Final
 
 from rich.console import Console
 
-from tcelab import setup
 from tcelab.bench import Figure, Job, Measured
 from tcelab.bench.session import opened, told
 from tcelab.errors import HarnessError, UsageError
+from tcelab.job import setup
 from tcelab.papr import tce
 from tcelab.program import GuestOp, Page, Repeat
 from tcelab.qemu.looking import SessionLooker
 from tcelab.qemu.session import QemuSession
+from tcelab.report.watcher import Watcher
 from tcelab.scenarios import vocabulary as b
-from tcelab.watcher import Watcher
 
 PAGES: Final = 32
 SECONDS: Final = 2.0

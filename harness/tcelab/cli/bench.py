@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from tcelab.bench import Figure, Job, Measured, batch, boot, emulator, fork, isolation, plot, table, watch
-from tcelab.cli import note, output
+from tcelab.cli import note
 from tcelab.cli.options import choice, machine_options
+from tcelab.job import output
 from tcelab.judge import Verdict
 from tcelab.qemu.limits import limits as limits_of
 from tcelab.report.text import finding_lines

@@ -10,10 +10,10 @@ import msgspec
 from rich.console import Console
 
 from tcelab import report
-from tcelab.cli import output
-from tcelab.cli.job import Job
 from tcelab.cli.options import boot_option, choice, guarded, machine_options
 from tcelab.cli.run import program_of
+from tcelab.job import output
+from tcelab.job.job import Job
 from tcelab.qemu.limits import limits as limits_of
 from tcelab.scenarios import DEFAULT
 

@@ -13,10 +13,11 @@ from typing import Final, Literal, NamedTuple
 import click
 import msgspec
 
-from tcelab import image, setup
+from tcelab import image
 from tcelab.commandline import spelled
 from tcelab.errors import TcelabError
 from tcelab.image import archive
+from tcelab.job import setup
 from tcelab.qemu import probe, ram
 
 _MEMORY: Final = 512 * ram.MIB + ram.HEADROOM

@@ -15,15 +15,14 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from tcelab import artefacts, replay, setup
-from tcelab.cli import output
 from tcelab.cli.options import boot_option, choice, machine_options
 from tcelab.commandline import typed
 from tcelab.errors import Interrupted, TcelabError
 from tcelab.fuzz import campaign
 from tcelab.fuzz.tally import Found, Tally
-from tcelab.guests import Guests
-from tcelab.keeping import expecting_room
+from tcelab.job import artefacts, output, replay, setup
+from tcelab.job.keeping import expecting_room
+from tcelab.job.pool import Guests
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.limits import limits as limits_of
 from tcelab.report.text import finding_lines, numbers

@@ -15,22 +15,22 @@ import msgspec
 from rich.console import Console
 
 import tcelab
-from tcelab import artefacts, replay, setup
-from tcelab.cli import note, output
+from tcelab.cli import note
 from tcelab.cli.options import boot_option, choice, guest_options
 from tcelab.commandline import typed as typed_line
 from tcelab.errors import GuestLost, HarnessError, Interrupted, TcelabError, UsageError, died
-from tcelab.keeping import Keeper
+from tcelab.job import artefacts, output, replay, setup
+from tcelab.job.keeping import Keeper
 from tcelab.leakcheck import drivers
 from tcelab.leakcheck.check import Check, Plan
 from tcelab.leakcheck.follow import LIMIT
 from tcelab.leakcheck.result import EXIT_CODES, Result, Verdict, to_json
+from tcelab.program.topology import DRIVERS
 from tcelab.qemu.driven import DrivenGuest
 from tcelab.qemu.fork import opened
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.limits import limits as limits_of
 from tcelab.report.leakcheck import render
-from tcelab.topology import DRIVERS
 
 NOT_FOUND: Final = 127
 """Status of a shell that does not find what it is to run."""

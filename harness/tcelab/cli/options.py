@@ -10,14 +10,15 @@ from typing import Any, TypeVar, get_args
 import click
 import msgspec
 
-from tcelab import hostrules, setup, userconfig
+from tcelab import userconfig
 from tcelab.errors import UsageError
 from tcelab.image.archive import VARIABLE
 from tcelab.image.room import CACHE_SIZE, room
-from tcelab.program import Program
+from tcelab.job import setup
+from tcelab.program import Program, validate_host
+from tcelab.program.topology import TOPOLOGIES, topology
 from tcelab.qemu.limits import Limits
 from tcelab.run import Guarding
-from tcelab.topology import TOPOLOGIES, topology
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -194,8 +195,8 @@ def guarded(program: Program, chosen: setup.Choice, guard: Guarding | None = Non
     if guard == "freeze" and not program.isolation:
         program = msgspec.structs.replace(program, isolation=True)
     by_default: Guarding = "freeze" if program.isolation else "off"
-    if (guard or by_default) != "off" and hostrules.has_moving_windows(program):
-        raise UsageError(f"program {program.name!r} makes windows of its own: {hostrules.FIXED}")
+    if (guard or by_default) != "off" and validate_host.has_moving_windows(program):
+        raise UsageError(f"program {program.name!r} makes windows of its own: {validate_host.FIXED}")
     return program, msgspec.structs.replace(
         chosen, topology=program.topology, isolates=program.isolation, guard=guard or by_default
     )

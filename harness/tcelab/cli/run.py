@@ -12,17 +12,17 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
-from tcelab import inject, platforms, report, scenarios
-from tcelab.cli import output
-from tcelab.cli.job import FILES, Job
+from tcelab import report, scenarios
 from tcelab.cli.options import boot_option, choice, guard_option, guarded, machine_options, on_platforms
-from tcelab.cli.series import Series
 from tcelab.errors import UsageError
-from tcelab.program import Program, load
+from tcelab.job import output, platforms
+from tcelab.job.job import FILES, Job
+from tcelab.job.series import Series
+from tcelab.program import Program, inject, load
+from tcelab.program.topology import topology
+from tcelab.program.validate import validate
 from tcelab.qemu.limits import limits as limits_of
 from tcelab.run import Guarding
-from tcelab.topology import topology
-from tcelab.validate import validate
 
 _SEEDS: Final = 1 << 32
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from tcelab import artefacts, report, userconfig
+from tcelab import report, userconfig
 from tcelab.cli import note
 from tcelab.errors import UsageError
+from tcelab.job import artefacts
 from tcelab.report.text import say
 
 _MB = 1e6

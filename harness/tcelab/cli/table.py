@@ -10,14 +10,16 @@ import click
 import msgspec
 from rich.console import Console
 
-from tcelab import scenarios, tabledump
-from tcelab.cli import note, output
-from tcelab.cli.job import Job
+from tcelab import scenarios
+from tcelab.cli import note
 from tcelab.cli.options import boot_option, choice, guarded, machine_options, on_platforms
 from tcelab.cli.run import program_of
 from tcelab.errors import TcelabError, UsageError
+from tcelab.job import output
+from tcelab.job.job import Job
 from tcelab.program import Checkpoint
 from tcelab.qemu.limits import limits as limits_of
+from tcelab.report import tabledump
 from tcelab.run import TableView, parts
 
 DIFFERENT: Final = 1

@@ -12,14 +12,14 @@ from rich.console import Console
 
 from tcelab import scenarios
 from tcelab.cli import COULD_NOT_JUDGE, note
-from tcelab.cli.job import Job
 from tcelab.cli.options import boot_option, choice, guard_option, guarded, machine_options
 from tcelab.cli.run import program_of, typed
 from tcelab.errors import UsageError
+from tcelab.job.job import Job
 from tcelab.qemu.limits import limits as limits_of
 from tcelab.qemu.looking import FolderLooker
+from tcelab.report.watcher import EVERY, Watcher
 from tcelab.run import Guarding
-from tcelab.watcher import EVERY, Watcher
 
 
 @click.command("watch")

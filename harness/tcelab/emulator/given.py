@@ -14,8 +14,8 @@ from tcelab.errors import UsageError
 
 if TYPE_CHECKING:
     from tcelab.emulator.platform import Machine, Pe
-    from tcelab.emulator.seed2013 import Seed
     from tcelab.emulator.spapr_tce import SpaprTce
+    from tcelab.emulator.spapr_tce_2013 import Seed
 
 
 ATTACHED: Final = "attached"

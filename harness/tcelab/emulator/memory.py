@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from tcelab import tag
 from tcelab.emulator.errors import NotModelledError
 from tcelab.papr import window
+from tcelab.program import tag
 
 FRAMES: Final = 1 << 28
 """More than any program can use; a prime step over a power of two visits each once."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
+from tcelab.emulator.follow import Follower, Renewable
 from tcelab.emulator.profiles import Profile
 from tcelab.emulator.session import EmulatorSession
-from tcelab.follow import Follower, Renewable
 from tcelab.program import GuestOp
+from tcelab.program.topology import Topology
 from tcelab.quirks import QUIRKS
 from tcelab.run import Facts, Met, Step
-from tcelab.topology import Topology
 
 
 class EmulatorOracle(Follower):
@@ -79,7 +79,7 @@ class GuestOracle(Follower):
 
 
 class GuestOracles:
-    """A guest to compare a run with: `tcelab.judge.opinion.Oracles`."""
+    """A guest to compare a run with: `tcelab.judge.laws.difference.Oracles`."""
 
     known: Final = ()
 

@@ -21,8 +21,8 @@ from tcelab.papr import ddw, dma, window
 from tcelab.papr.pe import Condition, Isolation
 from tcelab.papr.table import Table
 from tcelab.program import Ddw, Rtas
+from tcelab.program.topology import Device, Phb, Topology
 from tcelab.run import Direction, Guarding, Met, Outcome, Refusal
-from tcelab.topology import Device, Phb, Topology
 
 _TURN: Final = attrgetter("turn")
 _HOLDS: Final = 1 << 25

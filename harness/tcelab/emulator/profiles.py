@@ -15,8 +15,8 @@ from tceagent import uapi
 from tcelab.emulator.checks import Call, Check, NotModelledError, Request, copies_in, give, long_enough
 from tcelab.emulator.given import ENABLED
 from tcelab.emulator.memory import Space
-from tcelab.emulator.seed2013 import Seed
 from tcelab.emulator.spapr_tce import SpaprTce
+from tcelab.emulator.spapr_tce_2013 import Seed
 from tcelab.errors import UsageError
 from tcelab.papr import tce, window
 from tcelab.papr.table import Table

@@ -28,9 +28,9 @@ from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError, Unsupport
 from tcelab.papr import window
 from tcelab.papr.table import Table
 from tcelab.program import Buffer, Checkpoint, Ddw, Flip, GuestOp, HostOp, Ioctl, Open, Rtas
+from tcelab.program.topology import Topology
 from tcelab.quirks import check
 from tcelab.run import Facts, Guarding, Met, Outcome, Snapshot, TableView
-from tcelab.topology import Topology
 
 VIEW: Final = "emulator"
 RAM: Final = 512 << 20

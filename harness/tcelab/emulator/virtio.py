@@ -13,13 +13,13 @@ from typing import ClassVar, Final, NamedTuple
 
 from tceagent import uapi
 from tceagent import virtio as v
-from tcelab import disk
 from tcelab.emulator.checks import NotModelledError
 from tcelab.emulator.memory import Ram
 from tcelab.emulator.pci import PciDevice, Region
 from tcelab.papr import dma, tce, window
 from tcelab.papr.pe import Isolation
 from tcelab.papr.table import Table
+from tcelab.program import disk
 from tcelab.run import Direction, Refusal
 
 BAR: Final = 4

@@ -18,19 +18,19 @@ from typing import Final
 
 import msgspec
 
-from tcelab.beside import Guest
 from tcelab.emulator.oracle import EmulatorOracles
 from tcelab.errors import Interrupted, TcelabError, died
 from tcelab.fuzz.found import named, signature, survived, to_save, until_step
 from tcelab.fuzz.generate import generate
 from tcelab.fuzz.shrink import EnoughError, shrink, watch_all
 from tcelab.fuzz.tally import Done, Found, Tally
+from tcelab.job.keeping import Keeper
+from tcelab.job.parallel import Guest
+from tcelab.job.setup import TODAYS_PROFILES
 from tcelab.judge import Finding, Judge, Verdict
-from tcelab.keeping import Keeper
 from tcelab.program import Checkpoint, Program
+from tcelab.program.topology import topology
 from tcelab.run import Ending, Recorder, Step
-from tcelab.setup import TODAYS_PROFILES
-from tcelab.topology import topology
 
 STEPS: Final = 5000
 """Operations of one program: a fork's first ones are slow, and a long program shrinks slowly."""

@@ -10,7 +10,7 @@ from typing import Final
 from tcelab.fuzz import moves
 from tcelab.fuzz.world import LARGE, World
 from tcelab.program import Bind, Call, Checkpoint, Hcall, Program, Read
-from tcelab.topology import Topology
+from tcelab.program.topology import Topology
 
 COUNTED: Final = 0.7
 """Of the checkpoints, those before which counters are read."""

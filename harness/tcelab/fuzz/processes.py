@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from tceagent import edu, virtio
-from tcelab import disk
 from tcelab.fuzz.lifecycle import INFOS, attached, files, open_device, renew
 from tcelab.fuzz.mapping import map_fields, some_pages, tag, unmap_fields
 from tcelab.fuzz.state import Container, Device, File, Group, Process
 from tcelab.fuzz.world import TCE_SIZE, World
 from tcelab.papr.window import PAGE_SHIFT, PAGE_SIZE
-from tcelab.program import Dma, Fill
+from tcelab.program import Dma, Fill, disk
 
 MOST_CHILDREN: Final = 2
 NOBODY: Final = 65534

@@ -11,7 +11,7 @@ import msgspec
 from tcelab.errors import UsageError
 from tcelab.fuzz import simpler
 from tcelab.program import Buffer, Checkpoint, GuestOp, Op, Program
-from tcelab.validate import Checker, validate
+from tcelab.program.validate import Checker, validate
 
 MOST: Final = 2000
 

@@ -36,7 +36,7 @@ from tcelab.program import (
     Tag,
     Word,
 )
-from tcelab.topology import Topology
+from tcelab.program.topology import Topology
 
 Change: TypeAlias = Callable[[Sequence[Op]], list[Op]]
 Role: TypeAlias = Literal["iova", "size"]

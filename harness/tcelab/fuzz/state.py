@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
-from tcelab.topology import Device as Model
-from tcelab.topology import Phb
+from tcelab.program.topology import Device as Model
+from tcelab.program.topology import Phb
 
 Access: TypeAlias = Literal["none", "read", "write"]
 MOST_LIVE: Final = 64

@@ -26,7 +26,7 @@ from tcelab.program import (
     Spawn,
     Word,
 )
-from tcelab.topology import Topology
+from tcelab.program.topology import Topology
 
 SPAPR_TCE: Final = 2
 """VFIO_SPAPR_TCE_IOMMU, include/uapi/linux/vfio.h."""

@@ -19,9 +19,9 @@ from tcelab.image.guest import Native
 from tcelab.image.modules import release_of
 from tcelab.image.process import RunLimit, run
 from tcelab.image.recipe import ToolchainRecipe
+from tcelab.image.resources import kmod_dir, native_dir
 from tcelab.image.store import cache_dir
 from tcelab.image.toolchain import headers
-from tcelab.resources import kmod_dir, native_dir
 
 __all__ = ["Toolchain", "native", "require_release"]
 

@@ -30,8 +30,8 @@ from tcelab.image.locks import lock
 from tcelab.image.manifest import Manifest
 from tcelab.image.packages import Package
 from tcelab.image.recipe import MUTANTS, GuestRecipe, load
+from tcelab.image.resources import recipes_dir
 from tcelab.image.store import Progress, cache_dir, clear_no_space
-from tcelab.resources import recipes_dir
 
 __all__ = ["CLEAN", "Built", "Fault", "Mutants", "Sources", "build", "find", "known", "patched", "sources"]
 

@@ -20,8 +20,8 @@ from tcelab.image import modules as drivers
 from tcelab.image.bytecode import Job, compile_all
 from tcelab.image.locks import lock
 from tcelab.image.manifest import BUILDER, Manifest, file_sha256
+from tcelab.image.resources import agent_dir, rootfs_dir
 from tcelab.image.store import Progress, clear_no_space
-from tcelab.resources import agent_dir, rootfs_dir
 
 __all__ = ["BASE", "agent_digest", "combined_initrd", "initrd_problems", "overlay_digest"]
 

@@ -11,7 +11,7 @@ import tomllib
 import msgspec
 
 from tcelab.errors import UsageError
-from tcelab.resources import kmod_dir, native_dir, recipes_dir
+from tcelab.image.resources import kmod_dir, native_dir, recipes_dir
 
 __all__ = [
     "MUTANTS",

@@ -33,9 +33,9 @@ from tcelab.program import (
 )
 
 if TYPE_CHECKING:
-    from tcelab.judge.fold import Fold
-    from tcelab.judge.memory import PageModel
-    from tcelab.judge.table import TableModel
+    from tcelab.judge.models.fold import Fold
+    from tcelab.judge.models.memory import PageModel
+    from tcelab.judge.models.table import TableModel
 
 Kinds: TypeAlias = tuple[type[Op], ...]
 _STORES: Final[Kinds] = (Ioctl, Repeat, Close, Exit, Hcall, HcallBatch, Native, Ddw, Flip)

@@ -8,17 +8,17 @@ from collections.abc import Iterable
 from typing import Final
 
 from tcelab.judge import advice, blame, hypercalls
-from tcelab.judge.differences import Difference
-from tcelab.judge.disks import disks
 from tcelab.judge.finding import EXIT_CODES, Finding, Result, Verdict
-from tcelab.judge.fold import Fold
-from tcelab.judge.isolation import isolation
+from tcelab.judge.laws.difference import Opinion, Oracles
+from tcelab.judge.laws.disk import disks
+from tcelab.judge.laws.isolation import isolation
 from tcelab.judge.ledger import Ledger, operation_text
+from tcelab.judge.models.comparison import Difference
+from tcelab.judge.models.fold import Fold
+from tcelab.judge.models.requests import request_name
+from tcelab.judge.models.rounds import done_of
 from tcelab.judge.operations import OPERATION_LAWS, Meters, went
-from tcelab.judge.opinion import Opinion, Oracles
 from tcelab.judge.ram import RAM_LAWS, kernel_said, unwatched
-from tcelab.judge.requests import request_name
-from tcelab.judge.rounds import done_of
 from tcelab.judge.tables import TABLE_LAWS, look
 from tcelab.papr import window
 from tcelab.program import Burst, Checkpoint, Dma, Fresh, Ioctl, Program, Repeat, Together

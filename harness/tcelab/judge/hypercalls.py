@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final, NamedTuple
 
-from tcelab.judge.device import Forbidden
 from tcelab.judge.ledger import Ledger
-from tcelab.judge.memory import BufferModel, PageModel
-from tcelab.judge.pins import Pins
-from tcelab.judge.table import Entry, TableModel
-from tcelab.judge.transfers import Transfers
+from tcelab.judge.models.device import Forbidden
+from tcelab.judge.models.memory import BufferModel, PageModel
+from tcelab.judge.models.pins import Pins
+from tcelab.judge.models.table import Entry, TableModel
+from tcelab.judge.models.transfers import Transfers
 from tcelab.papr import tce
 from tcelab.program import Call, Hcall, HcallBatch, Tce
 from tcelab.run import Outcome, Step

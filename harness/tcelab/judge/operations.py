@@ -7,14 +7,14 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
-from tcelab.expected import WENT
-from tcelab.judge.files import Group
-from tcelab.judge.fold import Fold
 from tcelab.judge.ledger import Ledger, op_text
-from tcelab.judge.requests import request_name
-from tcelab.judge.rounds import calls_done
+from tcelab.judge.models.files import Group
+from tcelab.judge.models.fold import Fold
+from tcelab.judge.models.requests import request_name
+from tcelab.judge.models.rounds import calls_done
 from tcelab.papr import dma, window
 from tcelab.program import Bind, Burst, Ddw, Dma, Engine, Ioctl, Read, Repeat, Rtas, Together
+from tcelab.program.expected import WENT
 from tcelab.run import Outcome, Step
 
 VIABLE: Final = 1

@@ -8,17 +8,17 @@ from typing import Final
 
 import numpy as np
 
-from tcelab import tag as tags
 from tcelab.judge import blame
-from tcelab.judge.console import declared
-from tcelab.judge.device import Forbidden
-from tcelab.judge.fold import Fold
 from tcelab.judge.ledger import Ledger
-from tcelab.judge.memory import PageModel
-from tcelab.judge.table import TableModel
+from tcelab.judge.models.console import declared
+from tcelab.judge.models.device import Forbidden
+from tcelab.judge.models.fold import Fold
+from tcelab.judge.models.memory import PageModel
+from tcelab.judge.models.table import TableModel
+from tcelab.judge.models.transfers import Transfers
 from tcelab.judge.tables import Look
-from tcelab.judge.transfers import Transfers
 from tcelab.papr import tce, window
+from tcelab.program import tag as tags
 from tcelab.run import Refusal, TableView
 
 

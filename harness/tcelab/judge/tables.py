@@ -9,13 +9,13 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tcelab import tag
 from tcelab.judge import blame
-from tcelab.judge.device import Forbidden
-from tcelab.judge.fold import Fold
 from tcelab.judge.ledger import Ledger
-from tcelab.judge.table import UNKNOWN, Arrays, Entry, TableModel
+from tcelab.judge.models.device import Forbidden
+from tcelab.judge.models.fold import Fold
+from tcelab.judge.models.table import UNKNOWN, Arrays, Entry, TableModel
 from tcelab.papr import tce
+from tcelab.program import tag
 from tcelab.run import Snapshot, TableView, ViewName
 
 MOST: Final = 1000

@@ -16,8 +16,8 @@ from tcelab.leakcheck.judge import Judge, Stayed, Tables, occupancy
 from tcelab.leakcheck.replay import Replayed
 from tcelab.leakcheck.result import Asked, Calls, Finding, Permissions, Refused, Result, TableAt
 from tcelab.papr import tce, window
+from tcelab.program.topology import Device
 from tcelab.run import Snapshot, TableView
-from tcelab.topology import Device
 
 _TURN: Final = 0.3
 """Seconds from one look at the tables to the next while they settle."""

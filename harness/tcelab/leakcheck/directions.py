@@ -15,7 +15,7 @@ from tcelab.leakcheck.dmaapi import Asked, Raw
 from tcelab.leakcheck.replay import Replayed, Table
 from tcelab.leakcheck.trace import Hypercall
 from tcelab.papr import hcall, tce, window
-from tcelab.topology import Device
+from tcelab.program.topology import Device
 
 _GIVES: Final = {
     "TO_DEVICE": {tce.READ},

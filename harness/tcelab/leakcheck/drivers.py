@@ -11,7 +11,7 @@ from typing import Final
 from tcelab.leakcheck import dmaapi
 from tcelab.leakcheck.dmaapi import PORT
 from tcelab.papr import hcall
-from tcelab.topology import KERNEL_DRIVERS, Device
+from tcelab.program.topology import KERNEL_DRIVERS, Device
 
 SETTLE: Final = "sync; echo 3 >/proc/sys/vm/drop_caches"
 """Dirty pages are written, and pages that a driver has mapped only for the cache are let go of. The kernel itself puts

@@ -20,7 +20,7 @@ from tcelab.leakcheck.judge import Judge
 from tcelab.leakcheck.replay import Replay, Replayed, Shared, Table
 from tcelab.leakcheck.result import PHASES, Finding, Phase
 from tcelab.papr import hcall
-from tcelab.topology import Device
+from tcelab.program.topology import Device
 
 LIMIT: Final = 512
 """Entries of one hypercall: PAPR, H_PUT_TCE_INDIRECT (a list of one page of 4 KiB) and H_STUFF_TCE."""

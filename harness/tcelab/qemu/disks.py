@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 
-from tcelab import disk
-from tcelab.topology import Topology
+from tcelab.program import disk
+from tcelab.program.topology import Topology
 
 
 class Disks:

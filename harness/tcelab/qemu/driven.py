@@ -9,13 +9,13 @@ from typing import Final, cast
 from tcelab.errors import Unsupported
 from tcelab.leakcheck import trace
 from tcelab.program import Checkpoint, GuestOp
+from tcelab.program.topology import KERNEL_DRIVERS, SPARE, Topology
 from tcelab.qemu import machine
 from tcelab.qemu.portal import portal
 from tcelab.qemu.session import QemuSession
 from tcelab.qemu.typist import Ended, Typist
 from tcelab.run import Snapshot
 from tcelab.scenarios import vocabulary as b
-from tcelab.topology import KERNEL_DRIVERS, SPARE, Topology
 
 _SHORT: Final = 64
 """Bytes of the one DMA that must be refused."""

@@ -10,13 +10,13 @@ from typing import Final
 from tcelab.errors import HarnessError
 from tcelab.papr import tce, window
 from tcelab.program import Checkpoint, Flip
+from tcelab.program.topology import Topology
 from tcelab.qemu import machine
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.portal import portal
 from tcelab.qemu.views import stream
 from tcelab.qemu.views.live import LiveMemory
 from tcelab.run import Outcome, Snapshot, TableView
-from tcelab.topology import Topology
 
 _WORD: Final = 64
 

@@ -20,16 +20,15 @@ from weakref import WeakSet
 
 import msgspec
 
-from tcelab import ability
 from tcelab.errors import GuestLost, HarnessError, Interrupted, Unsupported, died
 from tcelab.image import bases, known
-from tcelab.qemu import basekey, machine, probe
+from tcelab.program.topology import SPARE
+from tcelab.qemu import ability, basekey, machine, probe
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.portal import portal
 from tcelab.qemu.session import QemuSession
 from tcelab.qemu.trial import OtherwiseError, attempt, replaceable
-from tcelab.topology import SPARE
 
 Note = Callable[[str], None]
 

@@ -37,6 +37,7 @@ from tceagent import edu
 from tcelab.errors import HarnessError, Unsupported
 from tcelab.papr import pe, window
 from tcelab.program import Burst, Close, Dma, Engine, Exit, GuestOp, Ioctl, Look, Master, Rtas, Together
+from tcelab.program.topology import Topology
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.portal import portal
 from tcelab.qemu.qtest import Register
@@ -44,7 +45,6 @@ from tcelab.qemu.views.live import LiveMemory
 from tcelab.qemu.watch import EVENTS, Control, Watch
 from tcelab.qemu.watched import BARS, COMMAND, MASTER, MEMORY, ROM, Flight, Watched, WatchedPe
 from tcelab.run import Event, Guarding, Outcome
-from tcelab.topology import Topology
 
 _NOTIFY: Final = 0x3000
 _STATUS: Final = 0x14

@@ -18,12 +18,12 @@ from typing import Final, Protocol
 from tcelab.errors import HarnessError, TcelabError, Unsupported, UsageError
 from tcelab.papr import window
 from tcelab.program import load
+from tcelab.program.topology import Topology
 from tcelab.qemu import machine
 from tcelab.qemu.log import RECENT, REFUSED, Tables
 from tcelab.qemu.session import QemuSession
 from tcelab.qemu.views.live import LiveMemory
 from tcelab.run import TableView
-from tcelab.topology import Topology
 
 _PROC: Final = Path("/proc")
 _CHUNK: Final = 1 << 20

@@ -12,15 +12,15 @@ from typing import Final, Literal
 
 import msgspec
 
-from tcelab.disk import SIZES as DISKS
 from tcelab.errors import Unsupported, UsageError
 from tcelab.leakcheck.dmaapi import PORT as DMA_API
 from tcelab.papr import window
+from tcelab.program.disk import SIZES as DISKS
+from tcelab.program.topology import CHANNEL_PHB, CHANNEL_SLOT, SMALL_WINDOW, SPARE, Device, Phb, Topology
 from tcelab.qemu.channel import PORT
 from tcelab.qemu.probe import TRACES, Abilities
 from tcelab.qemu.ram import MIB
 from tcelab.run import Guarding
-from tcelab.topology import CHANNEL_PHB, CHANNEL_SLOT, SMALL_WINDOW, SPARE, Device, Phb, Topology
 
 Firmware = Literal["auto", "vof", "slof"]
 

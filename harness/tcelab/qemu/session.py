@@ -30,6 +30,7 @@ from tcelab.program import (
     Ioctl,
     Rtas,
 )
+from tcelab.program.topology import KERNEL_DRIVERS
 from tcelab.qemu import ddw, machine, probe
 from tcelab.qemu.channel import PROTOCOL, Cell, decode
 from tcelab.qemu.eyes import Eyes
@@ -38,7 +39,6 @@ from tcelab.qemu.guest import Guest
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.portal import portal
 from tcelab.run import Facts, Outcome, Snapshot
-from tcelab.topology import KERNEL_DRIVERS
 
 T = TypeVar("T")
 

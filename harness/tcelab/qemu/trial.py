@@ -7,10 +7,10 @@ from dataclasses import replace
 from tcelab.errors import HarnessError, Interrupted, TcelabError, died
 from tcelab.image.bases import ChangedError
 from tcelab.judge import Judge
+from tcelab.program.topology import Topology
 from tcelab.qemu.session import QemuSession
 from tcelab.run import Run, Snapshot, Step, run
 from tcelab.scenarios.warmup import warm_up
-from tcelab.topology import Topology
 
 
 class OtherwiseError(HarnessError):

@@ -13,11 +13,11 @@ from typing import Any, Final
 import msgspec
 
 from tcelab.papr import dma, tce, window
+from tcelab.program.topology import Topology
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.views.live import LiveMemory
 from tcelab.qemu.watched import Direction, Flight, Watched, WatchedPe
 from tcelab.run import Event
-from tcelab.topology import Topology
 
 EVENTS: Final = ("memory_region_ops_write", "pci_cfg_write")
 """Trace events by which it knows who does what."""

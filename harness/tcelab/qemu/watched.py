@@ -14,8 +14,8 @@ from typing import Final, Literal, NamedTuple
 from tceagent import edu
 from tcelab.papr import window
 from tcelab.papr.pe import Isolation
+from tcelab.program.topology import Device, Phb
 from tcelab.qemu.qtest import Register
-from tcelab.topology import Device, Phb
 
 COMMAND: Final = 0x04
 MASTER: Final = 0x4

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from rich.text import Text
 
 from tcelab.papr import tce
+from tcelab.report.tabledump import bytes_of
 from tcelab.run import TableView
-from tcelab.tabledump import bytes_of
 
 if TYPE_CHECKING:
     from tcelab.qemu.looking import Look

@@ -8,8 +8,8 @@ from typing import Final
 
 from tcelab.errors import UsageError
 from tcelab.program import Fresh, Op, Program
+from tcelab.program.topology import Topology
 from tcelab.scenarios import batches, dma, flow, hcalls, isolation, rules, windows
-from tcelab.topology import Topology
 
 DEFAULT: Final = "main"
 

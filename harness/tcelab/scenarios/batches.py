@@ -10,9 +10,9 @@ from typing import Final
 from tcelab.errors import UsageError
 from tcelab.papr import tce
 from tcelab.program import Op, Page
+from tcelab.program.topology import Topology
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.vocabulary import Pe
-from tcelab.topology import Topology
 
 SIZES: Final = range(1, 33)
 LARGEST: Final = SIZES[-1]

@@ -24,11 +24,11 @@ import msgspec
 from tcelab.errors import UsageError
 from tcelab.papr import tce
 from tcelab.program import Dma, Op, Page
+from tcelab.program.topology import Topology
 from tcelab.scenarios import sweep
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.places import codes
 from tcelab.scenarios.vocabulary import PAGE, Pe
-from tcelab.topology import Topology
 
 TOPOLOGIES: Final = ("two-pe-disk",)
 

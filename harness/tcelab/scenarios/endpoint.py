@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from tcelab import disk
 from tcelab.papr import tce
-from tcelab.program import Dma, Engine, Ioctl, Op, Page
+from tcelab.program import Dma, Engine, Ioctl, Op, Page, disk
+from tcelab.program.topology import Device
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.effects import EFFECTS, IDENTITIES, LOST, MASTER, NO_MASTER, NOT_READY, ONES, STATE
 from tcelab.scenarios.violations import (
@@ -33,7 +33,6 @@ from tcelab.scenarios.violations import (
     Place,
 )
 from tcelab.scenarios.vocabulary import PAGE, Pe
-from tcelab.topology import Device
 
 _BOTH = tce.READ | tce.WRITE
 _SHORT = 64

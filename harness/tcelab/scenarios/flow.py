@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tcelab.papr import tce
 from tcelab.program import Op, Page
+from tcelab.program.topology import Topology
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.vocabulary import Pe
-from tcelab.topology import Topology
 
 PAGES = 256
 """1 MiB, the example of Documentation/driver-api/vfio.rst."""

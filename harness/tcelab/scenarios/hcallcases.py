@@ -13,7 +13,7 @@ from typing import Final
 from tcelab.errors import UsageError
 from tcelab.papr import window
 from tcelab.program import Call, Tce
-from tcelab.topology import Phb, Topology
+from tcelab.program.topology import Phb, Topology
 
 GET, PUT, STUFF, INDIRECT = "H_GET_TCE", "H_PUT_TCE", "H_STUFF_TCE", "H_PUT_TCE_INDIRECT"
 EACH: Final = (PUT, GET, STUFF, INDIRECT)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from tcelab.program import Call, Hcall, HcallBatch, Op, Page, Tce
+from tcelab.program.topology import Phb, Topology
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.hcallcases import (
     BUFFER,
@@ -21,7 +22,6 @@ from tcelab.scenarios.hcallcases import (
     at,
     cases,
 )
-from tcelab.topology import Phb, Topology
 
 TOPOLOGY: Final = "two-small"
 

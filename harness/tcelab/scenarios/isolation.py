@@ -15,6 +15,7 @@ from typing import Final
 
 from tcelab.errors import UsageError
 from tcelab.program import Dma, Fresh, Ioctl, Op, Page
+from tcelab.program.topology import Device, Topology
 from tcelab.scenarios import legal, stories
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.effects import (
@@ -43,7 +44,6 @@ from tcelab.scenarios.violations import (
     kinds,
     size_of,
 )
-from tcelab.topology import Device, Topology
 
 TOPOLOGIES: Final = ("one-pe", "two-pe", "pair", "four-pe", "high-window", "narrow-mask", "fast")
 """Those that it is run on when none is named."""

@@ -8,15 +8,14 @@ import itertools
 import random
 from typing import Final
 
-from tcelab import disk
 from tcelab.papr import tce
-from tcelab.program import Burst, Op, Page, Transfer
+from tcelab.program import Burst, Op, Page, Transfer, disk
+from tcelab.program.topology import Topology
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.endpoint import Endpoint, endpoints
 from tcelab.scenarios.stories import Story
 from tcelab.scenarios.violations import SECTOR
 from tcelab.scenarios.vocabulary import PAGE
-from tcelab.topology import Topology
 
 TRANSFERS: Final = 100_000
 PARTS: Final = 2

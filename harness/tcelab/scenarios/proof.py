@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from tcelab.papr import tce
 from tcelab.program import Fresh, Op, Page
+from tcelab.program.topology import Topology
 from tcelab.scenarios import vocabulary as b
-from tcelab.topology import Topology
 
 _ENTRY = 1
 

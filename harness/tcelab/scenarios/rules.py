@@ -13,9 +13,9 @@ from typing import Final
 from tcelab.errors import UsageError
 from tcelab.papr import tce
 from tcelab.program import Ioctl, Op, Page
+from tcelab.program.topology import Topology
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.vocabulary import PAGE, Pe
-from tcelab.topology import Topology
 
 BATCH: Final = 8
 """Pages of a map."""

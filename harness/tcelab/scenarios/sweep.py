@@ -8,9 +8,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tcelab import disk
 from tcelab.papr import tce
-from tcelab.program import Burst, Engine, Ioctl, Op, Page, Transfer
+from tcelab.program import Burst, Engine, Ioctl, Op, Page, Transfer, disk
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.places import everywhere
 from tcelab.scenarios.violations import SECTOR

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from tcelab.program.topology import Phb
 from tcelab.scenarios.vocabulary import PAGE, Pe
-from tcelab.topology import Phb
 
 Direction = Literal["read", "write"]
 """Of a device: it reads or writes memory."""

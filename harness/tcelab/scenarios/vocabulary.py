@@ -30,7 +30,7 @@ from tcelab.program import (
     Tag,
     Together,
 )
-from tcelab.topology import Phb, Topology
+from tcelab.program.topology import Phb, Topology
 
 SPAPR_TCE: Final = 2
 SPAPR_TCE_V2: Final = 7

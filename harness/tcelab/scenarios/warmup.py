@@ -9,8 +9,8 @@ import msgspec
 
 from tcelab.papr import tce
 from tcelab.program import Bind, Op, Page, Program
+from tcelab.program.topology import SPARE, Topology
 from tcelab.scenarios import vocabulary as b
-from tcelab.topology import SPARE, Topology
 
 
 def warm_up(topology: Topology, *, thorough: bool = False) -> Program:

@@ -18,9 +18,9 @@ from tcelab.errors import UsageError
 from tcelab.papr import tce, window
 from tcelab.program import Buffer as BufferOp
 from tcelab.program import Frames, Op, Page
+from tcelab.program.topology import Topology
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.vocabulary import PAGE, Pe
-from tcelab.topology import Topology
 
 TOPOLOGIES: Final = ("two-small",)
 SHIFTS: Final = (12, 16, 21)

@@ -1,0 +1,1 @@
+"""A command's work, from what the user chose to what is written down."""

@@ -1,0 +1,132 @@
+"""The platforms that a program can be run on, by name, each opened on what the user chose."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from tcelab.emulator import EmulatorSession
+from tcelab.emulator.profiles import profile
+from tcelab.errors import UsageError
+from tcelab.job import setup
+from tcelab.job.parallel import Guest
+from tcelab.qemu import fork
+from tcelab.qemu.limits import Limits
+from tcelab.qemu.session import QemuSession
+from tcelab.quirks import check as check_quirks
+
+Note = Callable[[str], None]
+
+QEMU: Final = "qemu"
+EMULATOR: Final = "emulator"
+NAMES: Final = (QEMU, EMULATOR)
+
+
+class Platform(Protocol):
+    """Opens sessions of one machine; from several threads, if need be.
+
+    :ivar provenance: where its parts came from, for the result.
+    """
+
+    @property
+    def provenance(self) -> dict[str, Any]: ...
+
+    def open(self, folder: Path, note: Note = ...) -> Guest:
+        """A guest with its agent ready. `folder`, private, is for its artefacts.
+
+        :raise TcelabError: there is none to be had.
+        """
+        ...
+
+    def close(self) -> None:
+        """End what is being opened, and let go."""
+        ...
+
+
+class QemuPlatform:
+    """A real kernel in a guest under QEMU, forked where that can be."""
+
+    def __init__(self, choice: setup.Choice, note: Note, *, limits: Limits | None = None, boot: bool = False) -> None:
+        """Provisions.
+
+        :raise TcelabError: as `setup.prepare`.
+        """
+        ready = setup.prepare(choice, note)
+        self.provenance = ready.provenance
+        self._forks = fork.Forks(
+            ready.qemu, ready.options, digest=ready.digest, limits=limits or Limits(), boot=boot, note=note
+        )
+
+    def open(self, folder: Path, note: Note = lambda _: None) -> QemuSession:
+        """See `Platform`."""
+        return self._forks.open(folder, note)
+
+    def close(self) -> None:
+        """See `Platform`."""
+        self._forks.close()
+
+
+class EmulatorPlatform:
+    """The emulator, in this process: no kernel is under test."""
+
+    def __init__(self, choice: setup.Choice) -> None:
+        """:raise UsageError: what was chosen is about a guest, or no such profile or quirk."""
+        foreign = [name for name in _OF_A_GUEST if getattr(choice, name) != _DEFAULTS[name]]
+        if foreign:
+            raise UsageError(f"the emulator runs no kernel: --{foreign[0]} is about a guest")
+        self._choice = choice
+        self._quirks = check_quirks(choice.expect_quirks) - check_quirks(choice.without_quirks)
+        self._seeds = itertools.count()
+        self.provenance: dict[str, Any] = {}
+
+    def open(self, folder: Path, note: Note = lambda _: None) -> EmulatorSession:
+        """See `Platform`."""
+        note("making a machine")
+        return EmulatorSession(
+            self._choice.topology,
+            profile_name=self._choice.profile,
+            quirks=self._quirks,
+            seed=next(self._seeds),
+            folder=folder,
+            isolates=self._choice.isolates,
+            guard=self._choice.guard,
+        )
+
+    def close(self) -> None:
+        """See `Platform`."""
+
+
+_OF_A_GUEST: Final = ("qemu", "image", "kernel", "modules", "initrd", "mutant", "memory", "firmware", "append")
+_DEFAULTS: Final = {field.name: field.default for field in msgspec.structs.fields(setup.Choice)}
+
+
+def check(name: str, choice: setup.Choice, *, boot: bool = False) -> None:
+    """Before anything is said of progress: what is cheap of that which `prepare` and `open` refuse.
+
+    :raise UsageError: the platform cannot be had with that choice.
+    """
+    if name == EMULATOR:
+        if boot:
+            raise UsageError("the emulator runs no kernel: --boot is about a guest")
+        EmulatorPlatform(choice)
+        profile(choice.profile)
+        return
+    if choice.profile not in setup.TODAYS_PROFILES:
+        raise UsageError(
+            f"no kernel of today has the driver of profile {choice.profile}", next_step="add --platform emulator"
+        )
+    setup.check(choice)
+
+
+def prepare(
+    name: str, choice: setup.Choice, note: Note, *, limits: Limits | None = None, boot: bool = False
+) -> Platform:
+    """:raise TcelabError: the platform cannot be had, or not with that choice."""
+    check(name, choice, boot=boot)
+    if name == EMULATOR:
+        return EmulatorPlatform(choice)
+    return QemuPlatform(choice, note, limits=limits, boot=boot)

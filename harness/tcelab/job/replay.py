@@ -1,0 +1,108 @@
+"""The command that does the same again: the one place that makes it, from what was chosen."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from tcelab import image
+from tcelab.commandline import typed
+from tcelab.job import setup
+from tcelab.job.platforms import EMULATOR, QEMU
+from tcelab.program import Program
+from tcelab.qemu.limits import Limits
+
+OPTIONS: Final = {
+    "profile": "--profile",
+    "qemu": "--qemu",
+    "image": "--image",
+    "kernel": "--kernel",
+    "modules": "--modules",
+    "initrd": "--initrd",
+    "mutant": "--mutant",
+    "append": "--append",
+    "memory": "--memory",
+    "firmware": "--firmware",
+    "expect_quirks": "--expect-quirk",
+    "without_quirks": "--without-quirk",
+}
+"""Field of a choice to the option that says it."""
+
+ELSEWHERE: Final = {
+    "topology": "a program brings its own",
+    "isolates": "a program says so itself",
+    "guard": "said where it is not what a program like this one has by default",
+}
+"""Fields of a choice that have no such option, and why."""
+
+_PATHS: Final = ("kernel", "modules", "initrd")
+_DEFAULTS: Final = {field.name: field.default for field in msgspec.structs.fields(setup.Choice)}
+
+
+def line(
+    verb: str,
+    path: Path,
+    choice: setup.Choice,
+    *,
+    program: Program | None = None,
+    platform: str = QEMU,
+    boot: bool = False,
+    limits: Limits | None = None,
+    against: Mapping[str, Any] | None = None,
+) -> str:
+    """A line for a shell, right from any folder.
+
+    :param verb: `run`, `diff` or `replay`.
+    :param path: of the program's file.
+    :param program: its content, where it is known whether somebody guards its PEs.
+    :param against: of a `diff`, the options of the second guest without their `against-`.
+    """
+    words = [verb, str(path.absolute())]
+    words += [] if platform == QEMU else ["--platform", platform]
+    words += chosen(choice, of_a_guest=platform != EMULATOR)
+    if program is not None and choice.guard != ("freeze" if program.isolation else "off"):
+        words += ["--guard", choice.guard]
+    for name, value in (against or {}).items():
+        words += [f"--against-{name}", _spelled(name, value)]
+    return typed([*words, *opening(limits, boot=boot)])
+
+
+def opening(limits: Limits | None, *, boot: bool) -> list[str]:
+    """How a guest is had: options that say so."""
+    usual = msgspec.structs.asdict(Limits())
+    given = msgspec.structs.asdict(limits or Limits())
+    words = [word for name, value in given.items() if value != usual[name] for word in _limit(name, value)]
+    return [*(["--boot"] if boot else []), *words]
+
+
+def chosen(choice: setup.Choice, *, of_a_guest: bool = True) -> list[str]:
+    """The options that say a choice, without what is usual.
+
+    :param of_a_guest: also those that the emulator does not know.
+    """
+    words: list[str] = []
+    for name, option in OPTIONS.items():
+        value = getattr(choice, name)
+        if value == _DEFAULTS[name] or not (of_a_guest or name in {"profile", "expect_quirks", "without_quirks"}):
+            continue
+        for each in value if isinstance(value, Sequence) and not isinstance(value, str) else [value]:
+            words += [option, _spelled(name, each)]
+    return words
+
+
+def _limit(name: str, value: float) -> Iterator[str]:
+    yield "--limit"
+    yield f"{name}={int(value) if value.is_integer() else value}"
+
+
+def _spelled(name: str, value: Any) -> str:  # noqa: ANN401 - any option's
+    """As text; what names a file, whatever folder one is in by then."""
+    if name in _PATHS:
+        return str(Path(value).absolute())
+    if name == "qemu" and value not in image.recipe_names() and (found := shutil.which(value)):
+        return str(Path(found).absolute())
+    return str(value)

@@ -1,0 +1,76 @@
+"""One scenario on several topologies, one after the other: each is a run of its own, in a folder of its own, and all
+together have one result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from tcelab import report
+from tcelab.cli import note
+from tcelab.errors import HarnessError
+from tcelab.job import artefacts, output, setup
+from tcelab.job.job import FILES, Job
+from tcelab.job.keeping import Keeper
+from tcelab.program import Program
+from tcelab.qemu.limits import Limits
+
+_RESULT: Final = "result.json"
+
+
+class Series:
+    """:ivar result: of all of them, once they were performed."""
+
+    def __init__(
+        self,
+        pairs: Sequence[tuple[Program, setup.Choice]],
+        limits: Limits,
+        options: dict[str, Any],
+        out: Path | None,
+        text: Console,
+    ) -> None:
+        """:param pairs: each program, and what it is to be run on.
+        :param out: folder for artefacts; each run has one in it, called after its topology.
+        """
+        self.result: report.Result | None = None
+        self._pairs, self._limits, self._options, self._text = pairs, limits, options, text
+        self._folder = artefacts.folder(out, note)
+
+    def perform(self) -> None:
+        """Perform all, as far as they are not interrupted; then write down and print what they gave together.
+
+        :raise UsageError: what was chosen cannot be.
+        """
+        runs: dict[str, report.Result] = {}
+        for program, chosen in self._pairs:
+            name = program.topology.name
+            options = {**self._options, "topology_name": name}
+            try:
+                job = Job(program, self._limits, options, self._folder / name, self._text)
+            except HarnessError as error:  # a full disk: what the others gave must be told
+                note(error.report())
+                break
+            job.brief = True
+            interrupted = False
+            try:
+                job.perform(chosen, keep=False)
+            except KeyboardInterrupt:
+                interrupted = True
+            if job.result is not None:
+                runs[name] = job.result
+            if interrupted or job.interrupted:
+                break
+        self._write(report.merge(runs, [program for program, _ in self._pairs], self._options))
+
+    def _write(self, result: report.Result) -> None:
+        self.result = result
+        result.artefacts["junit"] = FILES["junit"]
+        keeper = Keeper(self._folder)
+        keeper.write(_RESULT, report.to_json(result))
+        keeper.write(FILES["junit"], report.junit(result))
+        report.render_series(self._text, result, folder=self._folder)
+        output.unkept(self._text, keeper)

@@ -1,0 +1,169 @@
+"""From what the user chose to what a session needs: images and QEMU builds provisioned, files checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from tcelab import image
+from tcelab.errors import UsageError
+from tcelab.image import mutants
+from tcelab.job.ownkernel import OwnKernel, examine
+from tcelab.program.topology import Topology
+from tcelab.qemu import machine, probe
+from tcelab.quirks import check as check_quirks
+from tcelab.run import Guarding
+
+DEFAULT_QEMU: Final = "qemu-11.1"
+DEFAULT_IMAGE: Final = "guest"
+DEFAULT_PROFILE: Final = "linux-v1"
+TODAYS_PROFILES: Final = {DEFAULT_PROFILE, "linux-v2"}
+"""Of the driver that a guest has: one module, which makes containers of both types."""
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user may choose. `qemu` is a recipe's name or a program; `kernel` and `initrd` replace the image's.
+
+    :ivar profile: of the driver; a guest's kernel has today's.
+    :ivar expect_quirks: known defects that are declared for the kernel, beside those that the recipe of the image
+        declares for its own; without `without_quirks`.
+    :ivar modules: where the modules of `kernel` are: the image's initrd then carries them in place of its own.
+    :ivar mutant: of the image's driver, that is to be in the place of the image's own; empty: none.
+    :ivar isolates: the program is for a platform that isolates PEs; `guard`: what is done for it, see `Facts`.
+    """
+
+    topology: Topology
+    qemu: str = DEFAULT_QEMU
+    image: str = DEFAULT_IMAGE
+    kernel: Path | None = None
+    modules: Path | None = None
+    initrd: Path | None = None
+    mutant: str = ""
+    memory: int = 512
+    firmware: machine.Firmware = "auto"
+    append: str = ""
+    profile: str = DEFAULT_PROFILE
+    expect_quirks: tuple[str, ...] = ()
+    without_quirks: tuple[str, ...] = ()
+    isolates: bool = False
+    guard: Guarding = "off"
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """All that a session needs.
+
+    :ivar digest: of the agent that must answer.
+    :ivar provenance: where kernel, initrd and QEMU came from, for the result.
+    """
+
+    qemu: probe.Qemu
+    options: machine.Options
+    digest: str
+    provenance: dict[str, Any]
+
+
+def prepare(choice: Choice, note: Callable[[str], None]) -> Ready:
+    """Provision and check.
+
+    :param note: told of progress, a line at a time.
+    :raise UsageError: a file that is not what it should be, or an unknown name.
+    :raise Unsupported: this host cannot provision, or the kernel was built without what a guest needs.
+    """
+    own = _check(choice)
+    quirks = quirks_of(choice)
+    provenance: dict[str, Any] = {}
+    qemu = _qemu(choice.qemu, note, provenance)
+    kernel, initrd = choice.kernel, choice.initrd
+    if kernel is None or initrd is None:
+        instead = _mutant(choice, note, provenance) if choice.mutant else None
+        guest = image.ensure_guest(choice.image, note, own.for_image if own is not None else None, instead)
+        provenance["image"] = {"name": guest.name, "manifest": msgspec.to_builtins(guest.manifest)}
+        kernel, initrd = kernel or guest.kernel, initrd or guest.initrd
+    provenance |= {"kernel": str(kernel), "initrd": str(initrd)}
+    if own is not None:
+        provenance["own kernel"] = own.told()
+    options = machine.Options(
+        kernel,
+        initrd,
+        choice.topology,
+        choice.memory,
+        firmware=choice.firmware,
+        append=choice.append,
+        quirks=quirks,
+        isolates=choice.isolates,
+        guard=choice.guard,
+    )
+    return Ready(qemu, options, image.agent_digest(), provenance)
+
+
+def check(choice: Choice) -> None:
+    """What is cheap of that which `prepare` refuses: before anything is said of progress.
+
+    :raise UsageError: a file that is not there, an unknown name, or memory that no machine has.
+    """
+    machine.check_memory(choice.memory)
+    for what, path in {"kernel": choice.kernel, "initrd": choice.initrd}.items():
+        if path is not None and not path.is_file():
+            raise UsageError(f"no {what} {path}")
+    quirks_of(choice)
+    image.quirks(choice.image)
+    if choice.qemu not in image.recipe_names():
+        probe.by_path(choice.qemu)
+
+
+def _mutant(
+    choice: Choice, note: Callable[[str], None], provenance: dict[str, Any]
+) -> Callable[[image.Manifest], Mapping[str, bytes]]:
+    """What puts a mutant in the place of the image's driver, and says so in the result."""
+
+    def instead(manifest: image.Manifest) -> Mapping[str, bytes]:
+        built = mutants.build(choice.mutant, choice.image, manifest, note)
+        provenance["mutant"] = built.told()
+        return {built.module: built.content}
+
+    return instead
+
+
+def quirks_of(choice: Choice) -> frozenset[str]:
+    """The quirks that are declared for the kernel: a recipe knows its own kernel's, of any other nobody said a word.
+
+    :raise UsageError: a quirk that nobody knows.
+    """
+    declared = set(choice.expect_quirks)
+    if choice.kernel is None:
+        declared |= image.quirks(choice.image)
+    return check_quirks(declared) - check_quirks(choice.without_quirks)
+
+
+def _check(choice: Choice) -> OwnKernel | None:
+    """What can be said before anything is provisioned; what is known of the user's own kernel."""
+    machine.check_memory(choice.memory)
+    if choice.initrd is not None and not choice.initrd.is_file():
+        raise UsageError(f"no initrd {choice.initrd}")
+    if choice.mutant:
+        mutants.find(choice.mutant)
+        if choice.kernel is not None or choice.initrd is not None:
+            raise UsageError("--mutant is about the image's own driver: leave --kernel and --initrd out")
+    if choice.modules is not None and choice.initrd is not None:
+        raise UsageError(
+            "--modules and --initrd exclude each other: an initrd of yours is used as it is",
+            next_step="leave --initrd out: the image's is then put together with these modules",
+        )
+    if choice.kernel is not None:
+        return examine(choice.kernel, choice.modules, own_initrd=choice.initrd is not None)
+    if choice.modules is not None:
+        raise UsageError("--modules are those of a kernel of yours", next_step="give --kernel too")
+    return None
+
+
+def _qemu(name: str, note: Callable[[str], None], provenance: dict[str, Any]) -> probe.Qemu:
+    if name not in image.recipe_names():
+        qemu = probe.by_path(name)
+        provenance["qemu"] = {"path": qemu.argv[0]}
+        return qemu
+    build = image.ensure_qemu(name, note)
+    provenance["qemu"] = {"recipe": name, "manifest": msgspec.to_builtins(build.manifest)}
+    return probe.Qemu(build.name, build.argv, build.environment, build.manifest.tree_sha256)

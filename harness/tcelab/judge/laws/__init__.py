@@ -1,0 +1,1 @@
+"""The laws, each in a file of its name."""

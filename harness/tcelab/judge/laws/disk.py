@@ -1,0 +1,57 @@
+"""The law of disks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tcelab.judge import blame
+from tcelab.judge.ledger import Ledger
+from tcelab.judge.models.disk import DiskModel
+from tcelab.judge.models.fold import Fold
+from tcelab.judge.tables import Look
+
+_SHOWN = 16
+"""Bytes that are told."""
+
+
+def disks(ledger: Ledger, fold: Fold, seen: Look) -> None:
+    """Each disk holds exactly what the transfers that succeeded made of it, and elsewhere what it held at the start.
+
+    Source: QEMU hw/block/virtio-blk.c; what is refused of a read of memory reaches the disk as zeros.
+    """
+    for model in fold.devices.values():
+        if not isinstance(model, DiskModel):
+            continue
+        content = seen.snapshot.disks.get(model.name)
+        if content is None or len(content) != len(model.memory):
+            ledger.could_not(f"the disk of {model.name} was not read")
+            continue
+        ledger.judged("disk")
+        ledger.evidence.disk += len(content)
+        if content is model.right:
+            continue  # a MiB at each look adds up
+        if content != model.memory:
+            _wrong(ledger, fold, model, content)
+        model.right = content
+
+
+def _wrong(ledger: Ledger, fold: Fold, model: DiskModel, content: bytes) -> None:
+    """Tell of the first byte that is wrong; what nobody could know is taken as it is."""
+    wanted, found, known = (np.frombuffer(each, np.uint8) for each in (model.memory, content, model.known))
+    wrong = np.flatnonzero((wanted != found) & (known != 0))
+    if len(wrong):
+        at = int(wrong[0])
+        expected, seen = (bytes(side[at : at + _SHOWN]).hex() for side in (model.memory, content))
+        blamed = blame.disk(ledger, fold, model.name, at)
+        ledger.report(
+            "disk",
+            (model.name, at, seen, model.wrote(at)),
+            f"the disk of {model.name} must hold {expected} at byte {at:#x}, seen {seen} ({len(wrong)} bytes differ)",
+            liobn=model.table.liobn,
+            expected=expected,
+            seen=f"{seen} ({len(wrong)} bytes differ)",
+            operation=blamed,
+        )
+    del wanted, known  # a buffer that is looked at cannot be changed
+    model.memory[:] = content
+    model.known[:] = b"\1" * len(content)

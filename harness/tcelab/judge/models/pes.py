@@ -1,0 +1,204 @@
+"""The PEs as the fold keeps them, and what an operation must show of their condition.
+
+The condition that an operation finds says what it must show; the condition that it leaves follows what was told of it,
+so that one isolation that did not happen is one thing that is wrong.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple
+
+from tcelab.judge.models.device import DeviceModel
+from tcelab.judge.models.table import UNKNOWN, TableModel
+from tcelab.papr import dma, pe
+from tcelab.program import Rtas
+from tcelab.program.topology import Phb
+from tcelab.run import Direction, Event, Facts, Outcome
+
+ALL_ONES: Final = (1 << 64) - 1
+"""What a transfer gives whose device cannot be reached."""
+
+What = Literal["reach", "identity", "command register", "answer"]
+
+NO_SERVICE: Final[tuple[int, dict[str, int]]] = (pe.PARAMETER_ERROR, {})
+"""An answer as QEMU gives it for a PHB that it emulates."""
+
+_LEADS: Final = {
+    (pe.SET_OPTION, pe.THAW_MMIO): pe.Condition.MMIO_THAWED,
+    (pe.SET_OPTION, pe.THAW_DMA): pe.Condition.NORMAL,
+    (pe.SET_RESET, pe.HOT): pe.Condition.RESET,
+    (pe.SET_RESET, pe.FUNDAMENTAL): pe.Condition.RESET,
+    (pe.SET_RESET, pe.DEACTIVATE): pe.Condition.UNCONFIGURED,
+    (pe.CONFIGURE, 0): pe.Condition.NORMAL,
+}
+"""Where a service leads that was granted although it had to be refused."""
+_LETS_GO: Final = {(pe.SET_RESET, pe.HOT), (pe.SET_RESET, pe.FUNDAMENTAL)}
+
+
+@dataclass(slots=True, eq=False)
+class PeModel:
+    """A PHB with its devices, and how it is."""
+
+    phb: Phb
+    devices: list[DeviceModel]
+    isolation: pe.Isolation = field(default_factory=pe.Isolation)
+
+    @property
+    def index(self) -> int:
+        return self.phb.index
+
+
+class Effect(NamedTuple):
+    """Something that an operation showed of a PE's condition, and what it had to show.
+
+    :ivar title: of the condition that the operation found; `freezes`: how often the PE had been isolated.
+    """
+
+    what: What
+    device: str
+    pe: int
+    title: str
+    freezes: int
+    expected: object
+    seen: object
+
+
+class Pes:
+    """:ivar effects: what the last operation showed; `events`: those that had to be told of it; `certain`: all of them
+    are known.
+
+    :ivar isolates: a violation isolates; otherwise, if it `observes`, it is only told.
+    """
+
+    def __init__(self, phbs: Iterable[Phb], devices: dict[str, DeviceModel], facts: Facts) -> None:
+        self.isolates = facts.isolates or facts.guard == "freeze"
+        self.observes = facts.guard == "observe"
+        self.pes = {phb.index: PeModel(phb, [devices[each.name] for each in phb.devices]) for phb in phbs}
+        self.of = {device.name: each for each in self.pes.values() for device in each.devices}
+        self._then: dict[int, pe.Isolation] = {}
+        self._owed: set[int] = set()
+        self.effects: list[Effect] = []
+        self.events: list[Event] = []
+        self.certain = True
+
+    def begin(self) -> None:
+        """Another operation."""
+        self._then = {}
+        self.effects, self.events, self.certain = [], [], True
+
+    def end(self, told: Sequence[Event]) -> None:
+        """The operation is folded in: PEs are isolated that were."""
+        isolated = {event.pe for event in told if event.kind == "isolated"}
+        for index in isolated & self.pes.keys():
+            self.pes[index].isolation.violate()
+        self._owed |= {event.pe for event in self.events if event.kind == "isolated"} - isolated
+
+    # -- what an operation does
+
+    def reach(self, device: str, value: int | None) -> bool:
+        """A transfer gave a value: was the device reached?"""
+        reached = value != ALL_ONES
+        self.show("reach", device, self.of[device].isolation.mmio, reached, stopped=False)
+        return reached
+
+    def show(self, what: What, device: str, expected: object, seen: object, *, stopped: object = None) -> None:
+        """An operation shows something.
+
+        :param stopped: what it shows of a PE that is isolated: then one is that was to be, although nobody told it.
+        """
+        each = self.of[device]
+        title, freezes = each.isolation.condition.title, each.isolation.freezes
+        if seen not in (expected, None) and seen == stopped and each.index in self._owed:
+            self._owed.discard(each.index)
+            each.isolation.violate()
+            title = "isolated after all, which nobody told"
+        self.effects.append(Effect(what, device, each.index, title, freezes, expected, seen))
+
+    def transferred(self, device: DeviceModel, pieces: Sequence[dma.Piece], direction: Direction) -> bool:
+        """A device was reached and did a transfer. True if it violated the table of its PE."""
+        first = next((piece for piece in pieces if piece.refused), None)
+        if first is None or first.refused == dma.NO_MASTER:
+            return False
+        each = self.of[device.name]
+        kind: Literal["isolated", "violation", "blocked"] = "violation"
+        reason = first.refused
+        if self.isolates:
+            isolated = self._then.setdefault(each.index, copy.copy(each.isolation)).violate()
+            kind, reason = ("isolated", reason) if isolated else ("blocked", dma.ISOLATED)
+        elif not self.observes:
+            return False
+        table, number = device.windows.active[first.window], first.entry
+        event = Event(
+            kind=kind,
+            pe=each.index,
+            liobn=table.liobn,
+            device=device.name,
+            iova=first.iova,
+            start=pieces[0].iova,
+            size=sum(piece.size for piece in pieces),
+            direction=direction,
+            reason=reason,
+            entry=_raw(table, number),
+            neighbours=[raw for near in (number - 1, number + 1) if (raw := _raw(table, near)) is not None],
+        )
+        self.events.append(event)
+        return kind == "isolated"
+
+    def master(self, device: DeviceModel, value: int | None, *, on: bool) -> None:
+        """Its driver lets it master the bus, or not any more."""
+        each = self.of[device.name]
+        device.master = on
+        if not (on and each.isolation.dma):
+            device.off_bus()
+        if on and not each.isolation.dma and self.isolates:
+            event = Event(kind="reapplied", pe=each.index, liobn=each.phb.liobn, device=device.name)
+            self.events.append(event)  # until that was done, the register read either way
+        else:
+            self.command(device, value)
+
+    def command(self, device: DeviceModel, value: int | None) -> None:
+        """The driver read a device's command register."""
+        master = device.master and self.of[device.name].isolation.dma
+        seen = None if value is None else value & (MEMORY | MASTER)
+        self.show("command register", device.name, MEMORY | (MASTER if master else 0), seen, stopped=MEMORY)
+
+    def identity(self, device: DeviceModel, value: int | None) -> None:
+        """The driver read what identifies a device."""
+        mmio = self.of[device.name].isolation.mmio
+        self.show("identity", device.name, device.identity if mmio else UNREACHED, value, stopped=UNREACHED)
+
+    def call(self, op: Rtas, outcome: Outcome) -> None:
+        """A service of firmware was asked for."""
+        each = self.of[op.device]
+        then = copy.copy(each.isolation)
+        answer = then.call(op.call, op.option) if self.isolates else pe.Answer(pe.PARAMETER_ERROR)
+        fields = dict(zip(pe.OUTPUTS, answer.outputs, strict=False))
+        self.show("answer", op.device, (answer.status, fields), (outcome.value, outcome.fields))
+        mmio = each.isolation.mmio
+        if outcome.value == answer.status:
+            each.isolation = then
+        elif outcome.value == pe.SUCCESS:
+            each.isolation.condition = _LEADS.get((op.call, op.option), each.isolation.condition)
+        for device in each.devices:
+            if outcome.value == pe.SUCCESS and (op.call, op.option) in _LETS_GO:
+                device.master = False
+                device.off_bus()
+            if each.isolation.mmio and not mmio:
+                device.thawed()
+
+
+MEMORY: Final = 0x2
+MASTER: Final = 0x4
+"""Bits of the command register."""
+UNREACHED: Final = 0xFFFFFFFF
+
+
+def _raw(table: TableModel, number: int) -> int | None:
+    """A TCE, `UNKNOWN` where the agent did not tell its frame; None outside the table."""
+    entry = table.live.get(number)
+    if not 0 <= number < table.entries:
+        return None
+    return 0 if entry is None else UNKNOWN if entry.tce is None else entry.tce

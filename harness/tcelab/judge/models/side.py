@@ -1,0 +1,232 @@
+"""One of two runs of a program: what its outcomes tell of frames and addresses, and what of them must be equal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tceagent import uapi
+from tcelab.judge.hypercalls import seen_registers, words_of
+from tcelab.judge.models.requests import request_name
+from tcelab.papr import tce, window
+from tcelab.program import (
+    Bind,
+    Buffer,
+    Burst,
+    Engine,
+    Exit,
+    Frames,
+    Hcall,
+    HcallBatch,
+    Ioctl,
+    Op,
+    Open,
+    Page,
+    Put,
+    Read,
+    Repeat,
+)
+from tcelab.run import Event, Facts, Outcome, TableView
+
+_COMPARED: Final[dict[type[Op], tuple[str, ...]]] = {
+    Bind: ("liobn", "window_start", "window_size", "buid"),
+    Repeat: ("calls",),
+    Burst: ("done",),
+    Hcall: (),
+    HcallBatch: ("statuses", "calls"),
+}
+"""Of what an operation reports, all that depends neither on time nor on the order in which a kernel finds devices."""
+
+_FRAME: Final = np.uint64(~(window.PAGE_SIZE - 1) & (1 << 64) - 1)
+LOW: Final = np.uint64(window.PAGE_SIZE - 1)
+"""Permissions, and what else there may be in a TCE beside the page."""
+_RAW: Final = 1 << 40
+"""Symbols from here on are frames that belong to no buffer."""
+
+
+class Happening(NamedTuple):
+    """An event: `key` is all of it that must be equal, its entries by symbols, and `text` the same for people."""
+
+    pe: int
+    liobn: int
+    key: tuple[object, ...]
+    text: str
+
+
+class Side:
+    """One of the two runs: which frame belongs to which page of which buffer, and where its counters began.
+
+    :ivar twice: two places of living buffers that are said to lie in one frame.
+    :ivar named: pages with structs that name addresses or descriptors: of two kernels, each has its own.
+    :ivar rings: pages with the queue of a device, and `queues`, their bus pages: a device that is isolated has said of
+        its last transfer that it is done, or has not.
+    """
+
+    def __init__(self, facts: Facts, numbers: dict[tuple[str, int], int]) -> None:
+        self.facts = facts
+        self.frames: dict[tuple[str, int], int] = {}
+        self._numbers = numbers
+        self._per_cpu_page = facts.page_size // window.PAGE_SIZE
+        self._symbols: dict[int, int] = {}
+        self._sorted: tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]] | None = None
+        self._addresses: dict[str, tuple[int, int]] = {}
+        self._owners: dict[str, str] = {}
+        self.named: set[tuple[str, int]] = set()
+        self.rings: set[tuple[str, int]] = set()
+        self.queues: set[int] = set()
+        self._places: dict[int, tuple[str, int]] = {}
+        self.twice: list[tuple[tuple[str, int], tuple[str, int], int]] = []
+        self._pins: int | None = None
+
+    def learn(self, op: Op, outcome: Outcome) -> None:
+        """What an outcome tells of frames and addresses."""
+        match op:
+            case Buffer() if outcome.value is not None:
+                self._addresses[op.name] = outcome.value, op.pages + -op.pages % self._per_cpu_page
+                self._owners[op.name] = op.by
+            case Exit():
+                self._forget(op.process)
+            case Frames():
+                self._know(op.buffer, 0, self._whole(outcome.frames))
+            case Put() if not all(isinstance(word, int) for word in op.fields.values()):
+                last = op.offset + uapi.LAYOUTS[op.request].size - 1
+                pages = range(op.offset // window.PAGE_SIZE, last // window.PAGE_SIZE + 1)
+                self.named.update((op.buffer, page) for page in pages)
+            case Engine():
+                for page in range(2):
+                    self.rings.add((op.ring.buffer, op.ring.index + page))
+                    self.queues.add((op.iova >> window.PAGE_SHIFT) + page)
+            case Ioctl() if outcome.frames and op.value is None:
+                self._know(*self._page(op), outcome.frames)
+            case Repeat():
+                self._repeated(op, outcome.frames)
+            case Hcall() | HcallBatch():
+                for word, frame in zip(words_of(op), outcome.frames, strict=False):
+                    self._know(word.buffer, word.index, [frame])
+
+    def told(self, op: Op, outcome: Outcome) -> dict[str, object]:
+        """What must be equal of an outcome."""
+        made = isinstance(op, Open | Buffer) or (
+            isinstance(op, Ioctl) and (op.into or request_name(op.request) == "GROUP_GET_DEVICE_FD")
+        )
+        value: object = outcome.value
+        if made and outcome.value is not None:
+            value = "made" if outcome.value >= 0 else outcome.value
+        elif isinstance(op, Read) and op.what == "pins" and outcome.value is not None:
+            self._pins = outcome.value if self._pins is None else self._pins
+            value = outcome.value - self._pins
+        out: dict[str, object] = {"errno": outcome.errno} if outcome.errno else {"value": value}
+        names = _COMPARED.get(type(op), tuple(outcome.fields))
+        out |= {name: outcome.fields[name] for name in names if name in outcome.fields}
+        if isinstance(op, Hcall | HcallBatch):
+            out["registers"] = [
+                tuple((self._symbol(each), each & int(LOW)) if leads else each for leads, each in registers)
+                for registers in seen_registers(op, outcome)
+            ]
+        return out | {"frames": tuple(bool(frame) for frame in outcome.frames)}
+
+    def befell(self, outcome: Outcome) -> list[Happening]:
+        """What must be equal of the events of an outcome: all but times. What befell two PEs has no order."""
+        told = [self._happening(event) for event in outcome.events if event.kind != "unblamed"]
+        return sorted(told, key=lambda each: each.pe)
+
+    def _happening(self, event: Event) -> Happening:
+        entries = [event.entry, *event.neighbours]
+        symbols = tuple(None if each is None else (self._symbol(each), each & int(LOW)) for each in entries)
+        names = ("kind", "pe", "liobn", "device", "iova", "start", "size", "direction", "reason")
+        key = (*(getattr(event, name) for name in names), symbols)
+        text = f"PE {event.pe} {event.kind}: {event.device}"
+        if event.direction:
+            entry, *beside = ["none" if each is None else self.describe(each) for each in entries]
+            text += f" {event.direction}s {event.iova:#x} of {event.size} bytes from {event.start:#x} on"
+            text += f" ({event.reason}, entry {entry} beside {' and '.join(beside) or 'nothing'})"
+        return Happening(event.pe, event.liobn, key, text)
+
+    def _symbol(self, value: int) -> int:
+        """As `symbols`, of one entry."""
+        frame = tce.address(value)
+        return self._symbols.get(frame, (frame >> window.PAGE_SHIFT) + _RAW) if value else 0
+
+    def symbols(self, table: TableView) -> npt.NDArray[np.int64]:
+        """For each live entry, the number of the page that it leads to."""
+        if self._sorted is None:
+            known = sorted(self._symbols.items())
+            self._sorted = (
+                np.array([frame for frame, _ in known], np.uint64),
+                np.array([number for _, number in known], np.int64),
+            )
+        frames, numbers = self._sorted
+        wanted = table.tce & _FRAME
+        raw = (wanted >> np.uint64(window.PAGE_SHIFT)).astype(np.int64) + _RAW
+        if not len(frames):
+            return raw
+        at = np.minimum(np.searchsorted(frames, wanted), len(frames) - 1)
+        return np.where(frames[at] == wanted, numbers[at], raw)
+
+    def describe(self, value: int) -> str:
+        """A TCE as `m:3 (read)`, or raw."""
+        if not value:
+            return "0 (empty)"
+        number = self._symbols.get(tce.address(value))
+        if number is None:
+            return tce.describe(value)
+        buffer, page = next(place for place, known in self._numbers.items() if known == number)
+        return f"{buffer}:{page} ({tce.PERMISSION_NAMES[tce.permissions(value)]})"
+
+    def _repeated(self, op: Repeat, frames: Sequence[int]) -> None:
+        """The frames of each MAP_DMA that was done at least once, one after the other."""
+        for call in op.ops:
+            size = call.fields.get("size", 0)
+            if call.request == "MAP_DMA" and isinstance(size, int) and frames:
+                pages = size >> window.PAGE_SHIFT
+                self._know(*self._page(call), frames[:pages])
+                frames = frames[pages:]
+
+    def _whole(self, frames: list[int]) -> list[int]:
+        """With the rest of the last CPU page, which a map may reach that runs off the buffer."""
+        rest = -len(frames) % self._per_cpu_page
+        return [*frames, *(frames[-1] and frames[-1] + i * window.PAGE_SIZE for i in range(1, rest + 1))]
+
+    def _place(self, buffer: str, page: int) -> tuple[str, int]:
+        """What lies behind a buffer's end may be another one of its process."""
+        address, pages = self._addresses.get(buffer, (0, page + 1))
+        if page >= pages:
+            at = address + page * window.PAGE_SIZE
+            for name, (start, count) in self._addresses.items():
+                if self._owners[name] == self._owners[buffer] and 0 <= at - start < count * window.PAGE_SIZE:
+                    return name, (at - start) // window.PAGE_SIZE
+        return buffer, page
+
+    def _know(self, buffer: str, first: int, frames: Sequence[int]) -> None:
+        for number, frame in enumerate(frames, first):
+            self._learn(*self._place(buffer, number), frame)
+
+    def _learn(self, buffer: str, page: int, frame: int) -> None:
+        if not frame or self.frames.get((buffer, page)) == frame:
+            return
+        self._sorted = None
+        there = self._places.get(frame)
+        if there is not None and there != (buffer, page) and self.frames.get(there) == frame:
+            self.twice.append((there, (buffer, page), frame))
+        self._places[frame] = buffer, page
+        number = self._numbers.setdefault((buffer, page), len(self._numbers))
+        self.frames[buffer, page] = frame
+        self._symbols[frame] = number
+
+    def _forget(self, process: str) -> None:
+        """Its memory is somebody else's now; entries may lead there as long as the pages are pinned."""
+        gone = {name for name, owner in self._owners.items() if owner == process}
+        self.frames = {place: frame for place, frame in self.frames.items() if place[0] not in gone}
+
+    def _page(self, op: Ioctl) -> tuple[str, int]:
+        """The buffer and page that a MAP_DMA began at; a raw address that lies in none is a buffer of its own."""
+        vaddr = op.fields.get("vaddr", 0)
+        if isinstance(vaddr, Page):
+            return vaddr.buffer, vaddr.index + vaddr.plus // window.PAGE_SIZE
+        for name, (address, pages) in self._addresses.items():
+            if isinstance(vaddr, int) and 0 <= vaddr - address < pages * window.PAGE_SIZE:
+                return name, (vaddr - address) // window.PAGE_SIZE
+        return f"address {vaddr}", 0

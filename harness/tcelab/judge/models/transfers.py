@@ -1,0 +1,137 @@
+"""What the devices' transfers leave: in memory and in the devices, among what must be refused, and in their PEs."""
+
+from __future__ import annotations
+
+from tcelab.judge.models.device import Asker, DeviceModel, Forbidden
+from tcelab.judge.models.disk import DiskModel
+from tcelab.judge.models.memory import PageModel
+from tcelab.judge.models.pes import Pes
+from tcelab.papr import dma
+from tcelab.program import Burst, Dma, Engine, Together, Transfer
+from tcelab.run import Outcome
+
+
+class Transfers:
+    """:ivar forbidden: device accesses that must have been refused since the last checkpoint.
+
+    :ivar watched: the watcher is known to see refusals; `unsaid`: accesses of which it said nothing, as long as it is
+        not, each with the step and batch size of its checkpoint.
+    :ivar doubted: others may have been refused as well, and of these some may not.
+    :ivar done: the pieces of each transfer of the last operation, but for those that are only counted: `quick`, of how
+        many nothing was refused, and how many pieces they had.
+    """
+
+    def __init__(self, pes: Pes, unknown: list[str]) -> None:
+        """:param unknown: gets reasons why something could not be folded."""
+        self.forbidden: list[Forbidden] = []
+        self.doubted = False
+        self.done: list[list[dma.Piece]] = []
+        self.quick = 0, 0
+        self._unknown = unknown
+        self._pes = pes
+        self.watched = False
+        self.unsaid: list[tuple[Forbidden, int, int]] = []
+
+    def begin(self) -> None:
+        """Another operation."""
+        self.done, self.quick = [], (0, 0)
+
+    def take_forbidden(self) -> list[Forbidden]:
+        """At a checkpoint: those that can be judged there."""
+        forbidden, self.forbidden = self.forbidden, []
+        return [] if self.doubted else forbidden
+
+    def single(self, device: DeviceModel, op: Dma, outcome: Outcome, step: int) -> None:
+        """One transfer."""
+        self._begun(device, step)
+        self._one(device, op, outcome.value, step, (op.by, op.file))
+
+    def engine(self, device: DeviceModel, op: Engine, pages: list[PageModel], outcome: Outcome, step: int) -> None:
+        """A virtio device is set up. `pages`: for its ring."""
+        if self._pes.reach(device.name, outcome.value) and outcome.value == 0 and isinstance(device, DiskModel):
+            device.set_up((op.by, op.file), pages, op.iova)
+            self._begun(device, step)
+
+    def _begun(self, device: DeviceModel, step: int) -> None:
+        device.begun(step)
+        if isinstance(device, DiskModel) and not device.ring_is_there():
+            self._unknown.append(f"the ring of {device.name} cannot be reached through its table at step {step}")
+
+    def together(self, devices: list[DeviceModel], op: Together, outcome: Outcome, step: int) -> None:
+        """All are done before an isolation takes hold: as if one after the other, with the PEs as they were before.
+
+        :param devices: those of its transfers.
+        """
+        ends = outcome.fields.get("ends")
+        if not isinstance(ends, list) or len(ends) != len(op.ops):
+            self._unknown.append(f"Together of step {step} did not tell how its transfers ended")
+            return
+        for device, each, end in zip(devices, op.ops, ends, strict=True):
+            self._one(device, each, end, step, (op.by, each.file))
+
+    def burst(self, device: DeviceModel, op: Burst, outcome: Outcome, step: int) -> None:
+        """Many transfers, as far as they were done. Which of them an isolation still let through is not known."""
+        done = outcome.fields.get("done")
+        if type(done) is not int or not 0 <= done <= len(op.transfers):
+            self._unknown.append(f"Burst of step {step} did not tell how many of its transfers were done")
+            return
+        self._begun(device, step)
+        if done:
+            self._pes.reach(device.name, 0)
+        asker, i = (op.by, op.file), 0
+        while i < done:
+            if device.master and self._pes.of[device.name].isolation.dma:
+                count, pieces = device.quick(op.transfers, i, done, step)
+                self.quick = self.quick[0] + count, self.quick[1] + pieces
+                i += count
+            if i < done and self._move(device, op.transfers[i], step, foreseen=True):
+                self._lose(device, op.transfers[i + 1 :], step)
+                return
+            i += 1
+        if done < len(op.transfers):
+            self._one(device, op.transfers[done], outcome.value, step, asker)
+
+    def _lose(self, device: DeviceModel, rest: list[Transfer], step: int) -> None:
+        """An isolation came somewhere among the rest of a burst."""
+        self._unknown.append(f"Burst of step {step} violates its table: what the isolation left of it is not known")
+        self._pes.certain = False
+        self.doubted = True
+        for each in rest:
+            device.doubt(each, step)
+
+    def _one(self, device: DeviceModel, op: Dma | Transfer, value: int | None, step: int, asker: Asker) -> None:
+        """One transfer that gave a value."""
+        isolation = self._pes.of[device.name].isolation
+        foreseen = isolation.mmio
+        if not self._pes.reach(device.name, value):
+            return
+        if value == 0:
+            self._move(device, op, step, foreseen=foreseen)
+            return
+        pieces = device.missed(op, asker, isolated=not isolation.dma)
+        for writes, iova, size in device.looks() if pieces else ():
+            self._forbid(device, device.table.liobn, (writes, iova, iova, size), pieces[0].refused, step)
+        self._told(device, op, pieces, foreseen=foreseen)
+
+    def _move(self, device: DeviceModel, op: Dma | Transfer, step: int, *, foreseen: bool) -> bool:
+        """A device was reached, and does a transfer. True if it violated the table of its PE.
+
+        :param foreseen: it was to be reached: else nobody knows what is told.
+        """
+        pieces = device.transfer(op, step, isolated=not self._pes.of[device.name].isolation.dma)
+        for piece in pieces:
+            if piece.refused:
+                liobn = device.windows.active[piece.window].liobn
+                self._forbid(device, liobn, (op.to_memory, piece.iova, piece.told, piece.size), piece.refused, step)
+        violated = self._told(device, op, pieces, foreseen=foreseen)
+        for writes, iova, size in device.torn() if violated else ():
+            place = device.table.liobn, writes, iova, iova, size
+            self.forbidden.append(Forbidden(device.name, *place, dma.ISOLATED, step, maybe=True))
+        return violated
+
+    def _told(self, device: DeviceModel, op: Dma | Transfer, pieces: list[dma.Piece], *, foreseen: bool) -> bool:
+        self.done.append(pieces)
+        return foreseen and self._pes.transferred(device, pieces, "write" if op.to_memory else "read")
+
+    def _forbid(self, device: DeviceModel, liobn: int, access: tuple[bool, int, int, int], why: str, step: int) -> None:
+        self.forbidden.append(Forbidden(device.name, liobn, *access, why, step))

@@ -1,0 +1,264 @@
+"""`docs/operations.md`: all operations of programs, made from their docstrings. Each example is one that can be run.
+
+`python -m tcelab.program.operationspage > docs/operations.md` makes it anew; a test holds the page against this.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, get_args
+
+import msgspec
+from msgspec.inspect import DictType, Field, ListType, LiteralType, NoneType, StructType, Type, UnionType
+from msgspec.inspect import type_info as info_of
+
+from tceagent import uapi
+from tcelab.papr import hcall, pe
+from tcelab.program import operations as ops
+from tcelab.program.topology import TOPOLOGIES
+
+Example = dict[str, Any]
+
+PE: Final = {"op": "bind", "device": "pe1"}
+CONTAINER: Final[list[Example]] = [
+    {"op": "open", "file": "container", "path": "/dev/vfio/vfio"},
+    {"op": "open", "file": "group", "path": "/dev/vfio/$pe1"},
+    {"op": "ioctl", "file": "group", "request": "GROUP_SET_CONTAINER", "fields": {"container": "container"}},
+    {"op": "ioctl", "file": "container", "request": "SET_IOMMU", "value": 2},
+    {"op": "ioctl", "file": "container", "request": "ENABLE"},
+]
+DEVICE: Final = {
+    "op": "ioctl",
+    "file": "group",
+    "request": "GROUP_GET_DEVICE_FD",
+    "fields": {"name": "pe1"},
+    "into": "device",
+}
+BUFFER: Final = {"op": "buffer", "name": "pages", "pages": 8, "seed": 1}
+MAP: Final = {
+    "op": "ioctl",
+    "file": "container",
+    "request": "MAP_DMA",
+    "fields": {"flags": 3, "vaddr": {"buffer": "pages"}, "iova": "0x1f000", "size": "0x1000"},
+}
+BEFORE: Final[list[Example]] = [PE, *CONTAINER, DEVICE, BUFFER, {"op": "frames", "buffer": "pages"}]
+"""What makes all that an example names, unless it says otherwise."""
+
+CALL: Final = {"opcode": "H_PUT_TCE", "args": ["0x80000100", "0x1f000", {"buffer": "pages", "permissions": 3}]}
+TRANSFER: Final = {"file": "device", "iova": "0x1f000", "size": 64, "to_memory": False}
+
+EXAMPLES: Final[Mapping[str, list[Example]]] = {
+    "spawn": [{"op": "spawn", "process": "child", "uid": 1000, "memlock": "0x100000"}],
+    "exit": [{"op": "spawn", "process": "child"}, {"op": "exit", "process": "child"}],
+    "buffer": [{"op": "buffer", "name": "more", "pages": 4, "seed": 2, "expect": "ok"}],
+    "tag": [{"op": "tag", "buffer": "pages", "count": 2, "liobn": "0x80000100", "ioba": "0x1f000", "sequence": 1}],
+    "fill": [{"op": "fill", "buffer": "pages", "offset": "0x1000", "size": 512, "seed": 7}],
+    "frames": [{"op": "frames", "buffer": "pages"}],
+    "protect": [{"op": "protect", "buffer": "pages", "access": "read"}],
+    "put": [
+        {"op": "put", "buffer": "pages", "request": "UNMAP_DMA", "fields": {"iova": "0x1f000", "size": "0x1000"}},
+        {"op": "ioctl", "file": "container", "request": "UNMAP_DMA", "value": {"buffer": "pages"}},
+    ],
+    "bind": [{"op": "bind", "device": "pe1", "expect": "ok"}],
+    "open": [{"op": "open", "file": "another", "path": "/dev/vfio/vfio", "expect": "ok"}],
+    "close": [{"op": "close", "file": "device", "expect": "ok"}],
+    "ioctl": [MAP | {"expect": "ok"}],
+    "repeat": [
+        {
+            "op": "repeat",
+            "times": 100,
+            "ops": [
+                {key: value for key, value in MAP.items() if key != "op"},
+                {"file": "container", "request": "UNMAP_DMA", "fields": {"iova": "0x1f000", "size": "0x1000"}},
+            ],
+        }
+    ],
+    "master": [{"op": "master", "file": "device", "on": True}],
+    "dma": [{"op": "master", "file": "device"}, MAP, {"op": "dma", **TRANSFER, "expect": "passed"}],
+    "together": [{"op": "together", "ops": [TRANSFER]}],
+    "burst": [{"op": "burst", "file": "device", "transfers": [["0x1f000", 64, False], ["0x1f040", 64, False, 64]]}],
+    "engine": [{"op": "engine", "file": "device", "ring": {"buffer": "pages"}, "iova": "0x20000"}],
+    "look": [{"op": "look", "file": "device", "what": "identity"}],
+    "read": [{"op": "read", "what": "vmlck"}],
+    "hcall": [{"op": "hcall", "call": CALL, "expect": 0}],
+    "hcallbatch": [{"op": "hcallbatch", "calls": [CALL], "times": 10}],
+    "native": [{"op": "native", "program": "vfio_loop", "args": ["$pe1", 32, 100]}],
+    "checkpoint": [{"op": "checkpoint", "label": "mapped", "stream": True}],
+    "flip": [{"op": "flip", "liobn": "0x80000100", "ioba": "0x1f000", "bit": 12}],
+    "rtas": [{"op": "rtas", "call": pe.READ_STATE, "device": "pe1"}],
+    "ddw": [{"op": "ddw", "call": "create", "device": "pe1", "page_shift": 16, "window_shift": 30}],
+    "fresh": [{"op": "fresh"}],
+}
+"""Of each operation; the last line is it, the others lead to it."""
+
+TOPOLOGY: Final = {"engine": "fast"}
+"""Of an example that needs another machine than `one-pe`."""
+OWN: Final[Mapping[str, list[Example]]] = {
+    "engine": [PE, CONTAINER[1], DEVICE | {"fields": {"name": "disk1"}}, BUFFER],
+    "native": [PE],
+}
+"""What leads to an example, where that is not `BEFORE`: a group that is open is nobody else's."""
+
+_INTRO: Final = """\
+# Operations of a program
+
+<!-- Made from the docstrings of harness/tcelab/program/operations.py: python -m tcelab.program.operationspage > docs/operations.md -->
+
+`tcelab run FILE.json` runs a program of your own and judges it. A program is JSON:
+
+```json
+{full}
+```
+
+`topology` is the name of one ({topologies}), or an object as in `program.json` of any run.
+Operations are done in order and counted from 0. A number may be written as `4096` or as `"0x1000"`.
+`docs/examples/dma.json` is a whole one: it maps two pages and has a device read and write them.
+
+A program that can pass ends with a `checkpoint`, has one with `"stream": true`, and looks at an entry that is live and
+whose page carries a `tag`. What is missing is said in the verdict.
+
+Every operation takes these fields:
+
+| field | type | default | meaning |
+| --- | --- | --- | --- |
+| `expect` | text or number | null | {expect} |
+| `by` | text | "" | {by} Host operations have none. |
+
+Where a field takes a place in a buffer, it is `{{"buffer": "pages", "index": 1, "plus": 0}}`: {page}
+"""
+
+
+def operations() -> dict[str, type[msgspec.Struct]]:
+    """Every operation by the name that it has in JSON, guest operations first."""
+    every = [*get_args(ops.GuestOp), *get_args(ops.HostOp), ops.Fresh]
+    return {str(each.__struct_config__.tag): each for each in every}
+
+
+def program(name: str) -> dict[str, Any]:
+    """A minimal program with the example of an operation in it."""
+    known = operations()[name]
+    last = [] if known is ops.Fresh else [{"op": "checkpoint", "stream": True}]
+    before = OWN.get(name, BEFORE)
+    return {"name": name, "topology": TOPOLOGY.get(name, "one-pe"), "ops": [*before, *EXAMPLES[name], *last]}
+
+
+def page() -> str:
+    """The whole page, Markdown."""
+    guest = {str(each.__struct_config__.tag) for each in get_args(ops.GuestOp)}
+    every = operations()
+    parts = [_intro(), "## In the guest\n\nThe agent in the guest does them.\n"]
+    parts += [_operation(name, every[name]) for name in every if name in guest]
+    parts.append("## From outside\n\nThe host does them, with the guest stopped or behind its back.\n")
+    parts += [_operation(name, every[name]) for name in every if name not in guest]
+    parts += ["## Names\n", *_names()]
+    return "\n".join(parts)
+
+
+def _intro() -> str:
+    base, guest = _ivars(ops._Op), _ivars(ops._GuestOp)  # noqa: SLF001 - what all of them share
+    ending = [{"op": "checkpoint", "stream": True}]
+    full = _json({"name": "mine", "topology": "one-pe", "ops": [PE, *ending]})
+    place = _summary(ops.Page)
+    return _INTRO.format(full=full, topologies=", ".join(TOPOLOGIES), expect=base["expect"], by=guest["by"], page=place)
+
+
+def _operation(name: str, kind: type[msgspec.Struct]) -> str:
+    info = info_of(kind)
+    assert isinstance(info, StructType)
+    told = _ivars(kind)
+    rows = [
+        f"| `{field.encode_name}` | {_type(field.type)} | {_default(field)} | {told.get(field.encode_name, '')} |"
+        for field in info.fields
+        if field.encode_name not in {"expect", "by"}
+    ]
+    table = ["| field | type | default | meaning |", "| --- | --- | --- | --- |", *rows, ""] if rows else []
+    example = ["```json", *(_json(each) for each in EXAMPLES[name]), "```", ""]
+    return "\n".join([f"### `{name}`", "", _summary(kind), "", *table, *example])
+
+
+def _summary(kind: type) -> str:
+    """A docstring without its fields."""
+    text = inspect.cleandoc(kind.__doc__ or "").partition(":ivar")[0]
+    return text.strip()
+
+
+def _ivars(kind: type) -> dict[str, str]:
+    """What a docstring says of each field, on one line."""
+    text = inspect.cleandoc(kind.__doc__ or "")
+    out: dict[str, str] = {}
+    for part in text.split(":ivar ")[1:]:
+        first, _, about = part.partition(":")
+        out[first] = _line(about)
+        # Several fields may share one entry: `a`: this; `b`: that.
+        for name, more in re.findall(r"[;.] `(\w+)`: ([^;]+)", about):
+            out.setdefault(name, _line(more))
+    return out
+
+
+def _line(text: str) -> str:
+    line = " ".join(text.split())
+    return (line[:1].upper() + line[1:]).replace("|", "\\|")
+
+
+_SIMPLE: Final = {"IntType": "number", "BoolType": "true or false", "StrType": "text"}
+
+
+def _type(kind: Type) -> str:
+    """A type in words."""
+    match kind:
+        case UnionType():
+            return " or ".join(_type(each) for each in kind.types if not isinstance(each, NoneType))
+        case ListType():
+            return f"list of {_type(kind.item_type)}"
+        case DictType():
+            return f"{_type(kind.key_type)} to {_type(kind.value_type)}"
+        case LiteralType():
+            return ", ".join(json.dumps(value) for value in sorted(kind.values, key=str))
+        case StructType():
+            return {"Page": "place in a buffer", "Tce": "TCE"}.get(kind.cls.__name__, f"`{kind.cls.__name__.lower()}`")
+    return _SIMPLE[type(kind).__name__]
+
+
+def _default(field: Field) -> str:
+    if field.required:
+        return "needed"
+    if field.default_factory is not msgspec.NODEFAULT:
+        return json.dumps(field.default_factory())
+    return json.dumps(field.default)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value)
+
+
+def _names() -> Iterator[str]:
+    """What stands in the fields that take a name."""
+    yield f"`call`: {_summary(ops.Call)} {_fields(ops.Call)}\n"
+    yield f"TCE: {_summary(ops.Tce)} {_fields(ops.Tce)}\n"
+    yield f"`transfer`: {_summary(ops.Transfer)} As a list: iova, size, to_memory, offset.\n"
+    yield f"`opcode` of a call: {_listed(hcall.NAMES)}, or a number.\n"
+    yield f"`call` of `rtas`: {_listed(pe.CALLS)}.\n"
+    yield "`request` of `ioctl` and `put`, with the fields of its struct (`argsz` is its size unless said):\n"
+    yield "| request | fields | what comes out |\n| --- | --- | --- |"
+    for name in uapi.NUMBERS:
+        layout = uapi.LAYOUTS.get(name)
+        taken = _listed(layout.fields) if layout else '`"name"`' if name == "GROUP_GET_DEVICE_FD" else "none: `value`"
+        yield f"| `{name}` | {taken} | {_listed(layout.outputs) if layout else ''} |"
+    yield ""
+
+
+def _fields(kind: type[msgspec.Struct]) -> str:
+    told = _ivars(kind)
+    return " ".join(f"`{name}`: {told[name]}" for name in kind.__struct_fields__ if name in told)
+
+
+def _listed(names: Any) -> str:  # noqa: ANN401 - any iterable of names
+    return ", ".join(f"`{name}`" for name in names)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

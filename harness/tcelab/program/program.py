@@ -1,0 +1,78 @@
+"""The program itself, and its form on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from tcelab.errors import UsageError
+from tcelab.program import expected, programjson
+from tcelab.program.operations import HostOp, Op
+from tcelab.program.topology import Topology
+
+FORMAT: Final = 1
+"""Version of the JSON form. A reader refuses any other."""
+
+
+class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What to do, on what.
+
+    :ivar seed: where the program came from, if random; runs of one program repeat exactly.
+    :ivar isolation: on a platform that isolates a PE when one of its devices does a DMA that its table forbids.
+    :ivar test: the test that recorded it, empty if none did. What the test itself asserted is no part of it.
+    :ivar page_sizes: bytes of a CPU page of the kernels that it was made for. On another it cannot judge: sizes that
+        prove something there may prove nothing elsewhere. Empty: it means the same on any.
+    :ivar shows: quirks that show in it. One of them that is declared and was not met is a finding.
+    """
+
+    name: str
+    topology: Topology
+    ops: list[Op]
+    seed: int = 0
+    isolation: bool = False
+    test: str = ""
+    page_sizes: list[int] = []
+    shows: list[str] = []
+    format: int = FORMAT
+
+    def to_json(self) -> bytes:
+        return msgspec.json.format(msgspec.json.encode(self), indent=1)
+
+
+class _Header(msgspec.Struct):
+    format: int = FORMAT
+
+
+def is_host(op: Op) -> bool:
+    return isinstance(op, HostOp)
+
+
+def from_json(data: bytes, source: str) -> Program:
+    """Decode and check a program.
+
+    :param source: what to call the data in messages, usually the file's name.
+    :raise UsageError: not a program, or of another format, in one line that names the place.
+    """
+    try:
+        # First of all: a newer one may have operations and fields that nobody here knows.
+        form = msgspec.json.decode(data, type=_Header).format
+        if form != FORMAT:
+            hint = "take a newer tcelab" if form > FORMAT else "make it anew"
+            raise UsageError(f"{source} has format {form}, this tcelab reads format {FORMAT}", next_step=hint)
+        program = programjson.decode(data, Program, source)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{source} is not a program: {error}") from None
+    if wrong := expected.problem(program.ops):
+        raise UsageError(f"{source}, {wrong}", next_step="mend the program; operations are counted from 0")
+    return program
+
+
+def load(path: Path) -> Program:
+    """:raise UsageError: the file cannot be read or is not a program."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    return from_json(data, str(path))

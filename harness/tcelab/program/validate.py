@@ -1,0 +1,393 @@
+"""Is a program whole? Said before anything boots: names that are used are made, and stay within what they name.
+
+What the kernel has to refuse (wrong argsz, misaligned or foreign addresses, unknown requests) is not checked: that is
+what programs are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from tceagent import edu, uapi, virtio
+from tceagent.huge import HUGE_PAGE
+from tcelab.errors import UsageError
+from tcelab.papr import window
+from tcelab.program import disk, expected, fits, validate_host, validate_hypercalls, validate_ioctls
+from tcelab.program.operations import (
+    Bind,
+    Buffer,
+    Burst,
+    Checkpoint,
+    Close,
+    Ddw,
+    Dma,
+    Engine,
+    Exit,
+    Fill,
+    Flip,
+    Frames,
+    Fresh,
+    GuestOp,
+    Hcall,
+    HcallBatch,
+    Ioctl,
+    Look,
+    Master,
+    Native,
+    Op,
+    Open,
+    Page,
+    Protect,
+    Put,
+    Read,
+    Repeat,
+    Rtas,
+    Spawn,
+    Tag,
+    Together,
+    Transfer,
+    Word,
+)
+from tcelab.program.program import Program
+
+COUNTERS: Final = ("vmlck", "pins")
+REPEATED: Final = ("MAP_DMA", "UNMAP_DMA")
+MOST_CALLS: Final = 1_000_000
+"""Calls of one Repeat."""
+MOST_TRANSFERS: Final = 100_000
+"""Of one Burst."""
+MOST_PAGES: Final = 65_536
+"""IOMMU pages of one buffer: 256 MiB."""
+MOST_PROCESSES: Final = 64
+"""Alive at a time."""
+_WORD: Final = 64
+_UID: Final = 32
+_MEMLOCK: Final = 63
+"""Bits of a user and of a limit as the agent's calls take them."""
+
+
+@dataclass(slots=True)
+class _Process:
+    """:ivar bound: devices whose group it knows. `root`: it may do what only root may."""
+
+    files: set[str] = field(default_factory=set)
+    bound: set[str] = field(default_factory=set)
+    root: bool = True
+
+
+@dataclass(slots=True)
+class _Buffer:
+    """:ivar ring: a device's queue lies there."""
+
+    pages: int
+    process: str
+    access: str = "write"
+    ring: bool = False
+
+
+def validate(program: Program) -> None:
+    """:raise UsageError: the first operation that cannot be done, with its number and why."""
+    checker = Checker(program)
+    for op in program.ops:
+        checker.check(op)
+
+
+class Checker:
+    """Checks the operations of a program as they come: knows what those before have made."""
+
+    def __init__(self, program: Program) -> None:
+        """:raise UsageError: it names a device that no program can drive, or no quirk, or no page size."""
+        fits.check(program)
+        self._name = program.name
+        self._isolation = program.isolation
+        self._number = 0
+        self._devices = {device.name for device in program.topology.devices}
+        self._disks = {device.name for device in program.topology.devices if device.model == "virtio-blk"}
+        self._windows = {phb.liobn: phb for phb in program.topology.machine}
+        self._begin()
+
+    def _begin(self) -> None:
+        """On a guest on which nothing was made."""
+        self._processes = {"": _Process()}
+        self._spawned: set[str] = set()
+        self._buffers: dict[str, _Buffer] = {}
+        self._device_of: dict[str, str] = {}
+
+    def check(self, op: Op) -> None:
+        """The next operation.
+
+        :raise UsageError: it cannot be done.
+        """
+        if problem := self._problem(op):
+            raise UsageError(
+                f"program {self._name!r}, operation {self._number} ({type(op).__name__}): {problem}",
+                next_step="mend the program; operations are counted from 0",
+            )
+        self._number += 1
+
+    def _problem(self, op: Op) -> str:
+        """Why it cannot be done; empty if it can."""
+        self._by = op.by if isinstance(op, GuestOp) else ""
+        if self._by not in self._processes:
+            return self._no_process(self._by)
+        if self._isolation and validate_host.moves_windows(op):
+            return validate_host.FIXED
+        if problem := expected.wrong(op):
+            return problem
+        rule: Callable[[Any], str] | None = getattr(self, f"_{type(op).__name__.lower()}", None)
+        return "there is no rule for it: nobody knows what it may do" if rule is None else rule(op)
+
+    @property
+    def _own(self) -> _Process:
+        """The process that does the operation."""
+        return self._processes[self._by]
+
+    # -- a rule for each operation, named after it
+
+    def _spawn(self, op: Spawn) -> str:
+        if self._by:
+            return "only the agent itself spawns processes"
+        if not op.process or op.process in self._spawned:
+            return f"there was a process {op.process!r} before" if op.process else "a process has a name"
+        if len(self._processes) > MOST_PROCESSES:
+            return f"more than {MOST_PROCESSES} processes"
+        # The highest of all users stands for none.
+        if op.uid is not None and not 0 <= op.uid < (1 << _UID) - 1:
+            return f"no user has number {op.uid}"
+        if op.memlock is not None and not 0 <= op.memlock < 1 << _MEMLOCK:
+            return f"a limit of {op.memlock} bytes"
+        self._spawned.add(op.process)
+        self._processes[op.process] = _Process({*self._own.files}, {*self._own.bound}, root=not op.uid)
+        return ""
+
+    def _exit(self, op: Exit) -> str:
+        if self._by:
+            return "only the agent itself ends processes"
+        if op.process not in self._processes or not op.process:
+            return self._no_process(op.process)
+        del self._processes[op.process]
+        return ""
+
+    def _buffer(self, op: Buffer) -> str:
+        if op.name in self._buffers:
+            return f"there is a buffer {op.name!r} already"
+        self._buffers[op.name] = _Buffer(op.pages, self._by)
+        if op.huge and op.pages * window.PAGE_SIZE % HUGE_PAGE:
+            return f"a buffer in huge pages has a multiple of {HUGE_PAGE // window.PAGE_SIZE} pages"
+        if op.pages > MOST_PAGES:
+            return f"a buffer has at most {MOST_PAGES} pages"
+        if op.seed < 0:
+            return f"a seed is at least 0, and {op.seed} is not"
+        return "" if op.pages > 0 else "a buffer has at least one page"
+
+    def _tag(self, op: Tag) -> str:
+        numbers = (op.liobn, op.ioba, op.ioba + max(op.count - 1, 0) * window.PAGE_SIZE, op.sequence)
+        problem = self._written(op.buffer, op.first * window.PAGE_SIZE, op.count * window.PAGE_SIZE)
+        return problem or self._words(numbers)
+
+    def _fill(self, op: Fill) -> str:
+        return self._written(op.buffer, op.offset, op.size)
+
+    def _frames(self, op: Frames) -> str:
+        return self._within(op.buffer, 0, 0)
+
+    def _protect(self, op: Protect) -> str:
+        if problem := self._within(op.buffer, 0, 0):
+            return problem
+        if self._buffers[op.buffer].ring:
+            return f"a device's queue lies in buffer {op.buffer!r}"
+        self._buffers[op.buffer].access = op.access
+        return ""
+
+    def _put(self, op: Put) -> str:
+        layout = uapi.LAYOUTS.get(op.request)
+        if layout is None:
+            return f"no request {op.request!r} with a struct; there are: {', '.join(uapi.LAYOUTS)}"
+        problem = self._written(op.buffer, op.offset, layout.size)
+        return problem or self._words(op.fields.values()) or validate_ioctls.struct(layout, op.fields)
+
+    def _bind(self, op: Bind) -> str:
+        self._own.bound.add(op.device)
+        return "" if op.device in self._devices else f"the topology has no device {op.device!r}"
+
+    def _open(self, op: Open) -> str:
+        name = op.path.partition("$")[2]
+        if name and name not in self._own.bound:
+            return f'${name} names a device that was not bound before: add a `bind` with "device": "{name}"'
+        self._device_of.pop(op.file, None)
+        return self._make_file(op.file)
+
+    def _close(self, op: Close) -> str:
+        problem = self._file(op.file)
+        self._own.files.discard(op.file)
+        return problem
+
+    def _master(self, op: Master | Look) -> str:
+        return self._file(op.file)
+
+    _look = _master
+
+    def _dma(self, op: Dma) -> str:
+        return self._file(op.file) or self._word(op.iova) or self._transfer(op.file, op)
+
+    def _burst(self, op: Burst) -> str:
+        if not 0 < len(op.transfers) <= MOST_TRANSFERS:
+            return f"{len(op.transfers)} transfers; a Burst does 1..{MOST_TRANSFERS}"
+        if problem := self._file(op.file):
+            return problem
+        each = (self._word(transfer.iova) or self._transfer(op.file, transfer) for transfer in op.transfers)
+        return next(filter(None, each), "")
+
+    def _engine(self, op: Engine) -> str:
+        if problem := self._file(op.file) or self._word(op.iova):
+            return problem
+        name = self._device_of.get(op.file)
+        if name in self._devices - self._disks:
+            return f"{name} is no virtio-blk"
+        if op.ring.plus or op.iova % window.PAGE_SIZE or op.iova > (1 << _WORD) - virtio.RING:
+            return "a ring is two whole pages"
+        if problem := self._written(op.ring.buffer, op.ring.index * window.PAGE_SIZE, virtio.RING):
+            return problem
+        self._buffers[op.ring.buffer].ring = True
+        return ""
+
+    def _transfer(self, file: str, op: Dma | Transfer) -> str:
+        """Does the device do such a transfer?"""
+        try:
+            if self._device_of.get(file) not in self._disks:
+                edu.check(op.size, op.offset)
+            elif op.iova + op.size > 1 << _WORD:
+                return "a disk's transfer ends where bus addresses do"
+            else:
+                virtio.check(op.size, op.offset, disk.SIZE)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    def _together(self, op: Together) -> str:
+        if not op.ops:
+            return "at least one transfer"
+        if any(each.by or each.expect is not None for each in op.ops):
+            return "its transfers have no by or expect of their own"
+        devices = [self._device_of.get(each.file, f"file {each.file}") for each in op.ops]
+        if self._disks.intersection(devices):
+            return "only edus transfer together"
+        if len(set(devices)) < len(devices):
+            return "each of its transfers is another device's"
+        return next(filter(None, map(self._dma, op.ops)), "")
+
+    def _rtas(self, op: Rtas | Ddw) -> str:
+        return validate_host.service(op, self._devices)
+
+    _ddw = _rtas
+
+    def _read(self, op: Read) -> str:
+        if op.what == "pins" and not self._own.root:
+            return "only root can read how many pages are pinned"
+        return "" if op.what in COUNTERS else f"no counter {op.what!r}; there are: {', '.join(COUNTERS)}"
+
+    def _ioctl(self, op: Ioctl) -> str:
+        if problem := self._file(op.file) or validate_ioctls.request(op.request):
+            return problem
+        if op.value is not None:
+            problem = "an ioctl has fields or a value, not both" if op.fields else self._word(op.value)
+        elif op.request == "GROUP_GET_DEVICE_FD":
+            # Any name may be asked for there: the kernel has to refuse those that are no device's.
+            named = [isinstance(word, str) for name, word in op.fields.items() if name == "name"]
+            problem = "" if named == [True] * len(op.fields) else "its one field is the name of a device"
+        elif op.fields:
+            problem = self._words(op.fields.values())
+            layout = uapi.LAYOUTS.get(op.request) if isinstance(op.request, str) else None
+            problem = problem or (
+                validate_ioctls.struct(layout, op.fields) if layout else f"{op.request} takes no fields"
+            )
+        name = op.fields.get("name")
+        if op.request == "GROUP_GET_DEVICE_FD" and isinstance(name, str):
+            self._device_of[op.into] = name
+        return problem or (self._make_file(op.into) if op.into else "")
+
+    def _repeat(self, op: Repeat) -> str:
+        calls = len(op.ops) * op.times
+        if not 0 < calls <= MOST_CALLS:
+            return f"{calls} calls; a Repeat does 1..{MOST_CALLS}"
+        if len({each.file for each in op.ops}) > 1:
+            return "all its calls go to one file"
+        for each in op.ops:
+            if each.request not in REPEATED:
+                return f"{each.request!r} cannot be repeated; can be: {', '.join(REPEATED)}"
+            if each.value is not None or each.into or each.by or each.expect is not None:
+                return "its calls have fields alone: no value, into, by or expect"
+        return next(filter(None, map(self._ioctl, op.ops)), "")
+
+    def _hcall(self, op: Hcall | HcallBatch) -> str:
+        return validate_hypercalls.problem(
+            op, lambda name, page: self._within(name, page * window.PAGE_SIZE, window.PAGE_SIZE)
+        )
+
+    _hcallbatch = _hcall
+
+    def _native(self, op: Native) -> str:
+        return validate_host.native(op, self._own.bound)
+
+    def _flip(self, op: Flip) -> str:
+        return validate_host.flip(op, self._windows)
+
+    def _checkpoint(self, _op: Checkpoint) -> str:
+        return ""
+
+    def _fresh(self, _op: Fresh) -> str:
+        self._begin()
+        return ""
+
+    # -- names
+
+    def _no_process(self, name: str) -> str:
+        if name in self._spawned:
+            return f"process {name!r} has exited"
+        return f'no process {name!r} was spawned before: add a `spawn` with "process": "{name}"'
+
+    def _place(self, name: str) -> str:
+        """Is it a buffer of the process?"""
+        if name not in self._buffers:
+            return f'no buffer {name!r} was made before: add a `buffer` with "name": "{name}"'
+        process = self._buffers[name].process
+        return "" if process == self._by else f"buffer {name!r} belongs to {_who(process)}, not to {_who(self._by)}"
+
+    def _within(self, name: str, first: int, size: int) -> str:
+        if problem := self._place(name):
+            return problem
+        pages = self._buffers[name].pages
+        inside = 0 <= first <= first + size <= pages * window.PAGE_SIZE
+        return "" if inside else f"outside buffer {name!r} of {pages} pages"
+
+    def _written(self, name: str, first: int, size: int) -> str:
+        """The process itself writes there."""
+        if problem := self._within(name, first, size):
+            return problem
+        access = self._buffers[name].access
+        return "" if access == "write" else f"buffer {name!r} is protected: its access is {access}"
+
+    def _file(self, name: str) -> str:
+        return "" if name in self._own.files else validate_host.unopened(name)
+
+    def _make_file(self, name: str) -> str:
+        if any(name in process.files for process in self._processes.values()):
+            return f"there is a file {name!r} already"
+        self._own.files.add(name)
+        return ""
+
+    def _words(self, words: Iterable[Word]) -> str:
+        return next(filter(None, map(self._word, words)), "")
+
+    def _word(self, word: Word) -> str:
+        if isinstance(word, int):
+            return "" if 0 <= word < 1 << _WORD else f"a word has {_WORD} bits, and {word} has not"
+        if isinstance(word, Page):
+            return self._place(word.buffer)
+        return "" if word in self._own.files else validate_host.no_word(word)
+
+
+def _who(process: str) -> str:
+    return f"process {process!r}" if process else "the agent itself"

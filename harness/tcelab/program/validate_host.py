@@ -1,0 +1,87 @@
+"""Which host operations make sense: the part of `tcelab.program.validate` that is about what is done from outside."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from tceagent import uapi
+from tcelab.papr import pe
+from tcelab.program import hazards
+from tcelab.program.operations import Ddw, Flip, Ioctl, Native, Op, Rtas
+from tcelab.program.program import Program
+from tcelab.program.topology import Phb
+
+_CELL: Final = 32
+"""Bits of an argument of firmware's services."""
+_WORD: Final = 64
+
+_LIKE_A_NUMBER: Final = re.compile(r"\s*[-+]?\s*\d|\s*$")
+
+FIXED: Final = "whoever isolates PEs knows the windows that a machine starts with, and no others"
+
+
+def service(op: Rtas | Ddw, devices: Collection[str]) -> str:
+    """Why firmware cannot be asked for it; empty if it can."""
+    if isinstance(op, Rtas) and op.call not in pe.CALLS:
+        return f"no service {op.call!r}; there are: {', '.join(pe.CALLS)}"
+    if op.device not in devices:
+        return f"the topology has no device {op.device!r}"
+    names = ("option",) if isinstance(op, Rtas) else ("page_shift", "window_shift", "liobn")
+    numbers = {name: getattr(op, name) for name in names}
+    wide = (
+        f"{'an' if name == 'option' else 'a'} {name} has {_CELL} bits, and {number} has not"
+        for name, number in numbers.items()
+        if number >> _CELL
+    )
+    if problem := next(wide, ""):
+        return problem
+    if not isinstance(op, Ddw) or op.call != "create":
+        return ""
+    # Firmware takes no window that is smaller than one of its pages.
+    return hazards.entries(1 << min(max(op.window_shift - op.page_shift, 0), _WORD))
+
+
+def flip(op: Flip, phbs: Mapping[int, Phb]) -> str:
+    """As `service`. Where a PHB's second window is, and how large, comes out only as the program runs."""
+    phb = phbs.get(op.liobn & ~1)
+    second = op.liobn & 1
+    inside = phb is not None and (second or phb.window_start <= op.ioba < phb.window_end)
+    if not inside or not 0 <= op.ioba < 1 << _WORD or not 0 <= op.bit < _WORD:
+        return f"LIOBN {op.liobn:#x} has no bit {op.bit} of an entry for IOBA {op.ioba:#x}"
+    return ""
+
+
+def moves_windows(op: Op) -> bool:
+    """It may make windows other than the default ones, or is the beginning of it. A reset leads back to those."""
+    if isinstance(op, Ddw):
+        return op.call != "reset"
+    chooses = isinstance(op, Ioctl) and op.request in {"SET_IOMMU", uapi.NUMBERS["SET_IOMMU"]}
+    return chooses and isinstance(op, Ioctl) and op.value == uapi.SPAPR_TCE_V2_IOMMU
+
+
+def has_moving_windows(program: Program) -> bool:
+    return any(map(moves_windows, program.ops))
+
+
+def native(op: Native, bound: Collection[str]) -> str:
+    """As `service`; the programs check the rest themselves."""
+    for arg in op.args:
+        if isinstance(arg, str) and (not arg.startswith("$") or arg[1:] not in bound):
+            return f"{arg!r} is no number, and no $ with the name of a device that was bound before"
+        if isinstance(arg, int) and not 0 <= arg < 1 << _WORD:
+            return f"an argument has {_WORD} bits, and {arg} has not"
+    return ""
+
+
+def no_word(word: str) -> str:
+    """A string stands where a number, or a file's name, has to be, and is neither."""
+    how = 'write a number as 4096 or as "0x1000"'
+    return f"{word!r} is no number: {how}" if _LIKE_A_NUMBER.match(word) else f"{unopened(word)}; {how}"
+
+
+def unopened(file: str) -> str:
+    """A file is used that nothing made, and what would make it."""
+    hint = f'add an `open` with "file": "{file}", or "into": "{file}" to the `ioctl` that gives it'
+    return f"no file {file!r} was opened before: {hint}"

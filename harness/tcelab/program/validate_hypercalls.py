@@ -1,0 +1,78 @@
+"""Which hypercalls a program may ask for, before anything is done, and whether a platform can do them at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from tcelab.errors import Unsupported
+from tcelab.papr import hcall, window
+from tcelab.program.operations import Call, Hcall, HcallBatch, Native, Op, Tce
+
+if TYPE_CHECKING:
+    from tcelab.run import Facts
+
+MOST_CALLS: Final = 1024
+"""Of one batch: the module takes no more."""
+MOST_ROUNDS: Final = 10_000_000
+MOST_ARGS: Final = 4
+_WORD: Final = 64
+
+Place = Callable[[str, int], str]
+"""Given a buffer and a page number in it, why the process cannot name that; empty: it can."""
+
+
+def problem(op: Hcall | HcallBatch, place: Place) -> str:
+    """Why a hypercall cannot be asked for; empty if it can."""
+    if isinstance(op, Hcall):
+        if op.problem_state and op.call.tces is not None:
+            return "a hypercall of a process has no list page: that is the module's"
+        return _call(op.call, place)
+    if not 0 < len(op.calls) <= MOST_CALLS:
+        return f"{len(op.calls)} calls; an HcallBatch does 1..{MOST_CALLS}"
+    if not 0 < op.times <= MOST_ROUNDS:
+        return f"{op.times} rounds; an HcallBatch does 1..{MOST_ROUNDS}"
+    return next(filter(None, (_call(each, place) for each in op.calls)), "")
+
+
+def _call(call: Call, place: Place) -> str:
+    if isinstance(call.opcode, str) and call.opcode not in hcall.NAMES:
+        return f"no hypercall {call.opcode!r}; there are: {', '.join(hcall.NAMES)}"
+    if len(call.args) > MOST_ARGS:
+        return f"{len(call.args)} arguments; a hypercall has at most {MOST_ARGS}"
+    if call.tces is not None:
+        if number(call.opcode) != hcall.H_PUT_TCE_INDIRECT:
+            return "only H_PUT_TCE_INDIRECT has a list of TCEs"
+        if not 0 < len(call.tces) <= hcall.LIST_MOST:
+            return f"{len(call.tces)} TCEs; a list page holds 1..{hcall.LIST_MOST}"
+    words = [call.opcode] if isinstance(call.opcode, int) else []
+    return next(filter(None, (_word(each, place) for each in (*words, *call.args, *(call.tces or ())))), "")
+
+
+def _word(word: int | Tce, place: Place) -> str:
+    if isinstance(word, Tce):
+        within = word.permissions >= 0 and word.plus >= 0 and word.permissions + word.plus < window.PAGE_SIZE
+        return (
+            place(word.buffer, word.index) if within else "a Tce leads to its own page: permissions and plus say less"
+        )
+    return "" if 0 <= word < 1 << _WORD else f"a register has {_WORD} bits, and {word} has not"
+
+
+def number(opcode: str | int) -> int:
+    """An opcode by its number."""
+    return hcall.NAMES[opcode] if isinstance(opcode, str) else opcode
+
+
+def require(ops: Sequence[Op], facts: Facts) -> None:
+    """:raise Unsupported: operations make hypercalls, and the platform cannot."""
+    if facts.hypercalls or not any(map(_asks, ops)):
+        return
+    kernel = facts.versions.get("guest", {}).get("kernel", "under test")
+    raise Unsupported(
+        f"kernel {kernel} has no raw hypercalls: its module tce_hcall is not loaded",
+        next_step="take the image's own kernel, or build guest/kmod for this one: see docs/own-kernel.md",
+    )
+
+
+def _asks(op: Op) -> bool:
+    return isinstance(op, Hcall | HcallBatch) or (isinstance(op, Native) and op.program == "fuzz_hcall")

@@ -1,0 +1,1 @@
+"""What tests have of tcelab: the pytest plugin, and a guest as a fixture."""
