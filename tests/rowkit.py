@@ -15,8 +15,8 @@ import folded
 from rows import core, hcalls, linux_v1, linux_v2, seed2013
 from rows.row import LOOK, PROLOGUE, Row, closed
 from tcelab.emulator import EmulatorSession
+from tcelab.emulator.driver import Profile
 from tcelab.emulator.oracle import second_opinion
-from tcelab.emulator.profiles import Profile
 from tcelab.errors import GuestLost
 from tcelab.judge import Judge, Verdict
 from tcelab.papr import hcall
@@ -24,7 +24,9 @@ from tcelab.papr.table import Table
 from tcelab.program import Checkpoint, Frames, HostOp, Ioctl, Op, Program
 from tcelab.program.topology import Topology, topology
 from tcelab.quirks import QUIRKS
-from tcelab.run import Outcome, Run, Session, Snapshot, Step, run
+from tcelab.run.loop import run
+from tcelab.run.record import Outcome, Run, Snapshot, Step
+from tcelab.run.session import Session
 from tcelab.scenarios import batches as batches_scenario
 from tcelab.scenarios import dma, flow
 

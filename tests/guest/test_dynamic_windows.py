@@ -12,7 +12,7 @@ from tcelab.judge import Judge
 from tcelab.papr import window
 from tcelab.program import Checkpoint, Ddw, Flip, Page, Program
 from tcelab.program.topology import topology
-from tcelab.run import run
+from tcelab.run.loop import run
 from tcelab.scenarios import vocabulary as b
 
 pytestmark = pytest.mark.guest

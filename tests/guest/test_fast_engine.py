@@ -26,7 +26,7 @@ from tcelab.program import (
 )
 from tcelab.program.topology import topology
 from tcelab.qemu.portal import portal
-from tcelab.run import run
+from tcelab.run.loop import run
 from tcelab.scenarios import vocabulary as b
 
 pytestmark = [pytest.mark.guest, pytest.mark.tcelab(topology="fast")]

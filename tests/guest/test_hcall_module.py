@@ -7,7 +7,7 @@ import pytest
 from tcelab.judge import Judge
 from tcelab.program import Bind, Buffer, Call, Checkpoint, Ddw, Hcall, HcallBatch, Native, Program, Spawn, Tce
 from tcelab.program.topology import topology
-from tcelab.run import run
+from tcelab.run.loop import run
 
 pytestmark = pytest.mark.guest
 

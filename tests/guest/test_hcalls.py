@@ -14,7 +14,7 @@ from tcelab.emulator.oracle import second_opinion
 from tcelab.judge import Judge
 from tcelab.program import Call, Checkpoint, Flip, Hcall, Spawn, Tce
 from tcelab.report import conformance_lines, hypercall_rows
-from tcelab.run import run
+from tcelab.run.loop import run
 from tcelab.scenarios.hcallcases import cases
 
 pytestmark = [pytest.mark.guest, pytest.mark.tcelab(topology="two-small")]

@@ -20,7 +20,7 @@ from tcelab.program.topology import Device, Phb, Topology
 from tcelab.qemu import session as session_module
 from tcelab.qemu.fork import Forks
 from tcelab.qemu.guard import Guard
-from tcelab.run import run
+from tcelab.run.loop import run
 from tcelab.scenarios import vocabulary as b
 
 pytestmark = pytest.mark.guest

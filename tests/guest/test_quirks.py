@@ -11,8 +11,9 @@ import pytest
 from tcelab.emulator.oracle import EmulatorOracles
 from tcelab.judge import Judge
 from tcelab.program import load
+from tcelab.program.parts import parts
 from tcelab.quirks import QUIRKS
-from tcelab.run import Recorder, parts
+from tcelab.run.loop import Recorder
 
 PROGRAMS = Path(__file__).parents[2] / "docs" / "examples" / "quirks"
 

@@ -7,7 +7,7 @@ from tcelab.emulator.oracle import second_opinion
 from tcelab.judge import Judge
 from tcelab.program import Checkpoint, Page, Program, Repeat
 from tcelab.program.topology import topology
-from tcelab.run import run
+from tcelab.run.loop import run
 from tcelab.scenarios import vocabulary as build
 
 pytestmark = pytest.mark.guest

@@ -10,7 +10,7 @@ from tcelab.judge import Judge
 from tcelab.papr import tce
 from tcelab.program import Checkpoint, Flip, Ioctl, Program
 from tcelab.program.topology import topology
-from tcelab.run import run
+from tcelab.run.loop import run
 from tcelab.scenarios import vocabulary as build
 
 pytestmark = [pytest.mark.guest, pytest.mark.tcelab(topology="two-pe", needs="edu")]

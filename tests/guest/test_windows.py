@@ -10,7 +10,7 @@ from tcelab.emulator.oracle import second_opinion
 from tcelab.judge import Judge
 from tcelab.program.topology import topology
 from tcelab.quirks import NOT_AT_ZERO
-from tcelab.run import run
+from tcelab.run.loop import run
 
 pytestmark = pytest.mark.guest
 

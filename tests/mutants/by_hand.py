@@ -9,10 +9,11 @@ from functools import partial
 from types import FunctionType
 
 from mutants.mutant import NO_MODULE, NO_SEED, Mutant, with_code
-from tcelab.emulator import core, device, edu, kernel, profiles
+from tcelab.emulator import core, device, edu, kernel
 from tcelab.emulator.memory import Area, Space
 from tcelab.emulator.platform import Machine, Pe
 from tcelab.emulator.process import Process
+from tcelab.emulator.profiles import linux_v1
 from tcelab.emulator.spapr_tce import SpaprTce
 from tcelab.emulator.spapr_tce_2013 import Seed
 from tcelab.papr import dma, hcall
@@ -117,32 +118,32 @@ UNMAPS = (
     driver("an UNMAP leaves the window's last page", CLEAR, "table.entries)", "table.entries - 1)", "UNMAP_DMA"),
     driver(
         "an UNMAP is of another LIOBN",
-        profiles._unmap,
+        linux_v1._unmap,
         "call.on.pe,",
         OTHER_PE.replace("self", "call") + ",",
         "UNMAP_DMA",
     ),
-    driver("an UNMAP returns how many pages", profiles._unmap, "return 0", "return _pages(call)", "UNMAP_DMA"),
+    driver("an UNMAP returns how many pages", linux_v1._unmap, "return 0", "return pages_of(call)", "UNMAP_DMA"),
     driver("a group that leaves keeps its last page", SpaprTce.sweep, ".tolist()", ".tolist()[:-1]"),
     driver("a group that leaves keeps its pins", SpaprTce.detach, "self.sweep(pe)", "pass"),
     driver("only an enabled container is swept", SpaprTce.detach, "if not self.pending:", "if self.enabled:"),
 )
 
 WINDOWS = (
-    driver("the window ends one entry late", profiles._outside, "< first + entries", "<= first + entries"),
-    driver("the window ends one entry early", profiles._outside, "< first + entries", "< first + entries - 1"),
-    driver("the window begins one entry late", profiles._outside, "first <= ", "first < "),
-    driver("the window has no beginning", profiles._outside, "first <= ", ""),
+    driver("the window ends one entry late", linux_v1._outside, "< first + entries", "<= first + entries"),
+    driver("the window ends one entry early", linux_v1._outside, "< first + entries", "< first + entries - 1"),
+    driver("the window begins one entry late", linux_v1._outside, "first <= ", "first < "),
+    driver("the window has no beginning", linux_v1._outside, "first <= ", ""),
     driver(
         "a range may not reach the window's end",
-        profiles._past_the_end,
+        linux_v1._past_the_end,
         "<= sum",
         "< sum",
         guest=NO_RIGHT,
     ),
-    driver("the size of the window is one page short", profiles._info, "entries <<", "entries - 1 <<"),
-    driver("GET_INFO wants more room for DDW", profiles._info, "if argsz >= INFO_DDW.size", "if argsz > INFO_DDW.size"),
-    driver("GET_INFO keeps what was in the struct", profiles._info, "dict.fromkeys(INFO_DDW.fields, 0)", "{}"),
+    driver("the size of the window is one page short", linux_v1._info, "entries <<", "entries - 1 <<"),
+    driver("GET_INFO wants more room for DDW", linux_v1._info, "if argsz >= INFO_DDW.size", "if argsz > INFO_DDW.size"),
+    driver("GET_INFO keeps what was in the struct", linux_v1._info, "dict.fromkeys(INFO_DDW.fields, 0)", "{}"),
     driver("the window is made by each MAP", SpaprTce.make_default_window, "self.pending = False", "pass"),
     driver("a group that comes has its window", SpaprTce.attach, "self.pending = True", "self.pending = False"),
     driver(
@@ -171,7 +172,7 @@ CHARGES = (
     ),
     driver(
         "DISABLE sets the container free",
-        profiles._disable,
+        linux_v1._disable,
         "call.on.disable()",
         "call.on.disable(); call.on.space = None",
     ),

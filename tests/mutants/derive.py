@@ -17,8 +17,9 @@ from mutants.mutant import NO_MODULE, NO_SEED, Mutant, using, with_entry
 from tcelab.emulator.checks import Call, Check, Request
 from tcelab.emulator.core import CONTAINER_REQUESTS, GROUP_REQUESTS
 from tcelab.emulator.device import DEVICE_REQUESTS, NOT_MODELLED
-from tcelab.emulator.linux_v2 import LINUX_V2
-from tcelab.emulator.profiles import PROFILES, Profile
+from tcelab.emulator.driver import Profile
+from tcelab.emulator.profiles import PROFILES
+from tcelab.emulator.profiles.linux_v2 import LINUX_V2
 from tcelab.papr import hcall
 
 UNTRIED = "past the window's end, of a MAP"

@@ -22,7 +22,7 @@ from tcelab.emulator import EmulatorSession
 from tcelab.emulator.oracle import EmulatorOracles
 from tcelab.errors import TcelabError
 from tcelab.judge.models.comparison import Comparison
-from tcelab.run import Step
+from tcelab.run.record import Step
 
 ROWS = {
     "linux-v1": ("linux-v1", "core"),

@@ -12,8 +12,8 @@ from mutants.judged import MUTANTS, ROWS, by_laws, by_rows, killer_of, settled
 from mutants.mutant import Mutant, using, with_code
 from tcelab.emulator.core import CONTAINER_REQUESTS, GROUP_REQUESTS
 from tcelab.emulator.device import DEVICE_REQUESTS
-from tcelab.emulator.linux_v2 import LINUX_V2
 from tcelab.emulator.profiles import PROFILES
+from tcelab.emulator.profiles.linux_v2 import LINUX_V2
 from tcelab.emulator.spapr_tce import SpaprTce
 from tcelab.papr import hcall
 

@@ -5,7 +5,7 @@ import pytest
 from tcelab.judge import Judge
 from tcelab.program import Checkpoint, Native, Program
 from tcelab.program.topology import topology
-from tcelab.run import run
+from tcelab.run.loop import run
 
 pytestmark = pytest.mark.guest
 

@@ -18,7 +18,7 @@ from tcelab.program import Rtas
 from tcelab.program.topology import Device, Phb, Topology
 from tcelab.qemu.fork import Forks
 from tcelab.qemu.typist import Typist
-from tcelab.run import Event
+from tcelab.run.record import Event
 
 pytestmark = pytest.mark.guest
 

@@ -20,7 +20,7 @@ from tcelab.qemu.channel import Cell
 from tcelab.qemu.log import Tables
 from tcelab.qemu.probe import LOG_FLAGS, TRACES, Abilities
 from tcelab.qemu.views.stream import MAGIC
-from tcelab.run import TableView
+from tcelab.run.record import TableView
 
 CELL = 0x3000
 RAM = 0x10000

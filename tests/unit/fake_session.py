@@ -16,7 +16,7 @@ from tcelab.errors import Scene
 from tcelab.image.bases import Register
 from tcelab.papr.window import Shape
 from tcelab.program import Dma, GuestOp
-from tcelab.run import Outcome, Refusal
+from tcelab.run.record import Outcome, Refusal
 from tcelab.scenarios.warmup import warm_up
 
 REGISTERS = [Register(0x800000020000001, 1, 0x10, 4, 0xE0000000), Register(0x800000020000001, 1, 0x04, 2, 6)]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tcelab.run import Outcome, Refusal
+from tcelab.run.record import Outcome, Refusal
 
 if TYPE_CHECKING:
     from ideal import Ideal

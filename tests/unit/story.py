@@ -11,7 +11,7 @@ from ideal import Ideal
 
 from tcelab.program import Checkpoint, Op, Page, Program
 from tcelab.program.topology import Device, Phb, Topology
-from tcelab.run import Outcome, Snapshot, TableView
+from tcelab.run.record import Outcome, Snapshot, TableView
 from tcelab.scenarios import vocabulary as b
 
 READ, WRITE, BOTH = 1, 2, 3

@@ -7,7 +7,7 @@ from kerneltoy import vmlinux
 
 from tcelab.errors import GuestLost, Unsupported
 from tcelab.qemu import ability
-from tcelab.run import Outcome
+from tcelab.run.record import Outcome
 
 ASKS = b"iommu_group_claim_dma_owner"
 HAS = [b"iommu-phb%04x", b"spapr-tce-iommu", b"spapr_tce_iommu_probe_device"]

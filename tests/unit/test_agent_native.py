@@ -14,7 +14,7 @@ from tcelab.errors import HarnessError, TcelabError, Unsupported, UsageError
 from tcelab.program import Bind, Native, Program, from_json
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
-from tcelab.run import run
+from tcelab.run.loop import run
 
 SMALL = topology("two-small")
 DEVICE = SMALL.phbs[1].devices[0].name

@@ -25,7 +25,8 @@ from tcelab.judge import Verdict, judge
 from tcelab.program import Checkpoint, GuestOp, Ioctl, Program, Repeat, load
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
-from tcelab.run import Outcome, run
+from tcelab.run.loop import run
+from tcelab.run.record import Outcome
 
 host, tcelab = test_cli.host, test_cli.tcelab
 """Fixtures."""

@@ -17,7 +17,7 @@ from tcelab.program import Checkpoint, Fresh, Program
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
 from tcelab.qemu.limits import Limits
-from tcelab.run import Outcome
+from tcelab.run.record import Outcome
 
 TWO = topology("two-pe")
 

@@ -14,7 +14,8 @@ from tcelab.errors import HarnessError
 from tcelab.program import Call, HcallBatch, Native, Program, Repeat
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
-from tcelab.run import Outcome, run
+from tcelab.run.loop import run
+from tcelab.run.record import Outcome
 
 TWO = topology("two-pe")
 

@@ -15,7 +15,8 @@ from patience import PATIENCE
 from tcelab.errors import GuestLost, HarnessError, Interrupted, Scene, UsageError
 from tcelab.job.parallel import Beside
 from tcelab.program import Checkpoint, Fresh
-from tcelab.run import parts, run
+from tcelab.program.parts import parts
+from tcelab.run.loop import run
 
 ONE = story()
 LENGTH = len(ONE.ops)

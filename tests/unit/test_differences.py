@@ -66,7 +66,8 @@ from tcelab.quirks import (
     ROLLBACK,
     UNREGISTERS_IN_USE,
 )
-from tcelab.run import Facts, Met, Outcome, Refusal, Snapshot, Step, TableView, run
+from tcelab.run.loop import run
+from tcelab.run.record import Facts, Met, Outcome, Refusal, Snapshot, Step, TableView
 
 SMALL = topology("two-small")
 PAGE = 4096

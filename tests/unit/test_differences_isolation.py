@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from test_differences import Two, ours, theirs
 
 from tcelab.program import Dma, Look, Master, Rtas, Together
-from tcelab.run import Event, Outcome
+from tcelab.run.record import Event, Outcome
 
 DMA = Dma(file="d", iova=0x3000, size=64, to_memory=True)
 EVENT = Event(

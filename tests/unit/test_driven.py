@@ -22,7 +22,7 @@ from tcelab.qemu.disks import Disks
 from tcelab.qemu.dmaapi import DmaApi
 from tcelab.qemu.driven import DrivenGuest
 from tcelab.qemu.log import Log
-from tcelab.run import Refusal
+from tcelab.run.record import Refusal
 
 FDS = machine.Descriptors(11, 17, 12, 13, 14, 15, 16, disks={"disk1": 19}, dma_api=20)
 

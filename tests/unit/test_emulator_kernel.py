@@ -16,7 +16,8 @@ from tcelab.emulator.kernel import EmulatedKernel
 from tcelab.emulator.memory import Space
 from tcelab.emulator.platform import Machine
 from tcelab.emulator.process import Process
-from tcelab.emulator.profiles import LINUX_V1, Kind
+from tcelab.emulator.profiles import Kind
+from tcelab.emulator.profiles.linux_v1 import LINUX_V1
 from tcelab.papr import window
 from tcelab.program.topology import Device, Phb, Topology
 from tcelab.quirks import MISALIGNED

@@ -20,7 +20,7 @@ from tcelab.judge import Judge
 from tcelab.program import Bind, Buffer, Close, Dma, Exit, Ioctl, Master, Page, Program, Protect, Read
 from tcelab.program.topology import topology
 from tcelab.quirks import ROLLBACK
-from tcelab.run import run
+from tcelab.run.loop import run
 
 SMALL = topology("two-small")
 PAGE = 4096

@@ -56,7 +56,7 @@ from tcelab.program.tag import data, tag
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
 from tcelab.quirks import QUIRKS
-from tcelab.run import run
+from tcelab.run.loop import run
 
 SMALL = topology("two-small")
 NONCE = bytes(range(16))

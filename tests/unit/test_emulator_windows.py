@@ -12,7 +12,7 @@ from tcelab.papr.table import Table
 from tcelab.program import Ddw, Flip, Ioctl, Page, Read
 from tcelab.program.topology import topology
 from tcelab.quirks import CREATE_CHARGES, MISALIGNED, REFUSED_SPOILS, ROLLBACK, UNREGISTERS_IN_USE
-from tcelab.run import run
+from tcelab.run.loop import run
 from tcelab.scenarios import vocabulary as b
 
 LOW = 0x80000100

@@ -16,7 +16,7 @@ from tcelab.judge.models.fold import Fold
 from tcelab.program import Program, operations
 from tcelab.program.validate import Checker
 from tcelab.qemu.session import QemuSession
-from tcelab.run import Outcome, Step
+from tcelab.run.record import Outcome, Step
 
 EVERY = typing.get_args(operations.Op)
 GUEST = typing.get_args(operations.GuestOp)

@@ -16,10 +16,11 @@ from tcelab.emulator.oracle import second_opinion
 from tcelab.emulator.session import EmulatorSession
 from tcelab.errors import UsageError
 from tcelab.judge import Judge
-from tcelab.judge.operations import as_expected
+from tcelab.judge.laws.outcome import as_expected
 from tcelab.program import Program
 from tcelab.program.validate import validate
-from tcelab.run import Outcome, Step, run
+from tcelab.run.loop import run
+from tcelab.run.record import Outcome, Step
 
 NOTHING = 77777
 """What nothing gives."""

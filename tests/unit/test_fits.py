@@ -17,7 +17,7 @@ from tcelab.program import Buffer, Ioctl, Page, from_json, load
 from tcelab.program.fits import require
 from tcelab.program.validate import validate
 from tcelab.quirks import QUIRKS, ROLLBACK
-from tcelab.run import run
+from tcelab.run.loop import run
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 PROGRAMS = sorted(EXAMPLES.rglob("*.json"))

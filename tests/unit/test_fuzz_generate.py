@@ -39,7 +39,7 @@ from tcelab.program import (
 )
 from tcelab.program.topology import TOPOLOGIES, Device, Phb, Topology, topology
 from tcelab.program.validate import validate
-from tcelab.run import run
+from tcelab.run.loop import run
 
 PAGE = 4096
 TOP = 1 << 64

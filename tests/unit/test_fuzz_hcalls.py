@@ -16,7 +16,7 @@ from tcelab.judge import Judge
 from tcelab.program import Bind, Buffer, Call, Checkpoint, Hcall, HcallBatch, Open, Page, Program, Tag, Tce, from_json
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
-from tcelab.run import run
+from tcelab.run.loop import run
 
 SMALL = topology("two-small")
 VFIO, RAW = (phb.liobn for phb in SMALL.phbs)

@@ -13,7 +13,7 @@ from tcelab.program import Ioctl, from_json
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
 from tcelab.quirks import CREATE_CHARGES, QUIRKS, UNREGISTERS_IN_USE
-from tcelab.run import run
+from tcelab.run.loop import run
 
 SMALL = topology("two-small")
 ALL = frozenset(QUIRKS)

@@ -17,8 +17,10 @@ from tcelab.emulator.session import EmulatorSession
 from tcelab.judge import Judge
 from tcelab.papr.table import Table
 from tcelab.program import Dma, Program, Together
+from tcelab.program.parts import parts
 from tcelab.program.topology import topology
-from tcelab.run import Step, parts, run
+from tcelab.run.loop import run
+from tcelab.run.record import Step
 from tcelab.scenarios import build
 from tcelab.scenarios.places import CHUNK, codes, everywhere
 

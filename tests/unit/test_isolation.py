@@ -29,10 +29,11 @@ from msgspec.structs import replace
 from tcelab.emulator import EmulatorSession
 from tcelab.emulator.oracle import EmulatorOracles
 from tcelab.judge import Judge
-from tcelab.judge.operations import as_expected
+from tcelab.judge.laws.outcome import as_expected
 from tcelab.program import Burst, Checkpoint, Close, Dma, Engine, Ioctl, Master, Page, Rtas, Together, Transfer
 from tcelab.program.validate import validate
-from tcelab.run import Event, Outcome, Step, run
+from tcelab.run.loop import run
+from tcelab.run.record import Event, Outcome, Step
 
 FIRST = len(opened())
 """Number of the first operation after the set-up."""

@@ -12,11 +12,12 @@ from story import FIRST, ONE, SECOND, SMALL, story
 from tcelab.job.parallel import Beside
 from tcelab.judge import LAWS, Judge, judge
 from tcelab.judge.models.fold import Fold
+from tcelab.judge.models.meters import Meter
 from tcelab.judge.models.requests import request_name
-from tcelab.judge.operations import Meter
 from tcelab.program import Ioctl, Page, Program
 from tcelab.program.topology import topology
-from tcelab.run import Facts, Outcome, Step, run
+from tcelab.run.loop import run
+from tcelab.run.record import Facts, Outcome, Step
 from tcelab.scenarios import SCENARIOS, build
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.warmup import warm_up

@@ -17,7 +17,8 @@ from tcelab.emulator.oracle import EmulatorOracles
 from tcelab.judge import Judge
 from tcelab.judge.ledger import op_text
 from tcelab.program import Burst, Call, Dma, Hcall, Ioctl, Program, Tce, Transfer, tag
-from tcelab.run import Outcome, run
+from tcelab.run.loop import run
+from tcelab.run.record import Outcome
 from tcelab.scenarios import vocabulary as b
 
 LATER = [

@@ -14,15 +14,18 @@ from story import BOTH, FIRST, SECOND, after, nth, on, see, story, with_entry
 from tcelab.emulator import EmulatorSession
 from tcelab.judge import Judge
 from tcelab.judge.core import KEEP
+from tcelab.judge.laws.table import table
+from tcelab.judge.laws.tag import tag
+from tcelab.judge.laws.views import views
 from tcelab.judge.ledger import Ledger
 from tcelab.judge.models.fold import Fold
-from tcelab.judge.ram import tag
+from tcelab.judge.models.reading import look
 from tcelab.judge.standing import Standing
-from tcelab.judge.tables import look, table, views
 from tcelab.program import Checkpoint, Ddw, Page, Program
 from tcelab.program.topology import Device, Phb, Topology, topology
 from tcelab.report.isolation import isolations
-from tcelab.run import Outcome, Run, Snapshot, Step, TableView, run
+from tcelab.run.loop import run
+from tcelab.run.record import Outcome, Run, Snapshot, Step, TableView
 from tcelab.scenarios import build
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.stories import parse

@@ -24,7 +24,8 @@ from tcelab.program import (
     Spawn,
     disk,
 )
-from tcelab.run import Outcome, Refusal, Snapshot, run
+from tcelab.run.loop import run
+from tcelab.run.record import Outcome, Refusal, Snapshot
 from tcelab.scenarios import vocabulary as b
 
 FRESH = disk.fresh("disk1")

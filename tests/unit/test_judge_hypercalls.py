@@ -29,7 +29,8 @@ from tcelab.program import (
     Tce,
 )
 from tcelab.program.topology import topology
-from tcelab.run import Outcome, Step, run
+from tcelab.run.loop import run
+from tcelab.run.record import Outcome, Step
 
 SMALL = topology("two-small")
 ONE, TWO, SPARE = 0x80000100, 0x80000200, 0x80001E00

@@ -14,7 +14,8 @@ from tcelab.errors import GuestLost, HarnessError, Scene
 from tcelab.judge import Judge, judge
 from tcelab.program import Flip
 from tcelab.program.tag import tag
-from tcelab.run import Outcome, Refusal, run
+from tcelab.run.loop import run
+from tcelab.run.record import Outcome, Refusal
 
 MAP, SECOND_MAP, THIRD_MAP = (nth("MAP_DMA", i) for i in range(3))
 UNMAP, LAST_CLOSE = nth("UNMAP_DMA"), nth("Close", -1)

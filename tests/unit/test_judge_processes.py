@@ -13,7 +13,8 @@ from tcelab.judge import judge
 from tcelab.judge.models.fold import Fold
 from tcelab.program import Close, Exit, Ioctl, Open, Page, Program, Protect, Put, Repeat, Spawn
 from tcelab.program.validate import validate
-from tcelab.run import Facts, Outcome, Step, run
+from tcelab.run.loop import run
+from tcelab.run.record import Facts, Outcome, Step
 from tcelab.scenarios import vocabulary as b
 
 OK = Outcome(value=0)

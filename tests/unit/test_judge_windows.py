@@ -14,7 +14,7 @@ from tcelab.judge.models.table import TableModel
 from tcelab.papr import window
 from tcelab.program import Checkpoint, Close, Ddw, Exit, Ioctl, Page, Program, Read, Spawn, Tag
 from tcelab.program.tag import compact, data, tag
-from tcelab.run import Facts, Outcome, Refusal, Snapshot, Step, TableView
+from tcelab.run.record import Facts, Outcome, Refusal, Snapshot, Step, TableView
 from tcelab.scenarios import vocabulary as b
 
 OK = Outcome(value=0)

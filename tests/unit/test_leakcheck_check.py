@@ -11,7 +11,7 @@ from tcelab.leakcheck import drivers, follow
 from tcelab.leakcheck.check import Check, Plan
 from tcelab.leakcheck.result import Result
 from tcelab.program.topology import Device
-from tcelab.run import Refusal, Snapshot, TableView
+from tcelab.run.record import Refusal, Snapshot, TableView
 
 DISK, OTHER = 0x80000100, 0x80000300
 DEVICE = Device("disk1", slot=1, model="disk")

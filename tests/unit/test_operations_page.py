@@ -11,7 +11,7 @@ from tcelab.judge import Judge
 from tcelab.program import from_json, load
 from tcelab.program import operationspage as made
 from tcelab.program.validate import validate
-from tcelab.run import run
+from tcelab.run.loop import run
 
 DOCS = Path(__file__).parents[2] / "docs"
 NOT_EMULATED = {"native"}

@@ -21,7 +21,7 @@ from tcelab.job import pool, setup
 from tcelab.judge import Judge
 from tcelab.program import load
 from tcelab.program.validate import validate
-from tcelab.run import run as perform
+from tcelab.run.loop import run as perform
 from tcelab.testing import explain
 from tcelab.testing.plugin import OPTIONS
 

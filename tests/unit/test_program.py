@@ -26,9 +26,9 @@ from tcelab.program import (
     from_json,
     load,
 )
+from tcelab.program.parts import stretches
 from tcelab.program.topology import SPARE, Device, Phb, Topology, topology
 from tcelab.qemu.limits import Limits, limits
-from tcelab.run import stretches
 
 PROGRAM = Program(
     name="p",

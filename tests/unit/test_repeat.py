@@ -32,7 +32,8 @@ from tcelab.program import Bind, Buffer, Ioctl, Open, Page, Program, Repeat, fro
 from tcelab.program.topology import topology
 from tcelab.program.validate import MOST_CALLS, validate
 from tcelab.qemu.channel import Cell
-from tcelab.run import Facts, Outcome, Step, run
+from tcelab.run.loop import run
+from tcelab.run.record import Facts, Outcome, Step
 from tcelab.scenarios import vocabulary as b
 
 MAP, UNMAP = 0x20003B71, 0x20003B72

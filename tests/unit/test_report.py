@@ -18,7 +18,7 @@ from tcelab.job.parallel import Beside
 from tcelab.judge import LAWS
 from tcelab.program.topology import topology
 from tcelab.report import SCHEMA, Progress, failed, junit, load, make, render, to_json, write, write_junit
-from tcelab.run import run
+from tcelab.run.loop import run
 from tcelab.scenarios import build
 
 

@@ -29,7 +29,7 @@ from tcelab.report.isolation import (
     timeline,
     timeline_lines,
 )
-from tcelab.run import Event, Run
+from tcelab.run.record import Event, Run
 from tcelab.scenarios import isolation
 
 PAIR = topology("pair")

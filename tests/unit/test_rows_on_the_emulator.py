@@ -7,7 +7,7 @@ from rows import hcalls
 from tcelab.emulator import EmulatorSession
 from tcelab.emulator.oracle import EmulatorOracles
 from tcelab.judge import Judge
-from tcelab.run import run
+from tcelab.run.loop import run
 
 ROWS = [pytest.param(name, row, id=f"{name}: {row.name}") for name, rows in rowkit.FILES.items() for row in rows]
 

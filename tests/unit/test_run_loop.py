@@ -7,7 +7,8 @@ import pytest
 from tcelab.errors import GuestLost, HarnessError
 from tcelab.program import Buffer, Checkpoint, Flip, Program, Read
 from tcelab.program.topology import topology
-from tcelab.run import Facts, Outcome, Snapshot, run
+from tcelab.run.loop import run
+from tcelab.run.record import Facts, Outcome, Snapshot
 
 OPS = [
     Buffer(name="a", pages=2),

@@ -19,7 +19,7 @@ from tcelab.program import Call, Checkpoint, Hcall, HcallBatch, from_json
 from tcelab.program.topology import Device, Phb, Topology, topology
 from tcelab.program.validate import validate
 from tcelab.report import conformance_lines, hypercall_rows
-from tcelab.run import run
+from tcelab.run.loop import run
 from tcelab.scenarios.hcallcases import PREFIX, cases
 
 EACH = ("H_PUT_TCE", "H_GET_TCE", "H_STUFF_TCE", "H_PUT_TCE_INDIRECT")

@@ -23,10 +23,11 @@ from tcelab.program import (
     Together,
     Transfer,
 )
+from tcelab.program.parts import parts
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
 from tcelab.report.isolation import isolations
-from tcelab.run import parts, run
+from tcelab.run.loop import run
 from tcelab.scenarios import SCENARIOS, build, isolation, legal
 from tcelab.scenarios.stories import FURTHER, parse
 from tcelab.scenarios.violations import KINDS, LARGEST, class_of

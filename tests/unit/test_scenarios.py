@@ -12,9 +12,11 @@ from tcelab.emulator.session import EmulatorSession
 from tcelab.errors import UsageError
 from tcelab.judge import Judge
 from tcelab.program import Burst, Checkpoint, Close, Dma, Ioctl, Open, Page, Program, Together, from_json
+from tcelab.program.parts import parts
 from tcelab.program.topology import Device, Phb, Topology, topology
 from tcelab.qemu.watched import Flight
-from tcelab.run import Guarding, parts, run
+from tcelab.run.loop import run
+from tcelab.run.record import Guarding
 from tcelab.scenarios import SCENARIOS, build, dma, sweep
 from tcelab.scenarios.places import codes, everywhere
 

@@ -19,7 +19,7 @@ from tcelab.qemu.guest import Guest
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.probe import Qemu
 from tcelab.qemu.views.stream import MAGIC
-from tcelab.run import Outcome, Refusal, Snapshot
+from tcelab.run.record import Outcome, Refusal, Snapshot
 
 PE1, PE2 = 0x80000100, 0x80000200
 DIGEST = HELLO["digest"]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tcelab.papr import tce
-from tcelab.run import TableView
+from tcelab.run.record import TableView
 from tcelab.testing.table import TceTable, difference
 
 PAGE = 4096

@@ -17,7 +17,7 @@ from tcelab.errors import GuestLost, UsageError
 from tcelab.papr import window
 from tcelab.program import Checkpoint
 from tcelab.report import tabledump
-from tcelab.run import Outcome, Run, Snapshot, Step, TableView
+from tcelab.run.record import Outcome, Run, Snapshot, Step, TableView
 
 host, tcelab = test_cli.host, test_cli.tcelab
 """Fixtures."""

@@ -13,12 +13,14 @@ from tcelab.emulator.kernel import EmulatedKernel
 from tcelab.emulator.memory import SCRATCH, Ram, Space
 from tcelab.emulator.platform import Machine
 from tcelab.emulator.process import Process
-from tcelab.emulator.profiles import LINUX_V1, SEED2013, Kind
+from tcelab.emulator.profiles import Kind
+from tcelab.emulator.profiles.linux_v1 import LINUX_V1
+from tcelab.emulator.profiles.seed2013 import SEED2013
 from tcelab.emulator.spapr_tce_2013 import Seed
 from tcelab.errors import Unsupported
 from tcelab.judge import Judge
 from tcelab.quirks import CLOSE_STRANDS, UNREGISTERS_IN_USE
-from tcelab.run import run
+from tcelab.run.loop import run
 
 SMALL = unpinned.SMALL
 

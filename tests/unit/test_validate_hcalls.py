@@ -12,7 +12,7 @@ from tcelab.job.parallel import Beside
 from tcelab.program import Buffer, Call, Checkpoint, Hcall, HcallBatch, Program, Spawn, Tce, from_json
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
-from tcelab.run import run
+from tcelab.run.loop import run
 
 SMALL = topology("two-small")
 LIOBN = 0x80000100

@@ -24,7 +24,7 @@ from tcelab.qemu import looking
 from tcelab.qemu.looking import FolderLooker, Look
 from tcelab.report import watcher as watch
 from tcelab.report.tableview import ASCII, SHADES, Watching, cells, changes, permissions
-from tcelab.run import Outcome, Step
+from tcelab.run.record import Outcome, Step
 
 host, tcelab = test_cli.host, test_cli.tcelab
 """Fixtures."""

@@ -25,7 +25,7 @@ from tcelab.program.topology import TOPOLOGIES, topology
 from tcelab.program.validate import validate
 from tcelab.qemu import eyes
 from tcelab.quirks import NOT_AT_ZERO
-from tcelab.run import run
+from tcelab.run.loop import run
 from tcelab.scenarios import build
 from tcelab.scenarios import vocabulary as b
 from tcelab.testing.pseries import Pseries

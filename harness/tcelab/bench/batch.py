@@ -26,7 +26,8 @@ from tcelab.papr import tce
 from tcelab.program import Checkpoint, Native, Op, Page, Program, Repeat
 from tcelab.program.topology import Topology
 from tcelab.qemu.session import QemuSession
-from tcelab.run import Run, Step, run
+from tcelab.run.loop import run
+from tcelab.run.record import Run, Step
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.vocabulary import PAGE, Pe
 

@@ -18,7 +18,8 @@ from tcelab.job import artefacts, replay, setup
 from tcelab.job.pool import Guests
 from tcelab.papr import tce, window
 from tcelab.program import Program
-from tcelab.run import Session, run
+from tcelab.run.loop import run
+from tcelab.run.session import Session
 from tcelab.scenarios import vocabulary as b
 
 _PAGES: Final = 32

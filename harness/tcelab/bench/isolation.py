@@ -24,7 +24,8 @@ from tcelab.job.keeping import Keeper
 from tcelab.judge import Judge, Verdict
 from tcelab.program import Burst, Checkpoint, Op, Program
 from tcelab.program.topology import Topology, topology
-from tcelab.run import Run, Step, run
+from tcelab.run.loop import run
+from tcelab.run.record import Run, Step
 from tcelab.scenarios import legal
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.effects import OK, THAW_DMA, THAW_MMIO

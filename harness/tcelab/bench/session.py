@@ -11,7 +11,7 @@ from tcelab.job import artefacts, setup
 from tcelab.qemu import fork
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.session import QemuSession
-from tcelab.run import Facts
+from tcelab.run.record import Facts
 
 
 @contextmanager

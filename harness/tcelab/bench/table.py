@@ -9,7 +9,7 @@ from tcelab.bench.session import opened
 from tcelab.job import setup
 from tcelab.judge import Judge
 from tcelab.program import Checkpoint, Program
-from tcelab.run import Snapshot, Step
+from tcelab.run.record import Snapshot, Step
 
 _MS = 1000.0
 

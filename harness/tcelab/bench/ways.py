@@ -16,7 +16,7 @@ from tcelab.bench import Figure
 from tcelab.errors import HarnessError
 from tcelab.papr import tce, window
 from tcelab.program import Call, Hcall, HcallBatch, Native, Op, Page, Repeat, Tce
-from tcelab.run import Outcome
+from tcelab.run.record import Outcome
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.vocabulary import PAGE, Pe
 

@@ -12,7 +12,6 @@ import click
 
 import tcelab
 from tcelab.cli import streams
-from tcelab.commandline import spelled
 from tcelab.errors import TcelabError, UsageError
 
 VERBS: Final = {
@@ -58,11 +57,6 @@ class _Lazy(click.Group):
 @click.version_option(tcelab.__version__, prog_name="tcelab")
 def cli() -> None:
     """Tests the POWER paravirtual IOMMU (sPAPR TCE) end to end, without POWER hardware."""
-
-
-def note(line: str) -> None:
-    """A line about what is going on, where it is in nobody's way."""
-    click.echo(spelled(line), err=True)
 
 
 def main() -> NoReturn:

@@ -12,9 +12,9 @@ from typing import Any
 import click
 
 from tcelab.bench import Figure, Job, Measured, batch, boot, emulator, fork, isolation, plot, table, watch
-from tcelab.cli import note
-from tcelab.cli.options import choice, machine_options
+from tcelab.cli.options import choice, json_option, machine_options
 from tcelab.job import output
+from tcelab.job.output import note
 from tcelab.judge import Verdict
 from tcelab.qemu.limits import limits as limits_of
 from tcelab.report.text import finding_lines
@@ -44,7 +44,7 @@ def benchmark(name: str, *, repeat: int, turn: str) -> Callable[[Callable[..., M
             _show(function(job, **mine), json_to)
 
         for option in (
-            output.json_option("the figures"),
+            json_option("the figures"),
             click.option("--repeat", type=click.IntRange(1), default=repeat, show_default=True, help=turn),
             machine_options,
         ):

@@ -10,7 +10,7 @@ import msgspec
 from rich.console import Console
 
 from tcelab import report
-from tcelab.cli.options import boot_option, choice, guarded, machine_options
+from tcelab.cli.options import boot_option, choice, guarded, json_option, machine_options
 from tcelab.cli.run import program_of
 from tcelab.job import output
 from tcelab.job.job import Job
@@ -29,7 +29,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--against-kernel", type=_FILE, help="Compare with a guest of this kernel.")
 @click.option("--against-modules", type=_FILE, metavar="DIR", help="Modules of --against-kernel.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for artefacts; new or empty.")
-@output.json_option("result.json")
+@json_option("result.json")
 @boot_option
 def command(
     target: str,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 from tcelab import image
-from tcelab.cli import note
 from tcelab.cli.options import archive_option
 from tcelab.errors import UsageError
 from tcelab.image import bases, known, mutants
+from tcelab.job.output import note
 
 
 @click.group("image")

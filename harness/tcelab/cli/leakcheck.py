@@ -15,12 +15,12 @@ import msgspec
 from rich.console import Console
 
 import tcelab
-from tcelab.cli import note
-from tcelab.cli.options import boot_option, choice, guest_options
+from tcelab.cli.options import boot_option, choice, guest_options, json_option
 from tcelab.commandline import typed as typed_line
 from tcelab.errors import GuestLost, HarnessError, Interrupted, TcelabError, UsageError, died
 from tcelab.job import artefacts, output, replay, setup
 from tcelab.job.keeping import Keeper
+from tcelab.job.output import note
 from tcelab.leakcheck import drivers
 from tcelab.leakcheck.check import Check, Plan
 from tcelab.leakcheck.follow import LIMIT
@@ -51,7 +51,7 @@ _SECONDS: Final = click.FloatRange(0, min_open=True)
 @click.option("--any-status", is_flag=True, help="A COMMAND that fails is judged like one that succeeds.")
 @click.option("--any-direction", is_flag=True, help="Entries are not held against what drivers asked the DMA API for.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for artefacts; new or empty.")
-@output.json_option("result.json")
+@json_option("result.json")
 @boot_option
 def command(
     words: tuple[str, ...],

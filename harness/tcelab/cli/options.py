@@ -18,7 +18,7 @@ from tcelab.job import setup
 from tcelab.program import Program, validate_host
 from tcelab.program.topology import TOPOLOGIES, topology
 from tcelab.qemu.limits import Limits
-from tcelab.run import Guarding
+from tcelab.run.record import Guarding
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -200,3 +200,12 @@ def guarded(program: Program, chosen: setup.Choice, guard: Guarding | None = Non
     return program, msgspec.structs.replace(
         chosen, topology=program.topology, isolates=program.isolation, guard=guard or by_default
     )
+
+
+def json_option(what: str) -> Callable[[F], F]:
+    """The option `--json FILE`, given to the command as `json_to`.
+
+    :param what: is written, for the help.
+    """
+    kind = click.Path(path_type=Path, allow_dash=True)
+    return click.option("--json", "json_to", type=kind, help=f"Write {what} there too; - is stdout.")

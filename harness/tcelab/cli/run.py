@@ -13,7 +13,7 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from tcelab import report, scenarios
-from tcelab.cli.options import boot_option, choice, guard_option, guarded, machine_options, on_platforms
+from tcelab.cli.options import boot_option, choice, guard_option, guarded, json_option, machine_options, on_platforms
 from tcelab.errors import UsageError
 from tcelab.job import output, platforms
 from tcelab.job.job import FILES, Job
@@ -22,7 +22,7 @@ from tcelab.program import Program, inject, load
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
 from tcelab.qemu.limits import limits as limits_of
-from tcelab.run import Guarding
+from tcelab.run.record import Guarding
 
 _SEEDS: Final = 1 << 32
 
@@ -39,7 +39,7 @@ def _scenario_list() -> str:
 @click.option("--seed", type=click.IntRange(0), help="Of the scenario; one is drawn if not given, and told.")
 @click.option("--inject", "lie", type=click.Choice(inject.LIES), help="Self-test: tell a lie that must be found.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for artefacts; new or empty.")
-@output.json_option("result.json")
+@json_option("result.json")
 @boot_option
 @click.option(
     "--keep", is_flag=True, help="After the verdict, leave the guest running for a look: its console is yours."

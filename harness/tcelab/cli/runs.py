@@ -8,9 +8,9 @@ import click
 from rich.console import Console
 
 from tcelab import report, userconfig
-from tcelab.cli import note
 from tcelab.errors import UsageError
 from tcelab.job import artefacts
+from tcelab.job.output import note
 from tcelab.report.text import say
 
 _MB = 1e6

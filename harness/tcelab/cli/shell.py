@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from tcelab.cli import note
 from tcelab.cli.options import boot_option, choice, machine_options
 from tcelab.errors import UsageError
 from tcelab.job import artefacts, setup
+from tcelab.job.output import note
 from tcelab.qemu.fork import opened
 from tcelab.qemu.interact import interact
 from tcelab.qemu.limits import limits as limits_of

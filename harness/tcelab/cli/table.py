@@ -11,16 +11,17 @@ import msgspec
 from rich.console import Console
 
 from tcelab import scenarios
-from tcelab.cli import note
-from tcelab.cli.options import boot_option, choice, guarded, machine_options, on_platforms
+from tcelab.cli.options import boot_option, choice, guarded, json_option, machine_options, on_platforms
 from tcelab.cli.run import program_of
 from tcelab.errors import TcelabError, UsageError
 from tcelab.job import output
 from tcelab.job.job import Job
+from tcelab.job.output import note
 from tcelab.program import Checkpoint
+from tcelab.program.parts import parts
 from tcelab.qemu.limits import limits as limits_of
 from tcelab.report import tabledump
-from tcelab.run import TableView, parts
+from tcelab.run.record import TableView
 
 DIFFERENT: Final = 1
 SHOWN: Final = 200
@@ -133,7 +134,7 @@ def _made(source: str, after: int | None, seed: int | None, told: dict[str, Any]
 @command.command("diff")
 @click.argument("first", type=_PATH)
 @click.argument("second", type=_PATH)
-@output.json_option("what differs")
+@json_option("what differs")
 def diff(first: Path, second: Path, json_to: Path | None) -> None:
     """Compare two dumps, npz or JSON, or the folders of two runs: the entries that differ, by LIOBN and IOBA."""
     output.check("--json", json_to)

@@ -11,15 +11,16 @@ import click
 from rich.console import Console
 
 from tcelab import scenarios
-from tcelab.cli import COULD_NOT_JUDGE, note
+from tcelab.cli import COULD_NOT_JUDGE
 from tcelab.cli.options import boot_option, choice, guard_option, guarded, machine_options
 from tcelab.cli.run import program_of, typed
 from tcelab.errors import UsageError
 from tcelab.job.job import Job
+from tcelab.job.output import note
 from tcelab.qemu.limits import limits as limits_of
 from tcelab.qemu.looking import FolderLooker
 from tcelab.report.watcher import EVERY, Watcher
-from tcelab.run import Guarding
+from tcelab.run.record import Guarding
 
 
 @click.command("watch")

@@ -17,7 +17,7 @@ from tcelab.emulator.pci import PciDevice, Region
 from tcelab.papr import dma, tce
 from tcelab.papr.pe import Isolation
 from tcelab.papr.table import Table
-from tcelab.run import Refusal
+from tcelab.run.record import Refusal
 
 IDENTITY: Final = 0x010000ED
 LIVENESS: Final = 0x04

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from tcelab.program import Flip, Fresh, is_host
-from tcelab.run import Facts, Outcome, Session, Step
+from tcelab.run.record import Facts, Outcome, Step
+from tcelab.run.session import Session
 
 
 class Follower:

@@ -14,7 +14,7 @@ from tcelab.emulator.pci import PciDevice
 from tcelab.papr import dma, pe
 from tcelab.papr.table import Table
 from tcelab.program import Rtas
-from tcelab.run import Direction, Event, Guarding, Outcome
+from tcelab.run.record import Direction, Event, Guarding, Outcome
 
 _RESETS = {(pe.SET_RESET, pe.HOT), (pe.SET_RESET, pe.FUNDAMENTAL)}
 

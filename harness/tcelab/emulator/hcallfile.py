@@ -14,7 +14,7 @@ from tcelab.emulator.files import File
 from tcelab.emulator.process import RefusedError
 from tcelab.papr import ddw, hcall, window
 from tcelab.papr.table import Table
-from tcelab.run import Refusal
+from tcelab.run.record import Refusal
 
 if TYPE_CHECKING:
     from tcelab.emulator.platform import Machine

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
+from tcelab.emulator.driver import Profile
 from tcelab.emulator.follow import Follower, Renewable
-from tcelab.emulator.profiles import Profile
 from tcelab.emulator.session import EmulatorSession
 from tcelab.program import GuestOp
 from tcelab.program.topology import Topology
 from tcelab.quirks import QUIRKS
-from tcelab.run import Facts, Met, Step
+from tcelab.run.record import Facts, Met, Step
 
 
 class EmulatorOracle(Follower):

@@ -10,7 +10,7 @@ from tceagent import uapi
 from tcelab.papr import dma
 from tcelab.papr.pe import Isolation
 from tcelab.papr.table import Table
-from tcelab.run import Direction
+from tcelab.run.record import Direction
 
 CONFIG_SIZE: Final = 256
 COMMAND: Final = 4

@@ -22,7 +22,7 @@ from tcelab.papr.pe import Condition, Isolation
 from tcelab.papr.table import Table
 from tcelab.program import Ddw, Rtas
 from tcelab.program.topology import Device, Phb, Topology
-from tcelab.run import Direction, Guarding, Met, Outcome, Refusal
+from tcelab.run.record import Direction, Guarding, Met, Outcome, Refusal
 
 _TURN: Final = attrgetter("turn")
 _HOLDS: Final = 1 << 25

@@ -18,19 +18,20 @@ import tcelab
 from tceagent import ops as agent
 from tceagent.state import State
 from tcelab.emulator.checks import NotModelledError
+from tcelab.emulator.driver import Profile
 from tcelab.emulator.given import arrange
 from tcelab.emulator.kernel import Child, EmulatedKernel
 from tcelab.emulator.memory import Space
 from tcelab.emulator.platform import KernelDiedError, Machine
 from tcelab.emulator.process import Process
-from tcelab.emulator.profiles import DEFAULT, Kind, Profile, profile
+from tcelab.emulator.profiles import DEFAULT, Kind, profile
 from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError, Unsupported
 from tcelab.papr import window
 from tcelab.papr.table import Table
 from tcelab.program import Buffer, Checkpoint, Ddw, Flip, GuestOp, HostOp, Ioctl, Open, Rtas
 from tcelab.program.topology import Topology
 from tcelab.quirks import check
-from tcelab.run import Facts, Guarding, Met, Outcome, Snapshot, TableView
+from tcelab.run.record import Facts, Guarding, Met, Outcome, Snapshot, TableView
 
 VIEW: Final = "emulator"
 RAM: Final = 512 << 20
@@ -74,7 +75,7 @@ class EmulatorSession:
         :param driver: a profile of the caller's own, in place of the one of that name.
         :param given: states of the machine that no program can make.
         :param folder: for artefacts of those who drive it; it writes none itself.
-        :param isolates: what is asked of it; see `tcelab.run.Facts`.
+        :param isolates: what is asked of it; see `tcelab.run.record.Facts`.
         :param guard: what it does about violations.
         :raise UsageError: no such profile, quirk or state.
         """
@@ -156,7 +157,7 @@ class EmulatorSession:
     # -- Session
 
     def perform(self, ops: Sequence[GuestOp]) -> list[Outcome]:
-        """See `tcelab.run.Session`.
+        """See `tcelab.run.session.Session`.
 
         :raise Unsupported: an operation asks for what the emulator does not model.
         """
@@ -183,7 +184,7 @@ class EmulatorSession:
         return HarnessError(f"the agent failed: {error!r}", scene=self.scene())
 
     def intervene(self, op: HostOp, frames: Sequence[int]) -> Outcome | Snapshot:
-        """See `tcelab.run.Session`."""
+        """See `tcelab.run.session.Session`."""
         if isinstance(op, Flip):
             return self._flip(op)
         if isinstance(op, Rtas):
@@ -229,12 +230,12 @@ class EmulatorSession:
         return Outcome(value=before ^ 1 << op.bit, fields={"before": before, "after": before ^ 1 << op.bit})
 
     def trouble(self) -> tuple[str, ...]:
-        """See `tcelab.run.Session`."""
+        """See `tcelab.run.session.Session`."""
         lines, self.machine.trouble = tuple(self.machine.trouble), []
         return lines
 
     def finish(self) -> tuple[str, ...]:
-        """See `tcelab.run.Session`."""
+        """See `tcelab.run.session.Session`."""
         return self.trouble()
 
     def descriptor(self, file: str) -> int:

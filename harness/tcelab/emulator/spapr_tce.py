@@ -15,8 +15,8 @@ from tcelab.papr import tce, window
 from tcelab.quirks import BINDS_EARLY, CREATE_CHARGES, NOT_AT_ZERO, PIN_FOR_WRITE, REFUSED_SPOILS, ROLLBACK
 
 if TYPE_CHECKING:
+    from tcelab.emulator.driver import Profile
     from tcelab.emulator.platform import Machine, Pe
-    from tcelab.emulator.profiles import Profile
 
 _RAW_H_PARAMETER: Final = "EINTR"
 """H_PARAMETER is -4, and nobody makes an errno of it: user space takes it for EINTR."""

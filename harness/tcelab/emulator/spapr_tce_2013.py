@@ -15,8 +15,8 @@ from tcelab.emulator.process import Process, RefusedError
 from tcelab.papr import tce, window
 
 if TYPE_CHECKING:
+    from tcelab.emulator.driver import Profile
     from tcelab.emulator.platform import Machine, Pe
-    from tcelab.emulator.profiles import Profile
 
 
 def _signed(number: int) -> int:

@@ -18,8 +18,8 @@ from tcelab.papr.table import Table
 from tcelab.quirks import CLOSE_STRANDS, NOTHING_WARNS, PART_REGISTERS, ROLLBACK, UNREGISTERS_IN_USE
 
 if TYPE_CHECKING:
+    from tcelab.emulator.driver import Profile
     from tcelab.emulator.platform import Machine, Pe
-    from tcelab.emulator.profiles import Profile
 
 _WHOLE: Final = 0xFFFFFFFF
 """Bytes of a table of more levels than there can be (iommu_table_group_ops, get_table_size)."""

@@ -20,7 +20,7 @@ from tcelab.papr import dma, tce, window
 from tcelab.papr.pe import Isolation
 from tcelab.papr.table import Table
 from tcelab.program import disk
-from tcelab.run import Direction, Refusal
+from tcelab.run.record import Direction, Refusal
 
 BAR: Final = 4
 BAR_SIZE: Final = 1 << 16

@@ -30,7 +30,8 @@ from tcelab.job.setup import TODAYS_PROFILES
 from tcelab.judge import Finding, Judge, Verdict
 from tcelab.program import Checkpoint, Program
 from tcelab.program.topology import topology
-from tcelab.run import Ending, Recorder, Step
+from tcelab.run.loop import Recorder
+from tcelab.run.record import Ending, Step
 
 STEPS: Final = 5000
 """Operations of one program: a fork's first ones are slow, and a long program shrinks slowly."""

@@ -10,7 +10,7 @@ from tcelab.judge import Finding
 from tcelab.papr import window
 from tcelab.program import Checkpoint, Program
 from tcelab.quirks import QUIRKS
-from tcelab.run import Recorder
+from tcelab.run.loop import Recorder
 from tcelab.scenarios import proof
 
 Signature = tuple[str, str, str, str]

@@ -12,19 +12,20 @@ import msgspec
 from rich.console import Console
 
 from tcelab import report
-from tcelab.cli import note
 from tcelab.emulator.oracle import GuestOracles
 from tcelab.errors import HarnessError, Interrupted, TcelabError, UsageError
 from tcelab.job import artefacts, output, platforms, replay, setup
 from tcelab.job.keeping import Keeper, expecting_room
+from tcelab.job.output import note
 from tcelab.job.parallel import Beside, Guest
 from tcelab.judge.laws.difference import Oracles
 from tcelab.program import Program
 from tcelab.program.fits import require
+from tcelab.program.parts import Part
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.session import QemuSession
 from tcelab.report import tabledump
-from tcelab.run import Facts, Part, Run, Step
+from tcelab.run.record import Facts, Run, Step
 
 FILES: Final = {
     "program": "program.json",

@@ -5,28 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 from rich.console import Console
 from rich.text import Text
 
-from tcelab.cli import note
+from tcelab.commandline import spelled
 from tcelab.errors import HarnessError, UsageError
 from tcelab.job.keeping import Keeper
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-def json_option(what: str) -> Callable[[F], F]:
-    """The option `--json FILE`, given to the command as `json_to`.
-
-    :param what: is written, for the help.
-    """
-    kind = click.Path(path_type=Path, allow_dash=True)
-    return click.option("--json", "json_to", type=kind, help=f"Write {what} there too; - is stdout.")
+def note(line: str) -> None:
+    """A line about what is going on, where it is in nobody's way."""
+    click.echo(spelled(line), err=True)
 
 
 def to_stdout(path: Path | None) -> bool:

@@ -16,7 +16,10 @@ from tcelab.judge.core import KEEP
 from tcelab.judge.laws.difference import Oracles
 from tcelab.program import Program
 from tcelab.program.fits import require
-from tcelab.run import Ending, Facts, Outcome, Part, Recorder, Run, Session, Step, parts
+from tcelab.program.parts import Part, parts
+from tcelab.run.loop import Recorder
+from tcelab.run.record import Ending, Facts, Outcome, Run, Step
+from tcelab.run.session import Session
 
 _LISTEN: Final = 0.5
 """Seconds after which the main thread looks for signals: one that another thread was given does not wake it."""

@@ -11,11 +11,11 @@ from typing import Any, Final
 from rich.console import Console
 
 from tcelab import report
-from tcelab.cli import note
 from tcelab.errors import HarnessError
 from tcelab.job import artefacts, output, setup
 from tcelab.job.job import FILES, Job
 from tcelab.job.keeping import Keeper
+from tcelab.job.output import note
 from tcelab.program import Program
 from tcelab.qemu.limits import Limits
 

@@ -15,7 +15,7 @@ from tcelab.job.ownkernel import OwnKernel, examine
 from tcelab.program.topology import Topology
 from tcelab.qemu import machine, probe
 from tcelab.quirks import check as check_quirks
-from tcelab.run import Guarding
+from tcelab.run.record import Guarding
 
 DEFAULT_QEMU: Final = "qemu-11.1"
 DEFAULT_IMAGE: Final = "guest"

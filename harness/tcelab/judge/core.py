@@ -7,22 +7,26 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-from tcelab.judge import advice, blame, hypercalls
+from tcelab.judge import blame
 from tcelab.judge.finding import EXIT_CODES, Finding, Result, Verdict
+from tcelab.judge.laws import OPERATION_LAWS, RAM_LAWS, TABLE_LAWS, hypercalls
 from tcelab.judge.laws.difference import Opinion, Oracles
 from tcelab.judge.laws.disk import disks
+from tcelab.judge.laws.evidence import evidence
 from tcelab.judge.laws.isolation import isolation
+from tcelab.judge.laws.kernel import kernel_said
+from tcelab.judge.laws.outcome import went
+from tcelab.judge.laws.refusals import unwatched
 from tcelab.judge.ledger import Ledger, operation_text
 from tcelab.judge.models.comparison import Difference
 from tcelab.judge.models.fold import Fold
+from tcelab.judge.models.meters import Meters
+from tcelab.judge.models.reading import look
 from tcelab.judge.models.requests import request_name
 from tcelab.judge.models.rounds import done_of
-from tcelab.judge.operations import OPERATION_LAWS, Meters, went
-from tcelab.judge.ram import RAM_LAWS, kernel_said, unwatched
-from tcelab.judge.tables import TABLE_LAWS, look
 from tcelab.papr import window
 from tcelab.program import Burst, Checkpoint, Dma, Fresh, Ioctl, Program, Repeat, Together
-from tcelab.run import Facts, Outcome, Run, Snapshot, Step, parts
+from tcelab.run.record import Facts, Outcome, Run, Snapshot, Step
 
 KEEP: Final = 200
 """Findings that a verdict shows; the rest are counted."""
@@ -222,7 +226,7 @@ class Judge:
 def conclude(ledger: Ledger, run: Run) -> Verdict:
     """The verdict, once all that there is was judged."""
     ledger.step = len(run.steps)
-    _evidence(ledger, run)
+    evidence(ledger, run)
     _quirks(ledger, run)
     result: Result = "finding" if ledger.total else "could-not-judge" if ledger.reasons else "pass"
     return Verdict(
@@ -235,32 +239,6 @@ def conclude(ledger: Ledger, run: Run) -> Verdict:
         more=ledger.total - len(ledger.findings),
         by_step=ledger.by_step,
     )
-
-
-def _evidence(ledger: Ledger, run: Run) -> None:
-    """A pass needs positive evidence: a complete run, both views, a tag proven. Silence is never a pass."""
-    evidence = ledger.evidence
-    ledger.judged("evidence")
-    if run.facts.platform == "qemu" and not evidence.laws["difference"].judged:
-        ledger.could_not("nothing was compared with the emulator")
-    if run.program.isolation and not run.facts.isolates:
-        ledger.could_not("the program is for a platform that isolates PEs, and this one was not asked to")
-    if run.facts.isolates and not evidence.laws["isolation"].judged:
-        ledger.could_not("no operation showed whether a PE was isolated")
-    if run.ending is None and len(run.steps) < len(run.program.ops):
-        ledger.could_not(f"only {len(run.steps)} of {len(run.program.ops)} operations were done")
-    unseen = unseen_operations(run.program)
-    if unseen is not None:
-        ledger.could_not(f"nobody looked after operation {unseen}: a program must end with a checkpoint, {advice.LOOK}")
-    for view in run.facts.views:
-        if not evidence.steps.get(view):
-            ledger.could_not(_with(f"no checkpoint was judged by the {view} view", advice.for_view(run.program, view)))
-    if not evidence.tags and not run.program.test:  # a test may be about something else than mapping
-        ledger.could_not(_with("no live entry was proven by its tag", advice.for_tags(run.program)))
-
-
-def _with(reason: str, what_to_add: str) -> str:
-    return f"{reason}: {what_to_add}" if what_to_add else reason
 
 
 def _quirks(ledger: Ledger, run: Run) -> None:
@@ -277,15 +255,6 @@ def _quirks(ledger: Ledger, run: Run) -> None:
                 expected=f"{quirk} is met",
                 seen="nothing in which a kernel without it differs",
             )
-
-
-def unseen_operations(program: Program) -> int | None:
-    """Number of the first operation after the last checkpoint on its guest, None if there is none."""
-    for part in parts(program):
-        last = max((i for i, op in enumerate(part.ops) if isinstance(op, Checkpoint)), default=-1)
-        if last < len(part.ops) - 1:
-            return part.first + last + 1
-    return None
 
 
 def batches(program: Program) -> dict[int, int]:

@@ -208,3 +208,14 @@ class Ledger:
             what: Seconds(len(times), statistics.median(times), max(times)) for what, times in self._seconds.items()
         }
         return msgspec.convert(msgspec.to_builtins(self.evidence), Evidence)
+
+
+def last_ioctl(ledger: Ledger) -> int | None:
+    """Number of the last ioctl, repeat, close or exit before the operation being judged."""
+    kinds = {"ioctl", "repeat", "close", "exit"}
+    before = range(ledger.step - 1, -1, -1)
+    return next((i for i in before if type(ledger.program.ops[i]).__name__.lower() in kinds), None)
+
+
+MOST: Final = 1000
+"""Wrong entries of one table and look that are told one by one; the rest are only counted."""

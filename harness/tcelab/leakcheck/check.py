@@ -17,7 +17,7 @@ from tcelab.leakcheck.replay import Replayed
 from tcelab.leakcheck.result import Asked, Calls, Finding, Permissions, Refused, Result, TableAt
 from tcelab.papr import tce, window
 from tcelab.program.topology import Device
-from tcelab.run import Snapshot, TableView
+from tcelab.run.record import Snapshot, TableView
 
 _TURN: Final = 0.3
 """Seconds from one look at the tables to the next while they settle."""

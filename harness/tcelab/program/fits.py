@@ -14,7 +14,7 @@ from tcelab.program.program import Program
 from tcelab.quirks import check as check_quirks
 
 if TYPE_CHECKING:
-    from tcelab.run import Facts
+    from tcelab.run.record import Facts
 
 
 def check(program: Program) -> None:

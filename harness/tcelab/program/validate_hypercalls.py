@@ -10,7 +10,7 @@ from tcelab.papr import hcall, window
 from tcelab.program.operations import Call, Hcall, HcallBatch, Native, Op, Tce
 
 if TYPE_CHECKING:
-    from tcelab.run import Facts
+    from tcelab.run.record import Facts
 
 MOST_CALLS: Final = 1024
 """Of one batch: the module takes no more."""

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from tcelab.errors import TcelabError, Unsupported
 from tcelab.program import Bind, Close, GuestOp, Ioctl, Open
 from tcelab.qemu import kernelfile
-from tcelab.run import Facts, Outcome
+from tcelab.run.record import Facts, Outcome
 from tcelab.scenarios.vocabulary import SPAPR_TCE
 
 __all__ = ["check", "without_iommu_driver"]

@@ -10,7 +10,7 @@ from typing import Final
 from tcelab.papr import window
 from tcelab.program import Ddw
 from tcelab.qemu.qtest import Call, Qtest
-from tcelab.run import Outcome
+from tcelab.run.record import Outcome
 
 _SIGN: Final = 1 << 31
 _CELL: Final = 1 << 32

@@ -14,7 +14,7 @@ from tcelab.qemu import machine
 from tcelab.qemu.portal import portal
 from tcelab.qemu.session import QemuSession
 from tcelab.qemu.typist import Ended, Typist
-from tcelab.run import Snapshot
+from tcelab.run.record import Snapshot
 from tcelab.scenarios import vocabulary as b
 
 _SHORT: Final = 64

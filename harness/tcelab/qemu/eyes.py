@@ -16,7 +16,7 @@ from tcelab.qemu.guest import Guest
 from tcelab.qemu.portal import portal
 from tcelab.qemu.views import stream
 from tcelab.qemu.views.live import LiveMemory
-from tcelab.run import Outcome, Snapshot, TableView
+from tcelab.run.record import Outcome, Snapshot, TableView
 
 _WORD: Final = 64
 

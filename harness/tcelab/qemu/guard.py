@@ -44,7 +44,7 @@ from tcelab.qemu.qtest import Register
 from tcelab.qemu.views.live import LiveMemory
 from tcelab.qemu.watch import EVENTS, Control, Watch
 from tcelab.qemu.watched import BARS, COMMAND, MASTER, MEMORY, ROM, Flight, Watched, WatchedPe
-from tcelab.run import Event, Guarding, Outcome
+from tcelab.run.record import Event, Guarding, Outcome
 
 _NOTIFY: Final = 0x3000
 _STATUS: Final = 0x14

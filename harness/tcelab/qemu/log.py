@@ -22,7 +22,7 @@ from typing import Final, Literal, Protocol
 
 from tcelab.errors import HarnessError
 from tcelab.papr import window
-from tcelab.run import Refusal
+from tcelab.run.record import Refusal
 
 _CHUNK: Final = 1 << 16
 _LOG_KEPT: Final = 64 << 20

@@ -23,7 +23,7 @@ from tcelab.qemu import machine
 from tcelab.qemu.log import RECENT, REFUSED, Tables
 from tcelab.qemu.session import QemuSession
 from tcelab.qemu.views.live import LiveMemory
-from tcelab.run import TableView
+from tcelab.run.record import TableView
 
 _PROC: Final = Path("/proc")
 _CHUNK: Final = 1 << 20

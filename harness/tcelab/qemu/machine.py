@@ -20,7 +20,7 @@ from tcelab.program.topology import CHANNEL_PHB, CHANNEL_SLOT, SMALL_WINDOW, SPA
 from tcelab.qemu.channel import PORT
 from tcelab.qemu.probe import TRACES, Abilities
 from tcelab.qemu.ram import MIB
-from tcelab.run import Guarding
+from tcelab.run.record import Guarding
 
 Firmware = Literal["auto", "vof", "slof"]
 
@@ -61,7 +61,7 @@ class Options(msgspec.Struct, frozen=True):
     :ivar memory: MiB of guest RAM, a multiple of 256.
     :ivar append: added to the kernel's command line.
     :ivar quirks: known defects that are declared for the kernel.
-    :ivar isolates: the platform is to isolate PEs; `guard`: what is done for it, see `tcelab.run.Facts`.
+    :ivar isolates: the platform is to isolate PEs; `guard`: what is done for it, see `tcelab.run.record.Facts`.
     """
 
     kernel: Path

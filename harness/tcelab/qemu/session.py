@@ -38,7 +38,7 @@ from tcelab.qemu.guard import Guard, chunks
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.portal import portal
-from tcelab.run import Facts, Outcome, Snapshot
+from tcelab.run.record import Facts, Outcome, Snapshot
 
 T = TypeVar("T")
 
@@ -291,7 +291,9 @@ class QemuSession:
     # -- Session
 
     def perform(self, ops: Sequence[GuestOp]) -> list[Outcome]:
-        """See `tcelab.run.Session`. Under guard, what comes of each operation that may touch a device is awaited."""
+        """See `tcelab.run.session.Session`. Under guard, what comes of each operation that may touch a device is
+        awaited.
+        """
         if self._guard is None:
             return self._perform(ops)
         outcomes: list[Outcome] = []
@@ -333,7 +335,7 @@ class QemuSession:
         return outcomes
 
     def intervene(self, op: HostOp, frames: Sequence[int]) -> Outcome | Snapshot:
-        """See `tcelab.run.Session`."""
+        """See `tcelab.run.session.Session`."""
         if isinstance(op, Rtas | Ddw):
             return self._rtas(op)
         if not isinstance(op, Checkpoint | Flip):
@@ -378,12 +380,12 @@ class QemuSession:
             portal().call(self.guest.standstill.end())
 
     def finish(self) -> tuple[str, ...]:
-        """See `tcelab.run.Session`."""
+        """See `tcelab.run.session.Session`."""
         with self._stopped():
             return self.trouble()
 
     def trouble(self) -> tuple[str, ...]:
-        """See `tcelab.run.Session`."""
+        """See `tcelab.run.session.Session`."""
         return portal().call(self.guest.trouble())
 
     def _rtas(self, op: Rtas | Ddw) -> Outcome:

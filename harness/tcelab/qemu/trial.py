@@ -9,7 +9,8 @@ from tcelab.image.bases import ChangedError
 from tcelab.judge import Judge
 from tcelab.program.topology import Topology
 from tcelab.qemu.session import QemuSession
-from tcelab.run import Run, Snapshot, Step, run
+from tcelab.run.loop import run
+from tcelab.run.record import Run, Snapshot, Step
 from tcelab.scenarios.warmup import warm_up
 
 

@@ -17,7 +17,7 @@ from tcelab.program.topology import Topology
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.views.live import LiveMemory
 from tcelab.qemu.watched import Direction, Flight, Watched, WatchedPe
-from tcelab.run import Event
+from tcelab.run.record import Event
 
 EVENTS: Final = ("memory_region_ops_write", "pci_cfg_write")
 """Trace events by which it knows who does what."""

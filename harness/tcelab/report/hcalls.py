@@ -14,10 +14,10 @@ import msgspec
 
 from tcelab.errors import UsageError
 from tcelab.judge import Verdict
-from tcelab.judge.tables import differing
+from tcelab.judge.models.table import differing
 from tcelab.papr.hcall import PAPR_DIFFERENCES, STATUS_NAMES, Difference
 from tcelab.program import Checkpoint, Hcall, HcallBatch
-from tcelab.run import Outcome, Run, Snapshot, Step, TableView
+from tcelab.run.record import Outcome, Run, Snapshot, Step, TableView
 from tcelab.scenarios.hcallcases import PREFIX, Case, cases
 
 Judged = Literal["ok", "laxer", "otherwise", "wrong", "not done"]

@@ -12,7 +12,8 @@ import msgspec
 from tcelab.judge import Verdict
 from tcelab.papr import window
 from tcelab.program import Checkpoint, Fresh, Rtas
-from tcelab.run import Event, Outcome, Run, Step, parts
+from tcelab.program.parts import parts
+from tcelab.run.record import Event, Outcome, Run, Step
 from tcelab.scenarios.stories import KNOWN, parse
 
 STATES: Final = {

@@ -14,7 +14,7 @@ from rich.table import Column
 from rich.text import Text
 
 from tcelab.program import Checkpoint
-from tcelab.run import Step
+from tcelab.run.record import Step
 
 EVERY: Final = 4
 """Batch sizes between two plain lines."""

@@ -15,7 +15,7 @@ from tcelab.judge import EXIT_CODES, LAWS, Evidence, Finding, Verdict
 from tcelab.program import Program
 from tcelab.report.hcalls import HypercallRow, hypercall_rows
 from tcelab.report.isolation import Isolations, Moment, isolations, timeline
-from tcelab.run import Run
+from tcelab.run.record import Run
 
 SCHEMA: Final = 1
 """Raised when a field changes its meaning or goes away; new fields do not raise it."""

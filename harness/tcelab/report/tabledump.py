@@ -20,7 +20,7 @@ import numpy as np
 
 from tcelab.errors import UsageError
 from tcelab.papr import tce
-from tcelab.run import Run, Snapshot, Step, TableView
+from tcelab.run.record import Run, Snapshot, Step, TableView
 
 Format = Literal["text", "json", "npz"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)

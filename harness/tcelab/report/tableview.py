@@ -17,7 +17,7 @@ from rich.text import Text
 
 from tcelab.papr import tce
 from tcelab.report.tabledump import bytes_of
-from tcelab.run import TableView
+from tcelab.run.record import TableView
 
 if TYPE_CHECKING:
     from tcelab.qemu.looking import Look

@@ -16,7 +16,7 @@ from tcelab.errors import TcelabError
 from tcelab.program.topology import Topology
 from tcelab.qemu.looking import Looker, looker
 from tcelab.report.tableview import ASCII, SHADES, Watching
-from tcelab.run import Step
+from tcelab.run.record import Step
 
 EVERY: Final = 0.25
 """Seconds from one look to the next."""

@@ -13,12 +13,14 @@ import msgspec
 from tcelab.emulator.oracle import second_opinion
 from tcelab.errors import HarnessError, Interrupted, TcelabError, UsageError
 from tcelab.judge import Finding, Judge, Verdict, conclude
-from tcelab.judge.operations import as_expected
+from tcelab.judge.laws.outcome import as_expected
 from tcelab.papr import tce
 from tcelab.program import Checkpoint, Dma, Fresh, GuestOp, Ioctl, Op, Page, Program
 from tcelab.program.topology import Topology
 from tcelab.program.validate import Checker
-from tcelab.run import Facts, Outcome, Recorder, Session, Snapshot, Step, TableView
+from tcelab.run.loop import Recorder
+from tcelab.run.record import Facts, Outcome, Snapshot, Step, TableView
+from tcelab.run.session import Session
 from tcelab.scenarios import vocabulary as b
 from tcelab.testing.table import TceTable
 from tcelab.testing.transferred import EXPECTED, Expected, Transferred, transferred

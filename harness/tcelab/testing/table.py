@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tcelab.papr import tce, window
-from tcelab.run import TableView
+from tcelab.run.record import TableView
 
 _SHOWN: Final = 12
 """Runs of a difference that are spelled out."""

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from tcelab.papr import window
 from tcelab.program import Dma
-from tcelab.run import Outcome, Refusal, Snapshot
+from tcelab.run.record import Outcome, Refusal, Snapshot
 
 __all__ = ["EXPECTED", "Expected", "Transferred", "transferred"]
 

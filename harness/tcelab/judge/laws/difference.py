@@ -14,7 +14,7 @@ from tcelab.judge.finding import Finding
 from tcelab.judge.ledger import Ledger
 from tcelab.judge.models.comparison import Comparison, Difference
 from tcelab.program import Read
-from tcelab.run import Facts, Met, Step
+from tcelab.run.record import Facts, Met, Step
 
 MOST: Final = 50
 """Differences of one part that are told: the first is the cause of most that follow."""

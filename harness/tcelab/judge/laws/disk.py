@@ -8,7 +8,7 @@ from tcelab.judge import blame
 from tcelab.judge.ledger import Ledger
 from tcelab.judge.models.disk import DiskModel
 from tcelab.judge.models.fold import Fold
-from tcelab.judge.tables import Look
+from tcelab.judge.models.reading import Look
 
 _SHOWN = 16
 """Bytes that are told."""

@@ -14,7 +14,7 @@ from tcelab.judge.ledger import Ledger, op_text
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.pes import NO_SERVICE, Effect
 from tcelab.judge.models.table import UNKNOWN
-from tcelab.run import Event, Outcome, Step
+from tcelab.run.record import Event, Outcome, Step
 
 _FIELDS = ("device", "liobn", "iova", "start", "size", "direction", "reason", "entry", "neighbours")
 """Of an event, all that must be right; of `reapplied`, the first two are told."""

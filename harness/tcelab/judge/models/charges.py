@@ -12,7 +12,7 @@ from typing import Final
 
 from tcelab.judge.models.driver import V2, Driver
 from tcelab.judge.models.files import Container, Group
-from tcelab.run import Facts
+from tcelab.run.record import Facts
 
 SPAPR_TCE: Final = 2
 """VFIO_SPAPR_TCE_IOMMU."""

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tcelab.judge.models.console import kinds
+from tcelab.judge.models.reading import SLACK, refused_bytes
 from tcelab.judge.models.side import LOW, Side
-from tcelab.judge.ram import SLACK, refused_bytes
 from tcelab.papr import window
 from tcelab.program import tag
-from tcelab.run import Facts, Outcome, Refusal, Snapshot, Step, TableView
+from tcelab.run.record import Facts, Outcome, Refusal, Snapshot, Step, TableView
 
 _LARGE: Final = 1 << 24
 """Values from here on are registers, and no counters."""

@@ -17,7 +17,7 @@ from tcelab.judge.models.windows import KernelWindow
 from tcelab.papr import tce, window
 from tcelab.program import Ioctl, Word, tag
 from tcelab.quirks import CLOSE_STRANDS, REFUSED_SPOILS
-from tcelab.run import Outcome
+from tcelab.run.record import Outcome
 
 V2: Final = 7
 """VFIO_SPAPR_TCE_v2_IOMMU."""

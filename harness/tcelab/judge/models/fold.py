@@ -12,12 +12,12 @@ from typing import Final, TypeAlias
 import msgspec
 
 from tceagent import uapi
-from tcelab.judge.hypercalls import Hypercalls
 from tcelab.judge.models.charges import SPAPR_TCE, charged, pinned
 from tcelab.judge.models.device import DeviceModel, Forbidden
 from tcelab.judge.models.disk import DiskModel
 from tcelab.judge.models.driver import Driver
 from tcelab.judge.models.files import Container, DeviceFile, Files, Group, Target
+from tcelab.judge.models.hypercalls import Hypercalls
 from tcelab.judge.models.memory import BufferModel, PageModel, written
 from tcelab.judge.models.pes import Pes
 from tcelab.judge.models.pins import Pins
@@ -62,7 +62,7 @@ from tcelab.program import (
     tag,
 )
 from tcelab.program.topology import Device
-from tcelab.run import Facts, Outcome, Step
+from tcelab.run.record import Facts, Outcome, Step
 
 NOT_GIVEN_BACK: Final = {"seed2013"}
 """Profiles of kernels on which a PE that leaves its container keeps its windows."""

@@ -16,7 +16,7 @@ from tcelab.judge.models.table import UNKNOWN, TableModel
 from tcelab.papr import dma, pe
 from tcelab.program import Rtas
 from tcelab.program.topology import Phb
-from tcelab.run import Direction, Event, Facts, Outcome
+from tcelab.run.record import Direction, Event, Facts, Outcome
 
 ALL_ONES: Final = (1 << 64) - 1
 """What a transfer gives whose device cannot be reached."""

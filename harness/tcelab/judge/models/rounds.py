@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from tcelab.program import Ioctl, Repeat
-from tcelab.run import Outcome
+from tcelab.run.record import Outcome
 
 _ENOUGH: Final = 2
 """Full rounds that leave what any number of them leaves: a second meets what the first has left."""

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tceagent import uapi
-from tcelab.judge.hypercalls import seen_registers, words_of
+from tcelab.judge.models.hypercalls import seen_registers, words_of
 from tcelab.judge.models.requests import request_name
 from tcelab.papr import tce, window
 from tcelab.program import (
@@ -29,7 +29,7 @@ from tcelab.program import (
     Read,
     Repeat,
 )
-from tcelab.run import Event, Facts, Outcome, TableView
+from tcelab.run.record import Event, Facts, Outcome, TableView
 
 _COMPARED: Final[dict[type[Op], tuple[str, ...]]] = {
     Bind: ("liobn", "window_start", "window_size", "buid"),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -189,3 +189,34 @@ class TableModel:
     def _touch(self, first: int, end: int, step: int) -> None:
         self.tried(first, end, step)
         self._arrays = None
+
+
+class Differing(NamedTuple):
+    """Where two sparse tables differ: numbers of entries, ascending, and the TCE of each in one and in the other; 0
+    stands for an empty entry.
+    """
+
+    numbers: npt.NDArray[np.int64]
+    one: npt.NDArray[np.uint64]
+    other: npt.NDArray[np.uint64]
+
+    def rows(self) -> Iterator[tuple[int, int, int]]:
+        return zip(self.numbers.tolist(), self.one.tolist(), self.other.tolist(), strict=True)
+
+    def where(self, which: npt.NDArray[np.bool_]) -> Differing:
+        return Differing(self.numbers[which], self.one[which], self.other[which])
+
+
+def differing(one: Arrays, other: Arrays) -> Differing:
+    """Compare two sparse tables."""
+    if np.array_equal(one[0], other[0]) and np.array_equal(one[1], other[1]):
+        return Differing(np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0, np.uint64))
+    numbers = np.union1d(one[0], other[0]).astype(np.int64)
+    left, right = _spread(numbers, one), _spread(numbers, other)
+    return Differing(numbers, left, right).where(left != right)
+
+
+def _spread(numbers: npt.NDArray[Any], sparse: Arrays) -> npt.NDArray[np.uint64]:
+    out = np.zeros(len(numbers), np.uint64)
+    out[np.searchsorted(numbers, sparse[0])] = sparse[1]
+    return out

@@ -8,7 +8,7 @@ from tcelab.judge.models.memory import PageModel
 from tcelab.judge.models.pes import Pes
 from tcelab.papr import dma
 from tcelab.program import Burst, Dma, Engine, Together, Transfer
-from tcelab.run import Outcome
+from tcelab.run.record import Outcome
 
 
 class Transfers:

@@ -15,7 +15,7 @@ from tcelab.judge.models.table import TableModel
 from tcelab.papr import dma, window
 from tcelab.program import Ddw
 from tcelab.program.topology import Phb
-from tcelab.run import Outcome
+from tcelab.run.record import Outcome
 
 
 @dataclass(frozen=True, slots=True, eq=False)

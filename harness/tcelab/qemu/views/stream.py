@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from tcelab.errors import HarnessError
-from tcelab.run import TableView
+from tcelab.run.record import TableView
 
 MAGIC: Final = b"QEVM\0\0\0\x03"
 _NAME: Final = b"\x0bspapr_iommu"

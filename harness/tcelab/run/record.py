@@ -1,23 +1,16 @@
-"""The one loop that performs a program on a session, and the record that it leaves.
-
-Every platform, replay and pytest go through `run`: it splits the program at its host operations, so that the guest
-operations between two of them cost one request.
-"""
+"""What happened: the record that a run leaves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from tcelab.errors import GuestLost, Interrupted, Scene, TcelabError, UsageError
-from tcelab.program import Checkpoint, Fresh, GuestOp, HostOp, Op, Program, is_host
-from tcelab.program.fits import require
+from tcelab.errors import Scene, TcelabError
+from tcelab.program import Op, Program
 
 ViewName = Literal["live", "stream", "emulator"]
 Guarding = Literal["freeze", "observe", "off"]
@@ -186,35 +179,6 @@ class Facts:
     huge: bool = True
 
 
-class Session(Protocol):
-    """A platform opened on a topology. The host drives; nothing calls back."""
-
-    @property
-    def facts(self) -> Facts: ...
-
-    def perform(self, ops: Sequence[GuestOp]) -> list[Outcome]:
-        """Do guest operations in order, an outcome for each.
-
-        :raise GuestLost: the guest died or stopped answering; `in_flight` tells how far it came.
-        """
-        ...
-
-    def intervene(self, op: HostOp, frames: Sequence[int]) -> Outcome | Snapshot:
-        """Do one host operation. `frames`: addresses of the pages of buffers, to be read at a checkpoint."""
-        ...
-
-    def trouble(self) -> tuple[str, ...]:
-        """Lines of kernel trouble since the last snapshot."""
-        ...
-
-    def finish(self) -> tuple[str, ...]:
-        """The same, after the last operation, having made sure that the guest is still alive.
-
-        :raise GuestLost: it is not.
-        """
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Ending:
     """How a run ended other than by its last operation.
@@ -242,120 +206,3 @@ class Run:
     steps: list[Step] = field(default_factory=list)
     ending: Ending | None = None
     trouble: tuple[str, ...] = ()
-
-
-Watch = Callable[[Step], bool]
-"""Sees each step as it is done; True: suspicious, have it confirmed by every view while the guest is as it is."""
-
-
-def stretches(ops: Sequence[Op]) -> Iterator[tuple[int, list[GuestOp] | HostOp]]:
-    """Split at host operations: (number of the first operation, guest operations or one host operation)."""
-    pending: list[GuestOp] = []
-    for number, op in enumerate(ops):
-        if is_host(op):
-            if pending:
-                yield number - len(pending), pending
-                pending = []
-            yield number, op  # type: ignore[misc]
-        else:
-            pending.append(op)  # type: ignore[arg-type]
-    if pending:
-        yield len(ops) - len(pending), pending
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The operations of a program that share a guest: `first` is the number of the first of them."""
-
-    number: int
-    first: int
-    ops: Sequence[Op]
-
-
-def parts(program: Program) -> list[Part]:
-    """Split a program where it asks for a fresh guest."""
-    bounds = [-1, *(i for i, op in enumerate(program.ops) if isinstance(op, Fresh)), len(program.ops)]
-    return [Part(i, begin + 1, program.ops[begin + 1 : end]) for i, (begin, end) in enumerate(pairwise(bounds))]
-
-
-def run(program: Program, session: Session, watch: Watch = lambda _: False) -> Run:
-    """Perform a program on one guest. Never raises for what the guest did: that is in `Run.ending`.
-
-    :raise UsageError: the program asks for more than one guest; see `tcelab.job.parallel`.
-    :raise Unsupported: the guest is not what it was made for, see `tcelab.program.fits`.
-    """
-    if len(parts(program)) > 1:
-        raise UsageError(f"program {program.name!r} asks for several guests, and here is one")
-    require(program, session.facts)
-    recorder = Recorder(program, session, watch)
-    recorder.perform(program.ops)
-    recorder.finish()
-    return recorder.run
-
-
-class Recorder:
-    """Performs the operations of a program as they come, and keeps the record.
-
-    :ivar run: what has happened so far; once it has an ending, nothing more is performed.
-    """
-
-    def __init__(self, program: Program, session: Session, watch: Watch = lambda _: False, *, first: int = 0) -> None:
-        """:param program: its operations from number `first` on must be, or come to be, those that are performed."""
-        self.run = Run(program, session.facts)
-        self._first = first
-        self._session = session
-        self._watch = watch
-        self._frames: dict[int, None] = {}
-
-    @property
-    def frames(self) -> Collection[int]:
-        """Guest physical addresses of all pages that operations told: those of buffers."""
-        return self._frames.keys()
-
-    def perform(self, ops: Sequence[Op]) -> list[Step]:
-        """Do operations after those before, as far as they can be done. Returns their steps."""
-        begin = len(self.run.steps)
-        for offset, part in stretches(ops):
-            if self.run.ending is not None:
-                break
-            number = self._first + begin + offset
-            try:
-                if isinstance(part, list):
-                    self._guest(number, part)
-                else:
-                    self.run.steps.append(self._intervene(number, part))
-            except TcelabError as error:
-                begun = error.in_flight if isinstance(error, GuestLost) else None
-                self.run.ending = Ending(error, None if begun is None else number + begun)
-            except KeyboardInterrupt:
-                self.run.ending = Ending(Interrupted(), None)
-        return self.run.steps[begin:]
-
-    def finish(self) -> None:
-        """A kernel that dies of the last operation must not pass because nobody asked it anything any more."""
-        try:
-            ended = self.run.ending is not None
-            self.run.trouble = self._session.trouble() if ended else self._session.finish()
-        except TcelabError as error:
-            self.run.ending = self.run.ending or Ending(error, None)
-
-    def _guest(self, first: int, ops: list[GuestOp]) -> None:
-        for i, outcome in enumerate(self._session.perform(ops)):
-            self._frames.update(dict.fromkeys(outcome.frames))
-            step = Step(first + i, ops[i], outcome)
-            self.run.steps.append(step)
-            self._watch(step)
-
-    def _intervene(self, number: int, op: HostOp) -> Step:
-        frames = list(self._frames)
-        result = self._session.intervene(op, frames)
-        if isinstance(result, Outcome):
-            step = Step(number, op, outcome=result)
-            self._watch(step)
-            return step
-        step = Step(number, op, snapshot=result)
-        if self._watch(step) and isinstance(op, Checkpoint) and not op.stream:
-            confirmed = self._session.intervene(msgspec.structs.replace(op, stream=True), frames)
-            step = Step(number, op, snapshot=result, confirmed=confirmed if isinstance(confirmed, Snapshot) else None)
-            self._watch(step)
-        return step

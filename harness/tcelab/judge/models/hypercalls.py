@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final, NamedTuple
 
-from tcelab.judge.ledger import Ledger
 from tcelab.judge.models.device import Forbidden
 from tcelab.judge.models.memory import BufferModel, PageModel
 from tcelab.judge.models.pins import Pins
@@ -21,7 +20,7 @@ from tcelab.judge.models.table import Entry, TableModel
 from tcelab.judge.models.transfers import Transfers
 from tcelab.papr import tce
 from tcelab.program import Call, Hcall, HcallBatch, Tce
-from tcelab.run import Outcome, Step
+from tcelab.run.record import Outcome
 
 GET, PUT, STUFF, INDIRECT = 0x1C, 0x20, 0x138, 0x13C
 NUMBERS: Final = {"H_GET_TCE": GET, "H_PUT_TCE": PUT, "H_STUFF_TCE": STUFF, "H_PUT_TCE_INDIRECT": INDIRECT}
@@ -309,23 +308,3 @@ def _entry(word: Word, step: int) -> Entry:
         return Entry(tce.PERMISSIONS, word.buffer, word.number, word.page, None, step)
     frame, bits = tce.address(word.value), tce.permissions(word.value)
     return Entry(bits, word.buffer, word.number, word.page, frame, step, word.value)
-
-
-def law(ledger: Ledger, hypercalls: Hypercalls, step: Step, outcome: Outcome) -> None:
-    """What hypercalls gave is what the tables hold, nobody but the kernel may make them, and what has no place in a
-    table does not succeed.
-    """
-    if not isinstance(step.op, Hcall | HcallBatch) or outcome.errno:
-        return
-    ledger.judged("hypercalls", max(hypercalls.judged, 1))
-    for number, wrong in enumerate(hypercalls.wrong):
-        ledger.report(
-            "hypercalls",
-            (step.number, number),
-            f"{wrong.message}: expected {wrong.expected}, seen {wrong.seen}",
-            liobn=wrong.liobn,
-            ioba=wrong.ioba,
-            expected=wrong.expected,
-            seen=wrong.seen,
-            operation=step.number,
-        )

@@ -6,7 +6,9 @@ from dataclasses import replace
 from typing import Final
 
 from tcelab.emulator.checks import Call, Check, Request, copies_in, give, long_enough
-from tcelab.emulator.profiles import FOREIGN, INFO, INFO_DDW, LINUX_V1, NOT_ENABLED, PENDING, V2, Profile
+from tcelab.emulator.driver import Profile
+from tcelab.emulator.profiles.linux_v1 import FOREIGN, LINUX_V1, NOT_ENABLED, PENDING
+from tcelab.emulator.profiles.words import INFO, INFO_DDW, V2
 from tcelab.emulator.spapr_tce_v2 import SpaprTceV2, Window
 from tcelab.papr import ddw, tce
 from tcelab.quirks import MISALIGNED, ONE_PAGE

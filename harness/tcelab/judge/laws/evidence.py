@@ -1,0 +1,44 @@
+"""The law of evidence."""
+
+from __future__ import annotations
+
+from tcelab.judge import advice
+from tcelab.judge.ledger import Ledger
+from tcelab.program import Checkpoint, Program
+from tcelab.program.parts import parts
+from tcelab.run.record import Run
+
+
+def evidence(ledger: Ledger, run: Run) -> None:
+    """A pass needs positive evidence: a complete run, both views, a tag proven. Silence is never a pass."""
+    evidence = ledger.evidence
+    ledger.judged("evidence")
+    if run.facts.platform == "qemu" and not evidence.laws["difference"].judged:
+        ledger.could_not("nothing was compared with the emulator")
+    if run.program.isolation and not run.facts.isolates:
+        ledger.could_not("the program is for a platform that isolates PEs, and this one was not asked to")
+    if run.facts.isolates and not evidence.laws["isolation"].judged:
+        ledger.could_not("no operation showed whether a PE was isolated")
+    if run.ending is None and len(run.steps) < len(run.program.ops):
+        ledger.could_not(f"only {len(run.steps)} of {len(run.program.ops)} operations were done")
+    unseen = unseen_operations(run.program)
+    if unseen is not None:
+        ledger.could_not(f"nobody looked after operation {unseen}: a program must end with a checkpoint, {advice.LOOK}")
+    for view in run.facts.views:
+        if not evidence.steps.get(view):
+            ledger.could_not(_with(f"no checkpoint was judged by the {view} view", advice.for_view(run.program, view)))
+    if not evidence.tags and not run.program.test:  # a test may be about something else than mapping
+        ledger.could_not(_with("no live entry was proven by its tag", advice.for_tags(run.program)))
+
+
+def _with(reason: str, what_to_add: str) -> str:
+    return f"{reason}: {what_to_add}" if what_to_add else reason
+
+
+def unseen_operations(program: Program) -> int | None:
+    """Number of the first operation after the last checkpoint on its guest, None if there is none."""
+    for part in parts(program):
+        last = max((i for i, op in enumerate(part.ops) if isinstance(op, Checkpoint)), default=-1)
+        if last < len(part.ops) - 1:
+            return part.first + last + 1
+    return None

@@ -1,0 +1,28 @@
+"""The law of hypercalls."""
+
+from __future__ import annotations
+
+from tcelab.judge.ledger import Ledger
+from tcelab.judge.models.hypercalls import Hypercalls
+from tcelab.program import Hcall, HcallBatch
+from tcelab.run.record import Outcome, Step
+
+
+def law(ledger: Ledger, hypercalls: Hypercalls, step: Step, outcome: Outcome) -> None:
+    """What hypercalls gave is what the tables hold, nobody but the kernel may make them, and what has no place in a
+    table does not succeed.
+    """
+    if not isinstance(step.op, Hcall | HcallBatch) or outcome.errno:
+        return
+    ledger.judged("hypercalls", max(hypercalls.judged, 1))
+    for number, wrong in enumerate(hypercalls.wrong):
+        ledger.report(
+            "hypercalls",
+            (step.number, number),
+            f"{wrong.message}: expected {wrong.expected}, seen {wrong.seen}",
+            liobn=wrong.liobn,
+            ioba=wrong.ioba,
+            expected=wrong.expected,
+            seen=wrong.seen,
+            operation=step.number,
+        )

@@ -1,0 +1,56 @@
+"""The law of memory."""
+
+from __future__ import annotations
+
+from tcelab.judge import blame
+from tcelab.judge.ledger import Ledger
+from tcelab.judge.models.fold import Fold
+from tcelab.judge.models.memory import PageModel
+from tcelab.judge.models.reading import Look
+from tcelab.program import tag as tags
+
+
+def memory(ledger: Ledger, fold: Fold, seen: Look) -> None:
+    """Buffer pages that no entry leads to hold what the agent wrote: no device write and no stray store reached them.
+
+    Source: QEMU system/physmem.c, a refused write is dropped whole, page by page. Pages behind live entries are
+    judged by the tag law.
+    """
+    pages = seen.snapshot.pages
+    for buffer in fold.buffers.values():
+        ledger.judged("memory")
+        for number, page in enumerate(buffer.pages):
+            frame = page.frame
+            if frame is None or frame in seen.led_to:
+                continue
+            content = pages.get(frame)
+            if page.content is None and content is not None:
+                page.adopt(content)  # nobody could know what it is
+                continue
+            ledger.evidence.pages += 1
+            if content is None or content != page.content:
+                _changed(ledger, seen, (buffer.name, number), page)
+
+
+def _changed(ledger: Ledger, seen: Look, where: tuple[str, int], page: PageModel) -> None:
+    frame = page.frame
+    assert frame is not None
+    if frame not in seen.snapshot.pages:
+        ledger.could_not(f"guest RAM of buffer {where[0]} was not read")
+        return
+    content = seen.snapshot.pages[frame]
+    expected, read = tags.contrast(page.content, content)
+    near = next((access for access in reversed(seen.forbidden) if access.to_memory and not access.maybe), None)
+    hint = f"; the last refused write was at LIOBN {near.liobn:#x} IOBA {near.iova:#x}" if near else ""
+    ledger.report(
+        "memory",
+        (where, content, page.writer),
+        f"buffer {where[0]} page {where[1]} at {frame:#x}, which no entry leads to, must hold {expected}, "
+        f"seen {read}{hint}",
+        liobn=near.liobn if near else None,
+        ioba=near.iova if near else None,
+        expected=expected,
+        seen=read,
+        operation=near.step if near else blame.page(ledger, page),
+    )
+    page.adopt(content)

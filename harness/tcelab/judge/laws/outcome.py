@@ -1,0 +1,104 @@
+"""The law of outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from tcelab.judge.ledger import Ledger, op_text
+from tcelab.judge.models.fold import Fold
+from tcelab.judge.models.requests import request_name
+from tcelab.judge.models.rounds import calls_done
+from tcelab.papr import dma
+from tcelab.program import Burst, Ddw, Dma, Engine, Ioctl, Repeat, Rtas, Together
+from tcelab.program.expected import WENT
+from tcelab.run.record import Outcome, Step
+
+
+def outcome(ledger: Ledger, _fold: Fold, step: Step, got: Outcome) -> None:
+    """An operation gave what the program expects of it: `"ok"`, an errno's name, or an exact number.
+
+    Of a transfer that is to be passed or refused, that it ended; what became of it, `went` judges.
+    """
+    expected = step.op.expect
+    if expected is None:
+        return
+    ledger.judged("outcome")
+    if as_expected(step, got):
+        return
+    seen = got.errno or f"value {got.value}"
+    if isinstance(step.op, Repeat):
+        seen += f" after {got.fields.get('calls')} calls"
+    ledger.report(
+        "outcome",
+        step.number,
+        f"operation {step.number} {op_text(step.op)} gave {seen}, expected {expected}",
+        expected=str(expected),
+        seen=seen,
+        operation=step.number,
+    )
+
+
+def as_expected(step: Step, got: Outcome) -> bool:
+    """Did an operation that expects something give it?"""
+    expected = step.op.expect
+    if isinstance(expected, int):
+        return got.value == expected and not got.errno
+    if expected != "ok" and expected not in WENT:
+        return got.errno == expected
+    if isinstance(step.op, Repeat):
+        return got.value == 0 and not got.errno and calls_done(step.op, got) is not None
+    if isinstance(step.op, Dma | Together | Burst | Engine | Rtas | Ddw):
+        return got.value == 0 and not got.errno
+    if got.errno or not isinstance(step.op, Ioctl):
+        return not got.errno
+    makes_file = bool(step.op.into) or request_name(step.op.request) == "GROUP_GET_DEVICE_FD"
+    return got.value is not None and (got.value >= 0 if makes_file else got.value == 0)
+
+
+def went(ledger: Ledger, fold: Fold, step: Step, got: Outcome) -> None:
+    """A transfer that ended was passed or refused, whole, as the program expects: by the fold's reckoning, once the
+    operation is folded in. That the device did just that, other laws prove.
+    """
+    expected = step.op.expect
+    if expected not in WENT or not as_expected(step, got):
+        return
+    pieces = [piece for transfer in fold.transfers.done for piece in transfer]
+    whole = fold.transfers.quick[1] + len(pieces)
+    refused = sum(bool(piece.refused) for piece in pieces)
+    if not whole:
+        ledger.could_not(f"nobody knows what became of the transfer of operation {step.number}")
+        return
+    if expected == "passed":
+        to_be, against, why = "to pass", refused, _refusal
+        seen = _all_or_part("refused", refused, whole)
+    else:
+        to_be, against, why = "to be refused", whole - refused, _passage
+        seen = _all_or_part("passed", whole - refused, whole)
+    if against:
+        each = "the transfer" if isinstance(step.op, Dma) else "each transfer"
+        ledger.report(
+            "outcome",
+            step.number,
+            f"operation {step.number} {op_text(step.op)}: {each} was {to_be}; {why(pieces)} ({seen})",
+            expected=str(expected),
+            seen=seen,
+            operation=step.number,
+        )
+
+
+def _all_or_part(what: str, count: int, whole: int) -> str:
+    return f"all {what}" if count == whole else f"{count} of {whole} pieces {what}"
+
+
+def _refusal(pieces: Collection[dma.Piece]) -> str:
+    """Why the first piece is refused that is."""
+    first = next(piece for piece in pieces if piece.refused)
+    why = "no permission" if first.refused == dma.PERMISSION else first.refused
+    who = "its table refuses it" if first.refused in {dma.NO_ENTRY, dma.PERMISSION} else "it is refused"
+    return f"{who}: {why} at IOBA {first.iova:#x}"
+
+
+def _passage(pieces: Collection[dma.Piece]) -> str:
+    """Where the first piece passes that does; of those that are only counted, nobody knows where."""
+    first = next((f" at IOBA {piece.iova:#x}" for piece in pieces if not piece.refused), "")
+    return f"its table lets it through{first}"

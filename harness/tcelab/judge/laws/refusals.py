@@ -1,0 +1,119 @@
+"""The law of refusals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from tcelab.judge import blame
+from tcelab.judge.ledger import Ledger
+from tcelab.judge.models.device import Forbidden
+from tcelab.judge.models.fold import Fold
+from tcelab.judge.models.reading import SLACK, Look, refused_bytes
+from tcelab.judge.models.transfers import Transfers
+from tcelab.papr import window
+from tcelab.run.record import Refusal
+
+
+def refusals(ledger: Ledger, fold: Fold, seen: Look) -> None:
+    """QEMU said that it refused each device access that the table forbids, and no other.
+
+    Source: QEMU hw/ppc/spapr_iommu.c, spapr_tce_translate_iommu; the line comes from system/memory.c. An access of
+    which nothing is said went through, if the watcher sees at all: a guard has proven that, or a refusal that was told,
+    be it later. One that never saw any cannot judge.
+    """
+    transfers = fold.transfers
+    transfers.watched = transfers.watched or bool(seen.snapshot.refusals) or fold.facts.guard != "off"
+    if not transfers.doubted:
+        _told(ledger, transfers, seen)
+    transfers.doubted = False
+    if transfers.watched:
+        for access, step, batch in transfers.unsaid:
+            with ledger.at(step, batch):
+                _unsaid(ledger, access)
+        transfers.unsaid = []
+
+
+def _told(ledger: Ledger, transfers: Transfers, seen: Look) -> None:
+    told: dict[Forbidden, bool] = dict.fromkeys(seen.forbidden, False)
+    bytes_told, demanded = refused_bytes(seen.snapshot.refusals), _demanded(seen.forbidden)
+    by_page = _by_page(seen.forbidden)
+    for refusal in seen.snapshot.refusals:
+        near = by_page.get((refusal.direction, refusal.address >> window.PAGE_SHIFT), [])
+        hits = [access for access in near if _covers(access, refusal)]
+        told.update(dict.fromkeys(hits, True))
+        if not hits:
+            _unforeseen(ledger, refusal)
+    for access, was_told in told.items():
+        if access.maybe:
+            continue
+        ledger.judged("refusals")
+        if was_told:
+            ledger.control(access.device)
+        if not was_told or bytes_told[_place(access)] < demanded[_place(access)]:
+            transfers.unsaid.append((access, ledger.step, ledger.batch))
+
+
+def unwatched(ledger: Ledger, fold: Fold) -> None:
+    """At the end: what had to be refused, and nobody saw any refusal."""
+    for access, step, batch in fold.transfers.unsaid:
+        with ledger.at(step, batch):
+            ledger.could_not(f"the watcher cannot see refused accesses of {access.device}")
+
+
+def _place(access: Forbidden) -> tuple[str, int]:
+    return access.direction, access.told >> window.PAGE_SHIFT
+
+
+def _demanded(forbidden: Sequence[Forbidden]) -> Counter[tuple[str, int]]:
+    """The least that must be told of a page: all that was forbidden there, word by word."""
+    out: Counter[tuple[str, int]] = Counter()
+    for access in forbidden:
+        if not access.maybe:
+            out[_place(access)] += access.size - SLACK
+    return out
+
+
+def _by_page(forbidden: Sequence[Forbidden]) -> dict[tuple[str, int], list[Forbidden]]:
+    """By direction and page: a refusal is of one page, and its first word may begin before the access does."""
+    out: dict[tuple[str, int], list[Forbidden]] = {}
+    for access in forbidden:
+        first, end = access.told - SLACK, access.told + access.size
+        for page in range(max(first, 0) >> window.PAGE_SHIFT, (end - 1 >> window.PAGE_SHIFT) + 1):
+            out.setdefault((access.direction, page), []).append(access)
+    return out
+
+
+def _covers(access: Forbidden, refusal: Refusal) -> bool:
+    # A refused access is told in words of 1 to 8 bytes; the first may start before the transfer's unaligned start. What
+    # is summed up of a page has more bytes than lie between, and yet is of that page alone.
+    end = min(refusal.address + max(refusal.size, 1), (refusal.address >> window.PAGE_SHIFT) + 1 << window.PAGE_SHIFT)
+    return access.direction == refusal.direction and refusal.address < access.told + access.size and end > access.told
+
+
+def _unforeseen(ledger: Ledger, refusal: Refusal) -> None:
+    ledger.judged("refusals")
+    ledger.report(
+        "refusals",
+        (ledger.step, refusal.direction, refusal.address >> 12),
+        f"QEMU refused a device {refusal.direction} at {refusal.address:#x} that no operation explains: {refusal.line}",
+        ioba=refusal.address,
+        expected="no refusal",
+        seen=refusal.line,
+        operation=blame.access(ledger, refusal.address),
+    )
+
+
+def _unsaid(ledger: Ledger, access: Forbidden) -> None:
+    end = access.iova + access.size
+    ledger.report(
+        "refusals",
+        (access.step, access.iova),
+        f"LIOBN {access.liobn:#x}: {access.device}'s {access.direction} of {access.iova:#x}..{end - 1:#x} must be "
+        f"refused ({access.reason}), QEMU refused nothing there",
+        liobn=access.liobn,
+        ioba=access.iova,
+        expected=f"refused: {access.reason}",
+        seen="no refusal",
+        operation=access.step,
+    )

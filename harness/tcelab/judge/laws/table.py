@@ -1,0 +1,117 @@
+"""The law of tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tcelab.judge import blame
+from tcelab.judge.ledger import MOST, Ledger
+from tcelab.judge.models.fold import Fold
+from tcelab.judge.models.reading import Look
+from tcelab.judge.models.table import UNKNOWN, Differing, Entry, TableModel, differing
+from tcelab.papr import tce
+from tcelab.program import tag
+from tcelab.run.record import Snapshot, TableView
+
+
+def table(ledger: Ledger, fold: Fold, seen: Look) -> None:
+    """Each whole table equals the fold: nothing missing, nothing extra anywhere, permissions and frames exact.
+
+    Source: PAPR, H_PUT_TCE writes exactly one entry; drivers/vfio/vfio_iommu_spapr_tce.c, a VFIO entry carries exactly
+    the bits asked for. The channel's LIOBN has nothing mapped: its virtio device does not use the table. Of a table
+    with another page size, or in another place, `inventory` tells: its numbers stand for other bus addresses.
+    """
+    for view, tables in seen.views.items():
+        for liobn, shown in tables.items():
+            model = fold.tables.get(liobn)
+            if model is None:  # inventory tells
+                continue
+            ledger.judged("table")
+            if not _same_place(model, shown):
+                seen.unlike.add(liobn)
+                continue
+            ledger.evidence.entries += shown.entries
+            if ledger.batch:
+                ledger.size(ledger.batch).entries += shown.entries
+            _compare_table(ledger, model, seen, shown, view)
+
+
+def _same_place(model: TableModel, shown: TableView) -> bool:
+    return not shown.entries or (shown.page_shift, shown.bus_offset) == (model.page_shift, model.start)
+
+
+def _compare_table(ledger: Ledger, model: TableModel, seen: Look, shown: TableView, view: str) -> None:
+    wrong = _but_untold(model, differing(model.arrays(), (shown.index, shown.tce)))
+    seen.wrong.setdefault(model.liobn, set()).update(wrong.numbers.tolist())
+    if seen.split:
+        split = [number for liobn, number in seen.split if liobn == model.liobn]
+        wrong = wrong.where(~np.isin(wrong.numbers, split))
+    how = np.stack([wrong.one, wrong.other], axis=1)
+    new = ledger.standing.news(("table", model.liobn), view, ledger.step, wrong.numbers, how)
+    told = 0
+    for (number, _, value), is_new in zip(wrong.rows(), new.tolist(), strict=True):
+        if not is_new:
+            ledger.also_seen("table", (model.liobn, number, value), view)
+        elif told < MOST:
+            told += 1
+            _wrong(ledger, model, seen.snapshot, view, (number, value))
+    ledger.count("table", int(new.sum()) - told)
+
+
+def _but_untold(model: TableModel, wrong: Differing) -> Differing:
+    """Without those entries whose frame the agent did not tell: the tag law proves it."""
+    unknown = np.flatnonzero((wrong.one == np.uint64(UNKNOWN)) & (wrong.other != 0))
+    keep = np.ones(len(wrong.numbers), np.bool_)
+    for i in unknown.tolist():
+        entry = model.live.get(int(wrong.numbers[i]))
+        keep[i] = entry is None or tce.permissions(int(wrong.other[i])) != entry.permissions
+    return wrong.where(keep)
+
+
+def _wrong(ledger: Ledger, model: TableModel, snapshot: Snapshot, view: str, pair: tuple[int, int]) -> None:
+    number, value = pair
+    entry = model.live.get(number)
+    blamed = blame.entry(ledger, model, number)
+    expected = entry.describe() if entry else tce.describe(0)
+    message = (
+        f"LIOBN {model.liobn:#x} IOBA {model.ioba(number):#x}: {_how(model, number, entry, value, blamed)}; "
+        f"expected {expected}, seen {tce.describe(value)}{blamed.said}"
+    )
+    if value and (not entry or entry.frame != tce.address(value)):
+        message += f"; guest RAM there: {_there(snapshot.pages, tce.address(value))}"
+    ledger.report(
+        "table",
+        (model.liobn, number, value),
+        message,
+        liobn=model.liobn,
+        ioba=model.ioba(number),
+        expected=expected,
+        seen=tce.describe(value),
+        operation=blamed.operation,
+        view=view,
+        lasting=False,
+    )
+
+
+def _how(model: TableModel, number: int, entry: Entry | None, value: int, blamed: blame.Blame) -> str:
+    """In a few words, how an entry is wrong: the first rule that fits."""
+    survived = blamed.concerns and number in model.removed
+    rules: tuple[tuple[Callable[[], bool], str], ...] = (
+        (lambda: number >= model.entries, "there is an entry past the end of the table"),
+        (lambda: number < 0, "there is an entry below the window"),
+        (lambda: entry is not None and value == 0, "an entry that was mapped is missing"),
+        (lambda: entry is not None and entry.frame == tce.address(value), "an entry has the wrong permissions"),
+        (lambda: entry is not None, "an entry leads to the wrong page"),
+        (lambda: survived, "an entry survived its removal"),
+        (lambda: True, "there is an entry that no operation made"),
+    )
+    return next(text for fits, text in rules if fits())
+
+
+def _there(pages: dict[int, bytes | None], address: int) -> str:
+    if address not in pages:
+        return "not read"
+    content = pages[address]
+    return "none at that address" if content is None else tag.describe(content)

@@ -1,0 +1,119 @@
+"""The law of tags."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tcelab.judge import blame
+from tcelab.judge.ledger import Ledger
+from tcelab.judge.models.device import Forbidden
+from tcelab.judge.models.fold import Fold
+from tcelab.judge.models.memory import PageModel
+from tcelab.judge.models.reading import Look
+from tcelab.judge.models.table import TableModel
+from tcelab.papr import tce, window
+from tcelab.program import tag as tags
+from tcelab.run.record import TableView
+
+
+def tag(ledger: Ledger, fold: Fold, seen: Look) -> None:
+    """Each live entry leads to a page in guest RAM that carries exactly what was written to the page it maps.
+
+    A page whose last writer was a Tag proves its frame without trusting the guest's pagemap: nonce, LIOBN, IOBA and
+    sequence are in it, and it fills the page. Of an IOMMU page of more than 4 KiB, each 4 KiB are judged by themselves.
+    Entries that the table law found wrong are told there.
+    """
+    shown = next(iter(seen.views.values()), None)
+    if shown is None:
+        return
+    for liobn, model in fold.tables.items():
+        if not model.live or liobn not in shown:
+            continue
+        ledger.judged("tag")
+        wrong = seen.wrong.get(liobn, set())
+        for (frame, _), numbers in list(model.leads.items()):
+            right = numbers - wrong if wrong else numbers
+            if frame is not None and right:
+                _prove_all(ledger, seen, model, frame, right)
+            for number in right if frame is None and liobn not in seen.unlike else ():
+                _prove_all(ledger, seen, model, _frame(shown[liobn], number), {number})
+
+
+def _frame(table: TableView, number: int) -> int:
+    """Where the table says an entry leads, for a frame that the agent did not tell."""
+    return tce.address(int(table.tce[np.searchsorted(table.index, number)]), table.page_shift)
+
+
+def _prove_all(ledger: Ledger, seen: Look, model: TableModel, frame: int, numbers: set[int]) -> None:
+    """Judge the IOMMU page at `frame`, to which entries `numbers` lead, 4 KiB by 4 KiB."""
+    first = model.live[next(iter(numbers))]
+    if first.raw is not None and first.page is None:
+        return  # a hypercall stores whatever it is given, and nobody said what is there
+    for part in range(1 << model.page_shift - window.PAGE_SHIFT):
+        _prove(ledger, seen, model, (frame, part), numbers)
+
+
+def _prove(ledger: Ledger, seen: Look, model: TableModel, where: tuple[int, int], numbers: set[int]) -> None:
+    """Judge 4 KiB: of which IOMMU page, to which entries `numbers` lead, and which of its pages."""
+    part = where[1]
+    frame = where[0] + (part << window.PAGE_SHIFT)
+    page = model.live[next(iter(numbers))].page_at(part)
+    if frame not in seen.snapshot.pages:
+        ledger.could_not(f"guest RAM behind a live entry was not read (LIOBN {model.liobn:#x})")
+        return
+    content = seen.snapshot.pages[frame]
+    seen.led_to.add(frame)
+    if content is None or (page is not None and page.content not in (None, content)):
+        _unproven(ledger, seen, model, (frame, part), min(numbers))
+        return
+    if page is not None and page.content is None:
+        page.adopt(content)  # no proof of anything: nobody could know what it is
+        return
+    own = _names_own(page, model, part, numbers)
+    ledger.evidence.tags += own
+    ledger.evidence.contents += len(numbers) - own
+    if ledger.batch:
+        ledger.size(ledger.batch).tags += own
+
+
+def _names_own(page: PageModel | None, model: TableModel, part: int, numbers: set[int]) -> bool:
+    """The page's tag names one of the entries that lead to it."""
+    if page is None or page.tagged is None:
+        return False
+    liobn, where = page.tagged
+    return liobn == model.liobn and model.number(where) in numbers and model.page_number(where - model.start) == part
+
+
+def _unproven(ledger: Ledger, seen: Look, model: TableModel, where: tuple[int, int], number: int) -> None:
+    frame, part = where
+    entry, content = model.live[number], seen.snapshot.pages[frame]
+    page, liobn, ioba = entry.page_at(part), model.liobn, model.ioba(number) + (part << window.PAGE_SHIFT)
+    expected, read = tags.contrast(page.content if page else None, content)
+    blamed = _refused_write(seen.forbidden, liobn, ioba)
+    if blamed is None:
+        blamed = blame.page(ledger, page, entry.step)
+    ledger.report(
+        "tag",
+        (liobn, number, part, content, entry.step, page.writer if page else -1),
+        f"LIOBN {liobn:#x} IOBA {ioba:#x}: the entry leads to {frame:#x} ({entry.describe()}), "
+        f"guest RAM there must hold {expected}, seen {read}",
+        liobn=liobn,
+        ioba=ioba,
+        expected=expected,
+        seen=read,
+        operation=blamed,
+    )
+    if page is not None:
+        page.adopt(content)
+
+
+def _refused_write(forbidden: Sequence[Forbidden], liobn: int, ioba: int) -> int | None:
+    """Number of the operation whose refused write to that entry may have landed since the last checkpoint."""
+    hits = (
+        access.step
+        for access in reversed(forbidden)
+        if access.to_memory and access.liobn == liobn and access.iova >> window.PAGE_SHIFT == ioba >> window.PAGE_SHIFT
+    )
+    return next(hits, None)

@@ -1,0 +1,50 @@
+"""One snapshot, sorted for the laws."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from tcelab.judge.models.device import Forbidden
+from tcelab.papr import window
+from tcelab.run.record import Refusal, Snapshot, TableView, ViewName
+
+SLACK: Final = 7
+"""Bytes by which what QEMU tells of one refused piece may differ from it: it tells whole words."""
+
+
+def refused_bytes(refusals: Iterable[Refusal]) -> Counter[tuple[str, int]]:
+    """How many bytes were refused, by direction and IOMMU page, as they were told."""
+    out: Counter[tuple[str, int]] = Counter()
+    for refusal in refusals:
+        out[refusal.direction, refusal.address >> window.PAGE_SHIFT] += refusal.size
+    return out
+
+
+@dataclass(slots=True)
+class Look:
+    """One snapshot, sorted: tables per view and LIOBN, and what laws tell each other about it.
+
+    :ivar forbidden: device accesses since the snapshot before that must have been refused.
+    :ivar wrong: by LIOBN, numbers of all entries that the table law found wrong.
+    :ivar split: (LIOBN, entry) on which the views differ, and one of them is right.
+    :ivar unlike: LIOBNs of tables with another page size or place than they must have: their entries are not compared.
+    :ivar led_to: frames that right entries lead to, which the tag law judged.
+    """
+
+    snapshot: Snapshot
+    views: dict[ViewName, dict[int, TableView]]
+    forbidden: Sequence[Forbidden]
+    wrong: dict[int, set[int]] = field(default_factory=dict)
+    unlike: set[int] = field(default_factory=set)
+    split: set[tuple[int, int]] = field(default_factory=set)
+    led_to: set[int] = field(default_factory=set)
+
+
+def look(snapshot: Snapshot, forbidden: Sequence[Forbidden]) -> Look:
+    views: dict[ViewName, dict[int, TableView]] = {}
+    for table in snapshot.tables:
+        views.setdefault(table.view, {})[table.liobn] = table
+    return Look(snapshot, views, forbidden)

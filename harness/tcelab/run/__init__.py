@@ -1,0 +1,1 @@
+"""Performs programs on sessions, and records what happened."""

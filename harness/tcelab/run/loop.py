@@ -1,0 +1,104 @@
+"""The one loop that performs a program on a session, and records it.
+
+Every platform, replay and pytest go through `run`: it splits the program at its host operations, so that the guest
+operations between two of them cost one request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+import msgspec
+
+from tcelab.errors import GuestLost, Interrupted, TcelabError, UsageError
+from tcelab.program import Checkpoint, GuestOp, HostOp, Op, Program
+from tcelab.program.fits import require
+from tcelab.program.parts import parts, stretches
+from tcelab.run.record import Ending, Outcome, Run, Snapshot, Step
+from tcelab.run.session import Session
+
+Watch = Callable[[Step], bool]
+"""Sees each step as it is done; True: suspicious, have it confirmed by every view while the guest is as it is."""
+
+
+def run(program: Program, session: Session, watch: Watch = lambda _: False) -> Run:
+    """Perform a program on one guest. Never raises for what the guest did: that is in `Run.ending`.
+
+    :raise UsageError: the program asks for more than one guest; see `tcelab.job.parallel`.
+    :raise Unsupported: the guest is not what it was made for, see `tcelab.program.fits`.
+    """
+    if len(parts(program)) > 1:
+        raise UsageError(f"program {program.name!r} asks for several guests, and here is one")
+    require(program, session.facts)
+    recorder = Recorder(program, session, watch)
+    recorder.perform(program.ops)
+    recorder.finish()
+    return recorder.run
+
+
+class Recorder:
+    """Performs the operations of a program as they come, and keeps the record.
+
+    :ivar run: what has happened so far; once it has an ending, nothing more is performed.
+    """
+
+    def __init__(self, program: Program, session: Session, watch: Watch = lambda _: False, *, first: int = 0) -> None:
+        """:param program: its operations from number `first` on must be, or come to be, those that are performed."""
+        self.run = Run(program, session.facts)
+        self._first = first
+        self._session = session
+        self._watch = watch
+        self._frames: dict[int, None] = {}
+
+    @property
+    def frames(self) -> Collection[int]:
+        """Guest physical addresses of all pages that operations told: those of buffers."""
+        return self._frames.keys()
+
+    def perform(self, ops: Sequence[Op]) -> list[Step]:
+        """Do operations after those before, as far as they can be done. Returns their steps."""
+        begin = len(self.run.steps)
+        for offset, part in stretches(ops):
+            if self.run.ending is not None:
+                break
+            number = self._first + begin + offset
+            try:
+                if isinstance(part, list):
+                    self._guest(number, part)
+                else:
+                    self.run.steps.append(self._intervene(number, part))
+            except TcelabError as error:
+                begun = error.in_flight if isinstance(error, GuestLost) else None
+                self.run.ending = Ending(error, None if begun is None else number + begun)
+            except KeyboardInterrupt:
+                self.run.ending = Ending(Interrupted(), None)
+        return self.run.steps[begin:]
+
+    def finish(self) -> None:
+        """A kernel that dies of the last operation must not pass because nobody asked it anything any more."""
+        try:
+            ended = self.run.ending is not None
+            self.run.trouble = self._session.trouble() if ended else self._session.finish()
+        except TcelabError as error:
+            self.run.ending = self.run.ending or Ending(error, None)
+
+    def _guest(self, first: int, ops: list[GuestOp]) -> None:
+        for i, outcome in enumerate(self._session.perform(ops)):
+            self._frames.update(dict.fromkeys(outcome.frames))
+            step = Step(first + i, ops[i], outcome)
+            self.run.steps.append(step)
+            self._watch(step)
+
+    def _intervene(self, number: int, op: HostOp) -> Step:
+        frames = list(self._frames)
+        result = self._session.intervene(op, frames)
+        if isinstance(result, Outcome):
+            step = Step(number, op, outcome=result)
+            self._watch(step)
+            return step
+        step = Step(number, op, snapshot=result)
+        if self._watch(step) and isinstance(op, Checkpoint) and not op.stream:
+            confirmed = self._session.intervene(msgspec.structs.replace(op, stream=True), frames)
+            step = Step(number, op, snapshot=result, confirmed=confirmed if isinstance(confirmed, Snapshot) else None)
+            self._watch(step)
+        return step

@@ -1,0 +1,38 @@
+"""What a platform must be able to do: a session on a topology."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from tcelab.program import GuestOp, HostOp
+from tcelab.run.record import Facts, Outcome, Snapshot
+
+
+class Session(Protocol):
+    """A platform opened on a topology. The host drives; nothing calls back."""
+
+    @property
+    def facts(self) -> Facts: ...
+
+    def perform(self, ops: Sequence[GuestOp]) -> list[Outcome]:
+        """Do guest operations in order, an outcome for each.
+
+        :raise GuestLost: the guest died or stopped answering; `in_flight` tells how far it came.
+        """
+        ...
+
+    def intervene(self, op: HostOp, frames: Sequence[int]) -> Outcome | Snapshot:
+        """Do one host operation. `frames`: addresses of the pages of buffers, to be read at a checkpoint."""
+        ...
+
+    def trouble(self) -> tuple[str, ...]:
+        """Lines of kernel trouble since the last snapshot."""
+        ...
+
+    def finish(self) -> tuple[str, ...]:
+        """The same, after the last operation, having made sure that the guest is still alive.
+
+        :raise GuestLost: it is not.
+        """
+        ...
