@@ -19,7 +19,7 @@ from tcelab.program.validate import validate
 from tcelab.quirks import QUIRKS, ROLLBACK
 from tcelab.run.loop import run
 
-EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 PROGRAMS = sorted(EXAMPLES.rglob("*.json"))
 QUIRK = {path.stem: path for path in PROGRAMS if path.parent.name == "quirks"}
 ALL = frozenset(QUIRKS)

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-import test_artefacts
-import test_cli
 
 from tcelab.image.room import room
 from tcelab.job import artefacts
+from unit.cli import test_cli
+from unit.job import test_artefacts
 
 host, tcelab = test_cli.host, test_cli.tcelab
 

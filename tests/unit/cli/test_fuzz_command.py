@@ -11,8 +11,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import test_cli
-import test_replay
 from rich.console import Console
 
 from tcelab import commandline
@@ -22,6 +20,8 @@ from tcelab.fuzz import campaign
 from tcelab.fuzz.tally import Tally
 from tcelab.program import load
 from tcelab.quirks import MISALIGNED
+from unit.cli import test_cli
+from unit.job import test_replay
 
 host, tcelab, guests = test_cli.host, test_cli.tcelab, test_replay.guests
 

@@ -27,7 +27,7 @@ from tcelab.qemu.limits import Limits
 from tcelab.qemu.portal import portal
 from tcelab.qemu.probe import Qemu
 
-FAKE = Path(__file__).with_name("fake_qemu.py")
+FAKE = Path(__file__).parents[2] / "support" / "fake_qemu.py"
 QUICK = Limits(settle=0.05, close=2.0, launch=PATIENCE, load=PATIENCE, boot=PATIENCE, control=PATIENCE)
 PATIENT = Limits(settle=PATIENCE, launch=PATIENCE, control=PATIENCE)
 

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 from fake_session import SHAPE
-from test_sparse import CHUNK, by_the_book, memory
 
 from tcelab.errors import HarnessError
 from tcelab.image import bases
 from tcelab.image.bases import Base, ChangedError, Register, Stored
+from unit.image.test_sparse import CHUNK, by_the_book, memory
 
 KEY = "0123456789abcdef"
 SMALL = {"state": b"the devices' state", "console": b"Linux version 6.12\n"}
@@ -547,7 +547,7 @@ def test_a_problem_of_any_file_is_told(name):
 # -- two processes
 
 MAKER = """
-import sys, test_bases
+import sys; from unit.image import test_bases
 from tcelab.image import bases
 with bases.locked(test_bases.KEY, print):
     assert bases.take(test_bases.KEY) == (None, "")

@@ -31,7 +31,7 @@ assert setup
 
 QUIET = ("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:hypothesispytest")
 
-EXAMPLE = Path(__file__).parents[2] / "docs/examples/test_window.py"
+EXAMPLE = Path(__file__).parents[3] / "docs/examples/test_window.py"
 
 MAPS = """
 def test_it(pseries, container, tce_table):

@@ -11,13 +11,13 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-import test_cli
 
 from tcelab import report, scenarios
 from tcelab.errors import Unsupported
 from tcelab.job import job, platforms
 from tcelab.program import load
 from tcelab.scenarios import isolation
+from unit.cli import test_cli
 
 host, tcelab, result = test_cli.host, test_cli.tcelab, test_cli.result
 """Fixtures, and how to read a result."""

@@ -12,7 +12,6 @@ from typing import get_args
 
 import msgspec
 import pytest
-import test_cli
 from ideal import Ideal
 from story import SMALL, story
 
@@ -27,6 +26,7 @@ from tcelab.program.topology import topology
 from tcelab.program.validate import validate
 from tcelab.run.loop import run
 from tcelab.run.record import Outcome
+from unit.cli import test_cli
 
 host, tcelab = test_cli.host, test_cli.tcelab
 """Fixtures."""

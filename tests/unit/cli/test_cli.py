@@ -18,7 +18,6 @@ from typing import ClassVar
 
 import msgspec
 import pytest
-import test_bases
 from fake_guest import NOW, abilities
 from ideal import Ideal
 from story import after, nth, story
@@ -31,6 +30,7 @@ from tcelab.image import bases, mutants
 from tcelab.job import setup
 from tcelab.program import inject, load
 from tcelab.qemu import fork, ram
+from unit.image import test_bases
 
 REAL_FORKS = fork.Forks
 VERB = importlib.import_module("tcelab.cli.run")
@@ -336,7 +336,7 @@ def test_json_in_a_file_is_the_result(host, tcelab):
 @pytest.mark.parametrize("more", [[], ["--json", "-"]], ids=["text", "json"])
 def test_a_reader_that_leaves_changes_no_exit_code(host, more):
     script = (
-        "import sys, pytest, test_cli; patch = pytest.MonkeyPatch()\n"
+        "import sys, pytest; from unit.cli import test_cli; patch = pytest.MonkeyPatch()\n"
         "patch.setattr(test_cli.fork, 'Forks', test_cli.StandForks)\n"
         "options = test_cli.setup.machine.Options('/k', '/i', test_cli.story().topology)\n"
         "patch.setattr(test_cli.setup, 'prepare', lambda *_: test_cli.setup.Ready(None, options, '', {}))\n"

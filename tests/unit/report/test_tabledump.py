@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_cli
 from hypothesis import given
 from hypothesis import strategies as st
 from story import story
@@ -18,6 +17,7 @@ from tcelab.papr import window
 from tcelab.program import Checkpoint
 from tcelab.report import tabledump
 from tcelab.run.record import Outcome, Run, Snapshot, Step, TableView
+from unit.cli import test_cli
 
 host, tcelab = test_cli.host, test_cli.tcelab
 """Fixtures."""

@@ -13,7 +13,7 @@ from tcelab.errors import Unsupported, UsageError
 from tcelab.image import apt, archive
 from tcelab.image.archive import KEYRING, Archive
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 needs_apt = pytest.mark.skipif(shutil.which("apt-get") is None, reason="asks the host's apt-get")
 

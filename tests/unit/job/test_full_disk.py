@@ -11,13 +11,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import test_cli
-import test_cli_series
-import test_replay
 
 from tcelab.errors import HarnessError
 from tcelab.fuzz import campaign
 from tcelab.job import artefacts, keeping
+from unit.cli import test_cli
+from unit.cli import test_series as test_cli_series
+from unit.job import test_replay
 
 host, tcelab, two, guests = test_cli.host, test_cli.tcelab, test_cli_series.two, test_replay.guests
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

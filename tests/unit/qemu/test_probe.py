@@ -15,7 +15,7 @@ from tcelab.errors import HarnessError, UsageError
 from tcelab.qemu import probe
 from tcelab.qemu.probe import Abilities, Qemu
 
-FAKE = Path(__file__).with_name("fake_qemu.py")
+FAKE = Path(__file__).parents[2] / "support" / "fake_qemu.py"
 
 
 def asked(**ways):

@@ -10,11 +10,9 @@ import time
 
 import numpy as np
 import pytest
-import test_cli
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from test_tabledump import LIOBN, view
 
 from tcelab.errors import Unsupported, UsageError
 from tcelab.papr import window
@@ -25,6 +23,8 @@ from tcelab.qemu.looking import FolderLooker, Look
 from tcelab.report import watcher as watch
 from tcelab.report.tableview import ASCII, SHADES, Watching, cells, changes, permissions
 from tcelab.run.record import Outcome, Step
+from unit.cli import test_cli
+from unit.report.test_tabledump import LIOBN, view
 
 host, tcelab = test_cli.host, test_cli.tcelab
 """Fixtures."""

@@ -32,7 +32,7 @@ def site(tmp_path):
 
 
 def test_in_a_source_tree_they_are_where_they_are_kept():
-    repository = Path(__file__).parents[2]
+    repository = Path(__file__).parents[3]
     assert (resources.recipes_dir() / "guest.toml").is_file()
     assert resources.recipes_dir() == repository / "images"
     assert resources.rootfs_dir() == repository / "guest/rootfs"

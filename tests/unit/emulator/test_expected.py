@@ -9,7 +9,6 @@ import pytest
 from isolation_story import TWO_DEVICES, opened, program, read, write
 from msgspec import structs
 from story import ONE, SMALL
-from test_every_operation import BEFORE, DMA, ONE_OF_EACH, checked, named
 
 from tcelab import program as p
 from tcelab.emulator.oracle import second_opinion
@@ -21,6 +20,7 @@ from tcelab.program import Program
 from tcelab.program.validate import validate
 from tcelab.run.loop import run
 from tcelab.run.record import Outcome, Step
+from unit.program.test_every_operation import BEFORE, DMA, ONE_OF_EACH, checked, named
 
 NOTHING = 77777
 """What nothing gives."""

@@ -13,7 +13,7 @@ from tcelab.program import operationspage as made
 from tcelab.program.validate import validate
 from tcelab.run.loop import run
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 NOT_EMULATED = {"native"}
 LIES = {"flip"}
 

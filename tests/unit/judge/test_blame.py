@@ -10,7 +10,6 @@ import pytest
 from ideal import Ideal
 from msgspec import structs
 from story import FIRST, ONE, SECOND, SMALL, TWO, after, nth, on, see, story
-from test_judge_lies import CONTROL, MAP, UNMAP, put, ram, say_refusal
 
 from tcelab.emulator import EmulatorSession
 from tcelab.emulator.oracle import EmulatorOracles
@@ -20,6 +19,7 @@ from tcelab.program import Burst, Call, Dma, Hcall, Ioctl, Program, Tce, Transfe
 from tcelab.run.loop import run
 from tcelab.run.record import Outcome
 from tcelab.scenarios import vocabulary as b
+from unit.judge.test_lies import CONTROL, MAP, UNMAP, put, ram, say_refusal
 
 LATER = [
     *b.buffer("c", 1, 9),

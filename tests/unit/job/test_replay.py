@@ -15,9 +15,6 @@ from types import SimpleNamespace
 import click
 import msgspec
 import pytest
-import test_cli
-import test_cli_series
-import test_leakcheck_command
 
 from tcelab import cli, commandline
 from tcelab.emulator import EmulatorSession
@@ -30,6 +27,9 @@ from tcelab.qemu.limits import Limits
 from tcelab.quirks import MISALIGNED, ONE_PAGE
 from tcelab.scenarios import proof
 from tcelab.scenarios import vocabulary as b
+from unit.cli import test_cli
+from unit.cli import test_series as test_cli_series
+from unit.leakcheck import test_command as test_leakcheck_command
 
 host, tcelab, two = test_cli.host, test_cli.tcelab, test_cli_series.two
 leakcheck = test_leakcheck_command.tcelab
