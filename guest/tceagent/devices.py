@@ -5,7 +5,7 @@ What a device is, its configuration space tells: an edu, unless it is a virtio-b
 
 from __future__ import annotations
 
-from tceagent import edu, uapi, vfio, virtio
+from tceagent import edu, errors, uapi, vfio, virtio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def master(state: State, *, file: str, on: bool = True) -> Outcome:
     try:
         state.kernel.pwrite(opened.fd, command.to_bytes(2, "little"), _place(state.kernel, opened) + _COMMAND)
     except OSError as error:
-        raise vfio.RefusedError(error) from error
+        raise errors.RefusedError(error) from error
     return {"value": _command(state.kernel, opened)}
 
 
@@ -71,7 +71,7 @@ def engine(state: State, *, file: str, ring: dict[str, Any], iova: int) -> Outco
     memory, _ = state.buffer(ring["buffer"])
     place = _virtio(kernel, opened)
     if place is None:
-        raise vfio.RefusedError("ENODEV")
+        raise errors.RefusedError("ENODEV")
     registers = _registers(kernel, opened)
     lies = memory, ring.get("index", 0), iova
     made = virtio.Engine(kernel, registers, place, lies, lambda: bool(_command(kernel, opened) & _BUS_MASTER))
@@ -126,7 +126,7 @@ def _registers(kernel: Kernel, opened: File) -> Registers:
         try:
             opened.registers = kernel.map_registers(opened.fd, offset, length)
         except OSError as error:
-            raise vfio.RefusedError(error) from error
+            raise errors.RefusedError(error) from error
     return opened.registers
 
 
@@ -143,7 +143,7 @@ def _read(kernel: Kernel, opened: File, size: int, offset: int) -> bytes:
     try:
         return kernel.pread(opened.fd, size, place + offset)
     except OSError as error:
-        raise vfio.RefusedError(error) from error
+        raise errors.RefusedError(error) from error
 
 
 def _command(kernel: Kernel, opened: File) -> int:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from itertools import repeat
 from struct import Struct
 
-from tceagent import vfio
-from tceagent.kernel import IOMMU_PAGE
+from tceagent import errors
+from tceagent.uapi import IOMMU_PAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _write(state: State, packed: tuple[bytes, bytes], count: int, times: int) ->
         # No line of this function runs between two writes: sum and map are loops in C.
         sum(map(state.kernel.pwrite, repeat(state.hypercalls, times), repeat(data), repeat(0)))
     except OSError as error:
-        raise vfio.RefusedError(error) from error
+        raise errors.RefusedError(error) from error
 
 
 def _perform(state: State, packed: tuple[bytes, bytes], count: int, rounds: int) -> list[tuple[int, ...]]:
@@ -148,5 +148,5 @@ def _perform(state: State, packed: tuple[bytes, bytes], count: int, rounds: int)
         kernel.pwrite(state.hypercalls, BATCH.pack(VERSION, count, rounds, 0) + b"".join(packed), 0)
         raw = kernel.pread(state.hypercalls, RESULT.size * count, 0)
     except OSError as error:
-        raise vfio.RefusedError(error) from error
+        raise errors.RefusedError(error) from error
     return [RESULT.unpack_from(raw, at * RESULT.size) for at in range(count)]

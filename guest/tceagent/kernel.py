@@ -17,15 +17,17 @@ from itertools import cycle, repeat
 from struct import Struct, pack, unpack
 
 from tceagent import child, uapi
+from tceagent.errors import errno_name
 from tceagent.registers import Registers
+from tceagent.uapi import IOMMU_PAGE
 
 TYPE_CHECKING = False
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tceagent.seam import Op, Outcome, Serve
 
-IOMMU_PAGE = 4096
 CELL = "/run/tcelab.cell"
 """On a ramfs, made by init: its pages never move and, unlike locked memory, are charged to no process."""
 
@@ -49,10 +51,6 @@ _PROTECTIONS = {"none": 0, "read": mmap.PROT_READ, "write": mmap.PROT_READ | mma
 
 class _Byte(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001  ctypes.c_char, the public one
     _type_ = "c"
-
-
-def errno_name(number: int) -> str:
-    return errno.errorcode.get(number, f"errno {number}")
 
 
 def _address_of(area: mmap.mmap) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posix
 
-from tceagent import vfio
+from tceagent import errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def native(state: State, *, program: str, args: list[Union[int, str]]) -> Outcom
     try:
         status, output = state.kernel.run(f"{FOLDER}/{program}", words)
     except OSError as error:
-        raise vfio.RefusedError(error) from error
+        raise errors.RefusedError(error) from error
     return {"value": status, "fields": parse(output)}
 
 

@@ -6,10 +6,10 @@ Words are numbers, names, or `{"buffer", "index", "plus"}`.
 
 from __future__ import annotations
 
-from tceagent import devices, hcalls, native, uapi, vfio
+from tceagent import devices, errors, hcalls, native, uapi, vfio
 from tceagent import tag as marks
-from tceagent.kernel import IOMMU_PAGE
 from tceagent.state import File, unused
+from tceagent.uapi import IOMMU_PAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def perform(state: State, op: Op) -> Outcome:
     arguments.pop("expect", None)
     try:
         return handler(state, **arguments)
-    except vfio.RefusedError as refusal:
+    except errors.RefusedError as refusal:
         return {"errno": refusal.errno}
 
 
@@ -108,7 +108,7 @@ def protect(state: State, *, buffer: str, access: str) -> Outcome:
     try:
         memory.protect(access)
     except OSError as error:
-        raise vfio.RefusedError(error) from error
+        raise errors.RefusedError(error) from error
     return {"value": 0}
 
 
@@ -135,7 +135,7 @@ def open_(state: State, *, file: str, path: str) -> Outcome:
     try:
         fd = state.kernel.open(path)
     except OSError as error:
-        raise vfio.RefusedError(error) from error
+        raise errors.RefusedError(error) from error
     state.files[file] = File(fd)
     return {"value": fd}
 
@@ -148,7 +148,7 @@ def close(state: State, *, file: str) -> Outcome:
     try:
         state.kernel.close(opened.fd)
     except OSError as error:
-        raise vfio.RefusedError(error) from error
+        raise errors.RefusedError(error) from error
     return {"value": 0}
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tceagent.kernel import IOMMU_PAGE
-from tceagent.vfio import RefusedError
+from tceagent.errors import RefusedError
+from tceagent.uapi import IOMMU_PAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

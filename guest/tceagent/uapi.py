@@ -122,3 +122,6 @@ LAYOUTS = {
     "EEH_PE_OP": Layout("3I4x2I2Q", "argsz flags op err_type err_func err_addr err_mask", 12),
 }
 """Requests that take a struct. GROUP_GET_DEVICE_FD takes a string, the others a number or nothing."""
+
+
+IOMMU_PAGE = 4096

@@ -5,23 +5,16 @@ from __future__ import annotations
 import struct
 
 from tceagent import uapi
-from tceagent.kernel import errno_name
+from tceagent.errors import RefusedError
 
 TYPE_CHECKING = False
+
 if TYPE_CHECKING:
     from tceagent.seam import Kernel
 
 _DEVICES = "/sys/bus/pci/devices"
 _TREE = "/sys/firmware/devicetree/base"
 _DMA_WINDOW = struct.Struct(">IQQ")  # LIOBN, bus address, size
-
-
-class RefusedError(Exception):
-    """The kernel refused a step of an operation: the operation's outcome is that errno, by name."""
-
-    def __init__(self, cause: OSError | str) -> None:
-        self.errno = cause if isinstance(cause, str) else errno_name(cause.errno or 0)
-        super().__init__(f"{self.errno}: {cause}")
 
 
 def bind(kernel: Kernel, buid: int, slot: int) -> dict[str, str | int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-from tceagent import vfio
+from tceagent import errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def find(read: Callable[[int, int], bytes]) -> Place:
     parts = [found.get(kind, (-1, 0, 0)) for kind in (COMMON, NOTIFY, DEVICE)]
     (bar, common, _), (_, doorbells, spacing), (_, disk, _) = parts
     if bar < 0 or any(part[0] != bar for part in parts):
-        raise vfio.RefusedError("ENODEV")
+        raise errors.RefusedError("ENODEV")
     return Place(bar, common, doorbells, spacing, disk)
 
 
@@ -179,7 +179,7 @@ class Engine:
             registers.write32(common + DRIVER_FEATURE, features)
         registers.write8(status, READY & ~DRIVER_OK)
         if not registers.read8(status) & FEATURES_OK:
-            raise vfio.RefusedError("EOPNOTSUPP")
+            raise errors.RefusedError("EOPNOTSUPP")
         self._disk = SECTOR * (registers.read32(self._place.disk) | registers.read32(self._place.disk + 4) << 32)
         self._lay_out()
         self._enable()
@@ -259,7 +259,7 @@ class Engine:
                 if value != 0:
                     return done, value
             if request[ANSWER]:
-                raise vfio.RefusedError("EIO")
+                raise errors.RefusedError("EIO")
             done += 1
         return done, 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from tceagent.kernel import IOMMU_PAGE
+from tceagent.uapi import IOMMU_PAGE
 
 FIRST_ADDRESS = 0x7000_0000_0000
 FIRST_FRAME = 0x100_0000

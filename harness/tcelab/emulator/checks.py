@@ -10,26 +10,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from tceagent import uapi
-from tcelab.emulator.errors import NotModelledError
+from tcelab.emulator.errors import NotModelledError, RefusedError
 from tcelab.emulator.memory import FaultError
-from tcelab.emulator.process import RefusedError
 
 if TYPE_CHECKING:
     from tcelab.emulator.platform import Machine
     from tcelab.emulator.process import Process
-
-
-__all__ = [
-    "Call",
-    "Check",
-    "NotModelledError",
-    "Request",
-    "Requests",
-    "copies_in",
-    "give",
-    "long_enough",
-    "number_of",
-]
 
 
 @dataclass(slots=True)
@@ -143,3 +129,16 @@ def give(call: Call, name: str, size: int | None = None) -> int:
     if not call.copy_out(layout, layout.size if size is None else size):
         raise RefusedError("EFAULT")
     return 0
+
+
+__all__ = [
+    "Call",
+    "Check",
+    "NotModelledError",
+    "Request",
+    "Requests",
+    "copies_in",
+    "give",
+    "long_enough",
+    "number_of",
+]

@@ -5,53 +5,21 @@ Source: drivers/vfio/container.c, group.c, vfio_main.c, pci/vfio_pci_core.c (6.1
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from tceagent import uapi
 from tcelab.emulator.checks import Call, Check, Request, copies_in, give, long_enough, number_of
 from tcelab.emulator.device import DeviceFile
-from tcelab.emulator.files import File
+from tcelab.emulator.driver import Driver, DriverKind
+from tcelab.emulator.errors import RefusedError
 from tcelab.emulator.memory import FaultError
-from tcelab.emulator.process import Process, RefusedError
+from tcelab.emulator.process import File, Process
 
 if TYPE_CHECKING:
     from tcelab.emulator.platform import Machine, Pe
 
 VIABLE: Final = 1
 CONTAINER_SET: Final = 2
-
-
-class Driver(Protocol):
-    """An IOMMU driver's container (struct vfio_iommu_driver_ops), made by SET_IOMMU."""
-
-    def ioctl(self, process: Process, request: int, argument: int) -> int:
-        """:raise RefusedError: with its errno."""
-        ...
-
-    def attach(self, pe: Pe) -> None:
-        """:raise RefusedError: with its errno."""
-        ...
-
-    def detach(self, pe: Pe, process: Process) -> None: ...
-
-    def release(self, process: Process) -> None: ...
-
-
-class DriverKind(Protocol):
-    """A driver of which containers can be made."""
-
-    @property
-    def gives_back(self) -> bool:
-        """A PE that leaves its container is the platform's again, as at the machine's start."""
-        ...
-
-    def extension(self, number: int) -> int:
-        """CHECK_EXTENSION."""
-        ...
-
-    def open(self, machine: Machine, kind: int) -> Driver:
-        """:raise RefusedError: with its errno."""
-        ...
 
 
 class Container(File):

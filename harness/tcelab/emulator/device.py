@@ -6,23 +6,33 @@ Source: drivers/vfio/vfio_main.c, drivers/vfio/pci/vfio_pci_core.c (6.12).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from tceagent import uapi
 from tcelab.emulator import pci
-from tcelab.emulator.checks import Call, Check, NotModelledError, Request, copies_in, give, long_enough, number_of
-from tcelab.emulator.files import File
-from tcelab.emulator.process import Process, RefusedError
+from tcelab.emulator.checks import Call, Check, Request, copies_in, give, long_enough, number_of
+from tcelab.emulator.errors import NotModelledError, RefusedError
+from tcelab.emulator.process import File, Process
 
 if TYPE_CHECKING:
-    from tcelab.emulator.core import Group
-    from tcelab.emulator.platform import Machine
+    from tcelab.emulator.platform import Machine, Pe
+
+
+class OpenGroup(Protocol):
+    """The group of a device, as far as its devices need it: each of their files holds it open."""
+
+    pe: Pe
+    devices: int
+
+    def get(self) -> object: ...
+
+    def put(self, process: Process) -> None: ...
 
 
 class DeviceFile(File):
     """A device of a group. It holds the group's file."""
 
-    def __init__(self, machine: Machine, group: Group, device: pci.PciDevice) -> None:
+    def __init__(self, machine: Machine, group: OpenGroup, device: pci.PciDevice) -> None:
         super().__init__()
         self.machine = machine
         self.group = group

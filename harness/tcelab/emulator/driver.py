@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from tcelab.emulator.checks import Request
-from tcelab.emulator.spapr_tce import SpaprTce
-from tcelab.emulator.spapr_tce_2013 import Seed
+from tcelab.emulator.process import Process
+
+if TYPE_CHECKING:
+    from tcelab.emulator.platform import Machine, Pe
 
 
 @dataclass(frozen=True)
@@ -25,5 +28,38 @@ class Profile:
     otherwise: Request
     extensions: frozenset[int]
     opens: frozenset[int]
-    driver: type[SpaprTce | Seed]
+    driver: Callable[[Machine, Profile, frozenset[str]], Driver]
     gives_back: bool = True
+
+
+class Driver(Protocol):
+    """An IOMMU driver's container (struct vfio_iommu_driver_ops), made by SET_IOMMU."""
+
+    def ioctl(self, process: Process, request: int, argument: int) -> int:
+        """:raise RefusedError: with its errno."""
+        ...
+
+    def attach(self, pe: Pe) -> None:
+        """:raise RefusedError: with its errno."""
+        ...
+
+    def detach(self, pe: Pe, process: Process) -> None: ...
+
+    def release(self, process: Process) -> None: ...
+
+
+class DriverKind(Protocol):
+    """A driver of which containers can be made."""
+
+    @property
+    def gives_back(self) -> bool:
+        """A PE that leaves its container is the platform's again, as at the machine's start."""
+        ...
+
+    def extension(self, number: int) -> int:
+        """CHECK_EXTENSION."""
+        ...
+
+    def open(self, machine: Machine, kind: int) -> Driver:
+        """:raise RefusedError: with its errno."""
+        ...

@@ -10,17 +10,13 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from tcelab.emulator.events import ATTACHED, ENABLED
 from tcelab.errors import UsageError
 
 if TYPE_CHECKING:
     from tcelab.emulator.platform import Machine, Pe
     from tcelab.emulator.spapr_tce import SpaprTce
     from tcelab.emulator.spapr_tce_2013 import Seed
-
-
-ATTACHED: Final = "attached"
-ENABLED: Final = "enabled"
-"""Events of a driver's container that a state may wait for."""
 
 _OTHER_ENTRY: Final = 5
 _GIB: Final = 1 << 30

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from tceagent.hcalls import ARGUMENTS, BATCH, CALL, PATH, RESULT, VERSION
-from tcelab.emulator.files import File
-from tcelab.emulator.process import RefusedError
+from tcelab.emulator.errors import RefusedError
+from tcelab.emulator.process import File
 from tcelab.papr import ddw, hcall, window
 from tcelab.papr.table import Table
 from tcelab.run.record import Refusal

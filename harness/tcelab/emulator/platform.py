@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, Final, NoReturn
 
-from tcelab.emulator.checks import NotModelledError
 from tcelab.emulator.edu import Edu
-from tcelab.emulator.files import File
+from tcelab.emulator.errors import KernelDiedError, NotModelledError
 from tcelab.emulator.guard import Guard
 from tcelab.emulator.memory import Ram, Space
 from tcelab.emulator.pci import PciDevice
+from tcelab.emulator.process import File
 from tcelab.emulator.virtio import VirtioBlk
 from tcelab.papr import ddw, dma, window
 from tcelab.papr.pe import Condition, Isolation
@@ -27,10 +27,6 @@ from tcelab.run.record import Direction, Guarding, Met, Outcome, Refusal
 _TURN: Final = attrgetter("turn")
 _HOLDS: Final = 1 << 25
 """Entries of a table: 256 MiB."""
-
-
-class KernelDiedError(Exception):
-    """BUG, or an oops: this kernel does not go on."""
 
 
 class Pe:

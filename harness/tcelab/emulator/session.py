@@ -17,12 +17,12 @@ import numpy as np
 import tcelab
 from tceagent import ops as agent
 from tceagent.state import State
-from tcelab.emulator.checks import NotModelledError
 from tcelab.emulator.driver import Profile
+from tcelab.emulator.errors import KernelDiedError, NotModelledError
 from tcelab.emulator.given import arrange
 from tcelab.emulator.kernel import Child, EmulatedKernel
 from tcelab.emulator.memory import Space
-from tcelab.emulator.platform import KernelDiedError, Machine
+from tcelab.emulator.platform import Machine
 from tcelab.emulator.process import Process
 from tcelab.emulator.profiles import DEFAULT, Kind, profile
 from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError, Unsupported

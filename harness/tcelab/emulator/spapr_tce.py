@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tcelab.emulator.checks import Call, Request, number_of
-from tcelab.emulator.given import ATTACHED
+from tcelab.emulator.errors import RefusedError
+from tcelab.emulator.events import ATTACHED
 from tcelab.emulator.memory import FaultError, Space
-from tcelab.emulator.process import Process, RefusedError
+from tcelab.emulator.process import Process
 from tcelab.papr import tce, window
 from tcelab.quirks import BINDS_EARLY, CREATE_CHARGES, NOT_AT_ZERO, PIN_FOR_WRITE, REFUSED_SPOILS, ROLLBACK
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tcelab.emulator.checks import Call, Request, number_of
-from tcelab.emulator.given import ATTACHED
+from tcelab.emulator.errors import RefusedError
+from tcelab.emulator.events import ATTACHED
 from tcelab.emulator.memory import MASK, FaultError
-from tcelab.emulator.process import Process, RefusedError
+from tcelab.emulator.process import Process
 from tcelab.papr import tce, window
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from tcelab.emulator.checks import Call, NotModelledError
+from tcelab.emulator.checks import Call
+from tcelab.emulator.errors import NotModelledError, RefusedError
 from tcelab.emulator.memory import HUGE_PAGE, FaultError, Region
-from tcelab.emulator.process import Process, RefusedError
+from tcelab.emulator.process import Process
 from tcelab.emulator.spapr_tce import SpaprTce
 from tcelab.papr import ddw, tce, window
 from tcelab.papr.table import Table

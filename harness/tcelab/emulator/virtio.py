@@ -13,7 +13,7 @@ from typing import ClassVar, Final, NamedTuple
 
 from tceagent import uapi
 from tceagent import virtio as v
-from tcelab.emulator.checks import NotModelledError
+from tcelab.emulator.errors import NotModelledError
 from tcelab.emulator.memory import Ram
 from tcelab.emulator.pci import PciDevice, Region
 from tcelab.papr import dma, tce, window

@@ -20,11 +20,11 @@ from tcelab.job.output import note
 from tcelab.job.parallel import Beside, Guest
 from tcelab.judge.laws.difference import Oracles
 from tcelab.program import Program
-from tcelab.program.fits import require
 from tcelab.program.parts import Part
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.session import QemuSession
 from tcelab.report import tabledump
+from tcelab.run.fits import require
 from tcelab.run.record import Facts, Run, Step
 
 FILES: Final = {

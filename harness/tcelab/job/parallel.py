@@ -15,8 +15,8 @@ from tcelab.judge import Judge, Ledger, Verdict, conclude
 from tcelab.judge.core import KEEP
 from tcelab.judge.laws.difference import Oracles
 from tcelab.program import Program
-from tcelab.program.fits import require
 from tcelab.program.parts import Part, parts
+from tcelab.run.fits import require
 from tcelab.run.loop import Recorder
 from tcelab.run.record import Ending, Facts, Outcome, Run, Step
 from tcelab.run.session import Session

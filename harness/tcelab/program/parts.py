@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from tcelab.program import Fresh, GuestOp, HostOp, Op, Program, is_host
+from tcelab.program.operations import Fresh, GuestOp, HostOp, Op
+from tcelab.program.program import Program, is_host
 
 
 def stretches(ops: Sequence[Op]) -> Iterator[tuple[int, list[GuestOp] | HostOp]]:

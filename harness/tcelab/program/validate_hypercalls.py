@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
-from tcelab.errors import Unsupported
 from tcelab.papr import hcall, window
-from tcelab.program.operations import Call, Hcall, HcallBatch, Native, Op, Tce
-
-if TYPE_CHECKING:
-    from tcelab.run.record import Facts
+from tcelab.program.operations import Call, Hcall, HcallBatch, Tce
 
 MOST_CALLS: Final = 1024
 """Of one batch: the module takes no more."""
@@ -61,18 +57,3 @@ def _word(word: int | Tce, place: Place) -> str:
 def number(opcode: str | int) -> int:
     """An opcode by its number."""
     return hcall.NAMES[opcode] if isinstance(opcode, str) else opcode
-
-
-def require(ops: Sequence[Op], facts: Facts) -> None:
-    """:raise Unsupported: operations make hypercalls, and the platform cannot."""
-    if facts.hypercalls or not any(map(_asks, ops)):
-        return
-    kernel = facts.versions.get("guest", {}).get("kernel", "under test")
-    raise Unsupported(
-        f"kernel {kernel} has no raw hypercalls: its module tce_hcall is not loaded",
-        next_step="take the image's own kernel, or build guest/kmod for this one: see docs/own-kernel.md",
-    )
-
-
-def _asks(op: Op) -> bool:
-    return isinstance(op, Hcall | HcallBatch) or (isinstance(op, Native) and op.program == "fuzz_hcall")

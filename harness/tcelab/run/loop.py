@@ -12,8 +12,8 @@ import msgspec
 
 from tcelab.errors import GuestLost, Interrupted, TcelabError, UsageError
 from tcelab.program import Checkpoint, GuestOp, HostOp, Op, Program
-from tcelab.program.fits import require
 from tcelab.program.parts import parts, stretches
+from tcelab.run.fits import require
 from tcelab.run.record import Ending, Outcome, Run, Snapshot, Step
 from tcelab.run.session import Session
 

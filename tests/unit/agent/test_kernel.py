@@ -19,10 +19,11 @@ import pytest
 
 import tceagent
 from patience import PATIENCE
+from tceagent import errors, uapi
 from tceagent import kernel as kernel_module
-from tceagent import uapi
 from tceagent.child import ChildError
-from tceagent.kernel import LinuxKernel, Registers
+from tceagent.kernel import LinuxKernel
+from tceagent.registers import Registers
 
 PAGE = mmap.PAGESIZE
 
@@ -356,8 +357,8 @@ def test_the_modules_are_named(kernel, monkeypatch):
 
 
 def test_an_errno_that_python_does_not_know_keeps_its_number():
-    assert kernel_module.errno_name(1) == "EPERM"
-    assert kernel_module.errno_name(524) == "errno 524"
+    assert errors.errno_name(1) == "EPERM"
+    assert errors.errno_name(524) == "errno 524"
 
 
 # -- children

@@ -22,7 +22,8 @@ from agent_fake import (
 from tceagent import ops, seam
 from tceagent import tag as marks
 from tceagent.child import LinuxChild
-from tceagent.kernel import LinuxKernel, Memory, Registers
+from tceagent.kernel import LinuxKernel, Memory
+from tceagent.registers import Registers
 from tceagent.state import State
 from tcelab import program
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 from agent_fake import FakeKernel, with_edu
 
-from tceagent import vfio
+from tceagent import errors, vfio
 
 BUID = 0x800000020000001
 
@@ -84,7 +84,7 @@ def test_a_probe_that_vfio_pci_declines_is_the_outcome():
     kernel = FakeKernel()
     with_edu(kernel, BUID)
     kernel.on_write.clear()
-    with pytest.raises(vfio.RefusedError) as caught:
+    with pytest.raises(errors.RefusedError) as caught:
         vfio.bind(kernel, BUID, 1)
     assert caught.value.errno == "ENODEV"
 
@@ -101,7 +101,7 @@ def test_a_refused_write_is_the_outcome():
     kernel = FakeKernel()
     with_edu(kernel, BUID)
     kernel.refused["/sys/bus/pci/drivers_probe"] = "EINVAL"
-    with pytest.raises(vfio.RefusedError) as caught:
+    with pytest.raises(errors.RefusedError) as caught:
         vfio.bind(kernel, BUID, 1)
     assert caught.value.errno == "EINVAL"
 
@@ -120,6 +120,6 @@ def test_a_region_is_asked_for_by_its_index():
 def test_a_region_of_what_is_no_device_is_refused():
     kernel = FakeKernel()
     kernel.answers[0x20003B6C] = (None, "ENOTTY", b"")
-    with pytest.raises(vfio.RefusedError) as caught:
+    with pytest.raises(errors.RefusedError) as caught:
         vfio.region(kernel, 5, 7)
     assert caught.value.errno == "ENOTTY"

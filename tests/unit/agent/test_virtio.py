@@ -8,7 +8,7 @@ import pytest
 from agent_fake import FakeKernel
 
 from tceagent import virtio
-from tceagent.vfio import RefusedError
+from tceagent.errors import RefusedError
 from tceagent.virtio import Engine, Place
 from tcelab.emulator.virtio import _config
 

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from rows import hcalls as rows
-from tceagent.kernel import errno_name
+from tceagent.errors import errno_name
 from tcelab.emulator.kernel import EmulatedKernel
 from tcelab.emulator.memory import Space
 from tcelab.emulator.platform import Machine

@@ -11,7 +11,7 @@ from tceagent import kernel as linux
 from tceagent import seam, uapi, vfio
 from tcelab.emulator import edu, memory, pci
 from tcelab.emulator import kernel as emulated
-from tcelab.emulator.checks import NotModelledError
+from tcelab.emulator.errors import NotModelledError
 from tcelab.emulator.kernel import EmulatedKernel
 from tcelab.emulator.memory import Space
 from tcelab.emulator.platform import Machine

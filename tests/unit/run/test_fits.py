@@ -14,9 +14,9 @@ from tcelab.emulator.session import EmulatorSession
 from tcelab.errors import Unsupported, UsageError
 from tcelab.job.parallel import Beside
 from tcelab.program import Buffer, Ioctl, Page, from_json, load
-from tcelab.program.fits import require
 from tcelab.program.validate import validate
 from tcelab.quirks import QUIRKS, ROLLBACK
+from tcelab.run.fits import require
 from tcelab.run.loop import run
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"

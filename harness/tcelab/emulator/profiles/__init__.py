@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from tcelab.emulator.checks import NotModelledError
 from tcelab.emulator.driver import Profile
+from tcelab.emulator.errors import NotModelledError
 from tcelab.emulator.profiles.linux_v1 import LINUX_V1
+from tcelab.emulator.profiles.linux_v2 import LINUX_V2
 from tcelab.emulator.profiles.seed2013 import SEED2013
 from tcelab.errors import UsageError
 
 if TYPE_CHECKING:
-    from tcelab.emulator.core import Driver
+    from tcelab.emulator.driver import Driver
     from tcelab.emulator.platform import Machine
 
 
@@ -41,8 +42,6 @@ class Kind:
 
     def _one_module(self) -> tuple[Profile, ...]:
         """The profile, and what the same module makes besides: today's makes containers of type v1 and v2."""
-        from tcelab.emulator.profiles.linux_v2 import LINUX_V2  # noqa: PLC0415 - which is made of this module's profile
-
         today = (LINUX_V1, LINUX_V2)
         return (self.profile, *today) if self.profile.name in {each.name for each in today} else (self.profile,)
 
@@ -56,8 +55,6 @@ def profile(name: str) -> Profile:
 
     :raise UsageError: no profile of that name.
     """
-    from tcelab.emulator.profiles.linux_v2 import LINUX_V2  # noqa: PLC0415 - which is made of this module's profile
-
     known = {**PROFILES, LINUX_V2.name: LINUX_V2}
     try:
         return known[name]

@@ -6,7 +6,7 @@ from typing import Final
 
 from tceagent import uapi
 from tcelab.emulator.checks import Call
-from tcelab.emulator.given import ENABLED
+from tcelab.emulator.events import ENABLED
 from tcelab.papr import window
 from tcelab.papr.table import Table
 
