@@ -1,7 +1,8 @@
 """Judges a run by laws that need no second opinion: the fold of what succeeded against what the host saw."""
 
 from tcelab.judge.core import Judge, conclude, judge
-from tcelab.judge.finding import EXIT_CODES, LAWS, Batch, Evidence, Finding, LawCount, Verdict
+from tcelab.judge.finding import EXIT_CODES, Batch, Evidence, Finding, LawCount, Verdict
+from tcelab.judge.laws import LAWS
 from tcelab.judge.ledger import Ledger
 
 __all__ = [

@@ -9,18 +9,18 @@ from typing import Final
 
 from tcelab.judge import blame
 from tcelab.judge.finding import EXIT_CODES, Finding, Result, Verdict
-from tcelab.judge.laws import OPERATION_LAWS, RAM_LAWS, TABLE_LAWS, hypercalls
+from tcelab.judge.laws import CHECKPOINT_LAWS, OPERATION_LAWS, hypercalls
+from tcelab.judge.laws.charges import ChargesLaw
 from tcelab.judge.laws.difference import Opinion, Oracles
-from tcelab.judge.laws.disk import disks
 from tcelab.judge.laws.evidence import evidence
 from tcelab.judge.laws.isolation import isolation
 from tcelab.judge.laws.kernel import kernel_said
 from tcelab.judge.laws.outcome import went
+from tcelab.judge.laws.pins import PinsLaw
 from tcelab.judge.laws.refusals import unwatched
 from tcelab.judge.ledger import Ledger, operation_text
 from tcelab.judge.models.comparison import Difference
 from tcelab.judge.models.fold import Fold
-from tcelab.judge.models.meters import Meters
 from tcelab.judge.models.reading import look
 from tcelab.judge.models.requests import request_name
 from tcelab.judge.models.rounds import done_of
@@ -55,7 +55,7 @@ class Judge:
         self.fold = Fold(program, facts)
         self.ledger = ledger or Ledger(program, keep)
         self._part = part
-        self._meters = Meters()
+        self._counters = ChargesLaw(), PinsLaw()
         self._pending = [0, 0]
         self._last = -1
         self._looks = -1, -1
@@ -123,7 +123,8 @@ class Judge:
         isolation(ledger, self.fold, step, outcome)
         hypercalls.law(ledger, self.fold.hypercalls, step, outcome)
         self._excuse(step.number)
-        self._meters(ledger, self.fold, step, outcome)
+        for counter in self._counters:
+            counter(ledger, self.fold, step, outcome)
         match step.op:
             case Ioctl() if outcome.value == 0:
                 self._count_map(step.op, 1)
@@ -194,7 +195,7 @@ class Judge:
                 size = ledger.size(ledger.batch)
                 size.live += view != "stream"
                 size.stream += view == "stream"
-        for law in (*TABLE_LAWS, *RAM_LAWS, disks):
+        for law in CHECKPOINT_LAWS:
             law(ledger, self.fold, seen)
         for what, seconds in snapshot.seconds.items():
             ledger.took(what, seconds)

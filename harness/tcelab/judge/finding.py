@@ -6,24 +6,24 @@ from typing import Final, Literal
 
 import msgspec
 
-LAWS: Final = {
-    "outcome": "each operation gave the value or errno that the program expects",
-    "inventory": "tables, windows and groups are exactly those of the topology",
-    "table": "each whole table equals the fold of the operations that succeeded",
-    "hypercalls": "hypercalls give what the tables hold, and succeed only where there is a place, never for a process",
-    "views": "live memory and state stream agree entry by entry",
-    "tag": "each live entry leads to a page in guest RAM with exactly the expected bytes",
-    "memory": "buffer pages that no entry leads to are unchanged",
-    "disk": "each disk holds exactly what the transfers that succeeded made of it",
-    "refusals": "QEMU refused exactly the device accesses that the table forbids",
-    "isolation": "exactly the PE whose device violates its table is isolated, and only its recovery brings it back",
-    "charges": "locked memory is charged for windows, tables and what is registered, and refunded",
-    "pins": "the kernel holds one page pin for each entry that VFIO mapped, of type v2 for each registered page",
-    "kernel": "no WARN, BUG, Oops or panic",
-    "difference": "an emulator of the driver, with the declared quirks, gives and leaves the same, step by step",
-    "evidence": "the run is complete and every view asked for was seen",
-}
-"""Name of each law and what it says."""
+LAW_NAMES: Final = (
+    "outcome",
+    "inventory",
+    "table",
+    "hypercalls",
+    "views",
+    "tag",
+    "memory",
+    "disk",
+    "refusals",
+    "isolation",
+    "charges",
+    "pins",
+    "kernel",
+    "difference",
+    "evidence",
+)
+"""The laws, in the order of results: each is a file of `tcelab.judge.laws`, which says what it is."""
 
 Result = Literal["pass", "finding", "could-not-judge"]
 EXIT_CODES: Final[dict[Result, int]] = {"pass": 0, "finding": 1, "could-not-judge": 125}
@@ -32,7 +32,7 @@ EXIT_CODES: Final[dict[Result, int]] = {"pass": 0, "finding": 1, "could-not-judg
 class Finding(msgspec.Struct, kw_only=True):
     """One broken law.
 
-    :ivar law: a name of `LAWS`.
+    :ivar law: one of `LAW_NAMES`.
     :ivar step: number of the program's operation at which it was seen.
     :ivar message: one line.
     :ivar ioba: bus address of the entry or access.
@@ -124,7 +124,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     disk: int = 0
     pins: int = 0
     dma: DmaCount = msgspec.field(default_factory=DmaCount)
-    laws: dict[str, LawCount] = msgspec.field(default_factory=lambda: {law: LawCount() for law in LAWS})
+    laws: dict[str, LawCount] = msgspec.field(default_factory=lambda: {law: LawCount() for law in LAW_NAMES})
     batches: list[Batch] = []
     quirks: dict[str, int] = {}
     seconds: dict[str, Seconds] = {}

@@ -16,7 +16,7 @@ from tcelab.errors import HarnessError, UsageError
 from tcelab.image import apt, library, mutants
 from tcelab.image.mutants import CLEAN, Fault, Sources, patched
 from tcelab.image.packages import Package
-from tcelab.judge.finding import LAWS
+from tcelab.judge.laws import LAWS
 
 KNOWN = mutants.known()
 FAULTS = {fault.name: fault for fault in KNOWN.fault}

@@ -1,27 +1,72 @@
-"""The laws, each in a file of its name."""
+"""The laws, each in a file of its name.
+
+A law of operations is asked before an operation is folded in; one of checkpoints, of a snapshot. Those that keep a
+state or are asked at another moment (`hypercalls`, `isolation`, `charges`, `pins`, `difference`, `evidence`) are
+called by `tcelab.judge.core` itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from typing import Final
 
-from tcelab.judge.laws.inventory import inventory, reports
-from tcelab.judge.laws.kernel import kernel
-from tcelab.judge.laws.memory import memory
-from tcelab.judge.laws.outcome import outcome
-from tcelab.judge.laws.refusals import refusals
-from tcelab.judge.laws.table import table
-from tcelab.judge.laws.tag import tag
-from tcelab.judge.laws.views import views
+from tcelab.judge.laws import (
+    charges,
+    difference,
+    disk,
+    evidence,
+    hypercalls,
+    inventory,
+    isolation,
+    kernel,
+    memory,
+    outcome,
+    pins,
+    refusals,
+    table,
+    tag,
+    views,
+)
 from tcelab.judge.ledger import Ledger
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.reading import Look
 from tcelab.run.record import Outcome, Step
 
-OPERATION_LAWS: Final[Collection[Callable[[Ledger, Fold, Step, Outcome], None]]] = (outcome, reports)
+ALL: Final = (
+    outcome.LAW,
+    inventory.LAW,
+    table.LAW,
+    hypercalls.LAW,
+    views.LAW,
+    tag.LAW,
+    memory.LAW,
+    disk.LAW,
+    refusals.LAW,
+    isolation.LAW,
+    charges.LAW,
+    pins.LAW,
+    kernel.LAW,
+    difference.LAW,
+    evidence.LAW,
+)
+"""In the order of results."""
 
+LAWS: Final = {law.name: law.says for law in ALL}
+"""Name of each law and what it says."""
 
-RAM_LAWS: Final[Collection[Callable[[Ledger, Fold, Look], None]]] = (tag, memory, refusals, kernel)
+OPERATION_LAWS: Final[Collection[Callable[[Ledger, Fold, Step, Outcome], None]]] = (
+    outcome.outcome,
+    inventory.reports,
+)
 
-
-TABLE_LAWS: Final[Collection[Callable[[Ledger, Fold, Look], None]]] = (inventory, views, table)
+CHECKPOINT_LAWS: Final[Collection[Callable[[Ledger, Fold, Look], None]]] = (
+    inventory.inventory,
+    views.views,
+    table.table,
+    tag.tag,
+    memory.memory,
+    refusals.refusals,
+    kernel.kernel,
+    disk.disks,
+)
+"""In this order: a law tells those after it what it found."""

@@ -11,10 +11,19 @@ from typing import Final, Protocol
 
 from tcelab.errors import TcelabError
 from tcelab.judge.finding import Finding
+from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger
 from tcelab.judge.models.comparison import Comparison, Difference
 from tcelab.program import Read
 from tcelab.run.record import Facts, Met, Step
+
+LAW: Final = Law(
+    "difference",
+    says="an emulator of the driver, with the declared quirks, gives and leaves the same, step by step",
+    needs="a reference: the emulator, or another guest",
+    finds="lets the reference do each operation as well, and compares outcome, events and snapshot",
+)
+
 
 MOST: Final = 50
 """Differences of one part that are told: the first is the cause of most that follow."""

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from tcelab.judge import blame
+from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger
 from tcelab.judge.models.disk import DiskModel
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.reading import Look
+
+LAW: Final = Law(
+    "disk",
+    says="each disk holds exactly what the transfers that succeeded made of it",
+    needs="a checkpoint, and a virtio-blk device",
+    finds="compares the whole disk with what its transfers made of it",
+)
+
 
 _SHOWN = 16
 """Bytes that are told."""

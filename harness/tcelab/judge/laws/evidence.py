@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tcelab.judge import advice
+from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger
 from tcelab.program import Checkpoint, Program
 from tcelab.program.parts import parts
 from tcelab.run.record import Run
+
+LAW: Final = Law(
+    "evidence",
+    says="the run is complete and every view asked for was seen",
+    needs="the end of the run",
+    finds="asks whether all was done, seen and proven; what is missing makes it undecided",
+)
 
 
 def evidence(ledger: Ledger, run: Run) -> None:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger
 from tcelab.judge.models.hypercalls import Hypercalls
 from tcelab.program import Hcall, HcallBatch
 from tcelab.run.record import Outcome, Step
+
+LAW: Final = Law(
+    "hypercalls",
+    says="hypercalls give what the tables hold, and succeed only where there is a place, never for a process",
+    needs="the operations Hcall and HcallBatch",
+    finds="compares status and registers with what the tables hold, and folds what succeeded into them",
+)
 
 
 def law(ledger: Ledger, hypercalls: Hypercalls, step: Step, outcome: Outcome) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tcelab.judge import blame
+from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger, op_text
 from tcelab.judge.models.files import Group
 from tcelab.judge.models.fold import Fold
@@ -13,6 +14,14 @@ from tcelab.judge.models.requests import request_name
 from tcelab.papr import window
 from tcelab.program import Bind, Ddw, Ioctl
 from tcelab.run.record import Outcome, Step
+
+LAW: Final = Law(
+    "inventory",
+    says="tables, windows and groups are exactly those of the topology",
+    needs="a checkpoint, or an operation that reports a group or its window",
+    finds="compares what views, kernel and device tree show with the topology, and with the windows that were made",
+)
+
 
 VIABLE: Final = 1
 CONTAINER_SET: Final = 2

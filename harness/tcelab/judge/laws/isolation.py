@@ -9,12 +9,22 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from operator import itemgetter
+from typing import Final
 
+from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger, op_text
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.pes import NO_SERVICE, Effect
 from tcelab.judge.models.table import UNKNOWN
 from tcelab.run.record import Event, Outcome, Step
+
+LAW: Final = Law(
+    "isolation",
+    says="exactly the PE whose device violates its table is isolated, and only its recovery brings it back",
+    needs="a guard, or a program for a platform that isolates",
+    finds="compares the state that each operation shows of a PE, and each event, with the PE's model",
+)
+
 
 _FIELDS = ("device", "liobn", "iova", "start", "size", "direction", "reason", "entry", "neighbours")
 """Of an event, all that must be right; of `reapplied`, the first two are told."""

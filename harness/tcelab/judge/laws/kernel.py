@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from tcelab.judge import blame
+from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger
 from tcelab.judge.models.console import declared
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.reading import Look
+
+LAW: Final = Law(
+    "kernel",
+    says="no WARN, BUG, Oops or panic",
+    needs="the console",
+    finds="takes each line of trouble that no declared quirk explains, and the death of a kernel that was up",
+)
 
 
 def kernel(ledger: Ledger, fold: Fold, seen: Look) -> None:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tcelab.judge import blame
+from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.memory import PageModel
 from tcelab.judge.models.reading import Look
 from tcelab.program import tag as tags
+
+LAW: Final = Law(
+    "memory",
+    says="buffer pages that no entry leads to are unchanged",
+    needs="a checkpoint with guest RAM",
+    finds="compares each buffer page that no entry leads to with what was written there",
+)
 
 
 def memory(ledger: Ledger, fold: Fold, seen: Look) -> None:

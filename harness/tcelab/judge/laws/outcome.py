@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Final
 
+from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger, op_text
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.requests import request_name
@@ -12,6 +14,13 @@ from tcelab.papr import dma
 from tcelab.program import Burst, Ddw, Dma, Engine, Ioctl, Repeat, Rtas, Together
 from tcelab.program.expected import WENT
 from tcelab.run.record import Outcome, Step
+
+LAW: Final = Law(
+    "outcome",
+    says="each operation gave the value or errno that the program expects",
+    needs="an operation that says what it expects",
+    finds="compares its value or errno with that, as soon as it is done",
+)
 
 
 def outcome(ledger: Ledger, _fold: Fold, step: Step, got: Outcome) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Final
 
 from tcelab.judge import blame
+from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger
 from tcelab.judge.models.device import Forbidden
 from tcelab.judge.models.fold import Fold
@@ -13,6 +15,13 @@ from tcelab.judge.models.reading import SLACK, Look, refused_bytes
 from tcelab.judge.models.transfers import Transfers
 from tcelab.papr import window
 from tcelab.run.record import Refusal
+
+LAW: Final = Law(
+    "refusals",
+    says="QEMU refused exactly the device accesses that the table forbids",
+    needs="a checkpoint, and QEMU's log of refused accesses",
+    finds="pairs each refusal with an access that the table forbids, and each such access with a refusal",
+)
 
 
 def refusals(ledger: Ledger, fold: Fold, seen: Look) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 
 from tcelab.judge import blame
+from tcelab.judge.law import Law
 from tcelab.judge.ledger import MOST, Ledger
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.reading import Look
@@ -14,6 +16,13 @@ from tcelab.judge.models.table import UNKNOWN, Differing, Entry, TableModel, dif
 from tcelab.papr import tce
 from tcelab.program import tag
 from tcelab.run.record import Snapshot, TableView
+
+LAW: Final = Law(
+    "table",
+    says="each whole table equals the fold of the operations that succeeded",
+    needs="a checkpoint",
+    finds="compares each whole table, as each view saw it, with the fold's, entry by entry",
+)
 
 
 def table(ledger: Ledger, fold: Fold, seen: Look) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
 from tcelab.judge import blame
+from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger
 from tcelab.judge.models.device import Forbidden
 from tcelab.judge.models.fold import Fold
@@ -16,6 +18,13 @@ from tcelab.judge.models.table import TableModel
 from tcelab.papr import tce, window
 from tcelab.program import tag as tags
 from tcelab.run.record import TableView
+
+LAW: Final = Law(
+    "tag",
+    says="each live entry leads to a page in guest RAM with exactly the expected bytes",
+    needs="a checkpoint with guest RAM",
+    finds="reads the page that each live entry leads to, and compares it with what was written to the page it maps",
+)
 
 
 def tag(ledger: Ledger, fold: Fold, seen: Look) -> None:

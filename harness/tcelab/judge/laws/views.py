@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from tcelab.judge import blame
+from tcelab.judge.law import Law
 from tcelab.judge.ledger import MOST, Ledger
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.reading import Look
 from tcelab.judge.models.table import UNKNOWN, TableModel, differing
 from tcelab.papr import tce
 from tcelab.run.record import TableView
+
+LAW: Final = Law(
+    "views",
+    says="live memory and state stream agree entry by entry",
+    needs="a checkpoint with both views",
+    finds="compares the two readings of one table, taken in one stop of the guest",
+)
 
 
 def views(ledger: Ledger, fold: Fold, seen: Look) -> None:
