@@ -47,7 +47,7 @@ def target(descriptor):
 
 def main():
     folder, marks = Path(sys.argv[1]), [int(word) for word in sys.argv[2:]]
-    ready = setup.prepare(setup.Choice(topology=topology("two-pe")), print)
+    ready = setup.prepare(setup.MachineChoice(topology=topology("two-pe")), print)
     notes, opening, closing = [], [], []
     forks = Forks(ready.qemu, ready.options, digest=ready.digest, note=notes.append)
     for number in range(1, max(marks) + 1):

@@ -16,7 +16,7 @@ from rows import core, hcalls, linux_v1, linux_v2, seed2013
 from rows.row import LOOK, PROLOGUE, Row, closed
 from tcelab.emulator import EmulatorSession
 from tcelab.emulator.driver import Profile
-from tcelab.emulator.oracle import second_opinion
+from tcelab.emulator.reference import second_opinion
 from tcelab.errors import GuestLost
 from tcelab.judge import Judge, Verdict
 from tcelab.papr import hcall
@@ -24,8 +24,8 @@ from tcelab.papr.table import Table
 from tcelab.program import Checkpoint, Frames, HostOp, Ioctl, Op, Program
 from tcelab.program.topology import Topology, topology
 from tcelab.quirks import QUIRKS
-from tcelab.run.loop import run
-from tcelab.run.record import Outcome, Run, Snapshot, Step
+from tcelab.run.loop import perform_program
+from tcelab.run.record import Outcome, RunRecord, Snapshot, Step
 from tcelab.run.session import Session
 from tcelab.scenarios import batches as batches_scenario
 from tcelab.scenarios import dma, flow
@@ -70,7 +70,7 @@ def program(rows: Sequence[Row]) -> Program:
     return Program(name=f"rows: {rows[0].name} ...", topology=topology(rows[0].topology), ops=ops)
 
 
-def lives(rows: Sequence[Row], run: Run) -> list[Lived]:
+def lives(rows: Sequence[Row], run: RunRecord) -> list[Lived]:
     """A run of `program(rows)` taken apart again."""
     frames = frames_of(run.steps)
     out = []
@@ -263,7 +263,7 @@ class Recording:
     """
 
     rows: Sequence[Row]
-    run: Run
+    run: RunRecord
     verdict: Verdict
     prologue: Sequence[Step]
     excerpts: Sequence[Excerpt]
@@ -302,11 +302,11 @@ def home(name: str, number: int) -> str:
 def record(made: Program, rows: list[Row], session: Session) -> Recording:
     """A program of `recorded_programs`, done and judged."""
     judge = Judge(made, session.facts, oracles=second_opinion(made.topology, session.facts))
-    done = run(made, session, judge.feed)
+    done = perform_program(made, session, judge.feed)
     return taken_apart(rows, done, judge.verdict(done))
 
 
-def taken_apart(rows: list[Row], done: Run, verdict: Verdict) -> Recording:
+def taken_apart(rows: list[Row], done: RunRecord, verdict: Verdict) -> Recording:
     if not rows:
         whole = Excerpt(f"scenario {done.program.name}", done.steps, words_of(done.program.ops))
         return Recording(rows, done, verdict, [], [whole])

@@ -125,5 +125,5 @@ def test_a_qemu_that_cannot_find_vof_is_given_slof(tmp_path):
     without = probe.Qemu("without", (*build.argv[:-1], str(lacking)), build.environment)
     can = probe.probe(without)
     assert not can.vof
-    options = machine.Options(Path("k"), Path("i"), topology("one-pe"))
+    options = machine.QemuOptions(Path("k"), Path("i"), topology("one-pe"))
     assert machine.firmware(options, can) == "slof"

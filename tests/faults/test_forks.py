@@ -27,7 +27,7 @@ pytestmark = pytest.mark.guest
 
 FLOW = ("run", "flow", "--seed", "1", "--topology", "one-pe", "--memory", "256")
 SMALL_SHM = "mount -t tmpfs -o size=1m tmpfs /dev/shm"
-CHOICE = setup.Choice(topology=topology("one-pe"), memory=256)
+CHOICE = setup.MachineChoice(topology=topology("one-pe"), memory=256)
 
 TEN = """
 import sys, time
@@ -45,7 +45,7 @@ def folder():
     new.mkdir(mode=0o700)
     return new
 
-ready = setup.prepare(setup.Choice(topology=topology("one-pe"), memory=256), print)
+ready = setup.prepare(setup.MachineChoice(topology=topology("one-pe"), memory=256), print)
 ahead = Ahead(Forks(ready.qemu, ready.options, digest=ready.digest), folder, 8, print)
 taken = [ahead.take(), ahead.take()]
 ahead.prepare()

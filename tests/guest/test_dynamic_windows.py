@@ -7,12 +7,12 @@ import msgspec
 import pytest
 
 from tcelab import scenarios
-from tcelab.emulator.oracle import second_opinion
+from tcelab.emulator.reference import second_opinion
 from tcelab.judge import Judge
 from tcelab.papr import window
 from tcelab.program import Checkpoint, Ddw, Flip, Page, Program
 from tcelab.program.topology import topology
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 from tcelab.scenarios import vocabulary as b
 
 pytestmark = pytest.mark.guest
@@ -69,7 +69,7 @@ class Behind:
 def judged(session, program):
     """By the laws alone: each of them has to find it without the emulator."""
     judge = Judge(program, session.facts)
-    return judge.verdict(run(program, session, judge.feed))
+    return judge.verdict(perform_program(program, session, judge.feed))
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def fresh(_tcelab_guests):
 def test_windows_are_made_used_and_removed_and_all_laws_hold(fresh):
     program = scenarios.build("windows", TOPOLOGY, 5)
     judge = Judge(program, fresh.facts, oracles=second_opinion(TOPOLOGY, fresh.facts))
-    verdict = judge.verdict(run(program, fresh, judge.feed))
+    verdict = judge.verdict(perform_program(program, fresh, judge.feed))
     assert (verdict.findings, verdict.could_not, verdict.result) == ([], [], "pass")
     assert verdict.evidence.dma.reasons.keys() == {"permission", "no entry", "outside the window"}
     assert verdict.evidence.tags > 1000, "each 4 KiB of the larger pages are proven by their tags"

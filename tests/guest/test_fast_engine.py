@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from tcelab.emulator.oracle import second_opinion
+from tcelab.emulator.reference import second_opinion
 from tcelab.judge import Judge
 from tcelab.program import (
     Burst,
@@ -26,7 +26,7 @@ from tcelab.program import (
 )
 from tcelab.program.topology import topology
 from tcelab.qemu.portal import portal
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 from tcelab.scenarios import vocabulary as b
 
 pytestmark = [pytest.mark.guest, pytest.mark.tcelab(topology="fast")]
@@ -82,7 +82,7 @@ def judged(session, program, then=lambda _step: None):
         then(step)
         return found
 
-    record = run(program, session, feed)
+    record = perform_program(program, session, feed)
     assert record.ending is None
     return judge.verdict(record), record
 

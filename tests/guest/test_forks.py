@@ -31,7 +31,7 @@ COMMAND, BAR0 = 0x04, 0x10
 
 @pytest.fixture(scope="module")
 def forks():
-    ready = setup.prepare(setup.Choice(topology=TWO), print)
+    ready = setup.prepare(setup.MachineChoice(topology=TWO), print)
     made = Forks(ready.qemu, ready.options, digest=ready.digest, note=print)
     yield made
     made.close()

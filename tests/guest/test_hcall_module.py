@@ -7,7 +7,7 @@ import pytest
 from tcelab.judge import Judge
 from tcelab.program import Bind, Buffer, Call, Checkpoint, Ddw, Hcall, HcallBatch, Native, Program, Spawn, Tce
 from tcelab.program.topology import topology
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 
 pytestmark = pytest.mark.guest
 
@@ -25,7 +25,7 @@ def done(session, *ops):
     """What each operation gave; no table has an entry afterwards, and the kernel said nothing."""
     program = Program(name="module", topology=TWO, ops=[*ops, Checkpoint()])
     judge = Judge(program, session.facts)
-    record = run(program, session, judge.feed)
+    record = perform_program(program, session, judge.feed)
     assert record.ending is None
     assert judge.verdict(record).findings == []
     assert all(not len(table.index) for table in record.steps[-1].snapshot.tables)
@@ -34,7 +34,7 @@ def done(session, *ops):
 
 def asked(session, *ops):
     """What each operation gave; firmware's answers are none of the judge's business."""
-    return [step.outcome for step in run(Program(name="module", topology=TWO, ops=[*ops]), session).steps]
+    return [step.outcome for step in perform_program(Program(name="module", topology=TWO, ops=[*ops]), session).steps]
 
 
 def test_twenty_thousand_requests_most_of_them_malformed_are_answered_by_the_rules(session):

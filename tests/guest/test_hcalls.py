@@ -10,11 +10,11 @@ import unpinned
 from hcallkit import ONE, SMALL, TWO, begin, put, stuff, whole
 from rows import hcalls
 from tcelab import scenarios
-from tcelab.emulator.oracle import second_opinion
+from tcelab.emulator.reference import second_opinion
 from tcelab.judge import Judge
 from tcelab.program import Call, Checkpoint, Flip, Hcall, Spawn, Tce
 from tcelab.report import conformance_lines, hypercall_rows
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 from tcelab.scenarios.hcallcases import cases
 
 pytestmark = [pytest.mark.guest, pytest.mark.tcelab(topology="two-small")]
@@ -47,7 +47,7 @@ class Behind:
 
 def judged(session, program, **lie):
     judge = Judge(program, session.facts, oracles=second_opinion(SMALL, session.facts))
-    done = run(program, Behind(session, **lie), judge.feed)
+    done = perform_program(program, Behind(session, **lie), judge.feed)
     assert done.ending is None, done.ending.error.report()
     return done, judge.verdict(done)
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import msgspec
 import pytest
 
-from tcelab.emulator.oracle import second_opinion
+from tcelab.emulator.reference import second_opinion
 from tcelab.job import setup
 from tcelab.judge import Judge
 from tcelab.program import Dma, Look, Master, Page, Program, Rtas, Together
@@ -20,7 +20,7 @@ from tcelab.program.topology import Device, Phb, Topology
 from tcelab.qemu import session as session_module
 from tcelab.qemu.fork import Forks
 from tcelab.qemu.guard import Guard
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 from tcelab.scenarios import vocabulary as b
 
 pytestmark = pytest.mark.guest
@@ -57,7 +57,7 @@ def forks(tmp_path_factory):
 
     def of(guard):
         if guard not in made:
-            choice = setup.Choice(topology=TRIO, isolates=True, guard=guard)
+            choice = setup.MachineChoice(topology=TRIO, isolates=True, guard=guard)
             ready = setup.prepare(choice, lambda _: None)
             made[guard] = Forks(ready.qemu, ready.options, digest=ready.digest)
         return made[guard]
@@ -87,7 +87,7 @@ def judged(forks, tmp_path, monkeypatch):
         program = Program(name="isolation", topology=TRIO, isolation=True, ops=[*set_up(), *ops, *b.checkpoint("end")])
         with guest(guard) as session:
             judge = Judge(program, session.facts, oracles=second_opinion(TRIO, session.facts))
-            record = run(program, session, judge.feed)
+            record = perform_program(program, session, judge.feed)
             return judge.verdict(record), record
 
     return done

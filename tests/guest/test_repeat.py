@@ -3,11 +3,11 @@
 import msgspec
 import pytest
 
-from tcelab.emulator.oracle import second_opinion
+from tcelab.emulator.reference import second_opinion
 from tcelab.judge import Judge
 from tcelab.program import Checkpoint, Page, Program, Repeat
 from tcelab.program.topology import topology
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 from tcelab.scenarios import vocabulary as build
 
 pytestmark = pytest.mark.guest
@@ -46,7 +46,7 @@ def test_a_repeat_on_the_real_driver_is_judged_like_its_calls(session):
     ]
     program = Program(name="repeat", topology=TWO, ops=ops)
     judge = Judge(program, session.facts, oracles=second_opinion(program.topology, session.facts))
-    record = run(program, session, judge.feed)
+    record = perform_program(program, session, judge.feed)
     verdict = judge.verdict(record)
     assert verdict.findings == []
     assert verdict.result == "pass", verdict.could_not

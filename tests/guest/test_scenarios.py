@@ -5,12 +5,12 @@ from itertools import pairwise
 import pytest
 
 from tcelab import scenarios
-from tcelab.emulator.oracle import second_opinion
+from tcelab.emulator.reference import second_opinion
 from tcelab.judge import Judge
 from tcelab.papr import tce
 from tcelab.program import Checkpoint, Flip, Ioctl, Program
 from tcelab.program.topology import topology
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 from tcelab.scenarios import vocabulary as build
 
 pytestmark = [pytest.mark.guest, pytest.mark.tcelab(topology="two-pe", needs="edu")]
@@ -22,7 +22,7 @@ LAST = (1 << 30) - 4096
 
 def judged(program, session):
     judge = Judge(program, session.facts, oracles=second_opinion(program.topology, session.facts))
-    return judge.verdict(run(program, session, judge.feed))
+    return judge.verdict(perform_program(program, session, judge.feed))
 
 
 @pytest.mark.parametrize("name", ["flow", "dma", "rules"])
@@ -96,7 +96,7 @@ def test_a_defect_of_the_real_driver_is_found_and_the_map_that_did_it_is_named(s
     map_ = Ioctl(file=next(iter(build.pes(TWO, "lie"))).container, request="MAP_DMA", fields=crossing)
     program = around(map_)
     judge = Judge(program, session.facts)
-    record = run(program, session, judge.feed)
+    record = perform_program(program, session, judge.feed)
     verdict = judge.verdict(record)
     (outcome,) = [step.outcome for step in record.steps if step.op == map_]
     if outcome.errno == "EINVAL":

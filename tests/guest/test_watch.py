@@ -15,7 +15,7 @@ from patience import PATIENCE
 from tcelab.papr import tce
 from tcelab.program import Checkpoint, Ddw, Page, Program
 from tcelab.program.topology import topology
-from tcelab.qemu.looking import SessionLooker
+from tcelab.qemu.livesample import SessionLooker
 from tcelab.scenarios import vocabulary as build
 
 pytestmark = pytest.mark.guest

@@ -6,18 +6,18 @@ import pytest
 
 import folded
 from tcelab import scenarios
-from tcelab.emulator.oracle import second_opinion
+from tcelab.emulator.reference import second_opinion
 from tcelab.judge import Judge
 from tcelab.program.topology import topology
 from tcelab.quirks import NOT_AT_ZERO
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 
 pytestmark = pytest.mark.guest
 
 
 def judged(program, session):
     judge = Judge(program, session.facts, oracles=second_opinion(program.topology, session.facts))
-    return judge.verdict(run(program, session, judge.feed))
+    return judge.verdict(perform_program(program, session, judge.feed))
 
 
 @pytest.fixture

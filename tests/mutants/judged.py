@@ -19,7 +19,7 @@ from rowkit import Excerpt, Recording
 from rows import hcalls
 from rows.row import Row
 from tcelab.emulator import EmulatorSession
-from tcelab.emulator.oracle import EmulatorOracles
+from tcelab.emulator.reference import EmulatorReferences
 from tcelab.errors import TcelabError
 from tcelab.judge.models.comparison import Comparison
 from tcelab.run.record import Step
@@ -79,7 +79,7 @@ def by_guest(mutant: Mutant, recordings: Iterable[Recording]) -> str:
 def difference(recording: Recording, excerpts: Iterable[Excerpt], driver: Any = None) -> str:
     """The first step of excerpts at which the emulator gives something else than the guest gave."""
     run = recording.run
-    oracle = EmulatorOracles(run.program.topology, run.facts, driver).open(run.facts.quirks)
+    oracle = EmulatorReferences(run.program.topology, run.facts, driver).open(run.facts.quirks)
     comparison = Comparison(oracle.facts, run.facts)
     for excerpt in (Excerpt("prologue", recording.prologue, frozenset()), *excerpts):
         for step in excerpt.steps:

@@ -5,7 +5,7 @@ import pytest
 from tcelab.judge import Judge
 from tcelab.program import Checkpoint, Native, Program
 from tcelab.program.topology import topology
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 
 pytestmark = pytest.mark.guest
 
@@ -18,7 +18,7 @@ def test_a_million_requests_are_answered_by_the_rules_and_leave_nothing(pseries)
     ops = [Native(program="fuzz_hcall", args=[EACH, seed]) for seed in range(1, CHUNKS + 1)]
     program = Program(name="a million", topology=topology("two-pe"), ops=[*ops, Checkpoint(stream=True)])
     judge = Judge(program, session.facts)
-    record = run(program, session, judge.feed)
+    record = perform_program(program, session, judge.feed)
     assert record.ending is None
     assert judge.verdict(record).findings == []
     told = [step.outcome.fields for step in record.steps[:-1]]

@@ -91,12 +91,12 @@ class FakeSession:
         base: Any = None,
         digest: str = "",
         note: Callable[[str], None] = lambda _: None,
-        born: Callable[[Any], None] = lambda _: None,
+        on_spawn: Callable[[Any], None] = lambda _: None,
         loaded: Callable[[Any], None] = lambda _: None,
     ) -> None:
         self.world, self.plan = world, plan
         self.given = SimpleNamespace(qemu=qemu, options=options, limits=limits, abilities=abilities, digest=digest)
-        self.base, self.folder, self._note, self._born = base, folder, note, born
+        self.base, self.folder, self._note, self._on_spawn = base, folder, note, on_spawn
         self._loaded = loaded
         self.ended = False
         self.closed = 0
@@ -110,7 +110,7 @@ class FakeSession:
         self._note("booting" if self.base is None else "forking")
         self.guest = _Guest(self, self.folder)
         try:
-            self._born(self.guest)
+            self._on_spawn(self.guest)
         except BaseException:
             self.close()
             raise

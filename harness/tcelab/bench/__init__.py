@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from tcelab.job.setup import Choice
+from tcelab.job.setup import MachineChoice
 from tcelab.judge import Verdict
 from tcelab.qemu.limits import Limits
 
@@ -27,7 +27,7 @@ class Job:
     :ivar note: told of progress, a line at a time.
     """
 
-    choice: Choice
+    choice: MachineChoice
     limits: Limits
     repeat: int
     note: Callable[[str], None]

@@ -17,7 +17,7 @@ import numpy as np
 from tcelab import report
 from tcelab.bench import Figure, Fit, Job, Measured, ways
 from tcelab.bench.session import opened, told
-from tcelab.emulator.oracle import second_opinion
+from tcelab.emulator.reference import second_opinion
 from tcelab.errors import UsageError
 from tcelab.job import artefacts, replay, setup
 from tcelab.job.keeping import Keeper
@@ -26,8 +26,8 @@ from tcelab.papr import tce
 from tcelab.program import Checkpoint, Native, Op, Page, Program, Repeat
 from tcelab.program.topology import Topology
 from tcelab.qemu.session import QemuSession
-from tcelab.run.loop import run
-from tcelab.run.record import Run, Step
+from tcelab.run.loop import perform_program
+from tcelab.run.record import RunRecord, Step
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.vocabulary import PAGE, Pe
 
@@ -197,7 +197,7 @@ def measure(job: Job, batches: Sequence[int]) -> Measured:
 
 def _judged(
     job: Job, program: Program, session: QemuSession, made: Plan, found: list[tuple[int, float]]
-) -> tuple[Run, Verdict]:
+) -> tuple[RunRecord, Verdict]:
     """:param found: gets the C program's pages and seconds of a pair, as often as it was run."""
     judge = Judge(program, session.facts, oracles=second_opinion(program.topology, session.facts))
 
@@ -210,11 +210,11 @@ def _judged(
             found.append((int(op.args[1]), ways.seconds(op, outcome)))
         return suspicious
 
-    record = run(program, session, watch)
+    record = perform_program(program, session, watch)
     return record, judge.verdict(record)
 
 
-def _compared(made: Plan, record: Run, found: Sequence[tuple[int, float]]) -> dict[tuple[str, int], list[float]]:
+def _compared(made: Plan, record: RunRecord, found: Sequence[tuple[int, float]]) -> dict[tuple[str, int], list[float]]:
     """Seconds of a batch, by way and size."""
     values: dict[tuple[str, int], list[float]] = {}
     for number, key in sorted(made.timed.items()):
@@ -226,7 +226,7 @@ def _compared(made: Plan, record: Run, found: Sequence[tuple[int, float]]) -> di
     return values
 
 
-def _figures(made: Plan, record: Run) -> list[Figure]:
+def _figures(made: Plan, record: RunRecord) -> list[Figure]:
     values: dict[tuple[str, int], list[float]] = {}
     for number, key in sorted(made.timed.items()):
         step = record.steps[number]

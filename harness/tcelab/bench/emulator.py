@@ -18,7 +18,7 @@ from tcelab.job import artefacts, replay, setup
 from tcelab.job.pool import Guests
 from tcelab.papr import tce, window
 from tcelab.program import Program
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 from tcelab.run.session import Session
 from tcelab.scenarios import vocabulary as b
 
@@ -58,7 +58,7 @@ def _seconds(program: Program, session: Session) -> float:
     :raise HarnessError: it did not come to its end.
     """
     began = time.perf_counter()
-    record = run(program, session)
+    record = perform_program(program, session)
     if record.ending is not None:
         raise HarnessError(f"the program ended early: {record.ending.error.message}")
     return time.perf_counter() - began

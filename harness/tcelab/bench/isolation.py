@@ -17,15 +17,15 @@ import msgspec
 from tcelab import report
 from tcelab.bench import Figure, Job, Measured
 from tcelab.bench.session import opened, told
-from tcelab.emulator.oracle import second_opinion
+from tcelab.emulator.reference import second_opinion
 from tcelab.errors import UsageError
 from tcelab.job import artefacts, replay, setup
 from tcelab.job.keeping import Keeper
 from tcelab.judge import Judge, Verdict
 from tcelab.program import Burst, Checkpoint, Op, Program
 from tcelab.program.topology import Topology, topology
-from tcelab.run.loop import run
-from tcelab.run.record import Run, Step
+from tcelab.run.loop import perform_program
+from tcelab.run.record import RunRecord, Step
 from tcelab.scenarios import legal
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.effects import OK, THAW_DMA, THAW_MMIO
@@ -105,7 +105,7 @@ def measure(job: Job) -> Measured:
     return Measured(figures=figures, on=on, verdict=verdict, text=_text(figures, on))
 
 
-def _judged(job: Job, program: Program) -> tuple[Run, Verdict, dict[int, float]]:
+def _judged(job: Job, program: Program) -> tuple[RunRecord, Verdict, dict[int, float]]:
     """Run and judge a program on a guest whose PEs are guarded.
 
     :return: when each of its operations was judged, too: seconds.
@@ -127,7 +127,7 @@ def _judged(job: Job, program: Program) -> tuple[Run, Verdict, dict[int, float]]
                 job.note(step.op.label)
             return suspicious
 
-        record = run(program, session, watch)
+        record = perform_program(program, session, watch)
     verdict = judge.verdict(record)
     if verdict.exit_code:
         Keeper(folder).write("result.json", report.to_json(report.make(record, verdict)))
@@ -135,7 +135,7 @@ def _judged(job: Job, program: Program) -> tuple[Run, Verdict, dict[int, float]]
     return record, verdict, seconds
 
 
-def _isolations(made: Plan, record: Run) -> list[Figure]:
+def _isolations(made: Plan, record: RunRecord) -> list[Figure]:
     """Milliseconds, by size."""
     values: dict[int, list[float]] = {size: [] for size in SIZES}
     for step in record.steps:
@@ -149,7 +149,7 @@ def _name(size: int) -> str:
     return f"isolation for {size} bytes"
 
 
-def _rates(record: Run, seconds: Mapping[int, float]) -> list[float]:
+def _rates(record: RunRecord, seconds: Mapping[int, float]) -> list[float]:
     """Of each turn but the first, from the look before it to its own: transfers per second, done and judged."""
     return [
         len(step.op.transfers) / (seconds[step.number + 1] - seconds[step.number - 1])

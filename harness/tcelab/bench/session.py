@@ -16,7 +16,7 @@ from tcelab.run.record import Facts
 
 @contextmanager
 def opened(
-    ready: setup.Ready,
+    ready: setup.PreparedMachine,
     limits: Limits,
     note: Callable[[str], None],
     folder: Path | None = None,

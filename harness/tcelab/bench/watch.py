@@ -19,9 +19,9 @@ from tcelab.errors import HarnessError, UsageError
 from tcelab.job import setup
 from tcelab.papr import tce
 from tcelab.program import GuestOp, Page, Repeat
-from tcelab.qemu.looking import SessionLooker
+from tcelab.qemu.livesample import SessionLooker
 from tcelab.qemu.session import QemuSession
-from tcelab.report.watcher import Watcher
+from tcelab.report.livedisplay import LiveDisplay
 from tcelab.scenarios import vocabulary as b
 
 PAGES: Final = 32
@@ -66,7 +66,7 @@ def measure(job: Job) -> Measured:
                     took = timed(times)
                 else:
                     screen = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
-                    with Watcher(screen, job.choice.topology) as watcher:
+                    with LiveDisplay(screen, job.choice.topology) as watcher:
                         watcher.take(SessionLooker(session, job.choice.topology))
                         took = timed(times)
                     if watcher.watching.seen < watcher.watching.looks or not any(watcher.watching.most.values()):

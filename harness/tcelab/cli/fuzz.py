@@ -111,7 +111,7 @@ def command(
     raise click.exceptions.Exit(code)
 
 
-def _replay(chosen: setup.Choice, limits: Limits, found: Found, *, boot: bool) -> str:
+def _replay(chosen: setup.MachineChoice, limits: Limits, found: Found, *, boot: bool) -> str:
     """The command that shows a finding again, on a machine of the same kind: what was known by then is declared."""
     without = tuple(name for name in chosen.without_quirks if name not in found.known)
     chosen = msgspec.structs.replace(chosen, without_quirks=without)

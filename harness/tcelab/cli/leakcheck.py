@@ -151,7 +151,7 @@ def expect_command(words: tuple[str, ...], result: Result) -> None:
         raise UsageError(f"command not found in the guest: {first}", next_step="tcelab shell shows what it has")
 
 
-def _again(words: tuple[str, ...], chosen: setup.Choice, told: dict[str, Any], limits: Limits) -> str:
+def _again(words: tuple[str, ...], chosen: setup.MachineChoice, told: dict[str, Any], limits: Limits) -> str:
     """The command that does the same again."""
     own = [word for name in ("timeout", "settle") for word in (f"--{name}", f"{told[name]:g}")]
     own += [f"--{name.replace('_', '-')}" for name, value in told.items() if value is True and name != "boot"]

@@ -163,13 +163,13 @@ def choice(
     expect_quirks: tuple[str, ...] = (),
     without_quirks: tuple[str, ...] = (),
     profile: str = setup.DEFAULT_PROFILE,
-) -> setup.Choice:
+) -> setup.MachineChoice:
     """The options as a choice.
 
     :raise UsageError: an option, or the user's config, cannot be.
     """
     room()
-    return setup.Choice(
+    return setup.MachineChoice(
         topology=topology(topology_name),
         qemu=qemu,
         image=image,
@@ -186,7 +186,9 @@ def choice(
     )
 
 
-def guarded(program: Program, chosen: setup.Choice, guard: Guarding | None = None) -> tuple[Program, setup.Choice]:
+def guarded(
+    program: Program, chosen: setup.MachineChoice, guard: Guarding | None = None
+) -> tuple[Program, setup.MachineChoice]:
     """A program, and the choice for it: its own topology, and whoever guards its PEs.
 
     :param guard: as said by the user. To ask for `freeze` is to have a program for a platform that isolates.

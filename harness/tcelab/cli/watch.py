@@ -18,8 +18,8 @@ from tcelab.errors import UsageError
 from tcelab.job.job import Job
 from tcelab.job.output import note
 from tcelab.qemu.limits import limits as limits_of
-from tcelab.qemu.looking import FolderLooker
-from tcelab.report.watcher import EVERY, Watcher
+from tcelab.qemu.livesample import FolderLooker
+from tcelab.report.livedisplay import EVERY, LiveDisplay
 from tcelab.run.record import Guarding
 
 
@@ -60,7 +60,7 @@ def command(
     program, chosen = guarded(program, choice(**options), guard)
     told = {"target": target, "platform": "qemu", "guard": guard, "boot": boot, "limits": limits, **options}
     job = Job(program, limits_of(limits), told, out, Console())
-    watcher = Watcher(Console(stderr=True), program.topology)
+    watcher = LiveDisplay(Console(stderr=True), program.topology)
     job.progress = lambda: watcher
     job.observer = watcher.give
     job.perform(chosen, keep=False)
@@ -71,7 +71,7 @@ def command(
 def _follow(folder: Path, make: Callable[[Path], FolderLooker] = FolderLooker) -> None:
     """Until the run ends, or the user has seen enough."""
     found = make(folder)
-    watcher = Watcher(Console(stderr=True), found.topology)
+    watcher = LiveDisplay(Console(stderr=True), found.topology)
     watcher.phase(f"the run in {folder}")
     try:
         with watcher:

@@ -88,7 +88,7 @@ class Request:
                 continue
             code = failed if check.errno is None else check.errno
             if check.quirk in quirks:
-                call.machine.meet(check.quirk)
+                call.machine.hit_quirk(check.quirk)
                 code = check.instead
                 if code is None:
                     continue

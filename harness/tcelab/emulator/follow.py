@@ -9,8 +9,8 @@ from tcelab.run.record import Facts, Outcome, Step
 from tcelab.run.session import Session
 
 
-class Follower:
-    """Most of an oracle; see `tcelab.judge.laws.difference.Oracle`."""
+class FollowingSession:
+    """Most of an oracle; see `tcelab.judge.laws.difference.Reference`."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

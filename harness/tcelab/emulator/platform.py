@@ -22,7 +22,7 @@ from tcelab.papr.pe import Condition, Isolation
 from tcelab.papr.table import Table
 from tcelab.program import Ddw, Rtas
 from tcelab.program.topology import Device, Phb, Topology
-from tcelab.run.record import Direction, Guarding, Met, Outcome, Refusal
+from tcelab.run.record import Direction, Guarding, Outcome, QuirkHit, Refusal
 
 _TURN: Final = attrgetter("turn")
 _HOLDS: Final = 1 << 25
@@ -151,10 +151,10 @@ class Machine:
     :ivar refusals: accesses that the platform refused, likewise.
 
     :ivar now: seconds since the start, which only waiting lets go on.
-    :ivar on: what is to happen once a driver's container was attached, or enabled; see `tcelab.emulator.given`.
+    :ivar on: what is to happen once a driver's container was attached, or enabled; see `tcelab.emulator.preset_states`.
     :ivar without_mm: the driver sees no mm, whoever calls.
     :ivar detaches: the core detaches a group before it releases the driver's container.
-    :ivar met: how often each quirk made a difference; `meetings`: the same one by one, until somebody takes them.
+    :ivar met: how often each quirk made a difference; `quirk_hits`: the same one by one, until somebody takes them.
     """
 
     def __init__(self, topology: Topology, page_size: int, seed: int, guard: Guarding = "off") -> None:
@@ -168,7 +168,7 @@ class Machine:
         self.without_mm = False
         self.detaches = True
         self.met: Counter[str] = Counter()
-        self.meetings: list[Met] = []
+        self.quirk_hits: list[QuirkHit] = []
         self._warned: set[str] = set()
         self.ram = Ram(page_size, seed)
         self.pes = {phb.index: Pe(phb, self) for phb in topology.machine}
@@ -214,9 +214,9 @@ class Machine:
         for react in self.on.get(event, ()):
             react(container)
 
-    def meet(self, quirk: str, lost: tuple[tuple[int, int], ...] = ()) -> None:
+    def hit_quirk(self, quirk: str, lost: tuple[tuple[int, int], ...] = ()) -> None:
         self.met[quirk] += 1
-        self.meetings.append(Met(quirk, lost))
+        self.quirk_hits.append(QuirkHit(quirk, lost))
 
     def say(self, line: str) -> None:
         """A line of the kernel's log."""

@@ -19,10 +19,10 @@ from tceagent import ops as agent
 from tceagent.state import State
 from tcelab.emulator.driver import Profile
 from tcelab.emulator.errors import KernelDiedError, NotModelledError
-from tcelab.emulator.given import arrange
 from tcelab.emulator.kernel import Child, EmulatedKernel
 from tcelab.emulator.memory import Space
 from tcelab.emulator.platform import Machine
+from tcelab.emulator.preset_states import arrange
 from tcelab.emulator.process import Process
 from tcelab.emulator.profiles import DEFAULT, Kind, profile
 from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError, Unsupported
@@ -31,7 +31,7 @@ from tcelab.papr.table import Table
 from tcelab.program import Buffer, Checkpoint, Ddw, Flip, GuestOp, HostOp, Ioctl, Open, Rtas
 from tcelab.program.topology import Topology
 from tcelab.quirks import check
-from tcelab.run.record import Facts, Guarding, Met, Outcome, Snapshot, TableView
+from tcelab.run.record import Facts, Guarding, Outcome, QuirkHit, Snapshot, TableView
 
 VIEW: Final = "emulator"
 RAM: Final = 512 << 20
@@ -251,7 +251,7 @@ class EmulatorSession:
         elif isinstance(op, Open) or (isinstance(op, Ioctl) and op.into):
             process.wanted = value
 
-    def take_meetings(self) -> list[Met]:
+    def take_quirk_hits(self) -> list[QuirkHit]:
         """Quirks that were met since the last call."""
-        met, self.machine.meetings = self.machine.meetings, []
+        met, self.machine.quirk_hits = self.machine.quirk_hits, []
         return met

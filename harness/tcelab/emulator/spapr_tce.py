@@ -86,7 +86,7 @@ class SpaprTce:
             self.locked = pages
             return False
         if unbound and BINDS_EARLY in self.quirks:
-            self.machine.meet(BINDS_EARLY)
+            self.machine.hit_quirk(BINDS_EARLY)
         elif unbound:
             self._unbind()
         return True
@@ -127,14 +127,14 @@ class SpaprTce:
         self.pe.reset()
         self.pending = False
         if self.pe.first and NOT_AT_ZERO in self.quirks and self.machine.warn_once(_NOT_AT_ZERO):
-            self.machine.meet(NOT_AT_ZERO)
+            self.machine.hit_quirk(NOT_AT_ZERO)
         return None
 
     def _spoilt(self, pe: Pe) -> bool:
         """spapr_tce_create_table: for a PE in failed_ddw_pdn_list it makes nothing, not even a default window."""
         if not pe.refused_window or REFUSED_SPOILS not in self.quirks:
             return False
-        self.machine.meet(REFUSED_SPOILS)
+        self.machine.hit_quirk(REFUSED_SPOILS)
         return True
 
     def _not_made(self, pages: int) -> None:
@@ -142,7 +142,7 @@ class SpaprTce:
         if CREATE_CHARGES not in self.quirks:
             self._refund(pages)
         elif pages:
-            self.machine.meet(CREATE_CHARGES)
+            self.machine.hit_quirk(CREATE_CHARGES)
 
     # -- MAP and UNMAP
 
@@ -179,13 +179,13 @@ class SpaprTce:
 
     def _meet_pin(self, space: Space, address: int, permissions: int) -> None:
         if permissions == tce.READ and address // self.machine.page_size in space.readable:
-            self.machine.meet(PIN_FOR_WRITE)
+            self.machine.hit_quirk(PIN_FOR_WRITE)
 
     def _roll_back(self, pe: Pe, first: int, replaced: list[int]) -> None:
         self.clear(pe, first, len(replaced))
         live = [(entry, old) for entry, old in enumerate(replaced, first) if old & tce.PERMISSIONS]
         if live and ROLLBACK in self.quirks:
-            self.machine.meet(ROLLBACK, tuple((pe.phb.liobn, entry - pe.first) for entry, _ in live))
+            self.machine.hit_quirk(ROLLBACK, tuple((pe.phb.liobn, entry - pe.first) for entry, _ in live))
             return
         for entry, old in live:
             self.machine.ram.pin(old & -self.machine.page_size)

@@ -93,7 +93,7 @@ class SpaprTceV2(SpaprTce):
                 self._put(key)
                 continue
             self.machine.warn("tce_iommu_release: WARN_ON(tce_iommu_prereg_free(container, tcemem))")
-            self.machine.meet(CLOSE_STRANDS)
+            self.machine.hit_quirk(CLOSE_STRANDS)
         self.regions = {}
         self._unbind()
 
@@ -143,7 +143,7 @@ class SpaprTceV2(SpaprTce):
             self._let_go(frames, pages)
             if not frames or PART_REGISTERS not in self.quirks:
                 raise RefusedError("EFAULT") from None
-            self.machine.meet(PART_REGISTERS)
+            self.machine.hit_quirk(PART_REGISTERS)
             raise _PartError(len(frames)) from None
         if any(start < first + length and first < start + size for first, length in space.regions):
             self._let_go(frames, pages)
@@ -156,7 +156,7 @@ class SpaprTceV2(SpaprTce):
         """The errno's name: vzalloc of the addresses of no pages (mm/vmalloc.c, __vmalloc_node_range)."""
         if NOTHING_WARNS not in self.quirks:
             return "EINVAL"
-        self.machine.meet(NOTHING_WARNS)
+        self.machine.hit_quirk(NOTHING_WARNS)
         self.machine.warn_once("__vmalloc_node_range_noprof: WARN_ON_ONCE(!size)")
         return "ENOMEM"
 
@@ -174,7 +174,7 @@ class SpaprTceV2(SpaprTce):
         if region.used == 1 and region.mapped:
             if UNREGISTERS_IN_USE not in self.quirks:
                 raise RefusedError("EBUSY")
-            self.machine.meet(UNREGISTERS_IN_USE)
+            self.machine.hit_quirk(UNREGISTERS_IN_USE)
             del self.regions[key]
         else:
             self._put(key)
@@ -285,7 +285,7 @@ class SpaprTceV2(SpaprTce):
         self.clear_v2(found, first, len(replaced))
         live = [(entry, old, region) for entry, (old, region) in enumerate(replaced, first) if old & tce.PERMISSIONS]
         if live and ROLLBACK in self.quirks:
-            self.machine.meet(ROLLBACK, tuple((found.table.liobn, entry) for entry, _, _ in live))
+            self.machine.hit_quirk(ROLLBACK, tuple((found.table.liobn, entry) for entry, _, _ in live))
             return
         for entry, old, region in live:
             found.table.put(entry, old)

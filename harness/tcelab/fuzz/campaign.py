@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from tcelab.emulator.oracle import EmulatorOracles
+from tcelab.emulator.reference import EmulatorReferences
 from tcelab.errors import Interrupted, TcelabError, died
 from tcelab.fuzz.found import named, signature, survived, to_save, until_step
 from tcelab.fuzz.generate import generate
@@ -250,7 +250,7 @@ class Campaign:
             if self._interrupted.is_set():
                 raise Interrupted
             facts = dataclasses.replace(guest.facts, quirks=known)
-            judge = Judge(program, facts, oracles=EmulatorOracles(program.topology, facts))
+            judge = Judge(program, facts, oracles=EmulatorReferences(program.topology, facts))
 
             def watch(step: Step) -> bool:
                 if number is not None:

@@ -12,20 +12,20 @@ import msgspec
 from rich.console import Console
 
 from tcelab import report
-from tcelab.emulator.oracle import GuestOracles
+from tcelab.emulator.reference import GuestReferences
 from tcelab.errors import HarnessError, Interrupted, TcelabError, UsageError
 from tcelab.job import artefacts, output, platforms, replay, setup
 from tcelab.job.keeping import Keeper, expecting_room
 from tcelab.job.output import note
-from tcelab.job.parallel import Beside, Guest
-from tcelab.judge.laws.difference import Oracles
+from tcelab.job.parallel import Guest, ParallelRun
+from tcelab.judge.laws.difference import References
 from tcelab.program import Program
 from tcelab.program.parts import Part
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.session import QemuSession
 from tcelab.report import tabledump
 from tcelab.run.fits import require
-from tcelab.run.record import Facts, Run, Step
+from tcelab.run.record import Facts, RunRecord, Step
 
 FILES: Final = {
     "program": "program.json",
@@ -59,7 +59,7 @@ class Job:
     def __init__(
         self, program: Program, limits: Limits, options: dict[str, Any], out: Path | None, text: Console
     ) -> None:
-        self.against: setup.Choice | None = None
+        self.against: setup.MachineChoice | None = None
         self.verb = "run"
         self.brief = False
         self.interrupted = False
@@ -67,7 +67,7 @@ class Job:
         self.kept_tables: int | None = None
         self.progress: Callable[[], report.Progress] = report.Progress
         self.observer: Callable[[Guest], None] = lambda _: None
-        self._chosen: setup.Choice | None = None
+        self._chosen: setup.MachineChoice | None = None
         self._text = text
         self._program = program
         self._limits = limits
@@ -79,7 +79,7 @@ class Job:
         with expecting_room(self.folder):
             (self.folder / FILES["program"]).write_bytes(program.to_json())
 
-    def perform(self, chosen: setup.Choice, *, keep: bool) -> None:
+    def perform(self, chosen: setup.MachineChoice, *, keep: bool) -> None:
         """Provision, boot, run, judge, write down, print.
 
         :raise UsageError: what was chosen cannot be.
@@ -113,7 +113,9 @@ class Job:
                     stack.callback(beside.kept.close)
                     self._give(beside.kept)
 
-    def _prepare(self, chosen: setup.Choice, progress: report.Progress, stack: ExitStack, *, keep: bool) -> Beside:
+    def _prepare(
+        self, chosen: setup.MachineChoice, progress: report.Progress, stack: ExitStack, *, keep: bool
+    ) -> ParallelRun:
         """All that is needed before the first guest."""
         total = len(self._program.ops)
         progress.phase(f"{self._program.name}, seed {self._program.seed}, {total} operations")
@@ -137,23 +139,23 @@ class Job:
             return session
 
         oracles = None if self.against is None else self._other(self.against, progress, stack)
-        return Beside(self._program, opening, watch, give_up=platform.close, keep=keep, oracles=oracles)
+        return ParallelRun(self._program, opening, watch, give_up=platform.close, keep=keep, oracles=oracles)
 
     def _other(
-        self, chosen: setup.Choice, progress: report.Progress, stack: ExitStack
-    ) -> Callable[[Part, Facts], Oracles]:
+        self, chosen: setup.MachineChoice, progress: report.Progress, stack: ExitStack
+    ) -> Callable[[Part, Facts], References]:
         """Guests to compare with: one for each part."""
         other = platforms.QemuPlatform(chosen, progress.note, limits=self._limits)
         stack.callback(other.close)
         self._provenance["against"] = other.provenance
 
-        def oracles(part: Part, facts: Facts) -> Oracles:
+        def oracles(part: Part, facts: Facts) -> References:
             folder = self.folder / f"against-{part.number + 1}"
             with expecting_room(folder):
                 folder.mkdir(mode=0o700)
                 guest = stack.enter_context(closing(other.open(folder, progress.phase)))
             require(self._program, guest.facts)
-            return GuestOracles(guest, self._program.topology, facts)
+            return GuestReferences(guest, self._program.topology, facts)
 
         return oracles
 
@@ -178,7 +180,7 @@ class Job:
             data = msgspec.json.format(msgspec.json.encode(rows), indent=1)
             self._keeper.write(FILES["hypercalls as data"], data + b"\n")
 
-    def _tables(self, record: Run, finding: int | None) -> None:
+    def _tables(self, record: RunRecord, finding: int | None) -> None:
         """The tables of one checkpoint, see `tabledump`."""
         step = tabledump.telling(record, finding)
         if step is not None and step.snapshot is not None:

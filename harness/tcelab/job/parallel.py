@@ -9,16 +9,16 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from typing import Final, Protocol
 
-from tcelab.emulator.oracle import second_opinion
+from tcelab.emulator.reference import second_opinion
 from tcelab.errors import HarnessError, Interrupted, Scene, TcelabError, died
 from tcelab.judge import Judge, Ledger, Verdict, conclude
 from tcelab.judge.core import KEEP
-from tcelab.judge.laws.difference import Oracles
+from tcelab.judge.laws.difference import References
 from tcelab.program import Program
 from tcelab.program.parts import Part, parts
 from tcelab.run.fits import require
 from tcelab.run.loop import Recorder
-from tcelab.run.record import Ending, Facts, Outcome, Run, Step
+from tcelab.run.record import Ending, Facts, Outcome, RunRecord, Step
 from tcelab.run.session import Session
 
 _LISTEN: Final = 0.5
@@ -33,7 +33,7 @@ class Guest(Session, Protocol):
     def scene(self) -> Scene: ...
 
 
-class Beside:
+class ParallelRun:
     """One run of a program, on as many guests as it asks for.
 
     :ivar kept: the guest of the last part, if it is to be kept: closing it is the caller's.
@@ -43,20 +43,20 @@ class Beside:
         self,
         program: Program,
         opening: Callable[[Part], Guest],
-        watch: Callable[[Step, int], None] = lambda _step, _findings: None,
+        on_step: Callable[[Step, int], None] = lambda _step, _findings: None,
         *,
         give_up: Callable[[], None] = lambda: None,
         keep: bool = False,
-        oracles: Callable[[Part, Facts], Oracles | None] | None = None,
+        oracles: Callable[[Part, Facts], References | None] | None = None,
     ) -> None:
         """:param opening: gives the guest for a part; called from several threads.
-        :param watch: sees each step once it is judged, and how many findings there are; one call at a time.
+        :param on_step: sees each step once it is judged, and how many findings there are; one call at a time.
         :param give_up: ends what `opening` is about, in whatever thread.
         :param oracles: whom to hold each part against; by default the emulator.
         """
         self._program = program
         self._parts = parts(program)
-        self._opening, self._watch, self._give_up, self._keep = opening, watch, give_up, keep
+        self._opening, self._on_step, self._give_up, self._keep = opening, on_step, give_up, keep
         self._oracles = oracles or (lambda _, facts: second_opinion(program.topology, facts))
         self._ledger = Ledger(program, KEEP)
         self._lock = threading.Lock()
@@ -65,12 +65,12 @@ class Beside:
         self._facts: Facts | None = None
         self.kept: Guest | None = None
 
-    def run(self) -> tuple[Run, Verdict]:
+    def run(self) -> tuple[RunRecord, Verdict]:
         """Run all parts, and judge the whole. An interrupt ends them; what was seen until then is judged.
 
         :raise TcelabError: no guest could be had at all.
         """
-        futures: list[Future[Run]] = []
+        futures: list[Future[RunRecord]] = []
         with ThreadPoolExecutor((os.cpu_count() or 1) + 1, "tcelab-part") as pool:
             while True:
                 try:
@@ -83,7 +83,7 @@ class Beside:
                     self._stop(futures)
         return self._merged(futures)
 
-    def _part(self, part: Part) -> Run:
+    def _part(self, part: Part) -> RunRecord:
         if self._interrupted.is_set():
             raise Interrupted
         try:
@@ -104,13 +104,13 @@ class Beside:
             oracles = self._oracles(part, guest.facts)
             judge = Judge(self._program, guest.facts, ledger=self._ledger, part=part.number, oracles=oracles)
 
-            def watch(step: Step) -> bool:
+            def on_step(step: Step) -> bool:
                 with self._lock:
                     suspicious = judge.feed(step)
-                    self._watch(step, judge.findings)
+                    self._on_step(step, judge.findings)
                 return suspicious
 
-            recorder = Recorder(self._program, guest, watch, first=part.first)
+            recorder = Recorder(self._program, guest, on_step, first=part.first)
             if self._interrupted.is_set():
                 raise Interrupted
             recorder.perform(part.ops)
@@ -130,7 +130,7 @@ class Beside:
             if self.kept is not guest:
                 guest.close()
 
-    def _stop(self, futures: list[Future[Run]]) -> None:
+    def _stop(self, futures: list[Future[RunRecord]]) -> None:
         """End all guests, also those that are on their way, so that the parts end."""
         self._interrupted.set()
         self.kept = None
@@ -142,8 +142,8 @@ class Beside:
             guest.close()
         self._give_up()
 
-    def _merged(self, futures: list[Future[Run]]) -> tuple[Run, Verdict]:
-        runs: list[Run] = []
+    def _merged(self, futures: list[Future[RunRecord]]) -> tuple[RunRecord, Verdict]:
+        runs: list[RunRecord] = []
         errors: list[TcelabError] = []
         for future in futures:
             try:
@@ -160,14 +160,14 @@ class Beside:
             raise next(iter([*dead, *errors]))
         for each in dead:
             self._ledger.report("kernel", "died", f"the kernel died before its program began: {each.message}")
-        whole = Run(self._program, self._facts, trouble=tuple(line for each in runs for line in each.trouble))
+        whole = RunRecord(self._program, self._facts, trouble=tuple(line for each in runs for line in each.trouble))
         # Asking for a guest is an operation as well, and was done if there was one.
         asked = [part.first - 1 for part in self._parts[1:]][: max(0, len(runs) - 1)]
         fresh = [Step(number, self._program.ops[number], Outcome(value=0)) for number in asked]
         steps = [step for each in runs for step in each.steps]
         whole.steps = sorted([*steps, *fresh], key=lambda step: step.number)
         for cause in errors:
-            self._ledger.could_not(f"a part of the program had no guest: {cause.message}")
+            self._ledger.undecided_because(f"a part of the program had no guest: {cause.message}")
         endings = [each.ending for each in runs if each.ending is not None]
         whole.ending = next(iter([*endings, *(Ending(cause, None) for cause in errors)]), None)
         whole.facts.versions["guests"] = len(self._parts)

@@ -50,7 +50,9 @@ class Platform(Protocol):
 class QemuPlatform:
     """A real kernel in a guest under QEMU, forked where that can be."""
 
-    def __init__(self, choice: setup.Choice, note: Note, *, limits: Limits | None = None, boot: bool = False) -> None:
+    def __init__(
+        self, choice: setup.MachineChoice, note: Note, *, limits: Limits | None = None, boot: bool = False
+    ) -> None:
         """Provisions.
 
         :raise TcelabError: as `setup.prepare`.
@@ -73,7 +75,7 @@ class QemuPlatform:
 class EmulatorPlatform:
     """The emulator, in this process: no kernel is under test."""
 
-    def __init__(self, choice: setup.Choice) -> None:
+    def __init__(self, choice: setup.MachineChoice) -> None:
         """:raise UsageError: what was chosen is about a guest, or no such profile or quirk."""
         foreign = [name for name in _OF_A_GUEST if getattr(choice, name) != _DEFAULTS[name]]
         if foreign:
@@ -101,10 +103,10 @@ class EmulatorPlatform:
 
 
 _OF_A_GUEST: Final = ("qemu", "image", "kernel", "modules", "initrd", "mutant", "memory", "firmware", "append")
-_DEFAULTS: Final = {field.name: field.default for field in msgspec.structs.fields(setup.Choice)}
+_DEFAULTS: Final = {field.name: field.default for field in msgspec.structs.fields(setup.MachineChoice)}
 
 
-def check(name: str, choice: setup.Choice, *, boot: bool = False) -> None:
+def check(name: str, choice: setup.MachineChoice, *, boot: bool = False) -> None:
     """Before anything is said of progress: what is cheap of that which `prepare` and `open` refuse.
 
     :raise UsageError: the platform cannot be had with that choice.
@@ -123,7 +125,7 @@ def check(name: str, choice: setup.Choice, *, boot: bool = False) -> None:
 
 
 def prepare(
-    name: str, choice: setup.Choice, note: Note, *, limits: Limits | None = None, boot: bool = False
+    name: str, choice: setup.MachineChoice, note: Note, *, limits: Limits | None = None, boot: bool = False
 ) -> Platform:
     """:raise TcelabError: the platform cannot be had, or not with that choice."""
     check(name, choice, boot=boot)

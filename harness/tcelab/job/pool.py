@@ -35,7 +35,7 @@ NEEDS: Final[dict[str, Callable[[Abilities], bool]]] = {
 class Emulators:
     """The emulator in the place of guests, with the same methods as `Guests`."""
 
-    def __init__(self, choice: setup.Choice, folder: Callable[[], Path]) -> None:
+    def __init__(self, choice: setup.MachineChoice, folder: Callable[[], Path]) -> None:
         """:raise UsageError: what was chosen is about a guest."""
         self._choice, self._folder = choice, folder
         EmulatorPlatform(choice)
@@ -59,7 +59,7 @@ class Guests:
 
     def __init__(
         self,
-        choice: setup.Choice,
+        choice: setup.MachineChoice,
         folder: Callable[[], Path],
         *,
         limits: Limits | None = None,

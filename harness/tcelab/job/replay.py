@@ -40,13 +40,13 @@ ELSEWHERE: Final = {
 """Fields of a choice that have no such option, and why."""
 
 _PATHS: Final = ("kernel", "modules", "initrd")
-_DEFAULTS: Final = {field.name: field.default for field in msgspec.structs.fields(setup.Choice)}
+_DEFAULTS: Final = {field.name: field.default for field in msgspec.structs.fields(setup.MachineChoice)}
 
 
 def line(
     verb: str,
     path: Path,
-    choice: setup.Choice,
+    choice: setup.MachineChoice,
     *,
     program: Program | None = None,
     platform: str = QEMU,
@@ -79,7 +79,7 @@ def opening(limits: Limits | None, *, boot: bool) -> list[str]:
     return [*(["--boot"] if boot else []), *words]
 
 
-def chosen(choice: setup.Choice, *, of_a_guest: bool = True) -> list[str]:
+def chosen(choice: setup.MachineChoice, *, of_a_guest: bool = True) -> list[str]:
     """The options that say a choice, without what is usual.
 
     :param of_a_guest: also those that the emulator does not know.

@@ -27,7 +27,7 @@ class Series:
 
     def __init__(
         self,
-        pairs: Sequence[tuple[Program, setup.Choice]],
+        pairs: Sequence[tuple[Program, setup.MachineChoice]],
         limits: Limits,
         options: dict[str, Any],
         out: Path | None,

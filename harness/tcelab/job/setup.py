@@ -24,7 +24,7 @@ TODAYS_PROFILES: Final = {DEFAULT_PROFILE, "linux-v2"}
 """Of the driver that a guest has: one module, which makes containers of both types."""
 
 
-class Choice(msgspec.Struct, frozen=True, kw_only=True):
+class MachineChoice(msgspec.Struct, frozen=True, kw_only=True):
     """What the user may choose. `qemu` is a recipe's name or a program; `kernel` and `initrd` replace the image's.
 
     :ivar profile: of the driver; a guest's kernel has today's.
@@ -52,7 +52,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     guard: Guarding = "off"
 
 
-class Ready(msgspec.Struct, frozen=True):
+class PreparedMachine(msgspec.Struct, frozen=True):
     """All that a session needs.
 
     :ivar digest: of the agent that must answer.
@@ -60,12 +60,12 @@ class Ready(msgspec.Struct, frozen=True):
     """
 
     qemu: probe.Qemu
-    options: machine.Options
+    options: machine.QemuOptions
     digest: str
     provenance: dict[str, Any]
 
 
-def prepare(choice: Choice, note: Callable[[str], None]) -> Ready:
+def prepare(choice: MachineChoice, note: Callable[[str], None]) -> PreparedMachine:
     """Provision and check.
 
     :param note: told of progress, a line at a time.
@@ -85,7 +85,7 @@ def prepare(choice: Choice, note: Callable[[str], None]) -> Ready:
     provenance |= {"kernel": str(kernel), "initrd": str(initrd)}
     if own is not None:
         provenance["own kernel"] = own.told()
-    options = machine.Options(
+    options = machine.QemuOptions(
         kernel,
         initrd,
         choice.topology,
@@ -96,10 +96,10 @@ def prepare(choice: Choice, note: Callable[[str], None]) -> Ready:
         isolates=choice.isolates,
         guard=choice.guard,
     )
-    return Ready(qemu, options, image.agent_digest(), provenance)
+    return PreparedMachine(qemu, options, image.agent_digest(), provenance)
 
 
-def check(choice: Choice) -> None:
+def check(choice: MachineChoice) -> None:
     """What is cheap of that which `prepare` refuses: before anything is said of progress.
 
     :raise UsageError: a file that is not there, an unknown name, or memory that no machine has.
@@ -115,7 +115,7 @@ def check(choice: Choice) -> None:
 
 
 def _mutant(
-    choice: Choice, note: Callable[[str], None], provenance: dict[str, Any]
+    choice: MachineChoice, note: Callable[[str], None], provenance: dict[str, Any]
 ) -> Callable[[image.Manifest], Mapping[str, bytes]]:
     """What puts a mutant in the place of the image's driver, and says so in the result."""
 
@@ -127,7 +127,7 @@ def _mutant(
     return instead
 
 
-def quirks_of(choice: Choice) -> frozenset[str]:
+def quirks_of(choice: MachineChoice) -> frozenset[str]:
     """The quirks that are declared for the kernel: a recipe knows its own kernel's, of any other nobody said a word.
 
     :raise UsageError: a quirk that nobody knows.
@@ -138,7 +138,7 @@ def quirks_of(choice: Choice) -> frozenset[str]:
     return check_quirks(declared) - check_quirks(choice.without_quirks)
 
 
-def _check(choice: Choice) -> OwnKernel | None:
+def _check(choice: MachineChoice) -> OwnKernel | None:
     """What can be said before anything is provisioned; what is known of the user's own kernel."""
     machine.check_memory(choice.memory)
     if choice.initrd is not None and not choice.initrd.is_file():

@@ -11,7 +11,7 @@ from tcelab.judge import blame
 from tcelab.judge.finding import EXIT_CODES, Finding, Result, Verdict
 from tcelab.judge.laws import CHECKPOINT_LAWS, OPERATION_LAWS, hypercalls
 from tcelab.judge.laws.charges import ChargesLaw
-from tcelab.judge.laws.difference import Opinion, Oracles
+from tcelab.judge.laws.difference import EmulatorComparison, References
 from tcelab.judge.laws.evidence import evidence
 from tcelab.judge.laws.isolation import isolation
 from tcelab.judge.laws.kernel import kernel_said
@@ -21,12 +21,12 @@ from tcelab.judge.laws.refusals import unwatched
 from tcelab.judge.ledger import Ledger, operation_text
 from tcelab.judge.models.comparison import Difference
 from tcelab.judge.models.fold import Fold
-from tcelab.judge.models.reading import look
+from tcelab.judge.models.reading import read_tables
 from tcelab.judge.models.requests import request_name
 from tcelab.judge.models.rounds import done_of
 from tcelab.papr import window
 from tcelab.program import Burst, Checkpoint, Dma, Fresh, Ioctl, Program, Repeat, Together
-from tcelab.run.record import Facts, Outcome, Run, Snapshot, Step
+from tcelab.run.record import Facts, Outcome, RunRecord, Snapshot, Step
 
 KEEP: Final = 200
 """Findings that a verdict shows; the rest are counted."""
@@ -48,7 +48,7 @@ class Judge:
         keep: int = KEEP,
         ledger: Ledger | None = None,
         part: int = 0,
-        oracles: Oracles | None = None,
+        oracles: References | None = None,
     ) -> None:
         self.program = program
         self.facts = facts
@@ -60,7 +60,7 @@ class Judge:
         self._last = -1
         self._looks = -1, -1
         self._batch_of = batches(program)
-        self._opinion = None if oracles is None else Opinion(self.ledger, facts, oracles, self._to_blame)
+        self._opinion = None if oracles is None else EmulatorComparison(self.ledger, facts, oracles, self._to_blame)
 
     def feed(self, step: Step) -> bool:
         """Judge one step; True when it gave a new finding. Suits `run.Watch`.
@@ -95,12 +95,12 @@ class Judge:
         evidence = self.ledger.evidence
         return bool(evidence.tags) and all(evidence.steps.get(view) for view in views)
 
-    def verdict(self, run: Run) -> Verdict:
+    def verdict(self, run: RunRecord) -> Verdict:
         """The verdict on a run that has been fed whole. Ask once."""
         self.end(run)
         return conclude(self.ledger, run)
 
-    def end(self, run: Run) -> None:
+    def end(self, run: RunRecord) -> None:
         """Judge how a run, or a part of one, ended."""
         ledger = self.ledger
         if run.steps:
@@ -110,7 +110,7 @@ class Judge:
         if self._opinion is not None:
             self._opinion.explain()
         for reason in self.fold.unknown:
-            ledger.could_not(reason)
+            ledger.undecided_because(reason)
         unwatched(ledger, self.fold)
 
     def _operation(self, step: Step, outcome: Outcome) -> None:
@@ -166,7 +166,7 @@ class Judge:
             self.ledger.evidence.checkpoints += 1
             self._credit(op.batch)
             if step.snapshot is None:
-                self.ledger.could_not("a checkpoint gave no snapshot")
+                self.ledger.undecided_because("a checkpoint gave no snapshot")
             else:
                 self._snapshot(step.snapshot, stream=op.stream)
         if step.confirmed is not None:
@@ -183,12 +183,12 @@ class Judge:
 
     def _snapshot(self, snapshot: Snapshot, *, stream: bool) -> None:
         ledger = self.ledger
-        seen = look(snapshot, self.fold.transfers.take_forbidden())
+        seen = read_tables(snapshot, self.fold.transfers.take_forbidden())
         asked = self.facts.views if stream else self.facts.views[:1]
         for view in asked:
             if view not in seen.views:
                 why = snapshot.missing.get(view) or self.facts.cannot.get(view, "no reason was given")
-                ledger.could_not(f"the {view} view is missing: {why}")
+                ledger.undecided_because(f"the {view} view is missing: {why}")
         for view in seen.views:
             ledger.evidence.steps[view] = ledger.evidence.steps.get(view, 0) + 1
             if ledger.batch:
@@ -200,7 +200,7 @@ class Judge:
         for what, seconds in snapshot.seconds.items():
             ledger.took(what, seconds)
 
-    def _ending(self, run: Run) -> None:
+    def _ending(self, run: RunRecord) -> None:
         """A kernel that died is a finding with the operation in flight; any other early end says nothing about it.
 
         Source of the rule: only after the agent's handshake, and so after the kernel came up, is there a run at all.
@@ -221,10 +221,10 @@ class Judge:
             message = f"the kernel died during {what}: {error.message}"
             self.ledger.report("kernel", "died", message, expected="alive", seen=said, operation=blamed)
         else:
-            self.ledger.could_not(f"the run ended early: {error.message}")
+            self.ledger.undecided_because(f"the run ended early: {error.message}")
 
 
-def conclude(ledger: Ledger, run: Run) -> Verdict:
+def conclude(ledger: Ledger, run: RunRecord) -> Verdict:
     """The verdict, once all that there is was judged."""
     ledger.step = len(run.steps)
     evidence(ledger, run)
@@ -242,7 +242,7 @@ def conclude(ledger: Ledger, run: Run) -> Verdict:
     )
 
 
-def _quirks(ledger: Ledger, run: Run) -> None:
+def _quirks(ledger: Ledger, run: RunRecord) -> None:
     """A declared quirk must show in a program that is made to show it, once that was done and compared whole."""
     if ledger.reasons or len(run.steps) < len(run.program.ops):
         return
@@ -273,7 +273,7 @@ def batches(program: Program) -> dict[int, int]:
     return out
 
 
-def judge(run: Run) -> Verdict:
+def judge(run: RunRecord) -> Verdict:
     """Judge a whole run at once."""
     judge_ = Judge(run.program, run.facts)
     for step in run.steps:

@@ -168,7 +168,7 @@ class Ledger:
         if self.batch:
             self.size(self.batch).findings += findings
 
-    def could_not(self, reason: str) -> None:
+    def undecided_because(self, reason: str) -> None:
         self._reasons.setdefault(reason, []).append(self.step)
 
     def control(self, device: str) -> None:

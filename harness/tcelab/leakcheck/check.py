@@ -183,7 +183,7 @@ class Check:
         told = list(self._follower.findings(asked=self._heard))
         self._note_entries(finding for finding in told if finding.tce is not None)
         self.findings += [*self._entries.values(), *(finding for finding in told if finding.tce is None)]
-        self.could_not += self._follower.could_not(asked=self._heard)
+        self.could_not += self._follower.undecided_because(asked=self._heard)
 
     def _note_entries(self, findings: Iterable[Finding]) -> None:
         """An entry that is seen at two looks, or at a look and in the trace, is told once."""

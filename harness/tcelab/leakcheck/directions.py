@@ -174,7 +174,7 @@ class Directions:
         """Is there a store that no driver asked for, once all is told?"""
         return bool(self._stores.get(key))
 
-    def could_not(self, raws: Raws) -> Iterator[str]:
+    def undecided_because(self, raws: Raws) -> Iterator[str]:
         """What is left over when all is told."""
         why = f"; {raws.unknown}" if raws.unknown else ""
         if alone := [key for key, stores in self._stores.items() if stores and not raws.stored(*key)]:

@@ -135,12 +135,12 @@ class Follower:
             if not self.raws.calls(hcall.H_PUT_TCE_INDIRECT):
                 yield from itertools.starmap(self._judge.turned, self._turned.items())
 
-    def could_not(self, *, asked: bool) -> Iterator[str]:
+    def undecided_because(self, *, asked: bool) -> Iterator[str]:
         """Why nobody can say that no law was broken. `asked`: see `findings`."""
         for what in self._lost:
             yield f"lost: {what}"
         if asked:
-            yield from self.directions.could_not(self.raws)
+            yield from self.directions.undecided_because(self.raws)
         if self.raws.unknown:
             doubtful = (
                 ("stored where entries still stood", list(self._own_shared(asked=asked))),

@@ -19,7 +19,7 @@ _MAKERS: Final = (bases, guest, machine, trial, warmup)
 """Modules whose code decides what a base holds."""
 
 
-def key(qemu: Qemu, options: machine.Options, abilities: Abilities) -> str:
+def key(qemu: Qemu, options: machine.QemuOptions, abilities: Abilities) -> str:
     """16 hex digits. Where an equal kernel or initrd lies makes no difference.
 
     :raise Unsupported: nothing tells when one of the parts changes.

@@ -46,7 +46,7 @@ class Forks:
     def __init__(
         self,
         qemu: probe.Qemu,
-        options: machine.Options,
+        options: machine.QemuOptions,
         *,
         digest: str = "",
         limits: Limits | None = None,
@@ -129,7 +129,7 @@ class Forks:
 
     def close(self) -> None:
         """End what is being opened, and let go of the base."""
-        with self._births:  # who is not in the list by now is refused by _born
+        with self._births:  # who is not in the list by now is refused by _on_spawn
             self._closing = True
             young = list(self._young)
         for guest in young:
@@ -364,11 +364,11 @@ class Forks:
             base=base,
             digest=self._digest,
             note=note,
-            born=self._born,
+            on_spawn=self._on_spawn,
             loaded=loaded,
         )
 
-    def _born(self, guest: Guest) -> None:
+    def _on_spawn(self, guest: Guest) -> None:
         with self._births:
             self._expect_open()
             self._young.add(guest)
@@ -377,7 +377,7 @@ class Forks:
 @contextmanager
 def opened(
     qemu: probe.Qemu,
-    options: machine.Options,
+    options: machine.QemuOptions,
     folder: Path,
     *,
     digest: str,

@@ -15,8 +15,10 @@ list, which is replaced first; 10.0 the newest list of the address space; 11.1 r
 accel/tcg/cputlb.c, system/physmem.c, iotlb_to_section and tcg_commit.) A vCPU that stands is in no access, and forgets
 before it goes on. Bus mastering moves nothing that a CPU sees: it goes off first, and at once.
 
-Who calls what: one thread at a time reads QEMU's log, its own or whoever drains it. It tells `Watch` each line, which
-takes `_lock`, decides, notes in `Watched` what will have been written, and hands the writing over to the loop (`_act`).
+Who calls what: one thread at a time reads QEMU's log, its own or whoever drains it. It tells `TraceReader` each line,
+which
+takes `_lock`, decides, notes in `GuardedDevice` what will have been written, and hands the writing over to the loop
+(`_act`).
 It waits for nothing: while it does, nobody reads the log, and a full pipe stops QEMU. The loop writes in the order of
 the decisions, and takes `_lock` for an assignment at most. Callers of the session wait for the loop (`_await`), and
 never while they hold `_lock`.
@@ -38,12 +40,12 @@ from tcelab.errors import HarnessError, Unsupported
 from tcelab.papr import pe, window
 from tcelab.program import Burst, Close, Dma, Engine, Exit, GuestOp, Ioctl, Look, Master, Rtas, Together
 from tcelab.program.topology import Topology
+from tcelab.qemu.guardeddevice import BARS, COMMAND, MASTER, MEMORY, ROM, Flight, GuardedDevice, GuardedPe
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.portal import portal
 from tcelab.qemu.qtest import Register
+from tcelab.qemu.tracereader import EVENTS, Control, TraceReader
 from tcelab.qemu.views.live import LiveMemory
-from tcelab.qemu.watch import EVENTS, Control, Watch
-from tcelab.qemu.watched import BARS, COMMAND, MASTER, MEMORY, ROM, Flight, Watched, WatchedPe
 from tcelab.run.record import Event, Guarding, Outcome
 
 _NOTIFY: Final = 0x3000
@@ -60,7 +62,7 @@ _TOUCHING: Final = (Dma, Together, Burst, Engine, Master, Look, Close, Exit)
 """Operations that may have a device do something, or change how it is configured."""
 
 
-class Guard(Watch):
+class Guard(TraceReader):
     """Of one guest. `started` before anything is asked of it; what it saw is fetched by `settle`."""
 
     def __init__(self, guest: Guest, live: LiveMemory, topology: Topology, mode: Guarding) -> None:
@@ -92,7 +94,7 @@ class Guard(Watch):
                 self._control(device)
         self._expect_controls()
 
-    async def _learn(self, device: Watched) -> None:
+    async def _learn(self, device: GuardedDevice) -> None:
         """Read its registers, and have its doorbells named by ringing them to no effect."""
         port = self._guest.qtest
         for offset in (COMMAND, BARS[device.model], ROM):
@@ -114,7 +116,7 @@ class Guard(Watch):
         if not device.regions:
             raise Unsupported(f"QEMU's trace does not tell of writes to the registers of {device.name}")
 
-    def _control(self, device: Watched) -> None:
+    def _control(self, device: GuardedDevice) -> None:
         """Have a device violate its table, from outside, where nothing can come of it."""
         reach = device.mask & ((1 << 47) - 1)
         iova = (reach & ~(window.PAGE_SIZE - 1)) - (device.slot + 1) * window.PAGE_SIZE
@@ -147,13 +149,13 @@ class Guard(Watch):
         self.controls = {}
         self._forget()
 
-    async def _rest(self, device: Watched, command: int) -> None:
+    async def _rest(self, device: GuardedDevice, command: int) -> None:
         await self._ended(device)
         await self._write(device, command)
 
     # -- what it does
 
-    def violated(self, watched: WatchedPe, event: Event) -> None:
+    def violated(self, watched: GuardedPe, event: Event) -> None:
         """A device of a PE violated its table: that isolates it."""
         if self._mode == "observe":
             self._tell(event)
@@ -162,11 +164,11 @@ class Guard(Watch):
         self._tell(msgspec.structs.replace(event, kind="isolated"))
         self._act(self.isolated(watched), timing=len(self._events) - 1)
 
-    def isolated(self, watched: WatchedPe) -> list[Watched]:
+    def isolated(self, watched: GuardedPe) -> list[GuardedDevice]:
         """The devices that are isolated with their PE: all of them."""
         return watched.devices
 
-    def changed(self, device: Watched) -> None:
+    def changed(self, device: GuardedDevice) -> None:
         """The guest wrote to a device's configuration space: an isolated PE stays isolated."""
         if self._mode != "freeze" or device.pe.isolation.dma or not self.demands(device):
             return
@@ -180,15 +182,15 @@ class Guard(Watch):
         else:
             self._act(self.again(device))
 
-    def demands(self, device: Watched) -> list[tuple[Register, int]]:
+    def demands(self, device: GuardedDevice) -> list[tuple[Register, int]]:
         """What is to be written so that a device is as its PE's condition has it."""
         return device.demands()
 
-    def again(self, device: Watched) -> list[Watched]:
+    def again(self, device: GuardedDevice) -> list[GuardedDevice]:
         """The devices that are put back when the guest changed one of an isolated PE."""
         return [device]
 
-    def _act(self, devices: Sequence[Watched], timing: int | None = None) -> None:
+    def _act(self, devices: Sequence[GuardedDevice], timing: int | None = None) -> None:
         """Have the registers of devices written as they must be. `timing`: number of the event that takes the time."""
         began = time.perf_counter()
         writes = []
@@ -209,7 +211,7 @@ class Guard(Watch):
         write = self._put(writes, done)
         self._pending.append(asyncio.run_coroutine_threadsafe(write, portal().loop))
 
-    async def _write(self, device: Watched, command: int) -> None:
+    async def _write(self, device: GuardedDevice, command: int) -> None:
         """Its command register, whatever its driver wants."""
         register = device.register(COMMAND)
         with self._lock:
@@ -309,11 +311,11 @@ class Guard(Watch):
             watched.isolation = then
         return _answered(answer)
 
-    def thaw(self, watched: WatchedPe, then: pe.Isolation) -> None:
+    def thaw(self, watched: GuardedPe, then: pe.Isolation) -> None:
         """DMA of a PE passes again."""
         self._become(watched, then)
 
-    def _become(self, watched: WatchedPe, then: pe.Isolation, *, lets_go: bool = False) -> None:
+    def _become(self, watched: GuardedPe, then: pe.Isolation, *, lets_go: bool = False) -> None:
         with self._lock:
             watched.isolation = then
             for device in watched.devices if lets_go else ():
@@ -322,18 +324,18 @@ class Guard(Watch):
             pending, self._pending = self._pending, []
         self._await(pending)
 
-    async def _reset_virtio(self, watched: WatchedPe) -> None:
+    async def _reset_virtio(self, watched: GuardedPe) -> None:
         """A request that was blocked would be done late otherwise, once the device masters the bus again."""
         for device in watched.devices:
             if device.model != "edu" and device.address is not None:
                 await self._guest.qtest.store(device.address + _STATUS, 1, 0)
 
-    async def _quiet(self, watched: WatchedPe) -> None:
+    async def _quiet(self, watched: GuardedPe) -> None:
         """No transfer that was begun while DMA was stopped is under way any more."""
         for device in watched.devices:
             await self._ended(device)
 
-    async def _ended(self, device: Watched) -> None:
+    async def _ended(self, device: GuardedDevice) -> None:
         """Wait until an edu does nothing any more, of which no event tells."""
         while device.model == "edu" and device.address is not None:
             command = await self._guest.qtest.load(device.address + edu.COMMAND, 8)

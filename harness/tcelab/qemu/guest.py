@@ -30,9 +30,9 @@ from tcelab.qemu.log import Log
 from tcelab.qemu.probe import Abilities, Qemu, environment
 from tcelab.qemu.qtest import CLOSED as CLOSED_PORT
 from tcelab.qemu.qtest import Qtest
-from tcelab.qemu.race import AGENT_EXITED, CLOSED, NO_AGENT, WATCHER, Race
 from tcelab.qemu.ram import MIB, PrivateRam, Ram, SharedRam
 from tcelab.qemu.standstill import Standstill, host_shares
+from tcelab.qemu.waiter import AGENT_EXITED, CLOSED, NO_AGENT, WATCHER, GuestWaiter
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class Guest:
         self,
         qemu: Qemu,
         abilities: Abilities,
-        options: machine.Options,
+        options: machine.QemuOptions,
         limits: Limits,
         folder: Path,
         *,
@@ -97,7 +97,7 @@ class Guest:
 
         :raise HarnessError: QEMU does not start; with what it said.
         """
-        self.race = Race(self.console, self.folder, self.limits)
+        self.race = GuestWaiter(self.console, self.folder, self.limits)
         self._starting = asyncio.current_task()
         if self._closing:
             raise HarnessError("closed before it began")
@@ -186,8 +186,8 @@ class Guest:
 
     async def _prompt(self) -> None:
         while _PROMPT not in "".join(self.console.tail(1)):
-            self.race.stirred.clear()
-            await self.race.stirred.wait()
+            self.race.activity.clear()
+            await self.race.activity.wait()
 
     async def save(self) -> tuple[bytes, list[Register]]:
         """The state of the devices of a guest that is stopped, and the registers that it lacks.
@@ -261,7 +261,7 @@ class Guest:
     def heard(self, data: bytes) -> None:
         """Take bytes from the console."""
         self.console.feed(data, self.race.elapsed())
-        self.race.stirred.set()
+        self.race.activity.set()
         if self.console.fatal:
             self.race.lose(f"the guest's kernel died: {self.console.fatal.strip()}")
 
@@ -278,7 +278,7 @@ class Guest:
                     self._moved.set_result(data["status"])
                 case "VSERPORT_CHANGE", {"id": "agent-port", "open": False}:
                     self.race.lose("the agent ended")
-            self.race.stirred.set()
+            self.race.activity.set()
 
     # -- asking
 
@@ -332,12 +332,12 @@ class Guest:
         task = asyncio.ensure_future(work)
         try:
             while True:
-                stirred = asyncio.ensure_future(self.race.stirred.wait())
-                await asyncio.wait({task, stirred}, return_when=asyncio.FIRST_COMPLETED)
-                stirred.cancel()
+                activity = asyncio.ensure_future(self.race.activity.wait())
+                await asyncio.wait({task, activity}, return_when=asyncio.FIRST_COMPLETED)
+                activity.cancel()
                 if task.done():
                     return task.result()
-                self.race.stirred.clear()
+                self.race.activity.clear()
                 if line := self.console.find(NO_AGENT, AGENT_EXITED):
                     raise HarnessError(
                         line.strip(),

@@ -55,7 +55,7 @@ mapping would reach a table (arch/powerpc/platforms/pseries/iommu.c, enable_ddw)
 """
 
 
-class Options(msgspec.Struct, frozen=True):
+class QemuOptions(msgspec.Struct, frozen=True):
     """What the user may choose of a machine.
 
     :ivar memory: MiB of guest RAM, a multiple of 256.
@@ -102,7 +102,7 @@ class Descriptors(msgspec.Struct, frozen=True):
         return (*single, *self.roms.values(), *self.disks.values())
 
 
-def firmware(options: Options, abilities: Abilities) -> Literal["vof", "slof"]:
+def firmware(options: QemuOptions, abilities: Abilities) -> Literal["vof", "slof"]:
     """Which firmware: VOF where this QEMU has it, for it costs nothing; SLOF costs seconds.
 
     :raise Unsupported: VOF was asked for and is not there.
@@ -137,7 +137,7 @@ def parent_death(abilities: Abilities) -> tuple[list[str], list[str]]:
     return ["setpriv", "--pdeathsig", "KILL", "--"], []
 
 
-def expect_forkable(options: Options, abilities: Abilities) -> None:
+def expect_forkable(options: QemuOptions, abilities: Abilities) -> None:
     """:raise Unsupported: a guest of this machine cannot be forked."""
     if not abilities.private_ram:
         raise Unsupported(f"QEMU {abilities.version} cannot map a read-only RAM file copy-on-write")
@@ -146,7 +146,7 @@ def expect_forkable(options: Options, abilities: Abilities) -> None:
         raise Unsupported(f"with more than {_TREE_LIMIT // MIB} MiB, QEMU writes its device tree into the fork's RAM")
 
 
-def arguments(options: Options, abilities: Abilities, fds: Descriptors) -> list[str]:
+def arguments(options: QemuOptions, abilities: Abilities, fds: Descriptors) -> list[str]:
     """QEMU's arguments, without the program.
 
     A fork gets neither kernel nor initrd: they lie in its RAM.
@@ -179,11 +179,11 @@ def _driven(fds: Descriptors) -> tuple[str, ...]:
     return ("-msg", "timestamp=on", "-chardev", file, "-device", port)
 
 
-def _boot(options: Options) -> list[str]:
+def _boot(options: QemuOptions) -> list[str]:
     return ["-kernel", str(options.kernel), "-initrd", str(options.initrd), "-append", _append(options)]
 
 
-def _append(options: Options) -> str:
+def _append(options: QemuOptions) -> str:
     usable = options.memory - _RESERVED // MIB
     disk = _DISK if _has_disk(options.topology.devices) else ""
     driven = _DRIVEN if options.topology.driven and not disk else ""

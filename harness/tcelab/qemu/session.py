@@ -33,9 +33,9 @@ from tcelab.program import (
 from tcelab.program.topology import KERNEL_DRIVERS
 from tcelab.qemu import ddw, machine, probe
 from tcelab.qemu.channel import PROTOCOL, Cell, decode
-from tcelab.qemu.eyes import Eyes
 from tcelab.qemu.guard import Guard, chunks
 from tcelab.qemu.guest import Guest
+from tcelab.qemu.hostviews import HostViews
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.portal import portal
 from tcelab.run.record import Facts, Outcome, Snapshot
@@ -87,7 +87,7 @@ class QemuSession:
     def __init__(
         self,
         qemu: probe.Qemu,
-        options: machine.Options,
+        options: machine.QemuOptions,
         folder: Path,
         *,
         limits: Limits | None = None,
@@ -95,7 +95,7 @@ class QemuSession:
         base: Held | None = None,
         digest: str = "",
         note: Callable[[str], None] = lambda _: None,
-        born: Callable[[Guest], None] = lambda _: None,
+        on_spawn: Callable[[Guest], None] = lambda _: None,
         loaded: Callable[[Guest], None] = lambda _: None,
     ) -> None:
         """Boot, or fork a base: `tcelab.qemu.fork.Forks` chooses.
@@ -105,7 +105,7 @@ class QemuSession:
         :param base: of a guest of the same QEMU and machine; None: boot.
         :param digest: of the agent's sources that the handshake must show; empty: any.
         :param note: told of each phase.
-        :param born: given the guest as soon as there is one, so that another thread can end it.
+        :param on_spawn: given the guest as soon as there is one, so that another thread can end it.
         :param loaded: called once a fork is loaded, before anything is asked of its agent.
         :raise Unsupported: this host or QEMU cannot.
         :raise HarnessError: QEMU fails, or the agent in the image is not the one of this tcelab.
@@ -115,7 +115,7 @@ class QemuSession:
         self.folder = folder
         self._number = 0
         self._closing = threading.Lock()
-        self._eyes: Eyes
+        self._eyes: HostViews
         self._guard: Guard | None = None
         self._devices: dict[str, str] = {}
         if abilities is None:
@@ -127,11 +127,11 @@ class QemuSession:
         self._qemu = qemu
         self.guest = Guest(qemu, abilities, options, limits or Limits(), folder, base=base)
         try:
-            born(self.guest)
+            on_spawn(self.guest)
             doing = "booting" if base is None else "forking"
             note(f"{doing} under QEMU {abilities.version}, {machine.firmware(options, abilities)}")
             portal().call(self.guest.start())
-            self._eyes = Eyes(self.guest, options.topology)
+            self._eyes = HostViews(self.guest, options.topology)
             self.reached = {}
             if base is not None:
                 self.reached["loaded"] = self.guest.race.elapsed()
@@ -222,7 +222,7 @@ class QemuSession:
                 f"the initrd carries an agent of other sources ({hello.digest[:12]}) than this tcelab ({digest[:12]})",
                 next_step="rebuild the image: tcelab image build",
             )
-        self.guest.race.shaken = True
+        self.guest.race.handshake_done = True
         self._cell = Cell(self.guest.ram, hello.cell, nonce)
         if self._cell.read() is None:
             raise HarnessError(

@@ -9,8 +9,8 @@ from tcelab.image.bases import ChangedError
 from tcelab.judge import Judge
 from tcelab.program.topology import Topology
 from tcelab.qemu.session import QemuSession
-from tcelab.run.loop import run
-from tcelab.run.record import Run, Snapshot, Step
+from tcelab.run.loop import perform_program
+from tcelab.run.record import RunRecord, Snapshot, Step
 from tcelab.scenarios.warmup import warm_up
 
 
@@ -33,7 +33,7 @@ def attempt(session: QemuSession, topology: Topology, *, thorough: bool = False)
     """
     program = warm_up(topology, thorough=thorough)
     judge = Judge(program, session.facts)
-    record = run(program, session, lambda step: judge.feed(_of_programs(step, topology)))
+    record = perform_program(program, session, lambda step: judge.feed(_of_programs(step, topology)))
     findings = judge.verdict(record).findings
     if record.ending is not None:
         session.close()
@@ -66,7 +66,7 @@ def _emptied(snapshot: Snapshot | None, liobns: set[int]) -> Snapshot | None:
     return replace(snapshot, tables=tuple(tables))
 
 
-def _blind(record: Run) -> str:
+def _blind(record: RunRecord) -> str:
     """Why a view that this QEMU can give was not had; empty if none was missed."""
     snapshots = [step.snapshot for step in record.steps if step.snapshot is not None]
     missing = [item for snapshot in snapshots for item in snapshot.missing.items()]

@@ -17,7 +17,7 @@ from tcelab.judge import Verdict
 from tcelab.judge.models.table import differing
 from tcelab.papr.hcall import PAPR_DIFFERENCES, STATUS_NAMES, Difference
 from tcelab.program import Checkpoint, Hcall, HcallBatch
-from tcelab.run.record import Outcome, Run, Snapshot, Step, TableView
+from tcelab.run.record import Outcome, RunRecord, Snapshot, Step, TableView
 from tcelab.scenarios.hcallcases import PREFIX, Case, cases
 
 Judged = Literal["ok", "laxer", "otherwise", "wrong", "not done"]
@@ -55,7 +55,7 @@ class HypercallRow(msgspec.Struct, kw_only=True):
     findings: int = 0
 
 
-def hypercall_rows(run: Run, verdict: Verdict) -> list[HypercallRow]:
+def hypercall_rows(run: RunRecord, verdict: Verdict) -> list[HypercallRow]:
     """Of a run of the scenario; empty for any other program."""
     ops = run.program.ops
     looks = [number for number, op in enumerate(ops) if isinstance(op, Checkpoint)]

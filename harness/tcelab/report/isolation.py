@@ -13,7 +13,7 @@ from tcelab.judge import Verdict
 from tcelab.papr import window
 from tcelab.program import Checkpoint, Fresh, Rtas
 from tcelab.program.parts import parts
-from tcelab.run.record import Event, Outcome, Run, Step
+from tcelab.run.record import Event, Outcome, RunRecord, Step
 from tcelab.scenarios.stories import KNOWN, parse
 
 STATES: Final = {
@@ -69,7 +69,7 @@ class Moment(msgspec.Struct, kw_only=True, omit_defaults=True):
     state: int | None = None
 
 
-def isolations(run: Run, verdict: Verdict) -> list[Isolations]:
+def isolations(run: RunRecord, verdict: Verdict) -> list[Isolations]:
     """By kind of story; empty if the program has none."""
     steps = {step.number: step for step in run.steps}
     out: dict[str, Isolations] = {}
@@ -96,7 +96,7 @@ def events_of(step: Step) -> Sequence[Event]:
     return [] if step.outcome is None else step.outcome.events
 
 
-def timeline(run: Run) -> list[Moment]:
+def timeline(run: RunRecord) -> list[Moment]:
     """Every event, and every service of firmware, in the order of the program."""
     firsts = [part.first for part in parts(run.program)]
     phbs = {device.name: phb.index for phb in run.program.topology.phbs for device in phb.devices}

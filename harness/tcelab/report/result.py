@@ -15,7 +15,7 @@ from tcelab.judge import EXIT_CODES, LAWS, Evidence, Finding, Verdict
 from tcelab.program import Program
 from tcelab.report.hcalls import HypercallRow, hypercall_rows
 from tcelab.report.isolation import Isolations, Moment, isolations, timeline
-from tcelab.run.record import Run
+from tcelab.run.record import RunRecord
 
 SCHEMA: Final = 1
 """Raised when a field changes its meaning or goes away; new fields do not raise it."""
@@ -93,7 +93,7 @@ class Result(msgspec.Struct, kw_only=True):
 
 
 def make(
-    run: Run,
+    run: RunRecord,
     verdict: Verdict,
     *,
     options: Mapping[str, Any] | None = None,
@@ -203,7 +203,7 @@ def _program(program: Program) -> ProgramInfo:
     )
 
 
-def _ended(run: Run) -> Ended:
+def _ended(run: RunRecord) -> Ended:
     complete = run.ending is None and len(run.steps) == len(run.program.ops)
     if run.ending is None:
         return Ended(complete=complete, done=len(run.steps))

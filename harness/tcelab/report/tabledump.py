@@ -20,7 +20,7 @@ import numpy as np
 
 from tcelab.errors import UsageError
 from tcelab.papr import tce
-from tcelab.run.record import Run, Snapshot, Step, TableView
+from tcelab.run.record import RunRecord, Snapshot, Step, TableView
 
 Format = Literal["text", "json", "npz"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
@@ -65,7 +65,7 @@ def of_snapshot(snapshot: Snapshot) -> tuple[TableView, ...]:
     return tuple(seen[liobn] for liobn in sorted(seen))
 
 
-def telling(record: Run, step: int | None) -> Step | None:
+def telling(record: RunRecord, step: int | None) -> Step | None:
     """The checkpoint of a run whose tables are worth keeping: that of a finding, or the first after it, else the last.
 
     :param step: number of the operation that the first finding is about.

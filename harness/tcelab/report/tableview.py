@@ -20,7 +20,7 @@ from tcelab.report.tabledump import bytes_of
 from tcelab.run.record import TableView
 
 if TYPE_CHECKING:
-    from tcelab.qemu.looking import Look
+    from tcelab.qemu.livesample import LiveSample
 
 SHADES: Final = "·░▒▓█"
 ASCII: Final = ".:+#@"
@@ -93,12 +93,12 @@ class Watching:
 
     def __init__(self) -> None:
         self.looks = self.seen = 0
-        self.last: Look | None = None
+        self.last: LiveSample | None = None
         self.most: dict[int, int] = {}
         self._before: dict[int, tuple[float, TableView]] = {}
         self._counted: dict[int, deque[tuple[float, float, int, int]]] = {}
 
-    def add(self, look: Look) -> None:
+    def add(self, look: LiveSample) -> None:
         """One more."""
         self.looks += 1
         self.seen += bool(look.tables)

@@ -14,15 +14,15 @@ from tcelab.errors import GuestLost, Interrupted, TcelabError, UsageError
 from tcelab.program import Checkpoint, GuestOp, HostOp, Op, Program
 from tcelab.program.parts import parts, stretches
 from tcelab.run.fits import require
-from tcelab.run.record import Ending, Outcome, Run, Snapshot, Step
+from tcelab.run.record import Ending, Outcome, RunRecord, Snapshot, Step
 from tcelab.run.session import Session
 
-Watch = Callable[[Step], bool]
+OnStep = Callable[[Step], bool]
 """Sees each step as it is done; True: suspicious, have it confirmed by every view while the guest is as it is."""
 
 
-def run(program: Program, session: Session, watch: Watch = lambda _: False) -> Run:
-    """Perform a program on one guest. Never raises for what the guest did: that is in `Run.ending`.
+def perform_program(program: Program, session: Session, on_step: OnStep = lambda _: False) -> RunRecord:
+    """Perform a program on one guest. Never raises for what the guest did: that is in `RunRecord.ending`.
 
     :raise UsageError: the program asks for more than one guest; see `tcelab.job.parallel`.
     :raise Unsupported: the guest is not what it was made for, see `tcelab.program.fits`.
@@ -30,7 +30,7 @@ def run(program: Program, session: Session, watch: Watch = lambda _: False) -> R
     if len(parts(program)) > 1:
         raise UsageError(f"program {program.name!r} asks for several guests, and here is one")
     require(program, session.facts)
-    recorder = Recorder(program, session, watch)
+    recorder = Recorder(program, session, on_step)
     recorder.perform(program.ops)
     recorder.finish()
     return recorder.run
@@ -42,12 +42,14 @@ class Recorder:
     :ivar run: what has happened so far; once it has an ending, nothing more is performed.
     """
 
-    def __init__(self, program: Program, session: Session, watch: Watch = lambda _: False, *, first: int = 0) -> None:
+    def __init__(
+        self, program: Program, session: Session, on_step: OnStep = lambda _: False, *, first: int = 0
+    ) -> None:
         """:param program: its operations from number `first` on must be, or come to be, those that are performed."""
-        self.run = Run(program, session.facts)
+        self.run = RunRecord(program, session.facts)
         self._first = first
         self._session = session
-        self._watch = watch
+        self._on_step = on_step
         self._frames: dict[int, None] = {}
 
     @property
@@ -87,18 +89,18 @@ class Recorder:
             self._frames.update(dict.fromkeys(outcome.frames))
             step = Step(first + i, ops[i], outcome)
             self.run.steps.append(step)
-            self._watch(step)
+            self._on_step(step)
 
     def _intervene(self, number: int, op: HostOp) -> Step:
         frames = list(self._frames)
         result = self._session.intervene(op, frames)
         if isinstance(result, Outcome):
             step = Step(number, op, outcome=result)
-            self._watch(step)
+            self._on_step(step)
             return step
         step = Step(number, op, snapshot=result)
-        if self._watch(step) and isinstance(op, Checkpoint) and not op.stream:
+        if self._on_step(step) and isinstance(op, Checkpoint) and not op.stream:
             confirmed = self._session.intervene(msgspec.structs.replace(op, stream=True), frames)
             step = Step(number, op, snapshot=result, confirmed=confirmed if isinstance(confirmed, Snapshot) else None)
-            self._watch(step)
+            self._on_step(step)
         return step

@@ -138,7 +138,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Met:
+class QuirkHit:
     """A quirk that made a difference.
 
     :ivar lost: (LIOBN, entry) of entries that it emptied although the operation failed.
@@ -195,7 +195,7 @@ class Ending:
 
 
 @dataclass(slots=True)
-class Run:
+class RunRecord:
     """What happened.
 
     :ivar trouble: lines of kernel trouble after the last snapshot.

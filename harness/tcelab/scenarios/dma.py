@@ -4,7 +4,8 @@ All PEs do the same at the same time, at the same places of their windows: a tab
 shows. Every page has a bus address of its own, whether it is mapped or not. Pages that are not mapped are canaries.
 What a refused read gave the device is sent on to a mapped page that held other data, so that guest RAM proves it.
 
-A guard knows by its address alone whose access was refused (`tcelab.qemu.watch`). So where transfers are refused at the
+A guard knows by its address alone whose access was refused (`tcelab.qemu.tracereader`). So where transfers are refused
+at the
 same time, they never overlap: each PE has a part of the page to itself, or its turn at each of the places.
 
 Where an entry goes, or has less to say than before, the device tries it again with nothing in between for which a table

@@ -21,7 +21,7 @@ _LINES: Final = 20
 _LAWS_HOLD: Final = "(the laws hold in what the test did: what failed is the test's own assertion, which no replay has)"
 
 
-def sections(guest: Pseries, choice: setup.Choice, *, boot: bool = False) -> Iterator[tuple[str, str]]:
+def sections(guest: Pseries, choice: setup.MachineChoice, *, boot: bool = False) -> Iterator[tuple[str, str]]:
     """(title, text) of each.
 
     :param choice: of the machine; `boot`: it was booted for the test.
@@ -44,12 +44,12 @@ def sections(guest: Pseries, choice: setup.Choice, *, boot: bool = False) -> Ite
     yield "replay", "\n".join([again, *([] if findings or lost else [_LAWS_HOLD])])
 
 
-def _replay(guest: Pseries, path: Path, choice: setup.Choice, *, boot: bool) -> str:
+def _replay(guest: Pseries, path: Path, choice: setup.MachineChoice, *, boot: bool) -> str:
     """An emulator may be beside a guest that was chosen: it tells itself what it is."""
     facts = guest.facts
     if facts.platform != EMULATOR:
         return replay.line("run", path, choice, boot=boot)
-    own = setup.Choice(topology=guest.topology, profile=facts.profile, expect_quirks=tuple(sorted(facts.quirks)))
+    own = setup.MachineChoice(topology=guest.topology, profile=facts.profile, expect_quirks=tuple(sorted(facts.quirks)))
     return replay.line("run", path, own, platform=EMULATOR)
 
 

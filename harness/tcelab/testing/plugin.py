@@ -377,7 +377,7 @@ def _teller(config: pytest.Config) -> Callable[[str], None]:
     return tell
 
 
-def _choice(config: pytest.Config) -> setup.Choice:
+def _choice(config: pytest.Config) -> setup.MachineChoice:
     """Of the machine; a test has a topology of its own."""
     from tcelab.job import setup  # noqa: PLC0415
     from tcelab.program.topology import topology  # noqa: PLC0415
@@ -388,7 +388,7 @@ def _choice(config: pytest.Config) -> setup.Choice:
     chosen |= {name: Path(given[name]) for name in _PATHS if given[name]}
     if given["memory"]:
         chosen["memory"] = int(given["memory"])
-    return setup.Choice(topology=topology(_TOPOLOGY), **chosen)
+    return setup.MachineChoice(topology=topology(_TOPOLOGY), **chosen)
 
 
 def _boot(config: pytest.Config) -> bool:

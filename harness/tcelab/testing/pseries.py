@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from tcelab.emulator.oracle import second_opinion
+from tcelab.emulator.reference import second_opinion
 from tcelab.errors import HarnessError, Interrupted, TcelabError, UsageError
 from tcelab.judge import Finding, Judge, Verdict, conclude
 from tcelab.judge.laws.outcome import as_expected

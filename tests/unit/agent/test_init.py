@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tceagent import kernel
 from tcelab.image.resources import rootfs_dir
-from tcelab.qemu import race
+from tcelab.qemu import waiter
 
 INIT = Path(rootfs_dir(), "init")
 
@@ -21,7 +21,7 @@ def test_init_is_syntactically_right():
 
 def test_init_says_what_the_host_waits_for():
     text = INIT.read_text()
-    for line in (race.AGENT_EXITED, race.NO_AGENT, "tcelab-init: up", "tcelab-init: agent starting"):
+    for line in (waiter.AGENT_EXITED, waiter.NO_AGENT, "tcelab-init: up", "tcelab-init: agent starting"):
         prefix, _, rest = line.partition(" ")
         assert prefix == "tcelab-init:"
         assert f'say "{rest}' in text

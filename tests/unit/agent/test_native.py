@@ -14,7 +14,7 @@ from tcelab.errors import HarnessError, TcelabError, Unsupported, UsageError
 from tcelab.program import Bind, Native, Program, from_json
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 
 SMALL = topology("two-small")
 DEVICE = SMALL.phbs[1].devices[0].name
@@ -136,4 +136,4 @@ def test_numbers_and_bound_devices_are_arguments():
 def test_the_emulator_says_that_it_runs_no_programs():
     program = Program(name="p", topology=SMALL, ops=[Native(program="vfio_loop", args=[1, 1, 1])])
     with pytest.raises((HarnessError, Unsupported, TcelabError), match="runs no programs such as /usr/lib/tcelab"):
-        raise run(program, EmulatorSession(SMALL)).ending.error
+        raise perform_program(program, EmulatorSession(SMALL)).ending.error

@@ -24,7 +24,7 @@ from tcelab.judge import Verdict, judge
 from tcelab.program import Checkpoint, GuestOp, Ioctl, Program, Repeat, load
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 from tcelab.run.record import Outcome
 from unit.cli import test_cli
 
@@ -147,7 +147,7 @@ def test_the_program_is_whole_and_an_honest_guest_passes_it():
     plan = batch.plan(topology("two-pe"), [1, 2, 32], 2)
     program = Program(name="p", topology=topology("two-pe"), ops=plan.ops)
     validate(program)
-    verdict = judge(run(program, Ideal(program)))
+    verdict = judge(perform_program(program, Ideal(program)))
     assert (verdict.findings, verdict.could_not, verdict.exit_code) == ([], [], 0)
     assert [(each.size, each.maps) for each in verdict.evidence.batches] == [(1, 128), (2, 128), (32, 128)]
 

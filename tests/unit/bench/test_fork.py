@@ -83,13 +83,13 @@ def host(monkeypatch, tmp_path):
 
     monkeypatch.setattr(fork, "Forks", Forks)
     monkeypatch.setattr(fork, "Ahead", Ahead)
-    monkeypatch.setattr(setup, "prepare", lambda *_: setup.Ready(None, None, "", {}))
+    monkeypatch.setattr(setup, "prepare", lambda *_: setup.PreparedMachine(None, None, "", {}))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     return told
 
 
 def measure(repeat=2):
-    return fork.measure(Job(setup.Choice(topology=TWO), Limits(), repeat, lambda _: None))
+    return fork.measure(Job(setup.MachineChoice(topology=TWO), Limits(), repeat, lambda _: None))
 
 
 def test_every_turn_boots_forks_takes_one_that_is_ready_and_forks_four_at_once(host):

@@ -14,7 +14,7 @@ from tcelab.errors import HarnessError
 from tcelab.program import Call, HcallBatch, Native, Program, Repeat
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 from tcelab.run.record import Outcome
 
 TWO = topology("two-pe")
@@ -30,7 +30,7 @@ def test_the_program_does_what_it_says_and_leaves_every_table_empty(few):
     plan = batch.ways_plan(TWO, [1, 2, 32], 2)
     program = Program(name="bench ways", topology=TWO, ops=plan.ops)
     validate(program)
-    record = run(program, EmulatorSession(TWO))
+    record = perform_program(program, EmulatorSession(TWO))
     assert record.ending is None
     assert [step.number for step in record.steps if step.outcome is not None and step.outcome.errno] == []
     looks = {step.op.label: step.snapshot for step in record.steps if step.snapshot is not None}

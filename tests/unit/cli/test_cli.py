@@ -94,12 +94,14 @@ def host(monkeypatch, tmp_path):
     stand = type("Stand", (Stand,), {"made": []})
     stand.forks = type("StandForks", (StandForks,), {"stand": stand, "given": [], "closed": []})
 
-    made = setup.machine.Options(Path("/k"), Path("/i"), story().topology)
+    made = setup.machine.QemuOptions(Path("/k"), Path("/i"), story().topology)
     stand.chosen = []
 
     def ready(choice, _note):
         stand.chosen.append(choice)
-        return setup.Ready(None, msgspec.structs.replace(made, topology=choice.topology), "digest", {"kernel": "/k"})
+        return setup.PreparedMachine(
+            None, msgspec.structs.replace(made, topology=choice.topology), "digest", {"kernel": "/k"}
+        )
 
     monkeypatch.setattr(fork, "Forks", stand.forks)
     monkeypatch.setattr(bench_session, "QemuSession", stand)
@@ -338,8 +340,8 @@ def test_a_reader_that_leaves_changes_no_exit_code(host, more):
     script = (
         "import sys, pytest; from unit.cli import test_cli; patch = pytest.MonkeyPatch()\n"
         "patch.setattr(test_cli.fork, 'Forks', test_cli.StandForks)\n"
-        "options = test_cli.setup.machine.Options('/k', '/i', test_cli.story().topology)\n"
-        "patch.setattr(test_cli.setup, 'prepare', lambda *_: test_cli.setup.Ready(None, options, '', {}))\n"
+        "options = test_cli.setup.machine.QemuOptions('/k', '/i', test_cli.story().topology)\n"
+        "patch.setattr(test_cli.setup, 'prepare', lambda *_: test_cli.setup.PreparedMachine(None, options, '', {}))\n"
         "test_cli.cli.main()"
     )
     reader, writer = os.pipe()

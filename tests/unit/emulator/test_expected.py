@@ -11,14 +11,14 @@ from msgspec import structs
 from story import ONE, SMALL
 
 from tcelab import program as p
-from tcelab.emulator.oracle import second_opinion
+from tcelab.emulator.reference import second_opinion
 from tcelab.emulator.session import EmulatorSession
 from tcelab.errors import UsageError
 from tcelab.judge import Judge
 from tcelab.judge.laws.outcome import as_expected
 from tcelab.program import Program
 from tcelab.program.validate import validate
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 from tcelab.run.record import Outcome, Step
 from unit.program.test_every_operation import BEFORE, DMA, ONE_OF_EACH, checked, named
 
@@ -52,7 +52,7 @@ def test_what_honours_it_gives_something_that_can_be_held_against_it(op):
     if isinstance(op, p.Native):
         return  # a real guest's own program; the agent gives its outcomes as it does all others
     ops = [*BEFORE, structs.replace(op, expect=NOTHING)]
-    done = run(Program(name="p", topology=SMALL, ops=ops), EmulatorSession(SMALL))
+    done = perform_program(Program(name="p", topology=SMALL, ops=ops), EmulatorSession(SMALL))
     assert done.ending is None
     assert done.steps[-1].outcome is not None
     assert not as_expected(done.steps[-1], done.steps[-1].outcome)
@@ -116,7 +116,7 @@ def judged(made, session=EmulatorSession):
     validate(made)
     there = session(made.topology)
     watch = Judge(made, there.facts, oracles=second_opinion(made.topology, there.facts))
-    verdict = watch.verdict(run(made, there, watch.feed))
+    verdict = watch.verdict(perform_program(made, there, watch.feed))
     return [(each.law, each.message) for each in verdict.findings], verdict.could_not
 
 
@@ -200,7 +200,7 @@ def test_a_transfer_that_did_not_end_is_neither(word, got):
     ops = [*opened(), structs.replace(write("pe1"), expect=word)]
     there = EmulatorSession(TWO_DEVICES)
     watch = Judge(Program(name="p", topology=TWO_DEVICES, ops=ops), there.facts)
-    run(Program(name="p", topology=TWO_DEVICES, ops=ops[:-1]), there, watch.feed)
+    perform_program(Program(name="p", topology=TWO_DEVICES, ops=ops[:-1]), there, watch.feed)
     assert watch.ledger.findings == []
     watch.feed(Step(len(ops) - 1, ops[-1], got))
     (outcome,) = [each for each in watch.ledger.findings if each.law == "outcome"]

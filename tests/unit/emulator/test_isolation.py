@@ -22,7 +22,7 @@ from isolation_story import (
 from msgspec.structs import replace
 
 from tcelab.emulator import EmulatorSession
-from tcelab.emulator.oracle import EmulatorOracles
+from tcelab.emulator.reference import EmulatorReferences
 from tcelab.program import Checkpoint, Close, Exit, Fill, Ioctl, Master, Spawn, Together, is_host
 from tcelab.program.tag import data
 
@@ -364,7 +364,7 @@ def test_a_session_says_what_it_was_asked_to_do():
 )
 def test_an_oracle_isolates_where_the_program_demands_it_whatever_the_guard_does(isolates, guard, does):
     facts = EmulatorSession(TWO_DEVICES, isolates=isolates, guard=guard).facts
-    assert EmulatorOracles(TWO_DEVICES, facts).open(frozenset()).facts.guard == does
+    assert EmulatorReferences(TWO_DEVICES, facts).open(frozenset()).facts.guard == does
 
 
 def test_another_program_finds_no_pe_isolated(frozen):

@@ -13,14 +13,14 @@ from tceagent import uapi
 from tcelab.emulator import EmulatorSession, process
 from tcelab.emulator.checks import Call
 from tcelab.emulator.memory import Ram, Space
-from tcelab.emulator.oracle import EmulatorOracles
 from tcelab.emulator.process import Process
+from tcelab.emulator.reference import EmulatorReferences
 from tcelab.fuzz.generate import generate
 from tcelab.judge import Judge
 from tcelab.program import Bind, Buffer, Close, Dma, Exit, Ioctl, Master, Page, Program, Protect, Read
 from tcelab.program.topology import topology
 from tcelab.quirks import ROLLBACK
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 
 SMALL = topology("two-small")
 PAGE = 4096
@@ -37,8 +37,8 @@ kernels = pytest.mark.parametrize(
 
 def judged(program, session, keep=50):
     """With defects, entries are lost: an oracle says which."""
-    judge = Judge(program, session.facts, keep=keep, oracles=EmulatorOracles(SMALL, session.facts))
-    done = run(program, session, judge.feed)
+    judge = Judge(program, session.facts, keep=keep, oracles=EmulatorReferences(SMALL, session.facts))
+    done = perform_program(program, session, judge.feed)
     assert done.ending is None
     return judge.verdict(done)
 
@@ -130,7 +130,7 @@ def test_a_map_that_fails_changes_nothing(profile, quirks, tried):
     for fields in tried:
         live, pinned, others = tables(session), pins(session), rest(session)
         (outcome,) = session.perform([Ioctl(file="c", request="MAP_DMA", fields=fields)])
-        lost = {place for met in session.take_meetings() for place in met.lost}
+        lost = {place for met in session.take_quirk_hits() for place in met.lost}
         if outcome.value == 0:
             continue
         assert tables(session) == {place: tce for place, tce in live.items() if place not in lost}

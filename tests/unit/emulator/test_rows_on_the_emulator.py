@@ -5,9 +5,9 @@ import pytest
 import rowkit
 from rows import hcalls
 from tcelab.emulator import EmulatorSession
-from tcelab.emulator.oracle import EmulatorOracles
+from tcelab.emulator.reference import EmulatorReferences
 from tcelab.judge import Judge
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 
 ROWS = [pytest.param(name, row, id=f"{name}: {row.name}") for name, rows in rowkit.FILES.items() for row in rows]
 
@@ -40,8 +40,8 @@ def test_no_row_leaves_anything_to_the_next(name, quirks):
         made = rowkit.program(rows)
         session = EmulatorSession(made.topology, profile_name=rowkit.PROFILE[name], quirks=quirks)
         # With defects, entries are lost: an oracle says which.
-        judge = Judge(made, session.facts, oracles=EmulatorOracles(made.topology, session.facts))
-        done = run(made, session, judge.feed)
+        judge = Judge(made, session.facts, oracles=EmulatorReferences(made.topology, session.facts))
+        done = perform_program(made, session, judge.feed)
         # The seed refunds whoever is current: its charges are literals of its rows.
         told = {"outcome", "charges"} if name == "seed2013" else {"outcome"}
         wrong = [each for each in judge.verdict(done).findings if each.law not in told]

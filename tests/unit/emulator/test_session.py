@@ -56,7 +56,7 @@ from tcelab.program.tag import data, tag
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
 from tcelab.quirks import QUIRKS
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 
 SMALL = topology("two-small")
 NONCE = bytes(range(16))
@@ -243,7 +243,7 @@ def test_a_run_with_64_kib_pages_is_judged_like_any_other():
     made = program(
         Read(what="vmlck"), Read(what="pins"), *ops, Read(what="pins"), Checkpoint(), *closing(), Checkpoint()
     )
-    verdict = judge(run(made, session(page_size=LARGE)))
+    verdict = judge(perform_program(made, session(page_size=LARGE)))
     assert (verdict.result, [finding.message for finding in verdict.findings]) == ("pass", [])
 
 
@@ -256,7 +256,7 @@ def test_a_bit_that_was_flipped_is_seen_and_flipped_back_is_not(bit):
     lie = Flip(liobn=PE1, ioba=0x3000, bit=bit)
     it = session()
     judge_ = Judge(made := program(*ops, lie, Checkpoint(label="lie"), lie, Checkpoint(label="truth")), it.facts)
-    steps = run(made, it, judge_.feed).steps
+    steps = perform_program(made, it, judge_.feed).steps
     flipped = steps[-4].outcome
     assert flipped.fields["before"] ^ flipped.fields["after"] == 1 << bit
     assert (flipped.value, steps[-2].outcome.value) == (flipped.fields["after"], flipped.fields["before"])
@@ -295,7 +295,7 @@ def test_what_is_not_modelled_is_unsupported_and_never_a_guess():
 
 def test_a_program_that_asks_for_what_is_not_modelled_could_not_be_judged():
     made = program(*opened(), *OTHER_WINDOW, Checkpoint())
-    verdict = judge(run(made, session()))
+    verdict = judge(perform_program(made, session()))
     assert (verdict.result, verdict.exit_code) == ("could-not-judge", 125)
     assert any("in place of the low one" in reason for reason in verdict.could_not)
 
@@ -303,7 +303,7 @@ def test_a_program_that_asks_for_what_is_not_modelled_could_not_be_judged():
 def test_a_bug_of_the_kernel_is_a_finding_that_names_the_operation():
     dies = mapping(0)
     made = program(Checkpoint(), *joined(), enable(), dies, Checkpoint())
-    verdict = judge(run(made, session(profile_name="seed2013", given=["table-loses-group-once-enabled"])))
+    verdict = judge(perform_program(made, session(profile_name="seed2013", given=["table-loses-group-once-enabled"])))
     (finding,) = verdict.findings
     assert (finding.law, verdict.exit_code) == ("kernel", 1)
     assert finding.message.startswith("the kernel died during #")
@@ -385,9 +385,9 @@ def test_meetings_are_of_quirks_that_it_has(quirks):
     it = session(quirks=quirks)
     ops = (*enabled(), mapping(0, 2), mapping(0x8, expect=None), mapping(0, 4, Page("m", 30), expect=None))
     done(it, *M, *ops, Protect(buffer="m", access="read"), mapping(0x9000, flags=1))
-    met = it.take_meetings()
+    met = it.take_quirk_hits()
     assert [each.quirk for each in met] == (
         ["misaligned-iova-returns-1", "rollback-loses-entries", "pin-for-write"] if quirks else []
     )
     assert [each.lost for each in met if each.lost] == ([((PE1, 0), (PE1, 1))] if quirks else [])
-    assert it.take_meetings() == []
+    assert it.take_quirk_hits() == []

@@ -12,7 +12,7 @@ from tcelab.papr.table import Table
 from tcelab.program import Ddw, Flip, Ioctl, Page, Read
 from tcelab.program.topology import topology
 from tcelab.quirks import CREATE_CHARGES, MISALIGNED, REFUSED_SPOILS, ROLLBACK, UNREGISTERS_IN_USE
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 from tcelab.scenarios import vocabulary as b
 
 LOW = 0x80000100
@@ -74,7 +74,7 @@ def test_the_scenario_breaks_no_law_on_the_emulator(where, page_size):
     program = scenarios.build("windows", topology(where), 3)
     session = EmulatorSession(program.topology, page_size=page_size)
     judge = Judge(program, session.facts)
-    verdict = judge.verdict(run(program, session, judge.feed))
+    verdict = judge.verdict(perform_program(program, session, judge.feed))
     assert (verdict.findings, verdict.could_not) == ([], [])
     assert verdict.evidence.tags > 1000
 

@@ -39,7 +39,7 @@ from tcelab.program import (
 )
 from tcelab.program.topology import TOPOLOGIES, Device, Phb, Topology, topology
 from tcelab.program.validate import validate
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 
 PAGE = 4096
 TOP = 1 << 64
@@ -374,7 +374,7 @@ def test_about_two_thirds_are_granted(declared):
     shares = []
     for seed in range(6):
         with EmulatorSession(SMALL, quirks=declared, seed=seed) as session:
-            ran = run(made(seed, quirks=declared).program, session)
+            ran = perform_program(made(seed, quirks=declared).program, session)
         assert ran.ending is None
         shares.append(granted(ran.steps))
     assert 0.55 < sum(shares) / len(shares) < 0.75
@@ -384,7 +384,7 @@ def test_most_live_entries_lead_to_a_tag_that_names_them():
     named = live = 0
     for seed in range(6):
         with EmulatorSession(SMALL, seed=seed) as session:
-            ran = run(made(seed).program, session)
+            ran = perform_program(made(seed).program, session)
         for snapshot in (step.snapshot for step in ran.steps if step.snapshot):
             for table in snapshot.tables:
                 for index, tce in zip(table.index.tolist(), table.tce.tolist(), strict=True):

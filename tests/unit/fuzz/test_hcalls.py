@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from tcelab.emulator import EmulatorSession
-from tcelab.emulator.oracle import EmulatorOracles
+from tcelab.emulator.reference import EmulatorReferences
 from tcelab.fuzz import simpler
 from tcelab.fuzz.generate import generate
 from tcelab.fuzz.shrink import shrink, whole
@@ -16,7 +16,7 @@ from tcelab.judge import Judge
 from tcelab.program import Bind, Buffer, Call, Checkpoint, Hcall, HcallBatch, Open, Page, Program, Tag, Tce, from_json
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 
 SMALL = topology("two-small")
 VFIO, RAW = (phb.liobn for phb in SMALL.phbs)
@@ -107,8 +107,8 @@ def test_what_hypercalls_stored_is_cleared_at_the_end(many):
 def test_the_laws_and_another_emulator_find_nothing(seed):
     program = made(seed)
     session = EmulatorSession(SMALL, seed=seed)
-    judge = Judge(program, session.facts, oracles=EmulatorOracles(SMALL, session.facts))
-    done = run(program, session, judge.feed)
+    judge = Judge(program, session.facts, oracles=EmulatorReferences(SMALL, session.facts))
+    done = perform_program(program, session, judge.feed)
     verdict = judge.verdict(done)
     assert (verdict.findings, verdict.could_not) == ([], [])
     assert verdict.evidence.laws["hypercalls"].judged > 100
@@ -135,7 +135,7 @@ class Leaky(EmulatorSession):
 
 def judged(program, session):
     judge = Judge(program, session.facts)
-    done = run(program, session, judge.feed)
+    done = perform_program(program, session, judge.feed)
     return judge.verdict(done)
 
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tcelab.emulator.oracle import EmulatorOracles
+from tcelab.emulator.reference import EmulatorReferences
 from tcelab.emulator.session import EmulatorSession
 from tcelab.fuzz import moves, world
 from tcelab.fuzz.generate import generate
@@ -13,7 +13,7 @@ from tcelab.program import Ioctl, from_json
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
 from tcelab.quirks import CREATE_CHARGES, QUIRKS, UNREGISTERS_IN_USE
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 
 SMALL = topology("two-small")
 ALL = frozenset(QUIRKS)
@@ -26,8 +26,8 @@ def made(seed, where=SMALL, steps=1500, *, v2=True, hypercalls=False):
 
 def judged(program, quirks=ALL):
     session = EmulatorSession(program.topology, quirks=quirks)
-    judge = Judge(program, session.facts, oracles=EmulatorOracles(program.topology, session.facts))
-    done = run(program, session, judge.feed)
+    judge = Judge(program, session.facts, oracles=EmulatorReferences(program.topology, session.facts))
+    done = perform_program(program, session, judge.feed)
     return done, judge.verdict(done)
 
 
@@ -63,7 +63,7 @@ def test_a_window_that_does_not_begin_at_0_is_left_to_type_v1():
     where = topology("high-window")
     for seed in range(5):
         session = EmulatorSession(where, quirks=ALL)
-        done = run(made(seed, where), session)
+        done = perform_program(made(seed, where), session)
         assert done.ending is None
 
 

@@ -16,7 +16,7 @@ from tcelab import image
 from tcelab.cli.options import choice, machine_options
 from tcelab.errors import Unsupported, UsageError
 from tcelab.job import setup
-from tcelab.job.setup import Choice, prepare
+from tcelab.job.setup import MachineChoice, prepare
 from tcelab.program.topology import topology
 from tcelab.qemu import kconfig
 
@@ -56,7 +56,7 @@ def kernel(tmp_path):
 
 
 def ready(**choice):
-    return prepare(Choice(topology=topology("one-pe"), **choice), lambda _: None)
+    return prepare(MachineChoice(topology=topology("one-pe"), **choice), lambda _: None)
 
 
 def test_the_option_reaches_the_choice():

@@ -13,10 +13,10 @@ from story import nth, story
 
 from patience import PATIENCE
 from tcelab.errors import GuestLost, HarnessError, Interrupted, Scene, UsageError
-from tcelab.job.parallel import Beside
+from tcelab.job.parallel import ParallelRun
 from tcelab.program import Checkpoint, Fresh
 from tcelab.program.parts import parts
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 
 ONE = story()
 LENGTH = len(ONE.ops)
@@ -52,7 +52,7 @@ def beside(program=TWICE, *, lies=(), **more):
         guests[part.number].close = lambda: setattr(guests[part.number], "closed", guests[part.number].closed + 1)
         return guests[part.number]
 
-    runner = Beside(program, opening, **more)
+    runner = ParallelRun(program, opening, **more)
     return runner, guests
 
 
@@ -65,7 +65,7 @@ def test_a_program_is_split_where_it_asks_for_a_fresh_guest():
 
 def test_one_guest_is_not_enough_for_a_program_of_two():
     with pytest.raises(UsageError, match="asks for several guests"):
-        run(TWICE, Ideal(TWICE))
+        perform_program(TWICE, Ideal(TWICE))
 
 
 def test_every_part_is_done_and_the_whole_is_one_run():
@@ -76,7 +76,7 @@ def test_every_part_is_done_and_the_whole_is_one_run():
     assert [step.op for step in record.steps] == TWICE.ops
     assert record.ending is None
     assert record.facts.versions["guests"] == 2
-    alone = Beside(ONE, lambda part: Ideal(ONE)).run()[1].evidence
+    alone = ParallelRun(ONE, lambda part: Ideal(ONE)).run()[1].evidence
     assert verdict.evidence.checkpoints == 2 * alone.checkpoints
     assert verdict.evidence.tags == 2 * alone.tags
     assert [guest.closed for guest in guests.values()] == [1, 1]
@@ -89,7 +89,7 @@ def test_parts_run_at_the_same_time():
         both.wait()
         return Ideal(TWICE)
 
-    assert Beside(TWICE, opening).run()[1].exit_code == 0
+    assert ParallelRun(TWICE, opening).run()[1].exit_code == 0
 
 
 @pytest.mark.parametrize("part", [0, 1])
@@ -123,7 +123,7 @@ def test_a_finding_stands_though_another_part_never_had_a_guest():
             raise HarnessError("no room")
         return Ideal(TWICE, **at(nth("MAP_DMA"), drop))
 
-    _, verdict = Beside(TWICE, opening).run()
+    _, verdict = ParallelRun(TWICE, opening).run()
     assert verdict.exit_code == 1
     assert any("a part of the program had no guest: no room" in each for each in verdict.could_not)
 
@@ -134,7 +134,7 @@ def test_a_part_without_a_guest_is_no_pass():
             raise HarnessError("no room")
         return Ideal(TWICE)
 
-    record, verdict = Beside(TWICE, opening).run()
+    record, verdict = ParallelRun(TWICE, opening).run()
     assert verdict.exit_code == 125
     assert record.ending.error.message == "no room"
 
@@ -144,12 +144,12 @@ def test_no_guest_at_all_is_the_error_itself():
         raise HarnessError("no room")
 
     with pytest.raises(HarnessError, match="no room"):
-        Beside(TWICE, opening).run()
+        ParallelRun(TWICE, opening).run()
 
 
 def test_every_part_must_end_with_a_look():
     program = structs.replace(ONE, ops=[*ONE.ops, ONE.ops[0], Fresh(), *ONE.ops])
-    verdict = Beside(program, lambda part: Ideal(program)).run()[1]
+    verdict = ParallelRun(program, lambda part: Ideal(program)).run()[1]
     look = '{"op": "checkpoint", "stream": true}'
     assert f"nobody looked after operation {LENGTH}: a program must end with a checkpoint, {look}" in verdict.could_not
     assert isinstance(ONE.ops[-1], Checkpoint)
@@ -181,7 +181,7 @@ def test_an_error_of_ours_in_one_part_does_not_hide_what_another_has_found(capsy
             return Ideal(TWICE, tamper=lambda *_: 1 / 0)
         return Ideal(TWICE, **at(nth("MAP_DMA"), drop))
 
-    _, verdict = Beside(TWICE, opening).run()
+    _, verdict = ParallelRun(TWICE, opening).run()
     assert verdict.exit_code == 1
     assert any("internal error: ZeroDivisionError" in each for each in verdict.could_not)
     assert "ZeroDivisionError" in capsys.readouterr().err
@@ -193,7 +193,7 @@ def test_a_kernel_that_dies_before_its_program_is_a_finding_beside_others():
             raise GuestLost("the guest's kernel died: Oops", kernel_died=True)
         return Ideal(TWICE)
 
-    _, verdict = Beside(TWICE, opening).run()
+    _, verdict = ParallelRun(TWICE, opening).run()
     assert verdict.exit_code == 1
     assert verdict.findings[0].message == "the kernel died before its program began: the guest's kernel died: Oops"
 
@@ -214,7 +214,7 @@ def test_an_interrupt_ends_every_part_and_what_was_seen_is_judged(monkeypatch):
             closed.set()
 
     monkeypatch.setattr("tcelab.job.parallel.wait", impatient(busy, times=2))
-    record, verdict = Beside(TWICE, lambda part: Slow(TWICE)).run()
+    record, verdict = ParallelRun(TWICE, lambda part: Slow(TWICE)).run()
     assert verdict.exit_code == 125
     assert record.ending.error.message == "interrupted"
     assert verdict.evidence.checkpoints > 0
@@ -230,7 +230,7 @@ def test_an_interrupt_ends_guests_that_are_on_their_way(monkeypatch):
 
     monkeypatch.setattr("tcelab.job.parallel.wait", impatient(opening, times=1))
     with pytest.raises(Interrupted, match="interrupted") as caught:
-        Beside(TWICE, opens, give_up=given_up.set).run()
+        ParallelRun(TWICE, opens, give_up=given_up.set).run()
     assert caught.value.scene.phase == "boot"
 
 
@@ -242,6 +242,6 @@ def test_steps_are_watched_one_at_a_time_with_the_findings_so_far():
         seen.append((step.number, findings))
         inside.release()
 
-    beside(lies={1: at(nth("MAP_DMA"), drop)}, watch=watch)[0].run()
+    beside(lies={1: at(nth("MAP_DMA"), drop)}, on_step=watch)[0].run()
     assert max(number for number, _ in seen) == 2 * LENGTH
     assert max(findings for _, findings in seen) >= 1

@@ -16,7 +16,7 @@ from tcelab.emulator import EmulatorSession
 from tcelab.errors import UsageError
 from tcelab.job import platforms, setup
 from tcelab.job.platforms import EMULATOR, QEMU, EmulatorPlatform, prepare
-from tcelab.job.setup import Choice, quirks_of
+from tcelab.job.setup import MachineChoice, quirks_of
 from tcelab.program import Checkpoint, Program, Read, Tag
 from tcelab.program.topology import topology
 from tcelab.quirks import BINDS_EARLY, MISALIGNED, ONE_PAGE, QUIRKS, ROLLBACK
@@ -26,7 +26,7 @@ DECLARED = {MISALIGNED, ROLLBACK}
 
 
 def choice(**more):
-    return Choice(topology=SMALL, **more)
+    return MachineChoice(topology=SMALL, **more)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_the_emulator_refuses_what_is_about_a_guest(name, value):
 
 def test_whoever_adds_an_option_says_whether_it_is_about_a_guest():
     others = {"topology", "profile", "expect_quirks", "without_quirks", "isolates", "guard"}
-    assert set(platforms._OF_A_GUEST) | others == {field.name for field in msgspec.structs.fields(Choice)}
+    assert set(platforms._OF_A_GUEST) | others == {field.name for field in msgspec.structs.fields(MachineChoice)}
 
 
 @pytest.mark.usefixtures("recipe")

@@ -42,12 +42,12 @@ def world(monkeypatch):
 
     monkeypatch.setattr(pool, "Forks", Forks)
     monkeypatch.setattr(pool, "Ahead", Ahead)
-    monkeypatch.setattr(setup, "prepare", lambda choice, _: setup.Ready(None, choice.topology.name, "", {}))
+    monkeypatch.setattr(setup, "prepare", lambda choice, _: setup.PreparedMachine(None, choice.topology.name, "", {}))
     return told
 
 
 def made(tmp_path, **more):
-    return Guests(setup.Choice(topology=topology("two-pe")), lambda: tmp_path, **more)
+    return Guests(setup.MachineChoice(topology=topology("two-pe")), lambda: tmp_path, **more)
 
 
 def test_guests_of_one_topology_come_from_one_place(world, tmp_path):

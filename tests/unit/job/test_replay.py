@@ -103,7 +103,7 @@ def guests(host, monkeypatch):
 
     def ready(choice, _note):
         kind.chosen = choice
-        return setup.Ready(None, None, "", {})
+        return setup.PreparedMachine(None, None, "", {})
 
     def made(choice, *given, **more):
         kind.chosen = choice
@@ -184,7 +184,7 @@ def test_a_fuzz_campaign_on_a_kernel_of_ones_own(guests, tcelab, again, monkeypa
 
 def test_a_fuzz_finding_that_came_after_another_one_was_explained_has_that_one_declared(guests, monkeypatch):
     """Else its line would find the first one again."""
-    chosen = setup.Choice(topology=topology("one-pe"), kernel=Path("k"), without_quirks=(ONE_PAGE,))
+    chosen = setup.MachineChoice(topology=topology("one-pe"), kernel=Path("k"), without_quirks=(ONE_PAGE,))
     verb = sys.modules["tcelab.cli.fuzz"]
     found = SimpleNamespace(file=Path("f.json"), known=frozenset({MISALIGNED, ONE_PAGE}))
     words = shlex.split(verb._replay(chosen, Limits(), found, boot=False))
@@ -219,7 +219,7 @@ def test_a_leak_check(leakcheck):
 
 
 def test_every_field_of_a_choice_is_said_or_has_a_reason_not_to_be():
-    assert {*replay.OPTIONS, *replay.ELSEWHERE} == {each.name for each in msgspec.structs.fields(setup.Choice)}
+    assert {*replay.OPTIONS, *replay.ELSEWHERE} == {each.name for each in msgspec.structs.fields(setup.MachineChoice)}
 
 
 @pytest.mark.parametrize("verb", ["run", "replay", "diff", "leakcheck"])
@@ -246,7 +246,7 @@ def test_paths_are_absolute_and_all_is_quoted(monkeypatch, tmp_path):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "my qemu").write_text("#!/bin/sh\n")
     (tmp_path / "bin" / "my qemu").chmod(0o755)
-    chosen = setup.Choice(
+    chosen = setup.MachineChoice(
         topology=topology("one-pe"), qemu="bin/my qemu", kernel=Path("k"), modules=Path("m"), append="-x 'y'"
     )
     line = replay.line("run", Path("p.json"), chosen, limits=Limits(boot=1.25, perform=1234567.0))
@@ -262,14 +262,14 @@ def test_paths_are_absolute_and_all_is_quoted(monkeypatch, tmp_path):
 
 
 def test_a_recipe_stays_a_name(monkeypatch):
-    assert replay.chosen(setup.Choice(topology=topology("one-pe"), qemu="qemu-10.0")) == ["--qemu", "qemu-10.0"]
+    assert replay.chosen(setup.MachineChoice(topology=topology("one-pe"), qemu="qemu-10.0")) == ["--qemu", "qemu-10.0"]
 
 
 def test_what_the_emulator_does_not_know_is_not_said_of_it():
-    chosen = setup.Choice(topology=topology("one-pe"), kernel=Path("k"), expect_quirks=(MISALIGNED,))
+    chosen = setup.MachineChoice(topology=topology("one-pe"), kernel=Path("k"), expect_quirks=(MISALIGNED,))
     words = replay.chosen(chosen, of_a_guest=False)
     assert words == ["--expect-quirk", MISALIGNED]
-    platforms.EmulatorPlatform(setup.Choice(topology=topology("one-pe"), expect_quirks=(MISALIGNED,)))
+    platforms.EmulatorPlatform(setup.MachineChoice(topology=topology("one-pe"), expect_quirks=(MISALIGNED,)))
 
 
 def test_the_lie_is_in_the_program_itself():

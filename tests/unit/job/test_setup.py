@@ -15,7 +15,7 @@ from tcelab.errors import UsageError
 from tcelab.image import mutants
 from tcelab.image.packages import Package
 from tcelab.job import setup
-from tcelab.job.setup import Choice, prepare
+from tcelab.job.setup import MachineChoice, prepare
 from tcelab.program.topology import topology
 
 VMLINUX = b"\x7fELF\x02\x01" + bytes(10) + struct.pack("<HH", 2, 21)
@@ -64,7 +64,7 @@ def files(tmp_path):
 
 
 def ready(notes=None, **choice):
-    return prepare(Choice(topology=TOPOLOGY, **choice), (notes if notes is not None else []).append)
+    return prepare(MachineChoice(topology=TOPOLOGY, **choice), (notes if notes is not None else []).append)
 
 
 def test_by_default_all_comes_from_recipes(provisioned):

@@ -12,11 +12,11 @@ from msgspec import structs
 from story import FIRST, ONE, SECOND, SMALL, TWO, after, nth, on, see, story
 
 from tcelab.emulator import EmulatorSession
-from tcelab.emulator.oracle import EmulatorOracles
+from tcelab.emulator.reference import EmulatorReferences
 from tcelab.judge import Judge
 from tcelab.judge.ledger import op_text
 from tcelab.program import Burst, Call, Dma, Hcall, Ioctl, Program, Tce, Transfer, tag
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 from tcelab.run.record import Outcome
 from tcelab.scenarios import vocabulary as b
 from unit.judge.test_lies import CONTROL, MAP, UNMAP, put, ram, say_refusal
@@ -41,7 +41,7 @@ def longer(*more):
 def judged(program, **lies):
     session = Ideal(program, **lies)
     watch = Judge(program, session.facts)
-    return watch.verdict(run(program, session, watch.feed))
+    return watch.verdict(perform_program(program, session, watch.feed))
 
 
 def named(finding):
@@ -188,8 +188,8 @@ def test_a_difference_in_what_a_transfer_left_names_the_transfer():
         machine.machine.ram.write(frames["a"][7] + 40, b"zz")
 
     session = Guest(at, change)
-    watch = Judge(program, session.facts, oracles=EmulatorOracles(SMALL, session.facts))
-    verdict = watch.verdict(run(program, session, watch.feed))
+    watch = Judge(program, session.facts, oracles=EmulatorReferences(SMALL, session.facts))
+    verdict = watch.verdict(perform_program(program, session, watch.feed))
     assert {each.law for each in verdict.findings} == {"difference", "tag"}
     assert {named(each) for each in verdict.findings} == {at}
     assert all("at byte 0x28" in each.message for each in verdict.findings)
@@ -275,8 +275,8 @@ def test_a_register_that_differs_is_the_one_that_is_told_in_hex():
             ]
 
     session = Other(-1, None)
-    watch = Judge(program, session.facts, oracles=EmulatorOracles(SMALL, session.facts))
-    found = watch.verdict(run(program, session, watch.feed)).findings
+    watch = Judge(program, session.facts, oracles=EmulatorReferences(SMALL, session.facts))
+    found = watch.verdict(perform_program(program, session, watch.feed)).findings
     (difference,) = [each for each in found if each.law == "difference"]
     assert difference.seen.startswith("r4 of call 0 page ")
     assert str(FIRST) not in difference.message

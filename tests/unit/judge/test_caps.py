@@ -19,13 +19,13 @@ from tcelab.judge.laws.tag import tag
 from tcelab.judge.laws.views import views
 from tcelab.judge.ledger import Ledger
 from tcelab.judge.models.fold import Fold
-from tcelab.judge.models.reading import look
+from tcelab.judge.models.reading import read_tables
 from tcelab.judge.standing import Standing
 from tcelab.program import Checkpoint, Ddw, Page, Program
 from tcelab.program.topology import Device, Phb, Topology, topology
 from tcelab.report.isolation import isolations
-from tcelab.run.loop import run
-from tcelab.run.record import Outcome, Run, Snapshot, Step, TableView
+from tcelab.run.loop import perform_program
+from tcelab.run.record import Outcome, RunRecord, Snapshot, Step, TableView
 from tcelab.scenarios import build
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.stories import parse
@@ -39,7 +39,7 @@ def judged(**lies):
     program = story()
     session = Ideal(program, **lies)
     watch = Judge(program, session.facts)
-    return watch.verdict(run(program, session, watch.feed))
+    return watch.verdict(perform_program(program, session, watch.feed))
 
 
 class Bench:
@@ -59,7 +59,7 @@ class Bench:
         """Judge one look: `shown` are the entries of live memory, and then of the state stream."""
         self.ledger.step = step
         tables = tuple(map(viewed, ("live", "stream"), shown))
-        seen = look(Snapshot(tables, {}, pages or {}, ()), [])
+        seen = read_tables(Snapshot(tables, {}, pages or {}, ()), [])
         for law in laws:
             law(self.ledger, self.fold, seen)
         return self.ledger
@@ -157,7 +157,7 @@ def test_a_verdict_is_the_same_however_few_findings_are_kept(keep):
     program = story()
     world = see(on(SECOND, many))
     watch = Judge(program, Ideal(program).facts, keep=keep)
-    verdict = watch.verdict(run(program, Ideal(program, **world), watch.feed))
+    verdict = watch.verdict(perform_program(program, Ideal(program, **world), watch.feed))
     assert (verdict.exit_code, len(verdict.findings), verdict.more) == (1, keep, 150 - keep)
     assert verdict.by_step == {nth("mapped"): {"table": 150}}
     assert verdict.found(0, nth("mapped")) == {}
@@ -174,7 +174,7 @@ def test_a_kind_of_isolation_is_bad_however_many_findings_there_were_before_it()
     program = build("isolation", topology("two-small"), 1)
     labels = [number for number, op in enumerate(program.ops) if isinstance(op, Checkpoint) and parse(op.label)]
     steps = [Step(number, op, Outcome(value=0)) for number, op in enumerate(program.ops)]
-    record = Run(program, SimpleNamespace(), steps=steps)
+    record = RunRecord(program, SimpleNamespace(), steps=steps)
     last = labels[-1]
     few = isolations(record, verdict_of({}))
     found = isolations(record, verdict_of({labels[0]: {"table": 500}, last: {"table": 1}}))
@@ -185,7 +185,7 @@ def test_a_kind_of_isolation_is_bad_however_many_findings_there_were_before_it()
 def verdict_of(by_step):
     ledger = Ledger(Program(name="p", topology=WIDE, ops=[]), KEEP)
     verdict = Judge(ledger.program, Ideal(ledger.program).facts, ledger=ledger).verdict(
-        Run(ledger.program, Ideal(ledger.program).facts)
+        RunRecord(ledger.program, Ideal(ledger.program).facts)
     )
     verdict.by_step = by_step
     return verdict
@@ -220,7 +220,7 @@ def test_a_first_access_that_went_through_is_found_at_once_where_a_guard_has_pro
     session = Ideal(program, warp=lambda _s, _n, _o, snapshot: replace(snapshot, refusals=()))
     session.facts = replace(session.facts, guard="observe")
     watch = Judge(program, session.facts)
-    verdict = watch.verdict(run(program, session, watch.feed))
+    verdict = watch.verdict(perform_program(program, session, watch.feed))
     assert {finding.law for finding in verdict.findings} >= {"refusals"}
     assert verdict.exit_code == 1
 
@@ -243,7 +243,7 @@ def test_the_refusals_of_one_device_prove_the_watcher_for_another():
 
     session = Ideal(program, tamper=tamper)
     watch = Judge(program, session.facts)
-    verdict = watch.verdict(run(program, session, watch.feed))
+    verdict = watch.verdict(perform_program(program, session, watch.feed))
     assert [(each.law, each.liobn, each.operation.split()[0]) for each in verdict.findings] == [
         ("refusals", SECOND, f"#{number}")
     ]
@@ -268,7 +268,7 @@ def test_a_window_that_firmware_says_it_made_where_it_cannot_be_is_found(name, w
     program = Program(name="p", topology=topology("two-small"), ops=ops)
     session = Firmware(program.topology)
     watch = Judge(program, session.facts)
-    verdict = watch.verdict(run(program, session, watch.feed))
+    verdict = watch.verdict(perform_program(program, session, watch.feed))
     assert ("inventory", f"{name} {wrong:#x}") in [(each.law, each.seen) for each in verdict.findings]
     assert verdict.exit_code == 1
 

@@ -27,10 +27,10 @@ from rows.row import (
     unmapping,
 )
 from tcelab.emulator import EmulatorSession
-from tcelab.emulator.oracle import EmulatorOracles, second_opinion
+from tcelab.emulator.reference import EmulatorReferences, second_opinion
 from tcelab.errors import GuestLost, Unsupported
 from tcelab.judge import Judge, Ledger
-from tcelab.judge.laws.difference import MOST, Opinion
+from tcelab.judge.laws.difference import MOST, EmulatorComparison
 from tcelab.judge.models.comparison import Comparison
 from tcelab.program import (
     Bind,
@@ -66,8 +66,8 @@ from tcelab.quirks import (
     ROLLBACK,
     UNREGISTERS_IN_USE,
 )
-from tcelab.run.loop import run
-from tcelab.run.record import Facts, Met, Outcome, Refusal, Snapshot, Step, TableView
+from tcelab.run.loop import perform_program
+from tcelab.run.record import Facts, Outcome, QuirkHit, Refusal, Snapshot, Step, TableView
 
 SMALL = topology("two-small")
 PAGE = 4096
@@ -519,7 +519,7 @@ class Oracles:
             met.clear()
             return taken
 
-        return SimpleNamespace(facts=facts("oracle"), follow=follow, take_meetings=take)
+        return SimpleNamespace(facts=facts("oracle"), follow=follow, take_quirk_hits=take)
 
 
 CALLS = [Ioctl(file="c", request="ENABLE"), Ioctl(file="c", request="DISABLE"), Ioctl(file="c", request="ENABLE")]
@@ -528,7 +528,7 @@ LONG = Program(name="calls", topology=SMALL, ops=[*CALLS * 40, Read(what="vmlck"
 
 def opinion(oracles, *, declared=(), ledger=None, blame=lambda difference: None):
     ledger = ledger or Ledger(LONG, 200)
-    return Opinion(ledger, facts(quirks=declared), oracles, blame), ledger
+    return EmulatorComparison(ledger, facts(quirks=declared), oracles, blame), ledger
 
 
 def feed(it, ledger, number, seen):
@@ -596,13 +596,15 @@ def test_a_counter_that_stays_off_by_as_much_is_told_once_of_what_did_it():
 
 
 def test_a_declared_quirk_that_is_met_counts_and_one_that_is_not_is_told_with_0():
-    oracles = Oracles(lambda *_: OK, meets=lambda quirks, step: [Met("a")] if step.number else [], known=("a", "b"))
+    oracles = Oracles(
+        lambda *_: OK, meets=lambda quirks, step: [QuirkHit("a")] if step.number else [], known=("a", "b")
+    )
     ledger = opined(oracles, [OK] * 3, declared=("a", "b"))
     assert (ledger.total, ledger.evidence.quirks) == (0, {"a": 2, "b": 0})
 
 
 def test_what_a_declared_quirk_lost_is_excused_only_where_nothing_differs():
-    lost = [Met("a", ((FIRST, 3),))]
+    lost = [QuirkHit("a", ((FIRST, 3),))]
     oracles = Oracles(lambda *_: WRONG, meets=lambda *_: lost, known=("a",))
     it, ledger = opinion(oracles, declared=("a",))
     feed(it, ledger, 0, WRONG)
@@ -640,14 +642,14 @@ def test_what_an_undeclared_quirk_explains_beside_a_declared_one_is_named_alone(
 
 
 def test_a_declared_quirk_that_does_not_show_is_named():
-    oracles = Oracles(only(["a"], WRONG), lambda *_: [Met("a")], known=("a", "b"))
+    oracles = Oracles(only(["a"], WRONG), lambda *_: [QuirkHit("a")], known=("a", "b"))
     (finding,) = opined(oracles, [OK] * 3, declared=("a", "b")).findings
     assert finding.quirk == "a"
     assert finding.message.endswith("; the declared quirk a does not show here")
 
 
 def test_a_declared_quirk_that_the_oracle_did_not_meet_is_not_asked_about():
-    oracles = Oracles(only(["a"], WRONG), lambda *_: [Met("b")], known=("a", "b", "c"))
+    oracles = Oracles(only(["a"], WRONG), lambda *_: [QuirkHit("b")], known=("a", "b", "c"))
     opined(oracles, [OK] * 3, declared=("a", "b", "c"))
     assert {quirks for quirks, _ in oracles.asked} == {frozenset("abc"), frozenset("ac")}
 
@@ -750,8 +752,8 @@ def judged(guest, ops):
     tags = Tag(buffer="m", count=64, liobn=PE2)
     proof = (*enabled(2), mapping(0, pe=2), look(), *closed("g2", "c2"))
     made = Program(name="met", topology=guest.where, ops=[*rowkit.PROLOGUE, tags, *proof, charged(0), *ops, look()])
-    judge = Judge(made, guest.facts, oracles=EmulatorOracles(guest.where, guest.facts))
-    return judge.verdict(run(made, guest, judge.feed))
+    judge = Judge(made, guest.facts, oracles=EmulatorReferences(guest.where, guest.facts))
+    return judge.verdict(perform_program(made, guest, judge.feed))
 
 
 def test_there_is_a_program_for_each_quirk():

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from fast_story import FAST, ONE, RING, at, engine, gives, opened, program, read, takes, write
 
-from tcelab.emulator.oracle import EmulatorOracles
+from tcelab.emulator.reference import EmulatorReferences
 from tcelab.emulator.session import EmulatorSession
 from tcelab.judge import Judge
 from tcelab.program import (
@@ -24,7 +24,7 @@ from tcelab.program import (
     Spawn,
     disk,
 )
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 from tcelab.run.record import Outcome, Refusal, Snapshot
 from tcelab.scenarios import vocabulary as b
 
@@ -55,8 +55,8 @@ class Liar(EmulatorSession):
 
 def judged(whole, lies=None, *, oracle=False, whole_way=True, **how):
     session = Liar(lies, **how)
-    judge = Judge(whole, session.facts, oracles=EmulatorOracles(FAST, session.facts) if oracle else None)
-    record = run(whole, session, judge.feed)
+    judge = Judge(whole, session.facts, oracles=EmulatorReferences(FAST, session.facts) if oracle else None)
+    record = perform_program(whole, session, judge.feed)
     assert (record.ending is None) == whole_way
     return judge.verdict(record)
 

@@ -10,7 +10,7 @@ from msgspec import structs
 
 import hcallkit
 from tcelab.emulator import EmulatorSession
-from tcelab.emulator.oracle import EmulatorOracles
+from tcelab.emulator.reference import EmulatorReferences
 from tcelab.judge import Judge
 from tcelab.judge.models.fold import Fold
 from tcelab.program import (
@@ -29,7 +29,7 @@ from tcelab.program import (
     Tce,
 )
 from tcelab.program.topology import topology
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 from tcelab.run.record import Outcome, Step
 
 SMALL = topology("two-small")
@@ -94,8 +94,8 @@ class World(EmulatorSession):
 def judged(*ops, at=-1, tamper=lambda _session, _outcome: None, oracle=False):
     program = Program(name="p", topology=SMALL, ops=[*BEGIN, *ops, Read(what="pins"), Checkpoint(label="end")])
     session = World(at, tamper)
-    judge = Judge(program, session.facts, oracles=EmulatorOracles(SMALL, session.facts) if oracle else None)
-    done = run(program, session, judge.feed)
+    judge = Judge(program, session.facts, oracles=EmulatorReferences(SMALL, session.facts) if oracle else None)
+    done = perform_program(program, session, judge.feed)
     assert done.ending is None, done.ending.error.report()
     return judge.verdict(done), judge, session
 
@@ -210,7 +210,7 @@ def test_a_page_that_only_a_hypercall_told_of_is_looked_at_afterwards():
     whole = Program(name="p", topology=SMALL, ops=[*ops, Checkpoint(label="end")])
     session = World(len(ops) - 1, lambda world, _: overwrite_page(world, 7))
     judge = Judge(whole, session.facts)
-    verdict = judge.verdict(run(whole, session, judge.feed))
+    verdict = judge.verdict(perform_program(whole, session, judge.feed))
     assert [(each.law, "buffer m page 7" in each.message) for each in verdict.findings] == [("memory", True)]
 
 
@@ -416,6 +416,6 @@ def test_the_first_map_makes_the_window_anew():
 def test_an_entry_of_a_hypercall_is_nothing_that_vfio_may_unmap():
     """It has no pin to give back: a real kernel would give one back that it never took."""
     program = hcallkit.whole(*hcallkit.begin(), *hcallkit.unmapped_by_vfio())
-    done = run(program, World())
+    done = perform_program(program, World())
     assert done.ending.in_flight is None
     assert "given back that nobody took" in done.ending.error.message

@@ -27,12 +27,12 @@ from isolation_story import (
 from msgspec.structs import replace
 
 from tcelab.emulator import EmulatorSession
-from tcelab.emulator.oracle import EmulatorOracles
+from tcelab.emulator.reference import EmulatorReferences
 from tcelab.judge import Judge
 from tcelab.judge.laws.outcome import as_expected
 from tcelab.program import Burst, Checkpoint, Close, Dma, Engine, Ioctl, Master, Page, Rtas, Together, Transfer
 from tcelab.program.validate import validate
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 from tcelab.run.record import Event, Outcome, Step
 
 FIRST = len(opened())
@@ -43,7 +43,7 @@ SECOND = FIRST + len(FROZEN) + len(THAWED)
 
 def judged(session):
     judge = Judge(session.program, session.facts)
-    return judge.verdict(run(session.program, session, judge.feed))
+    return judge.verdict(perform_program(session.program, session, judge.feed))
 
 
 def told(session):
@@ -83,8 +83,8 @@ def test_two_isolations_and_two_recoveries_pass():
 def test_the_emulator_does_as_the_law_demands():
     played = story()
     session = EmulatorSession(TWO_DEVICES, isolates=True, guard="freeze")
-    judge = Judge(played, session.facts, oracles=EmulatorOracles(TWO_DEVICES, session.facts))
-    verdict = judge.verdict(run(played, session, judge.feed))
+    judge = Judge(played, session.facts, oracles=EmulatorReferences(TWO_DEVICES, session.facts))
+    verdict = judge.verdict(perform_program(played, session, judge.feed))
     assert (verdict.result, verdict.findings) == ("pass", [])
 
 

@@ -17,7 +17,7 @@ from tcelab.judge import Judge
 from tcelab.papr.pe import CALLS
 from tcelab.program import Dma, Look, Master, Rtas, Together
 from tcelab.program.validate import validate
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 
 DEVICES = st.sampled_from(["pe1", "pe1b", "pe2"])
 PLACES = st.sampled_from([0x20000, 0x20800, 0x20FF0, 0x30000, 0x40000, 0, END - 32, END, END + 4096, 1 << 40])
@@ -54,7 +54,7 @@ OPS = st.lists(
 
 def played(session, asked):
     judge = Judge(asked, session.facts)
-    record = run(asked, session, judge.feed)
+    record = perform_program(asked, session, judge.feed)
     verdict = judge.verdict(record)
     assert [finding.message for finding in verdict.findings] == []
     return [step.outcome for step in record.steps]

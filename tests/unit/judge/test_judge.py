@@ -9,14 +9,14 @@ from ideal import NONCE, Ideal
 from msgspec import structs
 from story import FIRST, ONE, SECOND, SMALL, story
 
-from tcelab.job.parallel import Beside
+from tcelab.job.parallel import ParallelRun
 from tcelab.judge import LAWS, Judge, judge
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.meters import Meter
 from tcelab.judge.models.requests import request_name
 from tcelab.program import Ioctl, Page, Program
 from tcelab.program.topology import topology
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 from tcelab.run.record import Facts, Outcome, Step
 from tcelab.scenarios import SCENARIOS, build
 from tcelab.scenarios import vocabulary as b
@@ -27,7 +27,7 @@ from tcelab.scenarios.warmup import warm_up
 @pytest.mark.parametrize("where", ["one-pe", "two-pe"])
 def test_an_honest_guest_passes_every_scenario(name, where):
     program = build(name, topology(where), 5)
-    _, verdict = Beside(program, lambda part: Ideal(program)).run()
+    _, verdict = ParallelRun(program, lambda part: Ideal(program)).run()
     assert (verdict.findings, verdict.could_not, verdict.exit_code) == ([], [], 0)
 
 
@@ -39,9 +39,9 @@ def test_an_honest_guest_passes_the_small_program_that_touches_the_spare_pe_alon
     touched = set()
     for name, pe in world.pes.items():
         pe.table = type("Table", (dict,), {"__setitem__": lambda self, *it, name=name: touched.add(name)})()
-    run(program, world)
+    perform_program(program, world)
     assert touched == {"spare"}
-    verdict = judge(run(program, Ideal(program)))
+    verdict = judge(perform_program(program, Ideal(program)))
     assert verdict.findings == []
     added = f'add "stream": true to a checkpoint, such as operation {len(program.ops) - 1}'
     assert verdict.could_not == ([] if thorough else [f"no checkpoint was judged by the stream view: {added}"])
@@ -51,7 +51,7 @@ def test_an_honest_guest_passes_the_small_program_that_touches_the_spare_pe_alon
 
 def test_a_pass_of_main_has_judged_every_law_and_every_batch_size():
     program = build("main", topology("two-pe"), 1)
-    evidence = Beside(program, lambda part: Ideal(program)).run()[1].evidence
+    evidence = ParallelRun(program, lambda part: Ideal(program)).run()[1].evidence
     # There are no hypercalls and no disk, no PE is isolated in it, and nobody was asked for an opinion.
     assert [law for law in LAWS if not evidence.laws[law].judged] == ["hypercalls", "disk", "isolation", "difference"]
     assert [batch.size for batch in evidence.batches] == list(range(1, 33))
@@ -76,14 +76,14 @@ def test_on_a_kernel_with_64k_pages_charges_are_whole_cpu_pages():
         if getattr(op, "what", "") == "vmlck"
         else out
     )
-    assert judge(run(program, session)).exit_code == 0
-    assert judge(run(program, Ideal(program, page_size=65536))).exit_code == 1
+    assert judge(perform_program(program, session)).exit_code == 0
+    assert judge(perform_program(program, Ideal(program, page_size=65536))).exit_code == 1
 
 
 def test_a_device_file_keeps_the_group_in_its_container():
     program = story()
     fold = Fold(program, Ideal(program).facts)
-    record = run(program, Ideal(program))
+    record = perform_program(program, Ideal(program))
     close = [*b.close(ONE.group), *b.close(ONE.device)]
     until = next(i for i, op in enumerate(program.ops) if getattr(op, "label", "") == "mapped")
     for step in record.steps[:until]:
@@ -139,11 +139,11 @@ def test_an_unmap_of_nearly_everything_is_quick_and_complete():
 
 def test_a_page_that_was_overwritten_no_longer_proves_by_its_tag():
     program = story()
-    tags = judge(run(program, Ideal(program))).evidence.tags
+    tags = judge(perform_program(program, Ideal(program))).evidence.tags
     at = next(i for i, op in enumerate(program.ops) if getattr(op, "label", "") == "mapped")
     ops = [*program.ops[:at], *b.fill(Page("a", 0), 8, 1), *program.ops[at:]]
     program = structs.replace(program, ops=ops)
-    verdict = judge(run(program, Ideal(program)))
+    verdict = judge(perform_program(program, Ideal(program)))
     assert verdict.exit_code == 0
     assert verdict.evidence.tags == tags - 4, "page 0 is looked at four times while it is mapped"
 
@@ -189,7 +189,7 @@ TAGGED = [*MAPS[:-1], *b.tag(Page("pages"), 1, ONE.liobn, 0, 1), MAPS[-1]]
 )
 def test_silence_is_never_a_pass_and_says_what_to_add(ops, reasons):
     program = Program(name="p", topology=SMALL, ops=ops)
-    verdict = judge(run(program, Ideal(program)))
+    verdict = judge(perform_program(program, Ideal(program)))
     assert verdict.exit_code == 125
     assert [said for reason, said in zip(verdict.could_not, reasons, strict=True) if said not in reason] == []
 

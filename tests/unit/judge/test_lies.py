@@ -14,7 +14,7 @@ from tcelab.errors import GuestLost, HarnessError, Scene
 from tcelab.judge import Judge, judge
 from tcelab.program import Flip
 from tcelab.program.tag import tag
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 from tcelab.run.record import Outcome, Refusal
 
 MAP, SECOND_MAP, THIRD_MAP = (nth("MAP_DMA", i) for i in range(3))
@@ -26,7 +26,7 @@ def judged(**lies):
     program = story()
     session = Ideal(program, **lies)
     watch = Judge(program, session.facts)
-    record = run(program, session, watch.feed)
+    record = perform_program(program, session, watch.feed)
     verdict = watch.verdict(record)
     again = judge(record)
     again.evidence.seconds = verdict.evidence.seconds
@@ -397,7 +397,7 @@ def test_a_kernel_that_dies_is_a_finding_that_names_the_operation_in_flight():
             return super().perform(ops)
 
     program = story()
-    record = run(program, Dying(program))
+    record = perform_program(program, Dying(program))
     verdict = judge(record)
     blamed = nth("mapped") + 1
     assert [(f.law, f.operation.split()[0]) for f in verdict.findings] == [("kernel", f"#{blamed}")]
@@ -413,7 +413,7 @@ def test_what_is_seen_of_a_death_is_the_line_that_tells_it_and_not_the_consoles_
             raise GuestLost("oops", kernel_died=True, in_flight=0, said=said, scene=scene)
 
     program = story()
-    (finding,) = judge(run(program, Dying(program))).findings
+    (finding,) = judge(perform_program(program, Dying(program))).findings
     assert (finding.law, finding.seen) == ("kernel", seen)
 
 
@@ -426,7 +426,7 @@ def test_a_warning_after_the_last_checkpoint_is_a_finding_too():
             return result
 
     program = story()
-    verdict = judge(run(program, Late(program)))
+    verdict = judge(perform_program(program, Late(program)))
     assert [(each.law, each.seen[:7]) for each in verdict.findings] == [("kernel", "WARNING")]
 
 
@@ -439,7 +439,7 @@ def test_any_other_early_end_is_could_not_judge(error):
             return super().intervene(op, frames)
 
     program = story()
-    verdict = judge(run(program, Ending(program)))
+    verdict = judge(perform_program(program, Ending(program)))
     assert (verdict.exit_code, verdict.findings) == (125, [])
     assert any(error.message in reason for reason in verdict.could_not)
 
@@ -450,7 +450,7 @@ def test_a_flipped_bit_in_the_live_table_is_named(ioba, said):
     at = nth("control")
     ops = [*program.ops[:at], Flip(liobn=SECOND - 0x100, ioba=ioba), *program.ops[at:]]
     program = structs.replace(program, ops=ops)
-    verdict = judge(run(program, Ideal(program)))
+    verdict = judge(perform_program(program, Ideal(program)))
     assert [(f.law, f.liobn, f.ioba) for f in verdict.findings] == [("table", FIRST, ioba)]
     assert said in verdict.findings[0].message
 
@@ -465,7 +465,7 @@ def test_an_operation_after_the_last_checkpoint_is_no_pass():
     """What it did to the tables, nobody has seen."""
     program = story()
     program = structs.replace(program, ops=[*program.ops, program.ops[0]])
-    verdict = judge(run(program, Ideal(program)))
+    verdict = judge(perform_program(program, Ideal(program)))
     assert verdict.exit_code == 125
     assert "nobody looked after operation" in verdict.could_not[0]
 
@@ -476,16 +476,16 @@ def test_a_guest_that_dies_of_the_last_operation_is_no_pass():
             raise GuestLost("panicked", kernel_died=True)
 
     program = story()
-    assert judge(run(program, Dying(program))).exit_code == 1
+    assert judge(perform_program(program, Dying(program))).exit_code == 1
 
 
 def test_a_run_that_stops_short_without_an_error_is_no_pass():
     program = story()
-    record = run(program, Ideal(program))
+    record = perform_program(program, Ideal(program))
     record.steps.pop()
     assert judge(record).exit_code == 125
     program = structs.replace(program, ops=[*program.ops, program.ops[0], program.ops[-1]])
-    record = run(program, Ideal(program))
+    record = perform_program(program, Ideal(program))
     record.steps.pop()
     verdict = judge(record)
     assert verdict.could_not == [f"only {len(program.ops) - 1} of {len(program.ops)} operations were done"]
@@ -501,7 +501,7 @@ def test_a_page_whose_frame_only_the_map_told_is_a_canary_after_its_unmap():
     at = nth("DISABLE") + 1
     stay = structs.replace(program.ops[nth("UNMAP_DMA")], fields={"iova": 0x10000, "size": 0x4000})
     program = structs.replace(program, ops=[*program.ops[: at - 2], stay, *program.ops[at - 2 :]])
-    found = judge(run(program, Ideal(program, tamper=hide))).findings
+    found = judge(perform_program(program, Ideal(program, tamper=hide))).findings
     assert [(f.law, "buffer a page 2" in f.message) for f in found] == [("memory", True)]
 
 
@@ -541,7 +541,7 @@ def test_findings_beyond_the_cap_are_counted():
 
     program = story()
     watch = Judge(program, Ideal(program).facts, keep=10)
-    record = run(program, Ideal(program, warp=flood), watch.feed)
+    record = perform_program(program, Ideal(program, warp=flood), watch.feed)
     verdict = watch.verdict(record)
     assert (len(verdict.findings), verdict.more) == (10, 140)
 
@@ -557,4 +557,4 @@ def test_a_table_full_of_rubbish_is_counted_whole_and_once():
         tables = [fill(t) if t.liobn == CHANNEL else t for t in snapshot.tables]
         return replace(snapshot, tables=tuple(tables))
 
-    assert judge(run(program, Ideal(program, warp=warp))).evidence.laws["table"].findings == 1024
+    assert judge(perform_program(program, Ideal(program, warp=warp))).evidence.laws["table"].findings == 1024

@@ -13,7 +13,7 @@ from tcelab.judge import judge
 from tcelab.judge.models.fold import Fold
 from tcelab.program import Close, Exit, Ioctl, Open, Page, Program, Protect, Put, Repeat, Spawn
 from tcelab.program.validate import validate
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 from tcelab.run.record import Facts, Outcome, Step
 from tcelab.scenarios import vocabulary as b
 
@@ -94,7 +94,7 @@ def judged(number=-1, do=lambda _session: None, **lies):
         result = do(session) if at == number else None
         return result if isinstance(result, Outcome) else outcome
 
-    return judge(run(STORY, Ideal(STORY, tamper=tamper, **lies)))
+    return judge(perform_program(STORY, Ideal(STORY, tamper=tamper, **lies)))
 
 
 def test_the_honest_story_is_whole_and_passes():
@@ -468,7 +468,7 @@ def seen(before, do):
                 do(self)
             return super().intervene(op, frames)
 
-    return judge(run(program, Changing(program)))
+    return judge(perform_program(program, Changing(program)))
 
 
 def test_what_nobody_could_know_is_no_finding_and_no_proof():

@@ -20,7 +20,7 @@ from tcelab.emulator.spapr_tce_2013 import Seed
 from tcelab.errors import Unsupported
 from tcelab.judge import Judge
 from tcelab.quirks import CLOSE_STRANDS, UNREGISTERS_IN_USE
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 
 SMALL = unpinned.SMALL
 
@@ -28,7 +28,7 @@ SMALL = unpinned.SMALL
 def lived(program, **how):
     session = EmulatorSession(SMALL, seed=5, **how)
     judge = Judge(program, session.facts)
-    done = run(program, session, judge.feed)
+    done = perform_program(program, session, judge.feed)
     return done, judge.verdict(done), judge, session
 
 
@@ -119,7 +119,7 @@ def test_a_session_that_cannot_be_emptied_says_why():
     *ops, _, _, _, _ = unpinned.UNDERFLOWS["swept"]
     program = unpinned.program(ops)
     session = EmulatorSession(SMALL, seed=5)
-    assert run(program, session).ending is None
+    assert perform_program(program, session).ending is None
     with pytest.raises(Unsupported, match="given back that nobody took"):
         session.renew()
 

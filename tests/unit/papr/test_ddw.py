@@ -8,7 +8,7 @@ from msgspec import structs
 from tceagent import huge
 from tcelab.cli.options import guarded
 from tcelab.errors import UsageError
-from tcelab.job.setup import Choice
+from tcelab.job.setup import MachineChoice
 from tcelab.papr import dma, tce, window
 from tcelab.program import Buffer, Ddw, Flip, Ioctl, Program, validate_host
 from tcelab.program.topology import topology
@@ -121,8 +121,8 @@ def test_nobody_isolates_pes_whose_windows_come_and_go(op):
         validate(program(*opens, op, isolation=True))
     for guard in ("freeze", "observe"):
         with pytest.raises(UsageError, match="makes windows of its own: whoever isolates"):
-            guarded(program(*opens, op), Choice(topology=WHERE), guard)
-    assert guarded(program(*opens, op), Choice(topology=WHERE))[1].guard == "off"
+            guarded(program(*opens, op), MachineChoice(topology=WHERE), guard)
+    assert guarded(program(*opens, op), MachineChoice(topology=WHERE))[1].guard == "off"
 
 
 def test_a_reset_leads_back_to_the_windows_that_a_machine_starts_with():

@@ -13,19 +13,19 @@ from msgspec import structs
 
 import folded
 from tcelab.emulator import EmulatorSession
-from tcelab.emulator.oracle import EmulatorOracles, second_opinion
+from tcelab.emulator.reference import EmulatorReferences, second_opinion
 from tcelab.errors import HarnessError, UsageError
 from tcelab.fuzz.generate import generate
-from tcelab.job.parallel import Beside
+from tcelab.job.parallel import ParallelRun
 from tcelab.judge import Judge, judge
 from tcelab.judge.models.table import Entry, TableModel
 from tcelab.papr import tce
 from tcelab.program import Checkpoint, Dma, Flip, Ioctl, Page, Program, Together, inject
 from tcelab.program.topology import TOPOLOGIES, topology
 from tcelab.program.validate import validate
-from tcelab.qemu import eyes
+from tcelab.qemu import hostviews
 from tcelab.quirks import NOT_AT_ZERO
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 from tcelab.scenarios import build
 from tcelab.scenarios import vocabulary as b
 from tcelab.testing.pseries import Pseries
@@ -40,7 +40,7 @@ DECLARED = frozenset({NOT_AT_ZERO})
 def on_emulator(program, quirks=frozenset(), **more):
     session = EmulatorSession(program.topology, quirks=quirks, **more)
     judge_ = Judge(program, session.facts, oracles=second_opinion(program.topology, session.facts))
-    return judge_.verdict(run(program, session, judge_.feed))
+    return judge_.verdict(perform_program(program, session, judge_.feed))
 
 
 def mapped(*more):
@@ -61,7 +61,7 @@ def mapped(*more):
 @pytest.mark.parametrize("where", NEW)
 def test_an_honest_guest_passes(name, where):
     program = build(name, topology(where), 5)
-    _, verdict = Beside(program, lambda _part: Ideal(program)).run()
+    _, verdict = ParallelRun(program, lambda _part: Ideal(program)).run()
     assert (verdict.findings, verdict.could_not, verdict.exit_code) == ([], [], 0)
 
 
@@ -128,7 +128,7 @@ def table(session):
 
 def test_a_program_on_a_window_that_does_not_start_at_0_is_judged():
     program = mapped()
-    verdict = judge(run(program, Ideal(program)))
+    verdict = judge(perform_program(program, Ideal(program)))
     assert (verdict.findings, verdict.could_not) == ([], [])
     assert verdict.evidence.tags == 6
 
@@ -154,7 +154,7 @@ def test_a_wrong_entry_is_told_by_its_bus_address(number, change, ioba, words):
                 del table(session)[number]
         return outcome
 
-    verdict = judge(run(program, Ideal(program, tamper=tamper)))
+    verdict = judge(perform_program(program, Ideal(program, tamper=tamper)))
     found = [each for each in verdict.findings if each.law == "table"]
     assert {each.ioba for each in found} == {ioba}
     assert words in found[0].message
@@ -169,7 +169,7 @@ def test_a_start_that_is_told_wrong_is_found(field):
         return structs.replace(outcome, fields=told) if field in outcome.fields else outcome
 
     program = mapped()
-    (found,) = judge(run(program, Ideal(program, tamper=tamper))).findings
+    (found,) = judge(perform_program(program, Ideal(program, tamper=tamper))).findings
     assert found.law == "inventory"
     assert f"reports {field} 0x0, expected {START:#x}" in found.message
 
@@ -181,7 +181,7 @@ def test_a_table_at_another_place_is_found(offset):
         return replace(snapshot, tables=tuple(moved))
 
     program = mapped()
-    found = judge(run(program, Ideal(program, warp=warp))).findings
+    found = judge(perform_program(program, Ideal(program, warp=warp))).findings
     assert {each.law for each in found} == {"inventory"}
     assert f"has the wrong shape: expected page shift 12, bus offset {START:#x}" in found[0].message
 
@@ -191,7 +191,7 @@ def test_an_unmap_that_begins_below_the_window_takes_what_it_reaches_in_it():
     pe = b.pes(HIGH, "w")[0]
     below = [structs.replace(op, expect=None) for op in b.unmap_dma(pe, START - 2 * PAGE, 3)]
     program = mapped(*below)
-    verdict = judge(run(program, Ideal(program)))
+    verdict = judge(perform_program(program, Ideal(program)))
     assert verdict.findings == []
 
 
@@ -205,7 +205,7 @@ def test_a_map_below_the_window_that_is_said_to_be_made_is_looked_for_there():
         session.pes["pe1"].table.pop(-1, None)
         return outcome
 
-    found = judge(run(program, Ideal(program, tamper=tamper))).findings
+    found = judge(perform_program(program, Ideal(program, tamper=tamper))).findings
     told = [each for each in found if each.law == "table"]
     assert {each.ioba for each in told} == {START - PAGE}
     assert "there is an entry below the window" in told[0].message
@@ -237,7 +237,7 @@ def test_entries_outside_the_window_keep_their_places_in_order():
 def test_a_transfer_lands_where_its_address_is_folded_to():
     program = folded.program()
     validate(program)
-    verdict = judge(run(program, Ideal(program)))
+    verdict = judge(perform_program(program, Ideal(program)))
     assert (verdict.findings, verdict.could_not) == ([], [])
     assert (verdict.evidence.dma.allowed, verdict.evidence.dma.refused) == (8, 2)
 
@@ -247,7 +247,7 @@ def test_a_device_that_does_not_fold_is_found(mask):
     program = folded.program()
     session = Ideal(program)
     session.masks["pe1"] = mask
-    laws = {each.law for each in judge(run(program, session)).findings}
+    laws = {each.law for each in judge(perform_program(program, session)).findings}
     assert {"tag", "refusals"} <= laws
 
 
@@ -331,8 +331,8 @@ def said(lines, quirks=DECLARED, *, at=-1):
 
     session = Ideal(program, tamper=tamper)
     facts = replace(session.facts, quirks=quirks)
-    judge_ = Judge(program, facts, oracles=EmulatorOracles(HIGH, facts))
-    verdict = judge_.verdict(run(program, session, judge_.feed))
+    judge_ = Judge(program, facts, oracles=EmulatorReferences(HIGH, facts))
+    verdict = judge_.verdict(perform_program(program, session, judge_.feed))
     return verdict, sorted(each.law for each in verdict.findings)
 
 
@@ -386,8 +386,8 @@ def test_a_second_time_is_a_finding():
 
     session = Ideal(program, tamper=tamper)
     facts = replace(session.facts, quirks=DECLARED)
-    judge_ = Judge(program, facts, oracles=EmulatorOracles(HIGH, facts))
-    verdict = judge_.verdict(run(program, session, judge_.feed))
+    judge_ = Judge(program, facts, oracles=EmulatorReferences(HIGH, facts))
+    verdict = judge_.verdict(perform_program(program, session, judge_.feed))
     assert sorted(each.law for each in verdict.findings) == ["difference", "kernel"]
 
 
@@ -401,7 +401,7 @@ def test_laws_alone_excuse_it_once_and_only_if_it_is_declared():
 
         session = Ideal(program, tamper=tamper)
         judge_ = Judge(program, replace(session.facts, quirks=quirks))
-        return [each.law for each in judge_.verdict(run(program, session, judge_.feed)).findings]
+        return [each.law for each in judge_.verdict(perform_program(program, session, judge_.feed)).findings]
 
     assert findings(DECLARED, 1) == []
     assert findings(DECLARED, 2) == ["kernel"]
@@ -416,10 +416,10 @@ def seen(monkeypatch, tmp_path):
     """What the host sees of a guest whose pe1 has one live entry, number 3."""
     guest = FakeGuest(tmp_path)
     memory = FakeMemory(guest)
-    monkeypatch.setattr(eyes, "LiveMemory", memory)
+    monkeypatch.setattr(hostviews, "LiveMemory", memory)
     guest.log.tables.at = {PE1: 0x1000, PE1 + 0x100: 0x2000}
     memory.held = {0x1000: {3: 0x5003}, 0x2000: {3: 0x6003}}
-    return eyes.Eyes(guest, HIGH)
+    return hostviews.HostViews(guest, HIGH)
 
 
 def test_live_memory_is_seen_at_bus_addresses(seen):

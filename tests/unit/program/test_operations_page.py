@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from tcelab.emulator import EmulatorSession
-from tcelab.emulator.oracle import second_opinion
+from tcelab.emulator.reference import second_opinion
 from tcelab.judge import Judge
 from tcelab.program import from_json, load
 from tcelab.program import operationspage as made
 from tcelab.program.validate import validate
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 
 DOCS = Path(__file__).parents[3] / "docs"
 NOT_EMULATED = {"native"}
@@ -22,7 +22,7 @@ def performed(program):
     """What the emulator makes of a program: how it ended, and the verdict."""
     session = EmulatorSession(program.topology)
     judge = Judge(program, session.facts, oracles=second_opinion(program.topology, session.facts))
-    record = run(program, session, judge.feed)
+    record = perform_program(program, session, judge.feed)
     return record, judge.verdict(record)
 
 

@@ -32,7 +32,7 @@ from tcelab.program import Bind, Buffer, Ioctl, Open, Page, Program, Repeat, fro
 from tcelab.program.topology import topology
 from tcelab.program.validate import MOST_CALLS, validate
 from tcelab.qemu.channel import Cell
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 from tcelab.run.record import Facts, Outcome, Step
 from tcelab.scenarios import vocabulary as b
 
@@ -328,7 +328,7 @@ def unmaps(index, pages):
 def judged(program, **world):
     session = Ideal(program, **{k: v for k, v in world.items() if k != "fail"})
     session.fail = world.get("fail", session.fail)
-    return judge(run(program, session))
+    return judge(perform_program(program, session))
 
 
 MIXED = [*maps(0, 3), *unmaps(1, 1), *maps(4, 2, READ)]

@@ -8,11 +8,11 @@ import pytest
 
 from tcelab.emulator import EmulatorSession
 from tcelab.errors import Unsupported, UsageError
-from tcelab.job.parallel import Beside
+from tcelab.job.parallel import ParallelRun
 from tcelab.program import Buffer, Call, Checkpoint, Hcall, HcallBatch, Program, Spawn, Tce, from_json
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 
 SMALL = topology("two-small")
 LIOBN = 0x80000100
@@ -101,7 +101,7 @@ def test_a_kernel_without_the_module_is_told_before_anything_is_done(monkeypatch
     with pytest.raises(
         Unsupported, match=r"^kernel 6\.1\.0 has no raw hypercalls: its module tce_hcall is not loaded$"
     ):
-        run(program, session)
+        perform_program(program, session)
 
 
 def test_a_command_ends_the_guest_and_tells_it_in_one_line(monkeypatch):
@@ -111,7 +111,7 @@ def test_a_command_ends_the_guest_and_tells_it_in_one_line(monkeypatch):
     monkeypatch.setattr(session, "close", lambda: closed.append(True))
     program = Program(name="p", topology=SMALL, ops=[MEMORY, HcallBatch(calls=[Call("H_GET_TCE", [])]), Checkpoint()])
     with pytest.raises(Unsupported, match="has no raw hypercalls") as told:
-        Beside(program, lambda _: session).run()
+        ParallelRun(program, lambda _: session).run()
     assert told.value.exit_code == 125
     assert closed == [True]
 
@@ -119,4 +119,4 @@ def test_a_command_ends_the_guest_and_tells_it_in_one_line(monkeypatch):
 def test_a_program_without_hypercalls_needs_no_module():
     session = EmulatorSession(SMALL)
     session.facts = dataclasses.replace(session.facts, hypercalls=False)
-    assert run(Program(name="p", topology=SMALL, ops=[MEMORY, Checkpoint()]), session).ending is None
+    assert perform_program(Program(name="p", topology=SMALL, ops=[MEMORY, Checkpoint()]), session).ending is None

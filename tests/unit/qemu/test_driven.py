@@ -28,7 +28,7 @@ FDS = machine.Descriptors(11, 17, 12, 13, 14, 15, 16, disks={"disk1": 19}, dma_a
 
 
 def words(where=DRIVERS):
-    return machine.arguments(machine.Options(Path("/k"), Path("/i"), where), abilities(), FDS)
+    return machine.arguments(machine.QemuOptions(Path("/k"), Path("/i"), where), abilities(), FDS)
 
 
 def after(option, where=DRIVERS):

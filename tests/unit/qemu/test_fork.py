@@ -63,7 +63,7 @@ def files(tmp_path):
     """A QEMU, a kernel and an initrd."""
     for name in ("qemu", "vmlinux", "initrd"):
         (tmp_path / name).write_bytes(name.encode())
-    options = machine.Options(tmp_path / "vmlinux", tmp_path / "initrd", topology("two-pe"))
+    options = machine.QemuOptions(tmp_path / "vmlinux", tmp_path / "initrd", topology("two-pe"))
     return SimpleNamespace(qemu=Qemu("qemu", (str(tmp_path / "qemu"),)), options=options, home=tmp_path)
 
 

@@ -12,9 +12,9 @@ from tcelab.papr import pe
 from tcelab.program import Burst, Dma, Engine, Ioctl, Look, Master, Page, Read, Rtas, Together, Transfer
 from tcelab.program.topology import Device, Phb, Topology
 from tcelab.qemu.guard import Guard, chunks
+from tcelab.qemu.guardeddevice import Flight
 from tcelab.qemu.portal import portal
 from tcelab.qemu.standstill import Standstill
-from tcelab.qemu.watched import Flight
 
 BAR = 0x80000000
 NARROW = 0xFFFFF

@@ -42,7 +42,7 @@ def make(tmp_path):
     made = []
 
     def guest(qemu=None, limits=QUICK, base=None, **ways):
-        options = machine.Options(Path("/k"), Path("/i"), topology("one-pe"), memory=256)
+        options = machine.QemuOptions(Path("/k"), Path("/i"), topology("one-pe"), memory=256)
         made.append(Guest(qemu or fake(**ways), abilities(), options, limits, tmp_path, base=base))
         return made[-1]
 
@@ -182,7 +182,7 @@ def test_an_event_that_ends_a_guest_loses_it(started, name, data, said):
 def test_any_other_event_does_not(started, name, data):
     tell(started, "x-event", name=name, data=data)
     assert not is_lost(started)
-    assert started.race.stirred.is_set()
+    assert started.race.activity.is_set()
 
 
 def test_what_the_console_says_is_kept_and_a_dying_kernel_loses_the_guest(started):
@@ -368,7 +368,7 @@ def test_a_guest_that_was_never_started_can_be_closed(make):
 
 
 def test_no_room_and_no_edu_are_said_before_anything_starts(tmp_path):
-    options = machine.Options(Path("/k"), Path("/i"), topology("one-pe"), memory=256)
+    options = machine.QemuOptions(Path("/k"), Path("/i"), topology("one-pe"), memory=256)
     with pytest.raises(Unsupported, match="edu"):
         Guest(fake(), abilities(edu=False), options, QUICK, tmp_path)
 

@@ -15,7 +15,7 @@ from tcelab.papr.window import Shape
 from tcelab.program import topology as topology_module
 from tcelab.program.topology import Device, Phb, Topology, topology
 from tcelab.qemu import machine
-from tcelab.qemu.machine import Descriptors, Options, arguments
+from tcelab.qemu.machine import Descriptors, QemuOptions, arguments
 from tcelab.qemu.probe import LOG_FLAGS, TRACES
 
 FDS = Descriptors(qmp=11, qtest=17, console=12, agent=13, log=14, ram=15, state=16, roms={"edu": 19})
@@ -25,7 +25,9 @@ NO_DEVICE = Topology("bare", (Phb(1),))
 
 
 def options(where="two-pe", **more):
-    return Options(Path("/k/vmlinux"), Path("/i/initrd"), topology(where) if isinstance(where, str) else where, **more)
+    return QemuOptions(
+        Path("/k/vmlinux"), Path("/i/initrd"), topology(where) if isinstance(where, str) else where, **more
+    )
 
 
 def line(where="two-pe", can=None, fds=FDS, **more):

@@ -13,7 +13,7 @@ from patience import PATIENCE, SOON
 from tcelab.errors import GuestLost, HarnessError, Scene
 from tcelab.qemu.console import Console
 from tcelab.qemu.limits import Limits
-from tcelab.qemu.race import Race
+from tcelab.qemu.waiter import GuestWaiter
 
 SHORT = 0.04
 
@@ -26,7 +26,7 @@ def racing(tmp_path):
         async def main():
             console = Console(tmp_path / "console.log")
             try:
-                return await scenario(Race(console, tmp_path, Limits(settle=settle)))
+                return await scenario(GuestWaiter(console, tmp_path, Limits(settle=settle)))
             finally:
                 console.close()
 
@@ -193,7 +193,7 @@ def test_the_first_reason_counts(racing):
 )
 def test_each_way_to_be_lost_has_its_class_and_its_words(racing, tmp_path, why, kind, said):
     (tmp_path / "qemu.err").write_text("one\ntwo\nthree\nfour\n")
-    error = lost(racing, why, console=b"last line\n", shaken=True, gone=True)
+    error = lost(racing, why, console=b"last line\n", handshake_done=True, gone=True)
     assert (type(error), error.message) == (kind, said)
     assert getattr(error, "kernel_died", False) is False
     assert error.scene.phase == "perform"
@@ -209,21 +209,23 @@ def test_a_qemu_that_said_nothing_is_told_without_words(racing, tmp_path):
 OOPS = b"[ 5.1] Oops: Kernel access of bad area, sig: 11 [#1]\nmore\n"
 
 
-@pytest.mark.parametrize(("shaken", "when"), [(False, " during boot"), (True, "")])
+@pytest.mark.parametrize(("handshake_done", "when"), [(False, " during boot"), (True, "")])
 @pytest.mark.parametrize("why", ["the agent ended", "the guest's kernel panicked", "QEMU ended with status 0"])
-def test_a_kernel_that_dies_is_told_by_its_own_words_and_is_a_finding_after_the_handshake(racing, shaken, when, why):
-    error = lost(racing, why, console=OOPS, shaken=shaken, gone=True)
+def test_a_kernel_that_dies_is_told_by_its_own_words_and_is_a_finding_after_the_handshake(
+    racing, handshake_done, when, why
+):
+    error = lost(racing, why, console=OOPS, handshake_done=handshake_done, gone=True)
     assert isinstance(error, GuestLost)
     assert error.message == f"the guest's kernel died{when}: [ 5.1] Oops: Kernel access of bad area, sig: 11 [#1]"
-    assert error.kernel_died is shaken
+    assert error.kernel_died is handshake_done
 
 
-@pytest.mark.parametrize("shaken", [False, True])
-def test_a_panic_that_only_qemu_told_is_a_death_as_well(racing, shaken):
-    error = lost(racing, "the guest's kernel panicked", shaken=shaken)
+@pytest.mark.parametrize("handshake_done", [False, True])
+def test_a_panic_that_only_qemu_told_is_a_death_as_well(racing, handshake_done):
+    error = lost(racing, "the guest's kernel panicked", handshake_done=handshake_done)
     assert isinstance(error, GuestLost)
     assert error.message.endswith(": the guest's kernel panicked")
-    assert error.kernel_died is shaken
+    assert error.kernel_died is handshake_done
 
 
 # -- last words
@@ -236,7 +238,7 @@ def last_words(racing, why, words, *, settle=PATIENCE, panicked=False):
 
         def hear():
             race.console.feed(words, 1.0)
-            race.stirred.set()
+            race.activity.set()
 
         began = time.monotonic()
         _, error = await asyncio.gather(later(SHORT, hear), race.loss())
@@ -320,7 +322,7 @@ NOTHING = "its console tells nothing of it; see qemu.log there"
 
 def dead(racing, console, *, log=None, panicked=True, why="the guest's kernel panicked"):
     async def scenario(race):
-        race.shaken, race.panicked, race.log = True, panicked, log
+        race.handshake_done, race.panicked, race.log = True, panicked, log
         race.console.feed(console, 1.0)
         race.lose(why)
         return (await timed(race.run(forever(), "perform", 5.0)))[0]
@@ -342,7 +344,7 @@ def test_no_trace_is_promised_where_the_console_has_none(racing):
 
 def test_a_cpu_that_stopped_for_good_is_told_by_qemus_words_and_at_once(racing):
     async def scenario(race):
-        race.shaken = race.panicked = True
+        race.handshake_done = race.panicked = True
         race.log = QemuLog(checkstop=STOP)
         race.console.feed(b"tcelab# ", 1.0)
         race.lose("the guest's kernel panicked")
@@ -388,7 +390,7 @@ def test_a_watchdog_is_believed_only_where_the_guest_was_given_its_time(racing, 
     """A host that gives a guest no CPU for long looks to its kernel like a CPU that is stuck."""
 
     async def scenario(race):
-        race.shaken, race.shares = True, lambda: shares
+        race.handshake_done, race.shares = True, lambda: shares
         race.console.feed(line, 1.0)
         race.lose("the guest's kernel died")
         return await race.loss()
@@ -429,7 +431,7 @@ def test_a_kernel_that_goes_on_for_ever_is_heard_out_for_no_longer_than_whole_se
             while True:
                 await asyncio.sleep(SHORT / 4)
                 race.console.feed(OOPS, 1.0)
-                race.stirred.set()
+                race.activity.set()
 
         speaking = asyncio.ensure_future(speak())
         error, took = await timed(fails_with(race.loss()))

@@ -14,7 +14,7 @@ from tcelab.image.bases import Register
 from tcelab.papr.window import Shape
 from tcelab.program import Checkpoint, Ddw, Flip, Read
 from tcelab.program.topology import topology
-from tcelab.qemu import eyes, machine, session
+from tcelab.qemu import hostviews, machine, session
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.probe import Qemu
@@ -40,12 +40,12 @@ def memory(guest):
 def boot(guest, memory, monkeypatch, tmp_path):
     """Boot a session on the fake; QEMU's abilities may be changed."""
 
-    def booted(base=None, note=lambda _: None, born=lambda _: None, **changes):
+    def booted(base=None, note=lambda _: None, on_spawn=lambda _: None, **changes):
         monkeypatch.setattr(session, "Guest", guest)
-        monkeypatch.setattr(eyes, "LiveMemory", memory)
+        monkeypatch.setattr(hostviews, "LiveMemory", memory)
         monkeypatch.setattr(session.probe, "probe", lambda _: abilities(**changes))
-        options = machine.Options(Path("vmlinux"), Path("initrd"), topology("two-pe"))
-        more = {"base": base, "note": note, "born": born, "digest": DIGEST}
+        options = machine.QemuOptions(Path("vmlinux"), Path("initrd"), topology("two-pe"))
+        more = {"base": base, "note": note, "on_spawn": on_spawn, "digest": DIGEST}
         return session.QemuSession(Qemu("qemu", ("qemu",)), options, tmp_path, **more)
 
     return booted
@@ -116,13 +116,13 @@ def test_a_kernel_that_dies_is_a_finding_only_after_the_handshake(boot, guest, m
     hello = guest.hello
 
     async def spy(request):
-        seen.append(guest.race.shaken)
+        seen.append(guest.race.handshake_done)
         return await hello(request)
 
     monkeypatch.setattr(guest, "hello", spy)
     boot()
     assert seen == [False]
-    assert guest.race.shaken is True
+    assert guest.race.handshake_done is True
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_an_agent_that_is_not_ours_ends_the_boot(boot, guest, change, said):
     with pytest.raises(HarnessError, match=said):
         boot()
     assert guest.calls[-1] == "close"
-    assert guest.race.shaken is ("cell" in change)
+    assert guest.race.handshake_done is ("cell" in change)
 
 
 def test_an_answer_without_a_handshake_is_malformed(boot, guest, monkeypatch):
@@ -157,7 +157,7 @@ def test_an_answer_without_a_handshake_is_malformed(boot, guest, monkeypatch):
 def test_no_digest_given_is_any_agent(boot, guest, monkeypatch, tmp_path):
     boot()
     guest.hello_is["digest"] = "other"
-    options = machine.Options(Path("vmlinux"), Path("initrd"), topology("one-pe"))
+    options = machine.QemuOptions(Path("vmlinux"), Path("initrd"), topology("one-pe"))
     assert session.QemuSession(Qemu("qemu", ("qemu",)), options, tmp_path).facts.versions["agent"]["digest"] == "other"
 
 
@@ -245,7 +245,7 @@ def test_a_fork_whose_clock_is_not_the_hosts_is_refused(boot, guest, off):
         boot(BASE)
     assert caught.value.scene == NOW
     assert guest.calls[-1] == "close"
-    assert guest.race.shaken is False
+    assert guest.race.handshake_done is False
 
 
 def test_a_clock_that_went_on_between_asking_and_answering_is_the_hosts(boot, guest, monkeypatch):
@@ -289,7 +289,7 @@ def test_facts_of_a_fork_tell_its_base_and_those_of_a_booted_guest_none(boot):
 def test_abilities_that_are_known_are_not_probed(boot, guest, monkeypatch, tmp_path):
     boot()
     monkeypatch.setattr(session.probe, "probe", interrupt)
-    options = machine.Options(Path("vmlinux"), Path("initrd"), topology("one-pe"))
+    options = machine.QemuOptions(Path("vmlinux"), Path("initrd"), topology("one-pe"))
     can = abilities(version="1.2.3")
     up = session.QemuSession(Qemu("qemu", ("qemu",)), options, tmp_path, abilities=can)
     assert up.facts.versions["qemu"]["version"] == "1.2.3"
@@ -304,9 +304,9 @@ def test_it_is_said_what_is_being_done(boot, base, doing):
 
 
 def test_a_guest_is_handed_out_before_it_starts_so_that_another_thread_can_end_it(boot, guest):
-    born = []
-    boot(born=lambda made: born.append((made, list(guest.calls))))
-    assert born == [(guest, [])]
+    on_spawn = []
+    boot(on_spawn=lambda made: on_spawn.append((made, list(guest.calls))))
+    assert on_spawn == [(guest, [])]
 
 
 def test_saving_awaits_rest_stops_the_guest_and_hears_qemu_out_first_and_it_may_go_on_after_all(opened, guest):

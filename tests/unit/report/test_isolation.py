@@ -13,7 +13,7 @@ from story import story
 
 from tcelab.emulator import EmulatorSession
 from tcelab.errors import Unsupported
-from tcelab.job.parallel import Beside
+from tcelab.job.parallel import ParallelRun
 from tcelab.program import Program, Rtas
 from tcelab.program.topology import topology
 from tcelab.report import failed, junit, load, make, merge, render, render_series, to_json
@@ -29,7 +29,7 @@ from tcelab.report.isolation import (
     timeline,
     timeline_lines,
 )
-from tcelab.run.record import Event, Run
+from tcelab.run.record import Event, RunRecord
 from tcelab.scenarios import isolation
 
 PAIR = topology("pair")
@@ -62,7 +62,7 @@ def program(where=PAIR, *further):
 
 
 def run_of(made, guard="freeze"):
-    return Beside(made, lambda _: EmulatorSession(made.topology, isolates=True, guard=guard)).run()
+    return ParallelRun(made, lambda _: EmulatorSession(made.topology, isolates=True, guard=guard)).run()
 
 
 def result_of(made, guard="freeze"):
@@ -97,7 +97,7 @@ def test_what_did_not_isolate_is_bad_and_has_its_findings():
 def test_what_was_not_reached_is_neither_right_nor_wrong():
     made = program()
     record, verdict = run_of(made)
-    half = Run(made, record.facts, steps=record.steps[: len(record.steps) // 2])
+    half = RunRecord(made, record.facts, steps=record.steps[: len(record.steps) // 2])
     (row,) = isolations(half, verdict)
     assert (row.tried, row.done) == (1, 0)
     assert cell(row) == f"{row.isolated}/1 ?"
@@ -200,7 +200,7 @@ def test_what_nobody_is_to_blame_for_is_told_too():
 
 
 def test_a_run_that_is_not_about_isolation_tells_nothing_of_it():
-    result = make(*Beside(story(), lambda _: EmulatorSession(story().topology)).run())
+    result = make(*ParallelRun(story(), lambda _: EmulatorSession(story().topology)).run())
     assert (result.isolations, result.timeline, result.runs) == ([], [], [])
     assert "isolated/expected" not in printed(render, result)
 

@@ -14,17 +14,17 @@ from rich.console import Console
 from story import FIRST, after, nth, story
 
 from tcelab.errors import GuestLost, HarnessError, Scene, UsageError
-from tcelab.job.parallel import Beside
+from tcelab.job.parallel import ParallelRun
 from tcelab.judge import LAWS
 from tcelab.program.topology import topology
 from tcelab.report import SCHEMA, Progress, failed, junit, load, make, render, to_json, write, write_junit
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 from tcelab.scenarios import build
 
 
 def result_of(program=None, session=None, **lies):
     program = program or story()
-    record, verdict = Beside(program, lambda part: session or Ideal(program, **lies)).run()
+    record, verdict = ParallelRun(program, lambda part: session or Ideal(program, **lies)).run()
     return make(
         record,
         verdict,
@@ -156,7 +156,7 @@ def test_could_not_judge_gives_its_reasons():
 def test_progress_without_a_terminal_is_a_line_per_phase_and_four_batch_sizes():
     out = io.StringIO()
     program = build("batches", topology("one-pe"), 1)
-    record = run(program, Ideal(program))
+    record = perform_program(program, Ideal(program))
     with Progress(Console(file=out, width=100)) as progress:
         progress.phase("booting")
         progress.phase("booting")
@@ -185,7 +185,7 @@ def test_progress_on_a_terminal_is_live():
     with Progress(terminal) as progress:
         progress.phase("running")
         progress.findings = 3
-        for step in run(program, Ideal(program)).steps:
+        for step in perform_program(program, Ideal(program)).steps:
             progress.step(step, len(program.ops))
     assert "running" in out.getvalue()
     assert "3 findings" in out.getvalue()
@@ -207,7 +207,7 @@ PHASES = ("main, seed 3244567506, 3175 operations", "forking under QEMU 11.1.3 D
 def test_progress_tells_count_batch_and_findings_at_every_width_and_no_phase_that_is_over(width):
     screen = Screen()
     program = build("batches", topology("one-pe"), 1)
-    record = run(program, Ideal(program))
+    record = perform_program(program, Ideal(program))
     total = len(program.ops)
     with Progress(Console(file=screen, width=width, force_terminal=True, _environ={"TERM": "xterm"})) as progress:
         for phase in PHASES:

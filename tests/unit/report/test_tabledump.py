@@ -16,7 +16,7 @@ from tcelab.errors import GuestLost, UsageError
 from tcelab.papr import window
 from tcelab.program import Checkpoint
 from tcelab.report import tabledump
-from tcelab.run.record import Outcome, Run, Snapshot, Step, TableView
+from tcelab.run.record import Outcome, RunRecord, Snapshot, Step, TableView
 from unit.cli import test_cli
 
 host, tcelab = test_cli.host, test_cli.tcelab
@@ -150,7 +150,7 @@ def test_an_npz_of_somebody_elses_is_wrong_usage(tmp_path):
 
 def record(*numbers):
     steps = [Step(number, Checkpoint(), snapshot=Snapshot((), {}, {}, ())) for number in numbers]
-    return Run(story(), None, [Step(0, Checkpoint(), outcome=Outcome(value=0)), *steps])
+    return RunRecord(story(), None, [Step(0, Checkpoint(), outcome=Outcome(value=0)), *steps])
 
 
 @pytest.mark.parametrize(("finding", "kept"), [(None, 9), (3, 5), (5, 5), (6, 9), (12, 9)])

@@ -18,9 +18,9 @@ from tcelab.errors import Unsupported, UsageError
 from tcelab.papr import window
 from tcelab.program import Close, Program
 from tcelab.program.topology import topology
-from tcelab.qemu import looking
-from tcelab.qemu.looking import FolderLooker, Look
-from tcelab.report import watcher as watch
+from tcelab.qemu import livesample
+from tcelab.qemu.livesample import FolderLooker, LiveSample
+from tcelab.report import livedisplay as watch
 from tcelab.report.tableview import ASCII, SHADES, Watching, cells, changes, permissions
 from tcelab.run.record import Outcome, Step
 from unit.cli import test_cli
@@ -36,7 +36,7 @@ entries = st.dictionaries(st.integers(0, 63), st.integers(1, 5), max_size=20)
 
 
 def seen(*tables, at=0.0, refused=0, unseen=""):
-    return Look(at, tables, (REFUSED,) * min(refused, 8), refused, unseen)
+    return LiveSample(at, tables, (REFUSED,) * min(refused, 8), refused, unseen)
 
 
 def watched(*looks):
@@ -189,7 +189,7 @@ def quick(monkeypatch):
 def shown_by(played, *, terminal=False):
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=80, height=24, _environ={"TERM": "xterm"})
-    watcher = watch.Watcher(console, TWO)
+    watcher = watch.LiveDisplay(console, TWO)
     with watcher:
         watcher.take(played)
         end = time.monotonic() + 5
@@ -217,7 +217,7 @@ def test_a_terminal_is_left_as_it_was_found_whatever_happens(quick):
 
 def test_an_interrupt_gives_the_terminal_back(quick):
     out = io.StringIO()
-    watcher = watch.Watcher(Console(file=out, force_terminal=True, _environ={"TERM": "xterm"}), TWO)
+    watcher = watch.LiveDisplay(Console(file=out, force_terminal=True, _environ={"TERM": "xterm"}), TWO)
     with pytest.raises(KeyboardInterrupt), watcher:
         raise KeyboardInterrupt
     assert out.getvalue().count("\x1b[?1049h") == out.getvalue().count("\x1b[?1049l") == 1
@@ -259,7 +259,7 @@ def run_folder(tmp_path, lines=()):
 @pytest.fixture
 def held(monkeypatch):
     """A table in our own memory, in the place of QEMU's."""
-    monkeypatch.setattr(looking, "_qemu_of", lambda _folder: os.getpid())
+    monkeypatch.setattr(livesample, "_qemu_of", lambda _folder: os.getpid())
     words = np.zeros(window.DEFAULT_WINDOW_SIZE >> 12, np.uint64)
     words[5] = 0x5003
     return words
@@ -300,14 +300,14 @@ def test_a_table_that_moves_is_followed(tmp_path, at_folder, held):
 def test_of_a_table_that_moves_while_it_is_read_nothing_is_told(tmp_path, at_folder, held, monkeypatch):
     looker = at_folder(run_folder(tmp_path, [new_table(LIOBN, held)]))
     other = np.zeros_like(held)
-    read = looking.LiveMemory.table
+    read = livesample.LiveMemory.table
 
     def moving(*arguments):
         with (tmp_path / "qemu.log").open("a") as log:
             log.write(new_table(LIOBN, other) + "\n")
         return read(*arguments)
 
-    monkeypatch.setattr(looking.LiveMemory, "table", moving)
+    monkeypatch.setattr(livesample.LiveMemory, "table", moving)
     assert looker.look().tables == ()
 
 
@@ -320,7 +320,7 @@ def test_where_no_table_is_to_be_seen_the_reason_is_told(tmp_path, at_folder, he
 
 def test_a_run_that_has_ended_has_nothing_to_look_at(tmp_path, at_folder, held, monkeypatch):
     looker = at_folder(run_folder(tmp_path))
-    monkeypatch.setattr(looking, "_lives", lambda _pid: False)
+    monkeypatch.setattr(livesample, "_lives", lambda _pid: False)
     assert looker.look() is None
 
 
@@ -338,14 +338,14 @@ def test_a_process_that_may_not_be_read_is_told_with_what_helps(tmp_path, held, 
     def closed(_pid):
         raise Unsupported("cannot open the memory of QEMU")
 
-    monkeypatch.setattr(looking, "LiveMemory", closed)
+    monkeypatch.setattr(livesample, "LiveMemory", closed)
     with pytest.raises(Unsupported, match="not our child") as caught:
         FolderLooker(run_folder(tmp_path))
     assert "ptrace_scope" in caught.value.next_step
 
 
 def test_following_a_run_ends_with_it_and_blindness_is_125(quick, tmp_path, tcelab, monkeypatch, held):
-    monkeypatch.setattr(looking, "_lives", lambda _pid: False)
+    monkeypatch.setattr(livesample, "_lives", lambda _pid: False)
     done = tcelab("watch", run_folder(tmp_path))
     assert done.code == 125
     assert "the watcher saw no table in 0 looks" in done.err
@@ -353,7 +353,7 @@ def test_following_a_run_ends_with_it_and_blindness_is_125(quick, tmp_path, tcel
 
 def test_the_counter_counts_what_is_done_whichever_guest_did_it(monkeypatch):
     """Parts run side by side: the numbers of their operations are far apart."""
-    shown = watch.Watcher(Console(file=io.StringIO(), width=40), TWO)
+    shown = watch.LiveDisplay(Console(file=io.StringIO(), width=40), TWO)
     for done, number in enumerate((0, 2000, 1, 3000), 1):
         shown.step(Step(number, Close(file="x"), Outcome(value=0)), 3175)
         assert shown._state().startswith(f"{done} of 3,175 operations, 0 findings")
@@ -361,7 +361,7 @@ def test_the_counter_counts_what_is_done_whichever_guest_did_it(monkeypatch):
 
 def test_the_head_says_first_what_a_narrow_terminal_must_show():
     screen = io.StringIO()
-    shown = watch.Watcher(
+    shown = watch.LiveDisplay(
         Console(file=screen, width=40, height=10, force_terminal=True, _environ={"TERM": "xterm"}), TWO
     )
     shown.watching.add(seen(view(64, {1: 3})))

@@ -9,15 +9,15 @@ from ideal import Ideal
 from msgspec import structs
 from story import story
 
-from tcelab.emulator.oracle import EmulatorOracles
+from tcelab.emulator.reference import EmulatorReferences
 from tcelab.emulator.session import EmulatorSession
 from tcelab.errors import Unsupported, UsageError
-from tcelab.job.parallel import Beside
+from tcelab.job.parallel import ParallelRun
 from tcelab.program import Buffer, Ioctl, Page, from_json, load
 from tcelab.program.validate import validate
 from tcelab.quirks import QUIRKS, ROLLBACK
 from tcelab.run.fits import require
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 PROGRAMS = sorted(EXAMPLES.rglob("*.json"))
@@ -34,8 +34,8 @@ def verdict_on(program, page_size=4096, *, has=ALL, declared=ALL):
         session.facts = dataclasses.replace(session.facts, quirks=declared)
         return session
 
-    oracles = lambda _, facts: EmulatorOracles(program.topology, facts)  # noqa: E731
-    return Beside(program, opening, oracles=oracles).run()[1]
+    oracles = lambda _, facts: EmulatorReferences(program.topology, facts)  # noqa: E731
+    return ParallelRun(program, opening, oracles=oracles).run()[1]
 
 
 def messages(verdict):
@@ -64,7 +64,7 @@ def test_a_program_for_other_pages_cannot_be_judged_and_nothing_of_it_is_done(do
     said = (
         "program 'story' is made for kernels with pages of 64 KiB, and this one has 4 KiB: it would prove nothing here"
     )
-    for ways in (run, lambda program, guest: Beside(program, lambda _: guest).run()):
+    for ways in (perform_program, lambda program, guest: ParallelRun(program, lambda _: guest).run()):
         with pytest.raises(Unsupported) as told:
             ways(program, on_ideal(program, done))
         assert (told.value.message, told.value.exit_code) == (said, 125)
@@ -74,7 +74,7 @@ def test_a_program_for_other_pages_cannot_be_judged_and_nothing_of_it_is_done(do
 @pytest.mark.parametrize("sizes", [[], [4096], [4096, 65536]])
 def test_a_program_for_these_pages_or_any_is_judged(done, sizes):
     program = structs.replace(story(), page_sizes=sizes)
-    assert Beside(program, lambda _: on_ideal(program, done)).run()[1].result == "pass"
+    assert ParallelRun(program, lambda _: on_ideal(program, done)).run()[1].result == "pass"
     assert done
 
 

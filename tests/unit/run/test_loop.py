@@ -7,7 +7,7 @@ import pytest
 from tcelab.errors import GuestLost, HarnessError
 from tcelab.program import Buffer, Checkpoint, Flip, Program, Read
 from tcelab.program.topology import topology
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 from tcelab.run.record import Facts, Outcome, Snapshot
 
 OPS = [
@@ -60,7 +60,7 @@ class Script:
 
 
 def performed(session, watch=lambda _: False):
-    return run(Program(name="p", topology=topology("one-pe"), ops=OPS), session, watch)
+    return perform_program(Program(name="p", topology=topology("one-pe"), ops=OPS), session, watch)
 
 
 def test_every_operation_is_a_step_with_its_number_in_order():

@@ -11,7 +11,7 @@ from msgspec import structs
 from tcelab import scenarios
 from tcelab.cli import cli
 from tcelab.emulator import EmulatorSession
-from tcelab.emulator.oracle import EmulatorOracles
+from tcelab.emulator.reference import EmulatorReferences
 from tcelab.errors import UsageError
 from tcelab.judge import Judge
 from tcelab.papr.hcall import PAPR_DIFFERENCES
@@ -19,7 +19,7 @@ from tcelab.program import Call, Checkpoint, Hcall, HcallBatch, from_json
 from tcelab.program.topology import Device, Phb, Topology, topology
 from tcelab.program.validate import validate
 from tcelab.report import conformance_lines, hypercall_rows
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 from tcelab.scenarios.hcallcases import PREFIX, cases
 
 EACH = ("H_PUT_TCE", "H_GET_TCE", "H_STUFF_TCE", "H_PUT_TCE_INDIRECT")
@@ -32,8 +32,8 @@ TOP = (1 << 64) - 1
 
 
 def lived(session, program):
-    judge = Judge(program, session.facts, oracles=EmulatorOracles(program.topology, session.facts))
-    done = run(program, session, judge.feed)
+    judge = Judge(program, session.facts, oracles=EmulatorReferences(program.topology, session.facts))
+    done = perform_program(program, session, judge.feed)
     assert done.ending is None
     verdict = judge.verdict(done)
     return hypercall_rows(done, verdict), verdict
@@ -285,7 +285,7 @@ def test_a_run_that_ended_early_has_cases_that_were_not_done():
     program = scenarios.build("hcalls", SMALL, 1)
     session = EmulatorSession(SMALL)
     judge = Judge(program, session.facts)
-    done = run(program, session, judge.feed)
+    done = perform_program(program, session, judge.feed)
     done.steps = done.steps[:300]
     rows = hypercall_rows(done, judge.verdict(done))
     assert [row.verdict for row in rows].count("not done") > 100
@@ -296,7 +296,7 @@ def test_another_program_has_no_such_table():
     program = scenarios.build("flow", SMALL, 1)
     session = EmulatorSession(SMALL)
     judge = Judge(program, session.facts)
-    done = run(program, session, judge.feed)
+    done = perform_program(program, session, judge.feed)
     assert hypercall_rows(done, judge.verdict(done)) == []
     assert list(conformance_lines([])) == []
 

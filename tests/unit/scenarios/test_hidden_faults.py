@@ -19,7 +19,7 @@ from tcelab.papr.table import Table
 from tcelab.program import Dma, Program, Together
 from tcelab.program.parts import parts
 from tcelab.program.topology import topology
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 from tcelab.run.record import Step
 from tcelab.scenarios import build
 from tcelab.scenarios.places import CHUNK, codes, everywhere
@@ -103,7 +103,7 @@ def judged(scenario: str, where: str, fault: Honest) -> Any:
             raise KeyboardInterrupt
         return suspicious
 
-    return judge.verdict(run(program, session, feed))
+    return judge.verdict(perform_program(program, session, feed))
 
 
 FAULTLESS = [("dma", "two-pe"), ("dma", "two-pe-disk"), ("windows", "two-small"), ("isolation", "pair")]

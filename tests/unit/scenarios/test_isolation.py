@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from tcelab.emulator import EmulatorSession
-from tcelab.job.parallel import Beside
+from tcelab.job.parallel import ParallelRun
 from tcelab.program import (
     Burst,
     Checkpoint,
@@ -27,7 +27,7 @@ from tcelab.program.parts import parts
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
 from tcelab.report.isolation import isolations
-from tcelab.run.loop import run
+from tcelab.run.loop import perform_program
 from tcelab.scenarios import SCENARIOS, build, isolation, legal
 from tcelab.scenarios.stories import FURTHER, parse
 from tcelab.scenarios.violations import KINDS, LARGEST, class_of
@@ -73,7 +73,7 @@ def stories(program):
 
 
 def emulated(program, guard="freeze"):
-    return Beside(
+    return ParallelRun(
         program,
         lambda _: EmulatorSession(program.topology, isolates=program.isolation, guard=guard),
     ).run()
@@ -208,7 +208,7 @@ def test_an_isolation_that_leaves_a_sibling_on_the_bus_is_found():
         sibling.isolation = type(sibling.isolation)()  # one of its own, which nothing violates
         return session
 
-    _, verdict = Beside(program, opening).run()
+    _, verdict = ParallelRun(program, opening).run()
     assert verdict.exit_code == 1
     assert any("pe1b" in finding.message for finding in verdict.findings if finding.law == "isolation")
     assert verdict.evidence.laws["memory"].findings + verdict.evidence.laws["tag"].findings > 0
@@ -236,7 +236,7 @@ def test_a_way_back_leads_through_these_states(way, conditions):
     story.recover(story.pes[0], way)
     story.end()
     program = Program(name="way", topology=where, ops=story.ops, isolation=True)
-    record = run(program, EmulatorSession(where, isolates=True, guard="freeze"))
+    record = perform_program(program, EmulatorSession(where, isolates=True, guard="freeze"))
     told = [
         step.outcome.fields["state"]
         for step in record.steps[begin:]
@@ -316,7 +316,7 @@ def test_legal_transfers_isolate_nothing_and_one_wrong_byte_of_them_is_found():
     changed = msgspec.structs.replace(
         ops[at], transfers=[moved if each is first else each for each in ops[at].transfers]
     )
-    _, verdict = Beside(program, lambda _: Wrong(where, isolates=True, guard="freeze")).run()
+    _, verdict = ParallelRun(program, lambda _: Wrong(where, isolates=True, guard="freeze")).run()
     assert verdict.exit_code == 1
     assert {finding.law for finding in verdict.findings} <= {"tag", "memory", "disk"}
 

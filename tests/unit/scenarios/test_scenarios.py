@@ -14,8 +14,8 @@ from tcelab.judge import Judge
 from tcelab.program import Burst, Checkpoint, Close, Dma, Ioctl, Open, Page, Program, Together, from_json
 from tcelab.program.parts import parts
 from tcelab.program.topology import Device, Phb, Topology, topology
-from tcelab.qemu.watched import Flight
-from tcelab.run.loop import run
+from tcelab.qemu.guardeddevice import Flight
+from tcelab.run.loop import perform_program
 from tcelab.run.record import Guarding
 from tcelab.scenarios import SCENARIOS, build, dma, sweep
 from tcelab.scenarios.places import codes, everywhere
@@ -242,7 +242,7 @@ def test_a_guard_knows_whose_access_was_refused(name, where, guard):
         one = replace(program, ops=[*part.ops])
         session = Refusing(program.topology, guard)
         judge = Judge(one, session.facts)
-        verdict = judge.verdict(run(one, session, judge.feed))
+        verdict = judge.verdict(perform_program(one, session, judge.feed))
         assert session.confused == []
         assert (verdict.findings, verdict.could_not) == ([], [])
         refused += session.refused

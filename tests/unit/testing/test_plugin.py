@@ -15,13 +15,13 @@ from rich.console import Console
 
 from tcelab import report
 from tcelab.cli import cli
-from tcelab.emulator.oracle import second_opinion
+from tcelab.emulator.reference import second_opinion
 from tcelab.errors import UsageError
 from tcelab.job import pool, setup
 from tcelab.judge import Judge
 from tcelab.program import load
 from tcelab.program.validate import validate
-from tcelab.run.loop import run as perform
+from tcelab.run.loop import perform_program as perform
 from tcelab.testing import explain
 from tcelab.testing.plugin import OPTIONS
 

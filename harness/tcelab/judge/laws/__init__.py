@@ -29,7 +29,7 @@ from tcelab.judge.laws import (
 )
 from tcelab.judge.ledger import Ledger
 from tcelab.judge.models.fold import Fold
-from tcelab.judge.models.reading import Look
+from tcelab.judge.models.reading import TableReading
 from tcelab.run.record import Outcome, Step
 
 ALL: Final = (
@@ -59,7 +59,7 @@ OPERATION_LAWS: Final[Collection[Callable[[Ledger, Fold, Step, Outcome], None]]]
     inventory.reports,
 )
 
-CHECKPOINT_LAWS: Final[Collection[Callable[[Ledger, Fold, Look], None]]] = (
+CHECKPOINT_LAWS: Final[Collection[Callable[[Ledger, Fold, TableReading], None]]] = (
     inventory.inventory,
     views.views,
     table.table,

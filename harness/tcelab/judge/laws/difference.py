@@ -15,7 +15,7 @@ from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger
 from tcelab.judge.models.comparison import Comparison, Difference
 from tcelab.program import Read
-from tcelab.run.record import Facts, Met, Step
+from tcelab.run.record import Facts, QuirkHit, Step
 
 LAW: Final = Law(
     "difference",
@@ -29,7 +29,7 @@ MOST: Final = 50
 """Differences of one part that are told: the first is the cause of most that follow."""
 
 
-class Oracle(Protocol):
+class Reference(Protocol):
     """Says what an operation must give, after all those before it."""
 
     @property
@@ -42,12 +42,12 @@ class Oracle(Protocol):
         """
         ...
 
-    def take_meetings(self) -> list[Met]:
+    def take_quirk_hits(self) -> list[QuirkHit]:
         """Quirks that made a difference since the last call."""
         ...
 
 
-class Oracles(Protocol):
+class References(Protocol):
     """Makes oracles for one run.
 
     :ivar known: all quirks that there are.
@@ -56,7 +56,7 @@ class Oracles(Protocol):
     @property
     def known(self) -> Collection[str]: ...
 
-    def open(self, quirks: frozenset[str]) -> Oracle: ...
+    def open(self, quirks: frozenset[str]) -> Reference: ...
 
 
 _MOMENTARY: Final = {"refusal", "console"}
@@ -66,18 +66,18 @@ Key = tuple[object, ...]
 Blame = Callable[[Difference], int | None]
 
 
-class Opinion:
+class EmulatorComparison:
     """Follows one part of a run. Feed it each step once, in order.
 
     :ivar met: what the oracle says of the last step: declared quirks that made a difference, none if it was wrong.
     """
 
-    def __init__(self, ledger: Ledger, facts: Facts, oracles: Oracles, blame: Blame) -> None:
+    def __init__(self, ledger: Ledger, facts: Facts, oracles: References, blame: Blame) -> None:
         """:param blame: given a difference that a checkpoint showed, the number of the operation to blame."""
         self._blame = blame
         self._ledger, self._facts, self._oracles = ledger, facts, oracles
         self._declared = facts.quirks
-        self._oracle: Oracle | None = oracles.open(self._declared)
+        self._oracle: Reference | None = oracles.open(self._declared)
         self._comparison = Comparison(self._oracle.facts, facts)
         self._steps: list[Step] = []
         self._last = -1
@@ -86,7 +86,7 @@ class Opinion:
         self._standing: set[Key] = set()
         self._off: dict[tuple[str, str], int | None] = {}  # of each counter of a process, by how much it is more
         self._told = 0
-        self.met: list[Met] = []
+        self.met: list[QuirkHit] = []
         self._ever: set[str] = set()
         for quirk in self._declared:
             ledger.evidence.quirks.setdefault(quirk, 0)
@@ -101,7 +101,7 @@ class Opinion:
             expected = self._oracle.follow(step)
         except TcelabError as error:
             self._oracle = None
-            self._ledger.could_not(f"the oracle cannot follow from operation {step.number} on: {error.message}")
+            self._ledger.undecided_because(f"the oracle cannot follow from operation {step.number} on: {error.message}")
             return
         self._ledger.judged("difference")
         differences = self._comparison.compare(expected, step)
@@ -112,7 +112,7 @@ class Opinion:
             self._keys.add(difference.key)
         if step.snapshot is not None:
             self._standing = {difference.key for difference in differences}
-        met = self._oracle.take_meetings()
+        met = self._oracle.take_quirk_hits()
         self._ever.update(each.quirk for each in met)
         if differences:
             return  # what the guest did was something else

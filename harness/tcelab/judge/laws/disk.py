@@ -11,7 +11,7 @@ from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger
 from tcelab.judge.models.disk import DiskModel
 from tcelab.judge.models.fold import Fold
-from tcelab.judge.models.reading import Look
+from tcelab.judge.models.reading import TableReading
 
 LAW: Final = Law(
     "disk",
@@ -25,7 +25,7 @@ _SHOWN = 16
 """Bytes that are told."""
 
 
-def disks(ledger: Ledger, fold: Fold, seen: Look) -> None:
+def disks(ledger: Ledger, fold: Fold, seen: TableReading) -> None:
     """Each disk holds exactly what the transfers that succeeded made of it, and elsewhere what it held at the start.
 
     Source: QEMU hw/block/virtio-blk.c; what is refused of a read of memory reaches the disk as zeros.
@@ -35,7 +35,7 @@ def disks(ledger: Ledger, fold: Fold, seen: Look) -> None:
             continue
         content = seen.snapshot.disks.get(model.name)
         if content is None or len(content) != len(model.memory):
-            ledger.could_not(f"the disk of {model.name} was not read")
+            ledger.undecided_because(f"the disk of {model.name} was not read")
             continue
         ledger.judged("disk")
         ledger.evidence.disk += len(content)

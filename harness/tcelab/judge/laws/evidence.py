@@ -9,7 +9,7 @@ from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger
 from tcelab.program import Checkpoint, Program
 from tcelab.program.parts import parts
-from tcelab.run.record import Run
+from tcelab.run.record import RunRecord
 
 LAW: Final = Law(
     "evidence",
@@ -19,26 +19,30 @@ LAW: Final = Law(
 )
 
 
-def evidence(ledger: Ledger, run: Run) -> None:
+def evidence(ledger: Ledger, run: RunRecord) -> None:
     """A pass needs positive evidence: a complete run, both views, a tag proven. Silence is never a pass."""
     evidence = ledger.evidence
     ledger.judged("evidence")
     if run.facts.platform == "qemu" and not evidence.laws["difference"].judged:
-        ledger.could_not("nothing was compared with the emulator")
+        ledger.undecided_because("nothing was compared with the emulator")
     if run.program.isolation and not run.facts.isolates:
-        ledger.could_not("the program is for a platform that isolates PEs, and this one was not asked to")
+        ledger.undecided_because("the program is for a platform that isolates PEs, and this one was not asked to")
     if run.facts.isolates and not evidence.laws["isolation"].judged:
-        ledger.could_not("no operation showed whether a PE was isolated")
+        ledger.undecided_because("no operation showed whether a PE was isolated")
     if run.ending is None and len(run.steps) < len(run.program.ops):
-        ledger.could_not(f"only {len(run.steps)} of {len(run.program.ops)} operations were done")
+        ledger.undecided_because(f"only {len(run.steps)} of {len(run.program.ops)} operations were done")
     unseen = unseen_operations(run.program)
     if unseen is not None:
-        ledger.could_not(f"nobody looked after operation {unseen}: a program must end with a checkpoint, {advice.LOOK}")
+        ledger.undecided_because(
+            f"nobody looked after operation {unseen}: a program must end with a checkpoint, {advice.LOOK}"
+        )
     for view in run.facts.views:
         if not evidence.steps.get(view):
-            ledger.could_not(_with(f"no checkpoint was judged by the {view} view", advice.for_view(run.program, view)))
+            ledger.undecided_because(
+                _with(f"no checkpoint was judged by the {view} view", advice.for_view(run.program, view))
+            )
     if not evidence.tags and not run.program.test:  # a test may be about something else than mapping
-        ledger.could_not(_with("no live entry was proven by its tag", advice.for_tags(run.program)))
+        ledger.undecided_because(_with("no live entry was proven by its tag", advice.for_tags(run.program)))
 
 
 def _with(reason: str, what_to_add: str) -> str:

@@ -9,7 +9,7 @@ from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger, op_text
 from tcelab.judge.models.files import Group
 from tcelab.judge.models.fold import Fold
-from tcelab.judge.models.reading import Look
+from tcelab.judge.models.reading import TableReading
 from tcelab.judge.models.requests import request_name
 from tcelab.papr import window
 from tcelab.program import Bind, Ddw, Ioctl
@@ -89,7 +89,7 @@ def _made(fold: Fold, op: Ddw) -> dict[str, int]:
     return {"liobn": free[0], "start": start} if free else {}
 
 
-def inventory(ledger: Ledger, fold: Fold, seen: Look) -> None:
+def inventory(ledger: Ledger, fold: Fold, seen: TableReading) -> None:
     """Every view shows exactly the tables of the windows that there are, of the right size, page size and place.
 
     Source: QEMU hw/ppc/spapr_pci.c (one object per window, empty until the window is created). A table that is

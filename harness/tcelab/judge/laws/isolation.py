@@ -47,7 +47,7 @@ def isolation(ledger: Ledger, fold: Fold, step: Step, got: Outcome) -> None:
     for event in got.events:
         if event.kind == "unblamed":
             access = f"a device {event.direction} at {event.iova:#x}"
-            ledger.could_not(f"nobody can be blamed for {access} that was refused: {event.reason}")
+            ledger.undecided_because(f"nobody can be blamed for {access} that was refused: {event.reason}")
     if pes.certain:
         pairs, extra = _pairs(pes.events, told)
         for expected, seen in pairs:

@@ -10,7 +10,7 @@ from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger
 from tcelab.judge.models.console import declared
 from tcelab.judge.models.fold import Fold
-from tcelab.judge.models.reading import Look
+from tcelab.judge.models.reading import TableReading
 
 LAW: Final = Law(
     "kernel",
@@ -20,7 +20,7 @@ LAW: Final = Law(
 )
 
 
-def kernel(ledger: Ledger, fold: Fold, seen: Look) -> None:
+def kernel(ledger: Ledger, fold: Fold, seen: TableReading) -> None:
     """The kernel said no WARN, BUG or Oops on its console since the last checkpoint, but what a declared quirk makes it
     say.
     """

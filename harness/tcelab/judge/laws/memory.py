@@ -9,7 +9,7 @@ from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.memory import PageModel
-from tcelab.judge.models.reading import Look
+from tcelab.judge.models.reading import TableReading
 from tcelab.program import tag as tags
 
 LAW: Final = Law(
@@ -20,7 +20,7 @@ LAW: Final = Law(
 )
 
 
-def memory(ledger: Ledger, fold: Fold, seen: Look) -> None:
+def memory(ledger: Ledger, fold: Fold, seen: TableReading) -> None:
     """Buffer pages that no entry leads to hold what the agent wrote: no device write and no stray store reached them.
 
     Source: QEMU system/physmem.c, a refused write is dropped whole, page by page. Pages behind live entries are
@@ -42,11 +42,11 @@ def memory(ledger: Ledger, fold: Fold, seen: Look) -> None:
                 _changed(ledger, seen, (buffer.name, number), page)
 
 
-def _changed(ledger: Ledger, seen: Look, where: tuple[str, int], page: PageModel) -> None:
+def _changed(ledger: Ledger, seen: TableReading, where: tuple[str, int], page: PageModel) -> None:
     frame = page.frame
     assert frame is not None
     if frame not in seen.snapshot.pages:
-        ledger.could_not(f"guest RAM of buffer {where[0]} was not read")
+        ledger.undecided_because(f"guest RAM of buffer {where[0]} was not read")
         return
     content = seen.snapshot.pages[frame]
     expected, read = tags.contrast(page.content, content)

@@ -75,7 +75,7 @@ def went(ledger: Ledger, fold: Fold, step: Step, got: Outcome) -> None:
     whole = fold.transfers.quick[1] + len(pieces)
     refused = sum(bool(piece.refused) for piece in pieces)
     if not whole:
-        ledger.could_not(f"nobody knows what became of the transfer of operation {step.number}")
+        ledger.undecided_because(f"nobody knows what became of the transfer of operation {step.number}")
         return
     if expected == "passed":
         to_be, against, why = "to pass", refused, _refusal

@@ -11,7 +11,7 @@ from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger
 from tcelab.judge.models.device import Forbidden
 from tcelab.judge.models.fold import Fold
-from tcelab.judge.models.reading import SLACK, Look, refused_bytes
+from tcelab.judge.models.reading import SLACK, TableReading, refused_bytes
 from tcelab.judge.models.transfers import Transfers
 from tcelab.papr import window
 from tcelab.run.record import Refusal
@@ -24,7 +24,7 @@ LAW: Final = Law(
 )
 
 
-def refusals(ledger: Ledger, fold: Fold, seen: Look) -> None:
+def refusals(ledger: Ledger, fold: Fold, seen: TableReading) -> None:
     """QEMU said that it refused each device access that the table forbids, and no other.
 
     Source: QEMU hw/ppc/spapr_iommu.c, spapr_tce_translate_iommu; the line comes from system/memory.c. An access of
@@ -43,7 +43,7 @@ def refusals(ledger: Ledger, fold: Fold, seen: Look) -> None:
         transfers.unsaid = []
 
 
-def _told(ledger: Ledger, transfers: Transfers, seen: Look) -> None:
+def _told(ledger: Ledger, transfers: Transfers, seen: TableReading) -> None:
     told: dict[Forbidden, bool] = dict.fromkeys(seen.forbidden, False)
     bytes_told, demanded = refused_bytes(seen.snapshot.refusals), _demanded(seen.forbidden)
     by_page = _by_page(seen.forbidden)
@@ -67,7 +67,7 @@ def unwatched(ledger: Ledger, fold: Fold) -> None:
     """At the end: what had to be refused, and nobody saw any refusal."""
     for access, step, batch in fold.transfers.unsaid:
         with ledger.at(step, batch):
-            ledger.could_not(f"the watcher cannot see refused accesses of {access.device}")
+            ledger.undecided_because(f"the watcher cannot see refused accesses of {access.device}")
 
 
 def _place(access: Forbidden) -> tuple[str, int]:

@@ -11,7 +11,7 @@ from tcelab.judge import blame
 from tcelab.judge.law import Law
 from tcelab.judge.ledger import MOST, Ledger
 from tcelab.judge.models.fold import Fold
-from tcelab.judge.models.reading import Look
+from tcelab.judge.models.reading import TableReading
 from tcelab.judge.models.table import UNKNOWN, Differing, Entry, TableModel, differing
 from tcelab.papr import tce
 from tcelab.program import tag
@@ -25,7 +25,7 @@ LAW: Final = Law(
 )
 
 
-def table(ledger: Ledger, fold: Fold, seen: Look) -> None:
+def table(ledger: Ledger, fold: Fold, seen: TableReading) -> None:
     """Each whole table equals the fold: nothing missing, nothing extra anywhere, permissions and frames exact.
 
     Source: PAPR, H_PUT_TCE writes exactly one entry; drivers/vfio/vfio_iommu_spapr_tce.c, a VFIO entry carries exactly
@@ -51,7 +51,7 @@ def _same_place(model: TableModel, shown: TableView) -> bool:
     return not shown.entries or (shown.page_shift, shown.bus_offset) == (model.page_shift, model.start)
 
 
-def _compare_table(ledger: Ledger, model: TableModel, seen: Look, shown: TableView, view: str) -> None:
+def _compare_table(ledger: Ledger, model: TableModel, seen: TableReading, shown: TableView, view: str) -> None:
     wrong = _but_untold(model, differing(model.arrays(), (shown.index, shown.tce)))
     seen.wrong.setdefault(model.liobn, set()).update(wrong.numbers.tolist())
     if seen.split:

@@ -13,7 +13,7 @@ from tcelab.judge.ledger import Ledger
 from tcelab.judge.models.device import Forbidden
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.memory import PageModel
-from tcelab.judge.models.reading import Look
+from tcelab.judge.models.reading import TableReading
 from tcelab.judge.models.table import TableModel
 from tcelab.papr import tce, window
 from tcelab.program import tag as tags
@@ -27,7 +27,7 @@ LAW: Final = Law(
 )
 
 
-def tag(ledger: Ledger, fold: Fold, seen: Look) -> None:
+def tag(ledger: Ledger, fold: Fold, seen: TableReading) -> None:
     """Each live entry leads to a page in guest RAM that carries exactly what was written to the page it maps.
 
     A page whose last writer was a Tag proves its frame without trusting the guest's pagemap: nonce, LIOBN, IOBA and
@@ -55,7 +55,7 @@ def _frame(table: TableView, number: int) -> int:
     return tce.address(int(table.tce[np.searchsorted(table.index, number)]), table.page_shift)
 
 
-def _prove_all(ledger: Ledger, seen: Look, model: TableModel, frame: int, numbers: set[int]) -> None:
+def _prove_all(ledger: Ledger, seen: TableReading, model: TableModel, frame: int, numbers: set[int]) -> None:
     """Judge the IOMMU page at `frame`, to which entries `numbers` lead, 4 KiB by 4 KiB."""
     first = model.live[next(iter(numbers))]
     if first.raw is not None and first.page is None:
@@ -64,13 +64,13 @@ def _prove_all(ledger: Ledger, seen: Look, model: TableModel, frame: int, number
         _prove(ledger, seen, model, (frame, part), numbers)
 
 
-def _prove(ledger: Ledger, seen: Look, model: TableModel, where: tuple[int, int], numbers: set[int]) -> None:
+def _prove(ledger: Ledger, seen: TableReading, model: TableModel, where: tuple[int, int], numbers: set[int]) -> None:
     """Judge 4 KiB: of which IOMMU page, to which entries `numbers` lead, and which of its pages."""
     part = where[1]
     frame = where[0] + (part << window.PAGE_SHIFT)
     page = model.live[next(iter(numbers))].page_at(part)
     if frame not in seen.snapshot.pages:
-        ledger.could_not(f"guest RAM behind a live entry was not read (LIOBN {model.liobn:#x})")
+        ledger.undecided_because(f"guest RAM behind a live entry was not read (LIOBN {model.liobn:#x})")
         return
     content = seen.snapshot.pages[frame]
     seen.led_to.add(frame)
@@ -95,7 +95,7 @@ def _names_own(page: PageModel | None, model: TableModel, part: int, numbers: se
     return liobn == model.liobn and model.number(where) in numbers and model.page_number(where - model.start) == part
 
 
-def _unproven(ledger: Ledger, seen: Look, model: TableModel, where: tuple[int, int], number: int) -> None:
+def _unproven(ledger: Ledger, seen: TableReading, model: TableModel, where: tuple[int, int], number: int) -> None:
     frame, part = where
     entry, content = model.live[number], seen.snapshot.pages[frame]
     page, liobn, ioba = entry.page_at(part), model.liobn, model.ioba(number) + (part << window.PAGE_SHIFT)

@@ -10,7 +10,7 @@ from tcelab.judge import blame
 from tcelab.judge.law import Law
 from tcelab.judge.ledger import MOST, Ledger
 from tcelab.judge.models.fold import Fold
-from tcelab.judge.models.reading import Look
+from tcelab.judge.models.reading import TableReading
 from tcelab.judge.models.table import UNKNOWN, TableModel, differing
 from tcelab.papr import tce
 from tcelab.run.record import TableView
@@ -23,7 +23,7 @@ LAW: Final = Law(
 )
 
 
-def views(ledger: Ledger, fold: Fold, seen: Look) -> None:
+def views(ledger: Ledger, fold: Fold, seen: TableReading) -> None:
     """Live memory and state stream of one stop of the guest show the same tables, entry by entry.
 
     Both read QEMU's one array; a difference means that one reader looked at the wrong place or time. Of a table whose
@@ -39,7 +39,9 @@ def views(ledger: Ledger, fold: Fold, seen: Look) -> None:
             _compare_views(ledger, fold.tables.get(liobn), seen, one, other)
 
 
-def _compare_views(ledger: Ledger, model: TableModel | None, seen: Look, one: TableView, other: TableView) -> None:
+def _compare_views(
+    ledger: Ledger, model: TableModel | None, seen: TableReading, one: TableView, other: TableView
+) -> None:
     wrong = differing((one.index, one.tce), (other.index, other.tce))
     how = np.stack([wrong.one, wrong.other], axis=1)
     new = ledger.standing.news(("views", one.liobn), "", ledger.step, wrong.numbers, how)

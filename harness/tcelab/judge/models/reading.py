@@ -24,7 +24,7 @@ def refused_bytes(refusals: Iterable[Refusal]) -> Counter[tuple[str, int]]:
 
 
 @dataclass(slots=True)
-class Look:
+class TableReading:
     """One snapshot, sorted: tables per view and LIOBN, and what laws tell each other about it.
 
     :ivar forbidden: device accesses since the snapshot before that must have been refused.
@@ -43,8 +43,8 @@ class Look:
     led_to: set[int] = field(default_factory=set)
 
 
-def look(snapshot: Snapshot, forbidden: Sequence[Forbidden]) -> Look:
+def read_tables(snapshot: Snapshot, forbidden: Sequence[Forbidden]) -> TableReading:
     views: dict[ViewName, dict[int, TableView]] = {}
     for table in snapshot.tables:
         views.setdefault(table.view, {})[table.liobn] = table
-    return Look(snapshot, views, forbidden)
+    return TableReading(snapshot, views, forbidden)

@@ -30,7 +30,7 @@ _CHUNK: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class LiveSample:
     """What was seen at one moment.
 
     :ivar at: seconds, by `time.monotonic`.
@@ -48,7 +48,7 @@ class Look:
 class Looker(Protocol):
     """Of one guest."""
 
-    def look(self) -> Look | None:
+    def look(self) -> LiveSample | None:
         """None: the guest has ended."""
         ...
 
@@ -77,7 +77,7 @@ class SessionLooker:
         self._defaults = machine.default_windows(topology)
         self._live = LiveMemory(session.guest.pid)
 
-    def look(self) -> Look | None:
+    def look(self) -> LiveSample | None:
         """See `Looker`."""
         if not self._session.alive:
             return None
@@ -92,7 +92,7 @@ class SessionLooker:
         unseen = "" if still else _UNREADABLE if known else _NO_TABLE
         if why := self._session.facts.cannot.get("live"):
             unseen = why
-        return Look(at, still, tuple(self._log.recent), self._log.refused, unseen)
+        return LiveSample(at, still, tuple(self._log.recent), self._log.refused, unseen)
 
     def close(self) -> None:
         """Let go of QEMU's memory."""
@@ -128,7 +128,7 @@ class FolderLooker:
         self._recent: deque[str] = deque(maxlen=RECENT)
         self._refused = 0
 
-    def look(self) -> Look | None:
+    def look(self) -> LiveSample | None:
         """See `Looker`."""
         self._follow()
         known, shapes = dict(self._tables.at), {**self._defaults, **self._tables.shapes}
@@ -139,7 +139,7 @@ class FolderLooker:
         if not still and not _lives(self._pid):
             return None
         unseen = "" if still else _UNREADABLE if known else _NO_TABLE
-        return Look(at, still, tuple(self._recent), self._refused, unseen)
+        return LiveSample(at, still, tuple(self._recent), self._refused, unseen)
 
     def _follow(self) -> None:
         while data := self._file.read(_CHUNK):

@@ -14,9 +14,9 @@ import msgspec
 
 from tcelab.papr import dma, tce, window
 from tcelab.program.topology import Topology
+from tcelab.qemu.guardeddevice import Direction, Flight, GuardedDevice, GuardedPe
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.views.live import LiveMemory
-from tcelab.qemu.watched import Direction, Flight, Watched, WatchedPe
 from tcelab.run.record import Event
 
 EVENTS: Final = ("memory_region_ops_write", "pci_cfg_write")
@@ -38,7 +38,7 @@ class Control:
         self.seen = threading.Event()
 
 
-class Watch:
+class TraceReader:
     """Of one guest. It is told of lines on the log's thread, and of nothing by two threads at once.
 
     :ivar learning: the device whose doorbell is being rung, to learn QEMU's name for it.
@@ -47,28 +47,28 @@ class Watch:
 
     def __init__(self, guest: Guest, live: LiveMemory, topology: Topology) -> None:
         self._guest, self._live = guest, live
-        self.pes = {phb.index: WatchedPe(phb) for phb in topology.phbs}
+        self.pes = {phb.index: GuardedPe(phb) for phb in topology.phbs}
         for watched in self.pes.values():
-            watched.devices = [Watched(device, watched) for device in watched.phb.devices]
+            watched.devices = [GuardedDevice(device, watched) for device in watched.phb.devices]
         self.devices = {device.name: device for each in self.pes.values() for device in each.devices}
-        self.learning: Watched | None = None
+        self.learning: GuardedDevice | None = None
         self.controls: dict[str, Control] = {}
         self._by_slot = {device.slot: device for device in self.devices.values()}
-        self._by_region: dict[str, Watched] = {}
+        self._by_region: dict[str, GuardedDevice] = {}
         self._lock = threading.RLock()
         self._events: list[Event] = []
         self._judged: set[tuple[str, Flight]] = set()
         self._blameless: set[int] = set()  # numbers of pages
-        self._last: tuple[Watched, Flight] | None = None
+        self._last: tuple[GuardedDevice, Flight] | None = None
         self._failed: Exception | None = None
 
     # -- what comes of it
 
-    def violated(self, watched: WatchedPe, event: Event) -> None:
+    def violated(self, watched: GuardedPe, event: Event) -> None:
         """A device of a PE violated its table."""
         raise NotImplementedError
 
-    def changed(self, device: Watched) -> None:
+    def changed(self, device: GuardedDevice) -> None:
         """The guest wrote to a device's configuration space."""
         raise NotImplementedError
 
@@ -133,7 +133,7 @@ class Watch:
             self._judged.add((device.name, flight))
             self._judge(device, flight, iova)
 
-    def _judge(self, device: Watched, flight: Flight, address: int) -> None:
+    def _judge(self, device: GuardedDevice, flight: Flight, address: int) -> None:
         """The first access that was refused of a transfer, at a bus address."""
         if not device.wish:
             return  # its driver keeps it off the bus: nothing has reached the PE
@@ -149,7 +149,7 @@ class Watch:
         else:
             self.violated(watched, Event(kind="violation", reason=reason, **place))
 
-    def _table(self, watched: WatchedPe, address: int, direction: str) -> tuple[str, int | None, list[int]]:
+    def _table(self, watched: GuardedPe, address: int, direction: str) -> tuple[str, int | None, list[int]]:
         """Why the table refuses an access: the reason, the entry, and those beside it."""
         liobn, log = watched.phb.liobn, self._guest.log
         at = log.tables.at.get(liobn)
@@ -186,7 +186,7 @@ class Watch:
             device.flights, device.rung = [], False
 
 
-def _place(watched: WatchedPe, device: Watched, flight: Flight) -> dict[str, Any]:
+def _place(watched: GuardedPe, device: GuardedDevice, flight: Flight) -> dict[str, Any]:
     return {
         "pe": watched.phb.index,
         "liobn": watched.phb.liobn,

@@ -28,10 +28,10 @@ def arrange(machine: Machine, names: Iterable[str]) -> None:
     :raise UsageError: a state that nobody knows.
     """
     for name in names:
-        if name not in GIVEN:
-            raise UsageError(f"no state {name!r}; there are: {', '.join(GIVEN)}")
+        if name not in PRESET_STATES:
+            raise UsageError(f"no state {name!r}; there are: {', '.join(PRESET_STATES)}")
         pe = next(pe for pe in machine.pes.values() if pe.devices)
-        GIVEN[name](machine, pe)
+        PRESET_STATES[name](machine, pe)
 
 
 def _used(_machine: Machine, pe: Pe, *, entry: int) -> None:
@@ -79,7 +79,7 @@ def _cpu_pages(machine: Machine, _pe: Pe) -> None:
     machine.page_size = machine.ram.page_size = 65536
 
 
-GIVEN: Final[dict[str, Callable[[Machine, Pe], None]]] = {
+PRESET_STATES: Final[dict[str, Callable[[Machine, Pe], None]]] = {
     "bitmap-used": partial(_used, entry=_OTHER_ENTRY),
     "bit-0-used": partial(_used, entry=0),
     "table-without-group": _without_group,

@@ -61,15 +61,15 @@ class Flight(NamedTuple):
 
 
 @dataclass(slots=True)
-class WatchedPe:
+class GuardedPe:
     """One PE: its PHB, its condition, its devices."""
 
     phb: Phb
     isolation: Isolation = field(default_factory=Isolation)
-    devices: list[Watched] = field(default_factory=list)
+    devices: list[GuardedDevice] = field(default_factory=list)
 
 
-class Watched:
+class GuardedDevice:
     """A device.
 
     :ivar command: its command register; `bar`: the register of its BAR; `rom`: that of its ROM. As last seen or set.
@@ -80,7 +80,7 @@ class Watched:
     :ivar ring: where its queue lies, for a virtio device.
     """
 
-    def __init__(self, device: Device, pe: WatchedPe) -> None:
+    def __init__(self, device: Device, pe: GuardedPe) -> None:
         self.name, self.slot, self.model, self.mask, self.pe = device.name, device.slot, device.model, device.mask, pe
         self.command = self.bar = self.rom = 0
         self.wish = False

@@ -49,12 +49,12 @@ async def _nothing() -> None:
     pass
 
 
-class Race:
+class GuestWaiter:
     """Made on the loop, once QEMU is about to be spawned.
 
-    :ivar shaken: the agent's handshake is done: from here on a kernel that dies is a finding.
+    :ivar handshake_done: the agent's handshake is done: from here on a kernel that dies is a finding.
     :ivar lost: why the guest is lost, once it is.
-    :ivar stirred: set whenever something was heard from console, monitor or process.
+    :ivar activity: set whenever something was heard from console, monitor or process.
     :ivar gone: QEMU has ended.
     :ivar panicked: QEMU said that the guest panicked; it then stops it.
     :ivar listen: takes what lies in the console already, whoever reads it otherwise.
@@ -65,9 +65,9 @@ class Race:
     def __init__(self, console: Console, folder: Path, limits: Limits) -> None:
         loop = asyncio.get_running_loop()
         self.console, self.folder, self.limits = console, folder, limits
-        self.shaken = self.gone = self.panicked = False
+        self.handshake_done = self.gone = self.panicked = False
         self.lost: asyncio.Future[str] = loop.create_future()
-        self.stirred = asyncio.Event()
+        self.activity = asyncio.Event()
         self.listen: Callable[[], Awaitable[None]] = _nothing
         self.log: Ending | None = None
         self.shares: Callable[[], tuple[float, float]] = lambda: (0.0, 0.0)
@@ -83,7 +83,7 @@ class Race:
         """The guest is lost; the first reason counts."""
         if not self.lost.done():
             self.lost.set_result(why)
-        self.stirred.set()
+        self.activity.set()
 
     async def run(
         self,
@@ -158,7 +158,7 @@ class Race:
         began = quiet = self._clock()
         size = -1
         while True:
-            self.stirred.clear()
+            self.activity.clear()
             await self.listen()
             if await self._last_words_said():
                 return
@@ -168,7 +168,7 @@ class Race:
             if now - quiet >= self.limits.settle or now - began >= self.limits.whole_settle:
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.stirred.wait(), min(_TURN, self.limits.settle))
+                await asyncio.wait_for(self.activity.wait(), min(_TURN, self.limits.settle))
 
     async def _last_words_said(self) -> bool:
         """Nothing more is to come: QEMU is gone, or it was said how the kernel or the agent ended."""
@@ -209,12 +209,12 @@ class Race:
         else:
             step = "its console tells nothing of it; see qemu.log there"
         told = fatal or (f"QEMU stopped it: {stop}" if stop else why)
-        when = "" if self.shaken else " during boot"
+        when = "" if self.handshake_done else " during boot"
         return GuestLost(
             f"the guest's kernel died{when}: {told}",
             next_step=step,
             scene=scene,
-            kernel_died=self.shaken,
+            kernel_died=self.handshake_done,
             said=fatal or stop,
         )
 

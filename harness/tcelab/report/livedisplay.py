@@ -14,7 +14,7 @@ from rich.live import Live
 from tcelab import report
 from tcelab.errors import TcelabError
 from tcelab.program.topology import Topology
-from tcelab.qemu.looking import Looker, looker
+from tcelab.qemu.livesample import Looker, looker
 from tcelab.report.tableview import ASCII, SHADES, Watching
 from tcelab.run.record import Step
 
@@ -24,7 +24,7 @@ _PLAIN: Final = 1.0
 """Seconds from one plain line to the next."""
 
 
-class Watcher(report.Progress):
+class LiveDisplay(report.Progress):
     """Shows the tables of the guests that it is given, in the place of a run's progress: on a terminal the whole of it,
     without one a line every second. Looks are taken by a thread of its own.
 

@@ -21,7 +21,7 @@ from tcelab.run.record import Outcome, Snapshot, TableView
 _WORD: Final = 64
 
 
-class Eyes:
+class HostViews:
     """Of one guest. All of QEMU's log up to now has been drained when it is asked.
 
     :ivar live: QEMU's memory.

@@ -6,15 +6,15 @@ from collections.abc import Collection
 from typing import Final
 
 from tcelab.emulator.driver import Profile
-from tcelab.emulator.follow import Follower, Renewable
+from tcelab.emulator.follow import FollowingSession, Renewable
 from tcelab.emulator.session import EmulatorSession
 from tcelab.program import GuestOp
 from tcelab.program.topology import Topology
 from tcelab.quirks import QUIRKS
-from tcelab.run.record import Facts, Met, Step
+from tcelab.run.record import Facts, QuirkHit, Step
 
 
-class EmulatorOracle(Follower):
+class EmulatorReference(FollowingSession):
     """Tells as well which quirks it met."""
 
     def __init__(self, session: EmulatorSession) -> None:
@@ -29,12 +29,12 @@ class EmulatorOracle(Follower):
             self._emulator.place(step.op, step.outcome.value)
         return super().follow(step)
 
-    def take_meetings(self) -> list[Met]:
+    def take_quirk_hits(self) -> list[QuirkHit]:
         """Quirks that made a difference since the last call."""
-        return self._emulator.take_meetings()
+        return self._emulator.take_quirk_hits()
 
 
-class EmulatorOracles:
+class EmulatorReferences:
     """Oracles with the profile, page size and nonce of the run that they follow."""
 
     def __init__(self, topology: Topology, facts: Facts, driver: Profile | None = None) -> None:
@@ -46,7 +46,7 @@ class EmulatorOracles:
         """Names of all quirks."""
         return QUIRKS
 
-    def open(self, quirks: frozenset[str]) -> EmulatorOracle:
+    def open(self, quirks: frozenset[str]) -> EmulatorReference:
         """An oracle that has these quirks."""
         session = EmulatorSession(
             self._topology,
@@ -58,43 +58,43 @@ class EmulatorOracles:
             isolates=self._facts.isolates,
             guard="freeze" if self._facts.isolates else self._facts.guard,
         )
-        return EmulatorOracle(session)
+        return EmulatorReference(session)
 
 
-class GuestOracle(Follower):
+class GuestReference(FollowingSession):
     """A guest in the place of the emulator, which only tells what declared quirks did."""
 
-    def __init__(self, guest: Renewable, emulator: EmulatorOracle) -> None:
+    def __init__(self, guest: Renewable, emulator: EmulatorReference) -> None:
         super().__init__(guest)
         self._emulator = emulator
 
     def follow(self, step: Step) -> Step:
-        """See `Follower`."""
+        """See `FollowingSession`."""
         self._emulator.follow(step)
         return super().follow(step)
 
-    def take_meetings(self) -> list[Met]:
+    def take_quirk_hits(self) -> list[QuirkHit]:
         """Quirks that made a difference since the last call."""
-        return self._emulator.take_meetings()
+        return self._emulator.take_quirk_hits()
 
 
-class GuestOracles:
-    """A guest to compare a run with: `tcelab.judge.laws.difference.Oracles`."""
+class GuestReferences:
+    """A guest to compare a run with: `tcelab.judge.laws.difference.References`."""
 
     known: Final = ()
 
     def __init__(self, guest: Renewable, topology: Topology, facts: Facts) -> None:
         """:param facts: of the session that it is to be compared with: the guest takes its nonce."""
         self._guest = guest
-        self._emulators = EmulatorOracles(topology, facts)
+        self._emulators = EmulatorReferences(topology, facts)
         guest.renew(facts.nonce)
 
-    def open(self, quirks: frozenset[str]) -> GuestOracle:
+    def open(self, quirks: frozenset[str]) -> GuestReference:
         """There is but one guest, and its defects are its own."""
-        return GuestOracle(self._guest, self._emulators.open(quirks))
+        return GuestReference(self._guest, self._emulators.open(quirks))
 
 
-def second_opinion(topology: Topology, facts: Facts) -> EmulatorOracles | None:
+def second_opinion(topology: Topology, facts: Facts) -> EmulatorReferences | None:
     """Oracles for the run of a real kernel. The emulator needs none against itself, but to tell what its quirks did."""
     asked = facts.platform == "qemu" or (facts.platform == "emulator" and facts.quirks)
-    return EmulatorOracles(topology, facts) if asked else None
+    return EmulatorReferences(topology, facts) if asked else None
