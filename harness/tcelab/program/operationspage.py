@@ -106,7 +106,7 @@ OWN: Final[Mapping[str, list[Example]]] = {
 _INTRO: Final = """\
 # Operations of a program
 
-<!-- Made from the docstrings of harness/tcelab/program/operations.py: python -m tcelab.program.operationspage > docs/operations.md -->
+<!-- Made from the docstrings of program/operations.py: python -m tcelab.program.operationspage > docs/operations.md -->
 
 `tcelab run FILE.json` runs a program of your own and judges it. A program is JSON:
 

@@ -390,9 +390,8 @@ class QemuSession:
 
     def _rtas(self, op: Rtas | Ddw) -> Outcome:
         if isinstance(op, Ddw):
-            phb, slot = next(
-                (p.index, d.slot) for p in self._options.topology.phbs for d in p.devices if d.name == op.device
-            )
+            phbs = self._options.topology.phbs
+            phb, slot = next((p.index, d.slot) for p in phbs for d in p.devices if d.name == op.device)
             work = ddw.call(self.guest.qtest, op, phb, slot)
             return portal().call(self.guest.race.run(work, "control", self.guest.limits.control))
         if self._guard is None:

@@ -122,13 +122,13 @@ def test_one_that_cannot_be_run_makes_it_125_unless_there_is_a_finding(two, tcel
 
 
 def test_an_interrupt_ends_all_and_what_was_not_run_is_said(two, tcelab, monkeypatch):
-    perform = job.Beside.run
+    perform = job.ParallelRun.run
 
     def interrupted(self):
         perform(self)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(job.Beside, "run", interrupted)
+    monkeypatch.setattr(job.ParallelRun, "run", interrupted)
     done = run_isolation(tcelab)
     assert done.code == 125
     assert "pair: it was not run" in result(Path("out"))["verdict"]["could_not"]

@@ -26,8 +26,10 @@ def site(tmp_path):
     # Importing the agent on the host would show.
     (tmp_path / "tceagent/__init__.py").write_text("raise SystemExit('the agent was imported')\n")
     (tmp_path / "tcelab/__init__.py").touch()
-    for module in (resources, errors, commandline):
-        shutil.copy(module.__file__, tmp_path / "tcelab")
+    (tmp_path / "tcelab/image").mkdir()
+    (tmp_path / "tcelab/image/__init__.py").touch()
+    for module, place in ((resources, "tcelab/image"), (errors, "tcelab"), (commandline, "tcelab")):
+        shutil.copy(module.__file__, tmp_path / place)
     return tmp_path
 
 
