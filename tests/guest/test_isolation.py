@@ -17,7 +17,7 @@ from tcelab.job import setup
 from tcelab.judge import Judge
 from tcelab.program import Dma, Look, Master, Page, Program, Rtas, Together
 from tcelab.program.topology import Device, Phb, Topology
-from tcelab.qemu import session as session_module
+from tcelab.qemu import qemusession as session_module
 from tcelab.qemu.fork import Forks
 from tcelab.qemu.guard import Guard
 from tcelab.run.loop import perform_program

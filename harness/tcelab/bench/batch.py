@@ -16,16 +16,16 @@ import numpy as np
 
 from tcelab import report
 from tcelab.bench import Figure, Fit, Job, Measured, ways
-from tcelab.bench.session import opened, told
+from tcelab.bench.benchguests import opened, told
 from tcelab.emulator.reference import second_opinion
 from tcelab.errors import UsageError
-from tcelab.job import artefacts, replay, setup
+from tcelab.job import artefacts, replayline, setup
 from tcelab.job.keeping import Keeper
 from tcelab.judge import Judge, Verdict
 from tcelab.papr import tce
 from tcelab.program import Checkpoint, Native, Op, Page, Program, Repeat
 from tcelab.program.topology import Topology
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 from tcelab.run.loop import perform_program
 from tcelab.run.record import RunRecord, Step
 from tcelab.scenarios import vocabulary as b
@@ -186,7 +186,7 @@ def measure(job: Job, batches: Sequence[int]) -> Measured:
     if verdict.exit_code:
         keeper = Keeper(folder)
         keeper.write("result.json", report.to_json(report.make(last, verdict)))
-        again = replay.line("run", folder / "program.json", job.choice, limits=job.limits)
+        again = replayline.line("run", folder / "program.json", job.choice, limits=job.limits)
         job.note(f"to repeat it: {again}" if keeper.write("program.json", program.to_json()) else keeper.lost())
         return Measured(figures=[], on=on, verdict=verdict)
     figures = _figures(made, record)

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from tcelab.bench import Figure, Job, Measured
-from tcelab.bench.session import opened
+from tcelab.bench.benchguests import opened
 from tcelab.job import artefacts, setup
 
 _FIRMWARE: tuple[Literal["vof", "slof"], ...] = ("vof", "slof")

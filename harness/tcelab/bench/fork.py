@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from tcelab.bench import Figure, Job, Measured
-from tcelab.bench.session import told
+from tcelab.bench.benchguests import told
 from tcelab.errors import HarnessError, Unsupported
 from tcelab.job import artefacts, setup
 from tcelab.papr import tce
@@ -20,7 +20,7 @@ from tcelab.program.topology import Topology
 from tcelab.qemu.ahead import Ahead
 from tcelab.qemu.fork import Forks
 from tcelab.qemu.guest import Guest
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 from tcelab.scenarios import vocabulary as b
 
 AT_ONCE: Final = 4

@@ -16,10 +16,10 @@ import msgspec
 
 from tcelab import report
 from tcelab.bench import Figure, Job, Measured
-from tcelab.bench.session import opened, told
+from tcelab.bench.benchguests import opened, told
 from tcelab.emulator.reference import second_opinion
 from tcelab.errors import UsageError
-from tcelab.job import artefacts, replay, setup
+from tcelab.job import artefacts, replayline, setup
 from tcelab.job.keeping import Keeper
 from tcelab.judge import Judge, Verdict
 from tcelab.program import Burst, Checkpoint, Op, Program
@@ -131,7 +131,7 @@ def _judged(job: Job, program: Program) -> tuple[RunRecord, Verdict, dict[int, f
     verdict = judge.verdict(record)
     if verdict.exit_code:
         Keeper(folder).write("result.json", report.to_json(report.make(record, verdict)))
-        job.note(f"to repeat it: {replay.line('run', folder / 'program.json', job.choice, limits=job.limits)}")
+        job.note(f"to repeat it: {replayline.line('run', folder / 'program.json', job.choice, limits=job.limits)}")
     return record, verdict, seconds
 
 

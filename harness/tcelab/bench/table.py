@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from tcelab.bench import Figure, Job, Measured
-from tcelab.bench.session import opened
+from tcelab.bench.benchguests import opened
 from tcelab.job import setup
 from tcelab.judge import Judge
 from tcelab.program import Checkpoint, Program

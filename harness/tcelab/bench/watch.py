@@ -14,13 +14,13 @@ from typing import Final
 from rich.console import Console
 
 from tcelab.bench import Figure, Job, Measured
-from tcelab.bench.session import opened, told
+from tcelab.bench.benchguests import opened, told
 from tcelab.errors import HarnessError, UsageError
 from tcelab.job import setup
 from tcelab.papr import tce
 from tcelab.program import GuestOp, Page, Repeat
 from tcelab.qemu.livesample import SessionLooker
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 from tcelab.report.livedisplay import LiveDisplay
 from tcelab.scenarios import vocabulary as b
 

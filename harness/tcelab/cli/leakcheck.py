@@ -18,19 +18,19 @@ import tcelab
 from tcelab.cli.options import boot_option, choice, guest_options, json_option
 from tcelab.commandline import typed as typed_line
 from tcelab.errors import GuestLost, HarnessError, Interrupted, TcelabError, UsageError, died
-from tcelab.job import artefacts, output, replay, setup
+from tcelab.job import artefacts, output, replayline, setup
 from tcelab.job.keeping import Keeper
 from tcelab.job.output import note
 from tcelab.leakcheck import drivers
 from tcelab.leakcheck.check import Check, Plan
-from tcelab.leakcheck.follow import LIMIT
-from tcelab.leakcheck.result import EXIT_CODES, Result, Verdict, to_json
+from tcelab.leakcheck.leakresult import EXIT_CODES, Result, Verdict, to_json
+from tcelab.leakcheck.tracefollower import LIMIT
 from tcelab.program.topology import DRIVERS
 from tcelab.qemu.driven import DrivenGuest
 from tcelab.qemu.fork import opened
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.limits import limits as limits_of
-from tcelab.report.leakcheck import render
+from tcelab.report.leakchecktext import render
 
 NOT_FOUND: Final = 127
 """Status of a shell that does not find what it is to run."""
@@ -155,7 +155,7 @@ def _again(words: tuple[str, ...], chosen: setup.MachineChoice, told: dict[str, 
     """The command that does the same again."""
     own = [word for name in ("timeout", "settle") for word in (f"--{name}", f"{told[name]:g}")]
     own += [f"--{name.replace('_', '-')}" for name, value in told.items() if value is True and name != "boot"]
-    guest = [*replay.chosen(chosen), *replay.opening(limits, boot=told["boot"])]
+    guest = [*replayline.chosen(chosen), *replayline.opening(limits, boot=told["boot"])]
     return typed_line(["leakcheck", *guest, *own, *(["--", *words] if words else [])])
 
 

@@ -4,6 +4,6 @@ The same agent code runs on it as in a guest, in this process; it is the oracle 
 own, and the one readable statement of the rules (`profiles`).
 """
 
-from tcelab.emulator.session import EmulatorSession
+from tcelab.emulator.emulatorsession import EmulatorSession
 
 __all__ = ["EmulatorSession"]

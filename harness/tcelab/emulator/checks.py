@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from tceagent import uapi
-from tcelab.emulator.errors import NotModelledError, RefusedError
-from tcelab.emulator.memory import FaultError
+from tcelab.emulator.addressspaces import FaultError
+from tcelab.emulator.syscallerrors import NotModelledError, RefusedError
 
 if TYPE_CHECKING:
     from tcelab.emulator.platform import Machine

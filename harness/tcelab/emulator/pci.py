@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Final, Literal, NamedTuple
 
 from tceagent import uapi
-from tcelab.papr import dma
+from tcelab.papr import dmarules
 from tcelab.papr.pe import Isolation
-from tcelab.papr.table import Table
+from tcelab.papr.tcetable import Table
 from tcelab.run.record import Direction
 
 CONFIG_SIZE: Final = 256
@@ -51,7 +51,7 @@ class PciDevice:
         self.isolation = isolation or Isolation()
         self.opens = 0
         self.turn = 0
-        self.on_bus: Callable[[Sequence[dma.Piece], Direction], None] = lambda _pieces, _direction: None
+        self.on_bus: Callable[[Sequence[dmarules.Piece], Direction], None] = lambda _pieces, _direction: None
 
     def read(self, offset: int, size: int) -> int:
         """A register, as the device means it."""

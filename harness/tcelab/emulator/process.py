@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Final
 
-from tcelab.emulator.errors import RefusedError
-from tcelab.emulator.memory import MASK, Space
+from tcelab.emulator.addressspaces import MASK, Space
+from tcelab.emulator.syscallerrors import RefusedError
 
 if TYPE_CHECKING:
     from tcelab.emulator.pci import Registers

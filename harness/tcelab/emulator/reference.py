@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from tcelab.emulator.driver import Profile
-from tcelab.emulator.follow import FollowingSession, Renewable
-from tcelab.emulator.session import EmulatorSession
+from tcelab.emulator.drivertable import Profile
+from tcelab.emulator.emulatorsession import EmulatorSession
+from tcelab.emulator.followingsession import FollowingSession, Renewable
 from tcelab.program import GuestOp
 from tcelab.program.topology import Topology
 from tcelab.quirks import QUIRKS

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from tcelab.emulator.addressspaces import FaultError, Space
 from tcelab.emulator.checks import Call, Request, number_of
-from tcelab.emulator.errors import RefusedError
 from tcelab.emulator.events import ATTACHED
-from tcelab.emulator.memory import FaultError, Space
 from tcelab.emulator.process import Process
+from tcelab.emulator.syscallerrors import RefusedError
 from tcelab.papr import tce, window
 from tcelab.quirks import BINDS_EARLY, CREATE_CHARGES, NOT_AT_ZERO, PIN_FOR_WRITE, REFUSED_SPOILS, ROLLBACK
 
 if TYPE_CHECKING:
-    from tcelab.emulator.driver import Profile
+    from tcelab.emulator.drivertable import Profile
     from tcelab.emulator.platform import Machine, Pe
 
 _RAW_H_PARAMETER: Final = "EINTR"

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tcelab.emulator.addressspaces import MASK, FaultError
 from tcelab.emulator.checks import Call, Request, number_of
-from tcelab.emulator.errors import RefusedError
 from tcelab.emulator.events import ATTACHED
-from tcelab.emulator.memory import MASK, FaultError
 from tcelab.emulator.process import Process
+from tcelab.emulator.syscallerrors import RefusedError
 from tcelab.papr import tce, window
 
 if TYPE_CHECKING:
-    from tcelab.emulator.driver import Profile
+    from tcelab.emulator.drivertable import Profile
     from tcelab.emulator.platform import Machine, Pe
 
 

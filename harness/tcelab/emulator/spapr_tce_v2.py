@@ -9,17 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from tcelab.emulator.addressspaces import HUGE_PAGE, FaultError, Region
 from tcelab.emulator.checks import Call
-from tcelab.emulator.errors import NotModelledError, RefusedError
-from tcelab.emulator.memory import HUGE_PAGE, FaultError, Region
 from tcelab.emulator.process import Process
 from tcelab.emulator.spapr_tce import SpaprTce
-from tcelab.papr import ddw, tce, window
-from tcelab.papr.table import Table
+from tcelab.emulator.syscallerrors import NotModelledError, RefusedError
+from tcelab.papr import tce, window, windowcreation
+from tcelab.papr.tcetable import Table
 from tcelab.quirks import CLOSE_STRANDS, NOTHING_WARNS, PART_REGISTERS, ROLLBACK, UNREGISTERS_IN_USE
 
 if TYPE_CHECKING:
-    from tcelab.emulator.driver import Profile
+    from tcelab.emulator.drivertable import Profile
     from tcelab.emulator.platform import Machine, Pe
 
 _WHOLE: Final = 0xFFFFFFFF
@@ -207,9 +207,9 @@ class SpaprTceV2(SpaprTce):
         pe, process = self.pe, call.process
         assert pe is not None
         shift, size, levels = (call.param[name] for name in ("page_shift", "window_size", "levels"))
-        if len(self.windows) == ddw.MOST:
+        if len(self.windows) == windowcreation.MOST:
             raise RefusedError("ENOSPC")
-        if shift not in ddw.SHIFTS:
+        if shift not in windowcreation.SHIFTS:
             raise RefusedError("EINVAL")
         bytes_of_table = _WHOLE if levels > 1 else (size >> shift) * _ENTRY
         if not bytes_of_table:
@@ -319,7 +319,7 @@ class SpaprTceV2(SpaprTce):
 
 def _asked_for(pe: Pe, shift: int, size: int) -> str:
     """spapr_tce_create_table of a second window: the errno's name when firmware does not make it."""
-    if pe.create_window(shift, size.bit_length() - 1).status == ddw.SUCCESS:
+    if pe.create_window(shift, size.bit_length() - 1).status == windowcreation.SUCCESS:
         return ""
     pe.refused_window = True
     return "ENODEV"

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from tcelab.fuzz.hazard import MOST_BEYOND
+from tcelab.fuzz.madethings import Container, File, Process
 from tcelab.fuzz.mapping import Fields, map_fields, number, some_pages, tag, unmap_fields
-from tcelab.fuzz.state import Container, File, Process
 from tcelab.fuzz.world import World
 from tcelab.papr import tce
 from tcelab.papr.window import PAGE_SHIFT, PAGE_SIZE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from tcelab.emulator.session import EmulatorSession
+from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.errors import Interrupted
 from tcelab.judge import Finding
 from tcelab.papr import window

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from tcelab.fuzz.state import Container, Device, File, Group, Process
+from tcelab.fuzz.madethings import Container, Device, File, Group, Process
 from tcelab.fuzz.world import SPAPR_TCE, SPAPR_TCE_V2, World
 
 MOST_CONTAINERS: Final = 3

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import accumulate
 from typing import Final, TypeAlias
 
-from tcelab.fuzz.state import Container, Process
+from tcelab.fuzz.madethings import Container, Process
 from tcelab.fuzz.world import BATCH, LARGE, World
 from tcelab.papr import tce
 from tcelab.papr.window import PAGE_SHIFT

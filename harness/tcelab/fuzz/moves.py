@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
 
-from tcelab.fuzz import faults, hypercalls, lifecycle, mapping, processes, regions
-from tcelab.fuzz.state import Container, Device, Group
+from tcelab.fuzz import faults, lifecycle, mapping, processes, randomhcalls, regions
+from tcelab.fuzz.madethings import Container, Device, Group
 from tcelab.fuzz.world import World
 
 SOUND: Final = 2 / 3
@@ -109,11 +109,11 @@ OUT_OF_ORDER: Final = (
 )
 """What it should refuse, mostly."""
 
-RAW: Final = (Move(180, hypercalls.single), Move(60, hypercalls.batch))
+RAW: Final = (Move(180, randomhcalls.single), Move(60, randomhcalls.batch))
 RAW_OUT_OF_ORDER: Final = (
-    Move(120, hypercalls.odd),
-    Move(40, hypercalls.mixed),
-    Move(25, hypercalls.by_a_process),
+    Move(120, randomhcalls.odd),
+    Move(40, randomhcalls.mixed),
+    Move(25, randomhcalls.by_a_process),
 )
 """Raw hypercalls, where there are any."""
 

@@ -6,11 +6,11 @@ from typing import Final
 
 from tceagent import edu, virtio
 from tcelab.fuzz.lifecycle import INFOS, attached, files, open_device, renew
+from tcelab.fuzz.madethings import Container, Device, File, Group, Process
 from tcelab.fuzz.mapping import map_fields, some_pages, tag, unmap_fields
-from tcelab.fuzz.state import Container, Device, File, Group, Process
 from tcelab.fuzz.world import TCE_SIZE, World
 from tcelab.papr.window import PAGE_SHIFT, PAGE_SIZE
-from tcelab.program import Dma, Fill, disk
+from tcelab.program import Dma, Fill, diskcontent
 
 MOST_CHILDREN: Final = 2
 NOBODY: Final = 65534
@@ -19,7 +19,7 @@ OPS_PER_DMA: Final = 400
 """A transfer takes 0.1 s."""
 LONGEST: Final = 1024
 """Bytes of a transfer; of a refused one QEMU tells every word."""
-_SECTORS: Final = (disk.SIZE - virtio.LONGEST) // virtio.SECTOR
+_SECTORS: Final = (diskcontent.SIZE - virtio.LONGEST) // virtio.SECTOR
 
 
 # -- processes

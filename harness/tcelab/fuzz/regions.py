@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
 from tcelab.fuzz.faults import NOWHERE, TOP
+from tcelab.fuzz.madethings import V2, Container, File, Memory, Process, Region, Shape
 from tcelab.fuzz.mapping import Fields, mark, some_pages
-from tcelab.fuzz.state import V2, Container, File, Memory, Process, Region, Shape
 from tcelab.fuzz.world import World
 from tcelab.papr import tce
 from tcelab.papr.window import PAGE_SHIFT, PAGE_SIZE, SECOND_START

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from tcelab import quirks
 from tcelab.errors import UsageError
 from tcelab.fuzz.hazard import endless
-from tcelab.fuzz.state import V2, Access, Container, Device, File, Group, Memory, Process
+from tcelab.fuzz.madethings import V2, Access, Container, Device, File, Group, Memory, Process
 from tcelab.papr.window import PAGE_SHIFT, PAGE_SIZE
 from tcelab.program import (
     Buffer,

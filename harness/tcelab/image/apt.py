@@ -18,6 +18,7 @@ import msgspec
 from tcelab.errors import HarnessError, Unsupported
 from tcelab.image import archive
 from tcelab.image.archive import KEYRING, VARIABLE, Archive
+from tcelab.image.hosttools import RunLimit, run
 from tcelab.image.locks import lock
 from tcelab.image.manifest import file_sha256
 from tcelab.image.packages import (
@@ -30,7 +31,6 @@ from tcelab.image.packages import (
     preferences,
     sort_suites,
 )
-from tcelab.image.process import RunLimit, run
 from tcelab.image.store import Progress, cache_dir, folder_size, remove
 
 __all__ = ["Fetch", "Fetched", "Request", "fetch", "host_architecture", "unpack"]

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from tcelab.image.hosttools import RunLimit, run
 from tcelab.image.loader import loader_argv
-from tcelab.image.process import RunLimit, run
 
 __all__ = ["Job", "compile_all"]
 

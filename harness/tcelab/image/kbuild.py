@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tcelab.errors import HarnessError
-from tcelab.image.guest import Native
+from tcelab.image.guestimage import Native
+from tcelab.image.hosttools import RunLimit, run
 from tcelab.image.modules import release_of
-from tcelab.image.process import RunLimit, run
 from tcelab.image.recipe import ToolchainRecipe
 from tcelab.image.resources import kmod_dir, native_dir
 from tcelab.image.store import cache_dir

@@ -12,7 +12,7 @@ import msgspec
 
 from tcelab.errors import UsageError
 from tcelab.image import apt
-from tcelab.image.guest import KERNEL, Native, build_guest
+from tcelab.image.guestimage import KERNEL, Native, build_guest
 from tcelab.image.kbuild import Toolchain, native
 from tcelab.image.locks import lock
 from tcelab.image.manifest import (

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from tcelab.errors import HarnessError
 from tcelab.image.apt import Fetch, Fetched, Request, host_architecture, unpack
+from tcelab.image.hosttools import RunLimit, run
 from tcelab.image.loader import library_folders, loader_argv
-from tcelab.image.process import RunLimit, run
 from tcelab.image.recipe import QemuRecipe
 from tcelab.image.select import prune, require, walk
 from tcelab.image.store import Progress

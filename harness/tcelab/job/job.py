@@ -14,7 +14,7 @@ from rich.console import Console
 from tcelab import report
 from tcelab.emulator.reference import GuestReferences
 from tcelab.errors import HarnessError, Interrupted, TcelabError, UsageError
-from tcelab.job import artefacts, output, platforms, replay, setup
+from tcelab.job import artefacts, output, platforms, replayline, setup
 from tcelab.job.keeping import Keeper, expecting_room
 from tcelab.job.output import note
 from tcelab.job.parallel import Guest, ParallelRun
@@ -22,9 +22,9 @@ from tcelab.judge.laws.difference import References
 from tcelab.program import Program
 from tcelab.program.parts import Part
 from tcelab.qemu.limits import Limits
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 from tcelab.report import tabledump
-from tcelab.run.fits import require
+from tcelab.run.guestfits import require
 from tcelab.run.record import Facts, RunRecord, Step
 
 FILES: Final = {
@@ -209,7 +209,7 @@ class Job:
 
     def _replay(self) -> str:
         assert self._chosen is not None
-        return replay.line(
+        return replayline.line(
             self.verb,
             self.folder / FILES["program"],
             self._chosen,

@@ -16,7 +16,7 @@ from tcelab.judge.core import KEEP
 from tcelab.judge.laws.difference import References
 from tcelab.program import Program
 from tcelab.program.parts import Part, parts
-from tcelab.run.fits import require
+from tcelab.run.guestfits import require
 from tcelab.run.loop import Recorder
 from tcelab.run.record import Ending, Facts, Outcome, RunRecord, Step
 from tcelab.run.session import Session

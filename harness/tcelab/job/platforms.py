@@ -16,7 +16,7 @@ from tcelab.job import setup
 from tcelab.job.parallel import Guest
 from tcelab.qemu import fork
 from tcelab.qemu.limits import Limits
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 from tcelab.quirks import check as check_quirks
 
 Note = Callable[[str], None]

@@ -11,10 +11,10 @@ import msgspec
 
 from tcelab.errors import GuestLost, TcelabError, Unsupported
 from tcelab.leakcheck import drivers
-from tcelab.leakcheck.follow import Follower
 from tcelab.leakcheck.judge import Judge, Stayed, Tables, occupancy
-from tcelab.leakcheck.replay import Replayed
-from tcelab.leakcheck.result import Asked, Calls, Finding, Permissions, Refused, Result, TableAt
+from tcelab.leakcheck.leakresult import Asked, Calls, Finding, Permissions, Refused, Result, TableAt
+from tcelab.leakcheck.tracefollower import Follower
+from tcelab.leakcheck.tracereplay import Replayed
 from tcelab.papr import tce, window
 from tcelab.program.topology import Device
 from tcelab.run.record import Snapshot, TableView

@@ -10,10 +10,10 @@ import msgspec
 
 from tcelab.leakcheck.directions import Wrong
 from tcelab.leakcheck.dmaapi import Turned
-from tcelab.leakcheck.replay import Replayed, Shared, Table
-from tcelab.leakcheck.result import Finding, Origin, TableAt
+from tcelab.leakcheck.leakresult import Finding, Origin, TableAt
 from tcelab.leakcheck.trace import Hypercall
-from tcelab.papr import hcall, tce, window
+from tcelab.leakcheck.tracereplay import Replayed, Shared, Table
+from tcelab.papr import hcallrules, tce, window
 
 Tables = Mapping[int, Table]
 """By LIOBN."""
@@ -171,7 +171,9 @@ class Judge:
 
     def turned(self, turned: Turned, times: int) -> Finding:
         """Calls of the kernel that were refused, as it says itself."""
-        name = next((name for name, opcode in hcall.NAMES.items() if opcode == turned.opcode), f"{turned.opcode:#x}")
+        name = next(
+            (name for name, opcode in hcallrules.NAMES.items() if opcode == turned.opcode), f"{turned.opcode:#x}"
+        )
         message = f"the kernel's {name} was refused with status {turned.status}, {times} times"
         return Finding(law="limit", message=message)
 

@@ -12,7 +12,7 @@ from tcelab.program import Checkpoint, GuestOp
 from tcelab.program.topology import KERNEL_DRIVERS, SPARE, Topology
 from tcelab.qemu import machine
 from tcelab.qemu.portal import portal
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 from tcelab.qemu.typist import Ended, Typist
 from tcelab.run.record import Snapshot
 from tcelab.scenarios import vocabulary as b

@@ -24,7 +24,7 @@ from tcelab.qemu import machine, rom
 from tcelab.qemu.channel import Channel
 from tcelab.qemu.console import Console
 from tcelab.qemu.disks import Disks
-from tcelab.qemu.dmaapi import DmaApi
+from tcelab.qemu.dmaapilog import DmaApi
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.log import Log
 from tcelab.qemu.probe import Abilities, Qemu, environment

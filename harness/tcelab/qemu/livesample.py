@@ -21,7 +21,7 @@ from tcelab.program import load
 from tcelab.program.topology import Topology
 from tcelab.qemu import machine
 from tcelab.qemu.log import RECENT, REFUSED, Tables
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 from tcelab.qemu.views.live import LiveMemory
 from tcelab.run.record import TableView
 

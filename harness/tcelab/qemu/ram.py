@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from tcelab.errors import HarnessError, Unsupported
-from tcelab.program.tag import PAGE, compact
-from tcelab.qemu.memory import Memory
+from tcelab.program.pagetags import PAGE, compact
+from tcelab.qemu.processmemory import Memory
 
 MIB: Final = 1 << 20
 HEADROOM: Final = 128 * MIB

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from tcelab.papr import dma, tce, window
+from tcelab.papr import dmarules, tce, window
 from tcelab.program.topology import Topology
 from tcelab.qemu.guardeddevice import Direction, Flight, GuardedDevice, GuardedPe
 from tcelab.qemu.guest import Guest
@@ -143,7 +143,7 @@ class TraceReader:
         reason, entry, neighbours = self._table(watched, address, flight.direction)
         place |= {"entry": entry, "neighbours": neighbours}
         if not watched.isolation.dma:
-            self._tell(Event(kind="blocked", reason=dma.ISOLATED, **place))
+            self._tell(Event(kind="blocked", reason=dmarules.ISOLATED, **place))
         elif not reason:
             self._unblamed(flight.direction, address, flight.size, f"the table of {device.name} lets it pass")
         else:
@@ -157,11 +157,11 @@ class TraceReader:
         count = watched.phb.entries if shape is None else shape.entries
         number = (address - watched.phb.window_start) >> window.PAGE_SHIFT
         if at is None or not 0 <= number < count:
-            return dma.OUTSIDE, None, self._beside(at, number, count)
+            return dmarules.OUTSIDE, None, self._beside(at, number, count)
         (entry,) = self._live.entries(at, number, 1)
         needed = tce.WRITE if direction == "write" else tce.READ
         granted = tce.permissions(entry)
-        reason = dma.NO_ENTRY if not granted else "" if granted & needed else dma.PERMISSION
+        reason = dmarules.NO_ENTRY if not granted else "" if granted & needed else dmarules.PERMISSION
         return reason, entry, self._beside(at, number, count)
 
     def _beside(self, at: int | None, number: int, count: int) -> list[int]:

@@ -19,7 +19,7 @@ from pexpect.fdpexpect import fdspawn
 from tcelab.errors import HarnessError
 from tcelab.qemu.interact import Hearing
 from tcelab.qemu.portal import portal
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 
 _PIECE: Final = 160
 """Bytes of a command on one typed line: four characters each, and busybox edits lines of up to 1023."""

@@ -13,8 +13,8 @@ import tcelab
 from tcelab.errors import TcelabError, UsageError, died
 from tcelab.judge import EXIT_CODES, LAWS, Evidence, Finding, Verdict
 from tcelab.program import Program
-from tcelab.report.hcalls import HypercallRow, hypercall_rows
-from tcelab.report.isolation import Isolations, Moment, isolations, timeline
+from tcelab.report.hcalltable import HypercallRow, hypercall_rows
+from tcelab.report.isolationlog import Isolations, Moment, isolations, timeline
 from tcelab.run.record import RunRecord
 
 SCHEMA: Final = 1

@@ -14,8 +14,8 @@ from rich.text import Text
 from tcelab.judge import Finding, LawCount
 from tcelab.judge.finding import Evidence
 from tcelab.judge.finding import Result as Outcome
-from tcelab.report.hcalls import conformance_lines
-from tcelab.report.isolation import table_lines, timeline_lines
+from tcelab.report.hcalltable import conformance_lines
+from tcelab.report.isolationlog import table_lines, timeline_lines
 from tcelab.report.result import Result
 
 WORDS: Final[dict[Outcome, tuple[str, str]]] = {

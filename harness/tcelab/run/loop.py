@@ -13,7 +13,7 @@ import msgspec
 from tcelab.errors import GuestLost, Interrupted, TcelabError, UsageError
 from tcelab.program import Checkpoint, GuestOp, HostOp, Op, Program
 from tcelab.program.parts import parts, stretches
-from tcelab.run.fits import require
+from tcelab.run.guestfits import require
 from tcelab.run.record import Ending, Outcome, RunRecord, Snapshot, Step
 from tcelab.run.session import Session
 
@@ -25,7 +25,7 @@ def perform_program(program: Program, session: Session, on_step: OnStep = lambda
     """Perform a program on one guest. Never raises for what the guest did: that is in `RunRecord.ending`.
 
     :raise UsageError: the program asks for more than one guest; see `tcelab.job.parallel`.
-    :raise Unsupported: the guest is not what it was made for, see `tcelab.program.fits`.
+    :raise Unsupported: the guest is not what it was made for, see `tcelab.program.soundness`.
     """
     if len(parts(program)) > 1:
         raise UsageError(f"program {program.name!r} asks for several guests, and here is one")

@@ -95,7 +95,7 @@ class TableView:
 class Refusal:
     """One access that QEMU says it refused. `direction` is the device's: it reads or writes memory.
 
-    :ivar address: as it is told: within a window, from the window's start on; see `tcelab.papr.dma.Piece.told`.
+    :ivar address: as it is told: within a window, from the window's start on; see `tcelab.papr.dmarules.Piece.told`.
     :ivar size: bytes; in a storm, of all accesses to one page, which begin at `address` or behind it.
     """
 

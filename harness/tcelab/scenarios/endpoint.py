@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from tcelab.papr import tce
-from tcelab.program import Dma, Engine, Ioctl, Op, Page, disk
+from tcelab.program import Dma, Engine, Ioctl, Op, Page, diskcontent
 from tcelab.program.topology import Device
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.effects import EFFECTS, IDENTITIES, LOST, MASTER, NO_MASTER, NOT_READY, ONES, STATE
@@ -215,7 +215,7 @@ class Endpoint:
 
     def sectors(self, size: int) -> int:
         """A random place on a disk for so many bytes."""
-        return SECTOR * self.rng.randrange((disk.SIZE - size) // SECTOR + 1)
+        return SECTOR * self.rng.randrange((diskcontent.SIZE - size) // SECTOR + 1)
 
     # -- what it must show
 

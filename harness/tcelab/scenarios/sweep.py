@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tcelab.papr import tce
-from tcelab.program import Burst, Engine, Ioctl, Op, Page, Transfer, disk
+from tcelab.program import Burst, Engine, Ioctl, Op, Page, Transfer, diskcontent
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.places import everywhere
 from tcelab.scenarios.violations import SECTOR
@@ -56,7 +56,7 @@ def ops(pe: Pe, taken: Collection[int], rng: random.Random) -> list[Op]:
     out += [Ioctl(file=pe.group, request="GROUP_GET_DEVICE_FD", fields=fields, into=file, expect="ok")]
     out += [*b.master_of(file, on=True)]
     out += [Engine(file=file, ring=Page(buffer, ring), iova=pe.iova(entry), expect=0)]
-    places = iter(rng.sample(range(disk.SIZE // SECTOR), disk.SIZE // SECTOR))
+    places = iter(rng.sample(range(diskcontent.SIZE // SECTOR), diskcontent.SIZE // SECTOR))
     allowed = [each for run in runs for each in _allowed(pe, run, rng, places)]
     rng.shuffle(allowed)
     out += [Burst(file=file, transfers=allowed, expect=0), *b.checkpoint(f"sweep: {pe.name}: all over the window")]

@@ -22,7 +22,7 @@ from tcelab.run.loop import Recorder
 from tcelab.run.record import Facts, Outcome, Snapshot, Step, TableView
 from tcelab.run.session import Session
 from tcelab.scenarios import vocabulary as b
-from tcelab.testing.table import TceTable
+from tcelab.testing.expectedtable import TceTable
 from tcelab.testing.transferred import EXPECTED, Expected, Transferred, transferred
 
 PROGRAM: Final = "program.json"

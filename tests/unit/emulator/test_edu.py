@@ -7,10 +7,10 @@ import pytest
 
 from tceagent import edu as driver
 from tceagent.edu import BUFFER, BUFFER_SIZE, COMMAND, COUNT, DESTINATION, RUN, SOURCE, TO_MEMORY
-from tcelab.emulator.edu import LIVENESS, Edu
-from tcelab.emulator.memory import MASK, Ram
+from tcelab.emulator.addressspaces import MASK, Ram
+from tcelab.emulator.edudevice import LIVENESS, Edu
 from tcelab.emulator.pci import Registers
-from tcelab.papr.table import Table
+from tcelab.papr.tcetable import Table
 
 PAGE = 4096
 LARGE = 65536

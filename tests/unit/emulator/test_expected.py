@@ -11,8 +11,8 @@ from msgspec import structs
 from story import ONE, SMALL
 
 from tcelab import program as p
+from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.emulator.reference import second_opinion
-from tcelab.emulator.session import EmulatorSession
 from tcelab.errors import UsageError
 from tcelab.judge import Judge
 from tcelab.judge.laws.outcome import as_expected

@@ -8,8 +8,8 @@ import pytest
 
 from rows import hcalls as rows
 from tceagent.errors import errno_name
-from tcelab.emulator.kernel import EmulatedKernel
-from tcelab.emulator.memory import Space
+from tcelab.emulator.addressspaces import Space
+from tcelab.emulator.emulatedkernel import EmulatedKernel
 from tcelab.emulator.platform import Machine
 from tcelab.emulator.process import Process
 from tcelab.emulator.profiles import Kind

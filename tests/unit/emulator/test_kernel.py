@@ -9,15 +9,15 @@ import pytest
 
 from tceagent import kernel as linux
 from tceagent import seam, uapi, vfio
-from tcelab.emulator import edu, memory, pci
-from tcelab.emulator import kernel as emulated
-from tcelab.emulator.errors import NotModelledError
-from tcelab.emulator.kernel import EmulatedKernel
-from tcelab.emulator.memory import Space
+from tcelab.emulator import addressspaces, edudevice, pci
+from tcelab.emulator import emulatedkernel as emulated
+from tcelab.emulator.addressspaces import Space
+from tcelab.emulator.emulatedkernel import EmulatedKernel
 from tcelab.emulator.platform import Machine
 from tcelab.emulator.process import Process
 from tcelab.emulator.profiles import Kind
 from tcelab.emulator.profiles.linux_v1 import LINUX_V1
+from tcelab.emulator.syscallerrors import NotModelledError
 from tcelab.papr import window
 from tcelab.program.topology import Device, Phb, Topology
 from tcelab.quirks import MISALIGNED
@@ -97,7 +97,7 @@ def public(kind):
     [
         (seam.Kernel, EmulatedKernel),
         (seam.Kernel, linux.LinuxKernel),
-        (seam.Memory, memory.Area),
+        (seam.Memory, addressspaces.Area),
         (seam.Memory, linux.Memory),
         (seam.Registers, pci.Registers),
         (seam.Registers, linux.Registers),
@@ -219,7 +219,7 @@ def test_a_device_holds_its_group_open(kernel):
 def test_a_mapping_of_registers_holds_its_device_open(kernel):
     its = joined(kernel)
     fd = device(kernel, its.group)
-    first, second = (kernel.map_registers(fd, 0, edu.BAR_SIZE) for _ in range(2))
+    first, second = (kernel.map_registers(fd, 0, edudevice.BAR_SIZE) for _ in range(2))
     for each in (fd, its.group, its.container):
         kernel.close(each)
     first.close()
@@ -411,7 +411,7 @@ def test_pins_are_the_whole_machines_and_only_root_may_ask(kernel):
 
 
 def test_vmlck_below_zero_is_a_large_number_of_64_bits(kernel):
-    kernel.process.space.locked = -1 & memory.MASK
+    kernel.process.space.locked = -1 & addressspaces.MASK
     assert kernel.vmlck() == (1 << 64) - 4
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcelab.emulator.memory import SCRATCH, FaultError, Ram, Space
-from tcelab.program.tag import compact, expand
+from tcelab.emulator.addressspaces import SCRATCH, FaultError, Ram, Space
+from tcelab.program.pagetags import compact, expand
 
 PAGE = 4096
 LARGE = 65536

@@ -11,8 +11,8 @@ from rowkit import ALL, NONE
 from rows.row import END, LAST, NOBODY, PE1, PE2, Ops, child, enabled, mapping, open_group, set_container, set_iommu
 from tceagent import uapi
 from tcelab.emulator import EmulatorSession, process
+from tcelab.emulator.addressspaces import Ram, Space
 from tcelab.emulator.checks import Call
-from tcelab.emulator.memory import Ram, Space
 from tcelab.emulator.process import Process
 from tcelab.emulator.reference import EmulatorReferences
 from tcelab.fuzz.generate import generate

@@ -8,12 +8,12 @@ import pytest
 
 from tceagent.tag import FIELDS, MAGIC
 from tcelab import quirks
-from tcelab.emulator.session import EmulatorSession
+from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.errors import UsageError
 from tcelab.fuzz import moves, processes, world
 from tcelab.fuzz.generate import generate
 from tcelab.fuzz.hazard import MOST_BEYOND
-from tcelab.fuzz.state import File
+from tcelab.fuzz.madethings import File
 from tcelab.program import (
     Buffer,
     Checkpoint,

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
+from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.emulator.reference import EmulatorReferences
-from tcelab.emulator.session import EmulatorSession
 from tcelab.fuzz import moves, world
 from tcelab.fuzz.generate import generate
 from tcelab.judge import Judge

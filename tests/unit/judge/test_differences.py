@@ -49,7 +49,7 @@ from tcelab.program import (
     Spawn,
     Tag,
 )
-from tcelab.program.tag import compact, tag
+from tcelab.program.pagetags import compact, tag
 from tcelab.program.topology import topology
 from tcelab.quirks import (
     BINDS_EARLY,

@@ -8,27 +8,15 @@ import msgspec
 import pytest
 from fast_story import FAST, ONE, RING, at, engine, gives, opened, program, read, takes, write
 
+from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.emulator.reference import EmulatorReferences
-from tcelab.emulator.session import EmulatorSession
 from tcelab.judge import Judge
-from tcelab.program import (
-    Burst,
-    Checkpoint,
-    Close,
-    Fill,
-    Ioctl,
-    Master,
-    Page,
-    Put,
-    Rtas,
-    Spawn,
-    disk,
-)
+from tcelab.program import Burst, Checkpoint, Close, Fill, Ioctl, Master, Page, Put, Rtas, Spawn, diskcontent
 from tcelab.run.loop import perform_program
 from tcelab.run.record import Outcome, Refusal, Snapshot
 from tcelab.scenarios import vocabulary as b
 
-FRESH = disk.fresh("disk1")
+FRESH = diskcontent.fresh("disk1")
 
 
 class Liar(EmulatorSession):

@@ -9,8 +9,8 @@ import pytest
 import unpinned
 from tceagent.uapi import LAYOUTS, NUMBERS
 from tcelab.emulator import EmulatorSession
-from tcelab.emulator.kernel import EmulatedKernel
-from tcelab.emulator.memory import SCRATCH, Ram, Space
+from tcelab.emulator.addressspaces import SCRATCH, Ram, Space
+from tcelab.emulator.emulatedkernel import EmulatedKernel
 from tcelab.emulator.platform import Machine
 from tcelab.emulator.process import Process
 from tcelab.emulator.profiles import Kind

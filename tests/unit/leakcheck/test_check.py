@@ -7,9 +7,9 @@ import pytest
 
 from tcelab.errors import GuestLost, Unsupported
 from tcelab.leakcheck import check as module
-from tcelab.leakcheck import drivers, follow
+from tcelab.leakcheck import drivers, tracefollower
 from tcelab.leakcheck.check import Check, Plan
-from tcelab.leakcheck.result import Result
+from tcelab.leakcheck.leakresult import Result
 from tcelab.program.topology import Device
 from tcelab.run.record import Refusal, Snapshot, TableView
 
@@ -279,7 +279,7 @@ def test_a_kernel_that_dies_is_a_finding():
 
 
 def test_calls_of_a_long_command_are_followed_before_it_ends(monkeypatch):
-    monkeypatch.setattr(follow, "_QUEUE", 3)
+    monkeypatch.setattr(tracefollower, "_QUEUE", 3)
 
     def work(guest):
         for _ in range(50):

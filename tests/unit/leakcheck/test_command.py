@@ -14,8 +14,8 @@ from rich.console import Console
 from patience import PATIENCE
 from tcelab.cli import leakcheck as verb
 from tcelab.errors import GuestLost, HarnessError, UsageError
-from tcelab.leakcheck.result import Asked, Calls, Finding, Origin, Permissions, Refused, Result, TableAt
-from tcelab.report.leakcheck import render
+from tcelab.leakcheck.leakresult import Asked, Calls, Finding, Origin, Permissions, Refused, Result, TableAt
+from tcelab.report.leakchecktext import render
 
 LEAK = Finding(
     law="leak",

@@ -3,9 +3,9 @@
 import pytest
 
 from tcelab.leakcheck.judge import Judge, Stayed, describe, occupancy
-from tcelab.leakcheck.replay import Replay
-from tcelab.leakcheck.result import Origin
+from tcelab.leakcheck.leakresult import Origin
 from tcelab.leakcheck.trace import Hypercall
+from tcelab.leakcheck.tracereplay import Replay
 
 DISK, OTHER = 0x80000100, 0x80000300
 RAM = 0x1F000000

@@ -9,11 +9,11 @@ from tceagent import huge
 from tcelab.cli.options import guarded
 from tcelab.errors import UsageError
 from tcelab.job.setup import MachineChoice
-from tcelab.papr import dma, tce, window
+from tcelab.papr import dmarules, tce, window
 from tcelab.program import Buffer, Ddw, Flip, Ioctl, Program, validate_host
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
-from tcelab.qemu import ddw
+from tcelab.qemu import rtaswindows
 from tcelab.qemu.qtest import Call
 from tcelab.scenarios import vocabulary as b
 
@@ -32,7 +32,7 @@ class Port:
 
 def called(op, *cells):
     port = Port(*cells)
-    outcome = asyncio.run(ddw.call(port, op, 1, 2))
+    outcome = asyncio.run(rtaswindows.call(port, op, 1, 2))
     return port.asked, outcome.value, outcome.fields
 
 
@@ -142,8 +142,8 @@ def test_a_container_of_type_v1_has_the_windows_that_it_found():
 
 def over(iova, size, **how):
     low, high = {0: 3, 1: tce.READ}, {0: tce.WRITE, 2: 3}
-    more = [dma.Window(1 << 59, 4, lambda i: high.get(i, 0), 16)]
-    pieces = dma.pieces(
+    more = [dmarules.Window(1 << 59, 4, lambda i: high.get(i, 0), 16)]
+    pieces = dmarules.pieces(
         iova, size, entries=2, permissions=lambda i: low.get(i, 0), more=more, **{"to_memory": True, **how}
     )
     return [(each.iova, each.size, each.window, each.entry, each.offset, each.refused, each.told) for each in pieces]

@@ -18,7 +18,7 @@ from tcelab.errors import HarnessError, UsageError
 from tcelab.fuzz.generate import generate
 from tcelab.job.parallel import ParallelRun
 from tcelab.judge import Judge, judge
-from tcelab.judge.models.table import Entry, TableModel
+from tcelab.judge.models.tablemodel import Entry, TableModel
 from tcelab.papr import tce
 from tcelab.program import Checkpoint, Dma, Flip, Ioctl, Page, Program, Together, inject
 from tcelab.program.topology import TOPOLOGIES, topology

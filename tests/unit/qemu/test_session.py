@@ -14,7 +14,7 @@ from tcelab.image.bases import Register
 from tcelab.papr.window import Shape
 from tcelab.program import Checkpoint, Ddw, Flip, Read
 from tcelab.program.topology import topology
-from tcelab.qemu import hostviews, machine, session
+from tcelab.qemu import hostviews, machine, qemusession
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.probe import Qemu
@@ -41,12 +41,12 @@ def boot(guest, memory, monkeypatch, tmp_path):
     """Boot a session on the fake; QEMU's abilities may be changed."""
 
     def booted(base=None, note=lambda _: None, on_spawn=lambda _: None, **changes):
-        monkeypatch.setattr(session, "Guest", guest)
+        monkeypatch.setattr(qemusession, "Guest", guest)
         monkeypatch.setattr(hostviews, "LiveMemory", memory)
-        monkeypatch.setattr(session.probe, "probe", lambda _: abilities(**changes))
+        monkeypatch.setattr(qemusession.probe, "probe", lambda _: abilities(**changes))
         options = machine.QemuOptions(Path("vmlinux"), Path("initrd"), topology("two-pe"))
         more = {"base": base, "note": note, "on_spawn": on_spawn, "digest": DIGEST}
-        return session.QemuSession(Qemu("qemu", ("qemu",)), options, tmp_path, **more)
+        return qemusession.QemuSession(Qemu("qemu", ("qemu",)), options, tmp_path, **more)
 
     return booted
 
@@ -158,7 +158,9 @@ def test_no_digest_given_is_any_agent(boot, guest, monkeypatch, tmp_path):
     boot()
     guest.hello_is["digest"] = "other"
     options = machine.QemuOptions(Path("vmlinux"), Path("initrd"), topology("one-pe"))
-    assert session.QemuSession(Qemu("qemu", ("qemu",)), options, tmp_path).facts.versions["agent"]["digest"] == "other"
+    assert (
+        qemusession.QemuSession(Qemu("qemu", ("qemu",)), options, tmp_path).facts.versions["agent"]["digest"] == "other"
+    )
 
 
 def interrupt(*_arguments):
@@ -250,7 +252,7 @@ def test_a_fork_whose_clock_is_not_the_hosts_is_refused(boot, guest, off):
 
 def test_a_clock_that_went_on_between_asking_and_answering_is_the_hosts(boot, guest, monkeypatch):
     now = [5000.0]
-    monkeypatch.setattr(session.time, "time", lambda: now[0])
+    monkeypatch.setattr(qemusession.time, "time", lambda: now[0])
     hello = guest.hello
 
     async def slow(request):
@@ -288,10 +290,10 @@ def test_facts_of_a_fork_tell_its_base_and_those_of_a_booted_guest_none(boot):
 
 def test_abilities_that_are_known_are_not_probed(boot, guest, monkeypatch, tmp_path):
     boot()
-    monkeypatch.setattr(session.probe, "probe", interrupt)
+    monkeypatch.setattr(qemusession.probe, "probe", interrupt)
     options = machine.QemuOptions(Path("vmlinux"), Path("initrd"), topology("one-pe"))
     can = abilities(version="1.2.3")
-    up = session.QemuSession(Qemu("qemu", ("qemu",)), options, tmp_path, abilities=can)
+    up = qemusession.QemuSession(Qemu("qemu", ("qemu",)), options, tmp_path, abilities=can)
     assert up.facts.versions["qemu"]["version"] == "1.2.3"
     assert guest.made_of[1] is can
 

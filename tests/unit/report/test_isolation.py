@@ -17,7 +17,7 @@ from tcelab.job.parallel import ParallelRun
 from tcelab.program import Program, Rtas
 from tcelab.program.topology import topology
 from tcelab.report import failed, junit, load, make, merge, render, render_series, to_json
-from tcelab.report.isolation import (
+from tcelab.report.isolationlog import (
     Isolations,
     access,
     cell,

@@ -9,14 +9,14 @@ from ideal import Ideal
 from msgspec import structs
 from story import story
 
+from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.emulator.reference import EmulatorReferences
-from tcelab.emulator.session import EmulatorSession
 from tcelab.errors import Unsupported, UsageError
 from tcelab.job.parallel import ParallelRun
 from tcelab.program import Buffer, Ioctl, Page, from_json, load
 from tcelab.program.validate import validate
 from tcelab.quirks import QUIRKS, ROLLBACK
-from tcelab.run.fits import require
+from tcelab.run.guestfits import require
 from tcelab.run.loop import perform_program
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"

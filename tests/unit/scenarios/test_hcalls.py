@@ -14,7 +14,7 @@ from tcelab.emulator import EmulatorSession
 from tcelab.emulator.reference import EmulatorReferences
 from tcelab.errors import UsageError
 from tcelab.judge import Judge
-from tcelab.papr.hcall import PAPR_DIFFERENCES
+from tcelab.papr.hcallrules import PAPR_DIFFERENCES
 from tcelab.program import Call, Checkpoint, Hcall, HcallBatch, from_json
 from tcelab.program.topology import Device, Phb, Topology, topology
 from tcelab.program.validate import validate

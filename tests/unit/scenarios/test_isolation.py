@@ -26,7 +26,7 @@ from tcelab.program import (
 from tcelab.program.parts import parts
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
-from tcelab.report.isolation import isolations
+from tcelab.report.isolationlog import isolations
 from tcelab.run.loop import perform_program
 from tcelab.scenarios import SCENARIOS, build, isolation, legal
 from tcelab.scenarios.stories import FURTHER, parse

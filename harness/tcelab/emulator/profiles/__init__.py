@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from tcelab.emulator.driver import Profile
-from tcelab.emulator.errors import NotModelledError
+from tcelab.emulator.drivertable import Profile
 from tcelab.emulator.profiles.linux_v1 import LINUX_V1
 from tcelab.emulator.profiles.linux_v2 import LINUX_V2
 from tcelab.emulator.profiles.seed2013 import SEED2013
+from tcelab.emulator.syscallerrors import NotModelledError
 from tcelab.errors import UsageError
 
 if TYPE_CHECKING:
-    from tcelab.emulator.driver import Driver
+    from tcelab.emulator.drivertable import Driver
     from tcelab.emulator.platform import Machine
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from tcelab.emulator.addressspaces import Space
 from tcelab.emulator.checks import Call, Check, Request, copies_in, give, long_enough
-from tcelab.emulator.driver import Profile
-from tcelab.emulator.memory import Space
+from tcelab.emulator.drivertable import Profile
 from tcelab.emulator.profiles.words import INFO, INFO_DDW, V1, V2, enable, entry_of, misaligned, pages_of, window_of
 from tcelab.emulator.spapr_tce import SpaprTce
 from tcelab.papr import tce, window

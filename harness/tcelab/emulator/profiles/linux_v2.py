@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Final
 
 from tcelab.emulator.checks import Call, Check, Request, copies_in, give, long_enough
-from tcelab.emulator.driver import Profile
+from tcelab.emulator.drivertable import Profile
 from tcelab.emulator.profiles.linux_v1 import FOREIGN, LINUX_V1, NOT_ENABLED, PENDING
 from tcelab.emulator.profiles.words import INFO, INFO_DDW, V2
 from tcelab.emulator.spapr_tce_v2 import SpaprTceV2, Window
-from tcelab.papr import ddw, tce
+from tcelab.papr import tce, windowcreation
 from tcelab.quirks import MISALIGNED, ONE_PAGE
 
 _DDW: Final = 1
@@ -57,8 +57,8 @@ def _info(call: Call) -> int:
         "flags": _DDW,
         "dma32_window_start": pe.phb.window_start & 0xFFFFFFFF,
         "dma32_window_size": pe.window_size & 0xFFFFFFFF,
-        "pgsizes": sum(1 << shift for shift in ddw.SHIFTS),
-        "max_dynamic_windows_supported": ddw.MOST,
+        "pgsizes": sum(1 << shift for shift in windowcreation.SHIFTS),
+        "max_dynamic_windows_supported": windowcreation.MOST,
         "levels": 1,
     }
     return give(call, "SPAPR_TCE_GET_INFO_DDW", INFO_DDW.size if argsz >= INFO_DDW.size else INFO.size)

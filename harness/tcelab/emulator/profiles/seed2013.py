@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tcelab.emulator.checks import Call, Check, Request, copies_in, give, long_enough
-from tcelab.emulator.driver import Profile
+from tcelab.emulator.drivertable import Profile
 from tcelab.emulator.profiles.words import V1, enable, entry_of, misaligned, pages_of, window_of
 from tcelab.emulator.spapr_tce_2013 import Seed
 from tcelab.papr import tce, window

@@ -8,7 +8,7 @@ from tceagent import uapi
 from tcelab.emulator.checks import Call
 from tcelab.emulator.events import ENABLED
 from tcelab.papr import window
-from tcelab.papr.table import Table
+from tcelab.papr.tcetable import Table
 
 V1, V2 = 2, 7
 """Container types: VFIO_SPAPR_TCE_IOMMU, VFIO_SPAPR_TCE_v2_IOMMU."""

@@ -6,7 +6,7 @@ from typing import Final
 
 from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger
-from tcelab.judge.models.hypercalls import Hypercalls
+from tcelab.judge.models.hypercallmodel import Hypercalls
 from tcelab.program import Hcall, HcallBatch
 from tcelab.run.record import Outcome, Step
 

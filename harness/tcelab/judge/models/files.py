@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from tceagent import uapi
-from tcelab.judge.models.device import DeviceModel
-from tcelab.judge.models.table import Entry, TableModel
-from tcelab.judge.models.windows import KernelWindow, Windows
+from tcelab.judge.models.edumodel import DeviceModel
+from tcelab.judge.models.tablemodel import Entry, TableModel
+from tcelab.judge.models.windowmodel import KernelWindow, Windows
 from tcelab.program import Ddw
 from tcelab.program.topology import Phb
 

@@ -12,20 +12,20 @@ from typing import Final, TypeAlias
 import msgspec
 
 from tceagent import uapi
-from tcelab.judge.models.charges import SPAPR_TCE, charged, pinned
-from tcelab.judge.models.device import DeviceModel, Forbidden
-from tcelab.judge.models.disk import DiskModel
-from tcelab.judge.models.driver import Driver
+from tcelab.judge.models.chargemodel import SPAPR_TCE, charged, pinned
+from tcelab.judge.models.diskmodel import DiskModel
+from tcelab.judge.models.drivermodel import Driver
+from tcelab.judge.models.edumodel import DeviceModel, Forbidden
 from tcelab.judge.models.files import Container, DeviceFile, Files, Group, Target
-from tcelab.judge.models.hypercalls import Hypercalls
-from tcelab.judge.models.memory import BufferModel, PageModel, written
+from tcelab.judge.models.hypercallmodel import Hypercalls
+from tcelab.judge.models.memorymodel import BufferModel, PageModel, written
 from tcelab.judge.models.pes import Pes
-from tcelab.judge.models.pins import Pins
+from tcelab.judge.models.pinmodel import Pins
 from tcelab.judge.models.requests import ARGSZ, BY_FIELDS, BY_POINTER, KEEPS_ALL, MEMORY, request_name
 from tcelab.judge.models.rounds import calls_done, rounds
-from tcelab.judge.models.table import Entry, TableModel
+from tcelab.judge.models.tablemodel import Entry, TableModel
 from tcelab.judge.models.transfers import Transfers
-from tcelab.judge.models.windows import Windows
+from tcelab.judge.models.windowmodel import Windows
 from tcelab.papr import window
 from tcelab.program import (
     Bind,
@@ -59,7 +59,7 @@ from tcelab.program import (
     Tag,
     Together,
     Word,
-    tag,
+    pagetags,
 )
 from tcelab.program.topology import Device
 from tcelab.run.record import Facts, Outcome, Step
@@ -165,7 +165,7 @@ class Fold:
             return word
         if isinstance(word, Page) and word.buffer in self.buffers:
             address = self.buffers[word.buffer].address
-            return None if address is None else (address + word.index * tag.PAGE + word.plus) & _MASK
+            return None if address is None else (address + word.index * pagetags.PAGE + word.plus) & _MASK
         return None
 
     def target(self, op: Ioctl) -> Target | None:
@@ -243,7 +243,7 @@ class Fold:
             case Tag():
                 self.buffers[op.buffer].tag(op, self.facts.nonce, step)
             case Fill():
-                data = tag.data(self.facts.nonce, op.seed, op.size)
+                data = pagetags.data(self.facts.nonce, op.seed, op.size)
                 self.buffers[op.buffer].write(op.offset, data, step)
             case Put():
                 self._put(op, step)
@@ -348,11 +348,11 @@ class Fold:
         """
         if isinstance(word, Page):
             buffer = self.buffers.get(word.buffer)
-            return None if buffer is None else (buffer, word.index * tag.PAGE + word.plus)
+            return None if buffer is None else (buffer, word.index * pagetags.PAGE + word.plus)
         address = self.number(word)
         for buffer in self.buffers.values():
             if address is not None and buffer.address is not None and buffer.process == process:
                 offset = address - buffer.address
-                if 0 <= offset < len(buffer.pages) * tag.PAGE:
+                if 0 <= offset < len(buffer.pages) * pagetags.PAGE:
                     return buffer, offset
         return None

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tcelab.errors import HarnessError, Unsupported
 from tcelab.papr import window
-from tcelab.qemu.memory import Memory
+from tcelab.qemu.processmemory import Memory
 from tcelab.run.record import TableView
 
 ENTRY: Final = 8

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tceagent import uapi
-from tcelab.program import Tag, tag
+from tcelab.program import Tag, pagetags
 
-ZEROS: Final = bytes(tag.SIZE)
+ZEROS: Final = bytes(pagetags.SIZE)
 
-_ANYTHING: Final = tag.PAGE
+_ANYTHING: Final = pagetags.PAGE
 """Bytes, as many as we expect of a kernel of which we know no limit."""
 _CHAINED: Final = {"DEVICE_GET_INFO", "DEVICE_GET_REGION_INFO"}
 """Requests whose struct may be followed by capabilities (drivers/vfio/vfio_main.c, vfio_info_add_capability)."""
@@ -47,13 +47,13 @@ class PageModel:
     writer: int = -1
 
     def read(self, start: int, size: int) -> bytes | None:
-        return None if self.content is None else tag.expand(self.content)[start : start + size]
+        return None if self.content is None else pagetags.expand(self.content)[start : start + size]
 
     def write(self, start: int, data: bytes, step: int) -> None:
-        page = bytearray(tag.PAGE if self.content is None else tag.expand(self.content))
+        page = bytearray(pagetags.PAGE if self.content is None else pagetags.expand(self.content))
         page[start : start + len(data)] = data
-        if self.content is not None or len(data) == tag.PAGE:
-            self.content = tag.compact(bytes(page))
+        if self.content is not None or len(data) == pagetags.PAGE:
+            self.content = pagetags.compact(bytes(page))
         self.tagged = None
         self.writer = step
 
@@ -84,17 +84,17 @@ class BufferModel:
 
     def tag(self, op: Tag, nonce: bytes, step: int) -> None:
         for i, page in enumerate(self.pages[op.first : op.first + op.count]):
-            where = op.ioba + i * tag.PAGE
-            page.content = tag.tag(nonce, op.liobn, where, op.sequence)
+            where = op.ioba + i * pagetags.PAGE
+            page.content = pagetags.tag(nonce, op.liobn, where, op.sequence)
             page.tagged = (op.liobn, where)
             page.writer = step
 
     def write(self, offset: int, data: bytes, step: int) -> None:
         """Write bytes at a byte offset, over page boundaries; what lies beyond the buffer is lost."""
         done = 0
-        while done < len(data) and (offset + done) // tag.PAGE < len(self.pages):
-            number, start = divmod(offset + done, tag.PAGE)
-            part = data[done : done + tag.PAGE - start]
+        while done < len(data) and (offset + done) // pagetags.PAGE < len(self.pages):
+            number, start = divmod(offset + done, pagetags.PAGE)
+            part = data[done : done + pagetags.PAGE - start]
             self.pages[number].write(start, part, step)
             done += len(part)
 
@@ -102,7 +102,7 @@ class BufferModel:
         """Bytes at a byte offset, over page boundaries; None when we cannot know all of them."""
         parts = []
         while size > 0:
-            number, start = divmod(offset, tag.PAGE)
+            number, start = divmod(offset, pagetags.PAGE)
             part = self.pages[number].read(start, size) if 0 <= number < len(self.pages) else None
             if part is None:
                 return None
@@ -112,8 +112,8 @@ class BufferModel:
 
     def blur(self, offset: int, size: int, step: int) -> None:
         """We cannot know what was written to these bytes, as far as they are in the buffer."""
-        end = -(-(offset + size) // tag.PAGE) if size else 0
-        for page in self.pages[max(offset, 0) // tag.PAGE : max(end, 0)]:
+        end = -(-(offset + size) // pagetags.PAGE) if size else 0
+        for page in self.pages[max(offset, 0) // pagetags.PAGE : max(end, 0)]:
             page.blur(step)
 
     def learn(self, first: int, frames: list[int]) -> None:

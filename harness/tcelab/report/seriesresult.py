@@ -16,7 +16,7 @@ from tcelab.judge.core import KEEP
 from tcelab.judge.finding import Finding
 from tcelab.judge.finding import Result as Word
 from tcelab.program import Program
-from tcelab.report.isolation import table_lines
+from tcelab.report.isolationlog import table_lines
 from tcelab.report.result import Ended, ProgramInfo, Result
 from tcelab.report.text import WORDS, say
 

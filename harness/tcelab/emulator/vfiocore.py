@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tceagent import uapi
+from tcelab.emulator.addressspaces import FaultError
 from tcelab.emulator.checks import Call, Check, Request, copies_in, give, long_enough, number_of
-from tcelab.emulator.device import DeviceFile
-from tcelab.emulator.driver import Driver, DriverKind
-from tcelab.emulator.errors import RefusedError
-from tcelab.emulator.memory import FaultError
+from tcelab.emulator.drivertable import Driver, DriverKind
 from tcelab.emulator.process import File, Process
+from tcelab.emulator.syscallerrors import RefusedError
+from tcelab.emulator.vfiopci import DeviceFile
 
 if TYPE_CHECKING:
     from tcelab.emulator.platform import Machine, Pe

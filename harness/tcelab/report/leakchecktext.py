@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tcelab.leakcheck.judge import describe
-from tcelab.leakcheck.result import PHASES, Finding, Result
+from tcelab.leakcheck.leakresult import PHASES, Finding, Result
 from tcelab.report.text import WORDS, say
 
 SHOWN: Final = 20

@@ -10,7 +10,7 @@ from pathlib import Path
 from tcelab.job import artefacts, setup
 from tcelab.qemu import fork
 from tcelab.qemu.limits import Limits
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 from tcelab.run.record import Facts
 
 

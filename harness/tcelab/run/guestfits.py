@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from tceagent.huge import HUGE_PAGE
 from tcelab.errors import Unsupported
-from tcelab.program.fits import sizes
 from tcelab.program.operations import Buffer, Hcall, HcallBatch, Native, Op
 from tcelab.program.program import Program
+from tcelab.program.soundness import sizes
 
 if TYPE_CHECKING:
     from tcelab.run.record import Facts

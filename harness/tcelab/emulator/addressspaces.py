@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from tcelab.emulator.errors import NotModelledError
+from tcelab.emulator.syscallerrors import NotModelledError
 from tcelab.papr import window
-from tcelab.program import tag
+from tcelab.program import pagetags
 
 FRAMES: Final = 1 << 28
 """More than any program can use; a prime step over a power of two visits each once."""
@@ -98,7 +98,7 @@ class Ram:
         page = self.pages.get(base)
         if page is None:
             return None
-        content = tag.compact(bytes(page[address - base : address - base + window.PAGE_SIZE]))
+        content = pagetags.compact(bytes(page[address - base : address - base + window.PAGE_SIZE]))
         self._compact.setdefault(base, {})[address] = content
         return content
 

@@ -17,9 +17,9 @@ from tcelab.leakcheck.counts import Counts
 from tcelab.leakcheck.directions import Directions, Raws
 from tcelab.leakcheck.dmaapi import Asked, Event, Lost, Mark, Raw, Reader, Turned
 from tcelab.leakcheck.judge import Judge
-from tcelab.leakcheck.replay import Replay, Replayed, Shared, Table
-from tcelab.leakcheck.result import PHASES, Finding, Phase
-from tcelab.papr import hcall
+from tcelab.leakcheck.leakresult import PHASES, Finding, Phase
+from tcelab.leakcheck.tracereplay import Replay, Replayed, Shared, Table
+from tcelab.papr import hcallrules
 from tcelab.program.topology import Device
 
 LIMIT: Final = 512
@@ -132,7 +132,7 @@ class Follower:
             yield from _some(map(self._judge.shared, self._own_shared(asked=asked)))
             yield from _some(map(self._judge.large, self._own(self._large)))
             yield from _some(map(self._judge.refused, self._own(self._refused)))
-            if not self.raws.calls(hcall.H_PUT_TCE_INDIRECT):
+            if not self.raws.calls(hcallrules.H_PUT_TCE_INDIRECT):
                 yield from itertools.starmap(self._judge.turned, self._turned.items())
 
     def undecided_because(self, *, asked: bool) -> Iterator[str]:

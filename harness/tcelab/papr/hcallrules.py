@@ -13,7 +13,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from tcelab.papr.table import Table
+from tcelab.papr.tcetable import Table
 
 H_GET_TCE: Final = 0x1C
 H_PUT_TCE: Final = 0x20

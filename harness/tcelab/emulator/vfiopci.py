@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 from tceagent import uapi
 from tcelab.emulator import pci
 from tcelab.emulator.checks import Call, Check, Request, copies_in, give, long_enough, number_of
-from tcelab.emulator.errors import NotModelledError, RefusedError
 from tcelab.emulator.process import File, Process
+from tcelab.emulator.syscallerrors import NotModelledError, RefusedError
 
 if TYPE_CHECKING:
     from tcelab.emulator.platform import Machine, Pe

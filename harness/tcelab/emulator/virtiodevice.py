@@ -13,13 +13,13 @@ from typing import ClassVar, Final, NamedTuple
 
 from tceagent import uapi
 from tceagent import virtio as v
-from tcelab.emulator.errors import NotModelledError
-from tcelab.emulator.memory import Ram
+from tcelab.emulator.addressspaces import Ram
 from tcelab.emulator.pci import PciDevice, Region
-from tcelab.papr import dma, tce, window
+from tcelab.emulator.syscallerrors import NotModelledError
+from tcelab.papr import dmarules, tce, window
 from tcelab.papr.pe import Isolation
-from tcelab.papr.table import Table
-from tcelab.program import disk
+from tcelab.papr.tcetable import Table
+from tcelab.program import diskcontent
 from tcelab.run.record import Direction, Refusal
 
 BAR: Final = 4
@@ -92,7 +92,7 @@ class VirtioBlk(PciDevice):
         self, name: str, table: Table, ram: Ram, refuse: Callable[[Refusal], None], isolation: Isolation | None = None
     ) -> None:
         super().__init__(name, _config(), table, isolation)
-        self.disk = bytearray(disk.fresh(name))
+        self.disk = bytearray(diskcontent.fresh(name))
         self._content = bytes(self.disk)
         self._ram, self._refuse = ram, refuse
         self._reset()
@@ -119,7 +119,7 @@ class VirtioBlk(PciDevice):
         """As at the start, for another program."""
         super().renew()
         self._reset()
-        self.disk[:] = disk.fresh(self.name)
+        self.disk[:] = diskcontent.fresh(self.name)
 
     @property
     def content(self) -> bytes:
@@ -142,7 +142,7 @@ class VirtioBlk(PciDevice):
             v.IDENTITY + 2: 1,
             v.STATUS: self._status,
             v.QUEUE_NOTIFY_OFF: 0,
-            DISK: disk.SIZE // v.SECTOR,
+            DISK: diskcontent.SIZE // v.SECTOR,
             DISK + 4: 0,
             **self._queue,
         }
@@ -265,7 +265,7 @@ class VirtioBlk(PciDevice):
     def _blocked(self) -> None:
         """It may not master the bus: it sees an empty ring, and tries no more than that."""
         for direction, offset in _RING:
-            self._told(direction, self._iova + offset, 2, dma.ISOLATED if self.wish else dma.NO_MASTER)
+            self._told(direction, self._iova + offset, 2, dmarules.ISOLATED if self.wish else dmarules.NO_MASTER)
         if not self.wish:
             return
         # What its driver wants of it stands there all the same.
@@ -277,8 +277,8 @@ class VirtioBlk(PciDevice):
         to_memory = bool(flags & v.WRITE)
         self.on_bus(self._pieces(iova, size, to_memory=to_memory), "write" if to_memory else "read")
 
-    def _pieces(self, iova: int, size: int, *, to_memory: bool) -> list[dma.Piece]:
-        return dma.pieces(
+    def _pieces(self, iova: int, size: int, *, to_memory: bool) -> list[dmarules.Piece]:
+        return dmarules.pieces(
             iova,
             size,
             to_memory=to_memory,

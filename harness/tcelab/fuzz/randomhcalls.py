@@ -11,7 +11,7 @@ from typing import Final
 from tcelab.fuzz.mapping import PLACES
 from tcelab.fuzz.world import World
 from tcelab.papr import window
-from tcelab.papr.hcall import LIST_MOST
+from tcelab.papr.hcallrules import LIST_MOST
 from tcelab.papr.window import PAGE_SIZE
 from tcelab.program import Call, Hcall, HcallBatch, Tce
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from tcelab.judge.models.driver import V2, Driver
+from tcelab.judge.models.drivermodel import V2, Driver
 from tcelab.judge.models.files import Container, Group
 from tcelab.run.record import Facts
 

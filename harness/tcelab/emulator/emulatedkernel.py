@@ -10,14 +10,14 @@ import random
 from typing import TYPE_CHECKING, Any, Final
 
 from tcelab.emulator import hcallfile
-from tcelab.emulator.core import Container, Group
-from tcelab.emulator.errors import NotModelledError, RefusedError
+from tcelab.emulator.addressspaces import MASK, SCRATCH, SCRATCH_SIZE, Area
 from tcelab.emulator.hcallfile import HcallFile
-from tcelab.emulator.memory import MASK, SCRATCH, SCRATCH_SIZE, Area
 from tcelab.emulator.pci import Registers
 from tcelab.emulator.platform import Machine, Pe
 from tcelab.emulator.process import File, Process
 from tcelab.emulator.profiles import Kind
+from tcelab.emulator.syscallerrors import NotModelledError, RefusedError
+from tcelab.emulator.vfiocore import Container, Group
 from tcelab.papr import window
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final, NamedTuple
 
-from tcelab.judge.models.device import Forbidden
-from tcelab.judge.models.memory import BufferModel, PageModel
-from tcelab.judge.models.pins import Pins
-from tcelab.judge.models.table import Entry, TableModel
+from tcelab.judge.models.edumodel import Forbidden
+from tcelab.judge.models.memorymodel import BufferModel, PageModel
+from tcelab.judge.models.pinmodel import Pins
+from tcelab.judge.models.tablemodel import Entry, TableModel
 from tcelab.judge.models.transfers import Transfers
 from tcelab.papr import tce
 from tcelab.program import Call, Hcall, HcallBatch, Tce

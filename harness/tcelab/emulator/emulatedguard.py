@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from tcelab.emulator.pci import PciDevice
-from tcelab.papr import dma, pe
-from tcelab.papr.table import Table
+from tcelab.papr import dmarules, pe
+from tcelab.papr.tcetable import Table
 from tcelab.program import Rtas
 from tcelab.run.record import Direction, Event, Guarding, Outcome
 
@@ -32,14 +32,14 @@ class Guard:
         self._waiting: list[tuple[PciDevice, Event]] = []
 
     def transferred(
-        self, index: int, device: PciDevice, table: Table, pieces: Sequence[dma.Piece], direction: Direction
+        self, index: int, device: PciDevice, table: Table, pieces: Sequence[dmarules.Piece], direction: Direction
     ) -> None:
         """A device has done a transfer on the bus. What comes of it, comes with `settle`.
 
         :param index: of its PHB.
         """
         first = next((piece for piece in pieces if piece.refused), None)
-        if first is None or first.refused == dma.NO_MASTER or self.mode == "off":
+        if first is None or first.refused == dmarules.NO_MASTER or self.mode == "off":
             return
         number = first.entry
         beside = [table.get(each) for each in (number - 1, number + 1) if 0 <= each < table.entries]
@@ -74,7 +74,7 @@ class Guard:
             elif device.isolation.violate():
                 self._events.append(msgspec.structs.replace(event, kind="isolated"))
             else:
-                self._events.append(msgspec.structs.replace(event, reason=dma.ISOLATED))
+                self._events.append(msgspec.structs.replace(event, reason=dmarules.ISOLATED))
 
     def take(self) -> list[Event]:
         """What happened since the last call."""

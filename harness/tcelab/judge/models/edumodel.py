@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from tcelab.judge.models.memory import PageModel
-from tcelab.judge.models.table import TableModel
-from tcelab.judge.models.windows import Windows
-from tcelab.papr import dma
-from tcelab.program import Dma, Transfer, tag
+from tcelab.judge.models.memorymodel import PageModel
+from tcelab.judge.models.tablemodel import TableModel
+from tcelab.judge.models.windowmodel import Windows
+from tcelab.papr import dmarules
+from tcelab.program import Dma, Transfer, pagetags
 
 BUFFER: Final = 4096
 Asker = tuple[str, str]
@@ -70,7 +70,7 @@ class DeviceModel:
     def begun(self, step: int) -> None:
         """It is about to be told to do something."""
 
-    def transfer(self, op: Dma | Transfer, step: int, *, isolated: bool = False) -> list[dma.Piece]:
+    def transfer(self, op: Dma | Transfer, step: int, *, isolated: bool = False) -> list[dmarules.Piece]:
         """Move the data of one transfer; its pieces, none when the device refuses it itself.
 
         :param isolated: the DMA of its PE is stopped.
@@ -82,7 +82,7 @@ class DeviceModel:
             (self._write if op.to_memory else self._read)(piece, op.offset + piece.start, step)
         return pieces
 
-    def missed(self, op: Dma | Transfer, asker: Asker, *, isolated: bool) -> list[dma.Piece]:  # noqa: ARG002
+    def missed(self, op: Dma | Transfer, asker: Asker, *, isolated: bool) -> list[dmarules.Piece]:  # noqa: ARG002
         """A transfer that the device did not do although it was reached: its pieces, none if it was not even tried."""
         return []
 
@@ -102,12 +102,12 @@ class DeviceModel:
         """
         return 0, 0
 
-    def pieces(self, op: Dma | Transfer, *, isolated: bool) -> list[dma.Piece]:
+    def pieces(self, op: Dma | Transfer, *, isolated: bool) -> list[dmarules.Piece]:
         """Of a transfer, as the table has it now."""
         iova = op.iova & self.mask
         return self.windows.pieces(iova, op.size, to_memory=op.to_memory, master=self.master, isolated=isolated)
 
-    def page(self, piece: dma.Piece) -> PageModel | None:
+    def page(self, piece: dmarules.Piece) -> PageModel | None:
         """Where a piece that is not refused goes, None when it is no page of a buffer."""
         table = self.windows.active[piece.window]
         return table.live[piece.entry].page_at(table.page_number(piece.offset))
@@ -121,26 +121,26 @@ class DeviceModel:
         if not op.to_memory:
             self.known[op.offset : op.offset + op.size] = bytes(op.size)
 
-    def _nearest(self, piece: dma.Piece) -> PageModel | None:
+    def _nearest(self, piece: dmarules.Piece) -> PageModel | None:
         """Where a piece would go, whatever forbids it."""
         table = self.windows.active[piece.window]
         entry = table.live.get(piece.entry)
         return None if entry is None else entry.page_at(table.page_number(piece.offset))
 
-    def _write(self, piece: dma.Piece, at: int, step: int) -> None:
+    def _write(self, piece: dmarules.Piece, at: int, step: int) -> None:
         page = None if piece.refused else self.page(piece)
         if page is None:
             return
         if 0 not in self.known[at : at + piece.size]:
-            page.write(piece.iova % tag.PAGE, bytes(self.memory[at : at + piece.size]), step)
+            page.write(piece.iova % pagetags.PAGE, bytes(self.memory[at : at + piece.size]), step)
         else:
             page.blur(step)
 
-    def _read(self, piece: dma.Piece, at: int, _step: int) -> None:
+    def _read(self, piece: dmarules.Piece, at: int, _step: int) -> None:
         data: bytes | None = bytes(piece.size)  # what a refused read gives
         if not piece.refused:
             page = self.page(piece)
-            data = page.read(piece.iova % tag.PAGE, piece.size) if page else None
+            data = page.read(piece.iova % pagetags.PAGE, piece.size) if page else None
         self.memory[at : at + piece.size] = data or bytes(piece.size)
         self.known[at : at + piece.size] = bytes([data is not None]) * piece.size
 
@@ -149,7 +149,7 @@ class DeviceModel:
 class Forbidden:
     """A piece of a transfer that must be refused.
 
-    :ivar told: the address at which QEMU tells of it, see `tcelab.papr.dma.Piece`.
+    :ivar told: the address at which QEMU tells of it, see `tcelab.papr.dmarules.Piece`.
     :ivar maybe: it may have been refused as well as not.
     """
 

@@ -12,11 +12,11 @@ from typing import ClassVar, Final
 
 from tceagent import edu as registers
 from tceagent import uapi
-from tcelab.emulator.memory import MASK, Ram
+from tcelab.emulator.addressspaces import MASK, Ram
 from tcelab.emulator.pci import PciDevice, Region
-from tcelab.papr import dma, tce
+from tcelab.papr import dmarules, tce
 from tcelab.papr.pe import Isolation
-from tcelab.papr.table import Table
+from tcelab.papr.tcetable import Table
 from tcelab.run.record import Refusal
 
 IDENTITY: Final = 0x010000ED
@@ -100,7 +100,7 @@ class Edu(PciDevice):
         size, at = self._words[registers.COUNT], inside - registers.BUFFER
         if not 0 <= at <= at + size <= registers.BUFFER_SIZE:
             return  # as of QEMU 42f599172ae0: a transfer outside the buffer is skipped
-        pieces = dma.pieces(
+        pieces = dmarules.pieces(
             iova & self.mask,
             size,
             to_memory=to_memory,
@@ -116,14 +116,14 @@ class Edu(PciDevice):
             self._move(piece, at + piece.start, to_memory=to_memory)
         self.on_bus(pieces, "write" if to_memory else "read")
 
-    def _more(self) -> list[dma.Window]:
+    def _more(self) -> list[dmarules.Window]:
         second = self.second
         if second is None or not second.entries:
             return []
         granted = lambda entry: tce.permissions(second.get(entry))  # noqa: E731
-        return [dma.Window(second.bus_offset, second.entries, granted, second.page_shift)]
+        return [dmarules.Window(second.bus_offset, second.entries, granted, second.page_shift)]
 
-    def _move(self, piece: dma.Piece, at: int, *, to_memory: bool) -> None:
+    def _move(self, piece: dmarules.Piece, at: int, *, to_memory: bool) -> None:
         inside = slice(at, at + piece.size)
         if piece.refused:
             direction = "write" if to_memory else "read"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from tcelab.papr import window
-from tcelab.papr.table import Table
+from tcelab.papr.tcetable import Table
 
 SUCCESS: Final = 0
 HARDWARE_ERROR: Final = -1

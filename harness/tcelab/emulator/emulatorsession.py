@@ -17,17 +17,17 @@ import numpy as np
 import tcelab
 from tceagent import ops as agent
 from tceagent.state import State
-from tcelab.emulator.driver import Profile
-from tcelab.emulator.errors import KernelDiedError, NotModelledError
-from tcelab.emulator.kernel import Child, EmulatedKernel
-from tcelab.emulator.memory import Space
+from tcelab.emulator.addressspaces import Space
+from tcelab.emulator.drivertable import Profile
+from tcelab.emulator.emulatedkernel import Child, EmulatedKernel
 from tcelab.emulator.platform import Machine
 from tcelab.emulator.preset_states import arrange
 from tcelab.emulator.process import Process
 from tcelab.emulator.profiles import DEFAULT, Kind, profile
+from tcelab.emulator.syscallerrors import KernelDiedError, NotModelledError
 from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError, Unsupported
 from tcelab.papr import window
-from tcelab.papr.table import Table
+from tcelab.papr.tcetable import Table
 from tcelab.program import Buffer, Checkpoint, Ddw, Flip, GuestOp, HostOp, Ioctl, Open, Rtas
 from tcelab.program.topology import Topology
 from tcelab.quirks import check

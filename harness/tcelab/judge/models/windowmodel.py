@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tcelab.judge.models.table import TableModel
-from tcelab.papr import dma, window
+from tcelab.judge.models.tablemodel import TableModel
+from tcelab.papr import dmarules, window
 from tcelab.program import Ddw
 from tcelab.program.topology import Phb
 from tcelab.run.record import Outcome
@@ -64,10 +64,10 @@ class Windows:
         tables = self.active
         return next((each for each in tables if 0 <= each.number(iova) < each.entries), tables[0])
 
-    def pieces(self, iova: int, size: int, *, to_memory: bool, master: bool, isolated: bool) -> list[dma.Piece]:
+    def pieces(self, iova: int, size: int, *, to_memory: bool, master: bool, isolated: bool) -> list[dmarules.Piece]:
         """Of a transfer, as the tables are now: `window` of a piece is a number in `active`."""
         first, *more = self.active
-        return dma.pieces(
+        return dmarules.pieces(
             iova,
             size,
             to_memory=to_memory,
@@ -75,7 +75,7 @@ class Windows:
             permissions=first.permissions,
             window_start=first.start,
             page_shift=first.page_shift,
-            more=[dma.Window(each.start, each.entries, each.permissions, each.page_shift) for each in more],
+            more=[dmarules.Window(each.start, each.entries, each.permissions, each.page_shift) for each in more],
             master=master,
             isolated=isolated,
         )

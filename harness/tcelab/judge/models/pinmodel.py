@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from tcelab.judge.models.table import Entry
+from tcelab.judge.models.tablemodel import Entry
 
 
 class Pins:

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from tceagent import virtio
-from tcelab.judge.models.device import Asker, DeviceModel
-from tcelab.judge.models.memory import PageModel
-from tcelab.judge.models.windows import Windows
-from tcelab.papr import dma, tce, window
-from tcelab.program import Dma, Transfer, disk, tag
+from tcelab.judge.models.edumodel import Asker, DeviceModel
+from tcelab.judge.models.memorymodel import PageModel
+from tcelab.judge.models.windowmodel import Windows
+from tcelab.papr import dmarules, tce, window
+from tcelab.program import Dma, Transfer, diskcontent, pagetags
 
 VIRTIO_BLK: Final = 0x0001FFFF
 """What it says it is: one queue, and no vector."""
@@ -37,11 +37,11 @@ class DiskModel(DeviceModel):
 
     def __init__(self, name: str, windows: Windows) -> None:
         super().__init__(name, windows, _ALL)
-        self.memory = bytearray(disk.fresh(name))
-        self.known = bytearray(b"\1" * disk.SIZE)
+        self.memory = bytearray(diskcontent.fresh(name))
+        self.known = bytearray(b"\1" * diskcontent.SIZE)
         self.identity = VIRTIO_BLK
         self.right: bytes | None = None
-        self.writers = [-1] * (disk.SIZE // virtio.SECTOR)
+        self.writers = [-1] * (diskcontent.SIZE // virtio.SECTOR)
         self.ring: tuple[list[PageModel], int] | None = None
         self._asker: Asker | None = None
 
@@ -84,19 +84,19 @@ class DiskModel(DeviceModel):
         """It can read and write its ring, as far as the table goes."""
         if self.ring is None:
             return True
-        places = (self.ring[1], self.ring[1] + tag.PAGE)
+        places = (self.ring[1], self.ring[1] + pagetags.PAGE)
         tables = [self.windows.at(place) for place in places]
         found = [table.permissions(table.number(place)) for table, place in zip(tables, places, strict=True)]
         return found == [tce.PERMISSIONS] * 2
 
-    def transfer(self, op: Dma | Transfer, step: int, *, isolated: bool = False) -> list[dma.Piece]:
+    def transfer(self, op: Dma | Transfer, step: int, *, isolated: bool = False) -> list[dmarules.Piece]:
         """Move the data of one transfer; its pieces."""
         pieces = super().transfer(op, step, isolated=isolated)
         if not op.to_memory:
             self._wrote(op.offset, op.size, step)
         return pieces
 
-    def missed(self, op: Dma | Transfer, asker: Asker, *, isolated: bool) -> list[dma.Piece]:
+    def missed(self, op: Dma | Transfer, asker: Asker, *, isolated: bool) -> list[dmarules.Piece]:
         """A transfer that the device did not do although it was reached: its pieces, none if it was not even tried."""
         ready, self._asker = self._asker == asker, None  # who tries in vain resets it
         return self.pieces(op, isolated=isolated) if ready and (isolated or not self.master) else []
@@ -134,12 +134,12 @@ class DiskModel(DeviceModel):
         table, out = self.windows.at(iova), []
         if table.page_shift != window.PAGE_SHIFT:
             return None
-        number, start = divmod(iova - table.start, tag.PAGE)
+        number, start = divmod(iova - table.start, pagetags.PAGE)
         while size > 0:
             entry = table.live.get(number) if 0 <= number < table.entries else None
             if entry is None or not entry.permissions & needed:
                 return None
-            part = min(tag.PAGE - start, size)
+            part = min(pagetags.PAGE - start, size)
             out.append((entry.page, start, part))
             number, start, size = number + 1, 0, size - part
         return out

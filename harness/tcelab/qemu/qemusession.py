@@ -31,7 +31,7 @@ from tcelab.program import (
     Rtas,
 )
 from tcelab.program.topology import KERNEL_DRIVERS
-from tcelab.qemu import ddw, machine, probe
+from tcelab.qemu import machine, probe, rtaswindows
 from tcelab.qemu.channel import PROTOCOL, Cell, decode
 from tcelab.qemu.guard import Guard, chunks
 from tcelab.qemu.guest import Guest
@@ -392,7 +392,7 @@ class QemuSession:
         if isinstance(op, Ddw):
             phbs = self._options.topology.phbs
             phb, slot = next((p.index, d.slot) for p in phbs for d in p.devices if d.name == op.device)
-            work = ddw.call(self.guest.qtest, op, phb, slot)
+            work = rtaswindows.call(self.guest.qtest, op, phb, slot)
             return portal().call(self.guest.race.run(work, "control", self.guest.limits.control))
         if self._guard is None:
             return Outcome(value=pe.PARAMETER_ERROR)  # as QEMU answers for a PHB that it emulates

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from tcelab.judge.models.memory import PageModel
+from tcelab.judge.models.memorymodel import PageModel
 from tcelab.papr import tce, window
 
 Arrays: TypeAlias = tuple[npt.NDArray[np.uint32] | npt.NDArray[np.int64], npt.NDArray[np.uint64]]

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from tcelab.judge.models.files import Container, Group
-from tcelab.judge.models.memory import BufferModel, PageModel
-from tcelab.judge.models.pins import Pins
+from tcelab.judge.models.memorymodel import BufferModel, PageModel
+from tcelab.judge.models.pinmodel import Pins
 from tcelab.judge.models.requests import ARGSZ, FLAGS, NOT_REACHED
-from tcelab.judge.models.table import Entry, TableModel
-from tcelab.judge.models.windows import KernelWindow
+from tcelab.judge.models.tablemodel import Entry, TableModel
+from tcelab.judge.models.windowmodel import KernelWindow
 from tcelab.papr import tce, window
-from tcelab.program import Ioctl, Word, tag
+from tcelab.program import Ioctl, Word, pagetags
 from tcelab.quirks import CLOSE_STRANDS, REFUSED_SPOILS
 from tcelab.run.record import Outcome
 
@@ -195,7 +195,7 @@ class Driver:
     def _from(self, op: Ioctl) -> tuple[BufferModel | None, int]:
         """The buffer that a map began in, and the number of the page."""
         place = self._place(op.fields.get("vaddr", 0), op.by)
-        return (None, 0) if place is None else (place[0], place[1] // tag.PAGE)
+        return (None, 0) if place is None else (place[0], place[1] // pagetags.PAGE)
 
     def _unmap(self, handle: object, op: Ioctl, outcome: Outcome, step: int) -> None:
         if outcome.value != 0 or not isinstance(handle, Container):
@@ -298,7 +298,7 @@ class Driver:
         if any(region in each.regions for each in self._registrars if each.payer == container.payer):
             return []
         place = self._place(region[0], process)
-        first = place[1] // tag.PAGE if place else 0
+        first = place[1] // pagetags.PAGE if place else 0
         pages = place[0].pages[first : first + (region[1] >> window.PAGE_SHIFT)] if place else []
         return pages if self._led_to(pages) else []
 
