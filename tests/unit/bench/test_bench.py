@@ -26,10 +26,6 @@ from tcelab.program.topology import topology
 from tcelab.program.validate import validate
 from tcelab.run.loop import perform_program
 from tcelab.run.record import Outcome
-from unit.cli import test_cli
-
-host, tcelab = test_cli.host, test_cli.tcelab
-"""Fixtures."""
 
 CALL, PAGE = {"map": 12.0, "unmap": 8.0}, {"map": 2.5, "unmap": 1.5}
 

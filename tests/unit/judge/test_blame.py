@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 from ideal import Ideal
+from lies import CONTROL, MAP, UNMAP, put, ram, say_refusal
 from msgspec import structs
 from story import FIRST, ONE, SECOND, SMALL, TWO, after, nth, on, see, story
 
@@ -19,7 +20,6 @@ from tcelab.program import Burst, Call, Dma, Hcall, Ioctl, Program, Tce, Transfe
 from tcelab.run.loop import perform_program
 from tcelab.run.record import Outcome
 from tcelab.scenarios import vocabulary as b
-from unit.judge.test_lies import CONTROL, MAP, UNMAP, put, ram, say_refusal
 
 LATER = [
     *b.buffer("c", 1, 9),

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ideal import Ideal, bound
+from lies import LANDING, LAST_CLOSE, MAP, SECOND_MAP, STRADDLE, THIRD_MAP, UNMAP, put, ram, say_refusal
 from msgspec import structs
 from story import BOTH, CHANNEL, FIRST, SECOND, SPARE, after, nth, on, see, story, with_entry
 
@@ -15,11 +16,7 @@ from tcelab.judge import Judge, judge
 from tcelab.program import Flip
 from tcelab.program.pagetags import tag
 from tcelab.run.loop import perform_program
-from tcelab.run.record import Outcome, Refusal
-
-MAP, SECOND_MAP, THIRD_MAP = (nth("MAP_DMA", i) for i in range(3))
-UNMAP, LAST_CLOSE = nth("UNMAP_DMA"), nth("Close", -1)
-CONTROL, LANDING, STRADDLE = nth("Dma", 0), nth("Dma", 2), nth("Dma", 3)
+from tcelab.run.record import Outcome
 
 
 def judged(**lies):
@@ -34,36 +31,8 @@ def judged(**lies):
     return verdict
 
 
-def table(liobn):
-    own = {CHANNEL: "channel", SPARE: "spare"}
-    return lambda s: getattr(s, own[liobn]) if liobn in own else s.pes["pe1" if liobn == FIRST else "pe2"].table
-
-
-def put(liobn, number, change):
-    """Set an entry behind everybody's back: `change` makes it from what is there (0: empty)."""
-
-    def do(session):
-        entries = table(liobn)(session)
-        entries[number] = change(entries.get(number, 0))
-        if not entries[number]:
-            del entries[number]
-
-    return do
-
-
-def ram(buffer, page, content):
-    def do(session):
-        session.ram[session.buffers[buffer][page]][: len(content)] = content
-
-    return do
-
-
 def drop_refusals(session):
     session.refused[:] = [each for each in session.refused if each.address >> 12 == 0x50]
-
-
-def say_refusal(direction, address):
-    return lambda s: s.refused.append(Refusal(direction, address, 8, f"Invalid {direction} at {address:#x}"))
 
 
 def set_base(name, by):
