@@ -11,7 +11,7 @@ from types import FunctionType
 from mutants.mutant import NO_MODULE, NO_SEED, Mutant, with_code
 from tcelab.emulator import edudevice, emulatedkernel, vfiocore, vfiopci
 from tcelab.emulator.addressspaces import Area, Space
-from tcelab.emulator.platform import Machine, Pe
+from tcelab.emulator.platform import EmulatedPe, Machine
 from tcelab.emulator.process import Process
 from tcelab.emulator.profiles import linux_v1
 from tcelab.emulator.spapr_tce import SpaprTce
@@ -103,10 +103,13 @@ MAPS = (
     ),
     driver("what was live before is lost", ROLL_BACK, "pe.exchange(entry, old)", "pass", "MAP_DMA", guest=NO_RIGHT),
     driver(
-        "a live entry is not exchanged", Pe.exchange, "put(number, new)", "put(number, old if old and new else new)"
+        "a live entry is not exchanged",
+        EmulatedPe.exchange,
+        "put(number, new)",
+        "put(number, old if old and new else new)",
     ),
-    driver("the neighbour of an entry is put", Pe.exchange, "put(number, new)", "put(number ^ 1, new)"),
-    driver("what an entry held is not told", Pe.exchange, "return old", "return 0"),
+    driver("the neighbour of an entry is put", EmulatedPe.exchange, "put(number, new)", "put(number ^ 1, new)"),
+    driver("what an entry held is not told", EmulatedPe.exchange, "return old", "return 0"),
 )
 
 UNMAPS = (
@@ -196,15 +199,23 @@ CHARGES = (
 
 CORE = (
     around(
-        "a group that leaves is not detached", vfiocore.Container.leave, "self.driver.detach(group.pe, process)", "pass"
+        "a group that leaves is not detached",
+        vfiocore.ContainerFile.leave,
+        "self.driver.detach(group.pe, process)",
+        "pass",
     ),
-    around("a driver without group is not released", vfiocore.Container.leave, "self.driver.release(process)", "pass"),
+    around(
+        "a driver without group is not released", vfiocore.ContainerFile.leave, "self.driver.release(process)", "pass"
+    ),
     around("only the first group is attached", vfiocore._set_iommu, "in container.groups:", "in container.groups[:1]:"),
     around("a status without container", vfiocore._status, "CONTAINER_SET if", "0 if"),
     around(
-        "a closed group stays in its container", vfiocore.Group.release, "self.container.leave(self, process)", "pass"
+        "a closed group stays in its container",
+        vfiocore.GroupFile.release,
+        "self.container.leave(self, process)",
+        "pass",
     ),
-    around("a closed group stays open", vfiocore.Group.release, "self.pe.group_file = None", "pass"),
+    around("a closed group stays open", vfiocore.GroupFile.release, "self.pe.group_file = None", "pass"),
     around(
         "a group is open twice", emulatedkernel.EmulatedKernel._opened, "if pe.group_file is not None:", "if False:"
     ),
@@ -287,7 +298,7 @@ HYPERCALLS = (
         "reserved bits are dropped", hcallrules.Hypercalls.put, "request.index, tce)", "request.index, tce & ~0xFFC)"
     ),
     platform(
-        "a window has the LIOBN of another", hcallrules.Request.__init__, "liobn & 0xFFFFFFFF", "liobn & 0xFFFFFF00"
+        "a window has the LIOBN of another", hcallrules.TceRequest.__init__, "liobn & 0xFFFFFFFF", "liobn & 0xFFFFFF00"
     ),
     platform("an IOBA is rounded up", Table.index, "(ioba & self._page_mask)", "(ioba + 0xFFF & self._page_mask)"),
 )

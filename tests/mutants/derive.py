@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from mutants.mutant import NO_MODULE, NO_SEED, Mutant, using, with_entry
-from tcelab.emulator.checks import Call, Check, Request
+from tcelab.emulator.checks import Check, IoctlCall, Request
 from tcelab.emulator.drivertable import Profile
 from tcelab.emulator.profiles import PROFILES
 from tcelab.emulator.profiles.linux_v2 import LINUX_V2
@@ -139,7 +139,7 @@ def _put(checks: Sequence[Check], i: int, check: Check) -> tuple[Check, ...]:
 def _dropped(check: Check) -> tuple[Check, ...]:
     """What is left of it: a struct is still read, but nobody asks whether it could be."""
 
-    def unasked(call: Call) -> bool:
+    def unasked(call: IoctlCall) -> bool:
         if check.fails(call):
             _zeros(call)
         return False
@@ -152,7 +152,7 @@ def _as_zeros(check: Check) -> Check:
     return replace(check, fails=_zeros)
 
 
-def _zeros(call: Call) -> bool:
+def _zeros(call: IoctlCall) -> bool:
     """Who looks at a struct that was not read sees zeros, as on a stack: the emulator itself must not break of it."""
     call.param = defaultdict(int)
     return False

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tcelab.errors import Scene
-from tcelab.image.bases import Register
+from tcelab.image.bases import SavedRegister
 from tcelab.papr.window import Shape
 from tcelab.qemu.channel import Cell
 from tcelab.qemu.log import Tables
@@ -87,7 +87,7 @@ class FakeGuest:
         self.memory = bytearray(RAM)
         self.begun = (0, 0)
         self.words: list[str] = []
-        self.registers: list[Register] = []
+        self.registers: list[SavedRegister] = []
         self.clock_off = 0.0
         self.refusals: list[Any] = []
         self.pid = 77
@@ -141,7 +141,7 @@ class FakeGuest:
     async def rest(self) -> None:
         self._note("rest")
 
-    async def save(self) -> tuple[bytes, list[Register]]:
+    async def save(self) -> tuple[bytes, list[SavedRegister]]:
         self._note("save")
         return self.saved, self.registers
 

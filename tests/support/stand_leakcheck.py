@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from tcelab.cli import leakcheck as verb
-from tcelab.leakcheck.leakresult import Finding, Origin
+from tcelab.leakcheck.leakresult import LeakFinding, Origin
 
-LEAK = Finding(
+LEAK = LeakFinding(
     law="leak",
     message="LIOBN 0x80000100 IOBA 0x9000: 0x0000000000007003 (page 0x7000, read-write) stayed",
     liobn=0x80000100,
@@ -43,7 +43,7 @@ class Checked:
         result.findings, result.could_not, result.status = list(self.findings), list(self.could_not), self.status
         result.judged = self.judged and self.fails is None
         if self.died_of is not None:
-            result.findings.append(Finding(law="kernel", message=self.died_of.message))
+            result.findings.append(LeakFinding(law="kernel", message=self.died_of.message))
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def leakcheck(monkeypatch, tmp_path, capsys):
 
     def call(*words, **how):
         kind = type("Told", (Checked,), how)
-        monkeypatch.setattr(verb, "Check", kind)
+        monkeypatch.setattr(verb, "LeakCheck", kind)
         code = verb.command.main(["--out", str(tmp_path / "out"), *words], standalone_mode=False)
         result = json.loads((tmp_path / "out" / "result.json").read_bytes())
         return code, result, capsys.readouterr().out, kind

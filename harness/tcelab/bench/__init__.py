@@ -1,4 +1,5 @@
-"""Benchmarks: each is a module whose `measure` takes a `Job` and gives figures; a claim about speed is a ratio of two
+"""Benchmarks: each is a module whose `measure` takes a `BenchJob` and gives figures; a claim about speed is a ratio of
+two
 figures of one run.
 """
 
@@ -20,7 +21,7 @@ SCHEMA: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class BenchJob:
     """What every benchmark is asked.
 
     :ivar repeat: turns; each gives one value of each figure.

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from tcelab.bench import Figure, Job, Measured
+from tcelab.bench import BenchJob, Figure, Measured
 from tcelab.bench.benchguests import told
 from tcelab.errors import HarnessError, Unsupported
 from tcelab.job import artefacts, setup
@@ -27,7 +27,7 @@ AT_ONCE: Final = 4
 _KIB: Final = 1024.0
 
 
-def measure(job: Job) -> Measured:
+def measure(job: BenchJob) -> Measured:
     """Boot and fork in turns, and see when the first VFIO program was done on each (seconds), and what it holds (MiB).
 
     :raise Unsupported: this QEMU cannot fork.

@@ -13,7 +13,7 @@ from typing import Final
 
 from rich.console import Console
 
-from tcelab.bench import Figure, Job, Measured
+from tcelab.bench import BenchJob, Figure, Measured
 from tcelab.bench.benchguests import opened, told
 from tcelab.errors import HarnessError, UsageError
 from tcelab.job import setup
@@ -35,7 +35,7 @@ _BUFFER: Final = "watched"
 _PERCENT: Final = 100.0
 
 
-def measure(job: Job) -> Measured:
+def measure(job: BenchJob) -> Measured:
     """Pages per second without and with a watcher, and what it costs: each turn has both, in changing order.
 
     :raise UsageError: no PE. :raise HarnessError: the guest does not do what is timed, or the watcher saw nothing.

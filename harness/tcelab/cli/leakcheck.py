@@ -22,8 +22,8 @@ from tcelab.job import artefacts, output, replayline, setup
 from tcelab.job.keeping import Keeper
 from tcelab.job.output import note
 from tcelab.leakcheck import drivers
-from tcelab.leakcheck.check import Check, Plan
-from tcelab.leakcheck.leakresult import EXIT_CODES, Result, Verdict, to_json
+from tcelab.leakcheck.check import LeakCheck, LeakPlan
+from tcelab.leakcheck.leakresult import EXIT_CODES, LeakResult, Verdict, to_json
 from tcelab.leakcheck.tracefollower import LIMIT
 from tcelab.program.topology import DRIVERS
 from tcelab.qemu.driven import DrivenGuest
@@ -82,7 +82,7 @@ def command(
     chosen = msgspec.structs.replace(choice(**options), topology=DRIVERS)
     setup.check(chosen)
     asked = {"any_status": any_status, "any_direction": any_direction}
-    plan = Plan(
+    plan = LeakPlan(
         command=line,
         title="" if words else "the built-in exercise",
         limit=timeout,
@@ -91,7 +91,7 @@ def command(
         **asked,
     )
     told = options | {"timeout": timeout, "settle": settle, **asked, "boot": boot}
-    result = Result(tcelab=tcelab.__version__, command=line, options=told)
+    result = LeakResult(tcelab=tcelab.__version__, command=line, options=told)
     ready = setup.prepare(chosen, note)
     result.versions["provenance"] = ready.provenance
     folder = artefacts.folder(out, note)
@@ -104,7 +104,7 @@ def command(
         ) as session:
             result.versions |= session.facts.versions
             result.timings["start"] = round(time.monotonic() - began, 3)
-            check = Check(DrivenGuest(session, DRIVERS), plan, note)
+            check = LeakCheck(DrivenGuest(session, DRIVERS), plan, note)
             try:
                 check.perform()
             except GuestLost as error:
@@ -142,7 +142,7 @@ def typed(words: tuple[str, ...]) -> str:
     return words[0] if len(words) == 1 else shlex.join(words)
 
 
-def expect_command(words: tuple[str, ...], result: Result) -> None:
+def expect_command(words: tuple[str, ...], result: LeakResult) -> None:
     """:raise UsageError: the guest has no such command, and nothing was found."""
     first = words[0].split()[0]
     missing = re.compile(rf"(^|[\s:]){re.escape(first)}: (command )?not found$")
@@ -159,14 +159,14 @@ def _again(words: tuple[str, ...], chosen: setup.MachineChoice, told: dict[str, 
     return typed_line(["leakcheck", *guest, *own, *(["--", *words] if words else [])])
 
 
-def verdict(result: Result) -> Verdict:
+def verdict(result: LeakResult) -> Verdict:
     """A finding stands whatever else happened."""
     if result.findings:
         return "finding"
     return "pass" if result.judged and not result.could_not else "could-not-judge"
 
 
-def _guarded(work: Callable[[], None], result: Result) -> bool:
+def _guarded(work: Callable[[], None], result: LeakResult) -> bool:
     """Whatever goes wrong is a reason for no pass, and the result is told all the same.
 
     :return: somebody wanted it to end.

@@ -34,7 +34,7 @@ class FaultError(Exception):
     """An access to memory that is not there, or not accessible in that way: EFAULT."""
 
 
-class Ram:
+class EmulatedRam:
     """Physical memory, in CPU pages.
 
     :ivar pins: page pins by frame; `pinned` is their sum (mm/gup.c, nr_foll_pin_acquired - nr_foll_pin_released).
@@ -166,7 +166,7 @@ class Area:
 
 
 @dataclass(slots=True, eq=False)
-class Region:
+class RegisteredMemory:
     """Memory that is registered for DMA (struct mm_iommu_table_group_mem_t).
 
     :ivar frames: of its CPU pages, pinned.
@@ -194,14 +194,14 @@ class Space:
     :ivar locked: CPU pages charged to its locked memory (locked_vm), a 64-bit register.
     """
 
-    def __init__(self, ram: Ram) -> None:
+    def __init__(self, ram: EmulatedRam) -> None:
         self.ram = ram
         self.readable: dict[int, int] = {}
         self.writable: dict[int, int] = {}
         self.locked = 0
         self.scratch = bytearray()
         self.huge: set[int] = set()
-        self.regions: dict[tuple[int, int], Region] = {}
+        self.regions: dict[tuple[int, int], RegisteredMemory] = {}
         self.holders = 1
         self._frames: dict[int, int] = {}
         self._free = _TOP
@@ -229,7 +229,7 @@ class Space:
         self._free = (self._free - (pages + 1) * self.ram.page_size) // align * align
         return self._free
 
-    def region(self, address: int, size: int) -> Region | None:
+    def region(self, address: int, size: int) -> RegisteredMemory | None:
         """The one that a whole range lies in (mm_iommu_lookup)."""
         regions = self.regions.values()
         return next((r for r in regions if r.start <= address and address + size <= r.start + r.size), None)

@@ -10,7 +10,7 @@ from tcelab.emulator.checks import Request
 from tcelab.emulator.process import Process
 
 if TYPE_CHECKING:
-    from tcelab.emulator.platform import Machine, Pe
+    from tcelab.emulator.platform import EmulatedPe, Machine
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Driver(Protocol):
         """:raise RefusedError: with its errno."""
         ...
 
-    def attach(self, pe: Pe) -> None:
+    def attach(self, pe: EmulatedPe) -> None:
         """:raise RefusedError: with its errno."""
         ...
 
-    def detach(self, pe: Pe, process: Process) -> None: ...
+    def detach(self, pe: EmulatedPe, process: Process) -> None: ...
 
     def release(self, process: Process) -> None: ...
 

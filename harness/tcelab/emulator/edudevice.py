@@ -12,8 +12,8 @@ from typing import ClassVar, Final
 
 from tceagent import edu as registers
 from tceagent import uapi
-from tcelab.emulator.addressspaces import MASK, Ram
-from tcelab.emulator.pci import PciDevice, Region
+from tcelab.emulator.addressspaces import MASK, EmulatedRam
+from tcelab.emulator.pci import PciDevice, RegionInfo
 from tcelab.papr import dmarules, tce
 from tcelab.papr.pe import Isolation
 from tcelab.papr.tcetable import Table
@@ -42,13 +42,13 @@ class Edu(PciDevice):
     """
 
     order = "big"
-    regions: ClassVar = {uapi.BAR0_REGION: Region(BAR_SIZE, 7)}
+    regions: ClassVar = {uapi.BAR0_REGION: RegionInfo(BAR_SIZE, 7)}
 
     def __init__(
         self,
         name: str,
         table: Table,
-        ram: Ram,
+        ram: EmulatedRam,
         refuse: Callable[[Refusal], None],
         mask: int = MASK,
         *,

@@ -19,7 +19,7 @@ from tcelab.run.record import Direction, Event, Guarding, Outcome
 _RESETS = {(pe.SET_RESET, pe.HOT), (pe.SET_RESET, pe.FUNDAMENTAL)}
 
 
-class Guard:
+class EmulatedGuard:
     """:ivar mode: what is done about violations.
 
     :param clock: seconds since the machine's start.

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 from tcelab.emulator import hcallfile
 from tcelab.emulator.addressspaces import MASK, SCRATCH, SCRATCH_SIZE, Area
 from tcelab.emulator.hcallfile import HcallFile
-from tcelab.emulator.pci import Registers
-from tcelab.emulator.platform import Machine, Pe
-from tcelab.emulator.process import File, Process
-from tcelab.emulator.profiles import Kind
-from tcelab.emulator.syscallerrors import NotModelledError, RefusedError
-from tcelab.emulator.vfiocore import Container, Group
+from tcelab.emulator.pci import EmulatedRegisters
+from tcelab.emulator.platform import EmulatedPe, Machine
+from tcelab.emulator.process import OpenFile, Process
+from tcelab.emulator.profiles import ProfileWithQuirks
+from tcelab.emulator.syscallerrors import NotModelledError, SyscallError
+from tcelab.emulator.vfiocore import ContainerFile, GroupFile
 from tcelab.papr import window
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _ROOT: Final = 0
 _PLAIN: Final = ("/dev/null", "/dev/zero")
 
 
-class Child:
+class EmulatedChild:
     """A child of the agent: it lives in this process. `kernel` is the one that it sees."""
 
     def __init__(self, kernel: EmulatedKernel, serve: Serve) -> None:
@@ -50,7 +50,7 @@ class Child:
 class EmulatedKernel:
     """:ivar process: whose system calls these are."""
 
-    def __init__(self, machine: Machine, kind: Kind, process: Process) -> None:
+    def __init__(self, machine: Machine, kind: ProfileWithQuirks, process: Process) -> None:
         self.machine = machine
         self.process = process
         self.page_size = machine.page_size
@@ -63,19 +63,19 @@ class EmulatedKernel:
     def open(self, path: str) -> int:
         try:
             file = self._opened(path)
-        except RefusedError as refused:
+        except SyscallError as refused:
             raise refused.os_error() from None
         if path == hcallfile.PATH:
             self.process.wanted = hcallfile.descriptor(self.process)
         return self.process.install(file)
 
-    def _opened(self, path: str) -> File:
+    def _opened(self, path: str) -> OpenFile:
         if path == "/dev/vfio/vfio":
-            return Container(self.machine, self._kind)
+            return ContainerFile(self.machine, self._kind)
         if path == hcallfile.PATH:
             return HcallFile(self.machine, self.process)
         if path in _PLAIN:
-            return File()
+            return OpenFile()
         pe = next((pe for pe in self.machine.pes.values() if pe.bound and path == f"/dev/vfio/{pe.group}"), None)
         if pe is None:
             if path.startswith("/dev/vfio/"):
@@ -85,13 +85,13 @@ class EmulatedKernel:
             raise _error("EACCES", path)
         if pe.group_file is not None:
             raise _error("EBUSY", path)
-        pe.group_file = Group(self.machine, pe)
+        pe.group_file = GroupFile(self.machine, pe)
         return pe.group_file
 
     def close(self, fd: int) -> None:
         try:
             self.process.close(fd)
-        except RefusedError as refused:
+        except SyscallError as refused:
             raise refused.os_error() from None
 
     def ioctl(self, fd: int, request: int, argument: bytes | bytearray | int) -> tuple[int | None, str, bytes]:
@@ -112,7 +112,7 @@ class EmulatedKernel:
         try:
             file = self.process.file(fd)
             return file.ioctl(self.process, request, argument), ""
-        except RefusedError as refused:
+        except SyscallError as refused:
             return None, refused.name
 
     def ioctls(
@@ -141,19 +141,19 @@ class EmulatedKernel:
     def pread(self, fd: int, size: int, offset: int) -> bytes:
         try:
             return self.process.file(fd).pread(size, offset)
-        except RefusedError as refused:
+        except SyscallError as refused:
             raise refused.os_error() from None
 
     def pwrite(self, fd: int, data: bytes, offset: int) -> int:
         try:
             return self.process.file(fd).pwrite(data, offset)
-        except RefusedError as refused:
+        except SyscallError as refused:
             raise refused.os_error() from None
 
-    def map_registers(self, fd: int, offset: int, size: int) -> Registers:
+    def map_registers(self, fd: int, offset: int, size: int) -> EmulatedRegisters:
         try:
             return self.process.file(fd).map(offset, size, self.process)
-        except RefusedError as refused:
+        except SyscallError as refused:
             raise refused.os_error() from None
 
     def hypercall(self, opcode: int, args: list[int]) -> int:
@@ -180,16 +180,16 @@ class EmulatedKernel:
             raise _error("EACCES", "/proc/sys/vm/stat_refresh")
         return self.machine.ram.pinned
 
-    def spawn(self, serve: Serve, uid: int | None, memlock: int | None) -> Child:
+    def spawn(self, serve: Serve, uid: int | None, memlock: int | None) -> EmulatedChild:
         child = self.process.fork(uid, memlock)
-        return Child(EmulatedKernel(self.machine, self._kind, child), serve)
+        return EmulatedChild(EmulatedKernel(self.machine, self._kind, child), serve)
 
     # -- sysfs and the device tree, as far as binding a device looks at them
 
-    def _pes(self) -> list[Pe]:
+    def _pes(self) -> list[EmulatedPe]:
         return list(self.machine.pes.values())
 
-    def _device(self, path: str) -> tuple[Pe, str, str]:
+    def _device(self, path: str) -> tuple[EmulatedPe, str, str]:
         """PE, name of the device, and what of it a sysfs path means.
 
         :raise OSError: ENOENT.

@@ -19,11 +19,11 @@ from tceagent import ops as agent
 from tceagent.state import State
 from tcelab.emulator.addressspaces import Space
 from tcelab.emulator.drivertable import Profile
-from tcelab.emulator.emulatedkernel import Child, EmulatedKernel
+from tcelab.emulator.emulatedkernel import EmulatedChild, EmulatedKernel
 from tcelab.emulator.platform import Machine
 from tcelab.emulator.preset_states import arrange
 from tcelab.emulator.process import Process
-from tcelab.emulator.profiles import DEFAULT, Kind, profile
+from tcelab.emulator.profiles import DEFAULT, ProfileWithQuirks, profile
 from tcelab.emulator.syscallerrors import KernelDiedError, NotModelledError
 from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError, Unsupported
 from tcelab.papr import window
@@ -86,7 +86,7 @@ class EmulatorSession:
         self.machine = Machine(topology, page_size, seed, guard)
         arrange(self.machine, given)
         self._process = Process(Space(self.machine.ram))
-        self.kernel = EmulatedKernel(self.machine, Kind(used, self.quirks), self._process)
+        self.kernel = EmulatedKernel(self.machine, ProfileWithQuirks(used, self.quirks), self._process)
         self._state = State(self.kernel)
         self._state.nonce = secrets.token_bytes(_NONCE) if nonce is None else nonce
         self._state.devices = {
@@ -245,7 +245,7 @@ class EmulatorSession:
     def place(self, op: GuestOp, value: int) -> None:
         """Have the next operation make its buffer at an address, or its file with a descriptor, if it can be there."""
         child = self._state.children.get(op.by)
-        process = child.kernel.process if isinstance(child, Child) else self._process
+        process = child.kernel.process if isinstance(child, EmulatedChild) else self._process
         if isinstance(op, Buffer):
             process.space.wanted = value
         elif isinstance(op, Open) or (isinstance(op, Ioctl) and op.into):

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from tceagent.hcalls import ARGUMENTS, BATCH, CALL, PATH, RESULT, VERSION
-from tcelab.emulator.process import File
-from tcelab.emulator.syscallerrors import RefusedError
+from tcelab.emulator.process import OpenFile
+from tcelab.emulator.syscallerrors import SyscallError
 from tcelab.papr import hcallrules, window, windowcreation
 from tcelab.papr.tcetable import Table
 from tcelab.run.record import Refusal
@@ -44,7 +44,7 @@ def descriptor(process: Process) -> int:
     for fd in itertools.count(DESCRIPTOR):
         try:
             process.file(fd)
-        except RefusedError:
+        except SyscallError:
             return fd
     raise AssertionError  # there is no end to them
 
@@ -70,14 +70,14 @@ def hypercalls(machine: Machine, lost: Callable[[int], None] = lambda _address: 
     return hcallrules.Hypercalls(tables(machine), read)
 
 
-class HcallFile(File):
+class HcallFile(OpenFile):
     """An open file: `write` does a batch, `read` gives its results, once."""
 
     def __init__(self, machine: Machine, process: Process) -> None:
         """:raise RefusedError: EACCES, the file is root's alone."""
         super().__init__()
         if process.uid:
-            raise RefusedError("EACCES")
+            raise SyscallError("EACCES")
         self._machine = machine
         self._page = 0
         self._results = b""
@@ -90,7 +90,7 @@ class HcallFile(File):
         for opcode, *_, offset, size in calls:
             known = opcode in hcallrules.OPCODES or (opcode == DDW_QUERY and not size)
             if not known or size > hcallrules.LIST_PAGE or offset + size > len(lists):
-                raise RefusedError("EINVAL")
+                raise SyscallError("EINVAL")
         results = []
         # Rounds that find what the round before left do nothing new: the second one tells of all that follow.
         for times in (1,) if rounds == 1 else (1, rounds - 1):
@@ -103,11 +103,11 @@ class HcallFile(File):
     def _header(self, data: bytes) -> tuple[int, int]:
         """How many calls, and how often."""
         if len(data) < BATCH.size or len(data) > MOST_BYTES:
-            raise RefusedError("EINVAL")
+            raise SyscallError("EINVAL")
         version, count, rounds, reserved = BATCH.unpack_from(data)
         sound = version == VERSION and not reserved and 0 < count <= MOST_CALLS and 0 < rounds <= MOST_ROUNDS
         if not sound or len(data) < BATCH.size + CALL.size * count:
-            raise RefusedError("EINVAL")
+            raise SyscallError("EINVAL")
         return count, rounds
 
     def _call(self, call: tuple[int, ...], lists: bytes, times: int) -> tuple[int, ...]:

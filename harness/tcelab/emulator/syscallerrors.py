@@ -13,7 +13,7 @@ class KernelDiedError(Exception):
     """BUG, or an oops: this kernel does not go on."""
 
 
-class RefusedError(Exception):
+class SyscallError(Exception):
     """A system call returns an errno, by its name."""
 
     def __init__(self, name: str) -> None:

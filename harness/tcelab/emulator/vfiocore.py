@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Final
 
 from tceagent import uapi
 from tcelab.emulator.addressspaces import FaultError
-from tcelab.emulator.checks import Call, Check, Request, copies_in, give, long_enough, number_of
+from tcelab.emulator.checks import Check, IoctlCall, Request, copies_in, give, long_enough, number_of
 from tcelab.emulator.drivertable import Driver, DriverKind
-from tcelab.emulator.process import File, Process
-from tcelab.emulator.syscallerrors import RefusedError
+from tcelab.emulator.process import OpenFile, Process
+from tcelab.emulator.syscallerrors import SyscallError
 from tcelab.emulator.vfiopci import DeviceFile
 
 if TYPE_CHECKING:
-    from tcelab.emulator.platform import Machine, Pe
+    from tcelab.emulator.platform import EmulatedPe, Machine
 
 VIABLE: Final = 1
 CONTAINER_SET: Final = 2
 
 
-class Container(File):
+class ContainerFile(OpenFile):
     """/dev/vfio/vfio, opened once. Groups hold it as well (kref)."""
 
     def __init__(self, machine: Machine, kind: DriverKind) -> None:
@@ -30,32 +30,32 @@ class Container(File):
         self.machine = machine
         self.kind = kind
         self.driver: Driver | None = None
-        self.groups: list[Group] = []
+        self.groups: list[GroupFile] = []
 
     def ioctl(self, process: Process, request: int, argument: int) -> int:
         """vfio_fops_unl_ioctl."""
         number = number_of(request)
         if number in CONTAINER_REQUESTS:
-            call = Call(self.machine, process, self, argument)
+            call = IoctlCall(self.machine, process, self, argument)
             return CONTAINER_REQUESTS[number].perform(call, frozenset())
         if self.driver is None:
-            raise RefusedError("EINVAL")
+            raise SyscallError("EINVAL")
         return self.driver.ioctl(process, request, argument)
 
-    def join(self, group: Group) -> None:
+    def join(self, group: GroupFile) -> None:
         """vfio_container_attach_group; the group's own checks come before."""
         group.pe.owned = True
         if self.driver is not None:
             try:
                 self.driver.attach(group.pe)
-            except RefusedError:
+            except SyscallError:
                 group.pe.owned = False
                 raise
         group.container = self
         self.groups.append(group)
         self.get()
 
-    def leave(self, group: Group, process: Process) -> None:
+    def leave(self, group: GroupFile, process: Process) -> None:
         """vfio_group_detach_container: the last group takes the driver along.
 
         Today's kernel gives the PE back to the platform, whose default window is made anew then, whatever stood there
@@ -74,22 +74,22 @@ class Container(File):
         self.put(process)
 
 
-class Group(File):
+class GroupFile(OpenFile):
     """/dev/vfio/N, which is open at most once. Device files hold it open."""
 
-    def __init__(self, machine: Machine, pe: Pe) -> None:
+    def __init__(self, machine: Machine, pe: EmulatedPe) -> None:
         super().__init__()
         self.machine = machine
         self.pe = pe
-        self.container: Container | None = None
+        self.container: ContainerFile | None = None
         self.devices = 0
 
     def ioctl(self, process: Process, request: int, argument: int) -> int:
         """vfio_group_fops_unl_ioctl."""
         asked = GROUP_REQUESTS.get(number_of(request))
         if asked is None:
-            raise RefusedError("ENOTTY")
-        return asked.perform(Call(self.machine, process, self, argument), frozenset())
+            raise SyscallError("ENOTTY")
+        return asked.perform(IoctlCall(self.machine, process, self, argument), frozenset())
 
     def release(self, process: Process) -> None:
         """vfio_group_fops_release."""
@@ -101,21 +101,21 @@ class Group(File):
 # -- what requests do
 
 
-def _check_extension(call: Call) -> int:
+def _check_extension(call: IoctlCall) -> int:
     if call.on.driver is not None:
         return int(call.on.driver.ioctl(call.process, uapi.NUMBERS["CHECK_EXTENSION"], call.argument))
     return int(call.on.kind.extension(call.argument))
 
 
-def _set_iommu(call: Call) -> int:
+def _set_iommu(call: IoctlCall) -> int:
     container = call.on
     driver = container.kind.open(call.machine, call.argument)
-    attached: list[Pe] = []
+    attached: list[EmulatedPe] = []
     try:
         for group in container.groups:
             driver.attach(group.pe)
             attached.append(group.pe)
-    except RefusedError:
+    except SyscallError:
         for pe in attached:
             driver.detach(pe, call.process)
         driver.release(call.process)
@@ -146,36 +146,36 @@ CONTAINER_REQUESTS: Final = {
 }
 
 
-def _status(call: Call) -> int:
+def _status(call: IoctlCall) -> int:
     call.param["flags"] = VIABLE | (CONTAINER_SET if call.on.container is not None else 0)
     return give(call, "GROUP_GET_STATUS")
 
 
-def _no_file(call: Call) -> bool:
+def _no_file(call: IoctlCall) -> bool:
     try:
         call.process.file(call.param["container"])
-    except RefusedError:
+    except SyscallError:
         return True
     return False
 
 
-def _wrong_file(call: Call) -> bool:
-    return not isinstance(call.process.file(call.param["container"]), Container)
+def _wrong_file(call: IoctlCall) -> bool:
+    return not isinstance(call.process.file(call.param["container"]), ContainerFile)
 
 
-def _join(call: Call) -> int:
+def _join(call: IoctlCall) -> int:
     container = call.process.file(call.param["container"])
-    assert isinstance(container, Container)
+    assert isinstance(container, ContainerFile)
     container.join(call.on)
     return 0
 
 
-def _unset(call: Call) -> int:
+def _unset(call: IoctlCall) -> int:
     call.on.container.leave(call.on, call.process)
     return 0
 
 
-def _no_text(call: Call) -> str:
+def _no_text(call: IoctlCall) -> str:
     """strndup_user, of at most PAGE_SIZE bytes."""
     text = bytearray()
     try:
@@ -189,8 +189,8 @@ def _no_text(call: Call) -> str:
     return ""
 
 
-def _get_device_fd(call: Call) -> int:
-    group: Group = call.on
+def _get_device_fd(call: IoctlCall) -> int:
+    group: GroupFile = call.on
     device = group.pe.at(call.text)
     assert device is not None
     return call.process.install(DeviceFile(call.machine, group, device))

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from tceagent import uapi
 from tcelab.emulator import pci
-from tcelab.emulator.checks import Call, Check, Request, copies_in, give, long_enough, number_of
-from tcelab.emulator.process import File, Process
-from tcelab.emulator.syscallerrors import NotModelledError, RefusedError
+from tcelab.emulator.checks import Check, IoctlCall, Request, copies_in, give, long_enough, number_of
+from tcelab.emulator.process import OpenFile, Process
+from tcelab.emulator.syscallerrors import NotModelledError, SyscallError
 
 if TYPE_CHECKING:
-    from tcelab.emulator.platform import Machine, Pe
+    from tcelab.emulator.platform import EmulatedPe, Machine
 
 
 class OpenGroup(Protocol):
     """The group of a device, as far as its devices need it: each of their files holds it open."""
 
-    pe: Pe
+    pe: EmulatedPe
     devices: int
 
     def get(self) -> object: ...
@@ -29,7 +29,7 @@ class OpenGroup(Protocol):
     def put(self, process: Process) -> None: ...
 
 
-class DeviceFile(File):
+class DeviceFile(OpenFile):
     """A device of a group. It holds the group's file."""
 
     def __init__(self, machine: Machine, group: OpenGroup, device: pci.PciDevice) -> None:
@@ -47,8 +47,8 @@ class DeviceFile(File):
         """vfio_device_fops_unl_ioctl, vfio_pci_core_ioctl."""
         asked = DEVICE_REQUESTS.get(number_of(request))
         if asked is None:
-            raise RefusedError("ENOTTY")
-        return asked.perform(Call(self.machine, process, self, argument), frozenset())
+            raise SyscallError("ENOTTY")
+        return asked.perform(IoctlCall(self.machine, process, self, argument), frozenset())
 
     def pread(self, size: int, offset: int) -> bytes:
         """vfio_pci_rw, of the configuration space."""
@@ -68,23 +68,23 @@ class DeviceFile(File):
     def _config(offset: int) -> int:
         region, start = divmod(offset, 1 << REGION_SHIFT)
         if region != uapi.CONFIG_REGION:
-            raise RefusedError("EINVAL")
+            raise SyscallError("EINVAL")
         return start
 
-    def map(self, offset: int, size: int, process: Process) -> pci.Registers:
+    def map(self, offset: int, size: int, process: Process) -> pci.EmulatedRegisters:
         """Mmap of the BAR that holds the registers.
 
         :raise RefusedError: EINVAL: another region, or past its end.
         """
         index, start = divmod(offset, 1 << REGION_SHIFT)
         if index != self.device.bar or start or size > self.device.regions[index].size:
-            raise RefusedError("EINVAL")
+            raise SyscallError("EINVAL")
         self.get()
-        registers = pci.Registers(self.device, lambda: self._unmap(registers, process))
+        registers = pci.EmulatedRegisters(self.device, lambda: self._unmap(registers, process))
         process.mapped.append(registers)
         return registers
 
-    def _unmap(self, registers: pci.Registers, process: Process) -> None:
+    def _unmap(self, registers: pci.EmulatedRegisters, process: Process) -> None:
         process.mapped.remove(registers)
         self.put(process)
 
@@ -108,19 +108,19 @@ PCI: Final = 2
 NUMBER_OF_REGIONS, NUMBER_OF_IRQS = 9, 5
 
 
-def _info(call: Call) -> int:
+def _info(call: IoctlCall) -> int:
     call.param |= {"flags": PCI, "num_regions": NUMBER_OF_REGIONS, "num_irqs": NUMBER_OF_IRQS}
     return give(call, "DEVICE_GET_INFO")
 
 
-def _region(call: Call) -> int:
+def _region(call: IoctlCall) -> int:
     index = call.param["index"]
     region = call.on.device.region(index)
     call.param |= {"size": region.size, "flags": region.flags, "offset": index << REGION_SHIFT}
     return give(call, "DEVICE_GET_REGION_INFO")
 
 
-def _interrupt(call: Call) -> int:
+def _interrupt(call: IoctlCall) -> int:
     msi, msix = call.on.device.vectors
     index = call.param["index"]
     call.param |= {"count": {1: msi, 2: msix}.get(index, 1), "flags": INTERRUPTS[index]}
@@ -137,8 +137,8 @@ NOT_MODELLED: Final = {
 """Requests of a device that share their numbers with those of a container."""
 
 
-def _not_modelled(name: str) -> Callable[[Call], int]:
-    def refuse(_call: Call) -> int:
+def _not_modelled(name: str) -> Callable[[IoctlCall], int]:
+    def refuse(_call: IoctlCall) -> int:
         raise NotModelledError(f"the emulator has no {name}")
 
     return refuse

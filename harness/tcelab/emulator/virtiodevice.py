@@ -13,8 +13,8 @@ from typing import ClassVar, Final, NamedTuple
 
 from tceagent import uapi
 from tceagent import virtio as v
-from tcelab.emulator.addressspaces import Ram
-from tcelab.emulator.pci import PciDevice, Region
+from tcelab.emulator.addressspaces import EmulatedRam
+from tcelab.emulator.pci import PciDevice, RegionInfo
 from tcelab.emulator.syscallerrors import NotModelledError
 from tcelab.papr import dmarules, tce, window
 from tcelab.papr.pe import Isolation
@@ -85,11 +85,20 @@ class VirtioBlk(PciDevice):
     """:ivar disk: all that is on it."""
 
     bar = BAR
-    regions: ClassVar = {_MSIX_BAR: Region(BAR_SIZE, 15), uapi.CONFIG_REGION: Region(256, 3), BAR: Region(BAR_SIZE, 7)}
+    regions: ClassVar = {
+        _MSIX_BAR: RegionInfo(BAR_SIZE, 15),
+        uapi.CONFIG_REGION: RegionInfo(256, 3),
+        BAR: RegionInfo(BAR_SIZE, 7),
+    }
     vectors = 0, 2
 
     def __init__(
-        self, name: str, table: Table, ram: Ram, refuse: Callable[[Refusal], None], isolation: Isolation | None = None
+        self,
+        name: str,
+        table: Table,
+        ram: EmulatedRam,
+        refuse: Callable[[Refusal], None],
+        isolation: Isolation | None = None,
     ) -> None:
         super().__init__(name, _config(), table, isolation)
         self.disk = bytearray(diskcontent.fresh(name))

@@ -25,7 +25,7 @@ from tcelab.fuzz.generate import generate
 from tcelab.fuzz.shrink import EnoughError, shrink, watch_all
 from tcelab.fuzz.tally import Done, Found, Tally
 from tcelab.job.keeping import Keeper
-from tcelab.job.parallel import Guest
+from tcelab.job.parallel import EndableSession
 from tcelab.job.setup import TODAYS_PROFILES
 from tcelab.judge import Finding, Judge, Verdict
 from tcelab.program import Checkpoint, Program
@@ -63,7 +63,7 @@ class Campaign:
     def __init__(
         self,
         seed: int,
-        opening: Callable[[str], Guest],
+        opening: Callable[[str], EndableSession],
         folder: Path,
         note: Callable[[str], None],
         *,
@@ -87,7 +87,7 @@ class Campaign:
         self._workers = os.cpu_count() or 1
         self._lock, self._opened = threading.Lock(), threading.Lock()
         self._interrupted = threading.Event()
-        self._guests: set[Guest] = set()
+        self._guests: set[EndableSession] = set()
         self._doing: dict[int, str] = {}
         self._told = self._began = 0.0
         self._until = math.inf
@@ -208,7 +208,7 @@ class Campaign:
         program, verdict = self._judged(program, guest, known, number)
         return Done(number, program, known, verdict, made.left_out)
 
-    def _open(self, name: str) -> Guest:
+    def _open(self, name: str) -> EndableSession:
         with self._opened:  # who opens closes those of another topology that are kept ahead
             if self._interrupted.is_set():
                 raise Interrupted
@@ -234,7 +234,7 @@ class Campaign:
         return True
 
     def _judged(
-        self, program: Program, guest: Guest, known: frozenset[str], number: int | None = None
+        self, program: Program, guest: EndableSession, known: frozenset[str], number: int | None = None
     ) -> tuple[Program, Verdict]:
         """Run a program on a guest, which ends with it.
 

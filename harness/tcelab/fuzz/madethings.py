@@ -18,7 +18,7 @@ MOST_LIVE: Final = 64
 
 
 @dataclass(slots=True, eq=False)
-class Memory:
+class MadeMemory:
     """A buffer.
 
     :ivar next: the page after those that were used last.
@@ -39,7 +39,7 @@ class Memory:
 
 
 @dataclass(slots=True, eq=False)
-class Process:
+class MadeProcess:
     """:ivar limit: of what it may lock, in bytes; None: as much as it likes.
 
     :ivar root: it may open the file of a group.
@@ -48,30 +48,30 @@ class Process:
     name: str
     root: bool = True
     limit: int | None = None
-    files: list[File] = field(default_factory=list)
-    memory: list[Memory] = field(default_factory=list)
+    files: list[MadeFile] = field(default_factory=list)
+    memory: list[MadeMemory] = field(default_factory=list)
 
     @property
-    def writable(self) -> list[Memory]:
+    def writable(self) -> list[MadeMemory]:
         return [each for each in self.memory if each.access == "write"]
 
 
 @dataclass(slots=True, eq=False)
-class Region:
+class MadeRegion:
     """Memory that was registered. `mapped`: entries that lead there."""
 
-    memory: Memory
+    memory: MadeMemory
     first: int
     pages: int
     mapped: int = 0
 
-    def meets(self, other: Region) -> bool:
+    def meets(self, other: MadeRegion) -> bool:
         same = self.memory is other.memory
         return same and self.first < other.first + other.pages and other.first < self.first + self.pages
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class MadeWindow:
     """Of a window: bus address of its start, shift of its pages."""
 
     start: int
@@ -87,10 +87,10 @@ class V2:
     :ivar live: window, first entry, entries and memory of maps that were not unmapped since.
     """
 
-    regions: list[Region] = field(default_factory=list)
+    regions: list[MadeRegion] = field(default_factory=list)
     low: bool = True
-    high: Shape | None = None
-    live: list[tuple[Shape, int, int, Region]] = field(default_factory=list)
+    high: MadeWindow | None = None
+    live: list[tuple[MadeWindow, int, int, MadeRegion]] = field(default_factory=list)
 
     def gone(self, start: int) -> None:
         """A window is, with its entries."""
@@ -105,17 +105,17 @@ class V2:
 
 
 @dataclass(slots=True, eq=False)
-class Container:
+class MadeContainer:
     """:ivar typed: SET_IOMMU was done. `v2`: with that type.
 
     :ivar owner: the process to which it is bound.
     :ivar live: (bus address, pages) of maps that were not unmapped since.
     """
 
-    groups: list[Group] = field(default_factory=list)
+    groups: list[MadeGroup] = field(default_factory=list)
     typed: bool = False
     enabled: bool = False
-    owner: Process | None = None
+    owner: MadeProcess | None = None
     live: list[tuple[int, int]] = field(default_factory=list)
     v2: V2 | None = None
 
@@ -126,7 +126,7 @@ class Container:
 
 
 @dataclass(slots=True, eq=False)
-class Group:
+class MadeGroup:
     """:ivar file: stays open while a process or a device holds it, and there is only one.
 
     :ivar devices: how many device files are open.
@@ -134,24 +134,24 @@ class Group:
     """
 
     phb: Phb
-    file: File | None = None
-    container: Container | None = None
+    file: MadeFile | None = None
+    container: MadeContainer | None = None
     devices: int = 0
     refused: bool = False
 
 
 @dataclass(slots=True, eq=False)
-class Device:
+class MadeDevice:
     model: Model
-    group: Group
+    group: MadeGroup
     master: bool = False
 
 
-What: TypeAlias = Container | Group | Device | None
+What: TypeAlias = MadeContainer | MadeGroup | MadeDevice | None
 
 
 @dataclass(slots=True, eq=False)
-class File:
+class MadeFile:
     """An open file, held by the process that opened it and by children that inherited it.
 
     :ivar what: None: it could not be opened, and every use of it is EBADF.
@@ -159,4 +159,4 @@ class File:
 
     name: str
     what: What
-    holders: list[Process]
+    holders: list[MadeProcess]

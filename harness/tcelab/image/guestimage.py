@@ -10,14 +10,14 @@ from typing import NamedTuple
 from tcelab.errors import HarnessError
 from tcelab.image import cpio
 from tcelab.image import modules as drivers
-from tcelab.image.apt import Fetch, Fetched, Request, host_architecture, unpack
-from tcelab.image.bytecode import Job, compile_all
+from tcelab.image.apt import Fetch, Fetched, FetchRequest, host_architecture, unpack
+from tcelab.image.bytecode import CompileJob, compile_all
 from tcelab.image.overlay import BASE
 from tcelab.image.recipe import GuestRecipe
 from tcelab.image.select import prune, require, walk
 from tcelab.image.store import Progress
 
-__all__ = ["KERNEL", "BuiltGuest", "Native", "build_guest"]
+__all__ = ["KERNEL", "BuiltGuest", "NativeBuild", "build_guest"]
 
 KERNEL = "vmlinux"
 """Name of the kernel in a guest image."""
@@ -26,7 +26,7 @@ PROGRAMS = "usr/lib/tcelab"
 """Where the guest has our programs."""
 
 
-class Native(NamedTuple):
+class NativeBuild(NamedTuple):
     """What is built for a guest from our own sources.
 
     :ivar modules: by name, in load order; loaded after the kernel's own.
@@ -50,7 +50,7 @@ class BuiltGuest(NamedTuple):
 
 
 def build_guest(
-    recipe: GuestRecipe, image: Path, fetch: Fetch, progress: Progress, native: Callable[[str], Native]
+    recipe: GuestRecipe, image: Path, fetch: Fetch, progress: Progress, native: Callable[[str], NativeBuild]
 ) -> BuiltGuest:
     """Fill an image's folder with ``vmlinux``, ``base.cpio`` and ``tools/``.
 
@@ -90,8 +90,8 @@ def build_guest(
     return BuiltGuest([of_guest, of_host], release, list(modules), recipe.python, ours.toolchain)
 
 
-def _request(recipe: GuestRecipe, architecture: str, packages: tuple[str, ...]) -> Request:
-    return Request(
+def _request(recipe: GuestRecipe, architecture: str, packages: tuple[str, ...]) -> FetchRequest:
+    return FetchRequest(
         architecture=architecture,
         suites=recipe.suites,
         packages=packages,
@@ -117,19 +117,19 @@ def _modules(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
     return modules
 
 
-def _compile(root: Path, tools: Path, python: str, library: str, scratch: Path) -> Iterator[cpio.Entry]:
+def _compile(root: Path, tools: Path, python: str, library: str, scratch: Path) -> Iterator[cpio.Member]:
     """Byte code in the place of the sources: smaller, and nothing is looked for in ``__pycache__``."""
     scratch.mkdir()
-    jobs: list[Job] = []
+    jobs: list[CompileJob] = []
     for path in walk(root):
         if path.startswith(library) and path.endswith(".py"):
             target = scratch / f"{len(jobs)}.pyc"
-            jobs.append(Job(root / path, target, f"/{path}"))
+            jobs.append(CompileJob(root / path, target, f"/{path}"))
             yield cpio.file(f"{path}c", target)
     compile_all(tools, python, jobs)
 
 
-def _plain(root: Path, library: str) -> Iterator[cpio.Entry]:
+def _plain(root: Path, library: str) -> Iterator[cpio.Member]:
     """Everything of the packages but Python sources of the standard library."""
     for name in walk(root):
         path = root / name
@@ -139,7 +139,7 @@ def _plain(root: Path, library: str) -> Iterator[cpio.Entry]:
             yield cpio.file(name, path, executable=bool(path.stat().st_mode & 0o100))
 
 
-def _skeleton(recipe: GuestRecipe) -> Iterator[cpio.Entry]:
+def _skeleton(recipe: GuestRecipe) -> Iterator[cpio.Member]:
     for name in recipe.directories:
         # The agent's children may have another uid.
         yield cpio.directory(name.strip("/"), 0o1777 if name == "/tmp" else 0o755)  # noqa: S108 - the guest's

@@ -12,7 +12,7 @@ import msgspec
 
 from tcelab.errors import UsageError
 from tcelab.image import apt
-from tcelab.image.guestimage import KERNEL, Native, build_guest
+from tcelab.image.guestimage import KERNEL, NativeBuild, build_guest
 from tcelab.image.kbuild import Toolchain, native
 from tcelab.image.locks import lock
 from tcelab.image.manifest import (
@@ -344,16 +344,16 @@ def _build(loaded: Loaded, progress: Progress, fetch: apt.Fetch, release: str = 
     return manifest
 
 
-def _native(recipe: GuestRecipe, fetch: apt.Fetch, progress: Progress) -> Callable[[str], Native]:
+def _native(recipe: GuestRecipe, fetch: apt.Fetch, progress: Progress) -> Callable[[str], NativeBuild]:
     """What builds, for a kernel's release, what is ours in a guest."""
 
-    def make(release: str) -> Native:
+    def make(release: str) -> NativeBuild:
         if not recipe.toolchain:
-            return Native({}, {}, "")
+            return NativeBuild({}, {}, "")
         known = load(recipe.toolchain).recipe
         if isinstance(known, ToolchainRecipe) and apt.host_architecture() not in known.hosts:
             progress(f"no raw hypercalls: their module can be built on {' and '.join(known.hosts)} only")
-            return Native({}, {}, "")
+            return NativeBuild({}, {}, "")
         with toolchain(release, progress, name=recipe.toolchain, fetch=fetch) as tools:
             return native(tools, release)
 

@@ -17,7 +17,7 @@ from tcelab.errors import HarnessError, Interrupted, TcelabError, UsageError
 from tcelab.job import artefacts, output, platforms, replayline, setup
 from tcelab.job.keeping import Keeper, expecting_room
 from tcelab.job.output import note
-from tcelab.job.parallel import Guest, ParallelRun
+from tcelab.job.parallel import EndableSession, ParallelRun
 from tcelab.judge.laws.difference import References
 from tcelab.program import Program
 from tcelab.program.parts import Part
@@ -66,7 +66,7 @@ class Job:
         self.result: report.Result | None = None
         self.kept_tables: int | None = None
         self.progress: Callable[[], report.Progress] = report.Progress
-        self.observer: Callable[[Guest], None] = lambda _: None
+        self.observer: Callable[[EndableSession], None] = lambda _: None
         self._chosen: setup.MachineChoice | None = None
         self._text = text
         self._program = program
@@ -130,7 +130,7 @@ class Job:
             progress.findings = findings
             progress.step(step, total)
 
-        def opening(part: Part) -> Guest:
+        def opening(part: Part) -> EndableSession:
             began = time.monotonic()
             with expecting_room(self.folder):
                 session = platform.open(self._own(part), progress.phase)
@@ -220,7 +220,7 @@ class Job:
             against=self._options.get("against"),
         )
 
-    def _give(self, guest: Guest) -> None:
+    def _give(self, guest: EndableSession) -> None:
         from tcelab.qemu.interact import interact  # noqa: PLC0415 - only here
 
         self._text.print("the guest goes on; Ctrl-] ends it")

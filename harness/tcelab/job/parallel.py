@@ -25,7 +25,7 @@ _LISTEN: Final = 0.5
 """Seconds after which the main thread looks for signals: one that another thread was given does not wake it."""
 
 
-class Guest(Session, Protocol):
+class EndableSession(Session, Protocol):
     """A session that can be ended from another thread, and tells where it is."""
 
     def close(self) -> None: ...
@@ -42,7 +42,7 @@ class ParallelRun:
     def __init__(
         self,
         program: Program,
-        opening: Callable[[Part], Guest],
+        opening: Callable[[Part], EndableSession],
         on_step: Callable[[Step, int], None] = lambda _step, _findings: None,
         *,
         give_up: Callable[[], None] = lambda: None,
@@ -60,10 +60,10 @@ class ParallelRun:
         self._oracles = oracles or (lambda _, facts: second_opinion(program.topology, facts))
         self._ledger = Ledger(program, KEEP)
         self._lock = threading.Lock()
-        self._guests: list[Guest] = []
+        self._guests: list[EndableSession] = []
         self._interrupted = threading.Event()
         self._facts: Facts | None = None
-        self.kept: Guest | None = None
+        self.kept: EndableSession | None = None
 
     def run(self) -> tuple[RunRecord, Verdict]:
         """Run all parts, and judge the whole. An interrupt ends them; what was seen until then is judged.

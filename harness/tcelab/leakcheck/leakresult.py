@@ -46,7 +46,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     number: int
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class LeakFinding(msgspec.Struct, frozen=True, kw_only=True):
     """One broken law, or entry that stayed.
 
     :ivar law: a name of `LAWS`.
@@ -93,7 +93,7 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
     calls: int
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class AskedMappings(msgspec.Struct, frozen=True, kw_only=True):
     """Mappings that drivers got of the DMA API, by what they asked for. `direction`: without the DMA_."""
 
     liobn: int
@@ -115,7 +115,7 @@ class TableAt(msgspec.Struct, frozen=True, kw_only=True):
     unbound: int = 0
 
 
-class Result(msgspec.Struct, kw_only=True):
+class LeakResult(msgspec.Struct, kw_only=True):
     """The whole file.
 
     :ivar command: as it was typed; `status`: its exit status, None if it did not end.
@@ -136,13 +136,13 @@ class Result(msgspec.Struct, kw_only=True):
     status: int | None = None
     output: list[str] = []
     judged: bool = False
-    findings: list[Finding] = []
+    findings: list[LeakFinding] = []
     could_not: list[str] = []
     tables: list[TableAt] = []
     calls: list[Calls] = []
     permissions: list[Permissions] = []
     refused: list[Refused] = []
-    asked: list[Asked] = []
+    asked: list[AskedMappings] = []
     views: dict[str, int] = {}
     timings: dict[str, float] = {}
     versions: dict[str, Any] = {}
@@ -150,6 +150,6 @@ class Result(msgspec.Struct, kw_only=True):
     laws: dict[str, str] = msgspec.field(default_factory=lambda: dict(LAWS))
 
 
-def to_json(result: Result) -> bytes:
+def to_json(result: LeakResult) -> bytes:
     """Indented JSON; what JSON cannot say (paths) is written as text."""
     return msgspec.json.format(msgspec.json.encode(result, enc_hook=str), indent=1) + b"\n"

@@ -16,8 +16,8 @@ from tcelab.leakcheck import trace
 from tcelab.leakcheck.counts import Counts
 from tcelab.leakcheck.directions import Directions, Raws
 from tcelab.leakcheck.dmaapi import Asked, Event, Lost, Mark, Raw, Reader, Turned
-from tcelab.leakcheck.judge import Judge
-from tcelab.leakcheck.leakresult import PHASES, Finding, Phase
+from tcelab.leakcheck.judge import LeakJudge
+from tcelab.leakcheck.leakresult import PHASES, LeakFinding, Phase
 from tcelab.leakcheck.tracereplay import Replay, Replayed, Shared, Table
 from tcelab.papr import hcallrules
 from tcelab.program.topology import Device
@@ -39,7 +39,9 @@ class Follower:
     :ivar heard_all: up to which mark the DMA API was heard.
     """
 
-    def __init__(self, judge: Judge, devices: Mapping[int, Device], page_size: int, more: Callable[[], bytes]) -> None:
+    def __init__(
+        self, judge: LeakJudge, devices: Mapping[int, Device], page_size: int, more: Callable[[], bytes]
+    ) -> None:
         """:param more: what has come from the DMA API since it was last called."""
         self.phase: Phase = "bind"
         self.counts = {phase: Counts() for phase in PHASES}
@@ -120,7 +122,7 @@ class Follower:
 
     # -- once all is heard
 
-    def findings(self, *, asked: bool) -> Iterator[Finding]:
+    def findings(self, *, asked: bool) -> Iterator[LeakFinding]:
         """Laws that calls broke. What a program made by /dev/tce_hcall is its own affair.
 
         :param asked: all that drivers asked for was heard.
@@ -163,7 +165,7 @@ class Follower:
                 yield each
 
 
-def _some(findings: Iterable[Finding]) -> Iterator[Finding]:
+def _some(findings: Iterable[LeakFinding]) -> Iterator[LeakFinding]:
     """The first ones; the last of them says how many more there are."""
     found = list(findings)
     more = len(found) - _TOLD

@@ -51,14 +51,14 @@ LIST_MOST: Final = 512
 """Entries of that list."""
 
 
-class Entry(NamedTuple):
+class IncomingCall(NamedTuple):
     """A hypercall as it comes in."""
 
     opcode: int
     problem_state: bool
 
 
-class Request:
+class TceRequest:
     """A TCE hypercall with its table found.
 
     :ivar known: whether the LIOBN names a table. If not, `table`, `entries` and `index` are not there.
@@ -89,7 +89,7 @@ class Request:
 T = TypeVar("T")
 
 
-class Check(NamedTuple, Generic[T]):
+class HypercallCheck(NamedTuple, Generic[T]):
     """One reason to refuse.
 
     :ivar fails: whether a call is refused for it, when none of the checks before it refused.
@@ -106,64 +106,64 @@ class Check(NamedTuple, Generic[T]):
 
 IOMMU: Final = "hw/ppc/spapr_iommu.c"
 
-PROBLEM_STATE: Final[Check[Entry]] = Check(
+PROBLEM_STATE: Final[HypercallCheck[IncomingCall]] = HypercallCheck(
     "called from problem state",
     lambda entry: entry.problem_state,
     H_PRIVILEGE,
     "hw/ppc/spapr.c, emulate_spapr_hypercall",
 )
-NO_SUCH_HYPERCALL: Final[Check[Entry]] = Check(
+NO_SUCH_HYPERCALL: Final[HypercallCheck[IncomingCall]] = HypercallCheck(
     "no hypercall has this opcode",
     lambda entry: entry.opcode not in OPCODES,
     H_FUNCTION,
     "hw/ppc/spapr_hcall.c, spapr_hypercall",
 )
 
-LIOBN_TOO_WIDE: Final[Check[Request]] = Check(
+LIOBN_TOO_WIDE: Final[HypercallCheck[TceRequest]] = HypercallCheck(
     "LIOBN of more than 32 bits",
     lambda request: request.liobn >> 32 != 0,
     H_PARAMETER,
     f"{IOMMU}, spapr_tce_find_by_liobn",
 )
-LIOBN_UNKNOWN: Final[Check[Request]] = Check(
+LIOBN_UNKNOWN: Final[HypercallCheck[TceRequest]] = HypercallCheck(
     "LIOBN names no table",
     lambda request: not request.known,
     H_PARAMETER,
     f"{IOMMU}, spapr_tce_find_by_liobn",
 )
-STUFF_TOO_MANY: Final[Check[Request]] = Check(
+STUFF_TOO_MANY: Final[HypercallCheck[TceRequest]] = HypercallCheck(
     "more pages than the table has entries",
     lambda request: request.npages > request.entries,
     H_PARAMETER,
     f"{IOMMU}, h_stuff_tce",
 )
-STUFF_NONE: Final[Check[Request]] = Check(
+STUFF_NONE: Final[HypercallCheck[TceRequest]] = HypercallCheck(
     "no pages",  # the loop over them is what sets H_SUCCESS
     lambda request: request.npages == 0,
     H_PARAMETER,
     f"{IOMMU}, h_stuff_tce",
 )
-INDIRECT_TOO_MANY: Final[Check[Request]] = Check(
+INDIRECT_TOO_MANY: Final[HypercallCheck[TceRequest]] = HypercallCheck(
     "more pages than a list holds",
     lambda request: request.npages > LIST_MOST,
     H_PARAMETER,
     f"{IOMMU}, h_put_tce_indirect",
 )
-LIST_MISALIGNED: Final[Check[Request]] = Check(
+LIST_MISALIGNED: Final[HypercallCheck[TceRequest]] = HypercallCheck(
     "list not aligned to 4 KiB",
     lambda request: request.tce_list % LIST_PAGE != 0,
     H_PARAMETER,
     f"{IOMMU}, h_put_tce_indirect",
 )
-INDIRECT_NONE: Final[Check[Request]] = STUFF_NONE._replace(source=f"{IOMMU}, h_put_tce_indirect")
-OUTSIDE_GET: Final[Check[Request]] = Check(
+INDIRECT_NONE: Final[HypercallCheck[TceRequest]] = STUFF_NONE._replace(source=f"{IOMMU}, h_put_tce_indirect")
+OUTSIDE_GET: Final[HypercallCheck[TceRequest]] = HypercallCheck(
     "IOBA outside the window",
     lambda request: request.index >= request.entries,
     H_PARAMETER,
     f"{IOMMU}, get_tce_emu",
 )
-OUTSIDE_PUT: Final[Check[Request]] = OUTSIDE_GET._replace(source=f"{IOMMU}, put_tce_emu")
-PAST_THE_END: Final[Check[Request]] = Check(
+OUTSIDE_PUT: Final[HypercallCheck[TceRequest]] = OUTSIDE_GET._replace(source=f"{IOMMU}, put_tce_emu")
+PAST_THE_END: Final[HypercallCheck[TceRequest]] = HypercallCheck(
     "a page outside the window",  # asked at each page in turn: those before the first one outside are stored
     lambda request: request.index + request.npages > request.entries,
     H_PARAMETER,
@@ -173,7 +173,7 @@ PAST_THE_END: Final[Check[Request]] = Check(
 
 DISPATCH: Final = (PROBLEM_STATE, NO_SUCH_HYPERCALL)
 
-CHECKS: Final[Mapping[int, tuple[Check[Request], ...]]] = {
+CHECKS: Final[Mapping[int, tuple[HypercallCheck[TceRequest], ...]]] = {
     H_GET_TCE: (LIOBN_TOO_WIDE, LIOBN_UNKNOWN, OUTSIDE_GET),
     H_PUT_TCE: (LIOBN_TOO_WIDE, LIOBN_UNKNOWN, OUTSIDE_PUT),
     H_STUFF_TCE: (LIOBN_TOO_WIDE, LIOBN_UNKNOWN, STUFF_TOO_MANY, STUFF_NONE, PAST_THE_END),
@@ -199,8 +199,8 @@ class Hypercalls:
         tables: Mapping[int, Table],
         read: Callable[[int, int], bytes],
         *,
-        dispatch: Sequence[Check[Entry]] = DISPATCH,
-        checks: Mapping[int, Sequence[Check[Request]]] = CHECKS,
+        dispatch: Sequence[HypercallCheck[IncomingCall]] = DISPATCH,
+        checks: Mapping[int, Sequence[HypercallCheck[TceRequest]]] = CHECKS,
     ) -> None:
         """:param tables: by LIOBN, also those of windows that are not active; looked up at each call.
         :param read: that many bytes of the guest's memory from a real address on, zeros where there is no RAM.
@@ -216,7 +216,7 @@ class Hypercalls:
         :param args: the registers from r4 on: as many as the hypercall takes, or more. They come back as they are; only
             an H_GET_TCE that succeeds changes one, the first.
         """
-        entry = Entry(opcode, problem_state)
+        entry = IncomingCall(opcode, problem_state)
         for check in self._dispatch:
             if check.fails(entry):
                 return check.status, args
@@ -231,7 +231,7 @@ class Hypercalls:
 
     def get(self, liobn: int, ioba: int) -> tuple[int, int]:
         """H_GET_TCE: status and r4, which is the TCE, or still the LIOBN when it fails."""
-        request = Request(self._tables, liobn, ioba)
+        request = TceRequest(self._tables, liobn, ioba)
         refused = self._refusal(H_GET_TCE, request)
         if refused is not None:
             return refused.status, liobn
@@ -239,7 +239,7 @@ class Hypercalls:
 
     def put(self, liobn: int, ioba: int, tce: int) -> int:
         """H_PUT_TCE: any TCE is stored as it is."""
-        request = Request(self._tables, liobn, ioba)
+        request = TceRequest(self._tables, liobn, ioba)
         refused = self._refusal(H_PUT_TCE, request)
         if refused is not None:
             return refused.status
@@ -248,7 +248,7 @@ class Hypercalls:
 
     def stuff(self, liobn: int, ioba: int, tce: int, npages: int) -> int:
         """H_STUFF_TCE: one TCE into many entries."""
-        request = Request(self._tables, liobn, ioba, npages)
+        request = TceRequest(self._tables, liobn, ioba, npages)
         refused = self._refusal(H_STUFF_TCE, request)
         if refused is None or refused.partial:
             request.table.fill(request.index, npages, tce)
@@ -256,21 +256,21 @@ class Hypercalls:
 
     def indirect(self, liobn: int, ioba: int, tce_list: int, npages: int) -> int:
         """H_PUT_TCE_INDIRECT: a list in the guest's memory, big-endian, into as many entries."""
-        request = Request(self._tables, liobn, ioba, npages, tce_list)
+        request = TceRequest(self._tables, liobn, ioba, npages, tce_list)
         refused = self._refusal(H_PUT_TCE_INDIRECT, request)
         if refused is None or refused.partial:
             tces = np.frombuffer(self._read(tce_list, 8 * npages), ">u8")
             request.table.store(request.index, tces.astype(np.uint64))
         return H_SUCCESS if refused is None else refused.status
 
-    def _refusal(self, opcode: int, request: Request) -> Check[Request] | None:
+    def _refusal(self, opcode: int, request: TceRequest) -> HypercallCheck[TceRequest] | None:
         for check in self._checks[opcode]:
             if check.fails(request):
                 return check
         return None
 
 
-class Difference(NamedTuple):
+class QemuDifference(NamedTuple):
     """A case in which QEMU does not answer as PAPR or KVM has it.
 
     :ivar whose: "PAPR" or "KVM".
@@ -288,66 +288,68 @@ class Difference(NamedTuple):
 _VIO: Final = "arch/powerpc/kvm/book3s_64_vio.c"
 
 PAPR_DIFFERENCES: Final = (
-    Difference(
+    QemuDifference(
         "PUT of a page that is not the partition's",
         "PAPR",
         "H_PARAMETER",
         "stored, H_SUCCESS",
         "PAPR, H_PUT_TCE; so H_STUFF_TCE and H_PUT_TCE_INDIRECT",
     ),
-    Difference(
+    QemuDifference(
         "GET of an entry that leads out of the partition",
         "PAPR",
         "H_PARTIAL, all ones in place of the page number",
         "the TCE as it is, H_SUCCESS",
         "PAPR, H_GET_TCE",
     ),
-    Difference("STUFF of more than 512 pages", "PAPR", "H_P4", "allowed up to the table's size", "PAPR, H_STUFF_TCE"),
-    Difference(
+    QemuDifference(
+        "STUFF of more than 512 pages", "PAPR", "H_P4", "allowed up to the table's size", "PAPR, H_STUFF_TCE"
+    ),
+    QemuDifference(
         "STUFF past the window's end",
         "PAPR",
         "H_PARAMETER, nothing stored",
         "H_PARAMETER, stored up to the end",
         "PAPR, H_STUFF_TCE",
     ),
-    Difference("STUFF of no pages", "PAPR", "H_SUCCESS, as KVM", "H_PARAMETER", "PAPR, H_STUFF_TCE"),
-    Difference(
+    QemuDifference("STUFF of no pages", "PAPR", "H_SUCCESS, as KVM", "H_PARAMETER", "PAPR, H_STUFF_TCE"),
+    QemuDifference(
         "INDIRECT past the window's end",
         "PAPR",
         "H_PARAMETER, nothing stored",
         "H_PARAMETER, stored up to the end",
         "PAPR, H_PUT_TCE_INDIRECT",
     ),
-    Difference(
+    QemuDifference(
         "INDIRECT with one bad TCE in the list",
         "PAPR",
         "H_PARAMETER, nothing stored: all are looked at first",
         "all stored, H_SUCCESS",
         "PAPR, H_PUT_TCE_INDIRECT",
     ),
-    Difference(
+    QemuDifference(
         "INDIRECT with a list outside RAM",
         "PAPR",
         "H_PARAMETER",
         "zeros stored, H_SUCCESS",
         "PAPR, H_PUT_TCE_INDIRECT",
     ),
-    Difference("INDIRECT of no pages", "PAPR", "H_SUCCESS, as KVM", "H_PARAMETER", "PAPR, H_PUT_TCE_INDIRECT"),
-    Difference(
+    QemuDifference("INDIRECT of no pages", "PAPR", "H_SUCCESS, as KVM", "H_PARAMETER", "PAPR, H_PUT_TCE_INDIRECT"),
+    QemuDifference(
         "INDIRECT with a negative LIOBN, a count of LIOBNs in the list",
         "PAPR",
         "H_FUNCTION without the multi-TCE-table option",
         "H_PARAMETER: a LIOBN of more than 32 bits",
         "PAPR, H_PUT_TCE_INDIRECT",
     ),
-    Difference(
+    QemuDifference(
         "IOBA not aligned to a page",
         "KVM",
         "H_PARAMETER",
         "rounded down",
         "arch/powerpc/kernel/iommu.c, iommu_tce_check_ioba",
     ),
-    Difference(
+    QemuDifference(
         "STUFF of a TCE with permissions",
         "KVM",
         "H_PARAMETER",

@@ -24,7 +24,7 @@ LARGEST: Final = 0x20_0000_0000
 """TCEs in the largest block, as a query gives it: as many as a window may have."""
 
 
-class Answer(NamedTuple):
+class WindowAnswer(NamedTuple):
     """:ivar outputs: by name; empty when it was refused."""
 
     status: int
@@ -49,30 +49,30 @@ class Windows:
     def active(self) -> list[Table]:
         return [table for table in self.tables if table.entries]
 
-    def query(self) -> Answer:
+    def query(self) -> WindowAnswer:
         sizes = sum(SHIFTS.values())
         left = MOST - len(self.active)
-        return Answer(SUCCESS, {"left": left, "largest": LARGEST, "page_sizes": sizes, "migration": 0})
+        return WindowAnswer(SUCCESS, {"left": left, "largest": LARGEST, "page_sizes": sizes, "migration": 0})
 
-    def create(self, page_shift: int, window_shift: int) -> Answer:
+    def create(self, page_shift: int, window_shift: int) -> WindowAnswer:
         """Another one: at the low end if there is none, else above."""
         if page_shift not in SHIFTS or window_shift < page_shift:
-            return Answer(PARAMETER_ERROR, {})
+            return WindowAnswer(PARAMETER_ERROR, {})
         entries = 1 << window_shift - page_shift
         if len(self.active) == MOST:
-            return Answer(HARDWARE_ERROR, {})
+            return WindowAnswer(HARDWARE_ERROR, {})
         start = window.SECOND_START if self.active else self._default.start
         free = next(table for table in self.tables if not table.entries)
         self._put(Table(free.liobn, entries, page_shift=page_shift, bus_offset=start))
-        return Answer(SUCCESS, {"liobn": free.liobn, "start": start})
+        return WindowAnswer(SUCCESS, {"liobn": free.liobn, "start": start})
 
-    def remove(self, liobn: int) -> Answer:
+    def remove(self, liobn: int) -> WindowAnswer:
         if liobn not in {table.liobn for table in self.active}:
-            return Answer(PARAMETER_ERROR, {})
+            return WindowAnswer(PARAMETER_ERROR, {})
         self._put(_none(liobn))
-        return Answer(SUCCESS, {})
+        return WindowAnswer(SUCCESS, {})
 
-    def reset(self) -> Answer:
+    def reset(self) -> WindowAnswer:
         """The default window alone, and empty."""
         self._put(_none(self.high.liobn))
         now = window.Shape(self.low.entries, self.low.page_shift, self.low.bus_offset)
@@ -81,7 +81,7 @@ class Windows:
         else:
             entries, page_shift, start = self._default
             self._put(Table(self.low.liobn, entries, page_shift=page_shift, bus_offset=start))
-        return Answer(SUCCESS, {})
+        return WindowAnswer(SUCCESS, {})
 
     def _put(self, table: Table) -> None:
         if table.liobn == self.low.liobn:

@@ -43,7 +43,7 @@ from tcelab.program.topology import Topology
 from tcelab.qemu.guardeddevice import BARS, COMMAND, MASTER, MEMORY, ROM, Flight, GuardedDevice, GuardedPe
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.portal import portal
-from tcelab.qemu.qtest import Register
+from tcelab.qemu.qtest import ConfigRegister
 from tcelab.qemu.tracereader import EVENTS, Control, TraceReader
 from tcelab.qemu.views.live import LiveMemory
 from tcelab.run.record import Event, Guarding, Outcome
@@ -182,7 +182,7 @@ class Guard(TraceReader):
         else:
             self._act(self.again(device))
 
-    def demands(self, device: GuardedDevice) -> list[tuple[Register, int]]:
+    def demands(self, device: GuardedDevice) -> list[tuple[ConfigRegister, int]]:
         """What is to be written so that a device is as its PE's condition has it."""
         return device.demands()
 
@@ -219,7 +219,9 @@ class Guard(TraceReader):
             device.written(register, command)
         await self._put([(register, command, moves)])
 
-    async def _put(self, writes: Sequence[tuple[Register, int, bool]], done: Callable[[], None] = lambda: None) -> None:
+    async def _put(
+        self, writes: Sequence[tuple[ConfigRegister, int, bool]], done: Callable[[], None] = lambda: None
+    ) -> None:
         """Write configuration registers: those that move nothing at once, the others on a guest that stands.
 
         :param done: called once all are written.
@@ -357,7 +359,7 @@ class Guard(TraceReader):
         return portal().call(self._guest.race.run(work, "control", self._guest.limits.control))
 
 
-def _answered(answer: pe.Answer) -> Outcome:
+def _answered(answer: pe.ServiceAnswer) -> Outcome:
     return Outcome(value=answer.status, fields=dict(zip(pe.OUTPUTS, answer.outputs, strict=False)))
 
 

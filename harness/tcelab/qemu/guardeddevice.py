@@ -15,7 +15,7 @@ from tceagent import edu
 from tcelab.papr import window
 from tcelab.papr.pe import Isolation
 from tcelab.program.topology import Device, Phb
-from tcelab.qemu.qtest import Register
+from tcelab.qemu.qtest import ConfigRegister
 
 COMMAND: Final = 0x04
 MASTER: Final = 0x4
@@ -91,9 +91,9 @@ class GuardedDevice:
         self._ours: Counter[tuple[int, int]] = Counter()
         self._words = {edu.SOURCE: 0, edu.DESTINATION: 0, edu.COUNT: 0}
 
-    def register(self, offset: int) -> Register:
+    def register(self, offset: int) -> ConfigRegister:
         """Of its configuration space."""
-        return Register(window.buid(self.pe.phb.index), self.slot, offset, 2 if offset == COMMAND else 4)
+        return ConfigRegister(window.buid(self.pe.phb.index), self.slot, offset, 2 if offset == COMMAND else 4)
 
     @property
     def address(self) -> int | None:
@@ -144,7 +144,7 @@ class GuardedDevice:
 
     # -- what must be
 
-    def demands(self) -> list[tuple[Register, int]]:
+    def demands(self) -> list[tuple[ConfigRegister, int]]:
         """What is to be written so that its registers are as the condition of its PE has them."""
         isolation = self.pe.isolation
         master = MASTER if self.wish and isolation.dma else 0
@@ -154,11 +154,11 @@ class GuardedDevice:
         now = {COMMAND: self.command, ROM: self.rom}
         return [(self.register(offset), value) for offset, value in wanted.items() if now[offset] != value]
 
-    def moves(self, register: Register, value: int) -> bool:
+    def moves(self, register: ConfigRegister, value: int) -> bool:
         """Would writing a register change what the guest's CPUs find where? Bus mastering does not."""
         return register.offset != COMMAND or bool((self.command ^ value) & ~MASTER)
 
-    def written(self, register: Register, value: int) -> None:
+    def written(self, register: ConfigRegister, value: int) -> None:
         """We write one of its registers: QEMU's trace will tell of it."""
         self._ours[register.offset, value] += 1
         if register.offset == COMMAND:

@@ -18,10 +18,10 @@ import msgspec
 from qemu.qmp import ExecuteError, QMPClient, QMPError, Runstate
 
 from tcelab.errors import HarnessError, TcelabError, Unsupported
-from tcelab.image.bases import Held, Register
+from tcelab.image.bases import Held, SavedRegister
 from tcelab.papr import window
 from tcelab.qemu import machine, rom
-from tcelab.qemu.channel import Channel
+from tcelab.qemu.channel import AgentChannel
 from tcelab.qemu.console import Console
 from tcelab.qemu.disks import Disks
 from tcelab.qemu.dmaapilog import DmaApi
@@ -105,7 +105,7 @@ class Guest:
         pairs = {name: socket.socketpair() for name in ("qmp", "qtest", "console", "agent")}
         log_reader, log_writer = os.pipe2(os.O_CLOEXEC)
         self.log = self.race.log = Log(log_reader, self.folder / "qemu.log")
-        self.channel = Channel(pairs["agent"][0])
+        self.channel = AgentChannel(pairs["agent"][0])
         self.qtest = Qtest(pairs["qtest"][0], self.ram.size - machine.SCRATCH)
         self._console_end = pairs["console"][0]
         self._console_end.setblocking(False)  # noqa: FBT003 - its only parameter
@@ -189,14 +189,14 @@ class Guest:
             self.race.activity.clear()
             await self.race.activity.wait()
 
-    async def save(self) -> tuple[bytes, list[Register]]:
+    async def save(self) -> tuple[bytes, list[SavedRegister]]:
         """The state of the devices of a guest that is stopped, and the registers that it lacks.
 
         :raise HarnessError: QEMU cannot save it.
         """
         return await self.race.run(self._save(), "load", self.limits.load)
 
-    async def _save(self) -> tuple[bytes, list[Register]]:
+    async def _save(self) -> tuple[bytes, list[SavedRegister]]:
         registers = []
         for phb in self._options.topology.added:
             for device in phb.devices:
@@ -204,7 +204,7 @@ class Guest:
                     place = window.buid(phb.index), device.slot, offset, size
                     # A device that nobody has touched has zeros there.
                     if value := await self.qtest.read_config(*place):
-                        registers.append(Register(*place, value))
+                        registers.append(SavedRegister(*place, value))
         os.ftruncate(self.state, 0)
         await self._move("migrate", self.state)
         return os.pread(self.state, os.fstat(self.state).st_size, 0), registers

@@ -20,13 +20,13 @@ _FORBIDDEN: Final = (errno.EPERM, errno.ENOSYS)
 """A kernel or a sandbox that has not the call; whether the process may be read at all is known then."""
 
 
-class _Piece(ctypes.Structure):
+class _IoVector(ctypes.Structure):
     """struct iovec."""
 
     _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
 
-class Memory:
+class ProcessMemory:
     """Of process `pid`, for as long as it lives."""
 
     def __init__(self, pid: int) -> None:
@@ -75,7 +75,7 @@ class Memory:
             return None
         remote = np.empty((len(places), 2), np.uint64)
         remote[:, 0], remote[:, 1] = places, size
-        local = _Piece(room.ctypes.data, room.nbytes)
+        local = _IoVector(room.ctypes.data, room.nbytes)
         got = int(
             self._call(
                 *(ctypes.c_int(self._pid), ctypes.byref(local), ctypes.c_ulong(1)),

@@ -16,7 +16,7 @@ import msgspec
 
 import tcelab
 from tcelab.errors import GuestLost, HarnessError, Interrupted, Scene, TcelabError, Unsupported
-from tcelab.image.bases import Held, Register
+from tcelab.image.bases import Held, SavedRegister
 from tcelab.papr import pe, window
 from tcelab.program import (
     Burst,
@@ -349,7 +349,7 @@ class QemuSession:
             result.seconds["stop and cont"] = stopped - began + time.perf_counter() - read
         return result
 
-    def save(self) -> tuple[bytes, list[Register]]:
+    def save(self) -> tuple[bytes, list[SavedRegister]]:
         """Once it is at rest, stop the guest, and save the state of its devices; see `Guest.save`."""
         portal().call(self.guest.rest())
         portal().call(self.guest.standstill.begin())

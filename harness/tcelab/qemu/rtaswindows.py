@@ -9,7 +9,7 @@ from typing import Final
 
 from tcelab.papr import window
 from tcelab.program import Ddw
-from tcelab.qemu.qtest import Call, Qtest
+from tcelab.qemu.qtest import Qtest, RtasCall
 from tcelab.run.record import Outcome
 
 _SIGN: Final = 1 << 31
@@ -29,7 +29,7 @@ async def call(port: Qtest, op: Ddw, phb: int, slot: int) -> Outcome:
         "remove": ((op.liobn,), 1),
         "reset": (place, 1),
     }[op.call]
-    ((status, *cells),) = await port.calls([Call(f"ibm,{op.call}-pe-dma-window", arguments, results)])
+    ((status, *cells),) = await port.calls([RtasCall(f"ibm,{op.call}-pe-dma-window", arguments, results)])
     fields: dict[str, int] = {}
     if not status and op.call == "query":
         left, high, low, sizes, migration = cells

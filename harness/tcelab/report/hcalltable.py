@@ -15,7 +15,7 @@ import msgspec
 from tcelab.errors import UsageError
 from tcelab.judge import Verdict
 from tcelab.judge.models.tablemodel import differing
-from tcelab.papr.hcallrules import PAPR_DIFFERENCES, STATUS_NAMES, Difference
+from tcelab.papr.hcallrules import PAPR_DIFFERENCES, STATUS_NAMES, QemuDifference
 from tcelab.program import Checkpoint, Hcall, HcallBatch
 from tcelab.run.record import Outcome, RunRecord, Snapshot, Step, TableView
 from tcelab.scenarios.hcallcases import PREFIX, Case, cases
@@ -108,7 +108,7 @@ def _plural(count: int, what: str) -> str:
     return f"{count} {what}{'s' if count != 1 else ''}"
 
 
-def lax(difference: Difference) -> bool:
+def lax(difference: QemuDifference) -> bool:
     """QEMU does what the other refuses."""
     return "stored" in difference.qemu or not difference.qemu.startswith("H_PARAMETER")
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tcelab.leakcheck.judge import describe
-from tcelab.leakcheck.leakresult import PHASES, Finding, Result
+from tcelab.leakcheck.leakresult import PHASES, LeakFinding, LeakResult
 from tcelab.report.text import WORDS, say
 
 SHOWN: Final = 20
@@ -22,7 +22,7 @@ _SIZES: Final = 12
 """Sizes of one hypercall that have a row of their own."""
 
 
-def render(console: Console, result: Result, folder: Path | None = None, *, replay: str = "") -> None:
+def render(console: Console, result: LeakResult, folder: Path | None = None, *, replay: str = "") -> None:
     """Print a result.
 
     :param folder: where the artefacts are.
@@ -53,7 +53,7 @@ def render(console: Console, result: Result, folder: Path | None = None, *, repl
     say(console, f"{word} (exit code {result.exit_code}){where}", style)
 
 
-def _findings(console: Console, result: Result, replay: str) -> None:
+def _findings(console: Console, result: LeakResult, replay: str) -> None:
     for number, finding in enumerate(result.findings[:SHOWN], 1):
         say(console, f"finding {number}", "bold red")
         for line in finding_lines(finding):
@@ -64,7 +64,7 @@ def _findings(console: Console, result: Result, replay: str) -> None:
         say(console, f"replay:    {replay}")
 
 
-def finding_lines(finding: Finding) -> Iterator[str]:
+def finding_lines(finding: LeakFinding) -> Iterator[str]:
     """A finding as plain lines."""
     yield f"{finding.law}: {finding.message}"
     if finding.device:
@@ -73,7 +73,7 @@ def finding_lines(finding: Finding) -> Iterator[str]:
         yield f"{'called:   ' if finding.law == 'limit' else 'stored by:'} {describe(finding.origin)}"
 
 
-def _tables(result: Result) -> Table:
+def _tables(result: LeakResult) -> Table:
     table = _table("LIOBN", "device", "at baseline", "after", "exchanged", "after unbind", title="entries")
     for each in result.tables:
         unbound = str(each.unbound) if each.device else "-"
@@ -83,7 +83,7 @@ def _tables(result: Result) -> Table:
     return table
 
 
-def _histogram(result: Result) -> Table:
+def _histogram(result: LeakResult) -> Table:
     """A row for each size; where there are many, for the sizes between two powers of two."""
     sizes = defaultdict(set)
     for each in result.calls:
@@ -102,7 +102,7 @@ def _histogram(result: Result) -> Table:
     return table
 
 
-def _permissions(result: Result) -> Iterator[str]:
+def _permissions(result: LeakResult) -> Iterator[str]:
     told: dict[int, list[str]] = defaultdict(list)
     for each in result.permissions:
         if each.phase == "command":

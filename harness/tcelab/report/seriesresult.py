@@ -17,7 +17,7 @@ from tcelab.judge.finding import Finding
 from tcelab.judge.finding import Result as Word
 from tcelab.program import Program
 from tcelab.report.isolationlog import table_lines
-from tcelab.report.result import Ended, ProgramInfo, Result
+from tcelab.report.result import ProgramInfo, Result, RunEnded
 from tcelab.report.text import WORDS, say
 
 
@@ -44,7 +44,7 @@ def merge(runs: Mapping[str, Result], programs: Sequence[Program], options: Mapp
         options=dict(options),
         timings=_added([each.timings for each in results]),
         artefacts={name: f"{name}/result.json" for name in runs},
-        ended=Ended(
+        ended=RunEnded(
             complete=len(runs) == len(programs) and all(each.ended.complete for each in results),
             done=sum(each.ended.done for each in results),
             report=[f"{name}: {line}" for name, each in runs.items() for line in each.ended.report],

@@ -30,7 +30,7 @@ from tcelab.scenarios.violations import (
     STALE,
     STRIDE,
     TAGGED,
-    Place,
+    PagePlaces,
 )
 from tcelab.scenarios.vocabulary import PAGE, Pe
 
@@ -79,15 +79,15 @@ class Endpoint:
         return OWN + STRIDE * (len(self.devices) - 1)
 
     @property
-    def place(self) -> Place:
+    def place(self) -> PagePlaces:
         """For one more violation."""
-        return Place(self.pe, self.base, next(self.far))
+        return PagePlaces(self.pe, self.base, next(self.far))
 
     def file(self, device: str) -> str:
         return self.pe.file_of(device)
 
     def iova(self, page: int) -> int:
-        return Place(self.pe, self.base, 0).iova(page)
+        return PagePlaces(self.pe, self.base, 0).iova(page)
 
     def source(self, device: str) -> int:
         """The page that a device reads."""

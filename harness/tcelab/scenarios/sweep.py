@@ -25,7 +25,7 @@ _NEEDS: Final = {False: tce.READ, True: tce.WRITE}
 
 
 @dataclass(frozen=True, slots=True)
-class _Spot:
+class _SweepEntry:
     """An entry, its permissions, and the page of the buffer that it leads to."""
 
     entry: int
@@ -65,14 +65,14 @@ def ops(pe: Pe, taken: Collection[int], rng: random.Random) -> list[Op]:
     return [*out, *b.checkpoint(f"sweep: {pe.name}: what entries beside them allow"), *b.close(file)]
 
 
-def _runs(numbers: Sequence[int]) -> list[list[_Spot]]:
+def _runs(numbers: Sequence[int]) -> list[list[_SweepEntry]]:
     """Entries by what is consecutive, each with other permissions than those beside it."""
-    out: list[list[_Spot]] = []
+    out: list[list[_SweepEntry]] = []
     for page, number in enumerate(numbers):
         if not out or out[-1][-1].entry + 1 < number:
             out.append([])
         run = out[-1]
-        run.append(_Spot(number, BESIDE[(len(out) - 1) % len(BESIDE)][len(run) % 2], page))
+        run.append(_SweepEntry(number, BESIDE[(len(out) - 1) % len(BESIDE)][len(run) % 2], page))
     return out
 
 
@@ -84,13 +84,13 @@ def _free(entries: int, taken: Collection[int], rng: random.Random) -> int:
             return entry
 
 
-def _transfer(pe: Pe, spot: _Spot, rng: random.Random, places: Iterator[int], *, to_memory: bool) -> Transfer:
+def _transfer(pe: Pe, spot: _SweepEntry, rng: random.Random, places: Iterator[int], *, to_memory: bool) -> Transfer:
     """One sector, anywhere in a page."""
     iova = pe.iova(spot.entry) + SECTOR * rng.randrange(PAGE // SECTOR)
     return Transfer(iova, SECTOR, to_memory=to_memory, offset=SECTOR * next(places))
 
 
-def _allowed(pe: Pe, run: Sequence[_Spot], rng: random.Random, places: Iterator[int]) -> Iterator[Transfer]:
+def _allowed(pe: Pe, run: Sequence[_SweepEntry], rng: random.Random, places: Iterator[int]) -> Iterator[Transfer]:
     """Each entry is used in each direction that it allows."""
     for spot in run:
         for to_memory, needed in _NEEDS.items():
@@ -98,7 +98,7 @@ def _allowed(pe: Pe, run: Sequence[_Spot], rng: random.Random, places: Iterator[
                 yield _transfer(pe, spot, rng, places, to_memory=to_memory)
 
 
-def _refused(pe: Pe, run: Sequence[_Spot], rng: random.Random, places: Iterator[int]) -> Iterator[Transfer]:
+def _refused(pe: Pe, run: Sequence[_SweepEntry], rng: random.Random, places: Iterator[int]) -> Iterator[Transfer]:
     """What an entry forbids and one beside it allows."""
     for number, spot in enumerate(run):
         beside = [each.permissions for each in run[max(number - 1, 0) : number + 2]]

@@ -15,7 +15,7 @@ from tcelab.emulator.addressspaces import Space
 from tcelab.emulator.emulatedkernel import EmulatedKernel
 from tcelab.emulator.platform import Machine
 from tcelab.emulator.process import Process
-from tcelab.emulator.profiles import Kind
+from tcelab.emulator.profiles import ProfileWithQuirks
 from tcelab.emulator.profiles.linux_v1 import LINUX_V1
 from tcelab.emulator.syscallerrors import NotModelledError
 from tcelab.papr import window
@@ -34,7 +34,7 @@ TABLE_KIB = 0
 
 def made(*quirks):
     machine = Machine(SMALL, PAGE, 0)
-    return EmulatedKernel(machine, Kind(LINUX_V1, frozenset(quirks)), Process(Space(machine.ram)))
+    return EmulatedKernel(machine, ProfileWithQuirks(LINUX_V1, frozenset(quirks)), Process(Space(machine.ram)))
 
 
 @pytest.fixture
@@ -99,9 +99,9 @@ def public(kind):
         (seam.Kernel, linux.LinuxKernel),
         (seam.Memory, addressspaces.Area),
         (seam.Memory, linux.Memory),
-        (seam.Registers, pci.Registers),
+        (seam.Registers, pci.EmulatedRegisters),
         (seam.Registers, linux.Registers),
-        (seam.Child, emulated.Child),
+        (seam.Child, emulated.EmulatedChild),
     ],
     ids=lambda kind: f"{kind.__module__}.{kind.__name__}",
 )

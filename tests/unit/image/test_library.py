@@ -524,7 +524,7 @@ def test_a_host_without_the_keyring_is_told_which_package_brings_it(monkeypatch,
 
 
 def test_a_package_that_is_not_what_the_index_describes_is_refused(place, monkeypatch):
-    request = apt.Request(architecture="all", suites=(), packages=())
+    request = apt.FetchRequest(architecture="all", suites=(), packages=())
     root = apt._Root(request, Archive("http://archive.example/debian", "", (), "this test"))
     package = apt.Package("toy", "1", "all", "stable", "0" * 64, 1)
 

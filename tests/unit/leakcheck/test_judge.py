@@ -2,7 +2,7 @@
 
 import pytest
 
-from tcelab.leakcheck.judge import Judge, Stayed, describe, occupancy
+from tcelab.leakcheck.judge import LeakJudge, Stayed, describe, occupancy
 from tcelab.leakcheck.leakresult import Origin
 from tcelab.leakcheck.trace import Hypercall
 from tcelab.leakcheck.tracereplay import Replay
@@ -14,7 +14,7 @@ BASELINE = {DISK: {0x1000: 0x5003, 0x2000: 0x6003}}
 
 @pytest.fixture
 def judge():
-    return Judge({DISK: "disk1"}, RAM, baseline_at=100.0)
+    return LeakJudge({DISK: "disk1"}, RAM, baseline_at=100.0)
 
 
 def leaks(judge, after, unbound, *calls, baseline=BASELINE):

@@ -14,7 +14,7 @@ from tcelab.program import Buffer, Ddw, Flip, Ioctl, Program, validate_host
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
 from tcelab.qemu import rtaswindows
-from tcelab.qemu.qtest import Call
+from tcelab.qemu.qtest import RtasCall
 from tcelab.scenarios import vocabulary as b
 
 PLACE = (2 << 11, 0x8000000, 0x20000001)
@@ -42,22 +42,22 @@ def called(op, *cells):
         (
             Ddw(call="query", device="pe1"),
             (0, 1, 0x20, 0, 0x107, 0),
-            Call("ibm,query-pe-dma-window", PLACE, 6),
+            RtasCall("ibm,query-pe-dma-window", PLACE, 6),
             {"left": 1, "largest": 0x20_0000_0000, "page_sizes": 0x107, "migration": 0},
         ),
         (
             Ddw(call="create", device="pe1", page_shift=16, window_shift=30),
             (0, *HIGH),
-            Call("ibm,create-pe-dma-window", (*PLACE, 16, 30), 4),
+            RtasCall("ibm,create-pe-dma-window", (*PLACE, 16, 30), 4),
             {"liobn": 0x80000101, "start": 1 << 59},
         ),
         (
             Ddw(call="remove", device="pe1", liobn=0x80000101),
             (0,),
-            Call("ibm,remove-pe-dma-window", (0x80000101,), 1),
+            RtasCall("ibm,remove-pe-dma-window", (0x80000101,), 1),
             {},
         ),
-        (Ddw(call="reset", device="pe1"), (0,), Call("ibm,reset-pe-dma-window", PLACE, 1), {}),
+        (Ddw(call="reset", device="pe1"), (0,), RtasCall("ibm,reset-pe-dma-window", PLACE, 1), {}),
     ],
     ids=lambda each: getattr(each, "call", ""),
 )

@@ -18,7 +18,7 @@ from tcelab.errors import HarnessError, UsageError
 from tcelab.fuzz.generate import generate
 from tcelab.job.parallel import ParallelRun
 from tcelab.judge import Judge, judge
-from tcelab.judge.models.tablemodel import Entry, TableModel
+from tcelab.judge.models.tablemodel import LiveEntry, TableModel
 from tcelab.papr import tce
 from tcelab.program import Checkpoint, Dma, Flip, Ioctl, Page, Program, Together, inject
 from tcelab.program.topology import TOPOLOGIES, topology
@@ -212,7 +212,7 @@ def test_a_map_below_the_window_that_is_said_to_be_made_is_looked_for_there():
 
 
 def entry(frame, step=1):
-    return Entry(3, "b", 0, None, frame, step)
+    return LiveEntry(3, "b", 0, None, frame, step)
 
 
 def test_entries_outside_the_window_keep_their_places_in_order():

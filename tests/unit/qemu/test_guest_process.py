@@ -18,7 +18,7 @@ from msgspec import json
 
 from patience import PATIENCE, SOON
 from tcelab.errors import GuestLost, HarnessError, Unsupported
-from tcelab.image.bases import Register
+from tcelab.image.bases import SavedRegister
 from tcelab.program.topology import topology
 from tcelab.qemu import guest as guest_module
 from tcelab.qemu import machine
@@ -411,10 +411,10 @@ MOVE = ["migrate-set-capabilities", *({"capability": name, "state": True} for na
 
 def test_a_fork_loads_its_bases_state_gets_its_registers_back_in_order_and_only_then_goes_on(fork):
     up = fork(
-        Register(BUID, 1, 0x10, 4, 0xE0000000),
-        Register(BUID, 1, 0x3C, 1, 5),
-        Register(BUID, 1, 0x04, 2, 6),
-        Register(PHB2, 30, 0x04, 2, 0x106),
+        SavedRegister(BUID, 1, 0x10, 4, 0xE0000000),
+        SavedRegister(BUID, 1, 0x3C, 1, 5),
+        SavedRegister(BUID, 1, 0x04, 2, 6),
+        SavedRegister(PHB2, 30, 0x04, 2, 0x106),
     )
     assert journal(up) == [
         MOVE,
@@ -428,7 +428,7 @@ def test_a_fork_loads_its_bases_state_gets_its_registers_back_in_order_and_only_
 
 
 def test_a_register_that_does_not_take_its_value_back_is_an_error(make, base):
-    base.record.registers = [Register(BUID, 1, 0x04, 2, 6)]
+    base.record.registers = [SavedRegister(BUID, 1, 0x04, 2, 6)]
     guest = make(base=base, stuck=[[BUID, 1, 0x04, 2]], registers=[[BUID, 1, 0x04, 2, 2]])
     said = r"slot 1 of PHB 0x800000020000001 does not take its register 0x4 back: 0x6 written, 0x2 read"
     with pytest.raises(HarnessError, match=said) as caught:
@@ -535,13 +535,13 @@ def test_a_guest_is_saved_with_the_registers_that_qemu_does_not_save_the_command
     state, registers = portal().call(guest.save())
     assert state == b"the devices' state"
     assert registers == [
-        Register(BUID, 1, 0x0C, 1, 0x20),
-        Register(BUID, 1, 0x10, 4, 0xE0000000),
-        Register(BUID, 1, 0x24, 4, 0x1000000F),
-        Register(BUID, 1, 0x30, 4, 1),
-        Register(BUID, 1, 0x3C, 1, 9),
-        Register(BUID, 1, 0x04, 2, 6),
-        Register(0x80000002000001E, 30, 0x04, 2, 2),
+        SavedRegister(BUID, 1, 0x0C, 1, 0x20),
+        SavedRegister(BUID, 1, 0x10, 4, 0xE0000000),
+        SavedRegister(BUID, 1, 0x24, 4, 0x1000000F),
+        SavedRegister(BUID, 1, 0x30, 4, 1),
+        SavedRegister(BUID, 1, 0x3C, 1, 9),
+        SavedRegister(BUID, 1, 0x04, 2, 6),
+        SavedRegister(0x80000002000001E, 30, 0x04, 2, 2),
     ]
     assert journal(guest) == [MOVE, ["migrate", "the devices' state"]]
 

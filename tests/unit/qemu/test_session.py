@@ -10,7 +10,7 @@ import pytest
 from fake_guest import CELL, HELLO, NOW, FakeGuest, FakeMemory, abilities, section
 
 from tcelab.errors import GuestLost, HarnessError, Scene
-from tcelab.image.bases import Register
+from tcelab.image.bases import SavedRegister
 from tcelab.papr.window import Shape
 from tcelab.program import Checkpoint, Ddw, Flip, Read
 from tcelab.program.topology import topology
@@ -312,7 +312,7 @@ def test_a_guest_is_handed_out_before_it_starts_so_that_another_thread_can_end_i
 
 
 def test_saving_awaits_rest_stops_the_guest_and_hears_qemu_out_first_and_it_may_go_on_after_all(opened, guest):
-    guest.registers = [Register(0x800000020000001, 1, 4, 2, 6)]
+    guest.registers = [SavedRegister(0x800000020000001, 1, 4, 2, 6)]
     assert opened.save() == (guest.saved, guest.registers)
     assert guest.calls == ["rest", "pause", "drain", "save"]
     opened.go_on()

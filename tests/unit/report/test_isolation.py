@@ -52,7 +52,7 @@ HOLE = Event(
 
 def program(where=PAIR, *further):
     """One violation, and what else is asked for."""
-    story = isolation.Story(where, 1)
+    story = isolation.IsolationStory(where, 1)
     story.set_up()
     story.violate(next(isolation.violations(where)))
     for each in further:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Kind:
+class ProfileWithQuirks:
     """A profile with its quirks: what VFIO's core knows as a driver."""
 
     profile: Profile

@@ -12,7 +12,7 @@ from tcelab.judge.law import Law
 from tcelab.judge.ledger import MOST, Ledger
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.reading import TableReading
-from tcelab.judge.models.tablemodel import UNKNOWN, Differing, Entry, TableModel, differing
+from tcelab.judge.models.tablemodel import UNKNOWN, Differing, LiveEntry, TableModel, differing
 from tcelab.papr import tce
 from tcelab.program import pagetags
 from tcelab.run.record import Snapshot, TableView
@@ -104,7 +104,7 @@ def _wrong(ledger: Ledger, model: TableModel, snapshot: Snapshot, view: str, pai
     )
 
 
-def _how(model: TableModel, number: int, entry: Entry | None, value: int, blamed: blame.Blame) -> str:
+def _how(model: TableModel, number: int, entry: LiveEntry | None, value: int, blamed: blame.Blame) -> str:
     """In a few words, how an entry is wrong: the first rule that fits."""
     survived = blamed.concerns and number in model.removed
     rules: tuple[tuple[Callable[[], bool], str], ...] = (

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from tcelab.judge.models.drivermodel import V2, Driver
-from tcelab.judge.models.files import Container, Group
+from tcelab.judge.models.drivermodel import V2, DriverModel
+from tcelab.judge.models.files import ContainerModel, GroupModel
 from tcelab.run.record import Facts
 
 SPAPR_TCE: Final = 2
@@ -20,7 +20,7 @@ NO_TABLE_CHARGE: Final = {"seed2013"}
 """Profiles of the driver that do not charge for a window's table."""
 
 
-def charged(groups: Iterable[Group], driver: Driver, facts: Facts, process: str) -> int | None:
+def charged(groups: Iterable[GroupModel], driver: DriverModel, facts: Facts, process: str) -> int | None:
     """KiB of locked memory, None when a container is of a type whose charges we do not know."""
     used = _containers(groups)
     if any(container.kind not in {SPAPR_TCE, V2} for container in used):
@@ -36,7 +36,7 @@ def charged(groups: Iterable[Group], driver: Driver, facts: Facts, process: str)
     return pages * facts.page_size // 1024
 
 
-def pinned(groups: Iterable[Group], driver: Driver, facts: Facts) -> int:
+def pinned(groups: Iterable[GroupModel], driver: DriverModel, facts: Facts) -> int:
     """Pins by which pages are kept: one for each live entry that a container of type v1 made; of a container of type v2
     one for each CPU page that is registered, mapped or not; and what hypercalls left out of balance.
     """
@@ -45,13 +45,13 @@ def pinned(groups: Iterable[Group], driver: Driver, facts: Facts) -> int:
     return registered + sum(table.pinned for group in groups for table in group.windows.active) + driver.pins.off
 
 
-def _containers(groups: Iterable[Group]) -> list[Container]:
+def _containers(groups: Iterable[GroupModel]) -> list[ContainerModel]:
     """Those that have a driver, each once."""
     found = (group.container for group in groups)
     return list({id(each): each for each in found if each is not None and each.kind is not None}.values())
 
 
-def _registered(containers: Iterable[Container], driver: Driver) -> set[tuple[str, int, int]]:
+def _registered(containers: Iterable[ContainerModel], driver: DriverModel) -> set[tuple[str, int, int]]:
     """Whose memory, from which address on, how many bytes."""
     here = {(each.payer or "", *region) for each in containers for region in each.regions}
     return here | driver.kept()

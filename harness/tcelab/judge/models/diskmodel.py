@@ -13,7 +13,7 @@ from typing import Final
 from tceagent import virtio
 from tcelab.judge.models.edumodel import Asker, DeviceModel
 from tcelab.judge.models.memorymodel import PageModel
-from tcelab.judge.models.windowmodel import Windows
+from tcelab.judge.models.windowmodel import WindowModel
 from tcelab.papr import dmarules, tce, window
 from tcelab.program import Dma, Transfer, diskcontent, pagetags
 
@@ -35,7 +35,7 @@ class DiskModel(DeviceModel):
 
     __slots__ = ("_asker", "right", "ring", "writers")
 
-    def __init__(self, name: str, windows: Windows) -> None:
+    def __init__(self, name: str, windows: WindowModel) -> None:
         super().__init__(name, windows, _ALL)
         self.memory = bytearray(diskcontent.fresh(name))
         self.known = bytearray(b"\1" * diskcontent.SIZE)

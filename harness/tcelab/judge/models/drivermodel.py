@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
-from tcelab.judge.models.files import Container, Group
+from tcelab.judge.models.files import ContainerModel, GroupModel
 from tcelab.judge.models.memorymodel import BufferModel, PageModel
 from tcelab.judge.models.pinmodel import Pins
 from tcelab.judge.models.requests import ARGSZ, FLAGS, NOT_REACHED
-from tcelab.judge.models.tablemodel import Entry, TableModel
+from tcelab.judge.models.tablemodel import LiveEntry, TableModel
 from tcelab.judge.models.windowmodel import KernelWindow
 from tcelab.papr import tce, window
 from tcelab.program import Ioctl, Word, pagetags
@@ -31,7 +31,7 @@ Place: TypeAlias = tuple[BufferModel, int]
 Handler = Callable[[object, Ioctl, Outcome, int], None]
 
 
-class Driver:
+class DriverModel:
     """Of all containers.
 
     :ivar handlers: by request.
@@ -62,8 +62,8 @@ class Driver:
         self.stranded: set[tuple[str, int, int]] = set()
         self.lost = 0
         self._lingering: dict[tuple[str, int, int], list[PageModel]] = {}
-        self._registrars: list[Container] = []
-        self._counted: list[Entry] = []  # of type v2, for good: nobody will look any more who used them
+        self._registrars: list[ContainerModel] = []
+        self._counted: list[LiveEntry] = []  # of type v2, for good: nobody will look any more who used them
         self._spoilt: set[int] = set()  # indices of PHBs
         self.handlers: dict[str, Handler] = {
             "ENABLE": self._enable,
@@ -84,7 +84,7 @@ class Driver:
 
     # -- what a call does even if it fails
 
-    def reached(self, container: Container, name: str, op: Ioctl, outcome: Outcome, step: int) -> None:
+    def reached(self, container: ContainerModel, name: str, op: Ioctl, outcome: Outcome, step: int) -> None:
         """A call of `ARGSZ` was made."""
         self._pending_window(container, name, op, outcome, step)
         if outcome.value == 0:
@@ -97,7 +97,7 @@ class Driver:
         if name != _CREATE:
             self._failed(container, op, step)
 
-    def _pending_window(self, container: Container, name: str, op: Ioctl, outcome: Outcome, step: int) -> None:
+    def _pending_window(self, container: ContainerModel, name: str, op: Ioctl, outcome: Outcome, step: int) -> None:
         # The first MAP, UNMAP or TCE_CREATE that passes the checks of its struct creates the default window, even if it
         # then fails (tce_iommu_ioctl: tce_iommu_create_default_window comes before the window is looked up).
         may = container.kind == V2 if name == _CREATE else container.enabled
@@ -117,7 +117,7 @@ class Driver:
             self._make_default(container, step)
             container.payer = op.by if container.payer is None else container.payer
 
-    def _make_default(self, container: Container, step: int) -> None:
+    def _make_default(self, container: ContainerModel, step: int) -> None:
         container.made = True
         for group in container.groups:
             if group.given_back:  # the driver of 2013 makes none, and has its own entries there
@@ -135,7 +135,7 @@ class Driver:
         place = self._place(op.value, op.by)
         return None if place is None or place[0].access == "none" else (None, None)
 
-    def _failed(self, container: Container, op: Ioctl, step: int) -> None:
+    def _failed(self, container: ContainerModel, op: Ioctl, step: int) -> None:
         """A map or unmap that failed must have changed nothing: if something is wrong there, it is to blame."""
         for table, first, end in self._concerned(container, op) or ():
             table.tried(first, end, step)
@@ -143,15 +143,15 @@ class Driver:
     # -- what a call does that succeeds
 
     def _enable(self, handle: object, op: Ioctl, outcome: Outcome, _step: int) -> None:
-        if outcome.value == 0 and isinstance(handle, Container):
+        if outcome.value == 0 and isinstance(handle, ContainerModel):
             handle.enabled, handle.payer = True, op.by
 
     def _disable(self, handle: object, _op: Ioctl, outcome: Outcome, _step: int) -> None:
-        if outcome.value == 0 and isinstance(handle, Container):
+        if outcome.value == 0 and isinstance(handle, ContainerModel):
             handle.enabled = False
 
     def _map(self, handle: object, op: Ioctl, outcome: Outcome, step: int) -> None:
-        if outcome.value != 0 or not isinstance(handle, Container):
+        if outcome.value != 0 or not isinstance(handle, ContainerModel):
             return
         concerned = self._concerned(handle, op)
         size, flags = self._number(op.fields.get("size", 0)), self._number(op.fields.get("flags", 0))
@@ -174,7 +174,7 @@ class Driver:
         for table, first, end in concerned:
             each = 1 << table.page_shift - window.PAGE_SHIFT
             entries = [
-                Entry(
+                LiveEntry(
                     flags & tce.PERMISSIONS,
                     name,
                     start + i,
@@ -198,7 +198,7 @@ class Driver:
         return (None, 0) if place is None else (place[0], place[1] // pagetags.PAGE)
 
     def _unmap(self, handle: object, op: Ioctl, outcome: Outcome, step: int) -> None:
-        if outcome.value != 0 or not isinstance(handle, Container):
+        if outcome.value != 0 or not isinstance(handle, ContainerModel):
             return
         concerned = self._concerned(handle, op)
         if concerned is None:
@@ -206,7 +206,7 @@ class Driver:
         for table, first, end in concerned or ():
             self._clear(handle, table, (first, end), step)
 
-    def _clear(self, container: Container, table: TableModel, numbers: tuple[int, int], step: int) -> None:
+    def _clear(self, container: ContainerModel, table: TableModel, numbers: tuple[int, int], step: int) -> None:
         """tce_iommu_clear: of an entry that gives no permission, it does not look who used it."""
         first, end = numbers
         if container.kind == V2:
@@ -223,7 +223,7 @@ class Driver:
             for number, entry in kept.items():
                 table.put(number, [entry], step)
 
-    def _use(self, container: Container, table: TableModel, first: int, entries: Sequence[Entry]) -> None:
+    def _use(self, container: ContainerModel, table: TableModel, first: int, entries: Sequence[LiveEntry]) -> None:
         """Entries are about to stand in a table: what is counted there is let go only if it gives a permission."""
         for number, entry in enumerate(entries, first):
             where = table.liobn, number
@@ -231,7 +231,7 @@ class Driver:
                 self._counted.append(container.users[where])
             container.users[where] = entry
 
-    def excuse(self, container: Container | None, table: TableModel, number: int, step: int) -> None:
+    def excuse(self, container: ContainerModel | None, table: TableModel, number: int, step: int) -> None:
         """A map that failed has emptied an entry that it had replaced, as a quirk has it."""
         gone = table.clear(number, number + 1, step)
         if container is not None and container.kind == V2:
@@ -239,7 +239,7 @@ class Driver:
         else:
             self.pins.cleared(gone, step)
 
-    def sweep(self, container: Container, group: Group, step: int) -> None:
+    def sweep(self, container: ContainerModel, group: GroupModel, step: int) -> None:
         """Before it lets go of a group: all its windows. That of 2013 has the group's one from the beginning."""
         own = [each for each in container.windows if each.table.liobn in group.windows.liobns]
         if not group.given_back:
@@ -247,13 +247,13 @@ class Driver:
         for each in own if group.given_back else ():
             self._let_go(container, each, step)
 
-    def _let_go(self, container: Container, window_: KernelWindow, step: int) -> None:
+    def _let_go(self, container: ContainerModel, window_: KernelWindow, step: int) -> None:
         """Of a window: what is still counted there is counted for good."""
         self._clear(container, window_.table, (0, window_.entries), step)
         for where in [where for where in container.users if where[0] == window_.table.liobn]:
             self._counted.append(container.users.pop(where))
 
-    def _concerned(self, container: Container, op: Ioctl) -> list[tuple[TableModel, int, int]] | None:
+    def _concerned(self, container: ContainerModel, op: Ioctl) -> list[tuple[TableModel, int, int]] | None:
         """The entries `first .. end-1` of a table that a map or unmap concerns, for each group; None when we cannot
         know them.
         """
@@ -265,7 +265,7 @@ class Driver:
 
     def _register(self, handle: object, op: Ioctl, outcome: Outcome, step: int) -> None:
         region = self._region(handle, op, outcome, step)
-        if isinstance(handle, Container) and region is not None:
+        if isinstance(handle, ContainerModel) and region is not None:
             handle.regions.add(region)
             if handle not in self._registrars:
                 self._registrars.append(handle)
@@ -275,14 +275,14 @@ class Driver:
 
     def _unregister(self, handle: object, op: Ioctl, outcome: Outcome, step: int) -> None:
         region = self._region(handle, op, outcome, step)
-        if not isinstance(handle, Container) or region is None:
+        if not isinstance(handle, ContainerModel) or region is None:
             return
         handle.regions.discard(region)
         # What mm_iommu_put says of memory that is in use, the kernel did not hear: else there were an errno.
         if self._in_use(handle, op.by, region):
             self.stranded.add((op.by, *region))
 
-    def _parting(self, container: Container) -> None:
+    def _parting(self, container: ContainerModel) -> None:
         """The driver forgets a container, whose own entries are gone."""
         self._registrars.remove(container)
         for region in container.regions:
@@ -291,7 +291,7 @@ class Driver:
             elif pages:
                 self._lingering[container.payer or "", *region] = pages
 
-    def _in_use(self, container: Container, process: str, region: tuple[int, int]) -> list[PageModel]:
+    def _in_use(self, container: ContainerModel, process: str, region: tuple[int, int]) -> list[PageModel]:
         """Pages of a region that one container gives back, if no other has it, but an entry leads to one: that keeps
         the whole region (mm_iommu_put).
         """
@@ -314,7 +314,7 @@ class Driver:
         return self.stranded | self._lingering.keys()
 
     def _region(self, handle: object, op: Ioctl, outcome: Outcome, step: int) -> tuple[int, int] | None:
-        if outcome.value != 0 or not isinstance(handle, Container):
+        if outcome.value != 0 or not isinstance(handle, ContainerModel):
             return None
         start, size = self._number(op.fields.get("vaddr", 0)), self._number(op.fields.get("size", 0))
         if start is None or size is None:
@@ -323,7 +323,7 @@ class Driver:
         return start, size
 
     def _create(self, handle: object, op: Ioctl, outcome: Outcome, step: int) -> None:
-        if outcome.value != 0 or not isinstance(handle, Container):
+        if outcome.value != 0 or not isinstance(handle, ContainerModel):
             return
         shift, size = self._number(op.fields.get("page_shift", 0)), self._number(op.fields.get("window_size", 0))
         start = outcome.fields.get("start_addr")
@@ -342,7 +342,7 @@ class Driver:
         handle.windows.append(KernelWindow(table, size))
 
     def _remove(self, handle: object, op: Ioctl, outcome: Outcome, step: int) -> None:
-        if outcome.value != 0 or not isinstance(handle, Container):
+        if outcome.value != 0 or not isinstance(handle, ContainerModel):
             return
         start = self._number(op.fields.get("start_addr", 0))
         if start is None:
@@ -359,13 +359,13 @@ class Driver:
                     group.windows.remove(each.table.liobn)
 
 
-def _window_of(container: Container, group: Group, iova: int) -> TableModel:
+def _window_of(container: ContainerModel, group: GroupModel, iova: int) -> TableModel:
     """The table that has a bus address, as the container knows the group's windows; the default one if none has."""
     own = (each for each in container.windows if each.table.liobn in group.windows.liobns)
     return next((each.table for each in own if each.has(iova)), group.table)
 
 
-def _led_to(entries: Iterable[Entry]) -> Iterator[PageModel | None]:
+def _led_to(entries: Iterable[LiveEntry]) -> Iterator[PageModel | None]:
     """The pages that entries lead to."""
     for entry in entries:
         yield entry.page

@@ -13,7 +13,7 @@ from typing import Final
 
 from tcelab.judge.models.memorymodel import PageModel
 from tcelab.judge.models.tablemodel import TableModel
-from tcelab.judge.models.windowmodel import Windows
+from tcelab.judge.models.windowmodel import WindowModel
 from tcelab.papr import dmarules
 from tcelab.program import Dma, Transfer, pagetags
 
@@ -36,7 +36,7 @@ class DeviceModel:
     """
 
     name: str
-    windows: Windows
+    windows: WindowModel
     mask: int
     master: bool = False
     opens: int = 0

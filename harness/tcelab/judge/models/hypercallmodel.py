@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from tcelab.judge.models.edumodel import Forbidden
 from tcelab.judge.models.memorymodel import BufferModel, PageModel
 from tcelab.judge.models.pinmodel import Pins
-from tcelab.judge.models.tablemodel import Entry, TableModel
+from tcelab.judge.models.tablemodel import LiveEntry, TableModel
 from tcelab.judge.models.transfers import Transfers
 from tcelab.papr import tce
 from tcelab.program import Call, Hcall, HcallBatch, Tce
@@ -51,7 +51,7 @@ class Word(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Wrong:
+class WrongAnswer:
     """Something that a hypercall gave and must not."""
 
     message: str
@@ -86,7 +86,7 @@ def seen_registers(op: Hcall | HcallBatch, outcome: Outcome) -> Iterator[list[tu
         ]
 
 
-class Hypercalls:
+class HypercallModel:
     """Folds hypercalls into the tables.
 
     :ivar wrong: of the last operation.
@@ -111,7 +111,7 @@ class Hypercalls:
         self._pins = pins
         self._tables, self._buffers, self._ram, self._unknown = tables, buffers, ram, unknown
         self._transfers = transfers
-        self.wrong: list[Wrong] = []
+        self.wrong: list[WrongAnswer] = []
         self.judged = 0
 
     def apply(self, op: Hcall | HcallBatch, outcome: Outcome, step: int) -> None:
@@ -296,15 +296,15 @@ class Hypercalls:
 
     def _wrong(self, message: str, expected: str, seen: str, where: tuple[int | None, int | None]) -> None:
         liobn, ioba = where
-        self.wrong.append(Wrong(message, expected, seen, liobn, ioba))
+        self.wrong.append(WrongAnswer(message, expected, seen, liobn, ioba))
 
 
 def _unreadable(liobn: int, address: int, size: int, step: int) -> Forbidden:
     return Forbidden("H_PUT_TCE_INDIRECT", liobn, False, address, address, size, _NO_RAM, step)  # noqa: FBT003
 
 
-def _entry(word: Word, step: int) -> Entry:
+def _entry(word: Word, step: int) -> LiveEntry:
     if word.value is None:
-        return Entry(tce.PERMISSIONS, word.buffer, word.number, word.page, None, step)
+        return LiveEntry(tce.PERMISSIONS, word.buffer, word.number, word.page, None, step)
     frame, bits = tce.address(word.value), tce.permissions(word.value)
-    return Entry(bits, word.buffer, word.number, word.page, frame, step, word.value)
+    return LiveEntry(bits, word.buffer, word.number, word.page, frame, step, word.value)

@@ -174,7 +174,7 @@ class Pes:
         """A service of firmware was asked for."""
         each = self.of[op.device]
         then = copy.copy(each.isolation)
-        answer = then.call(op.call, op.option) if self.isolates else pe.Answer(pe.PARAMETER_ERROR)
+        answer = then.call(op.call, op.option) if self.isolates else pe.ServiceAnswer(pe.PARAMETER_ERROR)
         fields = dict(zip(pe.OUTPUTS, answer.outputs, strict=False))
         self.show("answer", op.device, (answer.status, fields), (outcome.value, outcome.fields))
         mmio = each.isolation.mmio

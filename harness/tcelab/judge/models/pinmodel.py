@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from tcelab.judge.models.tablemodel import Entry
+from tcelab.judge.models.tablemodel import LiveEntry
 
 
 class Pins:
     """:ivar off: how many pins there are more than entries of type v1 say."""
 
-    def __init__(self, page_size: int, entries: Callable[[], Iterable[Entry]], unknown: list[str]) -> None:
+    def __init__(self, page_size: int, entries: Callable[[], Iterable[LiveEntry]], unknown: list[str]) -> None:
         """:param page_size: bytes of a CPU page.
         :param entries: all that are live.
         :param unknown: gets reasons why nobody can know what happens.
@@ -27,14 +27,14 @@ class Pins:
         self.off = 0
         self._told = False
 
-    def stored(self, gone: Iterable[Entry]) -> None:
+    def stored(self, gone: Iterable[LiveEntry]) -> None:
         """A hypercall, or firmware, took the place of entries: their pins stay."""
         for entry in gone:
             if entry.pinned:
                 self._by_page[self._page(entry)] += 1
                 self.off += 1
 
-    def cleared(self, gone: Iterable[Entry], step: int) -> None:
+    def cleared(self, gone: Iterable[LiveEntry], step: int) -> None:
         """A container of type v1 cleared or replaced entries."""
         for entry in gone:
             if not entry.pinned and entry.permissions:
@@ -50,5 +50,5 @@ class Pins:
             self._told = True
             self._unknown.append(f"step {step} gave back a pin that nobody took: a hypercall had stored the entry")
 
-    def _page(self, entry: Entry) -> int | None:
+    def _page(self, entry: LiveEntry) -> int | None:
         return None if entry.frame is None else entry.frame & -self._page_size

@@ -24,7 +24,7 @@ _NOWHERE: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LiveEntry:
     """A live entry.
 
     :ivar buffer: name of the buffer that it leads to, empty when the program mapped a raw address.
@@ -89,7 +89,7 @@ class TableModel:
         self.entries = entries
         self.start = start
         self.page_shift = page_shift
-        self.live: dict[int, Entry] = {}
+        self.live: dict[int, LiveEntry] = {}
         self.removed: set[int] = set()
         self.leads: dict[tuple[int | None, int], set[int]] = {}
         self.pinned = 0
@@ -110,7 +110,7 @@ class TableModel:
         """Within its IOMMU page, of the 4 KiB page that is so many bytes from the window's start."""
         return (offset & ((1 << self.page_shift) - 1)) >> window.PAGE_SHIFT
 
-    def put(self, first: int, new: Sequence[Entry], step: int) -> list[Entry]:
+    def put(self, first: int, new: Sequence[LiveEntry], step: int) -> list[LiveEntry]:
         """Entries `first ..`, in place of what was there: that is returned."""
         gone = self._forget(range(first, first + len(new)))
         for number, entry in enumerate(new, first):
@@ -125,7 +125,7 @@ class TableModel:
         self._touch(first, first + len(new), step)
         return gone
 
-    def clear(self, first: int, end: int, step: int) -> list[Entry]:
+    def clear(self, first: int, end: int, step: int) -> list[LiveEntry]:
         """Empty the entries `first .. end-1`, as far as there are any: those are returned."""
         small = end - first < len(self.live)
         gone = self._forget(range(first, end) if small else [i for i in self.live if first <= i < end])
@@ -163,7 +163,7 @@ class TableModel:
             return np.flatnonzero(self._tces)
         return np.array(sorted(filter(self._has, self.live)), np.intp)
 
-    def _forget(self, numbers: Iterable[int]) -> list[Entry]:
+    def _forget(self, numbers: Iterable[int]) -> list[LiveEntry]:
         gone = []
         for number in numbers:
             entry = self.live.pop(number, None)

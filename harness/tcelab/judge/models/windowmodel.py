@@ -34,7 +34,7 @@ class KernelWindow:
         return 0 <= iova - self.table.start < self.size
 
 
-class Windows:
+class WindowModel:
     """Of one PHB, as the platform has them. They come and go in `tables`, where every LIOBN has its own."""
 
     def __init__(self, phb: Phb, tables: dict[int, TableModel]) -> None:
