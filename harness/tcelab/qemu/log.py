@@ -4,7 +4,8 @@ What it tells of tables is for `tcelab.qemu.tableaddresses`.
 A full pipe would stop QEMU while it holds its lock, so nobody but this thread waits for it. QEMU writes each line
 before it goes on: once the guest is stopped and `drain` has returned, all that was said has been read.
 
-Source: QEMU system/memory.c, memory_region_access_valid and address_space_*: "Invalid read/write at addr ..., reason: rejected"; target/ppc/excp_helper.c, powerpc_checkstop.
+Source: QEMU system/memory.c, memory_region_access_valid and address_space_*: "Invalid read/write at addr ..., reason:
+rejected"; target/ppc/excp_helper.c, powerpc_checkstop.
 """
 
 from __future__ import annotations
