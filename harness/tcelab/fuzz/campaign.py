@@ -20,8 +20,9 @@ import msgspec
 
 from tcelab.emulator.reference import EmulatorReferences
 from tcelab.errors import Interrupted, TcelabError, died
-from tcelab.fuzz.found import named, signature, survived, to_save, until_step
 from tcelab.fuzz.generate import generate
+from tcelab.fuzz.keptprogram import to_save, until_step
+from tcelab.fuzz.samefailure import shows_again
 from tcelab.fuzz.shrink import EnoughError, shrink, watch_all
 from tcelab.fuzz.tally import Done, Found, Tally
 from tcelab.job.keeping import Keeper
@@ -303,11 +304,14 @@ class Campaign:
         self._say(f"  shrinking its {len(program.ops):,} operations, on {TRIES} guests at most")
         file = self._folder / f"finding-{len(self.tally.found) + 1}.json"
         self.keeper.write(file.with_suffix(".original.json").name, program.to_json())  # now: shrinking takes its time
-        wanted = signature(finding)
         cut = until_step(program, finding.step)
         told, best = finding, watch_all(cut)
         interrupted = False
         tries = itertools.count(1)
+
+        def judged(candidate: Program) -> Verdict:
+            _, verdict = self._judged(candidate, self._open(candidate.topology.name), done.known)
+            return verdict
 
         def fails(candidate: Program) -> bool:
             nonlocal told, best, interrupted
@@ -315,13 +319,10 @@ class Campaign:
             if time.monotonic() - self._told >= SILENCE:
                 self._say(f"  shrinking: try {number}, of {len(candidate.ops):,} operations")
             try:
-                if not survived(candidate):
-                    return False
-                _, verdict = self._judged(candidate, self._open(candidate.topology.name), done.known)
+                hit = shows_again(finding, candidate, judged)
             except (KeyboardInterrupt, Interrupted):
                 interrupted = True
                 raise EnoughError from None
-            hit = next((each for each in verdict.findings if signature(each) == wanted), None)
             if hit is not None:
                 told, best = hit, candidate  # the last one that failed is the smallest
             return hit is not None
@@ -333,7 +334,7 @@ class Campaign:
         finally:  # whatever happens, it was found
             self._save(done, told, best)
         with self._lock:
-            self.known = (self.known or frozenset()) | named(finding)
+            self.known = (self.known or frozenset()) | _named(finding)
         if interrupted:
             raise Interrupted
         return bool(finding.quirk)
@@ -343,3 +344,8 @@ class Campaign:
         file = self._folder / f"finding-{len(self.tally.found) + 1}.json"
         self.keeper.write(file.name, to_save(program).to_json())
         self.tally.found.append(Found(finding, program, done.program, file, done.known))
+
+
+def _named(finding: Finding) -> frozenset[str]:
+    """Quirks that explain a finding."""
+    return frozenset(filter(None, finding.quirk.split(", ")))

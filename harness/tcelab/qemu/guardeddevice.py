@@ -21,8 +21,7 @@ COMMAND: Final = 0x04
 MASTER: Final = 0x4
 MEMORY: Final = 0x2
 ROM: Final = 0x30
-_ROM_ENABLE: Final = 1
-_FLAGS: Final = 0xF
+BAR_FLAGS: Final = 0xF
 """Bits of a memory BAR that are no address."""
 _WORD: Final = 0xFFFF
 
@@ -98,7 +97,7 @@ class GuardedDevice:
     @property
     def address(self) -> int | None:
         """Guest physical address of its registers, None where they have none."""
-        bar = self.bar & ~_FLAGS
+        bar = self.bar & ~BAR_FLAGS
         if bar in UNASSIGNED:
             return None
         return _MMIO_BASE + (self.pe.phb.index + 1) * _MMIO_SIZE + bar - _MMIO_SIZE
@@ -125,7 +124,7 @@ class GuardedDevice:
         self.rung = True
         if self.model != "edu":
             return
-        offset = address - (self.bar & ~_FLAGS)
+        offset = address - (self.bar & ~BAR_FLAGS)
         if offset in self._words:
             self._words[offset] = value
         elif offset == edu.COMMAND and value & edu.RUN:
@@ -142,17 +141,7 @@ class GuardedDevice:
                 return flight, at
         return None
 
-    # -- what must be
-
-    def demands(self) -> list[tuple[ConfigRegister, int]]:
-        """What is to be written so that its registers are as the condition of its PE has them."""
-        isolation = self.pe.isolation
-        master = MASTER if self.wish and isolation.dma else 0
-        wanted = {COMMAND: self.command & ~MASTER | master}
-        if self.address is not None:
-            wanted[ROM] = 0 if isolation.mmio else self.bar & ~_FLAGS | _ROM_ENABLE
-        now = {COMMAND: self.command, ROM: self.rom}
-        return [(self.register(offset), value) for offset, value in wanted.items() if now[offset] != value]
+    # -- what we do
 
     def moves(self, register: ConfigRegister, value: int) -> bool:
         """Would writing a register change what the guest's CPUs find where? Bus mastering does not."""

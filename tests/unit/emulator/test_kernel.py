@@ -255,7 +255,7 @@ def test_what_a_child_closes_or_opens_is_its_own(kernel):
 def test_a_child_that_exits_closes_all_its_files_in_order_of_their_numbers(kernel):
     closed = []
 
-    class Watched(emulated.File):
+    class Watched(emulated.OpenFile):
         def release(self, process):
             closed.append((self, process.exited))
 
