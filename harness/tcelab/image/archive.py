@@ -13,8 +13,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from debian.deb822 import Deb822
-
 from tcelab import userconfig
 from tcelab.errors import HarnessError, Unsupported, UsageError
 from tcelab.image.hosttools import RunLimit, run
@@ -156,6 +154,8 @@ def _signed_by(place: str) -> Iterator[Path]:
 
     :param place: `FILE:NUMBER`, as apt tells it: of the stanza, or of the line.
     """
+    from debian.deb822 import Deb822  # noqa: PLC0415 - slow, and most runs fetch nothing
+
     name, _, number = place.rpartition(":")
     try:
         text = Path(name).read_text()

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 from tcelab.errors import Unsupported, UsageError
 from tcelab.image import cpio
+from tcelab.image.elf import BadElfError, modinfo
 
 __all__ = ["DRIVERS", "HYPERCALLS", "Resolved", "entries", "files", "of_kernel", "release_of", "resolve"]
 
@@ -37,8 +38,6 @@ _FOLDER: Final = "lib/modules-tcelab"
 _LOAD_ORDER: Final = "etc/tcelab-modules"
 
 _NAME: Final = re.compile(r"(.+)\.ko(\.\w+)?")
-_DEPENDS: Final = re.compile(rb"depends=([\w,-]*)\0")
-_VERMAGIC: Final = re.compile(rb"vermagic=(\S+) ")
 
 _DECODERS: Final[dict[str | None, Callable[[bytes], bytes]]] = {
     None: bytes,
@@ -70,7 +69,7 @@ def resolve(folder: Path, names: Sequence[str]) -> Resolved:
     A folder without `modules.builtin` does not tell what is built in: nothing is missing then.
 
     :param folder: of one kernel, such as lib/modules/RELEASE.
-    :raise UsageError: a module cannot be unpacked.
+    :raise UsageError: a module cannot be unpacked, or is none.
     """
     tree = _Tree(folder)
     out = Resolved({}, [])
@@ -128,9 +127,11 @@ def of_kernel(given: Path, release: str) -> dict[str, bytes]:
 
 
 def release_of(module: bytes) -> str:
-    """Of which kernel an unpacked module is, by what it tells; empty: it does not tell."""
-    found = _VERMAGIC.search(module)
-    return found[1].decode(errors="replace") if found is not None else ""
+    """Of which kernel an unpacked module is, by what it tells; empty: it does not tell.
+
+    :raise BadElfError: it is no module.
+    """
+    return modinfo(module).get("vermagic", "").partition(" ")[0]
 
 
 def entries(modules: Mapping[str, bytes], carried: Mapping[str, bytes] | None = None) -> Iterator[cpio.Member]:
@@ -216,8 +217,7 @@ def _same(name: str) -> str:
 
 
 def _depends(content: bytes) -> list[str]:
-    found = _DEPENDS.search(content)
-    return [name for name in found[1].decode().split(",") if name] if found is not None else []
+    return [name for name in modinfo(content).get("depends", "").split(",") if name]
 
 
 def _decoder(path: Path) -> Callable[[bytes], bytes] | None:
@@ -233,6 +233,10 @@ def _unpacked(path: Path) -> bytes:
             next_step=f"unpack it first, for example: zstd -d --rm {path.parent}/*{path.suffix}",
         )
     try:
-        return decoder(path.read_bytes())
+        content = decoder(path.read_bytes())
+        modinfo(content)
+    except BadElfError as error:
+        raise UsageError(f"{path} is no kernel module: {error}") from None
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise UsageError(f"{path} cannot be read: {error}") from None
+    return content

@@ -13,7 +13,6 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 import msgspec
-from debian.deb822 import Packages
 from debian.debian_support import NativeVersion
 
 from tcelab.errors import HarnessError
@@ -63,6 +62,8 @@ def parse_index(index: bytes, suite: str, patterns: Iterable[str]) -> list[Packa
 
     :raise HarnessError: one of them lacks a field, or its version is none.
     """
+    from debian.deb822 import Packages  # noqa: PLC0415 - slow, and most runs fetch nothing
+
     wanted = re.compile("|".join(_glob_to_regex(pattern) for pattern in patterns))
     found = []
     # An index holds tens of thousands of stanzas: to parse them all would take 20 times as long.
@@ -73,7 +74,7 @@ def parse_index(index: bytes, suite: str, patterns: Iterable[str]) -> list[Packa
     return found
 
 
-def _package(fields: Packages, suite: str) -> Package:
+def _package(fields: Mapping[str, str], suite: str) -> Package:
     try:
         return Package(
             name=fields["Package"],

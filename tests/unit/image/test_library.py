@@ -11,7 +11,7 @@ import sys
 import threading
 
 import pytest
-from imagetoy import GUEST_RECIPE, QEMU_RECIPE, RELEASE, ToyFetch, read_cpio
+from imagetoy import GUEST_RECIPE, QEMU_RECIPE, RELEASE, VFIO, VFIO_PCI, ToyFetch, read_cpio
 
 from patience import PATIENCE
 from tcelab import image
@@ -85,8 +85,8 @@ def test_modules_are_unpacked_and_listed_in_load_order_without_built_in_ones(fet
     members = base_members()
     lines = members["etc/tcelab-modules"].data.decode()
     assert lines == "/lib/modules-tcelab/vfio.ko\n/lib/modules-tcelab/vfio-pci.ko\n"
-    assert members["lib/modules-tcelab/vfio.ko"].data == b"module vfio"
-    assert members["lib/modules-tcelab/vfio-pci.ko"].data == b"module vfio-pci"
+    assert members["lib/modules-tcelab/vfio.ko"].data == VFIO
+    assert members["lib/modules-tcelab/vfio-pci.ko"].data == VFIO_PCI
 
 
 def test_a_module_the_kernel_lacks_is_named(place, fetch):
@@ -371,10 +371,10 @@ def test_a_module_takes_the_place_of_the_images_of_its_name_and_the_load_order_s
 
     first, second = (image.ensure_guest("toy", silent, None, instead(content)) for content in (b"one", b"two"))
     assert told == [RELEASE, RELEASE]
-    for guest, content in ((plain, b"module vfio"), (first, b"one"), (second, b"two")):
+    for guest, content in ((plain, VFIO), (first, b"one"), (second, b"two")):
         members = read_cpio(guest.initrd.read_bytes())
         assert members["lib/modules-tcelab/vfio.ko"].data == content
-        assert members["lib/modules-tcelab/vfio-pci.ko"].data == b"module vfio-pci"
+        assert members["lib/modules-tcelab/vfio-pci.ko"].data == VFIO_PCI
         assert load_order(guest.initrd) == ["/lib/modules-tcelab/vfio.ko", "/lib/modules-tcelab/vfio-pci.ko"]
     assert len({plain.initrd, first.initrd, second.initrd}) == 3
     assert image.status("toy").state == "ok"
