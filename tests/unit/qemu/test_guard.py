@@ -402,6 +402,7 @@ def test_memory_decoding_too_is_changed_only_while_the_guest_stands():
         slot, _, value = each
         assert standing or not (memory[slot] ^ value) & 2, each
         memory[slot] = value
+    assert "stop" in stand.port.did, "it was changed"
 
 
 def test_who_holds_the_guest_for_longer_is_not_robbed_of_it(stand):
