@@ -23,7 +23,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 TREE = ("harness", "guest/tceagent", "tests", "docs", "images", "pyproject.toml")
 """What is copied, the compiled modules too: nobody compiles them anew."""
-PROGRAMS = {"tcelab": ("-m", "tcelab"), "pytest": ("-m", "pytest", "-q", "-p", "no:cacheprovider"), "python": ()}
+PROGRAMS = {
+    "tcelab": ("-m", "tcelab"),
+    # Without what these tests do not need: starting it is what takes time.
+    "pytest": (
+        *("-m", "pytest", "-q", "--noconftest", "--override-ini", "addopts=--strict-config --import-mode=importlib"),
+        *("-p", "no:cacheprovider", "-p", "no:tcelab", "-p", "no:xdist", "-p", "no:hypothesispytest"),
+    ),
+    "python": (),
+}
 
 _FENCE = re.compile(r'^```(\w+)(?: +title="([^"]+)")?.*?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
@@ -83,7 +91,7 @@ class Copy:
             path.write_text(edited(text, step.text, step.file))
 
     def _run(self, text: str) -> None:
-        code = 0
+        code, said = 0, ""
         for block in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
             command, _, shown = block.partition("\n")
             if command == "echo $?":

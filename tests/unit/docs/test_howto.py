@@ -1,7 +1,6 @@
 """The worked examples of docs/howto are done as they are written, in a copy of the tree."""
 
 import pytest
-
 from pagesteps import ROOT, Copy, steps
 
 PAGES = sorted((ROOT / "docs" / "howto").glob("*.md"))
