@@ -50,7 +50,7 @@ class Pe:
 
     @property
     def liobn(self) -> int:
-        """Of its default window (PAPR 7.3.31; device tree: `ibm,dma-window`)."""
+        """Of its default window (device tree: `ibm,dma-window`)."""
         return self.names.liobn
 
     @property
@@ -220,7 +220,7 @@ class Buffer:
         return len(self.frames)
 
     def tce(self, page: int = 0, permissions: int = tce.PERMISSIONS) -> int:
-        """The TCE that leads to one of its pages (PAPR 7.3.31: address | permissions).
+        """The TCE that leads to one of its pages (PAPR, H_PUT_TCE): address | permissions.
 
         :param page: number of the page.
         :param permissions: 1 the device may read memory, 2 it may write it, 3 both.
