@@ -26,7 +26,7 @@ WANTED = {
         "hcall",
         "RTAS",
         "EEH",
-        "DDW",
+        "dynamic window",
         "base",
         "fork",
     ),
