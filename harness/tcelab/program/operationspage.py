@@ -185,9 +185,9 @@ def _json(value: object) -> str:
 
 def _names() -> Iterator[str]:
     """What stands in the fields that take a name."""
-    yield f"`call`: {_summary(ops.Call)} {_fields(ops.Call)}\n"
-    yield f"TCE: {_summary(ops.Tce)} {_fields(ops.Tce)}\n"
-    yield f"`transfer`: {_summary(ops.Transfer)} As a list: iova, size, to_memory, offset.\n"
+    yield f"`call`: {summary(ops.Call)} {_fields(ops.Call)}\n"
+    yield f"TCE: {summary(ops.Tce)} {_fields(ops.Tce)}\n"
+    yield f"`transfer`: {summary(ops.Transfer)} As a list: iova, size, to_memory, offset.\n"
     yield f"`opcode` of a call: {_listed(hcallrules.NAMES)}, or a number.\n"
     yield f"`call` of `rtas`: {_listed(pe.CALLS)}.\n"
     yield "`request` of `ioctl` and `put`, with the fields of its struct (`argsz` is its size unless said):\n"
