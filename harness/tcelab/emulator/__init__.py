@@ -1,7 +1,7 @@
 """The namesake: a Python emulator of the paravirtual TCE driver and everything under it.
 
-The same agent code runs on it as in a guest, in this process; it is the oracle for every guest's run, a platform of its
-own, and the one readable statement of the rules (`profiles`).
+The same agent code runs on it as in a guest, in this process; it is the reference for every guest's run, a platform of
+its own, and the one readable statement of the rules (`profiles`).
 
 - `addressspaces`: frames of RAM with their pins, and address spaces of processes (mm)
 - `checks`: the shape of a rule: what a request checks, in which order, and what each failure returns

@@ -37,7 +37,7 @@ class Judge:
 
     :param keep: findings to keep; others are only counted.
     :param ledger: of a judgement of which this one is part number `part`; by default one of its own.
-    :param oracles: for a second opinion; without it, laws alone judge.
+    :param references: for a second opinion; without it, laws alone judge.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Judge:
         keep: int = KEEP,
         ledger: Ledger | None = None,
         part: int = 0,
-        oracles: References | None = None,
+        references: References | None = None,
     ) -> None:
         self.program = program
         self.facts = facts
@@ -60,7 +60,9 @@ class Judge:
         self._last = -1
         self._looks = -1, -1
         self._batch_of = batches(program)
-        self._opinion = None if oracles is None else EmulatorComparison(self.ledger, facts, oracles, self._to_blame)
+        self._comparison = (
+            None if references is None else EmulatorComparison(self.ledger, facts, references, self._to_blame)
+        )
 
     def feed(self, step: Step) -> bool:
         """Judge one step; True when it gave a new finding. Suits `run.Watch`.
@@ -76,8 +78,8 @@ class Judge:
         self.ledger.since = self._looks[0] if isinstance(step.op, Checkpoint) else self._looks[1]
         self.ledger.part = self._part
         self.ledger.batch = self._batch_of.get(step.number, 0)
-        if self._opinion is not None and not again:
-            self._opinion.feed(step)
+        if self._comparison is not None and not again:
+            self._comparison.feed(step)
         if isinstance(step.op, Checkpoint):
             self._checkpoint(step, step.op, again=again)
             self.ledger.took("judge", time.perf_counter() - started)
@@ -107,8 +109,8 @@ class Judge:
             ledger.step = run.steps[-1].number + 1
         ledger.batch, ledger.part, ledger.since = 0, self._part, self._looks[1]
         self._ending(run)
-        if self._opinion is not None:
-            self._opinion.explain()
+        if self._comparison is not None:
+            self._comparison.explain()
         for reason in self.fold.unknown:
             ledger.undecided_because(reason)
         unwatched(ledger, self.fold)
@@ -139,8 +141,8 @@ class Judge:
         return blame.difference(self.ledger, self.fold, difference.key, (difference.liobn, difference.ioba))
 
     def _excuse(self, step: int) -> None:
-        """Entries that a declared quirk emptied, exactly where the oracle says so."""
-        for met in self._opinion.met if self._opinion is not None else ():
+        """Entries that a declared quirk emptied, exactly where the reference says so."""
+        for met in self._comparison.quirk_hits if self._comparison is not None else ():
             for liobn, entry in met.lost:
                 self.fold.excuse(liobn, entry, step)
 

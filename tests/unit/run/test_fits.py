@@ -34,8 +34,8 @@ def verdict_on(program, page_size=4096, *, has=ALL, declared=ALL):
         session.facts = dataclasses.replace(session.facts, quirks=declared)
         return session
 
-    oracles = lambda _, facts: EmulatorReferences(program.topology, facts)  # noqa: E731
-    return ParallelRun(program, opening, oracles=oracles).run()[1]
+    references = lambda _, facts: EmulatorReferences(program.topology, facts)  # noqa: E731
+    return ParallelRun(program, opening, references=references).run()[1]
 
 
 def messages(verdict):
