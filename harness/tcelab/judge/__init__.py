@@ -1,12 +1,11 @@
 """Judges a run by laws that need no second opinion: the fold of what succeeded against what the host saw."""
 
 from tcelab.judge.core import Judge, conclude, judge
-from tcelab.judge.finding import EXIT_CODES, Batch, Evidence, Finding, LawCount, Verdict
+from tcelab.judge.finding import Batch, Evidence, Finding, LawCount, Verdict
 from tcelab.judge.laws import LAWS
 from tcelab.judge.ledger import Ledger
 
 __all__ = [
-    "EXIT_CODES",
     "LAWS",
     "Batch",
     "Evidence",

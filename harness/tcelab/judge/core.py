@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from tcelab.judge import blame
-from tcelab.judge.finding import EXIT_CODES, Finding, Result, Verdict
+from tcelab.judge.finding import Finding, Verdict
 from tcelab.judge.laws import CHECKPOINT_LAWS, OPERATION_LAWS, hypercalls
 from tcelab.judge.laws.charges import ChargesLaw
 from tcelab.judge.laws.difference import EmulatorComparison, References
@@ -26,6 +26,7 @@ from tcelab.judge.models.requests import request_name
 from tcelab.judge.models.rounds import done_of
 from tcelab.papr import window
 from tcelab.program import Burst, Checkpoint, Dma, Fresh, Ioctl, Program, Repeat, Together
+from tcelab.run import exitcode
 from tcelab.run.record import Facts, Outcome, RunRecord, Snapshot, Step
 
 KEEP: Final = 200
@@ -264,10 +265,10 @@ def conclude(ledger: Ledger, run: RunRecord) -> Verdict:
     ledger.step = len(run.steps)
     evidence(ledger, run)
     _quirks(ledger, run)
-    result: Result = "finding" if ledger.total else "could-not-judge" if ledger.reasons else "pass"
+    result = exitcode.result(found=ledger.total, undecided=ledger.reasons)
     return Verdict(
         result=result,
-        exit_code=EXIT_CODES[result],
+        exit_code=exitcode.of_result(result),
         # In the program's order; what a law says of an operation tells more than that the emulator did something else.
         findings=sorted(ledger.findings, key=lambda each: (each.step, each.law == "difference")),
         could_not=ledger.reasons,
