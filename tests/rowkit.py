@@ -304,7 +304,7 @@ def home(name: str, number: int) -> str:
 def record(made: Program, rows: list[Row], session: Session) -> Recording:
     """A program of `recorded_programs`, done and judged."""
     judge = Judge(made, session.facts, references=second_opinion(made.topology, session.facts))
-    done = perform_program(made, session, judge.feed)
+    done = perform_program(made, session, judge)
     return taken_apart(rows, done, judge.verdict(done))
 
 

@@ -26,7 +26,7 @@ from tcelab.program import (
 )
 from tcelab.program.topology import topology
 from tcelab.qemu.portal import portal
-from tcelab.run.loop import perform_program
+from tcelab.run.loop import Tee, perform_program
 from tcelab.scenarios import vocabulary as b
 
 pytestmark = [pytest.mark.guest, pytest.mark.tcelab(topology="fast")]
@@ -76,13 +76,7 @@ def whole(*ops):
 def judged(session, program, then=lambda _step: None):
     """:param then: what is done behind everybody's back after each step."""
     judge = Judge(program, session.facts, references=second_opinion(FAST, session.facts))
-
-    def feed(step):
-        found = judge.feed(step)
-        then(step)
-        return found
-
-    record = perform_program(program, session, feed)
+    record = perform_program(program, session, Tee(judge, then))
     assert record.ending is None
     return judge.verdict(record), record
 

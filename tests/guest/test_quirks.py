@@ -29,7 +29,7 @@ def judged(_tcelab_guests):
             facts = dataclasses.replace(session.facts, quirks=session.facts.quirks - without)
             judge = Judge(program, facts, references=EmulatorReferences(program.topology, facts))
             first = parts(program)[0].ops  # the rest is what a pass of the whole rests on
-            recorder = Recorder(program, session, judge.feed)
+            recorder = Recorder(program, session, judge)
             recorder.perform(first)
             recorder.finish()
             return judge.verdict(recorder.run)

@@ -26,7 +26,7 @@ from tcelab.papr import tce
 from tcelab.program import Checkpoint, Native, Op, Page, Program, Repeat
 from tcelab.program.topology import Topology
 from tcelab.qemu.qemusession import QemuSession
-from tcelab.run.loop import perform_program
+from tcelab.run.loop import Tee, perform_program
 from tcelab.run.record import RunRecord, Step
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.vocabulary import PAGE, Pe
@@ -201,16 +201,14 @@ def _judged(
     """:param found: gets the C program's pages and seconds of a pair, as often as it was run."""
     judge = Judge(program, session.facts, references=second_opinion(program.topology, session.facts))
 
-    def watch(step: Step) -> bool:
+    def then(step: Step) -> None:
         if isinstance(step.op, Checkpoint) and step.op.label.startswith(("batch: turn", "batch: ways")):
             job.note(step.op.label)
-        suspicious = judge.feed(step)
-        if (op := made.natives.get(step.number)) is not None and step.confirmed is None:
+        if (op := made.natives.get(step.number)) is not None and not judge.findings:
             (outcome,) = session.perform([op])
             found.append((int(op.args[1]), ways.seconds(op, outcome)))
-        return suspicious
 
-    record = perform_program(program, session, watch)
+    record = perform_program(program, session, Tee(judge, then))
     return record, judge.verdict(record)
 
 

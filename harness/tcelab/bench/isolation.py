@@ -24,7 +24,7 @@ from tcelab.job.keeping import Keeper
 from tcelab.judge import Judge, Verdict
 from tcelab.program import Burst, Checkpoint, Op, Program
 from tcelab.program.topology import Topology, topology
-from tcelab.run.loop import perform_program
+from tcelab.run.loop import Tee, perform_program
 from tcelab.run.record import RunRecord, Step
 from tcelab.scenarios import legal
 from tcelab.scenarios import vocabulary as b
@@ -122,14 +122,12 @@ def _judged(job: BenchJob, program: Program) -> tuple[RunRecord, Verdict, dict[i
     with opened(ready, job.limits, job.note, folder) as session:
         judge = Judge(program, session.facts, references=second_opinion(program.topology, session.facts))
 
-        def watch(step: Step) -> bool:
-            suspicious = judge.feed(step)
+        def then(step: Step) -> None:
             seconds[step.number] = time.perf_counter()
             if isinstance(step.op, Checkpoint):
                 job.note(step.op.label)
-            return suspicious
 
-        record = perform_program(program, session, watch)
+        record = perform_program(program, session, Tee(judge, then))
     verdict = judge.verdict(record)
     if verdict.exit_code:
         Keeper(folder).write("result.json", report.to_json(report.make(record, verdict)))

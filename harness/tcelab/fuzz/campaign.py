@@ -31,7 +31,7 @@ from tcelab.job.setup import TODAYS_PROFILES
 from tcelab.judge import Finding, Judge, Verdict
 from tcelab.program import Checkpoint, Program
 from tcelab.program.topology import topology
-from tcelab.run.loop import Recorder
+from tcelab.run.loop import Recorder, Tee
 from tcelab.run.record import Ending, Step
 
 STEPS: Final = 5000
@@ -253,12 +253,11 @@ class Campaign:
             facts = dataclasses.replace(guest.facts, quirks=known)
             judge = Judge(program, facts, references=EmulatorReferences(program.topology, facts))
 
-            def watch(step: Step) -> bool:
+            def then(step: Step) -> None:
                 if number is not None:
                     self._doing[number] = f"{step.number + 1:,} of {total:,} operations"
-                return judge.feed(step)
 
-            recorder = Recorder(program, guest, watch)
+            recorder = Recorder(program, guest, Tee(judge, then))
             if number is None:
                 recorder.perform(program.ops)
             else:

@@ -18,7 +18,7 @@ from tcelab.program import Program
 from tcelab.program.parts import Part, parts
 from tcelab.run.guestfits import require
 from tcelab.run.loop import Recorder
-from tcelab.run.record import Ending, Facts, Outcome, RunRecord, Step
+from tcelab.run.record import Ending, Facts, Outcome, RunRecord, Snapshot, Step
 from tcelab.run.session import Session
 
 _LISTEN: Final = 0.5
@@ -31,6 +31,25 @@ class EndableSession(Session, Protocol):
     def close(self) -> None: ...
 
     def scene(self) -> Scene: ...
+
+
+class _OneAtATime:
+    """The judge of a part, which shares its ledger with those of the others."""
+
+    def __init__(self, judge: Judge, lock: threading.Lock, on_step: Callable[[Step, int], None]) -> None:
+        self._judge, self._lock, self._on_step = judge, lock, on_step
+
+    def feed(self, step: Step) -> bool:
+        """See `tcelab.run.loop.Observer`."""
+        with self._lock:
+            suspicious = self._judge.feed(step)
+            self._on_step(step, self._judge.findings)
+        return suspicious
+
+    def confirm(self, step: Step, snapshot: Snapshot) -> None:
+        """See `tcelab.run.loop.Observer`."""
+        with self._lock:
+            self._judge.confirm(step, snapshot)
 
 
 class ParallelRun:
@@ -104,13 +123,7 @@ class ParallelRun:
             references = self._references(part, guest.facts)
             judge = Judge(self._program, guest.facts, ledger=self._ledger, part=part.number, references=references)
 
-            def on_step(step: Step) -> bool:
-                with self._lock:
-                    suspicious = judge.feed(step)
-                    self._on_step(step, judge.findings)
-                return suspicious
-
-            recorder = Recorder(self._program, guest, on_step, first=part.first)
+            recorder = Recorder(self._program, guest, _OneAtATime(judge, self._lock, self._on_step), first=part.first)
             if self._interrupted.is_set():
                 raise Interrupted
             recorder.perform(part.ops)

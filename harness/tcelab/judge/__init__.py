@@ -12,12 +12,11 @@
 """
 
 from tcelab.judge.core import Judge, conclude, judge
-from tcelab.judge.finding import EXIT_CODES, Batch, Evidence, Finding, LawCount, Verdict
+from tcelab.judge.finding import Batch, Evidence, Finding, LawCount, Verdict
 from tcelab.judge.laws import LAWS
 from tcelab.judge.ledger import Ledger
 
 __all__ = [
-    "EXIT_CODES",
     "LAWS",
     "Batch",
     "Evidence",

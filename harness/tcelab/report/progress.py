@@ -93,7 +93,7 @@ class Progress:
 
     def step(self, step: Step, total: int) -> None:
         """An operation of `total` is done."""
-        self._done += step.confirmed is None
+        self._done += 1
         if isinstance(step.op, Checkpoint) and step.op.batch != self._batch:
             self._batch = step.op.batch
             self._new_batch(total)

@@ -74,7 +74,7 @@ def test_the_scenario_breaks_no_law_on_the_emulator(where, page_size):
     program = scenarios.build("windows", topology(where), 3)
     session = EmulatorSession(program.topology, page_size=page_size)
     judge = Judge(program, session.facts)
-    verdict = judge.verdict(perform_program(program, session, judge.feed))
+    verdict = judge.verdict(perform_program(program, session, judge))
     assert (verdict.findings, verdict.could_not) == ([], [])
     assert verdict.evidence.tags > 1000
 

@@ -41,7 +41,7 @@ def longer(*more):
 def judged(program, **lies):
     session = Ideal(program, **lies)
     watch = Judge(program, session.facts)
-    return watch.verdict(perform_program(program, session, watch.feed))
+    return watch.verdict(perform_program(program, session, watch))
 
 
 def named(finding):
@@ -189,7 +189,7 @@ def test_a_difference_in_what_a_transfer_left_names_the_transfer():
 
     session = Guest(at, change)
     watch = Judge(program, session.facts, references=EmulatorReferences(SMALL, session.facts))
-    verdict = watch.verdict(perform_program(program, session, watch.feed))
+    verdict = watch.verdict(perform_program(program, session, watch))
     assert {each.law for each in verdict.findings} == {"difference", "tag"}
     assert {named(each) for each in verdict.findings} == {at}
     assert all("at byte 0x28" in each.message for each in verdict.findings)
@@ -276,7 +276,7 @@ def test_a_register_that_differs_is_the_one_that_is_told_in_hex():
 
     session = Other(-1, None)
     watch = Judge(program, session.facts, references=EmulatorReferences(SMALL, session.facts))
-    found = watch.verdict(perform_program(program, session, watch.feed)).findings
+    found = watch.verdict(perform_program(program, session, watch)).findings
     (difference,) = [each for each in found if each.law == "difference"]
     assert difference.seen.startswith("r4 of call 0 page ")
     assert str(FIRST) not in difference.message

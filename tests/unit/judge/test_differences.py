@@ -753,7 +753,7 @@ def judged(guest, ops):
     proof = (*enabled(2), mapping(0, pe=2), look(), *closed("g2", "c2"))
     made = Program(name="met", topology=guest.where, ops=[*rowkit.PROLOGUE, tags, *proof, charged(0), *ops, look()])
     judge = Judge(made, guest.facts, references=EmulatorReferences(guest.where, guest.facts))
-    return judge.verdict(perform_program(made, guest, judge.feed))
+    return judge.verdict(perform_program(made, guest, judge))
 
 
 def test_there_is_a_program_for_each_quirk():

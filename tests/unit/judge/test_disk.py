@@ -44,7 +44,7 @@ class Liar(EmulatorSession):
 def judged(whole, lies=None, *, reference=False, whole_way=True, **how):
     session = Liar(lies, **how)
     judge = Judge(whole, session.facts, references=EmulatorReferences(FAST, session.facts) if reference else None)
-    record = perform_program(whole, session, judge.feed)
+    record = perform_program(whole, session, judge)
     assert (record.ending is None) == whole_way
     return judge.verdict(record)
 

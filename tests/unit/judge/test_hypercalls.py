@@ -95,7 +95,7 @@ def judged(*ops, at=-1, tamper=lambda _session, _outcome: None, reference=False)
     program = Program(name="p", topology=SMALL, ops=[*BEGIN, *ops, Read(what="pins"), Checkpoint(label="end")])
     session = World(at, tamper)
     judge = Judge(program, session.facts, references=EmulatorReferences(SMALL, session.facts) if reference else None)
-    done = perform_program(program, session, judge.feed)
+    done = perform_program(program, session, judge)
     assert done.ending is None, done.ending.error.report()
     return judge.verdict(done), judge, session
 
@@ -210,7 +210,7 @@ def test_a_page_that_only_a_hypercall_told_of_is_looked_at_afterwards():
     whole = Program(name="p", topology=SMALL, ops=[*ops, Checkpoint(label="end")])
     session = World(len(ops) - 1, lambda world, _: overwrite_page(world, 7))
     judge = Judge(whole, session.facts)
-    verdict = judge.verdict(perform_program(whole, session, judge.feed))
+    verdict = judge.verdict(perform_program(whole, session, judge))
     assert [(each.law, "buffer m page 7" in each.message) for each in verdict.findings] == [("memory", True)]
 
 

@@ -43,7 +43,7 @@ SECOND = FIRST + len(FROZEN) + len(THAWED)
 
 def judged(session):
     judge = Judge(session.program, session.facts)
-    return judge.verdict(perform_program(session.program, session, judge.feed))
+    return judge.verdict(perform_program(session.program, session, judge))
 
 
 def told(session):
@@ -84,7 +84,7 @@ def test_the_emulator_does_as_the_law_demands():
     played = story()
     session = EmulatorSession(TWO_DEVICES, isolates=True, guard="freeze")
     judge = Judge(played, session.facts, references=EmulatorReferences(TWO_DEVICES, session.facts))
-    verdict = judge.verdict(perform_program(played, session, judge.feed))
+    verdict = judge.verdict(perform_program(played, session, judge))
     assert (verdict.result, verdict.findings) == ("pass", [])
 
 

@@ -26,7 +26,7 @@ def judged(**lies):
     program = story()
     session = Ideal(program, **lies)
     watch = Judge(program, session.facts)
-    record = perform_program(program, session, watch.feed)
+    record = perform_program(program, session, watch)
     verdict = watch.verdict(record)
     again = judge(record)
     again.evidence.seconds = verdict.evidence.seconds
@@ -541,7 +541,7 @@ def test_findings_beyond_the_cap_are_counted():
 
     program = story()
     watch = Judge(program, Ideal(program).facts, keep=10)
-    record = perform_program(program, Ideal(program, warp=flood), watch.feed)
+    record = perform_program(program, Ideal(program, warp=flood), watch)
     verdict = watch.verdict(record)
     assert (len(verdict.findings), verdict.more) == (10, 140)
 

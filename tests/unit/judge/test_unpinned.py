@@ -28,7 +28,7 @@ SMALL = unpinned.SMALL
 def lived(program, **how):
     session = EmulatorSession(SMALL, seed=5, **how)
     judge = Judge(program, session.facts)
-    done = perform_program(program, session, judge.feed)
+    done = perform_program(program, session, judge)
     return done, judge.verdict(done), judge, session
 
 

@@ -40,7 +40,7 @@ DECLARED = frozenset({NOT_AT_ZERO})
 def on_emulator(program, quirks=frozenset(), **more):
     session = EmulatorSession(program.topology, quirks=quirks, **more)
     judge_ = Judge(program, session.facts, references=second_opinion(program.topology, session.facts))
-    return judge_.verdict(perform_program(program, session, judge_.feed))
+    return judge_.verdict(perform_program(program, session, judge_))
 
 
 def mapped(*more):
@@ -332,7 +332,7 @@ def said(lines, quirks=DECLARED, *, at=-1):
     session = Ideal(program, tamper=tamper)
     facts = replace(session.facts, quirks=quirks)
     judge_ = Judge(program, facts, references=EmulatorReferences(HIGH, facts))
-    verdict = judge_.verdict(perform_program(program, session, judge_.feed))
+    verdict = judge_.verdict(perform_program(program, session, judge_))
     return verdict, sorted(each.law for each in verdict.findings)
 
 
@@ -387,7 +387,7 @@ def test_a_second_time_is_a_finding():
     session = Ideal(program, tamper=tamper)
     facts = replace(session.facts, quirks=DECLARED)
     judge_ = Judge(program, facts, references=EmulatorReferences(HIGH, facts))
-    verdict = judge_.verdict(perform_program(program, session, judge_.feed))
+    verdict = judge_.verdict(perform_program(program, session, judge_))
     assert sorted(each.law for each in verdict.findings) == ["difference", "kernel"]
 
 
@@ -401,7 +401,7 @@ def test_laws_alone_excuse_it_once_and_only_if_it_is_declared():
 
         session = Ideal(program, tamper=tamper)
         judge_ = Judge(program, replace(session.facts, quirks=quirks))
-        return [each.law for each in judge_.verdict(perform_program(program, session, judge_.feed)).findings]
+        return [each.law for each in judge_.verdict(perform_program(program, session, judge_)).findings]
 
     assert findings(DECLARED, 1) == []
     assert findings(DECLARED, 2) == ["kernel"]

@@ -242,7 +242,7 @@ def test_a_guard_knows_whose_access_was_refused(name, where, guard):
         one = replace(program, ops=[*part.ops])
         session = Refusing(program.topology, guard)
         judge = Judge(one, session.facts)
-        verdict = judge.verdict(perform_program(one, session, judge.feed))
+        verdict = judge.verdict(perform_program(one, session, judge))
         assert session.confused == []
         assert (verdict.findings, verdict.could_not) == ([], [])
         refused += session.refused

@@ -156,7 +156,7 @@ def replayed(result):
     session = Ideal(program)
     session.facts = dataclasses.replace(session.facts, platform="qemu")
     judged = Judge(program, session.facts, references=second_opinion(program.topology, session.facts))
-    done = perform(program, session, judged.feed)
+    done = perform(program, session, judged)
     made = report.make(done, judged.verdict(done))
     out = io.StringIO()
     report.render(Console(file=out, width=200), made)
