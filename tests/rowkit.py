@@ -94,7 +94,9 @@ class Bench:
         given: Sequence[str] = (),
         where: str = TOPOLOGY.name,
     ) -> None:
-        self.session = EmulatorSession(topology(where), profile_name=profile, quirks=quirks, given=given, driver=driver)
+        self.session = EmulatorSession(
+            topology(where), profile_name=profile, quirks=quirks, preset_states=given, driver=driver
+        )
         done = zip(PROLOGUE, self.session.perform(PROLOGUE), strict=True)
         self._frames = frames_of([Step(i, op, outcome) for i, (op, outcome) in enumerate(done)])
         self._number = len(PROLOGUE)
@@ -301,7 +303,7 @@ def home(name: str, number: int) -> str:
 
 def record(made: Program, rows: list[Row], session: Session) -> Recording:
     """A program of `recorded_programs`, done and judged."""
-    judge = Judge(made, session.facts, oracles=second_opinion(made.topology, session.facts))
+    judge = Judge(made, session.facts, references=second_opinion(made.topology, session.facts))
     done = perform_program(made, session, judge)
     return taken_apart(rows, done, judge.verdict(done))
 

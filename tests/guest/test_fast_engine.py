@@ -75,7 +75,7 @@ def whole(*ops):
 
 def judged(session, program, then=lambda _step: None):
     """:param then: what is done behind everybody's back after each step."""
-    judge = Judge(program, session.facts, oracles=second_opinion(FAST, session.facts))
+    judge = Judge(program, session.facts, references=second_opinion(FAST, session.facts))
     record = perform_program(program, session, Tee(judge, then))
     assert record.ending is None
     return judge.verdict(record), record

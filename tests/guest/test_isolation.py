@@ -86,7 +86,7 @@ def judged(forks, tmp_path, monkeypatch):
             monkeypatch.setattr(session_module, "Guard", broken)
         program = Program(name="isolation", topology=TRIO, isolation=True, ops=[*set_up(), *ops, *b.checkpoint("end")])
         with guest(guard) as session:
-            judge = Judge(program, session.facts, oracles=second_opinion(TRIO, session.facts))
+            judge = Judge(program, session.facts, references=second_opinion(TRIO, session.facts))
             record = perform_program(program, session, judge)
             return judge.verdict(record), record
 

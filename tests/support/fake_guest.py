@@ -93,7 +93,7 @@ class FakeGuest:
         self.pid = 77
         self.state = os.memfd_create("fake-state")
         self.console = SimpleNamespace(reached={"kernel": 0.5})
-        self.race = SimpleNamespace(handshake_done=False, elapsed=lambda: 2.5, now=lambda: NOW, lost=Future())
+        self.waiter = SimpleNamespace(handshake_done=False, elapsed=lambda: 2.5, now=lambda: NOW, lost=Future())
         self.log = SimpleNamespace(tables=TableAddresses(), drain=self._drain, take_refusals=self._take_refusals)
         self.ram = SimpleNamespace(size=RAM, read=self._read, pages=self._pages)
         self.standstill = SimpleNamespace(begin=self._begin, end=self._end)

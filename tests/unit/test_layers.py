@@ -1,6 +1,7 @@
 """The house's plan: what may import what, and where things lie."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path

@@ -199,7 +199,7 @@ def _judged(
     job: BenchJob, program: Program, session: QemuSession, made: BatchPlan, found: list[tuple[int, float]]
 ) -> tuple[RunRecord, Verdict]:
     """:param found: gets the C program's pages and seconds of a pair, as often as it was run."""
-    judge = Judge(program, session.facts, oracles=second_opinion(program.topology, session.facts))
+    judge = Judge(program, session.facts, references=second_opinion(program.topology, session.facts))
 
     def then(step: Step) -> None:
         if isinstance(step.op, Checkpoint) and step.op.label.startswith(("batch: turn", "batch: ways")):

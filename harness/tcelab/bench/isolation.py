@@ -120,7 +120,7 @@ def _judged(job: BenchJob, program: Program) -> tuple[RunRecord, Verdict, dict[i
     (folder / "program.json").write_bytes(program.to_json())
     seconds: dict[int, float] = {}
     with opened(ready, job.limits, job.note, folder) as session:
-        judge = Judge(program, session.facts, oracles=second_opinion(program.topology, session.facts))
+        judge = Judge(program, session.facts, references=second_opinion(program.topology, session.facts))
 
         def then(step: Step) -> None:
             seconds[step.number] = time.perf_counter()

@@ -18,6 +18,7 @@ from tcelab.job.output import note
 from tcelab.judge import Verdict
 from tcelab.qemu.limits import limits as limits_of
 from tcelab.report.text import finding_lines
+from tcelab.run import exitcode
 
 
 @click.group("bench", epilog="Exit codes: 0 measured, 1 what was measured is broken, 2 wrong usage, 125 not measured.")
@@ -114,7 +115,7 @@ def watch_(job: BenchJob) -> Measured:
 def _show(measured: Measured, json_to: Path | None) -> None:
     for line in measured.text or _table(measured.figures):
         click.echo(line, err=output.to_stdout(json_to))
-    code = 0 if measured.verdict is None else measured.verdict.exit_code
+    code = exitcode.PASS if measured.verdict is None else measured.verdict.exit_code
     if measured.verdict is not None and code:
         _broken(measured.verdict)
     if code := output.deliver(json.dumps(measured.to_dict(), indent=1).encode() + b"\n", json_to, code):

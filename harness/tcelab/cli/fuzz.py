@@ -25,7 +25,8 @@ from tcelab.job.keeping import expecting_room
 from tcelab.job.pool import Guests
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.limits import limits as limits_of
-from tcelab.report.text import finding_lines, numbers
+from tcelab.report.text import WORDS, finding_lines, numbers
+from tcelab.run import exitcode
 
 _SEEDS: Final = 1 << 32
 _STEPS: Final = 20000
@@ -148,12 +149,9 @@ def _tell(console: Console, tally: Tally, seed: int, folder: Path, again: Callab
         _line(console, f"  replay:    {again(found)}")
     for reason in tally.could_not:
         _line(console, f"could not judge: {reason}", "yellow")
-    if tally.found:
-        code, word, style = 1, "FINDING", "bold red"
-    elif tally.could_not:
-        code, word, style = 125, "COULD NOT JUDGE", "bold yellow"
-    else:
-        code, word, style = 0, "PASS", "bold green"
+    result = exitcode.result(found=tally.found, undecided=tally.could_not)
+    code = exitcode.of_result(result)
+    word, style = WORDS[result]
     _line(console, f"{word} (exit code {code}); artefacts in {folder}", style)
     return code
 

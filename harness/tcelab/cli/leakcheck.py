@@ -23,7 +23,7 @@ from tcelab.job.keeping import Keeper
 from tcelab.job.output import note
 from tcelab.leakcheck import drivers
 from tcelab.leakcheck.check import LeakCheck, LeakPlan
-from tcelab.leakcheck.leakresult import EXIT_CODES, LeakResult, Verdict, to_json
+from tcelab.leakcheck.leakresult import LeakResult, Verdict, to_json
 from tcelab.leakcheck.tracefollower import LIMIT
 from tcelab.program.topology import DRIVERS
 from tcelab.qemu.driven import DrivenGuest
@@ -31,6 +31,7 @@ from tcelab.qemu.fork import opened
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.limits import limits as limits_of
 from tcelab.report.leakchecktext import render
+from tcelab.run import exitcode
 
 NOT_FOUND: Final = 127
 """Status of a shell that does not find what it is to run."""
@@ -120,7 +121,7 @@ def command(
         expect_command(words, result)
     result.timings["whole"] = round(time.monotonic() - began, 3)
     result.verdict = verdict(result)
-    result.exit_code = EXIT_CODES[result.verdict]
+    result.exit_code = exitcode.of_result(result.verdict)
     data = to_json(result)
     keeper.write("result.json", data)
     text = Console(stderr=output.to_stdout(json_to))
@@ -161,9 +162,7 @@ def _again(words: tuple[str, ...], chosen: setup.MachineChoice, told: dict[str, 
 
 def verdict(result: LeakResult) -> Verdict:
     """A finding stands whatever else happened."""
-    if result.findings:
-        return "finding"
-    return "pass" if result.judged and not result.could_not else "could-not-judge"
+    return exitcode.result(found=result.findings, undecided=not result.judged or result.could_not)
 
 
 def _guarded(work: Callable[[], None], result: LeakResult) -> bool:

@@ -65,7 +65,7 @@ class EmulatorSession:
         page_size: int = 4096,
         seed: int = 0,
         driver: Profile | None = None,
-        given: Collection[str] = (),
+        preset_states: Collection[str] = (),
         folder: Path | None = None,
         isolates: bool = False,
         guard: Guarding = "off",
@@ -73,7 +73,7 @@ class EmulatorSession:
         """:param nonce: of the tags; by default a fresh one.
         :param seed: scatters the frames.
         :param driver: a profile of the caller's own, in place of the one of that name.
-        :param given: states of the machine that no program can make.
+        :param preset_states: states of the machine that no program can make.
         :param folder: for artefacts of those who drive it; it writes none itself.
         :param isolates: what is asked of it; see `tcelab.run.record.Facts`.
         :param guard: what it does about violations.
@@ -84,7 +84,7 @@ class EmulatorSession:
         self._folder = folder
         self._tables: dict[int, Shown] = {}
         self.machine = Machine(topology, page_size, seed, guard)
-        arrange(self.machine, given)
+        arrange(self.machine, preset_states)
         self._process = Process(Space(self.machine.ram))
         self.kernel = EmulatedKernel(self.machine, ProfileWithQuirks(used, self.quirks), self._process)
         self._state = State(self.kernel)

@@ -10,7 +10,7 @@ from tcelab.run.session import Session
 
 
 class FollowingSession:
-    """Most of an oracle; see `tcelab.judge.laws.difference.Reference`."""
+    """Most of a reference; see `tcelab.judge.laws.difference.Reference`."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

@@ -1,4 +1,4 @@
-"""The emulator as an oracle: it follows a run of another platform, operation by operation."""
+"""The emulator as a reference: it follows a run of another platform, operation by operation."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class EmulatorReferences:
         return QUIRKS
 
     def open(self, quirks: frozenset[str]) -> EmulatorReference:
-        """An oracle that has these quirks."""
+        """A reference that has these quirks."""
         session = EmulatorSession(
             self._topology,
             profile_name=self._facts.profile,

@@ -251,7 +251,7 @@ class Campaign:
             if self._interrupted.is_set():
                 raise Interrupted
             facts = dataclasses.replace(guest.facts, quirks=known)
-            judge = Judge(program, facts, oracles=EmulatorReferences(program.topology, facts))
+            judge = Judge(program, facts, references=EmulatorReferences(program.topology, facts))
 
             def then(step: Step) -> None:
                 if number is not None:

@@ -138,8 +138,8 @@ class Job:
             self.observer(session)
             return session
 
-        oracles = None if self.against is None else self._other(self.against, progress, stack)
-        return ParallelRun(self._program, opening, watch, give_up=platform.close, keep=keep, oracles=oracles)
+        references = None if self.against is None else self._other(self.against, progress, stack)
+        return ParallelRun(self._program, opening, watch, give_up=platform.close, keep=keep, references=references)
 
     def _other(
         self, chosen: setup.MachineChoice, progress: report.Progress, stack: ExitStack
@@ -149,7 +149,7 @@ class Job:
         stack.callback(other.close)
         self._provenance["against"] = other.provenance
 
-        def oracles(part: Part, facts: Facts) -> References:
+        def references(part: Part, facts: Facts) -> References:
             folder = self.folder / f"against-{part.number + 1}"
             with expecting_room(folder):
                 folder.mkdir(mode=0o700)
@@ -157,7 +157,7 @@ class Job:
             require(self._program, guest.facts)
             return GuestReferences(guest, self._program.topology, facts)
 
-        return oracles
+        return references
 
     def _own(self, part: Part) -> Path:
         """The folder for the artefacts of a part's guest: the first one's are the run's."""

@@ -66,17 +66,17 @@ class ParallelRun:
         *,
         give_up: Callable[[], None] = lambda: None,
         keep: bool = False,
-        oracles: Callable[[Part, Facts], References | None] | None = None,
+        references: Callable[[Part, Facts], References | None] | None = None,
     ) -> None:
         """:param opening: gives the guest for a part; called from several threads.
         :param on_step: sees each step once it is judged, and how many findings there are; one call at a time.
         :param give_up: ends what `opening` is about, in whatever thread.
-        :param oracles: whom to hold each part against; by default the emulator.
+        :param references: whom to hold each part against; by default the emulator.
         """
         self._program = program
         self._parts = parts(program)
         self._opening, self._on_step, self._give_up, self._keep = opening, on_step, give_up, keep
-        self._oracles = oracles or (lambda _, facts: second_opinion(program.topology, facts))
+        self._references = references or (lambda _, facts: second_opinion(program.topology, facts))
         self._ledger = Ledger(program, KEEP)
         self._lock = threading.Lock()
         self._guests: list[EndableSession] = []
@@ -120,8 +120,8 @@ class ParallelRun:
             self._guests.append(guest)
             self._facts = self._facts or guest.facts
         try:
-            oracles = self._oracles(part, guest.facts)
-            judge = Judge(self._program, guest.facts, ledger=self._ledger, part=part.number, oracles=oracles)
+            references = self._references(part, guest.facts)
+            judge = Judge(self._program, guest.facts, ledger=self._ledger, part=part.number, references=references)
 
             recorder = Recorder(self._program, guest, _OneAtATime(judge, self._lock, self._on_step), first=part.first)
             if self._interrupted.is_set():

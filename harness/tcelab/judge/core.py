@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from tcelab.judge import blame
-from tcelab.judge.finding import EXIT_CODES, Finding, Result, Verdict
+from tcelab.judge.finding import Finding, Verdict
 from tcelab.judge.laws import CHECKPOINT_LAWS, OPERATION_LAWS, hypercalls
 from tcelab.judge.laws.charges import ChargesLaw
 from tcelab.judge.laws.difference import EmulatorComparison, References
@@ -26,6 +26,7 @@ from tcelab.judge.models.requests import request_name
 from tcelab.judge.models.rounds import done_of
 from tcelab.papr import window
 from tcelab.program import Burst, Checkpoint, Dma, Fresh, Ioctl, Program, Repeat, Together
+from tcelab.run import exitcode
 from tcelab.run.record import Facts, Outcome, RunRecord, Snapshot, Step
 
 KEEP: Final = 200
@@ -54,7 +55,7 @@ class Judge:
 
     :param keep: findings to keep; others are only counted.
     :param ledger: of a judgement of which this one is part number `part`; by default one of its own.
-    :param oracles: for a second opinion; without it, laws alone judge.
+    :param references: for a second opinion; without it, laws alone judge.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Judge:
         keep: int = KEEP,
         ledger: Ledger | None = None,
         part: int = 0,
-        oracles: References | None = None,
+        references: References | None = None,
     ) -> None:
         self.program = program
         self.facts = facts
@@ -77,7 +78,9 @@ class Judge:
         self._suspicious: Step | None = None
         self._looks = -1, -1
         self._batch_of = batches(program)
-        self._opinion = None if oracles is None else EmulatorComparison(self.ledger, facts, oracles, self._to_blame)
+        self._comparison = (
+            None if references is None else EmulatorComparison(self.ledger, facts, references, self._to_blame)
+        )
 
     def feed(self, step: Step) -> bool:
         """Judge one step: each once, in order.
@@ -89,8 +92,8 @@ class Judge:
         if isinstance(step.op, Checkpoint):
             self._looks = self._looks[1], step.number
         self._begin(step)
-        if self._opinion is not None:
-            self._opinion.feed(step)
+        if self._comparison is not None:
+            self._comparison.feed(step)
         if isinstance(step.op, Checkpoint):
             self._checkpoint(step, step.op)
             self.ledger.took("judge", time.perf_counter() - started)
@@ -145,8 +148,8 @@ class Judge:
             ledger.step = run.steps[-1].number + 1
         ledger.batch, ledger.part, ledger.since = 0, self._part, self._looks[1]
         self._ending(run)
-        if self._opinion is not None:
-            self._opinion.explain()
+        if self._comparison is not None:
+            self._comparison.explain()
         for reason in self.fold.unknown:
             ledger.undecided_because(reason)
         unwatched(ledger, self.fold)
@@ -177,8 +180,8 @@ class Judge:
         return blame.difference(self.ledger, self.fold, difference.key, (difference.liobn, difference.ioba))
 
     def _excuse(self, step: int) -> None:
-        """Entries that a declared quirk emptied, exactly where the oracle says so."""
-        for met in self._opinion.met if self._opinion is not None else ():
+        """Entries that a declared quirk emptied, exactly where the reference says so."""
+        for met in self._comparison.quirk_hits if self._comparison is not None else ():
             for liobn, entry in met.lost:
                 self.fold.excuse(liobn, entry, step)
 
@@ -264,10 +267,10 @@ def conclude(ledger: Ledger, run: RunRecord) -> Verdict:
     ledger.step = len(run.steps)
     evidence(ledger, run)
     _quirks(ledger, run)
-    result: Result = "finding" if ledger.total else "could-not-judge" if ledger.reasons else "pass"
+    result = exitcode.result(found=ledger.total, undecided=ledger.reasons)
     return Verdict(
         result=result,
-        exit_code=EXIT_CODES[result],
+        exit_code=exitcode.of_result(result),
         # In the program's order; what a law says of an operation tells more than that the emulator did something else.
         findings=sorted(ledger.findings, key=lambda each: (each.step, each.law == "difference")),
         could_not=ledger.reasons,

@@ -6,6 +6,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from tcelab.run import exitcode
+
 SCHEMA: Final = 1
 """Raised when a field changes its meaning or goes away; new fields do not raise it."""
 
@@ -25,8 +27,7 @@ arch/powerpc/platforms/pseries/iommu.c, tce_build_pSeriesLP and tce_buildmulti_p
 TCE_PCI_WRITE unless the direction is to the device). 512: PAPR, H_PUT_TCE_INDIRECT and H_STUFF_TCE; firmware refuses
 more (Linux 9d2ccf00bddc)."""
 
-Verdict = Literal["pass", "finding", "could-not-judge"]
-EXIT_CODES: Final[dict[Verdict, int]] = {"pass": 0, "finding": 1, "could-not-judge": 125}
+Verdict = exitcode.Result
 
 Phase = Literal["bind", "command", "unbind"]
 PHASES: Final[tuple[Phase, ...]] = ("bind", "command", "unbind")
@@ -131,7 +132,7 @@ class LeakResult(msgspec.Struct, kw_only=True):
     schema: int = SCHEMA
     tcelab: str
     verdict: Verdict = "could-not-judge"
-    exit_code: int = EXIT_CODES["could-not-judge"]
+    exit_code: int = exitcode.COULD_NOT_JUDGE
     command: str
     status: int | None = None
     output: list[str] = []

@@ -48,28 +48,28 @@ class PeFreezer(TraceReader):
         self._pending: list[Future[None]] = []
         self._laying = asyncio.Lock()  # hands itself on in the order in which it was asked for
 
-    def violated(self, watched: GuardedPe, event: Event) -> None:
+    def violated(self, guarded: GuardedPe, event: Event) -> None:
         """A device of a PE violated its table: that freezes the PE."""
         if self._mode == "observe":
             self._tell(event)
             return
-        watched.isolation.violate()
+        guarded.isolation.violate()
         self._tell(msgspec.structs.replace(event, kind="isolated"))
-        self._act(self.isolated(watched), timing=len(self._events) - 1)
+        self._act(self.isolated(guarded), timing=len(self._events) - 1)
 
-    def isolated(self, watched: GuardedPe) -> list[GuardedDevice]:
+    def isolated(self, guarded: GuardedPe) -> list[GuardedDevice]:
         """The devices that are isolated with their PE: all of them."""
-        return watched.devices
+        return guarded.devices
 
     def changed(self, device: GuardedDevice) -> None:
         """The guest wrote to a device's configuration space: an isolated PE stays isolated."""
         if self._mode != "freeze" or device.pe.isolation.dma or not self.demands(device):
             return
         if device.wish and device.command & MASTER:
-            watched = device.pe
-            at = self._guest.race.elapsed()
+            guarded = device.pe
+            at = self._guest.waiter.elapsed()
             self._tell(
-                Event(kind="reapplied", pe=watched.phb.index, liobn=watched.phb.liobn, device=device.name, at=at)
+                Event(kind="reapplied", pe=guarded.phb.index, liobn=guarded.phb.liobn, device=device.name, at=at)
             )
             self._act(self.again(device), timing=len(self._events) - 1)
         else:
@@ -136,16 +136,16 @@ class PeFreezer(TraceReader):
             await self._guest.qtest.write_configs(moving)
             done()
 
-    def thaw(self, watched: GuardedPe, then: pe.Isolation) -> None:
+    def thaw(self, guarded: GuardedPe, then: pe.Isolation) -> None:
         """DMA of a PE passes again."""
-        self._become(watched, then)
+        self._become(guarded, then)
 
-    def _become(self, watched: GuardedPe, then: pe.Isolation, *, lets_go: bool = False) -> None:
+    def _become(self, guarded: GuardedPe, then: pe.Isolation, *, lets_go: bool = False) -> None:
         with self._lock:
-            watched.isolation = then
-            for device in watched.devices if lets_go else ():
+            guarded.isolation = then
+            for device in guarded.devices if lets_go else ():
                 device.wish = False
-            self._act(watched.devices)
+            self._act(guarded.devices)
             pending, self._pending = self._pending, []
         self._await(pending)
 
@@ -157,4 +157,4 @@ class PeFreezer(TraceReader):
         self._ask(done())
 
     def _ask(self, work: Any) -> Any:  # noqa: ANN401 - gives what the work gives
-        return portal().call(self._guest.race.run(work, "control", self._guest.limits.control))
+        return portal().call(self._guest.waiter.run(work, "control", self._guest.limits.control))

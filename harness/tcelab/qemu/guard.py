@@ -127,16 +127,16 @@ class Guard(PeFreezer):
 
     def announce(self, op: GuestOp, device: str) -> None:
         """What a device is about to be told: a virtio device has its transfers in memory, and not in registers."""
-        watched = self.devices.get(device)
-        if watched is None or watched.model == "edu":
+        guarded = self.devices.get(device)
+        if guarded is None or guarded.model == "edu":
             return
         with self._lock:
             if isinstance(op, Engine):
                 pages = 2 * window.PAGE_SIZE
-                watched.ring = [Flight("read", op.iova, pages), Flight("write", op.iova, pages)]
+                guarded.ring = [Flight("read", op.iova, pages), Flight("write", op.iova, pages)]
             elif isinstance(op, Dma | Burst):
                 transfers = op.transfers if isinstance(op, Burst) else [op]
-                watched.flights = [
+                guarded.flights = [
                     Flight("write" if each.to_memory else "read", each.iova, each.size) for each in transfers
                 ]
 
@@ -167,40 +167,40 @@ class Guard(PeFreezer):
 
         :raise HarnessError: it could not be done.
         """
-        watched = self.devices[op.device].pe
+        guarded = self.devices[op.device].pe
         if self._mode != "freeze":
             return Outcome(value=pe.PARAMETER_ERROR)  # as QEMU answers for a PHB that it emulates
-        now = watched.isolation
+        now = guarded.isolation
         then = copy.copy(now)
         answer = then.call(op.call, op.option)
         resets = not answer.status and then.condition is pe.Condition.RESET and op.call == pe.SET_RESET
         if then.condition is now.condition and not resets:
-            watched.isolation = then
+            guarded.isolation = then
             return _answered(answer)
         if not then.mmio:
-            self._become(watched, then, lets_go=resets)
+            self._become(guarded, then, lets_go=resets)
             return _answered(answer)
         if not now.mmio:
             open_ = copy.copy(then)
             open_.condition = pe.Condition.MMIO_THAWED
-            self._become(watched, open_)
-            self._ask(self._reset_virtio(watched))
+            self._become(guarded, open_)
+            self._ask(self._reset_virtio(guarded))
         if then.dma:
-            self._ask(self._quiet(watched))
-            self.thaw(watched, then)
+            self._ask(self._quiet(guarded))
+            self.thaw(guarded, then)
         else:
-            watched.isolation = then
+            guarded.isolation = then
         return _answered(answer)
 
-    async def _reset_virtio(self, watched: GuardedPe) -> None:
+    async def _reset_virtio(self, guarded: GuardedPe) -> None:
         """A request that was blocked would be done late otherwise, once the device masters the bus again."""
-        for device in watched.devices:
+        for device in guarded.devices:
             if device.model != "edu" and device.address is not None:
                 await self._guest.qtest.store(device.address + _STATUS, 1, 0)
 
-    async def _quiet(self, watched: GuardedPe) -> None:
+    async def _quiet(self, guarded: GuardedPe) -> None:
         """No transfer that was begun while DMA was stopped is under way any more."""
-        for device in watched.devices:
+        for device in guarded.devices:
             await self._ended(device)
 
     async def _ended(self, device: GuardedDevice) -> None:
@@ -213,12 +213,12 @@ class Guard(PeFreezer):
 
     def reset(self) -> None:
         """Every PE is as at the start, for another program."""
-        for watched in self.pes.values():
+        for guarded in self.pes.values():
             with self._lock:
-                for device in watched.devices:
+                for device in guarded.devices:
                     device.wish = False
-            self._become(watched, pe.Isolation())
-            self._ask(self._reset_virtio(watched))
+            self._become(guarded, pe.Isolation())
+            self._ask(self._reset_virtio(guarded))
         self.settle()
 
 

@@ -115,7 +115,7 @@ class QemuSession:
         self.folder = folder
         self._number = 0
         self._closing = threading.Lock()
-        self._eyes: HostViews
+        self._hostviews: HostViews
         self._guard: Guard | None = None
         self._devices: dict[str, str] = {}
         if abilities is None:
@@ -131,18 +131,18 @@ class QemuSession:
             doing = "booting" if base is None else "forking"
             note(f"{doing} under QEMU {abilities.version}, {machine.firmware(options, abilities)}")
             portal().call(self.guest.start())
-            self._eyes = HostViews(self.guest, options.topology)
+            self._hostviews = HostViews(self.guest, options.topology)
             self.reached = {}
             if base is not None:
-                self.reached["loaded"] = self.guest.race.elapsed()
+                self.reached["loaded"] = self.guest.waiter.elapsed()
                 loaded(self.guest)
             self._greet(digest)
             if base is None:
                 self.reached |= self.guest.console.reached
             if options.guard != "off":
-                self._guard = Guard(self.guest, self._eyes.live, options.topology, options.guard)
+                self._guard = Guard(self.guest, self._hostviews.live, options.topology, options.guard)
                 self._guard.start()
-            self.reached["ready"] = self.guest.race.elapsed()
+            self.reached["ready"] = self.guest.waiter.elapsed()
         except KeyboardInterrupt:
             scene = self.scene()
             self.close()
@@ -153,8 +153,8 @@ class QemuSession:
 
     def scene(self) -> Scene:
         """Where the session is now."""
-        if hasattr(self.guest, "race"):
-            return self.guest.race.now()
+        if hasattr(self.guest, "waiter"):
+            return self.guest.waiter.now()
         return Scene("launch", artefacts=self.guest.folder)
 
     def tail(self, lines: int) -> list[str]:
@@ -173,9 +173,9 @@ class QemuSession:
         """End QEMU. May be called twice, and from two threads at once."""
         portal().call(self.guest.close())
         with self._closing:
-            eyes = self.__dict__.pop("_eyes", None)
-        if eyes is not None:
-            eyes.close()
+            hostviews = self.__dict__.pop("_hostviews", None)
+        if hostviews is not None:
+            hostviews.close()
 
     # -- the handshake
 
@@ -222,7 +222,7 @@ class QemuSession:
                 f"the initrd carries an agent of other sources ({hello.digest[:12]}) than this tcelab ({digest[:12]})",
                 next_step="rebuild the image: tcelab image build",
             )
-        self.guest.race.handshake_done = True
+        self.guest.waiter.handshake_done = True
         self._cell = Cell(self.guest.ram, hello.cell, nonce)
         if self._cell.read() is None:
             raise HarnessError(
@@ -343,7 +343,11 @@ class QemuSession:
         began = time.perf_counter()
         with self._stopped():
             stopped = time.perf_counter()
-            result = self._eyes.flip(op) if isinstance(op, Flip) else self._eyes.snapshot(op, frames, self.facts.cannot)
+            result = (
+                self._hostviews.flip(op)
+                if isinstance(op, Flip)
+                else self._hostviews.snapshot(op, frames, self.facts.cannot)
+            )
             read = time.perf_counter()
         if isinstance(result, Snapshot):
             result.seconds["stop and cont"] = stopped - began + time.perf_counter() - read
@@ -363,11 +367,11 @@ class QemuSession:
     @property
     def alive(self) -> bool:
         """Nothing has been heard that ends the guest."""
-        return not self.guest.race.lost.done()
+        return not self.guest.waiter.lost.done()
 
     def loss(self) -> TcelabError:
         """What ended a guest that is not alive."""
-        return portal().call(self.guest.race.loss())
+        return portal().call(self.guest.waiter.loss())
 
     @contextmanager
     def _stopped(self) -> Iterator[None]:
@@ -393,7 +397,7 @@ class QemuSession:
             phbs = self._options.topology.phbs
             phb, slot = next((p.index, d.slot) for p in phbs for d in p.devices if d.name == op.device)
             work = rtaswindows.call(self.guest.qtest, op, phb, slot)
-            return portal().call(self.guest.race.run(work, "control", self.guest.limits.control))
+            return portal().call(self.guest.waiter.run(work, "control", self.guest.limits.control))
         if self._guard is None:
             return Outcome(value=pe.PARAMETER_ERROR)  # as QEMU answers for a PHB that it emulates
         outcome = self._guard.call(op)

@@ -1,4 +1,17 @@
-"""What a run leaves for its readers: `result.json`, `junit.xml`, the final text, and progress while it lasts."""
+"""What a run leaves for its readers: `result.json`, `junit.xml`, the final text, and progress while it lasts.
+
+- `hcalltable`: the conformance table of the scenario `hcalls`
+- `isolationlog`: the timeline of each PE, and `isolation.log`
+- `junit`: `junit.xml`
+- `leakchecktext`: the final text of a leak check
+- `livedisplay`: shows the tables of a running guest
+- `progress`: progress on standard error
+- `result`: `result.json`
+- `seriesresult`: one result of several runs
+- `tabledump`: tables in a file, and two such files compared
+- `tableview`: how full each table is, as text
+- `text`: the final text
+"""
 
 from tcelab.report.hcalltable import HypercallRow, conformance_lines, hypercall_rows
 from tcelab.report.isolationlog import Moment, log_lines, timeline

@@ -11,10 +11,11 @@ import msgspec
 
 import tcelab
 from tcelab.errors import TcelabError, UsageError, died
-from tcelab.judge import EXIT_CODES, LAWS, Evidence, Finding, Verdict
+from tcelab.judge import LAWS, Evidence, Finding, Verdict
 from tcelab.program import Program
 from tcelab.report.hcalltable import HypercallRow, hypercall_rows
 from tcelab.report.isolationlog import Isolations, Moment, isolations, timeline
+from tcelab.run import exitcode
 from tcelab.run.record import RunRecord
 
 SCHEMA: Final = 1
@@ -148,7 +149,7 @@ def failed(
         tcelab=tcelab.__version__,
         verdict=Verdict(
             result="finding" if dead else "could-not-judge",
-            exit_code=EXIT_CODES["finding"] if dead else error.exit_code,
+            exit_code=exitcode.FINDING if dead else exitcode.of_error(error),
             findings=[finding] if dead else [],
             could_not=[error.message],
             evidence=Evidence(),

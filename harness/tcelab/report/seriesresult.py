@@ -11,14 +11,14 @@ import msgspec
 from rich.console import Console
 
 import tcelab
-from tcelab.judge import EXIT_CODES, LAWS, Evidence, Verdict
+from tcelab.judge import LAWS, Evidence, Verdict
 from tcelab.judge.core import KEEP
 from tcelab.judge.finding import Finding
-from tcelab.judge.finding import Result as Word
 from tcelab.program import Program
 from tcelab.report.isolationlog import table_lines
 from tcelab.report.result import ProgramInfo, Result, RunEnded
 from tcelab.report.text import WORDS, say
+from tcelab.run import exitcode
 
 
 def merge(runs: Mapping[str, Result], programs: Sequence[Program], options: Mapping[str, Any]) -> Result:
@@ -60,12 +60,12 @@ def _verdict(runs: Mapping[str, Result], names: Sequence[str]) -> Verdict:
     verdicts = {name: each.verdict for name, each in runs.items()}
     left_out = [f"{name}: it was not run" for name in names if name not in runs]
     could_not = [f"{name}: {reason}" for name, each in verdicts.items() for reason in each.could_not] + left_out
-    words = {each.result for each in verdicts.values()}
-    word: Word = "finding" if "finding" in words else "could-not-judge" if could_not or not words else "pass"
+    found = any(each.result == "finding" for each in verdicts.values())
+    word = exitcode.result(found=found, undecided=could_not or not verdicts)
     findings = [_of(name, finding) for name, each in verdicts.items() for finding in each.findings]
     return Verdict(
         result=word,
-        exit_code=EXIT_CODES[word],
+        exit_code=exitcode.of_result(word),
         findings=findings[:KEEP],
         could_not=could_not,
         evidence=_evidence([each.evidence for each in verdicts.values()]),

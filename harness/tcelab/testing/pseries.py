@@ -69,7 +69,7 @@ class Pseries:
         isolation = session.facts.isolates
         self.program = Program(name=name, topology=topology, ops=[], isolation=isolation, test=test or name)
         self.session = session
-        self._judge = Judge(self.program, session.facts, oracles=second_opinion(topology, session.facts))
+        self._judge = Judge(self.program, session.facts, references=second_opinion(topology, session.facts))
         self._recorder = Recorder(self.program, session, self._judge)
         self._checker = Checker(self.program)
         self._names: dict[str, int] = {}

@@ -23,6 +23,7 @@ from tcelab.judge import judge
 from tcelab.program import Checkpoint, Ioctl, Program, Repeat, load
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
+from tcelab.run import exitcode
 from tcelab.run.loop import perform_program
 from tcelab.run.record import Outcome
 
@@ -388,7 +389,7 @@ def test_the_plot_is_drawn_from_the_command(host, tcelab, monkeypatch, small):
 def test_without_matplotlib_a_plot_is_refused_before_anything_is_measured(host, tcelab, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     done = tcelab("bench", "batch", "--plot", "picture.svg")
-    assert done.code == Unsupported.exit_code
+    assert done.code == exitcode.of_error(Unsupported(""))
     assert done.err.splitlines()[0] == "tcelab: --plot needs matplotlib, which is not installed"
     assert "pip install 'tcelab[plot]'" in done.err
     assert host.chosen == []

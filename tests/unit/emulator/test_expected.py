@@ -115,7 +115,7 @@ def judged(made, session=EmulatorSession):
     """What is found, and what could not be judged."""
     validate(made)
     there = session(made.topology)
-    watch = Judge(made, there.facts, oracles=second_opinion(made.topology, there.facts))
+    watch = Judge(made, there.facts, references=second_opinion(made.topology, there.facts))
     verdict = watch.verdict(perform_program(made, there, watch))
     return [(each.law, each.message) for each in verdict.findings], verdict.could_not
 

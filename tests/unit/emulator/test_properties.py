@@ -36,8 +36,8 @@ kernels = pytest.mark.parametrize(
 
 
 def judged(program, session, keep=50):
-    """With defects, entries are lost: an oracle says which."""
-    judge = Judge(program, session.facts, keep=keep, oracles=EmulatorReferences(SMALL, session.facts))
+    """With defects, entries are lost: a reference says which."""
+    judge = Judge(program, session.facts, keep=keep, references=EmulatorReferences(SMALL, session.facts))
     done = perform_program(program, session, judge)
     assert done.ending is None
     return judge.verdict(done)

@@ -188,7 +188,7 @@ def test_a_difference_in_what_a_transfer_left_names_the_transfer():
         machine.machine.ram.write(frames["a"][7] + 40, b"zz")
 
     session = Guest(at, change)
-    watch = Judge(program, session.facts, oracles=EmulatorReferences(SMALL, session.facts))
+    watch = Judge(program, session.facts, references=EmulatorReferences(SMALL, session.facts))
     verdict = watch.verdict(perform_program(program, session, watch))
     assert {each.law for each in verdict.findings} == {"difference", "tag"}
     assert {named(each) for each in verdict.findings} == {at}
@@ -275,7 +275,7 @@ def test_a_register_that_differs_is_the_one_that_is_told_in_hex():
             ]
 
     session = Other(-1, None)
-    watch = Judge(program, session.facts, oracles=EmulatorReferences(SMALL, session.facts))
+    watch = Judge(program, session.facts, references=EmulatorReferences(SMALL, session.facts))
     found = watch.verdict(perform_program(program, session, watch)).findings
     (difference,) = [each for each in found if each.law == "difference"]
     assert difference.seen.startswith("r4 of call 0 page ")

@@ -124,7 +124,7 @@ def test_a_session_that_cannot_be_emptied_says_why():
         session.renew()
 
 
-# -- what a second oracle told
+# -- what a second reference told
 
 
 def kernel(profile=LINUX_V1, memlock=1 << 20, uid=1000):

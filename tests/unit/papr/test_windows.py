@@ -39,7 +39,7 @@ DECLARED = frozenset({NOT_AT_ZERO})
 
 def on_emulator(program, quirks=frozenset(), **more):
     session = EmulatorSession(program.topology, quirks=quirks, **more)
-    judge_ = Judge(program, session.facts, oracles=second_opinion(program.topology, session.facts))
+    judge_ = Judge(program, session.facts, references=second_opinion(program.topology, session.facts))
     return judge_.verdict(perform_program(program, session, judge_))
 
 
@@ -331,7 +331,7 @@ def said(lines, quirks=DECLARED, *, at=-1):
 
     session = Ideal(program, tamper=tamper)
     facts = replace(session.facts, quirks=quirks)
-    judge_ = Judge(program, facts, oracles=EmulatorReferences(HIGH, facts))
+    judge_ = Judge(program, facts, references=EmulatorReferences(HIGH, facts))
     verdict = judge_.verdict(perform_program(program, session, judge_))
     return verdict, sorted(each.law for each in verdict.findings)
 
@@ -386,7 +386,7 @@ def test_a_second_time_is_a_finding():
 
     session = Ideal(program, tamper=tamper)
     facts = replace(session.facts, quirks=DECLARED)
-    judge_ = Judge(program, facts, oracles=EmulatorReferences(HIGH, facts))
+    judge_ = Judge(program, facts, references=EmulatorReferences(HIGH, facts))
     verdict = judge_.verdict(perform_program(program, session, judge_))
     assert sorted(each.law for each in verdict.findings) == ["difference", "kernel"]
 

@@ -96,8 +96,8 @@ def loss(guest, seconds=PATIENCE):
     """How the guest was lost; waits for it."""
 
     async def wait():
-        await asyncio.wait_for(asyncio.shield(guest.race.lost), seconds)
-        return await guest.race.loss()
+        await asyncio.wait_for(asyncio.shield(guest.waiter.lost), seconds)
+        return await guest.waiter.loss()
 
     return portal().call(wait())
 
@@ -105,7 +105,7 @@ def loss(guest, seconds=PATIENCE):
 def is_lost(guest):
     """Given time to be."""
     portal().call(asyncio.sleep(0.05))
-    return guest.race.lost.done()
+    return guest.waiter.lost.done()
 
 
 def alive(pid):
@@ -140,7 +140,7 @@ def test_a_qemu_that_is_killed_is_told_by_its_signal(make):
     portal().call(started.start())
     tell(started, "x-kill")
     assert loss(started).message.startswith("QEMU was killed by SIGKILL")
-    assert started.race.gone
+    assert started.waiter.gone
 
 
 def test_a_refusal_of_qemu_is_the_harnesss_trouble(started):
@@ -167,7 +167,7 @@ def test_a_monitor_that_does_not_answer_ends_by_its_limit(make):
 def test_an_event_that_ends_a_guest_loses_it(started, name, data, said):
     tell(started, "x-event", name=name, data=data)
     assert loss(started).message == said
-    assert started.race.panicked is (name == "GUEST_PANICKED")
+    assert started.waiter.panicked is (name == "GUEST_PANICKED")
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_an_event_that_ends_a_guest_loses_it(started, name, data, said):
 def test_any_other_event_does_not(started, name, data):
     tell(started, "x-event", name=name, data=data)
     assert not is_lost(started)
-    assert started.race.activity.is_set()
+    assert started.waiter.activity.is_set()
 
 
 def test_what_the_console_says_is_kept_and_a_dying_kernel_loses_the_guest(started):
@@ -244,7 +244,7 @@ def test_a_guest_that_had_ended_before_its_stop_is_lost(started):
 
 def test_a_stop_waits_for_the_event_that_says_why(started):
     tell(started, "x-status", status="shutdown")
-    portal().loop.call_soon_threadsafe(portal().loop.call_later, 0.03, started.race.lose, "the agent ended")
+    portal().loop.call_soon_threadsafe(portal().loop.call_later, 0.03, started.waiter.lose, "the agent ended")
     with pytest.raises(GuestLost, match="the agent ended"):
         portal().call(started.standstill.begin())
 
@@ -307,7 +307,7 @@ def test_closing_ends_qemu_and_may_be_done_twice(started, tmp_path):
     portal().call(started.close())
     assert not alive(pid)
     assert started._process.returncode == 0
-    assert started.race.lost.result() == "the guest was closed"
+    assert started.waiter.lost.result() == "the guest was closed"
 
 
 def test_closing_ends_those_who_wait_for_the_guest(started):

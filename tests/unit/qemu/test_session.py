@@ -116,13 +116,13 @@ def test_a_kernel_that_dies_is_a_finding_only_after_the_handshake(boot, guest, m
     hello = guest.hello
 
     async def spy(request):
-        seen.append(guest.race.handshake_done)
+        seen.append(guest.waiter.handshake_done)
         return await hello(request)
 
     monkeypatch.setattr(guest, "hello", spy)
     boot()
     assert seen == [False]
-    assert guest.race.handshake_done is True
+    assert guest.waiter.handshake_done is True
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_an_agent_that_is_not_ours_ends_the_boot(boot, guest, change, said):
     with pytest.raises(HarnessError, match=said):
         boot()
     assert guest.calls[-1] == "close"
-    assert guest.race.handshake_done is ("cell" in change)
+    assert guest.waiter.handshake_done is ("cell" in change)
 
 
 def test_an_answer_without_a_handshake_is_malformed(boot, guest, monkeypatch):
@@ -178,7 +178,7 @@ def test_an_interrupted_boot_tells_where_it_was_and_closes(boot, guest, monkeypa
 
 def test_a_guest_that_never_began_is_in_its_launch(boot, guest):
     up = boot()
-    del guest.race
+    del guest.waiter
     assert up.scene() == Scene("launch", artefacts=guest.folder)
 
 
@@ -247,7 +247,7 @@ def test_a_fork_whose_clock_is_not_the_hosts_is_refused(boot, guest, off):
         boot(BASE)
     assert caught.value.scene == NOW
     assert guest.calls[-1] == "close"
-    assert guest.race.handshake_done is False
+    assert guest.waiter.handshake_done is False
 
 
 def test_a_clock_that_went_on_between_asking_and_answering_is_the_hosts(boot, guest, monkeypatch):
@@ -321,7 +321,7 @@ def test_saving_awaits_rest_stops_the_guest_and_hears_qemu_out_first_and_it_may_
 
 def test_a_session_is_alive_until_its_guest_is_lost(opened, guest):
     assert opened.alive
-    guest.race.lost.set_result("the agent ended")
+    guest.waiter.lost.set_result("the agent ended")
     assert not opened.alive
 
 
@@ -538,7 +538,7 @@ def test_firmware_is_asked_about_the_pe_that_has_the_device(opened, guest):
 
     guest.qtest = SimpleNamespace(calls=calls)
     guest.limits = SimpleNamespace(control=1.0)
-    guest.race.run = lambda work, *_: work
+    guest.waiter.run = lambda work, *_: work
     outcome = opened.intervene(Ddw(call="query", device="pe2"), [])
     assert (asked[0].arguments, outcome.value) == ((2 << 11, 0x8000000, 0x20000002), 0)
     assert outcome.fields == {"left": 1, "largest": 1 << 20, "page_sizes": 7, "migration": 0}

@@ -32,7 +32,7 @@ TOP = (1 << 64) - 1
 
 
 def lived(session, program):
-    judge = Judge(program, session.facts, oracles=EmulatorReferences(program.topology, session.facts))
+    judge = Judge(program, session.facts, references=EmulatorReferences(program.topology, session.facts))
     done = perform_program(program, session, judge)
     assert done.ending is None
     verdict = judge.verdict(done)

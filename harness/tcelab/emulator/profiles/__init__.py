@@ -1,4 +1,10 @@
-"""The profiles of the driver, by name. Each is a table to be held line by line against the source."""
+"""The profiles of the driver, by name. Each is a table to be held line by line against the source.
+
+- `linux_v1`: today's kernel, container type v1
+- `linux_v2`: today's kernel, container type v2
+- `seed2013`: the kernel of May 2013
+- `words`: the words that the profiles' tables are written in
+"""
 
 from __future__ import annotations
 

@@ -59,12 +59,12 @@ async def say(words):
 def lost(racing, why, *, console=b"", **marks):
     """The error that a wait ends with, once the guest is lost for that reason."""
 
-    async def scenario(race):
+    async def scenario(waiter):
         for mark, value in marks.items():
-            setattr(race, mark, value)
-        race.console.feed(console, 1.0)
-        race.lose(why)
-        return (await timed(race.run(forever(), "perform", PATIENCE)))[0]
+            setattr(waiter, mark, value)
+        waiter.console.feed(console, 1.0)
+        waiter.lose(why)
+        return (await timed(waiter.run(forever(), "perform", PATIENCE)))[0]
 
     return racing(scenario)
 
@@ -73,7 +73,7 @@ def lost(racing, why, *, console=b"", **marks):
 
 
 def test_work_that_ends_gives_what_it_gave(racing):
-    assert racing(lambda race: race.run(say("done"), "control", 1.0)) == "done"
+    assert racing(lambda waiter: waiter.run(say("done"), "control", 1.0)) == "done"
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_work_that_ends_gives_what_it_gave(racing):
     ],
 )
 def test_a_silent_wait_ends_by_the_limit_of_its_phase(racing, phase, kind, said):
-    error, took = racing(lambda race: timed(race.run(forever(), phase, SHORT)))
+    error, took = racing(lambda waiter: timed(waiter.run(forever(), phase, SHORT)))
     assert (type(error), error.message) == (kind, said)
     assert f"--limit {phase}=SECONDS" in error.next_step
     assert getattr(error, "kernel_died", False) is False
@@ -100,7 +100,7 @@ def test_progress_extends_a_wait(racing):
         await asyncio.sleep(SHORT * 3)
         return "done"
 
-    assert racing(lambda race: race.run(work(), "boot", SHORT, lambda: next(ticks))) == "done"
+    assert racing(lambda waiter: waiter.run(work(), "boot", SHORT, lambda: next(ticks))) == "done"
 
 
 def test_a_wait_ends_its_limit_after_the_last_progress(racing):
@@ -109,14 +109,14 @@ def test_a_wait_ends_its_limit_after_the_last_progress(racing):
     def progress():
         return min(time.monotonic() - began, SHORT * 2)
 
-    _, took = racing(lambda race: timed(race.run(forever(), "boot", SHORT, progress)))
+    _, took = racing(lambda waiter: timed(waiter.run(forever(), "boot", SHORT, progress)))
     assert SHORT * 2.8 <= took < SOON
 
 
 def test_the_whole_of_a_phase_has_a_limit_that_no_progress_extends(racing):
     ticks = itertools.count()
     error, took = racing(
-        lambda race: timed(race.run(forever(), "boot", SHORT, lambda: next(ticks), SHORT * 2)),
+        lambda waiter: timed(waiter.run(forever(), "boot", SHORT, lambda: next(ticks), SHORT * 2)),
     )
     assert error.message == "no agent came up: not within 0.08 s"
     assert "--limit whole_boot=SECONDS" in error.next_step
@@ -133,7 +133,7 @@ def test_what_waits_is_cancelled_when_its_time_is_up(racing):
             ends.append("cancelled")
             raise
 
-    racing(lambda race: timed(race.run(work(), "control", SHORT)))
+    racing(lambda waiter: timed(waiter.run(work(), "control", SHORT)))
     assert ends == ["cancelled"]
 
 
@@ -146,8 +146,8 @@ def test_cancelling_the_wait_cancels_the_work(racing):
         finally:
             ends.append("ended")
 
-    async def scenario(race):
-        waiting = asyncio.ensure_future(race.run(work(), "control", PATIENCE))
+    async def scenario(waiter):
+        waiting = asyncio.ensure_future(waiter.run(work(), "control", PATIENCE))
         await asyncio.sleep(0.02)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -161,10 +161,10 @@ def test_cancelling_the_wait_cancels_the_work(racing):
 
 
 def test_a_lost_guest_ends_a_wait_at_once(racing):
-    async def scenario(race):
-        race.gone = True
-        asyncio.get_running_loop().call_later(SHORT, race.lose, "the agent ended")
-        return await timed(race.run(forever(), "perform", PATIENCE))
+    async def scenario(waiter):
+        waiter.gone = True
+        asyncio.get_running_loop().call_later(SHORT, waiter.lose, "the agent ended")
+        return await timed(waiter.run(forever(), "perform", PATIENCE))
 
     error, took = racing(scenario)
     assert isinstance(error, GuestLost)
@@ -173,10 +173,10 @@ def test_a_lost_guest_ends_a_wait_at_once(racing):
 
 
 def test_the_first_reason_counts(racing):
-    async def scenario(race):
-        race.lose("the agent ended")
-        race.lose("QEMU ended with status 0")
-        return await race.loss()
+    async def scenario(waiter):
+        waiter.lose("the agent ended")
+        waiter.lose("QEMU ended with status 0")
+        return await waiter.loss()
 
     assert racing(scenario).message == "the agent ended"
 
@@ -232,16 +232,16 @@ def test_a_panic_that_only_qemu_told_is_a_death_as_well(racing, handshake_done):
 
 
 def last_words(racing, why, words, *, settle=PATIENCE, panicked=False):
-    async def scenario(race):
-        race.panicked = panicked
-        race.lose(why)
+    async def scenario(waiter):
+        waiter.panicked = panicked
+        waiter.lose(why)
 
         def hear():
-            race.console.feed(words, 1.0)
-            race.activity.set()
+            waiter.console.feed(words, 1.0)
+            waiter.activity.set()
 
         began = time.monotonic()
-        _, error = await asyncio.gather(later(SHORT, hear), race.loss())
+        _, error = await asyncio.gather(later(SHORT, hear), waiter.loss())
         return error, time.monotonic() - began
 
     return racing(scenario, settle=settle)
@@ -274,15 +274,15 @@ def test_last_words_are_waited_for_no_longer_than_settle(racing):
 
 
 def test_a_qemu_that_ends_meanwhile_ends_the_waiting_for_last_words(racing):
-    async def scenario(race):
-        race.lose("the agent ended")
+    async def scenario(waiter):
+        waiter.lose("the agent ended")
 
         def end():
-            race.gone = True
-            race.lose("QEMU ended with status 0")
+            waiter.gone = True
+            waiter.lose("QEMU ended with status 0")
 
         began = time.monotonic()
-        _, error = await asyncio.gather(later(SHORT, end), race.loss())
+        _, error = await asyncio.gather(later(SHORT, end), waiter.loss())
         return error, time.monotonic() - began
 
     error, took = racing(scenario, settle=PATIENCE)
@@ -291,10 +291,10 @@ def test_a_qemu_that_ends_meanwhile_ends_the_waiting_for_last_words(racing):
 
 
 def test_a_qemu_that_is_gone_says_no_more(racing):
-    async def scenario(race):
-        race.gone = True
-        race.lose("the agent ended")
-        return await timed(race.run(forever(), "perform", PATIENCE))
+    async def scenario(waiter):
+        waiter.gone = True
+        waiter.lose("the agent ended")
+        return await timed(waiter.run(forever(), "perform", PATIENCE))
 
     assert racing(scenario, settle=PATIENCE)[1] < SOON
 
@@ -321,11 +321,11 @@ NOTHING = "its console tells nothing of it; see qemu.log there"
 
 
 def dead(racing, console, *, log=None, panicked=True, why="the guest's kernel panicked"):
-    async def scenario(race):
-        race.handshake_done, race.panicked, race.log = True, panicked, log
-        race.console.feed(console, 1.0)
-        race.lose(why)
-        return (await timed(race.run(forever(), "perform", 5.0)))[0]
+    async def scenario(waiter):
+        waiter.handshake_done, waiter.panicked, waiter.log = True, panicked, log
+        waiter.console.feed(console, 1.0)
+        waiter.lose(why)
+        return (await timed(waiter.run(forever(), "perform", 5.0)))[0]
 
     return racing(scenario)
 
@@ -343,12 +343,12 @@ def test_no_trace_is_promised_where_the_console_has_none(racing):
 
 
 def test_a_cpu_that_stopped_for_good_is_told_by_qemus_words_and_at_once(racing):
-    async def scenario(race):
-        race.handshake_done = race.panicked = True
-        race.log = QemuLog(checkstop=STOP)
-        race.console.feed(b"tcelab# ", 1.0)
-        race.lose("the guest's kernel panicked")
-        return await timed(race.run(forever(), "perform", 5.0))
+    async def scenario(waiter):
+        waiter.handshake_done = waiter.panicked = True
+        waiter.log = QemuLog(checkstop=STOP)
+        waiter.console.feed(b"tcelab# ", 1.0)
+        waiter.lose("the guest's kernel panicked")
+        return await timed(waiter.run(forever(), "perform", 5.0))
 
     error, took = racing(scenario, settle=5.0)
     assert error.message == f"the guest's kernel died: QEMU stopped it: {STOP}"
@@ -389,11 +389,11 @@ LOCKUP = b"[ 5.1] watchdog: CPU 0 self-detected hard LOCKUP @ x\n"
 def test_a_watchdog_is_believed_only_where_the_guest_was_given_its_time(racing, line, shares, kind):
     """A host that gives a guest no CPU for long looks to its kernel like a CPU that is stuck."""
 
-    async def scenario(race):
-        race.handshake_done, race.shares = True, lambda: shares
-        race.console.feed(line, 1.0)
-        race.lose("the guest's kernel died")
-        return await race.loss()
+    async def scenario(waiter):
+        waiter.handshake_done, waiter.shares = True, lambda: shares
+        waiter.console.feed(line, 1.0)
+        waiter.lose("the guest's kernel died")
+        return await waiter.loss()
 
     error = racing(scenario)
     assert type(error) is kind
@@ -405,36 +405,36 @@ def test_a_watchdog_is_believed_only_where_the_guest_was_given_its_time(racing, 
 def test_a_trace_is_heard_out_for_as_long_as_it_goes_on(racing):
     """Longer than its silence may last: each line is progress."""
 
-    async def scenario(race):
-        race.lose("the guest's kernel died")
+    async def scenario(waiter):
+        waiter.lose("the guest's kernel died")
 
         async def speak():
-            race.console.feed(OOPS, 1.0)
+            waiter.console.feed(OOPS, 1.0)
             for _ in range(6):
                 await asyncio.sleep(SHORT)
-                race.console.feed(b"[ 5.1] [c0] more of the trace\n", 1.0)
-            race.panicked = True
-            race.console.feed(PANIC, 1.0)
+                waiter.console.feed(b"[ 5.1] [c0] more of the trace\n", 1.0)
+            waiter.panicked = True
+            waiter.console.feed(PANIC, 1.0)
 
-        _, error = await asyncio.gather(speak(), race.loss())
+        _, error = await asyncio.gather(speak(), waiter.loss())
         return error
 
     assert racing(scenario, settle=SHORT * 3).next_step == WHOLE
 
 
 def test_a_kernel_that_goes_on_for_ever_is_heard_out_for_no_longer_than_whole_settle(racing, tmp_path):
-    async def scenario(race):
-        race.limits = Limits(settle=5.0, whole_settle=SHORT * 3)
-        race.lose("the guest's kernel died")
+    async def scenario(waiter):
+        waiter.limits = Limits(settle=5.0, whole_settle=SHORT * 3)
+        waiter.lose("the guest's kernel died")
 
         async def speak():
             while True:
                 await asyncio.sleep(SHORT / 4)
-                race.console.feed(OOPS, 1.0)
-                race.activity.set()
+                waiter.console.feed(OOPS, 1.0)
+                waiter.activity.set()
 
         speaking = asyncio.ensure_future(speak())
-        error, took = await timed(fails_with(race.loss()))
+        error, took = await timed(fails_with(waiter.loss()))
         speaking.cancel()
         return error, took
 
@@ -450,13 +450,13 @@ async def fails_with(loss):
 def test_what_lies_in_the_console_unread_is_heard(racing):
     """Its reader may have lent it, or not have had its turn."""
 
-    async def scenario(race):
+    async def scenario(waiter):
         async def listen():
-            race.console.feed(PANIC, 1.0)
+            waiter.console.feed(PANIC, 1.0)
 
-        race.listen, race.panicked = listen, True
-        race.lose("the guest's kernel panicked")
-        return await race.loss()
+        waiter.listen, waiter.panicked = listen, True
+        waiter.lose("the guest's kernel panicked")
+        return await waiter.loss()
 
     error = racing(scenario)
     assert "Fatal exception" in error.message
@@ -471,14 +471,14 @@ async def broken(error):
 
 
 def test_an_error_of_the_work_gets_its_scene(racing, tmp_path):
-    async def scenario(race):
-        race.console.feed(b"one\ntwo\n", 1.0)
+    async def scenario(waiter):
+        waiter.console.feed(b"one\ntwo\n", 1.0)
 
         async def work():
             await asyncio.sleep(SHORT)
             raise HarnessError("malformed frame", next_step="rebuild")
 
-        return (await timed(race.run(work(), "perform", PATIENCE)))[0]
+        return (await timed(waiter.run(work(), "perform", PATIENCE)))[0]
 
     error = racing(scenario)
     assert (error.message, error.next_step) == ("malformed frame", "rebuild")
@@ -489,24 +489,24 @@ def test_an_error_of_the_work_gets_its_scene(racing, tmp_path):
 
 
 def test_an_error_of_the_work_does_not_wait_for_a_loss(racing):
-    _, took = racing(lambda race: timed(race.run(broken(HarnessError("no")), "perform", PATIENCE)), settle=PATIENCE)
+    _, took = racing(lambda waiter: timed(waiter.run(broken(HarnessError("no")), "perform", PATIENCE)), settle=PATIENCE)
     assert took < SOON
 
 
 def test_an_error_of_the_work_that_knows_its_scene_keeps_it(racing):
     own = Scene("boot", 3.0)
-    error, _ = racing(lambda race: timed(race.run(broken(HarnessError("no", scene=own)), "perform", PATIENCE)))
+    error, _ = racing(lambda waiter: timed(waiter.run(broken(HarnessError("no", scene=own)), "perform", PATIENCE)))
     assert error.scene is own
 
 
 def test_an_error_of_the_work_of_a_guest_that_is_lost_is_the_loss(racing):
-    async def scenario(race):
+    async def scenario(waiter):
         async def work():
-            race.gone = True
-            race.lose("the agent ended")
+            waiter.gone = True
+            waiter.lose("the agent ended")
             raise HarnessError("malformed frame")
 
-        return (await timed(race.run(work(), "perform", PATIENCE)))[0]
+        return (await timed(waiter.run(work(), "perform", PATIENCE)))[0]
 
     assert racing(scenario).message == "the agent ended"
 
@@ -515,13 +515,13 @@ def test_an_error_of_the_work_of_a_guest_that_is_lost_is_the_loss(racing):
 def test_a_broken_connection_waits_for_the_loss_that_broke_it(racing, tmp_path, kind):
     (tmp_path / "qemu.err").write_text("cannot allocate memory\n")
 
-    async def scenario(race):
+    async def scenario(waiter):
         def die():
-            race.gone = True
-            race.lose("QEMU was killed by SIGKILL")
+            waiter.gone = True
+            waiter.lose("QEMU was killed by SIGKILL")
 
         asyncio.get_running_loop().call_later(SHORT, die)
-        return await timed(race.run(broken(kind("gone")), "control", PATIENCE))
+        return await timed(waiter.run(broken(kind("gone")), "control", PATIENCE))
 
     error, took = racing(scenario, settle=PATIENCE)
     assert error.message == "QEMU was killed by SIGKILL: cannot allocate memory"
@@ -529,7 +529,7 @@ def test_a_broken_connection_waits_for_the_loss_that_broke_it(racing, tmp_path, 
 
 
 def test_a_broken_connection_without_a_loss_is_said(racing):
-    error, took = racing(lambda race: timed(race.run(broken(EOFError("closed")), "control", PATIENCE)))
+    error, took = racing(lambda waiter: timed(waiter.run(broken(EOFError("closed")), "control", PATIENCE)))
     assert isinstance(error, HarnessError)
     assert error.message == "the connection to QEMU broke: closed"
     assert error.scene.phase == "control"
@@ -537,18 +537,18 @@ def test_a_broken_connection_without_a_loss_is_said(racing):
 
 
 def test_an_error_that_is_a_defect_of_ours_is_left_as_it_is(racing):
-    async def scenario(race):
+    async def scenario(waiter):
         with pytest.raises(KeyError):
-            await race.run(broken(KeyError("x")), "control", PATIENCE)
+            await waiter.run(broken(KeyError("x")), "control", PATIENCE)
 
     racing(scenario)
 
 
 def test_now_is_the_phase_that_was_begun_last(racing, tmp_path):
-    async def scenario(race):
-        first = race.now()
-        await race.run(asyncio.sleep(SHORT), "boot", PATIENCE)
-        return first, race.now(), race.elapsed()
+    async def scenario(waiter):
+        first = waiter.now()
+        await waiter.run(asyncio.sleep(SHORT), "boot", PATIENCE)
+        return first, waiter.now(), waiter.elapsed()
 
     first, now, elapsed = racing(scenario)
     assert (first.phase, now.phase, now.artefacts) == ("launch", "boot", tmp_path)
