@@ -17,7 +17,7 @@ from tcelab.program import Program
 from tcelab.program.parts import Part, parts
 from tcelab.run.fits import require
 from tcelab.run.join import join
-from tcelab.run.loop import Recorder, Tee
+from tcelab.run.loop import Tee, perform_program
 from tcelab.run.record import Ending, Facts, RunRecord, Step
 from tcelab.run.session import Session
 
@@ -102,25 +102,30 @@ class ParallelRun:
             self._facts[part.number] = guest.facts
         try:
             oracles = self._oracles(part, guest.facts)
-            judge = self._judges[part.number] = Judge(self._program, guest.facts, oracles=oracles)
-            recorder = Recorder(self._program, guest, Tee(judge, self._tell), first=part.first)
+            judge = Judge(self._program, guest.facts, oracles=oracles)
+            with self._lock:
+                self._judges[part.number] = judge
             if self._interrupted.is_set():
                 raise Interrupted
-            recorder.perform(part.ops)
-            recorder.finish()
-            ending = recorder.run.ending
-            if ending is not None:
-                if self._interrupted.is_set() and not died(ending.error):
-                    ending = recorder.run.ending = Ending(Interrupted(), ending.in_flight)
-                if not ending.scene.phase:
-                    ending.error.scene = guest.scene()
-            judge.end(recorder.run)
-            if self._keep and ending is None and part == self._parts[-1] and not self._interrupted.is_set():
+            record = perform_program(self._program, guest, Tee(judge, self._tell), part=part)
+            self._explain_ending(record, guest)
+            judge.end(record)
+            if self._keep and record.ending is None and part == self._parts[-1] and not self._interrupted.is_set():
                 self.kept = guest
-            return recorder.run
+            return record
         finally:
             if self.kept is not guest:
                 guest.close()
+
+    def _explain_ending(self, record: RunRecord, guest: Guest) -> None:
+        """What ends guests here is the interrupt; and an error that does not know where it happened is told it."""
+        ending = record.ending
+        if ending is None:
+            return
+        if self._interrupted.is_set() and not died(ending.error):
+            ending = record.ending = Ending(Interrupted(), ending.in_flight)
+        if not ending.scene.phase:
+            ending.error.scene = guest.scene()
 
     def _tell(self, step: Step) -> None:
         with self._lock:
