@@ -11,10 +11,11 @@
 - `standing`: which entries are wrong, look by look: each is news once
 """
 
-from tcelab.judge.core import Judge, conclude, judge
+from tcelab.judge.core import Judge, judge
 from tcelab.judge.finding import Batch, Evidence, Finding, LawCount, Verdict
 from tcelab.judge.laws import LAWS
 from tcelab.judge.ledger import Ledger
+from tcelab.judge.verdict import conclude
 
 __all__ = [
     "LAWS",

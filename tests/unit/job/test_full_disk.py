@@ -19,9 +19,6 @@ from tcelab.errors import HarnessError
 from tcelab.fuzz import campaign
 from tcelab.job import artefacts, keeping
 from tcelab.run import exitcode
-from unit.cli import test_cli
-from unit.cli import test_series as test_cli_series
-from unit.job import test_replay
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
