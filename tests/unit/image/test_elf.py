@@ -105,7 +105,8 @@ def test_whatever_is_changed_there_is_an_answer_or_one_line(tmp_path_factory, da
     for at, value in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), min_size=1, max_size=8)):
         content[at] = value
     del content[data.draw(st.sampled_from([len(content), *range(len(content))])) :]
-    folder = tmp_path_factory.mktemp("changed")
+    folder = tmp_path_factory.getbasetemp() / "changed module"
+    folder.mkdir(exist_ok=True)
     (folder / "vfio.ko").write_bytes(content)
     for ask in (
         lambda: kernelfile.check(folder / "vfio.ko"),
