@@ -5,6 +5,12 @@ from __future__ import annotations
 import gzip
 import lzma
 import struct
+import sys
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 RELEASE = "6.12.1-toy"
 DEPENDS = {
@@ -20,7 +26,14 @@ DEPENDS = {
 }
 """What depends on what in a kernel that has nothing built in."""
 
-PACKERS = {"": bytes, ".xz": lzma.compress, ".gz": gzip.compress, ".zst": lambda data: b"\x28\xb5\x2f\xfd" + data}
+PACKERS = {
+    "": bytes,
+    ".xz": lzma.compress,
+    ".gz": gzip.compress,
+    # As the program zstd does it.
+    ".zst": lambda data: zstd.compress(data, options={zstd.CompressionParameter.checksum_flag: True}),
+    ".lz4": bytes,
+}
 
 
 def elf(machine=21, *, big=False, kind=2, sections=None, rest=b""):

@@ -7,17 +7,15 @@ they are installed), so what depends on what is asked of the modules themselves.
 
 from __future__ import annotations
 
-import gzip
-import lzma
 import os
 import re
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from tcelab.errors import Unsupported, UsageError
-from tcelab.image import cpio
+from tcelab.image import compressed, cpio
+from tcelab.image.compressed import OPENERS
 from tcelab.image.elf import BadElfError, modinfo
 
 __all__ = ["DRIVERS", "HYPERCALLS", "Resolved", "entries", "files", "of_kernel", "release_of", "resolve"]
@@ -38,12 +36,6 @@ _FOLDER: Final = "lib/modules-tcelab"
 _LOAD_ORDER: Final = "etc/tcelab-modules"
 
 _NAME: Final = re.compile(r"(.+)\.ko(\.\w+)?")
-
-_DECODERS: Final[dict[str | None, Callable[[bytes], bytes]]] = {
-    None: bytes,
-    ".xz": lzma.decompress,
-    ".gz": gzip.decompress,
-}
 
 
 class Resolved(NamedTuple):
@@ -193,7 +185,7 @@ def _release(folder: Path) -> str:
     for name, path in _modules(folder):
         if name == HYPERCALLS:  # put there by hand
             continue
-        release = release_of(_unpacked(path)) if _decoder(path) is not None else ""
+        release = release_of(_unpacked(path)) if _can_unpack(path) else ""
         return release or folder.resolve().name
     return folder.resolve().name if (folder / "modules.builtin").is_file() else ""
 
@@ -220,23 +212,21 @@ def _depends(content: bytes) -> list[str]:
     return [name for name in modinfo(content).get("depends", "").split(",") if name]
 
 
-def _decoder(path: Path) -> Callable[[bytes], bytes] | None:
-    match = _NAME.fullmatch(path.name)
-    return _DECODERS.get(match[2]) if match is not None else None
-
-
 def _unpacked(path: Path) -> bytes:
-    decoder = _decoder(path)
-    if decoder is None:
+    if not _can_unpack(path):
         raise UsageError(
             f"{path}: tcelab cannot unpack {path.suffix}",
-            next_step=f"unpack it first, for example: zstd -d --rm {path.parent}/*{path.suffix}",
+            next_step=f"unpack it first; what can be read is .ko, {', '.join(f'.ko{each}' for each in OPENERS)}",
         )
     try:
-        content = decoder(path.read_bytes())
+        content = path.read_bytes() if path.suffix == ".ko" else compressed.read(path)
         modinfo(content)
     except BadElfError as error:
         raise UsageError(f"{path} is no kernel module: {error}") from None
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+    except OSError as error:
         raise UsageError(f"{path} cannot be read: {error}") from None
     return content
+
+
+def _can_unpack(path: Path) -> bool:
+    return path.suffix in {".ko", *OPENERS}
