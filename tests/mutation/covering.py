@@ -29,11 +29,14 @@ class Tests(msgspec.Struct):
     failed: list[str]
 
     def of(self, mutant: Mutant) -> list[str]:
-        """Those that run the mutated statement; if it runs only at import: those that run the module."""
+        """Those that run the mutated statement; if that is done at import: those that run its function, or else any of
+        the module's.
+        """
         lines = self.lines.get(mutant.file, {})
         first, last = mutant.statement
         found = {test for line in range(first, last + 1) for test in lines.get(line, ())}
-        return sorted(found or lines.get(0, ()), key=lambda test: (self.seconds[test], test))
+        every = set(lines.get(0, ())) - found if mutant.at_import or not found else set()
+        return [test for some in (found, every) for test in sorted(some, key=lambda test: (self.seconds[test], test))]
 
 
 class _Measured:

@@ -25,7 +25,9 @@ class Mutant:
     :ivar function: qualified name of the function or class around it.
     :ivar text: the line, without its indentation.
     :ivar nth: which of those that are alike in everything else.
-    :ivar statement: first and last line of the statement, or of the head of a compound one.
+    :ivar statement: first and last line of the statement, or of the head of a compound one; of all of a function, if it
+        is its head.
+    :ivar at_import: it is done when the module is imported, by whichever test does that first.
     """
 
     file: str
@@ -34,6 +36,7 @@ class Mutant:
     text: str
     nth: int
     statement: tuple[int, int]
+    at_import: bool
     spec: MutationSpec
 
     @property
@@ -114,7 +117,7 @@ def _of_file(root: Path, path: Path, operators: list[tuple[str, object]]) -> Ite
                 end_pos=end,
                 definition_name=key[1],
             )
-            yield Mutant(*key, seen[key], scopes.statement(start[0]), spec)
+            yield Mutant(*key, seen[key], scopes.statement(start[0]), scopes.at_import(start[0]), spec)
             seen[key] += 1
 
 
@@ -128,6 +131,8 @@ class _Scopes:
         ]
         self._functions: list[tuple[int, int, str]] = []
         self._statements: list[tuple[int, int]] = []
+        self._bodies: list[tuple[int, int]] = []
+        self._heads: list[tuple[int, int, int]] = []
         self._walk(tree, ())
 
     def _walk(self, node: ast.AST, names: tuple[str, ...]) -> None:
@@ -137,7 +142,12 @@ class _Scopes:
                 inner = (*names, child.name)
                 first = min([child.lineno, *(each.lineno for each in child.decorator_list)])
                 self._functions.append((first, child.end_lineno, ".".join(inner)))
-            if isinstance(child, ast.stmt):
+                if isinstance(child, ast.ClassDef):
+                    self._statements.append((first, child.body[0].lineno - 1))
+                else:
+                    self._bodies.append((child.body[0].lineno, child.end_lineno))
+                    self._heads.append((first, child.body[0].lineno - 1, child.end_lineno))
+            elif isinstance(child, ast.stmt):
                 first, last = child.lineno, child.end_lineno
                 if body := getattr(child, "body", None):
                     last = max(first, body[0].lineno - 1)
@@ -151,7 +161,13 @@ class _Scopes:
         around = [(last - first, name) for first, last, name in self._functions if first <= line <= last]
         return min(around)[1] if around else MODULE
 
+    def at_import(self, line: int) -> bool:
+        return not any(first <= line <= last for first, last in self._bodies)
+
     def statement(self, line: int) -> tuple[int, int]:
+        for first, last, end in self._heads:
+            if first <= line <= last:
+                return first, end
         around = [(last - first, first, last) for first, last in self._statements if first <= line <= last]
         return min(around)[1:] if around else (line, line)
 

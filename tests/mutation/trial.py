@@ -39,16 +39,27 @@ class Chosen:
 def run_tests(tree: Path, files: Sequence[str], *plugins: object) -> int:
     """Pytest's exit code. For a fork: it imports the tcelab of `tree`."""
     os.chdir(tree)
-    ours = [str(tree / "harness"), str(tree / "guest")]
-    sys.path[:] = [*ours, *(each for each in sys.path if Path(each) != Path(__file__).parent)]
-    os.environ["PYTHONPATH"] = ":".join(ours)
+    paths = [str(tree / "harness"), str(tree / "guest")]
+    sys.path[:] = [*paths, *(each for each in sys.path if Path(each) != Path(__file__).parent)]
+    os.environ["PYTHONPATH"] = ":".join(paths)
     scratch = tree.with_name(f"{tree.name}.scratch")
     for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME"):
         (scratch / name).mkdir(parents=True, exist_ok=True)
         os.environ[name] = str(scratch / name)
     quiet = ["-q", "--no-header", "--tb=short", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    arguments = ["-x", *quiet, "-p", "no:cacheprovider", "-p", "no:xdist"]
-    return int(pytest.main([*arguments, *files], plugins=list(plugins)))
+    ours = ["-p", "no:cacheprovider", "-p", "tcelab.testing.plugin", "-p", "_hypothesis_pytestplugin"]
+    os.environ[_NO_AUTOLOAD] = "1"  # what else is installed costs its import
+    return int(pytest.main(["-x", *quiet, *ours, *files], plugins=[_Autoload(), *plugins]))
+
+
+_NO_AUTOLOAD = "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
+
+
+class _Autoload:
+    """For what tests themselves start."""
+
+    def pytest_configure(self) -> None:
+        os.environ.pop(_NO_AUTOLOAD, None)
 
 
 def forked(work: Callable[[], int], log: Path, seconds: float) -> int:

@@ -19,6 +19,7 @@ from tcelab.program import (
     Ioctl,
     Master,
     Page,
+    Program,
     Put,
     Rtas,
     Spawn,
@@ -101,6 +102,12 @@ def test_an_honest_disk_passes(oracle):
     assert verdict.evidence.disk == 2 << 20
     dma = verdict.evidence.dma
     assert (dma.transfers, dma.allowed, dma.refused) == (8, 8, 1)
+
+
+def test_a_disk_that_was_not_set_up_has_no_ring_to_miss():
+    whole = Program(name="fast", topology=FAST, ops=[*opened(), write(at(0)), Checkpoint(label="after")])
+    verdict = judged(whole)
+    assert (verdict.findings, verdict.could_not) == ([], [])
 
 
 # -- the law
