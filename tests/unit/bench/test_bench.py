@@ -114,6 +114,7 @@ def test_a_figure_is_told_by_median_and_extremes(capsys):
 def test_every_benchmark_has_the_options_that_all_have(tcelab, name):
     said = tcelab("bench", name, "--help").out
     assert [option for option in ("--repeat", "--json", "--qemu", "--topology", "--limit") if option not in said] == []
+    assert verb.command.commands[name].help, "what it measures"
 
 
 def test_limits_reach_the_guest(host, tcelab):

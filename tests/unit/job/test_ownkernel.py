@@ -143,6 +143,7 @@ def test_our_own_module_may_be_brought_alone(asked, kernel, tmp_path):
     ("given", "said"),
     [
         (("5.10.0", "tce_hcall.ko"), f"it is of kernel 5.10.0, and the kernel is {RELEASE}"),
+        (("7.0.0", "tce_hcall.ko"), f"it is of kernel 7.0.0, and the kernel is {RELEASE}"),
         ((RELEASE, "vfio.ko"), "of single modules, tce_hcall.ko alone is taken"),
         ((RELEASE, "tce_hcall.o"), "of single modules, tce_hcall.ko alone is taken"),
         ((RELEASE, "tce_hcall.ko.lz4"), "tcelab cannot unpack .lz4"),

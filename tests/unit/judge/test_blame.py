@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -15,8 +16,9 @@ from story import FIRST, ONE, SECOND, SMALL, TWO, after, nth, on, see, story
 from tcelab.emulator import EmulatorSession
 from tcelab.emulator.reference import EmulatorReferences
 from tcelab.judge import Judge
+from tcelab.judge.blame import difference
 from tcelab.judge.ledger import op_text
-from tcelab.program import Burst, Call, Dma, Hcall, Ioctl, Program, Tce, Transfer, pagetags
+from tcelab.program import Burst, Call, Checkpoint, Dma, Hcall, Ioctl, Page, Program, Tce, Transfer, pagetags
 from tcelab.run.loop import perform_program
 from tcelab.run.record import Outcome
 from tcelab.scenarios import vocabulary as b
@@ -51,6 +53,16 @@ def named(finding):
 def only(verdict):
     (finding,) = verdict.findings
     return finding
+
+
+def test_a_size_that_differs_before_anything_was_stored_names_nothing():
+    """Not what is done later."""
+    ops = [*b.buffer("c", 1, 9), Checkpoint(label="early"), *b.map_dma(ONE, Page("c"), 0, 1, 3)]
+    early = next(number for number, op in enumerate(ops) if isinstance(op, Checkpoint))
+    ledger = SimpleNamespace(program=Program(name="p", topology=SMALL, ops=ops), step=early)
+    assert difference(ledger, SimpleNamespace(tables={}), ("size", 0x80000100), (0x80000100, None)) is None
+    ledger.step = len(ops)
+    assert difference(ledger, SimpleNamespace(tables={}), ("size", 0x80000100), (0x80000100, None)) == len(ops) - 1
 
 
 # -- entries

@@ -322,6 +322,7 @@ def test_views_that_differ_and_are_both_wrong_are_told_by_both_laws():
     found = judged(warp=warp).findings
     assert [(f.law, f.view) for f in found] == [("views", "live, stream"), ("table", "live"), ("table", "stream")]
     assert "agree with neither" in found[0].message
+    assert {f.operation.partition(" ")[0] for f in found} == {f"#{nth('Close', 1)}"}, "the last that concerned it"
 
 
 def test_a_wrong_entry_does_not_hide_the_same_entry_of_another_window():
