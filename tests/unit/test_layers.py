@@ -105,6 +105,6 @@ def test_unit_tests_lie_in_folders_like_the_packages():
 def test_no_file_of_tests_imports_another_one():
     """What they share lies in tests/support; a test file can be renamed and split, and be read alone."""
     tests = ROOT / "tests"
-    others = re.compile(r"(?:^|;)\W*(?:from|import) [\w., ]*\btest_", re.MULTILINE)  # also in a script that a test starts
+    others = re.compile(r"(?:^|;)\W*(?:from|import) [\w., ]*\btest_", re.MULTILINE)  # also in scripts
     found = {path.relative_to(tests): others.findall(path.read_text()) for path in sorted(tests.rglob("*.py"))}
     assert {str(path): lines for path, lines in found.items() if lines} == {}
