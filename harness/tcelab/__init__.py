@@ -1,3 +1,3 @@
 """tcelab: tests the POWER paravirtual IOMMU (sPAPR TCE) end to end, without POWER hardware."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

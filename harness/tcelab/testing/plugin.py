@@ -16,7 +16,8 @@ import pytest
 if TYPE_CHECKING:
     from tcelab.job import setup
     from tcelab.job.pool import Emulators, Guests
-    from tcelab.testing.pseries import Container, Pe, Pseries
+    from tcelab.testing.container import Container, Pe
+    from tcelab.testing.pseries import Pseries
     from tcelab.testing.table import TceTable
 
 OPTIONS: Final = {
