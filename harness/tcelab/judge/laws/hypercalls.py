@@ -13,7 +13,7 @@ from tcelab.run.record import Outcome, Step
 LAW: Final = Law(
     "hypercalls",
     says="hypercalls return what the tables hold, and succeed only inside an existing window, never from user mode",
-    needs="the operations Hcall and HcallBatch",
+    needs="the operation hcall or hcallbatch",
     finds="compares status and registers with what the tables hold, and folds what succeeded into them",
 )
 
