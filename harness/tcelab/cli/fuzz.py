@@ -57,8 +57,8 @@ def command(
     limits: tuple[str, ...],
     **options: Any,  # noqa: ANN401 - click's options
 ) -> None:
-    """Make random programs of legal and illegal operations, run them on fresh guests, and hold every outcome and
-    every whole table against the emulator. What differs is shrunk to a small program and saved.
+    """Make random programs of legal and illegal operations, run them on fresh guests, and compare every outcome
+    and every whole table with the emulator. What differs is shrunk to a small program and saved.
 
     Exit codes: 0 no difference, 1 a finding, 2 wrong usage, 125 could not judge.
     """

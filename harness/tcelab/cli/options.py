@@ -80,7 +80,7 @@ _GUEST_OPTIONS = [
         "without_quirks",
         multiple=True,
         metavar="NAME",
-        help="A defect that the image's recipe declares: be shown it as a finding.",
+        help="Take back a defect that the image's recipe declares: it is a finding then.",
     ),
     click.option(
         "--cache-size",
@@ -122,8 +122,8 @@ boot_option = click.option(
 guard_option = click.option(
     "--guard",
     type=click.Choice(get_args(Guarding)),
-    help="What is done about a DMA that a table forbids: isolate its PE, tell of it, nothing."
-    " By default freeze for programs that are about it, else off.",
+    help="On a DMA that its table forbids: isolate the PE, only report it, or do nothing."
+    " By default freeze for programs about isolation, else off.",
 )
 
 

@@ -43,8 +43,8 @@ def command(
     """Run a scenario or a program on a guest and show its tables while it runs, four times a second, without stopping
     it; then the verdict, as run does. Given the folder of a run in another terminal: show that one's, until it ends.
 
-    Without a terminal, a line every second. What is mapped and unmapped between two looks is not seen: rates are the
-    least that there was. Exit codes as those of run; of a folder, 0, or 125 if no table was ever seen.
+    Without a terminal, a line every second. What is mapped and unmapped between two looks is not seen: rates are lower
+    bounds. Exit codes as those of run; of a folder, 0, or 125 if no table was ever seen.
     """
     if Path(target).is_dir():
         if given := [name for name in ("seed", "out", "guard", "boot") if typed(name)]:
