@@ -4,21 +4,18 @@ Guest operations are done by the agent inside the guest, host operations from ou
 before anything runs.
 """
 
+from tcelab.program.hostops import Checkpoint, Ddw, Flip, Fresh, Rtas
 from tcelab.program.operations import (
     Bind,
     Buffer,
     Burst,
     Call,
-    Checkpoint,
     Close,
-    Ddw,
     Dma,
     Engine,
     Exit,
     Fill,
-    Flip,
     Frames,
-    Fresh,
     GuestOp,
     Hcall,
     HcallBatch,
@@ -34,7 +31,6 @@ from tcelab.program.operations import (
     Put,
     Read,
     Repeat,
-    Rtas,
     Spawn,
     Tag,
     Tce,
