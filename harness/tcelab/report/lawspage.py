@@ -51,8 +51,8 @@ a wrong reader would make every other comparison worthless.
 
 ## What turns a verdict
 
-- One broken law is a finding, exit code 1. No limit hides one: the report shows the first 200, `result.json` counts all
-  of them by step and law (`by_step`).
+- One broken law is a finding, exit code 1. No limit hides one: what is shown is cut, what is counted is not.
+  `result.json` keeps the first 200 findings, and counts all by step and law (`by_step`).
 - Could-not-judge (125) is the verdict if something was not done, not seen or not known: an operation without a rule,
   a view that is missing, a program that ends without a checkpoint. A finding outranks it.
 - An access that the table forbids and that QEMU does not report is a finding as soon as QEMU reported any refusal in
