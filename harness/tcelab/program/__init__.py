@@ -21,21 +21,18 @@ before anything runs.
 - `validate_ioctls`: the same of ioctls
 """
 
+from tcelab.program.hostops import Checkpoint, Ddw, Flip, Fresh, Rtas
 from tcelab.program.operations import (
     Bind,
     Buffer,
     Burst,
     Call,
-    Checkpoint,
     Close,
-    Ddw,
     Dma,
     Engine,
     Exit,
     Fill,
-    Flip,
     Frames,
-    Fresh,
     GuestOp,
     Hcall,
     HcallBatch,
@@ -51,7 +48,6 @@ from tcelab.program.operations import (
     Put,
     Read,
     Repeat,
-    Rtas,
     Spawn,
     Tag,
     Tce,
