@@ -69,7 +69,9 @@ _GUEST_OPTIONS = [
         help="Rebuild the image's VFIO driver with this fault, which must be found: see tcelab image mutants.",
     ),
     click.option("--append", default="", help="Append this to the kernel's command line."),
-    click.option("--memory", default=512, show_default=True, metavar="MIB", help="Guest RAM, a multiple of 256."),
+    click.option(
+        "--memory", default=machine.MEMORY, show_default=True, metavar="MIB", help="Guest RAM, a multiple of 256."
+    ),
     click.option(
         "--firmware",
         type=click.Choice(["auto", "vof", "slof"]),

@@ -22,7 +22,6 @@ from tcelab.job.runoptions import RunOptions
 from tcelab.judge.laws.difference import References
 from tcelab.program import Program
 from tcelab.program.parts import Part
-from tcelab.qemu.limits import Limits
 from tcelab.qemu.qemusession import QemuSession
 from tcelab.report import tabledump
 from tcelab.run.guestfits import require
@@ -67,7 +66,6 @@ class Job:
         self.kept_tables: int | None = None
         self.progress: Callable[[], report.Progress] = report.Progress
         self.observer: Callable[[EndableSession], None] = lambda _: None
-        self._chosen: setup.MachineChoice | None = None
         self._text = text
         self._program = program
         self._options = options
@@ -134,7 +132,8 @@ class Job:
             self.observer(session)
             return session
 
-        references = None if self.against is None else self._other(self.against, progress, stack)
+        other = asked.other_machine()
+        references = None if other is None else self._other(other, progress, stack)
         return ParallelRun(self._program, opening, watch, give_up=platform.close, keep=keep, references=references)
 
     def _other(
@@ -204,9 +203,9 @@ class Job:
         output.unkept(self._text, self._keeper)
 
     def _replay(self) -> str:
-        assert self._chosen is not None
+        asked = self._options
         return replayline.line(
-            self.verb,
+            "diff" if asked.verb == "diff" else "run",
             self.folder / FILES["program"],
             asked.machine,
             program=self._program,

@@ -96,8 +96,11 @@ def validate(program: Program, *, guarded: bool = False) -> None:
 class Checker:
     """Checks the operations of a program as they come: knows what those before have made."""
 
-    def __init__(self, program: Program) -> None:
-        """:raise UsageError: it names a device that no program can drive, or no quirk, or no page size."""
+    def __init__(self, program: Program, *, guarded: bool = False) -> None:
+        """:param guarded: see `validate`.
+
+        :raise UsageError: it names a device that no program can drive, or no quirk, or no page size.
+        """
         soundness.check(program)
         self._name = program.name
         self._guarded = guarded or program.isolation

@@ -15,6 +15,7 @@ from msgspec.inspect import StructType, type_info
 from tcelab.judge.finding import Batch, DmaCount, Evidence, Finding, LawCount, Seconds, Verdict
 from tcelab.program.structpage import default_told, fields_told, summary, type_told
 from tcelab.report import hcalltable, isolationlog, result
+from tcelab.run import resultfile
 from tcelab.run.record import Event
 
 _INTRO: Final = """\
@@ -51,7 +52,7 @@ STRUCTS: Final[tuple[type[msgspec.Struct], ...]] = (
 def page() -> str:
     """The whole page, Markdown."""
     sections = ["\n".join(_section(kind)) for kind in STRUCTS]
-    return "\n".join([_INTRO.format(schema=result.SCHEMA), *sections])
+    return "\n".join([_INTRO.format(schema=resultfile.SCHEMA), *sections])
 
 
 def _section(kind: type[msgspec.Struct]) -> Iterator[str]:

@@ -3,8 +3,6 @@
 import json
 import subprocess
 import sys
-from contextlib import contextmanager
-from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
 import click
@@ -22,7 +20,6 @@ from tcelab.leakcheck.leakresult import (
     Calls,
     LeakFinding,
     LeakResult,
-    Origin,
     Permissions,
     Refused,
     TableAt,
