@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -112,23 +112,37 @@ class TableModel:
 
     def put(self, first: int, new: Sequence[Entry], step: int) -> list[Entry]:
         """Entries `first ..`, in place of what was there: that is returned."""
-        gone = self._forget(range(first, first + len(new)))
-        for number, entry in enumerate(new, first):
-            self.live[number] = entry
-            self.pinned += entry.pinned
-            self.leads.setdefault(entry.lead, set()).add(number)
-            value = UNKNOWN if entry.tce is None else entry.tce
-            if self._has(number):
-                self._tces[number] = value
-            else:
-                self._outside[number] = value
-        self._touch(first, first + len(new), step)
+        end = first + len(new)
+        gone = self._forget(self._within(first, end))
+        if len(new) > 1 and all(entry is new[0] for entry in new):
+            self._set(range(first, end), new[0])
+        else:
+            for number, entry in enumerate(new, first):
+                self._set(range(number, number + 1), entry)
+        self._touch(first, end, step)
         return gone
+
+    def _set(self, numbers: range, entry: Entry) -> None:
+        """These empty entries are that one from now on."""
+        self.live.update(dict.fromkeys(numbers, entry))
+        self.pinned += entry.pinned * len(numbers)
+        self.leads.setdefault(entry.lead, set()).update(numbers)
+        value = UNKNOWN if entry.tce is None else entry.tce
+        if self._has(numbers.start) and self._has(numbers.stop - 1):
+            self._tces[numbers.start : numbers.stop] = value
+        else:
+            for number in numbers:
+                self._store(number, value)
+
+    def _store(self, number: int, value: int) -> None:
+        if self._has(number):
+            self._tces[number] = value
+        else:
+            self._outside[number] = value
 
     def clear(self, first: int, end: int, step: int) -> list[Entry]:
         """Empty the entries `first .. end-1`, as far as there are any: those are returned."""
-        small = end - first < len(self.live)
-        gone = self._forget(range(first, end) if small else [i for i in self.live if first <= i < end])
+        gone = self._forget(self._within(first, end))
         self._touch(first, end, step)
         return gone
 
@@ -163,19 +177,24 @@ class TableModel:
             return np.flatnonzero(self._tces)
         return np.array(sorted(filter(self._has, self.live)), np.intp)
 
-    def _forget(self, numbers: Iterable[int]) -> list[Entry]:
-        gone = []
-        for number in numbers:
-            entry = self.live.pop(number, None)
-            if entry is None:
-                continue
-            gone.append(entry)
-            self.removed.add(number)
-            self.pinned -= entry.pinned
-            led = self.leads[entry.lead]
+    def _within(self, first: int, end: int) -> list[int]:
+        """Numbers of the live entries in `first .. end-1`; looked for where there is less to look at."""
+        if end - first < len(self.live):
+            return [number for number in range(first, end) if number in self.live]
+        return sorted(number for number in self.live if first <= number < end)
+
+    def _forget(self, numbers: Sequence[int]) -> list[Entry]:
+        """Empty these entries, all of them live, and return them."""
+        gone = [self.live.pop(number) for number in numbers]
+        self.removed.update(numbers)
+        last, led = None, set[int]()
+        for number, entry in zip(numbers, gone, strict=True):
+            if entry is not last:
+                last, led = entry, self.leads[entry.lead]
             led.discard(number)
             if not led:
                 del self.leads[entry.lead]
+            self.pinned -= entry.pinned
             if self._has(number):
                 self._tces[number] = 0
             else:
