@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -112,23 +112,19 @@ class TableModel:
 
     def put(self, first: int, new: Sequence[LiveEntry], step: int) -> list[LiveEntry]:
         """Entries `first ..`, in place of what was there: that is returned."""
-        gone = self._forget(range(first, first + len(new)))
-        for number, entry in enumerate(new, first):
-            self.live[number] = entry
-            self.pinned += entry.pinned
-            self.leads.setdefault(entry.lead, set()).add(number)
-            value = UNKNOWN if entry.tce is None else entry.tce
-            if self._has(number):
-                self._tces[number] = value
-            else:
-                self._outside[number] = value
-        self._touch(first, first + len(new), step)
+        end = first + len(new)
+        gone = self._forget(self._within(first, end))
+        if len(new) > 1 and all(entry is new[0] for entry in new):
+            self._set(range(first, end), new[0])
+        else:
+            for number, entry in enumerate(new, first):
+                self._set(range(number, number + 1), entry)
+        self._touch(first, end, step)
         return gone
 
     def clear(self, first: int, end: int, step: int) -> list[LiveEntry]:
         """Empty the entries `first .. end-1`, as far as there are any: those are returned."""
-        small = end - first < len(self.live)
-        gone = self._forget(range(first, end) if small else [i for i in self.live if first <= i < end])
+        gone = self._forget(self._within(first, end))
         self._touch(first, end, step)
         return gone
 
@@ -176,6 +172,7 @@ class TableModel:
             led.discard(number)
             if not led:
                 del self.leads[entry.lead]
+            self.pinned -= entry.pinned
             if self._has(number):
                 self._tces[number] = 0
             else:
