@@ -389,6 +389,15 @@ def test_a_frame_that_nobody_told_is_never_a_page_of_a_buffer(two):
         assert len(two.looked(snapshot(table({0: ours(number)})), snapshot(table({0: number * PAGE | BOTH})))) == 1
 
 
+def test_entries_may_lead_to_memory_that_is_no_buffer(two):
+    """It goes by the address that was mapped."""
+    fields = {"flags": BOTH, "vaddr": 0x1234_5000, "iova": 0, "size": 2 * PAGE}
+    assert two.done(Ioctl(file="c", request="MAP_DMA", fields=fields), frames(2, 0x500), frames(2, 0xA00)) == []
+    one, other = 0x500 * PAGE | BOTH, 0xA00 * PAGE | BOTH
+    assert two.looked(snapshot(table({0: one})), snapshot(table({0: other}))) == []
+    assert len(two.looked(snapshot(table({0: one})), snapshot(table({0: other + 3 * PAGE})))) == 1
+
+
 def test_entries_may_lead_to_memory_of_a_process_that_is_gone():
     two = Two()
     assert two.done(Spawn(process="p"), OK, OK) == []
