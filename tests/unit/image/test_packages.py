@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from tcelab.errors import HarnessError
+from tcelab.image import apt
 from tcelab.image.packages import (
     Package,
     SuiteNote,
@@ -30,6 +31,14 @@ ORDERED = [
 
 def package(name, version, suite):
     return Package(name, version, "ppc64el", suite, "0" * 64, 1)
+
+
+def test_what_apt_chose_is_the_package_of_that_name_and_version():
+    available = [package("a", "1", "stable"), package("b", "1", "stable"), package("a", "2", "stable")]
+    assert apt._exactly("a", "2", available) is available[2]
+    assert apt._exactly("b", "1", available) is available[1]
+    with pytest.raises(HarnessError, match="apt chose b 2, which no index describes"):
+        apt._exactly("b", "2", available)
 
 
 def test_versions_sort_as_dpkg_sorts_them():

@@ -160,13 +160,15 @@ def test_the_rest_of_a_buffers_last_cpu_page_is_known_without_a_map_of_it():
 def test_what_lies_right_behind_a_buffer_is_the_next_one_of_its_process(two):
     for name, at in (("n", 4), ("o", 4)):
         by = "p" if name == "o" else ""
-        made = Buffer(name=name, pages=1, by=by)
+        made = Buffer(name=name, pages=2, by=by)
         assert two.done(made, *(Outcome(value=base + at * PAGE) for base in (0x7000_0000, 0x6000_0000))) == []
-        lies = [Outcome(value=0, frames=[base + (by != "") * PAGE]) for base in (0x50_0000, 0xA0_0000)]
+        bases = [base + (by != "") * 2 * PAGE for base in (0x50_0000, 0xA0_0000)]
+        lies = [Outcome(value=0, frames=[base, base + PAGE]) for base in bases]
         assert two.done(Frames(buffer=name, by=by), *lies) == []
-    op = Ioctl(file="c", request="MAP_DMA", fields={**MAPS, "vaddr": Page("m", 3)})
-    seen = [Outcome(value=0, frames=[frame, base]) for frame, base in ((0x10_9000, 0x50_0000), (0x90_9000, 0xA0_0000))]
-    assert two.done(op, *seen) == [], "the page behind is said to be `n`, where `n` lies"
+    op = Ioctl(file="c", request="MAP_DMA", fields={**MAPS, "vaddr": Page("m", 3), "size": 3 * PAGE})
+    sides = (0x10_9000, 0x50_0000), (0x90_9000, 0xA0_0000)
+    seen = [Outcome(value=0, frames=[frame, base, base + PAGE]) for frame, base in sides]
+    assert two.done(op, *seen) == [], "the pages behind are said to be those of `n`, where `n` lies"
 
 
 # -- outcomes
@@ -387,6 +389,16 @@ def test_a_frame_that_nobody_told_is_never_a_page_of_a_buffer(two):
     """Not even when the number of the frame is that of the page among all pages that are known."""
     for number in range(4):
         assert len(two.looked(snapshot(table({0: ours(number)})), snapshot(table({0: number * PAGE | BOTH})))) == 1
+
+
+def test_an_address_in_the_rest_of_a_buffers_last_page_of_the_cpu_is_the_buffers():
+    two, at = Two(), Outcome(value=0x7000_0000)
+    sides = facts("oracle", views=("emulator",)), facts()
+    two.comparison = Comparison(*(replace(each, page_size=1 << 16) for each in sides))
+    assert two.done(Buffer(name="m", pages=1), at, at) == []
+    assert two.done(Frames(buffer="m"), frames(1), frames(1, 0x900)) == []
+    fields = {"flags": BOTH, "vaddr": at.value + 8 * PAGE, "iova": 0, "size": PAGE}
+    assert two.done(Ioctl(file="c", request="MAP_DMA", fields=fields), frames(1, 0x108), frames(1, 0x908)) == []
 
 
 def test_entries_may_lead_to_memory_that_is_no_buffer(two):
