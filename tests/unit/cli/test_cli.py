@@ -26,7 +26,7 @@ from tcelab import cli, image, program
 from tcelab.bench import session as bench_session
 from tcelab.cli import doctor
 from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError, Unsupported, UsageError
-from tcelab.image import bases, mutants
+from tcelab.image import bases, known, mutants
 from tcelab.job import setup
 from tcelab.program import inject, load
 from tcelab.qemu import fork, ram
@@ -669,6 +669,9 @@ def test_guests_are_cleaned_alone_or_with_all_else_and_not_with_one_image(tcelab
     test_bases.store("d" * 16)
     assert tcelab("image", "clean").code == 0
     assert list(guests.iterdir()) == []
+    for module, name, size in ((image, "clean", 1), (bases, "clean", 2), (known, "forget", 4)):
+        monkeypatch.setattr(module, name, lambda *_, size=size: size * 10**6)
+    assert tcelab("image", "clean").out == "7 MB freed\n"
 
 
 # -- doctor

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from ideal import Ideal, bound
 from msgspec import structs
-from story import BOTH, CHANNEL, FIRST, SECOND, SPARE, after, nth, on, see, story, with_entry
+from story import BOTH, CHANNEL, FIRST, SECOND, SMALL, SPARE, after, nth, on, see, story, with_entry
 
 from tcelab.errors import GuestLost, HarnessError, Scene
 from tcelab.judge import Judge, judge
-from tcelab.program import Flip
+from tcelab.program import Checkpoint, Flip, Program
 from tcelab.program.tag import tag
 from tcelab.run.loop import perform_program
-from tcelab.run.record import Outcome, Refusal
+from tcelab.run.record import Ending, Outcome, Refusal
+from tcelab.scenarios import vocabulary as b
 
 MAP, SECOND_MAP, THIRD_MAP = (nth("MAP_DMA", i) for i in range(3))
 UNMAP, LAST_CLOSE = nth("UNMAP_DMA"), nth("Close", -1)
@@ -478,6 +479,14 @@ def test_a_guest_that_dies_of_the_last_operation_is_no_pass():
 
     program = story()
     assert judge(perform_program(program, Dying(program))).exit_code == 1
+
+
+def test_a_kernel_that_dies_of_nobody_knows_what_is_of_no_batch_size():
+    program = Program(name="p", topology=SMALL, ops=[*b.buffer("m", 1, 1), Checkpoint(label="x", batch=4)])
+    record = perform_program(program, Ideal(program))
+    record.ending = Ending(GuestLost("panicked", kernel_died=True), None)
+    (finding,) = judge(record).findings
+    assert (finding.batch, finding.operation) == (0, "")
 
 
 def test_a_run_that_stops_short_without_an_error_is_no_pass():
