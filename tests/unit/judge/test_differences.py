@@ -31,7 +31,7 @@ from tcelab.emulator.reference import EmulatorReferences, second_opinion
 from tcelab.errors import GuestLost, Unsupported
 from tcelab.judge import Judge, Ledger
 from tcelab.judge.laws.difference import MOST, EmulatorComparison
-from tcelab.judge.models.comparison import Comparison
+from tcelab.judge.models.comparison import Comparison, _of_list
 from tcelab.program import (
     Bind,
     Buffer,
@@ -420,6 +420,12 @@ def test_entries_may_lead_to_memory_of_a_process_that_is_gone():
     assert (found.expected, found.seen) == ("m:1 (read-write)", "m:2 (read-write)")
 
 
+def test_of_a_list_the_first_that_differs_is_told():
+    one, other = [int(text) for text in ("1000000", "7", "8")], [int(text) for text in ("1000000", "9", "5")]
+    assert (_of_list("ends", one, other), _of_list("ends", other, one)) == ("ends[1] 7", "ends[1] 9")
+    assert _of_list("ends", one, one[:2]) == "3 ends"
+
+
 # -- memory
 
 
@@ -508,7 +514,8 @@ def test_two_pages_that_are_said_to_lie_in_one_frame_differ(two):
 
 def test_what_one_kernel_alone_says_differs(two):
     warn = ("WARNING: at x",)
-    assert [each.seen for each in two.looked(snapshot(), snapshot(console=warn))] == [warn[0]]
+    (alone,) = two.looked(snapshot(), snapshot(console=warn))
+    assert (alone.message, alone.seen) == ("the kernel says WARNING: at x, oracle says no trouble", warn[0])
     assert [each.expected for each in two.looked(snapshot(console=warn), snapshot())] == [warn[0]]
     assert two.looked(snapshot(console=warn), snapshot(console=warn)) == []
 
