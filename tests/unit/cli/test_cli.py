@@ -498,6 +498,25 @@ def test_why_there_are_no_forks_is_told(host, tcelab):
     assert "no forks, each guest is booted: it is a stand" in done.out + done.err
 
 
+@pytest.mark.parametrize(
+    ("verb", "options"),
+    [
+        ("table dump", ("--platform", "--profile", "--qemu", "--limit", "--boot", "--liobn", "--after", "--seed")),
+        ("image build", ("--archive", "--missing")),
+        ("image clean", ("--bases",)),
+        ("diff", ("--qemu", "--limit", "--against-qemu", "--against-modules", "--json")),
+        ("run", ("--qemu", "--platform", "--json", "--keep", "--guard")),
+        ("fuzz", ("--qemu", "--steps", "--minutes", "--limit")),
+        ("leakcheck", ("--qemu", "--json", "--limit")),
+        ("watch", ("--qemu", "--limit", "--guard")),
+        ("runs prune", ("--count", "--size", "--findings")),
+    ],
+)
+def test_a_command_has_its_own_options_and_those_of_its_kind(tcelab, verb, options):
+    said = tcelab(*verb.split(), "--help").out.split()
+    assert [each for each in options if each not in said] == []
+
+
 def test_the_stand_has_the_shape_of_the_forks():
     for name in ("__init__", "open", "close"):
         stand, real = (inspect.signature(getattr(each, name)).parameters for each in (StandForks, REAL_FORKS))
