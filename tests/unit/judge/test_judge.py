@@ -188,7 +188,7 @@ TAGGED = [*MAPS[:-1], *b.tag(Page("pages"), 1, ONE.liobn, 0, 1), MAPS[-1]]
         (
             MAPS,
             [
-                "nobody looked",
+                "nobody looked after operation 0:",
                 f"add {LOOK}",
                 f"add {LOOK}",
                 f"put a `tag` before operation {len(MAPS) - 1}, which maps",
