@@ -4,7 +4,7 @@ from tcelab.judge.models.memory import BufferModel, PageModel
 
 
 def test_bytes_are_read_over_page_boundaries_as_they_were_written():
-    buffer = BufferModel(0, [PageModel() for _ in range(3)])
+    buffer = BufferModel("m", 0, [PageModel() for _ in range(3)])
     data = bytes(range(1, 251)) * 20
     buffer.write(100, data, 1)
     assert buffer.read(100, len(data)) == data
