@@ -16,7 +16,7 @@ from tcelab.emulator import EmulatorSession
 from tcelab.emulator.reference import EmulatorReferences
 from tcelab.judge import Judge
 from tcelab.judge.blame import _touches, difference
-from tcelab.judge.ledger import op_text
+from tcelab.judge.ledger import last_ioctl, op_text
 from tcelab.program import Burst, Call, Checkpoint, Dma, Hcall, Ioctl, Page, Program, Tce, Transfer, tag
 from tcelab.run.loop import perform_program
 from tcelab.run.record import Outcome
@@ -61,7 +61,9 @@ def test_a_size_that_differs_before_anything_was_stored_names_nothing():
     early = next(number for number, op in enumerate(ops) if isinstance(op, Checkpoint))
     ledger = SimpleNamespace(program=Program(name="p", topology=SMALL, ops=ops), step=early)
     assert difference(ledger, SimpleNamespace(tables={}), ("size", 0x80000100), (0x80000100, None)) is None
+    assert last_ioctl(ledger) is None
     ledger.step = len(ops)
+    assert last_ioctl(ledger) == len(ops) - 1
     assert difference(ledger, SimpleNamespace(tables={}), ("size", 0x80000100), (0x80000100, None)) == len(ops) - 1
 
 

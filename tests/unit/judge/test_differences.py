@@ -512,6 +512,12 @@ def test_two_pages_that_are_said_to_lie_in_one_frame_differ(two):
     assert message.endswith("says that m:2 lies at 0xa00000, where m:0 lies")
 
 
+def test_a_byte_of_a_disk_that_differs_is_told(two):
+    one, other = (replace(snapshot(), disks={"disk1": bytes(600) + byte}) for byte in (b"\1", b"\2"))
+    (found,) = two.looked(one, other)
+    assert found.message == "the disk of disk1 holds 02 at byte 0x258, oracle has 01"
+
+
 def test_what_one_kernel_alone_says_differs(two):
     warn = ("WARNING: at x",)
     (alone,) = two.looked(snapshot(), snapshot(console=warn))
