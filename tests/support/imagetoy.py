@@ -49,7 +49,7 @@ drop = ["usr/share/doc/*"]
 _COMPILER_LOADER = f'#!/bin/sh\nshift 3\nunset PYTHONHOME\nexec {sys.executable} "$@"\n'
 _QEMU_LOADER = """#!/bin/sh
 case "$*" in
-*--version) echo "QEMU emulator version $(cat "${0%/*}/version")" ;;
+*--version) echo "QEMU emulator version $(cat "${0%/*}/version")"; echo "Copyright (c) its authors" ;;
 *help) echo 'name "edu", bus PCI' ;;
 esac
 """

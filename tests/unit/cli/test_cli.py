@@ -24,7 +24,7 @@ from story import story
 from tcelab import cli, image, program
 from tcelab.cli import doctor
 from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError, Unsupported, UsageError
-from tcelab.image import bases, mutants
+from tcelab.image import bases, known, mutants
 from tcelab.job import setup
 from tcelab.program import inject, load
 from tcelab.qemu import fork, ram
@@ -385,6 +385,25 @@ def test_why_there_are_no_forks_is_told(host, tcelab):
     assert "no forks, each guest is booted: it is a stand" in done.out + done.err
 
 
+@pytest.mark.parametrize(
+    ("verb", "options"),
+    [
+        ("table dump", ("--platform", "--profile", "--qemu", "--limit", "--boot", "--liobn", "--after", "--seed")),
+        ("image build", ("--archive", "--missing")),
+        ("image clean", ("--bases",)),
+        ("diff", ("--qemu", "--limit", "--against-qemu", "--against-modules", "--json")),
+        ("run", ("--qemu", "--platform", "--json", "--keep", "--guard")),
+        ("fuzz", ("--qemu", "--steps", "--minutes", "--limit")),
+        ("leakcheck", ("--qemu", "--json", "--limit")),
+        ("watch", ("--qemu", "--limit", "--guard")),
+        ("runs prune", ("--count", "--size", "--findings")),
+    ],
+)
+def test_a_command_has_its_own_options_and_those_of_its_kind(tcelab, verb, options):
+    said = tcelab(*verb.split(), "--help").out.split()
+    assert [each for each in options if each not in said] == []
+
+
 def test_the_stand_has_the_shape_of_the_forks():
     for name in ("__init__", "open", "close"):
         stand, real = (inspect.signature(getattr(each, name)).parameters for each in (StandForks, REAL_FORKS))
@@ -556,6 +575,9 @@ def test_guests_are_cleaned_alone_or_with_all_else_and_not_with_one_image(tcelab
     basetoy.store("d" * 16)
     assert tcelab("image", "clean").code == 0
     assert list(guests.iterdir()) == []
+    for module, name, size in ((image, "clean", 1), (bases, "clean", 2), (known, "forget", 4)):
+        monkeypatch.setattr(module, name, lambda *_, size=size: size * 10**6)
+    assert tcelab("image", "clean").out == "7 MB freed\n"
 
 
 # -- doctor

@@ -578,3 +578,9 @@ def test_a_wait_for_another_process_has_an_end(monkeypatch):
         with bases.locked("f" * 16, pytest.fail):
             pass  # another base is another lock
         first.stdin.write("\n")
+
+
+def test_a_base_that_cannot_be_opened_stays(tmp_path):
+    (tmp_path / "ram").mkdir()
+    assert bases._remove_unused(tmp_path) == 0
+    assert (tmp_path / "ram").is_dir()

@@ -217,7 +217,8 @@ def test_a_changed_recipe_makes_the_image_stale_and_is_built(place, fetch):
     assert "new" in base_members()
 
 
-def test_an_image_of_another_builder_is_stale(fetch, monkeypatch):
+@pytest.mark.parametrize("builder", [manifest.BUILDER + 1, manifest.BUILDER - 1], ids=["newer", "older"])
+def test_an_image_of_another_builder_is_stale(fetch, monkeypatch, builder):
     image.build("toy", silent, fetch=fetch)
     monkeypatch.setattr(staleness, "BUILDER", manifest.BUILDER + 1)
     assert image.status("toy").state == "stale"

@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from tcelab.errors import HarnessError
+from tcelab.image import apt
 from tcelab.image.packages import (
     Package,
     SuiteNote,

@@ -7,7 +7,8 @@ from msgspec.structs import replace
 from two_runs import Two, ours, theirs
 
 from tcelab.program import Dma, Look, Master, Rtas, Together
-from tcelab.run.record import Event, Outcome
+from tcelab.run.record import Event, Outcome, Step
+from unit.judge.test_differences import Two, ours, theirs
 
 DMA = Dma(file="d", iova=0x3000, size=64, to_memory=True)
 EVENT = Event(

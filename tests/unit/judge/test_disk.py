@@ -86,6 +86,7 @@ def test_an_honest_disk_passes(reference):
     verdict = judged(program(*ops), reference=reference)
     assert (verdict.findings, verdict.could_not) == ([], [])
     assert verdict.evidence.laws["disk"].judged == 2
+    assert verdict.evidence.laws["tag"].judged == 2, "of the one table that has entries"
     assert verdict.evidence.disk == 2 << 20
     dma = verdict.evidence.dma
     assert (dma.transfers, dma.allowed, dma.refused) == (8, 8, 1)

@@ -9,7 +9,7 @@ import pytest
 from ideal import Ideal, bound
 from lies import LANDING, LAST_CLOSE, MAP, SECOND_MAP, STRADDLE, THIRD_MAP, UNMAP, put, ram, say_refusal
 from msgspec import structs
-from story import BOTH, CHANNEL, FIRST, SECOND, SPARE, after, nth, on, see, story, with_entry
+from story import BOTH, CHANNEL, FIRST, SECOND, SMALL, SPARE, after, nth, on, see, story, with_entry
 
 from tcelab.errors import GuestLost, HarnessError, Scene
 from tcelab.judge import Judge, judge
@@ -447,6 +447,14 @@ def test_a_guest_that_dies_of_the_last_operation_is_no_pass():
 
     program = story()
     assert judge(perform_program(program, Dying(program))).exit_code == 1
+
+
+def test_a_kernel_that_dies_of_nobody_knows_what_is_of_no_batch_size():
+    program = Program(name="p", topology=SMALL, ops=[*b.buffer("m", 1, 1), Checkpoint(label="x", batch=4)])
+    record = perform_program(program, Ideal(program))
+    record.ending = Ending(GuestLost("panicked", kernel_died=True), None)
+    (finding,) = judge(record).findings
+    assert (finding.batch, finding.operation) == (0, "")
 
 
 def test_a_run_that_stops_short_without_an_error_is_no_pass():
