@@ -18,19 +18,20 @@ import tcelab
 from tcelab.cli.options import boot_option, choice, guest_options, json_option
 from tcelab.commandline import typed as typed_line
 from tcelab.errors import GuestLost, HarnessError, Interrupted, TcelabError, UsageError, died
-from tcelab.job import artefacts, output, replay, setup
+from tcelab.job import artefacts, output, replayline, setup
 from tcelab.job.keeping import Keeper
 from tcelab.job.output import note
 from tcelab.leakcheck import drivers
-from tcelab.leakcheck.check import Check, Plan
-from tcelab.leakcheck.follow import LIMIT
-from tcelab.leakcheck.result import EXIT_CODES, Result, Verdict, to_json
+from tcelab.leakcheck.check import LeakCheck, LeakPlan
+from tcelab.leakcheck.leakresult import LeakResult, Verdict, to_json
+from tcelab.leakcheck.tracefollower import LIMIT
 from tcelab.program.topology import DRIVERS
 from tcelab.qemu.driven import DrivenGuest
 from tcelab.qemu.fork import opened
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.limits import limits as limits_of
-from tcelab.report.leakcheck import render
+from tcelab.report.leakchecktext import render
+from tcelab.run import exitcode
 
 NOT_FOUND: Final = 127
 """Status of a shell that does not find what it is to run."""
@@ -82,7 +83,7 @@ def command(
     chosen = msgspec.structs.replace(choice(**options), topology=DRIVERS)
     setup.check(chosen)
     asked = {"any_status": any_status, "any_direction": any_direction}
-    plan = Plan(
+    plan = LeakPlan(
         command=line,
         title="" if words else "the built-in exercise",
         limit=timeout,
@@ -91,7 +92,7 @@ def command(
         **asked,
     )
     told = options | {"timeout": timeout, "settle": settle, **asked, "boot": boot}
-    result = Result(tcelab=tcelab.__version__, command=line, options=told)
+    result = LeakResult(tcelab=tcelab.__version__, command=line, options=told)
     ready = setup.prepare(chosen, note)
     result.versions["provenance"] = ready.provenance
     folder = artefacts.folder(out, note)
@@ -104,7 +105,7 @@ def command(
         ) as session:
             result.versions |= session.facts.versions
             result.timings["start"] = round(time.monotonic() - began, 3)
-            check = Check(DrivenGuest(session, DRIVERS), plan, note)
+            check = LeakCheck(DrivenGuest(session, DRIVERS), plan, note)
             try:
                 check.perform()
             except GuestLost as error:
@@ -120,7 +121,7 @@ def command(
         expect_command(words, result)
     result.timings["whole"] = round(time.monotonic() - began, 3)
     result.verdict = verdict(result)
-    result.exit_code = EXIT_CODES[result.verdict]
+    result.exit_code = exitcode.of_result(result.verdict)
     data = to_json(result)
     keeper.write("result.json", data)
     text = Console(stderr=output.to_stdout(json_to))
@@ -142,7 +143,7 @@ def typed(words: tuple[str, ...]) -> str:
     return words[0] if len(words) == 1 else shlex.join(words)
 
 
-def expect_command(words: tuple[str, ...], result: Result) -> None:
+def expect_command(words: tuple[str, ...], result: LeakResult) -> None:
     """:raise UsageError: the guest has no such command, and nothing was found."""
     first = words[0].split()[0]
     missing = re.compile(rf"(^|[\s:]){re.escape(first)}: (command )?not found$")
@@ -155,18 +156,16 @@ def _again(words: tuple[str, ...], chosen: setup.MachineChoice, told: dict[str, 
     """The command that does the same again."""
     own = [word for name in ("timeout", "settle") for word in (f"--{name}", f"{told[name]:g}")]
     own += [f"--{name.replace('_', '-')}" for name, value in told.items() if value is True and name != "boot"]
-    guest = [*replay.chosen(chosen), *replay.opening(limits, boot=told["boot"])]
+    guest = [*replayline.chosen(chosen), *replayline.opening(limits, boot=told["boot"])]
     return typed_line(["leakcheck", *guest, *own, *(["--", *words] if words else [])])
 
 
-def verdict(result: Result) -> Verdict:
+def verdict(result: LeakResult) -> Verdict:
     """A finding stands whatever else happened."""
-    if result.findings:
-        return "finding"
-    return "pass" if result.judged and not result.could_not else "could-not-judge"
+    return exitcode.result(found=result.findings, undecided=not result.judged or result.could_not)
 
 
-def _guarded(work: Callable[[], None], result: Result) -> bool:
+def _guarded(work: Callable[[], None], result: LeakResult) -> bool:
     """Whatever goes wrong is a reason for no pass, and the result is told all the same.
 
     :return: somebody wanted it to end.

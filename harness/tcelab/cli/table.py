@@ -21,9 +21,9 @@ from tcelab.program import Checkpoint
 from tcelab.program.parts import parts
 from tcelab.qemu.limits import limits as limits_of
 from tcelab.report import tabledump
+from tcelab.run import exitcode
 from tcelab.run.record import TableView
 
-DIFFERENT: Final = 1
 SHOWN: Final = 200
 """Entries that `diff` spells out; with --json it tells all."""
 
@@ -144,5 +144,5 @@ def diff(first: Path, second: Path, json_to: Path | None) -> None:
     if len(changes) > SHOWN:
         click.echo(f"and {len(changes) - SHOWN:,} more entries", err=output.to_stdout(json_to))
     data = msgspec.json.format(msgspec.json.encode({"tables": words, "entries": changes})) + b"\n"
-    if code := output.deliver(data, json_to, DIFFERENT if words or changes else 0):
+    if code := output.deliver(data, json_to, exitcode.FINDING if words or changes else exitcode.PASS):
         raise click.exceptions.Exit(code)

@@ -11,7 +11,6 @@ import click
 from rich.console import Console
 
 from tcelab import scenarios
-from tcelab.cli import COULD_NOT_JUDGE
 from tcelab.cli.options import boot_option, choice, guard_option, guarded, machine_options
 from tcelab.cli.run import program_of, typed
 from tcelab.errors import UsageError
@@ -20,6 +19,7 @@ from tcelab.job.output import note
 from tcelab.qemu.limits import limits as limits_of
 from tcelab.qemu.livesample import FolderLooker
 from tcelab.report.livedisplay import EVERY, LiveDisplay
+from tcelab.run import exitcode
 from tcelab.run.record import Guarding
 
 
@@ -81,4 +81,4 @@ def _follow(folder: Path, make: Callable[[Path], FolderLooker] = FolderLooker) -
     except KeyboardInterrupt:
         note("left; the run goes on")
     if not watcher.watching.seen:
-        raise click.exceptions.Exit(COULD_NOT_JUDGE)
+        raise click.exceptions.Exit(exitcode.COULD_NOT_JUDGE)

@@ -14,17 +14,17 @@ from rich.console import Console
 from tcelab import report
 from tcelab.emulator.reference import GuestReferences
 from tcelab.errors import HarnessError, Interrupted, TcelabError, UsageError
-from tcelab.job import artefacts, output, platforms, replay, setup
+from tcelab.job import artefacts, output, platforms, replayline, setup
 from tcelab.job.keeping import Keeper, expecting_room
 from tcelab.job.output import note
-from tcelab.job.parallel import Guest, ParallelRun
+from tcelab.job.parallel import EndableSession, ParallelRun
 from tcelab.judge.laws.difference import References
 from tcelab.program import Program
 from tcelab.program.parts import Part
 from tcelab.qemu.limits import Limits
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 from tcelab.report import tabledump
-from tcelab.run.fits import require
+from tcelab.run.guestfits import require
 from tcelab.run.record import Facts, RunRecord, Step
 
 FILES: Final = {
@@ -66,7 +66,7 @@ class Job:
         self.result: report.Result | None = None
         self.kept_tables: int | None = None
         self.progress: Callable[[], report.Progress] = report.Progress
-        self.observer: Callable[[Guest], None] = lambda _: None
+        self.observer: Callable[[EndableSession], None] = lambda _: None
         self._chosen: setup.MachineChoice | None = None
         self._text = text
         self._program = program
@@ -130,7 +130,7 @@ class Job:
             progress.findings = findings
             progress.step(step, total)
 
-        def opening(part: Part) -> Guest:
+        def opening(part: Part) -> EndableSession:
             began = time.monotonic()
             with expecting_room(self.folder):
                 session = platform.open(self._own(part), progress.phase)
@@ -138,8 +138,8 @@ class Job:
             self.observer(session)
             return session
 
-        oracles = None if self.against is None else self._other(self.against, progress, stack)
-        return ParallelRun(self._program, opening, watch, give_up=platform.close, keep=keep, oracles=oracles)
+        references = None if self.against is None else self._other(self.against, progress, stack)
+        return ParallelRun(self._program, opening, watch, give_up=platform.close, keep=keep, references=references)
 
     def _other(
         self, chosen: setup.MachineChoice, progress: report.Progress, stack: ExitStack
@@ -149,7 +149,7 @@ class Job:
         stack.callback(other.close)
         self._provenance["against"] = other.provenance
 
-        def oracles(part: Part, facts: Facts) -> References:
+        def references(part: Part, facts: Facts) -> References:
             folder = self.folder / f"against-{part.number + 1}"
             with expecting_room(folder):
                 folder.mkdir(mode=0o700)
@@ -157,7 +157,7 @@ class Job:
             require(self._program, guest.facts)
             return GuestReferences(guest, self._program.topology, facts)
 
-        return oracles
+        return references
 
     def _own(self, part: Part) -> Path:
         """The folder for the artefacts of a part's guest: the first one's are the run's."""
@@ -209,7 +209,7 @@ class Job:
 
     def _replay(self) -> str:
         assert self._chosen is not None
-        return replay.line(
+        return replayline.line(
             self.verb,
             self.folder / FILES["program"],
             self._chosen,
@@ -220,7 +220,7 @@ class Job:
             against=self._options.get("against"),
         )
 
-    def _give(self, guest: Guest) -> None:
+    def _give(self, guest: EndableSession) -> None:
         from tcelab.qemu.interact import interact  # noqa: PLC0415 - only here
 
         self._text.print("the guest goes on; Ctrl-] ends it")

@@ -16,21 +16,40 @@ from tcelab.judge.core import KEEP
 from tcelab.judge.laws.difference import References
 from tcelab.program import Program
 from tcelab.program.parts import Part, parts
-from tcelab.run.fits import require
+from tcelab.run.guestfits import require
 from tcelab.run.loop import Recorder
-from tcelab.run.record import Ending, Facts, Outcome, RunRecord, Step
+from tcelab.run.record import Ending, Facts, Outcome, RunRecord, Snapshot, Step
 from tcelab.run.session import Session
 
 _LISTEN: Final = 0.5
 """Seconds after which the main thread looks for signals: one that another thread was given does not wake it."""
 
 
-class Guest(Session, Protocol):
+class EndableSession(Session, Protocol):
     """A session that can be ended from another thread, and tells where it is."""
 
     def close(self) -> None: ...
 
     def scene(self) -> Scene: ...
+
+
+class _OneAtATime:
+    """The judge of a part, which shares its ledger with those of the others."""
+
+    def __init__(self, judge: Judge, lock: threading.Lock, on_step: Callable[[Step, int], None]) -> None:
+        self._judge, self._lock, self._on_step = judge, lock, on_step
+
+    def feed(self, step: Step) -> bool:
+        """See `tcelab.run.loop.Observer`."""
+        with self._lock:
+            suspicious = self._judge.feed(step)
+            self._on_step(step, self._judge.findings)
+        return suspicious
+
+    def confirm(self, step: Step, snapshot: Snapshot) -> None:
+        """See `tcelab.run.loop.Observer`."""
+        with self._lock:
+            self._judge.confirm(step, snapshot)
 
 
 class ParallelRun:
@@ -42,28 +61,28 @@ class ParallelRun:
     def __init__(
         self,
         program: Program,
-        opening: Callable[[Part], Guest],
+        opening: Callable[[Part], EndableSession],
         on_step: Callable[[Step, int], None] = lambda _step, _findings: None,
         *,
         give_up: Callable[[], None] = lambda: None,
         keep: bool = False,
-        oracles: Callable[[Part, Facts], References | None] | None = None,
+        references: Callable[[Part, Facts], References | None] | None = None,
     ) -> None:
         """:param opening: gives the guest for a part; called from several threads.
         :param on_step: sees each step once it is judged, and how many findings there are; one call at a time.
         :param give_up: ends what `opening` is about, in whatever thread.
-        :param oracles: whom to hold each part against; by default the emulator.
+        :param references: whom to hold each part against; by default the emulator.
         """
         self._program = program
         self._parts = parts(program)
         self._opening, self._on_step, self._give_up, self._keep = opening, on_step, give_up, keep
-        self._oracles = oracles or (lambda _, facts: second_opinion(program.topology, facts))
+        self._references = references or (lambda _, facts: second_opinion(program.topology, facts))
         self._ledger = Ledger(program, KEEP)
         self._lock = threading.Lock()
-        self._guests: list[Guest] = []
+        self._guests: list[EndableSession] = []
         self._interrupted = threading.Event()
         self._facts: Facts | None = None
-        self.kept: Guest | None = None
+        self.kept: EndableSession | None = None
 
     def run(self) -> tuple[RunRecord, Verdict]:
         """Run all parts, and judge the whole. An interrupt ends them; what was seen until then is judged.
@@ -101,16 +120,10 @@ class ParallelRun:
             self._guests.append(guest)
             self._facts = self._facts or guest.facts
         try:
-            oracles = self._oracles(part, guest.facts)
-            judge = Judge(self._program, guest.facts, ledger=self._ledger, part=part.number, oracles=oracles)
+            references = self._references(part, guest.facts)
+            judge = Judge(self._program, guest.facts, ledger=self._ledger, part=part.number, references=references)
 
-            def on_step(step: Step) -> bool:
-                with self._lock:
-                    suspicious = judge.feed(step)
-                    self._on_step(step, judge.findings)
-                return suspicious
-
-            recorder = Recorder(self._program, guest, on_step, first=part.first)
+            recorder = Recorder(self._program, guest, _OneAtATime(judge, self._lock, self._on_step), first=part.first)
             if self._interrupted.is_set():
                 raise Interrupted
             recorder.perform(part.ops)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from tcelab.judge import blame
-from tcelab.judge.finding import EXIT_CODES, Finding, Result, Verdict
+from tcelab.judge.finding import Finding, Verdict
 from tcelab.judge.laws import CHECKPOINT_LAWS, OPERATION_LAWS, hypercalls
 from tcelab.judge.laws.charges import ChargesLaw
 from tcelab.judge.laws.difference import EmulatorComparison, References
@@ -26,6 +26,7 @@ from tcelab.judge.models.requests import request_name
 from tcelab.judge.models.rounds import done_of
 from tcelab.papr import window
 from tcelab.program import Burst, Checkpoint, Dma, Fresh, Ioctl, Program, Repeat, Together
+from tcelab.run import exitcode
 from tcelab.run.record import Facts, Outcome, RunRecord, Snapshot, Step
 
 KEEP: Final = 200
@@ -33,11 +34,28 @@ KEEP: Final = 200
 
 
 class Judge:
-    """Judges a run step by step, as it happens or afterwards.
+    """Judges a run step by step, as it happens or afterwards: an `Observer` of `tcelab.run.loop`.
+
+    A step is fed once. A checkpoint that turns out suspicious is then looked at again, in two steps::
+
+        if judge.feed(step):                    # by live memory alone: some 1 ms
+            judge.confirm(step, snapshot)       # taken by every view: some 40 ms
+
+    Why two: live memory is one reader of QEMU's one array, and a reader can be wrong, by reading a table at an address
+    that QEMU has just left, say. The state stream is another one. It is too slow for every checkpoint, so it is asked
+    where something is wrong, and at once: nothing else is asked of the guest in between, but its kernel runs between
+    the two stops. So `confirm` judges what a table, a page or a disk *is*, by the laws of checkpoints, and adds:
+
+    - the views that show a wrong thing as well, to the finding that tells of it;
+    - findings of its own: what only one view shows (law `views`), or what came meanwhile.
+
+    It takes no finding back: a finding stands. And it counts nothing twice. What happened since the checkpoint before
+    (refusals, lines of the console) was in the first snapshot and is judged with that; the checkpoint, its batch and
+    its maps were counted by `feed`; the reference has done the operation, and is not asked again.
 
     :param keep: findings to keep; others are only counted.
     :param ledger: of a judgement of which this one is part number `part`; by default one of its own.
-    :param oracles: for a second opinion; without it, laws alone judge.
+    :param references: for a second opinion; without it, laws alone judge.
     """
 
     def __init__(
@@ -48,7 +66,7 @@ class Judge:
         keep: int = KEEP,
         ledger: Ledger | None = None,
         part: int = 0,
-        oracles: References | None = None,
+        references: References | None = None,
     ) -> None:
         self.program = program
         self.facts = facts
@@ -57,33 +75,56 @@ class Judge:
         self._part = part
         self._counters = ChargesLaw(), PinsLaw()
         self._pending = [0, 0]
-        self._last = -1
+        self._suspicious: Step | None = None
         self._looks = -1, -1
         self._batch_of = batches(program)
-        self._opinion = None if oracles is None else EmulatorComparison(self.ledger, facts, oracles, self._to_blame)
+        self._comparison = (
+            None if references is None else EmulatorComparison(self.ledger, facts, references, self._to_blame)
+        )
 
     def feed(self, step: Step) -> bool:
-        """Judge one step; True when it gave a new finding. Suits `run.Watch`.
+        """Judge one step: each once, in order.
 
-        A checkpoint's step may come twice, the second time with `confirmed`: then only that snapshot is judged.
+        :return: it gave a new finding. If it is of a checkpoint, `confirm` may follow, before the next step.
         """
         before = self.ledger.total
         started = time.perf_counter()
-        again, self._last = step.number == self._last, step.number
-        if isinstance(step.op, Checkpoint) and not again:
-            self._looks = self._looks[1], step.number
-        self.ledger.step = step.number
-        self.ledger.since = self._looks[0] if isinstance(step.op, Checkpoint) else self._looks[1]
-        self.ledger.part = self._part
-        self.ledger.batch = self._batch_of.get(step.number, 0)
-        if self._opinion is not None and not again:
-            self._opinion.feed(step)
         if isinstance(step.op, Checkpoint):
-            self._checkpoint(step, step.op, again=again)
+            self._looks = self._looks[1], step.number
+        self._begin(step)
+        if self._comparison is not None:
+            self._comparison.feed(step)
+        if isinstance(step.op, Checkpoint):
+            self._checkpoint(step, step.op)
             self.ledger.took("judge", time.perf_counter() - started)
         elif step.outcome is not None:
             self._operation(step, step.outcome)
-        return self.ledger.total > before
+        found = self.ledger.total > before
+        self._suspicious = step if found and isinstance(step.op, Checkpoint) else None
+        return found
+
+    def confirm(self, step: Step, snapshot: Snapshot) -> None:
+        """Judge a second snapshot, taken by every view, of the suspicious checkpoint that was fed last.
+
+        :raise AssertionError: there is none, it was another one, or it was confirmed already.
+        """
+        if step is not self._suspicious:
+            raise AssertionError(f"step {step.number} is confirmed, and it was not fed last and found suspicious")
+        self._suspicious = None
+        started = time.perf_counter()
+        self._begin(step)
+        self._snapshot(snapshot, stream=True)
+        self.ledger.took("judge", time.perf_counter() - started)
+
+    def _begin(self, step: Step) -> None:
+        """Whatever is found from now on belongs to that step. The ledger may be shared with other parts' judges, which
+        have been at work since the last call.
+        """
+        ledger = self.ledger
+        ledger.step = step.number
+        ledger.since = self._looks[0] if isinstance(step.op, Checkpoint) else self._looks[1]
+        ledger.part = self._part
+        ledger.batch = self._batch_of.get(step.number, 0)
 
     @property
     def findings(self) -> int:
@@ -107,8 +148,8 @@ class Judge:
             ledger.step = run.steps[-1].number + 1
         ledger.batch, ledger.part, ledger.since = 0, self._part, self._looks[1]
         self._ending(run)
-        if self._opinion is not None:
-            self._opinion.explain()
+        if self._comparison is not None:
+            self._comparison.explain()
         for reason in self.fold.unknown:
             ledger.undecided_because(reason)
         unwatched(ledger, self.fold)
@@ -139,8 +180,8 @@ class Judge:
         return blame.difference(self.ledger, self.fold, difference.key, (difference.liobn, difference.ioba))
 
     def _excuse(self, step: int) -> None:
-        """Entries that a declared quirk emptied, exactly where the oracle says so."""
-        for met in self._opinion.met if self._opinion is not None else ():
+        """Entries that a declared quirk emptied, exactly where the reference says so."""
+        for met in self._comparison.quirk_hits if self._comparison is not None else ():
             for liobn, entry in met.lost:
                 self.fold.excuse(liobn, entry, step)
 
@@ -161,16 +202,13 @@ class Judge:
             if piece.refused:
                 count.reasons[piece.refused] = count.reasons.get(piece.refused, 0) + 1
 
-    def _checkpoint(self, step: Step, op: Checkpoint, *, again: bool) -> None:
-        if not again:
-            self.ledger.evidence.checkpoints += 1
-            self._credit(op.batch)
-            if step.snapshot is None:
-                self.ledger.undecided_because("a checkpoint gave no snapshot")
-            else:
-                self._snapshot(step.snapshot, stream=op.stream)
-        if step.confirmed is not None:
-            self._snapshot(step.confirmed, stream=True)
+    def _checkpoint(self, step: Step, op: Checkpoint) -> None:
+        self.ledger.evidence.checkpoints += 1
+        self._credit(op.batch)
+        if step.snapshot is None:
+            self.ledger.undecided_because("a checkpoint gave no snapshot")
+        else:
+            self._snapshot(step.snapshot, stream=op.stream)
 
     def _credit(self, batch: int) -> None:
         """The maps since the last checkpoint belong to this one's batch size."""
@@ -229,10 +267,10 @@ def conclude(ledger: Ledger, run: RunRecord) -> Verdict:
     ledger.step = len(run.steps)
     evidence(ledger, run)
     _quirks(ledger, run)
-    result: Result = "finding" if ledger.total else "could-not-judge" if ledger.reasons else "pass"
+    result = exitcode.result(found=ledger.total, undecided=ledger.reasons)
     return Verdict(
         result=result,
-        exit_code=EXIT_CODES[result],
+        exit_code=exitcode.of_result(result),
         # In the program's order; what a law says of an operation tells more than that the emulator did something else.
         findings=sorted(ledger.findings, key=lambda each: (each.step, each.law == "difference")),
         could_not=ledger.reasons,
@@ -277,7 +315,13 @@ def judge(run: RunRecord) -> Verdict:
     """Judge a whole run at once."""
     judge_ = Judge(run.program, run.facts)
     for step in run.steps:
-        judge_.feed(step)
+        suspicious = judge_.feed(step)
+        if step.confirmed is None:
+            continue
+        if suspicious:
+            judge_.confirm(step, step.confirmed)
+        else:
+            judge_.ledger.undecided_because("a checkpoint was confirmed for something that the laws alone do not see")
     return judge_.verdict(run)
 
 

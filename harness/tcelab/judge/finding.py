@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
+
+from tcelab.run.exitcode import Result
 
 LAW_NAMES: Final = (
     "outcome",
@@ -24,9 +26,6 @@ LAW_NAMES: Final = (
     "evidence",
 )
 """The laws, in the order of results: each is a file of `tcelab.judge.laws`, which says what it is."""
-
-Result = Literal["pass", "finding", "could-not-judge"]
-EXIT_CODES: Final[dict[Result, int]] = {"pass": 0, "finding": 1, "could-not-judge": 125}
 
 
 class Finding(msgspec.Struct, kw_only=True):
@@ -131,8 +130,9 @@ class Evidence(msgspec.Struct, kw_only=True):
 
 
 class Verdict(msgspec.Struct, kw_only=True):
-    """:ivar findings: the first ones; `more` others were counted and not kept.
+    """:ivar exit_code: of `result`, by `tcelab.run.exitcode`.
 
+    :ivar findings: the first ones; `more` others were counted and not kept.
     :ivar by_step: by number of the step, how many findings of which law it gave, also those that were not kept.
     :ivar could_not: why there is no pass although nothing was found.
     """

@@ -11,10 +11,11 @@ import msgspec
 
 import tcelab
 from tcelab.errors import TcelabError, UsageError, died
-from tcelab.judge import EXIT_CODES, LAWS, Evidence, Finding, Verdict
+from tcelab.judge import LAWS, Evidence, Finding, Verdict
 from tcelab.program import Program
-from tcelab.report.hcalls import HypercallRow, hypercall_rows
-from tcelab.report.isolation import Isolations, Moment, isolations, timeline
+from tcelab.report.hcalltable import HypercallRow, hypercall_rows
+from tcelab.report.isolationlog import Isolations, Moment, isolations, timeline
+from tcelab.run import exitcode
 from tcelab.run.record import RunRecord
 
 SCHEMA: Final = 1
@@ -32,7 +33,7 @@ class ProgramInfo(msgspec.Struct, kw_only=True):
     test: str = ""
 
 
-class Platform(msgspec.Struct, kw_only=True):
+class PlatformInfo(msgspec.Struct, kw_only=True):
     """What it ran on: `page_size` and `ram` in bytes, `cannot`: views that it cannot give, and why."""
 
     name: str
@@ -42,7 +43,7 @@ class Platform(msgspec.Struct, kw_only=True):
     cannot: dict[str, str]
 
 
-class Ended(msgspec.Struct, kw_only=True):
+class RunEnded(msgspec.Struct, kw_only=True):
     """How the run ended.
 
     :ivar done: operations done.
@@ -78,12 +79,12 @@ class Result(msgspec.Struct, kw_only=True):
     tcelab: str
     verdict: Verdict
     program: ProgramInfo | None
-    platform: Platform | None
+    platform: PlatformInfo | None
     versions: dict[str, Any]
     options: dict[str, Any]
     timings: dict[str, float]
     artefacts: dict[str, str]
-    ended: Ended
+    ended: RunEnded
     laws: dict[str, str]
     isolations: list[Isolations] = []
     timeline: list[Moment] = []
@@ -107,7 +108,7 @@ def make(
         tcelab=tcelab.__version__,
         verdict=verdict,
         program=_program(run.program),
-        platform=Platform(
+        platform=PlatformInfo(
             name=facts.platform,
             page_size=facts.page_size,
             ram=facts.ram,
@@ -148,7 +149,7 @@ def failed(
         tcelab=tcelab.__version__,
         verdict=Verdict(
             result="finding" if dead else "could-not-judge",
-            exit_code=EXIT_CODES["finding"] if dead else error.exit_code,
+            exit_code=exitcode.FINDING if dead else exitcode.of_error(error),
             findings=[finding] if dead else [],
             could_not=[error.message],
             evidence=Evidence(),
@@ -159,7 +160,7 @@ def failed(
         options=dict(options or {}),
         timings=dict(timings or {}),
         artefacts=dict(artefacts or {}),
-        ended=Ended(complete=False, done=0, report=error.report().splitlines()),
+        ended=RunEnded(complete=False, done=0, report=error.report().splitlines()),
         laws=dict(LAWS),
         replay=replay,
     )
@@ -180,7 +181,7 @@ def load(data: bytes, source: str = "result") -> Result:
     :raise UsageError: no result, or of another schema.
     """
     try:
-        schema = msgspec.json.decode(data, type=_Header).schema
+        schema = msgspec.json.decode(data, type=_SchemaHeader).schema
         if schema != SCHEMA:
             raise UsageError(f"{source} has schema {schema}, this tcelab reads schema {SCHEMA}")
         return msgspec.json.decode(data, type=Result)
@@ -188,7 +189,7 @@ def load(data: bytes, source: str = "result") -> Result:
         raise UsageError(f"{source} is not a result: {error}") from None
 
 
-class _Header(msgspec.Struct):
+class _SchemaHeader(msgspec.Struct):
     schema: int
 
 
@@ -203,12 +204,12 @@ def _program(program: Program) -> ProgramInfo:
     )
 
 
-def _ended(run: RunRecord) -> Ended:
+def _ended(run: RunRecord) -> RunEnded:
     complete = run.ending is None and len(run.steps) == len(run.program.ops)
     if run.ending is None:
-        return Ended(complete=complete, done=len(run.steps))
+        return RunEnded(complete=complete, done=len(run.steps))
     error = run.ending.error
-    return Ended(
+    return RunEnded(
         complete=False,
         done=len(run.steps),
         report=error.report().splitlines(),

@@ -13,12 +13,12 @@ from rich.text import Text
 
 from tcelab.judge import Finding, LawCount
 from tcelab.judge.finding import Evidence
-from tcelab.judge.finding import Result as Outcome
-from tcelab.report.hcalls import conformance_lines
-from tcelab.report.isolation import table_lines, timeline_lines
+from tcelab.report.hcalltable import conformance_lines
+from tcelab.report.isolationlog import table_lines, timeline_lines
 from tcelab.report.result import Result
+from tcelab.run import exitcode
 
-WORDS: Final[dict[Outcome, tuple[str, str]]] = {
+WORDS: Final[dict[exitcode.Result, tuple[str, str]]] = {
     "pass": ("PASS", "bold green"),
     "finding": ("FINDING", "bold red"),
     "could-not-judge": ("COULD NOT JUDGE", "bold yellow"),

@@ -1,1 +1,8 @@
-"""Performs programs on sessions, and records what happened."""
+"""Performs programs on sessions, and records what happened.
+
+- `exitcode`: the exit codes, and what decides on them
+- `guestfits`: is a guest what a program needs?
+- `loop`: performs a program on a session
+- `record`: what happened
+- `session`: what a platform must be able to do
+"""

@@ -7,30 +7,74 @@ operations between two of them cost one request.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from typing import Final, Protocol
 
 import msgspec
 
 from tcelab.errors import GuestLost, Interrupted, TcelabError, UsageError
 from tcelab.program import Checkpoint, GuestOp, HostOp, Op, Program
 from tcelab.program.parts import parts, stretches
-from tcelab.run.fits import require
+from tcelab.run.guestfits import require
 from tcelab.run.record import Ending, Outcome, RunRecord, Snapshot, Step
 from tcelab.run.session import Session
 
-OnStep = Callable[[Step], bool]
-"""Sees each step as it is done; True: suspicious, have it confirmed by every view while the guest is as it is."""
+
+class Observer(Protocol):
+    """Sees each step as it is done: usually a `tcelab.judge.Judge`, which says why there are two functions."""
+
+    def feed(self, step: Step) -> bool:
+        """Takes each step, once and in order.
+
+        :return: something is wrong that was not wrong before. Of a checkpoint that only the first view has shown, the
+            loop then takes a second snapshot by every view, before anything else is asked of the guest, and gives it
+            to `confirm`.
+        """
+        ...
+
+    def confirm(self, step: Step, snapshot: Snapshot) -> None:
+        """Takes the second snapshot of the step that was fed last."""
+        ...
 
 
-def perform_program(program: Program, session: Session, on_step: OnStep = lambda _: False) -> RunRecord:
+class _Nobody:
+    def feed(self, step: Step) -> bool:  # noqa: ARG002 - as of any observer
+        return False
+
+    def confirm(self, step: Step, snapshot: Snapshot) -> None: ...
+
+
+NOBODY: Final = _Nobody()
+"""Finds nothing suspicious."""
+
+
+class Tee:
+    """An observer, and a function that is called after each step that it was fed."""
+
+    def __init__(self, observer: Observer, then: Callable[[Step], None]) -> None:
+        self._observer, self._then = observer, then
+
+    def feed(self, step: Step) -> bool:
+        """See `Observer`."""
+        suspicious = self._observer.feed(step)
+        self._then(step)
+        return suspicious
+
+    def confirm(self, step: Step, snapshot: Snapshot) -> None:
+        """See `Observer`."""
+        self._observer.confirm(step, snapshot)
+
+
+def perform_program(program: Program, session: Session, observer: Observer = NOBODY) -> RunRecord:
     """Perform a program on one guest. Never raises for what the guest did: that is in `RunRecord.ending`.
 
     :raise UsageError: the program asks for more than one guest; see `tcelab.job.parallel`.
-    :raise Unsupported: the guest is not what it was made for, see `tcelab.program.fits`.
+    :raise Unsupported: the guest is not what it was made for, see `tcelab.program.soundness`.
     """
     if len(parts(program)) > 1:
         raise UsageError(f"program {program.name!r} asks for several guests, and here is one")
     require(program, session.facts)
-    recorder = Recorder(program, session, on_step)
+    recorder = Recorder(program, session, observer)
     recorder.perform(program.ops)
     recorder.finish()
     return recorder.run
@@ -42,14 +86,12 @@ class Recorder:
     :ivar run: what has happened so far; once it has an ending, nothing more is performed.
     """
 
-    def __init__(
-        self, program: Program, session: Session, on_step: OnStep = lambda _: False, *, first: int = 0
-    ) -> None:
+    def __init__(self, program: Program, session: Session, observer: Observer = NOBODY, *, first: int = 0) -> None:
         """:param program: its operations from number `first` on must be, or come to be, those that are performed."""
         self.run = RunRecord(program, session.facts)
         self._first = first
         self._session = session
-        self._on_step = on_step
+        self._observer = observer
         self._frames: dict[int, None] = {}
 
     @property
@@ -89,18 +131,19 @@ class Recorder:
             self._frames.update(dict.fromkeys(outcome.frames))
             step = Step(first + i, ops[i], outcome)
             self.run.steps.append(step)
-            self._on_step(step)
+            self._observer.feed(step)
 
     def _intervene(self, number: int, op: HostOp) -> Step:
         frames = list(self._frames)
         result = self._session.intervene(op, frames)
         if isinstance(result, Outcome):
             step = Step(number, op, outcome=result)
-            self._on_step(step)
+            self._observer.feed(step)
             return step
         step = Step(number, op, snapshot=result)
-        if self._on_step(step) and isinstance(op, Checkpoint) and not op.stream:
-            confirmed = self._session.intervene(msgspec.structs.replace(op, stream=True), frames)
-            step = Step(number, op, snapshot=result, confirmed=confirmed if isinstance(confirmed, Snapshot) else None)
-            self._on_step(step)
+        if self._observer.feed(step) and isinstance(op, Checkpoint) and not op.stream:
+            again = self._session.intervene(msgspec.structs.replace(op, stream=True), frames)
+            if isinstance(again, Snapshot):
+                self._observer.confirm(step, again)
+                return replace(step, confirmed=again)
         return step

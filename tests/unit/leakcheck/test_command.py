@@ -14,10 +14,19 @@ from rich.console import Console
 from patience import PATIENCE
 from tcelab.cli import leakcheck as verb
 from tcelab.errors import GuestLost, HarnessError, UsageError
-from tcelab.leakcheck.result import Asked, Calls, Finding, Origin, Permissions, Refused, Result, TableAt
-from tcelab.report.leakcheck import render
+from tcelab.leakcheck.leakresult import (
+    AskedMappings,
+    Calls,
+    LeakFinding,
+    LeakResult,
+    Origin,
+    Permissions,
+    Refused,
+    TableAt,
+)
+from tcelab.report.leakchecktext import render
 
-LEAK = Finding(
+LEAK = LeakFinding(
     law="leak",
     message="LIOBN 0x80000100 IOBA 0x9000: 0x0000000000007003 (page 0x7000, read-write) stayed",
     liobn=0x80000100,
@@ -49,7 +58,7 @@ class Checked:
         result.findings, result.could_not, result.status = list(self.findings), list(self.could_not), self.status
         result.judged = self.judged and self.fails is None
         if self.died_of is not None:
-            result.findings.append(Finding(law="kernel", message=self.died_of.message))
+            result.findings.append(LeakFinding(law="kernel", message=self.died_of.message))
 
 
 @pytest.fixture
@@ -68,7 +77,7 @@ def tcelab(monkeypatch, tmp_path, capsys):
 
     def call(*words, **how):
         kind = type("Told", (Checked,), how)
-        monkeypatch.setattr(verb, "Check", kind)
+        monkeypatch.setattr(verb, "LeakCheck", kind)
         code = verb.command.main(["--out", str(tmp_path / "out"), *words], standalone_mode=False)
         result = json.loads((tmp_path / "out" / "result.json").read_bytes())
         return code, result, capsys.readouterr().out, kind
@@ -92,7 +101,9 @@ def test_an_empty_command_is_wrong_usage(words):
 )
 @pytest.mark.parametrize("words", [["nosuchcmd"], ["nosuchcmd", "x y"], ["nosuchcmd x | cat"]])
 def test_a_command_that_the_guest_does_not_have_is_wrong_usage(words, said):
-    result = Result(tcelab="", verdict="pass", exit_code=0, command=verb.typed(tuple(words)), options={}, status=127)
+    result = LeakResult(
+        tcelab="", verdict="pass", exit_code=0, command=verb.typed(tuple(words)), options={}, status=127
+    )
     result.output = ["# nosuchcmd", said]
     with pytest.raises(UsageError, match="command not found in the guest: nosuchcmd"):
         verb.expect_command(tuple(words), result)
@@ -104,7 +115,7 @@ def test_a_command_that_the_guest_does_not_have_is_wrong_usage(words, said):
     ids=["status", "another word", "finding"],
 )
 def test_anything_else_is_no_wrong_usage(how):
-    result = Result(tcelab="", verdict="pass", exit_code=0, command="nosuchcmd", options={}, status=127)
+    result = LeakResult(tcelab="", verdict="pass", exit_code=0, command="nosuchcmd", options={}, status=127)
     result.output = ["sh: nosuchcmd: not found"]
     for name, value in how.items():
         setattr(result, name, value)
@@ -140,7 +151,7 @@ def test_no_leak_is_exit_code_0(tcelab):
 def test_a_leak_is_exit_code_1_and_told_with_its_entry_and_its_origin(tcelab):
     code, result, out, _ = tcelab("--", "true", findings=[LEAK], could_not=["the command failed"])
     assert (code, result["verdict"]) == (1, "finding")
-    assert msgspec.convert(result["findings"][0], Finding) == LEAK
+    assert msgspec.convert(result["findings"][0], LeakFinding) == LEAK
     assert "IOBA 0x9000: 0x0000000000007003 (page 0x7000, read-write) stayed" in out
     assert "H_PUT_TCE_INDIRECT of 4 entries from IOBA 0x8000 on, the entry number 2 of them, 1.250000 s after" in out
 
@@ -152,8 +163,8 @@ def test_what_could_not_be_judged_is_exit_code_125(tcelab):
 
 
 def test_a_result_is_no_pass_before_somebody_has_judged(tcelab):
-    assert Result(tcelab="", command="").verdict == "could-not-judge"
-    assert Result(tcelab="", command="").exit_code == 125
+    assert LeakResult(tcelab="", command="").verdict == "could-not-judge"
+    assert LeakResult(tcelab="", command="").exit_code == 125
     code, result, _, _ = tcelab("--", "true", judged=False)
     assert (code, result["verdict"]) == (125, "could-not-judge")
 
@@ -204,8 +215,8 @@ def test_json_is_the_result_and_what_the_command_said_is_kept(tcelab, tmp_path):
 
 
 def test_the_text_has_tables_and_a_histogram_with_many_sizes_summed_up():
-    result = Result(tcelab="", verdict="pass", exit_code=0, command="work", output=["line"], status=0)
-    result.asked = [Asked(liobn=0x80000100, direction="TO_DEVICE", mappings=1234)]
+    result = LeakResult(tcelab="", verdict="pass", exit_code=0, command="work", output=["line"], status=0)
+    result.asked = [AskedMappings(liobn=0x80000100, direction="TO_DEVICE", mappings=1234)]
     result.views = {"stream": 3, "replay": 3, "asked stored": 5, "asked live": 6}
     result.tables = [
         TableAt(liobn=0x80000100, device="disk1", baseline=2, after=3),

@@ -8,7 +8,7 @@ from typing import Final
 from tcelab.judge import blame
 from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger
-from tcelab.judge.models.console import declared
+from tcelab.judge.models.consolelines import declared
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.reading import TableReading
 
