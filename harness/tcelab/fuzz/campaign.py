@@ -29,9 +29,9 @@ from tcelab.job.keeping import Keeper
 from tcelab.job.parallel import EndableSession
 from tcelab.job.setup import TODAYS_PROFILES
 from tcelab.judge import Finding, Judge, Verdict
-from tcelab.program import Checkpoint, Program
+from tcelab.program import Program
 from tcelab.program.topology import topology
-from tcelab.run.loop import Recorder, Tee
+from tcelab.run.loop import Tee, perform_program
 from tcelab.run.record import Ending, Step
 
 STEPS: Final = 5000
@@ -257,34 +257,20 @@ class Campaign:
                 if number is not None:
                     self._doing[number] = f"{step.number + 1:,} of {total:,} operations"
 
-            recorder = Recorder(program, guest, Tee(judge, then))
-            if number is None:
-                recorder.perform(program.ops)
-            else:
-                self._perform(recorder, judge)
-            recorder.finish()
-            ending = recorder.run.ending
+            def enough() -> bool:
+                return number is not None and time.monotonic() >= self._until and judge.proven(facts.views)
+
+            record = perform_program(program, guest, Tee(judge, then), enough=enough)
+            ending = record.ending
             if ending is not None and self._interrupted.is_set() and not died(ending.error):
-                recorder.run.ending = Ending(Interrupted(), ending.in_flight)
+                record.ending = Ending(Interrupted(), ending.in_flight)
             elif ending is not None and isinstance(ending.error, Interrupted):
                 raise Interrupted
-            return recorder.run.program, judge.verdict(recorder.run)
+            return record.program, judge.verdict(record)
         finally:
             with self._lock:
                 self._guests.discard(guest)
             guest.close()
-
-    def _perform(self, recorder: Recorder, judge: Judge) -> None:
-        """All operations; once the time is over, those up to the next checkpoint at which they can be judged."""
-        run, ops, begin = recorder.run, recorder.run.program.ops, 0
-        for end in [*(number for number, op in enumerate(ops, 1) if isinstance(op, Checkpoint)), len(ops)]:
-            recorder.perform(ops[begin:end])
-            begin = end
-            if run.ending is not None:
-                return
-            if time.monotonic() >= self._until and judge.proven(run.facts.views):
-                run.program = msgspec.structs.replace(run.program, ops=ops[:end])
-                return
 
     def _count(self, done: Done) -> None:
         self._counted.add(done.number)

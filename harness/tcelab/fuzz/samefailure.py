@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.errors import Interrupted
 from tcelab.judge import Finding, Verdict
 from tcelab.papr import window
 from tcelab.program import Checkpoint, Program
 from tcelab.quirks import QUIRKS
-from tcelab.run.loop import Recorder
+from tcelab.run.loop import perform_program
 
 Signature = tuple[str, str, str, str]
 
@@ -45,9 +47,9 @@ def survived(program: Program) -> bool:
     :raise Interrupted: somebody wants it to end.
     """
     page_size = next(iter(program.page_sizes), window.PAGE_SIZE)
-    recorder = Recorder(program, EmulatorSession(program.topology, quirks=QUIRKS, page_size=page_size))
-    recorder.perform([op for op in program.ops if not isinstance(op, Checkpoint)])
-    ending = recorder.run.ending
+    session = EmulatorSession(program.topology, quirks=QUIRKS, page_size=page_size)
+    unseen = msgspec.structs.replace(program, ops=[op for op in program.ops if not isinstance(op, Checkpoint)])
+    ending = perform_program(unseen, session).ending
     if ending is not None and isinstance(ending.error, Interrupted):
         raise Interrupted
     return ending is None

@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from typing import Final, Protocol
 
 from tcelab.emulator.reference import second_opinion
 from tcelab.errors import HarnessError, Interrupted, Scene, TcelabError, died
-from tcelab.judge import Judge, Ledger, Verdict, conclude
-from tcelab.judge.core import KEEP
+from tcelab.judge import Judge, Verdict, conclude
 from tcelab.judge.laws.difference import References
 from tcelab.program import Program
 from tcelab.program.parts import Part, parts
 from tcelab.run.guestfits import require
-from tcelab.run.loop import Recorder
-from tcelab.run.record import Ending, Facts, Outcome, RunRecord, Snapshot, Step
+from tcelab.run.join import join
+from tcelab.run.loop import Tee, perform_program
+from tcelab.run.record import Ending, Facts, RunRecord, Step
 from tcelab.run.session import Session
 
 _LISTEN: Final = 0.5
@@ -31,25 +31,6 @@ class EndableSession(Session, Protocol):
     def close(self) -> None: ...
 
     def scene(self) -> Scene: ...
-
-
-class _OneAtATime:
-    """The judge of a part, which shares its ledger with those of the others."""
-
-    def __init__(self, judge: Judge, lock: threading.Lock, on_step: Callable[[Step, int], None]) -> None:
-        self._judge, self._lock, self._on_step = judge, lock, on_step
-
-    def feed(self, step: Step) -> bool:
-        """See `tcelab.run.loop.Observer`."""
-        with self._lock:
-            suspicious = self._judge.feed(step)
-            self._on_step(step, self._judge.findings)
-        return suspicious
-
-    def confirm(self, step: Step, snapshot: Snapshot) -> None:
-        """See `tcelab.run.loop.Observer`."""
-        with self._lock:
-            self._judge.confirm(step, snapshot)
 
 
 class ParallelRun:
@@ -77,11 +58,11 @@ class ParallelRun:
         self._parts = parts(program)
         self._opening, self._on_step, self._give_up, self._keep = opening, on_step, give_up, keep
         self._references = references or (lambda _, facts: second_opinion(program.topology, facts))
-        self._ledger = Ledger(program, KEEP)
         self._lock = threading.Lock()
         self._guests: list[EndableSession] = []
         self._interrupted = threading.Event()
-        self._facts: Facts | None = None
+        self._facts: dict[int, Facts] = {}
+        self._judges: dict[int, Judge] = {}
         self.kept: EndableSession | None = None
 
     def run(self) -> tuple[RunRecord, Verdict]:
@@ -118,30 +99,37 @@ class ParallelRun:
             raise
         with self._lock:
             self._guests.append(guest)
-            self._facts = self._facts or guest.facts
+            self._facts[part.number] = guest.facts
         try:
             references = self._references(part, guest.facts)
-            judge = Judge(self._program, guest.facts, ledger=self._ledger, part=part.number, references=references)
-
-            recorder = Recorder(self._program, guest, _OneAtATime(judge, self._lock, self._on_step), first=part.first)
+            judge = Judge(self._program, guest.facts, references=references)
+            with self._lock:
+                self._judges[part.number] = judge
             if self._interrupted.is_set():
                 raise Interrupted
-            recorder.perform(part.ops)
-            recorder.finish()
-            ending = recorder.run.ending
-            if ending is not None:
-                if self._interrupted.is_set() and not died(ending.error):
-                    ending = recorder.run.ending = Ending(Interrupted(), ending.in_flight)
-                if not ending.scene.phase:
-                    ending.error.scene = guest.scene()
-            with self._lock:
-                judge.end(recorder.run)
-            if self._keep and ending is None and part == self._parts[-1] and not self._interrupted.is_set():
+            record = perform_program(self._program, guest, Tee(judge, self._tell), part=part)
+            self._explain_ending(record, guest)
+            judge.end(record)
+            if self._keep and record.ending is None and part == self._parts[-1] and not self._interrupted.is_set():
                 self.kept = guest
-            return recorder.run
+            return record
         finally:
             if self.kept is not guest:
                 guest.close()
+
+    def _explain_ending(self, record: RunRecord, guest: EndableSession) -> None:
+        """What ends guests here is the interrupt; and an error that does not know where it happened is told it."""
+        ending = record.ending
+        if ending is None:
+            return
+        if self._interrupted.is_set() and not died(ending.error):
+            ending = record.ending = Ending(Interrupted(), ending.in_flight)
+        if not ending.scene.phase:
+            ending.error.scene = guest.scene()
+
+    def _tell(self, step: Step) -> None:
+        with self._lock:
+            self._on_step(step, sum(each.findings for each in self._judges.values()))
 
     def _stop(self, futures: list[Future[RunRecord]]) -> None:
         """End all guests, also those that are on their way, so that the parts end."""
@@ -155,33 +143,21 @@ class ParallelRun:
             guest.close()
         self._give_up()
 
-    def _merged(self, futures: list[Future[RunRecord]]) -> tuple[RunRecord, Verdict]:
-        runs: list[RunRecord] = []
-        errors: list[TcelabError] = []
-        for future in futures:
+    def _merged(self, futures: Sequence[Future[RunRecord]]) -> tuple[RunRecord, Verdict]:
+        """The record of the whole, and the judge's verdict on it."""
+        records: dict[int, RunRecord] = {}
+        lost: dict[int, TcelabError] = {}
+        for number, future in enumerate(futures):
             try:
-                runs.append(future.result())
+                records[number] = future.result()
             except CancelledError:
-                errors.append(Interrupted())
+                lost[number] = Interrupted()
             except TcelabError as error:
-                errors.append(error)
+                lost[number] = error
             except Exception as error:  # noqa: BLE001 - what other parts found must not be lost with this one
                 traceback.print_exception(error)
-                errors.append(HarnessError(f"internal error: {error!r}", next_step="please report it"))
-        dead = [each for each in errors if died(each)]
-        if self._facts is None:
-            raise next(iter([*dead, *errors]))
-        for each in dead:
-            self._ledger.report("kernel", "died", f"the kernel died before its program began: {each.message}")
-        whole = RunRecord(self._program, self._facts, trouble=tuple(line for each in runs for line in each.trouble))
-        # Asking for a guest is an operation as well, and was done if there was one.
-        asked = [part.first - 1 for part in self._parts[1:]][: max(0, len(runs) - 1)]
-        fresh = [Step(number, self._program.ops[number], Outcome(value=0)) for number in asked]
-        steps = [step for each in runs for step in each.steps]
-        whole.steps = sorted([*steps, *fresh], key=lambda step: step.number)
-        for cause in errors:
-            self._ledger.undecided_because(f"a part of the program had no guest: {cause.message}")
-        endings = [each.ending for each in runs if each.ending is not None]
-        whole.ending = next(iter([*endings, *(Ending(cause, None) for cause in errors)]), None)
-        whole.facts.versions["guests"] = len(self._parts)
-        return whole, conclude(self._ledger, whole)
+                lost[number] = HarnessError(f"internal error: {error!r}", next_step="please report it")
+        if not self._facts:
+            raise next(iter(sorted(lost.values(), key=died, reverse=True)))
+        whole = join(self._program, self._facts[min(self._facts)], records, lost)
+        return whole, conclude([self._judges[number].ledger for number in sorted(self._judges)], whole, lost)

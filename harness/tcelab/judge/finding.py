@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 import msgspec
 
@@ -81,6 +82,11 @@ class Batch(msgspec.Struct):
     entries: int = 0
     findings: int = 0
 
+    def __add__(self, other: Batch) -> Batch:
+        """Of the same size, on two guests."""
+        pairs = zip(msgspec.structs.astuple(self)[1:], msgspec.structs.astuple(other)[1:], strict=True)
+        return Batch(self.size, *(one + another for one, another in pairs))
+
 
 class DmaCount(msgspec.Struct):
     """Device transfers, in page pieces; `control`: devices of which the watcher saw a refusal."""
@@ -127,6 +133,27 @@ class Evidence(msgspec.Struct, kw_only=True):
     batches: list[Batch] = []
     quirks: dict[str, int] = {}
     seconds: dict[str, Seconds] = {}
+
+
+def added(all_: Sequence[Evidence]) -> Evidence:
+    """The sum of what several judgements rest on, at least one: counts are added. Batches, and what checkpoints cost,
+    are left out: they cannot be.
+    """
+    plain = [msgspec.to_builtins(each) for each in all_]
+    for each in plain:
+        each["seconds"], each["batches"] = {}, []
+        each["dma"]["control"] = []
+    out = msgspec.convert(_sum(plain), Evidence)
+    out.dma.control = list(dict.fromkeys(device for each in all_ for device in each.dma.control))
+    return out
+
+
+def _sum(values: Sequence[Any]) -> Any:  # noqa: ANN401 - numbers, and dicts of such
+    first = values[0]
+    if isinstance(first, dict):
+        keys = dict.fromkeys(key for each in values for key in each)
+        return {key: _sum([each[key] for each in values if key in each]) for key in keys}
+    return [] if isinstance(first, list) else sum(values)
 
 
 class Verdict(msgspec.Struct, kw_only=True):

@@ -11,11 +11,11 @@ import msgspec
 
 import tcelab
 from tcelab.errors import TcelabError, UsageError, died
-from tcelab.judge import LAWS, Evidence, Finding, Verdict
+from tcelab.judge import LAWS, Verdict
+from tcelab.judge.verdict import never_began
 from tcelab.program import Program
 from tcelab.report.hcalltable import HypercallRow, hypercall_rows
 from tcelab.report.isolationlog import Isolations, Moment, isolations, timeline
-from tcelab.run import exitcode
 from tcelab.run.record import RunRecord
 
 SCHEMA: Final = 1
@@ -142,18 +142,9 @@ def failed(
 
     A kernel that died once its agent had answered is a finding all the same.
     """
-    dead = died(error)
-    seen = "\n".join(error.scene.console[-1:])
-    finding = Finding(law="kernel", step=0, message=error.message, expected="alive", seen=seen)
     return Result(
         tcelab=tcelab.__version__,
-        verdict=Verdict(
-            result="finding" if dead else "could-not-judge",
-            exit_code=exitcode.FINDING if dead else exitcode.of_error(error),
-            findings=[finding] if dead else [],
-            could_not=[error.message],
-            evidence=Evidence(),
-        ),
+        verdict=never_began(error),
         program=None if program is None else _program(program),
         platform=None,
         versions=dict(versions or {}),
@@ -213,6 +204,6 @@ def _ended(run: RunRecord) -> RunEnded:
         complete=False,
         done=len(run.steps),
         report=error.report().splitlines(),
-        kernel_died=bool(getattr(error, "kernel_died", False)),
+        kernel_died=died(error),
         in_flight=run.ending.in_flight,
     )

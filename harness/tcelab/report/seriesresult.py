@@ -11,14 +11,12 @@ import msgspec
 from rich.console import Console
 
 import tcelab
-from tcelab.judge import LAWS, Evidence, Verdict
-from tcelab.judge.core import KEEP
-from tcelab.judge.finding import Finding
+from tcelab.judge import LAWS
+from tcelab.judge.verdict import of_several
 from tcelab.program import Program
 from tcelab.report.isolationlog import table_lines
 from tcelab.report.result import ProgramInfo, Result, RunEnded
 from tcelab.report.text import WORDS, say
-from tcelab.run import exitcode
 
 
 def merge(runs: Mapping[str, Result], programs: Sequence[Program], options: Mapping[str, Any]) -> Result:
@@ -28,10 +26,11 @@ def merge(runs: Mapping[str, Result], programs: Sequence[Program], options: Mapp
     :param programs: all that were to be run, each on another topology.
     """
     results = list(runs.values())
+    verdicts = {name: each.verdict for name, each in runs.items()}
     first = next((each for each in results if each.platform is not None), None)
     return Result(
         tcelab=tcelab.__version__,
-        verdict=_verdict(runs, [program.topology.name for program in programs]),
+        verdict=of_several(verdicts, [program.topology.name for program in programs]),
         program=ProgramInfo(
             name=programs[0].name,
             topology=", ".join(program.topology.name for program in programs),
@@ -53,48 +52,6 @@ def merge(runs: Mapping[str, Result], programs: Sequence[Program], options: Mapp
         laws=dict(LAWS),
         runs=[msgspec.structs.replace(each, timeline=[]) for each in results],
     )
-
-
-def _verdict(runs: Mapping[str, Result], names: Sequence[str]) -> Verdict:
-    """A finding stands whatever else happened: 1 beats 125, and 125 beats 0."""
-    verdicts = {name: each.verdict for name, each in runs.items()}
-    left_out = [f"{name}: it was not run" for name in names if name not in runs]
-    could_not = [f"{name}: {reason}" for name, each in verdicts.items() for reason in each.could_not] + left_out
-    found = any(each.result == "finding" for each in verdicts.values())
-    word = exitcode.result(found=found, undecided=could_not or not verdicts)
-    findings = [_of(name, finding) for name, each in verdicts.items() for finding in each.findings]
-    return Verdict(
-        result=word,
-        exit_code=exitcode.of_result(word),
-        findings=findings[:KEEP],
-        could_not=could_not,
-        evidence=_evidence([each.evidence for each in verdicts.values()]),
-        more=sum(each.more for each in verdicts.values()) + max(0, len(findings) - KEEP),
-    )
-
-
-def _of(name: str, finding: Finding) -> Finding:
-    """Its step is one of the program of that topology."""
-    return msgspec.structs.replace(finding, message=f"{name}: {finding.message}")
-
-
-def _evidence(all_: Sequence[Evidence]) -> Evidence:
-    """Counts are added; what checkpoints cost is told of each run alone."""
-    plain = [msgspec.to_builtins(each) for each in all_]
-    for each in plain:
-        each["seconds"], each["batches"] = {}, []
-        each["dma"]["control"] = []
-    out = msgspec.convert(_sum(plain) if plain else {}, Evidence)
-    out.dma.control = sorted({device for each in all_ for device in each.dma.control})
-    return out
-
-
-def _sum(values: Sequence[Any]) -> Any:  # noqa: ANN401 - numbers, and dicts of such
-    first = values[0]
-    if isinstance(first, dict):
-        keys = dict.fromkeys(key for each in values for key in each)
-        return {key: _sum([each[key] for each in values if key in each]) for key in keys}
-    return [] if isinstance(first, list) else sum(values)
 
 
 def _added(timings: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """The one loop that performs a program on a session, and records it.
 
-Every platform, replay and pytest go through `run`: it splits the program at its host operations, so that the guest
-operations between two of them cost one request.
+Every verb goes through `perform_program`, also for the parts of a program that run side by side, and so does the
+fuzzer. It drives a `Recorder`, which the pytest plugin drives call by call. The recorder splits operations at those of
+the host, so that the guest operations between two of them cost one request.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import msgspec
 
 from tcelab.errors import GuestLost, Interrupted, TcelabError, UsageError
 from tcelab.program import Checkpoint, GuestOp, HostOp, Op, Program
-from tcelab.program.parts import parts, stretches
+from tcelab.program.parts import Part, parts, stretches
 from tcelab.run.guestfits import require
 from tcelab.run.record import Ending, Outcome, RunRecord, Snapshot, Step
 from tcelab.run.session import Session
@@ -65,19 +66,44 @@ class Tee:
         self._observer.confirm(step, snapshot)
 
 
-def perform_program(program: Program, session: Session, observer: Observer = NOBODY) -> RunRecord:
-    """Perform a program on one guest. Never raises for what the guest did: that is in `RunRecord.ending`.
+def perform_program(
+    program: Program,
+    session: Session,
+    observer: Observer = NOBODY,
+    *,
+    part: Part | None = None,
+    enough: Callable[[], bool] = lambda: False,
+) -> RunRecord:
+    """Perform a program, or one part of it, on one guest. Never raises for what the guest did: that is in
+    `RunRecord.ending`.
 
-    :raise UsageError: the program asks for more than one guest; see `tcelab.job.parallel`.
-    :raise Unsupported: the guest is not what it was made for, see `tcelab.program.soundness`.
+    :param part: of several that run side by side, each on a guest of its own; see `tcelab.run.join`.
+    :param enough: asked after each checkpoint. If so, the program ends there, and the record's program with it.
+    :raise UsageError: the program asks for more than one guest, and no part is named; see `tcelab.job.parallel`.
+    :raise Unsupported: the guest is not what it was made for, see `tcelab.run.soundness`.
     """
-    if len(parts(program)) > 1:
-        raise UsageError(f"program {program.name!r} asks for several guests, and here is one")
+    if part is None:
+        part, *others = parts(program)
+        if others:
+            raise UsageError(f"program {program.name!r} asks for several guests, and here is one")
     require(program, session.facts)
-    recorder = Recorder(program, session, observer)
-    recorder.perform(program.ops)
+    recorder = Recorder(program, session, observer, first=part.first)
+    done = 0
+    for end in _looks(part.ops):
+        recorder.perform(part.ops[done:end])
+        done = end
+        if recorder.run.ending is not None:
+            break
+        if done < len(part.ops) and enough():
+            recorder.run.program = msgspec.structs.replace(program, ops=program.ops[: part.first + done])
+            break
     recorder.finish()
     return recorder.run
+
+
+def _looks(ops: Sequence[Op]) -> list[int]:
+    """How many operations are done after each checkpoint, and in the end."""
+    return [*(number for number, op in enumerate(ops, 1) if isinstance(op, Checkpoint) and number < len(ops)), len(ops)]
 
 
 class Recorder:

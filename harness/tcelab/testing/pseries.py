@@ -231,7 +231,7 @@ class Pseries:
             self._recorder.finish()
             self._judge.end(self._recorder.run)
             self.unseen = list(self._judge.ledger.reasons)
-            self._concluded = conclude(self._judge.ledger, self._recorder.run)
+            self._concluded = conclude([self._judge.ledger], self._recorder.run)
         return self._concluded
 
     @property

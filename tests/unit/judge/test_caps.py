@@ -183,10 +183,8 @@ def test_a_kind_of_isolation_is_bad_however_many_findings_there_were_before_it()
 
 
 def verdict_of(by_step):
-    ledger = Ledger(Program(name="p", topology=WIDE, ops=[]), KEEP)
-    verdict = Judge(ledger.program, Ideal(ledger.program).facts, ledger=ledger).verdict(
-        RunRecord(ledger.program, Ideal(ledger.program).facts)
-    )
+    program = Program(name="p", topology=WIDE, ops=[])
+    verdict = Judge(program, Ideal(program).facts).verdict(RunRecord(program, Ideal(program).facts))
     verdict.by_step = by_step
     return verdict
 

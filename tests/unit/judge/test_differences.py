@@ -31,6 +31,7 @@ from tcelab.emulator.reference import EmulatorReferences, second_opinion
 from tcelab.errors import GuestLost, Unsupported
 from tcelab.judge import Judge, Ledger
 from tcelab.judge.laws.difference import MOST, EmulatorComparison
+from tcelab.judge.ledger import joined as ledgers_joined
 from tcelab.judge.models.comparison import Comparison
 from tcelab.program import (
     Bind,
@@ -703,14 +704,12 @@ def test_the_first_differences_are_told_and_the_others_are_counted():
     assert (ledger.total, ledger.evidence.laws["difference"].findings) == (MOST + 7, MOST + 7)
 
 
-def test_parts_of_a_program_have_opinions_of_their_own_on_one_ledger():
+def test_parts_of_a_program_have_opinions_of_their_own():
     references = Oracles(lambda *_: snapshot(table({3: 0x1003})))
-    first, ledger = opinion(references)
-    second, _ = opinion(references, ledger=ledger)
-    for part, it in enumerate((first, second)):
-        ledger.part = part
+    both = [opinion(references), opinion(references)]
+    for it, ledger in both:
         feed(it, ledger, 121, snapshot(table({})))
-    assert ledger.total == 2
+    assert ledgers_joined(LONG, [ledger for _, ledger in both]).total == 2
 
 
 # -- the second opinion, of the emulator

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tcelab.errors import GuestLost, HarnessError
-from tcelab.program import Buffer, Checkpoint, Flip, Program, Read
+from tcelab.errors import GuestLost, HarnessError, UsageError
+from tcelab.program import Buffer, Checkpoint, Flip, Fresh, Program, Read
+from tcelab.program.parts import parts
 from tcelab.program.topology import topology
 from tcelab.run.loop import NOBODY, Tee, perform_program
 from tcelab.run.record import Facts, Outcome, Snapshot
@@ -132,6 +133,41 @@ def test_what_is_done_after_each_step_hides_nothing_of_the_observer():
     performed(Script(), Tee(seen, after.append))
     assert after == seen.steps
     assert [number for number, _ in seen.confirmed] == [2]
+
+
+def test_a_part_is_performed_alone_by_the_numbers_of_the_whole_program():
+    program = Program(name="p", topology=topology("one-pe"), ops=[*OPS, Fresh(), *OPS])
+    session = Script()
+    record = perform_program(program, session, part=parts(program)[1])
+    assert [(step.number, step.op) for step in record.steps] == list(enumerate(OPS, len(OPS) + 1))
+    assert record.program is program
+    with pytest.raises(UsageError, match="asks for several guests"):
+        perform_program(program, session)
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_enough_ends_the_program_at_a_checkpoint_and_is_asked_nowhere_else(at):
+    asked, session = [], Script()
+
+    def enough():
+        asked.append(len(seen.steps))
+        return len(asked) == at
+
+    seen = Seen()
+    record = perform_program(Program(name="p", topology=topology("one-pe"), ops=OPS), session, seen, enough=enough)
+    assert asked == [3, 7][:at]
+    assert record.program.ops == OPS[: asked[-1]] == [step.op for step in record.steps]
+    assert session.calls[-1] == "finish"
+    assert record.trouble == ("last words",)
+
+
+def test_a_run_that_has_ended_is_never_enough():
+    record = perform_program(
+        Program(name="p", topology=topology("one-pe"), ops=OPS),
+        Script(intervene1=GuestLost("gone")),
+        enough=lambda: True,
+    )
+    assert (record.program.ops, len(record.steps), record.ending.error.message) == (OPS, 2, "gone")
 
 
 @pytest.mark.parametrize(("in_flight", "of_program"), [(0, 3), (2, 5), (None, None)])
