@@ -6,6 +6,7 @@ before anything runs.
 - `diskcontent`: what is on a disk when a session begins
 - `expected`: what `expect` of an operation may be
 - `hazards`: what no program may ask for
+- `hostops`: the operations of the host, as plain data
 - `inject`: lies that tcelab tells itself
 - `operations`: the operations, as plain data
 - `operationspage`: makes `docs/operations.md`
@@ -22,21 +23,18 @@ before anything runs.
 - `validate_ioctls`: the same of ioctls
 """
 
+from tcelab.program.hostops import Checkpoint, Ddw, Flip, Fresh, Rtas
 from tcelab.program.operations import (
     Bind,
     Buffer,
     Burst,
     Call,
-    Checkpoint,
     Close,
-    Ddw,
     Dma,
     Engine,
     Exit,
     Fill,
-    Flip,
     Frames,
-    Fresh,
     GuestOp,
     Hcall,
     HcallBatch,
@@ -52,7 +50,6 @@ from tcelab.program.operations import (
     Put,
     Read,
     Repeat,
-    Rtas,
     Spawn,
     Tag,
     Tce,

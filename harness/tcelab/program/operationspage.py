@@ -16,6 +16,7 @@ from msgspec.inspect import type_info as info_of
 
 from tceagent import uapi
 from tcelab.papr import hcallrules, pe
+from tcelab.program import hostops
 from tcelab.program import operations as ops
 from tcelab.program.structpage import default_told, fields_told, summary, type_told
 from tcelab.program.topology import TOPOLOGIES
@@ -102,6 +103,37 @@ OWN: Final[Mapping[str, list[Example]]] = {
 }
 """What leads to an example, where that is not `BEFORE`: a group that is open is nobody else's."""
 
+FIELDS: Final[Mapping[str, str]] = {
+    "access": "What is allowed from now on",
+    "bit": "0 is the least significant",
+    "buffer": "Its name",
+    "call": "A name, or opcode and arguments: see below",
+    "calls": "Of one round, see below",
+    "count": "How many pages",
+    "device": "Its name in the topology",
+    "fields": "Of the struct, as those of `ioctl`",
+    "file": "Its name: that which `open`, or `into` of an `ioctl`, gave it",
+    "first": "Number of the first page",
+    "ioba": "Bus address of the entry",
+    "iova": "Bus address of the first byte in guest memory",
+    "label": "For the report",
+    "liobn": "Of the table",
+    "name": "For all that uses it; a name is used once",
+    "offset": "Of the first byte",
+    "on": "Set it, else clear it",
+    "ops": "The calls of one round",
+    "pages": "IOMMU pages of 4 KiB",
+    "process": "Its name, for `by`",
+    "program": "Its name",
+    "request": "The request whose struct it is",
+    "seed": "The same seed gives the same data",
+    "sequence": "Tells mappings of one entry apart",
+    "size": "Bytes",
+    "times": "How many rounds",
+    "transfers": "In order",
+}
+"""What a field means wherever no operation says more."""
+
 _INTRO: Final = """\
 # Operations of a program
 
@@ -133,14 +165,14 @@ Where a field takes a place in a buffer, it is `{{"buffer": "pages", "index": 1,
 
 def operations() -> dict[str, type[msgspec.Struct]]:
     """Every operation by the name that it has in JSON, guest operations first."""
-    every = [*get_args(ops.GuestOp), *get_args(ops.HostOp), ops.Fresh]
+    every = [*get_args(ops.GuestOp), *get_args(ops.HostOp), hostops.Fresh]
     return {str(each.__struct_config__.tag): each for each in every}
 
 
 def program(name: str) -> dict[str, Any]:
     """A minimal program with the example of an operation in it."""
     known = operations()[name]
-    last = [] if known is ops.Fresh else [{"op": "checkpoint", "stream": True}]
+    last = [] if known is hostops.Fresh else [{"op": "checkpoint", "stream": True}]
     before = OWN.get(name, BEFORE)
     return {"name": name, "topology": TOPOLOGY.get(name, "one-pe"), "ops": [*before, *EXAMPLES[name], *last]}
 
@@ -158,7 +190,7 @@ def page() -> str:
 
 
 def _intro() -> str:
-    base, guest = fields_told(ops._Op), fields_told(ops._GuestOp)  # noqa: SLF001 - what all of them share
+    base, guest = fields_told(hostops._Op), fields_told(ops._GuestOp)  # noqa: SLF001 - what all share
     ending = [{"op": "checkpoint", "stream": True}]
     full = _json({"name": "mine", "topology": "one-pe", "ops": [PE, *ending]})
     place = summary(ops.Page)
@@ -170,7 +202,7 @@ def _operation(name: str, kind: type[msgspec.Struct]) -> str:
     assert isinstance(info, StructType)
     told = fields_told(kind)
     rows = [
-        f"| `{it}` | {type_told(field.type)} | {default_told(field)} | {told.get(it, '')} |"
+        f"| `{it}` | {type_told(field.type)} | {default_told(field)} | {told.get(it) or FIELDS[it]} |"
         for field in info.fields
         if (it := field.encode_name) not in {"expect", "by"}
     ]

@@ -64,7 +64,9 @@ def test_every_fixture_and_option_is_on_the_page():
     assert [each.name for each in FIXTURES if f"| `{each.name}` | function |" not in PAGE] == []
     members = re.search(r"tcelab\.testing\.plugin\n.*?members: \[(.*?)\]", PAGE, re.DOTALL)[1].split(", ")
     assert sorted(members) == sorted(each.name for each in FIXTURES)
-    assert [name for name, text in OPTIONS.items() if f"| `{name}` | {text} |" not in PAGE] == []
+    assert [
+        name for name, text in OPTIONS.items() if f"| `--tcelab-{name}` | `tcelab_{name}` | {text} |" not in PAGE
+    ] == []
 
 
 def test_everything_has_a_docstring():
