@@ -23,18 +23,21 @@ from tcelab.job.keeping import Keeper
 from tcelab.job.output import note
 from tcelab.leakcheck import drivers
 from tcelab.leakcheck.check import LeakCheck, LeakPlan
-from tcelab.leakcheck.leakresult import LeakResult, Verdict, to_json
+from tcelab.leakcheck.leakresult import LeakResult
 from tcelab.leakcheck.tracefollower import LIMIT
 from tcelab.program.topology import DRIVERS
 from tcelab.qemu.driven import DrivenGuest
 from tcelab.qemu.fork import opened
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.limits import limits as limits_of
+from tcelab.report.junit import junit_of_leak_check
 from tcelab.report.leakchecktext import render
-from tcelab.run import exitcode
+from tcelab.run.resultfile import to_json
 
 NOT_FOUND: Final = 127
 """Status of a shell that does not find what it is to run."""
+FILES: Final = {"command": "command.log", "junit": "junit.xml"}
+"""What is in the folder, beside result.json and what QEMU leaves."""
 _SECONDS: Final = click.FloatRange(0, min_open=True)
 
 
@@ -114,18 +117,20 @@ def command(
                 check.died(error)
             finally:
                 check.fill(result)
-                keeper.write("command.log", "".join(f"{each}\n" for each in check.output).encode())
+                keeper.write(FILES["command"], "".join(f"{each}\n" for each in check.output).encode())
 
     interrupted = _guarded(work, result)
     if words and not any_status:
         expect_command(words, result)
     result.timings["whole"] = round(time.monotonic() - began, 3)
-    result.verdict = verdict(result)
-    result.exit_code = exitcode.of_result(result.verdict)
+    result.replay = _again(words, chosen, told, bounds)
+    result.artefacts = dict(FILES)
+    verdict = result.conclude()
     data = to_json(result)
     keeper.write("result.json", data)
+    keeper.write(FILES["junit"], junit_of_leak_check(result, verdict))
     text = Console(stderr=output.to_stdout(json_to))
-    render(text, result, folder, replay=_again(words, chosen, told, bounds))
+    render(text, result, verdict, folder)
     output.unkept(text, keeper)
     code = output.deliver(data, json_to, result.exit_code)
     if interrupted and not result.findings:
@@ -158,11 +163,6 @@ def _again(words: tuple[str, ...], chosen: setup.MachineChoice, told: dict[str, 
     own += [f"--{name.replace('_', '-')}" for name, value in told.items() if value is True and name != "boot"]
     guest = [*replayline.chosen(chosen), *replayline.opening(limits, boot=told["boot"])]
     return typed_line(["leakcheck", *guest, *own, *(["--", *words] if words else [])])
-
-
-def verdict(result: LeakResult) -> Verdict:
-    """A finding stands whatever else happened."""
-    return exitcode.result(found=result.findings, undecided=not result.judged or result.could_not)
 
 
 def _guarded(work: Callable[[], None], result: LeakResult) -> bool:

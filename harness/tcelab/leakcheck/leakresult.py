@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
+from tcelab.judge import Finding, Verdict
+from tcelab.judge.verdict import of_findings
 from tcelab.run import exitcode
-
-SCHEMA: Final = 1
-"""Raised when a field changes its meaning or goes away; new fields do not raise it."""
+from tcelab.run.resultfile import ResultFile
 
 LAWS: Final = {
     "leak": "no entry stays that was made after the baseline, unless it takes the place of one of then",
@@ -26,8 +26,6 @@ LAWS: Final = {
 arch/powerpc/platforms/pseries/iommu.c, tce_build_pSeriesLP and tce_buildmulti_pSeriesLP (TCE_PCI_READ, and
 TCE_PCI_WRITE unless the direction is to the device). 512: PAPR, H_PUT_TCE_INDIRECT and H_STUFF_TCE; firmware refuses
 more (Linux 9d2ccf00bddc)."""
-
-Verdict = exitcode.Result
 
 Phase = Literal["bind", "command", "unbind"]
 PHASES: Final[tuple[Phase, ...]] = ("bind", "command", "unbind")
@@ -47,8 +45,8 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     number: int
 
 
-class LeakFinding(msgspec.Struct, frozen=True, kw_only=True):
-    """One broken law, or entry that stayed.
+class LeakFinding(Finding, kw_only=True):
+    """One broken law, or entry that stayed. There is no program, and so no step.
 
     :ivar law: a name of `LAWS`.
     :ivar device: in whose table it is; empty for another PE's.
@@ -56,11 +54,8 @@ class LeakFinding(msgspec.Struct, frozen=True, kw_only=True):
     :ivar outlived: the entry outlived the driver as well.
     """
 
-    law: str
-    message: str
-    liobn: int | None = None
+    step: int = 0
     device: str = ""
-    ioba: int | None = None
     tce: int | None = None
     origin: Origin | None = None
     outlived: bool = False
@@ -116,8 +111,8 @@ class TableAt(msgspec.Struct, frozen=True, kw_only=True):
     unbound: int = 0
 
 
-class LeakResult(msgspec.Struct, kw_only=True):
-    """The whole file.
+class LeakResult(ResultFile, kw_only=True):
+    """Of a leak check. The verdict is the judge's, but its parts stand beside the others.
 
     :ivar command: as it was typed; `status`: its exit status, None if it did not end.
     :ivar output: its last lines.
@@ -129,28 +124,25 @@ class LeakResult(msgspec.Struct, kw_only=True):
     :ivar could_not: why there is no pass although nothing was found.
     """
 
-    schema: int = SCHEMA
-    tcelab: str
-    verdict: Verdict = "could-not-judge"
+    verdict: exitcode.Result = "could-not-judge"
     exit_code: int = exitcode.COULD_NOT_JUDGE
     command: str
     status: int | None = None
-    output: list[str] = []
+    output: list[str] = msgspec.field(default_factory=list)
     judged: bool = False
-    findings: list[LeakFinding] = []
-    could_not: list[str] = []
-    tables: list[TableAt] = []
-    calls: list[Calls] = []
-    permissions: list[Permissions] = []
-    refused: list[Refused] = []
-    asked: list[AskedMappings] = []
-    views: dict[str, int] = {}
-    timings: dict[str, float] = {}
-    versions: dict[str, Any] = {}
-    options: dict[str, Any] = {}
+    findings: list[LeakFinding] = msgspec.field(default_factory=list)
+    could_not: list[str] = msgspec.field(default_factory=list)
+    tables: list[TableAt] = msgspec.field(default_factory=list)
+    calls: list[Calls] = msgspec.field(default_factory=list)
+    permissions: list[Permissions] = msgspec.field(default_factory=list)
+    refused: list[Refused] = msgspec.field(default_factory=list)
+    asked: list[AskedMappings] = msgspec.field(default_factory=list)
+    views: dict[str, int] = msgspec.field(default_factory=dict)
     laws: dict[str, str] = msgspec.field(default_factory=lambda: dict(LAWS))
 
-
-def to_json(result: LeakResult) -> bytes:
-    """Indented JSON; what JSON cannot say (paths) is written as text."""
-    return msgspec.json.format(msgspec.json.encode(result, enc_hook=str), indent=1) + b"\n"
+    def conclude(self) -> Verdict:
+        """The judge's verdict on what was found and seen so far; from now on it is the result's."""
+        could_not = self.could_not or ([] if self.judged else ["the check did not come to its end"])
+        verdict = of_findings(self.findings, could_not, self.laws if self.judged else ())
+        self.verdict, self.exit_code, self.could_not = verdict.result, verdict.exit_code, verdict.could_not
+        return verdict

@@ -19,9 +19,10 @@ from tcelab.report.hcalltable import HypercallRow, conformance_lines, hypercall_
 from tcelab.report.isolationlog import Moment, log_lines, timeline
 from tcelab.report.junit import junit, write_junit
 from tcelab.report.progress import Progress
-from tcelab.report.result import SCHEMA, Result, failed, load, make, to_json, write
+from tcelab.report.result import Result, failed, load, make, write
 from tcelab.report.seriesresult import merge, render_series
 from tcelab.report.text import Extent, render
+from tcelab.run.resultfile import SCHEMA, to_json
 
 __all__ = [
     "SCHEMA",

@@ -11,22 +11,18 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tcelab.leakcheck.judge import describe
-from tcelab.leakcheck.leakresult import PHASES, LeakFinding, LeakResult
-from tcelab.report.text import WORDS, say
-
-SHOWN: Final = 20
-"""Findings that are printed; `result.json` holds all."""
+from tcelab.judge import Verdict
+from tcelab.leakcheck.leakresult import PHASES, LeakResult
+from tcelab.report.text import SHOWN, say, tell_findings, tell_verdict
 
 _SIZES: Final = 12
 """Sizes of one hypercall that have a row of their own."""
 
 
-def render(console: Console, result: LeakResult, folder: Path | None = None, *, replay: str = "") -> None:
+def render(console: Console, result: LeakResult, verdict: Verdict, folder: Path | None = None) -> None:
     """Print a result.
 
     :param folder: where the artefacts are.
-    :param replay: the command that does the same again, printed where something was found.
     """
     first, *more = result.command.splitlines() or [""]
     say(console, f"command: {first}{' ...' * bool(more)}")
@@ -43,34 +39,10 @@ def render(console: Console, result: LeakResult, folder: Path | None = None, *, 
         console.print(_histogram(result))
     for line in _permissions(result):
         say(console, line)
-    _findings(console, result, replay)
-    for reason in result.could_not:
+    tell_findings(console, verdict, result.replay, program=False)
+    for reason in verdict.could_not:
         say(console, f"could not judge: {reason}", "yellow")
-    word, style = WORDS[result.verdict]
-    if result.verdict == "pass":
-        word += ": no leak"
-    where = f"; artefacts in {folder}" if folder else ""
-    say(console, f"{word} (exit code {result.exit_code}){where}", style)
-
-
-def _findings(console: Console, result: LeakResult, replay: str) -> None:
-    for number, finding in enumerate(result.findings[:SHOWN], 1):
-        say(console, f"finding {number}", "bold red")
-        for line in finding_lines(finding):
-            say(console, f"  {line}")
-    if (hidden := len(result.findings) - SHOWN) > 0:
-        say(console, f"and {hidden} more findings")
-    if replay and result.findings:
-        say(console, f"replay:    {replay}")
-
-
-def finding_lines(finding: LeakFinding) -> Iterator[str]:
-    """A finding as plain lines."""
-    yield f"{finding.law}: {finding.message}"
-    if finding.device:
-        yield f"device:    {finding.device}"
-    if finding.ioba is not None:
-        yield f"{'called:   ' if finding.law == 'limit' else 'stored by:'} {describe(finding.origin)}"
+    tell_verdict(console, verdict, folder, ": no leak" if verdict.result == "pass" else "")
 
 
 def _tables(result: LeakResult) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -17,9 +17,7 @@ from tcelab.program import Program
 from tcelab.report.hcalltable import HypercallRow, hypercall_rows
 from tcelab.report.isolationlog import Isolations, Moment, isolations, timeline
 from tcelab.run.record import RunRecord
-
-SCHEMA: Final = 1
-"""Raised when a field changes its meaning or goes away; new fields do not raise it."""
+from tcelab.run.resultfile import SCHEMA, ResultFile, to_json
 
 
 class ProgramInfo(msgspec.Struct, kw_only=True):
@@ -58,39 +56,24 @@ class RunEnded(msgspec.Struct, kw_only=True):
     in_flight: int | None = None
 
 
-class Result(msgspec.Struct, kw_only=True):
-    """The whole file.
+class Result(ResultFile, kw_only=True):
+    """Of a run, or of several.
 
-    :ivar tcelab: version of tcelab.
-    :ivar laws: name and meaning of each law.
     :ivar platform: None when the run never began.
-    :ivar versions: of all that took part, as the platform tells them.
-    :ivar options: the command's options.
-    :ivar timings: seconds by what they went to.
-    :ivar artefacts: file names by what they are, relative to the folder that holds this file.
     :ivar isolations: by kind of violation, what was tried and what came of it.
     :ivar timeline: what befell each PE, and what firmware was asked for, in order.
     :ivar hypercalls: the conformance table of scenario `hcalls`.
-    :ivar replay: the command that does the same again.
     :ivar runs: of several runs that have one result, the result of each, without the timeline that its own file has.
     """
 
-    schema: int = SCHEMA
-    tcelab: str
     verdict: Verdict
     program: ProgramInfo | None
     platform: PlatformInfo | None
-    versions: dict[str, Any]
-    options: dict[str, Any]
-    timings: dict[str, float]
-    artefacts: dict[str, str]
     ended: RunEnded
-    laws: dict[str, str]
-    isolations: list[Isolations] = []
-    timeline: list[Moment] = []
-    hypercalls: list[HypercallRow] = []
-    replay: str = ""
-    runs: list[Result] = []
+    isolations: list[Isolations] = msgspec.field(default_factory=list)
+    timeline: list[Moment] = msgspec.field(default_factory=list)
+    hypercalls: list[HypercallRow] = msgspec.field(default_factory=list)
+    runs: list[Result] = msgspec.field(default_factory=list)
 
 
 def make(
@@ -155,11 +138,6 @@ def failed(
         laws=dict(LAWS),
         replay=replay,
     )
-
-
-def to_json(result: Result) -> bytes:
-    """Indented JSON; what JSON cannot say (paths) is written as text."""
-    return msgspec.json.format(msgspec.json.encode(result, enc_hook=str), indent=1) + b"\n"
 
 
 def write(result: Result, path: Path) -> None:

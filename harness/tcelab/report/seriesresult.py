@@ -16,7 +16,7 @@ from tcelab.judge.verdict import of_several
 from tcelab.program import Program
 from tcelab.report.isolationlog import table_lines
 from tcelab.report.result import ProgramInfo, Result, RunEnded
-from tcelab.report.text import WORDS, say
+from tcelab.report.text import say, tell_verdict
 
 
 def merge(runs: Mapping[str, Result], programs: Sequence[Program], options: Mapping[str, Any]) -> Result:
@@ -76,6 +76,4 @@ def render_series(console: Console, result: Result, *, folder: Path | None = Non
         f"in all: {evidence.operations:,} operations, {evidence.checkpoints:,} checkpoints, "
         f"{evidence.entries:,} entries compared, {evidence.dma.transfers:,} transfers of devices",
     )
-    word, style = WORDS[result.verdict.result]
-    where = f"; artefacts in {folder}" if folder else ""
-    say(console, f"{word} (exit code {result.verdict.exit_code}){where}", style)
+    tell_verdict(console, result.verdict, folder)

@@ -5,5 +5,6 @@
 - `join`: one record of the records of a program's parts
 - `loop`: performs a program on a session
 - `record`: what happened
+- `resultfile`: what each `result.json` holds
 - `session`: what a platform must be able to do
 """

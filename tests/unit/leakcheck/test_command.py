@@ -5,6 +5,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from types import SimpleNamespace
+from xml.etree import ElementTree as ET
 
 import click
 import msgspec
@@ -15,6 +16,7 @@ from patience import PATIENCE
 from tcelab.cli import leakcheck as verb
 from tcelab.errors import GuestLost, HarnessError, UsageError
 from tcelab.leakcheck.leakresult import (
+    LAWS,
     AskedMappings,
     Calls,
     LeakFinding,
@@ -208,6 +210,23 @@ def test_a_kernel_that_died_is_a_finding(tcelab):
     assert (code, result["findings"][0]["law"]) == (1, "kernel")
 
 
+def test_junit_is_as_of_a_run_a_case_for_each_law_and_one_for_the_command(tcelab, tmp_path):
+    tcelab("--", "true", findings=[LEAK], could_not=["the command failed"])
+    (suite,) = ET.fromstring((tmp_path / "out" / "junit.xml").read_bytes())
+    cases = {case.get("name"): case for case in suite}
+    assert list(cases) == ["true", *LAWS]
+    assert [name for name, case in cases.items() if case.find("failure") is not None] == ["leak"]
+    assert "stored by: H_PUT_TCE_INDIRECT of 4 entries" in cases["leak"].find("failure").text
+    assert cases["true"].find("error").get("message") == "the command failed"
+    assert (suite.get("failures"), suite.get("errors"), suite.get("skipped")) == ("1", "1", "0")
+
+
+def test_a_law_that_nobody_came_to_judge_is_skipped_in_junit(tcelab, tmp_path):
+    tcelab("--", "true", judged=False, could_not=["the command did not end"])
+    (suite,) = ET.fromstring((tmp_path / "out" / "junit.xml").read_bytes())
+    assert (suite.get("errors"), suite.get("skipped")) == ("1", str(len(LAWS)))
+
+
 def test_json_is_the_result_and_what_the_command_said_is_kept(tcelab, tmp_path):
     _, result, _, _ = tcelab("--json", str(tmp_path / "copy.json"), "--", "true")
     assert json.loads((tmp_path / "copy.json").read_bytes()) == result
@@ -231,7 +250,7 @@ def test_the_text_has_tables_and_a_histogram_with_many_sizes_summed_up():
     result.refused = [Refused(phase="command", liobn=0x80000100, status=-4, calls=2)]
     console = Console(width=120)
     with console.capture() as captured:
-        render(console, result)
+        render(console, result, result.conclude())
     lines = [line.split() for line in captured.get().splitlines()]
     assert ["|", "0x80000100", "|", "disk1", "|", "2", "|", "3", "|", "0", "|", "0", "|"] in lines
     assert ["|", "0x80000300", "|", "-", "|", "0", "|", "0", "|", "0", "|", "-", "|"] in lines
