@@ -32,6 +32,14 @@ def package(name, version, suite):
     return Package(name, version, "ppc64el", suite, "0" * 64, 1)
 
 
+def test_what_apt_chose_is_the_package_of_that_name_and_version():
+    available = [package("a", "1", "stable"), package("b", "1", "stable"), package("a", "2", "stable")]
+    assert apt._exactly("a", "2", available) is available[2]
+    assert apt._exactly("b", "1", available) is available[1]
+    with pytest.raises(HarnessError, match="apt chose b 2, which no index describes"):
+        apt._exactly("b", "2", available)
+
+
 def test_the_newest_is_what_dpkg_takes_for_newest():
     for count in range(1, len(ORDERED) + 1):
         shuffled = ORDERED[:count]

@@ -13,10 +13,11 @@ from story import BOTH, CHANNEL, FIRST, SECOND, SMALL, SPARE, after, nth, on, se
 
 from tcelab.errors import GuestLost, HarnessError, Scene
 from tcelab.judge import Judge, judge
-from tcelab.program import Flip
+from tcelab.program import Checkpoint, Flip, Program
 from tcelab.program.pagetags import tag
 from tcelab.run.loop import perform_program
-from tcelab.run.record import Outcome
+from tcelab.run.record import Ending, Outcome
+from tcelab.scenarios import vocabulary as b
 
 
 def judged(**lies):

@@ -1,7 +1,8 @@
 """The law of refusals: which access a refusal is of. What it finds in runs: test_lies.py."""
 
-from tcelab.judge.laws.refusals import _by_page
 from tcelab.judge.models.device import Forbidden
+
+from tcelab.judge.laws.refusals import _by_page
 
 
 def access(told, size):
