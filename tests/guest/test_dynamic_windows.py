@@ -80,7 +80,7 @@ def fresh(_tcelab_guests):
 
 def test_windows_are_made_used_and_removed_and_all_laws_hold(fresh):
     program = scenarios.build("windows", TOPOLOGY, 5)
-    judge = Judge(program, fresh.facts, oracles=second_opinion(TOPOLOGY, fresh.facts))
+    judge = Judge(program, fresh.facts, references=second_opinion(TOPOLOGY, fresh.facts))
     verdict = judge.verdict(perform_program(program, fresh, judge))
     assert (verdict.findings, verdict.could_not, verdict.result) == ([], [], "pass")
     assert verdict.evidence.dma.reasons.keys() == {"permission", "no entry", "outside the window"}

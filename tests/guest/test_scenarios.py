@@ -21,7 +21,7 @@ LAST = (1 << 30) - 4096
 
 
 def judged(program, session):
-    judge = Judge(program, session.facts, oracles=second_opinion(program.topology, session.facts))
+    judge = Judge(program, session.facts, references=second_opinion(program.topology, session.facts))
     return judge.verdict(perform_program(program, session, judge))
 
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.guest
 
 
 def judged(program, session):
-    judge = Judge(program, session.facts, oracles=second_opinion(program.topology, session.facts))
+    judge = Judge(program, session.facts, references=second_opinion(program.topology, session.facts))
     return judge.verdict(perform_program(program, session, judge))
 
 

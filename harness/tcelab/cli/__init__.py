@@ -1,4 +1,20 @@
-"""The command `tcelab`. Each verb is a module that is imported only when it is called: `--help` stays fast."""
+"""The command `tcelab`. Each verb is a module that is imported only when it is called: `--help` stays fast.
+
+- `bench`: `tcelab bench`
+- `diff`: `tcelab diff`
+- `doctor`: `tcelab doctor`
+- `fuzz`: `tcelab fuzz`
+- `image`: `tcelab image`
+- `leakcheck`: `tcelab leakcheck`
+- `options`: options that several verbs share
+- `replay`: `tcelab replay`
+- `run`: `tcelab run`
+- `runs`: `tcelab runs`
+- `shell`: `tcelab shell`
+- `streams`: standard output and standard error that may be closed or full
+- `table`: `tcelab table`
+- `watch`: `tcelab watch`
+"""
 
 from __future__ import annotations
 

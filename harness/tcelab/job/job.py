@@ -14,17 +14,17 @@ from rich.console import Console
 from tcelab import report
 from tcelab.emulator.reference import GuestReferences
 from tcelab.errors import HarnessError, Interrupted, TcelabError, UsageError
-from tcelab.job import artefacts, output, platforms, replay, setup
+from tcelab.job import artefacts, output, platforms, replayline, setup
 from tcelab.job.keeping import Keeper, expecting_room
 from tcelab.job.output import note
-from tcelab.job.parallel import Guest, ParallelRun
+from tcelab.job.parallel import EndableSession, ParallelRun
 from tcelab.job.runoptions import RunOptions
 from tcelab.judge.laws.difference import References
 from tcelab.program import Program
 from tcelab.program.parts import Part
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 from tcelab.report import tabledump
-from tcelab.run.fits import require
+from tcelab.run.guestfits import require
 from tcelab.run.record import Facts, RunRecord, Step
 
 FILES: Final = {
@@ -65,7 +65,7 @@ class Job:
         self.result: report.Result | None = None
         self.kept_tables: int | None = None
         self.progress: Callable[[], report.Progress] = report.Progress
-        self.observer: Callable[[Guest], None] = lambda _: None
+        self.observer: Callable[[EndableSession], None] = lambda _: None
         self._text = text
         self._program = program
         self._options = options
@@ -124,7 +124,7 @@ class Job:
             progress.findings = findings
             progress.step(step, total)
 
-        def opening(part: Part) -> Guest:
+        def opening(part: Part) -> EndableSession:
             began = time.monotonic()
             with expecting_room(self.folder):
                 session = platform.open(self._own(part), progress.phase)
@@ -133,8 +133,8 @@ class Job:
             return session
 
         other = asked.other_machine()
-        oracles = None if other is None else self._other(other, progress, stack)
-        return ParallelRun(self._program, opening, watch, give_up=platform.close, keep=keep, oracles=oracles)
+        references = None if other is None else self._other(other, progress, stack)
+        return ParallelRun(self._program, opening, watch, give_up=platform.close, keep=keep, references=references)
 
     def _other(
         self, chosen: setup.MachineChoice, progress: report.Progress, stack: ExitStack
@@ -144,7 +144,7 @@ class Job:
         stack.callback(other.close)
         self._provenance["against"] = other.provenance
 
-        def oracles(part: Part, facts: Facts) -> References:
+        def references(part: Part, facts: Facts) -> References:
             folder = self.folder / f"against-{part.number + 1}"
             with expecting_room(folder):
                 folder.mkdir(mode=0o700)
@@ -152,7 +152,7 @@ class Job:
             require(self._program, guest.facts)
             return GuestReferences(guest, self._program.topology, facts)
 
-        return oracles
+        return references
 
     def _own(self, part: Part) -> Path:
         """The folder for the artefacts of a part's guest: the first one's are the run's."""
@@ -204,7 +204,7 @@ class Job:
 
     def _replay(self) -> str:
         asked = self._options
-        return replay.line(
+        return replayline.line(
             "diff" if asked.verb == "diff" else "run",
             self.folder / FILES["program"],
             asked.machine,
@@ -215,7 +215,7 @@ class Job:
             against=asked.against,
         )
 
-    def _give(self, guest: Guest) -> None:
+    def _give(self, guest: EndableSession) -> None:
         from tcelab.qemu.interact import interact  # noqa: PLC0415 - only here
 
         self._text.print("the guest goes on; Ctrl-] ends it")

@@ -15,7 +15,7 @@ from tcelab.judge import Judge, Verdict, conclude
 from tcelab.judge.laws.difference import References
 from tcelab.program import Program
 from tcelab.program.parts import Part, parts
-from tcelab.run.fits import require
+from tcelab.run.guestfits import require
 from tcelab.run.join import join
 from tcelab.run.loop import perform_program
 from tcelab.run.record import Ending, Facts, RunRecord, Snapshot, Step
@@ -25,7 +25,7 @@ _LISTEN: Final = 0.5
 """Seconds after which the main thread looks for signals: one that another thread was given does not wake it."""
 
 
-class Guest(Session, Protocol):
+class EndableSession(Session, Protocol):
     """A session that can be ended from another thread, and tells where it is."""
 
     def close(self) -> None: ...
@@ -63,28 +63,28 @@ class ParallelRun:
     def __init__(
         self,
         program: Program,
-        opening: Callable[[Part], Guest],
+        opening: Callable[[Part], EndableSession],
         on_step: Callable[[Step, int], None] = lambda _step, _findings: None,
         *,
         give_up: Callable[[], None] = lambda: None,
         keep: bool = False,
-        oracles: Callable[[Part, Facts], References | None] | None = None,
+        references: Callable[[Part, Facts], References | None] | None = None,
     ) -> None:
         """:param opening: gives the guest for a part; called from several threads.
         :param on_step: sees each step once it is judged, and how many findings there are; one call at a time.
         :param give_up: ends what `opening` is about, in whatever thread.
-        :param oracles: whom to hold each part against; by default the emulator.
+        :param references: whom to hold each part against; by default the emulator.
         """
         self._program = program
         self._parts = parts(program)
         self._opening, self._on_step, self._give_up, self._keep = opening, on_step, give_up, keep
-        self._oracles = oracles or (lambda _, facts: second_opinion(program.topology, facts))
+        self._references = references or (lambda _, facts: second_opinion(program.topology, facts))
         self._lock = threading.Lock()
-        self._guests: list[Guest] = []
+        self._guests: list[EndableSession] = []
         self._interrupted = threading.Event()
         self._facts: dict[int, Facts] = {}
         self._judges: dict[int, Judge] = {}
-        self.kept: Guest | None = None
+        self.kept: EndableSession | None = None
 
     def run(self) -> tuple[RunRecord, Verdict]:
         """Run all parts, and judge the whole. An interrupt ends them; what was seen until then is judged.
@@ -122,8 +122,8 @@ class ParallelRun:
             self._guests.append(guest)
             self._facts[part.number] = guest.facts
         try:
-            oracles = self._oracles(part, guest.facts)
-            judge = Judge(self._program, guest.facts, oracles=oracles)
+            references = self._references(part, guest.facts)
+            judge = Judge(self._program, guest.facts, references=references)
             with self._lock:
                 self._judges[part.number] = judge
             if self._interrupted.is_set():
@@ -139,7 +139,7 @@ class ParallelRun:
             if self.kept is not guest:
                 guest.close()
 
-    def _explain_ending(self, record: RunRecord, guest: Guest) -> None:
+    def _explain_ending(self, record: RunRecord, guest: EndableSession) -> None:
         """What ends guests here is the interrupt; and an error that does not know where it happened is told it."""
         ending = record.ending
         if ending is None:

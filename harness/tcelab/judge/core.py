@@ -51,7 +51,7 @@ class Judge:
     Of a program in parts, each part has a judge: `tcelab.judge.verdict.conclude` joins what they wrote down.
 
     :param keep: findings to keep; others are only counted.
-    :param oracles: for a second opinion; without it, laws alone judge.
+    :param references: for a second opinion; without it, laws alone judge.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Judge:
         facts: Facts,
         *,
         keep: int = KEEP,
-        oracles: References | None = None,
+        references: References | None = None,
     ) -> None:
         self.program = program
         self.facts = facts
@@ -71,7 +71,9 @@ class Judge:
         self._suspicious: Step | None = None
         self._looks = -1, -1
         self._batch_of = batches(program)
-        self._opinion = None if oracles is None else EmulatorComparison(self.ledger, facts, oracles, self._to_blame)
+        self._comparison = (
+            None if references is None else EmulatorComparison(self.ledger, facts, references, self._to_blame)
+        )
 
     def feed(self, step: Step) -> bool:
         """Judge one step: each once, in order.
@@ -85,8 +87,8 @@ class Judge:
         self.ledger.step = step.number
         self.ledger.since = self._looks[0] if isinstance(step.op, Checkpoint) else self._looks[1]
         self.ledger.batch = self._batch_of.get(step.number, 0)
-        if self._opinion is not None:
-            self._opinion.feed(step)
+        if self._comparison is not None:
+            self._comparison.feed(step)
         if isinstance(step.op, Checkpoint):
             self._checkpoint(step, step.op)
             self.ledger.took("judge", time.perf_counter() - started)
@@ -130,8 +132,8 @@ class Judge:
             ledger.step = run.steps[-1].number + 1
         ledger.batch, ledger.since = 0, self._looks[1]
         self._ending(run)
-        if self._opinion is not None:
-            self._opinion.explain()
+        if self._comparison is not None:
+            self._comparison.explain()
         for reason in self.fold.unknown:
             ledger.undecided_because(reason)
         unwatched(ledger, self.fold)
@@ -176,8 +178,8 @@ class Judge:
         return blame.difference(self.ledger, self.fold, difference.key, (difference.liobn, difference.ioba))
 
     def _excuse(self, step: int) -> None:
-        """Entries that a declared quirk emptied, exactly where the oracle says so."""
-        for met in self._opinion.met if self._opinion is not None else ():
+        """Entries that a declared quirk emptied, exactly where the reference says so."""
+        for met in self._comparison.quirk_hits if self._comparison is not None else ():
             for liobn, entry in met.lost:
                 self.fold.excuse(liobn, entry, step)
 

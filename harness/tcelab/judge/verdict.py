@@ -1,18 +1,19 @@
-"""The verdict: on a run, on a program whose parts ran side by side, on a run that never began, on several runs.
+"""The verdict: on a run, on a program whose parts ran side by side, on a run that never began, on several runs, on a
+leak check.
 
 Nobody else makes one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
 import msgspec
 
 from tcelab.errors import TcelabError
-from tcelab.judge.finding import Evidence, Finding, Verdict, added
+from tcelab.judge.finding import Evidence, Finding, LawCount, Verdict, added
 from tcelab.judge.laws import kernel
 from tcelab.judge.laws.evidence import evidence
 from tcelab.judge.ledger import KEEP, Ledger, joined
@@ -79,6 +80,25 @@ def never_began(error: TcelabError) -> Verdict:
         findings=findings,
         could_not=[error.message],
         evidence=Evidence(),
+    )
+
+
+def of_findings(findings: Sequence[Finding], could_not: Sequence[str], judged: Collection[str]) -> Verdict:
+    """The verdict on what was found without a program: by a leak check.
+
+    :param could_not: why there is no pass if nothing was found.
+    :param judged: names of the laws that were judged.
+    """
+    result = exitcode.result(found=findings, undecided=could_not)
+    laws = {law: LawCount(judged=1) for law in judged}
+    for finding in findings:
+        laws.setdefault(finding.law, LawCount(judged=1)).findings += 1
+    return Verdict(
+        result=result,
+        exit_code=exitcode.of_result(result),
+        findings=list(findings),
+        could_not=list(could_not),
+        evidence=Evidence(laws=laws),
     )
 
 

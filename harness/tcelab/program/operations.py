@@ -72,7 +72,7 @@ class Buffer(_GuestOp, frozen=True, kw_only=True):
 
 class Tag(_GuestOp, frozen=True, kw_only=True):
     """Fill pages `first .. first+count-1` of a buffer with the tag of the mapping that they are meant for: page
-    number first+i carries (nonce, liobn, ioba + i * 4096, sequence), see `tcelab.program.tag`.
+    number first+i carries (nonce, liobn, ioba + i * 4096, sequence), see `tcelab.program.pagetags`.
     """
 
     buffer: str
@@ -84,7 +84,7 @@ class Tag(_GuestOp, frozen=True, kw_only=True):
 
 
 class Fill(_GuestOp, frozen=True, kw_only=True):
-    """Fill `size` bytes at `offset` of a buffer with the data of `seed`, see `tcelab.program.tag.data`."""
+    """Fill `size` bytes at `offset` of a buffer with the data of `seed`, see `tcelab.program.pagetags.data`."""
 
     buffer: str
     offset: int
@@ -256,7 +256,7 @@ class Tce(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One hypercall.
 
-    :ivar opcode: a name of `tcelab.papr.hcall.NAMES`, or a number.
+    :ivar opcode: a name of `tcelab.papr.hcallrules.NAMES`, or a number.
     :ivar args: registers from r4 on, four at most; those that are not given are 0.
     :ivar tces: what the list page of H_PUT_TCE_INDIRECT holds. The third argument is then an offset into that page.
     """

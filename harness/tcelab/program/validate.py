@@ -14,7 +14,7 @@ from tceagent import edu, uapi, virtio
 from tceagent.huge import HUGE_PAGE
 from tcelab.errors import UsageError
 from tcelab.papr import window
-from tcelab.program import disk, expected, fits, validate_host, validate_hypercalls, validate_ioctls
+from tcelab.program import diskcontent, expected, soundness, validate_host, validate_hypercalls, validate_ioctls
 from tcelab.program.operations import (
     Bind,
     Buffer,
@@ -105,7 +105,7 @@ class Checker:
 
         :raise UsageError: it names a device that no program can drive, or no quirk, or no page size.
         """
-        fits.check(program)
+        soundness.check(program)
         self._name = program.name
         self._guarded = guarded or program.isolation
         self._number = 0
@@ -267,7 +267,7 @@ class Checker:
             elif op.iova + op.size > 1 << _WORD:
                 return "a disk's transfer ends where bus addresses do"
             else:
-                virtio.check(op.size, op.offset, disk.SIZE)
+                virtio.check(op.size, op.offset, diskcontent.SIZE)
         except ValueError as error:
             return str(error)
         return ""

@@ -15,7 +15,7 @@ import msgspec
 from tcelab.errors import Unsupported, UsageError
 from tcelab.leakcheck.dmaapi import PORT as DMA_API
 from tcelab.papr import window
-from tcelab.program.disk import SIZES as DISKS
+from tcelab.program.diskcontent import SIZES as DISKS
 from tcelab.program.topology import CHANNEL_PHB, CHANNEL_SLOT, SMALL_WINDOW, SPARE, Device, Phb, Topology
 from tcelab.qemu.channel import PORT
 from tcelab.qemu.probe import TRACES, Abilities
@@ -84,7 +84,7 @@ class Descriptors(msgspec.Struct, frozen=True):
     :ivar state: a file for device state that QEMU writes.
     :ivar roms: of ones, by the model of the device that they are for; see `tcelab.qemu.rom`.
     :ivar disks: by device; see `tcelab.qemu.disks`.
-    :ivar dma_api: see `tcelab.qemu.dmaapi`; None: the machine has no such port.
+    :ivar dma_api: see `tcelab.qemu.dmaapilog`; None: the machine has no such port.
     :ivar base: the state that a fork begins with; None: a boot.
     """
 

@@ -8,7 +8,7 @@ from tcelab.errors import HarnessError, Interrupted, TcelabError, died
 from tcelab.image.bases import ChangedError
 from tcelab.judge import Judge
 from tcelab.program.topology import Topology
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 from tcelab.run.loop import perform_program
 from tcelab.run.record import RunRecord, Snapshot, Step
 from tcelab.scenarios.warmup import warm_up

@@ -34,7 +34,7 @@ _LOOKS: Final = 8
 """How often within a limit progress is looked at: it makes no event."""
 
 
-class Ending(Protocol):
+class LastWords(Protocol):
     """What is known of the end from QEMU's log; see `tcelab.qemu.log.Log`."""
 
     checkstop: str
@@ -73,7 +73,7 @@ class GuestWaiter:
         self.lost: asyncio.Future[str] = loop.create_future()
         self.activity = asyncio.Event()
         self.listen: Callable[[], Awaitable[None]] = _nothing
-        self.log: Ending | None = None
+        self.log: LastWords | None = None
         self.shares: Callable[[], tuple[float, float]] = lambda: (0.0, 0.0)
         self._clock = loop.time
         self.began = self._phase_began = loop.time()

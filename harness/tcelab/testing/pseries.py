@@ -22,7 +22,7 @@ from tcelab.run.loop import Recorder
 from tcelab.run.record import Facts, Outcome, Snapshot, Step, TableView
 from tcelab.run.session import Session
 from tcelab.scenarios import vocabulary as b
-from tcelab.testing.table import TceTable
+from tcelab.testing.expectedtable import TceTable
 from tcelab.testing.transferred import EXPECTED, Expected, Transferred, transferred
 
 PROGRAM: Final = "program.json"
@@ -65,7 +65,7 @@ class Pseries:
         isolation = session.facts.isolates
         self.program = Program(name=name, topology=topology, ops=[], isolation=isolation, test=test or name)
         self.session = session
-        self._judge = Judge(self.program, session.facts, oracles=second_opinion(topology, session.facts))
+        self._judge = Judge(self.program, session.facts, references=second_opinion(topology, session.facts))
         self._recorder = Recorder(self.program, session, self._judge)
         self._checker = Checker(self.program)
         self._names: dict[str, int] = {}

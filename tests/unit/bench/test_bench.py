@@ -17,7 +17,7 @@ from story import SMALL, story
 
 from tcelab import bench
 from tcelab.bench import Figure, Fit, Measured, batch, plot
-from tcelab.bench.session import host_cpu
+from tcelab.bench.benchguests import host_cpu
 from tcelab.cli import bench as verb
 from tcelab.errors import GuestLost, Unsupported
 from tcelab.judge import Verdict, judge

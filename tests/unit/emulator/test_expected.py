@@ -11,8 +11,8 @@ from msgspec import structs
 from story import ONE, SMALL
 
 from tcelab import program as p
+from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.emulator.reference import second_opinion
-from tcelab.emulator.session import EmulatorSession
 from tcelab.errors import UsageError
 from tcelab.judge import Judge
 from tcelab.judge.laws.outcome import as_expected
@@ -115,7 +115,7 @@ def judged(made, session=EmulatorSession):
     """What is found, and what could not be judged."""
     validate(made)
     there = session(made.topology)
-    watch = Judge(made, there.facts, oracles=second_opinion(made.topology, there.facts))
+    watch = Judge(made, there.facts, references=second_opinion(made.topology, there.facts))
     verdict = watch.verdict(perform_program(made, there, watch))
     return [(each.law, each.message) for each in verdict.findings], verdict.could_not
 

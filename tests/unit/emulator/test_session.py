@@ -28,7 +28,7 @@ from rows.row import (
     unmapping,
 )
 from tcelab.emulator import EmulatorSession
-from tcelab.emulator.session import VIEW
+from tcelab.emulator.emulatorsession import VIEW
 from tcelab.errors import GuestLost, HarnessError, Unsupported, UsageError
 from tcelab.judge import Judge, judge
 from tcelab.program import (
@@ -52,7 +52,7 @@ from tcelab.program import (
     Spawn,
     Tag,
 )
-from tcelab.program.tag import data, tag
+from tcelab.program.pagetags import data, tag
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
 from tcelab.quirks import QUIRKS

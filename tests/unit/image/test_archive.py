@@ -182,7 +182,7 @@ def sources(root):
 
 
 SUITES = (("bookworm", "bookworm-updates", "bookworm-security"), ("bookworm-backports",))
-REQUEST = apt.Request(architecture="ppc64el", suites=SUITES, packages=())
+REQUEST = apt.FetchRequest(architecture="ppc64el", suites=SUITES, packages=())
 
 
 def test_each_suite_is_asked_of_its_archive(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from tcelab.judge.models.reading import read_tables
 from tcelab.judge.standing import Standing
 from tcelab.program import Checkpoint, Ddw, Page, Program
 from tcelab.program.topology import Device, Phb, Topology, topology
-from tcelab.report.isolation import isolations
+from tcelab.report.isolationlog import isolations
 from tcelab.run.loop import perform_program
 from tcelab.run.record import Outcome, RunRecord, Snapshot, Step, TableView
 from tcelab.scenarios import build

@@ -13,7 +13,7 @@ from story import BOTH, CHANNEL, FIRST, SECOND, SPARE, after, nth, on, see, stor
 from tcelab.errors import GuestLost, HarnessError, Scene
 from tcelab.judge import Judge, judge
 from tcelab.program import Flip
-from tcelab.program.tag import tag
+from tcelab.program.pagetags import tag
 from tcelab.run.loop import perform_program
 from tcelab.run.record import Outcome, Refusal
 

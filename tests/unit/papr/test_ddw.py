@@ -9,12 +9,12 @@ from tceagent import huge
 from tcelab.errors import UsageError
 from tcelab.job.runoptions import RunOptions, settle
 from tcelab.job.setup import MachineChoice
-from tcelab.papr import dma, tce, window
+from tcelab.papr import dmarules, tce, window
 from tcelab.program import Buffer, Ddw, Flip, Ioctl, Program, validate_host
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
-from tcelab.qemu import ddw
-from tcelab.qemu.qtest import Call
+from tcelab.qemu import rtaswindows
+from tcelab.qemu.qtest import RtasCall
 from tcelab.scenarios import vocabulary as b
 
 PLACE = (2 << 11, 0x8000000, 0x20000001)
@@ -32,7 +32,7 @@ class Port:
 
 def called(op, *cells):
     port = Port(*cells)
-    outcome = asyncio.run(ddw.call(port, op, 1, 2))
+    outcome = asyncio.run(rtaswindows.call(port, op, 1, 2))
     return port.asked, outcome.value, outcome.fields
 
 
@@ -42,22 +42,22 @@ def called(op, *cells):
         (
             Ddw(call="query", device="pe1"),
             (0, 1, 0x20, 0, 0x107, 0),
-            Call("ibm,query-pe-dma-window", PLACE, 6),
+            RtasCall("ibm,query-pe-dma-window", PLACE, 6),
             {"left": 1, "largest": 0x20_0000_0000, "page_sizes": 0x107, "migration": 0},
         ),
         (
             Ddw(call="create", device="pe1", page_shift=16, window_shift=30),
             (0, *HIGH),
-            Call("ibm,create-pe-dma-window", (*PLACE, 16, 30), 4),
+            RtasCall("ibm,create-pe-dma-window", (*PLACE, 16, 30), 4),
             {"liobn": 0x80000101, "start": 1 << 59},
         ),
         (
             Ddw(call="remove", device="pe1", liobn=0x80000101),
             (0,),
-            Call("ibm,remove-pe-dma-window", (0x80000101,), 1),
+            RtasCall("ibm,remove-pe-dma-window", (0x80000101,), 1),
             {},
         ),
-        (Ddw(call="reset", device="pe1"), (0,), Call("ibm,reset-pe-dma-window", PLACE, 1), {}),
+        (Ddw(call="reset", device="pe1"), (0,), RtasCall("ibm,reset-pe-dma-window", PLACE, 1), {}),
     ],
     ids=lambda each: getattr(each, "call", ""),
 )
@@ -145,8 +145,8 @@ def test_a_container_of_type_v1_has_the_windows_that_it_found():
 
 def over(iova, size, **how):
     low, high = {0: 3, 1: tce.READ}, {0: tce.WRITE, 2: 3}
-    more = [dma.Window(1 << 59, 4, lambda i: high.get(i, 0), 16)]
-    pieces = dma.pieces(
+    more = [dmarules.Window(1 << 59, 4, lambda i: high.get(i, 0), 16)]
+    pieces = dmarules.pieces(
         iova, size, entries=2, permissions=lambda i: low.get(i, 0), more=more, **{"to_memory": True, **how}
     )
     return [(each.iova, each.size, each.window, each.entry, each.offset, each.refused, each.told) for each in pieces]

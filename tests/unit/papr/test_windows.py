@@ -18,7 +18,7 @@ from tcelab.errors import HarnessError, UsageError
 from tcelab.fuzz.generate import generate
 from tcelab.job.parallel import ParallelRun
 from tcelab.judge import Judge, judge
-from tcelab.judge.models.table import Entry, TableModel
+from tcelab.judge.models.tablemodel import LiveEntry, TableModel
 from tcelab.papr import tce
 from tcelab.program import Checkpoint, Dma, Flip, Ioctl, Page, Program, Together, inject
 from tcelab.program.topology import TOPOLOGIES, topology
@@ -39,7 +39,7 @@ DECLARED = frozenset({NOT_AT_ZERO})
 
 def on_emulator(program, quirks=frozenset(), **more):
     session = EmulatorSession(program.topology, quirks=quirks, **more)
-    judge_ = Judge(program, session.facts, oracles=second_opinion(program.topology, session.facts))
+    judge_ = Judge(program, session.facts, references=second_opinion(program.topology, session.facts))
     return judge_.verdict(perform_program(program, session, judge_))
 
 
@@ -212,7 +212,7 @@ def test_a_map_below_the_window_that_is_said_to_be_made_is_looked_for_there():
 
 
 def entry(frame, step=1):
-    return Entry(3, "b", 0, None, frame, step)
+    return LiveEntry(3, "b", 0, None, frame, step)
 
 
 def test_entries_outside_the_window_keep_their_places_in_order():
@@ -331,7 +331,7 @@ def said(lines, quirks=DECLARED, *, at=-1):
 
     session = Ideal(program, tamper=tamper)
     facts = replace(session.facts, quirks=quirks)
-    judge_ = Judge(program, facts, oracles=EmulatorReferences(HIGH, facts))
+    judge_ = Judge(program, facts, references=EmulatorReferences(HIGH, facts))
     verdict = judge_.verdict(perform_program(program, session, judge_))
     return verdict, sorted(each.law for each in verdict.findings)
 
@@ -386,7 +386,7 @@ def test_a_second_time_is_a_finding():
 
     session = Ideal(program, tamper=tamper)
     facts = replace(session.facts, quirks=DECLARED)
-    judge_ = Judge(program, facts, oracles=EmulatorReferences(HIGH, facts))
+    judge_ = Judge(program, facts, references=EmulatorReferences(HIGH, facts))
     verdict = judge_.verdict(perform_program(program, session, judge_))
     assert sorted(each.law for each in verdict.findings) == ["difference", "kernel"]
 

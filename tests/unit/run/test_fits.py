@@ -9,15 +9,15 @@ from ideal import Ideal
 from msgspec import structs
 from story import story
 
+from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.emulator.reference import EmulatorReferences
-from tcelab.emulator.session import EmulatorSession
 from tcelab.errors import Unsupported, UsageError
 from tcelab.job.parallel import ParallelRun
 from tcelab.program import Buffer, Ioctl, Page, from_json, load
 from tcelab.program.validate import validate
 from tcelab.quirks import QUIRKS, ROLLBACK
 from tcelab.run import exitcode
-from tcelab.run.fits import require
+from tcelab.run.guestfits import require
 from tcelab.run.loop import perform_program
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
@@ -35,8 +35,8 @@ def verdict_on(program, page_size=4096, *, has=ALL, declared=ALL):
         session.facts = dataclasses.replace(session.facts, quirks=declared)
         return session
 
-    oracles = lambda _, facts: EmulatorReferences(program.topology, facts)  # noqa: E731
-    return ParallelRun(program, opening, oracles=oracles).run()[1]
+    references = lambda _, facts: EmulatorReferences(program.topology, facts)  # noqa: E731
+    return ParallelRun(program, opening, references=references).run()[1]
 
 
 def messages(verdict):

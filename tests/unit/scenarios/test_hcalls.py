@@ -14,7 +14,7 @@ from tcelab.emulator import EmulatorSession
 from tcelab.emulator.reference import EmulatorReferences
 from tcelab.errors import UsageError
 from tcelab.judge import Judge
-from tcelab.papr.hcall import PAPR_DIFFERENCES
+from tcelab.papr.hcallrules import PAPR_DIFFERENCES
 from tcelab.program import Call, Checkpoint, Hcall, HcallBatch, from_json
 from tcelab.program.topology import Device, Phb, Topology, topology
 from tcelab.program.validate import validate
@@ -32,7 +32,7 @@ TOP = (1 << 64) - 1
 
 
 def lived(session, program):
-    judge = Judge(program, session.facts, oracles=EmulatorReferences(program.topology, session.facts))
+    judge = Judge(program, session.facts, references=EmulatorReferences(program.topology, session.facts))
     done = perform_program(program, session, judge)
     assert done.ending is None
     verdict = judge.verdict(done)

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from tcelab.emulator.session import EmulatorSession
+from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.judge import Judge
-from tcelab.papr.table import Table
+from tcelab.papr.tcetable import Table
 from tcelab.program import Dma, Program, Together
 from tcelab.program.parts import parts
 from tcelab.program.topology import topology

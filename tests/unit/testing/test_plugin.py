@@ -155,7 +155,7 @@ def replayed(result):
     validate(program)
     session = Ideal(program)
     session.facts = dataclasses.replace(session.facts, platform="qemu")
-    judged = Judge(program, session.facts, oracles=second_opinion(program.topology, session.facts))
+    judged = Judge(program, session.facts, references=second_opinion(program.topology, session.facts))
     done = perform(program, session, judged)
     made = report.make(done, judged.verdict(done))
     out = io.StringIO()

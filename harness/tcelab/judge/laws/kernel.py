@@ -10,7 +10,7 @@ from tcelab.judge import blame
 from tcelab.judge.finding import Finding
 from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger, operation_text
-from tcelab.judge.models.console import declared
+from tcelab.judge.models.consolelines import declared
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.reading import TableReading
 
