@@ -256,7 +256,7 @@ class Tce(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One hypercall.
 
-    :ivar opcode: a name of `tcelab.papr.hcallrules.NAMES`, or a number.
+    :ivar opcode: a name of `tcelab.papr.hcallnumbers.NAMES`, or a number.
     :ivar args: registers from r4 on, four at most; those that are not given are 0.
     :ivar tces: what the list page of H_PUT_TCE_INDIRECT holds. The third argument is then an offset into that page.
     """

@@ -17,7 +17,7 @@ from msgspec.inspect import DictType, Field, ListType, LiteralType, NoneType, St
 from msgspec.inspect import type_info as info_of
 
 from tceagent import uapi
-from tcelab.papr import hcallrules, pe
+from tcelab.papr import hcallnumbers, pe
 from tcelab.program import operations as ops
 from tcelab.program.topology import TOPOLOGIES
 
@@ -240,7 +240,7 @@ def _names() -> Iterator[str]:
     yield f"`call`: {_summary(ops.Call)} {_fields(ops.Call)}\n"
     yield f"TCE: {_summary(ops.Tce)} {_fields(ops.Tce)}\n"
     yield f"`transfer`: {_summary(ops.Transfer)} As a list: iova, size, to_memory, offset.\n"
-    yield f"`opcode` of a call: {_listed(hcallrules.NAMES)}, or a number.\n"
+    yield f"`opcode` of a call: {_listed(hcallnumbers.NAMES)}, or a number.\n"
     yield f"`call` of `rtas`: {_listed(pe.CALLS)}.\n"
     yield "`request` of `ioctl` and `put`, with the fields of its struct (`argsz` is its size unless said):\n"
     yield "| request | fields | what comes out |\n| --- | --- | --- |"
