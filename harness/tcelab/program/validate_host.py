@@ -10,7 +10,6 @@ from tceagent import uapi
 from tcelab.papr import pe
 from tcelab.program import hazards
 from tcelab.program.operations import Ddw, Flip, Ioctl, Native, Op, Rtas
-from tcelab.program.program import Program
 from tcelab.program.topology import Phb
 
 _CELL: Final = 32
@@ -59,10 +58,6 @@ def moves_windows(op: Op) -> bool:
         return op.call != "reset"
     chooses = isinstance(op, Ioctl) and op.request in {"SET_IOMMU", uapi.NUMBERS["SET_IOMMU"]}
     return chooses and isinstance(op, Ioctl) and op.value == uapi.SPAPR_TCE_V2_IOMMU
-
-
-def has_moving_windows(program: Program) -> bool:
-    return any(map(moves_windows, program.ops))
 
 
 def native(op: Native, bound: Collection[str]) -> str:
