@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -114,31 +114,25 @@ class TableModel:
         """Entries `first ..`, in place of what was there: that is returned."""
         end = first + len(new)
         gone = self._forget(self._within(first, end))
-        if len(new) > 1 and all(entry is new[0] for entry in new):
-            self._set(range(first, end), new[0])
-        else:
-            for number, entry in enumerate(new, first):
-                self._set(range(number, number + 1), entry)
+        for entry, numbers in _runs(range(first, end), new):
+            self._set(numbers, entry)
         self._touch(first, end, step)
         return gone
 
-    def _set(self, numbers: range, entry: Entry) -> None:
+    def _set(self, numbers: Sequence[int], entry: Entry) -> None:
         """These empty entries are that one from now on."""
         self.live.update(dict.fromkeys(numbers, entry))
         self.pinned += entry.pinned * len(numbers)
         self.leads.setdefault(entry.lead, set()).update(numbers)
         value = UNKNOWN if entry.tce is None else entry.tce
-        if self._has(numbers.start) and self._has(numbers.stop - 1):
-            self._tces[numbers.start : numbers.stop] = value
-        else:
-            for number in numbers:
-                self._store(number, value)
-
-    def _store(self, number: int, value: int) -> None:
-        if self._has(number):
-            self._tces[number] = value
-        else:
-            self._outside[number] = value
+        if self._has(numbers[0]) and self._has(numbers[-1]):
+            self._tces[numbers[0] : numbers[-1] + 1] = value
+            return
+        for number in numbers:
+            if self._has(number):
+                self._tces[number] = value
+            else:
+                self._outside[number] = value
 
     def clear(self, first: int, end: int, step: int) -> list[Entry]:
         """Empty the entries `first .. end-1`, as far as there are any: those are returned."""
@@ -187,14 +181,13 @@ class TableModel:
         """Empty these entries, all of them live, and return them."""
         gone = [self.live.pop(number) for number in numbers]
         self.removed.update(numbers)
-        last, led = None, set[int]()
-        for number, entry in zip(numbers, gone, strict=True):
-            if entry is not last:
-                last, led = entry, self.leads[entry.lead]
-            led.discard(number)
+        for entry, of_it in _runs(numbers, gone):
+            led = self.leads[entry.lead]
+            led.difference_update(of_it)
             if not led:
                 del self.leads[entry.lead]
-            self.pinned -= entry.pinned
+            self.pinned -= entry.pinned * len(of_it)
+        for number in numbers:
             if self._has(number):
                 self._tces[number] = 0
             else:
@@ -208,6 +201,13 @@ class TableModel:
     def _touch(self, first: int, end: int, step: int) -> None:
         self.tried(first, end, step)
         self._arrays = None
+
+
+def _runs(numbers: Sequence[int], entries: Sequence[Entry]) -> Iterable[tuple[Entry, Sequence[int]]]:
+    """Each entry with its numbers; one and the same in all of them, as H_STUFF_TCE stores it, is told once."""
+    if len(entries) > 1 and len({*map(id, entries)}) == 1:
+        return [(entries[0], numbers)]
+    return [(entry, [number]) for number, entry in zip(numbers, entries, strict=True)]
 
 
 class Differing(NamedTuple):
