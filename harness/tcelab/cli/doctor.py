@@ -18,10 +18,10 @@ from tcelab.commandline import spelled
 from tcelab.errors import TcelabError
 from tcelab.image import archive
 from tcelab.job import setup
-from tcelab.qemu import probe, ram
+from tcelab.qemu import machine, probe, ram
 from tcelab.run import exitcode
 
-_MEMORY: Final = 512 * ram.MIB + ram.HEADROOM
+_MEMORY: Final = machine.MEMORY * ram.MIB + ram.HEADROOM
 _DISK: Final = 1500 * ram.MIB
 _KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 

@@ -17,8 +17,8 @@ from tcelab.program import Program
 from tcelab.program.parts import Part, parts
 from tcelab.run.guestfits import require
 from tcelab.run.join import join
-from tcelab.run.loop import Tee, perform_program
-from tcelab.run.record import Ending, Facts, RunRecord, Step
+from tcelab.run.loop import perform_program
+from tcelab.run.record import Ending, Facts, RunRecord, Snapshot, Step
 from tcelab.run.session import Session
 
 _LISTEN: Final = 0.5
@@ -31,6 +31,27 @@ class EndableSession(Session, Protocol):
     def close(self) -> None: ...
 
     def scene(self) -> Scene: ...
+
+
+class _OneAtATime:
+    """A judge of a part, while the others do not judge: two at work would take the interpreter from each other, and
+    from the loop, which a guest that is stopped waits for.
+    """
+
+    def __init__(self, judge: Judge, lock: threading.Lock, then: Callable[[Step], None]) -> None:
+        self._judge, self._lock, self._then = judge, lock, then
+
+    def feed(self, step: Step) -> bool:
+        """See `tcelab.run.loop.Observer`."""
+        with self._lock:
+            suspicious = self._judge.feed(step)
+            self._then(step)
+        return suspicious
+
+    def confirm(self, step: Step, snapshot: Snapshot) -> None:
+        """See `tcelab.run.loop.Observer`."""
+        with self._lock:
+            self._judge.confirm(step, snapshot)
 
 
 class ParallelRun:
@@ -107,9 +128,10 @@ class ParallelRun:
                 self._judges[part.number] = judge
             if self._interrupted.is_set():
                 raise Interrupted
-            record = perform_program(self._program, guest, Tee(judge, self._tell), part=part)
+            record = perform_program(self._program, guest, _OneAtATime(judge, self._lock, self._tell), part=part)
             self._explain_ending(record, guest)
-            judge.end(record)
+            with self._lock:
+                judge.end(record)
             if self._keep and record.ending is None and part == self._parts[-1] and not self._interrupted.is_set():
                 self.kept = guest
             return record
@@ -128,8 +150,7 @@ class ParallelRun:
             ending.error.scene = guest.scene()
 
     def _tell(self, step: Step) -> None:
-        with self._lock:
-            self._on_step(step, sum(each.findings for each in self._judges.values()))
+        self._on_step(step, sum(each.findings for each in self._judges.values()))
 
     def _stop(self, futures: list[Future[RunRecord]]) -> None:
         """End all guests, also those that are on their way, so that the parts end."""

@@ -24,6 +24,8 @@ from tcelab.run.record import Guarding
 
 Firmware = Literal["auto", "vof", "slof"]
 
+MEMORY: Final = 512
+"""MiB of guest RAM, where nobody says how much."""
 GRANULE: Final = 256 * MIB
 """The RAM of a pseries machine comes in logical memory blocks of 256 MiB (include/hw/ppc/spapr.h)."""
 
@@ -56,7 +58,8 @@ mapping would reach a table (arch/powerpc/platforms/pseries/iommu.c, enable_ddw)
 
 
 class QemuOptions(msgspec.Struct, frozen=True):
-    """What the user may choose of a machine.
+    """The machine that QEMU is started as: the user's choice once it is provisioned. What is here decides which base a
+    fork may have.
 
     :ivar memory: MiB of guest RAM, a multiple of 256.
     :ivar append: added to the kernel's command line.
@@ -67,7 +70,7 @@ class QemuOptions(msgspec.Struct, frozen=True):
     kernel: Path
     initrd: Path
     topology: Topology
-    memory: int = 512
+    memory: int = MEMORY
     firmware: Firmware = "auto"
     append: str = ""
     quirks: frozenset[str] = frozenset()

@@ -18,18 +18,7 @@ import tcelab
 from tcelab.errors import GuestLost, HarnessError, Interrupted, Scene, TcelabError, Unsupported
 from tcelab.image.bases import Held, SavedRegister
 from tcelab.papr import pe, window
-from tcelab.program import (
-    Burst,
-    Checkpoint,
-    Ddw,
-    Dma,
-    Engine,
-    Flip,
-    GuestOp,
-    HostOp,
-    Ioctl,
-    Rtas,
-)
+from tcelab.program import Burst, Checkpoint, Ddw, Dma, Engine, Flip, GuestOp, HostOp, Ioctl, Rtas
 from tcelab.program.topology import KERNEL_DRIVERS
 from tcelab.qemu import machine, probe, rtaswindows
 from tcelab.qemu.channel import PROTOCOL, Cell, decode
@@ -78,6 +67,10 @@ _TOLD: Final = ("kernel", "version", "machine", "python", "cmdline", "modules")
 
 class QemuSession:
     """A guest with its agent ready. Use as a context manager: QEMU ends with it, whatever happens.
+
+    Methods run in their caller's thread, one at a time, and hand to the loop what has to wait (`tcelab.qemu.portal`).
+    What is large, tables and guest RAM, is read here, while the guest stands. `close` alone may come from another
+    thread at any time: it ends QEMU on the loop, so that the caller's wait raises, and then takes the views away, once.
 
     :ivar folder: of its artefacts.
     :ivar began: when opening it began, by `time.monotonic`.

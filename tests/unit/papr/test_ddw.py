@@ -6,8 +6,8 @@ import pytest
 from msgspec import structs
 
 from tceagent import huge
-from tcelab.cli.options import guarded
 from tcelab.errors import UsageError
+from tcelab.job.runoptions import RunOptions, settle
 from tcelab.job.setup import MachineChoice
 from tcelab.papr import dmarules, tce, window
 from tcelab.program import Buffer, Ddw, Flip, Ioctl, Program, validate_host
@@ -120,21 +120,24 @@ def test_nobody_isolates_pes_whose_windows_come_and_go(op):
     with pytest.raises(UsageError, match="knows the windows that a machine starts with, and no others"):
         validate(program(*opens, op, isolation=True))
     for guard in ("freeze", "observe"):
-        with pytest.raises(UsageError, match="makes windows of its own: whoever isolates"):
-            guarded(program(*opens, op), MachineChoice(topology=WHERE), guard)
-    assert guarded(program(*opens, op), MachineChoice(topology=WHERE))[1].guard == "off"
+        with pytest.raises(UsageError, match=r"operation 1 .*: whoever isolates"):
+            settle(program(*opens, op), asked(guard))
+    assert settle(program(*opens, op), asked(None))[1].machine.guard == "off"
+
+
+def asked(guard):
+    return RunOptions(verb="run", target="p", guard=guard, machine=MachineChoice(topology=WHERE))
 
 
 def test_a_reset_leads_back_to_the_windows_that_a_machine_starts_with():
     reset = Ddw(call="reset", device="pe1")
-    assert not validate_host.has_moving_windows(program(reset))
+    assert not validate_host.moves_windows(reset)
     validate(program(reset, isolation=True))
 
 
 def test_a_container_of_type_v1_has_the_windows_that_it_found():
-    assert not validate_host.has_moving_windows(
-        program(*b.open_container(ONE), Ioctl(file="x", request="ENABLE", value=7))
-    )
+    ops = [*b.open_container(ONE), Ioctl(file="x", request="ENABLE", value=7)]
+    assert not any(map(validate_host.moves_windows, ops))
 
 
 # -- transfers over several windows
