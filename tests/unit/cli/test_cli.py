@@ -18,10 +18,9 @@ from types import SimpleNamespace
 import basetoy
 import pytest
 from click.testing import CliRunner
-from fake_guest import NOW, abilities
-from ideal import Ideal
+from fake_guest import abilities
 from stand import WRONG, StandForks, raising, result
-from story import after, nth, story
+from story import story
 
 import tcelab as tcelab_package
 from tcelab import cli, image, program

@@ -253,8 +253,9 @@ class HypercallModel:
     def _store(self, model: TableModel, first: int, words: Sequence[Word], step: int) -> None:
         at = first
         for empty, run in groupby(words, lambda word: word.value == 0):
-            made: dict[int, LiveEntry] = {}  # H_STUFF_TCE stores one and the same word, maybe in all of a table
-            entries = [made.get(id(word)) or made.setdefault(id(word), _entry(word, step)) for word in run]
+            same = list(run)  # of H_STUFF_TCE one and the same word, maybe in all of a table
+            once = same[0] is same[-1] and len({*map(id, same)}) == 1
+            entries = [_entry(same[0], step)] * len(same) if once else [_entry(word, step) for word in same]
             gone = model.clear(at, at + len(entries), step) if empty else model.put(at, entries, step)
             self._pins.stored(gone)
             at += len(entries)
