@@ -20,14 +20,14 @@ import msgspec
 
 from tcelab.errors import UsageError
 
-__all__ = ["Config", "load", "path", "size"]
+__all__ = ["UserConfig", "load", "path", "size"]
 
 _UNITS: Final = ("", "k", "m", "g", "t")
 """Each is a thousand of the one before, or 1024 when an `i` follows."""
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]?)(i?)b?", re.IGNORECASE)
 
 
-class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class UserConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The settings; None: the user said nothing, and whoever asks has a default of its own.
 
     :ivar archive: URL of a Debian archive, the folder that holds `dists/` and `pool/`.
@@ -48,7 +48,7 @@ def path() -> Path:
     return Path(base).expanduser() / "tcelab" / "config.toml"
 
 
-def load() -> Config:
+def load() -> UserConfig:
     """Read the user's settings; without a file, none are set.
 
     :raise UsageError: the file cannot be read, or something in it is unknown or wrong; names file and key.
@@ -57,14 +57,14 @@ def load() -> Config:
     try:
         fields = tomllib.loads(file.read_text())
     except FileNotFoundError:
-        return Config()
+        return UserConfig()
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{file}: {error}", next_step="mend it or move it away") from None
     try:
         sized = {name: _bytes(name, value) for name, value in fields.items() if name in {"runs_size", "cache_size"}}
-        return msgspec.convert({**fields, **sized}, Config)
+        return msgspec.convert({**fields, **sized}, UserConfig)
     except (msgspec.ValidationError, ValueError) as error:
-        known = ", ".join(Config.__struct_fields__)
+        known = ", ".join(UserConfig.__struct_fields__)
         raise UsageError(f"{file}: {error}", next_step=f"keys are: {known}") from None
 
 

@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tcelab.image.apt import Fetched, Request
+from tcelab.image.apt import Fetched, FetchRequest
 from tcelab.image.packages import Package, SuiteNote
 
 RELEASE = "6.12.0-toy"
@@ -116,11 +116,11 @@ class ToyFetch:
     """In the place of apt: serves toy packages made in ``folder``."""
 
     folder: Path
-    requests: list[Request] = field(default_factory=list)
+    requests: list[FetchRequest] = field(default_factory=list)
     left_out: tuple[SuiteNote, ...] = ()
     content: dict[str, Content] = field(default_factory=contents)
 
-    def __call__(self, request: Request, progress) -> Fetched:
+    def __call__(self, request: FetchRequest, progress) -> Fetched:
         self.requests.append(request)
         self.folder.mkdir(parents=True, exist_ok=True)
         place = self.folder / str(len(self.requests))

@@ -1,6 +1,7 @@
 """The house's plan: what may import what, and where things lie."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -99,3 +100,21 @@ def test_unit_tests_lie_in_folders_like_the_packages():
     loose = {path.stem for path in HOST.glob("*.py")}
     tests = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / "unit").glob("test_*.py")}
     assert tests <= of_the_tree | loose
+
+
+def listed(package):
+    """Names in the list of modules that a package's docstring is."""
+    text = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
+    return re.findall(r"^- `(\w+)`: ", text, re.MULTILINE)
+
+
+def test_each_package_says_of_each_of_its_modules_what_is_in_it():
+    """But for the laws, which say it themselves."""
+    for init in sorted(HOST.rglob("__init__.py")):
+        package = init.parent
+        if package == HOST / "judge" / "laws":
+            continue
+        modules = {path.stem for path in package.glob("*.py")} | {
+            path.parent.name for path in package.glob("*/__init__.py")
+        }
+        assert sorted(listed(package)) == sorted(modules - {"__init__", "__main__"}), package

@@ -20,12 +20,12 @@ def write(monkeypatch, tmp_path):
 
 
 def test_without_a_file_nothing_is_set(write):
-    assert userconfig.load() == userconfig.Config()
+    assert userconfig.load() == userconfig.UserConfig()
 
 
 def test_every_key_is_read(write):
     write('archive = "http://archive.example/debian"\nruns_kept = 7\nruns_size = "20 GB"\ncache_size = "1.5 GiB"\n')
-    assert userconfig.load() == userconfig.Config(
+    assert userconfig.load() == userconfig.UserConfig(
         archive="http://archive.example/debian", runs_kept=7, runs_size=20_000_000_000, cache_size=1_610_612_736
     )
 

@@ -6,14 +6,14 @@ from typing import Literal
 
 import msgspec
 
-from tcelab.bench import Figure, Job, Measured
-from tcelab.bench.session import opened
+from tcelab.bench import BenchJob, Figure, Measured
+from tcelab.bench.benchguests import opened
 from tcelab.job import artefacts, setup
 
 _FIRMWARE: tuple[Literal["vof", "slof"], ...] = ("vof", "slof")
 
 
-def measure(job: Job) -> Measured:
+def measure(job: BenchJob) -> Measured:
     """Boot with each firmware, in turns, and say when each phase was reached (seconds)."""
     ready = setup.prepare(job.choice, job.note)
     folder = artefacts.folder(None, job.note)

@@ -10,8 +10,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from tcelab.bench import Figure, Job, Measured
-from tcelab.bench.session import told
+from tcelab.bench import BenchJob, Figure, Measured
+from tcelab.bench.benchguests import told
 from tcelab.errors import HarnessError, Unsupported
 from tcelab.job import artefacts, setup
 from tcelab.papr import tce
@@ -20,14 +20,14 @@ from tcelab.program.topology import Topology
 from tcelab.qemu.ahead import Ahead
 from tcelab.qemu.fork import Forks
 from tcelab.qemu.guest import Guest
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 from tcelab.scenarios import vocabulary as b
 
 AT_ONCE: Final = 4
 _KIB: Final = 1024.0
 
 
-def measure(job: Job) -> Measured:
+def measure(job: BenchJob) -> Measured:
     """Boot and fork in turns, and see when the first VFIO program was done on each (seconds), and what it holds (MiB).
 
     :raise Unsupported: this QEMU cannot fork.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from tcelab.bench import Figure, Job, Measured
-from tcelab.bench.session import opened
+from tcelab.bench import BenchJob, Figure, Measured
+from tcelab.bench.benchguests import opened
 from tcelab.job import setup
 from tcelab.judge import Judge
 from tcelab.program import Checkpoint, Program
@@ -14,7 +14,7 @@ from tcelab.run.record import Snapshot, Step
 _MS = 1000.0
 
 
-def measure(job: Job) -> Measured:
+def measure(job: BenchJob) -> Measured:
     """Take as many checkpoints by live memory alone as with the state stream (milliseconds)."""
     ready = setup.prepare(job.choice, job.note)
     topology = job.choice.topology

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 from rich.console import Console
 
 from tcelab import report
-from tcelab.cli.options import boot_option, choice, guarded, json_option, machine_options
+from tcelab.cli.options import boot_option, json_option, machine_options, run_options
 from tcelab.cli.run import program_of
 from tcelab.job import output
 from tcelab.job.job import Job
-from tcelab.qemu.limits import limits as limits_of
+from tcelab.job.runoptions import settle
 from tcelab.scenarios import DEFAULT
 
 _FILE = click.Path(path_type=Path)
@@ -51,14 +50,9 @@ def command(
     against = {name: options.pop(f"against_{name}") for name in names}
     other = {name: value for name, value in against.items() if value is not None}
     program = program_of(target, seed, None, str(options["topology_name"]))
-    program, chosen = guarded(program, choice(**options))
-    told = {"target": target, "platform": "qemu", "boot": boot, "limits": limits, **options, "against": other}
-    job = Job(program, limits_of(limits), told, out, Console(stderr=output.to_stdout(json_to)))
-    job.verb = "diff"
-    if other:
-        # A mutant is compared with the driver as it is.
-        job.against = msgspec.structs.replace(chosen, mutant="", **other)
-    job.perform(chosen, keep=False)
+    asked = run_options("diff", target, boot=boot, limits=limits, against=other, **options)
+    job = Job(*settle(program, asked), out, Console(stderr=output.to_stdout(json_to)))
+    job.perform(keep=False)
     assert job.result is not None
     code = job.result.verdict.exit_code
     raise click.exceptions.Exit(output.deliver(report.to_json(job.result), json_to, code))

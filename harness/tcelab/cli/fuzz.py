@@ -20,12 +20,13 @@ from tcelab.commandline import typed
 from tcelab.errors import Interrupted, TcelabError
 from tcelab.fuzz import campaign
 from tcelab.fuzz.tally import Found, Tally
-from tcelab.job import artefacts, output, replay, setup
+from tcelab.job import artefacts, output, replayline, setup
 from tcelab.job.keeping import expecting_room
 from tcelab.job.pool import Guests
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.limits import limits as limits_of
-from tcelab.report.text import finding_lines, numbers
+from tcelab.report.text import WORDS, finding_lines, numbers
+from tcelab.run import exitcode
 
 _SEEDS: Final = 1 << 32
 _STEPS: Final = 20000
@@ -102,7 +103,7 @@ def command(
     def again(found: Found) -> str:
         if found.file.exists():
             return _replay(chosen, bounds, found, boot=boot)
-        same = [*replay.chosen(chosen), *replay.opening(bounds, boot=boot)]
+        same = [*replayline.chosen(chosen), *replayline.opening(bounds, boot=boot)]
         same += ["--topology", chosen.topology.name] if given else []
         return typed(["fuzz", "--seed", str(number), "--steps", str(steps), "--every", str(every), *same])
 
@@ -117,7 +118,7 @@ def _replay(chosen: setup.MachineChoice, limits: Limits, found: Found, *, boot: 
     chosen = msgspec.structs.replace(chosen, without_quirks=without)
     more = sorted(found.known - setup.quirks_of(chosen))
     chosen = msgspec.structs.replace(chosen, expect_quirks=(*chosen.expect_quirks, *more))
-    return replay.line("replay", found.file, chosen, limits=limits, boot=boot)
+    return replayline.line("replay", found.file, chosen, limits=limits, boot=boot)
 
 
 def _tell(console: Console, tally: Tally, seed: int, folder: Path, again: Callable[[Found], str]) -> int:
@@ -148,12 +149,9 @@ def _tell(console: Console, tally: Tally, seed: int, folder: Path, again: Callab
         _line(console, f"  replay:    {again(found)}")
     for reason in tally.could_not:
         _line(console, f"could not judge: {reason}", "yellow")
-    if tally.found:
-        code, word, style = 1, "FINDING", "bold red"
-    elif tally.could_not:
-        code, word, style = 125, "COULD NOT JUDGE", "bold yellow"
-    else:
-        code, word, style = 0, "PASS", "bold green"
+    result = exitcode.result(found=tally.found, undecided=tally.could_not)
+    code = exitcode.of_result(result)
+    word, style = WORDS[result]
     _line(console, f"{word} (exit code {code}); artefacts in {folder}", style)
     return code
 

@@ -9,6 +9,7 @@ from tcelab.cli.options import archive_option
 from tcelab.errors import UsageError
 from tcelab.image import bases, known, mutants
 from tcelab.job.output import note
+from tcelab.run import exitcode
 
 
 @click.group("image")
@@ -43,7 +44,7 @@ def list_(*, quick: bool) -> None:
     if damaged:
         note("rebuild what is damaged: tcelab image build NAME")
     if _list_bases(quick=quick) or damaged:
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(exitcode.FINDING)
 
 
 def _list_bases(*, quick: bool) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar, get_args
 
 import click
@@ -15,8 +16,10 @@ from tcelab.errors import UsageError
 from tcelab.image.archive import VARIABLE
 from tcelab.image.room import CACHE_SIZE, room
 from tcelab.job import setup
-from tcelab.program import Program, validate_host
+from tcelab.job.platforms import QEMU
+from tcelab.job.runoptions import RunOptions, Verb
 from tcelab.program.topology import TOPOLOGIES, topology
+from tcelab.qemu import machine
 from tcelab.qemu.limits import Limits
 from tcelab.run.record import Guarding
 
@@ -66,7 +69,9 @@ _GUEST_OPTIONS = [
         help="Rebuild the image's VFIO driver with this fault, which must be found: see tcelab image mutants.",
     ),
     click.option("--append", default="", help="Append this to the kernel's command line."),
-    click.option("--memory", default=512, show_default=True, metavar="MIB", help="Guest RAM, a multiple of 256."),
+    click.option(
+        "--memory", default=machine.MEMORY, show_default=True, metavar="MIB", help="Guest RAM, a multiple of 256."
+    ),
     click.option(
         "--firmware",
         type=click.Choice(["auto", "vof", "slof"]),
@@ -193,21 +198,34 @@ def choice(
     )
 
 
-def guarded(
-    program: Program, chosen: setup.MachineChoice, guard: Guarding | None = None
-) -> tuple[Program, setup.MachineChoice]:
-    """A program, and the choice for it: its own topology, and whoever guards its PEs.
+def run_options(
+    verb: Verb,
+    target: str,
+    *,
+    topology_name: str,
+    boot: bool,
+    limits: tuple[str, ...],
+    platform: str = QEMU,
+    guard: Guarding | None = None,
+    inject: str | None = None,
+    against: Mapping[str, str | Path] = MappingProxyType({}),
+    **machine: Any,  # noqa: ANN401 - click's options
+) -> RunOptions:
+    """All that a verb was told to do with a program.
 
-    :param guard: as said by the user. To ask for `freeze` is to have a program for a platform that isolates.
-    :raise UsageError: nobody can guard the PEs of that program.
+    :raise UsageError: an option, or the user's config, cannot be.
     """
-    if guard == "freeze" and not program.isolation:
-        program = msgspec.structs.replace(program, isolation=True)
-    by_default: Guarding = "freeze" if program.isolation else "off"
-    if (guard or by_default) != "off" and validate_host.has_moving_windows(program):
-        raise UsageError(f"program {program.name!r} makes windows of its own: {validate_host.FIXED}")
-    return program, msgspec.structs.replace(
-        chosen, topology=program.topology, isolates=program.isolation, guard=guard or by_default
+    return RunOptions(
+        verb=verb,
+        target=target,
+        machine=choice(topology_name=topology_name, **machine),
+        platform=platform,
+        topology_name=topology_name,
+        inject=inject,
+        guard=guard,
+        boot=boot,
+        limits=limits,
+        against=dict(against),
     )
 
 

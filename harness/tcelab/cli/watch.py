@@ -11,15 +11,15 @@ import click
 from rich.console import Console
 
 from tcelab import scenarios
-from tcelab.cli import COULD_NOT_JUDGE
-from tcelab.cli.options import boot_option, choice, guard_option, guarded, machine_options
+from tcelab.cli.options import boot_option, guard_option, machine_options, run_options
 from tcelab.cli.run import program_of, typed
 from tcelab.errors import UsageError
 from tcelab.job.job import Job
 from tcelab.job.output import note
-from tcelab.qemu.limits import limits as limits_of
+from tcelab.job.runoptions import settle
 from tcelab.qemu.livesample import FolderLooker
 from tcelab.report.livedisplay import EVERY, LiveDisplay
+from tcelab.run import exitcode
 from tcelab.run.record import Guarding
 
 
@@ -57,13 +57,12 @@ def command(
         if len(scenario.topologies) > 1:
             note(f"on topology {scenario.topologies[0]}: the scenario has others, see --topology")
     program = program_of(target, seed, None, str(options["topology_name"]))
-    program, chosen = guarded(program, choice(**options), guard)
-    told = {"target": target, "platform": "qemu", "guard": guard, "boot": boot, "limits": limits, **options}
-    job = Job(program, limits_of(limits), told, out, Console())
+    asked = run_options("watch", target, guard=guard, boot=boot, limits=limits, **options)
+    job = Job(*settle(program, asked), out, Console())
     watcher = LiveDisplay(Console(stderr=True), program.topology)
     job.progress = lambda: watcher
     job.observer = watcher.give
-    job.perform(chosen, keep=False)
+    job.perform(keep=False)
     assert job.result is not None
     raise click.exceptions.Exit(job.result.verdict.exit_code)
 
@@ -81,4 +80,4 @@ def _follow(folder: Path, make: Callable[[Path], FolderLooker] = FolderLooker) -
     except KeyboardInterrupt:
         note("left; the run goes on")
     if not watcher.watching.seen:
-        raise click.exceptions.Exit(COULD_NOT_JUDGE)
+        raise click.exceptions.Exit(exitcode.COULD_NOT_JUDGE)

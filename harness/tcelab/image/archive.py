@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from tcelab import userconfig
 from tcelab.errors import HarnessError, Unsupported, UsageError
-from tcelab.image.process import RunLimit, run
+from tcelab.image.hosttools import RunLimit, run
 
 __all__ = ["KEYRING", "VARIABLE", "Archive", "find", "is_security"]
 

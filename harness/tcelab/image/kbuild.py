@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tcelab.errors import HarnessError
-from tcelab.image.guest import Native
+from tcelab.image.guestimage import NativeBuild
+from tcelab.image.hosttools import RunLimit, run
 from tcelab.image.modules import release_of
-from tcelab.image.process import RunLimit, run
 from tcelab.image.recipe import ToolchainRecipe
 from tcelab.image.resources import kmod_dir, native_dir
 from tcelab.image.store import cache_dir
@@ -105,13 +105,13 @@ class Toolchain(NamedTuple):
         run([*environment, tool, *arguments], RunLimit(phase, BUILD_LIMIT))
 
 
-def native(tools: Toolchain, release: str) -> Native:
+def native(tools: Toolchain, release: str) -> NativeBuild:
     """What is ours in a guest, built for its kernel.
 
     :raise HarnessError: it does not compile.
     """
     programs = {path.stem: tools.program(path) for path in sorted(native_dir().glob("*.c"))}
-    return Native(tools.modules(kmod_dir(), release), programs, tools.tree_sha256)
+    return NativeBuild(tools.modules(kmod_dir(), release), programs, tools.tree_sha256)
 
 
 def require_release(name: str, module: bytes, release: str) -> None:

@@ -133,7 +133,7 @@ def release_of(module: bytes) -> str:
     return found[1].decode(errors="replace") if found is not None else ""
 
 
-def entries(modules: Mapping[str, bytes], carried: Mapping[str, bytes] | None = None) -> Iterator[cpio.Entry]:
+def entries(modules: Mapping[str, bytes], carried: Mapping[str, bytes] | None = None) -> Iterator[cpio.Member]:
     """What makes the guest's init load these modules in this order, and no others.
 
     :param carried: modules that are there to be loaded later.
@@ -142,7 +142,7 @@ def entries(modules: Mapping[str, bytes], carried: Mapping[str, bytes] | None = 
     yield cpio.file(_LOAD_ORDER, "".join(f"/{_FOLDER}/{name}.ko\n" for name in modules).encode())
 
 
-def files(modules: Mapping[str, bytes]) -> Iterator[cpio.Entry]:
+def files(modules: Mapping[str, bytes]) -> Iterator[cpio.Member]:
     """Modules in their place. Which of them are loaded, and when, is not said."""
     for name, content in modules.items():
         yield cpio.file(f"{_FOLDER}/{name}.ko", content)

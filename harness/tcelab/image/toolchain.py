@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tcelab.errors import HarnessError
-from tcelab.image.apt import Fetch, Fetched, Request, host_architecture, unpack
+from tcelab.image.apt import Fetch, Fetched, FetchRequest, host_architecture, unpack
 from tcelab.image.loader import loader_argv
 from tcelab.image.recipe import ToolchainRecipe
 from tcelab.image.select import prune, require, walk
@@ -92,8 +92,8 @@ def build_toolchain(
     return BuiltToolchain(parts, list(releases))
 
 
-def _request(recipe: ToolchainRecipe, architecture: str, packages: tuple[str, ...]) -> Request:
-    return Request(
+def _request(recipe: ToolchainRecipe, architecture: str, packages: tuple[str, ...]) -> FetchRequest:
+    return FetchRequest(
         architecture=architecture,
         suites=recipe.suites,
         packages=packages,

@@ -13,10 +13,10 @@ from tcelab.emulator import EmulatorSession
 from tcelab.emulator.profiles import profile
 from tcelab.errors import UsageError
 from tcelab.job import setup
-from tcelab.job.parallel import Guest
+from tcelab.job.parallel import EndableSession
 from tcelab.qemu import fork
 from tcelab.qemu.limits import Limits
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 from tcelab.quirks import check as check_quirks
 
 Note = Callable[[str], None]
@@ -35,7 +35,7 @@ class Platform(Protocol):
     @property
     def provenance(self) -> dict[str, Any]: ...
 
-    def open(self, folder: Path, note: Note = ...) -> Guest:
+    def open(self, folder: Path, note: Note = ...) -> EndableSession:
         """A guest with its agent ready. `folder`, private, is for its artefacts.
 
         :raise TcelabError: there is none to be had.

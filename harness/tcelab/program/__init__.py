@@ -2,6 +2,25 @@
 
 Guest operations are done by the agent inside the guest, host operations from outside. A JSON file decodes strictly,
 before anything runs.
+
+- `diskcontent`: what is on a disk when a session begins
+- `expected`: what `expect` of an operation may be
+- `hazards`: what no program may ask for
+- `hostops`: the operations of the host, as plain data
+- `inject`: lies that tcelab tells itself
+- `operations`: the operations, as plain data
+- `operationspage`: makes `docs/operations.md`
+- `pagetags`: the tags in guest memory
+- `parts`: a program in parts, each for a guest of its own
+- `program`: the program, and its form on disk
+- `programjson`: reads a program's JSON, and says what is wrong with it
+- `soundness`: is a program one that any guest can be asked for?
+- `structpage`: what pages say of a struct and its fields
+- `topology`: PHBs and devices
+- `validate`: is a program whole?
+- `validate_host`: the same of host operations
+- `validate_hypercalls`: the same of hypercalls
+- `validate_ioctls`: the same of ioctls
 """
 
 from tcelab.program.hostops import Checkpoint, Ddw, Flip, Fresh, Rtas

@@ -13,7 +13,7 @@ from tcelab.errors import TcelabError, died
 from tcelab.image.bases import ChangedError
 from tcelab.qemu import ram
 from tcelab.qemu.fork import Forks, Note
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 
 _DEAD: Final = 3
 """Forks that may have died one after the other while they were kept, before that is an error."""

@@ -19,7 +19,7 @@ _LONGEST: Final = 64 << 20
 _CHUNK: Final = 1 << 18
 
 
-class Channel:
+class AgentChannel:
     """One request, one answer. Lives on the loop; what it carries is encoded and decoded by the caller."""
 
     def __init__(self, end: socket.socket) -> None:

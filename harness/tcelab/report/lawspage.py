@@ -9,7 +9,7 @@ import sys
 from typing import Final
 
 from tcelab.judge.laws import ALL
-from tcelab.leakcheck.result import LAWS as OF_LEAK_CHECKS
+from tcelab.leakcheck.leakresult import LAWS as OF_LEAK_CHECKS
 
 _INTRO: Final = """\
 # Laws

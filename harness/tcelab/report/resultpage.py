@@ -14,7 +14,7 @@ from msgspec.inspect import StructType, type_info
 
 from tcelab.judge.finding import Batch, DmaCount, Evidence, Finding, LawCount, Seconds, Verdict
 from tcelab.program.structpage import default_told, fields_told, summary, type_told
-from tcelab.report import hcalls, isolation, result
+from tcelab.report import hcalltable, isolationlog, result
 from tcelab.run.record import Event
 
 _INTRO: Final = """\
@@ -39,12 +39,12 @@ STRUCTS: Final[tuple[type[msgspec.Struct], ...]] = (
     DmaCount,
     Seconds,
     result.ProgramInfo,
-    result.Platform,
-    result.Ended,
-    isolation.Isolations,
-    isolation.Moment,
+    result.PlatformInfo,
+    result.RunEnded,
+    isolationlog.Isolations,
+    isolationlog.Moment,
     Event,
-    hcalls.HypercallRow,
+    hcalltable.HypercallRow,
 )
 
 

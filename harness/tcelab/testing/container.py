@@ -12,7 +12,7 @@ from tcelab.papr import tce
 from tcelab.program import Checkpoint, Dma, Ioctl, Op, Page
 from tcelab.run.record import Outcome, Snapshot, Step
 from tcelab.scenarios import vocabulary as b
-from tcelab.testing.table import TceTable
+from tcelab.testing.expectedtable import TceTable
 from tcelab.testing.transferred import EXPECTED, Expected, Transferred, transferred
 
 

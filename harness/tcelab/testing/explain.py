@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Final
 
 from tcelab.errors import TcelabError
-from tcelab.job import replay, setup
+from tcelab.job import replayline, setup
 from tcelab.job.platforms import EMULATOR
 from tcelab.judge import Finding
 from tcelab.judge.ledger import op_text
 from tcelab.program.topology import Phb
 from tcelab.report.text import finding_lines
+from tcelab.testing.expectedtable import TceTable, difference
 from tcelab.testing.pseries import Pseries
-from tcelab.testing.table import TceTable, difference
 
 _OPERATIONS: Final = 12
 _LINES: Final = 20
@@ -51,9 +51,9 @@ def _replay(guest: Pseries, path: Path, choice: setup.MachineChoice, *, boot: bo
     """An emulator may be beside a guest that was chosen: it tells itself what it is."""
     facts = guest.facts
     if facts.platform != EMULATOR:
-        return replay.line("run", path, choice, boot=boot)
+        return replayline.line("run", path, choice, boot=boot)
     own = setup.MachineChoice(topology=guest.topology, profile=facts.profile, expect_quirks=tuple(sorted(facts.quirks)))
-    return replay.line("run", path, own, platform=EMULATOR)
+    return replayline.line("run", path, own, platform=EMULATOR)
 
 
 def _concluded(guest: Pseries) -> tuple[Sequence[Finding], str]:

@@ -22,7 +22,7 @@ from tcelab.run.record import Facts, Outcome, Snapshot, Step, TableView
 from tcelab.run.session import Session
 from tcelab.scenarios import vocabulary as b
 from tcelab.testing.container import Buffer, Pe, UnexpectedOutcomeError
-from tcelab.testing.table import TceTable
+from tcelab.testing.expectedtable import TceTable
 
 PROGRAM: Final = "program.json"
 
@@ -69,8 +69,8 @@ class Pseries:
         isolation = session.facts.isolates
         self.program = Program(name=name, topology=topology, ops=[], isolation=isolation, test=test or name)
         self.session = session
-        self._judge = Judge(self.program, session.facts, oracles=second_opinion(topology, session.facts))
-        self._recorder = Recorder(self.program, session, self._judge.feed)
+        self._judge = Judge(self.program, session.facts, references=second_opinion(topology, session.facts))
+        self._recorder = Recorder(self.program, session, self._judge)
         self._checker = Checker(self.program)
         self._names: dict[str, int] = {}
         self._concluded: Verdict | None = None
@@ -231,7 +231,7 @@ class Pseries:
             self._recorder.finish()
             self._judge.end(self._recorder.run)
             self.unseen = list(self._judge.ledger.reasons)
-            self._concluded = conclude(self._judge.ledger, self._recorder.run)
+            self._concluded = conclude([self._judge.ledger], self._recorder.run)
         return self._concluded
 
     @property

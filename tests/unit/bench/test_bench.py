@@ -17,13 +17,14 @@ from story import SMALL, story
 
 from tcelab import bench
 from tcelab.bench import Figure, Fit, Measured, batch, plot
-from tcelab.bench.session import host_cpu
+from tcelab.bench.benchguests import host_cpu
 from tcelab.cli import bench as verb
 from tcelab.errors import GuestLost, Unsupported
 from tcelab.judge import Verdict, judge
 from tcelab.program import Checkpoint, GuestOp, Ioctl, Program, Repeat, load
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
+from tcelab.run import exitcode
 from tcelab.run.loop import perform_program
 from tcelab.run.record import Outcome
 from unit.cli import test_cli
@@ -391,7 +392,7 @@ def test_the_plot_is_drawn_from_the_command(host, tcelab, monkeypatch, small):
 def test_without_matplotlib_a_plot_is_refused_before_anything_is_measured(host, tcelab, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     done = tcelab("bench", "batch", "--plot", "picture.svg")
-    assert done.code == Unsupported.exit_code
+    assert done.code == exitcode.of_error(Unsupported(""))
     assert done.err.splitlines()[0] == "tcelab: --plot needs matplotlib, which is not installed"
     assert "pip install 'tcelab[plot]'" in done.err
     assert host.chosen == []

@@ -53,7 +53,7 @@ def measure(monkeypatch, tmp_path):
             yield made
 
         monkeypatch.setattr(isolation, "opened", opened)
-        job = bench.Job(setup.MachineChoice(topology=SMALL), Limits(), turns, notes.append)
+        job = bench.BenchJob(setup.MachineChoice(topology=SMALL), Limits(), turns, notes.append)
         return isolation.measure(job), notes
 
     return run

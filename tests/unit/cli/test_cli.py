@@ -23,7 +23,7 @@ from ideal import Ideal
 from story import after, nth, story
 
 from tcelab import cli, image, program
-from tcelab.bench import session as bench_session
+from tcelab.bench import benchguests as bench_session
 from tcelab.cli import doctor
 from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError, Unsupported, UsageError
 from tcelab.image import bases, mutants

@@ -27,7 +27,7 @@ QUIET = {"NO_MKDOCS_2_WARNING": "1"}
 MADE = [commandspage, lawspage, operationspage, quirkspage, resultpage]
 TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")]
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in [*TOP, *sorted(DOCS.rglob("*.md"))] if path.exists()}
-FOREIGN = {"--cap-add"}
+FOREIGN = {"--cap-add", "--log-cli-level"}
 """Options of other programs that pages name."""
 
 

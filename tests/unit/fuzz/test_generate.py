@@ -8,12 +8,12 @@ import pytest
 
 from tceagent.tag import FIELDS, MAGIC
 from tcelab import quirks
-from tcelab.emulator.session import EmulatorSession
+from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.errors import UsageError
 from tcelab.fuzz import moves, processes, world
 from tcelab.fuzz.generate import generate
 from tcelab.fuzz.hazard import MOST_BEYOND
-from tcelab.fuzz.state import File
+from tcelab.fuzz.madethings import MadeFile
 from tcelab.program import (
     Buffer,
     Checkpoint,
@@ -419,7 +419,7 @@ def test_no_unmap_reaches_far_past_the_end_whatever_is_declared(declared):
 @pytest.mark.parametrize(("beyond", "kept"), [(0, True), (MOST_BEYOND, True), (MOST_BEYOND + 1, False)])
 def test_an_unmap_that_reaches_too_far_is_counted_instead(beyond, kept):
     w = world.World(random.Random(1), topology("two-small"), frozenset())
-    file = File("c", None, [])
+    file = MadeFile("c", None, [])
     fields = {"iova": WINDOW - PAGE, "size": (1 + beyond) * PAGE}
     assert w.unmap(w.agent, file, fields) is kept
     assert (len(w.ops), sum(w.left_out.values())) == (int(kept), int(not kept))

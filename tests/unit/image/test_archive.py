@@ -12,6 +12,7 @@ from tcelab.cli.options import machine_options
 from tcelab.errors import Unsupported, UsageError
 from tcelab.image import apt, archive
 from tcelab.image.archive import KEYRING, Archive
+from tcelab.run import exitcode
 
 ROOT = Path(__file__).parents[3]
 
@@ -181,7 +182,7 @@ def sources(root):
 
 
 SUITES = (("bookworm", "bookworm-updates", "bookworm-security"), ("bookworm-backports",))
-REQUEST = apt.Request(architecture="ppc64el", suites=SUITES, packages=())
+REQUEST = apt.FetchRequest(architecture="ppc64el", suites=SUITES, packages=())
 
 
 def test_each_suite_is_asked_of_its_archive(tmp_path, monkeypatch):
@@ -212,7 +213,7 @@ def test_a_command_that_needs_packages_and_has_no_archive_could_not_judge(host, 
     host("sources.list", FOREIGN)
     with pytest.raises(Unsupported) as caught:
         apt.fetch(REQUEST, print)
-    assert caught.value.exit_code == 125
+    assert exitcode.of_error(caught.value) == 125
 
 
 def test_no_file_of_ours_names_a_host_of_packages():

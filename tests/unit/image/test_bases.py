@@ -18,7 +18,7 @@ from fake_session import SHAPE
 
 from tcelab.errors import HarnessError
 from tcelab.image import bases
-from tcelab.image.bases import Base, ChangedError, Register, Stored
+from tcelab.image.bases import Base, ChangedError, SavedRegister, Stored
 from unit.image.test_sparse import CHUNK, by_the_book, memory
 
 KEY = "0123456789abcdef"
@@ -67,7 +67,7 @@ def test_a_base_is_taken_as_it_was_stored():
         assert held.console == SMALL["console"]
         assert held.folder == folder
         assert (held.record.key, held.record.boot, held.record.trial) == (KEY, 1.5, "")
-        assert held.record.registers == [Register(0x800000020000001, 1, 4, 2, 6)]
+        assert held.record.registers == [SavedRegister(0x800000020000001, 1, 4, 2, 6)]
         assert held.record.windows == {0x80000101: SHAPE}
         held.check("ram", "state", "console")
 

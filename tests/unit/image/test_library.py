@@ -16,7 +16,7 @@ from imagetoy import GUEST_RECIPE, QEMU_RECIPE, RELEASE, ToyFetch, read_cpio
 from patience import PATIENCE
 from tcelab import image
 from tcelab.errors import HarnessError, Unsupported, UsageError
-from tcelab.image import apt, library, manifest, overlay, recipe
+from tcelab.image import apt, library, manifest, overlay, recipe, staleness
 from tcelab.image.archive import Archive
 from tcelab.image.locks import lock
 from tcelab.image.packages import SuiteNote
@@ -219,7 +219,7 @@ def test_a_changed_recipe_makes_the_image_stale_and_is_built(place, fetch):
 
 def test_an_image_of_another_builder_is_stale(fetch, monkeypatch):
     image.build("toy", silent, fetch=fetch)
-    monkeypatch.setattr(library, "BUILDER", manifest.BUILDER + 1)
+    monkeypatch.setattr(staleness, "BUILDER", manifest.BUILDER + 1)
     assert image.status("toy").state == "stale"
 
 
@@ -524,7 +524,7 @@ def test_a_host_without_the_keyring_is_told_which_package_brings_it(monkeypatch,
 
 
 def test_a_package_that_is_not_what_the_index_describes_is_refused(place, monkeypatch):
-    request = apt.Request(architecture="all", suites=(), packages=())
+    request = apt.FetchRequest(architecture="all", suites=(), packages=())
     root = apt._Root(request, Archive("http://archive.example/debian", "", (), "this test"))
     package = apt.Package("toy", "1", "all", "stable", "0" * 64, 1)
 

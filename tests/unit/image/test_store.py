@@ -13,8 +13,8 @@ import pytest
 
 from patience import PATIENCE, SOON
 from tcelab.errors import HarnessError
+from tcelab.image.hosttools import RunLimit, run
 from tcelab.image.locks import lock
-from tcelab.image.process import RunLimit, run
 from tcelab.image.store import cache_dir, image_dir, new_image
 
 """Seconds no step here may take."""
@@ -116,7 +116,7 @@ def test_the_orphan_of_a_killed_build_keeps_the_lock_until_it_ends(tmp_path):
 import threading
 import time
 from tcelab.image.locks import lock
-from tcelab.image.process import RunLimit, run
+from tcelab.image.hosttools import RunLimit, run
 with lock("toy", "", print):
     run(["sh", "-c", "echo ready >/proc/$PPID/fd/1; read end < {fifo}"], RunLimit("orphan", 60))
 """)

@@ -15,6 +15,7 @@ import pytest
 from tcelab.errors import HarnessError
 from tcelab.fuzz import campaign
 from tcelab.job import artefacts, keeping
+from tcelab.run import exitcode
 from unit.cli import test_cli
 from unit.cli import test_series as test_cli_series
 from unit.job import test_replay
@@ -191,7 +192,7 @@ def test_a_figure_that_cannot_be_delivered_is_125(host, tcelab, monkeypatch):
     figure = bench.Figure("f", "s", [1.0])
     with pytest.raises(bench.click.exceptions.Exit) as ended:
         bench._show(bench.Measured(figures=[figure]), Path("/dev/full"))
-    assert ended.value.exit_code == 125
+    assert exitcode.of_error(ended.value) == 125
 
 
 # -- standard output

@@ -19,6 +19,7 @@ from tcelab.job import setup
 from tcelab.job.setup import MachineChoice, prepare
 from tcelab.program.topology import topology
 from tcelab.qemu import kconfig
+from tcelab.run import exitcode
 
 VFIO = ("VFIO", "VFIO_PCI", "VFIO_IOMMU_SPAPR_TCE")
 IMAGE_RELEASE = "6.12.95-image"
@@ -177,7 +178,7 @@ def test_a_kernel_built_without_an_option_cannot_be_judged(asked, kernel):
     kernel.write_bytes(vmlinux(config=config(VFIO_PCI="n", PROC_PAGE_MONITOR="n")))
     with pytest.raises(Unsupported, match=r"lacks CONFIG_PROC_PAGE_MONITOR .*CONFIG_VFIO_PCI .*IKCONFIG") as caught:
         ready(kernel=kernel)
-    assert caught.value.exit_code == 125
+    assert exitcode.of_error(caught.value) == 125
     assert asked == []
 
 
@@ -199,7 +200,7 @@ def test_the_configuration_of_a_build_tree_is_found(asked, kernel):
 def test_modules_of_another_kernel_are_wrong_usage(asked, kernel, tmp_path):
     with pytest.raises(UsageError, match=rf"holds modules of 5\.10\.0, and the kernel is {RELEASE}") as caught:
         ready(kernel=kernel, modules=tree(tmp_path / "m", "5.10.0"))
-    assert caught.value.exit_code == 2
+    assert exitcode.of_error(caught.value) == 2
     assert asked == []
 
 

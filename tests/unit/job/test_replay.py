@@ -19,7 +19,7 @@ import pytest
 from tcelab import cli, commandline
 from tcelab.emulator import EmulatorSession
 from tcelab.fuzz import campaign
-from tcelab.job import platforms, replay, setup
+from tcelab.job import platforms, replayline, setup
 from tcelab.program import Ioctl, Program, inject
 from tcelab.program.topology import topology
 from tcelab.qemu import fork
@@ -219,13 +219,15 @@ def test_a_leak_check(leakcheck):
 
 
 def test_every_field_of_a_choice_is_said_or_has_a_reason_not_to_be():
-    assert {*replay.OPTIONS, *replay.ELSEWHERE} == {each.name for each in msgspec.structs.fields(setup.MachineChoice)}
+    assert {*replayline.OPTIONS, *replayline.ELSEWHERE} == {
+        each.name for each in msgspec.structs.fields(setup.MachineChoice)
+    }
 
 
 @pytest.mark.parametrize("verb", ["run", "replay", "diff", "leakcheck"])
 def test_every_option_of_a_verb_is_said_or_changes_nothing_of_a_saved_program(verb):
     """A new option must be thought of here."""
-    said = {*replay.OPTIONS.values(), "--guard", "--platform", "--boot", "--limit", "--against-qemu"}
+    said = {*replayline.OPTIONS.values(), "--guard", "--platform", "--boot", "--limit", "--against-qemu"}
     said |= {
         "--against-image",
         "--against-kernel",
@@ -249,7 +251,7 @@ def test_paths_are_absolute_and_all_is_quoted(monkeypatch, tmp_path):
     chosen = setup.MachineChoice(
         topology=topology("one-pe"), qemu="bin/my qemu", kernel=Path("k"), modules=Path("m"), append="-x 'y'"
     )
-    line = replay.line("run", Path("p.json"), chosen, limits=Limits(boot=1.25, perform=1234567.0))
+    line = replayline.line("run", Path("p.json"), chosen, limits=Limits(boot=1.25, perform=1234567.0))
     words = shlex.split(line)[len(commandline.started()) :]
     assert words == [
         *("run", f"{tmp_path}/p.json"),
@@ -262,12 +264,15 @@ def test_paths_are_absolute_and_all_is_quoted(monkeypatch, tmp_path):
 
 
 def test_a_recipe_stays_a_name(monkeypatch):
-    assert replay.chosen(setup.MachineChoice(topology=topology("one-pe"), qemu="qemu-10.0")) == ["--qemu", "qemu-10.0"]
+    assert replayline.chosen(setup.MachineChoice(topology=topology("one-pe"), qemu="qemu-10.0")) == [
+        "--qemu",
+        "qemu-10.0",
+    ]
 
 
 def test_what_the_emulator_does_not_know_is_not_said_of_it():
     chosen = setup.MachineChoice(topology=topology("one-pe"), kernel=Path("k"), expect_quirks=(MISALIGNED,))
-    words = replay.chosen(chosen, of_a_guest=False)
+    words = replayline.chosen(chosen, of_a_guest=False)
     assert words == ["--expect-quirk", MISALIGNED]
     platforms.EmulatorPlatform(setup.MachineChoice(topology=topology("one-pe"), expect_quirks=(MISALIGNED,)))
 

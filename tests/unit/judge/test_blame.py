@@ -15,7 +15,7 @@ from tcelab.emulator import EmulatorSession
 from tcelab.emulator.reference import EmulatorReferences
 from tcelab.judge import Judge
 from tcelab.judge.ledger import op_text
-from tcelab.program import Burst, Call, Dma, Hcall, Ioctl, Program, Tce, Transfer, tag
+from tcelab.program import Burst, Call, Dma, Hcall, Ioctl, Program, Tce, Transfer, pagetags
 from tcelab.run.loop import perform_program
 from tcelab.run.record import Outcome
 from tcelab.scenarios import vocabulary as b
@@ -41,7 +41,7 @@ def longer(*more):
 def judged(program, **lies):
     session = Ideal(program, **lies)
     watch = Judge(program, session.facts)
-    return watch.verdict(perform_program(program, session, watch.feed))
+    return watch.verdict(perform_program(program, session, watch))
 
 
 def named(finding):
@@ -188,8 +188,8 @@ def test_a_difference_in_what_a_transfer_left_names_the_transfer():
         machine.machine.ram.write(frames["a"][7] + 40, b"zz")
 
     session = Guest(at, change)
-    watch = Judge(program, session.facts, oracles=EmulatorReferences(SMALL, session.facts))
-    verdict = watch.verdict(perform_program(program, session, watch.feed))
+    watch = Judge(program, session.facts, references=EmulatorReferences(SMALL, session.facts))
+    verdict = watch.verdict(perform_program(program, session, watch))
     assert {each.law for each in verdict.findings} == {"difference", "tag"}
     assert {named(each) for each in verdict.findings} == {at}
     assert all("at byte 0x28" in each.message for each in verdict.findings)
@@ -202,34 +202,34 @@ def page(*changes, base=b""):
     content = bytearray((base or bytes(range(64))) * 64)
     for at, byte in changes:
         content[at] = byte
-    return tag.compact(bytes(content))
+    return pagetags.compact(bytes(content))
 
 
 @pytest.mark.parametrize("at", [0, 33, 63])
 def test_data_that_differs_behind_its_first_32_bytes_is_shown_where_it_differs(at):
     other = bytearray(range(64))
     other[at] ^= 0xFF
-    expected, seen = tag.contrast(bytes(range(64)), bytes(other))
+    expected, seen = pagetags.contrast(bytes(range(64)), bytes(other))
     assert expected != seen.split(" (")[0]
     assert expected.endswith(f" at byte {at:#x}")
     assert seen.endswith(f" at byte {at:#x} (64 bytes differ)")
 
 
 def test_a_tag_whose_page_ends_in_other_bytes_is_shown_where_it_ends():
-    own = tag.tag(bytes(16), FIRST, 0x1000, 1)
-    expected, seen = tag.contrast(own, page((4000, own[4000 % 64] ^ 1), base=own))
+    own = pagetags.tag(bytes(16), FIRST, 0x1000, 1)
+    expected, seen = pagetags.contrast(own, page((4000, own[4000 % 64] ^ 1), base=own))
     assert expected.endswith("at byte 0xfa0")
     assert seen.endswith("at byte 0xfa0 (1 bytes differ)")
 
 
 def test_tags_and_zeros_are_told_by_name_and_data_by_its_bytes():
-    own, other = (tag.tag(bytes(16), FIRST, ioba, 1) for ioba in (0x1000, 0x2000))
-    assert tag.contrast(own, other) == (tag.describe(own), tag.describe(other))
-    assert tag.contrast(own, bytes(64)) == (tag.describe(own), "zeros")
-    assert tag.contrast(bytes(64), bytes(range(64)))[0] == "zeros"
-    assert tag.contrast(bytes(64), bytes(range(64)))[1].startswith("0102030405")
-    assert tag.contrast(None, own) == ("a page of guest RAM", tag.describe(own))
-    assert tag.contrast(own, None)[1] == "no RAM at that address"
+    own, other = (pagetags.tag(bytes(16), FIRST, ioba, 1) for ioba in (0x1000, 0x2000))
+    assert pagetags.contrast(own, other) == (pagetags.describe(own), pagetags.describe(other))
+    assert pagetags.contrast(own, bytes(64)) == (pagetags.describe(own), "zeros")
+    assert pagetags.contrast(bytes(64), bytes(range(64)))[0] == "zeros"
+    assert pagetags.contrast(bytes(64), bytes(range(64)))[1].startswith("0102030405")
+    assert pagetags.contrast(None, own) == ("a page of guest RAM", pagetags.describe(own))
+    assert pagetags.contrast(own, None)[1] == "no RAM at that address"
 
 
 def test_addresses_in_operations_are_hex():
@@ -275,8 +275,8 @@ def test_a_register_that_differs_is_the_one_that_is_told_in_hex():
             ]
 
     session = Other(-1, None)
-    watch = Judge(program, session.facts, oracles=EmulatorReferences(SMALL, session.facts))
-    found = watch.verdict(perform_program(program, session, watch.feed)).findings
+    watch = Judge(program, session.facts, references=EmulatorReferences(SMALL, session.facts))
+    found = watch.verdict(perform_program(program, session, watch)).findings
     (difference,) = [each for each in found if each.law == "difference"]
     assert difference.seen.startswith("r4 of call 0 page ")
     assert str(FIRST) not in difference.message

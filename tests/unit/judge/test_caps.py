@@ -23,7 +23,7 @@ from tcelab.judge.models.reading import read_tables
 from tcelab.judge.standing import Standing
 from tcelab.program import Checkpoint, Ddw, Page, Program
 from tcelab.program.topology import Device, Phb, Topology, topology
-from tcelab.report.isolation import isolations
+from tcelab.report.isolationlog import isolations
 from tcelab.run.loop import perform_program
 from tcelab.run.record import Outcome, RunRecord, Snapshot, Step, TableView
 from tcelab.scenarios import build
@@ -39,7 +39,7 @@ def judged(**lies):
     program = story()
     session = Ideal(program, **lies)
     watch = Judge(program, session.facts)
-    return watch.verdict(perform_program(program, session, watch.feed))
+    return watch.verdict(perform_program(program, session, watch))
 
 
 class Bench:
@@ -157,7 +157,7 @@ def test_a_verdict_is_the_same_however_few_findings_are_kept(keep):
     program = story()
     world = see(on(SECOND, many))
     watch = Judge(program, Ideal(program).facts, keep=keep)
-    verdict = watch.verdict(perform_program(program, Ideal(program, **world), watch.feed))
+    verdict = watch.verdict(perform_program(program, Ideal(program, **world), watch))
     assert (verdict.exit_code, len(verdict.findings), verdict.more) == (1, keep, 150 - keep)
     assert verdict.by_step == {nth("mapped"): {"table": 150}}
     assert verdict.found(0, nth("mapped")) == {}
@@ -183,10 +183,8 @@ def test_a_kind_of_isolation_is_bad_however_many_findings_there_were_before_it()
 
 
 def verdict_of(by_step):
-    ledger = Ledger(Program(name="p", topology=WIDE, ops=[]), KEEP)
-    verdict = Judge(ledger.program, Ideal(ledger.program).facts, ledger=ledger).verdict(
-        RunRecord(ledger.program, Ideal(ledger.program).facts)
-    )
+    program = Program(name="p", topology=WIDE, ops=[])
+    verdict = Judge(program, Ideal(program).facts).verdict(RunRecord(program, Ideal(program).facts))
     verdict.by_step = by_step
     return verdict
 
@@ -220,7 +218,7 @@ def test_a_first_access_that_went_through_is_found_at_once_where_a_guard_has_pro
     session = Ideal(program, warp=lambda _s, _n, _o, snapshot: replace(snapshot, refusals=()))
     session.facts = replace(session.facts, guard="observe")
     watch = Judge(program, session.facts)
-    verdict = watch.verdict(perform_program(program, session, watch.feed))
+    verdict = watch.verdict(perform_program(program, session, watch))
     assert {finding.law for finding in verdict.findings} >= {"refusals"}
     assert verdict.exit_code == 1
 
@@ -243,7 +241,7 @@ def test_the_refusals_of_one_device_prove_the_watcher_for_another():
 
     session = Ideal(program, tamper=tamper)
     watch = Judge(program, session.facts)
-    verdict = watch.verdict(perform_program(program, session, watch.feed))
+    verdict = watch.verdict(perform_program(program, session, watch))
     assert [(each.law, each.liobn, each.operation.split()[0]) for each in verdict.findings] == [
         ("refusals", SECOND, f"#{number}")
     ]
@@ -268,7 +266,7 @@ def test_a_window_that_firmware_says_it_made_where_it_cannot_be_is_found(name, w
     program = Program(name="p", topology=topology("two-small"), ops=ops)
     session = Firmware(program.topology)
     watch = Judge(program, session.facts)
-    verdict = watch.verdict(perform_program(program, session, watch.feed))
+    verdict = watch.verdict(perform_program(program, session, watch))
     assert ("inventory", f"{name} {wrong:#x}") in [(each.law, each.seen) for each in verdict.findings]
     assert verdict.exit_code == 1
 

@@ -43,7 +43,7 @@ SECOND = FIRST + len(FROZEN) + len(THAWED)
 
 def judged(session):
     judge = Judge(session.program, session.facts)
-    return judge.verdict(perform_program(session.program, session, judge.feed))
+    return judge.verdict(perform_program(session.program, session, judge))
 
 
 def told(session):
@@ -83,8 +83,8 @@ def test_two_isolations_and_two_recoveries_pass():
 def test_the_emulator_does_as_the_law_demands():
     played = story()
     session = EmulatorSession(TWO_DEVICES, isolates=True, guard="freeze")
-    judge = Judge(played, session.facts, oracles=EmulatorReferences(TWO_DEVICES, session.facts))
-    verdict = judge.verdict(perform_program(played, session, judge.feed))
+    judge = Judge(played, session.facts, references=EmulatorReferences(TWO_DEVICES, session.facts))
+    verdict = judge.verdict(perform_program(played, session, judge))
     assert (verdict.result, verdict.findings) == ("pass", [])
 
 

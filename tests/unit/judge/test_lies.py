@@ -13,7 +13,7 @@ from story import BOTH, CHANNEL, FIRST, SECOND, SPARE, after, nth, on, see, stor
 from tcelab.errors import GuestLost, HarnessError, Scene
 from tcelab.judge import Judge, judge
 from tcelab.program import Flip
-from tcelab.program.tag import tag
+from tcelab.program.pagetags import tag
 from tcelab.run.loop import perform_program
 from tcelab.run.record import Outcome, Refusal
 
@@ -26,7 +26,7 @@ def judged(**lies):
     program = story()
     session = Ideal(program, **lies)
     watch = Judge(program, session.facts)
-    record = perform_program(program, session, watch.feed)
+    record = perform_program(program, session, watch)
     verdict = watch.verdict(record)
     again = judge(record)
     again.evidence.seconds = verdict.evidence.seconds
@@ -541,7 +541,7 @@ def test_findings_beyond_the_cap_are_counted():
 
     program = story()
     watch = Judge(program, Ideal(program).facts, keep=10)
-    record = perform_program(program, Ideal(program, warp=flood), watch.feed)
+    record = perform_program(program, Ideal(program, warp=flood), watch)
     verdict = watch.verdict(record)
     assert (len(verdict.findings), verdict.more) == (10, 140)
 

@@ -10,12 +10,12 @@ from story import ONE, SMALL
 from tceagent import ops as agent
 from tceagent.state import State
 from tcelab import program as p
-from tcelab.emulator.session import EmulatorSession
+from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.errors import HarnessError, TcelabError, Unsupported, UsageError
 from tcelab.judge.models.fold import Fold
 from tcelab.program import Program, operations
 from tcelab.program.validate import Checker
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 from tcelab.run.record import Outcome, Step
 
 EVERY = typing.get_args(operations.Op)

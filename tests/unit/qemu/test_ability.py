@@ -7,6 +7,7 @@ from kerneltoy import vmlinux
 
 from tcelab.errors import GuestLost, Unsupported
 from tcelab.qemu import ability
+from tcelab.run import exitcode
 from tcelab.run.record import Outcome
 
 ASKS = b"iommu_group_claim_dma_owner"
@@ -113,7 +114,7 @@ def test_a_refused_device_is_excused_by_the_proof_that_the_iommu_driver_is_not_t
         Unsupported, match=r"6\.66 cannot do VFIO on pseries: vfio-pci refuses pe1 \(ENODEV\)"
     ) as caught:
         check(Guest(Bind=Outcome(errno="ENODEV")), kernel(ASKS))
-    assert caught.value.exit_code == 125
+    assert exitcode.of_error(caught.value) == 125
     assert "\n" not in caught.value.message
 
 

@@ -14,12 +14,12 @@ from tcelab.image import cpio, modules
 from tcelab.image.recipe import load
 from tcelab.leakcheck import drivers, trace
 from tcelab.leakcheck.dmaapi import PORT
-from tcelab.program import Program, disk
+from tcelab.program import Program, diskcontent
 from tcelab.program.topology import DRIVERS, KERNEL_DRIVERS, TOPOLOGIES, Device, topology
 from tcelab.program.validate import validate
 from tcelab.qemu import machine
 from tcelab.qemu.disks import Disks
-from tcelab.qemu.dmaapi import DmaApi
+from tcelab.qemu.dmaapilog import DmaApi
 from tcelab.qemu.driven import DrivenGuest
 from tcelab.qemu.log import Log
 from tcelab.run.record import Refusal
@@ -110,7 +110,7 @@ def test_a_device_that_qemu_gave_up_is_told_with_what_was_refused(tmp_path, line
 
 def test_its_disk_is_64_mib_and_begins_with_known_data():
     disks = Disks(DRIVERS)
-    assert disks.read() == {"disk1": disk.fresh("disk1")}
+    assert disks.read() == {"disk1": diskcontent.fresh("disk1")}
     assert os.fstat(disks.files["disk1"]).st_size == 64 << 20
     disks.close()
 

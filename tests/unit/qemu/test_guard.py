@@ -112,7 +112,7 @@ class Stand:
         self.port = FakePort(self.log)
         self.held = {}
         self.guest = SimpleNamespace(
-            log=self.log, qtest=self.port, race=FakeRace(), limits=SimpleNamespace(control=0.2), qmp=self.qmp
+            log=self.log, qtest=self.port, waiter=FakeRace(), limits=SimpleNamespace(control=0.2), qmp=self.qmp
         )
         self.guest.standstill = Standstill(self.run_state, None)
         self.traces = True

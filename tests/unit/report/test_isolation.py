@@ -17,7 +17,7 @@ from tcelab.job.parallel import ParallelRun
 from tcelab.program import Program, Rtas
 from tcelab.program.topology import topology
 from tcelab.report import failed, junit, load, make, merge, render, render_series, to_json
-from tcelab.report.isolation import (
+from tcelab.report.isolationlog import (
     Isolations,
     access,
     cell,
@@ -52,7 +52,7 @@ HOLE = Event(
 
 def program(where=PAIR, *further):
     """One violation, and what else is asked for."""
-    story = isolation.Story(where, 1)
+    story = isolation.IsolationStory(where, 1)
     story.set_up()
     story.violate(next(isolation.violations(where)))
     for each in further:

@@ -9,7 +9,7 @@ import numpy as np
 from tcelab.judge import blame
 from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger
-from tcelab.judge.models.disk import DiskModel
+from tcelab.judge.models.diskmodel import DiskModel
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.reading import TableReading
 

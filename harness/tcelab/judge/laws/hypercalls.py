@@ -6,7 +6,7 @@ from typing import Final
 
 from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger
-from tcelab.judge.models.hypercalls import Hypercalls
+from tcelab.judge.models.hypercallmodel import HypercallModel
 from tcelab.program import Hcall, HcallBatch
 from tcelab.run.record import Outcome, Step
 
@@ -18,7 +18,7 @@ LAW: Final = Law(
 )
 
 
-def law(ledger: Ledger, hypercalls: Hypercalls, step: Step, outcome: Outcome) -> None:
+def law(ledger: Ledger, hypercalls: HypercallModel, step: Step, outcome: Outcome) -> None:
     """What hypercalls gave is what the tables hold, nobody but the kernel may make them, and what has no place in a
     table does not succeed.
     """
