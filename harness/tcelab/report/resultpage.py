@@ -16,6 +16,7 @@ from tcelab.judge.finding import Batch, DmaCount, Evidence, Finding, LawCount, S
 from tcelab.program.structpage import default_told, fields_told, summary, type_told
 from tcelab.report import hcalltable, isolationlog, result
 from tcelab.run.record import Event
+from tcelab.run.resultfile import SCHEMA
 
 _INTRO: Final = """\
 # `result.json`
@@ -51,7 +52,7 @@ STRUCTS: Final[tuple[type[msgspec.Struct], ...]] = (
 def page() -> str:
     """The whole page, Markdown."""
     sections = ["\n".join(_section(kind)) for kind in STRUCTS]
-    return "\n".join([_INTRO.format(schema=result.SCHEMA), *sections])
+    return "\n".join([_INTRO.format(schema=SCHEMA), *sections])
 
 
 def _section(kind: type[msgspec.Struct]) -> Iterator[str]:
