@@ -21,4 +21,4 @@
 - `userconfig`: the user's settings
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

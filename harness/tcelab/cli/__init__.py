@@ -1,6 +1,7 @@
 """The command `tcelab`. Each verb is a module that is imported only when it is called: `--help` stays fast.
 
 - `bench`: `tcelab bench`
+- `commandspage`: `docs/commands.md`, made from the commands
 - `diff`: `tcelab diff`
 - `doctor`: `tcelab doctor`
 - `fuzz`: `tcelab fuzz`
@@ -34,15 +35,15 @@ from tcelab.run import exitcode
 VERBS: Final = {
     "run": "Run a scenario or a program on a guest or on the emulator, and judge it.",
     "diff": "Run a program on a guest, and compare it with the emulator or with another guest.",
-    "fuzz": "Make random programs, run them on guests, and shrink what differs.",
-    "replay": "Run a program that was saved, on either platform.",
-    "watch": "Run a program, or look at a run in another terminal, and show its tables live.",
+    "fuzz": "Make random programs, run them on guests, and shrink each difference.",
+    "replay": "Run a saved program, on either platform.",
+    "watch": "Run a program, or attach to a run in another terminal, and show its tables live.",
     "table": "Write TCE tables to a file, and compare two of them.",
-    "leakcheck": "Run a command on the kernel's own drivers, and report the mappings that it leaves.",
-    "doctor": "Say what this host can do, what is missing, and the fix.",
-    "runs": "List, show and remove what runs have left.",
+    "leakcheck": "Run a command on the kernel's own drivers, and report the TCEs that it leaves.",
+    "doctor": "Check this host: what works, what is missing, and the fix.",
+    "runs": "List, show and remove the folders of runs.",
     "image": "Build, list and clean guest images and QEMU builds.",
-    "shell": "Give a guest's console to you; Ctrl-] leaves.",
+    "shell": "Give you a guest's console; Ctrl-] ends it.",
     "bench": "Measure, side by side in one run.",
 }
 """Verb to its one-line help, in the order of `tcelab --help`."""

@@ -57,19 +57,19 @@ def benchmark(name: str, *, repeat: int, turn: str) -> Callable[[Callable[..., M
 
 @benchmark("boot", repeat=3, turn="Boots of each firmware, taken in turns.")
 def boot_(job: BenchJob) -> Measured:
-    """When each phase of a boot is reached, under VOF and under SLOF."""
+    """Measure when a boot reaches each phase, under VOF and under SLOF."""
     return boot.measure(job)
 
 
 @benchmark("fork", repeat=5, turn="Turns, each with a boot.")
 def fork_(job: BenchJob) -> Measured:
-    """What a fresh guest costs: a boot, a fork, one that is kept ahead, four at once; and the memory of each."""
+    """Measure what a fresh guest costs: a boot, a fork, one kept ahead, four at once; and the memory of each."""
     return fork.measure(job)
 
 
 @benchmark("table", repeat=50, turn="Checkpoints by each view.")
 def table_(job: BenchJob) -> Measured:
-    """What reading and judging whole tables costs, by live memory and by the state stream."""
+    """Measure what reading and judging whole tables costs, by live memory and by the state stream."""
     return table.measure(job)
 
 
@@ -77,9 +77,9 @@ def table_(job: BenchJob) -> Measured:
 @click.option("--sizes", default="1..32", show_default=True, help="Pages per call, as in 1..32 or 1,2,4.")
 @click.option("--plot", "plot_to", type=click.Path(path_type=Path), metavar="FILE", help="Draw it: .svg or .png.")
 def batch_(job: BenchJob, sizes: str, plot_to: Path | None) -> Measured:
-    """What a map and an unmap of n pages cost in the real driver: the call, and each page.
+    """Measure what a map and an unmap of n pages cost in the real driver: the call, and each page.
 
-    Everything that is timed is looked at first, and the whole of it is judged.
+    Everything that is timed is done once before and checked, and all of it is judged.
     """
     pages = batch.sizes(sizes)
     output.check("--plot", plot_to)
@@ -93,13 +93,13 @@ def batch_(job: BenchJob, sizes: str, plot_to: Path | None) -> Measured:
 
 @benchmark("emulator", repeat=3, turn="Turns, each with a fork.")
 def emulator_(job: BenchJob) -> Measured:
-    """What the emulator does in the time of a forked guest; its MAP; the fuzzer's rate on guests."""
+    """Measure the emulator beside a forked guest, its MAP, and the fuzzer's rate on guests."""
     return emulator.measure(job)
 
 
 @benchmark("isolation", repeat=100, turn="Violations of each size.")
 def isolation_(job: BenchJob) -> Measured:
-    """What it takes to isolate a PE, from the first refused access on; and transfers per second by the fast engine.
+    """Measure the time to isolate a PE, from the first refused access, and transfers per second by the fast engine.
 
     All of it is judged.
     """
@@ -108,7 +108,7 @@ def isolation_(job: BenchJob) -> Measured:
 
 @benchmark("watch", repeat=20, turn="Turns, each with and without.")
 def watch_(job: BenchJob) -> Measured:
-    """What `tcelab watch` costs a guest that maps and unmaps as fast as it can."""
+    """Measure what `tcelab watch` costs a guest that maps and unmaps as fast as it can."""
     return watch.measure(job)
 
 

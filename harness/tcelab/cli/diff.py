@@ -22,7 +22,7 @@ _FILE = click.Path(path_type=Path)
 @click.command("diff")
 @click.argument("target", default=DEFAULT, metavar="[SCENARIO|PROGRAM.json|RUNFOLDER]")
 @machine_options
-@click.option("--seed", type=click.IntRange(0), help="Of the scenario; one is drawn if not given, and told.")
+@click.option("--seed", type=click.IntRange(0), help="Seed of the scenario; drawn and printed if not given.")
 @click.option("--against-qemu", help="Compare with a guest on this QEMU.")
 @click.option("--against-image", help="Compare with a guest of this image.")
 @click.option("--against-kernel", type=_FILE, help="Compare with a guest of this kernel.")
@@ -40,10 +40,10 @@ def command(
     limits: tuple[str, ...],
     **options: Any,  # noqa: ANN401 - click's options
 ) -> None:
-    """Run a program on a guest, and compare each outcome and each whole table with the emulator; or, with
-    --against-..., with a second guest: kernel A with kernel B, QEMU A with QEMU B.
+    """Run a program on a guest, and compare each outcome and each whole table with the emulator; with --against-...,
+    with a second guest: kernel A with kernel B, QEMU A with QEMU B.
 
-    Exit codes as those of run.
+    Exit codes as for run.
     """
     output.check("--json", json_to)
     names = ("qemu", "image", "kernel", "modules")

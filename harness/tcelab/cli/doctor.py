@@ -48,7 +48,7 @@ _PROGRAMS: Final = {
 
 @click.command("doctor")
 def command() -> None:
-    """Say what this host can do, what is missing, and the fix. Exit code 1 if the main job cannot run."""
+    """Check this host: what works, what is missing, and the fix. Exit code 1 if the main job cannot run."""
     failed = False
     for line in _lines():
         click.echo(f"{line.state:2}  {line.what:14} {line.said}")

@@ -34,12 +34,12 @@ _STEPS: Final = 20000
 
 @click.command("fuzz")
 @machine_options
-@click.option("--seed", type=click.IntRange(0), help="One is drawn if not given, and told.")
-@click.option("--steps", type=click.IntRange(1), default=_STEPS, show_default=True, help="Operations in all.")
+@click.option("--seed", type=click.IntRange(0), help="Seed of the programs; drawn and printed if not given.")
+@click.option("--steps", type=click.IntRange(1), default=_STEPS, show_default=True, help="Operations in total.")
 @click.option(
     "--minutes",
     type=click.FloatRange(0, min_open=True),
-    help="Stop after so long, whatever is left: each program ends at a checkpoint. A finding is still shrunk.",
+    help="Stop after this many minutes, at a checkpoint. A finding is still shrunk.",
 )
 @click.option(
     "--every", type=click.IntRange(1), default=campaign.EVERY, show_default=True, help="Operations per checkpoint."
@@ -57,8 +57,8 @@ def command(
     limits: tuple[str, ...],
     **options: Any,  # noqa: ANN401 - click's options
 ) -> None:
-    """Make random programs of legal and illegal operations, run them on fresh guests, and hold every outcome and
-    every whole table against the emulator. What differs is shrunk to a small program and saved.
+    """Make random programs of legal and illegal operations, run them on fresh guests, and compare every outcome and
+    every whole table with the emulator. A difference is shrunk to a small program and saved.
 
     Exit codes: 0 no difference, 1 a finding, 2 wrong usage, 125 could not judge.
     """

@@ -67,7 +67,7 @@ def _list_bases(*, quick: bool) -> bool:
 
 @command.command("mutants")
 def mutants_() -> None:
-    """List the mutants of the guest's VFIO driver: each is one line of it that is another one, for --mutant."""
+    """List the mutants of the guest's VFIO driver for --mutant: each changes one line."""
     every = mutants.known()
     click.echo(f"{mutants.CLEAN:20} {every.module} of {every.source}, rebuilt without a fault")
     for fault in every.fault:

@@ -50,10 +50,10 @@ _SECONDS: Final = click.FloatRange(0, min_open=True)
     type=_SECONDS,
     default=5.0,
     show_default=True,
-    help="Seconds after it, in which entries may still go.",
+    help="Seconds after COMMAND in which entries may still be removed.",
 )
-@click.option("--any-status", is_flag=True, help="A COMMAND that fails is judged like one that succeeds.")
-@click.option("--any-direction", is_flag=True, help="Entries are not held against what drivers asked the DMA API for.")
+@click.option("--any-status", is_flag=True, help="Judge a COMMAND that fails like one that succeeds.")
+@click.option("--any-direction", is_flag=True, help="Do not compare entries with what drivers asked the DMA API for.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for artefacts; new or empty.")
 @json_option("result.json")
 @boot_option
@@ -71,14 +71,14 @@ def command(
     **options: Any,  # noqa: ANN401 - click's options
 ) -> None:
     """Run COMMAND in a guest whose kernel drives a disk (/dev/vda, virtio-blk) and a network card (eth0, e1000), and
-    report each entry of a TCE table that stays. Without COMMAND both are driven hard, both ways, with transfers of up
-    to 4 MiB.
+    report each entry of a TCE table that it leaves. Without COMMAND a built-in exercise drives both, in both
+    directions, with transfers of up to 4 MiB.
 
-    The baseline is taken once both drivers are bound and the interface is up: rings that live as long as the driver are
-    no leaks. Several words are a command and its arguments; one word alone is a line for the guest's shell. The guest's
-    gateway, 10.0.2.2, answers a ping; nothing else can be reached. Exit code 0: no leak; 1: a leak, or a law of the
-    tables is broken; 2: wrong usage, also a COMMAND that the guest does not have; 125: could not judge, for example
-    because COMMAND failed.
+    The baseline is taken once both drivers are bound and the interface is up, so rings that live as long as the driver
+    are no leaks. Several words are a command and its arguments; a single word is a line for the guest's shell. The
+    guest's gateway, 10.0.2.2, answers a ping; nothing else can be reached. Exit codes: 0 no leak; 1 a leak, or a law
+    of the tables is broken; 2 wrong usage, or the guest does not have COMMAND; 125 could not judge, for example because
+    COMMAND failed.
     """
     line = typed(words) if words else drivers.exercise(DRIVERS.driven)
     bounds = limits_of(limits)

@@ -35,14 +35,12 @@ def _scenario_list() -> str:
 @on_platforms
 @machine_options
 @guard_option
-@click.option("--seed", type=click.IntRange(0), help="Of the scenario; one is drawn if not given, and told.")
-@click.option("--inject", "lie", type=click.Choice(inject.LIES), help="Self-test: tell a lie that must be found.")
+@click.option("--seed", type=click.IntRange(0), help="Seed of the scenario; drawn and printed if not given.")
+@click.option("--inject", "lie", type=click.Choice(inject.LIES), help="Self-test: inject a fault that must be found.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for artefacts; new or empty.")
 @json_option("result.json")
 @boot_option
-@click.option(
-    "--keep", is_flag=True, help="After the verdict, leave the guest running for a look: its console is yours."
-)
+@click.option("--keep", is_flag=True, help="Leave the guest running after the verdict, and give its console to you.")
 def command(
     target: str,
     seed: int | None,

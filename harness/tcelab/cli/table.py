@@ -42,8 +42,13 @@ def command() -> None:
     "--format", "form", type=click.Choice(tabledump.FORMATS), help="By default as the name of -o ends, else text."
 )
 @click.option("-o", "to", type=click.Path(path_type=Path, allow_dash=True), help="A file; - is stdout, as by default.")
-@click.option("--after", type=click.IntRange(0), metavar="N", help="Of a program: after N of its operations.")
-@click.option("--seed", type=click.IntRange(0), help="Of a scenario; one is drawn if not given, and told.")
+@click.option(
+    "--after",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Dump the tables as they are after N operations of the program.",
+)
+@click.option("--seed", type=click.IntRange(0), help="Seed of a scenario; drawn and printed if not given.")
 @on_platforms
 @machine_options
 @boot_option
@@ -59,8 +64,8 @@ def dump(
     limits: tuple[str, ...],
     **options: Any,  # noqa: ANN401 - click's options
 ) -> None:
-    """Write the tables that a run kept (those of the checkpoint of its first finding, else of its last one), that
-    another dump holds, or that a fresh guest has after a program or the first N operations of one.
+    """Write tables: those that a run kept (of the checkpoint of its first finding, else of its last checkpoint), those
+    of another dump, or those of a fresh guest after a program or its first N operations.
     """
     to = to or Path("-")
     output.check("-o", to)
@@ -139,7 +144,7 @@ def _made(program: Program, after: int | None, asked: RunOptions) -> tuple[Table
 @click.argument("second", type=_PATH)
 @json_option("what differs")
 def diff(first: Path, second: Path, json_to: Path | None) -> None:
-    """Compare two dumps, npz or JSON, or the folders of two runs: the entries that differ, by LIOBN and IOBA."""
+    """Compare two dumps (npz or JSON) or the folders of two runs: print the entries that differ, by LIOBN and IOBA."""
     output.check("--json", json_to)
     words, changes = tabledump.compare(tabledump.load(first), tabledump.load(second))
     for line in [*words, *map(tabledump.tell, changes[:SHOWN])]:

@@ -27,7 +27,7 @@ from tcelab.run.record import Guarding
 @click.argument("target", default=scenarios.DEFAULT, metavar="[SCENARIO|PROGRAM.json|RUNFOLDER]")
 @machine_options
 @guard_option
-@click.option("--seed", type=click.IntRange(0), help="Of the scenario; one is drawn if not given, and told.")
+@click.option("--seed", type=click.IntRange(0), help="Seed of the scenario; drawn and printed if not given.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for artefacts; new or empty.")
 @boot_option
 def command(
@@ -40,11 +40,11 @@ def command(
     limits: tuple[str, ...],
     **options: Any,  # noqa: ANN401 - click's options
 ) -> None:
-    """Run a scenario or a program on a guest and show its tables while it runs, four times a second, without stopping
-    it; then the verdict, as run does. Given the folder of a run in another terminal: show that one's, until it ends.
+    """Run a scenario or a program on a guest, show its tables four times a second without stopping it, then print the
+    verdict as run does. Given the folder of a run in another terminal, show the tables of that run until it ends.
 
-    Without a terminal, a line every second. What is mapped and unmapped between two looks is not seen: rates are the
-    least that there was. Exit codes as those of run; of a folder, 0, or 125 if no table was ever seen.
+    Without a terminal: a line every second. What is mapped and unmapped between two looks is not seen, so rates are
+    lower bounds. Exit codes as for run; for a folder 0, or 125 if no table was ever seen.
     """
     if Path(target).is_dir():
         if given := [name for name in ("seed", "out", "guard", "boot") if typed(name)]:

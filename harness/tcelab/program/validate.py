@@ -15,20 +15,17 @@ from tceagent.huge import HUGE_PAGE
 from tcelab.errors import UsageError
 from tcelab.papr import window
 from tcelab.program import diskcontent, expected, soundness, validate_host, validate_hypercalls, validate_ioctls
+from tcelab.program.hostops import Checkpoint, Ddw, Flip, Fresh, Rtas
 from tcelab.program.operations import (
     Bind,
     Buffer,
     Burst,
-    Checkpoint,
     Close,
-    Ddw,
     Dma,
     Engine,
     Exit,
     Fill,
-    Flip,
     Frames,
-    Fresh,
     GuestOp,
     Hcall,
     HcallBatch,
@@ -43,7 +40,6 @@ from tcelab.program.operations import (
     Put,
     Read,
     Repeat,
-    Rtas,
     Spawn,
     Tag,
     Together,

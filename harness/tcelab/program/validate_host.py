@@ -9,7 +9,8 @@ from typing import Final
 from tceagent import uapi
 from tcelab.papr import pe
 from tcelab.program import hazards
-from tcelab.program.operations import Ddw, Flip, Ioctl, Native, Op, Rtas
+from tcelab.program.hostops import Ddw, Flip, Rtas
+from tcelab.program.operations import Ioctl, Native, Op
 from tcelab.program.topology import Phb
 
 _CELL: Final = 32

@@ -14,13 +14,18 @@ _SHOWN: Final = 12
 
 
 class TceTable(Mapping[int, int]):
-    """The live entries of one table: bus address (IOBA) to TCE. `table[ioba]` of an entry that is empty is 0, as in the
-    table itself; `ioba in table` and `table.get(ioba)` are about live entries.
+    """The live entries of one table: a mapping of bus address (IOBA, bytes) to TCE (64 bits).
+
+    `table[ioba]` of an empty entry is 0, as in the table itself; `ioba in table`, `len(table)` and iteration are about
+    live entries. `table == {...}` compares the live entries with a mapping.
+
+    Asking for an address that no entry has, outside the window or within a page, raises LookupError: a test that looks
+    there would pass whatever the table holds.
 
     :ivar liobn: of the table.
     :ivar entries: how many entries it has, live or not.
-    :ivar start: bus address of the first; `page_size`: bytes from each to the next.
-    :raise LookupError: whatever asks for an address that no entry has: outside of the window, or within a page.
+    :ivar start: bus address of the first.
+    :ivar page_size: bytes from each entry to the next.
     """
 
     def __init__(
@@ -31,7 +36,11 @@ class TceTable(Mapping[int, int]):
 
     @classmethod
     def of(cls, view: TableView) -> TceTable:
-        """What one view of it showed."""
+        """The table as one view showed it.
+
+        :param view: of a snapshot.
+        :return: its live entries.
+        """
         places = (view.ioba(int(index)) for index in view.index)
         live = dict(zip(places, map(int, view.tce), strict=True))
         return cls(view.liobn, view.entries, live, start=view.bus_offset, page_shift=view.page_shift)
@@ -57,7 +66,13 @@ class TceTable(Mapping[int, int]):
         return iter(self._live)
 
     def get(self, ioba: int, default: Any = None) -> Any:  # noqa: ANN401 - as Mapping has it
-        """The entry of an address, or the default if it is empty."""
+        """The entry at an address.
+
+        :param ioba: bus address, in bytes.
+        :param default: what to give for an empty entry.
+        :return: the TCE, or the default.
+        :raise LookupError: no entry has that address.
+        """
         self._asked(ioba)
         return self._live.get(ioba, default)
 
@@ -79,8 +94,12 @@ class TceTable(Mapping[int, int]):
 
 
 def difference(expected: Mapping[int, int], seen: Mapping[int, int]) -> list[str]:
-    """Where two tables differ, a line for each run of neighbouring entries that differ in the same way; empty if they
-    do not. The words of a run's first entry stand for all.
+    """Where two tables differ, as text.
+
+    :param expected: IOBA to TCE; an entry that is missing or 0 is empty.
+    :param seen: likewise.
+    :return: a line for each run of neighbouring entries that differ in the same way, with the words of the first of
+        them; at most 13 lines. Empty: the tables are equal.
     """
     runs: list[_Run] = []
     sizes = [each.page_size for each in (expected, seen) if isinstance(each, TceTable)]

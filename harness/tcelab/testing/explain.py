@@ -22,9 +22,12 @@ _LAWS_HOLD: Final = "(the laws hold in what the test did: what failed is the tes
 
 
 def sections(guest: Pseries, choice: setup.MachineChoice, *, boot: bool = False) -> Iterator[tuple[str, str]]:
-    """(title, text) of each.
+    """What a report gains about a test's guest: its program, findings, tables, console, and the replay line.
 
-    :param choice: of the machine; `boot`: it was booted for the test.
+    :param guest: all that it did is judged now.
+    :param choice: of the machine, for the replay line.
+    :param boot: the guest was booted for the test, not forked.
+    :return: (title, text) of each section.
     """
     findings, lost = _concluded(guest)  # before the program is written: it ends with what is done there
     path = guest.write_program()

@@ -16,8 +16,9 @@ import pytest
 if TYPE_CHECKING:
     from tcelab.job import setup
     from tcelab.job.pool import Emulators, Guests
+    from tcelab.testing.container import Container, Pe
     from tcelab.testing.expectedtable import TceTable
-    from tcelab.testing.pseries import Container, Pe, Pseries
+    from tcelab.testing.pseries import Pseries
 
 OPTIONS: Final = {
     "qemu": "A recipe's name, or a qemu-system-ppc64.",

@@ -19,9 +19,9 @@ from tcelab.run.record import Facts, QuirkHit, Step
 
 LAW: Final = Law(
     "difference",
-    says="an emulator of the driver, with the declared quirks, gives and leaves the same, step by step",
+    says="the emulator of the driver, with the declared quirks, returns and leaves the same after each operation",
     needs="a reference: the emulator, or another guest",
-    finds="lets the reference do each operation as well, and compares outcome, events and snapshot",
+    finds="has the reference perform each operation as well; compares outcome, events and snapshot",
 )
 
 

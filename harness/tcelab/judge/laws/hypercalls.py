@@ -12,8 +12,8 @@ from tcelab.run.record import Outcome, Step
 
 LAW: Final = Law(
     "hypercalls",
-    says="hypercalls give what the tables hold, and succeed only where there is a place, never for a process",
-    needs="the operations Hcall and HcallBatch",
+    says="hypercalls return what the tables hold, and succeed only inside an existing window, never from user mode",
+    needs="the operation hcall or hcallbatch",
     finds="compares status and registers with what the tables hold, and folds what succeeded into them",
 )
 

@@ -18,7 +18,7 @@ LAW: Final = Law(
     "kernel",
     says="no WARN, BUG, Oops or panic",
     needs="the console",
-    finds="takes each line of trouble that no declared quirk explains, and the death of a kernel that was up",
+    finds="reports each line of trouble that no declared quirk explains, and the death of a kernel that was up",
 )
 
 
