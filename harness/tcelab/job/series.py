@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tcelab import report
 from tcelab.errors import HarnessError
-from tcelab.job import artefacts, output
+from tcelab.job import artefacts, output, replayline
 from tcelab.job.job import FILES, Job
 from tcelab.job.keeping import Keeper
 from tcelab.job.output import note
@@ -66,7 +66,22 @@ class Series:
                 runs[name] = job.result
             if interrupted or job.interrupted:
                 break
-        self._write(report.merge(runs, [program for program, _ in self._pairs], self._options.recorded()))
+        result = report.merge(runs, [program for program, _ in self._pairs], self._options.recorded())
+        result.replay = self._replay()
+        self._write(result)
+
+    def _replay(self) -> str:
+        program, asked = self._pairs[0][0], self._options
+        return replayline.of_scenario(
+            asked.target,
+            program.seed,
+            asked.machine,
+            platform=asked.platform,
+            guard=asked.guard,
+            lie=asked.inject,
+            boot=asked.boot,
+            limits=asked.bounds(),
+        )
 
     def _write(self, result: report.Result) -> None:
         self.result = result
