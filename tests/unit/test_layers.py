@@ -96,10 +96,21 @@ def test_unit_tests_lie_in_folders_like_the_packages():
         path.name for path in (ROOT / "tests" / "unit").iterdir() if path.is_dir() and path.name != "__pycache__"
     }
     assert folders <= packages
-    of_the_tree = {"house", "layers", "readme", "numbers", "wheel", "rows_are_sound", "calls", "setup_script"}
+    of_the_tree = {"house", "layers", "readme", "numbers", "wheel", "rows_are_sound", "calls", "setup_script", "spread"}
     loose = {path.stem for path in HOST.glob("*.py")}
     tests = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / "unit").glob("test_*.py")}
     assert tests <= of_the_tree | loose
+
+
+def test_no_file_of_tests_imports_another_one():
+    """What they share lies in tests/support; a test file can be renamed and split, and be read alone."""
+    tests = ROOT / "tests"
+    assert [
+        f"{path.relative_to(tests)}: {module}"
+        for path in sorted(tests.rglob("*.py"))
+        for module in imports(path, {})
+        if any(part.startswith("test_") for part in module.split("."))
+    ] == []
 
 
 def listed(package):

@@ -1,7 +1,7 @@
 """The command `tcelab`. Each verb is a module that is imported only when it is called: `--help` stays fast.
 
 - `bench`: `tcelab bench`
-- `commandspage`: makes `docs/commands.md`
+- `commandspage`: `docs/commands.md`, made from the commands
 - `diff`: `tcelab diff`
 - `doctor`: `tcelab doctor`
 - `fuzz`: `tcelab fuzz`

@@ -18,7 +18,7 @@ its own, and the one readable statement of the rules (`profiles`).
 - `preset_states`: states that no program can make, set up before it begins
 - `process`: processes: files, user, limit of locked memory
 - `profiles`: the rules of each kernel: which checks, which errno, which defects
-- `quirkspage`: makes `docs/quirks.md`
+- `quirkspage`: `docs/quirks.md`: all known defects of kernels, made from `tcelab.quirks`
 - `reference`: the emulator as the reference of another platform's run
 - `spapr_tce`: what the v1 driver does once no check fails
 - `spapr_tce_2013`: what the driver of May 2013 does once no check fails

@@ -136,7 +136,8 @@ class EmulatedKernel:
 
     def _state(self) -> object:
         """All that a MAP or UNMAP can change."""
-        tables = [pe.table.words.tobytes() for pe in self.machine.pes.values()]
+        live = [pe.table.live() for pe in self.machine.pes.values()]
+        tables = [(index.tobytes(), tces.tobytes()) for index, tces in live]
         return tables, dict(self.machine.ram.pins), self.process.space.locked, [dict(pe.behind) for pe in self._pes()]
 
     def pread(self, fd: int, size: int, offset: int) -> bytes:

@@ -4,7 +4,9 @@
 - `archive`: where Debian's packages come from
 - `bases`: booted guests that are kept for forks
 - `bytecode`: byte code for the guest's Python
+- `compressed`: files compressed as distributions do it: .xz, .gz, .zst
 - `cpio`: writes an initramfs
+- `elf`: what tcelab reads of an ELF file: its header, the names of its sections, a module's `.modinfo`
 - `guestimage`: builds a guest image
 - `hosttools`: runs the host's tools, with a limit on silence
 - `kbuild`: builds kernel modules and C programs for a guest

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tcelab.errors import HarnessError
+from tcelab.image.elf import BadElfError
 from tcelab.image.guestimage import NativeBuild
 from tcelab.image.hosttools import RunLimit, run
 from tcelab.image.modules import release_of
@@ -117,9 +118,12 @@ def native(tools: Toolchain, release: str) -> NativeBuild:
 def require_release(name: str, module: bytes, release: str) -> None:
     """Check that a kernel will take a module.
 
-    :raise HarnessError: it is another kernel's.
+    :raise HarnessError: it is another kernel's, or no module at all.
     """
-    found = release_of(module)
+    try:
+        found = release_of(module)
+    except BadElfError as error:
+        raise HarnessError(f"the module {name} as built is none: {error}", next_step="build it anew") from None
     if found != release:
         raise HarnessError(
             f"the module {name} is of kernel {found or 'unknown'}, not of {release}",

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tcelab import userconfig
 from tcelab.errors import HarnessError
 
 __all__ = [
@@ -38,10 +39,7 @@ Progress = Callable[[str], None]
 def cache_dir() -> Path:
     """The folder of all that tcelab fetches and builds; made with mode 0700 when absent."""
     named = os.environ.get("TCELAB_CACHE")
-    if named:
-        folder = Path(named).absolute()
-    else:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tcelab"
+    folder = Path(named).absolute() if named else userconfig.folder("cache")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 

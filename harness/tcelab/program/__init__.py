@@ -6,7 +6,7 @@ before anything runs.
 - `diskcontent`: what is on a disk when a session begins
 - `expected`: what `expect` of an operation may be
 - `hazards`: what no program may ask for
-- `hostops`: the operations of the host, as plain data
+- `hostops`: operations that are done from outside, with the guest stopped, and what all operations share
 - `inject`: lies that tcelab tells itself
 - `operations`: the operations, as plain data
 - `operationspage`: makes `docs/operations.md`
@@ -15,7 +15,7 @@ before anything runs.
 - `program`: the program, and its form on disk
 - `programjson`: reads a program's JSON, and says what is wrong with it
 - `soundness`: is a program one that any guest can be asked for?
-- `structpage`: what pages say of a struct and its fields
+- `structpage`: what the pages say of a struct, out of its docstring
 - `topology`: PHBs and devices
 - `validate`: is a program whole?
 - `validate_host`: the same of host operations

@@ -250,8 +250,7 @@ class QemuSession:
         if self._base is not None:
             record = self._base.record
             versions["base"] = {"key": record.key, "built": record.built, "boot": record.boot}
-        quirks = self._options.quirks
-        versions["quirks"] = sorted(quirks)
+        versions["quirks"] = sorted(quirks := self._options.quirks)
         ram = self.guest.ram.size
         return Facts(
             "qemu",
@@ -336,11 +335,8 @@ class QemuSession:
         began = time.perf_counter()
         with self._stopped():
             stopped = time.perf_counter()
-            result = (
-                self._hostviews.flip(op)
-                if isinstance(op, Flip)
-                else self._hostviews.snapshot(op, frames, self.facts.cannot)
-            )
+            views = self._hostviews
+            result = views.flip(op) if isinstance(op, Flip) else views.snapshot(op, frames, self.facts.cannot)
             read = time.perf_counter()
         if isinstance(result, Snapshot):
             result.seconds["stop and cont"] = stopped - began + time.perf_counter() - read

@@ -3,12 +3,12 @@
 - `hcalltable`: the conformance table of the scenario `hcalls`
 - `isolationlog`: the timeline of each PE, and `isolation.log`
 - `junit`: `junit.xml`
-- `lawspage`: makes `docs/laws.md`
+- `lawspage`: `docs/laws.md`, made from the laws
 - `leakchecktext`: the final text of a leak check
 - `livedisplay`: shows the tables of a running guest
 - `progress`: progress on standard error
 - `result`: `result.json`
-- `resultpage`: makes `docs/result.md`
+- `resultpage`: `docs/result.md`: the schema of `result.json`, made from its structs
 - `seriesresult`: one result of several runs
 - `tabledump`: tables in a file, and two such files compared
 - `tableview`: how full each table is, as text

@@ -80,7 +80,7 @@ def perform_program(
     :param part: of several that run side by side, each on a guest of its own; see `tcelab.run.join`.
     :param enough: asked after each checkpoint. If so, the program ends there, and the record's program with it.
     :raise UsageError: the program asks for more than one guest, and no part is named; see `tcelab.job.parallel`.
-    :raise Unsupported: the guest is not what it was made for, see `tcelab.run.soundness`.
+    :raise Unsupported: the guest is not what it was made for, see `tcelab.run.guestfits`.
     """
     if part is None:
         part, *others = parts(program)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections import Counter
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
@@ -92,7 +94,9 @@ def test_figures_are_those_of_the_events_and_stand_beside_what_they_are_to_be(me
 def test_a_guard_that_does_not_isolate_gives_findings_and_no_figures(measure, guard):
     measured, notes = measure(1, guard)
     assert (measured.figures, measured.verdict.exit_code) == ([], 1)
-    assert any("to repeat it: tcelab run " in note for note in notes)
+    (again,) = [note.split()[-1] for note in notes if note.startswith("to repeat it: tcelab run ")]
+    kept = json.loads(Path(again).with_name("result.json").read_text())
+    assert kept["verdict"] == msgspec.to_builtins(measured.verdict)
 
 
 def test_a_byte_that_lands_outside_gives_a_finding_and_no_figures(measure):

@@ -37,7 +37,7 @@ def test_every_error_class_is_on_the_page_with_its_exit_code():
     for each in known:
         row = next((line for line in PAGE.splitlines() if line.startswith(f"| `{each.__name__}` |")), "")
         assert row, each
-        assert each is errors.TcelabError or f" {exitcode.of_error(each.__new__(each))}" in row, row
+        assert each is errors.TcelabError or f" {exitcode.of_error(each.__new__(each))}" in row
 
 
 def test_every_limit_is_on_the_page_with_its_seconds():

@@ -6,6 +6,7 @@ import json
 
 import fast_story as fast
 import pytest
+from every_operation import BEFORE, DMA, ONE_OF_EACH, checked, named
 from isolation_story import TWO_DEVICES, opened, program, read, write
 from msgspec import structs
 from story import ONE, SMALL
@@ -20,7 +21,6 @@ from tcelab.program import Program
 from tcelab.program.validate import validate
 from tcelab.run.loop import perform_program
 from tcelab.run.record import Outcome, Step
-from unit.program.test_every_operation import BEFORE, DMA, ONE_OF_EACH, checked, named
 
 NOTHING = 77777
 """What nothing gives."""

@@ -5,7 +5,7 @@ from msgspec import structs
 
 from tcelab import scenarios
 from tcelab.emulator.emulatorsession import EmulatorSession
-from tcelab.errors import Unsupported
+from tcelab.errors import HarnessError, Unsupported
 from tcelab.judge import Judge
 from tcelab.papr import window, windowcreation
 from tcelab.papr.tcetable import Table
@@ -266,5 +266,5 @@ def test_a_bit_can_be_flipped_in_either_window(stage):
     stage.session.intervene(Ddw(call="create", device="pe2", page_shift=16, window_shift=24), [])
     outcome = stage.session.intervene(Flip(liobn=0x80000201, ioba=HIGH + (3 << 16), bit=16), [])
     assert (outcome.value, stage.session.machine.pes[2].windows.high.get(3)) == (1 << 16, 1 << 16)
-    with pytest.raises(Exception, match="no bit 16 of an entry"):
+    with pytest.raises(HarnessError, match="no bit 16 of an entry"):
         stage.session.intervene(Flip(liobn=0x80000101, ioba=HIGH, bit=16), [])

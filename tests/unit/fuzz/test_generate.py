@@ -146,6 +146,7 @@ def test_some_checkpoints_ask_for_every_view_and_most_do_not(many):
 
 
 def test_counters_are_read_right_before_a_checkpoint_and_by_every_process(many):
+    looked = 0
     for program in many:
         alive = [""]
         read = []
@@ -159,8 +160,10 @@ def test_counters_are_read_right_before_a_checkpoint_and_by_every_process(many):
                     assert isinstance(after, Read | Checkpoint)
                     read.append((op.what, op.by))
                 case Checkpoint():
-                    assert read in ([], [*(("vmlck", by) for by in alive), ("pins", "")])
+                    assert not read or read == [*(("vmlck", by) for by in alive), ("pins", "")]
+                    looked += bool(read)
                     read = []
+    assert looked
 
 
 # -- what is in it

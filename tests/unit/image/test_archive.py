@@ -43,6 +43,17 @@ URIs: http://archive.example/security
 Suites: trixie-security
 Components: main
 """
+EMBEDDED = """\
+Types: deb
+URIs: http://tool.example/tool
+Suites: stable-tool
+Components: main
+Signed-By:
+ -----BEGIN PGP PUBLIC KEY BLOCK-----
+ .
+ mDMEYCQjIxYJKwYBBAHaRw8BAQdAD/P5Nvvnvk66SxBBHDbhRml9ORg1WV5CvzKY
+ -----END PGP PUBLIC KEY BLOCK-----
+"""
 FOREIGN = """\
 deb http://packages.example/tool stable-tool main
 deb http://other.example/ubuntu noble main
@@ -120,9 +131,10 @@ def test_lists_of_one_line_are_understood(host):
 
 
 @needs_apt
-def test_lists_of_stanzas_are_understood_with_the_key_that_they_ask_for(host):
+@pytest.mark.parametrize("before", ["", "\n# a comment\n\n", f"{EMBEDDED}\n"], ids=["none", "comment", "embedded key"])
+def test_lists_of_stanzas_are_understood_with_the_key_that_they_ask_for(host, before):
     key = host("mirror.gpg", "")
-    host("parts/debian.sources", DEB822.format(key=key))
+    host("parts/debian.sources", before + DEB822.format(key=key))
     found = archive.find()
     assert found[:2] == ("http://archive.example/debian", "http://archive.example/security")
     assert found.keyrings == (KEYRING, key)

@@ -11,7 +11,7 @@ import sys
 import threading
 
 import pytest
-from imagetoy import GUEST_RECIPE, QEMU_RECIPE, RELEASE, ToyFetch, read_cpio
+from imagetoy import GUEST_RECIPE, QEMU_RECIPE, RELEASE, VFIO, VFIO_PCI, ToyFetch, read_cpio
 
 from patience import PATIENCE
 from tcelab import image
@@ -85,8 +85,8 @@ def test_modules_are_unpacked_and_listed_in_load_order_without_built_in_ones(fet
     members = base_members()
     lines = members["etc/tcelab-modules"].data.decode()
     assert lines == "/lib/modules-tcelab/vfio.ko\n/lib/modules-tcelab/vfio-pci.ko\n"
-    assert members["lib/modules-tcelab/vfio.ko"].data == b"module vfio"
-    assert members["lib/modules-tcelab/vfio-pci.ko"].data == b"module vfio-pci"
+    assert members["lib/modules-tcelab/vfio.ko"].data == VFIO
+    assert members["lib/modules-tcelab/vfio-pci.ko"].data == VFIO_PCI
 
 
 def test_a_module_the_kernel_lacks_is_named(place, fetch):
@@ -217,9 +217,10 @@ def test_a_changed_recipe_makes_the_image_stale_and_is_built(place, fetch):
     assert "new" in base_members()
 
 
-def test_an_image_of_another_builder_is_stale(fetch, monkeypatch):
+@pytest.mark.parametrize("builder", [manifest.BUILDER + 1, manifest.BUILDER - 1], ids=["newer", "older"])
+def test_an_image_of_another_builder_is_stale(fetch, monkeypatch, builder):
     image.build("toy", silent, fetch=fetch)
-    monkeypatch.setattr(staleness, "BUILDER", manifest.BUILDER + 1)
+    monkeypatch.setattr(staleness, "BUILDER", builder)
     assert image.status("toy").state == "stale"
 
 
@@ -371,10 +372,10 @@ def test_a_module_takes_the_place_of_the_images_of_its_name_and_the_load_order_s
 
     first, second = (image.ensure_guest("toy", silent, None, instead(content)) for content in (b"one", b"two"))
     assert told == [RELEASE, RELEASE]
-    for guest, content in ((plain, b"module vfio"), (first, b"one"), (second, b"two")):
+    for guest, content in ((plain, VFIO), (first, b"one"), (second, b"two")):
         members = read_cpio(guest.initrd.read_bytes())
         assert members["lib/modules-tcelab/vfio.ko"].data == content
-        assert members["lib/modules-tcelab/vfio-pci.ko"].data == b"module vfio-pci"
+        assert members["lib/modules-tcelab/vfio-pci.ko"].data == VFIO_PCI
         assert load_order(guest.initrd) == ["/lib/modules-tcelab/vfio.ko", "/lib/modules-tcelab/vfio-pci.ko"]
     assert len({plain.initrd, first.initrd, second.initrd}) == 3
     assert image.status("toy").state == "ok"

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
 import pytest
 from ideal import Ideal
+from lies import CONTROL, MAP, UNMAP, put, ram, say_refusal
 from msgspec import structs
 from story import FIRST, ONE, SECOND, SMALL, TWO, after, nth, on, see, story
 
 from tcelab.emulator import EmulatorSession
 from tcelab.emulator.reference import EmulatorReferences
 from tcelab.judge import Judge
-from tcelab.judge.ledger import op_text
-from tcelab.program import Burst, Call, Dma, Hcall, Ioctl, Program, Tce, Transfer, pagetags
+from tcelab.judge.blame import _touches, difference
+from tcelab.judge.ledger import last_ioctl, op_text
+from tcelab.program import Burst, Call, Checkpoint, Dma, Hcall, Ioctl, Page, Program, Tce, Transfer, pagetags
 from tcelab.run.loop import perform_program
 from tcelab.run.record import Outcome
 from tcelab.scenarios import vocabulary as b
-from unit.judge.test_lies import CONTROL, MAP, UNMAP, put, ram, say_refusal
 
 LATER = [
     *b.buffer("c", 1, 9),
@@ -51,6 +53,27 @@ def named(finding):
 def only(verdict):
     (finding,) = verdict.findings
     return finding
+
+
+def test_a_size_that_differs_before_anything_was_stored_names_nothing():
+    """Not what is done later."""
+    ops = [*b.buffer("c", 1, 9), Checkpoint(label="early"), *b.map_dma(ONE, Page("c"), 0, 1, 3)]
+    early = next(number for number, op in enumerate(ops) if isinstance(op, Checkpoint))
+    ledger = SimpleNamespace(program=Program(name="p", topology=SMALL, ops=ops), step=early)
+    assert difference(ledger, SimpleNamespace(tables={}), ("size", 0x80000100), (0x80000100, None)) is None
+    assert last_ioctl(ledger) is None
+    ledger.step = len(ops)
+    assert last_ioctl(ledger) == len(ops) - 1
+    assert difference(ledger, SimpleNamespace(tables={}), ("size", 0x80000100), (0x80000100, None)) == len(ops) - 1
+
+
+@pytest.mark.parametrize(
+    ("iova", "size", "touched"),
+    [(0x5000, 0x1000, [5]), (0x5FFF, 1, [5]), (0x5FFF, 2, [5, 6]), (0x5000, 0, [5]), (0x4FFF, 0x1002, [4, 5, 6])],
+)
+def test_a_transfer_touches_each_page_that_it_has_a_byte_of(iova, size, touched):
+    transfer = Transfer(iova, size, to_memory=True)
+    assert [page for page in range(3, 8) if _touches(transfer, page * 4096)] == touched
 
 
 # -- entries

@@ -104,6 +104,13 @@ def test_what_was_right_in_between_is_news_when_it_is_wrong_again():
     assert bench.ledger.by_step == {5: {"table": 1}, 7: {"table": 1}}
 
 
+def test_where_views_differ_is_news_once_until_they_agreed_in_between():
+    bench = Bench()
+    for step, wrong in ((5, [9]), (6, [9]), (7, []), (8, [9])):
+        bench.look(step, {}, rubbish(wrong))
+    assert bench.ledger.by_step == {5: {"views": 1}, 8: {"views": 1}}
+
+
 def test_both_views_of_one_wrong_entry_are_one_finding_behind_the_cap_too():
     bench = Bench()
     bench.look(5, rubbish(range(3000)), rubbish(range(3000)))

@@ -3,8 +3,24 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
+from two_runs import (
+    BOTH,
+    FIRST,
+    NONCE,
+    OTHER,
+    PAGE,
+    READ,
+    SECOND,
+    WRITE,
+    Two,
+    facts,
+    frames,
+    ours,
+    snapshot,
+    table,
+    theirs,
+)
 
 import rowkit
 from rows.linux_v2_defects import closed_first, in_part, in_use, not_made, nothing, spoilt
@@ -32,7 +48,7 @@ from tcelab.errors import GuestLost, Unsupported
 from tcelab.judge import Judge, Ledger
 from tcelab.judge.laws.difference import MOST, EmulatorComparison
 from tcelab.judge.ledger import joined as ledgers_joined
-from tcelab.judge.models.comparison import Comparison
+from tcelab.judge.models.comparison import Comparison, _of_list
 from tcelab.program import (
     Bind,
     Buffer,
@@ -68,71 +84,11 @@ from tcelab.quirks import (
     UNREGISTERS_IN_USE,
 )
 from tcelab.run.loop import perform_program
-from tcelab.run.record import Facts, Outcome, QuirkHit, Refusal, Snapshot, Step, TableView
+from tcelab.run.record import Outcome, QuirkHit, Refusal, Snapshot, Step
 
 SMALL = topology("two-small")
-PAGE = 4096
-NONCE = bytes(range(16))
-OTHER = bytes(16)
-FIRST, SECOND = 0x80000100, 0x80000200
-READ, WRITE, BOTH = 1, 2, 3
 MAPS = {"flags": BOTH, "vaddr": Page("m", 2), "iova": 0, "size": 2 * PAGE}
 OK = Outcome(value=0)
-
-
-def facts(platform="guest", nonce=NONCE, views=("live", "stream"), quirks=()):
-    return Facts(platform, nonce, PAGE, 1 << 29, {}, {}, views, quirks=frozenset(quirks))
-
-
-def table(live, liobn=FIRST, view="live", entries=16):
-    numbers = sorted(live)
-    return TableView(
-        liobn, view, entries, np.array(numbers, np.uint32), np.array([live[i] for i in numbers], np.uint64)
-    )
-
-
-def snapshot(*tables, pages=None, refusals=(), console=()):
-    return Snapshot(tables, {}, pages or {}, tuple(refusals), console)
-
-
-class Two:
-    """Two runs side by side: what is expected has frames from 0x100000 on, what is seen from 0x900000."""
-
-    def __init__(self, *, nonce=NONCE, platform="guest"):
-        self.comparison = Comparison(facts("reference", views=("emulator",)), facts(platform, nonce))
-        self.number = -1
-
-    def done(self, op, expected, seen):
-        """Texts of what differs after an operation."""
-        self.number += 1
-        steps = (Step(self.number, op, outcome) for outcome in (expected, seen))
-        return [each.message for each in self.comparison.compare(*steps)]
-
-    def looked(self, expected, seen):
-        """What differs at a checkpoint."""
-        self.number += 1
-        op = Checkpoint()
-        expected = replace(expected, tables=tuple(replace(each, view="emulator") for each in expected.tables))
-        return self.comparison.compare(Step(self.number, op, snapshot=expected), Step(self.number, op, snapshot=seen))
-
-    def buffer(self, name="m", pages=4, by=""):
-        """Both have it, in frames of their own, and have told them."""
-        made = Buffer(name=name, pages=pages, by=by)
-        assert self.done(made, Outcome(value=0x7000_0000), Outcome(value=0x6000_0000)) == []
-        assert self.done(Frames(buffer=name, by=by), frames(pages), frames(pages, 0x900)) == []
-
-
-def frames(pages, first=0x100):
-    return Outcome(value=0, frames=[(first + 3 * i) * PAGE for i in range(pages)])
-
-
-def ours(page, permissions=BOTH):
-    """The entry that leads to a page of the buffer `m`, as it is expected; `theirs`: as it is seen."""
-    return (0x100 + 3 * page) * PAGE | permissions
-
-
-def theirs(page, permissions=BOTH):
-    return (0x900 + 3 * page) * PAGE | permissions
 
 
 @pytest.fixture
@@ -161,13 +117,15 @@ def test_the_rest_of_a_buffers_last_cpu_page_is_known_without_a_map_of_it():
 def test_what_lies_right_behind_a_buffer_is_the_next_one_of_its_process(two):
     for name, at in (("n", 4), ("o", 4)):
         by = "p" if name == "o" else ""
-        made = Buffer(name=name, pages=1, by=by)
+        made = Buffer(name=name, pages=2, by=by)
         assert two.done(made, *(Outcome(value=base + at * PAGE) for base in (0x7000_0000, 0x6000_0000))) == []
-        lies = [Outcome(value=0, frames=[base + (by != "") * PAGE]) for base in (0x50_0000, 0xA0_0000)]
+        bases = [base + (by != "") * 2 * PAGE for base in (0x50_0000, 0xA0_0000)]
+        lies = [Outcome(value=0, frames=[base, base + PAGE]) for base in bases]
         assert two.done(Frames(buffer=name, by=by), *lies) == []
-    op = Ioctl(file="c", request="MAP_DMA", fields={**MAPS, "vaddr": Page("m", 3)})
-    seen = [Outcome(value=0, frames=[frame, base]) for frame, base in ((0x10_9000, 0x50_0000), (0x90_9000, 0xA0_0000))]
-    assert two.done(op, *seen) == [], "the page behind is said to be `n`, where `n` lies"
+    op = Ioctl(file="c", request="MAP_DMA", fields={**MAPS, "vaddr": Page("m", 3), "size": 3 * PAGE})
+    sides = (0x10_9000, 0x50_0000), (0x90_9000, 0xA0_0000)
+    seen = [Outcome(value=0, frames=[frame, base, base + PAGE]) for frame, base in sides]
+    assert two.done(op, *seen) == [], "the pages behind are said to be those of `n`, where `n` lies"
 
 
 # -- outcomes
@@ -390,6 +348,25 @@ def test_a_frame_that_nobody_told_is_never_a_page_of_a_buffer(two):
         assert len(two.looked(snapshot(table({0: ours(number)})), snapshot(table({0: number * PAGE | BOTH})))) == 1
 
 
+def test_an_address_in_the_rest_of_a_buffers_last_page_of_the_cpu_is_the_buffers():
+    two, at = Two(), Outcome(value=0x7000_0000)
+    sides = facts("oracle", views=("emulator",)), facts()
+    two.comparison = Comparison(*(replace(each, page_size=1 << 16) for each in sides))
+    assert two.done(Buffer(name="m", pages=1), at, at) == []
+    assert two.done(Frames(buffer="m"), frames(1), frames(1, 0x900)) == []
+    fields = {"flags": BOTH, "vaddr": at.value + 8 * PAGE, "iova": 0, "size": PAGE}
+    assert two.done(Ioctl(file="c", request="MAP_DMA", fields=fields), frames(1, 0x108), frames(1, 0x908)) == []
+
+
+def test_entries_may_lead_to_memory_that_is_no_buffer(two):
+    """It goes by the address that was mapped."""
+    fields = {"flags": BOTH, "vaddr": 0x1234_5000, "iova": 0, "size": 2 * PAGE}
+    assert two.done(Ioctl(file="c", request="MAP_DMA", fields=fields), frames(2, 0x500), frames(2, 0xA00)) == []
+    one, other = 0x500 * PAGE | BOTH, 0xA00 * PAGE | BOTH
+    assert two.looked(snapshot(table({0: one})), snapshot(table({0: other}))) == []
+    assert len(two.looked(snapshot(table({0: one})), snapshot(table({0: other + 3 * PAGE})))) == 1
+
+
 def test_entries_may_lead_to_memory_of_a_process_that_is_gone():
     two = Two()
     assert two.done(Spawn(process="p"), OK, OK) == []
@@ -398,6 +375,12 @@ def test_entries_may_lead_to_memory_of_a_process_that_is_gone():
     assert two.looked(snapshot(table({0: ours(1)})), snapshot(table({0: theirs(1)}))) == []
     (found,) = two.looked(snapshot(table({0: ours(1)})), snapshot(table({0: theirs(2)})))
     assert (found.expected, found.seen) == ("m:1 (read-write)", "m:2 (read-write)")
+
+
+def test_of_a_list_the_first_that_differs_is_told():
+    one, other = [int(text) for text in ("1000000", "7", "8")], [int(text) for text in ("1000000", "9", "5")]
+    assert (_of_list("ends", one, other), _of_list("ends", other, one)) == ("ends[1] 7", "ends[1] 9")
+    assert _of_list("ends", one, one[:2]) == "3 ends"
 
 
 # -- memory
@@ -486,9 +469,16 @@ def test_two_pages_that_are_said_to_lie_in_one_frame_differ(two):
     assert message.endswith("says that m:2 lies at 0xa00000, where m:0 lies")
 
 
+def test_a_byte_of_a_disk_that_differs_is_told(two):
+    one, other = (replace(snapshot(), disks={"disk1": bytes(600) + byte}) for byte in (b"\1", b"\2"))
+    (found,) = two.looked(one, other)
+    assert found.message == "the disk of disk1 holds 02 at byte 0x258, oracle has 01"
+
+
 def test_what_one_kernel_alone_says_differs(two):
     warn = ("WARNING: at x",)
-    assert [each.seen for each in two.looked(snapshot(), snapshot(console=warn))] == [warn[0]]
+    (alone,) = two.looked(snapshot(), snapshot(console=warn))
+    assert (alone.message, alone.seen) == ("the kernel says WARNING: at x, oracle says no trouble", warn[0])
     assert [each.expected for each in two.looked(snapshot(console=warn), snapshot())] == [warn[0]]
     assert two.looked(snapshot(console=warn), snapshot(console=warn)) == []
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from msgspec.structs import replace
+from two_runs import Two, ours, theirs
 
 from tcelab.program import Dma, Look, Master, Rtas, Together
-from tcelab.run.record import Event, Outcome
-from unit.judge.test_differences import Two, ours, theirs
+from tcelab.run.record import Event, Outcome, Step
 
 DMA = Dma(file="d", iova=0x3000, size=64, to_memory=True)
 EVENT = Event(
@@ -82,6 +82,8 @@ def test_an_event_that_one_of_them_does_not_have_is_told(two):
     text += "(read-write) and 0 (empty))"
     assert two.done(DMA, done(EVENT), done()) == [f"operation 2 gives no event, reference gives {text}"]
     assert two.done(DMA, done(), done(SEEN)) == [f"operation 3 gives {text}, reference gives no event"]
+    steps = (Step(4, DMA, each) for each in (done(EVENT), done()))
+    assert [(each.expected, each.seen) for each in two.comparison.compare(*steps)] == [(text, "no event")]
 
 
 def test_an_event_outside_the_window_has_no_entry_and_perhaps_no_neighbour(two):

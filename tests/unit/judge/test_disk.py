@@ -11,7 +11,7 @@ from fast_story import FAST, ONE, RING, at, engine, gives, opened, program, read
 from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.emulator.reference import EmulatorReferences
 from tcelab.judge import Judge
-from tcelab.program import Burst, Checkpoint, Close, Fill, Ioctl, Master, Page, Put, Rtas, Spawn, diskcontent
+from tcelab.program import Burst, Checkpoint, Close, Fill, Ioctl, Master, Page, Program, Put, Rtas, Spawn, diskcontent
 from tcelab.run.loop import perform_program
 from tcelab.run.record import Outcome, Refusal, Snapshot
 from tcelab.scenarios import vocabulary as b
@@ -86,9 +86,16 @@ def test_an_honest_disk_passes(reference):
     verdict = judged(program(*ops), reference=reference)
     assert (verdict.findings, verdict.could_not) == ([], [])
     assert verdict.evidence.laws["disk"].judged == 2
+    assert verdict.evidence.laws["tag"].judged == 2, "of the one table that has entries"
     assert verdict.evidence.disk == 2 << 20
     dma = verdict.evidence.dma
     assert (dma.transfers, dma.allowed, dma.refused) == (8, 8, 1)
+
+
+def test_a_disk_that_was_not_set_up_has_no_ring_to_miss():
+    whole = Program(name="fast", topology=FAST, ops=[*opened(), write(at(0)), Checkpoint(label="after")])
+    verdict = judged(whole)
+    assert (verdict.findings, verdict.could_not) == ([], [])
 
 
 # -- the law

@@ -204,6 +204,13 @@ def test_a_list_outside_ram_that_nobody_reads_is_not_refused(args):
     expect_pass(Hcall(call=Call("H_PUT_TCE_INDIRECT", args)))
 
 
+def test_that_a_list_in_ram_is_refused_is_a_finding():
+    """As the emulator does, which has no RAM where the program has none."""
+    verdict, judge, _ = judged(Hcall(call=Call("H_PUT_TCE_INDIRECT", [ONE, 0, 0x8000, 2])))
+    assert [each.ioba for each in verdict.findings if each.law == "refusals"] == [0x8000]
+    assert any("took a list that nobody knows" in reason for reason in judge.fold.unknown)
+
+
 def test_a_page_that_only_a_hypercall_told_of_is_looked_at_afterwards():
     program = [op for op in BEGIN if not isinstance(op, Frames)]
     ops = [*program, put(ONE, 0x17000, Tce("m", 7)), put(ONE, 0x17000, 0)]

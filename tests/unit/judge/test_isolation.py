@@ -350,6 +350,16 @@ def test_a_platform_that_lies_is_told_once_for_each_thing_that_is_wrong(platform
 
 
 @pytest.mark.parametrize(
+    ("platform", "expected", "seen"),
+    [(IsTooQuick, "reached", "not reached"), (MissesTheSibling, "not reached", "reached")],
+    ids=lambda each: getattr(each, "__name__", None),
+)
+def test_whether_registers_were_to_be_reached_is_told_on_the_right_side(platform, expected, seen):
+    found = [each for each in judged(platform(story())).findings if "registers of" in each.message]
+    assert {(each.expected, each.seen) for each in found} == {(expected, seen)}
+
+
+@pytest.mark.parametrize(
     ("platform", "law", "message"),
     [
         (OnlySaysSo, "isolation", "saw 0x10000ed as the identity of pe1, expected 0xffffffff: PE 1 is stopped"),

@@ -97,7 +97,8 @@ def test_pieces_cover_the_range_exactly_and_in_order(iova, size, to_memory, entr
         assert (piece.start, piece.iova) == (at, iova + at)
         assert piece.size > 0
         assert piece.iova // PAGE == (piece.iova + piece.size - 1) // PAGE == piece.entry
-        assert piece.refused in ("", *dmarules.REASONS)
-        assert (piece.entry >= entries) == (piece.refused == dmarules.OUTSIDE) or not master
+        assert not piece.refused or piece.refused in dmarules.REASONS
+        assert (piece.refused == "bus master off") == (not master)
+        assert (piece.refused == dmarules.OUTSIDE) == (master and piece.entry >= entries)
         at += piece.size
     assert at == size

@@ -15,6 +15,10 @@ HAS = [b"iommu-phb%04x", b"spapr-tce-iommu", b"spapr_tce_iommu_probe_device"]
 FOLDER = "EISDIR"
 
 
+def named(op):
+    return getattr(op, "path", None) or getattr(op, "request", None) or type(op).__name__
+
+
 class Guest:
     """Answers by path, or by the operation's name. By default: a kernel with everything."""
 
@@ -35,8 +39,7 @@ class Guest:
         self.asked += ops
         outcomes = []
         for op in ops:
-            name = getattr(op, "path", None) or getattr(op, "request", None) or type(op).__name__
-            answer = self.answers[name]
+            answer = self.answers[named(op)]
             if isinstance(answer, Exception):
                 raise answer
             outcomes.append(answer)
@@ -59,7 +62,9 @@ def kernel(tmp_path):
 
 
 def check(guest, kernel):
+    """What is let through was asked for everything."""
     ability.check(guest, "pe1", kernel)
+    assert {named(op) for op in guest.asked} == set(guest.answers)
 
 
 def test_a_kernel_with_everything_passes_and_the_device_was_bound(kernel):

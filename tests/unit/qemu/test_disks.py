@@ -8,13 +8,13 @@ import shlex
 import msgspec
 import pytest
 from fake_guest import abilities
+from qemuline import FDS, FORK, devices, line, options, values
 
 from tcelab.errors import Unsupported
 from tcelab.program import diskcontent
 from tcelab.program.topology import topology
 from tcelab.qemu import machine
 from tcelab.qemu.disks import Disks
-from unit.qemu.test_machine import FDS, FORK, devices, line, options, values
 
 WITH = {"roms": {"edu": 19, "virtio-blk": 20}, "disks": {"disk1": 21}}
 FAST = msgspec.structs.replace(FDS, **WITH)

@@ -227,7 +227,13 @@ def test_a_watcher_that_fails_loses_the_guest(started, monkeypatch):
 
 
 def test_a_guest_that_is_stopped_is_only_stopped(started):
+    def status():
+        return portal().call(started.qmp("query-status"))["status"]
+
     portal().call(started.standstill.begin())
+    assert status() == "paused"
+    portal().call(started.standstill.end())
+    assert status() == "running"
 
 
 def test_a_guest_that_had_ended_before_its_stop_is_lost(started):

@@ -253,7 +253,8 @@ class HypercallModel:
     def _store(self, model: TableModel, first: int, words: Sequence[Word], step: int) -> None:
         at = first
         for empty, run in groupby(words, lambda word: word.value == 0):
-            entries = [_entry(word, step) for word in run]
+            made: dict[int, LiveEntry] = {}  # H_STUFF_TCE stores one and the same word, maybe in all of a table
+            entries = [made.get(id(word)) or made.setdefault(id(word), _entry(word, step)) for word in run]
             gone = model.clear(at, at + len(entries), step) if empty else model.put(at, entries, step)
             self._pins.stored(gone)
             at += len(entries)

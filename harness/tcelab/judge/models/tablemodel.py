@@ -112,23 +112,31 @@ class TableModel:
 
     def put(self, first: int, new: Sequence[LiveEntry], step: int) -> list[LiveEntry]:
         """Entries `first ..`, in place of what was there: that is returned."""
-        gone = self._forget(range(first, first + len(new)))
-        for number, entry in enumerate(new, first):
-            self.live[number] = entry
-            self.pinned += entry.pinned
-            self.leads.setdefault(entry.lead, set()).add(number)
-            value = UNKNOWN if entry.tce is None else entry.tce
+        end = first + len(new)
+        gone = self._forget(self._within(first, end))
+        for entry, numbers in _runs(range(first, end), new):
+            self._set(numbers, entry)
+        self._touch(first, end, step)
+        return gone
+
+    def _set(self, numbers: Sequence[int], entry: LiveEntry) -> None:
+        """These empty entries are that one from now on."""
+        self.live.update(dict.fromkeys(numbers, entry))
+        self.pinned += entry.pinned * len(numbers)
+        self.leads.setdefault(entry.lead, set()).update(numbers)
+        value = UNKNOWN if entry.tce is None else entry.tce
+        if self._has(numbers[0]) and self._has(numbers[-1]):
+            self._tces[numbers[0] : numbers[-1] + 1] = value
+            return
+        for number in numbers:
             if self._has(number):
                 self._tces[number] = value
             else:
                 self._outside[number] = value
-        self._touch(first, first + len(new), step)
-        return gone
 
     def clear(self, first: int, end: int, step: int) -> list[LiveEntry]:
         """Empty the entries `first .. end-1`, as far as there are any: those are returned."""
-        small = end - first < len(self.live)
-        gone = self._forget(range(first, end) if small else [i for i in self.live if first <= i < end])
+        gone = self._forget(self._within(first, end))
         self._touch(first, end, step)
         return gone
 
@@ -163,19 +171,23 @@ class TableModel:
             return np.flatnonzero(self._tces)
         return np.array(sorted(filter(self._has, self.live)), np.intp)
 
-    def _forget(self, numbers: Iterable[int]) -> list[LiveEntry]:
-        gone = []
-        for number in numbers:
-            entry = self.live.pop(number, None)
-            if entry is None:
-                continue
-            gone.append(entry)
-            self.removed.add(number)
-            self.pinned -= entry.pinned
+    def _within(self, first: int, end: int) -> list[int]:
+        """Numbers of the live entries in `first .. end-1`; looked for where there is less to look at."""
+        if end - first < len(self.live):
+            return [number for number in range(first, end) if number in self.live]
+        return sorted(number for number in self.live if first <= number < end)
+
+    def _forget(self, numbers: Sequence[int]) -> list[LiveEntry]:
+        """Empty these entries, all of them live, and return them."""
+        gone = [self.live.pop(number) for number in numbers]
+        self.removed.update(numbers)
+        for entry, of_it in _runs(numbers, gone):
             led = self.leads[entry.lead]
-            led.discard(number)
+            led.difference_update(of_it)
             if not led:
                 del self.leads[entry.lead]
+            self.pinned -= entry.pinned * len(of_it)
+        for number in numbers:
             if self._has(number):
                 self._tces[number] = 0
             else:
@@ -189,6 +201,13 @@ class TableModel:
     def _touch(self, first: int, end: int, step: int) -> None:
         self.tried(first, end, step)
         self._arrays = None
+
+
+def _runs(numbers: Sequence[int], entries: Sequence[LiveEntry]) -> Iterable[tuple[LiveEntry, Sequence[int]]]:
+    """Each entry with its numbers; one and the same in all of them, as H_STUFF_TCE stores it, is told once."""
+    if len(entries) > 1 and len({*map(id, entries)}) == 1:
+        return [(entries[0], numbers)]
+    return [(entry, [number]) for number, entry in zip(numbers, entries, strict=True)]
 
 
 class Differing(NamedTuple):
