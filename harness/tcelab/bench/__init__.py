@@ -5,7 +5,6 @@ figures of one run.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,13 +23,11 @@ class Job:
     """What every benchmark is asked.
 
     :ivar repeat: turns; each gives one value of each figure.
-    :ivar note: told of progress, a line at a time.
     """
 
     choice: MachineChoice
     limits: Limits
     repeat: int
-    note: Callable[[str], None]
 
 
 class Figure(msgspec.Struct, frozen=True):

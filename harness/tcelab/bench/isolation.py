@@ -6,8 +6,10 @@ the PE is isolated: what its devices do in between is refused by the table, and 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
@@ -16,12 +18,13 @@ import msgspec
 
 from tcelab import report
 from tcelab.bench import Figure, Job, Measured
-from tcelab.bench.session import opened, told
+from tcelab.bench.session import kept, opened, told
 from tcelab.emulator.reference import second_opinion
 from tcelab.errors import UsageError
-from tcelab.job import artefacts, replay, setup
+from tcelab.job import replay, setup
 from tcelab.job.keeping import Keeper
 from tcelab.judge import Judge, Verdict
+from tcelab.logs import NOTE
 from tcelab.program import Burst, Checkpoint, Op, Program
 from tcelab.program.topology import Topology, topology
 from tcelab.run.loop import perform_program
@@ -31,6 +34,8 @@ from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.effects import OK, THAW_DMA, THAW_MMIO
 from tcelab.scenarios.endpoint import Endpoint, endpoints
 from tcelab.scenarios.violations import KINDS, LARGEST, SINK, Direction
+
+_LOG: Final = logging.getLogger(__name__)
 
 SMALL: Final = 8
 SIZES: Final = (SMALL, LARGEST)
@@ -111,27 +116,27 @@ def _judged(job: Job, program: Program) -> tuple[RunRecord, Verdict, dict[int, f
     :return: when each of its operations was judged, too: seconds.
     """
     program = msgspec.structs.replace(program, isolation=True)
-    ready = setup.prepare(
-        msgspec.structs.replace(job.choice, topology=program.topology, isolates=True, guard="freeze"), job.note
-    )
-    folder = artefacts.folder(None, job.note)
-    (folder / "program.json").write_bytes(program.to_json())
+    ready = setup.prepare(msgspec.structs.replace(job.choice, topology=program.topology, isolates=True, guard="freeze"))
     seconds: dict[int, float] = {}
-    with opened(ready, job.limits, job.note, folder) as session:
+    with ExitStack() as stack:
+        folder = stack.enter_context(kept())
+        (folder / "program.json").write_bytes(program.to_json())
+        session = stack.enter_context(opened(ready, job.limits, folder))
         judge = Judge(program, session.facts, oracles=second_opinion(program.topology, session.facts))
 
         def watch(step: Step) -> bool:
             suspicious = judge.feed(step)
             seconds[step.number] = time.perf_counter()
             if isinstance(step.op, Checkpoint):
-                job.note(step.op.label)
+                _LOG.info("%s", step.op.label, extra=NOTE)
             return suspicious
 
         record = perform_program(program, session, watch)
     verdict = judge.verdict(record)
     if verdict.exit_code:
         Keeper(folder).write("result.json", report.to_json(report.make(record, verdict)))
-        job.note(f"to repeat it: {replay.line('run', folder / 'program.json', job.choice, limits=job.limits)}")
+        again = replay.line("run", folder / "program.json", job.choice, limits=job.limits)
+        _LOG.warning("to repeat it: %s", again, extra=NOTE)
     return record, verdict, seconds
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import logging
 import math
 import os
 import random
@@ -28,10 +29,13 @@ from tcelab.job.keeping import Keeper
 from tcelab.job.parallel import Guest
 from tcelab.job.setup import TODAYS_PROFILES
 from tcelab.judge import Finding, Judge, Verdict
+from tcelab.logs import NOTE, about
 from tcelab.program import Checkpoint, Program
 from tcelab.program.topology import topology
 from tcelab.run.loop import Recorder
 from tcelab.run.record import Ending, Step
+
+_LOG: Final = logging.getLogger(__name__)
 
 STEPS: Final = 5000
 """Operations of one program: a fork's first ones are slow, and a long program shrinks slowly."""
@@ -65,7 +69,6 @@ class Campaign:
         seed: int,
         opening: Callable[[str], Guest],
         folder: Path,
-        note: Callable[[str], None],
         *,
         steps: int = STEPS,
         every: int = EVERY,
@@ -81,7 +84,7 @@ class Campaign:
         self.keeper = Keeper(folder)
         self.known: frozenset[str] | None = None
         self._counted: set[int] = set()
-        self._seed, self._opening, self._folder, self._tell = seed, opening, folder, note
+        self._seed, self._opening, self._folder = seed, opening, folder
         self._give_up = give_up
         self._steps, self._every, self._usual = steps, every, usual
         self._workers = os.cpu_count() or 1
@@ -140,7 +143,7 @@ class Campaign:
             line = "; ".join([done, *doing])
         if line:
             self._told = now
-            self._tell(line)
+            _LOG.info("%s", line, extra=NOTE)
 
     def _stop(self, going: deque[Future[Done]]) -> None:
         """End all guests, also those that are on their way. What was found must be told."""
@@ -325,10 +328,12 @@ class Campaign:
             hit = next((each for each in verdict.findings if signature(each) == wanted), None)
             if hit is not None:
                 told, best = hit, candidate  # the last one that failed is the smallest
+                self._told = time.monotonic()  # shrinking says so
             return hit is not None
 
         try:
-            best = shrink(best, fails, lambda line: self._say(f"  shrinking: {line}"), most=TRIES)
+            with about("  shrinking"):
+                best = shrink(best, fails, most=TRIES)
         except KeyboardInterrupt:
             interrupted = True
         finally:  # whatever happens, it was found

@@ -14,14 +14,13 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tcelab.errors import HarnessError
 
 __all__ = [
-    "Progress",
     "cache_dir",
     "clear_no_space",
     "folder_size",
@@ -30,9 +29,6 @@ __all__ = [
     "remove",
     "remove_leftovers",
 ]
-
-Progress = Callable[[str], None]
-"""Told one line for people at each step."""
 
 
 def cache_dir() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
@@ -16,9 +17,10 @@ from tcelab.emulator.reference import GuestReferences
 from tcelab.errors import HarnessError, Interrupted, TcelabError, UsageError
 from tcelab.job import artefacts, output, platforms, replay, setup
 from tcelab.job.keeping import Keeper, expecting_room
-from tcelab.job.output import note
 from tcelab.job.parallel import Guest, ParallelRun
 from tcelab.judge.laws.difference import References
+from tcelab.logs import PHASE, of_guest
+from tcelab.logs.logfile import NAME
 from tcelab.program import Program
 from tcelab.program.parts import Part
 from tcelab.qemu.limits import Limits
@@ -27,6 +29,8 @@ from tcelab.report import tabledump
 from tcelab.run.fits import require
 from tcelab.run.record import Facts, RunRecord, Step
 
+_LOG: Final = logging.getLogger(__name__)
+
 FILES: Final = {
     "program": "program.json",
     "console": "console.log",
@@ -34,6 +38,7 @@ FILES: Final = {
     "qemu messages": "qemu.err",
     "qemu command": "qemu.cmd",
     "junit": "junit.xml",
+    "log": NAME,
     "isolations": "isolation.log",
     "hypercalls": "hcalls.txt",
     "hypercalls as data": "hcalls.json",
@@ -72,7 +77,7 @@ class Job:
         self._program = program
         self._limits = limits
         self._options = options
-        self.folder = artefacts.folder(out, note)
+        self.folder = artefacts.folder(out)
         self._timings: dict[str, float] = {}
         self._provenance: dict[str, Any] = {}
         self._keeper = Keeper(self.folder)
@@ -86,7 +91,7 @@ class Job:
         """
         self._chosen = chosen
         platforms.check(self._options["platform"], chosen, boot=bool(self._options["boot"]))
-        with ExitStack() as stack:
+        with self._keeper.log(), ExitStack() as stack:
             try:
                 with self.progress() as progress:
                     beside = self._prepare(chosen, progress, stack, keep=keep)
@@ -108,6 +113,7 @@ class Job:
                 self._log(report.timeline(record))
                 self._conformance(report.hypercall_rows(record, verdict))
                 self._tables(record, verdict.findings[0].step if verdict.findings else None)
+                _LOG.info("verdict: %s", verdict.result)
                 self._write(report.make(record, verdict, **self._common()))
                 if beside.kept is not None:
                     stack.callback(beside.kept.close)
@@ -118,10 +124,10 @@ class Job:
     ) -> ParallelRun:
         """All that is needed before the first guest."""
         total = len(self._program.ops)
-        progress.phase(f"{self._program.name}, seed {self._program.seed}, {total} operations")
+        _LOG.info("%s, seed %d, %d operations", self._program.name, self._program.seed, total, extra=PHASE)
         began = time.monotonic()
         boot = bool(self._options["boot"])
-        platform = platforms.prepare(self._options["platform"], chosen, progress.note, limits=self._limits, boot=boot)
+        platform = platforms.prepare(self._options["platform"], chosen, limits=self._limits, boot=boot)
         stack.callback(platform.close)
         self._provenance = platform.provenance
         self._timings["provision"] = time.monotonic() - began
@@ -133,19 +139,17 @@ class Job:
         def opening(part: Part) -> Guest:
             began = time.monotonic()
             with expecting_room(self.folder):
-                session = platform.open(self._own(part), progress.phase)
+                session = platform.open(self._own(part))
             self._timings.setdefault("start", time.monotonic() - began)
             self.observer(session)
             return session
 
-        oracles = None if self.against is None else self._other(self.against, progress, stack)
+        oracles = None if self.against is None else self._other(self.against, stack)
         return ParallelRun(self._program, opening, watch, give_up=platform.close, keep=keep, oracles=oracles)
 
-    def _other(
-        self, chosen: setup.MachineChoice, progress: report.Progress, stack: ExitStack
-    ) -> Callable[[Part, Facts], References]:
+    def _other(self, chosen: setup.MachineChoice, stack: ExitStack) -> Callable[[Part, Facts], References]:
         """Guests to compare with: one for each part."""
-        other = platforms.QemuPlatform(chosen, progress.note, limits=self._limits)
+        other = platforms.QemuPlatform(chosen, limits=self._limits)
         stack.callback(other.close)
         self._provenance["against"] = other.provenance
 
@@ -153,7 +157,8 @@ class Job:
             folder = self.folder / f"against-{part.number + 1}"
             with expecting_room(folder):
                 folder.mkdir(mode=0o700)
-                guest = stack.enter_context(closing(other.open(folder, progress.phase)))
+                with of_guest(f"against {part.number + 1}"):
+                    guest = stack.enter_context(closing(other.open(folder)))
             require(self._program, guest.facts)
             return GuestReferences(guest, self._program.topology, facts)
 
@@ -192,6 +197,7 @@ class Job:
         self.interrupted = isinstance(error, Interrupted)
         if error.scene.artefacts is None:
             error.scene.artefacts = self.folder
+        _LOG.info("no verdict: %s", error.report())
         self._write(report.failed(error, self._program, versions={"provenance": self._provenance}, **self._common()))
 
     def _common(self) -> dict[str, Any]:

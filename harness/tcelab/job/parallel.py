@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
-import traceback
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from typing import Final, Protocol
@@ -14,12 +14,15 @@ from tcelab.errors import HarnessError, Interrupted, Scene, TcelabError, died
 from tcelab.judge import Judge, Ledger, Verdict, conclude
 from tcelab.judge.core import KEEP
 from tcelab.judge.laws.difference import References
+from tcelab.logs import NOTE, of_guest
 from tcelab.program import Program
 from tcelab.program.parts import Part, parts
 from tcelab.run.fits import require
 from tcelab.run.loop import Recorder
 from tcelab.run.record import Ending, Facts, Outcome, RunRecord, Step
 from tcelab.run.session import Session
+
+_LOG: Final = logging.getLogger(__name__)
 
 _LISTEN: Final = 0.5
 """Seconds after which the main thread looks for signals: one that another thread was given does not wake it."""
@@ -84,6 +87,10 @@ class ParallelRun:
         return self._merged(futures)
 
     def _part(self, part: Part) -> RunRecord:
+        with of_guest(f"guest {part.number + 1}"):
+            return self._performed(part)
+
+    def _performed(self, part: Part) -> RunRecord:
         if self._interrupted.is_set():
             raise Interrupted
         try:
@@ -110,6 +117,7 @@ class ParallelRun:
                     self._on_step(step, judge.findings)
                 return suspicious
 
+            _LOG.debug("part %d: %d operations from number %d on", part.number + 1, len(part.ops), part.first)
             recorder = Recorder(self._program, guest, on_step, first=part.first)
             if self._interrupted.is_set():
                 raise Interrupted
@@ -153,7 +161,7 @@ class ParallelRun:
             except TcelabError as error:
                 errors.append(error)
             except Exception as error:  # noqa: BLE001 - what other parts found must not be lost with this one
-                traceback.print_exception(error)
+                _LOG.error("internal error", exc_info=error, extra=NOTE)
                 errors.append(HarnessError(f"internal error: {error!r}", next_step="please report it"))
         dead = [each for each in errors if died(each)]
         if self._facts is None:

@@ -4,6 +4,7 @@ together have one result.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,8 @@ from tcelab.job.keeping import Keeper
 from tcelab.job.output import note
 from tcelab.program import Program
 from tcelab.qemu.limits import Limits
+
+_LOG: Final = logging.getLogger(__name__)
 
 _RESULT: Final = "result.json"
 
@@ -38,16 +41,24 @@ class Series:
         """
         self.result: report.Result | None = None
         self._pairs, self._limits, self._options, self._text = pairs, limits, options, text
-        self._folder = artefacts.folder(out, note)
+        self._folder = artefacts.folder(out)
 
     def perform(self) -> None:
         """Perform all, as far as they are not interrupted; then write down and print what they gave together.
 
         :raise UsageError: what was chosen cannot be.
         """
+        keeper = Keeper(self._folder)
+        with keeper.log():
+            runs = self._runs()
+            self._write(report.merge(runs, [program for program, _ in self._pairs], self._options), keeper)
+
+    def _runs(self) -> dict[str, report.Result]:
+        """Each as far as it came, by topology."""
         runs: dict[str, report.Result] = {}
         for program, chosen in self._pairs:
             name = program.topology.name
+            _LOG.debug("topology %s: its own log is %s there", name, FILES["log"])
             options = {**self._options, "topology_name": name}
             try:
                 job = Job(program, self._limits, options, self._folder / name, self._text)
@@ -62,14 +73,16 @@ class Series:
                 interrupted = True
             if job.result is not None:
                 runs[name] = job.result
+                _LOG.debug("topology %s: %s", name, job.result.verdict.result)
             if interrupted or job.interrupted:
                 break
-        self._write(report.merge(runs, [program for program, _ in self._pairs], self._options))
+        return runs
 
-    def _write(self, result: report.Result) -> None:
+    def _write(self, result: report.Result, keeper: Keeper) -> None:
         self.result = result
         result.artefacts["junit"] = FILES["junit"]
-        keeper = Keeper(self._folder)
+        if (self._folder / FILES["log"]).exists():
+            result.artefacts["log"] = FILES["log"]
         keeper.write(_RESULT, report.to_json(result))
         keeper.write(FILES["junit"], report.junit(result))
         report.render_series(self._text, result, folder=self._folder)

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -48,6 +49,8 @@ from tcelab.qemu.tracereader import EVENTS, Control, TraceReader
 from tcelab.qemu.views.live import LiveMemory
 from tcelab.run.record import Event, Guarding, Outcome
 
+_LOG: Final = logging.getLogger(__name__)
+
 _NOTIFY: Final = 0x3000
 _STATUS: Final = 0x14
 """Of a virtio device in its BAR: where queues are notified, and the status (hw/virtio/virtio-pci.c)."""
@@ -58,6 +61,10 @@ _POLL: Final = 0.005
 _EDU_BUFFER: Final = 0x40000
 _CONTROL: Final = 4
 """Bytes of the violation that proves that the guard sees."""
+_LOGGED: Final = 8
+"""Events of one operation that are logged, each in a line of its own, by who asks for them: the thread that sees them
+must not wait for anything.
+"""
 _TOUCHING: Final = (Dma, Together, Burst, Engine, Master, Look, Close, Exit)
 """Operations that may have a device do something, or change how it is configured."""
 
@@ -271,8 +278,13 @@ class Guard(TraceReader):
                 if not pending:
                     events = list(self._events)
                     self._forget()
-                    return events
+                    break
             self._await(pending)
+        for event in events[:_LOGGED]:
+            _LOG.debug("%s of PE %d by %s: %s", event.kind, event.pe, event.device or "nobody", event.reason)
+        if len(events) > _LOGGED:
+            _LOG.debug("and %d events more", len(events) - _LOGGED)
+        return events
 
     def _await(self, pending: Sequence[Future[None]]) -> None:
         async def done() -> None:
@@ -292,6 +304,7 @@ class Guard(TraceReader):
         now = watched.isolation
         then = copy.copy(now)
         answer = then.call(op.call, op.option)
+        _LOG.debug("RTAS %s option %s of %s: status %d", op.call, op.option, op.device, answer.status)
         resets = not answer.status and then.condition is pe.Condition.RESET and op.call == pe.SET_RESET
         if then.condition is now.condition and not resets:
             watched.isolation = then

@@ -6,7 +6,9 @@ operations between two of them cost one request.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
+from typing import Final
 
 import msgspec
 
@@ -16,6 +18,8 @@ from tcelab.program.parts import parts, stretches
 from tcelab.run.fits import require
 from tcelab.run.record import Ending, Outcome, RunRecord, Snapshot, Step
 from tcelab.run.session import Session
+
+_LOG: Final = logging.getLogger(__name__)
 
 OnStep = Callable[[Step], bool]
 """Sees each step as it is done; True: suspicious, have it confirmed by every view while the guest is as it is."""
@@ -72,6 +76,7 @@ class Recorder:
             except TcelabError as error:
                 begun = error.in_flight if isinstance(error, GuestLost) else None
                 self.run.ending = Ending(error, None if begun is None else number + begun)
+                _LOG.info("the run ends at operation %d: %s", number + (begun or 0), error)
             except KeyboardInterrupt:
                 self.run.ending = Ending(Interrupted(), None)
         return self.run.steps[begin:]
@@ -85,6 +90,7 @@ class Recorder:
             self.run.ending = self.run.ending or Ending(error, None)
 
     def _guest(self, first: int, ops: list[GuestOp]) -> None:
+        _LOG.debug("operations %d to %d", first, first + len(ops) - 1)
         for i, outcome in enumerate(self._session.perform(ops)):
             self._frames.update(dict.fromkeys(outcome.frames))
             step = Step(first + i, ops[i], outcome)
@@ -93,6 +99,7 @@ class Recorder:
 
     def _intervene(self, number: int, op: HostOp) -> Step:
         frames = list(self._frames)
+        _LOG.debug("operation %d: %s %s", number, type(op).__name__, getattr(op, "label", ""))
         result = self._session.intervene(op, frames)
         if isinstance(result, Outcome):
             step = Step(number, op, outcome=result)
@@ -100,6 +107,7 @@ class Recorder:
             return step
         step = Step(number, op, snapshot=result)
         if self._on_step(step) and isinstance(op, Checkpoint) and not op.stream:
+            _LOG.debug("operation %d: something is wrong there, read again by every view", number)
             confirmed = self._session.intervene(msgspec.structs.replace(op, stream=True), frames)
             step = Step(number, op, snapshot=result, confirmed=confirmed if isinstance(confirmed, Snapshot) else None)
             self._on_step(step)

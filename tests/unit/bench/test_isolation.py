@@ -38,23 +38,22 @@ class Timed(EmulatorSession):
 
 
 @pytest.fixture
-def measure(monkeypatch, tmp_path):
+def measure(monkeypatch, tmp_path, shown):
     """Measure on the emulator: how, and what was noted."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr(isolation, "TRANSFERS", 2000)
-    monkeypatch.setattr(setup, "prepare", lambda choice, _: SimpleNamespace(choice=choice))
-    notes = []
+    monkeypatch.setattr(setup, "prepare", lambda choice: SimpleNamespace(choice=choice))
 
     def run(turns=3, guard=None, session=Timed):
         @contextmanager
-        def opened(ready, _limits, _note, _folder):
+        def opened(ready, _limits, _folder):
             made = session(ready.choice.topology, isolates=ready.choice.isolates, guard=guard or ready.choice.guard)
             made.clock = itertools.count(1)
             yield made
 
         monkeypatch.setattr(isolation, "opened", opened)
-        job = bench.Job(setup.MachineChoice(topology=SMALL), Limits(), turns, notes.append)
-        return isolation.measure(job), notes
+        job = bench.Job(setup.MachineChoice(topology=SMALL), Limits(), turns)
+        return isolation.measure(job), shown.notes
 
     return run
 

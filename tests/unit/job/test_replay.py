@@ -80,7 +80,7 @@ class Guests:
     def __init__(self, *_given, **_more):
         self.choice = type(self).chosen
 
-    def open(self, _folder, _note=lambda _: None, name=None):
+    def open(self, _folder, name=None):
         choice = self.choice
         declared = setup.quirks_of(choice)
         broken = choice.kernel is not None and str(choice.kernel).endswith(BROKEN)
@@ -101,7 +101,7 @@ def guests(host, monkeypatch):
     """A host with such guests."""
     kind = type("Guests", (Guests,), {})
 
-    def ready(choice, _note):
+    def ready(choice):
         kind.chosen = choice
         return setup.PreparedMachine(None, None, "", {})
 
@@ -235,7 +235,18 @@ def test_every_option_of_a_verb_is_said_or_changes_nothing_of_a_saved_program(ve
         "--any-status",
         "--any-direction",
     }
-    nothing = {"--archive", "--cache-size", "--topology", "--seed", "--inject", "--out", "--json", "--keep"}
+    nothing = {
+        "--archive",
+        "--cache-size",
+        "--topology",
+        "--seed",
+        "--inject",
+        "--out",
+        "--json",
+        "--keep",
+        "-v",
+        "--verbose",
+    }
     command = cli.cli.get_command(click.Context(cli.cli), verb)
     there = {name for each in command.params if isinstance(each, click.Option) for name in each.opts}
     assert there <= said | nothing

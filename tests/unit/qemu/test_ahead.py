@@ -49,7 +49,7 @@ class Stand:
         self.closed = 0
         self._lock = threading.Lock()
 
-    def open(self, folder, note=lambda _: None):
+    def open(self, folder):
         with self._lock:
             number = len(self.begun)
             self.begun.append(folder)
@@ -84,9 +84,9 @@ def keep(stand, monkeypatch, tmp_path):
     """An `Ahead` on a host with room for so many forks."""
     made, names = [], iter(range(1000))
 
-    def make(count, room=100, note=lambda _: None):
+    def make(count, room=100):
         monkeypatch.setattr(ahead.ram, "available", lambda: HEADROOM + room * FORK_NEEDS)
-        made.append(Ahead(stand, lambda: tmp_path / f"{next(names)}", count, note))
+        made.append(Ahead(stand, lambda: tmp_path / f"{next(names)}", count))
         return made[-1]
 
     yield make
@@ -185,16 +185,15 @@ def test_a_kernel_that_died_while_it_was_kept_is_no_guest_to_be_replaced(stand, 
     assert stand.made[1].closed == 1
 
 
-def test_forks_of_a_base_that_was_changed_meanwhile_are_not_handed_out(stand, keep):
-    said = []
-    one = keep(1, note=said.append)
+def test_forks_of_a_base_that_was_changed_meanwhile_are_not_handed_out(stand, keep, shown):
+    one = keep(1)
     one.take()
     until(lambda: len(stand.made) == 2)
     stand.changed = 1
     taken = one.take()
     assert taken is not stand.made[1]
     assert stand.made[1].closed == 1
-    assert said == ["a fork that was kept ahead is replaced: it was changed: state was written to"]
+    assert shown.lines == ["a fork that was kept ahead is replaced: it was changed: state was written to"]
 
 
 def test_an_error_is_of_who_takes_it_and_the_next_gets_another(stand, keep):
@@ -284,20 +283,18 @@ def test_leaving_the_context_closes(stand, keep):
 
 
 @pytest.mark.parametrize(("room", "kept"), [(2, 2), (0, 0), (-3, 0)])
-def test_where_there_is_no_memory_for_all_fewer_are_kept_and_that_is_said(stand, keep, room, kept):
-    said = []
-    one = keep(4, room, said.append)
-    assert said == [f"only {kept} forks are kept ahead: there is no memory for 4"]
+def test_where_there_is_no_memory_for_all_fewer_are_kept_and_that_is_said(stand, keep, shown, room, kept):
+    one = keep(4, room)
+    assert shown.lines == [f"only {kept} forks are kept ahead: there is no memory for 4"]
     one.take()
     until(lambda: len(stand.made) == 1 + kept)
     time.sleep(0.02)
     assert len(stand.begun) == 1 + kept
 
 
-def test_where_there_is_memory_nothing_is_said(keep):
-    said = []
-    keep(4, 4, said.append)
-    assert said == []
+def test_where_there_is_memory_nothing_is_said(keep, shown):
+    keep(4, 4)
+    assert shown.lines == []
 
 
 def test_the_stand_has_the_shape_of_the_forks():
