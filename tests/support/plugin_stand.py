@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 from ideal import Ideal
 
 from tcelab.errors import GuestLost, Unsupported
+from tcelab.logs import NOTE, PHASE
 from tcelab.program import Program
 from tcelab.program.topology import topology
+
+_LOG = logging.getLogger("tcelab.stand")
 
 
 class StandSession(Ideal):
@@ -56,6 +61,8 @@ class StandGuests:
 
     def fresh(self, name, more):
         self.said.append(("fresh", name, more))
+        _LOG.info("booting", extra=PHASE)
+        _LOG.warning("a fork is replaced", extra=NOTE)
         self.sessions.append(StandSession(name, self._folder()))
         return self.sessions[-1]
 

@@ -29,7 +29,7 @@ from tcelab.job.keeping import Keeper
 from tcelab.job.parallel import Guest
 from tcelab.job.setup import TODAYS_PROFILES
 from tcelab.judge import Finding, Judge, Verdict
-from tcelab.logs import NOTE, about
+from tcelab.logs import NOTE, about, of_guest
 from tcelab.program import Checkpoint, Program
 from tcelab.program.topology import topology
 from tcelab.run.loop import Recorder
@@ -182,7 +182,8 @@ class Campaign:
         """One program on a guest of its own."""
         self._doing[number] = f"waits for a guest on {name}"
         try:
-            return self._made(number, name, size)
+            with of_guest(f"program {number}"):
+                return self._made(number, name, size)
         finally:
             self._doing.pop(number, None)
 
@@ -209,6 +210,7 @@ class Campaign:
             page_sizes=[guest.facts.page_size],
         )
         program, verdict = self._judged(program, guest, known, number)
+        _LOG.debug("%d operations on %s: %s", len(program.ops), name, verdict.result)
         return Done(number, program, known, verdict, made.left_out)
 
     def _open(self, name: str) -> Guest:
@@ -321,7 +323,8 @@ class Campaign:
             try:
                 if not survived(candidate):
                     return False
-                _, verdict = self._judged(candidate, self._open(candidate.topology.name), done.known)
+                with of_guest(f"try {number}"):
+                    _, verdict = self._judged(candidate, self._open(candidate.topology.name), done.known)
             except (KeyboardInterrupt, Interrupted):
                 interrupted = True
                 raise EnoughError from None

@@ -26,7 +26,7 @@ class Monitor(QMPClient):
         """See `QMPClient`."""
         if not _LOG.isEnabledFor(logging.DEBUG):
             return await super().execute(cmd, arguments, oob)
-        _LOG.debug("QMP %s %s", cmd, arguments or "")
+        _LOG.debug("QMP %s%s", cmd, f" {dict(arguments)}" if arguments else "")
         began, how = time.perf_counter(), "failed"
         try:
             answer = await super().execute(cmd, arguments, oob)

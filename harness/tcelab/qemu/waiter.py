@@ -111,7 +111,8 @@ class GuestWaiter:
         self._phase, self._phase_began = phase, began
         told = phase not in _MANY and _LOG.isEnabledFor(logging.DEBUG)
         if told:
-            _LOG.debug("%s begins: limit %g s of silence, %g s in all", phase, limit, whole)
+            most = "" if whole == float("inf") else f", {whole:g} s in all"
+            _LOG.debug("%s begins: limit %g s of silence%s", phase, limit, most)
         task: asyncio.Future[T] = asyncio.ensure_future(work)
         waiting: set[asyncio.Future[Any]] = {task, self.lost}
         mark, moved = progress(), began

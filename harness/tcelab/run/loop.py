@@ -99,7 +99,9 @@ class Recorder:
 
     def _intervene(self, number: int, op: HostOp) -> Step:
         frames = list(self._frames)
-        _LOG.debug("operation %d: %s %s", number, type(op).__name__, getattr(op, "label", ""))
+        _LOG.debug(
+            "operation %d: %s%s", number, type(op).__name__, f" {op.label}" if isinstance(op, Checkpoint) else ""
+        )
         result = self._session.intervene(op, frames)
         if isinstance(result, Outcome):
             step = Step(number, op, outcome=result)

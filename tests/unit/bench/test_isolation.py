@@ -88,10 +88,12 @@ def test_figures_are_those_of_the_events_and_stand_beside_what_they_are_to_be(me
 
 
 @pytest.mark.parametrize("guard", ["off", "observe"])
-def test_a_guard_that_does_not_isolate_gives_findings_and_no_figures(measure, guard):
+def test_a_guard_that_does_not_isolate_gives_findings_and_no_figures(measure, tmp_path, guard):
     measured, notes = measure(1, guard)
     assert (measured.figures, measured.verdict.exit_code) == ([], 1)
     assert any("to repeat it: tcelab run " in note for note in notes)
+    (log,) = tmp_path.rglob("log.txt")
+    assert "tcelab.bench.isolation: bench: end" in log.read_text()
 
 
 def test_a_byte_that_lands_outside_gives_a_finding_and_no_figures(measure):

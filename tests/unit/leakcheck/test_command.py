@@ -131,8 +131,9 @@ def test_words_that_look_like_options_belong_to_the_command_after_two_dashes(tce
     assert tcelab("--timeout", "7", "--", "ls", "--settle", "x")[3].plan.command == "ls --settle x"
 
 
-def test_no_leak_is_exit_code_0(tcelab):
+def test_no_leak_is_exit_code_0(tcelab, tmp_path):
     code, result, out, _ = tcelab("--", "true")
+    assert " tcelab.logs.logfile: tcelab " in (tmp_path / "out" / "log.txt").read_text()
     assert (code, result["verdict"], result["exit_code"]) == (0, "pass", 0)
     assert "PASS: no leak (exit code 0)" in out
 

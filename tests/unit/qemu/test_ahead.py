@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import threading
 import time
 from pathlib import Path
@@ -12,10 +13,13 @@ import pytest
 from patience import PATIENCE
 from tcelab.errors import GuestLost, HarnessError
 from tcelab.image.bases import ChangedError
+from tcelab.logs import PHASE, LogFile
 from tcelab.qemu import ahead
 from tcelab.qemu.ahead import Ahead
 from tcelab.qemu.fork import Forks
 from tcelab.qemu.ram import FORK_NEEDS, HEADROOM
+
+LOG = logging.getLogger("tcelab.stand")
 
 
 class Session:
@@ -45,6 +49,7 @@ class Stand:
         self.made = {}
         self.fails = {}
         self.gates = {}
+        self.phases = ()
         self.changed = 0
         self.closed = 0
         self._lock = threading.Lock()
@@ -57,6 +62,8 @@ class Stand:
             assert gate.wait(PATIENCE)
             if self.closed:
                 raise GuestLost("the guest was closed")
+        for phase in self.phases:
+            LOG.info(phase, extra=PHASE)
         if error := self.fails.get(number):
             raise error
         self.made[number] = Session(number)
@@ -290,6 +297,24 @@ def test_where_there_is_no_memory_for_all_fewer_are_kept_and_that_is_said(stand,
     until(lambda: len(stand.made) == 1 + kept)
     time.sleep(0.02)
     assert len(stand.begun) == 1 + kept
+
+
+def test_what_comes_before_the_first_fork_is_shown_once_and_none_of_the_phases_after_it(stand, keep, shown):
+    stand.phases = ("booting", "trying the guest", "forking under QEMU", "booting anew")
+    with keep(2) as one:
+        one.take()
+        one.prepare()
+        one.take()
+    assert shown.phases == ["booting", "trying the guest"]
+
+
+def test_the_log_tells_guests_that_are_made_ahead_apart(stand, keep, tmp_path):
+    stand.phases = ("forking",)
+    with LogFile(tmp_path), keep(1) as one:
+        one.take()
+        one.prepare()
+    lines = (tmp_path / "log.txt").read_text().splitlines()[1:]
+    assert sorted(line.partition(" [")[2].partition("]")[0] for line in lines) == ["0", "1"]
 
 
 def test_where_there_is_memory_nothing_is_said(keep, shown):
