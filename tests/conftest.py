@@ -1,9 +1,12 @@
-"""What tests of several folders share: one record of a guest, and one account of what rows and mutants rest on."""
+"""What tests of several folders share: one record of a guest, one account of what rows and mutants rest on, and how
+tests are spread over processes.
+"""
 
 import signal
 from collections import Counter
 
 import pytest
+import spread
 from hypothesis import HealthCheck, settings
 
 import rowkit
@@ -14,6 +17,12 @@ settings.load_profile("tcelab")
 
 # A shell that starts the tests in the background has interrupts ignored, and what is ignored is inherited.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config):
+    output = getattr(config, "workeroutput", None)
+    config.pluginmanager.register(spread.Whole() if output is None else spread.Worker(output), "tcelab-spread")
+
 
 KILLERS = {
     "guest": "killed by a difference from a guest",

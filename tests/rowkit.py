@@ -15,12 +15,12 @@ import folded
 from rows import core, hcalls, linux_v1, linux_v2, seed2013
 from rows.row import LOOK, PROLOGUE, Row, closed
 from tcelab.emulator import EmulatorSession
-from tcelab.emulator.driver import Profile
+from tcelab.emulator.drivertable import Profile
 from tcelab.emulator.reference import second_opinion
 from tcelab.errors import GuestLost
 from tcelab.judge import Judge, Verdict
-from tcelab.papr import hcall
-from tcelab.papr.table import Table
+from tcelab.papr import hcallrules
+from tcelab.papr.tcetable import Table
 from tcelab.program import Checkpoint, Frames, HostOp, Ioctl, Op, Program
 from tcelab.program.topology import Topology, topology
 from tcelab.quirks import QUIRKS
@@ -94,7 +94,9 @@ class Bench:
         given: Sequence[str] = (),
         where: str = TOPOLOGY.name,
     ) -> None:
-        self.session = EmulatorSession(topology(where), profile_name=profile, quirks=quirks, given=given, driver=driver)
+        self.session = EmulatorSession(
+            topology(where), profile_name=profile, quirks=quirks, preset_states=given, driver=driver
+        )
         done = zip(PROLOGUE, self.session.perform(PROLOGUE), strict=True)
         self._frames = frames_of([Step(i, op, outcome) for i, (op, outcome) in enumerate(done)])
         self._number = len(PROLOGUE)
@@ -226,8 +228,8 @@ def of_hypercall(row: hcalls.HcallRow, **rules) -> list[str]:
         words = next((row.memory[at][(address - at) // 8 :] for at in row.memory if at <= address), ())
         return b"".join(word.to_bytes(8, "big") for word in words).ljust(size, b"\0")[:size]
 
-    opcode = getattr(hcall, row.call) if isinstance(row.call, str) else row.call
-    calls = hcall.Hypercalls(tables, ram, **rules)
+    opcode = getattr(hcallrules, row.call) if isinstance(row.call, str) else row.call
+    calls = hcallrules.Hypercalls(tables, ram, **rules)
     status, registers = calls.call(opcode, row.args, problem_state=row.problem_state)
     after = (row.args[0] if row.r4 is None else row.r4, *row.args[1:])
     out = [] if status == row.status else [f"status {status}, not {row.status}"]
@@ -301,8 +303,8 @@ def home(name: str, number: int) -> str:
 
 def record(made: Program, rows: list[Row], session: Session) -> Recording:
     """A program of `recorded_programs`, done and judged."""
-    judge = Judge(made, session.facts, oracles=second_opinion(made.topology, session.facts))
-    done = perform_program(made, session, judge.feed)
+    judge = Judge(made, session.facts, references=second_opinion(made.topology, session.facts))
+    done = perform_program(made, session, judge)
     return taken_apart(rows, done, judge.verdict(done))
 
 

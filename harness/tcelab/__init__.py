@@ -1,7 +1,29 @@
-"""tcelab: tests the POWER paravirtual IOMMU (sPAPR TCE) end to end, without POWER hardware."""
+"""tcelab: tests the POWER paravirtual IOMMU (sPAPR TCE) end to end, without POWER hardware.
+
+- `bench`: benchmarks
+- `cli`: the command `tcelab`, a module for each verb
+- `commandline`: the words of the running command
+- `emulator`: the driver and its platform in Python: a platform of its own, and the reference of others
+- `errors`: errors by what the caller can do about them
+- `fuzz`: random programs, shrunk
+- `image`: guests, QEMUs and toolchains, built into the cache
+- `job`: a command's work, from what the user chose to what is written
+- `judge`: the laws, and the verdict
+- `leakcheck`: does a command leave mappings behind?
+- `logs`: what is logged, and who sees it
+- `papr`: the platform's rules, as PAPR and QEMU have them
+- `program`: programs: operations, topology, checks
+- `qemu`: the platform `qemu`: a real kernel in a guest
+- `quirks`: known defects, by name
+- `report`: results, texts, live displays
+- `run`: performs a program, and records what happened
+- `scenarios`: programs that tcelab knows by name
+- `testing`: the pytest plugin
+- `userconfig`: the user's settings
+"""
 
 import logging
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # who uses us as a library sees nothing unasked

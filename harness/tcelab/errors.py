@@ -3,12 +3,14 @@
 ::
 
     TcelabError
-     +-- UsageError      the command line or a file given to us is wrong          exit code 2
-     +-- Unsupported     this host, QEMU or image cannot do what was asked        exit code 125
-     +-- HarnessError    QEMU, the host or tcelab itself failed                   exit code 125
+     +-- UsageError      the command line or a file given to us is wrong
+     +-- Unsupported     this host, QEMU or image cannot do what was asked
+     +-- HarnessError    QEMU, the host or tcelab itself failed
      |    +-- Interrupted    somebody wants it to end
-     +-- GuestLost       the guest went away or stopped answering                 exit code 125 before the
-                         agent's handshake; afterwards a kernel that died is a finding (1)
+     +-- GuestLost       the guest went away or stopped answering; after the agent's handshake, a kernel that died
+                         is a finding
+
+The exit code of each: `tcelab.run.exitcode`.
 """
 
 from __future__ import annotations
@@ -42,8 +44,6 @@ class TcelabError(Exception):
     :param next_step: one line, what the reader can do now.
     """
 
-    exit_code = 125
-
     def __init__(self, message: str, *, next_step: str = "", scene: Scene | None = None) -> None:
         super().__init__(message)
         self.message = message
@@ -67,8 +67,6 @@ class TcelabError(Exception):
 
 class UsageError(TcelabError):
     """The command line, a program file or a recipe is wrong."""
-
-    exit_code = 2
 
 
 class Unsupported(TcelabError):  # noqa: N818 - the name says what it is: a verdict about the platform

@@ -1,4 +1,6 @@
-"""What a user has set once for all runs: `~/.config/tcelab/config.toml`. Every key may be left out.
+"""What a user has set once for all runs: `~/.config/tcelab/config.toml`, and where his folders lie.
+
+Every key may be left out.
 
 ::
 
@@ -13,21 +15,23 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
+import platformdirs
 
 from tcelab.errors import UsageError
 
-__all__ = ["Config", "load", "path", "size"]
+__all__ = ["UserConfig", "folder", "load", "path", "size"]
 
 _UNITS: Final = ("", "k", "m", "g", "t")
 """Each is a thousand of the one before, or 1024 when an `i` follows."""
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]?)(i?)b?", re.IGNORECASE)
 
 
-class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class UserConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The settings; None: the user said nothing, and whoever asks has a default of its own.
 
     :ivar archive: URL of a Debian archive, the folder that holds `dists/` and `pool/`.
@@ -42,13 +46,33 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     cache_size: int | None = None
 
 
+def folder(kind: Literal["cache", "config", "state"]) -> Path:
+    """`$XDG_CACHE_HOME/tcelab` and its like, by default under ~/.cache, ~/.config, ~/.local/state. It need not exist.
+
+    :raise UsageError: the variable holds no absolute path, or the user has no home.
+    """
+    variable = f"XDG_{kind.upper()}_HOME"
+    named = os.environ.get(variable)
+    if named and not Path(named).is_absolute():
+        # The XDG specification calls it invalid; what to do then differs between versions of platformdirs.
+        raise UsageError(f"{variable}: {named!r} is not an absolute path", next_step="unset it, or give the whole path")
+    find = {
+        "cache": platformdirs.user_cache_path,
+        "config": platformdirs.user_config_path,
+        "state": platformdirs.user_state_path,
+    }[kind]
+    with suppress(RuntimeError):  # no home; older versions leave the "~" as it is
+        if (found := find("tcelab")).is_absolute():
+            return found
+    raise UsageError(f"this user has no home folder, and {variable} is not set", next_step=f"set HOME, or {variable}")
+
+
 def path() -> Path:
-    """`$XDG_CONFIG_HOME/tcelab/config.toml`, by default under ~/.config. It need not exist."""
-    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(base).expanduser() / "tcelab" / "config.toml"
+    """`config.toml` in the user's folder of configuration. It need not exist."""
+    return folder("config") / "config.toml"
 
 
-def load() -> Config:
+def load() -> UserConfig:
     """Read the user's settings; without a file, none are set.
 
     :raise UsageError: the file cannot be read, or something in it is unknown or wrong; names file and key.
@@ -57,14 +81,14 @@ def load() -> Config:
     try:
         fields = tomllib.loads(file.read_text())
     except FileNotFoundError:
-        return Config()
+        return UserConfig()
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{file}: {error}", next_step="mend it or move it away") from None
     try:
         sized = {name: _bytes(name, value) for name, value in fields.items() if name in {"runs_size", "cache_size"}}
-        return msgspec.convert({**fields, **sized}, Config)
+        return msgspec.convert({**fields, **sized}, UserConfig)
     except (msgspec.ValidationError, ValueError) as error:
-        known = ", ".join(Config.__struct_fields__)
+        known = ", ".join(UserConfig.__struct_fields__)
         raise UsageError(f"{file}: {error}", next_step=f"keys are: {known}") from None
 
 

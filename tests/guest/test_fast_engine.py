@@ -22,11 +22,11 @@ from tcelab.program import (
     Page,
     Program,
     Transfer,
-    disk,
+    diskcontent,
 )
 from tcelab.program.topology import topology
 from tcelab.qemu.portal import portal
-from tcelab.run.loop import perform_program
+from tcelab.run.loop import Tee, perform_program
 from tcelab.scenarios import vocabulary as b
 
 pytestmark = [pytest.mark.guest, pytest.mark.tcelab(topology="fast")]
@@ -41,7 +41,7 @@ RING = 0x800000
 TAGGED = 0x900000
 END = 16 << 20
 SECTOR = 512
-FRESH = disk.fresh("disk1")
+FRESH = diskcontent.fresh("disk1")
 
 
 def opened(*, mapped=32):
@@ -75,14 +75,8 @@ def whole(*ops):
 
 def judged(session, program, then=lambda _step: None):
     """:param then: what is done behind everybody's back after each step."""
-    judge = Judge(program, session.facts, oracles=second_opinion(FAST, session.facts))
-
-    def feed(step):
-        found = judge.feed(step)
-        then(step)
-        return found
-
-    record = perform_program(program, session, feed)
+    judge = Judge(program, session.facts, references=second_opinion(FAST, session.facts))
+    record = perform_program(program, session, Tee(judge, then))
     assert record.ending is None
     return judge.verdict(record), record
 
@@ -108,7 +102,7 @@ def some(rng, count):
     for _ in range(count):
         size = SECTOR * rng.randint(1, 8)
         iova = BASE + rng.randrange(32 * 4096 - size + 1)
-        offset = SECTOR * rng.randrange((disk.SIZE - size) // SECTOR + 1)
+        offset = SECTOR * rng.randrange((diskcontent.SIZE - size) // SECTOR + 1)
         out.append(Transfer(iova, size, to_memory=rng.random() < 0.5, offset=offset))
     return out
 

@@ -25,7 +25,7 @@ def done(session, *ops):
     """What each operation gave; no table has an entry afterwards, and the kernel said nothing."""
     program = Program(name="module", topology=TWO, ops=[*ops, Checkpoint()])
     judge = Judge(program, session.facts)
-    record = perform_program(program, session, judge.feed)
+    record = perform_program(program, session, judge)
     assert record.ending is None
     assert judge.verdict(record).findings == []
     assert all(not len(table.index) for table in record.steps[-1].snapshot.tables)

@@ -46,8 +46,8 @@ class Behind:
 
 
 def judged(session, program, **lie):
-    judge = Judge(program, session.facts, oracles=second_opinion(SMALL, session.facts))
-    done = perform_program(program, Behind(session, **lie), judge.feed)
+    judge = Judge(program, session.facts, references=second_opinion(SMALL, session.facts))
+    done = perform_program(program, Behind(session, **lie), judge)
     assert done.ending is None, done.ending.error.report()
     return done, judge.verdict(done)
 

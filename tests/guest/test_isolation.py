@@ -17,7 +17,7 @@ from tcelab.job import setup
 from tcelab.judge import Judge
 from tcelab.program import Dma, Look, Master, Page, Program, Rtas, Together
 from tcelab.program.topology import Device, Phb, Topology
-from tcelab.qemu import session as session_module
+from tcelab.qemu import qemusession as session_module
 from tcelab.qemu.fork import Forks
 from tcelab.qemu.guard import Guard
 from tcelab.run.loop import perform_program
@@ -86,8 +86,8 @@ def judged(forks, tmp_path, monkeypatch):
             monkeypatch.setattr(session_module, "Guard", broken)
         program = Program(name="isolation", topology=TRIO, isolation=True, ops=[*set_up(), *ops, *b.checkpoint("end")])
         with guest(guard) as session:
-            judge = Judge(program, session.facts, oracles=second_opinion(TRIO, session.facts))
-            record = perform_program(program, session, judge.feed)
+            judge = Judge(program, session.facts, references=second_opinion(TRIO, session.facts))
+            record = perform_program(program, session, judge)
             return judge.verdict(record), record
 
     return done

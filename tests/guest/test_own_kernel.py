@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.guest, pytest.mark.network]
 
 def unpacked(folder, pattern, *suites):
     """A kernel package of Debian, unpacked; returns its kernel."""
-    request = apt.Request(
+    request = apt.FetchRequest(
         architecture="ppc64el",
         suites=(suites,),
         packages=(pattern,),

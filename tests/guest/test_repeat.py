@@ -45,8 +45,8 @@ def test_a_repeat_on_the_real_driver_is_judged_like_its_calls(session):
         *checked,
     ]
     program = Program(name="repeat", topology=TWO, ops=ops)
-    judge = Judge(program, session.facts, oracles=second_opinion(program.topology, session.facts))
-    record = perform_program(program, session, judge.feed)
+    judge = Judge(program, session.facts, references=second_opinion(program.topology, session.facts))
+    record = perform_program(program, session, judge)
     verdict = judge.verdict(record)
     assert verdict.findings == []
     assert verdict.result == "pass", verdict.could_not

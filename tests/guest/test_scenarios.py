@@ -21,8 +21,8 @@ LAST = (1 << 30) - 4096
 
 
 def judged(program, session):
-    judge = Judge(program, session.facts, oracles=second_opinion(program.topology, session.facts))
-    return judge.verdict(perform_program(program, session, judge.feed))
+    judge = Judge(program, session.facts, references=second_opinion(program.topology, session.facts))
+    return judge.verdict(perform_program(program, session, judge))
 
 
 @pytest.mark.parametrize("name", ["flow", "dma", "rules"])
@@ -96,7 +96,7 @@ def test_a_defect_of_the_real_driver_is_found_and_the_map_that_did_it_is_named(s
     map_ = Ioctl(file=next(iter(build.pes(TWO, "lie"))).container, request="MAP_DMA", fields=crossing)
     program = around(map_)
     judge = Judge(program, session.facts)
-    record = perform_program(program, session, judge.feed)
+    record = perform_program(program, session, judge)
     verdict = judge.verdict(record)
     (outcome,) = [step.outcome for step in record.steps if step.op == map_]
     if outcome.errno == "EINVAL":

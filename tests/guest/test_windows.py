@@ -16,8 +16,8 @@ pytestmark = pytest.mark.guest
 
 
 def judged(program, session):
-    judge = Judge(program, session.facts, oracles=second_opinion(program.topology, session.facts))
-    return judge.verdict(perform_program(program, session, judge.feed))
+    judge = Judge(program, session.facts, references=second_opinion(program.topology, session.facts))
+    return judge.verdict(perform_program(program, session, judge))
 
 
 @pytest.fixture

@@ -9,15 +9,15 @@ from functools import partial
 from types import FunctionType
 
 from mutants.mutant import NO_MODULE, NO_SEED, Mutant, with_code
-from tcelab.emulator import core, device, edu, kernel
-from tcelab.emulator.memory import Area, Space
-from tcelab.emulator.platform import Machine, Pe
+from tcelab.emulator import edudevice, emulatedkernel, vfiocore, vfiopci
+from tcelab.emulator.addressspaces import Area, Space
+from tcelab.emulator.platform import EmulatedPe, Machine
 from tcelab.emulator.process import Process
 from tcelab.emulator.profiles import linux_v1
 from tcelab.emulator.spapr_tce import SpaprTce
 from tcelab.emulator.spapr_tce_2013 import Seed
-from tcelab.papr import dma, hcall
-from tcelab.papr.table import Table
+from tcelab.papr import dmarules, hcallrules
+from tcelab.papr.tcetable import Table
 
 NO_RIGHT = "no kernel of today is without that defect"
 OTHER_PAGES = "the guest's kernel has pages of 4 KiB"
@@ -103,10 +103,13 @@ MAPS = (
     ),
     driver("what was live before is lost", ROLL_BACK, "pe.exchange(entry, old)", "pass", "MAP_DMA", guest=NO_RIGHT),
     driver(
-        "a live entry is not exchanged", Pe.exchange, "put(number, new)", "put(number, old if old and new else new)"
+        "a live entry is not exchanged",
+        EmulatedPe.exchange,
+        "put(number, new)",
+        "put(number, old if old and new else new)",
     ),
-    driver("the neighbour of an entry is put", Pe.exchange, "put(number, new)", "put(number ^ 1, new)"),
-    driver("what an entry held is not told", Pe.exchange, "return old", "return 0"),
+    driver("the neighbour of an entry is put", EmulatedPe.exchange, "put(number, new)", "put(number ^ 1, new)"),
+    driver("what an entry held is not told", EmulatedPe.exchange, "return old", "return 0"),
 )
 
 UNMAPS = (
@@ -196,16 +199,28 @@ CHARGES = (
 
 CORE = (
     around(
-        "a group that leaves is not detached", core.Container.leave, "self.driver.detach(group.pe, process)", "pass"
+        "a group that leaves is not detached",
+        vfiocore.ContainerFile.leave,
+        "self.driver.detach(group.pe, process)",
+        "pass",
     ),
-    around("a driver without group is not released", core.Container.leave, "self.driver.release(process)", "pass"),
-    around("only the first group is attached", core._set_iommu, "in container.groups:", "in container.groups[:1]:"),
-    around("a status without container", core._status, "CONTAINER_SET if", "0 if"),
-    around("a closed group stays in its container", core.Group.release, "self.container.leave(self, process)", "pass"),
-    around("a closed group stays open", core.Group.release, "self.pe.group_file = None", "pass"),
-    around("a group is open twice", kernel.EmulatedKernel._opened, "if pe.group_file is not None:", "if False:"),
-    around("a closed device keeps its group", device.DeviceFile.release, "self.group.put(process)", "pass"),
-    around("a closed device counts", device.DeviceFile.release, "self.group.devices -= 1", "pass"),
+    around(
+        "a driver without group is not released", vfiocore.ContainerFile.leave, "self.driver.release(process)", "pass"
+    ),
+    around("only the first group is attached", vfiocore._set_iommu, "in container.groups:", "in container.groups[:1]:"),
+    around("a status without container", vfiocore._status, "CONTAINER_SET if", "0 if"),
+    around(
+        "a closed group stays in its container",
+        vfiocore.GroupFile.release,
+        "self.container.leave(self, process)",
+        "pass",
+    ),
+    around("a closed group stays open", vfiocore.GroupFile.release, "self.pe.group_file = None", "pass"),
+    around(
+        "a group is open twice", emulatedkernel.EmulatedKernel._opened, "if pe.group_file is not None:", "if False:"
+    ),
+    around("a closed device keeps its group", vfiopci.DeviceFile.release, "self.group.put(process)", "pass"),
+    around("a closed device counts", vfiopci.DeviceFile.release, "self.group.devices -= 1", "pass"),
     around("the files of a dead process stay open", Process.exit, "self._files.pop(fd).put(self)", "pass"),
     around("a child has its parent's memory", Process.fork, "Space(self.space.ram)", "self.space"),
     around("a page is not pinned", Space.pin, "self.ram.pin(frame)", "self.ram.pins.setdefault(frame, 0)"),
@@ -213,48 +228,52 @@ CORE = (
 )
 
 TRANSFERS = (
-    around("a device masters the bus as it likes", edu.Edu._transfer, "master=self.wish", "master=True", "Dma"),
-    around("bus mastering stays on", device.DeviceFile.pwrite, "bool(data[0] & pci.MASTER)", "True", "Dma"),
-    around("a bus address is not folded", edu.Edu._transfer, "iova & self.mask", "iova", "Dma"),
+    around("a device masters the bus as it likes", edudevice.Edu._transfer, "master=self.wish", "master=True", "Dma"),
+    around("bus mastering stays on", vfiopci.DeviceFile.pwrite, "bool(data[0] & pci.MASTER)", "True", "Dma"),
+    around("a bus address is not folded", edudevice.Edu._transfer, "iova & self.mask", "iova", "Dma"),
     around(
         "a device's window begins at 0",
-        edu.Edu._transfer,
+        edudevice.Edu._transfer,
         "window_start=self.table.bus_offset",
         "window_start=0",
         "Dma",
     ),
-    around("what the table refuses is told by its bus address", edu.Edu._move, "piece.told", "piece.iova", "Dma"),
-    around("a bus address has 24 bits", edu.Edu._transfer, "iova & self.mask", "iova & 0xFFFFFF", "Dma"),
+    around("what the table refuses is told by its bus address", edudevice.Edu._move, "piece.told", "piece.iova", "Dma"),
+    around("a bus address has 24 bits", edudevice.Edu._transfer, "iova & self.mask", "iova & 0xFFFFFF", "Dma"),
     around(
         "the permission of the other direction is asked for",
-        edu.Edu._transfer,
+        edudevice.Edu._transfer,
         "to_memory=to_memory,",
         "to_memory=not to_memory,",
         "Dma",
     ),
-    around("any permission will do", dma.pieces, "if granted & needed else", "if granted else", "Dma"),
+    around("any permission will do", dmarules.pieces, "if granted & needed else", "if granted else", "Dma"),
     around(
         "a transfer stays in its first page",
-        dma.pieces,
+        dmarules.pieces,
         "min(window.PAGE_SIZE - address % window.PAGE_SIZE, size - start)",
         "size",
         "Dma",
     ),
-    around("a place within a page is lost", edu.Edu._move, "+ inside_page", "+ 0", "Dma"),
+    around("a place within a page is lost", edudevice.Edu._move, "+ inside_page", "+ 0", "Dma"),
     around(
         "the last byte of a write is lost",
-        edu.Edu._move,
+        edudevice.Edu._move,
         "bytes(self.memory[inside])",
         "bytes(self.memory[inside])[:-1]",
         "Dma",
     ),
     around(
-        "a refused read gives what was there", edu.Edu._move, "self.memory[inside] = bytes(piece.size)", "pass", "Dma"
+        "a refused read gives what was there",
+        edudevice.Edu._move,
+        "self.memory[inside] = bytes(piece.size)",
+        "pass",
+        "Dma",
     ),
-    around("a refusal is not told", edu.Edu._move, "self._refuse(", "str(", "Dma"),
+    around("a refusal is not told", edudevice.Edu._move, "self._refuse(", "str(", "Dma"),
     around(
         "what is refused at first is refused as a whole",
-        edu.Edu._transfer,
+        edudevice.Edu._transfer,
         "for piece in pieces:",
         "for piece in pieces[: 1 if pieces[0].refused else None]:",
         "Dma",
@@ -269,12 +288,18 @@ HYPERCALLS = (
         "inside[:] = tces[: inside.size]",
         "inside[:-1] = tces[: max(0, inside.size - 1)]",
     ),
-    platform("a list is little endian", hcall.Hypercalls.indirect, '">u8"', '"<u8"'),
-    platform("a list is read one entry late", hcall.Hypercalls.indirect, "_read(tce_list,", "_read(tce_list + 8,"),
-    platform("H_GET_TCE gives the LIOBN", hcall.Hypercalls.get, "request.table.get(request.index)", "liobn"),
-    platform("H_GET_TCE gives its neighbour", hcall.Hypercalls.get, "get(request.index)", "get(request.index ^ 1)"),
-    platform("reserved bits are dropped", hcall.Hypercalls.put, "request.index, tce)", "request.index, tce & ~0xFFC)"),
-    platform("a window has the LIOBN of another", hcall.Request.__init__, "liobn & 0xFFFFFFFF", "liobn & 0xFFFFFF00"),
+    platform("a list is little endian", hcallrules.Hypercalls.indirect, '">u8"', '"<u8"'),
+    platform("a list is read one entry late", hcallrules.Hypercalls.indirect, "_read(tce_list,", "_read(tce_list + 8,"),
+    platform("H_GET_TCE gives the LIOBN", hcallrules.Hypercalls.get, "request.table.get(request.index)", "liobn"),
+    platform(
+        "H_GET_TCE gives its neighbour", hcallrules.Hypercalls.get, "get(request.index)", "get(request.index ^ 1)"
+    ),
+    platform(
+        "reserved bits are dropped", hcallrules.Hypercalls.put, "request.index, tce)", "request.index, tce & ~0xFFC)"
+    ),
+    platform(
+        "a window has the LIOBN of another", hcallrules.TceRequest.__init__, "liobn & 0xFFFFFFFF", "liobn & 0xFFFFFF00"
+    ),
     platform("an IOBA is rounded up", Table.index, "(ioba & self._page_mask)", "(ioba + 0xFFF & self._page_mask)"),
 )
 

@@ -8,7 +8,7 @@ from mutants.by_hand import NO_RIGHT, edit
 from mutants.mutant import Mutant
 from tcelab.emulator.platform import Machine
 from tcelab.emulator.spapr_tce import SpaprTce
-from tcelab.emulator.spapr_tce_v2 import SpaprTceV2, Window
+from tcelab.emulator.spapr_tce_v2 import ContainerWindow, SpaprTceV2
 
 v2 = partial(edit, "linux-v2")
 BUILD, CREATE, REMOVE, REGISTER = SpaprTceV2.build_v2, SpaprTceV2.create, SpaprTceV2.remove, SpaprTceV2.register
@@ -76,8 +76,8 @@ MEMORY = (
 )
 
 WINDOWS = (
-    v2("a window ends one byte late", Window.has, "< self.start + self.size", "<= self.start + self.size"),
-    v2("a window begins one byte late", Window.has, "self.start <= iova", "self.start < iova"),
+    v2("a window ends one byte late", ContainerWindow.has, "< self.start + self.size", "<= self.start + self.size"),
+    v2("a window begins one byte late", ContainerWindow.has, "self.start <= iova", "self.start < iova"),
     v2("there are three windows", CREATE, "== ddw.MOST", "> ddw.MOST"),
     v2("a window of no pages is charged", CREATE, "if not bytes_of_table:", "if False:"),
     v2("an entry has 4 bytes", CREATE, "* _ENTRY", "* 4"),

@@ -14,13 +14,13 @@ from itertools import pairwise
 from typing import Any
 
 from mutants.mutant import NO_MODULE, NO_SEED, Mutant, using, with_entry
-from tcelab.emulator.checks import Call, Check, Request
-from tcelab.emulator.core import CONTAINER_REQUESTS, GROUP_REQUESTS
-from tcelab.emulator.device import DEVICE_REQUESTS, NOT_MODELLED
-from tcelab.emulator.driver import Profile
+from tcelab.emulator.checks import Check, IoctlCall, Request
+from tcelab.emulator.drivertable import Profile
 from tcelab.emulator.profiles import PROFILES
 from tcelab.emulator.profiles.linux_v2 import LINUX_V2
-from tcelab.papr import hcall
+from tcelab.emulator.vfiocore import CONTAINER_REQUESTS, GROUP_REQUESTS
+from tcelab.emulator.vfiopci import DEVICE_REQUESTS, NOT_MODELLED
+from tcelab.papr import hcallrules
 
 UNTRIED = "past the window's end, of a MAP"
 """No program of ours asks any kernel for it: it has no row that could kill a mutant."""
@@ -139,7 +139,7 @@ def _put(checks: Sequence[Check], i: int, check: Check) -> tuple[Check, ...]:
 def _dropped(check: Check) -> tuple[Check, ...]:
     """What is left of it: a struct is still read, but nobody asks whether it could be."""
 
-    def unasked(call: Call) -> bool:
+    def unasked(call: IoctlCall) -> bool:
         if check.fails(call):
             _zeros(call)
         return False
@@ -152,7 +152,7 @@ def _as_zeros(check: Check) -> Check:
     return replace(check, fails=_zeros)
 
 
-def _zeros(call: Call) -> bool:
+def _zeros(call: IoctlCall) -> bool:
     """Who looks at a struct that was not read sees zeros, as on a stack: the emulator itself must not break of it."""
     call.param = defaultdict(int)
     return False
@@ -185,28 +185,28 @@ def _same(one: Check, other: Check) -> str:
 # -- hypercalls
 
 NAMES = {
-    hcall.H_GET_TCE: "H_GET_TCE",
-    hcall.H_PUT_TCE: "H_PUT_TCE",
-    hcall.H_STUFF_TCE: "H_STUFF_TCE",
-    hcall.H_PUT_TCE_INDIRECT: "H_PUT_TCE_INDIRECT",
+    hcallrules.H_GET_TCE: "H_GET_TCE",
+    hcallrules.H_PUT_TCE: "H_PUT_TCE",
+    hcallrules.H_STUFF_TCE: "H_STUFF_TCE",
+    hcallrules.H_PUT_TCE_INDIRECT: "H_PUT_TCE_INDIRECT",
 }
-MANY = {hcall.H_STUFF_TCE, hcall.H_PUT_TCE_INDIRECT}
+MANY = {hcallrules.H_STUFF_TCE, hcallrules.H_PUT_TCE_INDIRECT}
 """Hypercalls that may have stored something when they refuse."""
 NEED_TABLE = {
-    hcall.STUFF_TOO_MANY.name,
-    hcall.OUTSIDE_GET.name,
-    hcall.PAST_THE_END.name,
+    hcallrules.STUFF_TOO_MANY.name,
+    hcallrules.OUTSIDE_GET.name,
+    hcallrules.PAST_THE_END.name,
 }
 """Checks that cannot be asked unless the LIOBN names a table."""
 
 
 def _of_hypercalls() -> Iterator[Mutant]:
-    for kind, text, checks, equivalent in _hypercall_variants(hcall.DISPATCH):
+    for kind, text, checks, equivalent in _hypercall_variants(hcallrules.DISPATCH):
         yield _hypercall(f"dispatch: {text}", kind, {"dispatch": checks}, equivalent)
-    for opcode, checks in hcall.CHECKS.items():
+    for opcode, checks in hcallrules.CHECKS.items():
         variants = [*_hypercall_variants(checks), *(_partial(checks) if opcode in MANY else ())]
         for kind, text, changed, equivalent in variants:
-            rules = {"checks": {**hcall.CHECKS, opcode: changed}}
+            rules = {"checks": {**hcallrules.CHECKS, opcode: changed}}
             yield _hypercall(f"{NAMES[opcode]}: {text}", kind, rules, equivalent)
 
 
@@ -217,9 +217,9 @@ def _hypercall(name: str, kind: str, rules: dict[str, Any], equivalent: str) -> 
 def _hypercall_variants(checks: Sequence[Any]) -> Iterator[tuple[str, str, tuple[Any, ...], str]]:
     for i, check in enumerate(checks):
         yield "drop", f"drop {check.name!r}", (*checks[:i], *checks[i + 1 :]), ""
-        status = hcall.H_FUNCTION if check.status == hcall.H_PARAMETER else hcall.H_PARAMETER
+        status = hcallrules.H_FUNCTION if check.status == hcallrules.H_PARAMETER else hcallrules.H_PARAMETER
         changed = (*checks[:i], check._replace(status=status), *checks[i + 1 :])
-        yield "errno", f"{check.name!r} gives {hcall.STATUS_NAMES[status]}", changed, ""
+        yield "errno", f"{check.name!r} gives {hcallrules.STATUS_NAMES[status]}", changed, ""
     for i, (one, other) in enumerate(pairwise(checks)):
         swapped = (*checks[:i], other, one, *checks[i + 2 :])
         yield "swap", f"{other.name!r} before {one.name!r}", swapped, _same_status(one, other)
@@ -227,9 +227,9 @@ def _hypercall_variants(checks: Sequence[Any]) -> Iterator[tuple[str, str, tuple
 
 def _same_status(one: Any, other: Any) -> str:
     """Why two checks of a hypercall may change places: none of them does anything but look."""
-    blind = one.name == hcall.LIOBN_UNKNOWN.name and other.name in NEED_TABLE
+    blind = one.name == hcallrules.LIOBN_UNKNOWN.name and other.name in NEED_TABLE
     same = one.status == other.status and one.partial == other.partial
-    return "" if blind or not same else f"both look and give {hcall.STATUS_NAMES[one.status]}"
+    return "" if blind or not same else f"both look and give {hcallrules.STATUS_NAMES[one.status]}"
 
 
 def _partial(checks: Sequence[Any]) -> Iterator[tuple[str, str, tuple[Any, ...], str]]:

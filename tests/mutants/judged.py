@@ -79,12 +79,12 @@ def by_guest(mutant: Mutant, recordings: Iterable[Recording]) -> str:
 def difference(recording: Recording, excerpts: Iterable[Excerpt], driver: Any = None) -> str:
     """The first step of excerpts at which the emulator gives something else than the guest gave."""
     run = recording.run
-    oracle = EmulatorReferences(run.program.topology, run.facts, driver).open(run.facts.quirks)
-    comparison = Comparison(oracle.facts, run.facts)
+    reference = EmulatorReferences(run.program.topology, run.facts, driver).open(run.facts.quirks)
+    comparison = Comparison(reference.facts, run.facts)
     for excerpt in (Excerpt("prologue", recording.prologue, frozenset()), *excerpts):
         for step in excerpt.steps:
             try:
-                expected = oracle.follow(step)
+                expected = reference.follow(step)
             except TcelabError as error:
                 return f"{excerpt.name}, {_told(step)}: {error.message}"
             if found := comparison.compare(expected, step):

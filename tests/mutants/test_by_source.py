@@ -10,12 +10,12 @@ from mutants.by_hand_v2 import all_by_hand_v2
 from mutants.equivalent import EQUIVALENT
 from mutants.judged import MUTANTS, ROWS, by_laws, by_rows, killer_of, settled
 from mutants.mutant import Mutant, using, with_code
-from tcelab.emulator.core import CONTAINER_REQUESTS, GROUP_REQUESTS
-from tcelab.emulator.device import DEVICE_REQUESTS
 from tcelab.emulator.profiles import PROFILES
 from tcelab.emulator.profiles.linux_v2 import LINUX_V2
 from tcelab.emulator.spapr_tce import SpaprTce
-from tcelab.papr import hcall
+from tcelab.emulator.vfiocore import CONTAINER_REQUESTS, GROUP_REQUESTS
+from tcelab.emulator.vfiopci import DEVICE_REQUESTS
+from tcelab.papr import hcallrules
 
 TABLES = (CONTAINER_REQUESTS, GROUP_REQUESTS, DEVICE_REQUESTS)
 BY_SOURCE = [mutant for mutant in MUTANTS if mutant.guest is not True]
@@ -71,7 +71,7 @@ def test_every_check_is_dropped():
     for profile in (*PROFILES.values(), LINUX_V2):
         requests += [*profile.requests.values(), profile.otherwise]
     checks = [check for request in requests for check in request.checks]
-    checks += [*hcall.DISPATCH, *(check for each in hcall.CHECKS.values() for check in each)]
+    checks += [*hcallrules.DISPATCH, *(check for each in hcallrules.CHECKS.values() for check in each)]
     tried = [check for check in checks if check.name != derive.UNTRIED]
     assert [mutant.kind for mutant in MUTANTS].count("drop") == len(tried) == len(checks) - 1
     known = {check.name for check in checks}

@@ -18,7 +18,7 @@ def test_a_million_requests_are_answered_by_the_rules_and_leave_nothing(pseries)
     ops = [Native(program="fuzz_hcall", args=[EACH, seed]) for seed in range(1, CHUNKS + 1)]
     program = Program(name="a million", topology=topology("two-pe"), ops=[*ops, Checkpoint(stream=True)])
     judge = Judge(program, session.facts)
-    record = perform_program(program, session, judge.feed)
+    record = perform_program(program, session, judge)
     assert record.ending is None
     assert judge.verdict(record).findings == []
     told = [step.outcome.fields for step in record.steps[:-1]]

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from tcelab.errors import Scene
-from tcelab.image.bases import Register
+from tcelab.image.bases import SavedRegister
 from tcelab.papr.window import Shape
 from tcelab.qemu.channel import Cell
-from tcelab.qemu.log import Tables
 from tcelab.qemu.probe import LOG_FLAGS, TRACES, Abilities
+from tcelab.qemu.tableaddresses import TableAddresses
 from tcelab.qemu.views.stream import MAGIC
 from tcelab.run.record import TableView
 
@@ -87,14 +87,14 @@ class FakeGuest:
         self.memory = bytearray(RAM)
         self.begun = (0, 0)
         self.words: list[str] = []
-        self.registers: list[Register] = []
+        self.registers: list[SavedRegister] = []
         self.clock_off = 0.0
         self.refusals: list[Any] = []
         self.pid = 77
         self.state = os.memfd_create("fake-state")
         self.console = SimpleNamespace(reached={"kernel": 0.5})
-        self.race = SimpleNamespace(handshake_done=False, elapsed=lambda: 2.5, now=lambda: NOW, lost=Future())
-        self.log = SimpleNamespace(tables=Tables(), drain=self._drain, take_refusals=self._take_refusals)
+        self.waiter = SimpleNamespace(handshake_done=False, elapsed=lambda: 2.5, now=lambda: NOW, lost=Future())
+        self.log = SimpleNamespace(tables=TableAddresses(), drain=self._drain, take_refusals=self._take_refusals)
         self.ram = SimpleNamespace(size=RAM, read=self._read, pages=self._pages)
         self.standstill = SimpleNamespace(begin=self._begin, end=self._end)
         self.disks = SimpleNamespace(read=lambda: {"disk1": b"on the disk"}, renew=lambda: self.calls.append("disks"))
@@ -141,7 +141,7 @@ class FakeGuest:
     async def rest(self) -> None:
         self._note("rest")
 
-    async def save(self) -> tuple[bytes, list[Register]]:
+    async def save(self) -> tuple[bytes, list[SavedRegister]]:
         self._note("save")
         return self.saved, self.registers
 

@@ -22,7 +22,7 @@ ANSWERS = {
     "query-commands": [{"name": "stop"}, {"name": "xen-save-devices-state"}],
     "trace-event-get-state": [{"name": "spapr_iommu_ddw_create"}, {"name": "spapr_iommu_new_table"}],
     "query-version": {"qemu": {"major": 9, "minor": 8, "micro": 7}, "package": "Toy 1"},
-    "query-status": {"status": "paused"},
+    "query-status": {"status": "running"},
     "query-migrate": {"status": "failed", "error-desc": "the file is full"},
     **WAYS.get("answers", {}),
 }
@@ -148,6 +148,8 @@ def obey(name, given, console, ram):
         os.kill(os.getpid(), signal.SIGKILL)
     elif name == "x-console":
         os.write(console, given["text"].encode())
+    elif (name, ANSWERS["query-status"]["status"]) in {("stop", "running"), ("cont", "paused")}:
+        ANSWERS["query-status"] = {"status": "paused" if name == "stop" else "running"}
     elif name == "x-status":
         ANSWERS["query-status"] = {"status": given["status"]}
     elif name == "x-hang-up":

@@ -14,7 +14,7 @@ from typing import Any, Self
 from ideal import Ideal
 
 from tcelab.errors import Scene
-from tcelab.image.bases import Register
+from tcelab.image.bases import SavedRegister
 from tcelab.logs import PHASE
 from tcelab.papr.window import Shape
 from tcelab.program import Dma, GuestOp
@@ -23,7 +23,7 @@ from tcelab.scenarios.warmup import warm_up
 
 _LOG = logging.getLogger("tcelab.stand")
 
-REGISTERS = [Register(0x800000020000001, 1, 0x10, 4, 0xE0000000), Register(0x800000020000001, 1, 0x04, 2, 6)]
+REGISTERS = [SavedRegister(0x800000020000001, 1, 0x10, 4, 0xE0000000), SavedRegister(0x800000020000001, 1, 0x04, 2, 6)]
 SHAPE = Shape(0x4000, 16, 1 << 59)
 SAID = b"Linux version 6.12\n"
 SAVED = b"the devices' state"
@@ -173,7 +173,7 @@ class FakeSession:
     def renew(self) -> None:
         self.calls.append("renew")
 
-    def save(self) -> tuple[bytes, list[Register]]:
+    def save(self) -> tuple[bytes, list[SavedRegister]]:
         self.calls.append("save")
         if error := self.plan.get("saving"):
             raise error

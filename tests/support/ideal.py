@@ -19,7 +19,7 @@ from tceagent.tag import tag
 from tceagent.uapi import LAYOUTS
 from tcelab.errors import Scene
 from tcelab.program import Checkpoint, Ddw, Flip, GuestOp, HostOp, Op, Page, Program, Rtas
-from tcelab.program.tag import compact, data
+from tcelab.program.pagetags import compact, data
 from tcelab.run.record import Event, Facts, Outcome, Refusal, Snapshot, TableView
 
 NONCE = bytes(range(16))

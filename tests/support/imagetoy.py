@@ -10,11 +10,15 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tcelab.image.apt import Fetched, Request
+from kerneltoy import module
+
+from tcelab.image.apt import Fetched, FetchRequest
 from tcelab.image.packages import Package, SuiteNote
 
 RELEASE = "6.12.0-toy"
 LIBRARIES = "lib/toy-linux-gnu"
+VFIO = module("vfio", RELEASE)
+VFIO_PCI = module("vfio-pci", RELEASE, depends=["vfio"])
 
 GUEST_RECIPE = """
 # a toy
@@ -45,7 +49,7 @@ drop = ["usr/share/doc/*"]
 _COMPILER_LOADER = f'#!/bin/sh\nshift 3\nunset PYTHONHOME\nexec {sys.executable} "$@"\n'
 _QEMU_LOADER = """#!/bin/sh
 case "$*" in
-*--version) echo "QEMU emulator version $(cat "${0%/*}/version")" ;;
+*--version) echo "QEMU emulator version $(cat "${0%/*}/version")"; echo "Copyright (c) its authors" ;;
 *help) echo 'name "edu", bus PCI' ;;
 esac
 """
@@ -60,8 +64,8 @@ def contents() -> dict[str, Content]:
             f"boot/vmlinux-{RELEASE}": b"the kernel",
             f"boot/config-{RELEASE}": b"CONFIG_PPC=y",
             f"lib/modules/{RELEASE}/modules.builtin": b"kernel/virt/lib/irqbypass.ko\n",
-            f"lib/modules/{RELEASE}/kernel/drivers/vfio.ko.xz": lzma.compress(b"module vfio"),
-            f"lib/modules/{RELEASE}/kernel/drivers/vfio-pci.ko": b"module vfio-pci",
+            f"lib/modules/{RELEASE}/kernel/drivers/vfio.ko.xz": lzma.compress(VFIO),
+            f"lib/modules/{RELEASE}/kernel/drivers/vfio-pci.ko": VFIO_PCI,
         },
         "python": {
             "usr/bin/python3.11": b"the interpreter",
@@ -116,11 +120,11 @@ class ToyFetch:
     """In the place of apt: serves toy packages made in ``folder``."""
 
     folder: Path
-    requests: list[Request] = field(default_factory=list)
+    requests: list[FetchRequest] = field(default_factory=list)
     left_out: tuple[SuiteNote, ...] = ()
     content: dict[str, Content] = field(default_factory=contents)
 
-    def __call__(self, request: Request) -> Fetched:
+    def __call__(self, request: FetchRequest) -> Fetched:
         self.requests.append(request)
         self.folder.mkdir(parents=True, exist_ok=True)
         place = self.folder / str(len(self.requests))

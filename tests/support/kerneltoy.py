@@ -5,6 +5,12 @@ from __future__ import annotations
 import gzip
 import lzma
 import struct
+import sys
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 RELEASE = "6.12.1-toy"
 DEPENDS = {
@@ -20,12 +26,33 @@ DEPENDS = {
 }
 """What depends on what in a kernel that has nothing built in."""
 
-PACKERS = {"": bytes, ".xz": lzma.compress, ".gz": gzip.compress, ".zst": lambda data: b"\x28\xb5\x2f\xfd" + data}
+PACKERS = {
+    "": bytes,
+    ".xz": lzma.compress,
+    ".gz": gzip.compress,
+    # As the program zstd does it.
+    ".zst": lambda data: zstd.compress(data, options={zstd.CompressionParameter.checksum_flag: True}),
+    ".lz4": bytes,
+}
 
 
-def elf(machine=21, *, big=False, rest=b"", kind=2):
+def elf(machine=21, *, big=False, kind=2, sections=None, rest=b""):
+    """An ELF file of 64 bits with these sections (name to content), and `rest` that belongs to none."""
     order = ">" if big else "<"
-    return b"\x7fELF\x02" + (b"\x02" if big else b"\x01") + bytes(10) + struct.pack(order + "HH", kind, machine) + rest
+    names = b"\0" + b"".join(name.encode() + b"\0" for name in [*(sections or {}), ".shstrtab"])
+    content, headers = b"", [bytes(64)]
+    for name, data in [*(sections or {}).items(), (".shstrtab", names)]:
+        at, kind_of = 64 + len(content), 3 if name == ".shstrtab" else 1  # SHT_STRTAB, SHT_PROGBITS
+        number = names.index(b"\0" + name.encode() + b"\0") + 1
+        headers.append(struct.pack(f"{order}IIQQQQIIQQ", number, kind_of, 0, 0, at, len(data), 0, 0, 1, 0))
+        content += data
+    content += rest
+    identity = b"\x7fELF\x02" + (b"\x02" if big else b"\x01") + b"\x01" + bytes(9)
+    header = struct.pack(
+        f"{order}HHIQQQIHHHHHH",
+        kind, machine, 1, 0, 0, 64 + len(content), 0, 64, 56, 0, 64, len(headers), len(headers) - 1,
+    )  # fmt: skip
+    return identity + header + content + b"".join(headers)
 
 
 def vmlinux(release=RELEASE, *, config="", big=False, texts=()):
@@ -37,7 +64,7 @@ def vmlinux(release=RELEASE, *, config="", big=False, texts=()):
 def module(name, release=RELEASE, depends=None):
     needs = ",".join(DEPENDS.get(name, ()) if depends is None else depends)
     texts = ["license=GPL", f"depends={needs}", f"name={name.replace('-', '_')}", f"vermagic={release} SMP mod_unload "]
-    return b"\x7fELF module " + b"\0".join(text.encode() for text in texts) + b"\0end"
+    return elf(kind=1, sections={".text": bytes(4), ".modinfo": b"".join(text.encode() + b"\0" for text in texts)})
 
 
 def tree(folder, release=RELEASE, *, modules=tuple(DEPENDS), builtin=(), packed=""):

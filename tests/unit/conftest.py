@@ -7,7 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from broken_guests import guests
 from shown import showing
+from stand import host, tcelab
+from stand_leakcheck import leakcheck
+from stand_series import two
+
+__all__ = ["guests", "host", "leakcheck", "tcelab", "two"]
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """The house's plan: what may import what, and where things lie."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -90,12 +91,41 @@ def test_each_law_says_what_it_needs_and_how_it_finds():
 
 
 def test_unit_tests_lie_in_folders_like_the_packages():
-    packages = {path.name for path in HOST.iterdir() if (path / "__init__.py").is_file()} | {"agent"}
+    packages = {path.name for path in HOST.iterdir() if (path / "__init__.py").is_file()} | {"agent", "docs"}
     folders = {
         path.name for path in (ROOT / "tests" / "unit").iterdir() if path.is_dir() and path.name != "__pycache__"
     }
     assert folders <= packages
-    of_the_tree = {"house", "layers", "readme", "wheel", "rows_are_sound", "calls", "setup_script"}
+    of_the_tree = {"house", "layers", "readme", "wheel", "rows_are_sound", "calls", "setup_script", "spread"}
     loose = {path.stem for path in HOST.glob("*.py")}
     tests = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / "unit").glob("test_*.py")}
     assert tests <= of_the_tree | loose
+
+
+def test_no_file_of_tests_imports_another_one():
+    """What they share lies in tests/support; a test file can be renamed and split, and be read alone."""
+    tests = ROOT / "tests"
+    assert [
+        f"{path.relative_to(tests)}: {module}"
+        for path in sorted(tests.rglob("*.py"))
+        for module in imports(path, {})
+        if any(part.startswith("test_") for part in module.split("."))
+    ] == []
+
+
+def listed(package):
+    """Names in the list of modules that a package's docstring is."""
+    text = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
+    return re.findall(r"^- `(\w+)`: ", text, re.MULTILINE)
+
+
+def test_each_package_says_of_each_of_its_modules_what_is_in_it():
+    """But for the laws, which say it themselves."""
+    for init in sorted(HOST.rglob("__init__.py")):
+        package = init.parent
+        if package == HOST / "judge" / "laws":
+            continue
+        modules = {path.stem for path in package.glob("*.py")} | {
+            path.parent.name for path in package.glob("*/__init__.py")
+        }
+        assert sorted(listed(package)) == sorted(modules - {"__init__", "__main__"}), package

@@ -16,26 +16,13 @@ from tcelab.errors import UsageError
 from tcelab.program import Buffer, Checkpoint, Close, Exit, Ioctl, Open, Program, Spawn, is_host
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
+from tcelab.quirks import QUIRKS
 
 FOLDER = Path(__file__).parents[1] / "rows"
 FILES = {"seed2013": seed2013.ROWS, "linux_v1": linux_v1.ROWS, "linux_v2": linux_v2.ROWS, "core": core.ROWS}
 ROWS = [row for rows in FILES.values() for row in rows]
 ALLOWED = {"__future__", "collections.abc", "dataclasses", "typing", "tcelab.program"}
 HCALLS = {"H_GET_TCE", "H_PUT_TCE", "H_STUFF_TCE", "H_PUT_TCE_INDIRECT"}
-QUIRKS = {
-    "misaligned-iova-returns-1",
-    "ioba-check-one-page",
-    "pin-for-write",
-    "enable-binds-before-limit",
-    "rollback-loses-entries",
-    "window-not-at-zero",
-    "unregister-in-use-succeeds",
-    "close-strands-memory",
-    "register-nothing-warns",
-    "register-part-returns-pages",
-    "refused-window-spoils-pe",
-    "failed-create-keeps-charge",
-}
 PAGE = 4096
 ENTRIES = 4096
 LONGEST = 400
@@ -233,7 +220,7 @@ def test_the_clean_rows_of_a_file_make_one_program(rows, version):
 
 
 def test_every_quirk_and_every_given_state_has_a_row():
-    assert {row.quirk for row in ROWS} - {""} == QUIRKS
+    assert {row.quirk for row in ROWS} - {""} == QUIRKS.keys()
     assert {name for row in ROWS for name in row.given} == GIVEN.keys()
 
 

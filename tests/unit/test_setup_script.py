@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import os
 import shutil
 import subprocess
 import tomllib
@@ -74,7 +74,38 @@ def test_where_pip_ends_well_the_setup_does(tree):
     assert (tree / ".venv" / ".tcelab").exists()
 
 
-def test_each_folder_of_tests_is_in_one_half_of_those_that_run_side_by_side():
+@pytest.fixture
+def tests(tree):
+    """The script of the tests in a tree where pytest says what it is given, and ends with 7."""
+    shutil.copy(ROOT / "scripts" / "test", tree / "scripts")
+    (tree / "scripts" / "setup.sh").write_text('cd "$(dirname "$0")/.."\nsetup() { :; }\n')
+    (tree / ".venv" / "bin" / "python").write_text('#!/bin/sh\necho "$@" "<$PYTHONDONTWRITEBYTECODE>"\nexit 7\n')
+    (tree / ".venv" / "bin" / "tcelab").write_text("#!/bin/sh\n")
+    (tree / ".venv" / "bin" / "tcelab").chmod(0o755)
+
+    def run(*words):
+        done = subprocess.run(
+            ["bash", tree / "scripts" / "test", *words],
+            env={"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (7, "")
+        return done.stdout.split()
+
+    return run
+
+
+def test_all_tests_are_run_by_more_workers_than_this_process_has_cores(tests):
+    assert tests() == ["-m", "pytest", "-n", str(len(os.sched_getaffinity(0)) + 1), "<>"]
+
+
+def test_arguments_go_to_one_pytest(tests):
+    assert tests("-k", "x", "tests/unit") == ["-m", "pytest", "-k", "x", "tests/unit", "<>"]
+
+
+def test_each_folder_of_tests_is_run_but_those_of_the_night():
     folders = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["testpaths"]
-    commands = [line for line in (ROOT / "scripts" / "test").read_text().splitlines() if "-m pytest tests/" in line]
-    assert sorted(re.findall(r"tests/\w+", "\n".join(commands))) == sorted(folders)
+    there = {f"tests/{path.relative_to(ROOT / 'tests').parts[0]}" for path in (ROOT / "tests").rglob("test_*.py")}
+    assert there - {"tests/soak"} == set(folders)

@@ -1,24 +1,57 @@
-"""What is installed from a wheel works without the repository."""
+"""The sdist holds all that is kept, and what is installed from its wheel works without the repository."""
 
+import re
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 
+import tcelab
+
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    out = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+def built(tmp_path_factory):
+    """The folder of an sdist, and of the wheel that was built from it."""
+    out = tmp_path_factory.mktemp("built")
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
     done = subprocess.run(build, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    (path,) = out.glob("*.whl")
-    return path
+    return out
+
+
+@pytest.fixture
+def wheel(built):
+    return built / f"tcelab-{tcelab.__version__}-py3-none-any.whl"
+
+
+@pytest.fixture(scope="module")
+def kept():
+    """The files that git knows."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a repository")
+    return {name for name in listed.stdout.splitlines() if (ROOT / name).is_file()}
+
+
+def test_the_sdist_holds_all_that_is_kept_so_that_its_tests_run(built, kept):
+    (path,) = built.glob("*.tar.gz")
+    folder = f"tcelab-{tcelab.__version__}"
+    with tarfile.open(path) as sdist:
+        names = {name.removeprefix(f"{folder}/") for name in sdist.getnames()}
+    assert kept - names == set()
+
+
+def test_the_version_stands_in_one_place(kept):
+    """All else reads it there. What changed from one version to the next is history."""
+    number = re.compile(rf"(?<![\d.]){re.escape(tcelab.__version__)}(?![\d.])".encode())
+    holding = [name for name in sorted(kept) if number.search((ROOT / name).read_bytes())]
+    assert [name for name in holding if name != "CHANGELOG.md"] == ["harness/tcelab/__init__.py"]
 
 
 def test_the_wheel_holds_both_packages_and_all_files(wheel):

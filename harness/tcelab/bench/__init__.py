@@ -1,5 +1,16 @@
-"""Benchmarks: each is a module whose `measure` takes a `Job` and gives figures; a claim about speed is a ratio of two
-figures of one run.
+"""Benchmarks: each is a module whose `measure` takes a `BenchJob` and gives figures; a claim about speed is a ratio of
+two figures of one run.
+
+- `batch`: `tcelab bench batch`: what a map and an unmap of n pages cost, by call and by page
+- `benchguests`: where benchmarks get their guests, and what host they ran on
+- `boot`: `tcelab bench boot`: how long a boot takes, phase by phase, by firmware
+- `emulator`: `tcelab bench emulator`: one program on the emulator and on a fork; the fuzzer's rate
+- `fork`: `tcelab bench fork`: what a fresh guest costs, and the memory of each
+- `isolation`: `tcelab bench isolation`: how fast a PE is isolated; legal transfers a second
+- `plot`: the figure of `bench batch`
+- `table`: `tcelab bench table`: what it costs to read and to judge all tables, by view
+- `watch`: `tcelab bench watch`: what a watcher costs the guest
+- `ways`: `tcelab bench ways`: the driver, its mutants and raw hypercalls, side by side in one guest
 """
 
 from __future__ import annotations
@@ -19,7 +30,7 @@ SCHEMA: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class BenchJob:
     """What every benchmark is asked.
 
     :ivar repeat: turns; each gives one value of each figure.

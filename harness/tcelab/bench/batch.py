@@ -16,19 +16,19 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from tcelab import report
-from tcelab.bench import Figure, Fit, Job, Measured, ways
-from tcelab.bench.session import kept, opened, told
+from tcelab.bench import BenchJob, Figure, Fit, Measured, ways
+from tcelab.bench.benchguests import kept, opened, told
 from tcelab.emulator.reference import second_opinion
 from tcelab.errors import UsageError
-from tcelab.job import replay, setup
+from tcelab.job import replayline, setup
 from tcelab.job.keeping import Keeper
 from tcelab.judge import Judge, Verdict
 from tcelab.logs import NOTE
 from tcelab.papr import tce
 from tcelab.program import Checkpoint, Native, Op, Page, Program, Repeat
 from tcelab.program.topology import Topology
-from tcelab.qemu.session import QemuSession
-from tcelab.run.loop import perform_program
+from tcelab.qemu.qemusession import QemuSession
+from tcelab.run.loop import Tee, perform_program
 from tcelab.run.record import RunRecord, Step
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.vocabulary import PAGE, Pe
@@ -66,7 +66,7 @@ def sizes(text: str) -> list[int]:
 
 
 @dataclass(slots=True)
-class Plan:
+class BatchPlan:
     """The program, and what each of its timed operations tells: (`map`, `unmap`, `c` or `python`; pages) by number;
     of a plan that compares them, the way into a table.
 
@@ -82,7 +82,7 @@ class Plan:
         self.ops += ops
 
 
-def plan(topology: Topology, batches: Sequence[int], turns: int) -> Plan:
+def plan(topology: Topology, batches: Sequence[int], turns: int) -> BatchPlan:
     """Every operation that is timed later is done and looked at first.
 
     :raise UsageError: no PE, or a window in which the places of the largest batch do not fit.
@@ -94,7 +94,7 @@ def plan(topology: Topology, batches: Sequence[int], turns: int) -> Plan:
     if CALLS * largest > pe.entries:
         most = pe.entries // CALLS
         raise UsageError(f"batches of {largest} pages: {CALLS} of them must fit the window, so {most} is the most")
-    made = Plan()
+    made = BatchPlan()
     made.ops += [*b.vmlck(), *b.pins(), *b.buffer(_BUFFER, largest, 1)]
     made.ops += [*b.bind(pe), *b.open_container(pe), *b.enable(pe)]
     made.ops += b.tag(Page(_BUFFER), largest, pe.liobn, pe.start, 1)
@@ -111,7 +111,7 @@ def plan(topology: Topology, batches: Sequence[int], turns: int) -> Plan:
     return made
 
 
-def _turn(made: Plan, pe: Pe, batches: Sequence[int], turn: int) -> None:
+def _turn(made: BatchPlan, pe: Pe, batches: Sequence[int], turn: int) -> None:
     """Each size once, in an order of the turn's own, so that a host that slows down does not bend the line."""
     order = list(batches)
     random.Random(turn).shuffle(order)  # noqa: S311 - repeatable on purpose
@@ -122,13 +122,13 @@ def _turn(made: Plan, pe: Pe, batches: Sequence[int], turn: int) -> None:
         made.time(loop, 1, _pairs(pe, loop))
 
 
-def ways_plan(topology: Topology, batches: Sequence[int], turns: int) -> Plan | None:
+def ways_plan(topology: Topology, batches: Sequence[int], turns: int) -> BatchPlan | None:
     """Each way into a table for each size, one after the other: side by side. None: that takes two PEs."""
     pes = b.pes(topology, _BUFFER)
     if len(pes) < 2:  # noqa: PLR2004
         return None
     pe, other = pes[:2]
-    made = Plan([*b.vmlck(), *b.pins(), *b.buffer(_BUFFER, max(batches), 1), *b.bind(pe), *b.open_container(pe)])
+    made = BatchPlan([*b.vmlck(), *b.pins(), *b.buffer(_BUFFER, max(batches), 1), *b.bind(pe), *b.open_container(pe)])
     made.ops += [*b.enable(pe), *b.bind(other), *b.tag(Page(_BUFFER), max(batches), pe.liobn, pe.start, 1)]
     made.ops += b.map_dma(pe, Page(_BUFFER), pe.start, max(batches), tce.PERMISSIONS)
     made.ops += [*b.checkpoint("batch: ways, mapped", stream=True), *b.unmap_dma(pe, pe.start, max(batches))]
@@ -164,7 +164,7 @@ def _pairs(pe: Pe, loop: Literal["c", "python"]) -> list[Op]:
     return b.repeat(pair, PAIRS, loop)
 
 
-def measure(job: Job, batches: Sequence[int]) -> Measured:
+def measure(job: BenchJob, batches: Sequence[int]) -> Measured:
     """Microseconds of a call and pages per second for each batch size, in one guest, judged.
 
     :raise UsageError: see `plan`.
@@ -190,7 +190,7 @@ def measure(job: Job, batches: Sequence[int]) -> Measured:
     if verdict.exit_code:
         keeper = Keeper(folder)
         keeper.write("result.json", report.to_json(report.make(last, verdict)))
-        again = replay.line("run", folder / "program.json", job.choice, limits=job.limits)
+        again = replayline.line("run", folder / "program.json", job.choice, limits=job.limits)
         said = f"to repeat it: {again}" if keeper.write("program.json", program.to_json()) else keeper.lost()
         _LOG.warning("%s", said, extra=NOTE)
         return Measured(figures=[], on=on, verdict=verdict)
@@ -201,25 +201,25 @@ def measure(job: Job, batches: Sequence[int]) -> Measured:
 
 
 def _judged(
-    program: Program, session: QemuSession, made: Plan, found: list[tuple[int, float]]
+    program: Program, session: QemuSession, made: BatchPlan, found: list[tuple[int, float]]
 ) -> tuple[RunRecord, Verdict]:
     """:param found: gets the C program's pages and seconds of a pair, as often as it was run."""
-    judge = Judge(program, session.facts, oracles=second_opinion(program.topology, session.facts))
+    judge = Judge(program, session.facts, references=second_opinion(program.topology, session.facts))
 
-    def watch(step: Step) -> bool:
+    def then(step: Step) -> None:
         if isinstance(step.op, Checkpoint) and step.op.label.startswith(("batch: turn", "batch: ways")):
             _LOG.info("%s", step.op.label, extra=NOTE)
-        suspicious = judge.feed(step)
-        if (op := made.natives.get(step.number)) is not None and step.confirmed is None:
+        if (op := made.natives.get(step.number)) is not None and not judge.findings:
             (outcome,) = session.perform([op])
             found.append((int(op.args[1]), ways.seconds(op, outcome)))
-        return suspicious
 
-    record = perform_program(program, session, watch)
+    record = perform_program(program, session, Tee(judge, then))
     return record, judge.verdict(record)
 
 
-def _compared(made: Plan, record: RunRecord, found: Sequence[tuple[int, float]]) -> dict[tuple[str, int], list[float]]:
+def _compared(
+    made: BatchPlan, record: RunRecord, found: Sequence[tuple[int, float]]
+) -> dict[tuple[str, int], list[float]]:
     """Seconds of a batch, by way and size."""
     values: dict[tuple[str, int], list[float]] = {}
     for number, key in sorted(made.timed.items()):
@@ -231,7 +231,7 @@ def _compared(made: Plan, record: RunRecord, found: Sequence[tuple[int, float]])
     return values
 
 
-def _figures(made: Plan, record: RunRecord) -> list[Figure]:
+def _figures(made: BatchPlan, record: RunRecord) -> list[Figure]:
     values: dict[tuple[str, int], list[float]] = {}
     for number, key in sorted(made.timed.items()):
         step = record.steps[number]

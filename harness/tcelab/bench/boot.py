@@ -7,14 +7,14 @@ from typing import Literal
 
 import msgspec
 
-from tcelab.bench import Figure, Job, Measured
-from tcelab.bench.session import kept, opened
+from tcelab.bench import BenchJob, Figure, Measured
+from tcelab.bench.benchguests import kept, opened
 from tcelab.job import setup
 
 _FIRMWARE: tuple[Literal["vof", "slof"], ...] = ("vof", "slof")
 
 
-def measure(job: Job) -> Measured:
+def measure(job: BenchJob) -> Measured:
     """Boot with each firmware, in turns, and say when each phase was reached (seconds)."""
     with kept() as folder:
         reached = _reached(job, folder)
@@ -26,7 +26,7 @@ def measure(job: Job) -> Measured:
     return Measured(figures=[*figures, Figure("vof / slof: ready", "ratio", [vof / slof for vof, slof in pairs])])
 
 
-def _reached(job: Job, folder: Path) -> dict[tuple[str, str], list[float]]:
+def _reached(job: BenchJob, folder: Path) -> dict[tuple[str, str], list[float]]:
     ready = setup.prepare(job.choice)
     reached: dict[tuple[str, str], list[float]] = {}
     for turn in range(job.repeat):

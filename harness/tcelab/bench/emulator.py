@@ -10,13 +10,13 @@ from typing import Final
 
 from tceagent import uapi
 from tcelab import commandline, scenarios
-from tcelab.bench import Figure, Job, Measured
-from tcelab.bench.session import kept, opened, told
+from tcelab.bench import BenchJob, Figure, Measured
+from tcelab.bench.benchguests import kept, opened, told
 from tcelab.emulator import EmulatorSession
 from tcelab.errors import HarnessError
 from tcelab.fuzz.campaign import Campaign
-from tcelab.image import process
-from tcelab.job import artefacts, replay, setup
+from tcelab.image import hosttools
+from tcelab.job import artefacts, replayline, setup
 from tcelab.job.pool import Guests
 from tcelab.logs import NOTE, screened
 from tcelab.papr import tce, window
@@ -33,7 +33,7 @@ _STEPS: Final = 20_000
 """Operations of the fuzzer: enough for its guests' code to be warm."""
 
 
-def measure(job: Job) -> Measured:
+def measure(job: BenchJob) -> Measured:
     """Each turn runs the batch program (n = 1..32, every checkpoint) on the emulator and on a fresh fork."""
     ready = setup.prepare(job.choice)
     program = scenarios.build("batches", job.choice.topology, seed=1)
@@ -69,7 +69,7 @@ def _seconds(program: Program, session: Session) -> float:
     return time.perf_counter() - began
 
 
-def _maps(job: Job) -> float:
+def _maps(job: BenchJob) -> float:
     """Calls a second of MAP_DMA over live entries, each parsed from its bytes."""
     session = EmulatorSession(job.choice.topology)
     pe = b.pes(job.choice.topology, "bench")[0]
@@ -87,10 +87,10 @@ def _maps(job: Job) -> float:
 def _import() -> float:
     """Milliseconds of `import tcelab`, without the interpreter's own start."""
     code = "import time; began = time.perf_counter(); import tcelab; print(time.perf_counter() - began)"
-    return 1e3 * float(process.run([sys.executable, "-c", code], process.RunLimit("import tcelab", 30)))
+    return 1e3 * float(hosttools.run([sys.executable, "-c", code], hosttools.RunLimit("import tcelab", 30)))
 
 
-def _fuzz(job: Job) -> float:
+def _fuzz(job: BenchJob) -> float:
     """Operations a second of a campaign, guests, checkpoints and comparison included.
 
     :raise HarnessError: it found something: then there is no rate.
@@ -99,7 +99,7 @@ def _fuzz(job: Job) -> float:
         return _fuzzed(job, folder)
 
 
-def _fuzzed(job: Job, folder: Path) -> float:
+def _fuzzed(job: BenchJob, folder: Path) -> float:
     guests = Guests(job.choice, artefacts.numbered(folder / "guests"), limits=job.limits)
     try:
         campaign = Campaign(1, lambda name: guests.fresh(name, None), folder, usual="two-small", give_up=guests.close)
@@ -107,7 +107,7 @@ def _fuzzed(job: Job, folder: Path) -> float:
     finally:
         guests.close()
     if campaign.tally.found or campaign.tally.could_not:
-        again = [*replay.chosen(job.choice), *replay.opening(job.limits, boot=False)]
+        again = [*replayline.chosen(job.choice), *replayline.opening(job.limits, boot=False)]
         words = ["fuzz", "--seed", "1", "--topology", "two-small", "--steps", str(_STEPS), *again]
         raise HarnessError("the fuzzer found something", next_step=commandline.typed(words))
     return campaign.tally.operations / campaign.tally.spent

@@ -11,8 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from tcelab.bench import Figure, Job, Measured
-from tcelab.bench.session import kept, told
+from tcelab.bench import BenchJob, Figure, Measured
+from tcelab.bench.benchguests import kept, told
 from tcelab.errors import HarnessError, Unsupported
 from tcelab.job import setup
 from tcelab.logs import NOTE
@@ -22,7 +22,7 @@ from tcelab.program.topology import Topology
 from tcelab.qemu.ahead import Ahead
 from tcelab.qemu.fork import Forks
 from tcelab.qemu.guest import Guest
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 from tcelab.scenarios import vocabulary as b
 
 _LOG: Final = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ AT_ONCE: Final = 4
 _KIB: Final = 1024.0
 
 
-def measure(job: Job) -> Measured:
+def measure(job: BenchJob) -> Measured:
     """Boot and fork in turns, and see when the first VFIO program was done on each (seconds), and what it holds (MiB).
 
     :raise Unsupported: this QEMU cannot fork.
@@ -40,7 +40,7 @@ def measure(job: Job) -> Measured:
         return _measured(job, _Folders(root))
 
 
-def _measured(job: Job, folder: _Folders) -> Measured:
+def _measured(job: BenchJob, folder: _Folders) -> Measured:
     ready = setup.prepare(job.choice)
     timed = _Timed(job.choice.topology)
 

@@ -17,17 +17,17 @@ from typing import Final
 import msgspec
 
 from tcelab import report
-from tcelab.bench import Figure, Job, Measured
-from tcelab.bench.session import kept, opened, told
+from tcelab.bench import BenchJob, Figure, Measured
+from tcelab.bench.benchguests import kept, opened, told
 from tcelab.emulator.reference import second_opinion
 from tcelab.errors import UsageError
-from tcelab.job import replay, setup
+from tcelab.job import replayline, setup
 from tcelab.job.keeping import Keeper
 from tcelab.judge import Judge, Verdict
 from tcelab.logs import NOTE
 from tcelab.program import Burst, Checkpoint, Op, Program
 from tcelab.program.topology import Topology, topology
-from tcelab.run.loop import perform_program
+from tcelab.run.loop import Tee, perform_program
 from tcelab.run.record import RunRecord, Step
 from tcelab.scenarios import legal
 from tcelab.scenarios import vocabulary as b
@@ -53,14 +53,14 @@ _MS: Final = 1e3
 
 
 @dataclass(slots=True)
-class Plan:
+class IsolationPlan:
     """The program, and the size of each of its violations by number of the operation."""
 
     ops: list[Op] = field(default_factory=list)
     sizes: dict[int, int] = field(default_factory=dict)
 
 
-def plan(where: Topology, turns: int) -> Plan:
+def plan(where: Topology, turns: int) -> IsolationPlan:
     """Violations of each size, `turns` of them, by turns; after each the PE is brought back.
 
     :raise UsageError: no PE.
@@ -69,7 +69,9 @@ def plan(where: Topology, turns: int) -> Plan:
     if not pes:
         raise UsageError(f"topology {where.name!r} has no device under test")
     pe = endpoints(pes[:1], 1)[0]
-    made = Plan([*b.vmlck(), *b.pins(), *pe.allocate(), *pe.open(), *pe.map_all(), *b.checkpoint("bench: mapped")])
+    made = IsolationPlan(
+        [*b.vmlck(), *b.pins(), *pe.allocate(), *pe.open(), *pe.map_all(), *b.checkpoint("bench: mapped")]
+    )
     made.ops += pe.alone_or_together(pe.whole(to_memory=False))
     for turn in range(turns):
         for size in SIZES:
@@ -90,7 +92,7 @@ def _violate(pe: Endpoint, turn: int, size: int) -> list[Op]:
     return pe.alone(do(pe.edus[0].name, at, size))
 
 
-def measure(job: Job) -> Measured:
+def measure(job: BenchJob) -> Measured:
     """Milliseconds from a violation to the isolation of its PE by size, and judged transfers per second.
 
     :raise UsageError: see `plan`.
@@ -110,7 +112,7 @@ def measure(job: Job) -> Measured:
     return Measured(figures=figures, on=on, verdict=verdict, text=_text(figures, on))
 
 
-def _judged(job: Job, program: Program) -> tuple[RunRecord, Verdict, dict[int, float]]:
+def _judged(job: BenchJob, program: Program) -> tuple[RunRecord, Verdict, dict[int, float]]:
     """Run and judge a program on a guest whose PEs are guarded.
 
     :return: when each of its operations was judged, too: seconds.
@@ -122,25 +124,23 @@ def _judged(job: Job, program: Program) -> tuple[RunRecord, Verdict, dict[int, f
         folder = stack.enter_context(kept())
         (folder / "program.json").write_bytes(program.to_json())
         session = stack.enter_context(opened(ready, job.limits, folder))
-        judge = Judge(program, session.facts, oracles=second_opinion(program.topology, session.facts))
+        judge = Judge(program, session.facts, references=second_opinion(program.topology, session.facts))
 
-        def watch(step: Step) -> bool:
-            suspicious = judge.feed(step)
+        def then(step: Step) -> None:
             seconds[step.number] = time.perf_counter()
             if isinstance(step.op, Checkpoint):
                 _LOG.info("%s", step.op.label, extra=NOTE)
-            return suspicious
 
-        record = perform_program(program, session, watch)
+        record = perform_program(program, session, Tee(judge, then))
     verdict = judge.verdict(record)
     if verdict.exit_code:
         Keeper(folder).write("result.json", report.to_json(report.make(record, verdict)))
-        again = replay.line("run", folder / "program.json", job.choice, limits=job.limits)
+        again = replayline.line("run", folder / "program.json", job.choice, limits=job.limits)
         _LOG.warning("to repeat it: %s", again, extra=NOTE)
     return record, verdict, seconds
 
 
-def _isolations(made: Plan, record: RunRecord) -> list[Figure]:
+def _isolations(made: IsolationPlan, record: RunRecord) -> list[Figure]:
     """Milliseconds, by size."""
     values: dict[int, list[float]] = {size: [] for size in SIZES}
     for step in record.steps:

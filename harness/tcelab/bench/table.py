@@ -6,8 +6,8 @@ import logging
 import time
 from typing import Final
 
-from tcelab.bench import Figure, Job, Measured
-from tcelab.bench.session import opened
+from tcelab.bench import BenchJob, Figure, Measured
+from tcelab.bench.benchguests import opened
 from tcelab.job import setup
 from tcelab.judge import Judge
 from tcelab.logs import NOTE
@@ -19,7 +19,7 @@ _LOG: Final = logging.getLogger(__name__)
 _MS = 1000.0
 
 
-def measure(job: Job) -> Measured:
+def measure(job: BenchJob) -> Measured:
     """Take as many checkpoints by live memory alone as with the state stream (milliseconds)."""
     ready = setup.prepare(job.choice)
     topology = job.choice.topology

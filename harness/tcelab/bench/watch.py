@@ -14,15 +14,15 @@ from typing import Final
 
 from rich.console import Console
 
-from tcelab.bench import Figure, Job, Measured
-from tcelab.bench.session import opened, told
+from tcelab.bench import BenchJob, Figure, Measured
+from tcelab.bench.benchguests import opened, told
 from tcelab.errors import HarnessError, UsageError
 from tcelab.job import setup
 from tcelab.logs import NOTE
 from tcelab.papr import tce
 from tcelab.program import GuestOp, Page, Repeat
 from tcelab.qemu.livesample import SessionLooker
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 from tcelab.report.livedisplay import LiveDisplay
 from tcelab.scenarios import vocabulary as b
 
@@ -39,7 +39,7 @@ _BUFFER: Final = "watched"
 _PERCENT: Final = 100.0
 
 
-def measure(job: Job) -> Measured:
+def measure(job: BenchJob) -> Measured:
     """Pages per second without and with a watcher, and what it costs: each turn has both, in changing order.
 
     :raise UsageError: no PE. :raise HarnessError: the guest does not do what is timed, or the watcher saw nothing.

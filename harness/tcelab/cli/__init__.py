@@ -1,4 +1,21 @@
-"""The command `tcelab`. Each verb is a module that is imported only when it is called: `--help` stays fast."""
+"""The command `tcelab`. Each verb is a module that is imported only when it is called: `--help` stays fast.
+
+- `bench`: `tcelab bench`
+- `commandspage`: `docs/commands.md`, made from the commands
+- `diff`: `tcelab diff`
+- `doctor`: `tcelab doctor`
+- `fuzz`: `tcelab fuzz`
+- `image`: `tcelab image`
+- `leakcheck`: `tcelab leakcheck`
+- `options`: options that several verbs share
+- `replay`: `tcelab replay`
+- `run`: `tcelab run`
+- `runs`: `tcelab runs`
+- `shell`: `tcelab shell`
+- `streams`: standard output and standard error that may be closed or full
+- `table`: `tcelab table`
+- `watch`: `tcelab watch`
+"""
 
 from __future__ import annotations
 
@@ -14,25 +31,24 @@ import tcelab
 from tcelab import logs
 from tcelab.cli import streams
 from tcelab.commandline import spelled
-from tcelab.errors import TcelabError, UsageError
+from tcelab.errors import TcelabError
+from tcelab.run import exitcode
 
 VERBS: Final = {
     "run": "Run a scenario or a program on a guest or on the emulator, and judge it.",
     "diff": "Run a program on a guest, and compare it with the emulator or with another guest.",
-    "fuzz": "Make random programs, run them on guests, and shrink what differs.",
-    "replay": "Run a program that was saved, on either platform.",
-    "watch": "Run a program, or look at a run in another terminal, and show its tables live.",
+    "fuzz": "Make random programs, run them on guests, and shrink each difference.",
+    "replay": "Run a saved program, on either platform.",
+    "watch": "Run a program, or attach to a run in another terminal, and show its tables live.",
     "table": "Write TCE tables to a file, and compare two of them.",
-    "leakcheck": "Run a command on the kernel's own drivers, and report the mappings that it leaves.",
-    "doctor": "Say what this host can do, what is missing, and the fix.",
-    "runs": "List, show and remove what runs have left.",
+    "leakcheck": "Run a command on the kernel's own drivers, and report the TCEs that it leaves.",
+    "doctor": "Check this host: what works, what is missing, and the fix.",
+    "runs": "List, show and remove the folders of runs.",
     "image": "Build, list and clean guest images and QEMU builds.",
-    "shell": "Give a guest's console to you; Ctrl-] leaves.",
+    "shell": "Give you a guest's console; Ctrl-] ends it.",
     "bench": "Measure, side by side in one run.",
 }
 """Verb to its one-line help, in the order of `tcelab --help`."""
-
-COULD_NOT_JUDGE: Final = 125
 
 
 class _Lazy(click.Group):
@@ -110,18 +126,18 @@ def _code() -> int:
         return ending.exit_code
     except click.ClickException as error:
         error.show()
-        return UsageError.exit_code
+        return exitcode.WRONG_USAGE
     except TcelabError as error:
         click.echo(error.report(), err=True)
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+        return exitcode.of_error(error)
+    except (KeyboardInterrupt, click.Abort) as interrupt:
         click.echo("tcelab: interrupted", err=True)
-        return COULD_NOT_JUDGE
-    except Exception:  # noqa: BLE001 - an error of ours is no finding, whatever it is
+        return exitcode.of_error(interrupt)
+    except Exception as error:  # noqa: BLE001 - an error of ours is no finding, whatever it is
         import traceback  # noqa: PLC0415 - never on the way to --help
 
         click.echo(f"{traceback.format_exc()}tcelab: internal error, please report it", err=True)
-        return COULD_NOT_JUDGE
+        return exitcode.of_error(error)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

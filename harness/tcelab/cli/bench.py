@@ -11,13 +11,14 @@ from typing import Any
 
 import click
 
-from tcelab.bench import Figure, Job, Measured, batch, boot, emulator, fork, isolation, plot, table, watch
+from tcelab.bench import BenchJob, Figure, Measured, batch, boot, emulator, fork, isolation, plot, table, watch
 from tcelab.cli.options import choice, json_option, machine_options
 from tcelab.job import output
 from tcelab.job.output import note
 from tcelab.judge import Verdict
 from tcelab.qemu.limits import limits as limits_of
 from tcelab.report.text import finding_lines
+from tcelab.run import exitcode
 
 
 @click.group("bench", epilog="Exit codes: 0 measured, 1 what was measured is broken, 2 wrong usage, 125 not measured.")
@@ -28,7 +29,7 @@ def command() -> None:
 def benchmark(name: str, *, repeat: int, turn: str) -> Callable[[Callable[..., Measured]], click.Command]:
     """Make a function the command `tcelab bench NAME`, with the options that all of them have.
 
-    The function takes a `Job`, and then its own options.
+    The function takes a `BenchJob`, and then its own options.
 
     :param repeat: turns when nothing is said; `turn` is the help for it.
     """
@@ -40,7 +41,7 @@ def benchmark(name: str, *, repeat: int, turn: str) -> Callable[[Callable[..., M
         def run(limits: tuple[str, ...], repeat: int, json_to: Path | None, **options: Any) -> None:  # noqa: ANN401 - click's
             output.check("--json", json_to)
             mine = {each: options.pop(each) for each in own}
-            job = Job(choice(**options), limits_of(limits), repeat)
+            job = BenchJob(choice(**options), limits_of(limits), repeat)
             _show(function(job, **mine), json_to)
 
         for option in (
@@ -55,30 +56,30 @@ def benchmark(name: str, *, repeat: int, turn: str) -> Callable[[Callable[..., M
 
 
 @benchmark("boot", repeat=3, turn="Boots of each firmware, taken in turns.")
-def boot_(job: Job) -> Measured:
-    """When each phase of a boot is reached, under VOF and under SLOF."""
+def boot_(job: BenchJob) -> Measured:
+    """Measure when a boot reaches each phase, under VOF and under SLOF."""
     return boot.measure(job)
 
 
 @benchmark("fork", repeat=5, turn="Turns, each with a boot.")
-def fork_(job: Job) -> Measured:
-    """What a fresh guest costs: a boot, a fork, one that is kept ahead, four at once; and the memory of each."""
+def fork_(job: BenchJob) -> Measured:
+    """Measure what a fresh guest costs: a boot, a fork, one kept ahead, four at once; and the memory of each."""
     return fork.measure(job)
 
 
 @benchmark("table", repeat=50, turn="Checkpoints by each view.")
-def table_(job: Job) -> Measured:
-    """What reading and judging whole tables costs, by live memory and by the state stream."""
+def table_(job: BenchJob) -> Measured:
+    """Measure what reading and judging whole tables costs, by live memory and by the state stream."""
     return table.measure(job)
 
 
 @benchmark("batch", repeat=20, turn="Turns over all sizes.")
 @click.option("--sizes", default="1..32", show_default=True, help="Pages per call, as in 1..32 or 1,2,4.")
 @click.option("--plot", "plot_to", type=click.Path(path_type=Path), metavar="FILE", help="Draw it: .svg or .png.")
-def batch_(job: Job, sizes: str, plot_to: Path | None) -> Measured:
-    """What a map and an unmap of n pages cost in the real driver: the call, and each page.
+def batch_(job: BenchJob, sizes: str, plot_to: Path | None) -> Measured:
+    """Measure what a map and an unmap of n pages cost in the real driver: the call, and each page.
 
-    Everything that is timed is looked at first, and the whole of it is judged.
+    Everything that is timed is done once before and checked, and all of it is judged.
     """
     pages = batch.sizes(sizes)
     output.check("--plot", plot_to)
@@ -91,14 +92,14 @@ def batch_(job: Job, sizes: str, plot_to: Path | None) -> Measured:
 
 
 @benchmark("emulator", repeat=3, turn="Turns, each with a fork.")
-def emulator_(job: Job) -> Measured:
-    """What the emulator does in the time of a forked guest; its MAP; the fuzzer's rate on guests."""
+def emulator_(job: BenchJob) -> Measured:
+    """Measure the emulator beside a forked guest, its MAP, and the fuzzer's rate on guests."""
     return emulator.measure(job)
 
 
 @benchmark("isolation", repeat=100, turn="Violations of each size.")
-def isolation_(job: Job) -> Measured:
-    """What it takes to isolate a PE, from the first refused access on; and transfers per second by the fast engine.
+def isolation_(job: BenchJob) -> Measured:
+    """Measure the time to isolate a PE, from the first refused access, and transfers per second by the fast engine.
 
     All of it is judged.
     """
@@ -106,15 +107,15 @@ def isolation_(job: Job) -> Measured:
 
 
 @benchmark("watch", repeat=20, turn="Turns, each with and without.")
-def watch_(job: Job) -> Measured:
-    """What `tcelab watch` costs a guest that maps and unmaps as fast as it can."""
+def watch_(job: BenchJob) -> Measured:
+    """Measure what `tcelab watch` costs a guest that maps and unmaps as fast as it can."""
     return watch.measure(job)
 
 
 def _show(measured: Measured, json_to: Path | None) -> None:
     for line in measured.text or _table(measured.figures):
         click.echo(line, err=output.to_stdout(json_to))
-    code = 0 if measured.verdict is None else measured.verdict.exit_code
+    code = exitcode.PASS if measured.verdict is None else measured.verdict.exit_code
     if measured.verdict is not None and code:
         _broken(measured.verdict)
     if code := output.deliver(json.dumps(measured.to_dict(), indent=1).encode() + b"\n", json_to, code):

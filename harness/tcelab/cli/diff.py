@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 from rich.console import Console
 
 from tcelab import report
-from tcelab.cli.options import boot_option, choice, guarded, json_option, machine_options
+from tcelab.cli.options import boot_option, json_option, machine_options, run_options
 from tcelab.cli.run import program_of
 from tcelab.job import output
 from tcelab.job.job import Job
-from tcelab.qemu.limits import limits as limits_of
+from tcelab.job.runoptions import settle
 from tcelab.scenarios import DEFAULT
 
 _FILE = click.Path(path_type=Path)
@@ -23,7 +22,7 @@ _FILE = click.Path(path_type=Path)
 @click.command("diff")
 @click.argument("target", default=DEFAULT, metavar="[SCENARIO|PROGRAM.json|RUNFOLDER]")
 @machine_options
-@click.option("--seed", type=click.IntRange(0), help="Of the scenario; one is drawn if not given, and told.")
+@click.option("--seed", type=click.IntRange(0), help="Seed of the scenario; drawn and printed if not given.")
 @click.option("--against-qemu", help="Compare with a guest on this QEMU.")
 @click.option("--against-image", help="Compare with a guest of this image.")
 @click.option("--against-kernel", type=_FILE, help="Compare with a guest of this kernel.")
@@ -41,24 +40,19 @@ def command(
     limits: tuple[str, ...],
     **options: Any,  # noqa: ANN401 - click's options
 ) -> None:
-    """Run a program on a guest, and compare each outcome and each whole table with the emulator; or, with
-    --against-..., with a second guest: kernel A with kernel B, QEMU A with QEMU B.
+    """Run a program on a guest, and compare each outcome and each whole table with the emulator; with --against-...,
+    with a second guest: kernel A with kernel B, QEMU A with QEMU B.
 
-    Exit codes as those of run.
+    Exit codes as for run.
     """
     output.check("--json", json_to)
     names = ("qemu", "image", "kernel", "modules")
     against = {name: options.pop(f"against_{name}") for name in names}
     other = {name: value for name, value in against.items() if value is not None}
     program = program_of(target, seed, None, str(options["topology_name"]))
-    program, chosen = guarded(program, choice(**options))
-    told = {"target": target, "platform": "qemu", "boot": boot, "limits": limits, **options, "against": other}
-    job = Job(program, limits_of(limits), told, out, Console(stderr=output.to_stdout(json_to)))
-    job.verb = "diff"
-    if other:
-        # A mutant is compared with the driver as it is.
-        job.against = msgspec.structs.replace(chosen, mutant="", **other)
-    job.perform(chosen, keep=False)
+    asked = run_options("diff", target, boot=boot, limits=limits, against=other, **options)
+    job = Job(*settle(program, asked), out, Console(stderr=output.to_stdout(json_to)))
+    job.perform(keep=False)
     assert job.result is not None
     code = job.result.verdict.exit_code
     raise click.exceptions.Exit(output.deliver(report.to_json(job.result), json_to, code))

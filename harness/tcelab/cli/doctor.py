@@ -17,9 +17,10 @@ from tcelab.commandline import spelled
 from tcelab.errors import TcelabError
 from tcelab.image import archive
 from tcelab.job import setup
-from tcelab.qemu import probe, ram
+from tcelab.qemu import machine, probe, ram
+from tcelab.run import exitcode
 
-_MEMORY: Final = 512 * ram.MIB + ram.HEADROOM
+_MEMORY: Final = machine.MEMORY * ram.MIB + ram.HEADROOM
 _DISK: Final = 1500 * ram.MIB
 _KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
@@ -62,7 +63,7 @@ _PROGRAMS: Final = {
 
 @click.command("doctor")
 def command() -> None:
-    """Say what this host can do, what is missing, and the fix. Exit code 1 if the main job cannot run."""
+    """Check this host: what works, what is missing, and the fix. Exit code 1 if the main job cannot run."""
     failed = False
     for line in _lines():
         click.echo(f"{line.state:2}  {line.what:14} {line.said}")
@@ -70,7 +71,7 @@ def command() -> None:
             click.echo(f"{'':18} fix: {spelled(line.fix)}")
         failed |= line.state == "no"
     if failed:
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(exitcode.FINDING)
 
 
 def _lines() -> Iterator[Line]:

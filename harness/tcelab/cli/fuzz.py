@@ -20,13 +20,14 @@ from tcelab.commandline import typed
 from tcelab.errors import Interrupted, TcelabError
 from tcelab.fuzz import campaign
 from tcelab.fuzz.tally import Found, Tally
-from tcelab.job import artefacts, output, replay, setup
+from tcelab.job import artefacts, output, replayline, setup
 from tcelab.job.keeping import expecting_room
 from tcelab.job.pool import Guests
 from tcelab.logs import NOTE, shown_on
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.limits import limits as limits_of
-from tcelab.report.text import finding_lines, numbers
+from tcelab.report.text import WORDS, finding_lines, numbers
+from tcelab.run import exitcode
 
 _LOG: Final = logging.getLogger(__name__)
 _SEEDS: Final = 1 << 32
@@ -48,12 +49,12 @@ class _Timed:
 
 @click.command("fuzz")
 @machine_options
-@click.option("--seed", type=click.IntRange(0), help="One is drawn if not given, and told.")
-@click.option("--steps", type=click.IntRange(1), default=_STEPS, show_default=True, help="Operations in all.")
+@click.option("--seed", type=click.IntRange(0), help="Seed of the programs; drawn and printed if not given.")
+@click.option("--steps", type=click.IntRange(1), default=_STEPS, show_default=True, help="Operations in total.")
 @click.option(
     "--minutes",
     type=click.FloatRange(0, min_open=True),
-    help="Stop after so long, whatever is left: each program ends at a checkpoint. A finding is still shrunk.",
+    help="Stop after this many minutes, at a checkpoint. A finding is still shrunk.",
 )
 @click.option(
     "--every", type=click.IntRange(1), default=campaign.EVERY, show_default=True, help="Operations per checkpoint."
@@ -71,8 +72,8 @@ def command(
     limits: tuple[str, ...],
     **options: Any,  # noqa: ANN401 - click's options
 ) -> None:
-    """Make random programs of legal and illegal operations, run them on fresh guests, and hold every outcome and
-    every whole table against the emulator. What differs is shrunk to a small program and saved.
+    """Make random programs of legal and illegal operations, run them on fresh guests, and compare every outcome and
+    every whole table with the emulator. A difference is shrunk to a small program and saved.
 
     Exit codes: 0 no difference, 1 a finding, 2 wrong usage, 125 could not judge.
     """
@@ -115,7 +116,7 @@ def command(
     def again(found: Found) -> str:
         if found.file.exists():
             return _replay(chosen, bounds, found, boot=boot)
-        same = [*replay.chosen(chosen), *replay.opening(bounds, boot=boot)]
+        same = [*replayline.chosen(chosen), *replayline.opening(bounds, boot=boot)]
         same += ["--topology", chosen.topology.name] if given else []
         return typed(["fuzz", "--seed", str(number), "--steps", str(steps), "--every", str(every), *same])
 
@@ -130,7 +131,7 @@ def _replay(chosen: setup.MachineChoice, limits: Limits, found: Found, *, boot: 
     chosen = msgspec.structs.replace(chosen, without_quirks=without)
     more = sorted(found.known - setup.quirks_of(chosen))
     chosen = msgspec.structs.replace(chosen, expect_quirks=(*chosen.expect_quirks, *more))
-    return replay.line("replay", found.file, chosen, limits=limits, boot=boot)
+    return replayline.line("replay", found.file, chosen, limits=limits, boot=boot)
 
 
 def _tell(console: Console, tally: Tally, seed: int, folder: Path, again: Callable[[Found], str]) -> int:
@@ -161,12 +162,9 @@ def _tell(console: Console, tally: Tally, seed: int, folder: Path, again: Callab
         _line(console, f"  replay:    {again(found)}")
     for reason in tally.could_not:
         _line(console, f"could not judge: {reason}", "yellow")
-    if tally.found:
-        code, word, style = 1, "FINDING", "bold red"
-    elif tally.could_not:
-        code, word, style = 125, "COULD NOT JUDGE", "bold yellow"
-    else:
-        code, word, style = 0, "PASS", "bold green"
+    result = exitcode.result(found=tally.found, undecided=tally.could_not)
+    code = exitcode.of_result(result)
+    word, style = WORDS[result]
     _line(console, f"{word} (exit code {code}); artefacts in {folder}", style)
     return code
 

@@ -9,6 +9,7 @@ from tcelab.cli.options import archive_option
 from tcelab.errors import UsageError
 from tcelab.image import bases, known, mutants
 from tcelab.job.output import note
+from tcelab.run import exitcode
 
 
 @click.group("image")
@@ -43,7 +44,7 @@ def list_(*, quick: bool) -> None:
     if damaged:
         note("rebuild what is damaged: tcelab image build NAME")
     if _list_bases(quick=quick) or damaged:
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(exitcode.FINDING)
 
 
 def _list_bases(*, quick: bool) -> bool:
@@ -66,7 +67,7 @@ def _list_bases(*, quick: bool) -> bool:
 
 @command.command("mutants")
 def mutants_() -> None:
-    """List the mutants of the guest's VFIO driver: each is one line of it that is another one, for --mutant."""
+    """List the mutants of the guest's VFIO driver for --mutant: each changes one line."""
     every = mutants.known()
     click.echo(f"{mutants.CLEAN:20} {every.module} of {every.source}, rebuilt without a fault")
     for fault in every.fault:

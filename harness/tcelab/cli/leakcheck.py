@@ -18,22 +18,26 @@ import tcelab
 from tcelab.cli.options import boot_option, choice, guest_options, json_option
 from tcelab.commandline import typed as typed_line
 from tcelab.errors import GuestLost, HarnessError, Interrupted, TcelabError, UsageError, died
-from tcelab.job import artefacts, output, replay, setup
+from tcelab.job import artefacts, output, replayline, setup
 from tcelab.job.keeping import Keeper
 from tcelab.job.output import note
 from tcelab.leakcheck import drivers
-from tcelab.leakcheck.check import Check, Plan
-from tcelab.leakcheck.follow import LIMIT
-from tcelab.leakcheck.result import EXIT_CODES, Result, Verdict, to_json
+from tcelab.leakcheck.check import LeakCheck, LeakPlan
+from tcelab.leakcheck.leakresult import LeakResult
+from tcelab.leakcheck.tracefollower import LIMIT
 from tcelab.program.topology import DRIVERS
 from tcelab.qemu.driven import DrivenGuest
 from tcelab.qemu.fork import opened
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.limits import limits as limits_of
-from tcelab.report.leakcheck import render
+from tcelab.report.junit import junit_of_leak_check
+from tcelab.report.leakchecktext import render
+from tcelab.run.resultfile import to_json
 
 NOT_FOUND: Final = 127
 """Status of a shell that does not find what it is to run."""
+FILES: Final = {"command": "command.log", "junit": "junit.xml"}
+"""What is in the folder, beside result.json and what QEMU leaves."""
 _SECONDS: Final = click.FloatRange(0, min_open=True)
 
 
@@ -46,10 +50,10 @@ _SECONDS: Final = click.FloatRange(0, min_open=True)
     type=_SECONDS,
     default=5.0,
     show_default=True,
-    help="Seconds after it, in which entries may still go.",
+    help="Seconds after COMMAND in which entries may still be removed.",
 )
-@click.option("--any-status", is_flag=True, help="A COMMAND that fails is judged like one that succeeds.")
-@click.option("--any-direction", is_flag=True, help="Entries are not held against what drivers asked the DMA API for.")
+@click.option("--any-status", is_flag=True, help="Judge a COMMAND that fails like one that succeeds.")
+@click.option("--any-direction", is_flag=True, help="Do not compare entries with what drivers asked the DMA API for.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for artefacts; new or empty.")
 @json_option("result.json")
 @boot_option
@@ -67,14 +71,14 @@ def command(
     **options: Any,  # noqa: ANN401 - click's options
 ) -> None:
     """Run COMMAND in a guest whose kernel drives a disk (/dev/vda, virtio-blk) and a network card (eth0, e1000), and
-    report each entry of a TCE table that stays. Without COMMAND both are driven hard, both ways, with transfers of up
-    to 4 MiB.
+    report each entry of a TCE table that it leaves. Without COMMAND a built-in exercise drives both, in both
+    directions, with transfers of up to 4 MiB.
 
-    The baseline is taken once both drivers are bound and the interface is up: rings that live as long as the driver are
-    no leaks. Several words are a command and its arguments; one word alone is a line for the guest's shell. The guest's
-    gateway, 10.0.2.2, answers a ping; nothing else can be reached. Exit code 0: no leak; 1: a leak, or a law of the
-    tables is broken; 2: wrong usage, also a COMMAND that the guest does not have; 125: could not judge, for example
-    because COMMAND failed.
+    The baseline is taken once both drivers are bound and the interface is up, so rings that live as long as the driver
+    are no leaks. Several words are a command and its arguments; a single word is a line for the guest's shell. The
+    guest's gateway, 10.0.2.2, answers a ping; nothing else can be reached. Exit codes: 0 no leak; 1 a leak, or a law
+    of the tables is broken; 2 wrong usage, or the guest does not have COMMAND; 125 could not judge, for example because
+    COMMAND failed.
     """
     line = typed(words) if words else drivers.exercise(DRIVERS.driven)
     bounds = limits_of(limits)
@@ -82,7 +86,7 @@ def command(
     chosen = msgspec.structs.replace(choice(**options), topology=DRIVERS)
     setup.check(chosen)
     asked = {"any_status": any_status, "any_direction": any_direction}
-    plan = Plan(
+    plan = LeakPlan(
         command=line,
         title="" if words else "the built-in exercise",
         limit=timeout,
@@ -91,7 +95,7 @@ def command(
         **asked,
     )
     told = options | {"timeout": timeout, "settle": settle, **asked, "boot": boot}
-    result = Result(tcelab=tcelab.__version__, command=line, options=told)
+    result = LeakResult(tcelab=tcelab.__version__, command=line, options=told)
     ready = setup.prepare(chosen)
     result.versions["provenance"] = ready.provenance
     folder = artefacts.folder(out)
@@ -102,7 +106,7 @@ def command(
         with opened(ready.qemu, ready.options, folder, digest=ready.digest, limits=bounds, boot=boot) as session:
             result.versions |= session.facts.versions
             result.timings["start"] = round(time.monotonic() - began, 3)
-            check = Check(DrivenGuest(session, DRIVERS), plan)
+            check = LeakCheck(DrivenGuest(session, DRIVERS), plan)
             try:
                 check.perform()
             except GuestLost as error:
@@ -111,19 +115,21 @@ def command(
                 check.died(error)
             finally:
                 check.fill(result)
-                keeper.write("command.log", "".join(f"{each}\n" for each in check.output).encode())
+                keeper.write(FILES["command"], "".join(f"{each}\n" for each in check.output).encode())
 
     with keeper.log():
         interrupted = _guarded(work, result)
     if words and not any_status:
         expect_command(words, result)
     result.timings["whole"] = round(time.monotonic() - began, 3)
-    result.verdict = verdict(result)
-    result.exit_code = EXIT_CODES[result.verdict]
+    result.replay = _again(words, chosen, told, bounds)
+    result.artefacts = dict(FILES)
+    verdict = result.conclude()
     data = to_json(result)
     keeper.write("result.json", data)
+    keeper.write(FILES["junit"], junit_of_leak_check(result, verdict))
     text = Console(stderr=output.to_stdout(json_to))
-    render(text, result, folder, replay=_again(words, chosen, told, bounds))
+    render(text, result, verdict, folder)
     output.unkept(text, keeper)
     code = output.deliver(data, json_to, result.exit_code)
     if interrupted and not result.findings:
@@ -141,7 +147,7 @@ def typed(words: tuple[str, ...]) -> str:
     return words[0] if len(words) == 1 else shlex.join(words)
 
 
-def expect_command(words: tuple[str, ...], result: Result) -> None:
+def expect_command(words: tuple[str, ...], result: LeakResult) -> None:
     """:raise UsageError: the guest has no such command, and nothing was found."""
     first = words[0].split()[0]
     missing = re.compile(rf"(^|[\s:]){re.escape(first)}: (command )?not found$")
@@ -154,18 +160,11 @@ def _again(words: tuple[str, ...], chosen: setup.MachineChoice, told: dict[str, 
     """The command that does the same again."""
     own = [word for name in ("timeout", "settle") for word in (f"--{name}", f"{told[name]:g}")]
     own += [f"--{name.replace('_', '-')}" for name, value in told.items() if value is True and name != "boot"]
-    guest = [*replay.chosen(chosen), *replay.opening(limits, boot=told["boot"])]
+    guest = [*replayline.chosen(chosen), *replayline.opening(limits, boot=told["boot"])]
     return typed_line(["leakcheck", *guest, *own, *(["--", *words] if words else [])])
 
 
-def verdict(result: Result) -> Verdict:
-    """A finding stands whatever else happened."""
-    if result.findings:
-        return "finding"
-    return "pass" if result.judged and not result.could_not else "could-not-judge"
-
-
-def _guarded(work: Callable[[], None], result: Result) -> bool:
+def _guarded(work: Callable[[], None], result: LeakResult) -> bool:
     """Whatever goes wrong is a reason for no pass, and the result is told all the same.
 
     :return: somebody wanted it to end.

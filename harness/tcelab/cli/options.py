@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar, get_args
 
 import click
@@ -15,8 +16,10 @@ from tcelab.errors import UsageError
 from tcelab.image.archive import VARIABLE
 from tcelab.image.room import CACHE_SIZE, room
 from tcelab.job import setup
-from tcelab.program import Program, validate_host
+from tcelab.job.platforms import QEMU
+from tcelab.job.runoptions import RunOptions, Verb
 from tcelab.program.topology import TOPOLOGIES, topology
+from tcelab.qemu import machine
 from tcelab.qemu.limits import Limits
 from tcelab.run.record import Guarding
 
@@ -30,7 +33,7 @@ archive_option = click.option(
     metavar="URL",
     expose_value=False,
     callback=lambda _context, _option, url: os.environ.update({VARIABLE: url} if url else {}),
-    help="Debian archive that packages are fetched from, when they have to be; by default the one of this host's apt.",
+    help="Debian archive to fetch packages from; by default that of this host's apt.",
 )
 
 
@@ -47,50 +50,61 @@ def _cache_size(_context: click.Context, _parameter: click.Parameter, text: str 
 
 _GUEST_OPTIONS = [
     archive_option,
-    click.option("--qemu", default=setup.DEFAULT_QEMU, show_default=True, help="A recipe's name, or a program."),
-    click.option("--image", default=setup.DEFAULT_IMAGE, show_default=True, help="The guest image's recipe."),
+    click.option(
+        "--qemu", default=setup.DEFAULT_QEMU, show_default=True, help="A recipe's name, or a qemu-system-ppc64."
+    ),
+    click.option("--image", default=setup.DEFAULT_IMAGE, show_default=True, help="Recipe of the guest image."),
     click.option("--kernel", type=_FILE, help="A ppc64 vmlinux instead of the image's."),
     click.option(
         "--modules",
         type=_FILE,
         metavar="DIR",
-        help="Modules of --kernel: lib/modules/RELEASE, or above it; or tce_hcall.ko alone, if all else is built in.",
+        help="Modules of --kernel: lib/modules/RELEASE or a folder above; tce_hcall.ko alone if all else is built in.",
     ),
     click.option("--initrd", type=_FILE, help="An initrd with tcelab's agent instead of the image's."),
     click.option(
         "--mutant",
         default="",
         metavar="NAME",
-        help="The image's VFIO driver rebuilt with a fault, which must be found: see tcelab image mutants.",
+        help="Rebuild the image's VFIO driver with this fault, which must be found: see tcelab image mutants.",
     ),
-    click.option("--append", default="", help="Added to the kernel's command line."),
-    click.option("--memory", default=512, show_default=True, metavar="MIB", help="Guest RAM, a multiple of 256."),
+    click.option("--append", default="", help="Append this to the kernel's command line."),
     click.option(
-        "--firmware", type=click.Choice(["auto", "vof", "slof"]), default="auto", help="auto: VOF where QEMU has it."
+        "--memory", default=machine.MEMORY, show_default=True, metavar="MIB", help="Guest RAM, a multiple of 256."
+    ),
+    click.option(
+        "--firmware",
+        type=click.Choice(["auto", "vof", "slof"]),
+        default="auto",
+        help="Firmware of the guest; auto: VOF where QEMU has it.",
     ),
     click.option(
         "--expect-quirk",
         "expect_quirks",
         multiple=True,
         metavar="NAME",
-        help="A known defect of the kernel, beside those that the image's recipe declares.",
+        help="Declare a known defect of the kernel, besides those that the image's recipe declares.",
     ),
     click.option(
         "--without-quirk",
         "without_quirks",
         multiple=True,
         metavar="NAME",
-        help="A defect that the image's recipe declares: be shown it as a finding.",
+        help="Do not declare this defect of the image's recipe: it becomes a finding.",
     ),
     click.option(
         "--cache-size",
         metavar="SIZE",
         expose_value=False,
         callback=_cache_size,
-        help="What booted guests that are kept for forks may take on disk, as in 8GB; by default as in config.toml.",
+        help="Disk space for guests saved for forks, as in 8GB; by default that of config.toml.",
     ),
     click.option(
-        "--limit", "limits", multiple=True, metavar="PHASE=SECONDS", help=f"How long nothing may happen: {_LIMITS}."
+        "--limit",
+        "limits",
+        multiple=True,
+        metavar="PHASE=SECONDS",
+        help=f"Seconds without progress until a phase fails: {_LIMITS}.",
     ),
 ]
 
@@ -109,21 +123,19 @@ platform_options = [
         type=click.Choice(["qemu", "emulator"]),
         default="qemu",
         show_default=True,
-        help="A kernel in a guest, or the emulator of the driver alone.",
+        help="Run on a real kernel in a guest, or on the emulator of the driver.",
     ),
-    click.option("--profile", default=setup.DEFAULT_PROFILE, show_default=True, help="Of the emulated driver."),
+    click.option("--profile", default=setup.DEFAULT_PROFILE, show_default=True, help="Profile of the emulated driver."),
 ]
 
-boot_option = click.option(
-    "--boot", is_flag=True, help="Boot the guest anew; else one that was booted before is forked."
-)
+boot_option = click.option("--boot", is_flag=True, help="Boot a guest instead of forking a saved one.")
 
 
 guard_option = click.option(
     "--guard",
     type=click.Choice(get_args(Guarding)),
-    help="What is done about a DMA that a table forbids: isolate its PE, tell of it, nothing."
-    " By default freeze for programs that are about it, else off.",
+    help="What to do about a DMA that a table forbids: isolate its PE, report it, nothing."
+    " By default freeze for programs about isolation, else off.",
 )
 
 
@@ -186,21 +198,34 @@ def choice(
     )
 
 
-def guarded(
-    program: Program, chosen: setup.MachineChoice, guard: Guarding | None = None
-) -> tuple[Program, setup.MachineChoice]:
-    """A program, and the choice for it: its own topology, and whoever guards its PEs.
+def run_options(
+    verb: Verb,
+    target: str,
+    *,
+    topology_name: str,
+    boot: bool,
+    limits: tuple[str, ...],
+    platform: str = QEMU,
+    guard: Guarding | None = None,
+    inject: str | None = None,
+    against: Mapping[str, str | Path] = MappingProxyType({}),
+    **machine: Any,  # noqa: ANN401 - click's options
+) -> RunOptions:
+    """All that a verb was told to do with a program.
 
-    :param guard: as said by the user. To ask for `freeze` is to have a program for a platform that isolates.
-    :raise UsageError: nobody can guard the PEs of that program.
+    :raise UsageError: an option, or the user's config, cannot be.
     """
-    if guard == "freeze" and not program.isolation:
-        program = msgspec.structs.replace(program, isolation=True)
-    by_default: Guarding = "freeze" if program.isolation else "off"
-    if (guard or by_default) != "off" and validate_host.has_moving_windows(program):
-        raise UsageError(f"program {program.name!r} makes windows of its own: {validate_host.FIXED}")
-    return program, msgspec.structs.replace(
-        chosen, topology=program.topology, isolates=program.isolation, guard=guard or by_default
+    return RunOptions(
+        verb=verb,
+        target=target,
+        machine=choice(topology_name=topology_name, **machine),
+        platform=platform,
+        topology_name=topology_name,
+        inject=inject,
+        guard=guard,
+        boot=boot,
+        limits=limits,
+        against=dict(against),
     )
 
 
@@ -210,4 +235,4 @@ def json_option(what: str) -> Callable[[F], F]:
     :param what: is written, for the help.
     """
     kind = click.Path(path_type=Path, allow_dash=True)
-    return click.option("--json", "json_to", type=kind, help=f"Write {what} there too; - is stdout.")
+    return click.option("--json", "json_to", type=kind, help=f"Write {what} to this file as well; - is stdout.")

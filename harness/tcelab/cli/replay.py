@@ -8,10 +8,10 @@ import click
 
 from tcelab.cli.run import command as run
 
-_ABOUT: Final = """Run a program that was saved (program.json of a run, a finding of fuzz) on a guest, or with
---platform emulator on the emulator, and judge it.
+_ABOUT: Final = """Run a saved program (program.json of a run, a finding of fuzz) on a guest, or with --platform
+emulator on the emulator, and judge it.
 
-Exit codes as those of run.
+Exit codes as for run.
 """
 
 command = click.Command(

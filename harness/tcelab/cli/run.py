@@ -13,15 +13,14 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from tcelab import report, scenarios
-from tcelab.cli.options import boot_option, choice, guard_option, guarded, json_option, machine_options, on_platforms
+from tcelab.cli.options import boot_option, guard_option, json_option, machine_options, on_platforms, run_options
 from tcelab.errors import UsageError
 from tcelab.job import output, platforms
 from tcelab.job.job import FILES, Job
+from tcelab.job.runoptions import settle
 from tcelab.job.series import Series
 from tcelab.program import Program, inject, load
 from tcelab.program.topology import topology
-from tcelab.program.validate import validate
-from tcelab.qemu.limits import limits as limits_of
 from tcelab.run.record import Guarding
 
 _SEEDS: Final = 1 << 32
@@ -36,14 +35,12 @@ def _scenario_list() -> str:
 @on_platforms
 @machine_options
 @guard_option
-@click.option("--seed", type=click.IntRange(0), help="Of the scenario; one is drawn if not given, and told.")
-@click.option("--inject", "lie", type=click.Choice(inject.LIES), help="Self-test: tell a lie that must be found.")
+@click.option("--seed", type=click.IntRange(0), help="Seed of the scenario; drawn and printed if not given.")
+@click.option("--inject", "lie", type=click.Choice(inject.LIES), help="Self-test: inject a fault that must be found.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for artefacts; new or empty.")
 @json_option("result.json")
 @boot_option
-@click.option(
-    "--keep", is_flag=True, help="After the verdict, leave the guest running for a look: its console is yours."
-)
+@click.option("--keep", is_flag=True, help="Leave the guest running after the verdict, and give its console to you.")
 def command(
     target: str,
     seed: int | None,
@@ -72,20 +69,16 @@ def command(
         if keep:
             raise UsageError("--keep is about one guest", next_step=f"name one: --topology {names[0]}")
         programs = [program_of(target, programs[0].seed, lie, name) for name in names]
-    about_machine = {name: value for name, value in options.items() if name != "platform"}
-    chosen = choice(**about_machine)
-    # A program from a file brings its own topology.
-    pairs = [guarded(program, chosen, guard) for program in programs]
-    told = {"target": target, "inject": lie, "guard": guard, "boot": boot, "limits": limits, **options}
+    asked = run_options("run", target, guard=guard, inject=lie, boot=boot, limits=limits, **options)
+    pairs = [settle(program, asked) for program in programs]
     # The text goes where the JSON does not.
     text = Console(stderr=output.to_stdout(json_to))
-    bounds = limits_of(limits)
-    work = Series(pairs, bounds, told, out, text) if len(names) > 1 else Job(pairs[0][0], bounds, told, out, text)
+    work = Series(pairs, asked, out, text) if len(names) > 1 else Job(*pairs[0], out, text)
     try:
         if isinstance(work, Series):
             work.perform()
         else:
-            work.perform(pairs[0][1], keep=keep)
+            work.perform(keep=keep)
     except KeyboardInterrupt:
         if work.result is None:
             raise  # else it was judged: an interrupt while all is put away changes nothing
@@ -124,7 +117,7 @@ def _file(path: Path) -> Path:
 
 
 def program_of(target: str, seed: int | None, lie: str | None, topology_name: str) -> Program:
-    """A scenario's program; or that of a file, or of the folder of a run.
+    """A scenario's program; or that of a file, or of the folder of a run. `settle` checks its operations.
 
     :raise UsageError: no scenario of that name, a file that is no program, or an option that such a program ignores.
     """
@@ -139,6 +132,4 @@ def program_of(target: str, seed: int | None, lie: str | None, topology_name: st
     else:
         drawn = secrets.randbelow(_SEEDS) if seed is None else seed
         program = scenarios.build(target, topology(topology_name), drawn)
-    program = inject.flip(program) if lie == "flip" else program
-    validate(program)
-    return program
+    return inject.flip(program) if lie == "flip" else program

@@ -19,15 +19,15 @@ _LAST = "last"
 
 @click.group("runs")
 def command() -> None:
-    """List, show and remove what runs have left. Those without a finding make room for new ones by themselves, the
-    oldest first, beyond the limits in config.toml (runs_kept and runs_size); one with a finding never goes so.
+    """List, show and remove the folders of runs. Beyond the limits in config.toml (runs_kept, runs_size) the oldest
+    without a finding are removed by themselves; a run with a finding never is.
     """
 
 
 @command.command("list")
 @click.option("--findings", is_flag=True, help="Only those with a finding.")
 def list_(*, findings: bool) -> None:
-    """List all runs, the oldest first, with what came of each and what it takes on disk."""
+    """List all runs, oldest first, with the result and size on disk of each."""
     shown = [artefacts.look(run) for run in artefacts.runs()]
     shown = [each for each in shown if not findings or each.word == "finding"]
     for each in shown:
@@ -43,8 +43,8 @@ def list_(*, findings: bool) -> None:
 @command.command("show")
 @click.argument("run", default=_LAST, metavar="[RUN]")
 def show(run: str) -> None:
-    """Tell again what came of RUN: a name of the list, a folder, or `last`, as by default: the last one that is
-    over. Exit code 0.
+    """Print the report of RUN again: a name of the list, a folder, or `last` (the default), the last one that has
+    ended. Exit code 0.
     """
     folder = Path(run) if (Path(run) / "result.json").is_file() else _find(run)
     result = _result(folder)
@@ -64,11 +64,13 @@ def show(run: str) -> None:
 
 @command.command("prune")
 @click.argument("names", nargs=-1, metavar="[RUN]...")
-@click.option("--count", type=click.IntRange(0), help="How many may stay; by default as in config.toml.")
-@click.option("--size", metavar="SIZE", help="What they may take, as in 500MB; by default as in config.toml.")
-@click.option("--findings", is_flag=True, help="Those with a finding count and go as well.")
+@click.option("--count", type=click.IntRange(0), help="How many may stay; by default that of config.toml.")
+@click.option(
+    "--size", metavar="SIZE", help="Disk space that they may take, as in 500MB; by default that of config.toml."
+)
+@click.option("--findings", is_flag=True, help="Count and remove runs with a finding as well.")
 def prune(names: tuple[str, ...], count: int | None, size: str | None, *, findings: bool) -> None:
-    """Remove each RUN that is named, whatever it found; without a name, the oldest beyond the limits. One that goes on
+    """Remove each named RUN, whatever it found; without a name, the oldest beyond the limits. A run that goes on
     stays.
     """
     if names:

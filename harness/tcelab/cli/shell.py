@@ -20,7 +20,7 @@ from tcelab.qemu.limits import limits as limits_of
 @machine_options
 @boot_option
 def command(limits: tuple[str, ...], *, boot: bool, **options: Any) -> None:  # noqa: ANN401 - click's options
-    """Give the console of a guest, its agent and devices ready, to you. Ctrl-] leaves and ends it."""
+    """Boot or fork a guest with its agent and devices ready, and give you its console. Ctrl-] ends it."""
     if not sys.stdin.isatty():
         raise UsageError("tcelab shell needs a terminal", next_step="for scripts: tcelab run")
     bounds = limits_of(limits)

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-COULD_NOT_TELL = 125
+from tcelab.run import exitcode
+
 _OUT, _ERR = 1, 2
 """Their descriptors."""
 
@@ -49,7 +50,7 @@ class Streams:
             return code
         if sys.stderr is not None:  # print would take standard output instead
             print(f"tcelab: standard output cannot be written: {refused.strerror}", file=sys.stderr)  # noqa: T201 - as it is
-        return code or COULD_NOT_TELL
+        return exitcode.of_untold(code)
 
 
 @contextmanager

@@ -11,19 +11,19 @@ import msgspec
 from rich.console import Console
 
 from tcelab import scenarios
-from tcelab.cli.options import boot_option, choice, guarded, json_option, machine_options, on_platforms
+from tcelab.cli.options import boot_option, json_option, machine_options, on_platforms, run_options
 from tcelab.cli.run import program_of
 from tcelab.errors import TcelabError, UsageError
 from tcelab.job import output
 from tcelab.job.job import Job
 from tcelab.job.output import note
-from tcelab.program import Checkpoint
+from tcelab.job.runoptions import RunOptions, settle
+from tcelab.program import Checkpoint, Program
 from tcelab.program.parts import parts
-from tcelab.qemu.limits import limits as limits_of
 from tcelab.report import tabledump
+from tcelab.run import exitcode
 from tcelab.run.record import TableView
 
-DIFFERENT: Final = 1
 SHOWN: Final = 200
 """Entries that `diff` spells out; with --json it tells all."""
 
@@ -42,8 +42,13 @@ def command() -> None:
     "--format", "form", type=click.Choice(tabledump.FORMATS), help="By default as the name of -o ends, else text."
 )
 @click.option("-o", "to", type=click.Path(path_type=Path, allow_dash=True), help="A file; - is stdout, as by default.")
-@click.option("--after", type=click.IntRange(0), metavar="N", help="Of a program: after N of its operations.")
-@click.option("--seed", type=click.IntRange(0), help="Of a scenario; one is drawn if not given, and told.")
+@click.option(
+    "--after",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Dump the tables as they are after N operations of the program.",
+)
+@click.option("--seed", type=click.IntRange(0), help="Seed of a scenario; drawn and printed if not given.")
 @on_platforms
 @machine_options
 @boot_option
@@ -59,8 +64,8 @@ def dump(
     limits: tuple[str, ...],
     **options: Any,  # noqa: ANN401 - click's options
 ) -> None:
-    """Write the tables that a run kept (those of the checkpoint of its first finding, else of its last one), that
-    another dump holds, or that a fresh guest has after a program or the first N operations of one.
+    """Write tables: those that a run kept (of the checkpoint of its first finding, else of its last checkpoint), those
+    of another dump, or those of a fresh guest after a program or its first N operations.
     """
     to = to or Path("-")
     output.check("-o", to)
@@ -72,7 +77,8 @@ def dump(
             raise UsageError("--after and --seed are about a program, and this is a dump")
         tables = tabledump.load(path)
     else:
-        tables = _made(source, after, seed, {"boot": boot, "limits": limits, **options})
+        program = _program_of(source, seed, str(options["topology_name"]))
+        tables = _made(program, after, run_options("table", source, boot=boot, limits=limits, **options))
     known = [each.liobn for each in tables]
     if missing := [each for each in wanted if each not in known]:
         there = ", ".join(f"{each:#x}" for each in known) or "none"
@@ -103,25 +109,27 @@ def _is_dump(path: Path) -> bool:
     return isinstance(whole, dict) and "tables" in whole
 
 
-def _made(source: str, after: int | None, seed: int | None, told: dict[str, Any]) -> tuple[TableView, ...]:
-    """The tables after a program, which is run and judged on a machine of its own.
-
-    :raise UsageError: no such program, or not so many operations. :raise TcelabError: it came to no checkpoint.
-    """
+def _program_of(source: str, seed: int | None, topology_name: str) -> Program:
+    """:raise UsageError: no such program."""
     if os.sep not in source and not source.endswith(".json") and source not in scenarios.SCENARIOS:
         names = ", ".join(scenarios.SCENARIOS)
         raise UsageError(f"{source} is no folder of a run, no dump and no scenario", next_step=f"scenarios: {names}")
-    program = program_of(source, seed, None, str(told["topology_name"]))
+    return program_of(source, seed, None, topology_name)
+
+
+def _made(program: Program, after: int | None, asked: RunOptions) -> tuple[TableView, ...]:
+    """The tables after a program, which is run and judged on a machine of its own.
+
+    :raise UsageError: it cannot be done, or has not so many operations. :raise TcelabError: it came to no checkpoint.
+    """
+    program, asked = settle(program, asked)
     if after is not None and after > len(program.ops):
         raise UsageError(f"--after {after}: the program has {len(program.ops)} operations")
     if len(parts(program)) > 1:
         raise UsageError("the program asks for several guests, and a dump is of one")
     ops = [*program.ops[:after], Checkpoint(label="dump")]
-    program = msgspec.structs.replace(program, ops=ops)
-    about = {name: value for name, value in told.items() if name not in {"boot", "limits", "platform"}}
-    program, chosen = guarded(program, choice(**about))
-    job = Job(program, limits_of(told["limits"]), {"target": source, **told}, None, Console(stderr=True, quiet=True))
-    job.perform(chosen, keep=False)
+    job = Job(msgspec.structs.replace(program, ops=ops), asked, None, Console(stderr=True, quiet=True))
+    job.perform(keep=False)
     assert job.result is not None
     if job.kept_tables != len(ops) - 1:
         reasons = "; ".join([*job.result.verdict.could_not, *job.result.ended.report])
@@ -136,7 +144,7 @@ def _made(source: str, after: int | None, seed: int | None, told: dict[str, Any]
 @click.argument("second", type=_PATH)
 @json_option("what differs")
 def diff(first: Path, second: Path, json_to: Path | None) -> None:
-    """Compare two dumps, npz or JSON, or the folders of two runs: the entries that differ, by LIOBN and IOBA."""
+    """Compare two dumps (npz or JSON) or the folders of two runs: print the entries that differ, by LIOBN and IOBA."""
     output.check("--json", json_to)
     words, changes = tabledump.compare(tabledump.load(first), tabledump.load(second))
     for line in [*words, *map(tabledump.tell, changes[:SHOWN])]:
@@ -144,5 +152,5 @@ def diff(first: Path, second: Path, json_to: Path | None) -> None:
     if len(changes) > SHOWN:
         click.echo(f"and {len(changes) - SHOWN:,} more entries", err=output.to_stdout(json_to))
     data = msgspec.json.format(msgspec.json.encode({"tables": words, "entries": changes})) + b"\n"
-    if code := output.deliver(data, json_to, DIFFERENT if words or changes else 0):
+    if code := output.deliver(data, json_to, exitcode.FINDING if words or changes else exitcode.PASS):
         raise click.exceptions.Exit(code)

@@ -11,15 +11,15 @@ import click
 from rich.console import Console
 
 from tcelab import scenarios
-from tcelab.cli import COULD_NOT_JUDGE
-from tcelab.cli.options import boot_option, choice, guard_option, guarded, machine_options
+from tcelab.cli.options import boot_option, guard_option, machine_options, run_options
 from tcelab.cli.run import program_of, typed
 from tcelab.errors import UsageError
 from tcelab.job.job import Job
 from tcelab.job.output import note
-from tcelab.qemu.limits import limits as limits_of
+from tcelab.job.runoptions import settle
 from tcelab.qemu.livesample import FolderLooker
 from tcelab.report.livedisplay import EVERY, LiveDisplay
+from tcelab.run import exitcode
 from tcelab.run.record import Guarding
 
 
@@ -27,7 +27,7 @@ from tcelab.run.record import Guarding
 @click.argument("target", default=scenarios.DEFAULT, metavar="[SCENARIO|PROGRAM.json|RUNFOLDER]")
 @machine_options
 @guard_option
-@click.option("--seed", type=click.IntRange(0), help="Of the scenario; one is drawn if not given, and told.")
+@click.option("--seed", type=click.IntRange(0), help="Seed of the scenario; drawn and printed if not given.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for artefacts; new or empty.")
 @boot_option
 def command(
@@ -40,11 +40,11 @@ def command(
     limits: tuple[str, ...],
     **options: Any,  # noqa: ANN401 - click's options
 ) -> None:
-    """Run a scenario or a program on a guest and show its tables while it runs, four times a second, without stopping
-    it; then the verdict, as run does. Given the folder of a run in another terminal: show that one's, until it ends.
+    """Run a scenario or a program on a guest, show its tables four times a second without stopping it, then print the
+    verdict as run does. Given the folder of a run in another terminal, show the tables of that run until it ends.
 
-    Without a terminal, a line every second. What is mapped and unmapped between two looks is not seen: rates are the
-    least that there was. Exit codes as those of run; of a folder, 0, or 125 if no table was ever seen.
+    Without a terminal: a line every second. What is mapped and unmapped between two looks is not seen, so rates are
+    lower bounds. Exit codes as for run; for a folder 0, or 125 if no table was ever seen.
     """
     if Path(target).is_dir():
         if given := [name for name in ("seed", "out", "guard", "boot") if typed(name)]:
@@ -57,13 +57,12 @@ def command(
         if len(scenario.topologies) > 1:
             note(f"on topology {scenario.topologies[0]}: the scenario has others, see --topology")
     program = program_of(target, seed, None, str(options["topology_name"]))
-    program, chosen = guarded(program, choice(**options), guard)
-    told = {"target": target, "platform": "qemu", "guard": guard, "boot": boot, "limits": limits, **options}
-    job = Job(program, limits_of(limits), told, out, Console())
+    asked = run_options("watch", target, guard=guard, boot=boot, limits=limits, **options)
+    job = Job(*settle(program, asked), out, Console())
     watcher = LiveDisplay(Console(stderr=True), program.topology)
     job.progress = lambda: watcher
     job.observer = watcher.give
-    job.perform(chosen, keep=False)
+    job.perform(keep=False)
     assert job.result is not None
     raise click.exceptions.Exit(job.result.verdict.exit_code)
 
@@ -81,4 +80,4 @@ def _follow(folder: Path, make: Callable[[Path], FolderLooker] = FolderLooker) -
     except KeyboardInterrupt:
         note("left; the run goes on")
     if not watcher.watching.seen:
-        raise click.exceptions.Exit(COULD_NOT_JUDGE)
+        raise click.exceptions.Exit(exitcode.COULD_NOT_JUDGE)

@@ -1,9 +1,34 @@
 """The namesake: a Python emulator of the paravirtual TCE driver and everything under it.
 
-The same agent code runs on it as in a guest, in this process; it is the oracle for every guest's run, a platform of its
-own, and the one readable statement of the rules (`profiles`).
+The same agent code runs on it as in a guest, in this process; it is the reference for every guest's run, a platform of
+its own, and the one readable statement of the rules (`profiles`).
+
+- `addressspaces`: frames of RAM with their pins, and address spaces of processes (mm)
+- `checks`: the shape of a rule: what a request checks, in which order, and what each failure returns
+- `drivertable`: a driver as a table of such rules
+- `edudevice`: the device `edu`
+- `emulatedguard`: freezes a PE of the emulated machine when one of its devices violates its table
+- `emulatedkernel`: the emulated kernel as the agent asks it
+- `emulatorsession`: the platform `emulator` as a `Session`
+- `events`: events of a container that a preset state waits for
+- `followingsession`: repeats on one session what was done on another
+- `hcallfile`: the file of the module `tce_hcall`
+- `pci`: configuration space and registers of a PCI device, and the condition of its PE
+- `platform`: the machine: PHBs, tables, devices, RAM, clock, kernel log
+- `preset_states`: states that no program can make, set up before it begins
+- `process`: processes: files, user, limit of locked memory
+- `profiles`: the rules of each kernel: which checks, which errno, which defects
+- `quirkspage`: `docs/quirks.md`: all known defects of kernels, made from `tcelab.quirks`
+- `reference`: the emulator as the reference of another platform's run
+- `spapr_tce`: what the v1 driver does once no check fails
+- `spapr_tce_2013`: what the driver of May 2013 does once no check fails
+- `spapr_tce_v2`: what the v2 driver does once no check fails: it creates and removes windows
+- `syscallerrors`: errors of a system call, of an oops, and of what is not modelled
+- `vfiocore`: VFIO's core: container and group files
+- `vfiopci`: a device's file: regions, interrupts, configuration
+- `virtiodevice`: the device `virtio-blk`
 """
 
-from tcelab.emulator.session import EmulatorSession
+from tcelab.emulator.emulatorsession import EmulatorSession
 
 __all__ = ["EmulatorSession"]

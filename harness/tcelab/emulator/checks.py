@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from tceagent import uapi
-from tcelab.emulator.errors import NotModelledError, RefusedError
-from tcelab.emulator.memory import FaultError
+from tcelab.emulator.addressspaces import FaultError
+from tcelab.emulator.syscallerrors import NotModelledError, SyscallError
 
 if TYPE_CHECKING:
     from tcelab.emulator.platform import Machine
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Call:
+class IoctlCall:
     """One ioctl in flight.
 
     :ivar on: what it is asked of: a driver's container, a group, a device.
@@ -65,7 +65,7 @@ class Check:
     """
 
     name: str
-    fails: Callable[[Call], object]
+    fails: Callable[[IoctlCall], object]
     errno: str | int | None
     source: str
     quirk: str = ""
@@ -78,9 +78,9 @@ class Request:
 
     name: str
     checks: tuple[Check, ...]
-    then: Callable[[Call], int]
+    then: Callable[[IoctlCall], int]
 
-    def perform(self, call: Call, quirks: frozenset[str]) -> int:
+    def perform(self, call: IoctlCall, quirks: frozenset[str]) -> int:
         """:raise RefusedError: the first check that fails."""
         for check in self.checks:
             failed = check.fails(call)
@@ -94,7 +94,7 @@ class Request:
                     continue
             if isinstance(code, int):
                 return code
-            raise RefusedError(str(code))
+            raise SyscallError(str(code))
         return self.then(call)
 
 
@@ -124,16 +124,16 @@ def long_enough(name: str) -> Check:
     return Check("argsz", lambda call: call.param["argsz"] < minimum, "EINVAL", "argsz < minsz")
 
 
-def give(call: Call, name: str, size: int | None = None) -> int:
+def give(call: IoctlCall, name: str, size: int | None = None) -> int:
     layout = uapi.LAYOUTS[name]
     if not call.copy_out(layout, layout.size if size is None else size):
-        raise RefusedError("EFAULT")
+        raise SyscallError("EFAULT")
     return 0
 
 
 __all__ = [
-    "Call",
     "Check",
+    "IoctlCall",
     "NotModelledError",
     "Request",
     "Requests",

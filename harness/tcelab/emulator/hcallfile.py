@@ -1,6 +1,6 @@
 """The file of the module `tce_hcall`: raw hypercalls for a process that may make them, in bytes as the module takes.
 
-Source: guest/kmod/tce_hcall.c; what they do is `tcelab.papr.hcall`.
+Source: guest/kmod/tce_hcall.c; what they do is `tcelab.papr.hcallrules`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from tceagent.hcalls import ARGUMENTS, BATCH, CALL, PATH, RESULT, VERSION
-from tcelab.emulator.errors import RefusedError
-from tcelab.emulator.process import File
-from tcelab.papr import ddw, hcall, window
-from tcelab.papr.table import Table
+from tcelab.emulator.process import OpenFile
+from tcelab.emulator.syscallerrors import SyscallError
+from tcelab.papr import hcallrules, window, windowcreation
+from tcelab.papr.tcetable import Table
 from tcelab.run.record import Refusal
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def descriptor(process: Process) -> int:
     for fd in itertools.count(DESCRIPTOR):
         try:
             process.file(fd)
-        except RefusedError:
+        except SyscallError:
             return fd
     raise AssertionError  # there is no end to them
 
@@ -56,28 +56,28 @@ def tables(machine: Machine) -> dict[int, Table]:
     return {table.liobn: table for pe in machine.pes.values() for table in pe.windows.tables}
 
 
-def hypercalls(machine: Machine, lost: Callable[[int], None] = lambda _address: None) -> hcall.Hypercalls:
+def hypercalls(machine: Machine, lost: Callable[[int], None] = lambda _address: None) -> hcallrules.Hypercalls:
     """The platform's side of them.
 
     :param lost: told of each real address that a list was read at, and where there is no RAM.
     """
 
     def read(address: int, size: int) -> bytes:
-        if machine.ram.iommu_page(address & -hcall.LIST_PAGE) is None:
+        if machine.ram.iommu_page(address & -hcallrules.LIST_PAGE) is None:
             lost(address)
         return machine.ram.read(address, size)
 
-    return hcall.Hypercalls(tables(machine), read)
+    return hcallrules.Hypercalls(tables(machine), read)
 
 
-class HcallFile(File):
+class HcallFile(OpenFile):
     """An open file: `write` does a batch, `read` gives its results, once."""
 
     def __init__(self, machine: Machine, process: Process) -> None:
         """:raise RefusedError: EACCES, the file is root's alone."""
         super().__init__()
         if process.uid:
-            raise RefusedError("EACCES")
+            raise SyscallError("EACCES")
         self._machine = machine
         self._page = 0
         self._results = b""
@@ -88,9 +88,9 @@ class HcallFile(File):
         calls = [CALL.unpack_from(data, BATCH.size + CALL.size * at) for at in range(count)]
         lists = data[BATCH.size + CALL.size * count :]
         for opcode, *_, offset, size in calls:
-            known = opcode in hcall.OPCODES or (opcode == DDW_QUERY and not size)
-            if not known or size > hcall.LIST_PAGE or offset + size > len(lists):
-                raise RefusedError("EINVAL")
+            known = opcode in hcallrules.OPCODES or (opcode == DDW_QUERY and not size)
+            if not known or size > hcallrules.LIST_PAGE or offset + size > len(lists):
+                raise SyscallError("EINVAL")
         results = []
         # Rounds that find what the round before left do nothing new: the second one tells of all that follow.
         for times in (1,) if rounds == 1 else (1, rounds - 1):
@@ -103,11 +103,11 @@ class HcallFile(File):
     def _header(self, data: bytes) -> tuple[int, int]:
         """How many calls, and how often."""
         if len(data) < BATCH.size or len(data) > MOST_BYTES:
-            raise RefusedError("EINVAL")
+            raise SyscallError("EINVAL")
         version, count, rounds, reserved = BATCH.unpack_from(data)
         sound = version == VERSION and not reserved and 0 < count <= MOST_CALLS and 0 < rounds <= MOST_ROUNDS
         if not sound or len(data) < BATCH.size + CALL.size * count:
-            raise RefusedError("EINVAL")
+            raise SyscallError("EINVAL")
         return count, rounds
 
     def _call(self, call: tuple[int, ...], lists: bytes, times: int) -> tuple[int, ...]:
@@ -121,7 +121,7 @@ class HcallFile(File):
         if lost:
             # Of a list that ends it behind the window's end, the first TCE behind it was read as well.
             table = tables(self._machine)[args[0]]
-            read = args[3] if status == hcall.H_SUCCESS else max(table.entries - table.index(args[1]), 0) + 1
+            read = args[3] if status == hcallrules.H_SUCCESS else max(table.entries - table.index(args[1]), 0) + 1
             line = f"Invalid read at addr {args[2]:#x}"
             self._machine.refuse(Refusal("read", args[2], _TCE * read * times, line))
         return status, *registers
@@ -131,7 +131,7 @@ class HcallFile(File):
         buid = (args[1] & _CELL) << 32 | args[2] & _CELL
         pe = next((pe for pe in self._machine.pes.values() if window.buid(pe.phb.index) == buid), None)
         if pe is None:
-            return ddw.PARAMETER_ERROR, 0, 0, 0, 0
+            return windowcreation.PARAMETER_ERROR, 0, 0, 0, 0
         status, told = pe.windows.query()
         return status, told["left"], LARGEST, told["page_sizes"], told["migration"]
 
@@ -139,7 +139,7 @@ class HcallFile(File):
         """Real address of the module's page, with a list in it."""
         ram = self._machine.ram
         self._page = self._page or ram.allocate()
-        ram.write(self._page, content.ljust(hcall.LIST_PAGE, b"\0"))
+        ram.write(self._page, content.ljust(hcallrules.LIST_PAGE, b"\0"))
         return self._page
 
     def pread(self, size: int, _offset: int) -> bytes:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Final, Literal, NamedTuple
 
 from tceagent import uapi
-from tcelab.papr import dma
+from tcelab.papr import dmarules
 from tcelab.papr.pe import Isolation
-from tcelab.papr.table import Table
+from tcelab.papr.tcetable import Table
 from tcelab.run.record import Direction
 
 CONFIG_SIZE: Final = 256
@@ -17,7 +17,7 @@ COMMAND: Final = 4
 MASTER: Final = 0x4
 
 
-class Region(NamedTuple):
+class RegionInfo(NamedTuple):
     """What DEVICE_GET_REGION_INFO says: flags READ 1, WRITE 2, MMAP 4, CAPS 8."""
 
     size: int = 0
@@ -40,7 +40,7 @@ class PciDevice:
 
     order: Literal["little", "big"] = "little"
     bar = uapi.BAR0_REGION
-    regions: ClassVar[Mapping[int, Region]] = {}
+    regions: ClassVar[Mapping[int, RegionInfo]] = {}
     vectors = 1, 0
 
     def __init__(self, name: str, config: bytes, table: Table, isolation: Isolation | None = None) -> None:
@@ -51,7 +51,7 @@ class PciDevice:
         self.isolation = isolation or Isolation()
         self.opens = 0
         self.turn = 0
-        self.on_bus: Callable[[Sequence[dma.Piece], Direction], None] = lambda _pieces, _direction: None
+        self.on_bus: Callable[[Sequence[dmarules.Piece], Direction], None] = lambda _pieces, _direction: None
 
     def read(self, offset: int, size: int) -> int:
         """A register, as the device means it."""
@@ -61,13 +61,13 @@ class PciDevice:
         """Write a register."""
         raise NotImplementedError
 
-    def region(self, index: int) -> Region | None:
+    def region(self, index: int) -> RegionInfo | None:
         """One that VFIO shows, None where there is no such."""
         if index in self.regions:
             return self.regions[index]
         if index == uapi.CONFIG_REGION:
-            return Region(CONFIG_SIZE, 3)
-        return Region() if 0 <= index < uapi.CONFIG_REGION else None
+            return RegionInfo(CONFIG_SIZE, 3)
+        return RegionInfo() if 0 <= index < uapi.CONFIG_REGION else None
 
     @property
     def wish(self) -> bool:
@@ -105,7 +105,7 @@ class PciDevice:
         self.master = False
 
 
-class Registers:
+class EmulatedRegisters:
     """A device's registers as a process has mapped them: native accesses. While its PE is isolated they read as all
     ones, and what is written is lost.
     """

@@ -10,16 +10,16 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, Final, NoReturn
 
-from tcelab.emulator.edu import Edu
-from tcelab.emulator.errors import KernelDiedError, NotModelledError
-from tcelab.emulator.guard import Guard
-from tcelab.emulator.memory import Ram, Space
+from tcelab.emulator.addressspaces import EmulatedRam, Space
+from tcelab.emulator.edudevice import Edu
+from tcelab.emulator.emulatedguard import EmulatedGuard
 from tcelab.emulator.pci import PciDevice
-from tcelab.emulator.process import File
-from tcelab.emulator.virtio import VirtioBlk
-from tcelab.papr import ddw, dma, window
+from tcelab.emulator.process import OpenFile
+from tcelab.emulator.syscallerrors import KernelDiedError, NotModelledError
+from tcelab.emulator.virtiodevice import VirtioBlk
+from tcelab.papr import dmarules, window, windowcreation
 from tcelab.papr.pe import Condition, Isolation
-from tcelab.papr.table import Table
+from tcelab.papr.tcetable import Table
 from tcelab.program import Ddw, Rtas
 from tcelab.program.topology import Device, Phb, Topology
 from tcelab.run.record import Direction, Guarding, Outcome, QuirkHit, Refusal
@@ -29,7 +29,7 @@ _HOLDS: Final = 1 << 25
 """Entries of a table: 256 MiB."""
 
 
-class Pe:
+class EmulatedPe:
     """A PHB and what hangs there: one table, one group, one PE.
 
     :ivar windows: as the platform has them.
@@ -52,11 +52,11 @@ class Pe:
         self._guard = machine.guard
         self.group = phb.index
         self.bus = f"{phb.index:04x}:00"
-        self.windows = ddw.Windows(Table(phb.liobn, phb.entries, bus_offset=phb.window_start))
+        self.windows = windowcreation.Windows(Table(phb.liobn, phb.entries, bus_offset=phb.window_start))
         self.first = phb.window_start >> window.PAGE_SHIFT
         self.has_group = self.has_table = True
         self.window_size = phb.window_size
-        self.group_file: File | None = None
+        self.group_file: OpenFile | None = None
         self.bound: set[str] = set()
         self.owned = False
         self.kernel_uses = set() if self.first else {0}
@@ -71,7 +71,7 @@ class Pe:
         else:
             made = VirtioBlk(device.name, self.table, machine.ram, machine.refuse, self.isolation)
 
-        def on_bus(pieces: Sequence[dma.Piece], direction: Direction) -> None:
+        def on_bus(pieces: Sequence[dmarules.Piece], direction: Direction) -> None:
             machine.guard.transferred(self.phb.index, made, made.table, pieces, direction)
 
         made.on_bus = on_bus
@@ -106,7 +106,7 @@ class Pe:
         self.window_size = size
         self.first = start >> window.PAGE_SHIFT
         self.kernel_uses = set() if self.first else {0}
-        self.windows = ddw.Windows(Table(self.phb.liobn, size >> window.PAGE_SHIFT, bus_offset=start))
+        self.windows = windowcreation.Windows(Table(self.phb.liobn, size >> window.PAGE_SHIFT, bus_offset=start))
         self.connect()
 
     def connect(self) -> None:
@@ -129,7 +129,7 @@ class Pe:
         start, size = (number.to_bytes(8, "big") for number in (self.table.bus_offset, self.window_size))
         return self.phb.liobn.to_bytes(4, "big") + start + size
 
-    def create_window(self, page_shift: int, window_shift: int) -> ddw.Answer:
+    def create_window(self, page_shift: int, window_shift: int) -> windowcreation.WindowAnswer:
         """ibm,create-pe-dma-window."""
         if 1 << max(window_shift - page_shift, 0) >= _HOLDS:
             raise NotModelledError(
@@ -160,7 +160,7 @@ class Machine:
     def __init__(self, topology: Topology, page_size: int, seed: int, guard: Guarding = "off") -> None:
         self.page_size = page_size
         self.now = 0.0
-        self.guard = Guard(guard, lambda: self.now)
+        self.guard = EmulatedGuard(guard, lambda: self.now)
         self.log: list[str] = []
         self.trouble: list[str] = []
         self.refusals: list[Refusal] = []
@@ -170,8 +170,8 @@ class Machine:
         self.met: Counter[str] = Counter()
         self.quirk_hits: list[QuirkHit] = []
         self._warned: set[str] = set()
-        self.ram = Ram(page_size, seed)
-        self.pes = {phb.index: Pe(phb, self) for phb in topology.machine}
+        self.ram = EmulatedRam(page_size, seed)
+        self.pes = {phb.index: EmulatedPe(phb, self) for phb in topology.machine}
         self._devices = [device for pe in self.pes.values() for device in pe.devices.values()]
 
     def refuse(self, refusal: Refusal) -> None:

@@ -14,7 +14,7 @@ from tcelab.emulator.events import ATTACHED, ENABLED
 from tcelab.errors import UsageError
 
 if TYPE_CHECKING:
-    from tcelab.emulator.platform import Machine, Pe
+    from tcelab.emulator.platform import EmulatedPe, Machine
     from tcelab.emulator.spapr_tce import SpaprTce
     from tcelab.emulator.spapr_tce_2013 import Seed
 
@@ -34,23 +34,23 @@ def arrange(machine: Machine, names: Iterable[str]) -> None:
         PRESET_STATES[name](machine, pe)
 
 
-def _used(_machine: Machine, pe: Pe, *, entry: int) -> None:
+def _used(_machine: Machine, pe: EmulatedPe, *, entry: int) -> None:
     pe.kernel_uses.add(entry)
 
 
-def _without_group(_machine: Machine, pe: Pe) -> None:
+def _without_group(_machine: Machine, pe: EmulatedPe) -> None:
     pe.has_group = False
 
 
-def _without_table(_machine: Machine, pe: Pe) -> None:
+def _without_table(_machine: Machine, pe: EmulatedPe) -> None:
     pe.has_table = False
 
 
-def _once(event: str, state: Callable[[Machine, Pe], None], machine: Machine, pe: Pe) -> None:
+def _once(event: str, state: Callable[[Machine, EmulatedPe], None], machine: Machine, pe: EmulatedPe) -> None:
     machine.on.setdefault(event, []).append(lambda _: state(machine, pe))
 
 
-def _forgets(event: str, machine: Machine, _pe: Pe) -> None:
+def _forgets(event: str, machine: Machine, _pe: EmulatedPe) -> None:
     """The container loses what it was attached to."""
 
     def forget(container: SpaprTce | Seed) -> None:
@@ -59,27 +59,27 @@ def _forgets(event: str, machine: Machine, _pe: Pe) -> None:
     machine.on.setdefault(event, []).append(forget)
 
 
-def _no_mm(machine: Machine, _pe: Pe) -> None:
+def _no_mm(machine: Machine, _pe: EmulatedPe) -> None:
     machine.without_mm = True
 
 
-def _release_alone(machine: Machine, _pe: Pe) -> None:
+def _release_alone(machine: Machine, _pe: EmulatedPe) -> None:
     machine.detaches = False
 
 
-def _window(_machine: Machine, pe: Pe, *, start: int, size: int) -> None:
+def _window(_machine: Machine, pe: EmulatedPe, *, start: int, size: int) -> None:
     pe.set_window(start, size)
 
 
-def _of_no_size(_machine: Machine, pe: Pe) -> None:
+def _of_no_size(_machine: Machine, pe: EmulatedPe) -> None:
     pe.window_size = 0
 
 
-def _cpu_pages(machine: Machine, _pe: Pe) -> None:
+def _cpu_pages(machine: Machine, _pe: EmulatedPe) -> None:
     machine.page_size = machine.ram.page_size = 65536
 
 
-PRESET_STATES: Final[dict[str, Callable[[Machine, Pe], None]]] = {
+PRESET_STATES: Final[dict[str, Callable[[Machine, EmulatedPe], None]]] = {
     "bitmap-used": partial(_used, entry=_OTHER_ENTRY),
     "bit-0-used": partial(_used, entry=0),
     "table-without-group": _without_group,

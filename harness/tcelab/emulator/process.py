@@ -5,20 +5,20 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Final
 
-from tcelab.emulator.errors import RefusedError
-from tcelab.emulator.memory import MASK, Space
+from tcelab.emulator.addressspaces import MASK, Space
+from tcelab.emulator.syscallerrors import SyscallError
 
 if TYPE_CHECKING:
-    from tcelab.emulator.pci import Registers
+    from tcelab.emulator.pci import EmulatedRegisters
 
 
-class File:
+class OpenFile:
     """An open file description. Descriptors, forks and mappings each hold a reference."""
 
     def __init__(self) -> None:
         self._references = 1
 
-    def get(self) -> File:
+    def get(self) -> OpenFile:
         """One reference more."""
         self._references += 1
         return self
@@ -34,22 +34,22 @@ class File:
 
     def ioctl(self, _process: Process, _request: int, _argument: int) -> int:
         """:raise RefusedError: with its errno."""
-        raise RefusedError("ENOTTY")
+        raise SyscallError("ENOTTY")
 
     def pread(self, _size: int, _offset: int) -> bytes:
         """:raise RefusedError: with its errno."""
-        raise RefusedError("EINVAL")
+        raise SyscallError("EINVAL")
 
     def pwrite(self, _data: bytes, _offset: int) -> int:
         """:raise RefusedError: with its errno."""
-        raise RefusedError("EINVAL")
+        raise SyscallError("EINVAL")
 
-    def map(self, _offset: int, _size: int, _process: Process) -> Registers:
+    def map(self, _offset: int, _size: int, _process: Process) -> EmulatedRegisters:
         """Map a device's registers.
 
         :raise RefusedError: with its errno.
         """
-        raise RefusedError("ENODEV")
+        raise SyscallError("ENODEV")
 
 
 MEMLOCK: Final = 8 << 20
@@ -73,8 +73,8 @@ class Process:
         self.memlock = memlock
         self.exited = False
         self.wanted: int | None = None
-        self.mapped: list[Registers] = []
-        self._files: dict[int, File] = {}
+        self.mapped: list[EmulatedRegisters] = []
+        self._files: dict[int, OpenFile] = {}
 
     @property
     def capable(self) -> bool:
@@ -101,7 +101,7 @@ class Process:
             child._files[fd] = file.get()
         return child
 
-    def install(self, file: File) -> int:
+    def install(self, file: OpenFile) -> int:
         """A descriptor for a file, which is the process's from now on."""
         wanted, self.wanted = self.wanted, None
         fd = wanted if wanted is not None and wanted not in self._files else self._lowest()
@@ -111,12 +111,12 @@ class Process:
     def _lowest(self) -> int:
         return next(fd for fd in itertools.count(_FIRST_FD) if fd not in self._files)
 
-    def file(self, fd: int) -> File:
+    def file(self, fd: int) -> OpenFile:
         """:raise RefusedError: EBADF."""
         try:
             return self._files[fd]
         except KeyError:
-            raise RefusedError("EBADF") from None
+            raise SyscallError("EBADF") from None
 
     def close(self, fd: int) -> None:
         """:raise RefusedError: EBADF."""

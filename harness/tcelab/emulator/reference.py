@@ -1,13 +1,13 @@
-"""The emulator as an oracle: it follows a run of another platform, operation by operation."""
+"""The emulator as a reference: it follows a run of another platform, operation by operation."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Final
 
-from tcelab.emulator.driver import Profile
-from tcelab.emulator.follow import FollowingSession, Renewable
-from tcelab.emulator.session import EmulatorSession
+from tcelab.emulator.drivertable import Profile
+from tcelab.emulator.emulatorsession import EmulatorSession
+from tcelab.emulator.followingsession import FollowingSession, Renewable
 from tcelab.program import GuestOp
 from tcelab.program.topology import Topology
 from tcelab.quirks import QUIRKS
@@ -47,7 +47,7 @@ class EmulatorReferences:
         return QUIRKS
 
     def open(self, quirks: frozenset[str]) -> EmulatorReference:
-        """An oracle that has these quirks."""
+        """A reference that has these quirks."""
         session = EmulatorSession(
             self._topology,
             profile_name=self._facts.profile,

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from tcelab.emulator.checks import Call, Request, number_of
-from tcelab.emulator.errors import RefusedError
+from tcelab.emulator.addressspaces import FaultError, Space
+from tcelab.emulator.checks import IoctlCall, Request, number_of
 from tcelab.emulator.events import ATTACHED
-from tcelab.emulator.memory import FaultError, Space
 from tcelab.emulator.process import Process
+from tcelab.emulator.syscallerrors import SyscallError
 from tcelab.papr import tce, window
 from tcelab.quirks import BINDS_EARLY, CREATE_CHARGES, NOT_AT_ZERO, PIN_FOR_WRITE, REFUSED_SPOILS, ROLLBACK
 
 if TYPE_CHECKING:
-    from tcelab.emulator.driver import Profile
-    from tcelab.emulator.platform import Machine, Pe
+    from tcelab.emulator.drivertable import Profile
+    from tcelab.emulator.platform import EmulatedPe, Machine
 
 _RAW_H_PARAMETER: Final = "EINTR"
 """H_PARAMETER is -4, and nobody makes an errno of it: user space takes it for EINTR."""
@@ -36,7 +36,7 @@ class SpaprTce:
         self.machine = machine
         self.profile = profile
         self.quirks = quirks
-        self.pe: Pe | None = None
+        self.pe: EmulatedPe | None = None
         self.enabled = False
         self.space: Space | None = None
         self.locked = 0
@@ -46,19 +46,19 @@ class SpaprTce:
     def ioctl(self, process: Process, request: int, argument: int) -> int:
         """tce_iommu_ioctl."""
         asked: Request = self.profile.requests.get(number_of(request), self.profile.otherwise)
-        return asked.perform(Call(self.machine, process, self, argument), self.quirks)
+        return asked.perform(IoctlCall(self.machine, process, self, argument), self.quirks)
 
-    def attach(self, pe: Pe) -> None:
+    def attach(self, pe: EmulatedPe) -> None:
         """tce_iommu_attach_group: one group in a v1 container."""
         if not pe.has_table:
-            raise RefusedError("ENODEV")
+            raise SyscallError("ENODEV")
         if self.pe is not None:
-            raise RefusedError("EBUSY")
+            raise SyscallError("EBUSY")
         self.pe = pe
         self.pending = True
         self.machine.happened(ATTACHED, self)
 
-    def detach(self, pe: Pe, _process: Process) -> None:
+    def detach(self, pe: EmulatedPe, _process: Process) -> None:
         """tce_iommu_detach_group: every entry is cleared before the window is unset."""
         if self.pe is not pe:
             return
@@ -130,7 +130,7 @@ class SpaprTce:
             self.machine.hit_quirk(NOT_AT_ZERO)
         return None
 
-    def _spoilt(self, pe: Pe) -> bool:
+    def _spoilt(self, pe: EmulatedPe) -> bool:
         """spapr_tce_create_table: for a PE in failed_ddw_pdn_list it makes nothing, not even a default window."""
         if not pe.refused_window or REFUSED_SPOILS not in self.quirks:
             return False
@@ -146,7 +146,7 @@ class SpaprTce:
 
     # -- MAP and UNMAP
 
-    def build(self, call: Call) -> int:
+    def build(self, call: IoctlCall) -> int:
         """Pin and exchange page by page; roll back if one fails."""
         pe, space, ram = self.pe, call.process.space, self.machine.ram
         assert pe is not None
@@ -174,14 +174,14 @@ class SpaprTce:
             address += window.PAGE_SIZE
         if failed:
             self._roll_back(pe, first, replaced)
-            raise RefusedError(failed)
+            raise SyscallError(failed)
         return 0
 
     def _meet_pin(self, space: Space, address: int, permissions: int) -> None:
         if permissions == tce.READ and address // self.machine.page_size in space.readable:
             self.machine.hit_quirk(PIN_FOR_WRITE)
 
-    def _roll_back(self, pe: Pe, first: int, replaced: list[int]) -> None:
+    def _roll_back(self, pe: EmulatedPe, first: int, replaced: list[int]) -> None:
         self.clear(pe, first, len(replaced))
         live = [(entry, old) for entry, old in enumerate(replaced, first) if old & tce.PERMISSIONS]
         if live and ROLLBACK in self.quirks:
@@ -191,7 +191,7 @@ class SpaprTce:
             self.machine.ram.pin(old & -self.machine.page_size)
             pe.exchange(entry, old)
 
-    def clear(self, pe: Pe, first: int, pages: int) -> None:
+    def clear(self, pe: EmulatedPe, first: int, pages: int) -> None:
         """Empty entries and drop their pins; those past the window's end fail one by one, and nobody minds."""
         ram = self.machine.ram
         for entry in range(first, min(first + pages, pe.first + pe.table.entries)):
@@ -199,7 +199,7 @@ class SpaprTce:
             if old & tce.PERMISSIONS:
                 ram.unpin(old & -ram.page_size)
 
-    def sweep(self, pe: Pe) -> None:
+    def sweep(self, pe: EmulatedPe) -> None:
         """The whole window, as at the end."""
         for number in pe.table.live()[0].tolist():
             self.clear(pe, pe.first + number, 1)

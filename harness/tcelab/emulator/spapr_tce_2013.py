@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tcelab.emulator.checks import Call, Request, number_of
-from tcelab.emulator.errors import RefusedError
+from tcelab.emulator.addressspaces import MASK, FaultError
+from tcelab.emulator.checks import IoctlCall, Request, number_of
 from tcelab.emulator.events import ATTACHED
-from tcelab.emulator.memory import MASK, FaultError
 from tcelab.emulator.process import Process
+from tcelab.emulator.syscallerrors import SyscallError
 from tcelab.papr import tce, window
 
 if TYPE_CHECKING:
-    from tcelab.emulator.driver import Profile
-    from tcelab.emulator.platform import Machine, Pe
+    from tcelab.emulator.drivertable import Profile
+    from tcelab.emulator.platform import EmulatedPe, Machine
 
 
 def _signed(number: int) -> int:
@@ -31,15 +31,15 @@ class Seed:
     def __init__(self, machine: Machine, profile: Profile, _quirks: frozenset[str]) -> None:
         self.machine = machine
         self.profile = profile
-        self.pe: Pe | None = None
+        self.pe: EmulatedPe | None = None
         self.enabled = False
 
     def ioctl(self, process: Process, request: int, argument: int) -> int:
         """tce_iommu_ioctl."""
         asked: Request = self.profile.requests.get(number_of(request), self.profile.otherwise)
-        return asked.perform(Call(self.machine, process, self, argument), frozenset())
+        return asked.perform(IoctlCall(self.machine, process, self, argument), frozenset())
 
-    def attach(self, pe: Pe) -> None:
+    def attach(self, pe: EmulatedPe) -> None:
         """tce_iommu_attach_group."""
         if not pe.has_table:
             self.machine.bug("tce_iommu_attach_group: BUG_ON(!tbl)")
@@ -49,15 +49,15 @@ class Seed:
                 "tce_vfio: Only one group per IOMMU container is allowed,"
                 f" existing id={existing}, attaching id={pe.group}"
             )
-            raise RefusedError("EBUSY")
+            raise SyscallError("EBUSY")
         if self.enabled:
             self.machine.say(f"tce_vfio: attaching group #{pe.group} to enabled container")
-            raise RefusedError("EBUSY")
+            raise SyscallError("EBUSY")
         self._take_ownership(pe)
         self.pe = pe
         self.machine.happened(ATTACHED, self)
 
-    def detach(self, pe: Pe, process: Process) -> None:
+    def detach(self, pe: EmulatedPe, process: Process) -> None:
         """tce_iommu_detach_group: of a wrong group it only warns, and names it as the expected one."""
         if not pe.has_table:
             self.machine.bug("tce_iommu_detach_group: BUG_ON(!tbl)")
@@ -71,7 +71,7 @@ class Seed:
         self.pe = None
         self._release_ownership(pe)
 
-    def _group_of(self, pe: Pe) -> int:
+    def _group_of(self, pe: EmulatedPe) -> int:
         """iommu_group_id(tbl->it_group), of which nobody asks whether there is one."""
         if not pe.has_group:
             self.machine.oops("iommu_group_id")
@@ -86,17 +86,17 @@ class Seed:
         if self.pe is not None and not orphan:
             self.detach(self.pe, process)
 
-    def _take_ownership(self, pe: Pe) -> None:
+    def _take_ownership(self, pe: EmulatedPe) -> None:
         """iommu_take_ownership: bit 0 is dropped first, whatever comes of it."""
         if pe.first == 0:
             pe.kernel_uses.discard(0)
         if pe.kernel_uses:
             self.machine.say("iommu_tce: it_map is not empty")
-            raise RefusedError("EBUSY")
+            raise SyscallError("EBUSY")
         pe.kernel_uses.update(range(pe.table.entries))
         self.clear(pe, pe.first, pe.table.entries)
 
-    def _release_ownership(self, pe: Pe) -> None:
+    def _release_ownership(self, pe: EmulatedPe) -> None:
         """iommu_release_ownership."""
         self.clear(pe, pe.first, pe.table.entries)
         pe.kernel_uses.clear()
@@ -127,7 +127,7 @@ class Seed:
 
     # -- MAP and UNMAP
 
-    def put(self, call: Call) -> int:
+    def put(self, call: IoctlCall) -> int:
         """Page by page, as iommu_put_tce_user_mode does; a failure takes back the pages of this call, and no others."""
         pe = self.pe
         assert pe is not None
@@ -136,10 +136,10 @@ class Seed:
             refused = self._put_one(call, pe, entry + i, call.param["vaddr"] + i * window.PAGE_SIZE, permissions)
             if refused:
                 self.clear(pe, entry, i)
-                raise RefusedError(refused)
+                raise SyscallError(refused)
         return 0
 
-    def _put_one(self, call: Call, pe: Pe, entry: int, address: int, permissions: int) -> str:
+    def _put_one(self, call: IoctlCall, pe: EmulatedPe, entry: int, address: int, permissions: int) -> str:
         ram = self.machine.ram
         try:
             frame = call.process.space.pin(address, write=permissions != tce.READ)
@@ -151,7 +151,7 @@ class Seed:
         self._set(pe, entry, frame | address % ram.page_size | permissions)
         return ""
 
-    def clear(self, pe: Pe, first: int, pages: int) -> int:
+    def clear(self, pe: EmulatedPe, first: int, pages: int) -> int:
         """iommu_clear_tces_and_put_pages: entries that are empty are passed over."""
         ram = self.machine.ram
         for entry in range(first, first + pages):
@@ -161,11 +161,11 @@ class Seed:
                 ram.unpin(old & -ram.page_size)
         return 0
 
-    def _get(self, pe: Pe, entry: int) -> int:
+    def _get(self, pe: EmulatedPe, entry: int) -> int:
         number = entry - pe.first
         return pe.table.get(number) if number < pe.table.entries else pe.behind.get(entry, 0)
 
-    def _set(self, pe: Pe, entry: int, value: int) -> None:
+    def _set(self, pe: EmulatedPe, entry: int, value: int) -> None:
         """Behind the table's end there is memory as well, and nothing that would stop the store."""
         number = entry - pe.first
         if number < pe.table.entries:

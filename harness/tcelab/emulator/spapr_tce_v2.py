@@ -9,18 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from tcelab.emulator.checks import Call
-from tcelab.emulator.errors import NotModelledError, RefusedError
-from tcelab.emulator.memory import HUGE_PAGE, FaultError, Region
+from tcelab.emulator.addressspaces import HUGE_PAGE, FaultError, RegisteredMemory
+from tcelab.emulator.checks import IoctlCall
 from tcelab.emulator.process import Process
 from tcelab.emulator.spapr_tce import SpaprTce
-from tcelab.papr import ddw, tce, window
-from tcelab.papr.table import Table
+from tcelab.emulator.syscallerrors import NotModelledError, SyscallError
+from tcelab.papr import tce, window, windowcreation
+from tcelab.papr.tcetable import Table
 from tcelab.quirks import CLOSE_STRANDS, NOTHING_WARNS, PART_REGISTERS, ROLLBACK, UNREGISTERS_IN_USE
 
 if TYPE_CHECKING:
-    from tcelab.emulator.driver import Profile
-    from tcelab.emulator.platform import Machine, Pe
+    from tcelab.emulator.drivertable import Profile
+    from tcelab.emulator.platform import EmulatedPe, Machine
 
 _WHOLE: Final = 0xFFFFFFFF
 """Bytes of a table of more levels than there can be (iommu_table_group_ops, get_table_size)."""
@@ -28,7 +28,7 @@ _ENTRY: Final = 8
 
 
 @dataclass(slots=True, eq=False)
-class Window:
+class ContainerWindow:
     """A window as the container has it (struct iommu_table).
 
     :ivar size: bytes, which may be fewer than the platform's table has.
@@ -39,7 +39,7 @@ class Window:
     table: Table
     size: int
     pages: int
-    users: dict[int, Region]
+    users: dict[int, RegisteredMemory]
 
     @property
     def start(self) -> int:
@@ -70,10 +70,10 @@ class SpaprTceV2(SpaprTce):
 
     def __init__(self, machine: Machine, profile: Profile, quirks: frozenset[str]) -> None:
         super().__init__(machine, profile, quirks)
-        self.windows: list[Window] = []
-        self.regions: dict[tuple[int, int], Region] = {}
+        self.windows: list[ContainerWindow] = []
+        self.regions: dict[tuple[int, int], RegisteredMemory] = {}
 
-    def detach(self, pe: Pe, _process: Process) -> None:
+    def detach(self, pe: EmulatedPe, _process: Process) -> None:
         """tce_iommu_detach_group, and spapr_tce_platform_iommu_attach_dev behind it."""
         if self.pe is not pe:
             return
@@ -97,7 +97,7 @@ class SpaprTceV2(SpaprTce):
         self.regions = {}
         self._unbind()
 
-    def find(self, iova: int) -> Window | None:
+    def find(self, iova: int) -> ContainerWindow | None:
         """tce_iommu_find_table."""
         return next((each for each in self.windows if each.has(iova)), None)
 
@@ -108,11 +108,11 @@ class SpaprTceV2(SpaprTce):
 
     # -- memory
 
-    def register(self, call: Call) -> int:
+    def register(self, call: IoctlCall) -> int:
         """tce_iommu_register_pages."""
         space, key = call.process.space, (call.param["vaddr"], call.param["size"])
         if key in self.regions:
-            raise RefusedError("EBUSY")
+            raise SyscallError("EBUSY")
         region = space.regions.get(key)
         if region is None:
             try:
@@ -125,32 +125,32 @@ class SpaprTceV2(SpaprTce):
         self.enabled = True
         return 0
 
-    def _pinned(self, process: Process, start: int, size: int) -> Region:
+    def _pinned(self, process: Process, start: int, size: int) -> RegisteredMemory:
         """mm_iommu_do_alloc: charge, pin, and only then look whether it overlaps.
 
         :raise _PartError: as a kernel with the quirk `PART_REGISTERS` returns.
         """
         space, ram = process.space, self.machine.ram
         if not size:
-            raise RefusedError(self._nothing())
+            raise SyscallError(self._nothing())
         pages = size // ram.page_size
         if not process.charge(pages):
-            raise RefusedError("ENOMEM")
+            raise SyscallError("ENOMEM")
         frames: list[int] = []
         try:
             frames.extend(space.pin(address, write=True) for address in range(start, start + size, ram.page_size))
         except FaultError:
             self._let_go(frames, pages)
             if not frames or PART_REGISTERS not in self.quirks:
-                raise RefusedError("EFAULT") from None
+                raise SyscallError("EFAULT") from None
             self.machine.hit_quirk(PART_REGISTERS)
             raise _PartError(len(frames)) from None
         if any(start < first + length and first < start + size for first, length in space.regions):
             self._let_go(frames, pages)
-            raise RefusedError("EINVAL")
+            raise SyscallError("EINVAL")
         huge = all(start // ram.page_size + i in space.huge for i in range(pages))
         granule = min(HUGE_PAGE, (start | size) & -(start | size)) if huge else ram.page_size
-        return Region(start, size, frames, granule)
+        return RegisteredMemory(start, size, frames, granule)
 
     def _nothing(self) -> str:
         """The errno's name: vzalloc of the addresses of no pages (mm/vmalloc.c, __vmalloc_node_range)."""
@@ -165,15 +165,15 @@ class SpaprTceV2(SpaprTce):
             self.machine.ram.unpin(frame)
         self._refund(pages)
 
-    def unregister(self, call: Call) -> int:
+    def unregister(self, call: IoctlCall) -> int:
         """tce_iommu_unregister_pages: what mm_iommu_put says of a region in use is dropped."""
         key = call.param["vaddr"], call.param["size"]
         region = self.regions.get(key)
         if region is None:
-            raise RefusedError("ENOENT")
+            raise SyscallError("ENOENT")
         if region.used == 1 and region.mapped:
             if UNREGISTERS_IN_USE not in self.quirks:
-                raise RefusedError("EBUSY")
+                raise SyscallError("EBUSY")
             self.machine.hit_quirk(UNREGISTERS_IN_USE)
             del self.regions[key]
         else:
@@ -186,7 +186,7 @@ class SpaprTceV2(SpaprTce):
         region.used -= 1
         self._end(region)
 
-    def _end(self, region: Region) -> None:
+    def _end(self, region: RegisteredMemory) -> None:
         """Unless somebody has registered it, or has mapped of it."""
         if not region.used and not region.mapped and self.space is not None:
             del self.space.regions[region.start, region.size]
@@ -199,45 +199,45 @@ class SpaprTceV2(SpaprTce):
         pending = self.pending
         problem = super().make_default_window(process)
         if pending and not problem and self.pe is not None:
-            self.windows.append(Window(self.pe.table, self.pe.window_size, self.table_pages, {}))
+            self.windows.append(ContainerWindow(self.pe.table, self.pe.window_size, self.table_pages, {}))
         return problem
 
-    def create(self, call: Call) -> int:
+    def create(self, call: IoctlCall) -> int:
         """tce_iommu_create_window, tce_iommu_create_table: its table is charged before it is made."""
         pe, process = self.pe, call.process
         assert pe is not None
         shift, size, levels = (call.param[name] for name in ("page_shift", "window_size", "levels"))
-        if len(self.windows) == ddw.MOST:
-            raise RefusedError("ENOSPC")
-        if shift not in ddw.SHIFTS:
-            raise RefusedError("EINVAL")
+        if len(self.windows) == windowcreation.MOST:
+            raise SyscallError("ENOSPC")
+        if shift not in windowcreation.SHIFTS:
+            raise SyscallError("EINVAL")
         bytes_of_table = _WHOLE if levels > 1 else (size >> shift) * _ENTRY
         if not bytes_of_table:
-            raise RefusedError("EINVAL")
+            raise SyscallError("EINVAL")
         pages = self._pages(bytes_of_table)
         if not process.charge(pages):
-            raise RefusedError("ENOMEM")
+            raise SyscallError("ENOMEM")
         if size & (size - 1) or levels > 1:
             self._not_made(pages)
-            raise RefusedError("EINVAL")
+            raise SyscallError("EINVAL")
         if self._spoilt(pe):
             self._not_made(pages)
-            raise RefusedError("ENODEV")
+            raise SyscallError("ENODEV")
         has_low = any(each.table.liobn == pe.phb.liobn for each in self.windows)
         if has_low:
             if refusal := _asked_for(pe, shift, size):
                 self._not_made(pages)
-                raise RefusedError(refusal)
+                raise SyscallError(refusal)
         elif shift != window.PAGE_SHIFT or size > pe.window_size or self.windows:
             raise NotModelledError("the emulator does not know what becomes of such a window in place of the low one")
         else:
             pe.reset()
         table = pe.windows.high if has_low else pe.table
-        self.windows.append(Window(table, size, pages, {}))
+        self.windows.append(ContainerWindow(table, size, pages, {}))
         call.param["start_addr"] = table.bus_offset
         return 0
 
-    def remove(self, call: Call) -> int:
+    def remove(self, call: IoctlCall) -> int:
         """tce_iommu_remove_window: the window that the address lies in. A low one stays with the platform, empty."""
         pe, start = self.pe, call.param["start_addr"]
         assert pe is not None
@@ -246,7 +246,7 @@ class SpaprTceV2(SpaprTce):
             return 0
         found = self.find(start)
         if found is None:
-            raise RefusedError("EINVAL")
+            raise SyscallError("EINVAL")
         self._sweep(found)
         if found.table is not pe.table:
             pe.windows.remove(found.table.liobn)
@@ -257,7 +257,7 @@ class SpaprTceV2(SpaprTce):
 
     # -- MAP and UNMAP
 
-    def build_v2(self, call: Call) -> int:
+    def build_v2(self, call: IoctlCall) -> int:
         """Exchange page by page what regions say; roll back if one fails."""
         found = self.find(call.param["iova"])
         assert found is not None
@@ -266,12 +266,12 @@ class SpaprTceV2(SpaprTce):
         address, end = call.param["vaddr"], first + (call.param["size"] >> found.shift)
         if end > found.entries:
             raise NotModelledError("what a kernel that does not refuse it makes of a MAP past its window's end")
-        replaced: list[tuple[int, Region | None]] = []
+        replaced: list[tuple[int, RegisteredMemory | None]] = []
         for entry in range(first, end):
             region = space.region(address, unit)
             if region is None or unit > region.granule:
                 self._roll_back_v2(found, first, replaced)
-                raise RefusedError("EINVAL")
+                raise SyscallError("EINVAL")
             frame = region.frames[(address - region.start) // self.machine.page_size]
             word = frame + address % self.machine.page_size | call.param["flags"]
             old = found.table.get(entry)
@@ -281,7 +281,9 @@ class SpaprTceV2(SpaprTce):
             address += unit
         return 0
 
-    def _roll_back_v2(self, found: Window, first: int, replaced: list[tuple[int, Region | None]]) -> None:
+    def _roll_back_v2(
+        self, found: ContainerWindow, first: int, replaced: list[tuple[int, RegisteredMemory | None]]
+    ) -> None:
         self.clear_v2(found, first, len(replaced))
         live = [(entry, old, region) for entry, (old, region) in enumerate(replaced, first) if old & tce.PERMISSIONS]
         if live and ROLLBACK in self.quirks:
@@ -291,19 +293,21 @@ class SpaprTceV2(SpaprTce):
             found.table.put(entry, old)
             self._use(found, entry, region)
 
-    def clear_v2(self, found: Window, first: int, pages: int) -> None:
+    def clear_v2(self, found: ContainerWindow, first: int, pages: int) -> None:
         """Empty entries; those past the window's end fail one by one, and nobody minds."""
         for entry in range(first, min(first + pages, found.entries)):
             old = found.table.get(entry)
             found.table.put(entry, 0)
             self._use(found, entry, None, old)
 
-    def _sweep(self, found: Window) -> None:
+    def _sweep(self, found: ContainerWindow) -> None:
         """The whole window: also what a hypercall stored there, which nobody counts."""
         for entry in found.table.live()[0].tolist():
             self.clear_v2(found, entry, 1)
 
-    def _use(self, found: Window, entry: int, region: Region | None, old: int = tce.PERMISSIONS) -> None:
+    def _use(
+        self, found: ContainerWindow, entry: int, region: RegisteredMemory | None, old: int = tce.PERMISSIONS
+    ) -> None:
         """mm_iommu_mapped_inc and mm_iommu_mapped_dec.
 
         :param old: what stood there. If it gave no permission, the driver does not look who used it: a hypercall that
@@ -317,9 +321,9 @@ class SpaprTceV2(SpaprTce):
             found.users[entry] = region
 
 
-def _asked_for(pe: Pe, shift: int, size: int) -> str:
+def _asked_for(pe: EmulatedPe, shift: int, size: int) -> str:
     """spapr_tce_create_table of a second window: the errno's name when firmware does not make it."""
-    if pe.create_window(shift, size.bit_length() - 1).status == ddw.SUCCESS:
+    if pe.create_window(shift, size.bit_length() - 1).status == windowcreation.SUCCESS:
         return ""
     pe.refused_window = True
     return "ENODEV"

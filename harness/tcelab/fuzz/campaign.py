@@ -21,18 +21,19 @@ import msgspec
 
 from tcelab.emulator.reference import EmulatorReferences
 from tcelab.errors import Interrupted, TcelabError, died
-from tcelab.fuzz.found import named, signature, survived, to_save, until_step
 from tcelab.fuzz.generate import generate
+from tcelab.fuzz.keptprogram import to_save, until_step
+from tcelab.fuzz.samefailure import shows_again
 from tcelab.fuzz.shrink import EnoughError, shrink, watch_all
 from tcelab.fuzz.tally import Done, Found, Tally
 from tcelab.job.keeping import Keeper
-from tcelab.job.parallel import Guest
+from tcelab.job.parallel import EndableSession
 from tcelab.job.setup import TODAYS_PROFILES
 from tcelab.judge import Finding, Judge, Verdict
 from tcelab.logs import NOTE, about, of_guest
-from tcelab.program import Checkpoint, Program
+from tcelab.program import Program
 from tcelab.program.topology import topology
-from tcelab.run.loop import Recorder
+from tcelab.run.loop import Tee, perform_program
 from tcelab.run.record import Ending, Step
 
 _LOG: Final = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class Campaign:
     def __init__(
         self,
         seed: int,
-        opening: Callable[[str], Guest],
+        opening: Callable[[str], EndableSession],
         folder: Path,
         *,
         steps: int = STEPS,
@@ -90,7 +91,7 @@ class Campaign:
         self._workers = os.cpu_count() or 1
         self._lock, self._opened = threading.Lock(), threading.Lock()
         self._interrupted = threading.Event()
-        self._guests: set[Guest] = set()
+        self._guests: set[EndableSession] = set()
         self._doing: dict[int, str] = {}
         self._told = self._began = 0.0
         self._until = math.inf
@@ -213,7 +214,7 @@ class Campaign:
         _LOG.debug("%d operations on %s: %s", len(program.ops), name, verdict.result)
         return Done(number, program, known, verdict, made.left_out)
 
-    def _open(self, name: str) -> Guest:
+    def _open(self, name: str) -> EndableSession:
         with self._opened:  # who opens closes those of another topology that are kept ahead
             if self._interrupted.is_set():
                 raise Interrupted
@@ -239,7 +240,7 @@ class Campaign:
         return True
 
     def _judged(
-        self, program: Program, guest: Guest, known: frozenset[str], number: int | None = None
+        self, program: Program, guest: EndableSession, known: frozenset[str], number: int | None = None
     ) -> tuple[Program, Verdict]:
         """Run a program on a guest, which ends with it.
 
@@ -255,41 +256,26 @@ class Campaign:
             if self._interrupted.is_set():
                 raise Interrupted
             facts = dataclasses.replace(guest.facts, quirks=known)
-            judge = Judge(program, facts, oracles=EmulatorReferences(program.topology, facts))
+            judge = Judge(program, facts, references=EmulatorReferences(program.topology, facts))
 
-            def watch(step: Step) -> bool:
+            def then(step: Step) -> None:
                 if number is not None:
                     self._doing[number] = f"{step.number + 1:,} of {total:,} operations"
-                return judge.feed(step)
 
-            recorder = Recorder(program, guest, watch)
-            if number is None:
-                recorder.perform(program.ops)
-            else:
-                self._perform(recorder, judge)
-            recorder.finish()
-            ending = recorder.run.ending
+            def enough() -> bool:
+                return number is not None and time.monotonic() >= self._until and judge.proven(facts.views)
+
+            record = perform_program(program, guest, Tee(judge, then), enough=enough)
+            ending = record.ending
             if ending is not None and self._interrupted.is_set() and not died(ending.error):
-                recorder.run.ending = Ending(Interrupted(), ending.in_flight)
+                record.ending = Ending(Interrupted(), ending.in_flight)
             elif ending is not None and isinstance(ending.error, Interrupted):
                 raise Interrupted
-            return recorder.run.program, judge.verdict(recorder.run)
+            return record.program, judge.verdict(record)
         finally:
             with self._lock:
                 self._guests.discard(guest)
             guest.close()
-
-    def _perform(self, recorder: Recorder, judge: Judge) -> None:
-        """All operations; once the time is over, those up to the next checkpoint at which they can be judged."""
-        run, ops, begin = recorder.run, recorder.run.program.ops, 0
-        for end in [*(number for number, op in enumerate(ops, 1) if isinstance(op, Checkpoint)), len(ops)]:
-            recorder.perform(ops[begin:end])
-            begin = end
-            if run.ending is not None:
-                return
-            if time.monotonic() >= self._until and judge.proven(run.facts.views):
-                run.program = msgspec.structs.replace(run.program, ops=ops[:end])
-                return
 
     def _count(self, done: Done) -> None:
         self._counted.add(done.number)
@@ -309,11 +295,14 @@ class Campaign:
         self._say(f"  shrinking its {len(program.ops):,} operations, on {TRIES} guests at most")
         file = self._folder / f"finding-{len(self.tally.found) + 1}.json"
         self.keeper.write(file.with_suffix(".original.json").name, program.to_json())  # now: shrinking takes its time
-        wanted = signature(finding)
         cut = until_step(program, finding.step)
         told, best = finding, watch_all(cut)
         interrupted = False
         tries = itertools.count(1)
+
+        def judged(candidate: Program) -> Verdict:
+            _, verdict = self._judged(candidate, self._open(candidate.topology.name), done.known)
+            return verdict
 
         def fails(candidate: Program) -> bool:
             nonlocal told, best, interrupted
@@ -321,14 +310,11 @@ class Campaign:
             if time.monotonic() - self._told >= SILENCE:
                 self._say(f"  shrinking: try {number}, of {len(candidate.ops):,} operations")
             try:
-                if not survived(candidate):
-                    return False
                 with of_guest(f"try {number}"):
-                    _, verdict = self._judged(candidate, self._open(candidate.topology.name), done.known)
+                    hit = shows_again(finding, candidate, judged)
             except (KeyboardInterrupt, Interrupted):
                 interrupted = True
                 raise EnoughError from None
-            hit = next((each for each in verdict.findings if signature(each) == wanted), None)
             if hit is not None:
                 told, best = hit, candidate  # the last one that failed is the smallest
                 self._told = time.monotonic()  # shrinking says so
@@ -342,7 +328,7 @@ class Campaign:
         finally:  # whatever happens, it was found
             self._save(done, told, best)
         with self._lock:
-            self.known = (self.known or frozenset()) | named(finding)
+            self.known = (self.known or frozenset()) | _named(finding)
         if interrupted:
             raise Interrupted
         return bool(finding.quirk)
@@ -352,3 +338,8 @@ class Campaign:
         file = self._folder / f"finding-{len(self.tally.found) + 1}.json"
         self.keeper.write(file.name, to_save(program).to_json())
         self.tally.found.append(Found(finding, program, done.program, file, done.known))
+
+
+def _named(finding: Finding) -> frozenset[str]:
+    """Quirks that explain a finding."""
+    return frozenset(filter(None, finding.quirk.split(", ")))

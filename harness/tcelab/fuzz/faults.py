@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from tcelab.fuzz.hazard import MOST_BEYOND
+from tcelab.fuzz.madethings import MadeContainer, MadeFile, MadeProcess
 from tcelab.fuzz.mapping import Fields, map_fields, number, some_pages, tag, unmap_fields
-from tcelab.fuzz.state import Container, File, Process
 from tcelab.fuzz.world import World
 from tcelab.papr import tce
 from tcelab.papr.window import PAGE_SHIFT, PAGE_SIZE
 from tcelab.program import Page
 
-Fault: TypeAlias = Callable[[World, Container, Process, Fields], None]
+Fault: TypeAlias = Callable[[World, MadeContainer, MadeProcess, Fields], None]
 """Makes the fields of a request wrong in one way."""
 
 TOP: Final = 1 << 64
@@ -27,25 +27,25 @@ TWICE: Final = 0.2
 MARKED: Final = 0.3
 
 
-def no_permission(_w: World, _container: Container, _by: Process, fields: Fields) -> None:
+def no_permission(_w: World, _container: MadeContainer, _by: MadeProcess, fields: Fields) -> None:
     fields["flags"] = 0
 
 
-def unknown_flags(w: World, _container: Container, _by: Process, fields: Fields) -> None:
+def unknown_flags(w: World, _container: MadeContainer, _by: MadeProcess, fields: Fields) -> None:
     fields["flags"] = w.pick((4, 7, 8, 1 << 31, (1 << 32) - 1)) if "vaddr" in fields else w.pick((1, 2, 4, 1 << 31))
 
 
-def short_argsz(w: World, _container: Container, _by: Process, fields: Fields) -> None:
+def short_argsz(w: World, _container: MadeContainer, _by: MadeProcess, fields: Fields) -> None:
     fields["argsz"] = w.pick((0, 8, 16, 24, 31)) if "vaddr" in fields else w.pick((0, 8, 16, 23))
 
 
-def long_argsz(w: World, _container: Container, _by: Process, fields: Fields) -> None:
+def long_argsz(w: World, _container: MadeContainer, _by: MadeProcess, fields: Fields) -> None:
     """No fault: a kernel takes a struct that is longer than the one it knows."""
     fields["argsz"] = w.pick((33, 40, PAGE_SIZE, (1 << 32) - 1))
 
 
 def misaligned(name: str) -> Fault:
-    def fault(w: World, _container: Container, _by: Process, fields: Fields) -> None:
+    def fault(w: World, _container: MadeContainer, _by: MadeProcess, fields: Fields) -> None:
         word, more = fields[name], w.pick((1, 8, 512, PAGE_SIZE // 2, PAGE_SIZE - 1))
         if isinstance(word, Page):
             fields[name] = Page(word.buffer, word.index, more)
@@ -55,15 +55,15 @@ def misaligned(name: str) -> Fault:
     return fault
 
 
-def empty(_w: World, _container: Container, _by: Process, fields: Fields) -> None:
+def empty(_w: World, _container: MadeContainer, _by: MadeProcess, fields: Fields) -> None:
     fields["size"] = 0
 
 
-def at_the_end(w: World, container: Container, _by: Process, fields: Fields) -> None:
+def at_the_end(w: World, container: MadeContainer, _by: MadeProcess, fields: Fields) -> None:
     fields["iova"] = w.bounds_of(container)[1]
 
 
-def over_the_end(w: World, container: Container, _by: Process, fields: Fields) -> None:
+def over_the_end(w: World, container: MadeContainer, _by: MadeProcess, fields: Fields) -> None:
     """Begin within the window and end beyond."""
     start, end = w.bounds_of(container)
     entries = (end - start) >> PAGE_SHIFT
@@ -76,28 +76,28 @@ def over_the_end(w: World, container: Container, _by: Process, fields: Fields) -
         fields["size"] = (within + 1 + w.below(MOST_BEYOND)) * PAGE_SIZE
 
 
-def beyond(w: World, container: Container, _by: Process, fields: Fields) -> None:
+def beyond(w: World, container: MadeContainer, _by: MadeProcess, fields: Fields) -> None:
     """Beyond the end, or below the start of a window that does not start at 0."""
     start, end = w.bounds_of(container)
     below = [start - (1 + w.below(1000)) * PAGE_SIZE] if start else []
     fields["iova"] = w.pick((end + (1 + w.below(1000)) * PAGE_SIZE, *below, 1 << 32, 1 << 40, 1 << 59, 1 << 63))
 
 
-def at_the_top(w: World, _container: Container, _by: Process, fields: Fields) -> None:
+def at_the_top(w: World, _container: MadeContainer, _by: MadeProcess, fields: Fields) -> None:
     """Bus addresses so near 2^64 that the range may wrap."""
     fields["iova"] = TOP - (1 + w.below(4)) * PAGE_SIZE
 
 
-def nowhere(w: World, _container: Container, _by: Process, fields: Fields) -> None:
+def nowhere(w: World, _container: MadeContainer, _by: MadeProcess, fields: Fields) -> None:
     fields["vaddr"] = w.pick(NOWHERE)
 
 
-def huge(w: World, container: Container, by: Process, fields: Fields) -> None:
+def huge(w: World, container: MadeContainer, by: MadeProcess, fields: Fields) -> None:
     nowhere(w, container, by, fields)
     fields["size"] = w.pick(HUGE)
 
 
-def off_the_buffer(w: World, container: Container, by: Process, fields: Fields) -> None:
+def off_the_buffer(w: World, container: MadeContainer, by: MadeProcess, fields: Fields) -> None:
     """Begin in the last pages of a buffer and end behind it, on entries that may hold something already."""
     memory = w.pick(by.memory)
     within = 1 + w.below(min(4, memory.pages))
@@ -107,7 +107,7 @@ def off_the_buffer(w: World, container: Container, by: Process, fields: Fields) 
     fields["size"] = (within + 1 + w.below(8)) * PAGE_SIZE
 
 
-def protected(w: World, _container: Container, by: Process, fields: Fields) -> None:
+def protected(w: World, _container: MadeContainer, by: MadeProcess, fields: Fields) -> None:
     """Memory that the process may not write, or not even read."""
     closed = [each for each in by.memory if each.access != "write"]
     if closed and w.chance(0.7):
@@ -138,7 +138,7 @@ OF_A_MAP: Final[tuple[Fault, ...]] = (*OF_BOTH, no_permission, misaligned("vaddr
 """Those that may come on top of another."""
 
 
-def somewhere(w: World) -> tuple[File, Container, Process] | None:
+def somewhere(w: World) -> tuple[MadeFile, MadeContainer, MadeProcess] | None:
     """A container that works if there is one, else any, and a process that may use it as far as is known."""
     if working := w.working:
         return w.pick(working)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from tcelab.fuzz.state import Container, Device, File, Group, Process
+from tcelab.fuzz.madethings import MadeContainer, MadeDevice, MadeFile, MadeGroup, MadeProcess
 from tcelab.fuzz.world import SPAPR_TCE, SPAPR_TCE_V2, World
 
 MOST_CONTAINERS: Final = 3
@@ -30,7 +30,7 @@ UNKNOWN_REQUESTS: Final = (0x20003B63, 0x20003BFF, 0x20003B00, 0x3B71, 0x3B73, 0
 """Before and after the known numbers, as other machines than powerpc spell them, of another type."""
 
 MISPLACED: Final[dict[type, tuple[str, ...]]] = {
-    Container: (
+    MadeContainer: (
         "GROUP_GET_STATUS",
         "GROUP_UNSET_CONTAINER",
         "DEVICE_GET_INFO",
@@ -40,9 +40,17 @@ MISPLACED: Final[dict[type, tuple[str, ...]]] = {
         "SPAPR_TCE_CREATE",
         "SPAPR_TCE_REMOVE",
     ),
-    Group: ("GET_API_VERSION", "CHECK_EXTENSION", "SET_IOMMU", "SPAPR_TCE_GET_INFO", "MAP_DMA", "UNMAP_DMA", "ENABLE"),
+    MadeGroup: (
+        "GET_API_VERSION",
+        "CHECK_EXTENSION",
+        "SET_IOMMU",
+        "SPAPR_TCE_GET_INFO",
+        "MAP_DMA",
+        "UNMAP_DMA",
+        "ENABLE",
+    ),
     # To a device the numbers of container requests from SPAPR_TCE_GET_INFO on mean other things.
-    Device: ("GET_API_VERSION", "CHECK_EXTENSION", "SET_IOMMU", "GROUP_GET_STATUS", "GROUP_UNSET_CONTAINER"),
+    MadeDevice: ("GET_API_VERSION", "CHECK_EXTENSION", "SET_IOMMU", "GROUP_GET_STATUS", "GROUP_UNSET_CONTAINER"),
 }
 """Requests that are not for a kind of file."""
 
@@ -50,55 +58,55 @@ MISPLACED: Final[dict[type, tuple[str, ...]]] = {
 # -- what there is to work on
 
 
-def files(w: World, *kinds: type) -> list[tuple[Process, File]]:
+def files(w: World, *kinds: type) -> list[tuple[MadeProcess, MadeFile]]:
     return [(by, file) for by in w.processes for file in by.files if isinstance(file.what, kinds)]
 
 
-def attached(w: World, *, free: bool = False) -> list[tuple[Process, File, File]]:
+def attached(w: World, *, free: bool = False) -> list[tuple[MadeProcess, MadeFile, MadeFile]]:
     """Files of groups and of the containers that they are in, where a process has both.
 
     :param free: only groups that no device file keeps there.
     """
     return [
         (by, group, container)
-        for by, group in files(w, Group)
+        for by, group in files(w, MadeGroup)
         for container in by.files
-        if isinstance(group.what, Group)
+        if isinstance(group.what, MadeGroup)
         and group.what.container is not None
         and group.what.container is container.what
         and not (free and group.what.devices)
     ]
 
 
-def joinable(w: World) -> list[tuple[Process, File, File]]:
+def joinable(w: World) -> list[tuple[MadeProcess, MadeFile, MadeFile]]:
     """Files of groups and of containers that have not got each other, where a process has both."""
     return [
         (by, group, container)
-        for by, group in files(w, Group)
+        for by, group in files(w, MadeGroup)
         for container in by.files
-        if isinstance(group.what, Group)
+        if isinstance(group.what, MadeGroup)
         and group.what.container is None
-        and isinstance(container.what, Container)
+        and isinstance(container.what, MadeContainer)
         and not container.what.groups
     ]
 
 
-def usable(w: World, container: Container) -> bool:
+def usable(w: World, container: MadeContainer) -> bool:
     """Somebody can map with it, now or later, and it has not more groups than it can have."""
     return len(container.groups) == 1 and any(
         file.what is container and w.may_map(by, container) for by in w.processes for file in by.files
     )
 
 
-def free(w: World, group: Group) -> list[Callable[[], object]]:
+def free(w: World, group: MadeGroup) -> list[Callable[[], object]]:
     """Steps out of a container that is of no use any more."""
     if group.devices:
         return [
             partial(w.close, by, file)
-            for by, file in files(w, Device)
-            if isinstance(file.what, Device) and file.what.group is group
+            for by, file in files(w, MadeDevice)
+            if isinstance(file.what, MadeDevice) and file.what.group is group
         ]
-    return [partial(w.unset_container, by, file) for by, file in files(w, Group) if file.what is group]
+    return [partial(w.unset_container, by, file) for by, file in files(w, MadeGroup) if file.what is group]
 
 
 # -- in order
@@ -127,7 +135,7 @@ def advance(w: World) -> bool:
     return True
 
 
-def some_type(w: World, container: Container) -> int:
+def some_type(w: World, container: MadeContainer) -> int:
     """Of windows that do not begin at 0 the emulator knows those of type v1."""
     possible = w.v2 and not container.groups[0].phb.window_start
     return SPAPR_TCE_V2 if possible and w.chance(V2_CHANCE) else SPAPR_TCE
@@ -140,7 +148,7 @@ def another_container(w: World) -> bool:
     return True
 
 
-def renew(w: World, by: Process, group: File, container: File) -> None:
+def renew(w: World, by: MadeProcess, group: MadeFile, container: MadeFile) -> None:
     """Take a group out of its container, and set up another, or the same one, with it."""
     w.unset_container(by, group)
     w.set_container(by, group, container)
@@ -154,7 +162,7 @@ def move(w: World) -> bool:
     if not (groups := attached(w, free=True)):
         return False
     by, group, _ = w.pick(groups)
-    others = [file for file in by.files if isinstance(file.what, Container) and not file.what.groups]
+    others = [file for file in by.files if isinstance(file.what, MadeContainer) and not file.what.groups]
     if not others and len(w.containers) >= MOST_CONTAINERS:
         return False
     new = w.pick(others) if others else w.open_container(by)
@@ -175,8 +183,8 @@ def leave(w: World) -> bool:
 def open_device(w: World) -> bool:
     groups = [
         (by, file, file.what)
-        for by, file in files(w, Group)
-        if isinstance(file.what, Group)
+        for by, file in files(w, MadeGroup)
+        if isinstance(file.what, MadeGroup)
         and file.what.container is not None
         and file.what.container.typed
         and file.what.devices < MOST_DEVICES
@@ -215,14 +223,14 @@ def check_extension(w: World) -> bool:
 
 
 def _ask_container(w: World, request: str, value: int | None = None) -> bool:
-    if not (containers := files(w, Container)):
+    if not (containers := files(w, MadeContainer)):
         return False
     w.ioctl(*w.pick(containers), request, value=value)
     return True
 
 
 def get_status(w: World) -> bool:
-    if not (groups := files(w, Group)):
+    if not (groups := files(w, MadeGroup)):
         return False
     w.ioctl(*w.pick(groups), "GROUP_GET_STATUS")
     return True
@@ -241,7 +249,7 @@ def get_info(w: World) -> bool:
 
 def odd_info(w: World) -> bool:
     """In any state, with any argsz that does not make the kernel write behind the struct."""
-    if not (containers := files(w, Container)):
+    if not (containers := files(w, MadeContainer)):
         return False
     long = w.chance(0.5)
     argsz = w.pick((0, 8, 15, 16, 31, 32, 40)) if long else w.pick((0, 8, 15, 16, 24, 31))
@@ -251,7 +259,7 @@ def odd_info(w: World) -> bool:
 
 
 def odd_status(w: World) -> bool:
-    if not (groups := files(w, Group)):
+    if not (groups := files(w, MadeGroup)):
         return False
     w.ioctl(*w.pick(groups), "GROUP_GET_STATUS", {"argsz": w.pick((0, 4, 7, 8, 9, 4096))})
     return True
@@ -259,7 +267,7 @@ def odd_status(w: World) -> bool:
 
 def odd_type(w: World) -> bool:
     """A container type that is wrong, or set again, or before there is a group."""
-    if not (containers := files(w, Container)):
+    if not (containers := files(w, MadeContainer)):
         return False
     w.set_iommu(*w.pick(containers), SPAPR_TCE if w.chance(0.6) else w.pick(WRONG_TYPES))
     return True
@@ -267,7 +275,7 @@ def odd_type(w: World) -> bool:
 
 def odd_join(w: World) -> bool:
     """Any group and any file at all: wrong kinds, containers that are full, groups that are in one."""
-    if not (groups := files(w, Group)):
+    if not (groups := files(w, MadeGroup)):
         return False
     by, group = w.pick(groups)
     if w.chance(0.15):
@@ -280,8 +288,8 @@ def odd_join(w: World) -> bool:
 def crowd(w: World) -> bool:
     """Two groups in a container before it has a type: more than it can have."""
     by = w.pick(w.processes)
-    groups = [file for file in by.files if isinstance(file.what, Group) and not file.what.devices][:2]
-    containers = [file for file in by.files if isinstance(file.what, Container)]
+    groups = [file for file in by.files if isinstance(file.what, MadeGroup) and not file.what.devices][:2]
+    containers = [file for file in by.files if isinstance(file.what, MadeContainer)]
     if len(groups) < CROWD or not containers:
         return False
     container = w.pick(containers)
@@ -297,8 +305,8 @@ def odd_leave(w: World) -> bool:
     """Out of no container, or in spite of open devices."""
     groups = [
         (by, file)
-        for by, file in files(w, Group)
-        if isinstance(file.what, Group) and (file.what.container is None or file.what.devices)
+        for by, file in files(w, MadeGroup)
+        if isinstance(file.what, MadeGroup) and (file.what.container is None or file.what.devices)
     ]
     if not groups:
         return False
@@ -307,14 +315,14 @@ def odd_leave(w: World) -> bool:
 
 
 def odd_enable(w: World) -> bool:
-    if not (containers := files(w, Container)):
+    if not (containers := files(w, MadeContainer)):
         return False
     w.enable(*w.pick(containers))
     return True
 
 
 def odd_disable(w: World) -> bool:
-    if not (containers := files(w, Container)):
+    if not (containers := files(w, MadeContainer)):
         return False
     w.disable(*w.pick(containers))
     return True
@@ -322,7 +330,7 @@ def odd_disable(w: World) -> bool:
 
 def odd_device(w: World) -> bool:
     """A name that the group has not, or a group that is not ready."""
-    if not (groups := files(w, Group)):
+    if not (groups := files(w, MadeGroup)):
         return False
     by, file = w.pick(groups)
     names = [device.name for group in w.groups for device in group.phb.devices]
@@ -357,17 +365,17 @@ def use_nothing(w: World) -> bool:
 
 
 def unknown_request(w: World) -> bool:
-    if not (opened := files(w, Container, Group)):
+    if not (opened := files(w, MadeContainer, MadeGroup)):
         return False
     w.ioctl(*w.pick(opened), w.pick(UNKNOWN_REQUESTS))
     return True
 
 
 def misplaced_request(w: World) -> bool:
-    if not (opened := files(w, Container, Group, Device)):
+    if not (opened := files(w, MadeContainer, MadeGroup, MadeDevice)):
         return False
     by, file = w.pick(opened)
-    if isinstance(file.what, Container) and file.what.v2 is not None:
+    if isinstance(file.what, MadeContainer) and file.what.v2 is not None:
         return False  # where these are in their place
     w.ioctl(by, file, w.pick(MISPLACED[type(file.what)]))
     return True

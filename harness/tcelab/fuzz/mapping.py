@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import accumulate
 from typing import Final, TypeAlias
 
-from tcelab.fuzz.state import Container, Process
+from tcelab.fuzz.madethings import MadeContainer, MadeProcess
 from tcelab.fuzz.world import BATCH, LARGE, World
 from tcelab.papr import tce
 from tcelab.papr.window import PAGE_SHIFT
@@ -45,7 +45,7 @@ def some_pages(w: World) -> int:
     return w.rng.choices(SIZES, cum_weights=SIZE_WEIGHTS)[0]
 
 
-def some_entry(w: World, container: Container, pages: int) -> int:
+def some_entry(w: World, container: MadeContainer, pages: int) -> int:
     """An entry of the window from which that many pages end within it, if they fit."""
     room = (w.window_of(container) >> PAGE_SHIFT) - pages + 1
     if room <= 1:
@@ -54,7 +54,7 @@ def some_entry(w: World, container: Container, pages: int) -> int:
     return first + w.below(min(end, room) - first)
 
 
-def ioba(w: World, container: Container, entry: int) -> int:
+def ioba(w: World, container: MadeContainer, entry: int) -> int:
     """Bus address of an entry of its window."""
     return w.bounds_of(container)[0] + (entry << PAGE_SHIFT)
 
@@ -66,7 +66,7 @@ def number(fields: Fields, name: str) -> int:
     return word
 
 
-def tag(w: World, by: Process, container: Container, fields: Fields) -> None:
+def tag(w: World, by: MadeProcess, container: MadeContainer, fields: Fields) -> None:
     """Mark the pages with what they are about to be mapped as."""
     page, count = fields["vaddr"], number(fields, "size") >> PAGE_SHIFT
     assert isinstance(page, Page)
@@ -75,7 +75,7 @@ def tag(w: World, by: Process, container: Container, fields: Fields) -> None:
     mark(w, by, page, count, container.groups[0].phb.liobn, number(fields, "iova"))
 
 
-def mark(w: World, by: Process, page: Page, count: int, liobn: int, ioba: int) -> None:  # noqa: PLR0917  whose pages, and as what
+def mark(w: World, by: MadeProcess, page: Page, count: int, liobn: int, ioba: int) -> None:  # noqa: PLR0917  whose pages, and as what
     """So many pages of a buffer, as what they are about to be mapped as."""
     sequence = w.below(1 << 30)
     w.ops.append(
@@ -91,7 +91,7 @@ def mark(w: World, by: Process, page: Page, count: int, liobn: int, ioba: int) -
     )
 
 
-def map_fields(w: World, by: Process, container: Container, pages: int) -> Fields:
+def map_fields(w: World, by: MadeProcess, container: MadeContainer, pages: int) -> Fields:
     window = w.window_of(container) >> PAGE_SHIFT
     memory = w.some_memory(by, pages)
     pages = min(pages, memory.pages, window)
@@ -100,7 +100,7 @@ def map_fields(w: World, by: Process, container: Container, pages: int) -> Field
     return {"flags": 1 + w.below(tce.PERMISSIONS), "vaddr": page, "iova": iova, "size": pages << PAGE_SHIFT}
 
 
-def unmap_fields(w: World, container: Container) -> Fields:
+def unmap_fields(w: World, container: MadeContainer) -> Fields:
     """Of something that is mapped, or of any entries."""
     if container.live and w.chance(0.6):
         iova, pages = w.pick(container.live)
@@ -113,7 +113,7 @@ def unmap_fields(w: World, container: Container) -> Fields:
 # -- maps and unmaps that should work
 
 
-def map_at(w: World, pages: int, entry: Callable[[World, Container, int], int]) -> bool:
+def map_at(w: World, pages: int, entry: Callable[[World, MadeContainer, int], int]) -> bool:
     if not (working := w.working):
         return False
     file, container, by = w.pick(working)
@@ -142,7 +142,7 @@ def map_nothing(w: World) -> bool:
 def overwrite(w: World) -> bool:
     """Map over something that is mapped: the same entries, some of them, or more."""
 
-    def meeting(w: World, container: Container, pages: int) -> int:
+    def meeting(w: World, container: MadeContainer, pages: int) -> int:
         if not container.live:
             return some_entry(w, container, pages)
         iova, mapped = w.pick(container.live)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
 
-from tcelab.fuzz import faults, hypercalls, lifecycle, mapping, processes, regions
-from tcelab.fuzz.state import Container, Device, Group
+from tcelab.fuzz import faults, lifecycle, mapping, processes, randomhcalls, regions
+from tcelab.fuzz.madethings import MadeContainer, MadeDevice, MadeGroup
 from tcelab.fuzz.world import World
 
 SOUND: Final = 2 / 3
@@ -40,9 +40,9 @@ IN_ORDER: Final = (
     Move(16, lifecycle.move),
     Move(8, lifecycle.leave),
     Move(25, lifecycle.open_device),
-    Move(6, lifecycle.close_one(Container)),
-    Move(6, lifecycle.close_one(Group)),
-    Move(20, lifecycle.close_one(Device)),
+    Move(6, lifecycle.close_one(MadeContainer)),
+    Move(6, lifecycle.close_one(MadeGroup)),
+    Move(20, lifecycle.close_one(MadeDevice)),
     Move(12, lifecycle.disable),
     Move(20, lifecycle.get_info),
     Move(15, lifecycle.get_status),
@@ -109,11 +109,11 @@ OUT_OF_ORDER: Final = (
 )
 """What it should refuse, mostly."""
 
-RAW: Final = (Move(180, hypercalls.single), Move(60, hypercalls.batch))
+RAW: Final = (Move(180, randomhcalls.single), Move(60, randomhcalls.batch))
 RAW_OUT_OF_ORDER: Final = (
-    Move(120, hypercalls.odd),
-    Move(40, hypercalls.mixed),
-    Move(25, hypercalls.by_a_process),
+    Move(120, randomhcalls.odd),
+    Move(40, randomhcalls.mixed),
+    Move(25, randomhcalls.by_a_process),
 )
 """Raw hypercalls, where there are any."""
 
@@ -157,4 +157,4 @@ def step(w: World) -> None:
         if move.make(w):
             return
     if not lifecycle.advance(w):
-        lifecycle.close_one(Container, Group, Device)(w)
+        lifecycle.close_one(MadeContainer, MadeGroup, MadeDevice)(w)

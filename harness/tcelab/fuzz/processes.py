@@ -6,11 +6,11 @@ from typing import Final
 
 from tceagent import edu, virtio
 from tcelab.fuzz.lifecycle import INFOS, attached, files, open_device, renew
+from tcelab.fuzz.madethings import MadeContainer, MadeDevice, MadeFile, MadeGroup, MadeProcess
 from tcelab.fuzz.mapping import map_fields, some_pages, tag, unmap_fields
-from tcelab.fuzz.state import Container, Device, File, Group, Process
 from tcelab.fuzz.world import TCE_SIZE, World
 from tcelab.papr.window import PAGE_SHIFT, PAGE_SIZE
-from tcelab.program import Dma, Fill, disk
+from tcelab.program import Dma, Fill, diskcontent
 
 MOST_CHILDREN: Final = 2
 NOBODY: Final = 65534
@@ -19,13 +19,13 @@ OPS_PER_DMA: Final = 400
 """A transfer takes 0.1 s."""
 LONGEST: Final = 1024
 """Bytes of a transfer; of a refused one QEMU tells every word."""
-_SECTORS: Final = (disk.SIZE - virtio.LONGEST) // virtio.SECTOR
+_SECTORS: Final = (diskcontent.SIZE - virtio.LONGEST) // virtio.SECTOR
 
 
 # -- processes
 
 
-def spawn_some(w: World) -> Process:
+def spawn_some(w: World) -> MadeProcess:
     """A child as rich as its parent, or of another user, or with a limit near what containers charge."""
     window = w.pick(w.groups).phb.window_size
     table = (window >> PAGE_SHIFT) * TCE_SIZE
@@ -83,7 +83,7 @@ def foreign(w: World) -> bool:
     return _ask(w, w.pick(("MAP_DMA", "MAP_DMA", "UNMAP_DMA", "ENABLE", "DISABLE", *INFOS)), *w.pick(strangers))
 
 
-def _ask(w: World, request: str, by: Process, file: File, container: Container) -> bool:
+def _ask(w: World, request: str, by: MadeProcess, file: MadeFile, container: MadeContainer) -> bool:
     match request:
         case "MAP_DMA":
             fields = map_fields(w, by, container, some_pages(w))
@@ -143,7 +143,7 @@ def unprotect(w: World) -> bool:
 
 
 def master(w: World) -> bool:
-    if not (devices := files(w, Device)):
+    if not (devices := files(w, MadeDevice)):
         return False
     by, file = w.pick(devices)
     w.master(by, file, on=w.chance(0.6))
@@ -152,7 +152,7 @@ def master(w: World) -> bool:
 
 def odd_master(w: World) -> bool:
     """What is no device has no command register."""
-    if not (others := files(w, Container, Group, type(None))):
+    if not (others := files(w, MadeContainer, MadeGroup, type(None))):
         return False
     w.master(*w.pick(others), on=True)
     return True
@@ -162,13 +162,13 @@ def dma(w: World) -> bool:
     """A transfer within what is mapped, over its end, over the window's end or outside."""
     if w.dmas * OPS_PER_DMA > len(w.ops):
         return False
-    if not files(w, Device):
+    if not files(w, MadeDevice):
         open_device(w)
-    if not (devices := files(w, Device)):
+    if not (devices := files(w, MadeDevice)):
         return False
     by, file = w.pick(devices)
     device = file.what
-    assert isinstance(device, Device)
+    assert isinstance(device, MadeDevice)
     if not device.master and w.chance(0.9):
         w.master(by, file, on=True)
     size, offset = some_part(w, device)
@@ -186,7 +186,7 @@ def dma(w: World) -> bool:
     return True
 
 
-def some_part(w: World, device: Device) -> tuple[int, int]:
+def some_part(w: World, device: MadeDevice) -> tuple[int, int]:
     """Size and offset of a transfer, as the device can do them. A disk does none: nobody sets it up."""
     if device.model.model == "virtio-blk":
         return virtio.SECTOR * (1 + w.below(virtio.LONGEST // virtio.SECTOR)), virtio.SECTOR * w.below(_SECTORS)
@@ -194,7 +194,7 @@ def some_part(w: World, device: Device) -> tuple[int, int]:
     return size, w.below(edu.LONGEST - size + 1)
 
 
-def some_target(w: World, group: Group, size: int) -> int:
+def some_target(w: World, group: MadeGroup, size: int) -> int:
     start, end = group.phb.window_start, group.phb.window_end
     if group.container is not None and group.container.live and w.chance(0.6):
         iova, pages = w.pick(group.container.live)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
 from tcelab.fuzz.faults import NOWHERE, TOP
+from tcelab.fuzz.madethings import V2, MadeContainer, MadeFile, MadeMemory, MadeProcess, MadeRegion, MadeWindow
 from tcelab.fuzz.mapping import Fields, mark, some_pages
-from tcelab.fuzz.state import V2, Container, File, Memory, Process, Region, Shape
 from tcelab.fuzz.world import World
 from tcelab.papr import tce
 from tcelab.papr.window import PAGE_SHIFT, PAGE_SIZE, SECOND_START
@@ -35,7 +35,7 @@ ODD_WINDOWS: Final[tuple[Fields, ...]] = (
 UNLIKELY: Final = 0.05
 """A window that firmware does not make, for it has none left: the PE may get no other for the rest of the program."""
 
-Ready: TypeAlias = tuple[File, Container, V2, Process]
+Ready: TypeAlias = tuple[MadeFile, MadeContainer, V2, MadeProcess]
 
 
 def ready(w: World, *, mapping: bool = False) -> list[Ready]:
@@ -69,25 +69,25 @@ def register(w: World) -> bool:
     _, _, v2, by = chosen
     memory = _memory(w, by)
     pages = memory.pages if w.chance(0.6) else 1 + w.below(memory.pages)
-    region = Region(memory, w.below(memory.pages - pages + 1), pages)
+    region = MadeRegion(memory, w.below(memory.pages - pages + 1), pages)
     _ask(w, chosen, "SPAPR_REGISTER_MEMORY", _fields(region))
     if not any(region.meets(each) for each in _all_regions(w, by)):
         v2.regions.append(region)
     return True
 
 
-def _memory(w: World, by: Process) -> Memory:
+def _memory(w: World, by: MadeProcess) -> MadeMemory:
     if w.huge and w.chance(0.3) and not any(each.huge for each in by.memory) and w.room(by, HUGE):
         return w.allocate(by, HUGE, huge=True)
     huge = [each for each in by.writable if each.huge]
     return w.pick(huge) if huge and w.chance(0.3) else w.some_memory(by, some_pages(w))
 
 
-def _fields(region: Region) -> Fields:
+def _fields(region: MadeRegion) -> Fields:
     return {"vaddr": Page(region.memory.name, region.first), "size": region.pages * PAGE_SIZE}
 
 
-def _all_regions(w: World, by: Process) -> Iterator[Region]:
+def _all_regions(w: World, by: MadeProcess) -> Iterator[MadeRegion]:
     """A region is its process's, with whatever container it was registered."""
     for _, container in w.containers:
         if container.v2 is not None and container.owner is by:
@@ -114,7 +114,7 @@ def odd_memory(w: World) -> bool:
     chosen = w.pick(found)
     file, _, _, by = chosen
     memory = _memory(w, by)
-    fields = _fields(Region(memory, 0, memory.pages))
+    fields = _fields(MadeRegion(memory, 0, memory.pages))
     wrong = w.below(6)
     if wrong == 0:
         fields["argsz"] = w.pick((0, 8, 23))
@@ -158,7 +158,7 @@ def create(w: World) -> bool:
         group.refused = True
         return True
     if v2.high is None and not group.refused:
-        v2.high = Shape(SECOND_START, shift, int(fields["window_size"]) >> shift)  # type: ignore[arg-type]
+        v2.high = MadeWindow(SECOND_START, shift, int(fields["window_size"]) >> shift)  # type: ignore[arg-type]
     _ask(w, chosen, "SPAPR_TCE_CREATE", fields)
     return True
 
@@ -209,11 +209,11 @@ def odd_window(w: World) -> bool:
 # -- maps
 
 
-def _shape(container: Container, v2: V2, *, high: bool) -> Shape | None:
+def _shape(container: MadeContainer, v2: V2, *, high: bool) -> MadeWindow | None:
     if high:
         return v2.high
     phb = container.groups[0].phb
-    return Shape(phb.window_start, PAGE_SHIFT, phb.entries) if v2.low else None
+    return MadeWindow(phb.window_start, PAGE_SHIFT, phb.entries) if v2.low else None
 
 
 def map_registered(w: World) -> bool:

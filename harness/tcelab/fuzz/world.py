@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from tcelab import quirks
 from tcelab.errors import UsageError
 from tcelab.fuzz.hazard import endless
-from tcelab.fuzz.state import V2, Access, Container, Device, File, Group, Memory, Process
+from tcelab.fuzz.madethings import V2, Access, MadeContainer, MadeDevice, MadeFile, MadeGroup, MadeMemory, MadeProcess
 from tcelab.papr.window import PAGE_SHIFT, PAGE_SIZE
 from tcelab.program import (
     Buffer,
@@ -85,9 +85,9 @@ class World:
         self.ops: list[Op] = []
         self.left_out: dict[str, int] = {}
         self.dmas = 0
-        self.agent = Process("")
+        self.agent = MadeProcess("")
         self.processes = [self.agent]
-        self.groups = [Group(phb) for phb in topology.phbs if phb.devices]
+        self.groups = [MadeGroup(phb) for phb in topology.phbs if phb.devices]
         if not self.groups:
             raise UsageError(f"topology {topology.name!r} has no device under test")
         self.hypercalls = hypercalls and len(self.groups) > 1
@@ -116,17 +116,17 @@ class World:
         return f"{kind}{number}"
 
     @property
-    def children(self) -> list[Process]:
+    def children(self) -> list[MadeProcess]:
         return self.processes[1:]
 
     @property
-    def containers(self) -> list[tuple[File, Container]]:
+    def containers(self) -> list[tuple[MadeFile, MadeContainer]]:
         """Those that somebody can name."""
         files = {file: None for process in self.processes for file in process.files}
-        return [(file, file.what) for file in files if isinstance(file.what, Container)]
+        return [(file, file.what) for file in files if isinstance(file.what, MadeContainer)]
 
     @property
-    def working(self) -> list[tuple[File, Container, Process]]:
+    def working(self) -> list[tuple[MadeFile, MadeContainer, MadeProcess]]:
         """Those that can map, each with the process that may."""
         return [
             (file, it, it.owner)
@@ -134,22 +134,22 @@ class World:
             if it.enabled and it.owner is not None and it.owner in file.holders and self.may_map(it.owner, it)
         ]
 
-    def bounds_of(self, container: Container) -> tuple[int, int]:
+    def bounds_of(self, container: MadeContainer) -> tuple[int, int]:
         """Bus addresses at which its window starts and ends, or some window when it has none."""
         phb = container.groups[0].phb if container.groups else self.groups[0].phb
         return phb.window_start, phb.window_end
 
-    def window_of(self, container: Container) -> int:
+    def window_of(self, container: MadeContainer) -> int:
         """Bytes of its window, or of some window when it has none."""
         start, end = self.bounds_of(container)
         return end - start
 
-    def may_enable(self, by: Process, container: Container) -> bool:
+    def may_enable(self, by: MadeProcess, container: MadeContainer) -> bool:
         """As far as owner and limit go: ENABLE locks as many bytes as the window has."""
         enough = by.limit is None or self.window_of(container) <= by.limit
         return enough and container.owner in {None, by}
 
-    def may_map(self, by: Process, container: Container) -> bool:
+    def may_map(self, by: MadeProcess, container: MadeContainer) -> bool:
         """The same of MAP_DMA: the first one locks the table as well."""
         window = self.window_of(container)
         enough = by.limit is None or window + (window >> PAGE_SHIFT) * TCE_SIZE <= by.limit
@@ -157,57 +157,57 @@ class World:
 
     # -- files
 
-    def opened(self, by: Process, file: File) -> File:
+    def opened(self, by: MadeProcess, file: MadeFile) -> MadeFile:
         by.files.append(file)
         return file
 
-    def open_container(self, by: Process) -> File:
-        file = self.opened(by, File(self.name("c"), Container(), [by]))
+    def open_container(self, by: MadeProcess) -> MadeFile:
+        file = self.opened(by, MadeFile(self.name("c"), MadeContainer(), [by]))
         self.ops.append(Open(by=by.name, file=file.name, path="/dev/vfio/vfio"))
         return file
 
-    def open_group(self, by: Process, group: Group) -> File:
+    def open_group(self, by: MadeProcess, group: MadeGroup) -> MadeFile:
         possible = group.file is None and by.root
-        file = self.opened(by, File(self.name("g"), group if possible else None, [by]))
+        file = self.opened(by, MadeFile(self.name("g"), group if possible else None, [by]))
         if possible:
             group.file = file
         self.ops.append(Open(by=by.name, file=file.name, path=f"/dev/vfio/${group.phb.devices[0].name}"))
         return file
 
-    def open_nothing(self, by: Process, path: str) -> None:
-        file = self.opened(by, File(self.name("x"), None, [by]))
+    def open_nothing(self, by: MadeProcess, path: str) -> None:
+        file = self.opened(by, MadeFile(self.name("x"), None, [by]))
         self.ops.append(Open(by=by.name, file=file.name, path=path))
 
-    def open_device(self, by: Process, file: File, name: str) -> None:
+    def open_device(self, by: MadeProcess, file: MadeFile, name: str) -> None:
         """Ask a file that ought to be a group for a device by its name."""
         group = file.what
         model = None
-        if isinstance(group, Group) and group.container is not None and group.container.typed:
+        if isinstance(group, MadeGroup) and group.container is not None and group.container.typed:
             model = next((each for each in group.phb.devices if each.name == name), None)
         device = None
-        if model is not None and isinstance(group, Group):
-            device = Device(model, group)
+        if model is not None and isinstance(group, MadeGroup):
+            device = MadeDevice(model, group)
             group.devices += 1
-        into = self.opened(by, File(self.name("d"), device, [by]))
+        into = self.opened(by, MadeFile(self.name("d"), device, [by]))
         self.ioctl(by, file, "GROUP_GET_DEVICE_FD", {"name": name}, into=into.name)
 
-    def close(self, by: Process, file: File) -> None:
+    def close(self, by: MadeProcess, file: MadeFile) -> None:
         self.ops.append(Close(by=by.name, file=file.name))
         by.files.remove(file)
         self._drop(by, file)
 
-    def _drop(self, by: Process, file: File) -> None:
+    def _drop(self, by: MadeProcess, file: MadeFile) -> None:
         file.holders.remove(by)
         if file.holders:
             return
         match file.what:
-            case Group() as group:
+            case MadeGroup() as group:
                 self._last_reference(group)
-            case Device(group=group):
+            case MadeDevice(group=group):
                 group.devices -= 1
                 self._last_reference(group)
 
-    def _last_reference(self, group: Group) -> None:
+    def _last_reference(self, group: MadeGroup) -> None:
         # A device file holds the group's file, and the group its container (vfio_group_use_container).
         if not group.devices and group.file is not None and not group.file.holders:
             group.file = None
@@ -215,16 +215,16 @@ class World:
 
     # -- processes
 
-    def spawn(self, uid: int | None, memlock: int | None) -> Process:
+    def spawn(self, uid: int | None, memlock: int | None) -> MadeProcess:
         limit = None if uid is None else MEMLOCK if memlock is None else memlock
-        child = Process(self.name("p"), root=uid is None, limit=limit, files=list(self.agent.files))
+        child = MadeProcess(self.name("p"), root=uid is None, limit=limit, files=list(self.agent.files))
         for file in child.files:
             file.holders.append(child)
         self.processes.append(child)
         self.ops.append(Spawn(process=child.name, uid=uid, memlock=memlock))
         return child
 
-    def exit(self, child: Process) -> None:
+    def exit(self, child: MadeProcess) -> None:
         self.ops.append(Exit(process=child.name))
         self.processes.remove(child)
         for file in child.files:
@@ -232,21 +232,21 @@ class World:
 
     # -- memory
 
-    def allocate(self, by: Process, pages: int, *, huge: bool = False) -> Memory:
-        memory = Memory(self.name("b"), pages, huge=huge)
+    def allocate(self, by: MadeProcess, pages: int, *, huge: bool = False) -> MadeMemory:
+        memory = MadeMemory(self.name("b"), pages, huge=huge)
         by.memory.append(memory)
         self.ops.append(Buffer(by=by.name, name=memory.name, pages=pages, seed=self.below(1 << 30), huge=huge))
         self.ops.append(Frames(by=by.name, buffer=memory.name))
         return memory
 
-    def room(self, by: Process, pages: int) -> bool:
+    def room(self, by: MadeProcess, pages: int) -> bool:
         return sum(each.pages for each in by.memory) + pages <= MOST_PAGES
 
-    def protect(self, by: Process, memory: Memory, access: Access) -> None:
+    def protect(self, by: MadeProcess, memory: MadeMemory, access: Access) -> None:
         memory.access = access
         self.ops.append(Protect(by=by.name, buffer=memory.name, access=access))
 
-    def some_memory(self, by: Process, pages: int) -> Memory:
+    def some_memory(self, by: MadeProcess, pages: int) -> MadeMemory:
         """A buffer that it may write, made if need be. Large maps have one of their own, if there is one."""
         if writable := by.writable:
             small = [each for each in writable if each.pages < LARGE]
@@ -263,8 +263,8 @@ class World:
 
     def ioctl(  # noqa: PLR0917  who asks which file what: the order is an ioctl's own
         self,
-        by: Process,
-        file: File,
+        by: MadeProcess,
+        file: MadeFile,
         request: str | int,
         fields: dict[str, Word] | None = None,
         value: int | Page | None = None,
@@ -272,7 +272,7 @@ class World:
     ) -> None:
         self.ops.append(Ioctl(by=by.name, file=file.name, request=request, fields=fields or {}, value=value, into=into))
 
-    def struct(self, by: Process, file: File, request: str, fields: dict[str, Word]) -> None:
+    def struct(self, by: MadeProcess, file: MadeFile, request: str, fields: dict[str, Word]) -> None:
         """A request with its struct, now and then in a buffer of the process."""
         if self.random() < BY_POINTER and by.writable:
             memory = self.pick(by.writable)
@@ -283,7 +283,7 @@ class World:
         else:
             self.ioctl(by, file, request, fields)
 
-    def unmap(self, by: Process, file: File, fields: dict[str, Word]) -> bool:
+    def unmap(self, by: MadeProcess, file: MadeFile, fields: dict[str, Word]) -> bool:
         """:return: False if it was left out, see `tcelab.fuzz.hazard`."""
         iova, size = fields["iova"], fields["size"]
         assert isinstance(iova, int)
@@ -294,30 +294,30 @@ class World:
         self.struct(by, file, "UNMAP_DMA", fields)
         return True
 
-    def master(self, by: Process, file: File, *, on: bool) -> None:
+    def master(self, by: MadeProcess, file: MadeFile, *, on: bool) -> None:
         self.ops.append(Master(by=by.name, file=file.name, on=on))
-        if isinstance(file.what, Device):
+        if isinstance(file.what, MadeDevice):
             file.what.master = on
 
     # -- the life of a container
 
-    def set_container(self, by: Process, group_file: File, file: File) -> None:
+    def set_container(self, by: MadeProcess, group_file: MadeFile, file: MadeFile) -> None:
         group, container = group_file.what, file.what
-        if isinstance(container, Container) and container.v2 is not None:
+        if isinstance(container, MadeContainer) and container.v2 is not None:
             return  # a second group, of which the emulator knows nothing
         self.ioctl(by, group_file, "GROUP_SET_CONTAINER", {"container": file.name})
-        if not isinstance(group, Group) or not isinstance(container, Container) or group.container is not None:
+        if not isinstance(group, MadeGroup) or not isinstance(container, MadeContainer) or group.container is not None:
             return
         if not (container.typed and container.groups):
             group.container = container
             container.groups.append(group)
 
-    def unset_container(self, by: Process, file: File) -> None:
+    def unset_container(self, by: MadeProcess, file: MadeFile) -> None:
         self.ioctl(by, file, "GROUP_UNSET_CONTAINER")
-        if isinstance(file.what, Group) and not file.what.devices:
+        if isinstance(file.what, MadeGroup) and not file.what.devices:
             self.detach(file.what)
 
-    def detach(self, group: Group) -> None:
+    def detach(self, group: MadeGroup) -> None:
         container, group.container = group.container, None
         if container is None:
             return
@@ -326,19 +326,19 @@ class World:
         if not container.groups:  # the last group takes the driver's state along (vfio_group_detach_container)
             container.typed, container.enabled, container.owner, container.v2 = False, False, None, None
 
-    def set_iommu(self, by: Process, file: File, kind: int) -> None:
+    def set_iommu(self, by: MadeProcess, file: MadeFile, kind: int) -> None:
         self.ioctl(by, file, "SET_IOMMU", value=kind)
         container = file.what
-        if not isinstance(container, Container) or len(container.groups) != 1 or container.typed:
+        if not isinstance(container, MadeContainer) or len(container.groups) != 1 or container.typed:
             return
         if kind in {SPAPR_TCE, SPAPR_TCE_V2}:
             container.typed = True
             container.v2 = V2() if kind == SPAPR_TCE_V2 else None
 
-    def enable(self, by: Process, file: File) -> None:
+    def enable(self, by: MadeProcess, file: MadeFile) -> None:
         self.ioctl(by, file, "ENABLE")
         container = file.what
-        if not isinstance(container, Container) or not container.typed or container.owner not in {None, by}:
+        if not isinstance(container, MadeContainer) or not container.typed or container.owner not in {None, by}:
             return
         if container.v2 is not None:
             return
@@ -347,8 +347,8 @@ class World:
         elif quirks.BINDS_EARLY in self.quirks:
             container.owner = by
 
-    def disable(self, by: Process, file: File) -> None:
+    def disable(self, by: MadeProcess, file: MadeFile) -> None:
         self.ioctl(by, file, "DISABLE")
         container = file.what
-        if isinstance(container, Container) and container.owner in {None, by}:
+        if isinstance(container, MadeContainer) and container.owner in {None, by}:
             container.enabled = False

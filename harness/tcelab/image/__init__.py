@@ -1,4 +1,34 @@
-"""Images: recipes (TOML) made into guests and QEMUs in the user's cache, without root, from Debian's packages."""
+"""Images: recipes (TOML) made into guests and QEMUs in the user's cache, without root, from Debian's packages.
+
+- `apt`: fetches packages with apt in a private root
+- `archive`: where Debian's packages come from
+- `bases`: booted guests that are kept for forks
+- `bytecode`: byte code for the guest's Python
+- `compressed`: files compressed as distributions do it: .xz, .gz, .zst
+- `cpio`: writes an initramfs
+- `elf`: what tcelab reads of an ELF file: its header, the names of its sections, a module's `.modinfo`
+- `guestimage`: builds a guest image
+- `hosttools`: runs the host's tools, with a limit on silence
+- `kbuild`: builds kernel modules and C programs for a guest
+- `known`: remembers what was learnt of files and QEMU builds while they stay as they are
+- `library`: the images of this user: built when needed, checked, removed
+- `loader`: runs a program of an unpacked package tree
+- `locks`: locks between processes
+- `manifest`: what an image consists of, and how to tell that it is still there
+- `modules`: finds, orders and unpacks a kernel's modules
+- `mutants`: the guest's driver, rebuilt with one line changed
+- `overlay`: the part of the initramfs that is ours
+- `packages`: which package of which suite
+- `qemu`: builds a QEMU tree
+- `recipe`: recipes, as TOML in `images/`
+- `resources`: where tcelab's own files lie
+- `room`: how much room kept bases may take
+- `select`: which files of the packages go into an image
+- `sparse`: copies and hashes RAM files without their zeros
+- `staleness`: decides whether an image is usable, or is stale or damaged and must be built again
+- `store`: the cache on disk
+- `toolchain`: builds a toolchain
+"""
 
 from tcelab.image.library import (
     GuestImage,

@@ -19,6 +19,7 @@ import msgspec
 from tcelab.errors import HarnessError, Unsupported
 from tcelab.image import archive
 from tcelab.image.archive import KEYRING, VARIABLE, Archive
+from tcelab.image.hosttools import RunLimit, run
 from tcelab.image.locks import lock
 from tcelab.image.manifest import file_sha256
 from tcelab.image.packages import (
@@ -31,11 +32,10 @@ from tcelab.image.packages import (
     preferences,
     sort_suites,
 )
-from tcelab.image.process import RunLimit, run
 from tcelab.image.store import cache_dir, folder_size, remove
 from tcelab.logs import NOTE
 
-__all__ = ["Fetch", "Fetched", "Request", "fetch", "host_architecture", "unpack"]
+__all__ = ["Fetch", "FetchRequest", "Fetched", "fetch", "host_architecture", "unpack"]
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ Dir::Log "{root}/log";
 """
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class FetchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What to fetch.
 
     :ivar suites: groups in order of preference, see :mod:`tcelab.image.packages`.
@@ -111,7 +111,7 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
 class Fetch(Protocol):
     """How a builder gets packages; tests give their own."""
 
-    def __call__(self, request: Request) -> Fetched: ...
+    def __call__(self, request: FetchRequest) -> Fetched: ...
 
 
 def host_architecture() -> str:
@@ -144,7 +144,7 @@ def require_tools() -> None:
         )
 
 
-def fetch(request: Request) -> Fetched:
+def fetch(request: FetchRequest) -> Fetched:
     """Fetch packages into the cache and check each against the signed index.
 
     :raise Unsupported: the host has no apt, or its apt has no archive of Debian and nobody named one.
@@ -195,7 +195,7 @@ def unpack(fetched: Fetched, folder: Path) -> None:
 class _Root:
     """One private apt root, written anew for each request; only the lists persist."""
 
-    def __init__(self, request: Request, source: Archive) -> None:
+    def __init__(self, request: FetchRequest, source: Archive) -> None:
         self._request = request
         self._source = source
         self._folder = cache_dir() / "apt" / request.architecture

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from tcelab import userconfig
 from tcelab.errors import HarnessError, Unsupported, UsageError
-from tcelab.image.process import RunLimit, run
+from tcelab.image.hosttools import RunLimit, run
 
 __all__ = ["KEYRING", "VARIABLE", "Archive", "find", "is_security"]
 
@@ -30,6 +30,7 @@ _RELEASES: Final = frozenset([*_NAMED, "oldoldstable", "oldstable", "stable", "t
 _PARTS: Final = re.compile(r"(-updates|-backports(-sloppy)?|-proposed-updates|-security|/updates)$")
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]*:/[^\s\[\]]+", re.IGNORECASE)
 _FORMAT: Final = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(ORIGIN)|$(SOURCESENTRY)"
+_OPTION: Final = re.compile(r"\[[^\]]*signed-by=([^\s\]]*)", re.IGNORECASE)
 _KEY_FILE: Final = re.compile(r"/\S+\.(gpg|asc|pgp)")
 
 
@@ -153,19 +154,19 @@ def _signed_by(place: str) -> Iterator[Path]:
 
     :param place: `FILE:NUMBER`, as apt tells it: of the stanza, or of the line.
     """
+    from debian.deb822 import Deb822  # noqa: PLC0415 - slow, and most runs fetch nothing
+
     name, _, number = place.rpartition(":")
     try:
         text = Path(name).read_text()
     except (OSError, UnicodeDecodeError):
         return
     if name.endswith(".sources"):
-        parts = [part for part in re.split(r"\n\s*\n", text) if re.search(r"^\w", part, re.MULTILINE)]
-        wanted = r"^Signed-By:((?:.*)(?:\n[ \t].*)*)"
+        values = [stanza.get("Signed-By", "") for stanza in Deb822.iter_paragraphs(text.splitlines())]
     else:
-        parts, wanted = text.splitlines(), r"\[[^\]]*signed-by=([^\s\]]*)"
-    if not number.isdigit() or not 0 < int(number) <= len(parts):
+        values = ["".join(_OPTION.findall(line)) for line in text.splitlines()]
+    if not number.isdigit() or not 0 < int(number) <= len(values):
         return
-    found = re.search(wanted, parts[int(number) - 1], re.MULTILINE | re.IGNORECASE)
-    for word in re.split(r"[\s,]+", found[1]) if found is not None else ():
+    for word in re.split(r"[\s,]+", values[int(number) - 1]):
         if _KEY_FILE.fullmatch(word) and Path(word).is_file():
             yield Path(word)

@@ -43,7 +43,7 @@ __all__ = [
     "Base",
     "ChangedError",
     "Held",
-    "Register",
+    "SavedRegister",
     "Stored",
     "clean",
     "discard",
@@ -84,7 +84,7 @@ class Stored(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class Register(msgspec.Struct, frozen=True):
+class SavedRegister(msgspec.Struct, frozen=True):
     """A register of a device's configuration space that QEMU does not save: `size` bytes, 1, 2 or 4."""
 
     buid: int
@@ -111,7 +111,7 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
     about: dict[str, str]
     built: str
     boot: float
-    registers: list[Register]
+    registers: list[SavedRegister]
     windows: dict[int, Shape]
     trial: str
     files: dict[str, Stored]

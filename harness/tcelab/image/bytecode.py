@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import msgspec
 
+from tcelab.image.hosttools import RunLimit, run
 from tcelab.image.loader import loader_argv
-from tcelab.image.process import RunLimit, run
 
-__all__ = ["Job", "compile_all"]
+__all__ = ["CompileJob", "compile_all"]
 
 COMPILE_LIMIT = 120.0
 """Seconds in which the compiler must end."""
@@ -29,7 +29,7 @@ for source, target, name in json.load(sys.stdin):
 """
 
 
-class Job(NamedTuple):
+class CompileJob(NamedTuple):
     """Compile ``source`` to ``target``; tracebacks call it ``name``."""
 
     source: Path
@@ -37,7 +37,7 @@ class Job(NamedTuple):
     name: str
 
 
-def compile_all(tools: Path, python: str, jobs: Iterable[Job]) -> None:
+def compile_all(tools: Path, python: str, jobs: Iterable[CompileJob]) -> None:
     """Compile for the guest. Equal sources give equal byte code.
 
     :param tools: tree that holds ``usr/bin/python<version>`` for the host.

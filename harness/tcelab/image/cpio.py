@@ -12,13 +12,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-__all__ = ["Entry", "device", "directory", "file", "link", "write_archive"]
+__all__ = ["Member", "device", "directory", "file", "link", "write_archive"]
 
 _ALIGNMENT = 512
 _TRAILER = "TRAILER!!!"
 
 
-class Entry(NamedTuple):
+class Member(NamedTuple):
     """One member of an archive.
 
     :ivar path: without a leading slash.
@@ -33,24 +33,24 @@ class Entry(NamedTuple):
     device: tuple[int, int] = (0, 0)
 
 
-def directory(path: str, mode: int = 0o755) -> Entry:
-    return Entry(path, stat.S_IFDIR | mode)
+def directory(path: str, mode: int = 0o755) -> Member:
+    return Member(path, stat.S_IFDIR | mode)
 
 
-def file(path: str, data: bytes | Path, *, executable: bool = False) -> Entry:
-    return Entry(path, stat.S_IFREG | (0o755 if executable else 0o644), data)
+def file(path: str, data: bytes | Path, *, executable: bool = False) -> Member:
+    return Member(path, stat.S_IFREG | (0o755 if executable else 0o644), data)
 
 
-def link(path: str, target: str) -> Entry:
-    return Entry(path, stat.S_IFLNK | 0o777, target.encode())
+def link(path: str, target: str) -> Member:
+    return Member(path, stat.S_IFLNK | 0o777, target.encode())
 
 
-def device(path: str, major: int, minor: int) -> Entry:
+def device(path: str, major: int, minor: int) -> Member:
     """A character device; an archive may hold one although only root may make one."""
-    return Entry(path, stat.S_IFCHR | 0o600, device=(major, minor))
+    return Member(path, stat.S_IFCHR | 0o600, device=(major, minor))
 
 
-def write_archive(stream: BinaryIO, entries: Iterable[Entry]) -> int:
+def write_archive(stream: BinaryIO, entries: Iterable[Member]) -> int:
     """Write the entries, sorted by path, and every directory above them that they do not name.
 
     :param entries: a path given twice counts once, the last one.
@@ -64,11 +64,11 @@ def write_archive(stream: BinaryIO, entries: Iterable[Entry]) -> int:
     written = 0
     for inode, path in enumerate(sorted(complete), start=1):
         written += _write_entry(stream, complete[path], inode)
-    written += _write_entry(stream, Entry(_TRAILER, 0), 0)
+    written += _write_entry(stream, Member(_TRAILER, 0), 0)
     return written + stream.write(bytes(-written % _ALIGNMENT))
 
 
-def _write_entry(stream: BinaryIO, entry: Entry, inode: int) -> int:
+def _write_entry(stream: BinaryIO, entry: Member, inode: int) -> int:
     data = entry.data.read_bytes() if isinstance(entry.data, Path) else entry.data
     name = entry.path.encode() + b"\0"
     # inode, mode, uid, gid, links, mtime, size, device of the file system (2), of the node (2), name, checksum

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tcelab.errors import HarnessError
-from tcelab.image.guest import Native
+from tcelab.image.elf import BadElfError
+from tcelab.image.guestimage import NativeBuild
+from tcelab.image.hosttools import RunLimit, run
 from tcelab.image.modules import release_of
-from tcelab.image.process import RunLimit, run
 from tcelab.image.recipe import ToolchainRecipe
 from tcelab.image.resources import kmod_dir, native_dir
 from tcelab.image.store import cache_dir
@@ -105,21 +106,24 @@ class Toolchain(NamedTuple):
         run([*environment, tool, *arguments], RunLimit(phase, BUILD_LIMIT))
 
 
-def native(tools: Toolchain, release: str) -> Native:
+def native(tools: Toolchain, release: str) -> NativeBuild:
     """What is ours in a guest, built for its kernel.
 
     :raise HarnessError: it does not compile.
     """
     programs = {path.stem: tools.program(path) for path in sorted(native_dir().glob("*.c"))}
-    return Native(tools.modules(kmod_dir(), release), programs, tools.tree_sha256)
+    return NativeBuild(tools.modules(kmod_dir(), release), programs, tools.tree_sha256)
 
 
 def require_release(name: str, module: bytes, release: str) -> None:
     """Check that a kernel will take a module.
 
-    :raise HarnessError: it is another kernel's.
+    :raise HarnessError: it is another kernel's, or no module at all.
     """
-    found = release_of(module)
+    try:
+        found = release_of(module)
+    except BadElfError as error:
+        raise HarnessError(f"the module {name} as built is none: {error}", next_step="build it anew") from None
     if found != release:
         raise HarnessError(
             f"the module {name} is of kernel {found or 'unknown'}, not of {release}",

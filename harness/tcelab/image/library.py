@@ -7,28 +7,26 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from tcelab.errors import UsageError
 from tcelab.image import apt
-from tcelab.image.guest import KERNEL, Native, build_guest
+from tcelab.image.guestimage import KERNEL, NativeBuild, build_guest
 from tcelab.image.kbuild import Toolchain, native
 from tcelab.image.locks import lock
 from tcelab.image.manifest import (
-    BUILDER,
     Manifest,
-    full_problems,
-    quick_problems,
     read_manifest,
     record_files,
     tree_sha256,
     write_manifest,
 )
-from tcelab.image.overlay import agent_digest, combined_initrd, initrd_problems
+from tcelab.image.overlay import agent_digest, combined_initrd
 from tcelab.image.qemu import build_qemu, qemu_argv, qemu_environment
 from tcelab.image.recipe import GuestRecipe, Loaded, QemuRecipe, ToolchainRecipe, load, recipe_names
+from tcelab.image.staleness import State, problems_of, usable
 from tcelab.image.store import (
     cache_dir,
     folder_size,
@@ -103,7 +101,7 @@ class ImageStatus(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    state: Literal["ok", "absent", "stale", "damaged"]
+    state: State
     problems: list[str]
     size: int
     folder: Path
@@ -133,7 +131,7 @@ def ensure_guest(
         initrd = combined_initrd(folder, manifest, _modules_of(other, manifest), _instead(instead, manifest))
     except FileNotFoundError:  # another process was just replacing the image
         with _lock(name):
-            manifest = _usable(loaded) or _build(loaded, apt.fetch)
+            manifest = usable(loaded) or _build(loaded, apt.fetch)
             initrd = combined_initrd(folder, manifest, _modules_of(other, manifest), _instead(instead, manifest))
     return GuestImage(
         name=name,
@@ -175,7 +173,7 @@ def toolchain(release: str, *, name: str = "toolchain", fetch: apt.Fetch = apt.f
     if not isinstance(loaded.recipe, ToolchainRecipe):
         raise UsageError(f"{name} is a {loaded.kind}, not a toolchain", next_step="see tcelab image list")
     with _lock(name):
-        manifest = _usable(loaded)
+        manifest = usable(loaded)
         if manifest is None or release not in manifest.kernels:
             manifest = _build(loaded, fetch, release)
         yield Toolchain(image_dir(name), loaded.recipe, manifest.tree_sha256)
@@ -203,8 +201,8 @@ def status(name: str, *, full: bool = True) -> ImageStatus:
     loaded = load(name)
     folder = image_dir(name)
     manifest = read_manifest(folder)
-    damaged, stale = _problems(loaded, folder, manifest, full=full)
-    state: Literal["ok", "absent", "stale", "damaged"] = "ok"
+    damaged, stale = problems_of(loaded, folder, manifest, full=full)
+    state: State = "ok"
     if not folder.exists():
         state = "absent"
     elif damaged:
@@ -275,34 +273,12 @@ def _present() -> list[str]:
 
 
 def _ensure(loaded: Loaded) -> Manifest:
-    manifest = _usable(loaded)
+    manifest = usable(loaded)
     if manifest is not None:
         return manifest
     with _lock(loaded.name):
         # Another process may have built it while this one waited.
-        return _usable(loaded) or _build(loaded, apt.fetch)
-
-
-def _usable(loaded: Loaded) -> Manifest | None:
-    folder = image_dir(loaded.name)
-    manifest = read_manifest(folder)
-    damaged, stale = _problems(loaded, folder, manifest, full=False)
-    return None if damaged or stale else manifest
-
-
-def _problems(loaded: Loaded, folder: Path, manifest: Manifest | None, *, full: bool) -> tuple[list[str], list[str]]:
-    """What is damaged, and what is stale."""
-    if manifest is None:
-        return ["manifest.json: missing or not readable"], []
-    stale = []
-    if manifest.builder != BUILDER:
-        stale.append(f"built by version {manifest.builder} of the builder, now {BUILDER}")
-    if manifest.recipe_sha256 != loaded.sha256:
-        stale.append("the recipe has changed")
-    damaged = full_problems(folder, manifest) if full else quick_problems(folder, manifest)
-    if full and isinstance(loaded.recipe, GuestRecipe):
-        damaged += initrd_problems(folder, manifest)
-    return damaged, stale
+        return usable(loaded) or _build(loaded, apt.fetch)
 
 
 def _build(loaded: Loaded, fetch: apt.Fetch, release: str = "") -> Manifest:
@@ -336,24 +312,24 @@ def _build(loaded: Loaded, fetch: apt.Fetch, release: str = "") -> Manifest:
     return manifest
 
 
-def _native(recipe: GuestRecipe, fetch: apt.Fetch) -> Callable[[str], Native]:
+def _native(recipe: GuestRecipe, fetch: apt.Fetch) -> Callable[[str], NativeBuild]:
     """What builds, for a kernel's release, what is ours in a guest."""
 
-    def make(release: str) -> Native:
+    def make(release: str) -> NativeBuild:
         with about(""):  # the toolchain's lines name it themselves
             return _built(recipe, release, fetch)
 
     return make
 
 
-def _built(recipe: GuestRecipe, release: str, fetch: apt.Fetch) -> Native:
+def _built(recipe: GuestRecipe, release: str, fetch: apt.Fetch) -> NativeBuild:
     if not recipe.toolchain:
-        return Native({}, {}, "")
+        return NativeBuild({}, {}, "")
     known = load(recipe.toolchain).recipe
     if isinstance(known, ToolchainRecipe) and apt.host_architecture() not in known.hosts:
         hosts = " and ".join(known.hosts)
         _LOG.warning("no raw hypercalls: their module can be built on %s only", hosts, extra=NOTE)
-        return Native({}, {}, "")
+        return NativeBuild({}, {}, "")
     with toolchain(release, name=recipe.toolchain, fetch=fetch) as tools:
         return native(tools, release)
 

@@ -13,7 +13,7 @@ from tcelab.image.packages import Package, SuiteNote
 
 __all__ = [
     "BUILDER",
-    "File",
+    "ImageFile",
     "Manifest",
     "file_sha256",
     "full_problems",
@@ -31,7 +31,7 @@ _SCHEMA = 1
 _NAME = "manifest.json"
 
 
-class File(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
+class ImageFile(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
     """One file of an image.
 
     :ivar path: relative to the image's folder.
@@ -72,7 +72,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     packages: list[Package]
     suites_left_out: list[SuiteNote] = []
     suites_not_refreshed: list[SuiteNote] = []
-    files: list[File]
+    files: list[ImageFile]
     tree_sha256: str
     kernel_release: str = ""
     modules: list[str] = []
@@ -82,7 +82,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     toolchain: str = ""
     kernels: list[str] = []
 
-    def file(self, path: str) -> File:
+    def file(self, path: str) -> ImageFile:
         """The record of one file.
 
         :raise KeyError: the image has no such file.
@@ -99,7 +99,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def record_files(folder: Path) -> list[File]:
+def record_files(folder: Path) -> list[ImageFile]:
     """Records of all files and links below a folder, sorted by path."""
     return sorted(_record(folder, path) for path in _walk(folder))
 
@@ -113,13 +113,13 @@ def _walk(folder: Path) -> Iterator[Path]:
                 yield Path(parent, name)
 
 
-def _record(folder: Path, path: Path) -> File:
+def _record(folder: Path, path: Path) -> ImageFile:
     name = path.relative_to(folder).as_posix()
     if path.is_symlink():
         target = path.readlink().as_posix()
-        return File(path=name, size=len(target), link=target)
+        return ImageFile(path=name, size=len(target), link=target)
     status = path.stat()
-    return File(
+    return ImageFile(
         path=name,
         size=status.st_size,
         executable=bool(status.st_mode & 0o100),
@@ -127,7 +127,7 @@ def _record(folder: Path, path: Path) -> File:
     )
 
 
-def tree_sha256(files: Iterable[File]) -> str:
+def tree_sha256(files: Iterable[ImageFile]) -> str:
     """One SHA-256 for a set of files: over their sorted records, encoded as JSON lines."""
     digest = hashlib.sha256()
     for file in sorted(files):
@@ -154,7 +154,7 @@ def quick_problems(folder: Path, manifest: Manifest) -> list[str]:
     return [problem for file in manifest.files if (problem := _quick_problem(folder, file))]
 
 
-def _quick_problem(folder: Path, file: File) -> str:
+def _quick_problem(folder: Path, file: ImageFile) -> str:
     try:
         size = (folder / file.path).lstat().st_size
     except OSError as error:

@@ -7,17 +7,16 @@ they are installed), so what depends on what is asked of the modules themselves.
 
 from __future__ import annotations
 
-import gzip
-import lzma
 import os
 import re
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from tcelab.errors import Unsupported, UsageError
-from tcelab.image import cpio
+from tcelab.image import compressed, cpio
+from tcelab.image.compressed import OPENERS
+from tcelab.image.elf import BadElfError, modinfo
 
 __all__ = ["DRIVERS", "HYPERCALLS", "Resolved", "entries", "files", "of_kernel", "release_of", "resolve"]
 
@@ -37,14 +36,6 @@ _FOLDER: Final = "lib/modules-tcelab"
 _LOAD_ORDER: Final = "etc/tcelab-modules"
 
 _NAME: Final = re.compile(r"(.+)\.ko(\.\w+)?")
-_DEPENDS: Final = re.compile(rb"depends=([\w,-]*)\0")
-_VERMAGIC: Final = re.compile(rb"vermagic=(\S+) ")
-
-_DECODERS: Final[dict[str | None, Callable[[bytes], bytes]]] = {
-    None: bytes,
-    ".xz": lzma.decompress,
-    ".gz": gzip.decompress,
-}
 
 
 class Resolved(NamedTuple):
@@ -70,7 +61,7 @@ def resolve(folder: Path, names: Sequence[str]) -> Resolved:
     A folder without `modules.builtin` does not tell what is built in: nothing is missing then.
 
     :param folder: of one kernel, such as lib/modules/RELEASE.
-    :raise UsageError: a module cannot be unpacked.
+    :raise UsageError: a module cannot be unpacked, or is none.
     """
     tree = _Tree(folder)
     out = Resolved({}, [])
@@ -128,12 +119,14 @@ def of_kernel(given: Path, release: str) -> dict[str, bytes]:
 
 
 def release_of(module: bytes) -> str:
-    """Of which kernel an unpacked module is, by what it tells; empty: it does not tell."""
-    found = _VERMAGIC.search(module)
-    return found[1].decode(errors="replace") if found is not None else ""
+    """Of which kernel an unpacked module is, by what it tells; empty: it does not tell.
+
+    :raise BadElfError: it is no module.
+    """
+    return modinfo(module).get("vermagic", "").partition(" ")[0]
 
 
-def entries(modules: Mapping[str, bytes], carried: Mapping[str, bytes] | None = None) -> Iterator[cpio.Entry]:
+def entries(modules: Mapping[str, bytes], carried: Mapping[str, bytes] | None = None) -> Iterator[cpio.Member]:
     """What makes the guest's init load these modules in this order, and no others.
 
     :param carried: modules that are there to be loaded later.
@@ -142,7 +135,7 @@ def entries(modules: Mapping[str, bytes], carried: Mapping[str, bytes] | None = 
     yield cpio.file(_LOAD_ORDER, "".join(f"/{_FOLDER}/{name}.ko\n" for name in modules).encode())
 
 
-def files(modules: Mapping[str, bytes]) -> Iterator[cpio.Entry]:
+def files(modules: Mapping[str, bytes]) -> Iterator[cpio.Member]:
     """Modules in their place. Which of them are loaded, and when, is not said."""
     for name, content in modules.items():
         yield cpio.file(f"{_FOLDER}/{name}.ko", content)
@@ -192,7 +185,7 @@ def _release(folder: Path) -> str:
     for name, path in _modules(folder):
         if name == HYPERCALLS:  # put there by hand
             continue
-        release = release_of(_unpacked(path)) if _decoder(path) is not None else ""
+        release = release_of(_unpacked(path)) if _can_unpack(path) else ""
         return release or folder.resolve().name
     return folder.resolve().name if (folder / "modules.builtin").is_file() else ""
 
@@ -216,23 +209,24 @@ def _same(name: str) -> str:
 
 
 def _depends(content: bytes) -> list[str]:
-    found = _DEPENDS.search(content)
-    return [name for name in found[1].decode().split(",") if name] if found is not None else []
-
-
-def _decoder(path: Path) -> Callable[[bytes], bytes] | None:
-    match = _NAME.fullmatch(path.name)
-    return _DECODERS.get(match[2]) if match is not None else None
+    return [name for name in modinfo(content).get("depends", "").split(",") if name]
 
 
 def _unpacked(path: Path) -> bytes:
-    decoder = _decoder(path)
-    if decoder is None:
+    if not _can_unpack(path):
         raise UsageError(
             f"{path}: tcelab cannot unpack {path.suffix}",
-            next_step=f"unpack it first, for example: zstd -d --rm {path.parent}/*{path.suffix}",
+            next_step=f"unpack it first; what can be read is .ko, {', '.join(f'.ko{each}' for each in OPENERS)}",
         )
     try:
-        return decoder(path.read_bytes())
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        content = path.read_bytes() if path.suffix == ".ko" else compressed.read(path)
+        modinfo(content)
+    except BadElfError as error:
+        raise UsageError(f"{path} is no kernel module: {error}") from None
+    except OSError as error:
         raise UsageError(f"{path} cannot be read: {error}") from None
+    return content
+
+
+def _can_unpack(path: Path) -> bool:
+    return path.suffix in {".ko", *OPENERS}

@@ -191,7 +191,7 @@ def sources(mutants: Mutants, recipe: GuestRecipe, manifest: Manifest, fetch: ap
         return msgspec.json.decode(place.read_bytes(), type=Sources)
     except (FileNotFoundError, msgspec.DecodeError):
         pass
-    request = apt.Request(
+    request = apt.FetchRequest(
         architecture=recipe.architecture,
         suites=((kernel.suite,),),
         packages=(mutants.source,),

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tcelab.image import cpio
 from tcelab.image import modules as drivers
-from tcelab.image.bytecode import Job, compile_all
+from tcelab.image.bytecode import CompileJob, compile_all
 from tcelab.image.locks import lock
 from tcelab.image.manifest import BUILDER, Manifest, file_sha256
 from tcelab.image.resources import agent_dir, rootfs_dir
@@ -128,20 +128,20 @@ def _make(
         unfinished.replace(path)
 
 
-def _entries(tools: Path, python: str, scratch: Path) -> Iterator[cpio.Entry]:
+def _entries(tools: Path, python: str, scratch: Path) -> Iterator[cpio.Member]:
     yield from _rootfs_entries(rootfs_dir())
     tag = f"cpython-{python.replace('.', '')}"
-    jobs: list[Job] = []
+    jobs: list[CompileJob] = []
     for number, (name, source) in enumerate(_sources(agent_dir())):
         compiled = Path(name).parent / "__pycache__" / f"{Path(name).stem}.{tag}.pyc"
         target = scratch / f"{number}.pyc"
-        jobs.append(Job(source, target, f"/{_GUEST_AGENT}/{name}"))
+        jobs.append(CompileJob(source, target, f"/{_GUEST_AGENT}/{name}"))
         yield cpio.file(f"{_GUEST_AGENT}/{name}", source)
         yield cpio.file(f"{_GUEST_AGENT}/{compiled.as_posix()}", target)
     compile_all(tools, python, jobs)
 
 
-def _rootfs_entries(folder: Path) -> Iterator[cpio.Entry]:
+def _rootfs_entries(folder: Path) -> Iterator[cpio.Member]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():

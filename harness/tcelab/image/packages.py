@@ -13,6 +13,7 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 import msgspec
+from debian.debian_support import NativeVersion
 
 from tcelab.errors import HarnessError
 
@@ -25,7 +26,6 @@ __all__ = [
     "parse_update_failures",
     "preferences",
     "sort_suites",
-    "version_key",
 ]
 
 Suites = Sequence[Sequence[str]]
@@ -57,53 +57,38 @@ class SuiteNote(msgspec.Struct, frozen=True, order=True):
     reason: str
 
 
-def version_key(version: str) -> tuple[object, ...]:
-    """A sort key that orders version strings as dpkg does.
-
-    Source: Debian Policy 5.6.12: ``~`` sorts before the end, letters before all other characters, digits as
-    numbers; epoch first, revision last.
-    """
-    epoch, colon, rest = version.partition(":")
-    if not colon:
-        epoch, rest = "0", version
-    upstream, _, revision = rest.rpartition("-") if "-" in rest else (rest, "", "0")
-    return (int(epoch), _part_key(upstream), _part_key(revision))
-
-
-def _part_key(part: str) -> tuple[object, ...]:
-    key: list[object] = []
-    for text, digits in re.findall(r"(\D*)(\d*)", part):
-        key += [(*(_character_order(character) for character in text), 0), int(digits or 0)]
-    return tuple(key)  # findall ends with an empty match: the end, which "~" must sort before
-
-
-def _character_order(character: str) -> int:
-    if character == "~":
-        return -1
-    return ord(character) if character.isalpha() else ord(character) + 256
-
-
 def parse_index(index: bytes, suite: str, patterns: Iterable[str]) -> list[Package]:
-    """The packages of a ``Packages`` file whose name matches one of the patterns (shell style)."""
+    """The packages of a ``Packages`` file whose name matches one of the patterns (shell style).
+
+    :raise HarnessError: one of them lacks a field, or its version is none.
+    """
+    from debian.deb822 import Packages  # noqa: PLC0415 - slow, and most runs fetch nothing
+
     wanted = re.compile("|".join(_glob_to_regex(pattern) for pattern in patterns))
     found = []
+    # An index holds tens of thousands of stanzas: to parse them all would take 20 times as long.
     for stanza in index.split(b"\n\n"):
         head = re.search(rb"^Package: (\S+)$", stanza, re.MULTILINE)
-        if head is None or wanted.fullmatch(head[1].decode()) is None:
-            continue
-        # Continuation lines begin with a space, so none of them passes for a field.
-        fields = dict(line.partition(": ")[::2] for line in stanza.decode().splitlines())
-        found.append(
-            Package(
-                name=fields["Package"],
-                version=fields["Version"],
-                architecture=fields["Architecture"],
-                suite=suite,
-                sha256=fields["SHA256"],
-                size=int(fields["Size"]),
-            )
-        )
+        if head is not None and wanted.fullmatch(head[1].decode()) is not None:
+            found.append(_package(Packages(stanza), suite))
     return found
+
+
+def _package(fields: Mapping[str, str], suite: str) -> Package:
+    try:
+        return Package(
+            name=fields["Package"],
+            version=str(NativeVersion(fields["Version"])),
+            architecture=fields["Architecture"],
+            suite=suite,
+            sha256=fields["SHA256"],
+            size=int(fields["Size"]),
+        )
+    except (KeyError, ValueError) as error:
+        raise HarnessError(
+            f"the index of {suite} describes {fields.get('Package', 'a package')} wrongly: {error}",
+            next_step="try again later, or name another archive",
+        ) from None
 
 
 def _glob_to_regex(pattern: str) -> str:
@@ -148,7 +133,7 @@ def choose(pattern: str, available: Iterable[Package], suites: Suites) -> Packag
         of_group = [package for package in matching if package.suite in group]
         if of_group:
             # The same version often lies in two suites; the first named one is recorded.
-            return max(of_group, key=lambda p: (version_key(p.version), -list(group).index(p.suite)))
+            return max(of_group, key=lambda p: (NativeVersion(p.version), -list(group).index(p.suite)))
     names = ", ".join(suite for group in suites for suite in group) or "none"
     raise HarnessError(
         f"no package matches {pattern!r} in the suites that verify ({names})",

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tcelab.errors import HarnessError
-from tcelab.image.apt import Fetch, Fetched, Request, host_architecture, unpack
+from tcelab.image.apt import Fetch, Fetched, FetchRequest, host_architecture, unpack
+from tcelab.image.hosttools import RunLimit, run
 from tcelab.image.loader import library_folders, loader_argv
-from tcelab.image.process import RunLimit, run
 from tcelab.image.recipe import QemuRecipe
 from tcelab.image.select import prune, require, walk
 from tcelab.logs import NOTE
@@ -38,7 +38,7 @@ def build_qemu(recipe: QemuRecipe, image: Path, fetch: Fetch) -> BuiltQemu:
 
     :raise HarnessError: a package is missing, QEMU does not run, or it has another version than the recipe says.
     """
-    request = Request(
+    request = FetchRequest(
         architecture=host_architecture(),
         suites=recipe.suites,
         packages=(recipe.package,),

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tcelab import userconfig
 from tcelab.errors import HarnessError
 
 __all__ = [
@@ -34,10 +35,7 @@ __all__ = [
 def cache_dir() -> Path:
     """The folder of all that tcelab fetches and builds; made with mode 0700 when absent."""
     named = os.environ.get("TCELAB_CACHE")
-    if named:
-        folder = Path(named).absolute()
-    else:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tcelab"
+    folder = Path(named).absolute() if named else userconfig.folder("cache")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 

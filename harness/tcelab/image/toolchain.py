@@ -7,15 +7,14 @@ system (sed, awk, rm and their like), which kbuild calls.
 
 from __future__ import annotations
 
-import os
 import re
-import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from tcelab.errors import HarnessError
-from tcelab.image.apt import Fetch, Fetched, Request, host_architecture, unpack
+from tcelab.image.apt import Fetch, Fetched, FetchRequest, host_architecture, unpack
+from tcelab.image.elf import BadElfError, Elf
 from tcelab.image.loader import loader_argv
 from tcelab.image.recipe import ToolchainRecipe
 from tcelab.image.select import prune, require, walk
@@ -31,9 +30,6 @@ _SCRIPT: Final = """\
 here=${{0%/*}}/{up}
 exec "$here/{loader}" --library-path "$here/{libraries}" --argv0 "$0" "$here/{program}" "$@"
 """
-
-_ELF64_LITTLE: Final = b"\x7fELF\2\1"
-_PT_INTERP: Final = 3
 
 
 class BuiltToolchain(NamedTuple):
@@ -89,8 +85,8 @@ def build_toolchain(recipe: ToolchainRecipe, releases: Sequence[str], image: Pat
     return BuiltToolchain(parts, list(releases))
 
 
-def _request(recipe: ToolchainRecipe, architecture: str, packages: tuple[str, ...]) -> Request:
-    return Request(
+def _request(recipe: ToolchainRecipe, architecture: str, packages: tuple[str, ...]) -> FetchRequest:
+    return FetchRequest(
         architecture=architecture,
         suites=recipe.suites,
         packages=packages,
@@ -140,23 +136,19 @@ def _write_script(path: Path, program: Path, tree: Path, loader: Path, folders: 
 
 def _programs(tree: Path) -> Iterator[Path]:
     """Programs for this host that need a loader; no libraries."""
-    host = _machine(Path(os.path.realpath("/proc/self/exe")))
+    with Path("/proc/self/exe").open("rb") as own:
+        host = Elf(own).machine
     for name in walk(tree):
         path = tree / name
         executable = not path.is_symlink() and path.stat().st_mode & 0o100
-        if executable and ".so" not in path.name and _machine(path) == host and _has_loader(path):
+        if executable and ".so" not in path.name and _is_program(path, host):
             yield path
 
 
-def _machine(path: Path) -> int:
-    """ELF's number of the architecture; 0 if it is no such file."""
+def _is_program(path: Path, machine: str) -> bool:
     with path.open("rb") as file:
-        head = file.read(20)
-    return int.from_bytes(head[18:20], "little") if head.startswith(_ELF64_LITTLE) else 0
-
-
-def _has_loader(path: Path) -> bool:
-    content = path.read_bytes()
-    (at,) = struct.unpack_from("<Q", content, 32)
-    size, count = struct.unpack_from("<HH", content, 54)
-    return any(struct.unpack_from("<I", content, at + i * size)[0] == _PT_INTERP for i in range(count))
+        try:
+            elf = Elf(file)
+            return elf.machine == machine and elf.has_interpreter()
+        except BadElfError:
+            return False  # a script, say

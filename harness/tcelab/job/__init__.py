@@ -1,1 +1,14 @@
-"""A command's work, from what the user chose to what is written down."""
+"""A command's work, from what the user chose to what is written down.
+
+- `artefacts`: the folder of a run, and which runs are kept
+- `job`: one run of a command, from its folder to its verdict
+- `keeping`: files of a run that cannot be written take neither verdict nor each other along
+- `output`: files that a verb was asked to write: checked before the work, written after it
+- `ownkernel`: checks a kernel that the user brings
+- `parallel`: runs the parts of a program side by side
+- `platforms`: the platforms by name
+- `pool`: guests for tests
+- `replayline`: makes the command that does the same again
+- `series`: one scenario on several topologies
+- `setup`: from what the user chose to what a session needs
+"""

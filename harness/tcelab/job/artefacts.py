@@ -49,8 +49,7 @@ class Kept(NamedTuple):
 
 def root() -> Path:
     """`$XDG_STATE_HOME/tcelab/runs`, by default under ~/.local/state."""
-    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(state).expanduser() / "tcelab" / "runs"
+    return userconfig.folder("state") / "runs"
 
 
 def folder(out: Path | None) -> Path:

@@ -15,18 +15,18 @@ from rich.console import Console
 from tcelab import report
 from tcelab.emulator.reference import GuestReferences
 from tcelab.errors import HarnessError, Interrupted, TcelabError, UsageError
-from tcelab.job import artefacts, output, platforms, replay, setup
+from tcelab.job import artefacts, output, platforms, replayline, setup
 from tcelab.job.keeping import Keeper, expecting_room
-from tcelab.job.parallel import Guest, ParallelRun
+from tcelab.job.parallel import EndableSession, ParallelRun
+from tcelab.job.runoptions import RunOptions
 from tcelab.judge.laws.difference import References
 from tcelab.logs import PHASE, of_guest
 from tcelab.logs.logfile import NAME
 from tcelab.program import Program
 from tcelab.program.parts import Part
-from tcelab.qemu.limits import Limits
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 from tcelab.report import tabledump
-from tcelab.run.fits import require
+from tcelab.run.guestfits import require
 from tcelab.run.record import Facts, RunRecord, Step
 
 _LOG: Final = logging.getLogger(__name__)
@@ -50,8 +50,6 @@ FILES: Final = {
 class Job:
     """One run from its folder to its verdict.
 
-    :ivar against: whom to compare it with, in place of the emulator.
-    :ivar verb: `run`, or `diff`, which prints differences and verdict alone.
     :ivar brief: what it prints is one of several: without the tables, and without the verdict's witnesses.
     :ivar result: what `perform` leaves, also when the guest never came up.
     :ivar interrupted: somebody wanted it to end.
@@ -61,21 +59,20 @@ class Job:
         thread of its part.
     """
 
-    def __init__(
-        self, program: Program, limits: Limits, options: dict[str, Any], out: Path | None, text: Console
-    ) -> None:
-        self.against: setup.MachineChoice | None = None
-        self.verb = "run"
+    def __init__(self, program: Program, options: RunOptions, out: Path | None, text: Console) -> None:
+        """:param program: as `settle` has made it, and the options.
+
+        :raise UsageError: a limit, or the folder, cannot be.
+        """
+        self._limits = options.bounds()
         self.brief = False
         self.interrupted = False
         self.result: report.Result | None = None
         self.kept_tables: int | None = None
         self.progress: Callable[[], report.Progress] = report.Progress
-        self.observer: Callable[[Guest], None] = lambda _: None
-        self._chosen: setup.MachineChoice | None = None
+        self.observer: Callable[[EndableSession], None] = lambda _: None
         self._text = text
         self._program = program
-        self._limits = limits
         self._options = options
         self.folder = artefacts.folder(out)
         self._timings: dict[str, float] = {}
@@ -84,17 +81,16 @@ class Job:
         with expecting_room(self.folder):
             (self.folder / FILES["program"]).write_bytes(program.to_json())
 
-    def perform(self, chosen: setup.MachineChoice, *, keep: bool) -> None:
+    def perform(self, *, keep: bool) -> None:
         """Provision, boot, run, judge, write down, print.
 
         :raise UsageError: what was chosen cannot be.
         """
-        self._chosen = chosen
-        platforms.check(self._options["platform"], chosen, boot=bool(self._options["boot"]))
+        platforms.check(self._options.platform, self._options.machine, boot=self._options.boot)
         with self._keeper.log(), ExitStack() as stack:
             try:
                 with self.progress() as progress:
-                    beside = self._prepare(chosen, progress, stack, keep=keep)
+                    beside = self._prepare(progress, stack, keep=keep)
                     began = time.monotonic()
                     record, verdict = beside.run()
                     self._timings["run"] = time.monotonic() - began
@@ -119,15 +115,13 @@ class Job:
                     stack.callback(beside.kept.close)
                     self._give(beside.kept)
 
-    def _prepare(
-        self, chosen: setup.MachineChoice, progress: report.Progress, stack: ExitStack, *, keep: bool
-    ) -> ParallelRun:
+    def _prepare(self, progress: report.Progress, stack: ExitStack, *, keep: bool) -> ParallelRun:
         """All that is needed before the first guest."""
         total = len(self._program.ops)
         _LOG.info("%s, seed %d, %d operations", self._program.name, self._program.seed, total, extra=PHASE)
         began = time.monotonic()
-        boot = bool(self._options["boot"])
-        platform = platforms.prepare(self._options["platform"], chosen, limits=self._limits, boot=boot)
+        asked = self._options
+        platform = platforms.prepare(asked.platform, asked.machine, limits=self._limits, boot=asked.boot)
         stack.callback(platform.close)
         self._provenance = platform.provenance
         self._timings["provision"] = time.monotonic() - began
@@ -136,7 +130,7 @@ class Job:
             progress.findings = findings
             progress.step(step, total)
 
-        def opening(part: Part) -> Guest:
+        def opening(part: Part) -> EndableSession:
             began = time.monotonic()
             with expecting_room(self.folder):
                 session = platform.open(self._own(part))
@@ -144,8 +138,9 @@ class Job:
             self.observer(session)
             return session
 
-        oracles = None if self.against is None else self._other(self.against, stack)
-        return ParallelRun(self._program, opening, watch, give_up=platform.close, keep=keep, oracles=oracles)
+        other = asked.other_machine()
+        references = None if other is None else self._other(other, stack)
+        return ParallelRun(self._program, opening, watch, give_up=platform.close, keep=keep, references=references)
 
     def _other(self, chosen: setup.MachineChoice, stack: ExitStack) -> Callable[[Part, Facts], References]:
         """Guests to compare with: one for each part."""
@@ -153,7 +148,7 @@ class Job:
         stack.callback(other.close)
         self._provenance["against"] = other.provenance
 
-        def oracles(part: Part, facts: Facts) -> References:
+        def references(part: Part, facts: Facts) -> References:
             folder = self.folder / f"against-{part.number + 1}"
             with expecting_room(folder):
                 folder.mkdir(mode=0o700)
@@ -162,7 +157,7 @@ class Job:
             require(self._program, guest.facts)
             return GuestReferences(guest, self._program.topology, facts)
 
-        return oracles
+        return references
 
     def _own(self, part: Part) -> Path:
         """The folder for the artefacts of a part's guest: the first one's are the run's."""
@@ -202,31 +197,31 @@ class Job:
 
     def _common(self) -> dict[str, Any]:
         there = {what: name for what, name in FILES.items() if (self.folder / name).exists() or what == "junit"}
-        told = {"options": self._options, "timings": self._timings, "artefacts": there}
+        told = {"options": self._options.recorded(), "timings": self._timings, "artefacts": there}
         return told | {"replay": self._replay()}
 
     def _write(self, result: report.Result) -> None:
         self.result = result
         self._keeper.write("result.json", report.to_json(result))
         self._keeper.write(FILES["junit"], report.junit(result))
-        extent: report.Extent = "part" if self.brief else "differences" if self.verb == "diff" else "whole"
+        extent: report.Extent = "part" if self.brief else "differences" if self._options.verb == "diff" else "whole"
         report.render(self._text, result, folder=self.folder, extent=extent)
         output.unkept(self._text, self._keeper)
 
     def _replay(self) -> str:
-        assert self._chosen is not None
-        return replay.line(
-            self.verb,
+        asked = self._options
+        return replayline.line(
+            "diff" if asked.verb == "diff" else "run",
             self.folder / FILES["program"],
-            self._chosen,
+            asked.machine,
             program=self._program,
-            platform=self._options["platform"],
-            boot=bool(self._options["boot"]),
+            platform=asked.platform,
+            boot=asked.boot,
             limits=self._limits,
-            against=self._options.get("against"),
+            against=asked.against,
         )
 
-    def _give(self, guest: Guest) -> None:
+    def _give(self, guest: EndableSession) -> None:
         from tcelab.qemu.interact import interact  # noqa: PLC0415 - only here
 
         self._text.print("the guest goes on; Ctrl-] ends it")

@@ -14,6 +14,7 @@ from rich.text import Text
 from tcelab.commandline import spelled
 from tcelab.errors import HarnessError, UsageError
 from tcelab.job.keeping import Keeper
+from tcelab.run import exitcode
 
 
 def note(line: str) -> None:
@@ -87,9 +88,10 @@ def deliver(data: bytes, to: Path | None, code: int) -> int:
         write(data, to)
     except HarnessError as error:
         note(error.report())
+        untold = exitcode.of_untold(code)
         if not code:
-            click.echo(f"COULD NOT JUDGE (exit code {error.exit_code}): {to} was to tell it, and could not be written")
-        return code or error.exit_code
+            click.echo(f"COULD NOT JUDGE (exit code {untold}): {to} was to tell it, and could not be written")
+        return untold
     return code
 
 

@@ -13,11 +13,11 @@ from tcelab.emulator import EmulatorSession
 from tcelab.emulator.profiles import profile
 from tcelab.errors import UsageError
 from tcelab.job import setup
-from tcelab.job.parallel import Guest
+from tcelab.job.parallel import EndableSession
 from tcelab.logs import PHASE
 from tcelab.qemu import fork
 from tcelab.qemu.limits import Limits
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 from tcelab.quirks import check as check_quirks
 
 _LOG: Final = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Platform(Protocol):
     @property
     def provenance(self) -> dict[str, Any]: ...
 
-    def open(self, folder: Path) -> Guest:
+    def open(self, folder: Path) -> EndableSession:
         """A guest with its agent ready. `folder`, private, is for its artefacts.
 
         :raise TcelabError: there is none to be had.

@@ -18,7 +18,7 @@ from tcelab.qemu.ahead import Ahead
 from tcelab.qemu.fork import Forks
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.probe import TRACES, Abilities
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 
 NEEDS: Final[dict[str, Callable[[Abilities], bool]]] = {
     "edu": lambda can: can.edu,

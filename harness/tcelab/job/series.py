@@ -7,18 +7,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+import msgspec
 from rich.console import Console
 
 from tcelab import report
 from tcelab.errors import HarnessError
-from tcelab.job import artefacts, output, setup
+from tcelab.job import artefacts, output
 from tcelab.job.job import FILES, Job
 from tcelab.job.keeping import Keeper
 from tcelab.job.output import note
+from tcelab.job.runoptions import RunOptions
 from tcelab.program import Program
-from tcelab.qemu.limits import Limits
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -30,17 +31,18 @@ class Series:
 
     def __init__(
         self,
-        pairs: Sequence[tuple[Program, setup.MachineChoice]],
-        limits: Limits,
-        options: dict[str, Any],
+        pairs: Sequence[tuple[Program, RunOptions]],
+        options: RunOptions,
         out: Path | None,
         text: Console,
     ) -> None:
-        """:param pairs: each program, and what it is to be run on.
+        """:param pairs: each program with its options, as `settle` has made them.
+        :param options: of all of them.
         :param out: folder for artefacts; each run has one in it, called after its topology.
         """
         self.result: report.Result | None = None
-        self._pairs, self._limits, self._options, self._text = pairs, limits, options, text
+        options.bounds()
+        self._pairs, self._options, self._text = pairs, options, text
         self._folder = artefacts.folder(out)
 
     def perform(self) -> None:
@@ -51,24 +53,24 @@ class Series:
         keeper = Keeper(self._folder)
         with keeper.log():
             runs = self._runs()
-            self._write(report.merge(runs, [program for program, _ in self._pairs], self._options), keeper)
+            self._write(report.merge(runs, [program for program, _ in self._pairs], self._options.recorded()), keeper)
 
     def _runs(self) -> dict[str, report.Result]:
         """Each as far as it came, by topology."""
         runs: dict[str, report.Result] = {}
-        for program, chosen in self._pairs:
+        for program, options in self._pairs:
             name = program.topology.name
             _LOG.debug("topology %s: its own log is %s there", name, FILES["log"])
-            options = {**self._options, "topology_name": name}
+            named = msgspec.structs.replace(options, topology_name=name)
             try:
-                job = Job(program, self._limits, options, self._folder / name, self._text)
+                job = Job(program, named, self._folder / name, self._text)
             except HarnessError as error:  # a full disk: what the others gave must be told
                 note(error.report())
                 break
             job.brief = True
             interrupted = False
             try:
-                job.perform(chosen, keep=False)
+                job.perform(keep=False)
             except KeyboardInterrupt:
                 interrupted = True
             if job.result is not None:

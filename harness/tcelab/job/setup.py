@@ -25,7 +25,8 @@ TODAYS_PROFILES: Final = {DEFAULT_PROFILE, "linux-v2"}
 
 
 class MachineChoice(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user may choose. `qemu` is a recipe's name or a program; `kernel` and `initrd` replace the image's.
+    """What the user may choose of a machine, by names that are still to be looked up: `qemu` is a recipe's name or a
+    program; `kernel` and `initrd` replace the image's.
 
     :ivar profile: of the driver; a guest's kernel has today's.
     :ivar expect_quirks: known defects that are declared for the kernel, beside those that the recipe of the image
@@ -42,7 +43,7 @@ class MachineChoice(msgspec.Struct, frozen=True, kw_only=True):
     modules: Path | None = None
     initrd: Path | None = None
     mutant: str = ""
-    memory: int = 512
+    memory: int = machine.MEMORY
     firmware: machine.Firmware = "auto"
     append: str = ""
     profile: str = DEFAULT_PROFILE
@@ -53,7 +54,7 @@ class MachineChoice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PreparedMachine(msgspec.Struct, frozen=True):
-    """All that a session needs.
+    """All that a session needs: each name of the choice looked up, and provisioned.
 
     :ivar digest: of the agent that must answer.
     :ivar provenance: where kernel, initrd and QEMU came from, for the result.

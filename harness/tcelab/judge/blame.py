@@ -34,8 +34,8 @@ from tcelab.program import (
 
 if TYPE_CHECKING:
     from tcelab.judge.models.fold import Fold
-    from tcelab.judge.models.memory import PageModel
-    from tcelab.judge.models.table import TableModel
+    from tcelab.judge.models.memorymodel import PageModel
+    from tcelab.judge.models.tablemodel import TableModel
 
 Kinds: TypeAlias = tuple[type[Op], ...]
 _STORES: Final[Kinds] = (Ioctl, Repeat, Close, Exit, Hcall, HcallBatch, Native, Ddw, Flip)

@@ -5,39 +5,53 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable
-from typing import Final
 
+from tcelab.errors import died
 from tcelab.judge import blame
-from tcelab.judge.finding import EXIT_CODES, Finding, Result, Verdict
-from tcelab.judge.laws import CHECKPOINT_LAWS, OPERATION_LAWS, hypercalls
+from tcelab.judge.finding import Verdict
+from tcelab.judge.laws import CHECKPOINT_LAWS, OPERATION_LAWS, hypercalls, kernel
 from tcelab.judge.laws.charges import ChargesLaw
 from tcelab.judge.laws.difference import EmulatorComparison, References
-from tcelab.judge.laws.evidence import evidence
 from tcelab.judge.laws.isolation import isolation
-from tcelab.judge.laws.kernel import kernel_said
 from tcelab.judge.laws.outcome import went
 from tcelab.judge.laws.pins import PinsLaw
 from tcelab.judge.laws.refusals import unwatched
-from tcelab.judge.ledger import Ledger, operation_text
+from tcelab.judge.ledger import KEEP, Ledger
 from tcelab.judge.models.comparison import Difference
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.reading import read_tables
 from tcelab.judge.models.requests import request_name
 from tcelab.judge.models.rounds import done_of
+from tcelab.judge.verdict import conclude
 from tcelab.papr import window
 from tcelab.program import Burst, Checkpoint, Dma, Fresh, Ioctl, Program, Repeat, Together
 from tcelab.run.record import Facts, Outcome, RunRecord, Snapshot, Step
 
-KEEP: Final = 200
-"""Findings that a verdict shows; the rest are counted."""
-
 
 class Judge:
-    """Judges a run step by step, as it happens or afterwards.
+    """Judges a run step by step, as it happens or afterwards: an `Observer` of `tcelab.run.loop`.
+
+    A step is fed once. A checkpoint that turns out suspicious is then looked at again, in two steps::
+
+        if judge.feed(step):                    # by live memory alone: some 1 ms
+            judge.confirm(step, snapshot)       # taken by every view: some 40 ms
+
+    Why two: live memory is one reader of QEMU's one array, and a reader can be wrong, by reading a table at an address
+    that QEMU has just left, say. The state stream is another one. It is too slow for every checkpoint, so it is asked
+    where something is wrong, and at once: nothing else is asked of the guest in between, but its kernel runs between
+    the two stops. So `confirm` judges what a table, a page or a disk *is*, by the laws of checkpoints, and adds:
+
+    - the views that show a wrong thing as well, to the finding that tells of it;
+    - findings of its own: what only one view shows (law `views`), or what came meanwhile.
+
+    It takes no finding back: a finding stands. And it counts nothing twice. What happened since the checkpoint before
+    (refusals, lines of the console) was in the first snapshot and is judged with that; the checkpoint, its batch and
+    its maps were counted by `feed`; the reference has done the operation, and is not asked again.
+
+    Of a program in parts, each part has a judge: `tcelab.judge.verdict.conclude` joins what they wrote down.
 
     :param keep: findings to keep; others are only counted.
-    :param ledger: of a judgement of which this one is part number `part`; by default one of its own.
-    :param oracles: for a second opinion; without it, laws alone judge.
+    :param references: for a second opinion; without it, laws alone judge.
     """
 
     def __init__(
@@ -46,44 +60,55 @@ class Judge:
         facts: Facts,
         *,
         keep: int = KEEP,
-        ledger: Ledger | None = None,
-        part: int = 0,
-        oracles: References | None = None,
+        references: References | None = None,
     ) -> None:
         self.program = program
         self.facts = facts
         self.fold = Fold(program, facts)
-        self.ledger = ledger or Ledger(program, keep)
-        self._part = part
+        self.ledger = Ledger(program, keep)
         self._counters = ChargesLaw(), PinsLaw()
         self._pending = [0, 0]
-        self._last = -1
+        self._suspicious: Step | None = None
         self._looks = -1, -1
         self._batch_of = batches(program)
-        self._opinion = None if oracles is None else EmulatorComparison(self.ledger, facts, oracles, self._to_blame)
+        self._comparison = (
+            None if references is None else EmulatorComparison(self.ledger, facts, references, self._to_blame)
+        )
 
     def feed(self, step: Step) -> bool:
-        """Judge one step; True when it gave a new finding. Suits `run.Watch`.
+        """Judge one step: each once, in order.
 
-        A checkpoint's step may come twice, the second time with `confirmed`: then only that snapshot is judged.
+        :return: it gave a new finding. If it is of a checkpoint, `confirm` may follow, before the next step.
         """
         before = self.ledger.total
         started = time.perf_counter()
-        again, self._last = step.number == self._last, step.number
-        if isinstance(step.op, Checkpoint) and not again:
+        if isinstance(step.op, Checkpoint):
             self._looks = self._looks[1], step.number
         self.ledger.step = step.number
         self.ledger.since = self._looks[0] if isinstance(step.op, Checkpoint) else self._looks[1]
-        self.ledger.part = self._part
         self.ledger.batch = self._batch_of.get(step.number, 0)
-        if self._opinion is not None and not again:
-            self._opinion.feed(step)
+        if self._comparison is not None:
+            self._comparison.feed(step)
         if isinstance(step.op, Checkpoint):
-            self._checkpoint(step, step.op, again=again)
+            self._checkpoint(step, step.op)
             self.ledger.took("judge", time.perf_counter() - started)
         elif step.outcome is not None:
             self._operation(step, step.outcome)
-        return self.ledger.total > before
+        found = self.ledger.total > before
+        self._suspicious = step if found and isinstance(step.op, Checkpoint) else None
+        return found
+
+    def confirm(self, step: Step, snapshot: Snapshot) -> None:
+        """Judge a second snapshot, taken by every view, of the suspicious checkpoint that was fed last.
+
+        :raise AssertionError: there is none, it was another one, or it was confirmed already.
+        """
+        if step is not self._suspicious:
+            raise AssertionError(f"step {step.number} is confirmed, and it was not fed last and found suspicious")
+        self._suspicious = None
+        started = time.perf_counter()
+        self._snapshot(snapshot, stream=True)
+        self.ledger.took("judge", time.perf_counter() - started)
 
     @property
     def findings(self) -> int:
@@ -98,20 +123,34 @@ class Judge:
     def verdict(self, run: RunRecord) -> Verdict:
         """The verdict on a run that has been fed whole. Ask once."""
         self.end(run)
-        return conclude(self.ledger, run)
+        return conclude([self.ledger], run)
 
     def end(self, run: RunRecord) -> None:
         """Judge how a run, or a part of one, ended."""
         ledger = self.ledger
         if run.steps:
             ledger.step = run.steps[-1].number + 1
-        ledger.batch, ledger.part, ledger.since = 0, self._part, self._looks[1]
+        ledger.batch, ledger.since = 0, self._looks[1]
         self._ending(run)
-        if self._opinion is not None:
-            self._opinion.explain()
+        if self._comparison is not None:
+            self._comparison.explain()
         for reason in self.fold.unknown:
             ledger.undecided_because(reason)
         unwatched(ledger, self.fold)
+
+    def _ending(self, run: RunRecord) -> None:
+        """A kernel that died is a finding with the operation in flight; any other early end says nothing about it.
+
+        Source of the rule: only after the agent's handshake, and so after the kernel came up, is there a run at all.
+        """
+        error = None if run.ending is None else run.ending.error
+        in_flight = None if run.ending is None else run.ending.in_flight
+        if error is not None and died(error):
+            self.ledger.step = self.ledger.step if in_flight is None else in_flight
+            self.ledger.batch = self._batch_of.get(-1 if in_flight is None else in_flight, 0)
+        elif error is not None:
+            self.ledger.undecided_because(f"the run ended early: {error.message}")
+        kernel.ended(self.ledger, self.fold, run.trouble, error, in_flight)
 
     def _operation(self, step: Step, outcome: Outcome) -> None:
         ledger = self.ledger
@@ -139,8 +178,8 @@ class Judge:
         return blame.difference(self.ledger, self.fold, difference.key, (difference.liobn, difference.ioba))
 
     def _excuse(self, step: int) -> None:
-        """Entries that a declared quirk emptied, exactly where the oracle says so."""
-        for met in self._opinion.met if self._opinion is not None else ():
+        """Entries that a declared quirk emptied, exactly where the reference says so."""
+        for met in self._comparison.quirk_hits if self._comparison is not None else ():
             for liobn, entry in met.lost:
                 self.fold.excuse(liobn, entry, step)
 
@@ -161,16 +200,13 @@ class Judge:
             if piece.refused:
                 count.reasons[piece.refused] = count.reasons.get(piece.refused, 0) + 1
 
-    def _checkpoint(self, step: Step, op: Checkpoint, *, again: bool) -> None:
-        if not again:
-            self.ledger.evidence.checkpoints += 1
-            self._credit(op.batch)
-            if step.snapshot is None:
-                self.ledger.undecided_because("a checkpoint gave no snapshot")
-            else:
-                self._snapshot(step.snapshot, stream=op.stream)
-        if step.confirmed is not None:
-            self._snapshot(step.confirmed, stream=True)
+    def _checkpoint(self, step: Step, op: Checkpoint) -> None:
+        self.ledger.evidence.checkpoints += 1
+        self._credit(op.batch)
+        if step.snapshot is None:
+            self.ledger.undecided_because("a checkpoint gave no snapshot")
+        else:
+            self._snapshot(step.snapshot, stream=op.stream)
 
     def _credit(self, batch: int) -> None:
         """The maps since the last checkpoint belong to this one's batch size."""
@@ -200,63 +236,6 @@ class Judge:
         for what, seconds in snapshot.seconds.items():
             ledger.took(what, seconds)
 
-    def _ending(self, run: RunRecord) -> None:
-        """A kernel that died is a finding with the operation in flight; any other early end says nothing about it.
-
-        Source of the rule: only after the agent's handshake, and so after the kernel came up, is there a run at all.
-        """
-        error = None if run.ending is None else run.ending.error
-        if not getattr(error, "kernel_died", False):
-            # The lines of a kernel that died are those of its death: one finding.
-            kernel_said(self.ledger, self.fold, run.trouble)
-        if run.ending is None or error is None:
-            return
-        if getattr(error, "kernel_died", False):
-            blamed = run.ending.in_flight
-            self.ledger.step = self.ledger.step if blamed is None else blamed
-            self.ledger.batch = self._batch_of.get(-1 if blamed is None else blamed, 0)
-            what = operation_text(self.program, blamed) or "an operation that is not known"
-            # Not the console's last line: that may be anybody's.
-            said = getattr(error, "said", "") or "nothing on its console"
-            message = f"the kernel died during {what}: {error.message}"
-            self.ledger.report("kernel", "died", message, expected="alive", seen=said, operation=blamed)
-        else:
-            self.ledger.undecided_because(f"the run ended early: {error.message}")
-
-
-def conclude(ledger: Ledger, run: RunRecord) -> Verdict:
-    """The verdict, once all that there is was judged."""
-    ledger.step = len(run.steps)
-    evidence(ledger, run)
-    _quirks(ledger, run)
-    result: Result = "finding" if ledger.total else "could-not-judge" if ledger.reasons else "pass"
-    return Verdict(
-        result=result,
-        exit_code=EXIT_CODES[result],
-        # In the program's order; what a law says of an operation tells more than that the emulator did something else.
-        findings=sorted(ledger.findings, key=lambda each: (each.step, each.law == "difference")),
-        could_not=ledger.reasons,
-        evidence=ledger.close(),
-        more=ledger.total - len(ledger.findings),
-        by_step=ledger.by_step,
-    )
-
-
-def _quirks(ledger: Ledger, run: RunRecord) -> None:
-    """A declared quirk must show in a program that is made to show it, once that was done and compared whole."""
-    if ledger.reasons or len(run.steps) < len(run.program.ops):
-        return
-    told = {name for each in ledger.findings for name in each.quirk.split(", ")}
-    for quirk in run.program.shows:
-        if ledger.evidence.quirks.get(quirk) == 0 and quirk not in told:
-            ledger.report(
-                "difference",
-                ("not met", quirk),
-                f"the declared quirk {quirk} does not show: this program is made to show it",
-                expected=f"{quirk} is met",
-                seen="nothing in which a kernel without it differs",
-            )
-
 
 def batches(program: Program) -> dict[int, int]:
     """Number of each operation that has a batch size, and that size: it is the next checkpoint's."""
@@ -277,8 +256,14 @@ def judge(run: RunRecord) -> Verdict:
     """Judge a whole run at once."""
     judge_ = Judge(run.program, run.facts)
     for step in run.steps:
-        judge_.feed(step)
+        suspicious = judge_.feed(step)
+        if step.confirmed is None:
+            continue
+        if suspicious:
+            judge_.confirm(step, step.confirmed)
+        else:
+            judge_.ledger.undecided_because("a checkpoint was confirmed for something that the laws alone do not see")
     return judge_.verdict(run)
 
 
-__all__ = ["KEEP", "Finding", "Judge", "Verdict", "judge"]
+__all__ = ["KEEP", "Judge", "judge"]

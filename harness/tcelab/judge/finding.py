@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from collections.abc import Sequence
+from typing import Any, Final
 
 import msgspec
+
+from tcelab.run.exitcode import Result
 
 LAW_NAMES: Final = (
     "outcome",
@@ -24,9 +27,6 @@ LAW_NAMES: Final = (
     "evidence",
 )
 """The laws, in the order of results: each is a file of `tcelab.judge.laws`, which says what it is."""
-
-Result = Literal["pass", "finding", "could-not-judge"]
-EXIT_CODES: Final[dict[Result, int]] = {"pass": 0, "finding": 1, "could-not-judge": 125}
 
 
 class Finding(msgspec.Struct, kw_only=True):
@@ -82,6 +82,11 @@ class Batch(msgspec.Struct):
     entries: int = 0
     findings: int = 0
 
+    def __add__(self, other: Batch) -> Batch:
+        """Of the same size, on two guests."""
+        pairs = zip(msgspec.structs.astuple(self)[1:], msgspec.structs.astuple(other)[1:], strict=True)
+        return Batch(self.size, *(one + another for one, another in pairs))
+
 
 class DmaCount(msgspec.Struct):
     """Device transfers, in page pieces; `control`: devices of which the watcher saw a refusal."""
@@ -130,9 +135,31 @@ class Evidence(msgspec.Struct, kw_only=True):
     seconds: dict[str, Seconds] = {}
 
 
-class Verdict(msgspec.Struct, kw_only=True):
-    """:ivar findings: the first ones; `more` others were counted and not kept.
+def added(all_: Sequence[Evidence]) -> Evidence:
+    """The sum of what several judgements rest on, at least one: counts are added. Batches, and what checkpoints cost,
+    are left out: they cannot be.
+    """
+    plain = [msgspec.to_builtins(each) for each in all_]
+    for each in plain:
+        each["seconds"], each["batches"] = {}, []
+        each["dma"]["control"] = []
+    out = msgspec.convert(_sum(plain), Evidence)
+    out.dma.control = list(dict.fromkeys(device for each in all_ for device in each.dma.control))
+    return out
 
+
+def _sum(values: Sequence[Any]) -> Any:  # noqa: ANN401 - numbers, and dicts of such
+    first = values[0]
+    if isinstance(first, dict):
+        keys = dict.fromkeys(key for each in values for key in each)
+        return {key: _sum([each[key] for each in values if key in each]) for key in keys}
+    return [] if isinstance(first, list) else sum(values)
+
+
+class Verdict(msgspec.Struct, kw_only=True):
+    """:ivar exit_code: of `result`, by `tcelab.run.exitcode`.
+
+    :ivar findings: the first ones; `more` others were counted and not kept.
     :ivar by_step: by number of the step, how many findings of which law it gave, also those that were not kept.
     :ivar could_not: why there is no pass although nothing was found.
     """

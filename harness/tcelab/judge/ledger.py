@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec
 
-from tcelab.judge.finding import Batch, Evidence, Finding, Seconds
+from tcelab.judge.finding import Batch, Evidence, Finding, Seconds, added
 from tcelab.judge.standing import Standing
 from tcelab.program import Op, Program
 
+KEEP: Final = 200
+"""Findings that a verdict shows; the rest are counted."""
 SHOWN: Final = 3
 """Calls of a Repeat or a batch, and TCEs of a list, that are told; a line that nobody reads tells nothing."""
 _HEX: Final = {"iova", "ioba", "vaddr", "liobn", "start_addr", "args", "tces"}
@@ -62,15 +64,17 @@ def _hex(value: object) -> object:
 
 
 class Ledger:
-    """Findings, reasons and counts of one judgement. Its memory is bounded by the program, not by what is wrong.
+    """Findings, reasons and counts of one judgement: of a run, or of one part of it. Its memory is bounded by the
+    program, not by what is wrong.
 
-    :ivar step: number of the operation being judged; `batch`: the batch size in progress; `part`: the program's part.
+    :ivar step: number of the operation being judged; `batch`: the batch size in progress.
     :ivar since: number of the checkpoint before the one being judged, -1 if there was none.
     :ivar total: all distinct findings, of which the first `keep` are in `findings`.
     :ivar by_step: how many findings of which law each step gave, also of those that are not kept.
+    :ivar standing: what is wrong in the tables, look by look.
     """
 
-    def __init__(self, program: Program, keep: int) -> None:
+    def __init__(self, program: Program, keep: int = KEEP) -> None:
         self.program = program
         self.keep = keep
         self.findings: list[Finding] = []
@@ -78,12 +82,11 @@ class Ledger:
         self.evidence = Evidence()
         self.step = 0
         self.batch = 0
-        self.part = 0
         self.since = -1
         self.by_step: dict[int, dict[str, int]] = {}
         self._known: dict[Hashable, Finding | None] = {}
-        self._fresh: dict[int, tuple[int, dict[Hashable, Finding | None]]] = {}
-        self._standing: dict[int, Standing] = {}
+        self._fresh: tuple[int, dict[Hashable, Finding | None]] = -1, {}
+        self.standing: Final = Standing()
         self._reasons: dict[str, list[int]] = {}
         self._batches: dict[int, Batch] = {}
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
@@ -112,7 +115,7 @@ class Ledger:
         :return: the finding if it is new.
         """
         memory = self._known if lasting else self._of_step()
-        where = self.part, law, key
+        where = law, key
         if where in memory:
             self._also_seen(memory[where], view)
             return None
@@ -137,7 +140,7 @@ class Ledger:
 
     def also_seen(self, law: str, key: Hashable, view: str) -> None:
         """A view shows what is no news; if it was in this step, the finding gets that view."""
-        self._also_seen(self._of_step().get((self.part, law, key)), view)
+        self._also_seen(self._of_step().get((law, key)), view)
 
     @staticmethod
     def _also_seen(known: Finding | None, view: str) -> None:
@@ -145,17 +148,10 @@ class Ledger:
             known.view = f"{known.view}, {view}"
 
     def _of_step(self) -> dict[Hashable, Finding | None]:
-        """Findings of this part and step whose keys do not last."""
-        step, fresh = self._fresh.get(self.part, (-1, {}))
-        if step != self.step:
-            fresh = {}
-            self._fresh[self.part] = self.step, fresh
-        return fresh
-
-    @property
-    def standing(self) -> Standing:
-        """What is wrong in the tables of this part, look by look."""
-        return self._standing.setdefault(self.part, Standing())
+        """Findings of this step whose keys do not last."""
+        if self._fresh[0] != self.step:
+            self._fresh = self.step, {}
+        return self._fresh[1]
 
     def count(self, law: str, findings: int = 1) -> None:
         """Count findings that are not kept one by one."""
@@ -208,6 +204,30 @@ class Ledger:
             what: Seconds(len(times), statistics.median(times), max(times)) for what, times in self._seconds.items()
         }
         return msgspec.convert(msgspec.to_builtins(self.evidence), Evidence)
+
+
+def joined(program: Program, ledgers: Sequence[Ledger]) -> Ledger:
+    """A ledger of all that is in those of a program's parts, which stay as they are.
+
+    :param ledgers: in the program's order.
+    """
+    whole = Ledger(program, ledgers[0].keep if ledgers else KEEP)
+    whole.findings = sorted((each for one in ledgers for each in one.findings), key=lambda each: each.step)
+    del whole.findings[whole.keep :]
+    whole.total = sum(one.total for one in ledgers)
+    if ledgers:
+        whole.evidence = added([one.evidence for one in ledgers])
+    for one in ledgers:
+        for step, laws in one.by_step.items():
+            here = whole.by_step.setdefault(step, {})
+            here.update({law: here.get(law, 0) + count for law, count in laws.items()})
+        for reason, steps in one._reasons.items():  # noqa: SLF001 - of its own kind
+            whole._reasons.setdefault(reason, []).extend(steps)  # noqa: SLF001
+        for what, seconds in one._seconds.items():  # noqa: SLF001
+            whole._seconds[what].extend(seconds)  # noqa: SLF001
+        for size, batch in one._batches.items():  # noqa: SLF001
+            whole._batches[size] = batch + whole.size(size)  # noqa: SLF001
+    return whole
 
 
 def last_ioctl(ledger: Ledger) -> int | None:

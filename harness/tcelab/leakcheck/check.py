@@ -12,10 +12,10 @@ import msgspec
 
 from tcelab.errors import GuestLost, TcelabError, Unsupported
 from tcelab.leakcheck import drivers
-from tcelab.leakcheck.follow import Follower
-from tcelab.leakcheck.judge import Judge, Stayed, Tables, occupancy
-from tcelab.leakcheck.replay import Replayed
-from tcelab.leakcheck.result import Asked, Calls, Finding, Permissions, Refused, Result, TableAt
+from tcelab.leakcheck.judge import LeakJudge, Stayed, Tables, occupancy
+from tcelab.leakcheck.leakresult import AskedMappings, Calls, LeakFinding, LeakResult, Permissions, Refused, TableAt
+from tcelab.leakcheck.tracefollower import Follower
+from tcelab.leakcheck.tracereplay import Replayed
 from tcelab.logs import PHASE
 from tcelab.papr import tce, window
 from tcelab.program.topology import Device
@@ -37,7 +37,7 @@ _OWN_LIMIT: Final = 60.0
 """Seconds for what is typed besides the command."""
 
 
-class Ended(Protocol):
+class CommandEnd(Protocol):
     """How a command ended; `output`: what was seen on the console meanwhile."""
 
     @property
@@ -46,7 +46,7 @@ class Ended(Protocol):
     def output(self) -> str: ...
 
 
-class Guest(Protocol):
+class LeakGuest(Protocol):
     """A guest whose drivers are not bound yet.
 
     :ivar ram: bytes that its kernel was given, from 0 on.
@@ -81,7 +81,7 @@ class Guest(Protocol):
         """What QEMU refused, and which devices it gave up, since the last look; also when the guest is lost."""
         ...
 
-    def run(self, command: str, limit: float, meanwhile: Callable[[], None] | None = None) -> Ended | None:
+    def run(self, command: str, limit: float, meanwhile: Callable[[], None] | None = None) -> CommandEnd | None:
         """Type a command at its shell; None: it does not end within `limit` seconds.
 
         :param meanwhile: called now and then while it runs.
@@ -89,7 +89,7 @@ class Guest(Protocol):
         ...
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class LeakPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be done.
 
     :ivar command: lines for the guest's shell; `title`: what they are called, by default as they are.
@@ -117,25 +117,25 @@ class _Moment(NamedTuple):
     replayed: Replayed
 
 
-class Check:
+class LeakCheck:
     """`perform` once; what it leaves can be asked for at any time.
 
     :ivar findings: broken laws so far.
     :ivar could_not: why there can be no pass.
     """
 
-    def __init__(self, guest: Guest, plan: Plan) -> None:
-        self.findings: list[Finding] = []
+    def __init__(self, guest: LeakGuest, plan: LeakPlan) -> None:
+        self.findings: list[LeakFinding] = []
         self.could_not: list[str] = []
         self.status: int | None = None
         self.output: list[str] = []
         self._guest, self._plan = guest, plan
         self._names = {liobn: device.name for liobn, device in guest.devices.items()}
-        self._judge = Judge(self._names, guest.ram)
+        self._judge = LeakJudge(self._names, guest.ram)
         self._follower = Follower(self._judge, guest.devices, guest.page_size, guest.asked)
         self._views = {"stream": 0, "replay": 0}
         self._tables: list[TableAt] = []
-        self._entries: dict[tuple[str, int | None, int | None, int | None], Finding] = {}
+        self._entries: dict[tuple[str, int | None, int | None, int | None], LeakFinding] = {}
         self._heard = self._ended = False
         self._glance_at = 0.0
 
@@ -180,7 +180,7 @@ class Check:
     def _conclude(self) -> None:
         """What was refused since the last look, and what is known of each entry and each hypercall."""
         try:
-            self.findings += [Finding(law="refusals", message=line) for line in self._guest.last_words()]
+            self.findings += [LeakFinding(law="refusals", message=line) for line in self._guest.last_words()]
         except TcelabError as error:
             self.could_not.append(error.message)
         self._follower.consume()
@@ -189,7 +189,7 @@ class Check:
         self.findings += [*self._entries.values(), *(finding for finding in told if finding.tce is None)]
         self.could_not += self._follower.undecided_because(asked=self._heard)
 
-    def _note_entries(self, findings: Iterable[Finding]) -> None:
+    def _note_entries(self, findings: Iterable[LeakFinding]) -> None:
         """An entry that is seen at two looks, or at a look and in the trace, is told once."""
         for finding in findings:
             self._entries.setdefault((finding.law, finding.liobn, finding.ioba, finding.tce), finding)
@@ -207,7 +207,7 @@ class Check:
 
     def died(self, error: GuestLost) -> None:
         """The kernel under test died: a finding, whatever was going on."""
-        self.findings.append(Finding(law="kernel", message=error.message))
+        self.findings.append(LeakFinding(law="kernel", message=error.message))
 
     # -- the parts
 
@@ -316,8 +316,8 @@ class Check:
                 cuts.append((time.time(), self._follower.freeze()))
 
         snapshot = self._guest.look(cut)
-        self.findings += [Finding(law="kernel", message=line) for line in snapshot.console]
-        self.findings += [Finding(law="refusals", message=refusal.line) for refusal in snapshot.refusals]
+        self.findings += [LeakFinding(law="kernel", message=line) for line in snapshot.console]
+        self.findings += [LeakFinding(law="refusals", message=refusal.line) for refusal in snapshot.refusals]
         missing = [f"no {view} view: {why}" for view, why in snapshot.missing.items()]
         self.could_not += [line for line in missing if line not in self.could_not]
         tables, odd = _tables(snapshot.tables, "live")
@@ -348,7 +348,7 @@ class Check:
 
     # -- what it leaves
 
-    def fill(self, result: Result) -> None:
+    def fill(self, result: LeakResult) -> None:
         """Put what is known into a result: everything but the versions and times."""
         result.status, result.output = self.status, self.output[-_TOLD:]
         result.findings, result.could_not, result.judged = self.findings, self.could_not, self._ended
@@ -357,7 +357,7 @@ class Check:
         if not self._plan.any_direction:
             result.views |= {"asked stored": directions.stored, "asked live": directions.live}
         result.asked = [
-            Asked(liobn=liobn, direction=direction, mappings=times)
+            AskedMappings(liobn=liobn, direction=direction, mappings=times)
             for (liobn, direction), times in sorted(directions.asked.items())
         ]
         for phase, counts in self._follower.counts.items():

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from tcelab.leakcheck.dmaapi import Asked, Raw
-from tcelab.leakcheck.replay import Replayed, Table
 from tcelab.leakcheck.trace import Hypercall
-from tcelab.papr import hcall, tce, window
+from tcelab.leakcheck.tracereplay import Replayed, Table
+from tcelab.papr import hcallrules, tce, window
 from tcelab.program.topology import Device
 
 _GIVES: Final = {
@@ -35,7 +35,7 @@ class _Store(NamedTuple):
     tce: int | None
 
 
-class Wrong(NamedTuple):
+class WrongDirection(NamedTuple):
     """An entry that gives something else than was asked for."""
 
     liobn: int
@@ -65,7 +65,7 @@ class Raws:
 
     def made(self, call: Hypercall) -> bool:
         """Did a program make it?"""
-        same = (hcall.NAMES[call.name], call.liobn, call.ioba, call.entries)
+        same = (hcallrules.NAMES[call.name], call.liobn, call.ioba, call.entries)
         return any((raw.opcode, raw.liobn, raw.ioba, raw.entries) == same for raw in self._told)
 
     def stored(self, liobn: int, ioba: int) -> bool:
@@ -73,7 +73,7 @@ class Raws:
         return any(
             raw.liobn == liobn
             and raw.ioba <= ioba < raw.ioba + raw.entries * window.PAGE_SIZE
-            and (raw.opcode == hcall.H_PUT_TCE_INDIRECT or raw.value)
+            and (raw.opcode == hcallrules.H_PUT_TCE_INDIRECT or raw.value)
             for raw in self._told
         )
 
@@ -95,7 +95,7 @@ class Directions:
         self._wanted: dict[Key, deque[str]] = defaultdict(deque)
         self._matched: dict[Key, tuple[Hypercall, str]] = {}
         self._seen: dict[Key, list[_Store]] = defaultdict(list)
-        self._wrong: dict[tuple[int, int, int, str], Wrong] = {}
+        self._wrong: dict[tuple[int, int, int, str], WrongDirection] = {}
         self._old: set[Key] = set()
         self.asked: Counter[tuple[int, str]] = Counter()
         self.stored = self.live = 0
@@ -159,9 +159,9 @@ class Directions:
     def _judge(self, key: Key, store: _Store, direction: str) -> None:
         word = store.tce
         if word is not None and tce.permissions(word) not in _GIVES.get(direction, ()):
-            self._wrong.setdefault((*key, word, direction), Wrong(*key, word, direction, store.call))
+            self._wrong.setdefault((*key, word, direction), WrongDirection(*key, word, direction, store.call))
 
-    def wrong(self, raws: Raws) -> Iterator[Wrong]:
+    def wrong(self, raws: Raws) -> Iterator[WrongDirection]:
         """What was found, once all is told: not where a program's own hypercalls make unclear who stored what."""
         for each in self._wrong.values():
             if not self._mixed((each.liobn, each.ioba), raws):

@@ -8,12 +8,12 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from tcelab.leakcheck.directions import Wrong
+from tcelab.leakcheck.directions import WrongDirection
 from tcelab.leakcheck.dmaapi import Turned
-from tcelab.leakcheck.replay import Replayed, Shared, Table
-from tcelab.leakcheck.result import Finding, Origin, TableAt
+from tcelab.leakcheck.leakresult import LeakFinding, Origin, TableAt
 from tcelab.leakcheck.trace import Hypercall
-from tcelab.papr import hcall, tce, window
+from tcelab.leakcheck.tracereplay import Replayed, Shared, Table
+from tcelab.papr import hcallrules, tce, window
 
 Tables = Mapping[int, Table]
 """By LIOBN."""
@@ -29,7 +29,7 @@ _WHY: Final = {
 """By law, and whether the entry outlived the driver."""
 
 
-class _Spot(NamedTuple):
+class _StoredTce(NamedTuple):
     """A TCE where it stands."""
 
     liobn: int
@@ -65,7 +65,7 @@ class Stayed:
             self.exchanged[liobn] += min(len(words), gone[liobn, _])
 
 
-class Judge:
+class LeakJudge:
     """Knows the machine and the moment of the baseline.
 
     :ivar devices: by LIOBN, the devices whose drivers are the kernel's own.
@@ -78,7 +78,7 @@ class Judge:
         self.baseline_at = baseline_at
         self._ram = ram
 
-    def leaks(self, stayed: Stayed, replayed: Replayed, unbound: Tables) -> Iterator[Finding]:
+    def leaks(self, stayed: Stayed, replayed: Replayed, unbound: Tables) -> Iterator[LeakFinding]:
         """Entries that stayed. Where others have gone, the survivors of the unbind come first."""
         for (liobn, permissions), words in sorted(stayed.came.items()):
             left = stayed.excess.get((liobn, permissions), 0)
@@ -87,9 +87,9 @@ class Judge:
             others = [ioba for ioba in sorted(words) if ioba not in outlived]
             told = sorted(outlived) + (others if len(others) == left - len(outlived) else [])
             for ioba in told:
-                yield self._entry("leak", _Spot(liobn, ioba, words[ioba]), replayed, outlived=ioba in outlived)
+                yield self._entry("leak", _StoredTce(liobn, ioba, words[ioba]), replayed, outlived=ioba in outlived)
             if (rest := left - len(told)) > 0:
-                yield Finding(
+                yield LeakFinding(
                     law="leak",
                     message=f"{rest} of these {len(others)} entries have no place in what was there before:"
                     f" IOBA {', '.join(f'{ioba:#x}' for ioba in others[:16])}{', ...' * (len(others) > 16)}",  # noqa: PLR2004
@@ -97,20 +97,20 @@ class Judge:
                     device=self.devices.get(liobn, ""),
                 )
 
-    def unbound(self, tables: Tables, told: Iterable[Finding], replayed: Replayed) -> Iterator[Finding]:
+    def unbound(self, tables: Tables, told: Iterable[LeakFinding], replayed: Replayed) -> Iterator[LeakFinding]:
         """Entries in the tables of devices that have no driver any more, unless they are told as leaks."""
         known = {(each.liobn, each.ioba) for each in told if each.outlived}
         for liobn in sorted(self.devices):
             for ioba, word in sorted(tables.get(liobn, {}).items()):
                 if (liobn, ioba) not in known:
-                    yield self._entry("unbind", _Spot(liobn, ioba, word), replayed, outlived=True)
+                    yield self._entry("unbind", _StoredTce(liobn, ioba, word), replayed, outlived=True)
 
-    def entries(self, tables: Tables, replayed: Replayed) -> Iterator[Finding]:
+    def entries(self, tables: Tables, replayed: Replayed) -> Iterator[LeakFinding]:
         """Laws of every live entry. Permissions are those of VFIO's caller where a PE has no driver of the kernel."""
         for liobn, table in sorted(tables.items()):
             for ioba, word in sorted(table.items()):
                 for law, why in self.problems(liobn, word):
-                    yield self._entry(law, _Spot(liobn, ioba, word), replayed, why)
+                    yield self._entry(law, _StoredTce(liobn, ioba, word), replayed, why)
 
     def problems(self, liobn: int, word: int) -> Iterator[tuple[str, str]]:
         """Laws that a TCE breaks wherever it stands: (law, why)."""
@@ -123,22 +123,22 @@ class Judge:
         if word & _RESERVED:
             yield "permission", f"has reserved bits: {word & _RESERVED:#x}"
 
-    def call(self, call: Hypercall) -> Iterator[Finding]:
+    def call(self, call: Hypercall) -> Iterator[LeakFinding]:
         """Laws of a TCE when it is stored, however soon it goes: the one that the trace tells."""
         if call.status or not call.tce:
             return
         ioba = call.ioba + (call.entries - 1) * window.PAGE_SIZE
         for law, why in self.problems(call.liobn, call.tce):
-            yield self._finding(law, _Spot(call.liobn, ioba, call.tce), self.origin(call, ioba), why)
+            yield self._finding(law, _StoredTce(call.liobn, ioba, call.tce), self.origin(call, ioba), why)
 
-    def direction(self, wrong: Wrong) -> Finding:
+    def direction(self, wrong: WrongDirection) -> LeakFinding:
         """An entry that gives something else than its driver asked for."""
         gives = tce.PERMISSION_NAMES[tce.permissions(wrong.tce)]
         why = f"gives {gives}, and its driver asked for DMA_{wrong.direction}"
-        spot = _Spot(wrong.liobn, wrong.ioba, wrong.tce)
+        spot = _StoredTce(wrong.liobn, wrong.ioba, wrong.tce)
         return self._finding("direction", spot, self.origin(wrong.call, wrong.ioba), why)
 
-    def shared(self, shared: Shared) -> Finding:
+    def shared(self, shared: Shared) -> LeakFinding:
         """Entries that two mappings have at once."""
         call, many = shared.call, shared.entries > 1
         what = f"{shared.entries} entries from there on were" if many else "an entry was"
@@ -148,14 +148,14 @@ class Judge:
         message = f"{message} for another mapping (stored by: {describe(earlier)})"
         return self._of_call("shared", call, shared.first, message)
 
-    def large(self, call: Hypercall) -> Finding:
+    def large(self, call: Hypercall) -> LeakFinding:
         """A call of the kernel with more entries than there may be."""
         message = f"LIOBN {call.liobn:#x} IOBA {call.ioba:#x}: {call.name} of {call.entries} entries"
         return self._of_call("limit", call, call.ioba, message)
 
-    def _of_call(self, law: str, call: Hypercall, ioba: int, message: str) -> Finding:
+    def _of_call(self, law: str, call: Hypercall, ioba: int, message: str) -> LeakFinding:
         """About what a hypercall did from one entry on."""
-        return Finding(
+        return LeakFinding(
             law=law,
             message=message,
             liobn=call.liobn,
@@ -164,16 +164,18 @@ class Judge:
             origin=self.origin(call, ioba),
         )
 
-    def refused(self, call: Hypercall) -> Finding:
+    def refused(self, call: Hypercall) -> LeakFinding:
         """A call of the kernel on a driver's table that was no success."""
         finding = self.large(call)
         return msgspec.structs.replace(finding, message=f"{finding.message} was refused with status {call.status}")
 
-    def turned(self, turned: Turned, times: int) -> Finding:
+    def turned(self, turned: Turned, times: int) -> LeakFinding:
         """Calls of the kernel that were refused, as it says itself."""
-        name = next((name for name, opcode in hcall.NAMES.items() if opcode == turned.opcode), f"{turned.opcode:#x}")
+        name = next(
+            (name for name, opcode in hcallrules.NAMES.items() if opcode == turned.opcode), f"{turned.opcode:#x}"
+        )
         message = f"the kernel's {name} was refused with status {turned.status}, {times} times"
-        return Finding(law="limit", message=message)
+        return LeakFinding(law="limit", message=message)
 
     def origin(self, call: Hypercall, ioba: int) -> Origin:
         """Which of a call's entries an entry is, and when it was made."""
@@ -185,13 +187,17 @@ class Judge:
             number=(ioba - call.ioba) // window.PAGE_SIZE + 1,
         )
 
-    def _entry(self, law: str, spot: _Spot, replayed: Replayed, why: str = "", *, outlived: bool = False) -> Finding:
+    def _entry(
+        self, law: str, spot: _StoredTce, replayed: Replayed, why: str = "", *, outlived: bool = False
+    ) -> LeakFinding:
         call = replayed.origin(*spot)
         origin = None if call is None else self.origin(call, spot.ioba)
         return self._finding(law, spot, origin, why or _WHY[law, outlived], outlived=outlived)
 
-    def _finding(self, law: str, spot: _Spot, origin: Origin | None, why: str, *, outlived: bool = False) -> Finding:
-        return Finding(
+    def _finding(
+        self, law: str, spot: _StoredTce, origin: Origin | None, why: str, *, outlived: bool = False
+    ) -> LeakFinding:
+        return LeakFinding(
             law=law,
             message=f"LIOBN {spot.liobn:#x} IOBA {spot.ioba:#x}: {tce.describe(spot.tce)} {why}",
             liobn=spot.liobn,

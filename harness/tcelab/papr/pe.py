@@ -85,7 +85,7 @@ TRANSITIONS: Final[dict[tuple[str, int], _Row]] = {
 """By call and option: from which condition it leads to which. From any other it is a hardware error."""
 
 
-class Answer(NamedTuple):
+class ServiceAnswer(NamedTuple):
     """What a service gives.
 
     :ivar outputs: of ibm,read-slot-reset-state2, see `OUTPUTS`: the state, 1 (EEH is supported), milliseconds to wait,
@@ -129,7 +129,7 @@ class Isolation:
         self.untold = True
         return True
 
-    def call(self, name: str, option: int = 0) -> Answer:
+    def call(self, name: str, option: int = 0) -> ServiceAnswer:
         """One service of firmware. A call that fails changes nothing.
 
         :raise ValueError: no such service.
@@ -137,21 +137,21 @@ class Isolation:
         if name not in CALLS:
             raise ValueError(f"no service {name!r}")
         if name == READ_STATE:
-            return Answer(SUCCESS, (self.condition.state, 1, 0, 0))
+            return ServiceAnswer(SUCCESS, (self.condition.state, 1, 0, 0))
         if name == ERROR_DETAIL:
             return self._error_detail(option)
         row = TRANSITIONS.get((name, option))
         if row is None:
-            return Answer(PARAMETER_ERROR)
+            return ServiceAnswer(PARAMETER_ERROR)
         if self.condition not in row:
-            return Answer(HARDWARE_ERROR)
+            return ServiceAnswer(HARDWARE_ERROR)
         self.condition = row[self.condition]
-        return Answer(SUCCESS)
+        return ServiceAnswer(SUCCESS)
 
-    def _error_detail(self, option: int) -> Answer:
+    def _error_detail(self, option: int) -> ServiceAnswer:
         if option not in {TEMPORARY, PERMANENT}:
-            return Answer(PARAMETER_ERROR)
+            return ServiceAnswer(PARAMETER_ERROR)
         if option == PERMANENT and self.condition is not Condition.NORMAL:
             self.condition = Condition.UNAVAILABLE
         told, self.untold = self.untold, False
-        return Answer(SUCCESS if told else NO_ERRORS)
+        return ServiceAnswer(SUCCESS if told else NO_ERRORS)

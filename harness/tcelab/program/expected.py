@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
-from tcelab.program.operations import Burst, Checkpoint, Dma, Fresh, Together
+from tcelab.program.hostops import Checkpoint, Fresh
+from tcelab.program.operations import Burst, Dma, Together
 
 WORDS: Final = frozenset({"ok", *(name for name in vars(errno) if name.startswith("E"))})
 """Of Linux on this host, whose names are those of powerpc."""

@@ -9,7 +9,7 @@ import msgspec
 
 from tcelab.errors import UsageError
 from tcelab.papr import window
-from tcelab.program.operations import Checkpoint, Flip
+from tcelab.program.hostops import Checkpoint, Flip
 from tcelab.program.program import Program
 
 LIES: Final = ("flip",)

@@ -1,7 +1,7 @@
 """The operations of programs, as plain data: what a guest does, and what is done to it from outside.
 
-The structs here are the only definition. An agent handler is a function named after its operation that takes the same
-fields.
+The structs here, and those of the host in `hostops`, are the only definition. An agent handler is a function named
+after its operation that takes the same fields.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 import msgspec
+
+from tcelab.program.hostops import Checkpoint, Ddw, Flip, Fresh, Rtas, _Op
 
 
 class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -23,18 +25,8 @@ Word: TypeAlias = int | str | Page
 """A number; the name of a file or device; or a place in a buffer."""
 
 
-class _Op(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag=str.lower, kw_only=True):
-    """:ivar expect: `"ok"` (returned 0 or, where it makes a file, a descriptor), an errno's name, or the returned
-    number; of a `dma`, `together` or `burst` also `"passed"` or `"refused"`: it ended, and all of it went through, or
-    nothing of it. Anything else is a finding. Without it, any outcome is accepted and only its consequences are judged.
-    A `checkpoint` and a `fresh` give nothing, and take none.
-    """
-
-    expect: str | int | None = None
-
-
 class _GuestOp(_Op, frozen=True, kw_only=True):
-    """:ivar by: the process that does it, by the name that its `Spawn` gave it; the agent itself by default."""
+    """:ivar by: The process that does it, by the name that its `spawn` gave it; "": the agent itself."""
 
     by: str = ""
 
@@ -42,8 +34,8 @@ class _GuestOp(_Op, frozen=True, kw_only=True):
 class Spawn(_GuestOp, frozen=True, kw_only=True):
     """Fork the agent. The child has the agent's open files, none of its buffers (MADV_DONTFORK), and no charges.
 
-    :ivar uid: user that it becomes, which costs it its capabilities; None: it stays root.
-    :ivar memlock: its RLIMIT_MEMLOCK, soft and hard, in bytes; None: as the agent's.
+    :ivar uid: the user that it becomes, without capabilities; null: it stays root.
+    :ivar memlock: its RLIMIT_MEMLOCK, soft and hard, in bytes; null: that of the agent.
     """
 
     process: str
@@ -52,16 +44,16 @@ class Spawn(_GuestOp, frozen=True, kw_only=True):
 
 
 class Exit(_GuestOp, frozen=True, kw_only=True):
-    """End a child: its files are closed, its memory is gone. Its name and those of its buffers are not used again."""
+    """End a child. Its files are closed and its memory is freed. Its name and its buffers' names stay used."""
 
     process: str
 
 
 class Buffer(_GuestOp, frozen=True, kw_only=True):
-    """Allocate memory in the agent: `pages` IOMMU pages (4 KiB), aligned to the kernel's page size, touched in an
-    order shuffled by `seed` so that neighbouring pages have scattered frames. Outcome: `value` is its address.
+    """Allocate memory, aligned to the kernel's page size. Outcome: `value` is its address.
 
-    :ivar huge: in huge pages of 2 MiB, whole ones: each of them is one piece of guest RAM.
+    :ivar seed: pages are touched in an order that depends on it, so that neighbours have scattered frames.
+    :ivar huge: in huge pages of 2 MiB, whole ones; each is contiguous in guest RAM.
     """
 
     name: str
@@ -71,8 +63,8 @@ class Buffer(_GuestOp, frozen=True, kw_only=True):
 
 
 class Tag(_GuestOp, frozen=True, kw_only=True):
-    """Fill pages `first .. first+count-1` of a buffer with the tag of the mapping that they are meant for: page
-    number first+i carries (nonce, liobn, ioba + i * 4096, sequence), see `tcelab.program.tag`.
+    """Fill pages `first .. first+count-1` of a buffer with the tag of the mapping that they are meant for: page first+i
+    carries (nonce, liobn, ioba + i * 4096, sequence). Found where an entry leads, it proves the entry.
     """
 
     buffer: str
@@ -84,7 +76,7 @@ class Tag(_GuestOp, frozen=True, kw_only=True):
 
 
 class Fill(_GuestOp, frozen=True, kw_only=True):
-    """Fill `size` bytes at `offset` of a buffer with the data of `seed`, see `tcelab.program.tag.data`."""
+    """Fill `size` bytes at `offset` of a buffer with data that depends on the seed alone."""
 
     buffer: str
     offset: int
@@ -93,39 +85,40 @@ class Fill(_GuestOp, frozen=True, kw_only=True):
 
 
 class Frames(_GuestOp, frozen=True, kw_only=True):
-    """Ask where a buffer's pages lie: outcome `frames`, a guest physical address per IOMMU page."""
+    """Read from the guest's pagemap where a buffer lies. Outcome: `frames`, the physical address of each IOMMU page."""
 
     buffer: str
 
 
 class Protect(_GuestOp, frozen=True, kw_only=True):
-    """Change what a process may do with a whole buffer (mprotect): nothing, read, or read and write, as at first."""
+    """Change what a process may do with a whole buffer (mprotect). At first it may read and write."""
 
     buffer: str
     access: Literal["none", "read", "write"]
 
 
 class Put(_GuestOp, frozen=True, kw_only=True):
-    """Write the struct of a request into a buffer, `offset` bytes in, for an `Ioctl` whose `value` leads there. Fields
-    are as those of `Ioctl`.
-    """
+    """Write the struct of a request into a buffer, for an `ioctl` whose `value` leads there."""
 
     buffer: str
     request: str
     offset: int = 0
-    fields: dict[str, Word] = {}
+    fields: dict[str, Word] = msgspec.field(default_factory=dict)
 
 
 class Bind(_GuestOp, frozen=True, kw_only=True):
-    """Bind a device to vfio-pci. Outcome `fields`: address, group, liobn, window_start, window_size (from the
-    device tree's `ibm,dma-window`), buid.
+    """Bind a device to vfio-pci. Outcome: `fields`: address, group, buid, and from the device tree's `ibm,dma-window`
+    liobn, window_start and window_size.
     """
 
     device: str
 
 
 class Open(_GuestOp, frozen=True, kw_only=True):
-    """Open a path and call the descriptor `file`. `$pe1` in the path is the IOMMU group of the bound device pe1."""
+    """Open a path. Outcome: `value` is the descriptor.
+
+    :ivar path: `$pe1` in it is the IOMMU group of the bound device pe1.
+    """
 
     file: str
     path: str
@@ -138,28 +131,30 @@ class Close(_GuestOp, frozen=True, kw_only=True):
 
 
 class Ioctl(_GuestOp, frozen=True, kw_only=True):
-    """One ioctl. `request` is a name of `tceagent.uapi` or a number. `fields` fills the request's struct (argsz
-    defaults to the struct's size, anything else to 0); `value`, a number or a place in a buffer, is passed as it is. A
-    descriptor that is returned is called `into`. A MAP_DMA with fields that succeeds reports the `frames` of its pages,
-    read while they are pinned.
+    """One ioctl. Outcome: `value` is what it returned, `fields` the struct's output fields; of a MAP_DMA that succeeds
+    also the `frames` of its pages, read while they are pinned.
+
+    :ivar request: a name of the table below, or a number.
+    :ivar fields: of the request's struct, by name. `argsz` is the struct's size unless given, anything else is 0.
+    :ivar value: the third argument as it is, a number or a place in a buffer, in place of `fields`.
+    :ivar into: what to call the descriptor that is returned.
     """
 
     file: str
     request: str | int
-    fields: dict[str, Word] = {}
+    fields: dict[str, Word] = msgspec.field(default_factory=dict)
     value: int | Page | None = None
     into: str = ""
 
 
 class Repeat(_GuestOp, frozen=True, kw_only=True):
-    """Do `times` rounds of MAP_DMA and UNMAP_DMA ioctls on one file, as fast as the agent can, in one operation. Their
-    words are resolved once. The first call that does not return 0 ends it.
-
+    """Do rounds of MAP_DMA and UNMAP_DMA on one file in one operation, as fast as the agent can. Words are resolved
+    once. The first call that does not return 0 ends it.
     Outcome: `value` is 0, or what the call that ended it returned, or its errno. `fields`: `calls`, how many returned
-    0, and `seconds` that they all took by the guest's clock. `frames`: of the pages of each MAP_DMA that succeeded at
+    0, and `seconds` that all took by the guest's clock. `frames`: those of the pages of each MAP_DMA that succeeded at
     least once, in the order of `ops`, read afterwards.
 
-    :ivar loop: `c`: nothing but C runs between two calls; `python`: each is done as an `Ioctl` is, for comparison.
+    :ivar loop: `c`: only C runs between two calls; `python`: each is done as a single `ioctl`, for comparison.
     """
 
     ops: list[Ioctl]
@@ -168,18 +163,19 @@ class Repeat(_GuestOp, frozen=True, kw_only=True):
 
 
 class Master(_GuestOp, frozen=True, kw_only=True):
-    """Set or clear bus mastering in a device's command register. Outcome `value`: the register read back."""
+    """Set or clear bus mastering in a device's command register. Outcome: `value` is the register read back."""
 
     file: str
     on: bool = True
 
 
 class Dma(_GuestOp, frozen=True, kw_only=True):
-    """Have a device transfer `size` bytes between its own memory (at `offset`: an edu's buffer, a disk) and bus address
-    `iova`, and wait for its end. `to_memory`: the device writes memory; else it reads memory. Outcome: `value` is 0
-    once it ended, whatever was refused; all ones when the device's registers could not be reached. So `"expect": "ok"`
-    says only that it ends: `"passed"`, that every piece of it (what lies in one page) goes through as well, and
-    `"refused"`, that every piece is refused.
+    """Have a device transfer bytes between its own memory and guest memory, and wait for the end. Outcome: `value` is 0
+    once it ended, whatever was refused; all ones when the device's registers could not be reached. `"expect": "ok"`
+    says only that it ends; `"passed"` and `"refused"` are about every piece of it (what lies in one page).
+
+    :ivar to_memory: the device writes guest memory; else it reads it.
+    :ivar offset: of the first byte in the device's own memory: the buffer of an edu, the disk of a virtio-blk.
     """
 
     file: str
@@ -191,15 +187,16 @@ class Dma(_GuestOp, frozen=True, kw_only=True):
 
 class Together(_GuestOp, frozen=True, kw_only=True):
     """Have several edus transfer at the same time: all are started, then all are awaited. Outcome: `value` is 0, or all
-    ones when one of them could not be reached; `fields`: `ends`, the value of each, as its `Dma` would have it. Its
-    transfers have no `expect` of their own: `"passed"` and `"refused"` are about all of them.
+    ones when one of them could not be reached; `fields`: `ends`, the value of each, as its `dma` would have it.
+
+    :ivar ops: the transfers. They have no `expect` of their own: `"passed"` and `"refused"` are about all of them.
     """
 
     ops: list[Dma]
 
 
 class Transfer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One transfer of a `Burst`: fields as those of `Dma`."""
+    """One transfer of a `burst`. Fields as those of `dma`."""
 
     iova: int
     size: int
@@ -208,9 +205,9 @@ class Transfer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
 
 class Burst(_GuestOp, frozen=True, kw_only=True):
-    """Have a device do many transfers, one after the other, as fast as the agent can. Outcome: `value` is 0, or what
-    the transfer that ended it early gave; `fields`: `done`, how many were, and `seconds` by the guest's clock.
-    `"passed"` and `"refused"` are about all of them.
+    """Have a device do many transfers one after the other, as fast as the agent can. Outcome: `value` is 0, or what the
+    transfer that ended it early gave; `fields`: `done`, and `seconds` by the guest's clock. `"passed"` and `"refused"`
+    are about all of them.
     """
 
     file: str
@@ -218,8 +215,10 @@ class Burst(_GuestOp, frozen=True, kw_only=True):
 
 
 class Engine(_GuestOp, frozen=True, kw_only=True):
-    """Set a virtio-blk device up, which resets it: its queue lies in two pages from `ring` on, which are mapped
-    at bus address `iova`, for reading and writing. From then on the device knows no other.
+    """Set up a virtio-blk device, which resets it. From then on it knows one queue.
+
+    :ivar ring: the first of two pages in which the queue lies.
+    :ivar iova: bus address at which they are mapped for reading and writing.
     """
 
     file: str
@@ -228,8 +227,9 @@ class Engine(_GuestOp, frozen=True, kw_only=True):
 
 
 class Look(_GuestOp, frozen=True, kw_only=True):
-    """Look at a device as its driver sees it: `identity`, 32 bits of its mapped registers that never change (all ones:
-    they cannot be reached), or `command`, its PCI command register. Outcome: `value`.
+    """Look at a device as its driver sees it. Outcome: `value`, 32 bits; all ones: the device cannot be reached.
+
+    :ivar what: `identity`, mapped registers that never change, or `command`, its PCI command register.
     """
 
     file: str
@@ -237,14 +237,18 @@ class Look(_GuestOp, frozen=True, kw_only=True):
 
 
 class Read(_GuestOp, frozen=True, kw_only=True):
-    """Read a counter: `vmlck` (KiB of the process), `pins` (page pins held, whole kernel). Outcome: `value`."""
+    """Read a counter. Outcome: `value`.
+
+    :ivar what: `vmlck` (KiB of locked memory of the process) or `pins` (page pins held, whole kernel).
+    """
 
     what: str
 
 
 class Tce(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The TCE that leads to page number `index` of a buffer: the page's real address | `permissions`, + `plus`. Without
-    permissions, it is that address.
+    """The TCE that leads to a page of a buffer: real address of the page | permissions, + plus.
+
+    :ivar permissions: 1 the device may read, 2 it may write, 3 both; 0: the address alone.
     """
 
     buffer: str
@@ -256,7 +260,7 @@ class Tce(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One hypercall.
 
-    :ivar opcode: a name of `tcelab.papr.hcall.NAMES`, or a number.
+    :ivar opcode: a name of the list below, or a number.
     :ivar args: registers from r4 on, four at most; those that are not given are 0.
     :ivar tces: what the list page of H_PUT_TCE_INDIRECT holds. The third argument is then an offset into that page.
     """
@@ -267,10 +271,10 @@ class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Hcall(_GuestOp, frozen=True, kw_only=True):
-    """One hypercall, by the guest's kernel. Outcome: `value` is its status, signed; `fields`: `registers`, r4 to r7 as
-    they are after it, and `ticks` of the time base that it took; `frames`: of its Tce words, in order.
+    """One hypercall by the guest's kernel (module tce_hcall). Outcome: `value` is its status, signed; `fields`:
+    `registers`, r4 to r7 after it, and `ticks` of the time base that it took; `frames`: those of its TCEs, in order.
 
-    :ivar problem_state: by the process itself, `sc 1` without the kernel. There are no `registers` and `ticks` then.
+    :ivar problem_state: by the process itself, `sc 1` in user mode. There are no `registers` and `ticks` then.
     """
 
     call: Call
@@ -278,12 +282,12 @@ class Hcall(_GuestOp, frozen=True, kw_only=True):
 
 
 class HcallBatch(_GuestOp, frozen=True, kw_only=True):
-    """Several hypercalls in one call of the kernel, all of them `times` times over. Outcome: `value` is 0; `fields`:
-    `statuses`, `registers` and `ticks` of each, of the last round; of more rounds than one also `calls` that were done,
-    `seconds` by the guest's clock, and `ticks` are those of all rounds, the same for each. `frames`: of all Tce words.
+    """Several hypercalls in one call of the kernel. Outcome: `value` is 0; `fields`: `statuses`, `registers` and
+    `ticks` of each, of the last round; of more rounds than one also `calls` that were done and `seconds` by the guest's
+    clock, and `ticks` are those of all rounds, the same for each. `frames`: those of all TCEs.
 
-    :ivar loop: who does the rounds: the kernel's module, or the agent, one call of the kernel for each; it reads what
-        they gave after the last. Then `ticks` are those of the last rounds alone.
+    :ivar loop: who does the rounds: the kernel's module; or the agent, by one call of the kernel for each, which reads
+        the results of the last round only. `ticks` are then those of the last round.
     """
 
     calls: list[Call]
@@ -293,70 +297,15 @@ class HcallBatch(_GuestOp, frozen=True, kw_only=True):
 
 class Native(_GuestOp, frozen=True, kw_only=True):
     """Run one of the guest's own C programs to its end. Outcome: `value` is its exit status, 0 if all went well;
-    `fields`: the numbers that it reports. `vfio_loop` maps and unmaps as `Repeat` does, without an agent: group, pages,
-    rounds; it reports `calls` and `microseconds`. `fuzz_hcall` throws malformed requests at the module for raw
-    hypercalls: how many, seed; it reports how many were refused, by errno, `accepted`, and `wrong`.
+    `fields`: the numbers that it reports. `vfio_loop` (group, pages, rounds) maps and unmaps as `repeat` does, without
+    an agent, and reports `calls` and `microseconds`. `fuzz_hcall` (how many, seed) gives malformed requests to the
+    module for raw hypercalls and reports how many were refused, by errno, `accepted`, and `wrong`.
 
-    :ivar args: `$name`: the number of a bound device's group.
+    :ivar args: `$name` is the number of a bound device's group.
     """
 
     program: Literal["vfio_loop", "fuzz_hcall"]
     args: list[int | str]
-
-
-class Checkpoint(_Op, frozen=True, kw_only=True):
-    """Stop the guest, read every table of every LIOBN by every view asked for, and the memory behind it.
-
-    :ivar stream: also by the state stream.
-    :ivar batch: the batch size that this checkpoint belongs to in the report; 0: none.
-    """
-
-    label: str = ""
-    stream: bool = False
-    batch: int = 0
-
-
-class Flip(_Op, frozen=True, kw_only=True):
-    """A lie: flip one bit of one entry in QEMU's live table, behind everybody's back."""
-
-    liobn: int
-    ioba: int
-    bit: int = 12
-
-
-class Rtas(_Op, frozen=True, kw_only=True):
-    """Ask the platform's firmware for a service of the PE of a device, see `tcelab.papr.pe`. Outcome: `value` is the
-    status; `fields` of ibm,read-slot-reset-state2: `state`, `supported`, `wait` (milliseconds), `recovery`.
-
-    :ivar option: of ibm,set-eeh-option, ibm,set-slot-reset and ibm,slot-error-detail.
-    """
-
-    call: str
-    device: str
-    option: int = 0
-
-
-class Ddw(_Op, frozen=True, kw_only=True):
-    """Ask the platform's firmware about the dynamic DMA windows of the PE of a device, behind its kernel's back (RTAS
-    ibm,query-, ibm,create-, ibm,remove- and ibm,reset-pe-dma-window, PAPR 7.3.31). Outcome: `value` is the status;
-    `fields` of `query`: `left` (windows), `largest` (block of TCEs), `page_sizes` (mask), `migration`; of `create`:
-    `liobn` and `start`, the bus address of the new window.
-
-    :ivar page_shift: of the IOMMU pages of a window to create; `window_shift`: of its size.
-    :ivar liobn: of the window to remove.
-    """
-
-    call: Literal["query", "create", "remove", "reset"]
-    device: str
-    page_shift: int = 0
-    window_shift: int = 0
-    liobn: int = 0
-
-
-class Fresh(_Op, frozen=True, kw_only=True):
-    """Go on in another guest, as fresh as the first one was. What comes after shares nothing with what came before:
-    the parts of a program may be done side by side.
-    """
 
 
 GuestOp: TypeAlias = (

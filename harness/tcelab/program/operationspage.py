@@ -5,20 +5,20 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, get_args
 
 import msgspec
-from msgspec.inspect import DictType, Field, ListType, LiteralType, NoneType, StructType, Type, UnionType
+from msgspec.inspect import StructType
 from msgspec.inspect import type_info as info_of
 
 from tceagent import uapi
-from tcelab.papr import hcall, pe
+from tcelab.papr import hcallrules, pe
+from tcelab.program import hostops
 from tcelab.program import operations as ops
+from tcelab.program.structpage import default_told, fields_told, summary, type_told
 from tcelab.program.topology import TOPOLOGIES
 
 Example = dict[str, Any]
@@ -103,6 +103,37 @@ OWN: Final[Mapping[str, list[Example]]] = {
 }
 """What leads to an example, where that is not `BEFORE`: a group that is open is nobody else's."""
 
+FIELDS: Final[Mapping[str, str]] = {
+    "access": "What is allowed from now on",
+    "bit": "0 is the least significant",
+    "buffer": "Its name",
+    "call": "A name, or opcode and arguments: see below",
+    "calls": "Of one round, see below",
+    "count": "How many pages",
+    "device": "Its name in the topology",
+    "fields": "Of the struct, as those of `ioctl`",
+    "file": "Its name: that which `open`, or `into` of an `ioctl`, gave it",
+    "first": "Number of the first page",
+    "ioba": "Bus address of the entry",
+    "iova": "Bus address of the first byte in guest memory",
+    "label": "For the report",
+    "liobn": "Of the table",
+    "name": "For all that uses it; a name is used once",
+    "offset": "Of the first byte",
+    "on": "Set it, else clear it",
+    "ops": "The calls of one round",
+    "pages": "IOMMU pages of 4 KiB",
+    "process": "Its name, for `by`",
+    "program": "Its name",
+    "request": "The request whose struct it is",
+    "seed": "The same seed gives the same data",
+    "sequence": "Tells mappings of one entry apart",
+    "size": "Bytes",
+    "times": "How many rounds",
+    "transfers": "In order",
+}
+"""What a field means wherever no operation says more."""
+
 _INTRO: Final = """\
 # Operations of a program
 
@@ -134,14 +165,14 @@ Where a field takes a place in a buffer, it is `{{"buffer": "pages", "index": 1,
 
 def operations() -> dict[str, type[msgspec.Struct]]:
     """Every operation by the name that it has in JSON, guest operations first."""
-    every = [*get_args(ops.GuestOp), *get_args(ops.HostOp), ops.Fresh]
+    every = [*get_args(ops.GuestOp), *get_args(ops.HostOp), hostops.Fresh]
     return {str(each.__struct_config__.tag): each for each in every}
 
 
 def program(name: str) -> dict[str, Any]:
     """A minimal program with the example of an operation in it."""
     known = operations()[name]
-    last = [] if known is ops.Fresh else [{"op": "checkpoint", "stream": True}]
+    last = [] if known is hostops.Fresh else [{"op": "checkpoint", "stream": True}]
     before = OWN.get(name, BEFORE)
     return {"name": name, "topology": TOPOLOGY.get(name, "one-pe"), "ops": [*before, *EXAMPLES[name], *last]}
 
@@ -159,76 +190,25 @@ def page() -> str:
 
 
 def _intro() -> str:
-    base, guest = _ivars(ops._Op), _ivars(ops._GuestOp)  # noqa: SLF001 - what all of them share
+    base, guest = fields_told(hostops._Op), fields_told(ops._GuestOp)  # noqa: SLF001 - what all share
     ending = [{"op": "checkpoint", "stream": True}]
     full = _json({"name": "mine", "topology": "one-pe", "ops": [PE, *ending]})
-    place = _summary(ops.Page)
+    place = summary(ops.Page)
     return _INTRO.format(full=full, topologies=", ".join(TOPOLOGIES), expect=base["expect"], by=guest["by"], page=place)
 
 
 def _operation(name: str, kind: type[msgspec.Struct]) -> str:
     info = info_of(kind)
     assert isinstance(info, StructType)
-    told = _ivars(kind)
+    told = fields_told(kind)
     rows = [
-        f"| `{field.encode_name}` | {_type(field.type)} | {_default(field)} | {told.get(field.encode_name, '')} |"
+        f"| `{it}` | {type_told(field.type)} | {default_told(field)} | {told.get(it) or FIELDS[it]} |"
         for field in info.fields
-        if field.encode_name not in {"expect", "by"}
+        if (it := field.encode_name) not in {"expect", "by"}
     ]
     table = ["| field | type | default | meaning |", "| --- | --- | --- | --- |", *rows, ""] if rows else []
     example = ["```json", *(_json(each) for each in EXAMPLES[name]), "```", ""]
-    return "\n".join([f"### `{name}`", "", _summary(kind), "", *table, *example])
-
-
-def _summary(kind: type) -> str:
-    """A docstring without its fields."""
-    text = inspect.cleandoc(kind.__doc__ or "").partition(":ivar")[0]
-    return text.strip()
-
-
-def _ivars(kind: type) -> dict[str, str]:
-    """What a docstring says of each field, on one line."""
-    text = inspect.cleandoc(kind.__doc__ or "")
-    out: dict[str, str] = {}
-    for part in text.split(":ivar ")[1:]:
-        first, _, about = part.partition(":")
-        out[first] = _line(about)
-        # Several fields may share one entry: `a`: this; `b`: that.
-        for name, more in re.findall(r"[;.] `(\w+)`: ([^;]+)", about):
-            out.setdefault(name, _line(more))
-    return out
-
-
-def _line(text: str) -> str:
-    line = " ".join(text.split())
-    return (line[:1].upper() + line[1:]).replace("|", "\\|")
-
-
-_SIMPLE: Final = {"IntType": "number", "BoolType": "true or false", "StrType": "text"}
-
-
-def _type(kind: Type) -> str:
-    """A type in words."""
-    match kind:
-        case UnionType():
-            return " or ".join(_type(each) for each in kind.types if not isinstance(each, NoneType))
-        case ListType():
-            return f"list of {_type(kind.item_type)}"
-        case DictType():
-            return f"{_type(kind.key_type)} to {_type(kind.value_type)}"
-        case LiteralType():
-            return ", ".join(json.dumps(value) for value in sorted(kind.values, key=str))
-        case StructType():
-            return {"Page": "place in a buffer", "Tce": "TCE"}.get(kind.cls.__name__, f"`{kind.cls.__name__.lower()}`")
-    return _SIMPLE[type(kind).__name__]
-
-
-def _default(field: Field) -> str:
-    if field.required:
-        return "needed"
-    if field.default_factory is not msgspec.NODEFAULT:
-        return json.dumps(field.default_factory())
-    return json.dumps(field.default)
+    return "\n".join([f"### `{name}`", "", summary(kind), "", *table, *example])
 
 
 def _json(value: object) -> str:
@@ -237,10 +217,10 @@ def _json(value: object) -> str:
 
 def _names() -> Iterator[str]:
     """What stands in the fields that take a name."""
-    yield f"`call`: {_summary(ops.Call)} {_fields(ops.Call)}\n"
-    yield f"TCE: {_summary(ops.Tce)} {_fields(ops.Tce)}\n"
-    yield f"`transfer`: {_summary(ops.Transfer)} As a list: iova, size, to_memory, offset.\n"
-    yield f"`opcode` of a call: {_listed(hcall.NAMES)}, or a number.\n"
+    yield f"`call`: {summary(ops.Call)} {_fields(ops.Call)}\n"
+    yield f"TCE: {summary(ops.Tce)} {_fields(ops.Tce)}\n"
+    yield f"`transfer`: {summary(ops.Transfer)} As a list: iova, size, to_memory, offset.\n"
+    yield f"`opcode` of a call: {_listed(hcallrules.NAMES)}, or a number.\n"
     yield f"`call` of `rtas`: {_listed(pe.CALLS)}.\n"
     yield "`request` of `ioctl` and `put`, with the fields of its struct (`argsz` is its size unless said):\n"
     yield "| request | fields | what comes out |\n| --- | --- | --- |"
@@ -252,7 +232,7 @@ def _names() -> Iterator[str]:
 
 
 def _fields(kind: type[msgspec.Struct]) -> str:
-    told = _ivars(kind)
+    told = fields_told(kind)
     return " ".join(f"`{name}`: {told[name]}" for name in kind.__struct_fields__ if name in told)
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from tcelab.program.operations import Fresh, GuestOp, HostOp, Op
+from tcelab.program.hostops import Fresh
+from tcelab.program.operations import GuestOp, HostOp, Op
 from tcelab.program.program import Program, is_host
 
 

@@ -14,21 +14,18 @@ from tceagent import edu, uapi, virtio
 from tceagent.huge import HUGE_PAGE
 from tcelab.errors import UsageError
 from tcelab.papr import window
-from tcelab.program import disk, expected, fits, validate_host, validate_hypercalls, validate_ioctls
+from tcelab.program import diskcontent, expected, soundness, validate_host, validate_hypercalls, validate_ioctls
+from tcelab.program.hostops import Checkpoint, Ddw, Flip, Fresh, Rtas
 from tcelab.program.operations import (
     Bind,
     Buffer,
     Burst,
-    Checkpoint,
     Close,
-    Ddw,
     Dma,
     Engine,
     Exit,
     Fill,
-    Flip,
     Frames,
-    Fresh,
     GuestOp,
     Hcall,
     HcallBatch,
@@ -43,7 +40,6 @@ from tcelab.program.operations import (
     Put,
     Read,
     Repeat,
-    Rtas,
     Spawn,
     Tag,
     Together,
@@ -87,9 +83,12 @@ class _Buffer:
     ring: bool = False
 
 
-def validate(program: Program) -> None:
-    """:raise UsageError: the first operation that cannot be done, with its number and why."""
-    checker = Checker(program)
+def validate(program: Program, *, guarded: bool = False) -> None:
+    """:param guarded: somebody is to guard its PEs, whether or not they are isolated.
+
+    :raise UsageError: the first operation that cannot be done, with its number and why.
+    """
+    checker = Checker(program, guarded=guarded)
     for op in program.ops:
         checker.check(op)
 
@@ -97,11 +96,14 @@ def validate(program: Program) -> None:
 class Checker:
     """Checks the operations of a program as they come: knows what those before have made."""
 
-    def __init__(self, program: Program) -> None:
-        """:raise UsageError: it names a device that no program can drive, or no quirk, or no page size."""
-        fits.check(program)
+    def __init__(self, program: Program, *, guarded: bool = False) -> None:
+        """:param guarded: see `validate`.
+
+        :raise UsageError: it names a device that no program can drive, or no quirk, or no page size.
+        """
+        soundness.check(program)
         self._name = program.name
-        self._isolation = program.isolation
+        self._guarded = guarded or program.isolation
         self._number = 0
         self._devices = {device.name for device in program.topology.devices}
         self._disks = {device.name for device in program.topology.devices if device.model == "virtio-blk"}
@@ -132,7 +134,7 @@ class Checker:
         self._by = op.by if isinstance(op, GuestOp) else ""
         if self._by not in self._processes:
             return self._no_process(self._by)
-        if self._isolation and validate_host.moves_windows(op):
+        if self._guarded and validate_host.moves_windows(op):
             return validate_host.FIXED
         if problem := expected.wrong(op):
             return problem
@@ -261,7 +263,7 @@ class Checker:
             elif op.iova + op.size > 1 << _WORD:
                 return "a disk's transfer ends where bus addresses do"
             else:
-                virtio.check(op.size, op.offset, disk.SIZE)
+                virtio.check(op.size, op.offset, diskcontent.SIZE)
         except ValueError as error:
             return str(error)
         return ""

@@ -9,8 +9,8 @@ from typing import Final
 from tceagent import uapi
 from tcelab.papr import pe
 from tcelab.program import hazards
-from tcelab.program.operations import Ddw, Flip, Ioctl, Native, Op, Rtas
-from tcelab.program.program import Program
+from tcelab.program.hostops import Ddw, Flip, Rtas
+from tcelab.program.operations import Ioctl, Native, Op
 from tcelab.program.topology import Phb
 
 _CELL: Final = 32
@@ -59,10 +59,6 @@ def moves_windows(op: Op) -> bool:
         return op.call != "reset"
     chooses = isinstance(op, Ioctl) and op.request in {"SET_IOMMU", uapi.NUMBERS["SET_IOMMU"]}
     return chooses and isinstance(op, Ioctl) and op.value == uapi.SPAPR_TCE_V2_IOMMU
-
-
-def has_moving_windows(program: Program) -> bool:
-    return any(map(moves_windows, program.ops))
 
 
 def native(op: Native, bound: Collection[str]) -> str:

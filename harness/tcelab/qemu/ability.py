@@ -35,7 +35,7 @@ _THERE: Final = "EISDIR"
 _FILE: Final = "ability"
 
 
-class Guest(Protocol):
+class AbleSession(Protocol):
     """A session, as far as it is needed here."""
 
     @property
@@ -44,7 +44,7 @@ class Guest(Protocol):
     def perform(self, ops: Sequence[GuestOp]) -> list[Outcome]: ...
 
 
-def check(session: Guest, device: str, kernel: Path) -> None:
+def check(session: AbleSession, device: str, kernel: Path) -> None:
     """Make sure that the guest's kernel has what every program needs. Costs 50 ms.
 
     :param device: its name; one that the kernel is asked to bind to vfio-pci.
@@ -100,11 +100,11 @@ def _folder(path: str) -> Open:
     return Open(file=_FILE, path=path)
 
 
-def _release(session: Guest) -> str:
+def _release(session: AbleSession) -> str:
     return str(session.facts.versions.get("guest", {}).get("kernel", ""))
 
 
-def _lacks(session: Guest, what: str, seen: str, option: str) -> Unsupported:
+def _lacks(session: AbleSession, what: str, seen: str, option: str) -> Unsupported:
     return Unsupported(
         f"kernel {_release(session)} lacks {what}: {seen}",
         next_step=f"build it with {option}; what it has as a module must be in --modules",

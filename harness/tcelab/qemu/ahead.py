@@ -15,7 +15,7 @@ from tcelab.image.bases import ChangedError
 from tcelab.logs import NOTE, of_guest, screened
 from tcelab.qemu import ram
 from tcelab.qemu.fork import Forks
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 
 _LOG: Final = logging.getLogger(__name__)
 

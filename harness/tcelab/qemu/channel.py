@@ -43,7 +43,7 @@ class Hello(msgspec.Struct, frozen=True):
     drawn: str
 
 
-class Channel:
+class AgentChannel:
     """One request, one answer. Lives on the loop; what it carries is encoded and decoded by the caller."""
 
     def __init__(self, end: socket.socket) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from tcelab.program import disk
+from tcelab.program import diskcontent
 from tcelab.program.topology import Topology
 
 
@@ -19,18 +19,18 @@ class Disks:
     """
 
     def __init__(self, topology: Topology) -> None:
-        disks = {device.name: device.model for device in topology.devices if device.model in disk.SIZES}
+        disks = {device.name: device.model for device in topology.devices if device.model in diskcontent.SIZES}
         self.files = {name: os.memfd_create(f"tcelab-{name}", os.MFD_CLOEXEC) for name in disks}
-        self._last = {name: disk.fresh(name) for name in disks}
-        self._now = bytearray(disk.SIZE if disks else 0)
+        self._last = {name: diskcontent.fresh(name) for name in disks}
+        self._now = bytearray(diskcontent.SIZE if disks else 0)
         for name, file in self.files.items():
-            os.ftruncate(file, disk.SIZES[disks[name]])
+            os.ftruncate(file, diskcontent.SIZES[disks[name]])
         self.renew()
 
     def renew(self) -> None:
         """As at the start. No transfer may be under way."""
         for name, file in self.files.items():
-            os.pwrite(file, disk.fresh(name), 0)
+            os.pwrite(file, diskcontent.fresh(name), 0)
 
     def read(self) -> dict[str, bytes]:
         """What is on each; one that is as it was the last time is the same object."""

@@ -12,8 +12,8 @@ from tcelab.program import Checkpoint, GuestOp
 from tcelab.program.topology import KERNEL_DRIVERS, SPARE, Topology
 from tcelab.qemu import machine
 from tcelab.qemu.portal import portal
-from tcelab.qemu.session import QemuSession
-from tcelab.qemu.typist import Ended, Typist
+from tcelab.qemu.qemusession import QemuSession
+from tcelab.qemu.typist import CommandEnded, Typist
 from tcelab.run.record import Snapshot
 from tcelab.scenarios import vocabulary as b
 
@@ -34,7 +34,7 @@ _SHELL: Final = 30.0
 
 
 class DrivenGuest:
-    """See `tcelab.leakcheck.check.Guest`."""
+    """See `tcelab.leakcheck.check.LeakGuest`."""
 
     def __init__(self, session: QemuSession, topology: Topology) -> None:
         """:raise HarnessError: there is no shell at its console."""
@@ -47,7 +47,7 @@ class DrivenGuest:
         }
 
     def sees_refusals(self) -> bool:
-        """See `Guest.sees_refusals`: the spare device writes where its table has no entry."""
+        """See `LeakGuest.sees_refusals`: the spare device writes where its table has no entry."""
         pe = b.Pe(SPARE, "control")
         begin = [*b.bind(pe), *b.open_container(pe), *b.enable(pe), *b.open_device(pe)]
         ops = [*begin, *b.dma(pe, 0, _SHORT, to_memory=True), *b.close(pe.device, pe.group, pe.container)]
@@ -59,7 +59,7 @@ class DrivenGuest:
         return seen
 
     def look(self, cut: Callable[[], None]) -> Snapshot:
-        """See `Guest.look`."""
+        """See `LeakGuest.look`."""
         guest = self._session.guest
         portal().call(guest.standstill.begin())
         try:
@@ -72,7 +72,7 @@ class DrivenGuest:
         return snapshot
 
     def listen(self, hear: Callable[[str], None]) -> None:
-        """See `Guest.listen`.
+        """See `LeakGuest.listen`.
 
         :raise Unsupported: QEMU has no such trace.
         """
@@ -85,17 +85,17 @@ class DrivenGuest:
             portal().call(guest.qmp("trace-event-set-state", name=event, enable=True))
 
     def asked(self) -> bytes:
-        """See `Guest.asked`."""
+        """See `LeakGuest.asked`."""
         return self._session.guest.dma_api.read()
 
     def last_words(self) -> tuple[str, ...]:
-        """See `Guest.last_words`."""
+        """See `LeakGuest.last_words`."""
         log = self._session.guest.log
         log.drain()
         said = (self._session.folder / "qemu.err").read_text(errors="replace").splitlines()
         given_up = [line for line in said if _GIVEN_UP.search(line)]
         return (*(refusal.line for refusal in log.take_refusals()), *given_up)
 
-    def run(self, command: str, limit: float, meanwhile: Callable[[], None] | None = None) -> Ended | None:
-        """See `Guest.run`."""
+    def run(self, command: str, limit: float, meanwhile: Callable[[], None] | None = None) -> CommandEnded | None:
+        """See `LeakGuest.run`."""
         return self._typist.run(command, limit, meanwhile)

@@ -29,7 +29,7 @@ from tcelab.qemu import ability, basekey, machine, probe
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.portal import portal
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 from tcelab.qemu.trial import OtherwiseError, attempt, replaceable
 
 _LOG: Final = logging.getLogger(__name__)

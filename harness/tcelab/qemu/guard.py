@@ -1,27 +1,11 @@
-"""Guards the PEs of a guest: watches what QEMU refuses their devices, and isolates the PE of one that violates its
-table, as the platform's hardware would, until firmware's services bring it back.
-
-QEMU's emulated PHBs refuse an access and freeze nothing. The guard makes up for it from outside: bus mastering off
-stops the DMA of a device, and a ROM of ones over its registers stops its MMIO (`tcelab.qemu.rom`). Configuration space
-stays as it is, and memory decoding stays on.
-
-What moves registers in the guest's address space is written only while the guest stands still. A TCG vCPU remembers, of
-a page of registers, where their region is in the list of all regions, and looks it up there at each access, before it
-takes QEMU's lock; QEMU's main thread replaces the list, and has the vCPU forget what it remembers only a moment later.
-An access in between goes by its old place in the new list: QEMU up to 10.0 answers a load from a device's registers by
-the region of the ROM, which is RAM and has no access functions. That is refused, and 10.0 makes a machine check of it,
-of which a guest in TCG dies without a word; 7.2 gives a 0 that no device has said. (7.2 asks its vCPU's copy of the
-list, which is replaced first; 10.0 the newest list of the address space; 11.1 remembers the region itself. Source: QEMU
-accel/tcg/cputlb.c, system/physmem.c, iotlb_to_section and tcg_commit.) A vCPU that stands is in no access, and forgets
-before it goes on. Bus mastering moves nothing that a CPU sees: it goes off first, and at once.
+"""Guards the PEs of a guest: watches what QEMU refuses their devices, has the PE of one that violates its table frozen
+(`tcelab.qemu.freeze`), and answers for firmware's services, which bring it back.
 
 Who calls what: one thread at a time reads QEMU's log, its own or whoever drains it. It tells `TraceReader` each line,
-which
-takes `_lock`, decides, notes in `GuardedDevice` what will have been written, and hands the writing over to the loop
-(`_act`).
-It waits for nothing: while it does, nobody reads the log, and a full pipe stops QEMU. The loop writes in the order of
-the decisions, and takes `_lock` for an assignment at most. Callers of the session wait for the loop (`_await`), and
-never while they hold `_lock`.
+which takes `_lock`, decides, notes in `GuardedDevice` what will have been written, and hands the writing over to the
+loop (`PeFreezer._act`). It waits for nothing: while it does, nobody reads the log, and a full pipe stops QEMU. The loop
+writes in the order of the decisions, and takes `_lock` for an assignment at most. Callers of the session wait for the
+loop (`_await`), and never while they hold `_lock`.
 """
 
 from __future__ import annotations
@@ -29,25 +13,17 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
-
-import msgspec
 
 from tceagent import edu
 from tcelab.errors import HarnessError, Unsupported
 from tcelab.papr import pe, window
 from tcelab.program import Burst, Close, Dma, Engine, Exit, GuestOp, Ioctl, Look, Master, Rtas, Together
-from tcelab.program.topology import Topology
+from tcelab.qemu.freeze import PeFreezer
 from tcelab.qemu.guardeddevice import BARS, COMMAND, MASTER, MEMORY, ROM, Flight, GuardedDevice, GuardedPe
-from tcelab.qemu.guest import Guest
-from tcelab.qemu.portal import portal
-from tcelab.qemu.qtest import Register
-from tcelab.qemu.tracereader import EVENTS, Control, TraceReader
-from tcelab.qemu.views.live import LiveMemory
-from tcelab.run.record import Event, Guarding, Outcome
+from tcelab.qemu.tracereader import EVENTS, Control
+from tcelab.run.record import Event, Outcome
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -69,14 +45,8 @@ _TOUCHING: Final = (Dma, Together, Burst, Engine, Master, Look, Close, Exit)
 """Operations that may have a device do something, or change how it is configured."""
 
 
-class Guard(TraceReader):
+class Guard(PeFreezer):
     """Of one guest. `started` before anything is asked of it; what it saw is fetched by `settle`."""
-
-    def __init__(self, guest: Guest, live: LiveMemory, topology: Topology, mode: Guarding) -> None:
-        super().__init__(guest, live, topology)
-        self._mode = mode
-        self._pending: list[Future[None]] = []
-        self._laying = asyncio.Lock()  # hands itself on in the order in which it was asked for
 
     # -- the beginning
 
@@ -160,102 +130,20 @@ class Guard(TraceReader):
         await self._ended(device)
         await self._write(device, command)
 
-    # -- what it does
-
-    def violated(self, watched: GuardedPe, event: Event) -> None:
-        """A device of a PE violated its table: that isolates it."""
-        if self._mode == "observe":
-            self._tell(event)
-            return
-        watched.isolation.violate()
-        self._tell(msgspec.structs.replace(event, kind="isolated"))
-        self._act(self.isolated(watched), timing=len(self._events) - 1)
-
-    def isolated(self, watched: GuardedPe) -> list[GuardedDevice]:
-        """The devices that are isolated with their PE: all of them."""
-        return watched.devices
-
-    def changed(self, device: GuardedDevice) -> None:
-        """The guest wrote to a device's configuration space: an isolated PE stays isolated."""
-        if self._mode != "freeze" or device.pe.isolation.dma or not self.demands(device):
-            return
-        if device.wish and device.command & MASTER:
-            watched = device.pe
-            at = self._guest.race.elapsed()
-            self._tell(
-                Event(kind="reapplied", pe=watched.phb.index, liobn=watched.phb.liobn, device=device.name, at=at)
-            )
-            self._act(self.again(device), timing=len(self._events) - 1)
-        else:
-            self._act(self.again(device))
-
-    def demands(self, device: GuardedDevice) -> list[tuple[Register, int]]:
-        """What is to be written so that a device is as its PE's condition has it."""
-        return device.demands()
-
-    def again(self, device: GuardedDevice) -> list[GuardedDevice]:
-        """The devices that are put back when the guest changed one of an isolated PE."""
-        return [device]
-
-    def _act(self, devices: Sequence[GuardedDevice], timing: int | None = None) -> None:
-        """Have the registers of devices written as they must be. `timing`: number of the event that takes the time."""
-        began = time.perf_counter()
-        writes = []
-        for device in devices:
-            for register, value in self.demands(device):
-                moves = device.moves(register, value)
-                device.written(register, value)
-                writes.append((register, value, moves))
-        if not writes:
-            return
-
-        def done() -> None:
-            if timing is not None:
-                took = time.perf_counter() - began
-                with self._lock:
-                    self._events[timing] = msgspec.structs.replace(self._events[timing], took=took)
-
-        write = self._put(writes, done)
-        self._pending.append(asyncio.run_coroutine_threadsafe(write, portal().loop))
-
-    async def _write(self, device: GuardedDevice, command: int) -> None:
-        """Its command register, whatever its driver wants."""
-        register = device.register(COMMAND)
-        with self._lock:
-            moves = device.moves(register, command)
-            device.written(register, command)
-        await self._put([(register, command, moves)])
-
-    async def _put(self, writes: Sequence[tuple[Register, int, bool]], done: Callable[[], None] = lambda: None) -> None:
-        """Write configuration registers: those that move nothing at once, the others on a guest that stands.
-
-        :param done: called once all are written.
-        """
-        at_once = [(register, value) for register, value, moves in writes if not moves]
-        if at_once:
-            await self._guest.qtest.write_configs(at_once)
-        moving = [(register, value) for register, value, moves in writes if moves]
-        if not moving:
-            done()
-            return
-        async with self._laying, self._guest.standstill.held():
-            await self._guest.qtest.write_configs(moving)
-            done()
-
     # -- asked by the session
 
     def announce(self, op: GuestOp, device: str) -> None:
         """What a device is about to be told: a virtio device has its transfers in memory, and not in registers."""
-        watched = self.devices.get(device)
-        if watched is None or watched.model == "edu":
+        guarded = self.devices.get(device)
+        if guarded is None or guarded.model == "edu":
             return
         with self._lock:
             if isinstance(op, Engine):
                 pages = 2 * window.PAGE_SIZE
-                watched.ring = [Flight("read", op.iova, pages), Flight("write", op.iova, pages)]
+                guarded.ring = [Flight("read", op.iova, pages), Flight("write", op.iova, pages)]
             elif isinstance(op, Dma | Burst):
                 transfers = op.transfers if isinstance(op, Burst) else [op]
-                watched.flights = [
+                guarded.flights = [
                     Flight("write" if each.to_memory else "read", each.iova, each.size) for each in transfers
                 ]
 
@@ -286,66 +174,46 @@ class Guard(TraceReader):
             _LOG.debug("and %d events more", len(events) - _LOGGED)
         return events
 
-    def _await(self, pending: Sequence[Future[None]]) -> None:
-        async def done() -> None:
-            for future in pending:
-                await asyncio.wrap_future(future)
-
-        self._ask(done())
-
     def call(self, op: Rtas) -> Outcome:
         """A service of firmware: what it gives, once it is done.
 
         :raise HarnessError: it could not be done.
         """
-        watched = self.devices[op.device].pe
+        guarded = self.devices[op.device].pe
         if self._mode != "freeze":
             return Outcome(value=pe.PARAMETER_ERROR)  # as QEMU answers for a PHB that it emulates
-        now = watched.isolation
+        now = guarded.isolation
         then = copy.copy(now)
         answer = then.call(op.call, op.option)
         _LOG.debug("RTAS %s option %s of %s: status %d", op.call, op.option, op.device, answer.status)
         resets = not answer.status and then.condition is pe.Condition.RESET and op.call == pe.SET_RESET
         if then.condition is now.condition and not resets:
-            watched.isolation = then
+            guarded.isolation = then
             return _answered(answer)
         if not then.mmio:
-            self._become(watched, then, lets_go=resets)
+            self._become(guarded, then, lets_go=resets)
             return _answered(answer)
         if not now.mmio:
             open_ = copy.copy(then)
             open_.condition = pe.Condition.MMIO_THAWED
-            self._become(watched, open_)
-            self._ask(self._reset_virtio(watched))
+            self._become(guarded, open_)
+            self._ask(self._reset_virtio(guarded))
         if then.dma:
-            self._ask(self._quiet(watched))
-            self.thaw(watched, then)
+            self._ask(self._quiet(guarded))
+            self.thaw(guarded, then)
         else:
-            watched.isolation = then
+            guarded.isolation = then
         return _answered(answer)
 
-    def thaw(self, watched: GuardedPe, then: pe.Isolation) -> None:
-        """DMA of a PE passes again."""
-        self._become(watched, then)
-
-    def _become(self, watched: GuardedPe, then: pe.Isolation, *, lets_go: bool = False) -> None:
-        with self._lock:
-            watched.isolation = then
-            for device in watched.devices if lets_go else ():
-                device.wish = False
-            self._act(watched.devices)
-            pending, self._pending = self._pending, []
-        self._await(pending)
-
-    async def _reset_virtio(self, watched: GuardedPe) -> None:
+    async def _reset_virtio(self, guarded: GuardedPe) -> None:
         """A request that was blocked would be done late otherwise, once the device masters the bus again."""
-        for device in watched.devices:
+        for device in guarded.devices:
             if device.model != "edu" and device.address is not None:
                 await self._guest.qtest.store(device.address + _STATUS, 1, 0)
 
-    async def _quiet(self, watched: GuardedPe) -> None:
+    async def _quiet(self, guarded: GuardedPe) -> None:
         """No transfer that was begun while DMA was stopped is under way any more."""
-        for device in watched.devices:
+        for device in guarded.devices:
             await self._ended(device)
 
     async def _ended(self, device: GuardedDevice) -> None:
@@ -358,19 +226,16 @@ class Guard(TraceReader):
 
     def reset(self) -> None:
         """Every PE is as at the start, for another program."""
-        for watched in self.pes.values():
+        for guarded in self.pes.values():
             with self._lock:
-                for device in watched.devices:
+                for device in guarded.devices:
                     device.wish = False
-            self._become(watched, pe.Isolation())
-            self._ask(self._reset_virtio(watched))
+            self._become(guarded, pe.Isolation())
+            self._ask(self._reset_virtio(guarded))
         self.settle()
 
-    def _ask(self, work: Any) -> Any:  # noqa: ANN401 - gives what the work gives
-        return portal().call(self._guest.race.run(work, "control", self._guest.limits.control))
 
-
-def _answered(answer: pe.Answer) -> Outcome:
+def _answered(answer: pe.ServiceAnswer) -> Outcome:
     return Outcome(value=answer.status, fields=dict(zip(pe.OUTPUTS, answer.outputs, strict=False)))
 
 

@@ -15,14 +15,13 @@ from tceagent import edu
 from tcelab.papr import window
 from tcelab.papr.pe import Isolation
 from tcelab.program.topology import Device, Phb
-from tcelab.qemu.qtest import Register
+from tcelab.qemu.qtest import ConfigRegister
 
 COMMAND: Final = 0x04
 MASTER: Final = 0x4
 MEMORY: Final = 0x2
 ROM: Final = 0x30
-_ROM_ENABLE: Final = 1
-_FLAGS: Final = 0xF
+BAR_FLAGS: Final = 0xF
 """Bits of a memory BAR that are no address."""
 _WORD: Final = 0xFFFF
 
@@ -91,14 +90,14 @@ class GuardedDevice:
         self._ours: Counter[tuple[int, int]] = Counter()
         self._words = {edu.SOURCE: 0, edu.DESTINATION: 0, edu.COUNT: 0}
 
-    def register(self, offset: int) -> Register:
+    def register(self, offset: int) -> ConfigRegister:
         """Of its configuration space."""
-        return Register(window.buid(self.pe.phb.index), self.slot, offset, 2 if offset == COMMAND else 4)
+        return ConfigRegister(window.buid(self.pe.phb.index), self.slot, offset, 2 if offset == COMMAND else 4)
 
     @property
     def address(self) -> int | None:
         """Guest physical address of its registers, None where they have none."""
-        bar = self.bar & ~_FLAGS
+        bar = self.bar & ~BAR_FLAGS
         if bar in UNASSIGNED:
             return None
         return _MMIO_BASE + (self.pe.phb.index + 1) * _MMIO_SIZE + bar - _MMIO_SIZE
@@ -125,7 +124,7 @@ class GuardedDevice:
         self.rung = True
         if self.model != "edu":
             return
-        offset = address - (self.bar & ~_FLAGS)
+        offset = address - (self.bar & ~BAR_FLAGS)
         if offset in self._words:
             self._words[offset] = value
         elif offset == edu.COMMAND and value & edu.RUN:
@@ -142,23 +141,13 @@ class GuardedDevice:
                 return flight, at
         return None
 
-    # -- what must be
+    # -- what we do
 
-    def demands(self) -> list[tuple[Register, int]]:
-        """What is to be written so that its registers are as the condition of its PE has them."""
-        isolation = self.pe.isolation
-        master = MASTER if self.wish and isolation.dma else 0
-        wanted = {COMMAND: self.command & ~MASTER | master}
-        if self.address is not None:
-            wanted[ROM] = 0 if isolation.mmio else self.bar & ~_FLAGS | _ROM_ENABLE
-        now = {COMMAND: self.command, ROM: self.rom}
-        return [(self.register(offset), value) for offset, value in wanted.items() if now[offset] != value]
-
-    def moves(self, register: Register, value: int) -> bool:
+    def moves(self, register: ConfigRegister, value: int) -> bool:
         """Would writing a register change what the guest's CPUs find where? Bus mastering does not."""
         return register.offset != COMMAND or bool((self.command ^ value) & ~MASTER)
 
-    def written(self, register: Register, value: int) -> None:
+    def written(self, register: ConfigRegister, value: int) -> None:
         """We write one of its registers: QEMU's trace will tell of it."""
         self._ours[register.offset, value] += 1
         if register.offset == COMMAND:

@@ -17,13 +17,13 @@ import msgspec
 from qemu.qmp import ExecuteError, QMPError, Runstate
 
 from tcelab.errors import HarnessError, TcelabError, Unsupported
-from tcelab.image.bases import Held, Register
+from tcelab.image.bases import Held, SavedRegister
 from tcelab.papr import window
 from tcelab.qemu import machine, rom
-from tcelab.qemu.channel import Channel
+from tcelab.qemu.channel import AgentChannel
 from tcelab.qemu.console import Console
 from tcelab.qemu.disks import Disks
-from tcelab.qemu.dmaapi import DmaApi
+from tcelab.qemu.dmaapilog import DmaApi
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.log import Log
 from tcelab.qemu.monitor import Monitor
@@ -53,7 +53,7 @@ class Guest:
 
     :ivar console: what the guest wrote.
     :ivar disks: of its devices.
-    :ivar race: what every wait goes through; `standstill`: what every stop goes through.
+    :ivar waiter: what every wait goes through; `standstill`: what every stop goes through.
     """
 
     def __init__(
@@ -95,15 +95,15 @@ class Guest:
 
         :raise HarnessError: QEMU does not start; with what it said.
         """
-        self.race = GuestWaiter(self.console, self.folder, self.limits)
+        self.waiter = GuestWaiter(self.console, self.folder, self.limits)
         self._starting = asyncio.current_task()
         if self._closing:
             raise HarnessError("closed before it began")
         self._moved: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         pairs = {name: socket.socketpair() for name in ("qmp", "qtest", "console", "agent")}
         log_reader, log_writer = os.pipe2(os.O_CLOEXEC)
-        self.log = self.race.log = Log(log_reader, self.folder / "qemu.log")
-        self.channel = Channel(pairs["agent"][0])
+        self.log = self.waiter.log = Log(log_reader, self.folder / "qemu.log")
+        self.channel = AgentChannel(pairs["agent"][0])
         self.qtest = Qtest(pairs["qtest"][0], self.ram.size - machine.SCRATCH)
         self._console_end = pairs["console"][0]
         self._console_end.setblocking(False)  # noqa: FBT003 - its only parameter
@@ -128,12 +128,12 @@ class Guest:
         self._watch(self._watch_exit())
         self._watch(self._watch_qtest())
         self._console_task = self._watch(self._watch_console())
-        self.race.listen, self.race.shares = self._listen, partial(host_shares, self.pid)
-        await self.race.run(self._qmp.connect(pairs["qmp"][0]), "launch", self.limits.launch)
+        self.waiter.listen, self.waiter.shares = self._listen, partial(host_shares, self.pid)
+        await self.waiter.run(self._qmp.connect(pairs["qmp"][0]), "launch", self.limits.launch)
         self._watch(self._watch_events())
         self.ram.attach(self.pid)
         if self._base is not None:
-            await self.race.run(self._load(self._base), "load", self.limits.load)
+            await self.waiter.run(self._load(self._base), "load", self.limits.load)
 
     async def _spawn(self, fds: machine.Descriptors) -> asyncio.subprocess.Process:
         before, options = machine.parent_death(self._abilities)
@@ -179,22 +179,22 @@ class Guest:
         nothing tells: neither is worth an error.
         """
         with contextlib.suppress(TcelabError):
-            await self.race.run(self._prompt(), "settle", self.limits.settle)
+            await self.waiter.run(self._prompt(), "settle", self.limits.settle)
         await asyncio.sleep(_PUT_OFF)
 
     async def _prompt(self) -> None:
         while _PROMPT not in "".join(self.console.tail(1)):
-            self.race.activity.clear()
-            await self.race.activity.wait()
+            self.waiter.activity.clear()
+            await self.waiter.activity.wait()
 
-    async def save(self) -> tuple[bytes, list[Register]]:
+    async def save(self) -> tuple[bytes, list[SavedRegister]]:
         """The state of the devices of a guest that is stopped, and the registers that it lacks.
 
         :raise HarnessError: QEMU cannot save it.
         """
-        return await self.race.run(self._save(), "load", self.limits.load)
+        return await self.waiter.run(self._save(), "load", self.limits.load)
 
-    async def _save(self) -> tuple[bytes, list[Register]]:
+    async def _save(self) -> tuple[bytes, list[SavedRegister]]:
         registers = []
         for phb in self._options.topology.added:
             for device in phb.devices:
@@ -202,7 +202,7 @@ class Guest:
                     place = window.buid(phb.index), device.slot, offset, size
                     # A device that nobody has touched has zeros there.
                     if value := await self.qtest.read_config(*place):
-                        registers.append(Register(*place, value))
+                        registers.append(SavedRegister(*place, value))
         os.ftruncate(self.state, 0)
         await self._move("migrate", self.state)
         return os.pread(self.state, os.fstat(self.state).st_size, 0), registers
@@ -231,21 +231,21 @@ class Guest:
     def _watched(self, task: asyncio.Task[None]) -> None:
         """A watcher that cannot see is no watcher: when one fails, the guest counts as lost."""
         if not task.cancelled() and not self._closing and task.exception() is not None:
-            self.race.lose(f"{WATCHER} failed: {task.exception()}")
+            self.waiter.lose(f"{WATCHER} failed: {task.exception()}")
 
     async def _watch_exit(self) -> None:
         status = await self._process.wait()
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        self.race.gone = True
-        self.race.lose(f"QEMU {how}")
+        self.waiter.gone = True
+        self.waiter.lose(f"QEMU {how}")
 
     async def _watch_qtest(self) -> None:
         with contextlib.suppress(ConnectionError):
             await self.qtest.listen()
         # QEMU closes it when it ends, and then its exit is what counts.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self.race.lost), self.limits.settle)
-        self.race.lose(CLOSED_PORT)
+            await asyncio.wait_for(asyncio.shield(self.waiter.lost), self.limits.settle)
+        self.waiter.lose(CLOSED_PORT)
 
     async def _watch_console(self) -> None:
         loop = asyncio.get_running_loop()
@@ -253,30 +253,30 @@ class Guest:
             self.heard(data)
         # QEMU closes it when it ends, and then its exit is what counts.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self.race.lost), self.limits.settle)
-        self.race.lose(f"{WATCHER} of the console met its end")
+            await asyncio.wait_for(asyncio.shield(self.waiter.lost), self.limits.settle)
+        self.waiter.lose(f"{WATCHER} of the console met its end")
 
     def heard(self, data: bytes) -> None:
         """Take bytes from the console."""
-        self.console.feed(data, self.race.elapsed())
-        self.race.activity.set()
+        self.console.feed(data, self.waiter.elapsed())
+        self.waiter.activity.set()
         if self.console.fatal:
-            self.race.lose(f"the guest's kernel died: {self.console.fatal.strip()}")
+            self.waiter.lose(f"the guest's kernel died: {self.console.fatal.strip()}")
 
     async def _watch_events(self) -> None:
         async for event in self._qmp.events:
             data = msgspec.convert(event.get("data", {}), dict[str, Any])
             match event["event"], data:
                 case "GUEST_PANICKED", _:
-                    self.race.panicked = True
-                    self.race.lose("the guest's kernel panicked")
+                    self.waiter.panicked = True
+                    self.waiter.lose("the guest's kernel panicked")
                 case "SHUTDOWN", _ if not self._closing:
-                    self.race.lose(f"the guest shut down ({data.get('reason')})")
+                    self.waiter.lose(f"the guest shut down ({data.get('reason')})")
                 case "MIGRATION", _ if data["status"] in {"completed", "failed"} and not self._moved.done():
                     self._moved.set_result(data["status"])
                 case "VSERPORT_CHANGE", {"id": "agent-port", "open": False}:
-                    self.race.lose("the agent ended")
-            self.race.activity.set()
+                    self.waiter.lose("the agent ended")
+            self.waiter.activity.set()
 
     # -- asking
 
@@ -285,7 +285,7 @@ class Guest:
 
         :raise HarnessError: QEMU refuses it.
         """
-        return await self.race.run(self._execute(command, arguments), "control", self.limits.control)
+        return await self.waiter.run(self._execute(command, arguments), "control", self.limits.control)
 
     async def _execute(self, command: str, arguments: dict[str, object]) -> object:
         try:
@@ -296,9 +296,9 @@ class Guest:
     async def _not_only_stopped(self, status: str) -> TcelabError:
         """QEMU says why a guest does not run that nobody has stopped: the event that says more is on its way."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self.race.lost), self.limits.settle)
-        self.race.lose(f"the guest is {status}")
-        return await self.race.loss()
+            await asyncio.wait_for(asyncio.shield(self.waiter.lost), self.limits.settle)
+        self.waiter.lose(f"the guest is {status}")
+        return await self.waiter.loss()
 
     async def trouble(self) -> tuple[str, ...]:
         """Lines of kernel trouble since the last call, up to now: the guest writes its console synchronously."""
@@ -316,8 +316,8 @@ class Guest:
     async def hello(self, request: bytes) -> bytes:
         """The handshake: answered when the agent is up. The console's bytes are the progress of the boot."""
         if self._base is not None:
-            return await self.race.run(self.channel.ask(request), "fork", self.limits.fork)
-        return await self.race.run(
+            return await self.waiter.run(self.channel.ask(request), "fork", self.limits.fork)
+        return await self.waiter.run(
             self._no_agent_or(self.channel.ask(request)),
             "boot",
             self.limits.boot,
@@ -330,12 +330,12 @@ class Guest:
         task = asyncio.ensure_future(work)
         try:
             while True:
-                activity = asyncio.ensure_future(self.race.activity.wait())
+                activity = asyncio.ensure_future(self.waiter.activity.wait())
                 await asyncio.wait({task, activity}, return_when=asyncio.FIRST_COMPLETED)
                 activity.cancel()
                 if task.done():
                     return task.result()
-                self.race.activity.clear()
+                self.waiter.activity.clear()
                 if line := self.console.find(NO_AGENT, AGENT_EXITED):
                     raise HarnessError(
                         line.strip(),
@@ -346,7 +346,7 @@ class Guest:
 
     async def ask(self, request: bytes, progress: Callable[[], object]) -> bytes:
         """One request to the agent."""
-        return await self.race.run(self.channel.ask(request), "perform", self.limits.perform, progress)
+        return await self.waiter.run(self.channel.ask(request), "perform", self.limits.perform, progress)
 
     async def lend_console(self) -> int:
         """Stop reading the console and hand out its descriptor; what is read there is to be given to `heard`."""
@@ -368,8 +368,8 @@ class Guest:
 
     async def _close(self) -> None:
         self._closing = True
-        if (race := getattr(self, "race", None)) is not None:
-            race.lose(CLOSED)
+        if (waiter := getattr(self, "waiter", None)) is not None:
+            waiter.lose(CLOSED)
         if self._starting is not None and self._starting is not asyncio.current_task():
             # It has lost its race, and must not leave a QEMU behind.
             await asyncio.wait({self._starting}, timeout=self.limits.close)

@@ -9,7 +9,7 @@ import pexpect
 
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.portal import portal
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 
 ESCAPE: Final = chr(29)
 """Ctrl-]"""

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from tcelab.errors import Unsupported
 from tcelab.qemu import kernelfile
 
-__all__ = ["Config", "find", "modular", "require"]
+__all__ = ["KernelConfig", "find", "modular", "require"]
 
 _IKCONFIG: Final = (b"IKCFG_ST", b"IKCFG_ED")
 _GZIP: Final = 31
@@ -48,7 +48,7 @@ _NEEDED_WHERE_KNOWN: Final = ("VFIO_GROUP", "VFIO_CONTAINER")
 """Options of newer kernels (6.2 and 6.6) for what older ones always have: they count only where they are named."""
 
 
-class Config(NamedTuple):
+class KernelConfig(NamedTuple):
     """A kernel's configuration.
 
     :ivar source: where it was found, for people.
@@ -59,7 +59,7 @@ class Config(NamedTuple):
     values: Mapping[str, str]
 
 
-def find(kernel: Path, release: str) -> Config | None:
+def find(kernel: Path, release: str) -> KernelConfig | None:
     """The configuration of a vmlinux: embedded in it, else of its build tree, else as Debian installs it.
 
     Debian puts `config-RELEASE` beside boot/vmlinux-RELEASE, and of late `config` into lib/modules/RELEASE, where the
@@ -83,7 +83,7 @@ def find(kernel: Path, release: str) -> Config | None:
     return None
 
 
-def require(config: Config) -> None:
+def require(config: KernelConfig) -> None:
     """:raise Unsupported: the kernel lacks what tcelab needs; names the options."""
     missing = [name for name in NEEDED if config.values.get(name, "n") == "n"]
     missing += [name for name in _NEEDED_WHERE_KNOWN if config.values.get(name) == "n"]
@@ -94,16 +94,16 @@ def require(config: Config) -> None:
         )
 
 
-def modular(config: Config) -> list[str]:
+def modular(config: KernelConfig) -> list[str]:
     """Needed options that are modules of this kernel, in the order of `NEEDED`."""
     return [f"CONFIG_{name}" for name in NEEDED if config.values.get(name) == "m"]
 
 
-def _parse(source: str, text: bytes) -> Config:
+def _parse(source: str, text: bytes) -> KernelConfig:
     values = {
         name or unset: value or "n" for name, value, unset in _LINE.findall(text.decode("utf-8", errors="replace"))
     }
-    return Config(source, values)
+    return KernelConfig(source, values)
 
 
 def _named(names: list[str]) -> str:

@@ -20,8 +20,9 @@ from tcelab.papr import window
 from tcelab.program import load
 from tcelab.program.topology import Topology
 from tcelab.qemu import machine
-from tcelab.qemu.log import RECENT, REFUSED, Tables
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.log import RECENT, REFUSED
+from tcelab.qemu.qemusession import QemuSession
+from tcelab.qemu.tableaddresses import TableAddresses
 from tcelab.qemu.views.live import LiveMemory
 from tcelab.run.record import TableView
 
@@ -124,7 +125,7 @@ class FolderLooker:
             ) from None
         self._file = (folder / "qemu.log").open("rb")
         self._partial = b""
-        self._tables = Tables()
+        self._tables = TableAddresses()
         self._recent: deque[str] = deque(maxlen=RECENT)
         self._refused = 0
 

@@ -1,10 +1,11 @@
-"""QEMU's log and trace: a pipe that a thread of its own drains, and what it tells of tables and refusals.
+"""QEMU's log and trace: a pipe that a thread of its own drains, and what it tells of refusals.
+What it tells of tables is for `tcelab.qemu.tableaddresses`.
 
 A full pipe would stop QEMU while it holds its lock, so nobody but this thread waits for it. QEMU writes each line
 before it goes on: once the guest is stopped and `drain` has returned, all that was said has been read.
 
-Source: QEMU hw/ppc/trace-events (spapr_iommu_new_table, spapr_iommu_ddw_*), system/memory.c, memory_region_access_valid
-and address_space_*: "Invalid read/write at addr ..., reason: rejected"; target/ppc/excp_helper.c, powerpc_checkstop.
+Source: QEMU system/memory.c, memory_region_access_valid and address_space_*: "Invalid read/write at addr ..., reason:
+rejected"; target/ppc/excp_helper.c, powerpc_checkstop.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Final, Literal, Protocol
 
 from tcelab.errors import HarnessError
 from tcelab.papr import window
+from tcelab.qemu.tableaddresses import TableAddresses
 from tcelab.run.record import Refusal
 
 _CHUNK: Final = 1 << 16
@@ -35,13 +37,6 @@ RECENT: Final = 8
 _STAMP: Final = len("2026-01-31T23:59:59.123456Z ")
 """Characters before each line where QEMU tells the time (-msg timestamp=on; older ones do of trace events only)."""
 
-_NEW_TABLE: Final = re.compile(r"spapr_iommu_new_table liobn=(?:0x)?([0-9a-f]+) table=(0x[0-9a-f]+|\(nil\))")
-_DDW_CREATE: Final = re.compile(
-    r"spapr_iommu_ddw_create buid=0x[0-9a-f]+ addr=0x[0-9a-f]+,? page size=0x([0-9a-f]+),? requested=0x([0-9a-f]+),?"
-    r" start addr=(?:0x)?([0-9a-f]+),? liobn=(?:0x)?([0-9a-f]+)"
-)
-_DDW_REMOVE: Final = re.compile(r"spapr_iommu_ddw_remove liobn=(?:0x)?([0-9a-f]+)")
-_DDW_RESET: Final = re.compile(r"spapr_iommu_ddw_reset buid=0x([0-9a-f]+)")
 REFUSED: Final = re.compile(
     r"Invalid (read|write) at addr (0x[0-9A-Fa-f]+), size (\d+), region '([^']*)', reason: rejected"
 )
@@ -49,40 +44,6 @@ _ROM: Final = ".rom"
 """How the name of the region of a device's ROM ends (hw/pci/pci.c, pci_add_option_rom)."""
 _CHECKSTOP: Final = re.compile(r"(?:Machine check .*)?Entering checkstop state\b.*")
 """The CPU stops for good, and with it the guest: its kernel says nothing of it."""
-
-
-class Tables:
-    """Where QEMU keeps the table of each LIOBN, as its trace tells it.
-
-    :ivar at: LIOBN to the host address of its array; a LIOBN that is absent has no table.
-    :ivar shapes: by LIOBN, of windows that were created by RTAS: all others are as at the machine's start.
-    """
-
-    def __init__(self) -> None:
-        self.at: dict[int, int] = {}
-        self.shapes: dict[int, window.Shape] = {}
-
-    def line(self, line: str) -> None:
-        """Follow one line of trace."""
-        if found := _NEW_TABLE.search(line):
-            liobn = int(found[1], 16)
-            self.at.pop(liobn, None)
-            if found[2] != "(nil)":
-                self.at[liobn] = int(found[2], 16)
-        elif found := _DDW_CREATE.search(line):
-            page, size, start, liobn = (int(each, 16) for each in found.groups())
-            self.shapes[liobn] = window.Shape(size // page, page.bit_length() - 1, start)
-        elif found := _DDW_REMOVE.search(line):
-            self._forget(int(found[1], 16))
-        elif found := _DDW_RESET.search(line):
-            # The reset has dropped both windows and made window 0 anew, with its size of the machine's start.
-            phb = int(found[1], 16) - window.BASE_BUID
-            self._forget(window.liobn(phb, 1))
-            self.shapes.pop(window.liobn(phb, 0), None)
-
-    def _forget(self, liobn: int) -> None:
-        self.at.pop(liobn, None)
-        self.shapes.pop(liobn, None)
 
 
 class Listener(Protocol):
@@ -157,7 +118,7 @@ class Log:
     """
 
     def __init__(self, pipe: int, path: Path) -> None:
-        self.tables = Tables()
+        self.tables = TableAddresses()
         self.listener: Listener | None = None
         self.tables_listener: Callable[[str], None] | None = None
         self.recent: deque[str] = deque(maxlen=RECENT)

@@ -15,7 +15,7 @@ import msgspec
 from tcelab.errors import Unsupported, UsageError
 from tcelab.leakcheck.dmaapi import PORT as DMA_API
 from tcelab.papr import window
-from tcelab.program.disk import SIZES as DISKS
+from tcelab.program.diskcontent import SIZES as DISKS
 from tcelab.program.topology import CHANNEL_PHB, CHANNEL_SLOT, SMALL_WINDOW, SPARE, Device, Phb, Topology
 from tcelab.qemu.channel import PORT
 from tcelab.qemu.probe import TRACES, Abilities
@@ -24,6 +24,8 @@ from tcelab.run.record import Guarding
 
 Firmware = Literal["auto", "vof", "slof"]
 
+MEMORY: Final = 512
+"""MiB of guest RAM, where nobody says how much."""
 GRANULE: Final = 256 * MIB
 """The RAM of a pseries machine comes in logical memory blocks of 256 MiB (include/hw/ppc/spapr.h)."""
 
@@ -56,7 +58,8 @@ mapping would reach a table (arch/powerpc/platforms/pseries/iommu.c, enable_ddw)
 
 
 class QemuOptions(msgspec.Struct, frozen=True):
-    """What the user may choose of a machine.
+    """The machine that QEMU is started as: the user's choice once it is provisioned. What is here decides which base a
+    fork may have.
 
     :ivar memory: MiB of guest RAM, a multiple of 256.
     :ivar append: added to the kernel's command line.
@@ -67,7 +70,7 @@ class QemuOptions(msgspec.Struct, frozen=True):
     kernel: Path
     initrd: Path
     topology: Topology
-    memory: int = 512
+    memory: int = MEMORY
     firmware: Firmware = "auto"
     append: str = ""
     quirks: frozenset[str] = frozenset()
@@ -81,7 +84,7 @@ class Descriptors(msgspec.Struct, frozen=True):
     :ivar state: a file for device state that QEMU writes.
     :ivar roms: of ones, by the model of the device that they are for; see `tcelab.qemu.rom`.
     :ivar disks: by device; see `tcelab.qemu.disks`.
-    :ivar dma_api: see `tcelab.qemu.dmaapi`; None: the machine has no such port.
+    :ivar dma_api: see `tcelab.qemu.dmaapilog`; None: the machine has no such port.
     :ivar base: the state that a fork begins with; None: a boot.
     """
 

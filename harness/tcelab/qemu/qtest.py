@@ -28,7 +28,7 @@ _LETTERS: Final = {1: "b", 2: "w", 4: "l", 8: "q"}
 """Sizes of an access to memory."""
 
 
-class Register(NamedTuple):
+class ConfigRegister(NamedTuple):
     """A configuration register of function 0 on bus 0 of a PHB."""
 
     buid: int
@@ -37,7 +37,7 @@ class Register(NamedTuple):
     size: int
 
 
-class Call(NamedTuple):
+class RtasCall(NamedTuple):
     """One RTAS call. `results`: how many cells it gives, the status first."""
 
     name: str
@@ -74,7 +74,7 @@ class Qtest:
                 if not future.done():
                     future.set_exception(EOFError(CLOSED))
 
-    async def calls(self, calls: Sequence[Call]) -> list[list[int]]:
+    async def calls(self, calls: Sequence[RtasCall]) -> list[list[int]]:
         """Some RTAS calls, one after the other in one go: the result cells of each.
 
         :raise HarnessError: QEMU does not do one of them.
@@ -106,30 +106,30 @@ class Qtest:
 
         :raise HarnessError: QEMU does not do it.
         """
-        return (await self.calls([Call(name, tuple(arguments), results)]))[0]
+        return (await self.calls([RtasCall(name, tuple(arguments), results)]))[0]
 
     async def read_config(self, buid: int, slot: int, offset: int, size: int) -> int:
         """A configuration register of function 0 on bus 0 of the PHB (PAPR 7.3.4, ibm,read-pci-config).
 
         :raise HarnessError: there is no such device.
         """
-        register = Register(buid, slot, offset, size)
-        call = Call("ibm,read-pci-config", (*_place(register), size), 2)
+        register = ConfigRegister(buid, slot, offset, size)
+        call = RtasCall("ibm,read-pci-config", (*_place(register), size), 2)
         ((status, value),) = await self.calls([call])
         _expect_success(call.name, status, register)
         return value & _FORMATS[size]
 
     async def write_config(self, buid: int, slot: int, offset: int, size: int, value: int) -> None:
         """As `read_config` (ibm,write-pci-config)."""
-        await self.write_configs([(Register(buid, slot, offset, size), value)])
+        await self.write_configs([(ConfigRegister(buid, slot, offset, size), value)])
 
-    async def write_configs(self, writes: Sequence[tuple[Register, int]]) -> None:
+    async def write_configs(self, writes: Sequence[tuple[ConfigRegister, int]]) -> None:
         """Several of them, in order, in one go.
 
         :raise HarnessError: there is no such device.
         """
         name = "ibm,write-pci-config"
-        calls = [Call(name, (*_place(register), register.size, value), 1) for register, value in writes]
+        calls = [RtasCall(name, (*_place(register), register.size, value), 1) for register, value in writes]
         answers = await self.calls(calls)
         for (register, _), (status,) in zip(writes, answers, strict=True):
             _expect_success(name, status, register)
@@ -171,11 +171,11 @@ def _value(command: str, line: str) -> str:
     return value
 
 
-def _place(register: Register) -> tuple[int, int, int]:
+def _place(register: ConfigRegister) -> tuple[int, int, int]:
     return register.slot << 11 | register.offset, register.buid >> 32, register.buid & 0xFFFFFFFF
 
 
-def _expect_success(call: str, status: int, register: Register) -> None:
+def _expect_success(call: str, status: int, register: ConfigRegister) -> None:
     if status:
         where = f"slot {register.slot} of PHB {register.buid:#x}, register {register.offset:#x}"
         raise HarnessError(f"{call} gives {status:#x} for {where}")

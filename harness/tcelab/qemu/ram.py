@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from tcelab.errors import HarnessError, Unsupported
-from tcelab.program.tag import PAGE, compact
-from tcelab.qemu.memory import Memory
+from tcelab.program.pagetags import PAGE, compact
+from tcelab.qemu.processmemory import ProcessMemory
 
 MIB: Final = 1 << 20
 HEADROOM: Final = 128 * MIB
@@ -117,7 +117,7 @@ class PrivateRam:
         expect_room(min(size, FORK_NEEDS))
         self.size = size
         self.fd = fd
-        self._memory: Memory | None = None
+        self._memory: ProcessMemory | None = None
         self._at = 0
 
     def attach(self, pid: int) -> None:
@@ -129,7 +129,7 @@ class PrivateRam:
                 # start-end permissions offset device inode path: proc(5)
                 place, _, offset, _, _, *named = line.split(maxsplit=5)
                 if named == [path]:
-                    self._memory = Memory(pid)
+                    self._memory = ProcessMemory(pid)
                     self._at = int(place.partition("-")[0], 16) - int(offset, 16)
                     return
         raise HarnessError("QEMU has not mapped the base's RAM file", next_step="see qemu.cmd there")

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from tcelab.papr import dma, tce, window
+from tcelab.papr import dmarules, tce, window
 from tcelab.program.topology import Topology
 from tcelab.qemu.guardeddevice import Direction, Flight, GuardedDevice, GuardedPe
 from tcelab.qemu.guest import Guest
@@ -48,8 +48,8 @@ class TraceReader:
     def __init__(self, guest: Guest, live: LiveMemory, topology: Topology) -> None:
         self._guest, self._live = guest, live
         self.pes = {phb.index: GuardedPe(phb) for phb in topology.phbs}
-        for watched in self.pes.values():
-            watched.devices = [GuardedDevice(device, watched) for device in watched.phb.devices]
+        for guarded in self.pes.values():
+            guarded.devices = [GuardedDevice(device, guarded) for device in guarded.phb.devices]
         self.devices = {device.name: device for each in self.pes.values() for device in each.devices}
         self.learning: GuardedDevice | None = None
         self.controls: dict[str, Control] = {}
@@ -64,7 +64,7 @@ class TraceReader:
 
     # -- what comes of it
 
-    def violated(self, watched: GuardedPe, event: Event) -> None:
+    def violated(self, guarded: GuardedPe, event: Event) -> None:
         """A device of a PE violated its table."""
         raise NotImplementedError
 
@@ -137,31 +137,31 @@ class TraceReader:
         """The first access that was refused of a transfer, at a bus address."""
         if not device.wish:
             return  # its driver keeps it off the bus: nothing has reached the PE
-        watched = device.pe
-        at = self._guest.race.elapsed()
-        place = _place(watched, device, flight) | {"iova": max(address, flight.iova), "at": at}
-        reason, entry, neighbours = self._table(watched, address, flight.direction)
+        guarded = device.pe
+        at = self._guest.waiter.elapsed()
+        place = _place(guarded, device, flight) | {"iova": max(address, flight.iova), "at": at}
+        reason, entry, neighbours = self._table(guarded, address, flight.direction)
         place |= {"entry": entry, "neighbours": neighbours}
-        if not watched.isolation.dma:
-            self._tell(Event(kind="blocked", reason=dma.ISOLATED, **place))
+        if not guarded.isolation.dma:
+            self._tell(Event(kind="blocked", reason=dmarules.ISOLATED, **place))
         elif not reason:
             self._unblamed(flight.direction, address, flight.size, f"the table of {device.name} lets it pass")
         else:
-            self.violated(watched, Event(kind="violation", reason=reason, **place))
+            self.violated(guarded, Event(kind="violation", reason=reason, **place))
 
-    def _table(self, watched: GuardedPe, address: int, direction: str) -> tuple[str, int | None, list[int]]:
+    def _table(self, guarded: GuardedPe, address: int, direction: str) -> tuple[str, int | None, list[int]]:
         """Why the table refuses an access: the reason, the entry, and those beside it."""
-        liobn, log = watched.phb.liobn, self._guest.log
+        liobn, log = guarded.phb.liobn, self._guest.log
         at = log.tables.at.get(liobn)
         shape = log.tables.shapes.get(liobn)
-        count = watched.phb.entries if shape is None else shape.entries
-        number = (address - watched.phb.window_start) >> window.PAGE_SHIFT
+        count = guarded.phb.entries if shape is None else shape.entries
+        number = (address - guarded.phb.window_start) >> window.PAGE_SHIFT
         if at is None or not 0 <= number < count:
-            return dma.OUTSIDE, None, self._beside(at, number, count)
+            return dmarules.OUTSIDE, None, self._beside(at, number, count)
         (entry,) = self._live.entries(at, number, 1)
         needed = tce.WRITE if direction == "write" else tce.READ
         granted = tce.permissions(entry)
-        reason = dma.NO_ENTRY if not granted else "" if granted & needed else dma.PERMISSION
+        reason = dmarules.NO_ENTRY if not granted else "" if granted & needed else dmarules.PERMISSION
         return reason, entry, self._beside(at, number, count)
 
     def _beside(self, at: int | None, number: int, count: int) -> list[int]:
@@ -174,7 +174,7 @@ class TraceReader:
         if page not in self._blameless:
             self._blameless.add(page)
             event = Event(kind="unblamed", pe=-1, iova=address, size=size, direction=direction, reason=why)
-            self._tell(msgspec.structs.replace(event, at=self._guest.race.elapsed()))
+            self._tell(msgspec.structs.replace(event, at=self._guest.waiter.elapsed()))
 
     def _tell(self, event: Event) -> None:
         # All of them, for each is judged: there is at most one for each transfer, and for each page of no transfer.
@@ -186,10 +186,10 @@ class TraceReader:
             device.flights, device.rung = [], False
 
 
-def _place(watched: GuardedPe, device: GuardedDevice, flight: Flight) -> dict[str, Any]:
+def _place(guarded: GuardedPe, device: GuardedDevice, flight: Flight) -> dict[str, Any]:
     return {
-        "pe": watched.phb.index,
-        "liobn": watched.phb.liobn,
+        "pe": guarded.phb.index,
+        "liobn": guarded.phb.liobn,
         "device": device.name,
         "start": flight.iova,
         "size": flight.size,

@@ -8,7 +8,7 @@ from tcelab.errors import HarnessError, Interrupted, TcelabError, died
 from tcelab.image.bases import ChangedError
 from tcelab.judge import Judge
 from tcelab.program.topology import Topology
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 from tcelab.run.loop import perform_program
 from tcelab.run.record import RunRecord, Snapshot, Step
 from tcelab.scenarios.warmup import warm_up
@@ -33,7 +33,7 @@ def attempt(session: QemuSession, topology: Topology, *, thorough: bool = False)
     """
     program = warm_up(topology, thorough=thorough)
     judge = Judge(program, session.facts)
-    record = perform_program(program, session, lambda step: judge.feed(_of_programs(step, topology)))
+    record = perform_program(program, session, _OfPrograms(judge, topology))
     findings = judge.verdict(record).findings
     if record.ending is not None:
         session.close()
@@ -50,20 +50,30 @@ def attempt(session: QemuSession, topology: Topology, *, thorough: bool = False)
     return ""
 
 
-def _of_programs(step: Step, topology: Topology) -> Step:
-    """The step without entries of the kernel's own drivers: where those are built in, they have made theirs already."""
-    driven = {phb.liobn for phb in topology.phbs if set(phb.devices) & set(topology.driven)}
-    return replace(step, snapshot=_emptied(step.snapshot, driven), confirmed=_emptied(step.confirmed, driven))
+class _OfPrograms:
+    """A judge that is not shown the entries of the kernel's own drivers: where those are built in, they have made
+    theirs already.
+    """
 
+    def __init__(self, judge: Judge, topology: Topology) -> None:
+        self._judge = judge
+        self._driven = {phb.liobn for phb in topology.phbs if set(phb.devices) & set(topology.driven)}
 
-def _emptied(snapshot: Snapshot | None, liobns: set[int]) -> Snapshot | None:
-    if snapshot is None:
-        return None
-    tables = (
-        replace(table, index=table.index[:0], tce=table.tce[:0]) if table.liobn in liobns else table
-        for table in snapshot.tables
-    )
-    return replace(snapshot, tables=tuple(tables))
+    def feed(self, step: Step) -> bool:
+        """See `tcelab.run.loop.Observer`."""
+        self._shown = step if step.snapshot is None else replace(step, snapshot=self._emptied(step.snapshot))
+        return self._judge.feed(self._shown)
+
+    def confirm(self, _step: Step, snapshot: Snapshot) -> None:
+        """See `tcelab.run.loop.Observer`."""
+        self._judge.confirm(self._shown, self._emptied(snapshot))
+
+    def _emptied(self, snapshot: Snapshot) -> Snapshot:
+        tables = (
+            replace(table, index=table.index[:0], tce=table.tce[:0]) if table.liobn in self._driven else table
+            for table in snapshot.tables
+        )
+        return replace(snapshot, tables=tuple(tables))
 
 
 def _blind(record: RunRecord) -> str:

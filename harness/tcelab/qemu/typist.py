@@ -19,7 +19,7 @@ from pexpect.fdpexpect import fdspawn
 from tcelab.errors import HarnessError
 from tcelab.qemu.interact import Hearing
 from tcelab.qemu.portal import portal
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 
 _PIECE: Final = 160
 """Bytes of a command on one typed line: four characters each, and busybox edits lines of up to 1023."""
@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # the stubs make it generic, the class is not
     _Console = fdspawn[bytes]
 
 
-class Ended(NamedTuple):
+class CommandEnded(NamedTuple):
     """How a command ended.
 
     :ivar status: its exit status, as a shell tells it.
@@ -69,7 +69,7 @@ class Typist:
                     scene=session.scene(),
                 )
 
-    def run(self, command: str, limit: float, meanwhile: Callable[[], None] | None = None) -> Ended | None:
+    def run(self, command: str, limit: float, meanwhile: Callable[[], None] | None = None) -> CommandEnded | None:
         """Have the shell run a command, in a shell of its own. Nothing stands behind its standard input.
 
         :param limit: seconds.
@@ -97,7 +97,7 @@ class Typist:
             assert isinstance(console.before, bytes)
             status, output = console.match[1], console.before
             self._wait(console, _PROMPT.encode(), limit)
-        return Ended(int(status), _ESCAPES.sub("", output.decode("utf-8", "replace")))
+        return CommandEnded(int(status), _ESCAPES.sub("", output.decode("utf-8", "replace")))
 
     def _line(self, console: _Console, line: str, limit: float) -> None:
         console.send(f"{line}\n".encode())

@@ -40,7 +40,7 @@ _LOOKS: Final = 8
 """How often within a limit progress is looked at: it makes no event."""
 
 
-class Ending(Protocol):
+class LastWords(Protocol):
     """What is known of the end from QEMU's log; see `tcelab.qemu.log.Log`."""
 
     checkstop: str
@@ -56,7 +56,11 @@ async def _nothing() -> None:
 
 
 class GuestWaiter:
-    """Made on the loop, once QEMU is about to be spawned.
+    """Made on the loop, once QEMU is about to be spawned; all of it runs there.
+
+    Many can hear that the guest is lost: the watchers of console, monitor, process and ports. Whoever does so calls
+    `lose`, which keeps the first reason and ends every wait. `loss` then says why, in one place and a moment later,
+    for the first reason is rarely the best one: the agent's port closes before the console has the oops.
 
     :ivar handshake_done: the agent's handshake is done: from here on a kernel that dies is a finding.
     :ivar lost: why the guest is lost, once it is.
@@ -75,7 +79,7 @@ class GuestWaiter:
         self.lost: asyncio.Future[str] = loop.create_future()
         self.activity = asyncio.Event()
         self.listen: Callable[[], Awaitable[None]] = _nothing
-        self.log: Ending | None = None
+        self.log: LastWords | None = None
         self.shares: Callable[[], tuple[float, float]] = lambda: (0.0, 0.0)
         self._clock = loop.time
         self.began = self._phase_began = loop.time()
@@ -134,6 +138,7 @@ class GuestWaiter:
         except (QMPError, ConnectionError, EOFError, HarnessError) as error:
             raise await self._broken(phase, began, error) from None
         finally:
+            # Whatever ended the wait: nobody goes on working on this guest once the caller has the answer.
             task.cancel()
             with contextlib.suppress(BaseException):
                 await task

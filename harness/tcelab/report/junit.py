@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 from xml.etree import ElementTree as ET
 
-from tcelab.judge import Finding
+from tcelab.judge import Finding, LawCount, Verdict
+from tcelab.leakcheck.leakresult import LeakResult
+from tcelab.report.isolationlog import Isolations
 from tcelab.report.result import Result
 from tcelab.report.text import finding_lines
 
@@ -16,27 +18,67 @@ _ILLEGAL: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010f
 """What XML 1.0 cannot hold; a guest's console can."""
 
 
+class Suite(NamedTuple):
+    """What a test suite is made of.
+
+    :ivar case: name of the test case of the run itself; `seconds`: how long it took.
+    :ivar report: lines about how the run ended.
+    """
+
+    name: str
+    case: str
+    verdict: Verdict
+    laws: Mapping[str, str]
+    seconds: float
+    report: Sequence[str] = ()
+    isolations: Sequence[Isolations] = ()
+
+
 def junit(result: Result) -> bytes:
     """The document, UTF-8. Findings are failures; could-not-judge is an error of the run's test case.
 
     Of several runs each has a suite of its own.
     """
+    return document(_suite(each, several=bool(result.runs)) for each in result.runs or [result])
+
+
+def junit_of_leak_check(result: LeakResult, verdict: Verdict) -> bytes:
+    """The same of a leak check."""
+    first = result.command.partition("\n")[0]
+    seconds = result.timings.get("whole", 0.0)
+    return document([Suite("tcelab leakcheck", first, verdict, result.laws, seconds)])
+
+
+def document(suites: Iterable[Suite]) -> bytes:
+    """The document, UTF-8."""
     root = ET.Element("testsuites")
-    for each in result.runs or [result]:
-        name = each.program.name if each.program else "none"
-        on = f" on {each.program.topology}" if result.runs and each.program else ""
-        root.append(_suite(f"tcelab {name}{on}", each))
+    for each in suites:
+        root.append(_element(each))
     ET.indent(root)
     data: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
     return data + b"\n"
 
 
-def _suite(name: str, result: Result) -> ET.Element:
-    verdict = result.verdict
-    suite = ET.Element("testsuite", name=name)
-    _run(suite, result)
-    for law, about in result.laws.items():
-        count = verdict.evidence.laws[law]
+def _suite(result: Result, *, several: bool) -> Suite:
+    name = result.program.name if result.program else "none"
+    on = f" on {result.program.topology}" if several and result.program else ""
+    return Suite(
+        f"tcelab {name}{on}",
+        name,
+        result.verdict,
+        result.laws,
+        sum(result.timings.values()),
+        result.ended.report,
+        result.isolations,
+    )
+
+
+def _element(of: Suite) -> ET.Element:
+    verdict = of.verdict
+    suite = ET.Element("testsuite", name=_clean(of.name))
+    _run(suite, of)
+    for law, about in of.laws.items():
+        count = verdict.evidence.laws.get(law, LawCount())
         case = _case(suite, "tcelab.law", law)
         _failures(case, (each for each in verdict.findings if each.law == law), count.findings)
         if not count.judged and not count.findings:
@@ -44,7 +86,7 @@ def _suite(name: str, result: Result) -> ET.Element:
     for batch in verdict.evidence.batches:
         case = _case(suite, "tcelab.batch", f"{batch.size} pages")
         _failures(case, (each for each in verdict.findings if each.batch == batch.size), batch.findings)
-    for row in result.isolations:
+    for row in of.isolations:
         case = _case(suite, "tcelab.isolation", row.kind)
         if not row.right:
             message = f"{row.isolated} of {row.expected} isolations, {row.done} of {row.tried} done"
@@ -58,13 +100,13 @@ def write_junit(result: Result, path: Path) -> None:
     path.write_bytes(junit(result))
 
 
-def _run(suite: ET.Element, result: Result) -> None:
-    verdict = result.verdict
-    case = _case(suite, "tcelab.run", result.program.name if result.program else "none")
-    case.set("time", f"{sum(result.timings.values()):.3f}")
+def _run(suite: ET.Element, of: Suite) -> None:
+    verdict = of.verdict
+    case = _case(suite, "tcelab.run", of.case)
+    case.set("time", f"{of.seconds:.3f}")
     if verdict.could_not:
         error = ET.SubElement(case, "error", message=_clean(verdict.could_not[0]), type="could-not-judge")
-        error.text = _clean("\n".join([*verdict.could_not, *result.ended.report]))
+        error.text = _clean("\n".join([*verdict.could_not, *of.report]))
     elif verdict.result == "finding":
         total = len(verdict.findings) + verdict.more
         ET.SubElement(case, "failure", message=f"{total} findings", type="finding")

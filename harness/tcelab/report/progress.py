@@ -26,7 +26,7 @@ _WIDE: Final = 100
 RUNNING: Final = "running"
 
 
-class _Words(ProgressColumn):
+class _LineColumn(ProgressColumn):
     """One line of words, which gives way where the terminal is narrow; `what` makes them."""
 
     def __init__(self, what: Callable[[Task], str]) -> None:
@@ -57,10 +57,10 @@ class Progress:
             bar = [BarColumn(bar_width=24)] if self.console.width >= _WIDE else []
             self._bar = Bar(
                 MofNCompleteColumn(table_column=Column(no_wrap=True)),
-                _Words(lambda task: str(task.fields["detail"])),
+                _LineColumn(lambda task: str(task.fields["detail"])),
                 TimeElapsedColumn(table_column=Column(no_wrap=True)),
                 *bar,
-                _Words(lambda task: task.description),
+                _LineColumn(lambda task: task.description),
                 console=self.console,
                 transient=True,
             )
@@ -97,7 +97,7 @@ class Progress:
 
     def step(self, step: Step, total: int) -> None:
         """An operation of `total` is done."""
-        self._done += step.confirmed is None
+        self._done += 1
         if isinstance(step.op, Checkpoint) and step.op.batch != self._batch:
             self._batch = step.op.batch
             self._new_batch(total)

@@ -5,20 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 import tcelab
 from tcelab.errors import TcelabError, UsageError, died
-from tcelab.judge import EXIT_CODES, LAWS, Evidence, Finding, Verdict
+from tcelab.judge import LAWS, Verdict
+from tcelab.judge.verdict import never_began
 from tcelab.program import Program
-from tcelab.report.hcalls import HypercallRow, hypercall_rows
-from tcelab.report.isolation import Isolations, Moment, isolations, timeline
+from tcelab.report.hcalltable import HypercallRow, hypercall_rows
+from tcelab.report.isolationlog import Isolations, Moment, isolations, timeline
 from tcelab.run.record import RunRecord
-
-SCHEMA: Final = 1
-"""Raised when a field changes its meaning or goes away; new fields do not raise it."""
+from tcelab.run.resultfile import SCHEMA, ResultFile, to_json
 
 
 class ProgramInfo(msgspec.Struct, kw_only=True):
@@ -32,7 +31,7 @@ class ProgramInfo(msgspec.Struct, kw_only=True):
     test: str = ""
 
 
-class Platform(msgspec.Struct, kw_only=True):
+class PlatformInfo(msgspec.Struct, kw_only=True):
     """What it ran on: `page_size` and `ram` in bytes, `cannot`: views that it cannot give, and why."""
 
     name: str
@@ -42,7 +41,7 @@ class Platform(msgspec.Struct, kw_only=True):
     cannot: dict[str, str]
 
 
-class Ended(msgspec.Struct, kw_only=True):
+class RunEnded(msgspec.Struct, kw_only=True):
     """How the run ended.
 
     :ivar done: operations done.
@@ -57,39 +56,24 @@ class Ended(msgspec.Struct, kw_only=True):
     in_flight: int | None = None
 
 
-class Result(msgspec.Struct, kw_only=True):
-    """The whole file.
+class Result(ResultFile, kw_only=True):
+    """Of a run, or of several.
 
-    :ivar tcelab: version of tcelab.
-    :ivar laws: name and meaning of each law.
     :ivar platform: None when the run never began.
-    :ivar versions: of all that took part, as the platform tells them.
-    :ivar options: the command's options.
-    :ivar timings: seconds by what they went to.
-    :ivar artefacts: file names by what they are, relative to the folder that holds this file.
     :ivar isolations: by kind of violation, what was tried and what came of it.
     :ivar timeline: what befell each PE, and what firmware was asked for, in order.
     :ivar hypercalls: the conformance table of scenario `hcalls`.
-    :ivar replay: the command that does the same again.
     :ivar runs: of several runs that have one result, the result of each, without the timeline that its own file has.
     """
 
-    schema: int = SCHEMA
-    tcelab: str
     verdict: Verdict
     program: ProgramInfo | None
-    platform: Platform | None
-    versions: dict[str, Any]
-    options: dict[str, Any]
-    timings: dict[str, float]
-    artefacts: dict[str, str]
-    ended: Ended
-    laws: dict[str, str]
-    isolations: list[Isolations] = []
-    timeline: list[Moment] = []
-    hypercalls: list[HypercallRow] = []
-    replay: str = ""
-    runs: list[Result] = []
+    platform: PlatformInfo | None
+    ended: RunEnded
+    isolations: list[Isolations] = msgspec.field(default_factory=list)
+    timeline: list[Moment] = msgspec.field(default_factory=list)
+    hypercalls: list[HypercallRow] = msgspec.field(default_factory=list)
+    runs: list[Result] = msgspec.field(default_factory=list)
 
 
 def make(
@@ -107,7 +91,7 @@ def make(
         tcelab=tcelab.__version__,
         verdict=verdict,
         program=_program(run.program),
-        platform=Platform(
+        platform=PlatformInfo(
             name=facts.platform,
             page_size=facts.page_size,
             ram=facts.ram,
@@ -141,33 +125,19 @@ def failed(
 
     A kernel that died once its agent had answered is a finding all the same.
     """
-    dead = died(error)
-    seen = "\n".join(error.scene.console[-1:])
-    finding = Finding(law="kernel", step=0, message=error.message, expected="alive", seen=seen)
     return Result(
         tcelab=tcelab.__version__,
-        verdict=Verdict(
-            result="finding" if dead else "could-not-judge",
-            exit_code=EXIT_CODES["finding"] if dead else error.exit_code,
-            findings=[finding] if dead else [],
-            could_not=[error.message],
-            evidence=Evidence(),
-        ),
+        verdict=never_began(error),
         program=None if program is None else _program(program),
         platform=None,
         versions=dict(versions or {}),
         options=dict(options or {}),
         timings=dict(timings or {}),
         artefacts=dict(artefacts or {}),
-        ended=Ended(complete=False, done=0, report=error.report().splitlines()),
+        ended=RunEnded(complete=False, done=0, report=error.report().splitlines()),
         laws=dict(LAWS),
         replay=replay,
     )
-
-
-def to_json(result: Result) -> bytes:
-    """Indented JSON; what JSON cannot say (paths) is written as text."""
-    return msgspec.json.format(msgspec.json.encode(result, enc_hook=str), indent=1) + b"\n"
 
 
 def write(result: Result, path: Path) -> None:
@@ -180,7 +150,7 @@ def load(data: bytes, source: str = "result") -> Result:
     :raise UsageError: no result, or of another schema.
     """
     try:
-        schema = msgspec.json.decode(data, type=_Header).schema
+        schema = msgspec.json.decode(data, type=_SchemaHeader).schema
         if schema != SCHEMA:
             raise UsageError(f"{source} has schema {schema}, this tcelab reads schema {SCHEMA}")
         return msgspec.json.decode(data, type=Result)
@@ -188,7 +158,7 @@ def load(data: bytes, source: str = "result") -> Result:
         raise UsageError(f"{source} is not a result: {error}") from None
 
 
-class _Header(msgspec.Struct):
+class _SchemaHeader(msgspec.Struct):
     schema: int
 
 
@@ -203,15 +173,15 @@ def _program(program: Program) -> ProgramInfo:
     )
 
 
-def _ended(run: RunRecord) -> Ended:
+def _ended(run: RunRecord) -> RunEnded:
     complete = run.ending is None and len(run.steps) == len(run.program.ops)
     if run.ending is None:
-        return Ended(complete=complete, done=len(run.steps))
+        return RunEnded(complete=complete, done=len(run.steps))
     error = run.ending.error
-    return Ended(
+    return RunEnded(
         complete=False,
         done=len(run.steps),
         report=error.report().splitlines(),
-        kernel_died=bool(getattr(error, "kernel_died", False)),
+        kernel_died=died(error),
         in_flight=run.ending.in_flight,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -11,14 +11,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tcelab.judge import Finding, LawCount
-from tcelab.judge.finding import Evidence
-from tcelab.judge.finding import Result as Outcome
-from tcelab.report.hcalls import conformance_lines
-from tcelab.report.isolation import table_lines, timeline_lines
+from tcelab.judge import Evidence, Finding, LawCount, Verdict
+from tcelab.leakcheck.judge import describe
+from tcelab.leakcheck.leakresult import LeakFinding
+from tcelab.report.hcalltable import conformance_lines
+from tcelab.report.isolationlog import table_lines, timeline_lines
 from tcelab.report.result import Result
+from tcelab.run import exitcode
 
-WORDS: Final[dict[Outcome, tuple[str, str]]] = {
+WORDS: Final[dict[exitcode.Result, tuple[str, str]]] = {
     "pass": ("PASS", "bold green"),
     "finding": ("FINDING", "bold red"),
     "could-not-judge": ("COULD NOT JUDGE", "bold yellow"),
@@ -53,7 +54,7 @@ def render(
         isolated = table_lines({"isolated": result.isolations})
         for line in [*isolated, *timeline_lines(result.timeline), *conformance_lines(result.hypercalls)]:
             say(console, line)
-    _findings(console, result)
+    tell_findings(console, result.verdict, result.replay)
     told = "\n".join(result.ended.report)
     for reason in result.verdict.could_not:
         if result.platform is None and reason in told:
@@ -69,14 +70,22 @@ def _last(console: Console, result: Result, folder: Path | None) -> None:
     test = result.program.test if result.program is not None else ""
     if test and result.verdict.result == "pass":
         say(console, f"the laws hold in all that {test} did; what it asserts itself is no part of a program")
-    word, style = WORDS[result.verdict.result]
+    tell_verdict(console, result.verdict, folder)
+
+
+def tell_verdict(console: Console, verdict: Verdict, folder: Path | None, more: str = "") -> None:
+    """The last line."""
+    word, style = WORDS[verdict.result]
     where = f"; artefacts in {folder}" if folder else ""
-    say(console, f"{word} (exit code {result.verdict.exit_code}){where}", style)
+    say(console, f"{word}{more} (exit code {verdict.exit_code}){where}", style)
 
 
-def _findings(console: Console, result: Result) -> None:
-    """All that are shown, those in a row that one operation did in few lines; then how to have them again."""
-    findings = result.verdict.findings
+def tell_findings(console: Console, verdict: Verdict, replay: str, *, program: bool = True) -> None:
+    """All that are shown, those in a row that one operation did in few lines; then how to have them again.
+
+    :param program: they are of a program's operations.
+    """
+    findings = verdict.findings
     if not findings:
         return
     blamed, alike = "", 0
@@ -88,16 +97,21 @@ def _findings(console: Console, result: Result) -> None:
         lines = [line for line in finding_lines(finding) if not (same and line.startswith("operation:"))]
         for line in lines[:1] if alike >= IN_FULL else lines:
             say(console, f"  {line}")
-    hidden = max(0, len(findings) - SHOWN) + result.verdict.more
+    hidden = max(0, len(findings) - SHOWN) + verdict.more
     if hidden:
         say(console, f"and {hidden} more findings")
+    if program:
+        _again(console, findings)
+    if replay:
+        say(console, f"replay:    {replay}")
+
+
+def _again(console: Console, findings: Sequence[Finding]) -> None:
     if len(findings) > IN_FULL:
         say(console, "the first finding again", "bold red")
         for line in finding_lines(findings[0]):
             say(console, f"  {line}")
     say(console, numbers("program.json"))
-    if result.replay:
-        say(console, f"replay:    {result.replay}")
 
 
 def _evidence(console: Console, evidence: Evidence) -> None:
@@ -144,6 +158,9 @@ def numbers(program: str) -> str:
 def finding_lines(finding: Finding) -> Iterator[str]:
     """A finding as plain lines: what, where, expected, seen, and the operation."""
     yield f"{finding.law}: {finding.message}"
+    if isinstance(finding, LeakFinding):
+        yield from _stored(finding)
+        return
     place = []
     if finding.liobn is not None:
         place.append(f"LIOBN {finding.liobn:#x}")
@@ -159,6 +176,14 @@ def finding_lines(finding: Finding) -> Iterator[str]:
         value = getattr(finding, name)
         if value:
             yield f"{name + ':':<11}{value}"
+
+
+def _stored(finding: LeakFinding) -> Iterator[str]:
+    """Where an entry that stayed came from."""
+    if finding.device:
+        yield f"device:    {finding.device}"
+    if finding.ioba is not None:
+        yield f"{'called:   ' if finding.law == 'limit' else 'stored by:'} {describe(finding.origin)}"
 
 
 def witnesses(evidence: Evidence) -> Iterator[str]:

@@ -1,43 +1,112 @@
 """The one loop that performs a program on a session, and records it.
 
-Every platform, replay and pytest go through `run`: it splits the program at its host operations, so that the guest
-operations between two of them cost one request.
+Every verb goes through `perform_program`, also for the parts of a program that run side by side, and so does the
+fuzzer. It drives a `Recorder`, which the pytest plugin drives call by call. The recorder splits operations at those of
+the host, so that the guest operations between two of them cost one request.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
-from typing import Final
+from dataclasses import replace
+from typing import Final, Protocol
 
 import msgspec
 
 from tcelab.errors import GuestLost, Interrupted, TcelabError, UsageError
 from tcelab.program import Checkpoint, GuestOp, HostOp, Op, Program
-from tcelab.program.parts import parts, stretches
-from tcelab.run.fits import require
+from tcelab.program.parts import Part, parts, stretches
+from tcelab.run.guestfits import require
 from tcelab.run.record import Ending, Outcome, RunRecord, Snapshot, Step
 from tcelab.run.session import Session
 
 _LOG: Final = logging.getLogger(__name__)
 
-OnStep = Callable[[Step], bool]
-"""Sees each step as it is done; True: suspicious, have it confirmed by every view while the guest is as it is."""
+
+class Observer(Protocol):
+    """Sees each step as it is done: usually a `tcelab.judge.Judge`, which says why there are two functions."""
+
+    def feed(self, step: Step) -> bool:
+        """Takes each step, once and in order.
+
+        :return: something is wrong that was not wrong before. Of a checkpoint that only the first view has shown, the
+            loop then takes a second snapshot by every view, before anything else is asked of the guest, and gives it
+            to `confirm`.
+        """
+        ...
+
+    def confirm(self, step: Step, snapshot: Snapshot) -> None:
+        """Takes the second snapshot of the step that was fed last."""
+        ...
 
 
-def perform_program(program: Program, session: Session, on_step: OnStep = lambda _: False) -> RunRecord:
-    """Perform a program on one guest. Never raises for what the guest did: that is in `RunRecord.ending`.
+class _Nobody:
+    def feed(self, step: Step) -> bool:  # noqa: ARG002 - as of any observer
+        return False
 
-    :raise UsageError: the program asks for more than one guest; see `tcelab.job.parallel`.
-    :raise Unsupported: the guest is not what it was made for, see `tcelab.program.fits`.
+    def confirm(self, step: Step, snapshot: Snapshot) -> None: ...
+
+
+NOBODY: Final = _Nobody()
+"""Finds nothing suspicious."""
+
+
+class Tee:
+    """An observer, and a function that is called after each step that it was fed."""
+
+    def __init__(self, observer: Observer, then: Callable[[Step], None]) -> None:
+        self._observer, self._then = observer, then
+
+    def feed(self, step: Step) -> bool:
+        """See `Observer`."""
+        suspicious = self._observer.feed(step)
+        self._then(step)
+        return suspicious
+
+    def confirm(self, step: Step, snapshot: Snapshot) -> None:
+        """See `Observer`."""
+        self._observer.confirm(step, snapshot)
+
+
+def perform_program(
+    program: Program,
+    session: Session,
+    observer: Observer = NOBODY,
+    *,
+    part: Part | None = None,
+    enough: Callable[[], bool] = lambda: False,
+) -> RunRecord:
+    """Perform a program, or one part of it, on one guest. Never raises for what the guest did: that is in
+    `RunRecord.ending`.
+
+    :param part: of several that run side by side, each on a guest of its own; see `tcelab.run.join`.
+    :param enough: asked after each checkpoint. If so, the program ends there, and the record's program with it.
+    :raise UsageError: the program asks for more than one guest, and no part is named; see `tcelab.job.parallel`.
+    :raise Unsupported: the guest is not what it was made for, see `tcelab.run.guestfits`.
     """
-    if len(parts(program)) > 1:
-        raise UsageError(f"program {program.name!r} asks for several guests, and here is one")
+    if part is None:
+        part, *others = parts(program)
+        if others:
+            raise UsageError(f"program {program.name!r} asks for several guests, and here is one")
     require(program, session.facts)
-    recorder = Recorder(program, session, on_step)
-    recorder.perform(program.ops)
+    recorder = Recorder(program, session, observer, first=part.first)
+    done = 0
+    for end in _looks(part.ops):
+        recorder.perform(part.ops[done:end])
+        done = end
+        if recorder.run.ending is not None:
+            break
+        if done < len(part.ops) and enough():
+            recorder.run.program = msgspec.structs.replace(program, ops=program.ops[: part.first + done])
+            break
     recorder.finish()
     return recorder.run
+
+
+def _looks(ops: Sequence[Op]) -> list[int]:
+    """How many operations are done after each checkpoint, and in the end."""
+    return [*(number for number, op in enumerate(ops, 1) if isinstance(op, Checkpoint) and number < len(ops)), len(ops)]
 
 
 class Recorder:
@@ -46,14 +115,12 @@ class Recorder:
     :ivar run: what has happened so far; once it has an ending, nothing more is performed.
     """
 
-    def __init__(
-        self, program: Program, session: Session, on_step: OnStep = lambda _: False, *, first: int = 0
-    ) -> None:
+    def __init__(self, program: Program, session: Session, observer: Observer = NOBODY, *, first: int = 0) -> None:
         """:param program: its operations from number `first` on must be, or come to be, those that are performed."""
         self.run = RunRecord(program, session.facts)
         self._first = first
         self._session = session
-        self._on_step = on_step
+        self._observer = observer
         self._frames: dict[int, None] = {}
 
     @property
@@ -95,7 +162,7 @@ class Recorder:
             self._frames.update(dict.fromkeys(outcome.frames))
             step = Step(first + i, ops[i], outcome)
             self.run.steps.append(step)
-            self._on_step(step)
+            self._observer.feed(step)
 
     def _intervene(self, number: int, op: HostOp) -> Step:
         frames = list(self._frames)
@@ -105,12 +172,13 @@ class Recorder:
         result = self._session.intervene(op, frames)
         if isinstance(result, Outcome):
             step = Step(number, op, outcome=result)
-            self._on_step(step)
+            self._observer.feed(step)
             return step
         step = Step(number, op, snapshot=result)
-        if self._on_step(step) and isinstance(op, Checkpoint) and not op.stream:
+        if self._observer.feed(step) and isinstance(op, Checkpoint) and not op.stream:
             _LOG.debug("operation %d: something is wrong there, read again by every view", number)
-            confirmed = self._session.intervene(msgspec.structs.replace(op, stream=True), frames)
-            step = Step(number, op, snapshot=result, confirmed=confirmed if isinstance(confirmed, Snapshot) else None)
-            self._on_step(step)
+            again = self._session.intervene(msgspec.structs.replace(op, stream=True), frames)
+            if isinstance(again, Snapshot):
+                self._observer.confirm(step, again)
+                return replace(step, confirmed=again)
         return step

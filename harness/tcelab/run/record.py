@@ -28,7 +28,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     :ivar pe: index of its PHB; -1 when nobody is to blame.
     :ivar iova: the first bus address that was refused, of the transfer of `size` bytes from `start` on; a `reapplied`
         has none.
-    :ivar reason: one of `papr.dma.REASONS`; of an `unblamed`, why.
+    :ivar reason: one of `papr.dmarules.REASONS`; of an `unblamed`, why.
     :ivar entry: the table's entry at that moment, 0 if it was empty, None outside the window.
     :ivar neighbours: the entries before and after it, as far as the table has them.
     :ivar count: how many of the same were there in this operation, this one included.
@@ -95,7 +95,7 @@ class TableView:
 class Refusal:
     """One access that QEMU says it refused. `direction` is the device's: it reads or writes memory.
 
-    :ivar address: as it is told: within a window, from the window's start on; see `tcelab.papr.dma.Piece.told`.
+    :ivar address: as it is told: within a window, from the window's start on; see `tcelab.papr.dmarules.Piece.told`.
     :ivar size: bytes; in a storm, of all accesses to one page, which begin at `address` or behind it.
     """
 

@@ -1,4 +1,24 @@
-"""Programs that tcelab knows by name. Scenarios know programs, not platforms."""
+"""Programs that tcelab knows by name. Scenarios know programs, not platforms.
+
+- `batches`: the scenario `batches`
+- `dma`: the scenario `dma`
+- `effects`: what a PE must show in each of its conditions
+- `endpoint`: one PE in the scenario `isolation`
+- `flow`: the scenario `flow`
+- `hcallcases`: the cases of the scenario `hcalls`
+- `hcalls`: the scenario `hcalls`
+- `isolation`: the scenario `isolation`
+- `legal`: legal transfers by the thousand
+- `places`: entries by which a fault of address decode shows
+- `proof`: the least that a pass rests on
+- `rules`: the scenario `rules`
+- `stories`: the stories of the scenario `isolation`
+- `sweep`: transfers all over a window
+- `violations`: the violations of the scenario `isolation`
+- `vocabulary`: what scenarios are written in: each function gives operations
+- `warmup`: a small program that shows that a guest works
+- `windows`: the scenario `windows`
+"""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ PLACES: Final = ("start", "random", "end")
 
 
 @dataclass(slots=True)
-class Story:
+class BatchStory:
     """The operations so far, and what random choices and sequence numbers come next."""
 
     pe: Pe
@@ -69,7 +69,7 @@ def ops(topology: Topology, seed: int, sizes: Sequence[int] = SIZES) -> list[Op]
         raise UsageError(
             f"scenario batches needs windows of at least {LEAST_ENTRIES} entries, {small.name} has {small.entries}"
         )
-    story = Story(pe, random.Random(seed))  # noqa: S311 - repeatable on purpose
+    story = BatchStory(pe, random.Random(seed))  # noqa: S311 - repeatable on purpose
     standing = pes[1:2]
     story.ops += [*b.vmlck(), *b.pins()]
     for place in (*PLACES, "remap"):
@@ -102,7 +102,7 @@ def _stand(pe: Pe, rng: random.Random) -> list[Op]:
     ]
 
 
-def _batch(story: Story, permissions: int, *, last: bool) -> None:
+def _batch(story: BatchStory, permissions: int, *, last: bool) -> None:
     """All that is done with one batch size and permission. `last`: the stream judges its final checkpoint too."""
     size, entries = story.size, story.pe.entries
     kind = tce.PERMISSION_NAMES[permissions]

@@ -70,7 +70,7 @@ Places = Iterator[tuple[list[Where], list[Where]]]
 
 
 @dataclass(slots=True)
-class Story:
+class TransferStory:
     """:ivar first: number of the entry of page 0 of each buffer.
 
     :ivar order: in which the PEs begin their next transfers: whose was the last one is the first one now, and meets
@@ -171,7 +171,7 @@ def ops(topology: Topology, seed: int) -> list[Op]:
             f"scenario dma needs windows of at least {LEAST_ENTRIES} entries, {short.name} has {short.entries}"
         )
     rng = random.Random(seed)  # noqa: S311 - repeatable on purpose
-    story = Story(pes, _first(pes, rng), itertools.count(rng.randrange(1 << 30)))
+    story = TransferStory(pes, _first(pes, rng), itertools.count(rng.randrange(1 << 30)))
     story.ops += [*b.vmlck(), *b.pins()]
     _set_up(story, rng)
     _control(story)
@@ -198,7 +198,7 @@ def _first(pes: Sequence[Pe], rng: random.Random) -> int:
     raise UsageError(f"scenario dma finds no place for {pages} pages in a window of {least} entries")
 
 
-def _far(story: Story, pe: Pe) -> list[tuple[int, int]]:
+def _far(story: TransferStory, pe: Pe) -> list[tuple[int, int]]:
     """Pages of its buffer beside the consecutive ones, and the numbers of their entries: those of `codes`, and the
     window's last one.
     """
@@ -206,7 +206,7 @@ def _far(story: Story, pe: Pe) -> list[tuple[int, int]]:
     return list(enumerate(numbers, story.pages))
 
 
-def _set_up(story: Story, rng: random.Random) -> None:
+def _set_up(story: TransferStory, rng: random.Random) -> None:
     for number, pe in enumerate(story.pes):
         name, far = story.buffer(pe), _far(story, pe)
         story.ops += b.buffer(name, story.pages + len(far), rng.randrange(1 << 30))
@@ -223,7 +223,7 @@ def _set_up(story: Story, rng: random.Random) -> None:
     story.look("mapped", stream=True)
 
 
-def _control(story: Story) -> None:
+def _control(story: TransferStory) -> None:
     """Data goes through in both directions, and a first access is refused."""
     story.load()
     story.send_on()
@@ -232,7 +232,7 @@ def _control(story: Story) -> None:
     story.look("write to a hole")
 
 
-def _everywhere(story: Story) -> None:
+def _everywhere(story: TransferStory) -> None:
     """From the one page of each pair of `codes` to the other."""
     pairs = {pe.name: codes(pe.entries) for pe in story.pes}
     for number in range(max(map(len, pairs.values()))):
@@ -243,7 +243,7 @@ def _everywhere(story: Story) -> None:
     story.look("by every bit of the page number")
 
 
-def _forbidden(story: Story) -> None:
+def _forbidden(story: TransferStory) -> None:
     """Transfers that the tables forbid, or a part of each. None of the data that the devices hold lies there before."""
     places = [*_outside(story), *_inside(story), *_elsewhere(story)]
     story.load()
@@ -260,7 +260,7 @@ def _forbidden(story: Story) -> None:
         story.look("what was read where nothing may be read")
 
 
-def _inside(story: Story) -> Places:
+def _inside(story: TransferStory) -> Places:
     """What is forbidden beside what is not: by the permissions of two pages side by side, and half in a hole."""
     at = story.at
     yield (
@@ -273,7 +273,7 @@ def _inside(story: Story) -> Places:
     )
 
 
-def _outside(story: Story) -> Places:
+def _outside(story: TransferStory) -> Places:
     """Over the window's end and beyond it; into the window from below and below it."""
     yield [_end(-SIZE // 2), _end(16 * PAGE)], [_end(-PART // 2), _end(16 * PAGE)]
     if any(pe.start for pe in story.pes):
@@ -289,7 +289,7 @@ def _start(plus: int) -> Where:
     return lambda pe: pe.start + plus if pe.start else pe.end - plus
 
 
-def _elsewhere(story: Story) -> Places:
+def _elsewhere(story: TransferStory) -> Places:
     """Entries that are empty in a device's own table and live in that of another PE."""
     there = {pe.name: OWN + (number + 1) % len(story.pes) for number, pe in enumerate(story.pes)}
     if len(there) > 1:
@@ -297,7 +297,7 @@ def _elsewhere(story: Story) -> Places:
         yield where, where
 
 
-def _outlived(story: Story) -> None:
+def _outlived(story: TransferStory) -> None:
     """Nothing is left of a translation once its entry is gone, leads elsewhere, or allows less: each time, that of one
     PE at least is the last one that any table was asked for.
     """
@@ -328,7 +328,7 @@ def _outlived(story: Story) -> None:
     story.look("after maps that allow less")
 
 
-def _master_off(story: Story) -> None:
+def _master_off(story: TransferStory) -> None:
     story.fill(SINK, PAGE)
     story.ops += [op for pe in story.pes for op in b.master(pe, on=False)]
     story.write(story.own(SINK))
@@ -339,7 +339,7 @@ def _master_off(story: Story) -> None:
     story.look("read without bus master")
 
 
-def _reset(story: Story) -> None:
+def _reset(story: TransferStory) -> None:
     """Firmware empties the window behind the driver's back; the page pins of its entries are lost for good."""
     story.ops += [*b.vmlck(), *b.pins()]
     story.write(story.own(SINK))
@@ -354,7 +354,7 @@ def _reset(story: Story) -> None:
     story.look("mapped again")
 
 
-def _close(story: Story) -> None:
+def _close(story: TransferStory) -> None:
     for pe in story.pes:
         story.ops += [*b.close(pe.device), *b.disable(pe), *b.close(pe.group, pe.container)]
     story.ops += [*b.vmlck(), *b.pins()]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from tcelab.papr import tce
-from tcelab.program import Dma, Engine, Ioctl, Op, Page, disk
+from tcelab.program import Dma, Engine, Ioctl, Op, Page, diskcontent
 from tcelab.program.topology import Device
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.effects import EFFECTS, IDENTITIES, LOST, MASTER, NO_MASTER, NOT_READY, ONES, STATE
@@ -30,7 +30,7 @@ from tcelab.scenarios.violations import (
     STALE,
     STRIDE,
     TAGGED,
-    Place,
+    PagePlaces,
 )
 from tcelab.scenarios.vocabulary import PAGE, Pe
 
@@ -79,15 +79,15 @@ class Endpoint:
         return OWN + STRIDE * (len(self.devices) - 1)
 
     @property
-    def place(self) -> Place:
+    def place(self) -> PagePlaces:
         """For one more violation."""
-        return Place(self.pe, self.base, next(self.far))
+        return PagePlaces(self.pe, self.base, next(self.far))
 
     def file(self, device: str) -> str:
         return self.pe.file_of(device)
 
     def iova(self, page: int) -> int:
-        return Place(self.pe, self.base, 0).iova(page)
+        return PagePlaces(self.pe, self.base, 0).iova(page)
 
     def source(self, device: str) -> int:
         """The page that a device reads."""
@@ -215,7 +215,7 @@ class Endpoint:
 
     def sectors(self, size: int) -> int:
         """A random place on a disk for so many bytes."""
-        return SECTOR * self.rng.randrange((disk.SIZE - size) // SECTOR + 1)
+        return SECTOR * self.rng.randrange((diskcontent.SIZE - size) // SECTOR + 1)
 
     # -- what it must show
 

@@ -57,7 +57,7 @@ class Case:
     :ivar expected: status of each; or the errno of the module.
     :ivar written: entries that are not what they were, over all tables.
     :ivar gives: r4 afterwards, of H_GET_TCE.
-    :ivar differs: the case of `tcelab.papr.hcall.PAPR_DIFFERENCES` that it shows.
+    :ivar differs: the case of `tcelab.papr.hcallrules.PAPR_DIFFERENCES` that it shows.
     :ivar before: what is done first.
     """
 

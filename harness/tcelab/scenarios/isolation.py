@@ -35,15 +35,7 @@ from tcelab.scenarios.effects import (
     WRONG,
 )
 from tcelab.scenarios.endpoint import Endpoint, endpoints
-from tcelab.scenarios.violations import (
-    CLASSES,
-    KINDS,
-    LARGEST,
-    Direction,
-    Kind,
-    kinds,
-    size_of,
-)
+from tcelab.scenarios.violations import CLASSES, KINDS, LARGEST, Direction, ViolationKind, kinds, size_of
 
 TOPOLOGIES: Final = ("one-pe", "two-pe", "pair", "four-pe", "high-window", "narrow-mask", "fast")
 """Those that it is run on when none is named."""
@@ -67,14 +59,14 @@ class Violation:
 
     pe: int
     device: str
-    kind: Kind
+    kind: ViolationKind
     direction: Direction
     size: str
     way: str
     number: int
 
 
-class Story:
+class IsolationStory:
     """What is done on one guest."""
 
     def __init__(self, topology: Topology, seed: int) -> None:
@@ -193,7 +185,7 @@ class Story:
 # -- further stories, each on PEs that are as they should be, and leaves them so
 
 
-def at_once(story: Story) -> None:
+def at_once(story: IsolationStory) -> None:
     """Two PEs at the same time: each is isolated for its own violation."""
     for pair in itertools.pairwise(story.pes):
         story.carry(story.pes, to_memory=False)
@@ -211,7 +203,7 @@ def at_once(story: Story) -> None:
         story.done("two at once", f"{pair[0].pe.name}, {pair[1].pe.name}")
 
 
-def obstinate(story: Story) -> None:
+def obstinate(story: IsolationStory) -> None:
     """A driver that lets its devices master the bus while they are isolated, resets them, and tries again."""
     for number, pe in enumerate(story.pes):
         first = pe.edus[0].name
@@ -231,7 +223,7 @@ def obstinate(story: Story) -> None:
         story.done("obstinate driver", pe.pe.name)
 
 
-def reopened(story: Story) -> None:
+def reopened(story: IsolationStory) -> None:
     """A driver that leaves while its PE is isolated, and comes back: it still is, until it is brought back."""
     for number, pe in enumerate(story.pes):
         story.carry([pe], to_memory=False)
@@ -245,7 +237,7 @@ def reopened(story: Story) -> None:
         story.done("driver that left", pe.pe.name)
 
 
-def folded(story: Story) -> None:
+def folded(story: IsolationStory) -> None:
     """An address that a device's narrow mask folds is the address that it is folded to."""
     for pe in story.pes:
         for device in pe.edus:
@@ -263,7 +255,7 @@ def folded(story: Story) -> None:
             story.done("folded address", device.name)
 
 
-def given_up(story: Story) -> None:
+def given_up(story: IsolationStory) -> None:
     """Firmware is told that a PE's error is permanent: nothing brings it back."""
     pe = story.pes[-1]
     story.carry(story.pes, to_memory=False)
@@ -276,7 +268,7 @@ def given_up(story: Story) -> None:
     story.done("given up", pe.pe.name)
 
 
-FURTHER: Final[tuple[Callable[[Story], None], ...]] = (folded, at_once, obstinate, reopened, given_up)
+FURTHER: Final[tuple[Callable[[IsolationStory], None], ...]] = (folded, at_once, obstinate, reopened, given_up)
 """The last one leaves a PE that cannot be brought back."""
 
 
@@ -296,13 +288,13 @@ def ops(topology: Topology, seed: int) -> list[Op]:
     parts = -(-len(chosen) // PER_PART)
     out: list[Op] = []
     for number in range(parts):
-        story = Story(topology, seed + number)
+        story = IsolationStory(topology, seed + number)
         story.set_up()
         for violation in chosen[number::parts]:
             story.violate(violation)
         story.end()
         out += [*story.ops, Fresh()]
-    story = Story(topology, seed + parts)
+    story = IsolationStory(topology, seed + parts)
     story.set_up()
     for further in FURTHER:
         further(story)
@@ -330,13 +322,13 @@ def violations(topology: Topology) -> Iterator[Violation]:
                     yield Violation(pe, device.name, kind, direction, size, way, number)
 
 
-def _directions(kind: Kind, device: Device) -> list[Direction]:
+def _directions(kind: ViolationKind, device: Device) -> list[Direction]:
     """In which a device commits it. A disk does not read what it must not: it says that it has ended once the data is
     on the disk, and its PE may have been isolated before that, or not.
     """
     return [each for each in kind.directions if device.model == "edu" or each == "write"]
 
 
-def _sizes(kind: Kind, start: int) -> Sequence[str]:
+def _sizes(kind: ViolationKind, start: int) -> Sequence[str]:
     """Of kinds that few PEs can commit, all sizes at once."""
     return CLASSES if kind.rare else (CLASSES[start % len(CLASSES)],)

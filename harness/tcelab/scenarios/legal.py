@@ -9,7 +9,7 @@ import random
 from typing import Final
 
 from tcelab.papr import tce
-from tcelab.program import Burst, Op, Page, Transfer, disk
+from tcelab.program import Burst, Op, Page, Transfer, diskcontent
 from tcelab.program.topology import Topology
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.endpoint import Endpoint, endpoints
@@ -75,8 +75,8 @@ def turn(rng: random.Random, iova: int, count: int) -> list[Transfer]:
     half = count // 2
     out = []
     for size, place in _apart(rng, [SECTOR * rng.randint(1, _MOST) for _ in range(count - half)], PAGES * PAGE, 1):
-        out.append(Transfer(iova + place, size, to_memory=True, offset=_anywhere(rng, disk.SIZE, size, SECTOR)))
-    for size, place in _apart(rng, [SECTOR * rng.randint(1, _MOST) for _ in range(half)], disk.SIZE, SECTOR):
+        out.append(Transfer(iova + place, size, to_memory=True, offset=_anywhere(rng, diskcontent.SIZE, size, SECTOR)))
+    for size, place in _apart(rng, [SECTOR * rng.randint(1, _MOST) for _ in range(half)], diskcontent.SIZE, SECTOR):
         out.append(Transfer(iova + _anywhere(rng, PAGES * PAGE, size, 1), size, to_memory=False, offset=place))
     rng.shuffle(out)
     return out

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tcelab.papr import tce
-from tcelab.program import Burst, Engine, Ioctl, Op, Page, Transfer, disk
+from tcelab.program import Burst, Engine, Ioctl, Op, Page, Transfer, diskcontent
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.places import everywhere
 from tcelab.scenarios.violations import SECTOR
@@ -25,7 +25,7 @@ _NEEDS: Final = {False: tce.READ, True: tce.WRITE}
 
 
 @dataclass(frozen=True, slots=True)
-class _Spot:
+class _SweepEntry:
     """An entry, its permissions, and the page of the buffer that it leads to."""
 
     entry: int
@@ -56,7 +56,7 @@ def ops(pe: Pe, taken: Collection[int], rng: random.Random) -> list[Op]:
     out += [Ioctl(file=pe.group, request="GROUP_GET_DEVICE_FD", fields=fields, into=file, expect="ok")]
     out += [*b.master_of(file, on=True)]
     out += [Engine(file=file, ring=Page(buffer, ring), iova=pe.iova(entry), expect=0)]
-    places = iter(rng.sample(range(disk.SIZE // SECTOR), disk.SIZE // SECTOR))
+    places = iter(rng.sample(range(diskcontent.SIZE // SECTOR), diskcontent.SIZE // SECTOR))
     allowed = [each for run in runs for each in _allowed(pe, run, rng, places)]
     rng.shuffle(allowed)
     out += [Burst(file=file, transfers=allowed, expect=0), *b.checkpoint(f"sweep: {pe.name}: all over the window")]
@@ -65,14 +65,14 @@ def ops(pe: Pe, taken: Collection[int], rng: random.Random) -> list[Op]:
     return [*out, *b.checkpoint(f"sweep: {pe.name}: what entries beside them allow"), *b.close(file)]
 
 
-def _runs(numbers: Sequence[int]) -> list[list[_Spot]]:
+def _runs(numbers: Sequence[int]) -> list[list[_SweepEntry]]:
     """Entries by what is consecutive, each with other permissions than those beside it."""
-    out: list[list[_Spot]] = []
+    out: list[list[_SweepEntry]] = []
     for page, number in enumerate(numbers):
         if not out or out[-1][-1].entry + 1 < number:
             out.append([])
         run = out[-1]
-        run.append(_Spot(number, BESIDE[(len(out) - 1) % len(BESIDE)][len(run) % 2], page))
+        run.append(_SweepEntry(number, BESIDE[(len(out) - 1) % len(BESIDE)][len(run) % 2], page))
     return out
 
 
@@ -84,13 +84,13 @@ def _free(entries: int, taken: Collection[int], rng: random.Random) -> int:
             return entry
 
 
-def _transfer(pe: Pe, spot: _Spot, rng: random.Random, places: Iterator[int], *, to_memory: bool) -> Transfer:
+def _transfer(pe: Pe, spot: _SweepEntry, rng: random.Random, places: Iterator[int], *, to_memory: bool) -> Transfer:
     """One sector, anywhere in a page."""
     iova = pe.iova(spot.entry) + SECTOR * rng.randrange(PAGE // SECTOR)
     return Transfer(iova, SECTOR, to_memory=to_memory, offset=SECTOR * next(places))
 
 
-def _allowed(pe: Pe, run: Sequence[_Spot], rng: random.Random, places: Iterator[int]) -> Iterator[Transfer]:
+def _allowed(pe: Pe, run: Sequence[_SweepEntry], rng: random.Random, places: Iterator[int]) -> Iterator[Transfer]:
     """Each entry is used in each direction that it allows."""
     for spot in run:
         for to_memory, needed in _NEEDS.items():
@@ -98,7 +98,7 @@ def _allowed(pe: Pe, run: Sequence[_Spot], rng: random.Random, places: Iterator[
                 yield _transfer(pe, spot, rng, places, to_memory=to_memory)
 
 
-def _refused(pe: Pe, run: Sequence[_Spot], rng: random.Random, places: Iterator[int]) -> Iterator[Transfer]:
+def _refused(pe: Pe, run: Sequence[_SweepEntry], rng: random.Random, places: Iterator[int]) -> Iterator[Transfer]:
     """What an entry forbids and one beside it allows."""
     for number, spot in enumerate(run):
         beside = [each.permissions for each in run[max(number - 1, 0) : number + 2]]

@@ -45,7 +45,7 @@ def size_of(kind: str, least: int, model: str, rng: random.Random) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PagePlaces:
     """Where a PE's pages are.
 
     :ivar base: bus address of page 0 of its buffer.
@@ -63,11 +63,11 @@ class Place:
         return self.base + page * PAGE
 
 
-_Where = Callable[[Place, int, random.Random], int]
+_Where = Callable[[PagePlaces, int, random.Random], int]
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ViolationKind:
     """:ivar where: bus address for a transfer of so many bytes.
 
     :ivar directions: in which it is a violation.
@@ -86,7 +86,7 @@ class Kind:
         return phb.window_start > 0 or not self.rare
 
 
-def _within(start: Callable[[Place], int]) -> _Where:
+def _within(start: Callable[[PagePlaces], int]) -> _Where:
     """Anywhere in a page."""
     return lambda place, size, rng: start(place) + rng.randrange(PAGE - size + 1)
 
@@ -95,7 +95,7 @@ def _of(page: int) -> _Where:
     return _within(lambda place: place.iova(page))
 
 
-def _over(boundary: Callable[[Place], int]) -> _Where:
+def _over(boundary: Callable[[PagePlaces], int]) -> _Where:
     """Bytes before a boundary, and bytes after it."""
     return lambda place, size, rng: boundary(place) - rng.randrange(1, size)
 
@@ -103,22 +103,22 @@ def _over(boundary: Callable[[Place], int]) -> _Where:
 KINDS: Final = {
     kind.name: kind
     for kind in (
-        Kind("beyond the end", _within(lambda place: place.pe.end + (place.far + 1) * PAGE)),
-        Kind("straddling the end", _over(lambda place: place.pe.end), least=2),
-        Kind("first page after the end", _within(lambda place: place.pe.end)),
-        Kind("below the window", _within(lambda place: place.pe.start - (place.far + 1) * PAGE), rare=True),
-        Kind("straddling the start", _over(lambda place: place.pe.start), least=2, rare=True),
-        Kind("hole", _of(HOLE)),
-        Kind("after unmap", _of(GONE)),
-        Kind("read of write-only", _of(ONLY_WRITE), directions=("read",)),
-        Kind("write of read-only", _of(ONLY_READ), directions=("write",)),
-        Kind("stale entry", _of(STALE)),
+        ViolationKind("beyond the end", _within(lambda place: place.pe.end + (place.far + 1) * PAGE)),
+        ViolationKind("straddling the end", _over(lambda place: place.pe.end), least=2),
+        ViolationKind("first page after the end", _within(lambda place: place.pe.end)),
+        ViolationKind("below the window", _within(lambda place: place.pe.start - (place.far + 1) * PAGE), rare=True),
+        ViolationKind("straddling the start", _over(lambda place: place.pe.start), least=2, rare=True),
+        ViolationKind("hole", _of(HOLE)),
+        ViolationKind("after unmap", _of(GONE)),
+        ViolationKind("read of write-only", _of(ONLY_WRITE), directions=("read",)),
+        ViolationKind("write of read-only", _of(ONLY_READ), directions=("write",)),
+        ViolationKind("stale entry", _of(STALE)),
     )
 }
 """By name, which the report's table has."""
 
 
-def kinds(phb: Phb) -> list[Kind]:
+def kinds(phb: Phb) -> list[ViolationKind]:
     """Those that a PE can commit."""
     return [kind for kind in KINDS.values() if kind.possible(phb)]
 

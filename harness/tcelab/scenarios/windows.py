@@ -41,7 +41,7 @@ NO_SUCH: Final = -3
 
 
 @dataclass(slots=True)
-class Story:
+class WindowStory:
     """Of one PE with a container of type v2."""
 
     pe: Pe
@@ -94,7 +94,7 @@ def ops(topology: Topology, seed: int) -> list[Op]:
             f"scenario windows needs windows of at least {LEAST_ENTRIES} entries, {short.name} has {short.entries}"
         )
     rng = random.Random(seed)  # noqa: S311 - repeatable on purpose
-    story = Story(pes[0], rng, itertools.count(rng.randrange(1 << 30)))
+    story = WindowStory(pes[0], rng, itertools.count(rng.randrange(1 << 30)))
     story.counters()
     if len(pes) == 1:
         story.ops += _firmware(pes[0])
@@ -130,7 +130,7 @@ def _firmware(pe: Pe) -> list[Op]:
     return out
 
 
-def _set_up(story: Story) -> None:
+def _set_up(story: WindowStory) -> None:
     pe = story.pe
     huge = BufferOp(name=story.huge, pages=2 * HUGE, seed=1, huge=True, expect="ok")
     story.ops += [*b.buffer(story.small, SMALL, story.rng.randrange(1 << 30)), huge]
@@ -151,7 +151,7 @@ def _set_up(story: Story) -> None:
     story.look("memory is registered, and the low window made")
 
 
-def _window(story: Story, shift: int) -> None:
+def _window(story: WindowStory, shift: int) -> None:
     """A window above 2^59, with two of its pages mapped: the device may read one and write the other."""
     unit = 1 << shift
     name = {12: "4 KiB", 16: "64 KiB", 21: "2 MiB"}[shift]
@@ -200,7 +200,7 @@ def _numbers(pages: int, rng: random.Random) -> tuple[int, int]:
             return number, other
 
 
-def _transfers(story: Story, source: int, sink: int, unit: int) -> None:
+def _transfers(story: WindowStory, source: int, sink: int, unit: int) -> None:
     """Data goes where it may, from the last bytes of a page too, and is refused beside it."""
     for at in (0, unit - LENGTH):
         story.read(source + at)
@@ -218,7 +218,7 @@ def _transfers(story: Story, source: int, sink: int, unit: int) -> None:
     story.look("refused")
 
 
-def _low(story: Story) -> None:
+def _low(story: WindowStory) -> None:
     """The low window goes, and comes back with half its size."""
     pe, half = story.pe, story.pe.phb.window_size // 2
     page = Page(story.small, 1)
@@ -245,7 +245,7 @@ def _low(story: Story) -> None:
     story.ask("SPAPR_TCE_REMOVE", start_addr=HIGH + SIZE - 1)
 
 
-def _end(story: Story) -> None:
+def _end(story: WindowStory) -> None:
     """What is refused, and what is left once all is closed."""
     pe = story.pe
     story.create(13, SIZE, "EINVAL")
@@ -277,7 +277,7 @@ def _end(story: Story) -> None:
     story.look("end")
 
 
-def _taken(story: Story, used: int) -> None:
+def _taken(story: WindowStory, used: int) -> None:
     """Firmware removes the window with all that is mapped there, and resets it: nothing comes back. The page pins of
     its entries are lost for good.
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Final
 
 from tcelab.errors import TcelabError
-from tcelab.job import replay, setup
+from tcelab.job import replayline, setup
 from tcelab.job.platforms import EMULATOR
 from tcelab.judge import Finding
 from tcelab.judge.ledger import op_text
 from tcelab.program.topology import Phb
 from tcelab.report.text import finding_lines
+from tcelab.testing.expectedtable import TceTable, difference
 from tcelab.testing.pseries import Pseries
-from tcelab.testing.table import TceTable, difference
 
 _OPERATIONS: Final = 12
 _LINES: Final = 20
@@ -22,9 +22,12 @@ _LAWS_HOLD: Final = "(the laws hold in what the test did: what failed is the tes
 
 
 def sections(guest: Pseries, choice: setup.MachineChoice, *, boot: bool = False) -> Iterator[tuple[str, str]]:
-    """(title, text) of each.
+    """What a report gains about a test's guest: its program, findings, tables, console, and the replay line.
 
-    :param choice: of the machine; `boot`: it was booted for the test.
+    :param guest: all that it did is judged now.
+    :param choice: of the machine, for the replay line.
+    :param boot: the guest was booted for the test, not forked.
+    :return: (title, text) of each section.
     """
     findings, lost = _concluded(guest)  # before the program is written: it ends with what is done there
     path = guest.write_program()
@@ -48,9 +51,9 @@ def _replay(guest: Pseries, path: Path, choice: setup.MachineChoice, *, boot: bo
     """An emulator may be beside a guest that was chosen: it tells itself what it is."""
     facts = guest.facts
     if facts.platform != EMULATOR:
-        return replay.line("run", path, choice, boot=boot)
+        return replayline.line("run", path, choice, boot=boot)
     own = setup.MachineChoice(topology=guest.topology, profile=facts.profile, expect_quirks=tuple(sorted(facts.quirks)))
-    return replay.line("run", path, own, platform=EMULATOR)
+    return replayline.line("run", path, own, platform=EMULATOR)
 
 
 def _concluded(guest: Pseries) -> tuple[Sequence[Finding], str]:

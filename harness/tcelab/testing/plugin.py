@@ -16,8 +16,9 @@ import pytest
 if TYPE_CHECKING:
     from tcelab.job import setup
     from tcelab.job.pool import Emulators, Guests
-    from tcelab.testing.pseries import Container, Pe, Pseries
-    from tcelab.testing.table import TceTable
+    from tcelab.testing.container import Container, Pe
+    from tcelab.testing.expectedtable import TceTable
+    from tcelab.testing.pseries import Pseries
 
 OPTIONS: Final = {
     "qemu": "A recipe's name, or a qemu-system-ppc64.",
@@ -270,7 +271,7 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
     tables = [each for each in (left, right) if type(each).__name__ == "TceTable"]
     if not tables:
         return None
-    from tcelab.testing.table import difference  # noqa: PLC0415
+    from tcelab.testing.expectedtable import difference  # noqa: PLC0415
 
     seen, expected = (left, right) if left is tables[0] else (right, left)
     assert isinstance(seen, Mapping)

@@ -14,26 +14,21 @@ from tcelab.emulator.reference import second_opinion
 from tcelab.errors import HarnessError, Interrupted, TcelabError, UsageError
 from tcelab.judge import Finding, Judge, Verdict, conclude
 from tcelab.judge.laws.outcome import as_expected
-from tcelab.papr import tce
-from tcelab.program import Checkpoint, Dma, Fresh, GuestOp, Ioctl, Op, Page, Program
+from tcelab.program import Checkpoint, Dma, Fresh, GuestOp, Op, Program
 from tcelab.program.topology import Topology
 from tcelab.program.validate import Checker
 from tcelab.run.loop import Recorder
 from tcelab.run.record import Facts, Outcome, Snapshot, Step, TableView
 from tcelab.run.session import Session
 from tcelab.scenarios import vocabulary as b
-from tcelab.testing.table import TceTable
-from tcelab.testing.transferred import EXPECTED, Expected, Transferred, transferred
+from tcelab.testing.container import Buffer, Pe, UnexpectedOutcomeError
+from tcelab.testing.expectedtable import TceTable
 
 PROGRAM: Final = "program.json"
 
 
-class UnexpectedOutcomeError(AssertionError):
-    """An operation did not give what it was to give: a test that does not look for it fails."""
-
-
 class Driven(Session, Protocol):
-    """A session that can be driven by a test.
+    """A session that a test can drive: that of a guest or of the emulator.
 
     :ivar folder: its artefacts.
     """
@@ -42,22 +37,31 @@ class Driven(Session, Protocol):
     def folder(self) -> Path: ...
 
     def tail(self, lines: int) -> list[str]:
-        """The console's last lines."""
+        """The console's last lines.
+
+        :param lines: how many, at most.
+        :return: the oldest first, without line ends.
+        """
         ...
 
 
 class Pseries:
-    """A pseries guest with the agent in it, or the emulator in its place.
+    """A pseries guest with the agent in it, or the emulator in its place. The fixture `pseries` gives one.
 
-    :ivar topology: what hangs where.
-    :ivar folder: its artefacts: program.json once it is written, console.log, qemu.log.
-    :ivar program: all that was done so far.
-    :ivar unseen: once it is concluded: what could not be judged.
+    Each call is an operation of `program`. It is judged as it happens, by the same laws as `tcelab run`.
+
+    :ivar topology: its PHBs and devices.
+    :ivar folder: its artefacts: console.log, qemu.log, and program.json once a test has failed.
+    :ivar program: all operations so far.
+    :ivar unseen: after `conclude`, why something could not be judged; empty if all could.
     """
 
     def __init__(self, session: Driven, topology: Topology, name: str, *, test: str = "", shared: bool = False) -> None:
-        """:param name: of the program, for reports; `test`: in full, of the test that drives it.
-        :param shared: other tests have the guest before or after this one.
+        """:param session: that performs the operations.
+        :param topology: of that session's machine.
+        :param name: of the program, in reports.
+        :param test: the full name of the test that drives it.
+        :param shared: other tests use the guest before or after this one.
         """
         self._shared = shared
         self.topology = topology
@@ -65,8 +69,8 @@ class Pseries:
         isolation = session.facts.isolates
         self.program = Program(name=name, topology=topology, ops=[], isolation=isolation, test=test or name)
         self.session = session
-        self._judge = Judge(self.program, session.facts, oracles=second_opinion(topology, session.facts))
-        self._recorder = Recorder(self.program, session, self._judge.feed)
+        self._judge = Judge(self.program, session.facts, references=second_opinion(topology, session.facts))
+        self._recorder = Recorder(self.program, session, self._judge)
         self._checker = Checker(self.program)
         self._names: dict[str, int] = {}
         self._concluded: Verdict | None = None
@@ -74,18 +78,21 @@ class Pseries:
 
     @property
     def facts(self) -> Facts:
-        """Page size, RAM, versions."""
+        """The guest's page size and RAM in bytes, its views, quirks and versions."""
         return self.session.facts
 
     # -- operations
 
     def perform(self, *ops: Op) -> list[Step]:
-        """Do operations in order; guest operations without a host operation between them cost one request.
+        """Do operations in order. Guest operations in a row cost one round trip to the agent, some 2 ms.
 
-        :raise UnexpectedOutcomeError: one with `expect` gave something else. Of a transfer that is to be passed or
-            refused: it did not end; what became of it is judged with all else that the test did.
-        :raise UsageError: one that cannot be done; those before it are not done either.
-        :raise TcelabError: the guest is lost, or QEMU.
+        :param ops: operations of `tcelab.program`.
+        :return: a step for each, with its outcome or, for a checkpoint, its snapshot.
+        :raise UnexpectedOutcomeError: an operation with `expect` gave something else. A transfer that should pass or
+            be refused did not end; whether it passed is judged with everything else that the test did.
+        :raise UsageError: an operation cannot be done; none of them is done then.
+        :raise TcelabError: the guest or QEMU is lost.
+        :raise KeyboardInterrupt: somebody interrupted the run.
         """
         __tracebackhide__ = True
         for op in ops:
@@ -110,23 +117,30 @@ class Pseries:
         return steps
 
     def do(self, op: GuestOp) -> Outcome:
-        """One guest operation: what it gave, see `perform`."""
+        """Do one guest operation.
+
+        :param op: an operation of `tcelab.program`.
+        :return: its value or errno, its fields and page frames.
+        :raise UnexpectedOutcomeError: see `perform`, as for its other errors.
+        """
         (step,) = self.perform(op)
         assert step.outcome is not None
         return step.outcome
 
     def checkpoint(self, *, stream: bool = False) -> Snapshot:
-        """Stop the guest, read every table, judge all, and let it go on.
+        """Stop the guest, read every table and the RAM that entries lead to, judge it, and let the guest go on.
 
-        :param stream: by the state stream as well as by live memory; some 40 ms.
+        :param stream: read the state stream as well as live memory, which takes some 40 ms more.
+        :return: the tables, and what was read of guest RAM.
         """
         (step,) = self.perform(Checkpoint(stream=stream))
         assert step.snapshot is not None
         return step.snapshot
 
     def tables(self) -> dict[int, TceTable]:
-        """Every table of the machine as it is now in QEMU's memory, by LIOBN.
+        """Read every table of the machine, as it is now in QEMU's memory.
 
+        :return: by LIOBN.
         :raise HarnessError: they could not be read.
         """
         snapshot = self.checkpoint()
@@ -135,9 +149,11 @@ class Pseries:
         return {view.liobn: TceTable.of(view) for view in self._first(snapshot)}
 
     def table(self, pe: Pe) -> TceTable:
-        """The table of a PE as it is now in QEMU's memory; without a window it has no entries.
+        """Read the table of a PE's default window, as it is now in QEMU's memory.
 
-        :raise HarnessError: it could not be read, or is not there although its window must be.
+        :param pe: of this guest.
+        :return: a table without entries if the PE has no such window.
+        :raise HarnessError: it could not be read, or is missing although its window must be there.
         """
         found = self.tables().get(pe.liobn)
         if found is None and pe.liobn in self._judge.fold.tables:
@@ -145,7 +161,12 @@ class Pseries:
         return TceTable(pe.liobn, 0, {}) if found is None else found
 
     def expected(self, liobn: int) -> TceTable:
-        """A table as the operations so far must have left it, by the judge's reckoning."""
+        """The table that the operations so far should have produced, by the judge's fold.
+
+        :param liobn: of the table.
+        :return: to compare with `table`.
+        :raise KeyError: no window has that LIOBN.
+        """
         model = self._judge.fold.tables[liobn]
         words = zip(*model.arrays(), strict=True)
         live = {model.ioba(int(i)): int(word) for i, word in words}
@@ -154,8 +175,10 @@ class Pseries:
     # -- things
 
     def pe(self, name: str) -> Pe:
-        """A PE by the name of its device; each call has names of its own for its files.
+        """Find a PE by its device. Each call gives new names to the files that it will open.
 
+        :param name: of a device of the topology, as `pe1`.
+        :return: the PE. Nothing was opened on it.
         :raise LookupError: no such device.
         """
         for phb in self.topology.phbs:
@@ -164,7 +187,13 @@ class Pseries:
         raise LookupError(f"no device {name!r}; there are: {', '.join(each.name for each in self.topology.devices)}")
 
     def buffer(self, pages: int, *, seed: int = 1) -> Buffer:
-        """Memory of `pages` IOMMU pages (4 KiB), its frames scattered by the seed."""
+        """Allocate memory in the agent.
+
+        :param pages: IOMMU pages of 4 KiB.
+        :param seed: pages are touched in an order that depends on it, so that neighbours have scattered frames.
+        :return: the buffer, with the guest physical address of each page.
+        :raise UnexpectedOutcomeError: the guest has no memory for it.
+        """
         name = self._name("buffer")
         steps = self.perform(*b.buffer(name, pages, seed))
         assert steps[-1].outcome is not None
@@ -177,7 +206,10 @@ class Pseries:
     # -- the end
 
     def look(self) -> list[Finding]:
-        """Look once more by every view, unless nothing was done since the last look: all findings so far."""
+        """Look once more by every view, unless nothing was done since the last checkpoint.
+
+        :return: all findings so far.
+        """
         ops = self.program.ops
         if self._recorder.run.ending is None and ops and not isinstance(ops[-1], Checkpoint):
             op = Checkpoint(stream=not set(self.facts.views) & self.facts.cannot.keys())
@@ -186,7 +218,10 @@ class Pseries:
         return list(self._judge.ledger.findings)
 
     def conclude(self) -> Verdict:
-        """The verdict on all that was done. After it, nothing more is to be done."""
+        """Judge everything that was done. Call it last; the fixtures do so after the test.
+
+        :return: the verdict; the same one when it is called again.
+        """
         if self._concluded is None:
             # Once more, whatever was the last thing done: what came without an operation must not go unseen.
             if self._recorder.run.ending is None and self.program.ops:
@@ -196,22 +231,22 @@ class Pseries:
             self._recorder.finish()
             self._judge.end(self._recorder.run)
             self.unseen = list(self._judge.ledger.reasons)
-            self._concluded = conclude(self._judge.ledger, self._recorder.run)
+            self._concluded = conclude([self._judge.ledger], self._recorder.run)
         return self._concluded
 
     @property
     def ending(self) -> TcelabError | None:
-        """What ended it early."""
+        """The error that ended the run early, or None."""
         ending = self._recorder.run.ending
         return None if ending is None else ending.error
 
     @property
     def frames(self) -> Collection[int]:
-        """Guest physical addresses of all pages of its buffers."""
+        """Guest physical addresses of all pages of all buffers."""
         return self._recorder.frames
 
     def last_tables(self) -> Sequence[TableView]:
-        """Every table as live memory showed it at the last checkpoint."""
+        """Every table as live memory showed it at the last checkpoint, without looking again."""
         for step in reversed(self._recorder.run.steps):
             if step.snapshot is not None:
                 return self._first(step.snapshot)
@@ -222,7 +257,9 @@ class Pseries:
         return [table for table in snapshot.tables if table.view == self.facts.views[0]]
 
     def saved(self) -> Program:
-        """What was done, for a replay: with a last look by every view behind it, without which it cannot be judged."""
+        """Everything that was done, as a program for a replay. It ends with a checkpoint by every view, without which
+        it could not be judged.
+        """
         ops = self.program.ops
         looked = bool(ops) and isinstance(ops[-1], Checkpoint)
         streamed = any(isinstance(op, Checkpoint) and op.stream for op in ops)
@@ -230,156 +267,10 @@ class Pseries:
         return msgspec.structs.replace(self.program, ops=[*ops, *last])
 
     def write_program(self) -> Path:
-        """Write `saved` down."""
+        """Write `saved` into the folder.
+
+        :return: the file, for `tcelab run`.
+        """
         path = self.folder / PROGRAM
         path.write_bytes(self.saved().to_json())
         return path
-
-
-class Pe:
-    """A PE under test: one PHB, its IOMMU group, its window and its device.
-
-    :ivar guest: whose it is.
-    """
-
-    def __init__(self, guest: Pseries, names: b.Pe) -> None:
-        self.guest = guest
-        self.names = names
-
-    @property
-    def name(self) -> str:
-        return self.names.name
-
-    @property
-    def liobn(self) -> int:
-        return self.names.liobn
-
-    @property
-    def entries(self) -> int:
-        """Of the default window."""
-        return self.names.entries
-
-    @property
-    def window_start(self) -> int:
-        """Bus address of the default window."""
-        return self.names.phb.window_start
-
-    @property
-    def window_size(self) -> int:
-        """Bytes of the default window."""
-        return self.names.phb.window_size
-
-    def open(self, *, enable: bool = True) -> Container:
-        """Bind the device to vfio-pci and put its group into a new v1 container."""
-        ops = [*b.bind(self.names), *b.open_container(self.names)]
-        self.guest.perform(*ops, *(b.enable(self.names) if enable else []))
-        return Container(self.guest, self)
-
-
-class Container:
-    """A VFIO container of type v1 (SPAPR_TCE_IOMMU) with one group. `expect` as in programs: "ok", an errno's name, or
-    a number; None takes any outcome. A word that is none of these is a UsageError.
-    """
-
-    def __init__(self, guest: Pseries, pe: Pe) -> None:
-        self._guest = guest
-        self.pe = pe
-        self._maps = 0
-        self._device = False
-
-    def map(
-        self,
-        buffer: Buffer,
-        iova: int,
-        *,
-        page: int = 0,
-        pages: int = 1,
-        permissions: int = tce.PERMISSIONS,
-        expect: str | int | None = "ok",
-    ) -> Outcome:
-        """Map `pages` pages from page `page` of a buffer on at bus address `iova`.
-
-        They are tagged before, so that each entry is proven by what is found where it leads.
-        """
-        __tracebackhide__ = True
-        self._maps += 1
-        place = Page(buffer.name, page)
-        fits = page + pages <= buffer.pages
-        tags = b.tag(place, pages, self.pe.liobn, iova, self._maps) if fits else []
-        (op,) = b.map_dma(self.pe.names, place, iova, pages, permissions)
-        *_, step = self._guest.perform(*tags, msgspec.structs.replace(op, expect=expect))
-        return _outcome(step)
-
-    def unmap(self, iova: int, pages: int = 1, *, expect: str | int | None = "ok") -> Outcome:
-        __tracebackhide__ = True
-        (op,) = b.unmap_dma(self.pe.names, iova, pages)
-        return self._do(op, expect)
-
-    def ioctl(self, request: str | int, *, expect: str | int | None = "ok", **fields: int) -> Outcome:
-        """Any ioctl on the container; see `tcelab.program.Ioctl`."""
-        __tracebackhide__ = True
-        return self._do(Ioctl(file=self.pe.names.container, request=request, fields=dict(fields)), expect)
-
-    def dma(
-        self, iova: int, size: int, *, to_memory: bool, offset: int = 0, expect: Expected | None = "ok"
-    ) -> Transferred:
-        """Have the device move bytes between memory at a bus address and its own buffer at `offset`; 0.1 s.
-
-        :param expect: `"ok"`: all of it goes through; `"refused"`: nothing of it does; None: whatever comes. The host
-            looks at the guest before and after it, so that what is told of it is what was seen.
-        :raise UnexpectedOutcomeError: something else became of it.
-        :raise UsageError: no transfer can be that.
-        """
-        __tracebackhide__ = True
-        if expect not in (None, *EXPECTED):
-            raise UsageError(f"a transfer is expected to be {' or '.join(map(repr, EXPECTED))}, not {expect!r}")
-        if not size:
-            raise UsageError("a transfer of 0 bytes is none", next_step="give it a size of at least 1 byte")
-        if not self._device:
-            self._guest.perform(*b.open_device(self.pe.names))
-            self._device = True
-        (op,) = b.dma(self.pe.names, iova, size, to_memory=to_memory, offset=offset)
-        # In the program's words: so that a replay, which has no looks of the test's own to go by, finds it as well.
-        op = msgspec.structs.replace(op, expect="passed" if expect == "ok" else expect)
-        assert isinstance(op, Dma)
-        before = self._guest.checkpoint()
-        done, look = self._guest.perform(op, Checkpoint())
-        assert look.snapshot is not None
-        phb = self.pe.names.phb
-        mask, start = phb.devices[0].mask, phb.window_start
-        looks = before, look.snapshot
-        seen = transferred(op, _outcome(done), looks, self._guest.frames, mask=mask, window_start=start)
-        if expect is not None and not seen.gave(expect):
-            what = f"the {'write' if to_memory else 'read'} of {size} bytes at {iova:#x} by {self.pe.name}"
-            raise UnexpectedOutcomeError(f"operation {done.number}, {what}, {seen.describe()}; expected: {expect}")
-        return seen
-
-    def close(self) -> None:
-        """Close device, group and container: the kernel gives the window back, which takes it 0.3 s for 1 GiB."""
-        device = [self.pe.names.device] if self._device else []
-        self._guest.perform(*b.close(*device, self.pe.names.group, self.pe.names.container))
-
-    def _do(self, op: Op, expect: str | int | None) -> Outcome:
-        __tracebackhide__ = True
-        (step,) = self._guest.perform(msgspec.structs.replace(op, expect=expect))
-        return _outcome(step)
-
-
-class Buffer:
-    """Memory of the agent. `pages` IOMMU pages, whose guest physical addresses are `frames`."""
-
-    def __init__(self, name: str, frames: tuple[int, ...]) -> None:
-        self.name, self.frames = name, frames
-
-    @property
-    def pages(self) -> int:
-        return len(self.frames)
-
-    def tce(self, page: int = 0, permissions: int = tce.PERMISSIONS) -> int:
-        """The entry that leads to one of its pages."""
-        return tce.pack(self.frames[page], permissions)
-
-
-def _outcome(step: Step) -> Outcome:
-    assert step.outcome is not None
-    return step.outcome

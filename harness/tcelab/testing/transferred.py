@@ -25,12 +25,14 @@ _SLACK: Final = 7
 
 @dataclass(frozen=True, slots=True)
 class Transferred:
-    """:ivar outcome: what the operation gave: `value` 0 once it ended, all ones when the device could not be reached.
+    """What became of a transfer, by what the host saw. `Container.dma` gives it.
 
+    :ivar outcome: of the operation: `value` is 0 once it ended, all ones when the device could not be reached.
+    :ivar to_memory: the device wrote memory; else it read memory.
     :ivar refused_at: (bus address, bytes) of each piece that QEMU refused; a piece lies in one page of 4 KiB.
-    :ivar passed_at: the same of those of which it refused nothing.
-    :ivar changed: guest physical addresses of pages of buffers that the transfer changed.
-    :ivar told: what QEMU said first, empty when it refused nothing.
+    :ivar passed_at: the same for pieces of which QEMU refused nothing.
+    :ivar changed: guest physical addresses of the pages of buffers that the transfer changed.
+    :ivar told: the first refusal in QEMU's words; empty when it refused nothing.
     """
 
     outcome: Outcome
@@ -56,7 +58,11 @@ class Transferred:
         return self.outcome.value == 0 and not self.outcome.errno
 
     def gave(self, expected: Expected) -> bool:
-        """It is what a test expects: `ok`, that all went through, or `refused`, that nothing did."""
+        """Compare it with what a test expects.
+
+        :param expected: `"ok"`: all went through; `"refused"`: nothing did.
+        :return: whether that is so.
+        """
         return self.refused if expected == "refused" else self.passed
 
     def describe(self) -> str:
@@ -89,9 +95,13 @@ def transferred(
 ) -> Transferred:
     """What two looks at the guest, right before a transfer and right after it, tell of it.
 
-    :param frames: pages that nobody else writes meanwhile.
+    :param op: the transfer.
+    :param outcome: what it gave.
+    :param looks: the snapshots before and after it.
+    :param frames: guest physical addresses of pages that nobody else writes meanwhile.
     :param mask: of the bus addresses that the device can say.
-    :param window_start: bus address of its window: what a table refuses is told by its place in the window.
+    :param window_start: bus address of its window: QEMU tells a refusal by its place in the window.
+    :return: what became of it.
     """
     before, after = looks
     direction = "write" if op.to_memory else "read"

@@ -10,7 +10,7 @@ from agent_fake import FakeKernel
 from tceagent import virtio
 from tceagent.errors import RefusedError
 from tceagent.virtio import Engine, Place
-from tcelab.emulator.virtio import _config
+from tcelab.emulator.virtiodevice import _config
 
 ONES = (1 << 64) - 1
 RING = 0x40000

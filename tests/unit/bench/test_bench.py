@@ -8,7 +8,6 @@ import json
 import statistics
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import get_args
 
 import msgspec
 import pytest
@@ -17,19 +16,16 @@ from story import SMALL, story
 
 from tcelab import bench
 from tcelab.bench import Figure, Fit, Measured, batch, plot
-from tcelab.bench.session import host_cpu
+from tcelab.bench.benchguests import host_cpu
 from tcelab.cli import bench as verb
 from tcelab.errors import GuestLost, Unsupported
-from tcelab.judge import Verdict, judge
-from tcelab.program import Checkpoint, GuestOp, Ioctl, Program, Repeat, load
+from tcelab.judge import judge
+from tcelab.program import Checkpoint, Ioctl, Program, Repeat, load
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
+from tcelab.run import exitcode
 from tcelab.run.loop import perform_program
 from tcelab.run.record import Outcome
-from unit.cli import test_cli
-
-host, tcelab = test_cli.host, test_cli.tcelab
-"""Fixtures."""
 
 CALL, PAGE = {"map": 12.0, "unmap": 8.0}, {"map": 2.5, "unmap": 1.5}
 
@@ -118,6 +114,7 @@ def test_a_figure_is_told_by_median_and_extremes(capsys):
 def test_every_benchmark_has_the_options_that_all_have(tcelab, name):
     said = tcelab("bench", name, "--help").out
     assert [option for option in ("--repeat", "--json", "--qemu", "--topology", "--limit") if option not in said] == []
+    assert verb.command.commands[name].help, "what it measures"
 
 
 def test_limits_reach_the_guest(host, tcelab):
@@ -274,6 +271,8 @@ def test_a_broken_driver_gives_findings_and_no_figures(host, tcelab, monkeypatch
         line.rpartition(" ")[2] for line in done.err.splitlines() if line.startswith("to repeat it: tcelab run")
     ]
     assert load(Path(replay)).ops == batch.plan(topology("two-pe"), [1, 2], 1).ops
+    kept = json.loads(Path(replay).with_name("result.json").read_text())
+    assert kept["verdict"]["findings"] == data["verdict"]["findings"]
 
 
 def test_a_call_that_fails_is_a_finding(host, tcelab, monkeypatch, small):
@@ -391,7 +390,7 @@ def test_the_plot_is_drawn_from_the_command(host, tcelab, monkeypatch, small):
 def test_without_matplotlib_a_plot_is_refused_before_anything_is_measured(host, tcelab, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     done = tcelab("bench", "batch", "--plot", "picture.svg")
-    assert done.code == Unsupported.exit_code
+    assert done.code == exitcode.of_error(Unsupported(""))
     assert done.err.splitlines()[0] == "tcelab: --plot needs matplotlib, which is not installed"
     assert "pip install 'tcelab[plot]'" in done.err
     assert host.chosen == []
@@ -425,6 +424,12 @@ def test_a_host_that_does_not_name_its_processor_has_an_architecture(tmp_path):
 
 
 def test_a_verdict_that_is_no_pass_is_in_the_json_whole():
-    assert {"result", "exit_code", "findings", "could_not"} <= {field.name for field in msgspec.structs.fields(Verdict)}
-    assert Repeat in get_args(GuestOp)
+    verdict = judge(perform_program(story(), Ideal(story(), cannot={"stream": "too old"})))
+    kept = Measured(figures=[], verdict=verdict).to_dict()["verdict"]
+    assert "the stream view is missing" in kept.pop("could_not")[0]
+    assert kept == {"result": "could-not-judge", "exit_code": 125, "findings": []}
+    assert "verdict" not in Measured(figures=[]).to_dict(), "what was not judged"
+
+
+def test_a_fit_is_a_line():
     assert Fit(name="x", unit="us", call=1.0, page=2.0, residual=0.0).at(3) == 7.0

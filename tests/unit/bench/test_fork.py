@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from ideal import Ideal
 
-from tcelab.bench import Job, fork
+from tcelab.bench import BenchJob, fork
 from tcelab.errors import HarnessError, Unsupported
 from tcelab.job import setup
 from tcelab.program import Checkpoint, Fresh, Program
@@ -89,7 +89,7 @@ def host(monkeypatch, tmp_path):
 
 
 def measure(repeat=2):
-    return fork.measure(Job(setup.MachineChoice(topology=TWO), Limits(), repeat))
+    return fork.measure(BenchJob(setup.MachineChoice(topology=TWO), Limits(), repeat))
 
 
 def test_every_turn_boots_forks_takes_one_that_is_ready_and_forks_four_at_once(host):

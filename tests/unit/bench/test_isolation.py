@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections import Counter
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
@@ -52,7 +54,7 @@ def measure(monkeypatch, tmp_path, shown):
             yield made
 
         monkeypatch.setattr(isolation, "opened", opened)
-        job = bench.Job(setup.MachineChoice(topology=SMALL), Limits(), turns)
+        job = bench.BenchJob(setup.MachineChoice(topology=SMALL), Limits(), turns)
         return isolation.measure(job), shown.notes
 
     return run
@@ -91,7 +93,9 @@ def test_figures_are_those_of_the_events_and_stand_beside_what_they_are_to_be(me
 def test_a_guard_that_does_not_isolate_gives_findings_and_no_figures(measure, tmp_path, guard):
     measured, notes = measure(1, guard)
     assert (measured.figures, measured.verdict.exit_code) == ([], 1)
-    assert any("to repeat it: tcelab run " in note for note in notes)
+    (again,) = [note.split()[-1] for note in notes if note.startswith("to repeat it: tcelab run ")]
+    kept = json.loads(Path(again).with_name("result.json").read_text())
+    assert kept["verdict"] == msgspec.to_builtins(measured.verdict)
     (log,) = tmp_path.rglob("log.txt")
     assert "tcelab.bench.isolation: bench: end" in log.read_text()
 

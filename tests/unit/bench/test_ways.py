@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from tcelab.bench import Figure, Measured, batch, plot, watch, ways
-from tcelab.emulator.kernel import EmulatedKernel
-from tcelab.emulator.session import EmulatorSession
+from tcelab.emulator.emulatedkernel import EmulatedKernel
+from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.errors import HarnessError
 from tcelab.program import Call, HcallBatch, Native, Program, Repeat
 from tcelab.program.topology import topology

@@ -15,139 +15,25 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
 
-import msgspec
+import basetoy
 import pytest
-from fake_guest import NOW, abilities
-from ideal import Ideal
-from story import after, nth, story
+from fake_guest import abilities
+from stand import WRONG, StandForks, raising, result
+from story import story
 
 from tcelab import cli, image, program
-from tcelab.bench import session as bench_session
 from tcelab.cli import doctor
 from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError, Unsupported, UsageError
-from tcelab.image import bases, mutants
+from tcelab.image import bases, known, mutants
 from tcelab.job import setup
-from tcelab.logs import NOTE, PHASE
 from tcelab.program import inject, load
 from tcelab.qemu import fork, ram
 from tcelab.qemu.probe import TRACES, Abilities
-from unit.image import test_bases
 
 _LOG = logging.getLogger("tcelab.stand")
 REAL_FORKS = fork.Forks
 VERB = importlib.import_module("tcelab.cli.run")
-
-
-class Stand:
-    """The ideal session in the place of a booted guest. `lies`: how it lies; `fails`: what a boot ends with."""
-
-    lies: ClassVar = {}
-    fails: ClassVar = None
-    made: ClassVar = []
-
-    def __init__(self, qemu, options, folder, *, limits=None, digest=""):
-        self.told = SimpleNamespace(options=options, folder=folder, limits=limits, digest=digest, open=False)
-        type(self).made.append(self.told)
-        _LOG.info("booting", extra=PHASE)
-        if self.fails is not None:
-            raise self.fails
-        self.ideal = Ideal(load(folder / "program.json"), **self.lies) if (folder / "program.json").exists() else None
-        self.told.open = True
-        self.reached = {"kernel": 0.5, "ready": 1.0 + (options.firmware == "slof")}
-
-    def __getattr__(self, name):
-        return getattr(self.ideal, name)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def close(self):
-        self.told.open = False
-
-    def scene(self):
-        return NOW
-
-
-class StandForks:
-    """Where sessions come from, in the place of `Forks`. `closed`: how many sessions were open at each close."""
-
-    stand = Stand
-    given: ClassVar = []
-    closed: ClassVar = []
-
-    def __init__(self, qemu, options, *, digest="", limits=None, boot=False):
-        self.given.append(SimpleNamespace(boot=boot, limits=limits, digest=digest))
-        _LOG.warning("no forks, each guest is booted: it is a stand", extra=NOTE)
-        self._make = lambda folder: self.stand(qemu, options, folder, limits=limits, digest=digest)
-
-    def open(self, folder):
-        return self._make(folder)
-
-    def close(self):
-        self.closed.append(sum(each.open for each in self.stand.made))
-
-
-@pytest.fixture
-def host(monkeypatch, tmp_path):
-    """A host on which all is provisioned, and a guest that is ideal."""
-    stand = type("Stand", (Stand,), {"made": []})
-    stand.forks = type("StandForks", (StandForks,), {"stand": stand, "given": [], "closed": []})
-
-    made = setup.machine.QemuOptions(Path("/k"), Path("/i"), story().topology)
-    stand.chosen = []
-
-    def ready(choice):
-        stand.chosen.append(choice)
-        return setup.PreparedMachine(
-            None, msgspec.structs.replace(made, topology=choice.topology), "digest", {"kernel": "/k"}
-        )
-
-    monkeypatch.setattr(fork, "Forks", stand.forks)
-    monkeypatch.setattr(bench_session, "QemuSession", stand)
-    monkeypatch.setattr(setup, "prepare", ready)
-    monkeypatch.setattr(setup, "check", lambda _choice: None)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "story.json").write_bytes(story().to_json())
-    stand.home = tmp_path
-    stand.runs = tmp_path / "state" / "tcelab" / "runs"
-    return stand
-
-
-@pytest.fixture
-def tcelab(monkeypatch, capfd):
-    """The command; returns exit code, standard output, standard error."""
-    before = signal.getsignal(signal.SIGTERM)
-
-    def command(*words):
-        monkeypatch.setattr(sys, "argv", ["tcelab", *map(str, words)])
-        with pytest.raises(SystemExit) as ending:
-            cli.main()
-        out, err = capfd.readouterr()
-        return SimpleNamespace(code=ending.value.code or 0, out=out, err=err)
-
-    yield command
-    signal.signal(signal.SIGTERM, before)
-
-
-def result(folder):
-    return json.loads((folder / "result.json").read_bytes())
-
-
-def raising(error):
-    def do(*_arguments, **_more):
-        raise error
-
-    return do
-
-
-WRONG = after(nth("MAP_DMA"), lambda s: s.pes["pe1"].table.pop(0x12))
 
 
 # -- run: the verdict and its exit code
@@ -342,11 +228,11 @@ def test_json_in_a_file_is_the_result(host, tcelab):
 @pytest.mark.parametrize("more", [[], ["--json", "-"]], ids=["text", "json"])
 def test_a_reader_that_leaves_changes_no_exit_code(host, more):
     script = (
-        "import sys, pytest; from unit.cli import test_cli; patch = pytest.MonkeyPatch()\n"
-        "patch.setattr(test_cli.fork, 'Forks', test_cli.StandForks)\n"
-        "options = test_cli.setup.machine.QemuOptions('/k', '/i', test_cli.story().topology)\n"
-        "patch.setattr(test_cli.setup, 'prepare', lambda *_: test_cli.setup.PreparedMachine(None, options, '', {}))\n"
-        "test_cli.cli.main()"
+        "import pytest, stand; from tcelab import cli; patch = pytest.MonkeyPatch()\n"
+        "patch.setattr(stand.fork, 'Forks', stand.StandForks)\n"
+        "options = stand.setup.machine.QemuOptions('/k', '/i', stand.story().topology)\n"
+        "patch.setattr(stand.setup, 'prepare', lambda *_: stand.setup.PreparedMachine(None, options, '', {}))\n"
+        "cli.main()"
     )
     reader, writer = os.pipe()
     os.close(reader)
@@ -502,6 +388,25 @@ def test_why_there_are_no_forks_is_told(host, tcelab):
     assert "no forks, each guest is booted: it is a stand" in done.out + done.err
 
 
+@pytest.mark.parametrize(
+    ("verb", "options"),
+    [
+        ("table dump", ("--platform", "--profile", "--qemu", "--limit", "--boot", "--liobn", "--after", "--seed")),
+        ("image build", ("--archive", "--missing")),
+        ("image clean", ("--bases",)),
+        ("diff", ("--qemu", "--limit", "--against-qemu", "--against-modules", "--json")),
+        ("run", ("--qemu", "--platform", "--json", "--keep", "--guard")),
+        ("fuzz", ("--qemu", "--steps", "--minutes", "--limit")),
+        ("leakcheck", ("--qemu", "--json", "--limit")),
+        ("watch", ("--qemu", "--limit", "--guard")),
+        ("runs prune", ("--count", "--size", "--findings")),
+    ],
+)
+def test_a_command_has_its_own_options_and_those_of_its_kind(tcelab, verb, options):
+    said = tcelab(*verb.split(), "--help").out.split()
+    assert [each for each in options if each not in said] == []
+
+
 def test_the_stand_has_the_shape_of_the_forks():
     for name in ("__init__", "open", "close"):
         stand, real = (inspect.signature(getattr(each, name)).parameters for each in (StandForks, REAL_FORKS))
@@ -640,7 +545,7 @@ def guests(monkeypatch, tmp_path):
     """A cache with a base, one that was written to, and one that is refused."""
     monkeypatch.setenv("TCELAB_CACHE", str(tmp_path / "cache"))
     for key in ("a" * 16, "b" * 16):
-        test_bases.store(key)
+        basetoy.store(key)
     (tmp_path / "cache/bases" / ("b" * 16) / "ram").chmod(0o600)
     bases.refuse("c" * 16, "a fork of this guest does not work: no agent")
     statuses(monkeypatch, guest="ok")
@@ -671,9 +576,12 @@ def test_guests_are_cleaned_alone_or_with_all_else_and_not_with_one_image(tcelab
     assert len(list(guests.iterdir())) == 3
     assert tcelab("image", "clean", "--bases").out.endswith(" MB freed\n")
     assert (cleaned, list(guests.iterdir())) == ([("guest",)], [])
-    test_bases.store("d" * 16)
+    basetoy.store("d" * 16)
     assert tcelab("image", "clean").code == 0
     assert list(guests.iterdir()) == []
+    for module, name, size in ((image, "clean", 1), (bases, "clean", 2), (known, "forget", 4)):
+        monkeypatch.setattr(module, name, lambda *_, size=size: size * 10**6)
+    assert tcelab("image", "clean").out == "7 MB freed\n"
 
 
 # -- doctor

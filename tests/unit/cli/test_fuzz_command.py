@@ -10,23 +10,21 @@ import threading
 from collections import Counter
 from pathlib import Path
 
+import broken_guests
 import pytest
 from rich.console import Console
 
 from tcelab import commandline
 from tcelab.cli import fuzz as verb
+from tcelab.emulator import EmulatorSession
 from tcelab.errors import HarnessError
 from tcelab.fuzz import campaign
 from tcelab.fuzz.tally import Tally
 from tcelab.program import load
 from tcelab.quirks import MISALIGNED
-from unit.cli import test_cli
-from unit.job import test_replay
-
-host, tcelab, guests = test_cli.host, test_cli.tcelab, test_replay.guests
 
 WORDS = ("fuzz", "--topology", "one-pe", "--seed", "1", "--out", "o")
-BROKEN = ("--kernel", test_replay.BROKEN)
+BROKEN = ("--kernel", broken_guests.BROKEN)
 PATIENCE = 20
 """Seconds after which a guest that nobody ends gives up by itself."""
 
@@ -108,14 +106,14 @@ def test_a_finding_that_nobody_had_looked_at_when_the_interrupt_came_stands(tcel
         os.kill(os.getpid(), signal.SIGINT)
         over.wait(PATIENCE)
 
-    monkeypatch.setattr(test_replay.EmulatorSession, "close", press)
+    monkeypatch.setattr(EmulatorSession, "close", press)
     monkeypatch.setattr(guests, "close", lambda _: over.set())
     done = tcelab(*WORDS, *BROKEN)
     assert over.is_set()
     assert done.code == 1
     assert "interrupted" in done.out
     words = shlex.split(next(line for line in done.out.splitlines() if "replay:" in line).partition("replay:")[2])
-    monkeypatch.setattr(test_replay.EmulatorSession, "close", lambda _: None)
+    monkeypatch.setattr(EmulatorSession, "close", lambda _: None)
     assert words[: len(commandline.started())] == commandline.started()
     assert tcelab(*words[len(commandline.started()) :]).code == 1
 

@@ -6,13 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from stand import NOBODY, WRONG
+from story import story
 
 from tcelab.image.room import room
 from tcelab.job import artefacts
-from unit.cli import test_cli
-from unit.job import test_artefacts
-
-host, tcelab = test_cli.host, test_cli.tcelab
 
 
 @pytest.fixture
@@ -27,12 +25,12 @@ def file(monkeypatch, tmp_path):
 def three(host, tcelab):
     """A pass, a finding and a run that left no result, all over; their names."""
     tcelab("run", "story.json")
-    host.lies = test_cli.WRONG
+    host.lies = WRONG
     tcelab("run", "story.json")
     made = sorted(host.runs.iterdir())
     for number, each in enumerate(made):
-        each.rename(each.with_name(f"2020010{number + 1}T000000Z-{test_artefacts.NOBODY}"))
-    (host.runs / f"20200103T000000Z-{test_artefacts.NOBODY}").mkdir()
+        each.rename(each.with_name(f"2020010{number + 1}T000000Z-{NOBODY}"))
+    (host.runs / f"20200103T000000Z-{NOBODY}").mkdir()
     return [each.name for each in artefacts.runs()]
 
 
@@ -43,7 +41,7 @@ def test_a_list_has_each_run_with_what_came_of_it(three, tcelab):
     lines = tcelab("runs", "list").out.splitlines()
     assert [line.split()[0] for line in lines[:3]] == three
     assert [line[27:42].strip() for line in lines[:3]] == ["pass", "finding", "no result"]
-    assert lines[0].endswith(f"story on {test_cli.story().topology.name}, seed {test_cli.story().seed}")
+    assert lines[0].endswith(f"story on {story().topology.name}, seed {story().seed}")
     assert lines[3].startswith("3 runs, ")
     (only, total) = tcelab("runs", "list", "--findings").out.splitlines()
     assert (only.split()[0], total.split()[0]) == (three[1], "1")

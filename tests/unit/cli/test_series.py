@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import shlex
@@ -11,31 +10,13 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from stand import result
+from stand_series import EMULATED, NAMES
 
-from tcelab import report, scenarios
+from tcelab import report
 from tcelab.errors import Unsupported
 from tcelab.job import job, platforms
 from tcelab.program import load
-from tcelab.scenarios import isolation
-from unit.cli import test_cli
-
-host, tcelab, result = test_cli.host, test_cli.tcelab, test_cli.result
-"""Fixtures, and how to read a result."""
-
-NAMES = ("one-pe", "pair")
-EMULATED = ("--platform", "emulator", "--seed", "3")
-
-
-@pytest.fixture
-def two(host, monkeypatch):
-    """The scenario has but two topologies, and few violations, so that a test is quick."""
-    every = isolation.violations
-    short = {"hole", "straddling the end"}
-    monkeypatch.setattr(isolation, "violations", lambda where: [v for v in every(where) if v.kind.name in short])
-    monkeypatch.setattr(isolation, "FURTHER", (isolation.reopened,))
-    fewer = dataclasses.replace(scenarios.SCENARIOS["isolation"], topologies=NAMES)
-    monkeypatch.setitem(scenarios.SCENARIOS, "isolation", fewer)
-    return host
 
 
 def run_isolation(tcelab, *words):

@@ -7,10 +7,10 @@ import pytest
 
 from tceagent import edu as driver
 from tceagent.edu import BUFFER, BUFFER_SIZE, COMMAND, COUNT, DESTINATION, RUN, SOURCE, TO_MEMORY
-from tcelab.emulator.edu import LIVENESS, Edu
-from tcelab.emulator.memory import MASK, Ram
-from tcelab.emulator.pci import Registers
-from tcelab.papr.table import Table
+from tcelab.emulator.addressspaces import MASK, EmulatedRam
+from tcelab.emulator.edudevice import LIVENESS, Edu
+from tcelab.emulator.pci import EmulatedRegisters
+from tcelab.papr.tcetable import Table
 
 PAGE = 4096
 LARGE = 65536
@@ -25,7 +25,7 @@ class Stand:
     """An edu on a window of 16 pages; a clock that somebody must turn."""
 
     def __init__(self, mask=MASK, page_size=PAGE):
-        self.ram = Ram(page_size, 5)
+        self.ram = EmulatedRam(page_size, 5)
         self.table = Table(0x80000100, ENTRIES)
         self.refused = []
         self.edu = Edu("pe1", self.table, self.ram, self.refused.append, mask)
@@ -114,7 +114,7 @@ def test_a_command_without_run_is_ignored(stand):
 
 def test_a_process_sees_big_endian_registers(stand):
     let_go = []
-    mapped = Registers(stand.edu, lambda: let_go.append(1))
+    mapped = EmulatedRegisters(stand.edu, lambda: let_go.append(1))
     assert mapped.read32(0).to_bytes(4, sys.byteorder) == bytes.fromhex("010000ed")
     mapped.write64(SOURCE, int.from_bytes(bytes.fromhex("1122334455667788"), sys.byteorder))
     assert stand.edu.read(SOURCE, 8) == 0x1122334455667788
@@ -127,7 +127,7 @@ def test_a_process_sees_big_endian_registers(stand):
 
 @pytest.mark.parametrize("offset", [-8, 1, 4, 0x84])
 def test_a_misaligned_register_is_an_error_of_the_program(stand, offset):
-    mapped = Registers(stand.edu, lambda: None)
+    mapped = EmulatedRegisters(stand.edu, lambda: None)
     with pytest.raises(ValueError, match="not a multiple of 8"):
         mapped.read64(offset)
     with pytest.raises(ValueError, match="not a multiple of 8"):
@@ -142,7 +142,7 @@ def test_a_misaligned_register_is_an_error_of_the_program(stand, offset):
 def test_the_agents_driver_drives_it(stand):
     frame = stand.map(2)
     clock = SimpleNamespace(monotonic=lambda: stand.now, sleep=stand.wait)
-    mapped = Registers(stand.edu, lambda: None)
+    mapped = EmulatedRegisters(stand.edu, lambda: None)
     assert driver.transfer(clock, mapped, 2 * PAGE + 16, 64, 8, to_memory=False) == 0
     assert stand.edu.memory[:80] == bytes(8) + b"\3" * 64 + bytes(8)
     assert 0.1 <= stand.now < 0.2

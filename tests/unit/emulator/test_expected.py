@@ -6,13 +6,14 @@ import json
 
 import fast_story as fast
 import pytest
+from every_operation import BEFORE, DMA, ONE_OF_EACH, checked, named
 from isolation_story import TWO_DEVICES, opened, program, read, write
 from msgspec import structs
 from story import ONE, SMALL
 
 from tcelab import program as p
+from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.emulator.reference import second_opinion
-from tcelab.emulator.session import EmulatorSession
 from tcelab.errors import UsageError
 from tcelab.judge import Judge
 from tcelab.judge.laws.outcome import as_expected
@@ -20,7 +21,6 @@ from tcelab.program import Program
 from tcelab.program.validate import validate
 from tcelab.run.loop import perform_program
 from tcelab.run.record import Outcome, Step
-from unit.program.test_every_operation import BEFORE, DMA, ONE_OF_EACH, checked, named
 
 NOTHING = 77777
 """What nothing gives."""
@@ -115,8 +115,8 @@ def judged(made, session=EmulatorSession):
     """What is found, and what could not be judged."""
     validate(made)
     there = session(made.topology)
-    watch = Judge(made, there.facts, oracles=second_opinion(made.topology, there.facts))
-    verdict = watch.verdict(perform_program(made, there, watch.feed))
+    watch = Judge(made, there.facts, references=second_opinion(made.topology, there.facts))
+    verdict = watch.verdict(perform_program(made, there, watch))
     return [(each.law, each.message) for each in verdict.findings], verdict.could_not
 
 
@@ -200,7 +200,7 @@ def test_a_transfer_that_did_not_end_is_neither(word, got):
     ops = [*opened(), structs.replace(write("pe1"), expect=word)]
     there = EmulatorSession(TWO_DEVICES)
     watch = Judge(Program(name="p", topology=TWO_DEVICES, ops=ops), there.facts)
-    perform_program(Program(name="p", topology=TWO_DEVICES, ops=ops[:-1]), there, watch.feed)
+    perform_program(Program(name="p", topology=TWO_DEVICES, ops=ops[:-1]), there, watch)
     assert watch.ledger.findings == []
     watch.feed(Step(len(ops) - 1, ops[-1], got))
     (outcome,) = [each for each in watch.ledger.findings if each.law == "outcome"]

@@ -8,11 +8,11 @@ import pytest
 
 from rows import hcalls as rows
 from tceagent.errors import errno_name
-from tcelab.emulator.kernel import EmulatedKernel
-from tcelab.emulator.memory import Space
+from tcelab.emulator.addressspaces import Space
+from tcelab.emulator.emulatedkernel import EmulatedKernel
 from tcelab.emulator.platform import Machine
 from tcelab.emulator.process import Process
-from tcelab.emulator.profiles import Kind
+from tcelab.emulator.profiles import ProfileWithQuirks
 from tcelab.emulator.profiles.linux_v1 import LINUX_V1
 from tcelab.program.topology import topology
 
@@ -28,7 +28,7 @@ NO_RAM = 1 << 45
 @pytest.fixture
 def kernel():
     machine = Machine(SMALL, 4096, 0)
-    return EmulatedKernel(machine, Kind(LINUX_V1, frozenset()), Process(Space(machine.ram)))
+    return EmulatedKernel(machine, ProfileWithQuirks(LINUX_V1, frozenset()), Process(Space(machine.ram)))
 
 
 def call(opcode, *args, at=0, size=0):

@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from tcelab.emulator import EmulatorSession
 from tcelab.emulator.reference import EmulatorReferences
 from tcelab.program import Checkpoint, Close, Exit, Fill, Ioctl, Master, Spawn, Together, is_host
-from tcelab.program.tag import data
+from tcelab.program.pagetags import data
 
 DEAD, MASTERS, WAITS = 0xFFFFFFFF, 0x6, 0x2
 EDU = 0x010000ED

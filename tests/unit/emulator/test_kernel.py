@@ -9,15 +9,15 @@ import pytest
 
 from tceagent import kernel as linux
 from tceagent import seam, uapi, vfio
-from tcelab.emulator import edu, memory, pci
-from tcelab.emulator import kernel as emulated
-from tcelab.emulator.errors import NotModelledError
-from tcelab.emulator.kernel import EmulatedKernel
-from tcelab.emulator.memory import Space
+from tcelab.emulator import addressspaces, edudevice, pci
+from tcelab.emulator import emulatedkernel as emulated
+from tcelab.emulator.addressspaces import Space
+from tcelab.emulator.emulatedkernel import EmulatedKernel
 from tcelab.emulator.platform import Machine
 from tcelab.emulator.process import Process
-from tcelab.emulator.profiles import Kind
+from tcelab.emulator.profiles import ProfileWithQuirks
 from tcelab.emulator.profiles.linux_v1 import LINUX_V1
+from tcelab.emulator.syscallerrors import NotModelledError
 from tcelab.papr import window
 from tcelab.program.topology import Device, Phb, Topology
 from tcelab.quirks import MISALIGNED
@@ -34,7 +34,7 @@ TABLE_KIB = 0
 
 def made(*quirks):
     machine = Machine(SMALL, PAGE, 0)
-    return EmulatedKernel(machine, Kind(LINUX_V1, frozenset(quirks)), Process(Space(machine.ram)))
+    return EmulatedKernel(machine, ProfileWithQuirks(LINUX_V1, frozenset(quirks)), Process(Space(machine.ram)))
 
 
 @pytest.fixture
@@ -97,11 +97,11 @@ def public(kind):
     [
         (seam.Kernel, EmulatedKernel),
         (seam.Kernel, linux.LinuxKernel),
-        (seam.Memory, memory.Area),
+        (seam.Memory, addressspaces.Area),
         (seam.Memory, linux.Memory),
-        (seam.Registers, pci.Registers),
+        (seam.Registers, pci.EmulatedRegisters),
         (seam.Registers, linux.Registers),
-        (seam.Child, emulated.Child),
+        (seam.Child, emulated.EmulatedChild),
     ],
     ids=lambda kind: f"{kind.__module__}.{kind.__name__}",
 )
@@ -219,7 +219,7 @@ def test_a_device_holds_its_group_open(kernel):
 def test_a_mapping_of_registers_holds_its_device_open(kernel):
     its = joined(kernel)
     fd = device(kernel, its.group)
-    first, second = (kernel.map_registers(fd, 0, edu.BAR_SIZE) for _ in range(2))
+    first, second = (kernel.map_registers(fd, 0, edudevice.BAR_SIZE) for _ in range(2))
     for each in (fd, its.group, its.container):
         kernel.close(each)
     first.close()
@@ -255,7 +255,7 @@ def test_what_a_child_closes_or_opens_is_its_own(kernel):
 def test_a_child_that_exits_closes_all_its_files_in_order_of_their_numbers(kernel):
     closed = []
 
-    class Watched(emulated.File):
+    class Watched(emulated.OpenFile):
         def release(self, process):
             closed.append((self, process.exited))
 
@@ -411,7 +411,7 @@ def test_pins_are_the_whole_machines_and_only_root_may_ask(kernel):
 
 
 def test_vmlck_below_zero_is_a_large_number_of_64_bits(kernel):
-    kernel.process.space.locked = -1 & memory.MASK
+    kernel.process.space.locked = -1 & addressspaces.MASK
     assert kernel.vmlck() == (1 << 64) - 4
 
 

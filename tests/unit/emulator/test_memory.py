@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcelab.emulator.memory import SCRATCH, FaultError, Ram, Space
-from tcelab.program.tag import compact, expand
+from tcelab.emulator.addressspaces import SCRATCH, EmulatedRam, FaultError, Space
+from tcelab.program.pagetags import compact, expand
 
 PAGE = 4096
 LARGE = 65536
@@ -15,7 +15,7 @@ LARGE = 65536
 
 @pytest.fixture
 def ram():
-    return Ram(PAGE, 0)
+    return EmulatedRam(PAGE, 0)
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def space(ram):
 
 
 def test_no_two_frames_are_the_same_and_no_two_made_one_after_the_other_are_neighbours():
-    ram = Ram(PAGE, 3)
+    ram = EmulatedRam(PAGE, 3)
     frames = [ram.allocate() for _ in range(5000)]
     assert len(set(frames)) == 5000
     assert all(frame % PAGE == 0 and frame > 0 for frame in frames)
@@ -35,7 +35,10 @@ def test_no_two_frames_are_the_same_and_no_two_made_one_after_the_other_are_neig
 
 
 def test_a_seed_gives_the_same_frames_again_and_another_seed_others():
-    runs = [[ram.allocate() for _ in range(20)] for ram in (Ram(PAGE, 7), Ram(PAGE, 7), Ram(PAGE, 8))]
+    runs = [
+        [ram.allocate() for _ in range(20)]
+        for ram in (EmulatedRam(PAGE, 7), EmulatedRam(PAGE, 7), EmulatedRam(PAGE, 8))
+    ]
     assert runs[0] == runs[1]
     assert not set(runs[0]) & set(runs[2])
 
@@ -72,7 +75,7 @@ def test_outside_ram_a_device_reads_zeros_and_writes_nothing(ram):
 
 
 def test_a_large_page_holds_sixteen_iommu_pages():
-    ram = Ram(LARGE, 0)
+    ram = EmulatedRam(LARGE, 0)
     frame = ram.allocate()
     for number in range(16):
         ram.write(frame + number * PAGE, bytes([number]) * PAGE)
@@ -124,7 +127,7 @@ def test_two_processes_have_other_frames_at_the_same_addresses(ram):
 
 @given(st.integers(0, 3 * PAGE), st.binary(max_size=2 * PAGE), st.sampled_from([PAGE, LARGE]))
 def test_what_is_written_over_pages_is_read_back_and_nothing_beside_it_changes(offset, data, page_size):
-    space = Space(Ram(page_size, 1))
+    space = Space(EmulatedRam(page_size, 1))
     area = space.allocate(5 * PAGE)
     space.copy_out(area.address + offset, data)
     assert space.copy_in(area.address + offset, len(data)) == data
@@ -148,7 +151,7 @@ def test_what_is_not_mapped_has_frame_zero(space):
 
 
 def test_iommu_pages_of_a_large_page_lie_one_behind_the_other():
-    space = Space(Ram(LARGE, 0))
+    space = Space(EmulatedRam(LARGE, 0))
     area = space.allocate(2 * LARGE)
     frames = space.frames(area.address, area.size)
     assert [frame - frames[0] for frame in frames[:16]] == [number * PAGE for number in range(16)]
@@ -246,7 +249,7 @@ def test_no_memory_comes_to_lie_where_arguments_are_passed(space):
 
 
 def test_a_page_that_was_read_shows_what_is_written_to_it_later_by_whomever():
-    ram = Ram(PAGE, 0)
+    ram = EmulatedRam(PAGE, 0)
     space = Space(ram)
     area = space.allocate(2 * PAGE)
     first, second = space.frames(area.address, 2 * PAGE)

@@ -11,8 +11,8 @@ from rowkit import ALL, NONE
 from rows.row import END, LAST, NOBODY, PE1, PE2, Ops, child, enabled, mapping, open_group, set_container, set_iommu
 from tceagent import uapi
 from tcelab.emulator import EmulatorSession, process
-from tcelab.emulator.checks import Call
-from tcelab.emulator.memory import Ram, Space
+from tcelab.emulator.addressspaces import EmulatedRam, Space
+from tcelab.emulator.checks import IoctlCall
 from tcelab.emulator.process import Process
 from tcelab.emulator.reference import EmulatorReferences
 from tcelab.fuzz.generate import generate
@@ -36,9 +36,9 @@ kernels = pytest.mark.parametrize(
 
 
 def judged(program, session, keep=50):
-    """With defects, entries are lost: an oracle says which."""
-    judge = Judge(program, session.facts, keep=keep, oracles=EmulatorReferences(SMALL, session.facts))
-    done = perform_program(program, session, judge.feed)
+    """With defects, entries are lost: a reference says which."""
+    judge = Judge(program, session.facts, keep=keep, references=EmulatorReferences(SMALL, session.facts))
+    done = perform_program(program, session, judge)
     assert done.ending is None
     return judge.verdict(done)
 
@@ -310,10 +310,10 @@ def test_a_struct_is_the_same_after_a_journey_through_any_memory(name, data, off
     """The agent packs it, the kernel copies it in and out again, the agent unpacks it."""
     layout = uapi.LAYOUTS[name]
     given_ = data.draw(values(layout))
-    space = Space(Ram(PAGE, 0))
+    space = Space(EmulatedRam(PAGE, 0))
     area = space.allocate(2 * PAGE)
     area.write(offset, layout.pack(given_))
-    call = Call(None, Process(space), None, area.address + offset)
+    call = IoctlCall(None, Process(space), None, area.address + offset)
     assert call.copy_in(layout, layout.size)
     assert call.param == given_
     area.write(offset, bytes(layout.size))
@@ -327,10 +327,10 @@ def test_a_struct_is_the_same_after_a_journey_through_any_memory(name, data, off
 def test_what_was_not_copied_in_is_zero_and_what_is_not_copied_out_stays(name):
     layout = uapi.LAYOUTS[name]
     size = layout.minimum or layout.size
-    space = Space(Ram(PAGE, 0))
+    space = Space(EmulatedRam(PAGE, 0))
     area = space.allocate(PAGE)
     area.write(0, b"\xff" * layout.size)
-    call = Call(None, Process(space), None, area.address)
+    call = IoctlCall(None, Process(space), None, area.address)
     assert call.copy_in(layout, size)
     whole = layout.struct.unpack((b"\xff" * size).ljust(layout.size, b"\0"))
     assert tuple(call.param.values()) == whole

@@ -39,9 +39,9 @@ def test_no_row_leaves_anything_to_the_next(name, quirks):
     for rows in rowkit.batches([row for row in rowkit.FILES[name] if row.ends == "clean" and not row.given]):
         made = rowkit.program(rows)
         session = EmulatorSession(made.topology, profile_name=rowkit.PROFILE[name], quirks=quirks)
-        # With defects, entries are lost: an oracle says which.
-        judge = Judge(made, session.facts, oracles=EmulatorReferences(made.topology, session.facts))
-        done = perform_program(made, session, judge.feed)
+        # With defects, entries are lost: a reference says which.
+        judge = Judge(made, session.facts, references=EmulatorReferences(made.topology, session.facts))
+        done = perform_program(made, session, judge)
         # The seed refunds whoever is current: its charges are literals of its rows.
         told = {"outcome", "charges"} if name == "seed2013" else {"outcome"}
         wrong = [each for each in judge.verdict(done).findings if each.law not in told]

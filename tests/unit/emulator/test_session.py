@@ -28,7 +28,7 @@ from rows.row import (
     unmapping,
 )
 from tcelab.emulator import EmulatorSession
-from tcelab.emulator.session import VIEW
+from tcelab.emulator.emulatorsession import VIEW
 from tcelab.errors import GuestLost, HarnessError, Unsupported, UsageError
 from tcelab.judge import Judge, judge
 from tcelab.program import (
@@ -52,7 +52,7 @@ from tcelab.program import (
     Spawn,
     Tag,
 )
-from tcelab.program.tag import data, tag
+from tcelab.program.pagetags import data, tag
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
 from tcelab.quirks import QUIRKS
@@ -256,7 +256,7 @@ def test_a_bit_that_was_flipped_is_seen_and_flipped_back_is_not(bit):
     lie = Flip(liobn=PE1, ioba=0x3000, bit=bit)
     it = session()
     judge_ = Judge(made := program(*ops, lie, Checkpoint(label="lie"), lie, Checkpoint(label="truth")), it.facts)
-    steps = perform_program(made, it, judge_.feed).steps
+    steps = perform_program(made, it, judge_).steps
     flipped = steps[-4].outcome
     assert flipped.fields["before"] ^ flipped.fields["after"] == 1 << bit
     assert (flipped.value, steps[-2].outcome.value) == (flipped.fields["after"], flipped.fields["before"])

@@ -7,9 +7,9 @@ import hashlib
 import pytest
 from fast_story import BASE, BOTH, FAST, ONES, RING, at, engine, gives, opened, read, takes, write
 
-from tcelab.emulator.session import EmulatorSession
+from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.errors import Unsupported
-from tcelab.program import Burst, Checkpoint, Close, Engine, Exit, Ioctl, Look, Master, Page, Rtas, Spawn, disk
+from tcelab.program import Burst, Checkpoint, Close, Engine, Exit, Ioctl, Look, Master, Page, Rtas, Spawn, diskcontent
 from tcelab.scenarios import vocabulary as b
 
 ONE = b.pes(FAST, "fast")[0]
@@ -51,7 +51,7 @@ def stand():
     return Stand()
 
 
-FRESH = disk.fresh("disk1")
+FRESH = diskcontent.fresh("disk1")
 HASH = "6349b5b64b89e90bb0c07153f06274bf5b2df621afc4614003877eb8ef1438bf"
 
 
@@ -64,7 +64,7 @@ def test_a_fresh_disk_is_the_same_for_ever_and_different_everywhere():
     words = [FRESH[i : i + 8] for i in range(0, len(FRESH), 8)]
     assert len(set(words)) == len(words) == (1 << 20) // 8
     assert 0 not in FRESH
-    assert disk.fresh("disk2")[:4096] != FRESH[:4096]
+    assert diskcontent.fresh("disk2")[:4096] != FRESH[:4096]
 
 
 # -- data

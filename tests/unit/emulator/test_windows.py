@@ -4,11 +4,11 @@ import pytest
 from msgspec import structs
 
 from tcelab import scenarios
-from tcelab.emulator.session import EmulatorSession
-from tcelab.errors import Unsupported
+from tcelab.emulator.emulatorsession import EmulatorSession
+from tcelab.errors import HarnessError, Unsupported
 from tcelab.judge import Judge
-from tcelab.papr import ddw, window
-from tcelab.papr.table import Table
+from tcelab.papr import window, windowcreation
+from tcelab.papr.tcetable import Table
 from tcelab.program import Ddw, Flip, Ioctl, Page, Read
 from tcelab.program.topology import topology
 from tcelab.quirks import CREATE_CHARGES, MISALIGNED, REFUSED_SPOILS, ROLLBACK, UNREGISTERS_IN_USE
@@ -24,7 +24,7 @@ PAGES = 64
 
 @pytest.fixture
 def windows():
-    return ddw.Windows(Table(LOW, 4096))
+    return windowcreation.Windows(Table(LOW, 4096))
 
 
 def shapes(windows):
@@ -74,7 +74,7 @@ def test_the_scenario_breaks_no_law_on_the_emulator(where, page_size):
     program = scenarios.build("windows", topology(where), 3)
     session = EmulatorSession(program.topology, page_size=page_size)
     judge = Judge(program, session.facts)
-    verdict = judge.verdict(perform_program(program, session, judge.feed))
+    verdict = judge.verdict(perform_program(program, session, judge))
     assert (verdict.findings, verdict.could_not) == ([], [])
     assert verdict.evidence.tags > 1000
 
@@ -266,5 +266,5 @@ def test_a_bit_can_be_flipped_in_either_window(stage):
     stage.session.intervene(Ddw(call="create", device="pe2", page_shift=16, window_shift=24), [])
     outcome = stage.session.intervene(Flip(liobn=0x80000201, ioba=HIGH + (3 << 16), bit=16), [])
     assert (outcome.value, stage.session.machine.pes[2].windows.high.get(3)) == (1 << 16, 1 << 16)
-    with pytest.raises(Exception, match="no bit 16 of an entry"):
+    with pytest.raises(HarnessError, match="no bit 16 of an entry"):
         stage.session.intervene(Flip(liobn=0x80000101, ioba=HIGH, bit=16), [])

@@ -107,8 +107,8 @@ def test_what_hypercalls_stored_is_cleared_at_the_end(many):
 def test_the_laws_and_another_emulator_find_nothing(seed):
     program = made(seed)
     session = EmulatorSession(SMALL, seed=seed)
-    judge = Judge(program, session.facts, oracles=EmulatorReferences(SMALL, session.facts))
-    done = perform_program(program, session, judge.feed)
+    judge = Judge(program, session.facts, references=EmulatorReferences(SMALL, session.facts))
+    done = perform_program(program, session, judge)
     verdict = judge.verdict(done)
     assert (verdict.findings, verdict.could_not) == ([], [])
     assert verdict.evidence.laws["hypercalls"].judged > 100
@@ -135,7 +135,7 @@ class Leaky(EmulatorSession):
 
 def judged(program, session):
     judge = Judge(program, session.facts)
-    done = perform_program(program, session, judge.feed)
+    done = perform_program(program, session, judge)
     return judge.verdict(done)
 
 

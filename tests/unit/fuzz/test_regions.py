@@ -4,8 +4,8 @@ import random
 
 import pytest
 
+from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.emulator.reference import EmulatorReferences
-from tcelab.emulator.session import EmulatorSession
 from tcelab.fuzz import moves, world
 from tcelab.fuzz.generate import generate
 from tcelab.judge import Judge
@@ -26,8 +26,8 @@ def made(seed, where=SMALL, steps=1500, *, v2=True, hypercalls=False):
 
 def judged(program, quirks=ALL):
     session = EmulatorSession(program.topology, quirks=quirks)
-    judge = Judge(program, session.facts, oracles=EmulatorReferences(program.topology, session.facts))
-    done = perform_program(program, session, judge.feed)
+    judge = Judge(program, session.facts, references=EmulatorReferences(program.topology, session.facts))
+    done = perform_program(program, session, judge)
     return done, judge.verdict(done)
 
 

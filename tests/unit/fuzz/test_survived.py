@@ -5,8 +5,8 @@ import random
 from msgspec import structs
 
 from tcelab.fuzz.campaign import Campaign, Done
-from tcelab.fuzz.found import survived
 from tcelab.fuzz.generate import generate
+from tcelab.fuzz.samefailure import survived
 from tcelab.judge import Finding
 from tcelab.program import Bind, Checkpoint, Ioctl, Open, Program, Read
 from tcelab.program.topology import topology

@@ -12,6 +12,7 @@ from tcelab.cli.options import machine_options
 from tcelab.errors import Unsupported, UsageError
 from tcelab.image import apt, archive
 from tcelab.image.archive import KEYRING, Archive
+from tcelab.run import exitcode
 
 ROOT = Path(__file__).parents[3]
 
@@ -41,6 +42,17 @@ Types: deb
 URIs: http://archive.example/security
 Suites: trixie-security
 Components: main
+"""
+EMBEDDED = """\
+Types: deb
+URIs: http://tool.example/tool
+Suites: stable-tool
+Components: main
+Signed-By:
+ -----BEGIN PGP PUBLIC KEY BLOCK-----
+ .
+ mDMEYCQjIxYJKwYBBAHaRw8BAQdAD/P5Nvvnvk66SxBBHDbhRml9ORg1WV5CvzKY
+ -----END PGP PUBLIC KEY BLOCK-----
 """
 FOREIGN = """\
 deb http://packages.example/tool stable-tool main
@@ -119,9 +131,10 @@ def test_lists_of_one_line_are_understood(host):
 
 
 @needs_apt
-def test_lists_of_stanzas_are_understood_with_the_key_that_they_ask_for(host):
+@pytest.mark.parametrize("before", ["", "\n# a comment\n\n", f"{EMBEDDED}\n"], ids=["none", "comment", "embedded key"])
+def test_lists_of_stanzas_are_understood_with_the_key_that_they_ask_for(host, before):
     key = host("mirror.gpg", "")
-    host("parts/debian.sources", DEB822.format(key=key))
+    host("parts/debian.sources", before + DEB822.format(key=key))
     found = archive.find()
     assert found[:2] == ("http://archive.example/debian", "http://archive.example/security")
     assert found.keyrings == (KEYRING, key)
@@ -181,7 +194,7 @@ def sources(root):
 
 
 SUITES = (("bookworm", "bookworm-updates", "bookworm-security"), ("bookworm-backports",))
-REQUEST = apt.Request(architecture="ppc64el", suites=SUITES, packages=())
+REQUEST = apt.FetchRequest(architecture="ppc64el", suites=SUITES, packages=())
 
 
 def test_each_suite_is_asked_of_its_archive(tmp_path, monkeypatch):
@@ -212,7 +225,7 @@ def test_a_command_that_needs_packages_and_has_no_archive_could_not_judge(host, 
     host("sources.list", FOREIGN)
     with pytest.raises(Unsupported) as caught:
         apt.fetch(REQUEST)
-    assert caught.value.exit_code == 125
+    assert exitcode.of_error(caught.value) == 125
 
 
 def test_no_file_of_ours_names_a_host_of_packages():

@@ -14,36 +14,19 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from basetoy import CHUNK, KEY, SMALL, by_the_book, store
 from fake_session import SHAPE
 
 from tcelab.errors import HarnessError
 from tcelab.image import bases
-from tcelab.image.bases import Base, ChangedError, Register, Stored
+from tcelab.image.bases import Base, ChangedError, SavedRegister, Stored
 from tcelab.logs import shown_on
-from unit.image.test_sparse import CHUNK, by_the_book, memory
-
-KEY = "0123456789abcdef"
-SMALL = {"state": b"the devices' state", "console": b"Linux version 6.12\n"}
-FACTS = {
-    "about": {"kernel": "6.12 64K"},
-    "built": "2030-01-02T03:04:05+00:00",
-    "boot": 1.5,
-    "registers": [{"buid": 0x800000020000001, "slot": 1, "offset": 4, "size": 2, "value": 6}],
-    "windows": {0x80000101: list(SHAPE)},
-    "trial": "",
-}
 
 
 @pytest.fixture(autouse=True)
 def cache(monkeypatch, tmp_path):
     monkeypatch.setenv("TCELAB_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-def store(key=KEY, ram=b"RAM", **changes):
-    with memory(3 * CHUNK + 100, (CHUNK + 5, ram)) as descriptor:
-        bases.store(key, descriptor, SMALL, FACTS | changes)
-    return bases.cache_dir() / "bases" / key
 
 
 def taken(key=KEY):
@@ -68,7 +51,7 @@ def test_a_base_is_taken_as_it_was_stored():
         assert held.console == SMALL["console"]
         assert held.folder == folder
         assert (held.record.key, held.record.boot, held.record.trial) == (KEY, 1.5, "")
-        assert held.record.registers == [Register(0x800000020000001, 1, 4, 2, 6)]
+        assert held.record.registers == [SavedRegister(0x800000020000001, 1, 4, 2, 6)]
         assert held.record.windows == {0x80000101: SHAPE}
         held.check("ram", "state", "console")
 
@@ -545,13 +528,13 @@ def test_a_problem_of_any_file_is_told(name):
 # -- two processes
 
 MAKER = """
-import sys; from unit.image import test_bases
+import sys; import basetoy
 from tcelab.image import bases
-with bases.locked(test_bases.KEY):
-    assert bases.take(test_bases.KEY) == (None, "")
+with bases.locked(basetoy.KEY):
+    assert bases.take(basetoy.KEY) == (None, "")
     print("making", flush=True)
     sys.stdin.readline()
-    test_bases.store(ram=b"made by the first")
+    basetoy.store(ram=b"made by the first")
 """
 
 
@@ -596,3 +579,9 @@ def test_a_wait_for_another_process_has_an_end(monkeypatch):
         with bases.locked("f" * 16):
             pass  # another base is another lock
         first.stdin.write("\n")
+
+
+def test_a_base_that_cannot_be_opened_stays(tmp_path):
+    (tmp_path / "ram").mkdir()
+    assert bases._remove_unused(tmp_path) == 0
+    assert (tmp_path / "ram").is_dir()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from imagetoy import GUEST_RECIPE, LIBRARIES, RELEASE, ToyFetch, contents, read_cpio
+from kerneltoy import elf, module
 
 from tcelab import image
 from tcelab.errors import HarnessError, UsageError
@@ -40,8 +41,7 @@ _MAKE = b"""#!/bin/sh
 for word in "$@"; do case $word in M=*) out=${word#M=} ;; esac; done
 [ -z "$HOME" ] || exit 1
 grep -q toy "$out/tce_hcall.c" || { echo "tce_hcall.c:1: error: no toy"; exit 2; }
-read -r release <"$2/release"
-printf 'vermagic=%s SMP \\0' "$release" >"$out/tce_hcall.ko"
+cp "$2/module" "$out/tce_hcall.ko"
 """
 _CC = b"""#!/bin/sh
 while [ "$1" != -o ]; do shift; done
@@ -66,7 +66,7 @@ def toy_packages():
     headers = {
         f"headers-{release}": {
             f"{HEADERS}{release}/Makefile": f"include /usr/src/linux-headers-{abi(release)}-common/Makefile\n".encode(),
-            f"{HEADERS}{release}/release": f"{release}\n".encode(),
+            f"{HEADERS}{release}/module": module("tce_hcall", release),
         }
         for release in RELEASES
     }
@@ -93,9 +93,9 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, "recipes_dir", lambda: tmp_path / "recipes")
     monkeypatch.setattr(overlay, "agent_dir", lambda: tmp_path / "agent")
     monkeypatch.setattr(overlay, "rootfs_dir", lambda: tmp_path / "rootfs")
-    for module in (recipe, kbuild):
-        monkeypatch.setattr(module, "kmod_dir", lambda: tmp_path / "kmod")
-        monkeypatch.setattr(module, "native_dir", lambda: tmp_path / "native")
+    for user in (recipe, kbuild):
+        monkeypatch.setattr(user, "kmod_dir", lambda: tmp_path / "kmod")
+        monkeypatch.setattr(user, "native_dir", lambda: tmp_path / "native")
     return tmp_path
 
 
@@ -178,7 +178,7 @@ def test_a_guest_has_our_module_loaded_last_and_our_programs(fetch):
     assert made.toolchain == read_manifest(image_dir("tools")).tree_sha256
     members = read_cpio((image_dir("toy") / "base.cpio").read_bytes())
     assert members["etc/tcelab-modules"].data.decode().split()[-1] == "/lib/modules-tcelab/tce_hcall.ko"
-    assert members["lib/modules-tcelab/tce_hcall.ko"].data == f"vermagic={RELEASE} SMP \0".encode()
+    assert members["lib/modules-tcelab/tce_hcall.ko"].data == module("tce_hcall", RELEASE)
     assert members["usr/lib/tcelab/loop"].data == b"program of a loop\n"
     assert members["usr/lib/tcelab/loop"].mode & 0o111
 
@@ -217,13 +217,15 @@ def test_a_source_that_does_not_compile_is_an_error_with_the_compilers_words(pla
 
 
 def test_a_module_of_another_kernel_is_refused_in_one_line(fetch):
-    fetch.content[f"headers-{RELEASE}"][f"{HEADERS}{RELEASE}/release"] = b"6.1.0\n"
+    fetch.content[f"headers-{RELEASE}"][f"{HEADERS}{RELEASE}/module"] = module("tce_hcall", "6.1.0")
     with pytest.raises(HarnessError, match=r"the module tce_hcall is of kernel 6\.1\.0, not of 6\.12\.0-toy$"):
         image.build("toy", fetch=fetch)
 
 
 def test_a_module_that_does_not_tell_its_kernel_is_refused(fetch):
     with pytest.raises(HarnessError, match=r"the module m is of kernel unknown, not of 6\.12"):
+        kbuild.require_release("m", elf(kind=1), "6.12")
+    with pytest.raises(HarnessError, match=r"the module m as built is none: "):
         kbuild.require_release("m", b"nothing", "6.12")
 
 

@@ -12,12 +12,12 @@ import threading
 from types import SimpleNamespace
 
 import pytest
-from imagetoy import GUEST_RECIPE, QEMU_RECIPE, RELEASE, ToyFetch, read_cpio
+from imagetoy import GUEST_RECIPE, QEMU_RECIPE, RELEASE, VFIO, VFIO_PCI, ToyFetch, read_cpio
 
 from patience import PATIENCE
 from tcelab import image
 from tcelab.errors import HarnessError, Unsupported, UsageError
-from tcelab.image import apt, library, manifest, overlay, recipe
+from tcelab.image import apt, library, manifest, overlay, recipe, staleness
 from tcelab.image.archive import Archive
 from tcelab.image.locks import lock
 from tcelab.image.packages import SuiteNote
@@ -83,8 +83,8 @@ def test_modules_are_unpacked_and_listed_in_load_order_without_built_in_ones(fet
     members = base_members()
     lines = members["etc/tcelab-modules"].data.decode()
     assert lines == "/lib/modules-tcelab/vfio.ko\n/lib/modules-tcelab/vfio-pci.ko\n"
-    assert members["lib/modules-tcelab/vfio.ko"].data == b"module vfio"
-    assert members["lib/modules-tcelab/vfio-pci.ko"].data == b"module vfio-pci"
+    assert members["lib/modules-tcelab/vfio.ko"].data == VFIO
+    assert members["lib/modules-tcelab/vfio-pci.ko"].data == VFIO_PCI
 
 
 def test_a_module_the_kernel_lacks_is_named(place, fetch):
@@ -212,9 +212,10 @@ def test_a_changed_recipe_makes_the_image_stale_and_is_built(place, fetch):
     assert "new" in base_members()
 
 
-def test_an_image_of_another_builder_is_stale(fetch, monkeypatch):
+@pytest.mark.parametrize("builder", [manifest.BUILDER + 1, manifest.BUILDER - 1], ids=["newer", "older"])
+def test_an_image_of_another_builder_is_stale(fetch, monkeypatch, builder):
     image.build("toy", fetch=fetch)
-    monkeypatch.setattr(library, "BUILDER", manifest.BUILDER + 1)
+    monkeypatch.setattr(staleness, "BUILDER", builder)
     assert image.status("toy").state == "stale"
 
 
@@ -366,10 +367,10 @@ def test_a_module_takes_the_place_of_the_images_of_its_name_and_the_load_order_s
 
     first, second = (image.ensure_guest("toy", None, instead(content)) for content in (b"one", b"two"))
     assert told == [RELEASE, RELEASE]
-    for guest, content in ((plain, b"module vfio"), (first, b"one"), (second, b"two")):
+    for guest, content in ((plain, VFIO), (first, b"one"), (second, b"two")):
         members = read_cpio(guest.initrd.read_bytes())
         assert members["lib/modules-tcelab/vfio.ko"].data == content
-        assert members["lib/modules-tcelab/vfio-pci.ko"].data == b"module vfio-pci"
+        assert members["lib/modules-tcelab/vfio-pci.ko"].data == VFIO_PCI
         assert load_order(guest.initrd) == ["/lib/modules-tcelab/vfio.ko", "/lib/modules-tcelab/vfio-pci.ko"]
     assert len({plain.initrd, first.initrd, second.initrd}) == 3
     assert image.status("toy").state == "ok"
@@ -518,7 +519,7 @@ def test_a_host_without_the_keyring_is_told_which_package_brings_it(monkeypatch,
 
 
 def test_a_package_that_is_not_what_the_index_describes_is_refused(place, monkeypatch):
-    request = apt.Request(architecture="all", suites=(), packages=())
+    request = apt.FetchRequest(architecture="all", suites=(), packages=())
     root = apt._Root(request, Archive("http://archive.example/debian", "", (), "this test"))
     package = apt.Package("toy", "1", "all", "stable", "0" * 64, 1)
 

@@ -2,10 +2,10 @@
 
 import pytest
 from imagetoy import read_cpio
-from kerneltoy import DEPENDS, RELEASE, module, tree
+from kerneltoy import DEPENDS, PACKERS, RELEASE, module, tree
 
 from tcelab.errors import Unsupported, UsageError
-from tcelab.image import cpio, modules
+from tcelab.image import compressed, cpio, modules
 
 ALL = [
     "virtio",
@@ -161,7 +161,7 @@ def test_a_folder_that_is_not_there_is_wrong_usage(tmp_path):
 # -- how they are packed
 
 
-@pytest.mark.parametrize("packed", ["", ".xz", ".gz"])
+@pytest.mark.parametrize("packed", ["", ".xz", ".gz", ".zst"])
 def test_modules_are_unpacked(tmp_path, packed):
     tree(tmp_path, packed=packed)
     got = modules.of_kernel(tmp_path, RELEASE)
@@ -169,20 +169,43 @@ def test_modules_are_unpacked(tmp_path, packed):
     assert got["vfio"] == module("vfio")
 
 
-def test_what_cannot_be_unpacked_says_how_to_unpack_it(tmp_path):
-    folder = tree(tmp_path / RELEASE, packed=".zst")
-    with pytest.raises(UsageError, match=r"virtio_pci\.ko\.zst: tcelab cannot unpack \.zst") as caught:
+def test_what_cannot_be_unpacked_says_what_can(tmp_path):
+    folder = tree(tmp_path / RELEASE, packed=".lz4")
+    with pytest.raises(UsageError, match=r"virtio_pci\.ko\.lz4: tcelab cannot unpack \.lz4") as caught:
         modules.of_kernel(folder, RELEASE)
-    assert "zstd -d" in caught.value.next_step
+    assert "unpack it first" in caught.value.next_step
+    assert ".ko.zst" in caught.value.next_step
 
 
-@pytest.mark.parametrize("packed", [".xz", ".gz"])
-def test_a_broken_module_is_named(tmp_path, packed):
+@pytest.mark.parametrize("packed", [".xz", ".gz", ".zst"])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda content: content[:-9], lambda content: content[:-40] + bytes([content[-40] ^ 1]) + content[-39:]],
+    ids=["truncated", "changed"],
+)
+def test_a_broken_module_is_named_in_one_line(tmp_path, packed, damage):
     tree(tmp_path, packed=packed)
     (path,) = tmp_path.rglob(f"virtio_pci.ko{packed}")
-    path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(UsageError, match=rf"virtio_pci\.ko\{packed} cannot be read"):
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UsageError, match=rf"virtio_pci\.ko\{packed} cannot be read") as caught:
         modules.of_kernel(tmp_path, RELEASE)
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("packed", [".xz", ".gz", ".zst"])
+def test_a_file_that_holds_more_than_any_module_is_not_unpacked_to_its_end(tmp_path, monkeypatch, packed):
+    monkeypatch.setattr(compressed, "LIMIT", 1 << 20)
+    path = tmp_path / f"tce_hcall.ko{packed}"
+    path.write_bytes(PACKERS[packed](bytes((1 << 20) + 1)))
+    with pytest.raises(UsageError, match="cannot be read: it holds more than 1 MiB"):
+        modules.of_kernel(path, RELEASE)
+
+
+def test_what_unpacks_to_no_module_is_named(tmp_path):
+    path = tmp_path / "tce_hcall.ko.zst"
+    path.write_bytes(PACKERS[".zst"](b"no module"))
+    with pytest.raises(UsageError, match=r"tce_hcall\.ko\.zst is no kernel module"):
+        modules.of_kernel(path, RELEASE)
 
 
 # -- our own module

@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from tcelab.errors import HarnessError
+from tcelab.image import apt
 from tcelab.image.packages import (
     Package,
     SuiteNote,
@@ -17,7 +18,6 @@ from tcelab.image.packages import (
     parse_update_failures,
     preferences,
     sort_suites,
-    version_key,
 )
 
 # Oldest first, by the rules of Debian Policy 5.6.12.
@@ -32,10 +32,20 @@ def package(name, version, suite):
     return Package(name, version, "ppc64el", suite, "0" * 64, 1)
 
 
-def test_versions_sort_as_dpkg_sorts_them():
-    shuffled = ORDERED.copy()
-    random.Random(1).shuffle(shuffled)
-    assert sorted(shuffled, key=version_key) == ORDERED
+def test_what_apt_chose_is_the_package_of_that_name_and_version():
+    available = [package("a", "1", "stable"), package("b", "1", "stable"), package("a", "2", "stable")]
+    assert apt._exactly("a", "2", available) is available[2]
+    assert apt._exactly("b", "1", available) is available[1]
+    with pytest.raises(HarnessError, match="apt chose b 2, which no index describes"):
+        apt._exactly("b", "2", available)
+
+
+def test_the_newest_is_what_dpkg_takes_for_newest():
+    for count in range(1, len(ORDERED) + 1):
+        shuffled = ORDERED[:count]
+        random.Random(count).shuffle(shuffled)
+        available = [package("a", version, "stable") for version in shuffled]
+        assert choose("a", available, [["stable"]]).version == ORDERED[count - 1]
 
 
 @pytest.mark.skipif(shutil.which("dpkg") is None, reason="compares with dpkg")
@@ -126,6 +136,25 @@ SHA256: 22
 def test_an_index_gives_what_the_patterns_name():
     assert parse_index(INDEX, "stable", ["libc6"]) == [Package("libc6", "2.36-9", "ppc64el", "stable", "00ff", 2690296)]
     assert [p.name for p in parse_index(INDEX, "stable", ["libc6-*", "none"])] == ["libc6-dev"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (b"SHA256: 00ff\n", b"", "describes libc6 wrongly: 'SHA256'"),
+        (b"2690296", b"much", "describes libc6 wrongly: invalid literal"),
+        (
+            b"Version: 2.36-9\nArchitecture: ppc64el\nDesc",
+            b"Version: new one\nArchitecture: ppc64el\nDesc",
+            "Invalid version",
+        ),
+    ],
+)
+def test_a_package_that_is_described_wrongly_is_one_clear_error(old, new, said):
+    assert old in INDEX
+    with pytest.raises(HarnessError, match=said) as caught:
+        parse_index(INDEX.replace(old, new), "stable", ["libc6"])
+    assert "\n" not in caught.value.message
 
 
 UPDATE = """\

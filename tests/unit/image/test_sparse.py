@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from basetoy import CHUNK, by_the_book, memory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tcelab.image import sparse
-
-CHUNK = 64 << 10
-
-
-@contextmanager
-def memory(size, *pieces):
-    """RAM of a guest: a descriptor of an anonymous file of that size with these (offset, bytes) written."""
-    descriptor = os.memfd_create("test-ram")
-    for offset, data in pieces:
-        os.pwrite(descriptor, data, offset)
-    os.ftruncate(descriptor, size)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 @st.composite
@@ -48,15 +32,6 @@ def layouts(draw):
             pieces.append((size + draw(st.sampled_from([0, 1, length // 2, length - 1])), b"!"))
         size += length
     return size - draw(st.sampled_from([0, 0, 1, 100, 4095])), pieces
-
-
-def by_the_book(content):
-    """The hash of RAM as its description has it, of the whole content."""
-    total = hashlib.sha256(len(content).to_bytes(8, "big"))
-    for at in range(0, len(content), CHUNK):
-        if any(chunk := content[at : at + CHUNK]):
-            total.update(at.to_bytes(8, "big") + chunk)
-    return total.hexdigest()
 
 
 @settings(deadline=None, max_examples=60)

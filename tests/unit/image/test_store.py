@@ -13,8 +13,8 @@ import pytest
 
 from patience import PATIENCE, SOON
 from tcelab.errors import HarnessError
+from tcelab.image.hosttools import RunLimit, run
 from tcelab.image.locks import lock
-from tcelab.image.process import RunLimit, run
 from tcelab.image.store import cache_dir, image_dir, new_image
 from tcelab.logs import shown_on
 
@@ -122,7 +122,7 @@ def test_the_orphan_of_a_killed_build_keeps_the_lock_until_it_ends(tmp_path):
 import threading
 import time
 from tcelab.image.locks import lock
-from tcelab.image.process import RunLimit, run
+from tcelab.image.hosttools import RunLimit, run
 with lock("toy", ""):
     run(["sh", "-c", "echo ready >/proc/$PPID/fd/1; read end < {fifo}"], RunLimit("orphan", 60))
 """)
@@ -136,11 +136,13 @@ with lock("toy", ""):
 
 
 def test_an_image_appears_when_the_block_ends_and_replaces_the_old_one():
-    for content in ("old", "new"):
-        with new_image("toy") as folder:
-            (folder / "file").write_text(content)
-            assert not (image_dir("toy") / "file").exists() or content == "new"
-        assert (image_dir("toy") / "file").read_text() == content
+    with new_image("toy") as folder:
+        (folder / "file").write_text("old")
+        assert not image_dir("toy").exists()
+    with new_image("toy") as folder:
+        (folder / "file").write_text("new")
+        assert (image_dir("toy") / "file").read_text() == "old"
+    assert (image_dir("toy") / "file").read_text() == "new"
     assert [path.name for path in image_dir("toy").parent.iterdir()] == ["toy"]
 
 

@@ -7,12 +7,10 @@ import stat
 import time
 
 import pytest
+from stand import NOBODY
 
 from tcelab.errors import UsageError
 from tcelab.job import artefacts
-
-NOBODY = 1 << 30
-"""No process has this number."""
 
 
 @pytest.fixture

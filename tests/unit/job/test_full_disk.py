@@ -11,15 +11,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from broken_guests import BROKEN, commands
+from stand import WRONG
+from stand_series import EMULATED
 
 from tcelab.errors import HarnessError
 from tcelab.fuzz import campaign
 from tcelab.job import artefacts, keeping
-from unit.cli import test_cli
-from unit.cli import test_series as test_cli_series
-from unit.job import test_replay
+from tcelab.run import exitcode
 
-host, tcelab, two, guests = test_cli.host, test_cli.tcelab, test_cli_series.two, test_replay.guests
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -46,7 +46,7 @@ def full(monkeypatch):
     return fill
 
 
-@pytest.mark.parametrize(("lies", "code"), [({}, 0), (test_cli.WRONG, 1)])
+@pytest.mark.parametrize(("lies", "code"), [({}, 0), (WRONG, 1)])
 def test_a_verdict_is_told_before_what_could_not_be_kept(host, tcelab, full, lies, code):
     host.lies = lies
     word = "FINDING" if code else "PASS"
@@ -95,7 +95,7 @@ def test_a_folder_that_finds_no_room_is_125_and_one_that_may_not_be_made_is_2(tm
 
 def test_a_series_whose_disk_fills_tells_what_it_had_and_that_the_rest_was_not_run(two, tcelab, full):
     full(*("program.json", "result.json", "junit.xml", "tables.npz", "isolation.log"), folders=["pair"])
-    done = tcelab("run", "isolation", *test_cli_series.EMULATED, "--out", "out")
+    done = tcelab("run", "isolation", *EMULATED, "--out", "out")
     assert done.code == 125
     assert "topologies: one-pe pass, pair not run" in done.out
     assert "No space left on device" in done.err
@@ -103,7 +103,7 @@ def test_a_series_whose_disk_fills_tells_what_it_had_and_that_the_rest_was_not_r
 
 def test_a_series_that_found_something_before_its_disk_was_full_is_1(two, tcelab, full):
     full("program.json", folders=["pair"])
-    done = tcelab("run", "isolation", *test_cli_series.EMULATED, "--inject", "flip", "--out", "out")
+    done = tcelab("run", "isolation", *EMULATED, "--inject", "flip", "--out", "out")
     assert done.code == 1
     assert "could not keep result.json, junit.xml in" in done.out.splitlines()[-1]
 
@@ -113,13 +113,13 @@ def test_what_fuzz_found_is_told_where_it_cannot_be_saved_and_its_line_is_the_ca
 ):
     monkeypatch.setattr(campaign, "TRIES", 2)
     full()
-    words = ["fuzz", "--kernel", test_replay.BROKEN, "--topology", "one-pe", "--seed", "1", "--steps", "60"]
+    words = ["fuzz", "--kernel", BROKEN, "--topology", "one-pe", "--seed", "1", "--steps", "60"]
     done = tcelab(*words, "--out", "o")
     assert done.code == 1
     assert "FINDING (exit code 1)" in done.out
-    (again,) = test_replay.commands(done.out)
+    (again,) = commands(done.out)
     assert again[:5] == ["fuzz", "--seed", "1", "--steps", "60"]
-    assert str(Path(test_replay.BROKEN).absolute()) in again
+    assert str(Path(BROKEN).absolute()) in again
     assert done.out.splitlines()[-1].startswith("could not keep finding-1.original.json, finding-1.json in ")
 
 
@@ -175,7 +175,7 @@ def test_a_loop_of_links_is_wrong_usage_and_a_pipe_is_not_waited_for(host, tcela
         assert tcelab("run", "none", "--json", "x.json").code == 2
 
 
-@pytest.mark.parametrize(("lies", "code"), [({}, 125), (test_cli.WRONG, 1)])
+@pytest.mark.parametrize(("lies", "code"), [({}, 125), (WRONG, 1)])
 def test_a_result_that_cannot_be_delivered_is_no_pass_and_a_finding_stands(host, tcelab, lies, code):
     host.lies = lies
     done = tcelab("run", "story.json", "--json", "/dev/full")
@@ -191,7 +191,7 @@ def test_a_figure_that_cannot_be_delivered_is_125(host, tcelab, monkeypatch):
     figure = bench.Figure("f", "s", [1.0])
     with pytest.raises(bench.click.exceptions.Exit) as ended:
         bench._show(bench.Measured(figures=[figure]), Path("/dev/full"))
-    assert ended.value.exit_code == 125
+    assert exitcode.of_error(ended.value) == 125
 
 
 # -- standard output

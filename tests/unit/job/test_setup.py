@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import struct
 from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
 import pytest
+from kerneltoy import vmlinux
 
 from tcelab import image
 from tcelab.errors import UsageError
@@ -18,7 +18,6 @@ from tcelab.job import setup
 from tcelab.job.setup import MachineChoice, prepare
 from tcelab.program.topology import topology
 
-VMLINUX = b"\x7fELF\x02\x01" + bytes(10) + struct.pack("<HH", 2, 21)
 TOPOLOGY = topology("one-pe")
 
 
@@ -55,7 +54,7 @@ def provisioned(monkeypatch):
 @pytest.fixture
 def files(tmp_path):
     """A kernel, an initrd and a program that can be chosen."""
-    (tmp_path / "vmlinux").write_bytes(VMLINUX)
+    (tmp_path / "vmlinux").write_bytes(vmlinux(release=""))
     (tmp_path / "initrd").write_bytes(b"cpio")
     (tmp_path / "qemu").write_text("#!/bin/sh\n")
     (tmp_path / "qemu").chmod(0o755)

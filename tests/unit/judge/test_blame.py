@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
 import pytest
 from ideal import Ideal
+from lies import CONTROL, MAP, UNMAP, put, ram, say_refusal
 from msgspec import structs
 from story import FIRST, ONE, SECOND, SMALL, TWO, after, nth, on, see, story
 
 from tcelab.emulator import EmulatorSession
 from tcelab.emulator.reference import EmulatorReferences
 from tcelab.judge import Judge
-from tcelab.judge.ledger import op_text
-from tcelab.program import Burst, Call, Dma, Hcall, Ioctl, Program, Tce, Transfer, tag
+from tcelab.judge.blame import _touches, difference
+from tcelab.judge.ledger import last_ioctl, op_text
+from tcelab.program import Burst, Call, Checkpoint, Dma, Hcall, Ioctl, Page, Program, Tce, Transfer, pagetags
 from tcelab.run.loop import perform_program
 from tcelab.run.record import Outcome
 from tcelab.scenarios import vocabulary as b
-from unit.judge.test_lies import CONTROL, MAP, UNMAP, put, ram, say_refusal
 
 LATER = [
     *b.buffer("c", 1, 9),
@@ -41,7 +43,7 @@ def longer(*more):
 def judged(program, **lies):
     session = Ideal(program, **lies)
     watch = Judge(program, session.facts)
-    return watch.verdict(perform_program(program, session, watch.feed))
+    return watch.verdict(perform_program(program, session, watch))
 
 
 def named(finding):
@@ -51,6 +53,27 @@ def named(finding):
 def only(verdict):
     (finding,) = verdict.findings
     return finding
+
+
+def test_a_size_that_differs_before_anything_was_stored_names_nothing():
+    """Not what is done later."""
+    ops = [*b.buffer("c", 1, 9), Checkpoint(label="early"), *b.map_dma(ONE, Page("c"), 0, 1, 3)]
+    early = next(number for number, op in enumerate(ops) if isinstance(op, Checkpoint))
+    ledger = SimpleNamespace(program=Program(name="p", topology=SMALL, ops=ops), step=early)
+    assert difference(ledger, SimpleNamespace(tables={}), ("size", 0x80000100), (0x80000100, None)) is None
+    assert last_ioctl(ledger) is None
+    ledger.step = len(ops)
+    assert last_ioctl(ledger) == len(ops) - 1
+    assert difference(ledger, SimpleNamespace(tables={}), ("size", 0x80000100), (0x80000100, None)) == len(ops) - 1
+
+
+@pytest.mark.parametrize(
+    ("iova", "size", "touched"),
+    [(0x5000, 0x1000, [5]), (0x5FFF, 1, [5]), (0x5FFF, 2, [5, 6]), (0x5000, 0, [5]), (0x4FFF, 0x1002, [4, 5, 6])],
+)
+def test_a_transfer_touches_each_page_that_it_has_a_byte_of(iova, size, touched):
+    transfer = Transfer(iova, size, to_memory=True)
+    assert [page for page in range(3, 8) if _touches(transfer, page * 4096)] == touched
 
 
 # -- entries
@@ -188,8 +211,8 @@ def test_a_difference_in_what_a_transfer_left_names_the_transfer():
         machine.machine.ram.write(frames["a"][7] + 40, b"zz")
 
     session = Guest(at, change)
-    watch = Judge(program, session.facts, oracles=EmulatorReferences(SMALL, session.facts))
-    verdict = watch.verdict(perform_program(program, session, watch.feed))
+    watch = Judge(program, session.facts, references=EmulatorReferences(SMALL, session.facts))
+    verdict = watch.verdict(perform_program(program, session, watch))
     assert {each.law for each in verdict.findings} == {"difference", "tag"}
     assert {named(each) for each in verdict.findings} == {at}
     assert all("at byte 0x28" in each.message for each in verdict.findings)
@@ -202,34 +225,34 @@ def page(*changes, base=b""):
     content = bytearray((base or bytes(range(64))) * 64)
     for at, byte in changes:
         content[at] = byte
-    return tag.compact(bytes(content))
+    return pagetags.compact(bytes(content))
 
 
 @pytest.mark.parametrize("at", [0, 33, 63])
 def test_data_that_differs_behind_its_first_32_bytes_is_shown_where_it_differs(at):
     other = bytearray(range(64))
     other[at] ^= 0xFF
-    expected, seen = tag.contrast(bytes(range(64)), bytes(other))
+    expected, seen = pagetags.contrast(bytes(range(64)), bytes(other))
     assert expected != seen.split(" (")[0]
     assert expected.endswith(f" at byte {at:#x}")
     assert seen.endswith(f" at byte {at:#x} (64 bytes differ)")
 
 
 def test_a_tag_whose_page_ends_in_other_bytes_is_shown_where_it_ends():
-    own = tag.tag(bytes(16), FIRST, 0x1000, 1)
-    expected, seen = tag.contrast(own, page((4000, own[4000 % 64] ^ 1), base=own))
+    own = pagetags.tag(bytes(16), FIRST, 0x1000, 1)
+    expected, seen = pagetags.contrast(own, page((4000, own[4000 % 64] ^ 1), base=own))
     assert expected.endswith("at byte 0xfa0")
     assert seen.endswith("at byte 0xfa0 (1 bytes differ)")
 
 
 def test_tags_and_zeros_are_told_by_name_and_data_by_its_bytes():
-    own, other = (tag.tag(bytes(16), FIRST, ioba, 1) for ioba in (0x1000, 0x2000))
-    assert tag.contrast(own, other) == (tag.describe(own), tag.describe(other))
-    assert tag.contrast(own, bytes(64)) == (tag.describe(own), "zeros")
-    assert tag.contrast(bytes(64), bytes(range(64)))[0] == "zeros"
-    assert tag.contrast(bytes(64), bytes(range(64)))[1].startswith("0102030405")
-    assert tag.contrast(None, own) == ("a page of guest RAM", tag.describe(own))
-    assert tag.contrast(own, None)[1] == "no RAM at that address"
+    own, other = (pagetags.tag(bytes(16), FIRST, ioba, 1) for ioba in (0x1000, 0x2000))
+    assert pagetags.contrast(own, other) == (pagetags.describe(own), pagetags.describe(other))
+    assert pagetags.contrast(own, bytes(64)) == (pagetags.describe(own), "zeros")
+    assert pagetags.contrast(bytes(64), bytes(range(64)))[0] == "zeros"
+    assert pagetags.contrast(bytes(64), bytes(range(64)))[1].startswith("0102030405")
+    assert pagetags.contrast(None, own) == ("a page of guest RAM", pagetags.describe(own))
+    assert pagetags.contrast(own, None)[1] == "no RAM at that address"
 
 
 def test_addresses_in_operations_are_hex():
@@ -275,8 +298,8 @@ def test_a_register_that_differs_is_the_one_that_is_told_in_hex():
             ]
 
     session = Other(-1, None)
-    watch = Judge(program, session.facts, oracles=EmulatorReferences(SMALL, session.facts))
-    found = watch.verdict(perform_program(program, session, watch.feed)).findings
+    watch = Judge(program, session.facts, references=EmulatorReferences(SMALL, session.facts))
+    found = watch.verdict(perform_program(program, session, watch)).findings
     (difference,) = [each for each in found if each.law == "difference"]
     assert difference.seen.startswith("r4 of call 0 page ")
     assert str(FIRST) not in difference.message

@@ -23,7 +23,7 @@ from tcelab.judge.models.reading import read_tables
 from tcelab.judge.standing import Standing
 from tcelab.program import Checkpoint, Ddw, Page, Program
 from tcelab.program.topology import Device, Phb, Topology, topology
-from tcelab.report.isolation import isolations
+from tcelab.report.isolationlog import isolations
 from tcelab.run.loop import perform_program
 from tcelab.run.record import Outcome, RunRecord, Snapshot, Step, TableView
 from tcelab.scenarios import build
@@ -39,7 +39,7 @@ def judged(**lies):
     program = story()
     session = Ideal(program, **lies)
     watch = Judge(program, session.facts)
-    return watch.verdict(perform_program(program, session, watch.feed))
+    return watch.verdict(perform_program(program, session, watch))
 
 
 class Bench:
@@ -104,6 +104,13 @@ def test_what_was_right_in_between_is_news_when_it_is_wrong_again():
     assert bench.ledger.by_step == {5: {"table": 1}, 7: {"table": 1}}
 
 
+def test_where_views_differ_is_news_once_until_they_agreed_in_between():
+    bench = Bench()
+    for step, wrong in ((5, [9]), (6, [9]), (7, []), (8, [9])):
+        bench.look(step, {}, rubbish(wrong))
+    assert bench.ledger.by_step == {5: {"views": 1}, 8: {"views": 1}}
+
+
 def test_both_views_of_one_wrong_entry_are_one_finding_behind_the_cap_too():
     bench = Bench()
     bench.look(5, rubbish(range(3000)), rubbish(range(3000)))
@@ -157,7 +164,7 @@ def test_a_verdict_is_the_same_however_few_findings_are_kept(keep):
     program = story()
     world = see(on(SECOND, many))
     watch = Judge(program, Ideal(program).facts, keep=keep)
-    verdict = watch.verdict(perform_program(program, Ideal(program, **world), watch.feed))
+    verdict = watch.verdict(perform_program(program, Ideal(program, **world), watch))
     assert (verdict.exit_code, len(verdict.findings), verdict.more) == (1, keep, 150 - keep)
     assert verdict.by_step == {nth("mapped"): {"table": 150}}
     assert verdict.found(0, nth("mapped")) == {}
@@ -183,10 +190,8 @@ def test_a_kind_of_isolation_is_bad_however_many_findings_there_were_before_it()
 
 
 def verdict_of(by_step):
-    ledger = Ledger(Program(name="p", topology=WIDE, ops=[]), KEEP)
-    verdict = Judge(ledger.program, Ideal(ledger.program).facts, ledger=ledger).verdict(
-        RunRecord(ledger.program, Ideal(ledger.program).facts)
-    )
+    program = Program(name="p", topology=WIDE, ops=[])
+    verdict = Judge(program, Ideal(program).facts).verdict(RunRecord(program, Ideal(program).facts))
     verdict.by_step = by_step
     return verdict
 
@@ -220,7 +225,7 @@ def test_a_first_access_that_went_through_is_found_at_once_where_a_guard_has_pro
     session = Ideal(program, warp=lambda _s, _n, _o, snapshot: replace(snapshot, refusals=()))
     session.facts = replace(session.facts, guard="observe")
     watch = Judge(program, session.facts)
-    verdict = watch.verdict(perform_program(program, session, watch.feed))
+    verdict = watch.verdict(perform_program(program, session, watch))
     assert {finding.law for finding in verdict.findings} >= {"refusals"}
     assert verdict.exit_code == 1
 
@@ -243,7 +248,7 @@ def test_the_refusals_of_one_device_prove_the_watcher_for_another():
 
     session = Ideal(program, tamper=tamper)
     watch = Judge(program, session.facts)
-    verdict = watch.verdict(perform_program(program, session, watch.feed))
+    verdict = watch.verdict(perform_program(program, session, watch))
     assert [(each.law, each.liobn, each.operation.split()[0]) for each in verdict.findings] == [
         ("refusals", SECOND, f"#{number}")
     ]
@@ -268,7 +273,7 @@ def test_a_window_that_firmware_says_it_made_where_it_cannot_be_is_found(name, w
     program = Program(name="p", topology=topology("two-small"), ops=ops)
     session = Firmware(program.topology)
     watch = Judge(program, session.facts)
-    verdict = watch.verdict(perform_program(program, session, watch.feed))
+    verdict = watch.verdict(perform_program(program, session, watch))
     assert ("inventory", f"{name} {wrong:#x}") in [(each.law, each.seen) for each in verdict.findings]
     assert verdict.exit_code == 1
 

@@ -1,10 +1,26 @@
-"""The comparison of two runs, and the second opinion that holds a run against an oracle and names known defects."""
+"""The comparison of two runs, and the second opinion that holds a run against a reference and names known defects."""
 
 from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
+from two_runs import (
+    BOTH,
+    FIRST,
+    NONCE,
+    OTHER,
+    PAGE,
+    READ,
+    SECOND,
+    WRITE,
+    Two,
+    facts,
+    frames,
+    ours,
+    snapshot,
+    table,
+    theirs,
+)
 
 import rowkit
 from rows.linux_v2_defects import closed_first, in_part, in_use, not_made, nothing, spoilt
@@ -31,7 +47,8 @@ from tcelab.emulator.reference import EmulatorReferences, second_opinion
 from tcelab.errors import GuestLost, Unsupported
 from tcelab.judge import Judge, Ledger
 from tcelab.judge.laws.difference import MOST, EmulatorComparison
-from tcelab.judge.models.comparison import Comparison
+from tcelab.judge.ledger import joined as ledgers_joined
+from tcelab.judge.models.comparison import Comparison, _of_list
 from tcelab.program import (
     Bind,
     Buffer,
@@ -49,7 +66,7 @@ from tcelab.program import (
     Spawn,
     Tag,
 )
-from tcelab.program.tag import compact, tag
+from tcelab.program.pagetags import compact, tag
 from tcelab.program.topology import topology
 from tcelab.quirks import (
     BINDS_EARLY,
@@ -67,71 +84,11 @@ from tcelab.quirks import (
     UNREGISTERS_IN_USE,
 )
 from tcelab.run.loop import perform_program
-from tcelab.run.record import Facts, Outcome, QuirkHit, Refusal, Snapshot, Step, TableView
+from tcelab.run.record import Outcome, QuirkHit, Refusal, Snapshot, Step
 
 SMALL = topology("two-small")
-PAGE = 4096
-NONCE = bytes(range(16))
-OTHER = bytes(16)
-FIRST, SECOND = 0x80000100, 0x80000200
-READ, WRITE, BOTH = 1, 2, 3
 MAPS = {"flags": BOTH, "vaddr": Page("m", 2), "iova": 0, "size": 2 * PAGE}
 OK = Outcome(value=0)
-
-
-def facts(platform="guest", nonce=NONCE, views=("live", "stream"), quirks=()):
-    return Facts(platform, nonce, PAGE, 1 << 29, {}, {}, views, quirks=frozenset(quirks))
-
-
-def table(live, liobn=FIRST, view="live", entries=16):
-    numbers = sorted(live)
-    return TableView(
-        liobn, view, entries, np.array(numbers, np.uint32), np.array([live[i] for i in numbers], np.uint64)
-    )
-
-
-def snapshot(*tables, pages=None, refusals=(), console=()):
-    return Snapshot(tables, {}, pages or {}, tuple(refusals), console)
-
-
-class Two:
-    """Two runs side by side: what is expected has frames from 0x100000 on, what is seen from 0x900000."""
-
-    def __init__(self, *, nonce=NONCE, platform="guest"):
-        self.comparison = Comparison(facts("oracle", views=("emulator",)), facts(platform, nonce))
-        self.number = -1
-
-    def done(self, op, expected, seen):
-        """Texts of what differs after an operation."""
-        self.number += 1
-        steps = (Step(self.number, op, outcome) for outcome in (expected, seen))
-        return [each.message for each in self.comparison.compare(*steps)]
-
-    def looked(self, expected, seen):
-        """What differs at a checkpoint."""
-        self.number += 1
-        op = Checkpoint()
-        expected = replace(expected, tables=tuple(replace(each, view="emulator") for each in expected.tables))
-        return self.comparison.compare(Step(self.number, op, snapshot=expected), Step(self.number, op, snapshot=seen))
-
-    def buffer(self, name="m", pages=4, by=""):
-        """Both have it, in frames of their own, and have told them."""
-        made = Buffer(name=name, pages=pages, by=by)
-        assert self.done(made, Outcome(value=0x7000_0000), Outcome(value=0x6000_0000)) == []
-        assert self.done(Frames(buffer=name, by=by), frames(pages), frames(pages, 0x900)) == []
-
-
-def frames(pages, first=0x100):
-    return Outcome(value=0, frames=[(first + 3 * i) * PAGE for i in range(pages)])
-
-
-def ours(page, permissions=BOTH):
-    """The entry that leads to a page of the buffer `m`, as it is expected; `theirs`: as it is seen."""
-    return (0x100 + 3 * page) * PAGE | permissions
-
-
-def theirs(page, permissions=BOTH):
-    return (0x900 + 3 * page) * PAGE | permissions
 
 
 @pytest.fixture
@@ -146,7 +103,7 @@ def two():
 
 def test_the_rest_of_a_buffers_last_cpu_page_is_known_without_a_map_of_it():
     two = Two()
-    both = facts("oracle", views=("emulator",)), facts("guest")
+    both = facts("reference", views=("emulator",)), facts("guest")
     two.comparison = Comparison(*(replace(each, page_size=1 << 16) for each in both))
     made = Buffer(name="m", pages=2)
     assert two.done(made, Outcome(value=0x7000_0000), Outcome(value=0x7000_0000)) == []
@@ -160,13 +117,15 @@ def test_the_rest_of_a_buffers_last_cpu_page_is_known_without_a_map_of_it():
 def test_what_lies_right_behind_a_buffer_is_the_next_one_of_its_process(two):
     for name, at in (("n", 4), ("o", 4)):
         by = "p" if name == "o" else ""
-        made = Buffer(name=name, pages=1, by=by)
+        made = Buffer(name=name, pages=2, by=by)
         assert two.done(made, *(Outcome(value=base + at * PAGE) for base in (0x7000_0000, 0x6000_0000))) == []
-        lies = [Outcome(value=0, frames=[base + (by != "") * PAGE]) for base in (0x50_0000, 0xA0_0000)]
+        bases = [base + (by != "") * 2 * PAGE for base in (0x50_0000, 0xA0_0000)]
+        lies = [Outcome(value=0, frames=[base, base + PAGE]) for base in bases]
         assert two.done(Frames(buffer=name, by=by), *lies) == []
-    op = Ioctl(file="c", request="MAP_DMA", fields={**MAPS, "vaddr": Page("m", 3)})
-    seen = [Outcome(value=0, frames=[frame, base]) for frame, base in ((0x10_9000, 0x50_0000), (0x90_9000, 0xA0_0000))]
-    assert two.done(op, *seen) == [], "the page behind is said to be `n`, where `n` lies"
+    op = Ioctl(file="c", request="MAP_DMA", fields={**MAPS, "vaddr": Page("m", 3), "size": 3 * PAGE})
+    sides = (0x10_9000, 0x50_0000), (0x90_9000, 0xA0_0000)
+    seen = [Outcome(value=0, frames=[frame, base, base + PAGE]) for frame, base in sides]
+    assert two.done(op, *seen) == [], "the pages behind are said to be those of `n`, where `n` lies"
 
 
 # -- outcomes
@@ -191,7 +150,7 @@ def test_what_lies_right_behind_a_buffer_is_the_next_one_of_its_process(two):
 def test_what_an_operation_returned_is_compared(op, expected, seen, texts):
     (message,) = Two().done(op, expected, seen)
     assert message.startswith("operation 0 gives ")
-    got, _, wanted = message.partition(", oracle gives ")
+    got, _, wanted = message.partition(", reference gives ")
     assert texts[0].removeprefix("errno ") in got
     assert texts[1] in wanted
     assert Two().done(op, expected, expected) == Two().done(op, seen, seen) == []
@@ -216,10 +175,10 @@ def test_output_fields_are_compared_each(two):
     expected = Outcome(value=0, fields={"flags": 0, "dma32_window_start": 0, "dma32_window_size": 0x1000})
     seen = Outcome(value=0, fields={"flags": 0, "dma32_window_start": 0, "dma32_window_size": 0x2000})
     (message,) = two.done(op, expected, seen)
-    assert "dma32_window_size 0x2000, oracle gives dma32_window_size 0x1000" in message
+    assert "dma32_window_size 0x2000, reference gives dma32_window_size 0x1000" in message
     assert "flags" not in message
     (message,) = two.done(op, expected, Outcome(value=0, fields={"flags": 0, "dma32_window_start": 0}))
-    assert "oracle gives dma32_window_size 0x1000" in message
+    assert "reference gives dma32_window_size 0x1000" in message
     (message,) = two.done(op, OK, seen)
     assert "flags 0x0" in message
 
@@ -242,14 +201,14 @@ def test_of_a_repeat_the_calls_are_compared_and_not_its_time(two):
     assert "EFAULT" in message
     assert "calls 3" in message
     (message,) = two.done(op, Outcome(errno="EFAULT", fields=one), Outcome(errno="EFAULT", fields=other | {"calls": 3}))
-    assert message == "operation 4 gives calls 3, oracle gives calls 9"
+    assert message == "operation 4 gives calls 3, reference gives calls 9"
 
 
 def test_locked_memory_is_compared_as_it_is_and_pins_from_the_first_reading_on(two):
     assert two.done(Read(what="pins"), Outcome(value=0), Outcome(value=7)) == []
     assert two.done(Read(what="pins"), Outcome(value=4), Outcome(value=11)) == []
     (message,) = two.done(Read(what="pins"), Outcome(value=4), Outcome(value=10))
-    assert message == "operation 4 gives value 3, oracle gives value 4"
+    assert message == "operation 4 gives value 3, reference gives value 4"
     (message,) = two.done(Read(what="pins"), Outcome(errno="EACCES"), Outcome(value=11))
     assert "EACCES" in message
     assert len(two.done(Read(what="vmlck"), Outcome(value=0), Outcome(value=7))) == 1
@@ -259,7 +218,7 @@ def test_that_pages_are_there_is_compared_and_not_where(two):
     op = Ioctl(file="c", request="MAP_DMA", fields=MAPS)
     assert two.done(op, frames(2), frames(2, 0xA00)) == []
     (message,) = two.done(op, frames(2), Outcome(value=0, frames=[0xA00000, 0]))
-    assert message.endswith("gives 1 of 2 frames, oracle gives 2 of 2 frames")
+    assert message.endswith("gives 1 of 2 frames, reference gives 2 of 2 frames")
     assert len(two.done(op, frames(2), OK)) == 1
     assert len(two.done(op, frames(2), frames(3))) == 1
 
@@ -295,7 +254,7 @@ def test_an_entry_that_differs_is_told_in_words(two, live, number, texts):
     (found,) = two.looked(snapshot(table({0: ours(0), 9: ours(3, READ)})), snapshot(table(live)))
     assert (found.liobn, found.ioba, found.expected, found.seen) == (FIRST, number * PAGE, *texts)
     where = f"LIOBN {FIRST:#x} IOBA {number * PAGE:#x}"
-    assert found.message == f"{where}: the entry is {texts[1]}, oracle has {texts[0]}"
+    assert found.message == f"{where}: the entry is {texts[1]}, reference has {texts[0]}"
 
 
 def test_every_table_is_compared(two):
@@ -307,12 +266,12 @@ def test_every_table_is_compared(two):
 
 def test_a_table_of_another_size_or_that_one_alone_has_is_told(two):
     (found,) = two.looked(snapshot(table({})), snapshot(table({}, entries=8)))
-    assert (found.message, found.liobn) == (f"LIOBN {FIRST:#x} has 8 entries, oracle has 16", FIRST)
+    assert (found.message, found.liobn) == (f"LIOBN {FIRST:#x} has 8 entries, reference has 16", FIRST)
     found, entry = two.looked(snapshot(table({})), snapshot(table({}), table({1: 0x1003}, SECOND)))
-    assert found.message == f"LIOBN {SECOND:#x} has 16 entries, oracle has 0"
+    assert found.message == f"LIOBN {SECOND:#x} has 16 entries, reference has 0"
     assert (entry.liobn, entry.ioba, entry.expected) == (SECOND, PAGE, "0 (empty)")
     found, entry = two.looked(snapshot(table({}), table({1: 0x1003}, SECOND)), snapshot(table({})))
-    assert found.message == f"LIOBN {SECOND:#x} has 0 entries, oracle has 16"
+    assert found.message == f"LIOBN {SECOND:#x} has 0 entries, reference has 16"
     assert (entry.liobn, entry.ioba, entry.seen) == (SECOND, PAGE, "0 (empty)")
     (entry,) = two.looked(snapshot(table({})), snapshot(table({}), table({1: 0x1003}, SECOND, entries=0)))
     assert (entry.liobn, entry.ioba) == (SECOND, PAGE)
@@ -389,6 +348,25 @@ def test_a_frame_that_nobody_told_is_never_a_page_of_a_buffer(two):
         assert len(two.looked(snapshot(table({0: ours(number)})), snapshot(table({0: number * PAGE | BOTH})))) == 1
 
 
+def test_an_address_in_the_rest_of_a_buffers_last_page_of_the_cpu_is_the_buffers():
+    two, at = Two(), Outcome(value=0x7000_0000)
+    sides = facts("oracle", views=("emulator",)), facts()
+    two.comparison = Comparison(*(replace(each, page_size=1 << 16) for each in sides))
+    assert two.done(Buffer(name="m", pages=1), at, at) == []
+    assert two.done(Frames(buffer="m"), frames(1), frames(1, 0x900)) == []
+    fields = {"flags": BOTH, "vaddr": at.value + 8 * PAGE, "iova": 0, "size": PAGE}
+    assert two.done(Ioctl(file="c", request="MAP_DMA", fields=fields), frames(1, 0x108), frames(1, 0x908)) == []
+
+
+def test_entries_may_lead_to_memory_that_is_no_buffer(two):
+    """It goes by the address that was mapped."""
+    fields = {"flags": BOTH, "vaddr": 0x1234_5000, "iova": 0, "size": 2 * PAGE}
+    assert two.done(Ioctl(file="c", request="MAP_DMA", fields=fields), frames(2, 0x500), frames(2, 0xA00)) == []
+    one, other = 0x500 * PAGE | BOTH, 0xA00 * PAGE | BOTH
+    assert two.looked(snapshot(table({0: one})), snapshot(table({0: other}))) == []
+    assert len(two.looked(snapshot(table({0: one})), snapshot(table({0: other + 3 * PAGE})))) == 1
+
+
 def test_entries_may_lead_to_memory_of_a_process_that_is_gone():
     two = Two()
     assert two.done(Spawn(process="p"), OK, OK) == []
@@ -397,6 +375,12 @@ def test_entries_may_lead_to_memory_of_a_process_that_is_gone():
     assert two.looked(snapshot(table({0: ours(1)})), snapshot(table({0: theirs(1)}))) == []
     (found,) = two.looked(snapshot(table({0: ours(1)})), snapshot(table({0: theirs(2)})))
     assert (found.expected, found.seen) == ("m:1 (read-write)", "m:2 (read-write)")
+
+
+def test_of_a_list_the_first_that_differs_is_told():
+    one, other = [int(text) for text in ("1000000", "7", "8")], [int(text) for text in ("1000000", "9", "5")]
+    assert (_of_list("ends", one, other), _of_list("ends", other, one)) == ("ends[1] 7", "ends[1] 9")
+    assert _of_list("ends", one, one[:2]) == "3 ends"
 
 
 # -- memory
@@ -415,7 +399,7 @@ def test_memory_is_compared_byte_by_byte_where_both_runs_have_one_nonce(two):
     assert two.looked(*contents(tagged(1), tagged(1))) == []
     (found,) = two.looked(*contents(tagged(1), tagged(2)))
     assert "buffer m page 1 holds tag of LIOBN 0x80000100, IOBA 0x0, sequence 2" in found.message
-    assert "oracle has tag of LIOBN 0x80000100, IOBA 0x0, sequence 1" in found.message
+    assert "reference has tag of LIOBN 0x80000100, IOBA 0x0, sequence 1" in found.message
     stray = bytearray(tagged(1) * 64)
     stray[4095] ^= 1
     assert len(two.looked(*contents(tagged(1), bytes(stray)))) == 1
@@ -460,8 +444,8 @@ def refusals(expected, seen):
 def test_an_access_that_one_refuses_and_the_other_does_not_is_told():
     none, some = "0 bytes refused", "4 bytes refused"
     text = "device reads at 0x5000"
-    assert refusals([refused(0x5000, 4)], []) == [(f"{text}: {none}, oracle says {some}", some, none, 0x5000)]
-    assert refusals([], [refused(0x5000, 4)]) == [(f"{text}: {some}, oracle says {none}", none, some, 0x5000)]
+    assert refusals([refused(0x5000, 4)], []) == [(f"{text}: {none}, reference says {some}", some, none, 0x5000)]
+    assert refusals([], [refused(0x5000, 4)]) == [(f"{text}: {some}, reference says {none}", none, some, 0x5000)]
     assert len(refusals([refused(0x5000)], [refused(0x5000, direction="write")])) == 2
     assert len(refusals([refused(0x5000)], [refused(0x6000)])) == 2
     assert refusals([], []) == []
@@ -485,18 +469,25 @@ def test_two_pages_that_are_said_to_lie_in_one_frame_differ(two):
     assert message.endswith("says that m:2 lies at 0xa00000, where m:0 lies")
 
 
+def test_a_byte_of_a_disk_that_differs_is_told(two):
+    one, other = (replace(snapshot(), disks={"disk1": bytes(600) + byte}) for byte in (b"\1", b"\2"))
+    (found,) = two.looked(one, other)
+    assert found.message == "the disk of disk1 holds 02 at byte 0x258, oracle has 01"
+
+
 def test_what_one_kernel_alone_says_differs(two):
     warn = ("WARNING: at x",)
-    assert [each.seen for each in two.looked(snapshot(), snapshot(console=warn))] == [warn[0]]
+    (alone,) = two.looked(snapshot(), snapshot(console=warn))
+    assert (alone.message, alone.seen) == ("the kernel says WARNING: at x, oracle says no trouble", warn[0])
     assert [each.expected for each in two.looked(snapshot(console=warn), snapshot())] == [warn[0]]
     assert two.looked(snapshot(console=warn), snapshot(console=warn)) == []
 
 
-# -- the second opinion, of an oracle that does as it is told
+# -- the second opinion, of a reference that does as it is told
 
 
 class Oracles:
-    """:param answers: what an oracle with these quirks says of a step; :param meets: which quirks it then met."""
+    """:param answers: what a reference with these quirks says of a step; :param meets: which quirks it then met."""
 
     def __init__(self, answers, meets=lambda quirks, step: (), known=()):
         self.known = known
@@ -519,16 +510,16 @@ class Oracles:
             met.clear()
             return taken
 
-        return SimpleNamespace(facts=facts("oracle"), follow=follow, take_quirk_hits=take)
+        return SimpleNamespace(facts=facts("reference"), follow=follow, take_quirk_hits=take)
 
 
 CALLS = [Ioctl(file="c", request="ENABLE"), Ioctl(file="c", request="DISABLE"), Ioctl(file="c", request="ENABLE")]
 LONG = Program(name="calls", topology=SMALL, ops=[*CALLS * 40, Read(what="vmlck"), Checkpoint()])
 
 
-def opinion(oracles, *, declared=(), ledger=None, blame=lambda difference: None):
+def opinion(references, *, declared=(), ledger=None, blame=lambda difference: None):
     ledger = ledger or Ledger(LONG, 200)
-    return EmulatorComparison(ledger, facts(quirks=declared), oracles, blame), ledger
+    return EmulatorComparison(ledger, facts(quirks=declared), references, blame), ledger
 
 
 def feed(it, ledger, number, seen):
@@ -538,9 +529,9 @@ def feed(it, ledger, number, seen):
     it.feed(step)
 
 
-def opined(oracles, seen, **more):
+def opined(references, seen, **more):
     """Findings on a run whose operations gave these outcomes."""
-    it, ledger = opinion(oracles, **more)
+    it, ledger = opinion(references, **more)
     for number, outcome in enumerate(seen):
         feed(it, ledger, number, outcome)
     it.explain()
@@ -548,7 +539,7 @@ def opined(oracles, seen, **more):
 
 
 def only(quirks, then, otherwise=OK, at=1):
-    """Answers of oracles that give `then` for one step if they have these quirks."""
+    """Answers of references that give `then` for one step if they have these quirks."""
     return lambda has, step: then if step.number == at and has >= set(quirks) else otherwise
 
 
@@ -565,7 +556,7 @@ def test_what_differs_is_a_finding_with_its_operation():
     (finding,) = ledger.findings
     assert (finding.law, finding.step, finding.quirk) == ("difference", 1, "")
     assert (finding.expected, finding.seen) == ("value 0", "EPERM")
-    assert finding.message == "operation 1 gives EPERM, oracle gives value 0"
+    assert finding.message == "operation 1 gives EPERM, reference gives value 0"
     assert finding.operation == '#1 {"op":"ioctl","file":"c","request":"DISABLE"}'
 
 
@@ -596,33 +587,33 @@ def test_a_counter_that_stays_off_by_as_much_is_told_once_of_what_did_it():
 
 
 def test_a_declared_quirk_that_is_met_counts_and_one_that_is_not_is_told_with_0():
-    oracles = Oracles(
+    references = Oracles(
         lambda *_: OK, meets=lambda quirks, step: [QuirkHit("a")] if step.number else [], known=("a", "b")
     )
-    ledger = opined(oracles, [OK] * 3, declared=("a", "b"))
+    ledger = opined(references, [OK] * 3, declared=("a", "b"))
     assert (ledger.total, ledger.evidence.quirks) == (0, {"a": 2, "b": 0})
 
 
 def test_what_a_declared_quirk_lost_is_excused_only_where_nothing_differs():
     lost = [QuirkHit("a", ((FIRST, 3),))]
-    oracles = Oracles(lambda *_: WRONG, meets=lambda *_: lost, known=("a",))
-    it, ledger = opinion(oracles, declared=("a",))
+    references = Oracles(lambda *_: WRONG, meets=lambda *_: lost, known=("a",))
+    it, ledger = opinion(references, declared=("a",))
     feed(it, ledger, 0, WRONG)
-    assert it.met == lost
+    assert it.quirk_hits == lost
     feed(it, ledger, 1, OK)
-    assert it.met == []
+    assert it.quirk_hits == []
 
 
 def test_an_undeclared_quirk_that_explains_a_difference_is_named():
-    oracles = Oracles(only(["b"], WRONG), known=("a", "b", "c"))
-    (finding,) = opined(oracles, [OK, WRONG, OK]).findings
+    references = Oracles(only(["b"], WRONG), known=("a", "b", "c"))
+    (finding,) = opined(references, [OK, WRONG, OK]).findings
     assert finding.quirk == "b"
-    assert finding.message.endswith("oracle gives value 0; known and not declared: b")
+    assert finding.message.endswith("reference gives value 0; known and not declared: b")
 
 
 def test_two_quirks_that_are_needed_together_are_named_both_and_no_third():
-    oracles = Oracles(only(["d", "b"], WRONG), known=("a", "b", "c", "d"))
-    (finding,) = opined(oracles, [OK, WRONG, OK]).findings
+    references = Oracles(only(["d", "b"], WRONG), known=("a", "b", "c", "d"))
+    (finding,) = opined(references, [OK, WRONG, OK]).findings
     assert finding.quirk == "b, d"
 
 
@@ -636,49 +627,49 @@ def test_each_difference_is_explained_by_itself():
 
 
 def test_what_an_undeclared_quirk_explains_beside_a_declared_one_is_named_alone():
-    oracles = Oracles(only(["a", "b"], WRONG), known=("a", "b"))
-    (finding,) = opined(oracles, [OK, WRONG, OK], declared=("a",)).findings
+    references = Oracles(only(["a", "b"], WRONG), known=("a", "b"))
+    (finding,) = opined(references, [OK, WRONG, OK], declared=("a",)).findings
     assert finding.quirk == "b"
 
 
 def test_a_declared_quirk_that_does_not_show_is_named():
-    oracles = Oracles(only(["a"], WRONG), lambda *_: [QuirkHit("a")], known=("a", "b"))
-    (finding,) = opined(oracles, [OK] * 3, declared=("a", "b")).findings
+    references = Oracles(only(["a"], WRONG), lambda *_: [QuirkHit("a")], known=("a", "b"))
+    (finding,) = opined(references, [OK] * 3, declared=("a", "b")).findings
     assert finding.quirk == "a"
     assert finding.message.endswith("; the declared quirk a does not show here")
 
 
 def test_a_declared_quirk_that_the_oracle_did_not_meet_is_not_asked_about():
-    oracles = Oracles(only(["a"], WRONG), lambda *_: [QuirkHit("b")], known=("a", "b", "c"))
-    opined(oracles, [OK] * 3, declared=("a", "b", "c"))
-    assert {quirks for quirks, _ in oracles.asked} == {frozenset("abc"), frozenset("ac")}
+    references = Oracles(only(["a"], WRONG), lambda *_: [QuirkHit("b")], known=("a", "b", "c"))
+    opined(references, [OK] * 3, declared=("a", "b", "c"))
+    assert {quirks for quirks, _ in references.asked} == {frozenset("abc"), frozenset("ac")}
 
 
 def test_what_no_quirk_explains_has_no_name():
-    oracles = Oracles(only(["a"], Outcome(errno="EBUSY")), known=("a", "b"))
-    (finding,) = opined(oracles, [OK, WRONG, OK]).findings
-    assert (finding.quirk, finding.message) == ("", "operation 1 gives EPERM, oracle gives value 0")
+    references = Oracles(only(["a"], Outcome(errno="EBUSY")), known=("a", "b"))
+    (finding,) = opined(references, [OK, WRONG, OK]).findings
+    assert (finding.quirk, finding.message) == ("", "operation 1 gives EPERM, reference gives value 0")
 
 
 def test_without_a_difference_no_other_oracle_is_asked():
-    oracles = Oracles(only(["a"], WRONG), known=("a", "b"))
-    opined(oracles, [OK] * 3)
-    assert {quirks for quirks, _ in oracles.asked} == {frozenset()}
+    references = Oracles(only(["a"], WRONG), known=("a", "b"))
+    opined(references, [OK] * 3)
+    assert {quirks for quirks, _ in references.asked} == {frozenset()}
 
 
 def test_an_oracle_that_cannot_go_on_is_no_pass_and_is_asked_no_more():
     cannot = Unsupported("not modelled")
-    oracles = Oracles(lambda _, step: cannot if step.number == 1 else OK)
-    ledger = opined(oracles, [WRONG, OK, WRONG])
-    assert ledger.reasons == ["the oracle cannot follow from operation 1 on: not modelled"]
+    references = Oracles(lambda _, step: cannot if step.number == 1 else OK)
+    ledger = opined(references, [WRONG, OK, WRONG])
+    assert ledger.reasons == ["the reference cannot follow from operation 1 on: not modelled"]
     assert [finding.step for finding in ledger.findings] == [0], "what was found before stands"
-    assert [number for quirks, number in oracles.asked if not quirks] == [0, 1]
+    assert [number for quirks, number in references.asked if not quirks] == [0, 1]
     assert ledger.evidence.laws["difference"].judged == 1
 
 
 def test_an_oracle_that_dies_is_no_pass_either():
     ledger = opined(Oracles(lambda *_: GuestLost("gone", kernel_died=True)), [OK])
-    assert (ledger.total, ledger.reasons) == (0, ["the oracle cannot follow from operation 0 on: gone"])
+    assert (ledger.total, ledger.reasons) == (0, ["the reference cannot follow from operation 0 on: gone"])
 
 
 def test_quirks_with_which_an_oracle_cannot_follow_explain_nothing():
@@ -703,14 +694,12 @@ def test_the_first_differences_are_told_and_the_others_are_counted():
     assert (ledger.total, ledger.evidence.laws["difference"].findings) == (MOST + 7, MOST + 7)
 
 
-def test_parts_of_a_program_have_opinions_of_their_own_on_one_ledger():
-    oracles = Oracles(lambda *_: snapshot(table({3: 0x1003})))
-    first, ledger = opinion(oracles)
-    second, _ = opinion(oracles, ledger=ledger)
-    for part, it in enumerate((first, second)):
-        ledger.part = part
+def test_parts_of_a_program_have_opinions_of_their_own():
+    references = Oracles(lambda *_: snapshot(table({3: 0x1003})))
+    both = [opinion(references), opinion(references)]
+    for it, ledger in both:
         feed(it, ledger, 121, snapshot(table({})))
-    assert ledger.total == 2
+    assert ledgers_joined(LONG, [ledger for _, ledger in both]).total == 2
 
 
 # -- the second opinion, of the emulator
@@ -752,8 +741,8 @@ def judged(guest, ops):
     tags = Tag(buffer="m", count=64, liobn=PE2)
     proof = (*enabled(2), mapping(0, pe=2), look(), *closed("g2", "c2"))
     made = Program(name="met", topology=guest.where, ops=[*rowkit.PROLOGUE, tags, *proof, charged(0), *ops, look()])
-    judge = Judge(made, guest.facts, oracles=EmulatorReferences(guest.where, guest.facts))
-    return judge.verdict(perform_program(made, guest, judge.feed))
+    judge = Judge(made, guest.facts, references=EmulatorReferences(guest.where, guest.facts))
+    return judge.verdict(perform_program(made, guest, judge))
 
 
 def test_there_is_a_program_for_each_quirk():
@@ -855,7 +844,7 @@ def test_a_profile_that_the_facts_name_is_the_one_that_is_asked():
 def test_a_guest_is_held_against_the_emulator_and_the_emulator_against_nothing():
     own = EmulatorSession(SMALL).facts
     assert second_opinion(SMALL, own) is None
-    oracles = second_opinion(SMALL, replace(own, platform="qemu", page_size=65536))
-    assert oracles.open(frozenset({ROLLBACK})).facts == replace(
+    references = second_opinion(SMALL, replace(own, platform="qemu", page_size=65536))
+    assert references.open(frozenset({ROLLBACK})).facts == replace(
         EmulatorSession(SMALL, quirks=[ROLLBACK], page_size=65536, nonce=own.nonce).facts
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from msgspec.structs import replace
+from two_runs import Two, ours, theirs
 
 from tcelab.program import Dma, Look, Master, Rtas, Together
-from tcelab.run.record import Event, Outcome
-from unit.judge.test_differences import Two, ours, theirs
+from tcelab.run.record import Event, Outcome, Step
 
 DMA = Dma(file="d", iova=0x3000, size=64, to_memory=True)
 EVENT = Event(
@@ -72,7 +72,7 @@ def test_whatever_else_is_another_one(two, change):
     (message,) = two.done(DMA, done(EVENT), done(replace(SEEN, **change)))
     assert message.startswith("operation 2 gives PE ")
     assert (
-        "oracle gives PE 1 isolated: pe1 writes 0x4000 of 64 bytes from 0x3ff0 on (permission, entry m:1 (read"
+        "reference gives PE 1 isolated: pe1 writes 0x4000 of 64 bytes from 0x3ff0 on (permission, entry m:1 (read"
         in message
     )
 
@@ -80,8 +80,10 @@ def test_whatever_else_is_another_one(two, change):
 def test_an_event_that_one_of_them_does_not_have_is_told(two):
     text = "PE 1 isolated: pe1 writes 0x4000 of 64 bytes from 0x3ff0 on (permission, entry m:1 (read) beside m:0 "
     text += "(read-write) and 0 (empty))"
-    assert two.done(DMA, done(EVENT), done()) == [f"operation 2 gives no event, oracle gives {text}"]
-    assert two.done(DMA, done(), done(SEEN)) == [f"operation 3 gives {text}, oracle gives no event"]
+    assert two.done(DMA, done(EVENT), done()) == [f"operation 2 gives no event, reference gives {text}"]
+    assert two.done(DMA, done(), done(SEEN)) == [f"operation 3 gives {text}, reference gives no event"]
+    steps = (Step(4, DMA, each) for each in (done(EVENT), done()))
+    assert [(each.expected, each.seen) for each in two.comparison.compare(*steps)] == [(text, "no event")]
 
 
 def test_an_event_outside_the_window_has_no_entry_and_perhaps_no_neighbour(two):
@@ -113,25 +115,25 @@ def test_the_value_of_a_master_that_was_undone_depends_on_when_it_looked(two):
     op = Master(file="d")
     assert two.done(op, done(undone, value=2), done(replace(undone, at=3.0), value=6)) == []
     assert two.done(op, done(undone, value=2), done(value=6)) == [
-        "operation 3 gives no event, oracle gives PE 1 reapplied: pe1"
+        "operation 3 gives no event, reference gives PE 1 reapplied: pe1"
     ]
     assert len(two.done(op, done(value=2), done(value=6))) == 1
 
 
 def test_values_and_events_that_differ_are_told_side_by_side(two):
     first, second = two.done(DMA, done(EVENT), done(value=(1 << 64) - 1))
-    assert first == "operation 2 gives value 0xffffffffffffffff, oracle gives value 0"
+    assert first == "operation 2 gives value 0xffffffffffffffff, reference gives value 0"
     assert second.startswith("operation 2 gives no event")
 
 
 def test_what_a_look_and_firmware_give_is_compared(two):
     look = Look(file="d", what="identity")
     assert two.done(look, done(value=0xFFFFFFFF), done(value=0x010000ED)) == [
-        "operation 2 gives value 0x10000ed, oracle gives value 0xffffffff"
+        "operation 2 gives value 0x10000ed, reference gives value 0xffffffff"
     ]
     state = Rtas(call="ibm,read-slot-reset-state2", device="pe1")
     assert two.done(state, Outcome(value=0, fields={"state": 2}), Outcome(value=0, fields={"state": 0})) == [
-        "operation 3 gives state 0x0, oracle gives state 0x2"
+        "operation 3 gives state 0x0, reference gives state 0x2"
     ]
     both = Together(ops=[DMA, DMA])
     assert (

@@ -8,27 +8,15 @@ import msgspec
 import pytest
 from fast_story import FAST, ONE, RING, at, engine, gives, opened, program, read, takes, write
 
+from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.emulator.reference import EmulatorReferences
-from tcelab.emulator.session import EmulatorSession
 from tcelab.judge import Judge
-from tcelab.program import (
-    Burst,
-    Checkpoint,
-    Close,
-    Fill,
-    Ioctl,
-    Master,
-    Page,
-    Put,
-    Rtas,
-    Spawn,
-    disk,
-)
+from tcelab.program import Burst, Checkpoint, Close, Fill, Ioctl, Master, Page, Program, Put, Rtas, Spawn, diskcontent
 from tcelab.run.loop import perform_program
 from tcelab.run.record import Outcome, Refusal, Snapshot
 from tcelab.scenarios import vocabulary as b
 
-FRESH = disk.fresh("disk1")
+FRESH = diskcontent.fresh("disk1")
 
 
 class Liar(EmulatorSession):
@@ -53,10 +41,10 @@ class Liar(EmulatorSession):
         return lie(result) if lie and isinstance(result, Snapshot) else result
 
 
-def judged(whole, lies=None, *, oracle=False, whole_way=True, **how):
+def judged(whole, lies=None, *, reference=False, whole_way=True, **how):
     session = Liar(lies, **how)
-    judge = Judge(whole, session.facts, oracles=EmulatorReferences(FAST, session.facts) if oracle else None)
-    record = perform_program(whole, session, judge.feed)
+    judge = Judge(whole, session.facts, references=EmulatorReferences(FAST, session.facts) if reference else None)
+    record = perform_program(whole, session, judge)
     assert (record.ending is None) == whole_way
     return judge.verdict(record)
 
@@ -92,15 +80,22 @@ SOME = [
 ]
 
 
-@pytest.mark.parametrize("oracle", [False, True])
-def test_an_honest_disk_passes(oracle):
+@pytest.mark.parametrize("reference", [False, True])
+def test_an_honest_disk_passes(reference):
     ops = [Burst(file="disk", transfers=SOME), read(at(1)), write(at(3), 1536, 1 << 19), read(at(2), 4096, 512)]
-    verdict = judged(program(*ops), oracle=oracle)
+    verdict = judged(program(*ops), reference=reference)
     assert (verdict.findings, verdict.could_not) == ([], [])
     assert verdict.evidence.laws["disk"].judged == 2
+    assert verdict.evidence.laws["tag"].judged == 2, "of the one table that has entries"
     assert verdict.evidence.disk == 2 << 20
     dma = verdict.evidence.dma
     assert (dma.transfers, dma.allowed, dma.refused) == (8, 8, 1)
+
+
+def test_a_disk_that_was_not_set_up_has_no_ring_to_miss():
+    whole = Program(name="fast", topology=FAST, ops=[*opened(), write(at(0)), Checkpoint(label="after")])
+    verdict = judged(whole)
+    assert (verdict.findings, verdict.could_not) == ([], [])
 
 
 # -- the law
@@ -134,7 +129,7 @@ def test_a_disk_that_was_not_read_cannot_be_judged():
 
 
 def test_the_oracle_compares_disks_as_well():
-    verdict = judged(program(read(at(0))), {"after": other_disk(700, 1)}, oracle=True)
+    verdict = judged(program(read(at(0))), {"after": other_disk(700, 1)}, reference=True)
     (difference,) = (each for each in verdict.findings if each.law == "difference")
     assert "the disk of disk1 holds" in difference.message
     assert "at byte 0x2bc" in difference.message
@@ -229,7 +224,7 @@ def test_a_queue_that_the_device_cannot_reach_cannot_be_judged():
 
 def test_a_device_that_may_not_master_the_bus_must_look_for_its_queue_in_vain():
     ops = [Master(file="disk", on=False), engine(), write(at(0))]
-    assert judged(program(*ops), oracle=True).findings == []
+    assert judged(program(*ops), reference=True).findings == []
     silent = judged(program(*ops), {"after": lambda it: dataclasses.replace(it, refusals=())})
     assert "the watcher cannot see refused accesses of disk1" in " ".join(silent.could_not)
     first = [write(at(2)), *ops]
@@ -241,7 +236,7 @@ def test_a_device_that_may_not_master_the_bus_must_look_for_its_queue_in_vain():
 
 def test_whose_queue_it_is_not_does_not_even_try():
     ops = [Spawn(process="c"), msgspec.structs.replace(write(at(0)), by="c"), write(at(0))]
-    assert judged(program(*ops), oracle=True).findings == []
+    assert judged(program(*ops), reference=True).findings == []
 
 
 def test_an_access_to_the_queue_that_was_refused_without_reason_is_found():
@@ -264,7 +259,7 @@ def recovered():
 
 
 def test_a_disk_that_is_isolated_and_comes_back_passes():
-    verdict = judged(program(*recovered(), isolation=True), oracle=True, **FREEZE)
+    verdict = judged(program(*recovered(), isolation=True), reference=True, **FREEZE)
     assert (verdict.findings, verdict.could_not) == ([], [])
 
 
@@ -273,8 +268,8 @@ def test_a_device_may_be_isolated_before_it_says_that_a_transfer_is_done():
     late = (Refusal("read", RING + 1024, 2, "Invalid read"), Refusal("write", RING + 2052, 8, "Invalid write"))
     lies = {"after": lambda it: dataclasses.replace(it, refusals=(*it.refusals, *late))}
     whole = program(read(at(2)), isolation=True)
-    assert judged(whole, lies, oracle=True, **FREEZE).findings == []
-    assert {law for law, _ in told(judged(program(read(at(0))), lies, oracle=True))} == {"refusals"}
+    assert judged(whole, lies, reference=True, **FREEZE).findings == []
+    assert {law for law, _ in told(judged(program(read(at(0))), lies, reference=True))} == {"refusals"}
 
 
 def test_a_blocked_transfer_that_landed_all_the_same_is_found():
@@ -297,12 +292,12 @@ def test_a_violation_in_a_burst_cannot_be_followed():
     verdict = judged(program(burst, isolation=True), **FREEZE)
     assert verdict.findings == []
     assert "Burst of step" in " ".join(verdict.could_not)
-    assert judged(program(burst), oracle=True).findings == []
+    assert judged(program(burst), reference=True).findings == []
 
 
 def test_a_burst_out_of_reach_ends_at_once():
     burst = Burst(file="disk", transfers=SOME)
     whole = program(read(at(2)), burst, isolation=True)
-    assert judged(whole, oracle=True, **FREEZE).findings == []
+    assert judged(whole, reference=True, **FREEZE).findings == []
     reached = {after(1, 2): lambda _: Outcome(value=0, fields={"done": 5, "seconds": 0.0})}
     assert "isolation" in {law for law, _ in told(judged(whole, reached, **FREEZE))}

@@ -91,17 +91,17 @@ class World(EmulatorSession):
         return self.table(liobn).get(number)
 
 
-def judged(*ops, at=-1, tamper=lambda _session, _outcome: None, oracle=False):
+def judged(*ops, at=-1, tamper=lambda _session, _outcome: None, reference=False):
     program = Program(name="p", topology=SMALL, ops=[*BEGIN, *ops, Read(what="pins"), Checkpoint(label="end")])
     session = World(at, tamper)
-    judge = Judge(program, session.facts, oracles=EmulatorReferences(SMALL, session.facts) if oracle else None)
-    done = perform_program(program, session, judge.feed)
+    judge = Judge(program, session.facts, references=EmulatorReferences(SMALL, session.facts) if reference else None)
+    done = perform_program(program, session, judge)
     assert done.ending is None, done.ending.error.report()
     return judge.verdict(done), judge, session
 
 
 def expect_pass(*ops):
-    verdict, judge, session = judged(*ops, oracle=True)
+    verdict, judge, session = judged(*ops, reference=True)
     assert [each.message for each in verdict.findings] == []
     assert judge.fold.unknown == []
     return judge.fold, session
@@ -204,13 +204,20 @@ def test_a_list_outside_ram_that_nobody_reads_is_not_refused(args):
     expect_pass(Hcall(call=Call("H_PUT_TCE_INDIRECT", args)))
 
 
+def test_that_a_list_in_ram_is_refused_is_a_finding():
+    """As the emulator does, which has no RAM where the program has none."""
+    verdict, judge, _ = judged(Hcall(call=Call("H_PUT_TCE_INDIRECT", [ONE, 0, 0x8000, 2])))
+    assert [each.ioba for each in verdict.findings if each.law == "refusals"] == [0x8000]
+    assert any("took a list that nobody knows" in reason for reason in judge.fold.unknown)
+
+
 def test_a_page_that_only_a_hypercall_told_of_is_looked_at_afterwards():
     program = [op for op in BEGIN if not isinstance(op, Frames)]
     ops = [*program, put(ONE, 0x17000, Tce("m", 7)), put(ONE, 0x17000, 0)]
     whole = Program(name="p", topology=SMALL, ops=[*ops, Checkpoint(label="end")])
     session = World(len(ops) - 1, lambda world, _: overwrite_page(world, 7))
     judge = Judge(whole, session.facts)
-    verdict = judge.verdict(perform_program(whole, session, judge.feed))
+    verdict = judge.verdict(perform_program(whole, session, judge))
     assert [(each.law, "buffer m page 7" in each.message) for each in verdict.findings] == [("memory", True)]
 
 
@@ -363,7 +370,7 @@ def test_a_batch_that_tells_of_fewer_hypercalls_than_it_has_cannot_be_judged():
 
 
 def told(op, tamper):
-    verdict, _, _ = judged(op, at=len(BEGIN), tamper=tamper, oracle=True)
+    verdict, _, _ = judged(op, at=len(BEGIN), tamper=tamper, reference=True)
     return [each.message for each in verdict.findings if each.law == "difference"]
 
 
@@ -373,7 +380,7 @@ def test_another_status_than_the_emulators_is_a_difference():
 
 def test_tces_in_registers_are_compared_by_the_page_that_they_lead_to():
     # The two machines' frames differ: by their numbers, every register with a TCE would.
-    verdict, _, session = judged(put(ONE, 0, Tce("m", 3)), get(ONE, 0), indirect(ONE, 0, [Tce("m")]), oracle=True)
+    verdict, _, session = judged(put(ONE, 0, Tce("m", 3)), get(ONE, 0), indirect(ONE, 0, [Tce("m")]), reference=True)
     assert verdict.findings == []
     other = session.entry(ONE, 0) & -PAGE
     assert len(told(get(ONE, 0), registers(0, other | 3))) == 1
@@ -393,7 +400,7 @@ def test_ticks_are_not_compared():
         op,
         at=len(BEGIN),
         tamper=lambda _, outcome: structs.replace(outcome, fields={**outcome.fields, "ticks": 99999}),
-        oracle=True,
+        reference=True,
     )
     assert verdict.findings == []
 
@@ -402,7 +409,7 @@ def test_ticks_are_not_compared():
 
 
 def test_a_device_does_what_the_entry_of_a_hypercall_lets_it():
-    verdict, _, _ = judged(*hcallkit.device_story(), oracle=True)
+    verdict, _, _ = judged(*hcallkit.device_story(), reference=True)
     assert [each.message for each in verdict.findings] == []
     assert verdict.evidence.dma.allowed == 2
     assert verdict.evidence.dma.refused == 3

@@ -43,7 +43,7 @@ SECOND = FIRST + len(FROZEN) + len(THAWED)
 
 def judged(session):
     judge = Judge(session.program, session.facts)
-    return judge.verdict(perform_program(session.program, session, judge.feed))
+    return judge.verdict(perform_program(session.program, session, judge))
 
 
 def told(session):
@@ -83,8 +83,8 @@ def test_two_isolations_and_two_recoveries_pass():
 def test_the_emulator_does_as_the_law_demands():
     played = story()
     session = EmulatorSession(TWO_DEVICES, isolates=True, guard="freeze")
-    judge = Judge(played, session.facts, oracles=EmulatorReferences(TWO_DEVICES, session.facts))
-    verdict = judge.verdict(perform_program(played, session, judge.feed))
+    judge = Judge(played, session.facts, references=EmulatorReferences(TWO_DEVICES, session.facts))
+    verdict = judge.verdict(perform_program(played, session, judge))
     assert (verdict.result, verdict.findings) == ("pass", [])
 
 
@@ -347,6 +347,16 @@ def test_a_platform_that_lies_is_told_once_for_each_thing_that_is_wrong(platform
     assert len(messages) == len(LIES[platform])
     for message, expected in zip(messages, LIES[platform], strict=True):
         assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("platform", "expected", "seen"),
+    [(IsTooQuick, "reached", "not reached"), (MissesTheSibling, "not reached", "reached")],
+    ids=lambda each: getattr(each, "__name__", None),
+)
+def test_whether_registers_were_to_be_reached_is_told_on_the_right_side(platform, expected, seen):
+    found = [each for each in judged(platform(story())).findings if "registers of" in each.message]
+    assert {(each.expected, each.seen) for each in found} == {(expected, seen)}
 
 
 @pytest.mark.parametrize(

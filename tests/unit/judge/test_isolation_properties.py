@@ -54,7 +54,7 @@ OPS = st.lists(
 
 def played(session, asked):
     judge = Judge(asked, session.facts)
-    record = perform_program(asked, session, judge.feed)
+    record = perform_program(asked, session, judge)
     verdict = judge.verdict(record)
     assert [finding.message for finding in verdict.findings] == []
     return [step.outcome for step in record.steps]

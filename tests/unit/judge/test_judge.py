@@ -67,6 +67,19 @@ def test_a_pass_of_main_has_judged_every_law_and_every_batch_size():
     assert 750 <= evidence.checkpoints <= 900
 
 
+def test_the_evidence_of_a_small_program_is_what_it_did():
+    program = story()
+    evidence = judge(perform_program(program, Ideal(program))).evidence
+    (batch,) = evidence.batches
+    assert (batch.size, batch.maps, batch.pages, batch.checkpoints, batch.live, batch.stream) == (4, 4, 8, 1, 1, 0)
+    assert (evidence.operations, evidence.checkpoints) == (54, 5)
+    assert evidence.operations + evidence.checkpoints == len(program.ops)
+    assert evidence.steps == {"live": 5, "stream": 2}
+    assert evidence.dma.reasons == {"no entry": 2, "permission": 1}
+    assert (evidence.dma.transfers, evidence.dma.allowed, evidence.dma.refused) == (4, 2, 3)
+    assert (evidence.laws["tag"].judged, evidence.laws["table"].judged) == (8, 28)
+
+
 def test_on_a_kernel_with_64k_pages_charges_are_whole_cpu_pages():
     program = story()
     session = Ideal(program, page_size=65536)
@@ -175,7 +188,7 @@ TAGGED = [*MAPS[:-1], *b.tag(Page("pages"), 1, ONE.liobn, 0, 1), MAPS[-1]]
         (
             MAPS,
             [
-                "nobody looked",
+                "nobody looked after operation 0:",
                 f"add {LOOK}",
                 f"add {LOOK}",
                 f"put a `tag` before operation {len(MAPS) - 1}, which maps",

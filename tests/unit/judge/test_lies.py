@@ -7,26 +7,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ideal import Ideal, bound
+from lies import LANDING, LAST_CLOSE, MAP, SECOND_MAP, STRADDLE, THIRD_MAP, UNMAP, put, ram, say_refusal
 from msgspec import structs
-from story import BOTH, CHANNEL, FIRST, SECOND, SPARE, after, nth, on, see, story, with_entry
+from story import BOTH, CHANNEL, FIRST, SECOND, SMALL, SPARE, after, nth, on, see, story, with_entry
 
 from tcelab.errors import GuestLost, HarnessError, Scene
 from tcelab.judge import Judge, judge
-from tcelab.program import Flip
-from tcelab.program.tag import tag
+from tcelab.program import Checkpoint, Flip, Program
+from tcelab.program.pagetags import tag
 from tcelab.run.loop import perform_program
-from tcelab.run.record import Outcome, Refusal
-
-MAP, SECOND_MAP, THIRD_MAP = (nth("MAP_DMA", i) for i in range(3))
-UNMAP, LAST_CLOSE = nth("UNMAP_DMA"), nth("Close", -1)
-CONTROL, LANDING, STRADDLE = nth("Dma", 0), nth("Dma", 2), nth("Dma", 3)
+from tcelab.run.record import Ending, Outcome
+from tcelab.scenarios import vocabulary as b
 
 
 def judged(**lies):
     program = story()
     session = Ideal(program, **lies)
     watch = Judge(program, session.facts)
-    record = perform_program(program, session, watch.feed)
+    record = perform_program(program, session, watch)
     verdict = watch.verdict(record)
     again = judge(record)
     again.evidence.seconds = verdict.evidence.seconds
@@ -34,36 +32,8 @@ def judged(**lies):
     return verdict
 
 
-def table(liobn):
-    own = {CHANNEL: "channel", SPARE: "spare"}
-    return lambda s: getattr(s, own[liobn]) if liobn in own else s.pes["pe1" if liobn == FIRST else "pe2"].table
-
-
-def put(liobn, number, change):
-    """Set an entry behind everybody's back: `change` makes it from what is there (0: empty)."""
-
-    def do(session):
-        entries = table(liobn)(session)
-        entries[number] = change(entries.get(number, 0))
-        if not entries[number]:
-            del entries[number]
-
-    return do
-
-
-def ram(buffer, page, content):
-    def do(session):
-        session.ram[session.buffers[buffer][page]][: len(content)] = content
-
-    return do
-
-
 def drop_refusals(session):
     session.refused[:] = [each for each in session.refused if each.address >> 12 == 0x50]
-
-
-def say_refusal(direction, address):
-    return lambda s: s.refused.append(Refusal(direction, address, 8, f"Invalid {direction} at {address:#x}"))
 
 
 def set_base(name, by):
@@ -353,6 +323,7 @@ def test_views_that_differ_and_are_both_wrong_are_told_by_both_laws():
     found = judged(warp=warp).findings
     assert [(f.law, f.view) for f in found] == [("views", "live, stream"), ("table", "live"), ("table", "stream")]
     assert "agree with neither" in found[0].message
+    assert {f.operation.partition(" ")[0] for f in found} == {f"#{nth('Close', 1)}"}, "the last that concerned it"
 
 
 def test_a_wrong_entry_does_not_hide_the_same_entry_of_another_window():
@@ -479,6 +450,14 @@ def test_a_guest_that_dies_of_the_last_operation_is_no_pass():
     assert judge(perform_program(program, Dying(program))).exit_code == 1
 
 
+def test_a_kernel_that_dies_of_nobody_knows_what_is_of_no_batch_size():
+    program = Program(name="p", topology=SMALL, ops=[*b.buffer("m", 1, 1), Checkpoint(label="x", batch=4)])
+    record = perform_program(program, Ideal(program))
+    record.ending = Ending(GuestLost("panicked", kernel_died=True), None)
+    (finding,) = judge(record).findings
+    assert (finding.batch, finding.operation) == (0, "")
+
+
 def test_a_run_that_stops_short_without_an_error_is_no_pass():
     program = story()
     record = perform_program(program, Ideal(program))
@@ -541,7 +520,7 @@ def test_findings_beyond_the_cap_are_counted():
 
     program = story()
     watch = Judge(program, Ideal(program).facts, keep=10)
-    record = perform_program(program, Ideal(program, warp=flood), watch.feed)
+    record = perform_program(program, Ideal(program, warp=flood), watch)
     verdict = watch.verdict(record)
     assert (len(verdict.findings), verdict.more) == (10, 140)
 

@@ -9,11 +9,11 @@ import pytest
 import unpinned
 from tceagent.uapi import LAYOUTS, NUMBERS
 from tcelab.emulator import EmulatorSession
-from tcelab.emulator.kernel import EmulatedKernel
-from tcelab.emulator.memory import SCRATCH, Ram, Space
+from tcelab.emulator.addressspaces import SCRATCH, EmulatedRam, Space
+from tcelab.emulator.emulatedkernel import EmulatedKernel
 from tcelab.emulator.platform import Machine
 from tcelab.emulator.process import Process
-from tcelab.emulator.profiles import Kind
+from tcelab.emulator.profiles import ProfileWithQuirks
 from tcelab.emulator.profiles.linux_v1 import LINUX_V1
 from tcelab.emulator.profiles.seed2013 import SEED2013
 from tcelab.emulator.spapr_tce_2013 import Seed
@@ -28,7 +28,7 @@ SMALL = unpinned.SMALL
 def lived(program, **how):
     session = EmulatorSession(SMALL, seed=5, **how)
     judge = Judge(program, session.facts)
-    done = perform_program(program, session, judge.feed)
+    done = perform_program(program, session, judge)
     return done, judge.verdict(done), judge, session
 
 
@@ -90,7 +90,7 @@ def test_a_kernel_that_gives_back_what_nobody_took_cannot_be_judged_by_the_laws_
         ram.pins[frame] = ram.pins.get(frame, 0) - 1
         ram.pinned -= 1
 
-    monkeypatch.setattr(Ram, "unpin", unpin)
+    monkeypatch.setattr(EmulatedRam, "unpin", unpin)
     done, verdict, judge, _ = lived(unpinned.program(unpinned.UNDERFLOWS[name]))
     assert done.ending is None
     assert [each.message for each in verdict.findings] == []
@@ -124,13 +124,13 @@ def test_a_session_that_cannot_be_emptied_says_why():
         session.renew()
 
 
-# -- what a second oracle told
+# -- what a second reference told
 
 
 def kernel(profile=LINUX_V1, memlock=1 << 20, uid=1000):
     machine = Machine(SMALL, 4096, 1)
     process = Process(Space(machine.ram), uid=uid, memlock=memlock)
-    return EmulatedKernel(machine, Kind(profile, frozenset()), process), machine
+    return EmulatedKernel(machine, ProfileWithQuirks(profile, frozenset()), process), machine
 
 
 def test_the_scratch_of_an_ioctl_is_no_address_once_it_has_returned():

@@ -10,10 +10,10 @@ from story import FIRST, ONE, SECOND, SMALL, TWO
 
 from tcelab.judge import Judge
 from tcelab.judge.models.fold import Fold
-from tcelab.judge.models.table import TableModel
+from tcelab.judge.models.tablemodel import TableModel
 from tcelab.papr import window
 from tcelab.program import Checkpoint, Close, Ddw, Exit, Ioctl, Page, Program, Read, Spawn, Tag
-from tcelab.program.tag import compact, data, tag
+from tcelab.program.pagetags import compact, data, tag
 from tcelab.run.record import Facts, Outcome, Refusal, Snapshot, Step, TableView
 from tcelab.scenarios import vocabulary as b
 

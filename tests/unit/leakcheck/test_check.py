@@ -7,9 +7,9 @@ import pytest
 
 from tcelab.errors import GuestLost, Unsupported
 from tcelab.leakcheck import check as module
-from tcelab.leakcheck import drivers, follow
-from tcelab.leakcheck.check import Check, Plan
-from tcelab.leakcheck.result import Result
+from tcelab.leakcheck import drivers, tracefollower
+from tcelab.leakcheck.check import LeakCheck, LeakPlan
+from tcelab.leakcheck.leakresult import LeakResult
 from tcelab.program.topology import Device
 from tcelab.run.record import Refusal, Snapshot, TableView
 
@@ -137,7 +137,7 @@ def no_time(monkeypatch):
 
 
 def checked(guest, **plan):
-    check = Check(guest, Plan(command="work", settle=0.01, **plan))
+    check = LeakCheck(guest, LeakPlan(command="work", settle=0.01, **plan))
     check.perform()
     return check
 
@@ -151,7 +151,7 @@ def test_a_command_whose_mappings_go_again_leaves_nothing():
     check = checked(guest)
     assert (check.findings, check.could_not, check.status) == ([], [], 0)
     assert guest.typed == [drivers.listen(), drivers.bind(DEVICE), "work", drivers.SETTLE, drivers.unbind(DEVICE)]
-    result = Result(tcelab="", verdict="pass", exit_code=0, command="work")
+    result = LeakResult(tcelab="", verdict="pass", exit_code=0, command="work")
     check.fill(result)
     (row,) = result.tables
     assert (row.device, row.baseline, row.after, row.unbound) == ("disk1", 1, 1, 0)
@@ -273,13 +273,13 @@ def test_a_driver_that_cannot_be_bound_is_said_before_anything_runs():
 
 
 def test_a_kernel_that_dies_is_a_finding():
-    check = Check(Toy(), Plan(command="work"))
+    check = LeakCheck(Toy(), LeakPlan(command="work"))
     check.died(GuestLost("the guest's kernel panicked", kernel_died=True))
     assert laws(check) == ["kernel"]
 
 
 def test_calls_of_a_long_command_are_followed_before_it_ends(monkeypatch):
-    monkeypatch.setattr(follow, "_QUEUE", 3)
+    monkeypatch.setattr(tracefollower, "_QUEUE", 3)
 
     def work(guest):
         for _ in range(50):
@@ -489,7 +489,7 @@ def test_what_was_refused_while_a_driver_was_bound_is_a_finding_although_it_cann
         return "late"
 
     guest = Toy(work=io, **{drivers.bind(DEVICE): bind})
-    check = Check(guest, Plan(command="work", settle=0.01))
+    check = LeakCheck(guest, LeakPlan(command="work", settle=0.01))
     with pytest.raises(Unsupported):
         check.perform()
     assert laws(check) == ["refusals", "direction"]
@@ -501,11 +501,11 @@ def test_what_was_seen_before_the_guest_was_lost_is_judged():
         guest.refusals = (Refusal("read", 0x9000, 4, "Invalid read at addr 0x9000"),)
         raise GuestLost("the guest's kernel panicked", kernel_died=True)
 
-    check = Check(Toy(work=work), Plan(command="work", settle=0.01))
+    check = LeakCheck(Toy(work=work), LeakPlan(command="work", settle=0.01))
     with pytest.raises(GuestLost):
         check.perform()
     assert laws(check) == ["refusals", "permission"]
-    result = Result(tcelab="", command="work")
+    result = LeakResult(tcelab="", command="work")
     check.fill(result)
     assert not result.judged
 

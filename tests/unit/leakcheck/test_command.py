@@ -3,77 +3,33 @@
 import json
 import subprocess
 import sys
-from contextlib import contextmanager
-from types import SimpleNamespace
+from xml.etree import ElementTree as ET
 
 import click
 import msgspec
 import pytest
 from rich.console import Console
+from stand_leakcheck import LEAK
 
 from patience import PATIENCE
 from tcelab.cli import leakcheck as verb
 from tcelab.errors import GuestLost, HarnessError, UsageError
-from tcelab.leakcheck.result import Asked, Calls, Finding, Origin, Permissions, Refused, Result, TableAt
-from tcelab.report.leakcheck import render
-
-LEAK = Finding(
-    law="leak",
-    message="LIOBN 0x80000100 IOBA 0x9000: 0x0000000000007003 (page 0x7000, read-write) stayed",
-    liobn=0x80000100,
-    device="disk1",
-    ioba=0x9000,
-    tce=0x7003,
-    origin=Origin(hypercall="H_PUT_TCE_INDIRECT", seconds=1.25, ioba=0x8000, entries=4, number=2),
+from tcelab.leakcheck.leakresult import (
+    LAWS,
+    AskedMappings,
+    Calls,
+    LeakFinding,
+    LeakResult,
+    Permissions,
+    Refused,
+    TableAt,
 )
-
-
-class Checked:
-    """A check that ends as it is told to."""
-
-    findings, could_not, status, fails, judged = (), (), 0, None, True
-
-    def __init__(self, guest, plan):
-        type(self).plan = plan
-        self.output = ["said"]
-        self.died_of = None
-
-    def perform(self):
-        if self.fails is not None:
-            raise self.fails
-
-    def died(self, error):
-        self.died_of = error
-
-    def fill(self, result):
-        result.findings, result.could_not, result.status = list(self.findings), list(self.could_not), self.status
-        result.judged = self.judged and self.fails is None
-        if self.died_of is not None:
-            result.findings.append(Finding(law="kernel", message=self.died_of.message))
+from tcelab.report.leakchecktext import render
 
 
 @pytest.fixture
-def tcelab(monkeypatch, tmp_path, capsys):
-    """Call the verb: its exit code, its result, and what it printed."""
-
-    @contextmanager
-    def opened(*_, **__):
-        yield SimpleNamespace(facts=SimpleNamespace(versions={}))
-
-    monkeypatch.setattr(verb, "opened", opened)
-    ready = SimpleNamespace(qemu=None, options=None, digest="", provenance={})
-    monkeypatch.setattr(verb.setup, "prepare", lambda *_: ready)
-    monkeypatch.setattr(verb.setup, "check", lambda _choice: None)
-    monkeypatch.setattr(verb, "DrivenGuest", lambda *_: None)
-
-    def call(*words, **how):
-        kind = type("Told", (Checked,), how)
-        monkeypatch.setattr(verb, "Check", kind)
-        code = verb.command.main(["--out", str(tmp_path / "out"), *words], standalone_mode=False)
-        result = json.loads((tmp_path / "out" / "result.json").read_bytes())
-        return code, result, capsys.readouterr().out, kind
-
-    return call
+def tcelab(leakcheck):
+    return leakcheck
 
 
 def test_several_words_are_a_command_with_its_arguments_and_one_is_a_line_for_the_shell():
@@ -92,7 +48,9 @@ def test_an_empty_command_is_wrong_usage(words):
 )
 @pytest.mark.parametrize("words", [["nosuchcmd"], ["nosuchcmd", "x y"], ["nosuchcmd x | cat"]])
 def test_a_command_that_the_guest_does_not_have_is_wrong_usage(words, said):
-    result = Result(tcelab="", verdict="pass", exit_code=0, command=verb.typed(tuple(words)), options={}, status=127)
+    result = LeakResult(
+        tcelab="", verdict="pass", exit_code=0, command=verb.typed(tuple(words)), options={}, status=127
+    )
     result.output = ["# nosuchcmd", said]
     with pytest.raises(UsageError, match="command not found in the guest: nosuchcmd"):
         verb.expect_command(tuple(words), result)
@@ -104,7 +62,7 @@ def test_a_command_that_the_guest_does_not_have_is_wrong_usage(words, said):
     ids=["status", "another word", "finding"],
 )
 def test_anything_else_is_no_wrong_usage(how):
-    result = Result(tcelab="", verdict="pass", exit_code=0, command="nosuchcmd", options={}, status=127)
+    result = LeakResult(tcelab="", verdict="pass", exit_code=0, command="nosuchcmd", options={}, status=127)
     result.output = ["sh: nosuchcmd: not found"]
     for name, value in how.items():
         setattr(result, name, value)
@@ -141,7 +99,7 @@ def test_no_leak_is_exit_code_0(tcelab, tmp_path):
 def test_a_leak_is_exit_code_1_and_told_with_its_entry_and_its_origin(tcelab):
     code, result, out, _ = tcelab("--", "true", findings=[LEAK], could_not=["the command failed"])
     assert (code, result["verdict"]) == (1, "finding")
-    assert msgspec.convert(result["findings"][0], Finding) == LEAK
+    assert msgspec.convert(result["findings"][0], LeakFinding) == LEAK
     assert "IOBA 0x9000: 0x0000000000007003 (page 0x7000, read-write) stayed" in out
     assert "H_PUT_TCE_INDIRECT of 4 entries from IOBA 0x8000 on, the entry number 2 of them, 1.250000 s after" in out
 
@@ -153,8 +111,8 @@ def test_what_could_not_be_judged_is_exit_code_125(tcelab):
 
 
 def test_a_result_is_no_pass_before_somebody_has_judged(tcelab):
-    assert Result(tcelab="", command="").verdict == "could-not-judge"
-    assert Result(tcelab="", command="").exit_code == 125
+    assert LeakResult(tcelab="", command="").verdict == "could-not-judge"
+    assert LeakResult(tcelab="", command="").exit_code == 125
     code, result, _, _ = tcelab("--", "true", judged=False)
     assert (code, result["verdict"]) == (125, "could-not-judge")
 
@@ -198,6 +156,23 @@ def test_a_kernel_that_died_is_a_finding(tcelab):
     assert (code, result["findings"][0]["law"]) == (1, "kernel")
 
 
+def test_junit_is_as_of_a_run_a_case_for_each_law_and_one_for_the_command(tcelab, tmp_path):
+    tcelab("--", "true", findings=[LEAK], could_not=["the command failed"])
+    (suite,) = ET.fromstring((tmp_path / "out" / "junit.xml").read_bytes())
+    cases = {case.get("name"): case for case in suite}
+    assert list(cases) == ["true", *LAWS]
+    assert [name for name, case in cases.items() if case.find("failure") is not None] == ["leak"]
+    assert "stored by: H_PUT_TCE_INDIRECT of 4 entries" in cases["leak"].find("failure").text
+    assert cases["true"].find("error").get("message") == "the command failed"
+    assert (suite.get("failures"), suite.get("errors"), suite.get("skipped")) == ("1", "1", "0")
+
+
+def test_a_law_that_nobody_came_to_judge_is_skipped_in_junit(tcelab, tmp_path):
+    tcelab("--", "true", judged=False, could_not=["the command did not end"])
+    (suite,) = ET.fromstring((tmp_path / "out" / "junit.xml").read_bytes())
+    assert (suite.get("errors"), suite.get("skipped")) == ("1", str(len(LAWS)))
+
+
 def test_json_is_the_result_and_what_the_command_said_is_kept(tcelab, tmp_path):
     _, result, _, _ = tcelab("--json", str(tmp_path / "copy.json"), "--", "true")
     assert json.loads((tmp_path / "copy.json").read_bytes()) == result
@@ -205,8 +180,8 @@ def test_json_is_the_result_and_what_the_command_said_is_kept(tcelab, tmp_path):
 
 
 def test_the_text_has_tables_and_a_histogram_with_many_sizes_summed_up():
-    result = Result(tcelab="", verdict="pass", exit_code=0, command="work", output=["line"], status=0)
-    result.asked = [Asked(liobn=0x80000100, direction="TO_DEVICE", mappings=1234)]
+    result = LeakResult(tcelab="", verdict="pass", exit_code=0, command="work", output=["line"], status=0)
+    result.asked = [AskedMappings(liobn=0x80000100, direction="TO_DEVICE", mappings=1234)]
     result.views = {"stream": 3, "replay": 3, "asked stored": 5, "asked live": 6}
     result.tables = [
         TableAt(liobn=0x80000100, device="disk1", baseline=2, after=3),
@@ -221,7 +196,7 @@ def test_the_text_has_tables_and_a_histogram_with_many_sizes_summed_up():
     result.refused = [Refused(phase="command", liobn=0x80000100, status=-4, calls=2)]
     console = Console(width=120)
     with console.capture() as captured:
-        render(console, result)
+        render(console, result, result.conclude())
     lines = [line.split() for line in captured.get().splitlines()]
     assert ["|", "0x80000100", "|", "disk1", "|", "2", "|", "3", "|", "0", "|", "0", "|"] in lines
     assert ["|", "0x80000300", "|", "-", "|", "0", "|", "0", "|", "0", "|", "-", "|"] in lines

@@ -2,10 +2,10 @@
 
 import pytest
 
-from tcelab.leakcheck.judge import Judge, Stayed, describe, occupancy
-from tcelab.leakcheck.replay import Replay
-from tcelab.leakcheck.result import Origin
+from tcelab.leakcheck.judge import LeakJudge, Stayed, describe, occupancy
+from tcelab.leakcheck.leakresult import Origin
 from tcelab.leakcheck.trace import Hypercall
+from tcelab.leakcheck.tracereplay import Replay
 
 DISK, OTHER = 0x80000100, 0x80000300
 RAM = 0x1F000000
@@ -14,7 +14,7 @@ BASELINE = {DISK: {0x1000: 0x5003, 0x2000: 0x6003}}
 
 @pytest.fixture
 def judge():
-    return Judge({DISK: "disk1"}, RAM, baseline_at=100.0)
+    return LeakJudge({DISK: "disk1"}, RAM, baseline_at=100.0)
 
 
 def leaks(judge, after, unbound, *calls, baseline=BASELINE):

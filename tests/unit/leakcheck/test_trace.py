@@ -4,8 +4,8 @@ import pytest
 
 from tcelab.leakcheck.counts import Counts, Row
 from tcelab.leakcheck.dmaapi import Asked, Lost, Mark, Raw, Reader, Turned
-from tcelab.leakcheck.replay import Replay, Shared
 from tcelab.leakcheck.trace import Hypercall, NewTable, parse
+from tcelab.leakcheck.tracereplay import Replay, Shared
 
 LIOBN = 0x80000100
 

@@ -6,15 +6,15 @@ import pytest
 from msgspec import structs
 
 from tceagent import huge
-from tcelab.cli.options import guarded
 from tcelab.errors import UsageError
+from tcelab.job.runoptions import RunOptions, settle
 from tcelab.job.setup import MachineChoice
-from tcelab.papr import dma, tce, window
+from tcelab.papr import dmarules, tce, window
 from tcelab.program import Buffer, Ddw, Flip, Ioctl, Program, validate_host
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
-from tcelab.qemu import ddw
-from tcelab.qemu.qtest import Call
+from tcelab.qemu import rtaswindows
+from tcelab.qemu.qtest import RtasCall
 from tcelab.scenarios import vocabulary as b
 
 PLACE = (2 << 11, 0x8000000, 0x20000001)
@@ -32,7 +32,7 @@ class Port:
 
 def called(op, *cells):
     port = Port(*cells)
-    outcome = asyncio.run(ddw.call(port, op, 1, 2))
+    outcome = asyncio.run(rtaswindows.call(port, op, 1, 2))
     return port.asked, outcome.value, outcome.fields
 
 
@@ -42,22 +42,22 @@ def called(op, *cells):
         (
             Ddw(call="query", device="pe1"),
             (0, 1, 0x20, 0, 0x107, 0),
-            Call("ibm,query-pe-dma-window", PLACE, 6),
+            RtasCall("ibm,query-pe-dma-window", PLACE, 6),
             {"left": 1, "largest": 0x20_0000_0000, "page_sizes": 0x107, "migration": 0},
         ),
         (
             Ddw(call="create", device="pe1", page_shift=16, window_shift=30),
             (0, *HIGH),
-            Call("ibm,create-pe-dma-window", (*PLACE, 16, 30), 4),
+            RtasCall("ibm,create-pe-dma-window", (*PLACE, 16, 30), 4),
             {"liobn": 0x80000101, "start": 1 << 59},
         ),
         (
             Ddw(call="remove", device="pe1", liobn=0x80000101),
             (0,),
-            Call("ibm,remove-pe-dma-window", (0x80000101,), 1),
+            RtasCall("ibm,remove-pe-dma-window", (0x80000101,), 1),
             {},
         ),
-        (Ddw(call="reset", device="pe1"), (0,), Call("ibm,reset-pe-dma-window", PLACE, 1), {}),
+        (Ddw(call="reset", device="pe1"), (0,), RtasCall("ibm,reset-pe-dma-window", PLACE, 1), {}),
     ],
     ids=lambda each: getattr(each, "call", ""),
 )
@@ -120,21 +120,24 @@ def test_nobody_isolates_pes_whose_windows_come_and_go(op):
     with pytest.raises(UsageError, match="knows the windows that a machine starts with, and no others"):
         validate(program(*opens, op, isolation=True))
     for guard in ("freeze", "observe"):
-        with pytest.raises(UsageError, match="makes windows of its own: whoever isolates"):
-            guarded(program(*opens, op), MachineChoice(topology=WHERE), guard)
-    assert guarded(program(*opens, op), MachineChoice(topology=WHERE))[1].guard == "off"
+        with pytest.raises(UsageError, match=r"operation 1 .*: whoever isolates"):
+            settle(program(*opens, op), asked(guard))
+    assert settle(program(*opens, op), asked(None))[1].machine.guard == "off"
+
+
+def asked(guard):
+    return RunOptions(verb="run", target="p", guard=guard, machine=MachineChoice(topology=WHERE))
 
 
 def test_a_reset_leads_back_to_the_windows_that_a_machine_starts_with():
     reset = Ddw(call="reset", device="pe1")
-    assert not validate_host.has_moving_windows(program(reset))
+    assert not validate_host.moves_windows(reset)
     validate(program(reset, isolation=True))
 
 
 def test_a_container_of_type_v1_has_the_windows_that_it_found():
-    assert not validate_host.has_moving_windows(
-        program(*b.open_container(ONE), Ioctl(file="x", request="ENABLE", value=7))
-    )
+    ops = [*b.open_container(ONE), Ioctl(file="x", request="ENABLE", value=7)]
+    assert not any(map(validate_host.moves_windows, ops))
 
 
 # -- transfers over several windows
@@ -142,8 +145,8 @@ def test_a_container_of_type_v1_has_the_windows_that_it_found():
 
 def over(iova, size, **how):
     low, high = {0: 3, 1: tce.READ}, {0: tce.WRITE, 2: 3}
-    more = [dma.Window(1 << 59, 4, lambda i: high.get(i, 0), 16)]
-    pieces = dma.pieces(
+    more = [dmarules.Window(1 << 59, 4, lambda i: high.get(i, 0), 16)]
+    pieces = dmarules.pieces(
         iova, size, entries=2, permissions=lambda i: low.get(i, 0), more=more, **{"to_memory": True, **how}
     )
     return [(each.iova, each.size, each.window, each.entry, each.offset, each.refused, each.told) for each in pieces]

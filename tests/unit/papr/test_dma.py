@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcelab.papr import dma
+from tcelab.papr import dmarules
 
 PAGE = 4096
 GRANTED = {0: 3, 1: 1, 2: 2, 4: 3}
@@ -14,7 +14,7 @@ START = 0x40000000
 
 
 def cut(iova, size, *, to_memory=False, entries=5, start=0, **more):
-    return dma.pieces(
+    return dmarules.pieces(
         iova,
         size,
         to_memory=to_memory,
@@ -97,7 +97,8 @@ def test_pieces_cover_the_range_exactly_and_in_order(iova, size, to_memory, entr
         assert (piece.start, piece.iova) == (at, iova + at)
         assert piece.size > 0
         assert piece.iova // PAGE == (piece.iova + piece.size - 1) // PAGE == piece.entry
-        assert piece.refused in ("", *dma.REASONS)
-        assert (piece.entry >= entries) == (piece.refused == dma.OUTSIDE) or not master
+        assert not piece.refused or piece.refused in dmarules.REASONS
+        assert (piece.refused == "bus master off") == (not master)
+        assert (piece.refused == dmarules.OUTSIDE) == (master and piece.entry >= entries)
         at += piece.size
     assert at == size

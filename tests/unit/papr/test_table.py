@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tcelab.papr import window
-from tcelab.papr.table import Table
+from tcelab.papr.tcetable import Table
 
 LIOBN = 0x80000100
 TOP = 1 << 64

@@ -18,7 +18,7 @@ from tcelab.errors import HarnessError, UsageError
 from tcelab.fuzz.generate import generate
 from tcelab.job.parallel import ParallelRun
 from tcelab.judge import Judge, judge
-from tcelab.judge.models.table import Entry, TableModel
+from tcelab.judge.models.tablemodel import LiveEntry, TableModel
 from tcelab.papr import tce
 from tcelab.program import Checkpoint, Dma, Flip, Ioctl, Page, Program, Together, inject
 from tcelab.program.topology import TOPOLOGIES, topology
@@ -39,8 +39,8 @@ DECLARED = frozenset({NOT_AT_ZERO})
 
 def on_emulator(program, quirks=frozenset(), **more):
     session = EmulatorSession(program.topology, quirks=quirks, **more)
-    judge_ = Judge(program, session.facts, oracles=second_opinion(program.topology, session.facts))
-    return judge_.verdict(perform_program(program, session, judge_.feed))
+    judge_ = Judge(program, session.facts, references=second_opinion(program.topology, session.facts))
+    return judge_.verdict(perform_program(program, session, judge_))
 
 
 def mapped(*more):
@@ -212,7 +212,7 @@ def test_a_map_below_the_window_that_is_said_to_be_made_is_looked_for_there():
 
 
 def entry(frame, step=1):
-    return Entry(3, "b", 0, None, frame, step)
+    return LiveEntry(3, "b", 0, None, frame, step)
 
 
 def test_entries_outside_the_window_keep_their_places_in_order():
@@ -331,8 +331,8 @@ def said(lines, quirks=DECLARED, *, at=-1):
 
     session = Ideal(program, tamper=tamper)
     facts = replace(session.facts, quirks=quirks)
-    judge_ = Judge(program, facts, oracles=EmulatorReferences(HIGH, facts))
-    verdict = judge_.verdict(perform_program(program, session, judge_.feed))
+    judge_ = Judge(program, facts, references=EmulatorReferences(HIGH, facts))
+    verdict = judge_.verdict(perform_program(program, session, judge_))
     return verdict, sorted(each.law for each in verdict.findings)
 
 
@@ -386,8 +386,8 @@ def test_a_second_time_is_a_finding():
 
     session = Ideal(program, tamper=tamper)
     facts = replace(session.facts, quirks=DECLARED)
-    judge_ = Judge(program, facts, oracles=EmulatorReferences(HIGH, facts))
-    verdict = judge_.verdict(perform_program(program, session, judge_.feed))
+    judge_ = Judge(program, facts, references=EmulatorReferences(HIGH, facts))
+    verdict = judge_.verdict(perform_program(program, session, judge_))
     assert sorted(each.law for each in verdict.findings) == ["difference", "kernel"]
 
 
@@ -401,7 +401,7 @@ def test_laws_alone_excuse_it_once_and_only_if_it_is_declared():
 
         session = Ideal(program, tamper=tamper)
         judge_ = Judge(program, replace(session.facts, quirks=quirks))
-        return [each.law for each in judge_.verdict(perform_program(program, session, judge_.feed)).findings]
+        return [each.law for each in judge_.verdict(perform_program(program, session, judge_)).findings]
 
     assert findings(DECLARED, 1) == []
     assert findings(DECLARED, 2) == ["kernel"]

@@ -3,6 +3,7 @@
 import typing
 
 import pytest
+from every_operation import BEFORE, ONE_OF_EACH, checked, named
 from ideal import Ideal
 from msgspec import structs
 from story import ONE, SMALL
@@ -10,12 +11,11 @@ from story import ONE, SMALL
 from tceagent import ops as agent
 from tceagent.state import State
 from tcelab import program as p
-from tcelab.emulator.session import EmulatorSession
-from tcelab.errors import HarnessError, TcelabError, Unsupported, UsageError
+from tcelab.emulator.emulatorsession import EmulatorSession
+from tcelab.errors import HarnessError, TcelabError, Unsupported
 from tcelab.judge.models.fold import Fold
 from tcelab.program import Program, operations
-from tcelab.program.validate import Checker
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 from tcelab.run.record import Outcome, Step
 
 EVERY = typing.get_args(operations.Op)
@@ -33,70 +33,13 @@ class HostDummy(operations._Op, frozen=True, kw_only=True):
 
 DUMMIES = (GuestDummy(), HostDummy())
 
-MAP = p.Ioctl(file=ONE.container, request="MAP_DMA", fields={"vaddr": p.Page("b"), "size": 4096, "flags": 3})
-BEFORE = (
-    p.Buffer(name="b", pages=2),
-    p.Bind(device="pe1"),
-    p.Open(file=ONE.container, path="/dev/vfio/vfio"),
-    p.Open(file=ONE.group, path="/dev/vfio/$pe1"),
-    p.Ioctl(file=ONE.group, request="GROUP_GET_DEVICE_FD", fields={"name": "pe1"}, into=ONE.device),
-    p.Spawn(process="child"),
-)
-DMA = p.Dma(file=ONE.device, iova=0, size=8, to_memory=False)
-ONE_OF_EACH = (
-    p.Spawn(process="other"),
-    p.Exit(process="child"),
-    p.Buffer(name="other", pages=1),
-    p.Tag(buffer="b"),
-    p.Fill(buffer="b", offset=0, size=8, seed=1),
-    p.Frames(buffer="b"),
-    p.Protect(buffer="b", access="read"),
-    p.Put(buffer="b", request="MAP_DMA"),
-    p.Bind(device="pe2"),
-    p.Open(file="other", path="/dev/vfio/vfio"),
-    p.Close(file=ONE.group),
-    p.Ioctl(file=ONE.container, request="GET_API_VERSION"),
-    p.Repeat(ops=[MAP], times=1),
-    p.Master(file=ONE.device),
-    DMA,
-    p.Together(ops=[DMA]),
-    p.Burst(file=ONE.device, transfers=[p.Transfer(0, 8, to_memory=False)]),
-    p.Engine(file=ONE.device, ring=p.Page("b"), iova=0),
-    p.Look(file=ONE.device, what="identity"),
-    p.Read(what="vmlck"),
-    p.Hcall(call=p.Call("H_GET_TCE", [])),
-    p.HcallBatch(calls=[p.Call("H_GET_TCE", [])]),
-    p.Native(program="vfio_loop", args=[]),
-    p.Checkpoint(),
-    p.Flip(liobn=0x80000100, ioba=0),
-    p.Rtas(call="ibm,read-slot-reset-state2", device="pe1"),
-    p.Ddw(call="query", device="pe1"),
-    p.Fresh(),
-)
-
 
 def test_there_is_one_of_each_here():
     assert [type(op) for op in ONE_OF_EACH] == list(EVERY)
     assert {*GUEST, *HOST, p.Fresh} == set(EVERY)
 
 
-def named(op):
-    return type(op).__name__
-
-
 # -- the validator
-
-
-def checked(op):
-    """What the validator says of an operation."""
-    checker = Checker(Program(name="every", topology=SMALL, ops=[]))
-    for each in BEFORE:
-        checker.check(each)
-    try:
-        checker.check(op)
-    except UsageError as error:
-        return error.message
-    return ""
 
 
 @pytest.mark.parametrize("op", ONE_OF_EACH, ids=named)

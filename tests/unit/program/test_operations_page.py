@@ -21,8 +21,8 @@ LIES = {"flip"}
 def performed(program):
     """What the emulator makes of a program: how it ended, and the verdict."""
     session = EmulatorSession(program.topology)
-    judge = Judge(program, session.facts, oracles=second_opinion(program.topology, session.facts))
-    record = perform_program(program, session, judge.feed)
+    judge = Judge(program, session.facts, references=second_opinion(program.topology, session.facts))
+    record = perform_program(program, session, judge)
     return record, judge.verdict(record)
 
 

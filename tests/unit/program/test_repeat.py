@@ -459,6 +459,12 @@ def test_a_number_of_calls_that_cannot_be_is_not_believed_with_an_error_either(c
     assert f"Repeat of step {AT} did not tell how many of its calls were done" in verdict.could_not
 
 
+def test_that_no_call_was_done_before_an_error_is_believed():
+    (op,) = b.repeat(MIXED, 2)
+    verdict = judged(tale([msgspec.structs.replace(op, expect="EINTR")]), **failing(0, errno="EINTR"))
+    assert [reason for reason in verdict.could_not if "did not tell" in reason] == []
+
+
 def test_frames_that_are_too_few_are_no_proof():
     def fewer(session):
         return Outcome(value=0, fields={"calls": 6}, frames=session.buffers["a"][:4])

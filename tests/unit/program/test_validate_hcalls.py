@@ -12,6 +12,7 @@ from tcelab.job.parallel import ParallelRun
 from tcelab.program import Buffer, Call, Checkpoint, Hcall, HcallBatch, Program, Spawn, Tce, from_json
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
+from tcelab.run import exitcode
 from tcelab.run.loop import perform_program
 
 SMALL = topology("two-small")
@@ -112,7 +113,7 @@ def test_a_command_ends_the_guest_and_tells_it_in_one_line(monkeypatch):
     program = Program(name="p", topology=SMALL, ops=[MEMORY, HcallBatch(calls=[Call("H_GET_TCE", [])]), Checkpoint()])
     with pytest.raises(Unsupported, match="has no raw hypercalls") as told:
         ParallelRun(program, lambda _: session).run()
-    assert told.value.exit_code == 125
+    assert exitcode.of_error(told.value) == 125
     assert closed == [True]
 
 

@@ -7,11 +7,16 @@ from kerneltoy import vmlinux
 
 from tcelab.errors import GuestLost, Unsupported
 from tcelab.qemu import ability
+from tcelab.run import exitcode
 from tcelab.run.record import Outcome
 
 ASKS = b"iommu_group_claim_dma_owner"
 HAS = [b"iommu-phb%04x", b"spapr-tce-iommu", b"spapr_tce_iommu_probe_device"]
 FOLDER = "EISDIR"
+
+
+def named(op):
+    return getattr(op, "path", None) or getattr(op, "request", None) or type(op).__name__
 
 
 class Guest:
@@ -34,8 +39,7 @@ class Guest:
         self.asked += ops
         outcomes = []
         for op in ops:
-            name = getattr(op, "path", None) or getattr(op, "request", None) or type(op).__name__
-            answer = self.answers[name]
+            answer = self.answers[named(op)]
             if isinstance(answer, Exception):
                 raise answer
             outcomes.append(answer)
@@ -58,7 +62,9 @@ def kernel(tmp_path):
 
 
 def check(guest, kernel):
+    """What is let through was asked for everything."""
     ability.check(guest, "pe1", kernel)
+    assert {named(op) for op in guest.asked} == set(guest.answers)
 
 
 def test_a_kernel_with_everything_passes_and_the_device_was_bound(kernel):
@@ -113,7 +119,7 @@ def test_a_refused_device_is_excused_by_the_proof_that_the_iommu_driver_is_not_t
         Unsupported, match=r"6\.66 cannot do VFIO on pseries: vfio-pci refuses pe1 \(ENODEV\)"
     ) as caught:
         check(Guest(Bind=Outcome(errno="ENODEV")), kernel(ASKS))
-    assert caught.value.exit_code == 125
+    assert exitcode.of_error(caught.value) == 125
     assert "\n" not in caught.value.message
 
 

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from tcelab.errors import HarnessError
-from tcelab.qemu.channel import Cell, Channel, decode
+from tcelab.qemu.channel import AgentChannel, Cell, decode
 
 
 def talk(reply, request=b"{}"):
@@ -24,7 +24,7 @@ def talk(reply, request=b"{}"):
 
     thread = threading.Thread(target=answer)
     thread.start()
-    channel = Channel(ours)
+    channel = AgentChannel(ours)
     try:
         return asyncio.run(channel.ask(request))
     finally:
@@ -114,7 +114,7 @@ def test_two_frames_that_come_at_once_are_two_answers():
 
     with theirs:
         theirs.sendall(frame(b'{"id":1}') + frame(b'{"id":2}'))
-        channel = Channel(ours)
+        channel = AgentChannel(ours)
         assert asyncio.run(asyncio.wait_for(both(channel), 5)) == [b'{"id":1}', b'{"id":2}']
         channel.close()
         assert theirs.recv(65536) == frame(b"first") + frame(b"second")

@@ -8,13 +8,13 @@ import shlex
 import msgspec
 import pytest
 from fake_guest import abilities
+from qemuline import FDS, FORK, devices, line, options, values
 
 from tcelab.errors import Unsupported
-from tcelab.program import disk
+from tcelab.program import diskcontent
 from tcelab.program.topology import topology
 from tcelab.qemu import machine
 from tcelab.qemu.disks import Disks
-from unit.qemu.test_machine import FDS, FORK, devices, line, options, values
 
 WITH = {"roms": {"edu": 19, "virtio-blk": 20}, "disks": {"disk1": 21}}
 FAST = msgspec.structs.replace(FDS, **WITH)
@@ -79,7 +79,7 @@ def disks():
 
 
 def test_each_begins_with_its_data(disks):
-    assert disks.read() == {"disk1": disk.fresh("disk1")}
+    assert disks.read() == {"disk1": diskcontent.fresh("disk1")}
 
 
 def test_what_is_written_by_another_is_read(disks):
@@ -88,7 +88,7 @@ def test_what_is_written_by_another_is_read(disks):
     os.close(other)
     assert disks.read()["disk1"][4096:4103] == b"written"
     disks.renew()
-    assert disks.read() == {"disk1": disk.fresh("disk1")}
+    assert disks.read() == {"disk1": diskcontent.fresh("disk1")}
 
 
 def test_what_is_as_it_was_is_not_copied_again(disks):
@@ -96,13 +96,13 @@ def test_what_is_as_it_was_is_not_copied_again(disks):
     assert disks.read()["disk1"] is first
     os.pwrite(disks.files["disk1"], b"w", (1 << 20) - 1)
     second = disks.read()["disk1"]
-    assert (second[:-1], second[-1:], first[-1:]) == (first[:-1], b"w", disk.fresh("disk1")[-1:])
+    assert (second[:-1], second[-1:], first[-1:]) == (first[:-1], b"w", diskcontent.fresh("disk1")[-1:])
 
 
 def test_two_guests_have_two(disks):
     second = Disks(topology("fast"))
     os.pwrite(second.files["disk1"], b"written", 0)
-    assert disks.read() == {"disk1": disk.fresh("disk1")}
+    assert disks.read() == {"disk1": diskcontent.fresh("disk1")}
     second.close()
 
 

@@ -14,15 +14,15 @@ from tcelab.image import cpio, modules
 from tcelab.image.recipe import load
 from tcelab.leakcheck import drivers, trace
 from tcelab.leakcheck.dmaapi import PORT
-from tcelab.program import Program, disk
+from tcelab.program import Program, diskcontent
 from tcelab.program.topology import DRIVERS, KERNEL_DRIVERS, TOPOLOGIES, Device, topology
 from tcelab.program.validate import validate
 from tcelab.qemu import machine
 from tcelab.qemu.disks import Disks
-from tcelab.qemu.dmaapi import DmaApi
+from tcelab.qemu.dmaapilog import DmaApi
 from tcelab.qemu.driven import DrivenGuest
 from tcelab.qemu.log import Log
-from tcelab.run.record import Refusal
+from tcelab.run.record import Refusal, Snapshot
 
 FDS = machine.Descriptors(11, 17, 12, 13, 14, 15, 16, disks={"disk1": 19}, dma_api=20)
 
@@ -108,9 +108,26 @@ def test_a_device_that_qemu_gave_up_is_told_with_what_was_refused(tmp_path, line
     assert guest.last_words() == (refused.line, *[line] * given_up)
 
 
+def test_a_look_finds_the_guest_at_a_stand_from_the_first_cut_to_the_last_table():
+    did = []
+
+    async def note(what):
+        did.append(what)
+
+    stand = SimpleNamespace(begin=lambda: note("stop"), end=lambda: note("cont"))
+    seen = Snapshot((), {}, {}, ())
+    guest = DrivenGuest.__new__(DrivenGuest)
+    guest._session = SimpleNamespace(
+        guest=SimpleNamespace(standstill=stand, log=SimpleNamespace(drain=lambda: did.append("drain"))),
+        intervene=lambda op, _: did.append(type(op).__name__) or seen,
+    )
+    assert guest.look(lambda: did.append("cut")) is seen
+    assert did == ["stop", "drain", "cut", "Checkpoint", "cont"]
+
+
 def test_its_disk_is_64_mib_and_begins_with_known_data():
     disks = Disks(DRIVERS)
-    assert disks.read() == {"disk1": disk.fresh("disk1")}
+    assert disks.read() == {"disk1": diskcontent.fresh("disk1")}
     assert os.fstat(disks.files["disk1"]).st_size == 64 << 20
     disks.close()
 

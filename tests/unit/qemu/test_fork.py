@@ -29,7 +29,7 @@ from tcelab.qemu import basekey, fork, machine
 from tcelab.qemu.fork import Forks, opened
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.probe import Qemu
-from tcelab.qemu.session import QemuSession
+from tcelab.qemu.qemusession import QemuSession
 
 LOST = GuestLost("the fork's agent does not answer: nothing happened for 20 s")
 WARNED = {"lies": {"tamper": lambda session, number, _op, out: session.console.append("WARNING: x") or out}}

@@ -112,7 +112,7 @@ class Stand:
         self.port = FakePort(self.log)
         self.held = {}
         self.guest = SimpleNamespace(
-            log=self.log, qtest=self.port, race=FakeRace(), limits=SimpleNamespace(control=0.2), qmp=self.qmp
+            log=self.log, qtest=self.port, waiter=FakeRace(), limits=SimpleNamespace(control=0.2), qmp=self.qmp
         )
         self.guest.standstill = Standstill(self.run_state, None)
         self.traces = True
@@ -402,6 +402,7 @@ def test_memory_decoding_too_is_changed_only_while_the_guest_stands():
         slot, _, value = each
         assert standing or not (memory[slot] ^ value) & 2, each
         memory[slot] = value
+    assert "stop" in stand.port.did, "it was changed"
 
 
 def test_who_holds_the_guest_for_longer_is_not_robbed_of_it(stand):
@@ -540,6 +541,7 @@ def test_after_a_reset_of_the_guard_nothing_is_isolated(stand):
     assert stand.guard.call(Rtas(call=pe.READ_STATE, device="pe1")).fields["state"] == 0
     last = {(slot, offset): value for slot, offset, value in stand.port.writes}
     assert last[1, 0x30] == last[2, 0x30] == 0
+    assert last[1, 0x04] == last[2, 0x04] == OFF, "nor on the bus, before a driver asks for it"
 
 
 # -- when it cannot

@@ -18,7 +18,7 @@ from msgspec import json
 
 from patience import PATIENCE, SOON
 from tcelab.errors import GuestLost, HarnessError, Unsupported
-from tcelab.image.bases import Register
+from tcelab.image.bases import SavedRegister
 from tcelab.program.topology import topology
 from tcelab.qemu import guest as guest_module
 from tcelab.qemu import machine
@@ -96,8 +96,8 @@ def loss(guest, seconds=PATIENCE):
     """How the guest was lost; waits for it."""
 
     async def wait():
-        await asyncio.wait_for(asyncio.shield(guest.race.lost), seconds)
-        return await guest.race.loss()
+        await asyncio.wait_for(asyncio.shield(guest.waiter.lost), seconds)
+        return await guest.waiter.loss()
 
     return portal().call(wait())
 
@@ -105,7 +105,7 @@ def loss(guest, seconds=PATIENCE):
 def is_lost(guest):
     """Given time to be."""
     portal().call(asyncio.sleep(0.05))
-    return guest.race.lost.done()
+    return guest.waiter.lost.done()
 
 
 def alive(pid):
@@ -140,7 +140,7 @@ def test_a_qemu_that_is_killed_is_told_by_its_signal(make):
     portal().call(started.start())
     tell(started, "x-kill")
     assert loss(started).message.startswith("QEMU was killed by SIGKILL")
-    assert started.race.gone
+    assert started.waiter.gone
 
 
 def test_a_refusal_of_qemu_is_the_harnesss_trouble(started):
@@ -167,7 +167,7 @@ def test_a_monitor_that_does_not_answer_ends_by_its_limit(make):
 def test_an_event_that_ends_a_guest_loses_it(started, name, data, said):
     tell(started, "x-event", name=name, data=data)
     assert loss(started).message == said
-    assert started.race.panicked is (name == "GUEST_PANICKED")
+    assert started.waiter.panicked is (name == "GUEST_PANICKED")
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_an_event_that_ends_a_guest_loses_it(started, name, data, said):
 def test_any_other_event_does_not(started, name, data):
     tell(started, "x-event", name=name, data=data)
     assert not is_lost(started)
-    assert started.race.activity.is_set()
+    assert started.waiter.activity.is_set()
 
 
 def test_what_the_console_says_is_kept_and_a_dying_kernel_loses_the_guest(started):
@@ -227,7 +227,13 @@ def test_a_watcher_that_fails_loses_the_guest(started, monkeypatch):
 
 
 def test_a_guest_that_is_stopped_is_only_stopped(started):
+    def status():
+        return portal().call(started.qmp("query-status"))["status"]
+
     portal().call(started.standstill.begin())
+    assert status() == "paused"
+    portal().call(started.standstill.end())
+    assert status() == "running"
 
 
 def test_a_guest_that_had_ended_before_its_stop_is_lost(started):
@@ -238,7 +244,7 @@ def test_a_guest_that_had_ended_before_its_stop_is_lost(started):
 
 def test_a_stop_waits_for_the_event_that_says_why(started):
     tell(started, "x-status", status="shutdown")
-    portal().loop.call_soon_threadsafe(portal().loop.call_later, 0.03, started.race.lose, "the agent ended")
+    portal().loop.call_soon_threadsafe(portal().loop.call_later, 0.03, started.waiter.lose, "the agent ended")
     with pytest.raises(GuestLost, match="the agent ended"):
         portal().call(started.standstill.begin())
 
@@ -301,7 +307,7 @@ def test_closing_ends_qemu_and_may_be_done_twice(started, tmp_path):
     portal().call(started.close())
     assert not alive(pid)
     assert started._process.returncode == 0
-    assert started.race.lost.result() == "the guest was closed"
+    assert started.waiter.lost.result() == "the guest was closed"
 
 
 def test_closing_ends_those_who_wait_for_the_guest(started):
@@ -411,10 +417,10 @@ MOVE = ["migrate-set-capabilities", *({"capability": name, "state": True} for na
 
 def test_a_fork_loads_its_bases_state_gets_its_registers_back_in_order_and_only_then_goes_on(fork):
     up = fork(
-        Register(BUID, 1, 0x10, 4, 0xE0000000),
-        Register(BUID, 1, 0x3C, 1, 5),
-        Register(BUID, 1, 0x04, 2, 6),
-        Register(PHB2, 30, 0x04, 2, 0x106),
+        SavedRegister(BUID, 1, 0x10, 4, 0xE0000000),
+        SavedRegister(BUID, 1, 0x3C, 1, 5),
+        SavedRegister(BUID, 1, 0x04, 2, 6),
+        SavedRegister(PHB2, 30, 0x04, 2, 0x106),
     )
     assert journal(up) == [
         MOVE,
@@ -428,7 +434,7 @@ def test_a_fork_loads_its_bases_state_gets_its_registers_back_in_order_and_only_
 
 
 def test_a_register_that_does_not_take_its_value_back_is_an_error(make, base):
-    base.record.registers = [Register(BUID, 1, 0x04, 2, 6)]
+    base.record.registers = [SavedRegister(BUID, 1, 0x04, 2, 6)]
     guest = make(base=base, stuck=[[BUID, 1, 0x04, 2]], registers=[[BUID, 1, 0x04, 2, 2]])
     said = r"slot 1 of PHB 0x800000020000001 does not take its register 0x4 back: 0x6 written, 0x2 read"
     with pytest.raises(HarnessError, match=said) as caught:
@@ -535,13 +541,13 @@ def test_a_guest_is_saved_with_the_registers_that_qemu_does_not_save_the_command
     state, registers = portal().call(guest.save())
     assert state == b"the devices' state"
     assert registers == [
-        Register(BUID, 1, 0x0C, 1, 0x20),
-        Register(BUID, 1, 0x10, 4, 0xE0000000),
-        Register(BUID, 1, 0x24, 4, 0x1000000F),
-        Register(BUID, 1, 0x30, 4, 1),
-        Register(BUID, 1, 0x3C, 1, 9),
-        Register(BUID, 1, 0x04, 2, 6),
-        Register(0x80000002000001E, 30, 0x04, 2, 2),
+        SavedRegister(BUID, 1, 0x0C, 1, 0x20),
+        SavedRegister(BUID, 1, 0x10, 4, 0xE0000000),
+        SavedRegister(BUID, 1, 0x24, 4, 0x1000000F),
+        SavedRegister(BUID, 1, 0x30, 4, 1),
+        SavedRegister(BUID, 1, 0x3C, 1, 9),
+        SavedRegister(BUID, 1, 0x04, 2, 6),
+        SavedRegister(0x80000002000001E, 30, 0x04, 2, 2),
     ]
     assert journal(guest) == [MOVE, ["migrate", "the devices' state"]]
 

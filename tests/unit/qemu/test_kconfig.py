@@ -19,7 +19,7 @@ def text(values):
 
 
 def config(**changes):
-    return kconfig.Config("toy", COMPLETE | changes)
+    return kconfig.KernelConfig("toy", COMPLETE | changes)
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_each_option_is_missed(name, how):
     if how == "not set":
         values[name] = "n"
     with pytest.raises(Unsupported, match=rf"lacks CONFIG_{name} \(.*by toy") as caught:
-        kconfig.require(kconfig.Config("toy", values))
+        kconfig.require(kconfig.KernelConfig("toy", values))
     assert "\n" not in caught.value.message
 
 

@@ -18,7 +18,7 @@ def test_a_ppc64_elf_is_a_kernel(tmp_path, big, kind):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (elf(21, rest=bytes(4096) + b".kernel:vmlinux.strip"), "a zImage"),
+        (elf(21, sections={".kernel:vmlinux.strip": bytes(4096)}), "a zImage"),
         (elf(62), "ELF file for x86_64"),
         (elf(21, kind=1), "an object file or a module"),
         (elf(21, kind=1, big=True), "an object file or a module"),
@@ -28,7 +28,11 @@ def test_a_ppc64_elf_is_a_kernel(tmp_path, big, kind):
         (b"\x1f\x8b\x08rest", "gzip data"),
         (b"garbage in", "no kernel"),
         (b"", "no kernel"),
-        (b"\x7fELF\x02\x01", "no kernel"),
+        (b"\x28\xb5\x2f\xfdrest", "zstd data"),
+        (b"\x7fELF\x02\x01", "a damaged ELF file"),
+        (vmlinux()[:-1], r"a damaged ELF file \(its section headers lie behind its end; is it whole\?\)"),
+        (elf(4711), "ELF file for machine 4711"),
+        (elf(183), "ELF file for arm64"),
     ],
 )
 def test_what_it_is_instead_is_said_in_one_line(tmp_path, content, said):

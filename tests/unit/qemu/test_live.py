@@ -13,6 +13,7 @@ import pytest
 from tcelab.errors import HarnessError, Unsupported
 from tcelab.papr.window import Shape
 from tcelab.qemu.views.live import LiveMemory
+from tcelab.run import exitcode
 
 LIOBN = 0x80000100
 
@@ -109,7 +110,7 @@ def test_a_process_whose_memory_is_closed_to_us_is_unsupported():
     with pytest.raises(Unsupported, match="cannot open the memory of QEMU") as caught:
         LiveMemory(1 << 30)
     assert "ptrace_scope" in caught.value.next_step
-    assert caught.value.exit_code == 125
+    assert exitcode.of_error(caught.value) == 125
 
 
 def test_closing_lets_go():

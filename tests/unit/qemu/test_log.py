@@ -12,7 +12,8 @@ from patience import PATIENCE
 from tcelab.errors import HarnessError
 from tcelab.papr.window import Shape
 from tcelab.qemu import log as log_module
-from tcelab.qemu.log import Log, Refusals, Tables
+from tcelab.qemu.log import Log, Refusals
+from tcelab.qemu.tableaddresses import TableAddresses
 
 NEW = "spapr_iommu_new_table liobn={:x} table=0x{:x} fd=-1"
 
@@ -29,7 +30,7 @@ def piped(tmp_path):
 
 
 def test_the_newest_table_of_a_liobn_is_the_one_that_counts():
-    tables = Tables()
+    tables = TableAddresses()
     tables.line(NEW.format(0x80000100, 0x7F0000001000))
     tables.line(NEW.format(0x80000200, 0x7F0000002000))
     tables.line(NEW.format(0x80000100, 0x7F0000003000))
@@ -37,7 +38,7 @@ def test_the_newest_table_of_a_liobn_is_the_one_that_counts():
 
 
 def test_a_removed_window_has_no_table():
-    tables = Tables()
+    tables = TableAddresses()
     tables.line(NEW.format(0x80000101, 0x7F0000001000))
     tables.line(
         "spapr_iommu_ddw_create buid=0x800000020000001 addr=0x800, page size=0x10000, requested=0x40000000,"
@@ -50,7 +51,7 @@ def test_a_removed_window_has_no_table():
 
 
 def test_a_reset_drops_the_second_window_and_forgets_a_size_of_the_first():
-    tables = Tables()
+    tables = TableAddresses()
     tables.line(NEW.format(0x80000101, 0x7F0000001000))
     tables.line(NEW.format(0x80000201, 0x7F0000002000))
     tables.line(NEW.format(0x80000100, 0x7F0000004000))
@@ -117,7 +118,7 @@ def test_the_log_is_written_down(tmp_path):
 
 
 def test_a_table_of_no_address_is_no_table():
-    tables = Tables()
+    tables = TableAddresses()
     tables.line(NEW.format(0x80000100, 0x7000))
     tables.line("spapr_iommu_new_table liobn=80000100 table=(nil) fd=-1")
     assert tables.at == {}

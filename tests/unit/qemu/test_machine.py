@@ -3,46 +3,20 @@
 from __future__ import annotations
 
 import shlex
-from itertools import pairwise
-from pathlib import Path
 
-import msgspec
 import pytest
 from fake_guest import abilities
+from qemuline import FDS, FORK, devices, line, options, values
 
 from tcelab.errors import Unsupported, UsageError
 from tcelab.papr.window import Shape
 from tcelab.program import topology as topology_module
 from tcelab.program.topology import Device, Phb, Topology, topology
 from tcelab.qemu import machine
-from tcelab.qemu.machine import Descriptors, QemuOptions, arguments
 from tcelab.qemu.probe import LOG_FLAGS, TRACES
 
-FDS = Descriptors(qmp=11, qtest=17, console=12, agent=13, log=14, ram=15, state=16, roms={"edu": 19})
-FORK = msgspec.structs.replace(FDS, base=18)
 SPARE = {"index": "30", "id": "phb30", "dma_win_size": "0x1000000", "ddw": "on"}
 NO_DEVICE = Topology("bare", (Phb(1),))
-
-
-def options(where="two-pe", **more):
-    return QemuOptions(
-        Path("/k/vmlinux"), Path("/i/initrd"), topology(where) if isinstance(where, str) else where, **more
-    )
-
-
-def line(where="two-pe", can=None, fds=FDS, **more):
-    return arguments(options(where, **more), can or abilities(), fds)
-
-
-def values(words, option):
-    """What was given with each occurrence of an option."""
-    return [after for word, after in pairwise(words) if word == option]
-
-
-def devices(words, kind):
-    """The `-device` of one kind, as dicts of their properties."""
-    split = [each.split(",") for each in values(words, "-device")]
-    return [dict(part.split("=", 1) for part in rest) for first, *rest in split if first == kind]
 
 
 def test_every_device_under_test_has_a_full_dma_mask_and_its_own_slot_on_its_own_phb():

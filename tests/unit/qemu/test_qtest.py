@@ -11,7 +11,7 @@ import pytest
 
 from patience import PATIENCE
 from tcelab.errors import HarnessError
-from tcelab.qemu.qtest import Call, Qtest, Register
+from tcelab.qemu.qtest import ConfigRegister, Qtest, RtasCall
 
 SCRATCH = 0x1F800000
 BUID = 0x800000020000001
@@ -176,7 +176,7 @@ def test_calls_follow_each_other_on_one_port():
 
 def test_calls_of_one_batch_go_in_one_go_and_do_not_share_their_memory(asked):
     """Both are sent before the first is answered, so arguments and results lie apart."""
-    calls = [Call("one", (1,), 1), Call("two", (2, 3), 2)]
+    calls = [RtasCall("one", (1,), 1), RtasCall("two", (2, 3), 2)]
     done = asked(["OK", "OK 0", "OK 0x00000005", "OK", "OK 0", "OK 0x0000000600000007"], "calls", calls)
     assert done.gave == [[5], [6, 7]]
     places = [word for line in done.heard for word in line.split() if word.startswith("0x1f8")]
@@ -184,7 +184,7 @@ def test_calls_of_one_batch_go_in_one_go_and_do_not_share_their_memory(asked):
 
 
 def test_registers_are_written_in_order_in_one_go(asked):
-    writes = [(Register(BUID, 1, 0x04, 2), 0x102), (Register(BUID, 1, 0x30, 4), 0x80000001)]
+    writes = [(ConfigRegister(BUID, 1, 0x04, 2), 0x102), (ConfigRegister(BUID, 1, 0x30, 4), 0x80000001)]
     done = asked([*DONE, *DONE], "write_configs", writes)
     assert [line.split()[3][-16:] for line in done.heard if line.startswith("write")] == [
         "0000000200000102",
@@ -194,7 +194,7 @@ def test_registers_are_written_in_order_in_one_go(asked):
 
 def test_more_calls_than_there_is_room_for_are_refused_before_the_first(asked):
     with pytest.raises(ValueError, match="at most 16 calls"):
-        asked([], "calls", [Call("one", (1,), 1)] * 17)
+        asked([], "calls", [RtasCall("one", (1,), 1)] * 17)
 
 
 @pytest.mark.parametrize(("size", "letter"), [(1, "b"), (2, "w"), (4, "l"), (8, "q")])

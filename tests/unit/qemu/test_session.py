@@ -10,11 +10,11 @@ import pytest
 from fake_guest import CELL, HELLO, NOW, FakeGuest, FakeMemory, abilities, section
 
 from tcelab.errors import GuestLost, HarnessError, Scene
-from tcelab.image.bases import Register
+from tcelab.image.bases import SavedRegister
 from tcelab.papr.window import Shape
 from tcelab.program import Checkpoint, Ddw, Flip, Read
 from tcelab.program.topology import topology
-from tcelab.qemu import hostviews, machine, session
+from tcelab.qemu import hostviews, machine, qemusession
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.probe import Qemu
@@ -41,12 +41,12 @@ def boot(guest, memory, monkeypatch, tmp_path):
     """Boot a session on the fake; QEMU's abilities may be changed."""
 
     def booted(base=None, on_spawn=lambda _: None, **changes):
-        monkeypatch.setattr(session, "Guest", guest)
+        monkeypatch.setattr(qemusession, "Guest", guest)
         monkeypatch.setattr(hostviews, "LiveMemory", memory)
-        monkeypatch.setattr(session.probe, "probe", lambda _: abilities(**changes))
+        monkeypatch.setattr(qemusession.probe, "probe", lambda _: abilities(**changes))
         options = machine.QemuOptions(Path("vmlinux"), Path("initrd"), topology("two-pe"))
         more = {"base": base, "on_spawn": on_spawn, "digest": DIGEST}
-        return session.QemuSession(Qemu("qemu", ("qemu",)), options, tmp_path, **more)
+        return qemusession.QemuSession(Qemu("qemu", ("qemu",)), options, tmp_path, **more)
 
     return booted
 
@@ -116,13 +116,13 @@ def test_a_kernel_that_dies_is_a_finding_only_after_the_handshake(boot, guest, m
     hello = guest.hello
 
     async def spy(request):
-        seen.append(guest.race.handshake_done)
+        seen.append(guest.waiter.handshake_done)
         return await hello(request)
 
     monkeypatch.setattr(guest, "hello", spy)
     boot()
     assert seen == [False]
-    assert guest.race.handshake_done is True
+    assert guest.waiter.handshake_done is True
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_an_agent_that_is_not_ours_ends_the_boot(boot, guest, change, said):
     with pytest.raises(HarnessError, match=said):
         boot()
     assert guest.calls[-1] == "close"
-    assert guest.race.handshake_done is ("cell" in change)
+    assert guest.waiter.handshake_done is ("cell" in change)
 
 
 def test_an_answer_without_a_handshake_is_malformed(boot, guest, monkeypatch):
@@ -158,7 +158,9 @@ def test_no_digest_given_is_any_agent(boot, guest, monkeypatch, tmp_path):
     boot()
     guest.hello_is["digest"] = "other"
     options = machine.QemuOptions(Path("vmlinux"), Path("initrd"), topology("one-pe"))
-    assert session.QemuSession(Qemu("qemu", ("qemu",)), options, tmp_path).facts.versions["agent"]["digest"] == "other"
+    assert (
+        qemusession.QemuSession(Qemu("qemu", ("qemu",)), options, tmp_path).facts.versions["agent"]["digest"] == "other"
+    )
 
 
 def interrupt(*_arguments):
@@ -176,7 +178,7 @@ def test_an_interrupted_boot_tells_where_it_was_and_closes(boot, guest, monkeypa
 
 def test_a_guest_that_never_began_is_in_its_launch(boot, guest):
     up = boot()
-    del guest.race
+    del guest.waiter
     assert up.scene() == Scene("launch", artefacts=guest.folder)
 
 
@@ -245,12 +247,12 @@ def test_a_fork_whose_clock_is_not_the_hosts_is_refused(boot, guest, off):
         boot(BASE)
     assert caught.value.scene == NOW
     assert guest.calls[-1] == "close"
-    assert guest.race.handshake_done is False
+    assert guest.waiter.handshake_done is False
 
 
 def test_a_clock_that_went_on_between_asking_and_answering_is_the_hosts(boot, guest, monkeypatch):
     now = [5000.0]
-    monkeypatch.setattr(session.time, "time", lambda: now[0])
+    monkeypatch.setattr(qemusession.time, "time", lambda: now[0])
     hello = guest.hello
 
     async def slow(request):
@@ -288,10 +290,10 @@ def test_facts_of_a_fork_tell_its_base_and_those_of_a_booted_guest_none(boot):
 
 def test_abilities_that_are_known_are_not_probed(boot, guest, monkeypatch, tmp_path):
     boot()
-    monkeypatch.setattr(session.probe, "probe", interrupt)
+    monkeypatch.setattr(qemusession.probe, "probe", interrupt)
     options = machine.QemuOptions(Path("vmlinux"), Path("initrd"), topology("one-pe"))
     can = abilities(version="1.2.3")
-    up = session.QemuSession(Qemu("qemu", ("qemu",)), options, tmp_path, abilities=can)
+    up = qemusession.QemuSession(Qemu("qemu", ("qemu",)), options, tmp_path, abilities=can)
     assert up.facts.versions["qemu"]["version"] == "1.2.3"
     assert guest.made_of[1] is can
 
@@ -309,7 +311,7 @@ def test_a_guest_is_handed_out_before_it_starts_so_that_another_thread_can_end_i
 
 
 def test_saving_awaits_rest_stops_the_guest_and_hears_qemu_out_first_and_it_may_go_on_after_all(opened, guest):
-    guest.registers = [Register(0x800000020000001, 1, 4, 2, 6)]
+    guest.registers = [SavedRegister(0x800000020000001, 1, 4, 2, 6)]
     assert opened.save() == (guest.saved, guest.registers)
     assert guest.calls == ["rest", "pause", "drain", "save"]
     opened.go_on()
@@ -318,7 +320,7 @@ def test_saving_awaits_rest_stops_the_guest_and_hears_qemu_out_first_and_it_may_
 
 def test_a_session_is_alive_until_its_guest_is_lost(opened, guest):
     assert opened.alive
-    guest.race.lost.set_result("the agent ended")
+    guest.waiter.lost.set_result("the agent ended")
     assert not opened.alive
 
 
@@ -535,7 +537,7 @@ def test_firmware_is_asked_about_the_pe_that_has_the_device(opened, guest):
 
     guest.qtest = SimpleNamespace(calls=calls)
     guest.limits = SimpleNamespace(control=1.0)
-    guest.race.run = lambda work, *_: work
+    guest.waiter.run = lambda work, *_: work
     outcome = opened.intervene(Ddw(call="query", device="pe2"), [])
     assert (asked[0].arguments, outcome.value) == ((2 << 11, 0x8000000, 0x20000002), 0)
     assert outcome.fields == {"left": 1, "largest": 1 << 20, "page_sizes": 7, "migration": 0}

@@ -10,25 +10,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stand import raising
 from story import story
+from tableviews import LIOBN, view
 
 from tcelab.errors import GuestLost, UsageError
 from tcelab.papr import window
 from tcelab.program import Checkpoint
 from tcelab.report import tabledump
-from tcelab.run.record import Outcome, RunRecord, Snapshot, Step, TableView
-from unit.cli import test_cli
-
-host, tcelab = test_cli.host, test_cli.tcelab
-"""Fixtures."""
-
-LIOBN = 0x80000100
-
-
-def view(entries=64, live=None, *, liobn=LIOBN, shift=12, offset=0, by="live"):
-    numbers = sorted(live or {})
-    words = np.array([live[each] for each in numbers], np.uint64)
-    return TableView(liobn, by, entries, np.array(numbers, np.uint32), words, shift, offset)
+from tcelab.run.record import Outcome, RunRecord, Snapshot, Step
 
 
 @st.composite
@@ -257,7 +247,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(tcelab, host, words, told):
 
 
 def test_a_guest_that_dies_before_its_tables_are_read_gives_none(tcelab, host):
-    host.lies = {"tamper": test_cli.raising(GuestLost("gone", kernel_died=True))}
+    host.lies = {"tamper": raising(GuestLost("gone", kernel_died=True))}
     done = tcelab("table", "dump", "story.json", "-o", "x.npz")
     assert done.code == 125
     assert "there are no tables after the program" in done.err

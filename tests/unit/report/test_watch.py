@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from tableviews import LIOBN, view
 
 from tcelab.errors import Unsupported, UsageError
 from tcelab.papr import window
@@ -23,11 +24,6 @@ from tcelab.qemu.livesample import FolderLooker, LiveSample
 from tcelab.report import livedisplay as watch
 from tcelab.report.tableview import ASCII, SHADES, Watching, cells, changes, permissions
 from tcelab.run.record import Outcome, Step
-from unit.cli import test_cli
-from unit.report.test_tabledump import LIOBN, view
-
-host, tcelab = test_cli.host, test_cli.tcelab
-"""Fixtures."""
 
 TWO = topology("two-pe")
 REFUSED = "Invalid write at addr 0x8000, size 8, region '(null)', reason: rejected"

@@ -9,14 +9,15 @@ from ideal import Ideal
 from msgspec import structs
 from story import story
 
+from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.emulator.reference import EmulatorReferences
-from tcelab.emulator.session import EmulatorSession
 from tcelab.errors import Unsupported, UsageError
 from tcelab.job.parallel import ParallelRun
 from tcelab.program import Buffer, Ioctl, Page, from_json, load
 from tcelab.program.validate import validate
 from tcelab.quirks import QUIRKS, ROLLBACK
-from tcelab.run.fits import require
+from tcelab.run import exitcode
+from tcelab.run.guestfits import require
 from tcelab.run.loop import perform_program
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
@@ -34,8 +35,8 @@ def verdict_on(program, page_size=4096, *, has=ALL, declared=ALL):
         session.facts = dataclasses.replace(session.facts, quirks=declared)
         return session
 
-    oracles = lambda _, facts: EmulatorReferences(program.topology, facts)  # noqa: E731
-    return ParallelRun(program, opening, oracles=oracles).run()[1]
+    references = lambda _, facts: EmulatorReferences(program.topology, facts)  # noqa: E731
+    return ParallelRun(program, opening, references=references).run()[1]
 
 
 def messages(verdict):
@@ -67,7 +68,7 @@ def test_a_program_for_other_pages_cannot_be_judged_and_nothing_of_it_is_done(do
     for ways in (perform_program, lambda program, guest: ParallelRun(program, lambda _: guest).run()):
         with pytest.raises(Unsupported) as told:
             ways(program, on_ideal(program, done))
-        assert (told.value.message, told.value.exit_code) == (said, 125)
+        assert (told.value.message, exitcode.of_error(told.value)) == (said, 125)
     assert done == []
 
 

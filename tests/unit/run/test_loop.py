@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tcelab.errors import GuestLost, HarnessError
-from tcelab.program import Buffer, Checkpoint, Flip, Program, Read
+from tcelab.errors import GuestLost, HarnessError, UsageError
+from tcelab.program import Buffer, Checkpoint, Flip, Fresh, Program, Read
+from tcelab.program.parts import parts
 from tcelab.program.topology import topology
-from tcelab.run.loop import perform_program
+from tcelab.run.loop import NOBODY, Tee, perform_program
 from tcelab.run.record import Facts, Outcome, Snapshot
 
 OPS = [
@@ -59,8 +60,25 @@ class Script:
         return ("last words",)
 
 
-def performed(session, watch=lambda _: False):
-    return perform_program(Program(name="p", topology=topology("one-pe"), ops=OPS), session, watch)
+class Seen:
+    """An observer that notes what it is given; `suspects`: numbers of the steps that it finds suspicious."""
+
+    def __init__(self, *suspects):
+        self.suspects = suspects
+        self.steps = []
+        self.confirmed = []
+
+    def feed(self, step):
+        self.steps.append(step)
+        return step.number in self.suspects
+
+    def confirm(self, step, snapshot):
+        assert step is self.steps[-1]
+        self.confirmed.append((step.number, snapshot))
+
+
+def performed(session, observer=NOBODY):
+    return perform_program(Program(name="p", topology=topology("one-pe"), ops=OPS), session, observer)
 
 
 def test_every_operation_is_a_step_with_its_number_in_order():
@@ -79,38 +97,77 @@ def test_checkpoints_look_at_the_frames_that_were_told_before_each_once():
     assert [frames for _, frames in session.looked] == [[0x5000, 0x9000], *[[0x5000, 0x9000, 0x2000]] * 2]
 
 
-def test_each_step_is_watched_once():
-    seen = []
-    performed(Script(), lambda step: seen.append(step.number))
-    assert seen == list(range(8))
+def test_each_step_is_fed_once():
+    seen = Seen(2)
+    record = performed(Script(), seen)
+    assert [step.number for step in seen.steps] == list(range(8))
+    assert [step.snapshot for step in seen.steps] == [step.snapshot for step in record.steps]
 
 
 def test_a_suspicious_checkpoint_is_confirmed_by_every_view_at_once():
-    session, seen = Script(), []
-
-    def watch(step):
-        seen.append((step.number, step.confirmed is not None))
-        return step.number == 2
-
-    record = performed(session, watch)
+    session, seen = Script(), Seen(2)
+    record = performed(session, seen)
     assert [op for op, _ in session.looked[:2]] == [Checkpoint(label="one"), Checkpoint(label="one", stream=True)]
+    assert session.calls[:3] == ["perform", "intervene", "intervene"]
     assert session.looked[0][1] == session.looked[1][1]
-    assert [number for number, step in enumerate(record.steps) if step.confirmed is not None] == [2]
-    assert seen[2:4] == [(2, False), (2, True)]
+    assert seen.confirmed == [(2, record.steps[2].confirmed)]
     assert record.steps[2].snapshot is not record.steps[2].confirmed
+    assert [step.confirmed is not None for step in record.steps] == [number == 2 for number in range(8)]
 
 
 def test_a_checkpoint_that_was_seen_by_every_view_is_not_confirmed():
-    session = Script()
-    record = performed(session, lambda step: step.number == 6)
+    session, seen = Script(), Seen(6)
+    record = performed(session, seen)
     assert all(step.confirmed is None for step in record.steps)
-    assert len(session.looked) == 3
+    assert (seen.confirmed, len(session.looked)) == ([], 3)
 
 
 def test_suspicion_of_an_operation_confirms_nothing():
+    session, seen = Script(), Seen(0, 1, 3, 4, 5, 7)
+    performed(session, seen)
+    assert (seen.confirmed, len(session.looked)) == ([], 3)
+
+
+def test_what_is_done_after_each_step_hides_nothing_of_the_observer():
+    seen, after = Seen(2), []
+    performed(Script(), Tee(seen, after.append))
+    assert after == seen.steps
+    assert [number for number, _ in seen.confirmed] == [2]
+
+
+def test_a_part_is_performed_alone_by_the_numbers_of_the_whole_program():
+    program = Program(name="p", topology=topology("one-pe"), ops=[*OPS, Fresh(), *OPS])
     session = Script()
-    performed(session, lambda step: step.snapshot is None)
-    assert len(session.looked) == 3
+    record = perform_program(program, session, part=parts(program)[1])
+    assert [(step.number, step.op) for step in record.steps] == list(enumerate(OPS, len(OPS) + 1))
+    assert record.program is program
+    with pytest.raises(UsageError, match="asks for several guests"):
+        perform_program(program, session)
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_enough_ends_the_program_at_a_checkpoint_and_is_asked_nowhere_else(at):
+    asked, session = [], Script()
+
+    def enough():
+        asked.append(len(seen.steps))
+        return len(asked) == at
+
+    seen = Seen()
+    record = perform_program(Program(name="p", topology=topology("one-pe"), ops=OPS), session, seen, enough=enough)
+    assert asked == [3, 7][:at]
+    assert record.program.ops == OPS[: asked[-1]] == [step.op for step in record.steps]
+    assert session.calls[-1] == "finish"
+    assert record.trouble == ("last words",)
+
+
+def test_a_run_that_has_ended_is_never_enough():
+    record = perform_program(
+        Program(name="p", topology=topology("one-pe"), ops=OPS),
+        Script(intervene1=GuestLost("gone")),
+        enough=lambda: True,
+    )
+    assert (record.program.ops, len(record.steps), record.ending.error.message) == (OPS, 2, "gone")
 
 
 @pytest.mark.parametrize(("in_flight", "of_program"), [(0, 3), (2, 5), (None, None)])
@@ -131,7 +188,7 @@ def test_an_error_of_the_harness_has_no_operation_in_flight():
 
 
 def test_a_step_that_was_confirmed_only_half_is_no_step():
-    record = performed(Script(intervene2=HarnessError("no")), lambda step: step.number == 2)
+    record = performed(Script(intervene2=HarnessError("no")), Seen(2))
     assert [step.number for step in record.steps] == [0, 1]
 
 

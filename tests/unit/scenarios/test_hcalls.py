@@ -14,7 +14,7 @@ from tcelab.emulator import EmulatorSession
 from tcelab.emulator.reference import EmulatorReferences
 from tcelab.errors import UsageError
 from tcelab.judge import Judge
-from tcelab.papr.hcall import PAPR_DIFFERENCES
+from tcelab.papr.hcallrules import PAPR_DIFFERENCES
 from tcelab.program import Call, Checkpoint, Hcall, HcallBatch, from_json
 from tcelab.program.topology import Device, Phb, Topology, topology
 from tcelab.program.validate import validate
@@ -32,8 +32,8 @@ TOP = (1 << 64) - 1
 
 
 def lived(session, program):
-    judge = Judge(program, session.facts, oracles=EmulatorReferences(program.topology, session.facts))
-    done = perform_program(program, session, judge.feed)
+    judge = Judge(program, session.facts, references=EmulatorReferences(program.topology, session.facts))
+    done = perform_program(program, session, judge)
     assert done.ending is None
     verdict = judge.verdict(done)
     return hypercall_rows(done, verdict), verdict
@@ -285,7 +285,7 @@ def test_a_run_that_ended_early_has_cases_that_were_not_done():
     program = scenarios.build("hcalls", SMALL, 1)
     session = EmulatorSession(SMALL)
     judge = Judge(program, session.facts)
-    done = perform_program(program, session, judge.feed)
+    done = perform_program(program, session, judge)
     done.steps = done.steps[:300]
     rows = hypercall_rows(done, judge.verdict(done))
     assert [row.verdict for row in rows].count("not done") > 100
@@ -296,7 +296,7 @@ def test_another_program_has_no_such_table():
     program = scenarios.build("flow", SMALL, 1)
     session = EmulatorSession(SMALL)
     judge = Judge(program, session.facts)
-    done = perform_program(program, session, judge.feed)
+    done = perform_program(program, session, judge)
     assert hypercall_rows(done, judge.verdict(done)) == []
     assert list(conformance_lines([])) == []
 

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from tcelab.emulator.session import EmulatorSession
+from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.judge import Judge
-from tcelab.papr.table import Table
+from tcelab.papr.tcetable import Table
 from tcelab.program import Dma, Program, Together
 from tcelab.program.parts import parts
 from tcelab.program.topology import topology
-from tcelab.run.loop import perform_program
+from tcelab.run.loop import Tee, perform_program
 from tcelab.run.record import Step
 from tcelab.scenarios import build
 from tcelab.scenarios.places import CHUNK, codes, everywhere
@@ -97,13 +97,11 @@ def judged(scenario: str, where: str, fault: Honest) -> Any:
     session = Faulty(program, fault)
     judge = Judge(program, session.facts)
 
-    def feed(step: Step) -> bool:
-        suspicious = judge.feed(step)
+    def then(_step: Step) -> None:
         if judge.findings:
             raise KeyboardInterrupt
-        return suspicious
 
-    return judge.verdict(perform_program(program, session, feed))
+    return judge.verdict(perform_program(program, session, Tee(judge, then)))
 
 
 FAULTLESS = [("dma", "two-pe"), ("dma", "two-pe-disk"), ("windows", "two-small"), ("isolation", "pair")]

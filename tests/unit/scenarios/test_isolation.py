@@ -26,7 +26,7 @@ from tcelab.program import (
 from tcelab.program.parts import parts
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
-from tcelab.report.isolation import isolations
+from tcelab.report.isolationlog import isolations
 from tcelab.run.loop import perform_program
 from tcelab.scenarios import SCENARIOS, build, isolation, legal
 from tcelab.scenarios.stories import FURTHER, parse
@@ -228,7 +228,7 @@ def test_an_isolation_that_leaves_a_sibling_on_the_bus_is_found():
 )
 def test_a_way_back_leads_through_these_states(way, conditions):
     where = topology("pair")
-    story = isolation.Story(where, 1)
+    story = isolation.IsolationStory(where, 1)
     story.set_up()
     begin = len(story.ops)
     story.commit(0, "hole", "write", 64, others_write=True)
@@ -248,7 +248,7 @@ def test_a_way_back_leads_through_these_states(way, conditions):
 
 
 def test_after_a_reset_no_device_masters_the_bus_until_its_driver_says_so():
-    story = isolation.Story(topology("pair"), 1)
+    story = isolation.IsolationStory(topology("pair"), 1)
     story.set_up()
     story.commit(0, "hole", "write", 64, others_write=True)
     begin = len(story.ops)

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from msgspec.structs import replace
 
-from tcelab.emulator.session import EmulatorSession
+from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.errors import UsageError
 from tcelab.judge import Judge
 from tcelab.program import Burst, Checkpoint, Close, Dma, Ioctl, Open, Page, Program, Together, from_json
@@ -242,7 +242,7 @@ def test_a_guard_knows_whose_access_was_refused(name, where, guard):
         one = replace(program, ops=[*part.ops])
         session = Refusing(program.topology, guard)
         judge = Judge(one, session.facts)
-        verdict = judge.verdict(perform_program(one, session, judge.feed))
+        verdict = judge.verdict(perform_program(one, session, judge))
         assert session.confused == []
         assert (verdict.findings, verdict.could_not) == ([], [])
         refused += session.refused

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tcelab.papr import tce
 from tcelab.run.record import TableView
-from tcelab.testing.table import TceTable, difference
+from tcelab.testing.expectedtable import TceTable, difference
 
 PAGE = 4096
 LIOBN = 0x80000100

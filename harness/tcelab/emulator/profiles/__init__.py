@@ -1,24 +1,30 @@
-"""The profiles of the driver, by name. Each is a table to be held line by line against the source."""
+"""The profiles of the driver, by name. Each is a table to be held line by line against the source.
+
+- `linux_v1`: today's kernel, container type v1
+- `linux_v2`: today's kernel, container type v2
+- `seed2013`: the kernel of May 2013
+- `words`: the words that the profiles' tables are written in
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from tcelab.emulator.driver import Profile
-from tcelab.emulator.errors import NotModelledError
+from tcelab.emulator.drivertable import Profile
 from tcelab.emulator.profiles.linux_v1 import LINUX_V1
 from tcelab.emulator.profiles.linux_v2 import LINUX_V2
 from tcelab.emulator.profiles.seed2013 import SEED2013
+from tcelab.emulator.syscallerrors import NotModelledError
 from tcelab.errors import UsageError
 
 if TYPE_CHECKING:
-    from tcelab.emulator.driver import Driver
+    from tcelab.emulator.drivertable import Driver
     from tcelab.emulator.platform import Machine
 
 
 @dataclass(frozen=True)
-class Kind:
+class ProfileWithQuirks:
     """A profile with its quirks: what VFIO's core knows as a driver."""
 
     profile: Profile

@@ -4,37 +4,37 @@ from __future__ import annotations
 
 from typing import Final
 
-from tcelab.emulator.checks import Call, Check, Request, copies_in, give, long_enough
-from tcelab.emulator.driver import Profile
-from tcelab.emulator.memory import Space
+from tcelab.emulator.addressspaces import Space
+from tcelab.emulator.checks import Check, IoctlCall, Request, copies_in, give, long_enough
+from tcelab.emulator.drivertable import Profile
 from tcelab.emulator.profiles.words import INFO, INFO_DDW, V1, V2, enable, entry_of, misaligned, pages_of, window_of
 from tcelab.emulator.spapr_tce import SpaprTce
 from tcelab.papr import tce, window
 from tcelab.quirks import MISALIGNED, ONE_PAGE
 
 
-def _foreign(call: Call) -> bool:
+def _foreign(call: IoctlCall) -> bool:
     bound: Space | None = call.on.space
     return bound is not None and bound is not call.process.space
 
 
-def _outside(call: Call) -> bool:
+def _outside(call: IoctlCall) -> bool:
     first, entries = window_of(call)
     return not first <= entry_of(call) < first + entries
 
 
-def _no_table_group(call: Call) -> bool:
+def _no_table_group(call: IoctlCall) -> bool:
     return call.on.pe is not None and not call.on.pe.has_table
 
 
-def _past_the_end(call: Call) -> str | int:
+def _past_the_end(call: IoctlCall) -> str | int:
     """What comes of it is the code of the whole macro, of whatever check in it fails."""
     if entry_of(call) + pages_of(call) <= sum(window_of(call)):
         return ""
     return 1 if MISALIGNED in call.on.quirks else "EINVAL"
 
 
-def _info(call: Call) -> int:
+def _info(call: IoctlCall) -> int:
     argsz = call.param["argsz"]
     call.param |= dict.fromkeys(INFO_DDW.fields, 0)
     first, entries = window_of(call)
@@ -46,12 +46,12 @@ def _info(call: Call) -> int:
     return give(call, "SPAPR_TCE_GET_INFO_DDW", INFO_DDW.size if argsz >= INFO_DDW.size else INFO.size)
 
 
-def _disable(call: Call) -> int:
+def _disable(call: IoctlCall) -> int:
     call.on.disable()
     return 0
 
 
-def _unmap(call: Call) -> int:
+def _unmap(call: IoctlCall) -> int:
     call.on.clear(call.on.pe, entry_of(call), pages_of(call))
     return 0
 

@@ -5,72 +5,72 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from tcelab.emulator.checks import Call, Check, Request, copies_in, give, long_enough
-from tcelab.emulator.driver import Profile
+from tcelab.emulator.checks import Check, IoctlCall, Request, copies_in, give, long_enough
+from tcelab.emulator.drivertable import Profile
 from tcelab.emulator.profiles.linux_v1 import FOREIGN, LINUX_V1, NOT_ENABLED, PENDING
 from tcelab.emulator.profiles.words import INFO, INFO_DDW, V2
-from tcelab.emulator.spapr_tce_v2 import SpaprTceV2, Window
-from tcelab.papr import ddw, tce
+from tcelab.emulator.spapr_tce_v2 import ContainerWindow, SpaprTceV2
+from tcelab.papr import tce, windowcreation
 from tcelab.quirks import MISALIGNED, ONE_PAGE
 
 _DDW: Final = 1
 """VFIO_IOMMU_SPAPR_INFO_DDW."""
 
 
-def _found(call: Call) -> Window:
-    found: Window | None = call.on.find(call.param["iova"])
+def _found(call: IoctlCall) -> ContainerWindow:
+    found: ContainerWindow | None = call.on.find(call.param["iova"])
     assert found is not None
     return found
 
 
-def _offset(call: Call, *names: str) -> bool:
+def _offset(call: IoctlCall, *names: str) -> bool:
     mask = (1 << _found(call).shift) - 1
     return any(call.param[name] & mask for name in names)
 
 
-def _entry(call: Call) -> int:
+def _entry(call: IoctlCall) -> int:
     found = _found(call)
     return (call.param["iova"] - found.start) >> found.shift
 
 
-def _past_the_end(call: Call) -> str | int:
+def _past_the_end(call: IoctlCall) -> str | int:
     found = _found(call)
     if _entry(call) + (call.param["size"] >> found.shift) <= found.entries:
         return ""
     return 1 if MISALIGNED in call.on.quirks else "EINVAL"
 
 
-def _parts_of_pages(call: Call) -> bool:
+def _parts_of_pages(call: IoctlCall) -> bool:
     mask = call.machine.page_size - 1
     return bool((call.param["vaddr"] | call.param["size"]) & mask)
 
 
-def _range(call: Call) -> bool:
+def _range(call: IoctlCall) -> bool:
     """Not of whole CPU pages, or past the end of all addresses."""
     return _parts_of_pages(call) or call.param["vaddr"] + call.param["size"] >= 1 << 64
 
 
-def _info(call: Call) -> int:
+def _info(call: IoctlCall) -> int:
     argsz, pe = call.param["argsz"], call.on.pe
     call.param |= {
         "argsz": argsz,
         "flags": _DDW,
         "dma32_window_start": pe.phb.window_start & 0xFFFFFFFF,
         "dma32_window_size": pe.window_size & 0xFFFFFFFF,
-        "pgsizes": sum(1 << shift for shift in ddw.SHIFTS),
-        "max_dynamic_windows_supported": ddw.MOST,
+        "pgsizes": sum(1 << shift for shift in windowcreation.SHIFTS),
+        "max_dynamic_windows_supported": windowcreation.MOST,
         "levels": 1,
     }
     return give(call, "SPAPR_TCE_GET_INFO_DDW", INFO_DDW.size if argsz >= INFO_DDW.size else INFO.size)
 
 
-def _unmap(call: Call) -> int:
+def _unmap(call: IoctlCall) -> int:
     found = _found(call)
     call.on.clear_v2(found, _entry(call), call.param["size"] >> found.shift)
     return 0
 
 
-def _create(call: Call) -> int:
+def _create(call: IoctlCall) -> int:
     call.on.create(call)
     return give(call, "SPAPR_TCE_CREATE")
 

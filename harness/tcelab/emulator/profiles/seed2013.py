@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from typing import Final
 
-from tcelab.emulator.checks import Call, Check, Request, copies_in, give, long_enough
-from tcelab.emulator.driver import Profile
+from tcelab.emulator.checks import Check, IoctlCall, Request, copies_in, give, long_enough
+from tcelab.emulator.drivertable import Profile
 from tcelab.emulator.profiles.words import V1, enable, entry_of, misaligned, pages_of, window_of
 from tcelab.emulator.spapr_tce_2013 import Seed
 from tcelab.papr import tce, window
 
 
-def _no_table_warned(call: Call) -> bool:
+def _no_table_warned(call: IoctlCall) -> bool:
     if call.on.pe is None:
         call.machine.warn("tce_iommu_ioctl: WARN_ON(!tbl)")
     return call.on.pe is None
 
 
-def _table_without_group(call: Call) -> bool:
+def _table_without_group(call: IoctlCall) -> bool:
     if not call.on.pe.has_group:
         call.machine.bug("tce_iommu_ioctl: BUG_ON(!tbl->it_group)")
     return False
 
 
-def _no_mm(call: Call) -> bool:
+def _no_mm(call: IoctlCall) -> bool:
     return call.process.exited or call.machine.without_mm
 
 
-def _seed_info(call: Call) -> int:
+def _seed_info(call: IoctlCall) -> int:
     first, entries = window_of(call)
     call.param |= {
         "flags": 0,
@@ -37,7 +37,7 @@ def _seed_info(call: Call) -> int:
     return give(call, "SPAPR_TCE_GET_INFO")
 
 
-def _seed_disable(call: Call) -> int:
+def _seed_disable(call: IoctlCall) -> int:
     call.on.disable(call.process)
     return 0
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from tceagent import uapi
-from tcelab.emulator.checks import Call
+from tcelab.emulator.checks import IoctlCall
 from tcelab.emulator.events import ENABLED
 from tcelab.papr import window
-from tcelab.papr.table import Table
+from tcelab.papr.tcetable import Table
 
 V1, V2 = 2, 7
 """Container types: VFIO_SPAPR_TCE_IOMMU, VFIO_SPAPR_TCE_v2_IOMMU."""
@@ -17,25 +17,25 @@ _OFFSET: Final = window.PAGE_SIZE - 1
 INFO, INFO_DDW = uapi.LAYOUTS["SPAPR_TCE_GET_INFO"], uapi.LAYOUTS["SPAPR_TCE_GET_INFO_DDW"]
 
 
-def misaligned(call: Call, *names: str) -> bool:
+def misaligned(call: IoctlCall, *names: str) -> bool:
     return any(call.param[name] & _OFFSET for name in names)
 
 
-def entry_of(call: Call) -> int:
+def entry_of(call: IoctlCall) -> int:
     return call.param["iova"] >> window.PAGE_SHIFT
 
 
-def pages_of(call: Call) -> int:
+def pages_of(call: IoctlCall) -> int:
     return call.param["size"] >> window.PAGE_SHIFT
 
 
-def window_of(call: Call) -> tuple[int, int]:
+def window_of(call: IoctlCall) -> tuple[int, int]:
     """it_offset and it_size, in entries."""
     table: Table = call.on.pe.table
     return call.on.pe.first, table.entries
 
 
-def enable(call: Call) -> int:
+def enable(call: IoctlCall) -> int:
     call.on.enabled = True
     call.machine.happened(ENABLED, call.on)
     return 0

@@ -14,8 +14,8 @@ from tcelab.run.record import Outcome, Step
 
 LAW: Final = Law(
     "charges",
-    says="locked memory is charged for windows, tables and what is registered, and refunded",
-    needs="the operation Read of vmlck",
+    says="locked memory is charged for windows, tables and registered memory, and refunded",
+    needs="the operation read of vmlck",
     finds="follows the counter from its first reading on, for each process",
 )
 

@@ -1,7 +1,7 @@
-"""The second opinion: an oracle follows the run, and every difference from it is a finding.
+"""The second opinion: a reference follows the run, and every difference from it is a finding.
 
-What a declared quirk explains is no difference, for the oracle has it; what an undeclared one would explain is one, and
-names it.
+What a declared quirk explains is no difference, for the reference has it; what an undeclared one would explain is one,
+and names it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from tcelab.run.record import Facts, QuirkHit, Step
 
 LAW: Final = Law(
     "difference",
-    says="an emulator of the driver, with the declared quirks, gives and leaves the same, step by step",
+    says="the emulator of the driver, with the declared quirks, returns and leaves the same after each operation",
     needs="a reference: the emulator, or another guest",
-    finds="lets the reference do each operation as well, and compares outcome, events and snapshot",
+    finds="has the reference perform each operation as well; compares outcome, events and snapshot",
 )
 
 
@@ -48,7 +48,7 @@ class Reference(Protocol):
 
 
 class References(Protocol):
-    """Makes oracles for one run.
+    """Makes references for one run.
 
     :ivar known: all quirks that there are.
     """
@@ -69,16 +69,17 @@ Blame = Callable[[Difference], int | None]
 class EmulatorComparison:
     """Follows one part of a run. Feed it each step once, in order.
 
-    :ivar met: what the oracle says of the last step: declared quirks that made a difference, none if it was wrong.
+    :ivar quirk_hits: what the reference says of the last step: declared quirks that made a difference, none if it
+        was wrong.
     """
 
-    def __init__(self, ledger: Ledger, facts: Facts, oracles: References, blame: Blame) -> None:
+    def __init__(self, ledger: Ledger, facts: Facts, references: References, blame: Blame) -> None:
         """:param blame: given a difference that a checkpoint showed, the number of the operation to blame."""
         self._blame = blame
-        self._ledger, self._facts, self._oracles = ledger, facts, oracles
+        self._ledger, self._facts, self._references = ledger, facts, references
         self._declared = facts.quirks
-        self._oracle: Reference | None = oracles.open(self._declared)
-        self._comparison = Comparison(self._oracle.facts, facts)
+        self._reference: Reference | None = references.open(self._declared)
+        self._comparison = Comparison(self._reference.facts, facts)
         self._steps: list[Step] = []
         self._last = -1
         self._found: list[tuple[Difference, Finding]] = []
@@ -86,22 +87,24 @@ class EmulatorComparison:
         self._standing: set[Key] = set()
         self._off: dict[tuple[str, str], int | None] = {}  # of each counter of a process, by how much it is more
         self._told = 0
-        self.met: list[QuirkHit] = []
+        self.quirk_hits: list[QuirkHit] = []
         self._ever: set[str] = set()
         for quirk in self._declared:
             ledger.evidence.quirks.setdefault(quirk, 0)
 
     def feed(self, step: Step) -> None:
-        """Let the oracle do what was done, and report what differs."""
-        self.met = []
-        if self._oracle is None:
+        """Let the reference do what was done, and report what differs."""
+        self.quirk_hits = []
+        if self._reference is None:
             return
         self._steps.append(step)
         try:
-            expected = self._oracle.follow(step)
+            expected = self._reference.follow(step)
         except TcelabError as error:
-            self._oracle = None
-            self._ledger.undecided_because(f"the oracle cannot follow from operation {step.number} on: {error.message}")
+            self._reference = None
+            self._ledger.undecided_because(
+                f"the reference cannot follow from operation {step.number} on: {error.message}"
+            )
             return
         self._ledger.judged("difference")
         differences = self._comparison.compare(expected, step)
@@ -112,13 +115,13 @@ class EmulatorComparison:
             self._keys.add(difference.key)
         if step.snapshot is not None:
             self._standing = {difference.key for difference in differences}
-        met = self._oracle.take_quirk_hits()
-        self._ever.update(each.quirk for each in met)
+        hits = self._reference.take_quirk_hits()
+        self._ever.update(each.quirk for each in hits)
         if differences:
             return  # what the guest did was something else
-        for each in met:
+        for each in hits:
             self._ledger.evidence.quirks[each.quirk] += 1
-        self.met = met
+        self.quirk_hits = hits
 
     def _is_news(self, key: Key) -> bool:
         """It was not so at the checkpoint before, or is about what happened since."""
@@ -160,7 +163,7 @@ class EmulatorComparison:
 
     def explain(self) -> None:
         """Name the quirks that explain each difference, if some do: once, at the end."""
-        known = frozenset(self._oracles.known)
+        known = frozenset(self._references.known)
         if not self._found or not known:
             return
         seen: dict[frozenset[str], set[Key]] = {}
@@ -172,7 +175,7 @@ class EmulatorComparison:
             return difference.key not in seen[quirks] and seen[quirks] <= self._keys
 
         for difference, finding in self._found:
-            # A quirk that the oracle has not met made no difference to what it expects.
+            # A quirk that the reference has not met made no difference to what it expects.
             gone = next((q for q in sorted(self._ever) if explains(self._declared - {q}, difference)), "")
             if gone:
                 finding.quirk = gone
@@ -197,14 +200,14 @@ class EmulatorComparison:
 
     def _differences(self, quirks: frozenset[str]) -> set[Key]:
         """Keys of all differences that there would have been with other quirks."""
-        oracle = self._oracles.open(quirks)
-        comparison = Comparison(oracle.facts, self._facts)
+        reference = self._references.open(quirks)
+        comparison = Comparison(reference.facts, self._facts)
         keys: set[Key] = set()
         for step in self._steps:
             if step.number > self._last:
                 break
             try:
-                expected = oracle.follow(step)
+                expected = reference.follow(step)
             except TcelabError:
                 return {difference.key for difference, _ in self._found}
             keys.update(each.key for each in comparison.compare(expected, step))

@@ -9,15 +9,15 @@ import numpy as np
 from tcelab.judge import blame
 from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger
-from tcelab.judge.models.disk import DiskModel
+from tcelab.judge.models.diskmodel import DiskModel
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.reading import TableReading
 
 LAW: Final = Law(
     "disk",
-    says="each disk holds exactly what the transfers that succeeded made of it",
+    says="each disk holds exactly what the successful transfers left there",
     needs="a checkpoint, and a virtio-blk device",
-    finds="compares the whole disk with what its transfers made of it",
+    finds="compares the whole disk with what its transfers should have left there",
 )
 
 

@@ -15,7 +15,7 @@ LAW: Final = Law(
     "evidence",
     says="the run is complete and every view asked for was seen",
     needs="the end of the run",
-    finds="asks whether all was done, seen and proven; what is missing makes it undecided",
+    finds="checks that all was done, seen and proven; if not, the verdict is could-not-judge",
 )
 
 

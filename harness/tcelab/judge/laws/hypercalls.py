@@ -6,19 +6,19 @@ from typing import Final
 
 from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger
-from tcelab.judge.models.hypercalls import Hypercalls
+from tcelab.judge.models.hypercallmodel import HypercallModel
 from tcelab.program import Hcall, HcallBatch
 from tcelab.run.record import Outcome, Step
 
 LAW: Final = Law(
     "hypercalls",
-    says="hypercalls give what the tables hold, and succeed only where there is a place, never for a process",
-    needs="the operations Hcall and HcallBatch",
+    says="hypercalls return what the tables hold, and succeed only inside an existing window, never from user mode",
+    needs="the operation hcall or hcallbatch",
     finds="compares status and registers with what the tables hold, and folds what succeeded into them",
 )
 
 
-def law(ledger: Ledger, hypercalls: Hypercalls, step: Step, outcome: Outcome) -> None:
+def law(ledger: Ledger, hypercalls: HypercallModel, step: Step, outcome: Outcome) -> None:
     """What hypercalls gave is what the tables hold, nobody but the kernel may make them, and what has no place in a
     table does not succeed.
     """

@@ -7,7 +7,7 @@ from typing import Final
 from tcelab.judge import blame
 from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger, op_text
-from tcelab.judge.models.files import Group
+from tcelab.judge.models.files import GroupModel
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.reading import TableReading
 from tcelab.judge.models.requests import request_name
@@ -71,7 +71,7 @@ def _reported(fold: Fold, step: Step) -> dict[str, int]:
     if not isinstance(op, Ioctl) or op.value is not None:  # a struct of the program's own is not reported
         return {}
     name, handle = request_name(op.request), fold.target(op)
-    if name == "GROUP_GET_STATUS" and isinstance(handle, Group):
+    if name == "GROUP_GET_STATUS" and isinstance(handle, GroupModel):
         return {"flags": VIABLE | (CONTAINER_SET if handle.container else 0)}
     if name == "SPAPR_TCE_GET_INFO":
         for group in fold.groups.values():

@@ -15,7 +15,7 @@ from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger, op_text
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.pes import NO_SERVICE, Effect
-from tcelab.judge.models.table import UNKNOWN
+from tcelab.judge.models.tablemodel import UNKNOWN
 from tcelab.run.record import Event, Outcome, Step
 
 LAW: Final = Law(

@@ -8,9 +8,9 @@ from tcelab.judge import blame
 from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger
 from tcelab.judge.models.fold import Fold
-from tcelab.judge.models.memory import PageModel
+from tcelab.judge.models.memorymodel import PageModel
 from tcelab.judge.models.reading import TableReading
-from tcelab.program import tag as tags
+from tcelab.program import pagetags as tags
 
 LAW: Final = Law(
     "memory",

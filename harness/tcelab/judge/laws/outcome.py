@@ -10,7 +10,7 @@ from tcelab.judge.ledger import Ledger, op_text
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.requests import request_name
 from tcelab.judge.models.rounds import calls_done
-from tcelab.papr import dma
+from tcelab.papr import dmarules
 from tcelab.program import Burst, Ddw, Dma, Engine, Ioctl, Repeat, Rtas, Together
 from tcelab.program.expected import WENT
 from tcelab.run.record import Outcome, Step
@@ -99,15 +99,15 @@ def _all_or_part(what: str, count: int, whole: int) -> str:
     return f"all {what}" if count == whole else f"{count} of {whole} pieces {what}"
 
 
-def _refusal(pieces: Collection[dma.Piece]) -> str:
+def _refusal(pieces: Collection[dmarules.Piece]) -> str:
     """Why the first piece is refused that is."""
     first = next(piece for piece in pieces if piece.refused)
-    why = "no permission" if first.refused == dma.PERMISSION else first.refused
-    who = "its table refuses it" if first.refused in {dma.NO_ENTRY, dma.PERMISSION} else "it is refused"
+    why = "no permission" if first.refused == dmarules.PERMISSION else first.refused
+    who = "its table refuses it" if first.refused in {dmarules.NO_ENTRY, dmarules.PERMISSION} else "it is refused"
     return f"{who}: {why} at IOBA {first.iova:#x}"
 
 
-def _passage(pieces: Collection[dma.Piece]) -> str:
+def _passage(pieces: Collection[dmarules.Piece]) -> str:
     """Where the first piece passes that does; of those that are only counted, nobody knows where."""
     first = next((f" at IOBA {piece.iova:#x}" for piece in pieces if not piece.refused), "")
     return f"its table lets it through{first}"

@@ -13,8 +13,8 @@ from tcelab.run.record import Outcome, Step
 
 LAW: Final = Law(
     "pins",
-    says="the kernel holds one page pin for each entry that VFIO mapped, of type v2 for each registered page",
-    needs="the operation Read of pins",
+    says="the kernel holds one page pin for each entry that VFIO mapped (v2: for each registered page)",
+    needs="the operation read of pins",
     finds="follows the counter from its first reading on",
 )
 

@@ -9,7 +9,7 @@ from typing import Final
 from tcelab.judge import blame
 from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger
-from tcelab.judge.models.device import Forbidden
+from tcelab.judge.models.edumodel import Forbidden
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.reading import SLACK, TableReading, refused_bytes
 from tcelab.judge.models.transfers import Transfers

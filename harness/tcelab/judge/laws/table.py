@@ -12,9 +12,9 @@ from tcelab.judge.law import Law
 from tcelab.judge.ledger import MOST, Ledger
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.reading import TableReading
-from tcelab.judge.models.table import UNKNOWN, Differing, Entry, TableModel, differing
+from tcelab.judge.models.tablemodel import UNKNOWN, Differing, LiveEntry, TableModel, differing
 from tcelab.papr import tce
-from tcelab.program import tag
+from tcelab.program import pagetags
 from tcelab.run.record import Snapshot, TableView
 
 LAW: Final = Law(
@@ -104,7 +104,7 @@ def _wrong(ledger: Ledger, model: TableModel, snapshot: Snapshot, view: str, pai
     )
 
 
-def _how(model: TableModel, number: int, entry: Entry | None, value: int, blamed: blame.Blame) -> str:
+def _how(model: TableModel, number: int, entry: LiveEntry | None, value: int, blamed: blame.Blame) -> str:
     """In a few words, how an entry is wrong: the first rule that fits."""
     survived = blamed.concerns and number in model.removed
     rules: tuple[tuple[Callable[[], bool], str], ...] = (
@@ -123,4 +123,4 @@ def _there(pages: dict[int, bytes | None], address: int) -> str:
     if address not in pages:
         return "not read"
     content = pages[address]
-    return "none at that address" if content is None else tag.describe(content)
+    return "none at that address" if content is None else pagetags.describe(content)

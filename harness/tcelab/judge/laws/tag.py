@@ -10,13 +10,13 @@ import numpy as np
 from tcelab.judge import blame
 from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger
-from tcelab.judge.models.device import Forbidden
+from tcelab.judge.models.edumodel import Forbidden
 from tcelab.judge.models.fold import Fold
-from tcelab.judge.models.memory import PageModel
+from tcelab.judge.models.memorymodel import PageModel
 from tcelab.judge.models.reading import TableReading
-from tcelab.judge.models.table import TableModel
+from tcelab.judge.models.tablemodel import TableModel
 from tcelab.papr import tce, window
-from tcelab.program import tag as tags
+from tcelab.program import pagetags as tags
 from tcelab.run.record import TableView
 
 LAW: Final = Law(

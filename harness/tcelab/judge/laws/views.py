@@ -11,7 +11,7 @@ from tcelab.judge.law import Law
 from tcelab.judge.ledger import MOST, Ledger
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.reading import TableReading
-from tcelab.judge.models.table import UNKNOWN, TableModel, differing
+from tcelab.judge.models.tablemodel import UNKNOWN, TableModel, differing
 from tcelab.papr import tce
 from tcelab.run.record import TableView
 

@@ -1,1 +1,23 @@
-"""What must be true after operations that succeeded: the fold, and what it is made of."""
+"""What must be true after operations that succeeded: the fold, and what it is made of.
+
+- `chargemodel`: what containers charge a process for
+- `comparison`: differences between two runs of one program
+- `consolelines`: which lines of the console are told, and which a declared quirk explains
+- `diskmodel`: what a virtio-blk device must hold
+- `drivermodel`: what a container's driver does when it succeeds
+- `edumodel`: what an edu must hold
+- `files`: who has which container, group or device open
+- `fold`: what must be true after the operations that succeeded
+- `hypercallmodel`: what must be true after raw hypercalls
+- `memorymodel`: what guest memory must hold
+- `meters`: counters of the kernel that move as the fold does
+- `pes`: the condition of each PE, and what must show of it
+- `pinmodel`: pins that no entry of VFIO's stands for
+- `reading`: one snapshot, sorted for the laws
+- `requests`: what the fold knows of ioctl requests
+- `rounds`: a `Repeat` as single calls
+- `side`: one of two runs that are compared
+- `tablemodel`: what one TCE table must hold
+- `transfers`: what the devices' transfers leave
+- `windowmodel`: the windows of a PE
+"""

@@ -13,11 +13,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from tcelab.judge.models.console import kinds
+from tcelab.judge.models.consolelines import kinds
 from tcelab.judge.models.reading import SLACK, refused_bytes
 from tcelab.judge.models.side import LOW, Side
 from tcelab.papr import window
-from tcelab.program import tag
+from tcelab.program import pagetags
 from tcelab.run.record import Facts, Outcome, Refusal, Snapshot, Step, TableView
 
 _LARGE: Final = 1 << 24
@@ -144,7 +144,7 @@ class Comparison:
                 continue
             content, wanted = seen.pages[frame], expected.pages[own]
             if wanted != content and not (self._two_kernels and place in self._seen.named):
-                texts = tag.contrast(wanted, content) if wanted else ("no RAM", tag.describe(content or b""))
+                texts = pagetags.contrast(wanted, content) if wanted else ("no RAM", pagetags.describe(content or b""))
                 message = f"buffer {place[0]} page {place[1]} holds {texts[1]}, {self._names[0]} has {texts[0]}"
                 yield Difference(("content", place, content), message, texts[0], texts[1])
 

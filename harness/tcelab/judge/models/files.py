@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from tceagent import uapi
-from tcelab.judge.models.device import DeviceModel
-from tcelab.judge.models.table import Entry, TableModel
-from tcelab.judge.models.windows import KernelWindow, Windows
+from tcelab.judge.models.edumodel import DeviceModel
+from tcelab.judge.models.tablemodel import LiveEntry, TableModel
+from tcelab.judge.models.windowmodel import KernelWindow, WindowModel
 from tcelab.program import Ddw
 from tcelab.program.topology import Phb
 
 
 @dataclass(slots=True, eq=False)
-class Container:
+class ContainerModel:
     """:ivar made: the default window's table was created, and charged; `cancelled`: it was removed before that.
 
     :ivar payer: the process that is charged, once one has enabled it or registered memory.
@@ -30,7 +30,7 @@ class Container:
     :ivar parting: who wants to know before all this goes.
     """
 
-    groups: list[Group] = field(default_factory=list)
+    groups: list[GroupModel] = field(default_factory=list)
     kind: int | None = None
     enabled: bool = False
     made: bool = False
@@ -38,9 +38,9 @@ class Container:
     payer: str | None = None
     windows: list[KernelWindow] = field(default_factory=list)
     regions: set[tuple[int, int]] = field(default_factory=set)
-    users: dict[tuple[int, int], Entry] = field(default_factory=dict)
-    sweep: Callable[[Container, Group, int], None] | None = None
-    parting: Callable[[Container], None] | None = None
+    users: dict[tuple[int, int], LiveEntry] = field(default_factory=dict)
+    sweep: Callable[[ContainerModel, GroupModel, int], None] | None = None
+    parting: Callable[[ContainerModel], None] | None = None
 
     def found(self, table: TableModel) -> None:
         """Firmware has made a table anew: it is used like the one that had its LIOBN."""
@@ -58,7 +58,7 @@ class Container:
 
 
 @dataclass(slots=True, eq=False)
-class Group:
+class GroupModel:
     """A PE.
 
     :ivar references: its own open files and those of its devices, each of which holds the group's.
@@ -66,8 +66,8 @@ class Group:
     """
 
     phb: Phb
-    windows: Windows
-    container: Container | None = None
+    windows: WindowModel
+    container: ContainerModel | None = None
     references: int = 0
     given_back: bool = True
 
@@ -102,12 +102,12 @@ class Group:
 
 
 @dataclass(slots=True, eq=False)
-class DeviceFile:
+class DeviceFileModel:
     device: DeviceModel
-    group: Group
+    group: GroupModel
 
 
-Target: TypeAlias = Container | Group | DeviceFile
+Target: TypeAlias = ContainerModel | GroupModel | DeviceFileModel
 
 
 @dataclass(slots=True, eq=False)
@@ -132,9 +132,9 @@ class Files:
         """:param name: a number for a file that the program cannot close."""
         self._of[process][name] = _OpenFile(target)
         match target:
-            case Group():
+            case GroupModel():
                 target.references += 1
-            case DeviceFile():
+            case DeviceFileModel():
                 target.group.references += 1
                 target.device.open()
 
@@ -153,9 +153,9 @@ class Files:
         if file.processes:
             return
         match file.target:
-            case Group() as group:
+            case GroupModel() as group:
                 _dereference(group, step)
-            case DeviceFile(device, group):
+            case DeviceFileModel(device, group):
                 device.close()
                 _dereference(group, step)
 
@@ -165,7 +165,7 @@ class Files:
         del self._of[process]
 
 
-def _dereference(group: Group, step: int) -> None:
+def _dereference(group: GroupModel, step: int) -> None:
     # A device file holds the group's file: only the last of them leaves the container (vfio_group_fops_release).
     group.references -= 1
     if not group.references:

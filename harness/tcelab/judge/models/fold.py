@@ -12,20 +12,20 @@ from typing import Final, TypeAlias
 import msgspec
 
 from tceagent import uapi
-from tcelab.judge.models.charges import SPAPR_TCE, charged, pinned
-from tcelab.judge.models.device import DeviceModel, Forbidden
-from tcelab.judge.models.disk import DiskModel
-from tcelab.judge.models.driver import Driver
-from tcelab.judge.models.files import Container, DeviceFile, Files, Group, Target
-from tcelab.judge.models.hypercalls import Hypercalls
-from tcelab.judge.models.memory import BufferModel, PageModel, written
+from tcelab.judge.models.chargemodel import SPAPR_TCE, charged, pinned
+from tcelab.judge.models.diskmodel import DiskModel
+from tcelab.judge.models.drivermodel import DriverModel
+from tcelab.judge.models.edumodel import DeviceModel, Forbidden
+from tcelab.judge.models.files import ContainerModel, DeviceFileModel, Files, GroupModel, Target
+from tcelab.judge.models.hypercallmodel import HypercallModel
+from tcelab.judge.models.memorymodel import BufferModel, PageModel, written
 from tcelab.judge.models.pes import Pes
-from tcelab.judge.models.pins import Pins
+from tcelab.judge.models.pinmodel import Pins
 from tcelab.judge.models.requests import ARGSZ, BY_FIELDS, BY_POINTER, KEEPS_ALL, MEMORY, request_name
 from tcelab.judge.models.rounds import calls_done, rounds
-from tcelab.judge.models.table import Entry, TableModel
+from tcelab.judge.models.tablemodel import LiveEntry, TableModel
 from tcelab.judge.models.transfers import Transfers
-from tcelab.judge.models.windows import Windows
+from tcelab.judge.models.windowmodel import WindowModel
 from tcelab.papr import window
 from tcelab.program import (
     Bind,
@@ -59,7 +59,7 @@ from tcelab.program import (
     Tag,
     Together,
     Word,
-    tag,
+    pagetags,
 )
 from tcelab.program.topology import Device
 from tcelab.run.record import Facts, Outcome, Step
@@ -86,10 +86,10 @@ class Fold:
         self.facts = facts
         every = program.topology.machine
         self.tables = {phb.liobn: TableModel(phb.liobn, phb.entries, phb.window_start) for phb in every}
-        self.windows = {phb.index: Windows(phb, self.tables) for phb in every}
+        self.windows = {phb.index: WindowModel(phb, self.tables) for phb in every}
         given_back = facts.profile not in NOT_GIVEN_BACK
         self.groups = {
-            phb.index: Group(phb, self.windows[phb.index], given_back=given_back) for phb in program.topology.phbs
+            phb.index: GroupModel(phb, self.windows[phb.index], given_back=given_back) for phb in program.topology.phbs
         }
         self.group_of = {device.name: self.groups[phb.index] for phb in program.topology.phbs for device in phb.devices}
         self.devices = {each.name: self._device(each) for each in program.topology.devices}
@@ -101,10 +101,10 @@ class Fold:
         self.pes = Pes(program.topology.phbs, self.devices, facts)
         self.transfers = Transfers(self.pes, self.unknown)
         self.pins = Pins(facts.page_size, self._entries, self.unknown)
-        self.hypercalls = Hypercalls(
+        self.hypercalls = HypercallModel(
             self.tables, lambda: self.buffers, facts.ram, self.transfers, self.pins, self.unknown
         )
-        self.driver = Driver(self.number, self._place, self.pins, self.unknown, quirks=facts.quirks)
+        self.driver = DriverModel(self.number, self._place, self.pins, self.unknown, quirks=facts.quirks)
         self._ioctls: dict[str, Handler] = {
             "SET_IOMMU": self._set_iommu,
             "GROUP_SET_CONTAINER": self._set_container,
@@ -113,7 +113,7 @@ class Fold:
             **self.driver.handlers,
         }
 
-    def _entries(self) -> Iterator[Entry]:
+    def _entries(self) -> Iterator[LiveEntry]:
         return (entry for table in self.tables.values() for entry in table.live.values())
 
     def _device(self, device: Device) -> DeviceModel:
@@ -165,7 +165,7 @@ class Fold:
             return word
         if isinstance(word, Page) and word.buffer in self.buffers:
             address = self.buffers[word.buffer].address
-            return None if address is None else (address + word.index * tag.PAGE + word.plus) & _MASK
+            return None if address is None else (address + word.index * pagetags.PAGE + word.plus) & _MASK
         return None
 
     def target(self, op: Ioctl) -> Target | None:
@@ -215,7 +215,7 @@ class Fold:
     def _device_op(self, op: DeviceOp, outcome: Outcome, step: int) -> None:
         files = [each.file for each in op.ops] if isinstance(op, Together) else [op.file]
         handles = [self.files.get(op.by, file) for file in files]
-        devices = [handle.device for handle in handles if isinstance(handle, DeviceFile)]
+        devices = [handle.device for handle in handles if isinstance(handle, DeviceFileModel)]
         if len(devices) < len(files):
             return
         match op:
@@ -243,7 +243,7 @@ class Fold:
             case Tag():
                 self.buffers[op.buffer].tag(op, self.facts.nonce, step)
             case Fill():
-                data = tag.data(self.facts.nonce, op.seed, op.size)
+                data = pagetags.data(self.facts.nonce, op.seed, op.size)
                 self.buffers[op.buffer].write(op.offset, data, step)
             case Put():
                 self._put(op, step)
@@ -258,7 +258,7 @@ class Fold:
 
     def _open(self, op: Open) -> None:
         if op.path == "/dev/vfio/vfio":
-            self.files.open(op.by, op.file, Container())
+            self.files.open(op.by, op.file, ContainerModel())
         elif op.path in self.paths:
             self.files.open(op.by, op.file, self.paths[op.path])
 
@@ -275,7 +275,7 @@ class Fold:
     def _ioctl(self, op: Ioctl, outcome: Outcome, step: int) -> None:
         name, handle = request_name(op.request), self.target(op)
         op = self._with_fields(op, name)
-        if name in ARGSZ and isinstance(handle, Container):
+        if name in ARGSZ and isinstance(handle, ContainerModel):
             self.driver.reached(handle, name, op, outcome, step)
         if op.value is not None:
             self._written(op, outcome, step)
@@ -321,21 +321,21 @@ class Fold:
 
     def _set_container(self, handle: object, op: Ioctl, outcome: Outcome, _step: int) -> None:
         container = self.files.get(op.by, str(op.fields.get("container")))
-        if outcome.value == 0 and isinstance(handle, Group) and isinstance(container, Container):
+        if outcome.value == 0 and isinstance(handle, GroupModel) and isinstance(container, ContainerModel):
             handle.container = container
             container.groups.append(handle)
 
     def _unset_container(self, handle: object, _op: Ioctl, outcome: Outcome, step: int) -> None:
-        if outcome.value == 0 and isinstance(handle, Group):
+        if outcome.value == 0 and isinstance(handle, GroupModel):
             handle.leave(step)
 
     def _get_device_fd(self, handle: object, op: Ioctl, outcome: Outcome, step: int) -> None:
         name = str(op.fields.get("name"))
-        if outcome.value is not None and outcome.value >= 0 and isinstance(handle, Group) and name in self.devices:
-            self.files.open(op.by, op.into or step, DeviceFile(self.devices[name], handle))
+        if outcome.value is not None and outcome.value >= 0 and isinstance(handle, GroupModel) and name in self.devices:
+            self.files.open(op.by, op.into or step, DeviceFileModel(self.devices[name], handle))
 
     def _set_iommu(self, handle: object, op: Ioctl, outcome: Outcome, step: int) -> None:
-        if outcome.value == 0 and isinstance(handle, Container):
+        if outcome.value == 0 and isinstance(handle, ContainerModel):
             handle.kind = None if op.value is None else self.number(op.value)
             handle.sweep = self.driver.sweep
             for group in handle.groups:
@@ -348,11 +348,11 @@ class Fold:
         """
         if isinstance(word, Page):
             buffer = self.buffers.get(word.buffer)
-            return None if buffer is None else (buffer, word.index * tag.PAGE + word.plus)
+            return None if buffer is None else (buffer, word.index * pagetags.PAGE + word.plus)
         address = self.number(word)
         for buffer in self.buffers.values():
             if address is not None and buffer.address is not None and buffer.process == process:
                 offset = address - buffer.address
-                if 0 <= offset < len(buffer.pages) * tag.PAGE:
+                if 0 <= offset < len(buffer.pages) * pagetags.PAGE:
                     return buffer, offset
         return None

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
-from tcelab.judge.models.device import DeviceModel
-from tcelab.judge.models.table import UNKNOWN, TableModel
-from tcelab.papr import dma, pe
+from tcelab.judge.models.edumodel import DeviceModel
+from tcelab.judge.models.tablemodel import UNKNOWN, TableModel
+from tcelab.papr import dmarules, pe
 from tcelab.program import Rtas
 from tcelab.program.topology import Phb
 from tcelab.run.record import Direction, Event, Facts, Outcome
@@ -117,17 +117,17 @@ class Pes:
             title = "isolated after all, which nobody told"
         self.effects.append(Effect(what, device, each.index, title, freezes, expected, seen))
 
-    def transferred(self, device: DeviceModel, pieces: Sequence[dma.Piece], direction: Direction) -> bool:
+    def transferred(self, device: DeviceModel, pieces: Sequence[dmarules.Piece], direction: Direction) -> bool:
         """A device was reached and did a transfer. True if it violated the table of its PE."""
         first = next((piece for piece in pieces if piece.refused), None)
-        if first is None or first.refused == dma.NO_MASTER:
+        if first is None or first.refused == dmarules.NO_MASTER:
             return False
         each = self.of[device.name]
         kind: Literal["isolated", "violation", "blocked"] = "violation"
         reason = first.refused
         if self.isolates:
             isolated = self._then.setdefault(each.index, copy.copy(each.isolation)).violate()
-            kind, reason = ("isolated", reason) if isolated else ("blocked", dma.ISOLATED)
+            kind, reason = ("isolated", reason) if isolated else ("blocked", dmarules.ISOLATED)
         elif not self.observes:
             return False
         table, number = device.windows.active[first.window], first.entry
@@ -174,7 +174,7 @@ class Pes:
         """A service of firmware was asked for."""
         each = self.of[op.device]
         then = copy.copy(each.isolation)
-        answer = then.call(op.call, op.option) if self.isolates else pe.Answer(pe.PARAMETER_ERROR)
+        answer = then.call(op.call, op.option) if self.isolates else pe.ServiceAnswer(pe.PARAMETER_ERROR)
         fields = dict(zip(pe.OUTPUTS, answer.outputs, strict=False))
         self.show("answer", op.device, (answer.status, fields), (outcome.value, outcome.fields))
         mmio = each.isolation.mmio

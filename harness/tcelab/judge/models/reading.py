@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from tcelab.judge.models.device import Forbidden
+from tcelab.judge.models.edumodel import Forbidden
 from tcelab.papr import window
 from tcelab.run.record import Refusal, Snapshot, TableView, ViewName
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tceagent import uapi
-from tcelab.judge.models.hypercalls import seen_registers, words_of
+from tcelab.judge.models.hypercallmodel import seen_registers, words_of
 from tcelab.judge.models.requests import request_name
 from tcelab.papr import tce, window
 from tcelab.program import (

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tcelab.judge.models.device import Asker, DeviceModel, Forbidden
-from tcelab.judge.models.disk import DiskModel
-from tcelab.judge.models.memory import PageModel
+from tcelab.judge.models.diskmodel import DiskModel
+from tcelab.judge.models.edumodel import Asker, DeviceModel, Forbidden
+from tcelab.judge.models.memorymodel import PageModel
 from tcelab.judge.models.pes import Pes
-from tcelab.papr import dma
+from tcelab.papr import dmarules
 from tcelab.program import Burst, Dma, Engine, Together, Transfer
 from tcelab.run.record import Outcome
 
@@ -25,7 +25,7 @@ class Transfers:
         """:param unknown: gets reasons why something could not be folded."""
         self.forbidden: list[Forbidden] = []
         self.doubted = False
-        self.done: list[list[dma.Piece]] = []
+        self.done: list[list[dmarules.Piece]] = []
         self.quick = 0, 0
         self._unknown = unknown
         self._pes = pes
@@ -126,10 +126,10 @@ class Transfers:
         violated = self._told(device, op, pieces, foreseen=foreseen)
         for writes, iova, size in device.torn() if violated else ():
             place = device.table.liobn, writes, iova, iova, size
-            self.forbidden.append(Forbidden(device.name, *place, dma.ISOLATED, step, maybe=True))
+            self.forbidden.append(Forbidden(device.name, *place, dmarules.ISOLATED, step, maybe=True))
         return violated
 
-    def _told(self, device: DeviceModel, op: Dma | Transfer, pieces: list[dma.Piece], *, foreseen: bool) -> bool:
+    def _told(self, device: DeviceModel, op: Dma | Transfer, pieces: list[dmarules.Piece], *, foreseen: bool) -> bool:
         self.done.append(pieces)
         return foreseen and self._pes.transferred(device, pieces, "write" if op.to_memory else "read")
 

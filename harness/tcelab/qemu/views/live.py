@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tcelab.errors import HarnessError, Unsupported
 from tcelab.papr import window
-from tcelab.qemu.memory import Memory
+from tcelab.qemu.processmemory import ProcessMemory
 from tcelab.run.record import TableView
 
 ENTRY: Final = 8
@@ -25,7 +25,7 @@ class LiveMemory:
     def __init__(self, pid: int) -> None:
         """:raise Unsupported: the host does not let us read our own child."""
         try:
-            self._memory = Memory(pid)
+            self._memory = ProcessMemory(pid)
         except OSError as error:
             raise Unsupported(
                 f"cannot open the memory of QEMU (/proc/{pid}/mem): {error.strerror}",

@@ -1,0 +1,141 @@
+"""QEMU's `edu` device: registers, its buffer, and a DMA engine with a timer (QEMU hw/misc/edu.c).
+
+Registers are big endian on qemu-system-ppc64 (DEVICE_NATIVE_ENDIAN). Its transfers go through the PE's table, IOMMU
+page by page; nothing tells the device what was refused.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import ClassVar, Final
+
+from tceagent import edu as registers
+from tceagent import uapi
+from tcelab.emulator.addressspaces import MASK, EmulatedRam
+from tcelab.emulator.pci import PciDevice, RegionInfo
+from tcelab.papr import dmarules, tce
+from tcelab.papr.pe import Isolation
+from tcelab.papr.tcetable import Table
+from tcelab.run.record import Refusal
+
+IDENTITY: Final = 0x010000ED
+LIVENESS: Final = 0x04
+ALL_ONES: Final = 0xFFFFFFFF
+"""What reads where there is no register."""
+TRANSFER_TIME: Final = 0.1
+"""Seconds of the guest's clock between the command and the transfer."""
+
+BAR_SIZE: Final = 1 << 20
+
+_CONFIG: Final = bytes.fromhex("34 12 e8 11 02 00 10 00 10 00 ff 00 00 00 00 00".replace(" ", ""))
+"""Vendor, device, command as vfio-pci leaves it, status, revision, class."""
+
+
+_TURN = itertools.count()
+
+
+class Edu(PciDevice):
+    """:ivar memory: its buffer, 4096 bytes, which outlives open and close.
+
+    :ivar mask: of bus addresses, ANDed before the transfer (property dma_mask).
+    """
+
+    order = "big"
+    regions: ClassVar = {uapi.BAR0_REGION: RegionInfo(BAR_SIZE, 7)}
+
+    def __init__(
+        self,
+        name: str,
+        table: Table,
+        ram: EmulatedRam,
+        refuse: Callable[[Refusal], None],
+        mask: int = MASK,
+        *,
+        isolation: Isolation | None = None,
+    ) -> None:
+        super().__init__(name, _CONFIG, table, isolation)
+        self.memory = bytearray(registers.BUFFER_SIZE)
+        self.mask = mask
+        self._ram, self._refuse = ram, refuse
+        self._words = {registers.SOURCE: 0, registers.DESTINATION: 0, registers.COUNT: 0, registers.COMMAND: 0}
+        self._inverted = 0
+        self._due: float | None = None
+        self._now = 0.0
+
+    def read(self, offset: int, size: int) -> int:
+        """A register, as the device means it. A size that it does not know reads as all ones."""
+        if size == 8 and offset in self._words:  # noqa: PLR2004 - bytes
+            return self._words[offset]
+        if size == 4:  # noqa: PLR2004 - bytes
+            known = {0: IDENTITY, LIVENESS: self._inverted} | self._words
+            return known.get(offset, ALL_ONES) & 0xFFFFFFFF
+        return (1 << 8 * size) - 1
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        if offset == LIVENESS and size == 4:  # noqa: PLR2004 - bytes
+            self._inverted = ~value & 0xFFFFFFFF
+        if size not in {4, 8} or offset not in self._words or self._words[registers.COMMAND] & registers.RUN:
+            return  # writes are ignored while a transfer runs
+        if offset == registers.COMMAND:
+            if not value & registers.RUN:
+                return
+            self._due = self._now + TRANSFER_TIME
+            self.turn = next(_TURN)
+        self._words[offset] = value
+
+    def tick(self, now: float) -> None:
+        """Time goes on: a transfer that is due is done."""
+        self._now = now
+        if self._due is not None and now >= self._due:
+            self._due = None
+            self._transfer()
+            self._words[registers.COMMAND] &= ~registers.RUN
+
+    def _transfer(self) -> None:
+        to_memory = bool(self._words[registers.COMMAND] & registers.TO_MEMORY)
+        inside, iova = self._words[registers.SOURCE], self._words[registers.DESTINATION]
+        if not to_memory:
+            inside, iova = iova, inside
+        size, at = self._words[registers.COUNT], inside - registers.BUFFER
+        if not 0 <= at <= at + size <= registers.BUFFER_SIZE:
+            return  # as of QEMU 42f599172ae0: a transfer outside the buffer is skipped
+        pieces = dmarules.pieces(
+            iova & self.mask,
+            size,
+            to_memory=to_memory,
+            entries=self.table.entries,
+            permissions=lambda entry: tce.permissions(self.table.get(entry)),
+            window_start=self.table.bus_offset,
+            page_shift=self.table.page_shift,
+            more=self._more(),
+            master=self.wish,
+            isolated=not self.isolation.dma,
+        )
+        for piece in pieces:
+            self._move(piece, at + piece.start, to_memory=to_memory)
+        self.on_bus(pieces, "write" if to_memory else "read")
+
+    def _more(self) -> list[dmarules.Window]:
+        second = self.second
+        if second is None or not second.entries:
+            return []
+        granted = lambda entry: tce.permissions(second.get(entry))  # noqa: E731
+        return [dmarules.Window(second.bus_offset, second.entries, granted, second.page_shift)]
+
+    def _move(self, piece: dmarules.Piece, at: int, *, to_memory: bool) -> None:
+        inside = slice(at, at + piece.size)
+        if piece.refused:
+            direction = "write" if to_memory else "read"
+            line = f"{self.name}: {direction} of {piece.size} bytes at {piece.iova:#x} refused: {piece.refused}"
+            self._refuse(Refusal("write" if to_memory else "read", piece.told, piece.size, line))
+            if not to_memory:
+                self.memory[inside] = bytes(piece.size)
+            return
+        table = self.second if piece.window and self.second is not None else self.table
+        inside_page = piece.offset & (1 << table.page_shift) - 1
+        address = tce.address(table.get(piece.entry), table.page_shift) + inside_page
+        if to_memory:
+            self._ram.write(address, bytes(self.memory[inside]))
+        else:
+            self.memory[inside] = self._ram.read(address, piece.size)

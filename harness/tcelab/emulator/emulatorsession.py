@@ -1,0 +1,257 @@
+"""The platform `emulator` as a `Session`: the agent's own code on an emulated kernel, in this process."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import secrets
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
+
+import msgspec
+import numpy as np
+
+import tcelab
+from tceagent import ops as agent
+from tceagent.state import State
+from tcelab.emulator.addressspaces import Space
+from tcelab.emulator.drivertable import Profile
+from tcelab.emulator.emulatedkernel import EmulatedChild, EmulatedKernel
+from tcelab.emulator.platform import Machine
+from tcelab.emulator.preset_states import arrange
+from tcelab.emulator.process import Process
+from tcelab.emulator.profiles import DEFAULT, ProfileWithQuirks, profile
+from tcelab.emulator.syscallerrors import KernelDiedError, NotModelledError
+from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError, Unsupported
+from tcelab.papr import window
+from tcelab.papr.tcetable import Table
+from tcelab.program import Buffer, Checkpoint, Ddw, Flip, GuestOp, HostOp, Ioctl, Open, Rtas
+from tcelab.program.topology import Topology
+from tcelab.quirks import check
+from tcelab.run.record import Facts, Guarding, Outcome, QuirkHit, Snapshot, TableView
+
+VIEW: Final = "emulator"
+RAM: Final = 512 << 20
+_NONCE: Final = 16
+_LINES: Final = 20
+_FRAME: Final = np.uint64((1 << 64) - window.PAGE_SIZE)
+
+
+class Shown(NamedTuple):
+    """A table at one of its versions, and the pages that its entries lead to."""
+
+    source: Table
+    version: int
+    table: TableView
+    led_to: frozenset[int]
+
+
+class EmulatorSession:
+    """An emulated machine with the agent on it.
+
+    :ivar machine: for those who want to look inside; `kernel`: as the agent sees it.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        *,
+        profile_name: str = DEFAULT,
+        quirks: Collection[str] = (),
+        nonce: bytes | None = None,
+        page_size: int = 4096,
+        seed: int = 0,
+        driver: Profile | None = None,
+        preset_states: Collection[str] = (),
+        folder: Path | None = None,
+        isolates: bool = False,
+        guard: Guarding = "off",
+    ) -> None:
+        """:param nonce: of the tags; by default a fresh one.
+        :param seed: scatters the frames.
+        :param driver: a profile of the caller's own, in place of the one of that name.
+        :param preset_states: states of the machine that no program can make.
+        :param folder: for artefacts of those who drive it; it writes none itself.
+        :param isolates: what is asked of it; see `tcelab.run.record.Facts`.
+        :param guard: what it does about violations.
+        :raise UsageError: no such profile, quirk or state.
+        """
+        used = driver or profile(profile_name)
+        self.quirks = check(quirks)
+        self._folder = folder
+        self._tables: dict[int, Shown] = {}
+        self.machine = Machine(topology, page_size, seed, guard)
+        arrange(self.machine, preset_states)
+        self._process = Process(Space(self.machine.ram))
+        self.kernel = EmulatedKernel(self.machine, ProfileWithQuirks(used, self.quirks), self._process)
+        self._state = State(self.kernel)
+        self._state.nonce = secrets.token_bytes(_NONCE) if nonce is None else nonce
+        self._state.devices = {
+            device.name: (window.buid(phb.index), device.slot) for phb in topology.added for device in phb.devices
+        }
+        versions: dict[str, Any] = {
+            "tcelab": tcelab.__version__,
+            "host": {"python": platform.python_version()},
+            "emulator": {"profile": used.name, "quirks": sorted(self.quirks)},
+        }
+        self.facts = Facts(
+            platform="emulator",
+            nonce=self._state.nonce,
+            page_size=self.machine.page_size,
+            ram=RAM,
+            cannot={},
+            versions=versions,
+            views=(VIEW,),
+            profile=used.name,
+            quirks=self.quirks,
+            isolates=isolates,
+            guard=guard,
+            hypercalls=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing is left of it but memory."""
+
+    @property
+    def folder(self) -> Path:
+        """Of artefacts.
+
+        :raise HarnessError: it was made without one.
+        """
+        if self._folder is None:
+            raise HarnessError("this emulator was made without a folder for artefacts")
+        return self._folder
+
+    def tail(self, lines: int) -> list[str]:
+        """The last lines of the kernel's log."""
+        return self.machine.log[-lines:]
+
+    def renew(self, nonce: bytes | None = None) -> None:
+        """Begin anew on the same machine: all that programs left there is closed and forgotten.
+
+        :raise Unsupported: closing it does something that the emulator does not model.
+        """
+        try:
+            self._state.renew()
+        except Exception as error:
+            raise self._told(error, 0) from error
+        self._state.nonce = nonce or secrets.token_bytes(_NONCE)
+        self.facts = dataclasses.replace(self.facts, nonce=self._state.nonce)
+        self.machine.renew()
+
+    def scene(self) -> Scene:
+        """Where the session is now."""
+        return Scene("emulator", console=self.tail(_LINES))
+
+    # -- Session
+
+    def perform(self, ops: Sequence[GuestOp]) -> list[Outcome]:
+        """See `tcelab.run.session.Session`.
+
+        :raise Unsupported: an operation asks for what the emulator does not model.
+        """
+        out: list[Outcome] = []
+        for op in ops:
+            try:
+                outcome = msgspec.convert(agent.perform(self._state, msgspec.to_builtins(op)), Outcome)
+            except Exception as error:
+                raise self._told(error, len(out)) from error
+            events = self.machine.guard.take()
+            out.append(msgspec.structs.replace(outcome, events=events) if events else outcome)
+        return out
+
+    def _told(self, error: Exception, done: int) -> TcelabError:
+        """What ended an operation, whichever process it was in."""
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, KernelDiedError):
+                message = f"the emulated kernel died: {cause}"
+                return GuestLost(message, scene=self.scene(), kernel_died=True, in_flight=done, said=str(cause))
+            if isinstance(cause, NotModelledError):
+                return Unsupported(str(cause), scene=self.scene())
+            cause = cause.__cause__
+        return HarnessError(f"the agent failed: {error!r}", scene=self.scene())
+
+    def intervene(self, op: HostOp, frames: Sequence[int]) -> Outcome | Snapshot:
+        """See `tcelab.run.session.Session`."""
+        if isinstance(op, Flip):
+            return self._flip(op)
+        if isinstance(op, Rtas):
+            return self.machine.rtas(op)
+        if isinstance(op, Ddw):
+            return self.machine.ddw(op)
+        if not isinstance(op, Checkpoint):
+            raise Unsupported(f"the emulator has no rule for operation {type(op).__name__}", scene=self.scene())
+        began = time.perf_counter()
+        shown = [self._shown(table) for pe in self.machine.pes.values() for table in pe.windows.active]
+        page = self.machine.ram.iommu_page
+        pages = {address: page(address) for address in set().union(frames, *(each.led_to for each in shown))}
+        tables = [each.table for each in shown]
+        refusals, self.machine.refusals = tuple(self.machine.refusals), []
+        return Snapshot(
+            tables=tuple(tables),
+            missing={},
+            pages=pages,
+            disks=self.machine.disks(),
+            refusals=refusals,
+            console=self.trouble(),
+            seconds={VIEW: time.perf_counter() - began},
+        )
+
+    def _shown(self, table: Table) -> Shown:
+        """A table, read anew when something was stored in it."""
+        known = self._tables.get(table.liobn)
+        if known is None or known.source is not table or known.version != table.version:
+            index, words = table.live()
+            view = TableView(table.liobn, VIEW, table.entries, index, words, table.page_shift, table.bus_offset)
+            known = Shown(table, table.version, view, frozenset((words & _FRAME).tolist()))
+            self._tables[table.liobn] = known
+        return known
+
+    def _flip(self, op: Flip) -> Outcome:
+        tables = (table for pe in self.machine.pes.values() for table in pe.windows.active)
+        table = next((table for table in tables if table.liobn == op.liobn), None)
+        index = -1 if table is None else table.index(op.ioba)
+        if table is None or not 0 <= index < table.entries:
+            raise HarnessError(f"flip: LIOBN {op.liobn:#x} has no bit {op.bit} of an entry for IOBA {op.ioba:#x}")
+        before = table.get(index)
+        table.put(index, before ^ 1 << op.bit)
+        return Outcome(value=before ^ 1 << op.bit, fields={"before": before, "after": before ^ 1 << op.bit})
+
+    def trouble(self) -> tuple[str, ...]:
+        """See `tcelab.run.session.Session`."""
+        lines, self.machine.trouble = tuple(self.machine.trouble), []
+        return lines
+
+    def finish(self) -> tuple[str, ...]:
+        """See `tcelab.run.session.Session`."""
+        return self.trouble()
+
+    def descriptor(self, file: str) -> int:
+        """Of an open file of the agent."""
+        return self._state.file(file).fd
+
+    def place(self, op: GuestOp, value: int) -> None:
+        """Have the next operation make its buffer at an address, or its file with a descriptor, if it can be there."""
+        child = self._state.children.get(op.by)
+        process = child.kernel.process if isinstance(child, EmulatedChild) else self._process
+        if isinstance(op, Buffer):
+            process.space.wanted = value
+        elif isinstance(op, Open) or (isinstance(op, Ioctl) and op.into):
+            process.wanted = value
+
+    def take_quirk_hits(self) -> list[QuirkHit]:
+        """Quirks that were met since the last call."""
+        met, self.machine.quirk_hits = self.machine.quirk_hits, []
+        return met

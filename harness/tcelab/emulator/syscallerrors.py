@@ -1,0 +1,24 @@
+"""How the emulator's parts say that something went wrong."""
+
+from __future__ import annotations
+
+import errno
+
+
+class NotModelledError(Exception):
+    """The emulator does not know what a kernel does there, and does not guess."""
+
+
+class KernelDiedError(Exception):
+    """BUG, or an oops: this kernel does not go on."""
+
+
+class SyscallError(Exception):
+    """A system call returns an errno, by its name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def os_error(self) -> OSError:
+        return OSError(getattr(errno, self.name), self.name)

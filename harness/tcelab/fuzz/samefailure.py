@@ -1,0 +1,55 @@
+"""Does a smaller program still show the same failure? What the fuzzer asks of each candidate while it shrinks one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from tcelab.emulator.emulatorsession import EmulatorSession
+from tcelab.errors import Interrupted
+from tcelab.judge import Finding, Verdict
+from tcelab.papr import window
+from tcelab.program import Checkpoint, Program
+from tcelab.quirks import QUIRKS
+from tcelab.run.loop import perform_program
+
+Signature = tuple[str, str, str, str]
+
+
+def shows_again(finding: Finding, candidate: Program, judged: Callable[[Program], Verdict]) -> Finding | None:
+    """What a smaller program shows that is the same failure as `finding`; None if it shows none.
+
+    :param judged: runs a program on a fresh guest; asked only of what a real kernel survives.
+    :raise Interrupted: somebody wants it to end.
+    """
+    if not survived(candidate):
+        return None
+    wanted = signature(finding)
+    return next((each for each in judged(candidate).findings if signature(each) == wanted), None)
+
+
+def signature(finding: Finding) -> Signature:
+    """What makes two findings of different programs the same one."""
+    outcome = finding.law in {"difference", "outcome"} and finding.ioba is None
+    return (
+        finding.law,
+        finding.quirk,
+        finding.expected if outcome else "",
+        finding.seen if outcome else "",
+    )
+
+
+def survived(program: Program) -> bool:
+    """The emulator does all of it, with every known defect. Whatever becomes of operations that shrinking left over, a
+    real kernel is asked for nothing else.
+
+    :raise Interrupted: somebody wants it to end.
+    """
+    page_size = next(iter(program.page_sizes), window.PAGE_SIZE)
+    session = EmulatorSession(program.topology, quirks=QUIRKS, page_size=page_size)
+    unseen = msgspec.structs.replace(program, ops=[op for op in program.ops if not isinstance(op, Checkpoint)])
+    ending = perform_program(unseen, session).ending
+    if ending is not None and isinstance(ending.error, Interrupted):
+        raise Interrupted
+    return ending is None

@@ -1,0 +1,88 @@
+"""What a command is asked to do with a program: one typed set, which is passed on whole and prints itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from tcelab.job.platforms import QEMU
+from tcelab.job.setup import MachineChoice
+from tcelab.program import Program
+from tcelab.program.validate import validate
+from tcelab.qemu.limits import Limits
+from tcelab.qemu.limits import limits as limits_of
+from tcelab.run.record import Guarding
+
+Verb = Literal["run", "diff", "watch", "table"]
+
+_LEFT_OUT: Final[dict[Verb, frozenset[str]]] = {
+    "run": frozenset({"against"}),
+    "diff": frozenset({"inject", "guard", "profile"}),
+    "watch": frozenset({"inject", "profile", "against"}),
+    "table": frozenset({"inject", "guard", "against"}),
+}
+"""Options that a verb does not have: its results do not tell of them."""
+_OF_THE_PROGRAM: Final = frozenset({"topology", "isolates", "guard"})
+"""What a machine has for its program: that is in the result's `program`, and no option."""
+
+
+class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Made by a verb from its command line; `settle` makes it fit a program.
+
+    :ivar target: as it was typed: a scenario's name, a file or a folder.
+    :ivar machine: what it is run on, with its defaults filled in.
+    :ivar topology_name: as it was asked for; a program from a file brings its own.
+    :ivar inject: the lie that is to be told, if any.
+    :ivar guard: as it was said, None: not at all; what it comes to for the program is `machine.guard`.
+    :ivar boot: boot the guest anew.
+    :ivar limits: as they were said, each `PHASE=SECONDS`.
+    :ivar against: in which options the machine differs that `diff` compares with; empty: it is the emulator.
+    """
+
+    verb: Verb
+    target: str
+    machine: MachineChoice
+    platform: str = QEMU
+    topology_name: str = "two-pe"
+    inject: str | None = None
+    guard: Guarding | None = None
+    boot: bool = False
+    limits: tuple[str, ...] = ()
+    against: Mapping[str, str | Path] = {}
+
+    def bounds(self) -> Limits:
+        """The limits as numbers.
+
+        :raise UsageError: no such phase, or no number.
+        """
+        return limits_of(self.limits)
+
+    def other_machine(self) -> MachineChoice | None:
+        """What `diff` compares with, if it is a guest. A mutant is compared with the driver as it is."""
+        return msgspec.structs.replace(self.machine, mutant="", **self.against) if self.against else None
+
+    def recorded(self) -> dict[str, Any]:
+        """The options as `result.json` has them: by name, all that the verb has."""
+        said = msgspec.structs.asdict(self)
+        del said["verb"], said["machine"]
+        machine = msgspec.structs.asdict(self.machine)
+        said |= {name: value for name, value in machine.items() if name not in _OF_THE_PROGRAM}
+        return {name: value for name, value in said.items() if name not in _LEFT_OUT[self.verb]}
+
+
+def settle(program: Program, options: RunOptions) -> tuple[Program, RunOptions]:
+    """A program as it will be run, checked, and the options for it: its own topology, and who guards its PEs.
+
+    To ask for the guard `freeze` is to have a program for a platform that isolates.
+
+    :raise UsageError: an operation that cannot be done, or not under that guard.
+    """
+    isolates = program.isolation or options.guard == "freeze"
+    guard = options.guard or ("freeze" if isolates else "off")
+    program = msgspec.structs.replace(program, isolation=isolates)
+    validate(program, guarded=guard != "off")
+    machine = msgspec.structs.replace(options.machine, topology=program.topology, isolates=isolates, guard=guard)
+    return program, msgspec.structs.replace(options, machine=machine)

@@ -1,0 +1,168 @@
+"""What the device under test must hold: an edu, its buffer and what its transfers do.
+
+Source: QEMU hw/misc/edu.c (edu_dma_timer: 4096 bytes of buffer, a transfer beyond them is skipped by versions that are
+sound), drivers/vfio/vfio_main.c (vfio_df_device_first_open, vfio_df_device_last_close: open_count) and
+drivers/vfio/pci/vfio_pci_core.c (vfio_pci_core_enable and vfio_pci_core_disable clear bus mastering).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from tcelab.judge.models.memorymodel import PageModel
+from tcelab.judge.models.tablemodel import TableModel
+from tcelab.judge.models.windowmodel import WindowModel
+from tcelab.papr import dmarules
+from tcelab.program import Dma, Transfer, pagetags
+
+BUFFER: Final = 4096
+Asker = tuple[str, str]
+"""A process, and what it calls a device's file."""
+EDU: Final = 0x010000ED
+"""What it says it is."""
+
+
+@dataclass(slots=True)
+class DeviceModel:
+    """:ivar mask: of the bus addresses that it can say.
+
+    :ivar master: its driver wants it to master the bus.
+    :ivar opens: its open files. The first and the end of the last clear bus mastering, no other does.
+
+    :ivar memory: its own buffer; it starts as zeros and outlives open and close.
+    :ivar known: for each of its bytes: 1, or 0 when we cannot know it.
+    """
+
+    name: str
+    windows: WindowModel
+    mask: int
+    master: bool = False
+    opens: int = 0
+    memory: bytearray = field(default_factory=lambda: bytearray(BUFFER))
+    known: bytearray = field(default_factory=lambda: bytearray(b"\1" * BUFFER))
+    identity: int = EDU
+
+    @property
+    def table(self) -> TableModel:
+        """Of the default window of its PE."""
+        return self.windows.default
+
+    def open(self) -> None:
+        self.master = self.master and self.opens > 0
+        self.opens += 1
+
+    def close(self) -> None:
+        self.opens -= 1
+        self.master = self.master and self.opens > 0
+
+    def off_bus(self) -> None:
+        """Its command register was written, and it may not master the bus."""
+
+    def wrote(self, at: int) -> int:  # noqa: ARG002
+        """Number of the operation that wrote a byte of its disk last, -1 if none did."""
+        return -1
+
+    def thawed(self) -> None:
+        """Its registers can be reached again, after its PE was isolated or reset."""
+
+    def begun(self, step: int) -> None:
+        """It is about to be told to do something."""
+
+    def transfer(self, op: Dma | Transfer, step: int, *, isolated: bool = False) -> list[dmarules.Piece]:
+        """Move the data of one transfer; its pieces, none when the device refuses it itself.
+
+        :param isolated: the DMA of its PE is stopped.
+        """
+        if op.offset + op.size > len(self.memory):
+            return []
+        pieces = self.pieces(op, isolated=isolated)
+        for piece in pieces:
+            (self._write if op.to_memory else self._read)(piece, op.offset + piece.start, step)
+        return pieces
+
+    def missed(self, op: Dma | Transfer, asker: Asker, *, isolated: bool) -> list[dmarules.Piece]:  # noqa: ARG002
+        """A transfer that the device did not do although it was reached: its pieces, none if it was not even tried."""
+        return []
+
+    def looks(self) -> list[tuple[bool, int, int]]:
+        """What a device that may not master the bus is refused beside the transfer: whether it writes, bus address,
+        bytes.
+        """
+        return []
+
+    def torn(self) -> list[tuple[bool, int, int]]:
+        """What may be refused of its own when its PE is isolated while a transfer goes on: as `looks`."""
+        return []
+
+    def quick(self, transfers: Sequence[Transfer], begin: int, end: int, step: int) -> tuple[int, int]:  # noqa: ARG002
+        """Do transfers number `begin..end-1` as long as nothing of them is refused: how many were done, and in how many
+        pieces. Nobody keeps the device from the bus.
+        """
+        return 0, 0
+
+    def pieces(self, op: Dma | Transfer, *, isolated: bool) -> list[dmarules.Piece]:
+        """Of a transfer, as the table has it now."""
+        iova = op.iova & self.mask
+        return self.windows.pieces(iova, op.size, to_memory=op.to_memory, master=self.master, isolated=isolated)
+
+    def page(self, piece: dmarules.Piece) -> PageModel | None:
+        """Where a piece that is not refused goes, None when it is no page of a buffer."""
+        table = self.windows.active[piece.window]
+        return table.live[piece.entry].page_at(table.page_number(piece.offset))
+
+    def doubt(self, op: Transfer, step: int) -> None:
+        """Nobody knows whether a transfer was done."""
+        for piece in self.transfer(op, step):
+            page = self._nearest(piece)
+            if op.to_memory and page is not None:
+                page.blur(step)
+        if not op.to_memory:
+            self.known[op.offset : op.offset + op.size] = bytes(op.size)
+
+    def _nearest(self, piece: dmarules.Piece) -> PageModel | None:
+        """Where a piece would go, whatever forbids it."""
+        table = self.windows.active[piece.window]
+        entry = table.live.get(piece.entry)
+        return None if entry is None else entry.page_at(table.page_number(piece.offset))
+
+    def _write(self, piece: dmarules.Piece, at: int, step: int) -> None:
+        page = None if piece.refused else self.page(piece)
+        if page is None:
+            return
+        if 0 not in self.known[at : at + piece.size]:
+            page.write(piece.iova % pagetags.PAGE, bytes(self.memory[at : at + piece.size]), step)
+        else:
+            page.blur(step)
+
+    def _read(self, piece: dmarules.Piece, at: int, _step: int) -> None:
+        data: bytes | None = bytes(piece.size)  # what a refused read gives
+        if not piece.refused:
+            page = self.page(piece)
+            data = page.read(piece.iova % pagetags.PAGE, piece.size) if page else None
+        self.memory[at : at + piece.size] = data or bytes(piece.size)
+        self.known[at : at + piece.size] = bytes([data is not None]) * piece.size
+
+
+@dataclass(frozen=True, slots=True)
+class Forbidden:
+    """A piece of a transfer that must be refused.
+
+    :ivar told: the address at which QEMU tells of it, see `tcelab.papr.dmarules.Piece`.
+    :ivar maybe: it may have been refused as well as not.
+    """
+
+    device: str
+    liobn: int
+    to_memory: bool
+    iova: int
+    told: int
+    size: int
+    reason: str
+    step: int
+    maybe: bool = False
+
+    @property
+    def direction(self) -> str:
+        return "write" if self.to_memory else "read"

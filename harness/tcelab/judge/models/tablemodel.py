@@ -1,0 +1,241 @@
+"""What one TCE table must hold: the fold of the maps and unmaps that succeeded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from tcelab.judge.models.memorymodel import PageModel
+from tcelab.papr import tce, window
+
+Arrays: TypeAlias = tuple[npt.NDArray[np.uint32] | npt.NDArray[np.int64], npt.NDArray[np.uint64]]
+"""Numbers of entries, ascending, and their TCEs."""
+
+UNKNOWN: Final = 0xFFFFFFFFFFFFF000
+"""Stands for a TCE whose frame the agent did not tell; no real entry has this value."""
+
+
+_NOWHERE: Final = -1
+"""In place of a page, of an entry that need not lead to any."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveEntry:
+    """A live entry.
+
+    :ivar buffer: name of the buffer that it leads to, empty when the program mapped a raw address.
+    :ivar number: page number within the buffer.
+    :ivar page: that page, None when raw.
+    :ivar frame: guest physical address that the agent read while the page was pinned, None when it did not tell.
+    :ivar step: number of the operation that made it.
+    :ivar rest: in an IOMMU page of more than 4 KiB, the pages after the first.
+    :ivar raw: the TCE itself, of an entry that a hypercall stored as it was given.
+    :ivar pinned: its page was pinned for it: by a container of type v1.
+    """
+
+    permissions: int
+    buffer: str
+    number: int
+    page: PageModel | None
+    frame: int | None
+    step: int
+    raw: int | None = None
+    rest: tuple[PageModel | None, ...] = ()
+    pinned: bool = False
+
+    def page_at(self, number: int) -> PageModel | None:
+        """The 4 KiB page of that number within the IOMMU page."""
+        return self.page if number == 0 else self.rest[number - 1] if number <= len(self.rest) else None
+
+    @property
+    def tce(self) -> int | None:
+        if self.raw is not None:
+            return self.raw
+        return None if self.frame is None else tce.pack(self.frame, self.permissions)
+
+    @property
+    def lead(self) -> tuple[int | None, int]:
+        """Where it leads: entries with the same one are right or wrong together."""
+        return self.frame, _NOWHERE if self.raw is not None and self.page is None else id(self.page)
+
+    def describe(self) -> str:
+        raw = "a raw address" if self.raw is None else "as a hypercall gave it"
+        where = f"{self.buffer}:{self.number}" if self.buffer else raw
+        if self.tce is None:
+            return f"{where}, {tce.PERMISSION_NAMES[self.permissions]}, frame not reported"
+        return f"{tce.describe(self.tce)} = {where}"
+
+
+class TableModel:
+    """The table of one window, its entries numbered from 0. What lies outside the window has numbers as well, and those
+    below it are negative.
+
+    A change costs by its pages, not by the size of the table: a full window is judged about as fast as an empty one.
+
+    :ivar start: bus address of the window.
+    :ivar page_shift: of its IOMMU pages.
+    :ivar live: entry number to entry; also of maps outside the window that the kernel claims to have made.
+    :ivar removed: numbers of entries that were live once and were removed.
+    :ivar pinned: how many live entries have their page pinned for them.
+    :ivar leads: entry numbers by where they lead, (frame, identity of the page).
+    """
+
+    def __init__(self, liobn: int, entries: int, start: int = 0, page_shift: int = window.PAGE_SHIFT) -> None:
+        self.liobn = liobn
+        self.entries = entries
+        self.start = start
+        self.page_shift = page_shift
+        self.live: dict[int, LiveEntry] = {}
+        self.removed: set[int] = set()
+        self.leads: dict[tuple[int | None, int], set[int]] = {}
+        self.pinned = 0
+        self._touched: list[tuple[int, int, int]] = []
+        self._tces = np.zeros(entries, np.uint64)
+        self._outside: dict[int, int] = {}
+        self._arrays: Arrays | None = None
+
+    def number(self, ioba: int) -> int:
+        """Of the entry of a bus address."""
+        return (ioba - self.start) >> self.page_shift
+
+    def ioba(self, number: int) -> int:
+        """Bus address of an entry."""
+        return self.start + (number << self.page_shift)
+
+    def page_number(self, offset: int) -> int:
+        """Within its IOMMU page, of the 4 KiB page that is so many bytes from the window's start."""
+        return (offset & ((1 << self.page_shift) - 1)) >> window.PAGE_SHIFT
+
+    def put(self, first: int, new: Sequence[LiveEntry], step: int) -> list[LiveEntry]:
+        """Entries `first ..`, in place of what was there: that is returned."""
+        end = first + len(new)
+        gone = self._forget(self._within(first, end))
+        for entry, numbers in _runs(range(first, end), new):
+            self._set(numbers, entry)
+        self._touch(first, end, step)
+        return gone
+
+    def _set(self, numbers: Sequence[int], entry: LiveEntry) -> None:
+        """These empty entries are that one from now on."""
+        self.live.update(dict.fromkeys(numbers, entry))
+        self.pinned += entry.pinned * len(numbers)
+        self.leads.setdefault(entry.lead, set()).update(numbers)
+        value = UNKNOWN if entry.tce is None else entry.tce
+        if self._has(numbers[0]) and self._has(numbers[-1]):
+            self._tces[numbers[0] : numbers[-1] + 1] = value
+            return
+        for number in numbers:
+            if self._has(number):
+                self._tces[number] = value
+            else:
+                self._outside[number] = value
+
+    def clear(self, first: int, end: int, step: int) -> list[LiveEntry]:
+        """Empty the entries `first .. end-1`, as far as there are any: those are returned."""
+        gone = self._forget(self._within(first, end))
+        self._touch(first, end, step)
+        return gone
+
+    def permissions(self, number: int) -> int:
+        entry = self.live.get(number)
+        return entry.permissions if entry else 0
+
+    def last_operation(self, number: int) -> int | None:
+        """Number of the last operation that concerned an entry."""
+        return next((step for first, end, step in reversed(self._touched) if first <= number < end), None)
+
+    def arrays(self) -> Arrays:
+        """Live entry numbers ascending, and their TCEs (`UNKNOWN` for a frame that was not reported)."""
+        if self._arrays is None:
+            index = self._inside()
+            inside = index.astype(np.uint32), self._tces[index]
+            self._arrays = self._with_outside(*inside) if self._outside else inside
+        return self._arrays
+
+    def _with_outside(self, index: npt.NDArray[np.uint32], values: npt.NDArray[np.uint64]) -> Arrays:
+        numbers = np.concatenate([index, np.array([*self._outside], np.int64)], dtype=np.int64)
+        values = np.concatenate([values, np.array([*self._outside.values()], np.uint64)])
+        order = np.argsort(numbers)
+        return numbers[order], values[order]
+
+    def _has(self, number: int) -> bool:
+        return 0 <= number < self.entries
+
+    def _inside(self) -> npt.NDArray[np.intp]:
+        """Live entry numbers within the table; looking through it all pays only when it is not nearly empty."""
+        if len(self.live) * 16 > self.entries:
+            return np.flatnonzero(self._tces)
+        return np.array(sorted(filter(self._has, self.live)), np.intp)
+
+    def _within(self, first: int, end: int) -> list[int]:
+        """Numbers of the live entries in `first .. end-1`; looked for where there is less to look at."""
+        if end - first < len(self.live):
+            return [number for number in range(first, end) if number in self.live]
+        return sorted(number for number in self.live if first <= number < end)
+
+    def _forget(self, numbers: Sequence[int]) -> list[LiveEntry]:
+        """Empty these entries, all of them live, and return them."""
+        gone = [self.live.pop(number) for number in numbers]
+        self.removed.update(numbers)
+        for entry, of_it in _runs(numbers, gone):
+            led = self.leads[entry.lead]
+            led.difference_update(of_it)
+            if not led:
+                del self.leads[entry.lead]
+            self.pinned -= entry.pinned * len(of_it)
+        for number in numbers:
+            if self._has(number):
+                self._tces[number] = 0
+            else:
+                del self._outside[number]
+        return gone
+
+    def tried(self, first: int, end: int, step: int) -> None:
+        """An operation concerned the entries `first .. end-1` and left them as they were."""
+        self._touched.append((first, end, step))
+
+    def _touch(self, first: int, end: int, step: int) -> None:
+        self.tried(first, end, step)
+        self._arrays = None
+
+
+def _runs(numbers: Sequence[int], entries: Sequence[LiveEntry]) -> Iterable[tuple[LiveEntry, Sequence[int]]]:
+    """Each entry with its numbers; one and the same in all of them, as H_STUFF_TCE stores it, is told once."""
+    if len(entries) > 1 and len({*map(id, entries)}) == 1:
+        return [(entries[0], numbers)]
+    return [(entry, [number]) for number, entry in zip(numbers, entries, strict=True)]
+
+
+class Differing(NamedTuple):
+    """Where two sparse tables differ: numbers of entries, ascending, and the TCE of each in one and in the other; 0
+    stands for an empty entry.
+    """
+
+    numbers: npt.NDArray[np.int64]
+    one: npt.NDArray[np.uint64]
+    other: npt.NDArray[np.uint64]
+
+    def rows(self) -> Iterator[tuple[int, int, int]]:
+        return zip(self.numbers.tolist(), self.one.tolist(), self.other.tolist(), strict=True)
+
+    def where(self, which: npt.NDArray[np.bool_]) -> Differing:
+        return Differing(self.numbers[which], self.one[which], self.other[which])
+
+
+def differing(one: Arrays, other: Arrays) -> Differing:
+    """Compare two sparse tables."""
+    if np.array_equal(one[0], other[0]) and np.array_equal(one[1], other[1]):
+        return Differing(np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0, np.uint64))
+    numbers = np.union1d(one[0], other[0]).astype(np.int64)
+    left, right = _spread(numbers, one), _spread(numbers, other)
+    return Differing(numbers, left, right).where(left != right)
+
+
+def _spread(numbers: npt.NDArray[Any], sparse: Arrays) -> npt.NDArray[np.uint64]:
+    out = np.zeros(len(numbers), np.uint64)
+    out[np.searchsorted(numbers, sparse[0])] = sparse[1]
+    return out

@@ -1,0 +1,53 @@
+"""Where QEMU keeps each TCE table: the host address of its array, by LIOBN, learnt from QEMU's trace.
+
+Source: QEMU hw/ppc/trace-events (spapr_iommu_new_table, spapr_iommu_ddw_*).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from tcelab.papr import window
+
+_NEW_TABLE: Final = re.compile(r"spapr_iommu_new_table liobn=(?:0x)?([0-9a-f]+) table=(0x[0-9a-f]+|\(nil\))")
+_DDW_CREATE: Final = re.compile(
+    r"spapr_iommu_ddw_create buid=0x[0-9a-f]+ addr=0x[0-9a-f]+,? page size=0x([0-9a-f]+),? requested=0x([0-9a-f]+),?"
+    r" start addr=(?:0x)?([0-9a-f]+),? liobn=(?:0x)?([0-9a-f]+)"
+)
+_DDW_REMOVE: Final = re.compile(r"spapr_iommu_ddw_remove liobn=(?:0x)?([0-9a-f]+)")
+_DDW_RESET: Final = re.compile(r"spapr_iommu_ddw_reset buid=0x([0-9a-f]+)")
+
+
+class TableAddresses:
+    """What the trace has told so far.
+
+    :ivar at: LIOBN to the host address of its array; a LIOBN that is absent has no table.
+    :ivar shapes: by LIOBN, of windows that were created by RTAS: all others are as at the machine's start.
+    """
+
+    def __init__(self) -> None:
+        self.at: dict[int, int] = {}
+        self.shapes: dict[int, window.Shape] = {}
+
+    def line(self, line: str) -> None:
+        """Follow one line of trace."""
+        if found := _NEW_TABLE.search(line):
+            liobn = int(found[1], 16)
+            self.at.pop(liobn, None)
+            if found[2] != "(nil)":
+                self.at[liobn] = int(found[2], 16)
+        elif found := _DDW_CREATE.search(line):
+            page, size, start, liobn = (int(each, 16) for each in found.groups())
+            self.shapes[liobn] = window.Shape(size // page, page.bit_length() - 1, start)
+        elif found := _DDW_REMOVE.search(line):
+            self._forget(int(found[1], 16))
+        elif found := _DDW_RESET.search(line):
+            # The reset has dropped both windows and made window 0 anew, with its size of the machine's start.
+            phb = int(found[1], 16) - window.BASE_BUID
+            self._forget(window.liobn(phb, 1))
+            self.shapes.pop(window.liobn(phb, 0), None)
+
+    def _forget(self, liobn: int) -> None:
+        self.at.pop(liobn, None)
+        self.shapes.pop(liobn, None)

@@ -1,0 +1,73 @@
+"""`docs/result.md`: the schema of `result.json`, made from its structs.
+
+`python -m tcelab.report.resultpage > docs/result.md` makes it anew; a test holds the page against this.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+from msgspec.inspect import StructType, type_info
+
+from tcelab.judge.finding import Batch, DmaCount, Evidence, Finding, LawCount, Seconds, Verdict
+from tcelab.program.structpage import default_told, fields_told, summary, type_told
+from tcelab.report import hcalltable, isolationlog, result
+from tcelab.run import resultfile
+from tcelab.run.record import Event
+
+_INTRO: Final = """\
+# `result.json`
+
+<!-- Made from the structs of report/result.py: python -m tcelab.report.resultpage > docs/result.md -->
+
+Every [run](runs.md) writes this file. Its schema is {schema} (`schema`). The number is raised when a field changes its
+meaning or goes away; new fields do not raise it. `--json PATH` writes the same file elsewhere. With `--json -` it goes
+to standard output, and the text goes to standard error:
+
+    tcelab run --json - | jq .verdict.result
+"""
+
+STRUCTS: Final[tuple[type[msgspec.Struct], ...]] = (
+    result.Result,
+    Verdict,
+    Finding,
+    Evidence,
+    LawCount,
+    Batch,
+    DmaCount,
+    Seconds,
+    result.ProgramInfo,
+    result.PlatformInfo,
+    result.RunEnded,
+    isolationlog.Isolations,
+    isolationlog.Moment,
+    Event,
+    hcalltable.HypercallRow,
+)
+
+
+def page() -> str:
+    """The whole page, Markdown."""
+    sections = ["\n".join(_section(kind)) for kind in STRUCTS]
+    return "\n".join([_INTRO.format(schema=resultfile.SCHEMA), *sections])
+
+
+def _section(kind: type[msgspec.Struct]) -> Iterator[str]:
+    info = type_info(kind)
+    assert isinstance(info, StructType)
+    told = fields_told(kind)
+    yield f"## {kind.__name__.lower()}\n"
+    if about := summary(kind):
+        yield about + "\n"
+    yield "| field | type | default | meaning |\n| --- | --- | --- | --- |"
+    for field in info.fields:
+        about = told.get(field.encode_name, "")
+        yield f"| `{field.encode_name}` | {type_told(field.type)} | {default_told(field)} | {about} |"
+    yield ""
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -1,0 +1,53 @@
+"""Is a guest what a program needs? Asked once it is there, before anything is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tceagent.huge import HUGE_PAGE
+from tcelab.errors import Unsupported
+from tcelab.program.operations import Buffer, Hcall, HcallBatch, Native, Op
+from tcelab.program.program import Program
+from tcelab.program.soundness import sizes
+
+if TYPE_CHECKING:
+    from tcelab.run.record import Facts
+
+
+def require(program: Program, facts: Facts) -> None:
+    """Once the guest is there, before anything is judged.
+
+    :raise Unsupported: the program is for kernels with other CPU pages; or it has huge pages or makes hypercalls, and
+        the kernel cannot.
+
+    A program is never rewritten for another page size: IOMMU pages keep theirs, so the result would be another program,
+    of which nobody knows what it shows.
+    """
+    if program.page_sizes and facts.page_size not in program.page_sizes:
+        raise Unsupported(
+            f"program {program.name!r} is made for kernels with pages of {sizes(program.page_sizes)},"
+            f" and this one has {sizes([facts.page_size])}: it would prove nothing here",
+            next_step="take such a kernel, or write the program for this one and add its page size to `page_sizes`",
+        )
+    if not facts.huge and any(isinstance(op, Buffer) and op.huge for op in program.ops):
+        raise Unsupported(
+            f"program {program.name!r} has a buffer in huge pages of {HUGE_PAGE >> 20} MiB, and this kernel has none",
+            next_step="take a kernel with the radix MMU: with the hash MMU, huge pages have another size",
+        )
+    require_hypercalls(program.ops, facts)
+
+
+def require_hypercalls(ops: Sequence[Op], facts: Facts) -> None:
+    """:raise Unsupported: operations make hypercalls, and the platform cannot."""
+    if facts.hypercalls or not any(map(_asks, ops)):
+        return
+    kernel = facts.versions.get("guest", {}).get("kernel", "under test")
+    raise Unsupported(
+        f"kernel {kernel} has no raw hypercalls: its module tce_hcall is not loaded",
+        next_step="take the image's own kernel, or build guest/kmod for this one: see docs/own-kernel.md",
+    )
+
+
+def _asks(op: Op) -> bool:
+    return isinstance(op, Hcall | HcallBatch) or (isinstance(op, Native) and op.program == "fuzz_hcall")

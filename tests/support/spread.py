@@ -1,0 +1,109 @@
+"""How tests are spread over processes (pytest-xdist), and what the run as a whole is held to: every test that was
+collected was run, and no process took more memory than it may.
+"""
+
+from __future__ import annotations
+
+import resource
+
+import pytest
+
+MOST = 500
+"""MiB that a process of the tests may take at its peak."""
+
+TOGETHER = {
+    "tests/mutants/test_against_the_guest.py": "recorded",
+    "tests/guest/test_rows_on_the_guest.py": "recorded",
+}
+"""Files that rest on one record of a guest, made once."""
+
+APART = frozenset({"tests/faults/test_boot.py", "tests/faults/test_run.py", "tests/unit/test_house.py"})
+"""Files whose tests share nothing and take long: each test is a piece of its own."""
+
+
+def piece(nodeid: str) -> str:
+    """Tests of one piece are run by one process, in their order: by file, for the sake of fixtures that are dear."""
+    file = nodeid.partition("::")[0]
+    return nodeid if file in APART else TOGETHER.get(file, file)
+
+
+def peak() -> int:
+    """MiB that this process took at its peak; what it started does not count."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+
+class Whole:
+    """In the process that was started, not in a worker."""
+
+    def __init__(self) -> None:
+        self.collected: set[str] = set()
+        self.reported: set[str] = set()
+        self.peaks: dict[str, int] = {}
+        self.wrong: list[str] = []
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config, log):
+        from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415 - only where there are workers
+
+        class ByPiece(LoadScopeScheduling):
+            def _split_scope(self, nodeid):
+                return piece(nodeid)
+
+            def remove_node(self, node):
+                """Else the test that ended its worker is run again, and ends the next one."""
+                left = {scope: tests for scope, tests in self.assigned_work[node].items() if not all(tests.values())}
+                self.assigned_work[node] = left
+                at, tests = next(
+                    ((name, each) for each in left.values() for name in each if not each[name]), (None, {})
+                )
+                if at is not None:
+                    tests[at] = True
+                super().remove_node(node)
+                return at
+
+        # In the order in which they are collected: guests first, so that small pieces are left for the end.
+        config.option.loadscopereorder = False
+        return ByPiece(config, log)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node, ids):
+        self.collected.update(ids)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node, error):
+        output = getattr(node, "workeroutput", {})
+        if "peak" in output:
+            self.peaks[node.gateway.id] = output["peak"]
+
+    def pytest_runtest_logreport(self, report):
+        self.reported.add(report.nodeid)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session):
+        self.peaks["pytest"] = peak()
+        large = [f"{name} took {size} MiB" for name, size in self.peaks.items() if size > MOST]
+        if large:
+            self.wrong.append(f"no process of the tests may take more than {MOST} MiB: {', '.join(large)}")
+        missing = sorted(self.collected - self.reported)
+        # Who asked for an early end, or stopped it, knows that not all was run.
+        if missing and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            self.wrong.append(f"{len(missing)} tests were collected and not run: {missing[0]} ...")
+        if self.wrong and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter):
+        largest = max(self.peaks.values(), default=0)
+        terminalreporter.write_line(f"memory: {largest} MiB at the peak of the largest of {len(self.peaks)} processes")
+        for line in self.wrong:
+            terminalreporter.write_line(f"FAILED: {line}", red=True)
+
+
+class Worker:
+    """In a worker: its peak is told to the process that was started."""
+
+    def __init__(self, output) -> None:
+        self.output = output
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self):
+        self.output["peak"] = peak()

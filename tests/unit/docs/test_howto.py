@@ -1,0 +1,26 @@
+"""The worked examples of docs/howto are done as they are written, in a copy of the tree."""
+
+import re
+import tomllib
+
+import pytest
+from pagesteps import ROOT, Copy, steps
+
+PAGES = sorted((ROOT / "docs" / "howto").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_page_does_what_it_says(page, tmp_path):
+    todo = steps(page.read_text())
+    assert {step.kind for step in todo} == {"file", "edit", "commands"}
+    copy = Copy(tmp_path)
+    for step in todo:
+        copy.do(step)
+
+
+def test_every_broken_driver_that_a_page_names_is_one():
+    known = {each["name"] for each in tomllib.loads((ROOT / "images" / "mutants.toml").read_text())["fault"]}
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    named = {name for page in pages for name in re.findall(r"--mutant ([a-z][\w-]+)", page.read_text())}
+    assert len(named) >= 2
+    assert named - known == {"clean"}  # the module rebuilt without a fault
