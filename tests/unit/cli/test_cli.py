@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import basetoy
+import msgspec
 import pytest
 from fake_guest import abilities
 from stand import WRONG, StandForks, raising, result

@@ -10,7 +10,7 @@ import pytest
 from story import SMALL, story
 
 from tcelab.errors import UsageError
-from tcelab.job import replay
+from tcelab.job import replayline
 from tcelab.job.runoptions import RunOptions, settle
 from tcelab.job.setup import MachineChoice
 from tcelab.program import Close
@@ -46,7 +46,7 @@ def test_options_are_told_as_they_were_said():
 
 
 def test_each_option_that_a_replay_says_is_told():
-    assert replay.OPTIONS.keys() <= options().recorded().keys()
+    assert replayline.OPTIONS.keys() <= options().recorded().keys()
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,13 @@ import threading
 from pathlib import Path
 
 import pytest
+import stand
 from shown import showing
 
 from tcelab.logs import NOTE, PHASE, LogFile, about, logfile, of_guest, screened, verbose
 from tcelab.qemu.portal import portal
-from unit.cli import test_cli
 from unit.job.test_parallel import TWICE, beside
 
-host, tcelab = test_cli.host, test_cli.tcelab
 LOG = logging.getLogger("tcelab.toy")
 
 
@@ -237,7 +236,7 @@ def full(*_):
 @pytest.mark.parametrize("call", ["open", "write"])
 @pytest.mark.parametrize("code", [0, 1])
 def test_a_log_that_cannot_be_written_changes_no_verdict_and_is_told_after_it(host, tcelab, monkeypatch, call, code):
-    host.lies = test_cli.WRONG if code else {}
+    host.lies = stand.WRONG if code else {}
     monkeypatch.setattr(logfile, "os", type("Full", (), {**vars(os), call: staticmethod(full)}))
     done = tcelab("run", "story.json", "--out", "out")
     assert done.code == code
