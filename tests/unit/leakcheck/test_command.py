@@ -211,4 +211,4 @@ def test_the_text_has_tables_and_a_histogram_with_many_sizes_summed_up():
 
 def test_the_help_says_what_a_command_is_that_the_guest_does_not_have():
     said = " ".join(verb.command.help.split())
-    assert "2: wrong usage, also a COMMAND that the guest does not have; 125: could not judge" in said
+    assert "2 wrong usage, or the guest does not have COMMAND; 125 could not judge" in said

@@ -15,13 +15,18 @@ from pathlib import Path
 
 import pytest
 import stand
+from ideal import Ideal
+from msgspec import structs
 from shown import showing
+from story import story
 
+from tcelab.job.parallel import ParallelRun
 from tcelab.logs import NOTE, PHASE, LogFile, about, logfile, of_guest, screened, verbose
+from tcelab.program import Fresh
 from tcelab.qemu.portal import portal
-from unit.job.test_parallel import TWICE, beside
 
 LOG = logging.getLogger("tcelab.toy")
+TWICE = structs.replace(story(), ops=[*story().ops, Fresh(), *story().ops])
 
 
 def speak():
@@ -175,7 +180,7 @@ def test_the_log_has_everything_with_thread_and_guest_and_without_a_word_on_the_
 
 def test_the_log_tells_parts_side_by_side_apart(tmp_path):
     with LogFile(tmp_path):
-        beside()[0].run()
+        ParallelRun(TWICE, lambda _part: Ideal(TWICE)).run()
     ran = [
         (guest, thread, text) for _, thread, guest, logger, text in log_lines(tmp_path) if logger == "tcelab.run.loop"
     ]
