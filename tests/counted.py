@@ -7,6 +7,7 @@ closes anything in it.
 import ctypes
 import gc
 import json
+import logging
 import os
 import sys
 import threading
@@ -47,9 +48,12 @@ def target(descriptor):
 
 def main():
     folder, marks = Path(sys.argv[1]), [int(word) for word in sys.argv[2:]]
-    ready = setup.prepare(setup.MachineChoice(topology=topology("two-pe")), print)
+    ready = setup.prepare(setup.MachineChoice(topology=topology("two-pe")))
     notes, opening, closing = [], [], []
-    forks = Forks(ready.qemu, ready.options, digest=ready.digest, note=notes.append)
+    told = logging.Handler(logging.WARNING)
+    told.emit = lambda record: notes.append(record.getMessage())
+    logging.getLogger("tcelab").addHandler(told)
+    forks = Forks(ready.qemu, ready.options, digest=ready.digest)
     for number in range(1, max(marks) + 1):
         began = time.monotonic()
         session = forks.open(folder)

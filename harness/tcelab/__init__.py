@@ -10,6 +10,7 @@
 - `job`: a command's work, from what the user chose to what is written
 - `judge`: the laws, and the verdict
 - `leakcheck`: does a command leave mappings behind?
+- `logs`: what is logged, and who sees it
 - `papr`: the platform's rules, as PAPR and QEMU have them
 - `program`: programs: operations, topology, checks
 - `qemu`: the platform `qemu`: a real kernel in a guest
@@ -21,4 +22,8 @@
 - `userconfig`: the user's settings
 """
 
+import logging
+
 __version__ = "0.2.0"
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # who uses us as a library sees nothing unasked

@@ -59,7 +59,7 @@ def main():
 
 @pytest.fixture(scope="session")
 def guest_image():
-    return image.ensure_guest("guest", print)
+    return image.ensure_guest("guest")
 
 
 @pytest.fixture(scope="session")

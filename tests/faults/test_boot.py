@@ -113,7 +113,7 @@ def test_an_agent_of_other_sources_is_named(tmp_path, broken_initrd):
 
 def test_a_qemu_that_cannot_find_vof_is_given_slof(tmp_path):
     """That it has the option is not enough."""
-    build = image.ensure_qemu("qemu-11.1", print)
+    build = image.ensure_qemu("qemu-11.1")
     data = Path(build.argv[-1])
     lacking = tmp_path / "data"
     lacking.mkdir()

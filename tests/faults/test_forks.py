@@ -14,6 +14,7 @@ from itertools import count
 
 import msgspec
 import pytest
+from shown import showing
 
 from calls import Call, tcelab
 from tcelab import image
@@ -45,8 +46,8 @@ def folder():
     new.mkdir(mode=0o700)
     return new
 
-ready = setup.prepare(setup.MachineChoice(topology=topology("one-pe"), memory=256), print)
-ahead = Ahead(Forks(ready.qemu, ready.options, digest=ready.digest), folder, 8, print)
+ready = setup.prepare(setup.MachineChoice(topology=topology("one-pe"), memory=256))
+ahead = Ahead(Forks(ready.qemu, ready.options, digest=ready.digest), folder, 8)
 taken = [ahead.take(), ahead.take()]
 ahead.prepare()
 print("ten are there", file=sys.stderr, flush=True)
@@ -57,7 +58,7 @@ time.sleep(600)
 @pytest.fixture(scope="module")
 def provisioned(guest_image):
     """Before there is a cache that shares them: nothing of the user's is built by way of another cache's locks."""
-    image.ensure_qemu(setup.DEFAULT_QEMU, print)
+    image.ensure_qemu(setup.DEFAULT_QEMU)
 
 
 @pytest.fixture(scope="module")
@@ -262,8 +263,7 @@ def test_a_base_that_shows_a_change_is_not_forked_but_made_anew(cache, tmp_path,
 def forks(cache, monkeypatch, tmp_path):
     """Of a one-pe machine, in this process, and what they said; `fork()` opens one."""
     monkeypatch.setenv("TCELAB_CACHE", str(cache))
-    said = []
-    ready = setup.prepare(CHOICE, said.append)
+    ready = setup.prepare(CHOICE)
     numbers = count()
 
     def fork():
@@ -272,7 +272,8 @@ def forks(cache, monkeypatch, tmp_path):
         return stack.enter_context(made.open(folder))
 
     with ExitStack() as stack:
-        made = Forks(ready.qemu, ready.options, digest=ready.digest, note=said.append)
+        said = stack.enter_context(showing()).notes
+        made = Forks(ready.qemu, ready.options, digest=ready.digest)
         stack.callback(made.close)
         yield fork, said
 

@@ -10,6 +10,7 @@ from calls import tcelab
 pytestmark = pytest.mark.guest
 
 FILES = {"program.json", "result.json", "junit.xml", "console.log", "qemu.log", "qemu.err", "qemu.cmd", "tables.npz"}
+FILES |= {"log.txt"}
 
 
 def test_the_main_job_passes_and_says_what_was_seen(tmp_path):

@@ -31,8 +31,8 @@ COMMAND, BAR0 = 0x04, 0x10
 
 @pytest.fixture(scope="module")
 def forks():
-    ready = setup.prepare(setup.MachineChoice(topology=TWO), print)
-    made = Forks(ready.qemu, ready.options, digest=ready.digest, note=print)
+    ready = setup.prepare(setup.MachineChoice(topology=TWO))
+    made = Forks(ready.qemu, ready.options, digest=ready.digest)
     yield made
     made.close()
 

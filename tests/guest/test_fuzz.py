@@ -15,7 +15,7 @@ pytestmark = pytest.mark.guest
 def made(_tcelab_guests, tmp_path):
     def make(seed, **options):
         opening = lambda name: _tcelab_guests.fresh(name, 0)  # noqa: E731
-        return Campaign(seed, opening, tmp_path, print, usual="two-small", **options)
+        return Campaign(seed, opening, tmp_path, usual="two-small", **options)
 
     return make
 

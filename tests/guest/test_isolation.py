@@ -58,7 +58,7 @@ def forks(tmp_path_factory):
     def of(guard):
         if guard not in made:
             choice = setup.MachineChoice(topology=TRIO, isolates=True, guard=guard)
-            ready = setup.prepare(choice, lambda _: None)
+            ready = setup.prepare(choice)
             made[guard] = Forks(ready.qemu, ready.options, digest=ready.digest)
         return made[guard]
 

@@ -50,8 +50,8 @@ MODULE = "/tmp/dma_faults.ko"
 
 def dma_faults():
     """The module of `dma_faults/`, for the image's kernel."""
-    release = library.ensure_guest("guest", print).manifest.kernel_release
-    with library.toolchain(release, print) as toolchain:
+    release = library.ensure_guest("guest").manifest.kernel_release
+    with library.toolchain(release) as toolchain:
         return toolchain.modules(Path(__file__).with_name("dma_faults"), release)["dma_faults"]
 
 

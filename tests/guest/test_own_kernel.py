@@ -19,11 +19,11 @@ def unpacked(folder, pattern, *suites):
         suites=(suites,),
         packages=(pattern,),
     )
-    return kernel_of(folder, apt.fetch(request, print))
+    return kernel_of(folder, apt.fetch(request))
 
 
 def kernel_of(folder, fetched):
-    apt.unpack(fetched, folder, print)
+    apt.unpack(fetched, folder)
     (kernel,) = folder.glob("boot/vmlinux-*")
     return kernel
 
@@ -31,7 +31,7 @@ def kernel_of(folder, fetched):
 @pytest.fixture
 def same(tmp_path):
     """The package that the guest image was made of: a file of the cache, as a rule."""
-    image.ensure_guest("guest", print)
+    image.ensure_guest("guest")
     packages = image.status("guest", full=False).manifest.packages
     (package,) = [each for each in packages if each.name.startswith("linux-image-")]
     deb = cache_dir() / "apt" / "debs" / f"{package.sha256}.deb"

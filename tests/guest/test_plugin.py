@@ -144,7 +144,7 @@ def test_a_lost_guest_is_told_with_its_last_words(failed):
 
 
 def test_a_test_whose_needs_an_old_qemu_cannot_fulfil_is_skipped_with_the_reason(tmp_path):
-    image.ensure_qemu("qemu-7.2", print)
+    image.ensure_qemu("qemu-7.2")
     path = tmp_path / "test_needs.py"
     path.write_text(NEEDS)
     code, said = run_pytest(tmp_path, path, "--tcelab-qemu", "qemu-7.2")

@@ -154,7 +154,7 @@ def bring_back(session, watched):
 
 @pytest.mark.parametrize("qemu", ["qemu-11.1", "qemu-10.0", "qemu-7.2"])
 def test_a_guest_may_read_registers_just_while_they_are_hidden_or_shown(qemu, tmp_path):
-    ready = setup.prepare(setup.MachineChoice(topology=READS, qemu=qemu, isolates=True, guard="freeze"), lambda _: None)
+    ready = setup.prepare(setup.MachineChoice(topology=READS, qemu=qemu, isolates=True, guard="freeze"))
     forks = Forks(ready.qemu, ready.options, digest=ready.digest)
     folder = tmp_path / "guest"
     folder.mkdir(mode=0o700)

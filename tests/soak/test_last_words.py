@@ -16,7 +16,7 @@ LONGEST = 300
 
 @pytest.mark.parametrize("qemu", ["qemu-11.1", "qemu-10.0", "qemu-7.2"])
 def test_the_trace_of_a_kernel_that_panics_is_in_the_console_log_to_its_end(qemu, tmp_path):
-    ready = setup.prepare(setup.MachineChoice(topology=topology("one-pe"), qemu=qemu), lambda _: None)
+    ready = setup.prepare(setup.MachineChoice(topology=topology("one-pe"), qemu=qemu))
     forks = Forks(ready.qemu, ready.options, digest=ready.digest)
     try:
         with forks.open(tmp_path) as session:

@@ -45,7 +45,7 @@ def by_the_book(content):
     return total.hexdigest()
 
 
-def store(key=KEY, ram=b"RAM", said=lambda _: None, **changes):
+def store(key=KEY, ram=b"RAM", **changes):
     with memory(3 * CHUNK + 100, (CHUNK + 5, ram)) as descriptor:
-        bases.store(key, descriptor, SMALL, FACTS | changes, said)
+        bases.store(key, descriptor, SMALL, FACTS | changes)
     return bases.cache_dir() / "bases" / key

@@ -38,7 +38,7 @@ class Guests:
     def __init__(self, *_given, **_more):
         self.choice = type(self).chosen
 
-    def open(self, _folder, _note=lambda _: None, name=None):
+    def open(self, _folder, name=None):
         choice = self.choice
         declared = setup.quirks_of(choice)
         broken = choice.kernel is not None and str(choice.kernel).endswith(BROKEN)
@@ -59,7 +59,7 @@ def guests(host, monkeypatch):
     """A host with such guests."""
     kind = type("Guests", (Guests,), {})
 
-    def ready(choice, _note):
+    def ready(choice):
         kind.chosen = choice
         return setup.PreparedMachine(None, None, "", {})
 

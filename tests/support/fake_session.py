@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import secrets
 from collections.abc import Callable, Sequence
@@ -14,10 +15,13 @@ from ideal import Ideal
 
 from tcelab.errors import Scene
 from tcelab.image.bases import SavedRegister
+from tcelab.logs import PHASE
 from tcelab.papr.window import Shape
 from tcelab.program import Dma, GuestOp
 from tcelab.run.record import Outcome, Refusal
 from tcelab.scenarios.warmup import warm_up
+
+_LOG = logging.getLogger("tcelab.stand")
 
 REGISTERS = [SavedRegister(0x800000020000001, 1, 0x10, 4, 0xE0000000), SavedRegister(0x800000020000001, 1, 0x04, 2, 6)]
 SHAPE = Shape(0x4000, 16, 1 << 59)
@@ -90,13 +94,12 @@ class FakeSession:
         abilities: Any = None,
         base: Any = None,
         digest: str = "",
-        note: Callable[[str], None] = lambda _: None,
         on_spawn: Callable[[Any], None] = lambda _: None,
         loaded: Callable[[Any], None] = lambda _: None,
     ) -> None:
         self.world, self.plan = world, plan
         self.given = SimpleNamespace(qemu=qemu, options=options, limits=limits, abilities=abilities, digest=digest)
-        self.base, self.folder, self._note, self._on_spawn = base, folder, note, on_spawn
+        self.base, self.folder, self._on_spawn = base, folder, on_spawn
         self._loaded = loaded
         self.ended = False
         self.closed = 0
@@ -107,7 +110,7 @@ class FakeSession:
         """The constructor's second half: what can fail."""
         self.world.made.append(self)
         self.locked = self.world.locked()
-        self._note("booting" if self.base is None else "forking")
+        _LOG.info("booting" if self.base is None else "forking", extra=PHASE)
         self.guest = _Guest(self, self.folder)
         try:
             self._on_spawn(self.guest)

@@ -124,7 +124,7 @@ class ToyFetch:
     left_out: tuple[SuiteNote, ...] = ()
     content: dict[str, Content] = field(default_factory=contents)
 
-    def __call__(self, request: FetchRequest, progress) -> Fetched:
+    def __call__(self, request: FetchRequest) -> Fetched:
         self.requests.append(request)
         self.folder.mkdir(parents=True, exist_ok=True)
         place = self.folder / str(len(self.requests))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 from ideal import Ideal
 
 from tcelab.errors import GuestLost, Unsupported
+from tcelab.logs import NOTE, PHASE
 from tcelab.program import Program
 from tcelab.program.topology import topology
+
+_LOG = logging.getLogger("tcelab.stand")
 
 
 class StandSession(Ideal):
@@ -46,7 +51,7 @@ class StandGuests:
     said = []  # noqa: RUF012 - one for all
     sessions = []  # noqa: RUF012 - likewise
 
-    def __init__(self, choice, folder, *, limits=None, boot=False, ahead=None, note=lambda _: None):
+    def __init__(self, choice, folder, *, limits=None, boot=False, ahead=None):
         self._folder = folder
         self.said.append(("made", choice, boot, ahead))
 
@@ -56,6 +61,8 @@ class StandGuests:
 
     def fresh(self, name, more):
         self.said.append(("fresh", name, more))
+        _LOG.info("booting", extra=PHASE)
+        _LOG.warning("a fork is replaced", extra=NOTE)
         self.sessions.append(StandSession(name, self._folder()))
         return self.sessions[-1]
 

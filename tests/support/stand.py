@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import sys
 from pathlib import Path
@@ -18,8 +19,11 @@ from story import after, nth, story
 from tcelab import cli
 from tcelab.bench import benchguests as bench_session
 from tcelab.job import setup
+from tcelab.logs import NOTE, PHASE
 from tcelab.program import load
 from tcelab.qemu import fork
+
+_LOG = logging.getLogger("tcelab.stand")
 
 
 class Stand:
@@ -29,10 +33,10 @@ class Stand:
     fails: ClassVar = None
     made: ClassVar = []
 
-    def __init__(self, qemu, options, folder, *, limits=None, digest="", note=lambda _: None):
+    def __init__(self, qemu, options, folder, *, limits=None, digest=""):
         self.told = SimpleNamespace(options=options, folder=folder, limits=limits, digest=digest, open=False)
         type(self).made.append(self.told)
-        note("booting")
+        _LOG.info("booting", extra=PHASE)
         if self.fails is not None:
             raise self.fails
         self.ideal = Ideal(load(folder / "program.json"), **self.lies) if (folder / "program.json").exists() else None
@@ -62,13 +66,13 @@ class StandForks:
     given: ClassVar = []
     closed: ClassVar = []
 
-    def __init__(self, qemu, options, *, digest="", limits=None, boot=False, note=lambda _: None):
+    def __init__(self, qemu, options, *, digest="", limits=None, boot=False):
         self.given.append(SimpleNamespace(boot=boot, limits=limits, digest=digest))
-        note("no forks, each guest is booted: it is a stand")
-        self._make = lambda folder, note: self.stand(qemu, options, folder, limits=limits, digest=digest, note=note)
+        _LOG.warning("no forks, each guest is booted: it is a stand", extra=NOTE)
+        self._make = lambda folder: self.stand(qemu, options, folder, limits=limits, digest=digest)
 
-    def open(self, folder, note=lambda _: None):
-        return self._make(folder, note)
+    def open(self, folder):
+        return self._make(folder)
 
     def close(self):
         self.closed.append(sum(each.open for each in self.stand.made))
@@ -83,7 +87,7 @@ def host(monkeypatch, tmp_path):
     made = setup.machine.QemuOptions(Path("/k"), Path("/i"), story().topology)
     stand.chosen = []
 
-    def ready(choice, _note):
+    def ready(choice):
         stand.chosen.append(choice)
         return setup.PreparedMachine(
             None, msgspec.structs.replace(made, topology=choice.topology), "digest", {"kernel": "/k"}

@@ -27,7 +27,7 @@ class Checked:
 
     findings, could_not, status, fails, judged = (), (), 0, None, True
 
-    def __init__(self, guest, plan, note):
+    def __init__(self, guest, plan):
         type(self).plan = plan
         self.output = ["said"]
         self.died_of = None

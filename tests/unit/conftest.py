@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from broken_guests import guests
+from shown import showing
 from stand import host, tcelab
 from stand_leakcheck import leakcheck
 from stand_series import two
@@ -26,6 +27,13 @@ def _settings_of_nobody(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "no settings of the user"))
     for name in ("TCELAB_ARCHIVE", "TCELAB_CACHE_SIZE"):
         monkeypatch.setenv(name, "")  # and so put back when a test, or a command in it, sets it
+
+
+@pytest.fixture
+def shown():
+    """All that a user is shown of the log: `notes` and `phases`, and both in `lines`."""
+    with showing() as display:
+        yield display
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,6 @@ two figures of one run.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -35,13 +34,11 @@ class BenchJob:
     """What every benchmark is asked.
 
     :ivar repeat: turns; each gives one value of each figure.
-    :ivar note: told of progress, a line at a time.
     """
 
     choice: MachineChoice
     limits: Limits
     repeat: int
-    note: Callable[[str], None]
 
 
 class Figure(msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@ there is no way to make fewer calls.
 
 from __future__ import annotations
 
+import logging
 import random
 import statistics
 from collections.abc import Sequence
@@ -16,12 +17,13 @@ import numpy as np
 
 from tcelab import report
 from tcelab.bench import BenchJob, Figure, Fit, Measured, ways
-from tcelab.bench.benchguests import opened, told
+from tcelab.bench.benchguests import kept, opened, told
 from tcelab.emulator.reference import second_opinion
 from tcelab.errors import UsageError
-from tcelab.job import artefacts, replayline, setup
+from tcelab.job import replayline, setup
 from tcelab.job.keeping import Keeper
 from tcelab.judge import Judge, Verdict
+from tcelab.logs import NOTE
 from tcelab.papr import tce
 from tcelab.program import Checkpoint, Native, Op, Page, Program, Repeat
 from tcelab.program.topology import Topology
@@ -30,6 +32,8 @@ from tcelab.run.loop import Tee, perform_program
 from tcelab.run.record import RunRecord, Step
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.vocabulary import PAGE, Pe
+
+_LOG: Final = logging.getLogger(__name__)
 
 CALLS: Final = 128
 """Calls timed together, at as many places of the window: each map meets empty entries, each unmap live ones."""
@@ -166,11 +170,10 @@ def measure(job: BenchJob, batches: Sequence[int]) -> Measured:
     :raise UsageError: see `plan`.
     """
     made = plan(job.choice.topology, batches, job.repeat)
-    ready = setup.prepare(job.choice, job.note)
+    ready = setup.prepare(job.choice)
     program = Program(name="bench batch", topology=job.choice.topology, ops=made.ops)
-    folder = artefacts.folder(None, job.note)
-    with opened(ready, job.limits, job.note, folder) as session:
-        record, verdict = _judged(job, program, session, made, [])
+    with kept() as folder, opened(ready, job.limits, folder) as session:
+        record, verdict = _judged(program, session, made, [])
         last = record
         on, compared = told(session.facts), []
         if not verdict.exit_code and session.facts.hypercalls:
@@ -179,15 +182,17 @@ def measure(job: BenchJob, batches: Sequence[int]) -> Measured:
                 session.renew()
                 program = Program(name="bench ways", topology=job.choice.topology, ops=other.ops)
                 found: list[tuple[int, float]] = []
-                last, verdict = _judged(job, program, session, other, found)
+                last, verdict = _judged(program, session, other, found)
                 compared = [] if verdict.exit_code else ways.figures(_compared(other, last, found))
         elif not verdict.exit_code:
-            job.note("the guest's kernel has no module for hypercalls: the ways into a table are not compared")
+            said = "the guest's kernel has no module for hypercalls: the ways into a table are not compared"
+            _LOG.warning(said, extra=NOTE)
     if verdict.exit_code:
         keeper = Keeper(folder)
         keeper.write("result.json", report.to_json(report.make(last, verdict)))
         again = replayline.line("run", folder / "program.json", job.choice, limits=job.limits)
-        job.note(f"to repeat it: {again}" if keeper.write("program.json", program.to_json()) else keeper.lost())
+        said = f"to repeat it: {again}" if keeper.write("program.json", program.to_json()) else keeper.lost()
+        _LOG.warning("%s", said, extra=NOTE)
         return Measured(figures=[], on=on, verdict=verdict)
     figures = _figures(made, record)
     fits = [fit(kind, curve(figures, kind)) for kind in KINDS if len(batches) > 1]
@@ -196,14 +201,14 @@ def measure(job: BenchJob, batches: Sequence[int]) -> Measured:
 
 
 def _judged(
-    job: BenchJob, program: Program, session: QemuSession, made: BatchPlan, found: list[tuple[int, float]]
+    program: Program, session: QemuSession, made: BatchPlan, found: list[tuple[int, float]]
 ) -> tuple[RunRecord, Verdict]:
     """:param found: gets the C program's pages and seconds of a pair, as often as it was run."""
     judge = Judge(program, session.facts, references=second_opinion(program.topology, session.facts))
 
     def then(step: Step) -> None:
         if isinstance(step.op, Checkpoint) and step.op.label.startswith(("batch: turn", "batch: ways")):
-            job.note(step.op.label)
+            _LOG.info("%s", step.op.label, extra=NOTE)
         if (op := made.natives.get(step.number)) is not None and not judge.findings:
             (outcome,) = session.perform([op])
             found.append((int(op.args[1]), ways.seconds(op, outcome)))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from tcelab.job import artefacts, setup
+from tcelab.logs import LogFile
 from tcelab.qemu import fork
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.qemusession import QemuSession
@@ -18,7 +19,6 @@ from tcelab.run.record import Facts
 def opened(
     ready: setup.PreparedMachine,
     limits: Limits,
-    note: Callable[[str], None],
     folder: Path | None = None,
     *,
     boot: bool = False,
@@ -28,10 +28,18 @@ def opened(
     :param folder: for artefacts; it exists, private. A new one if not given.
     :param boot: boot it, whether or not it could be forked.
     """
-    where = artefacts.folder(None, note) if folder is None else folder
-    digest = ready.digest
-    with fork.opened(ready.qemu, ready.options, where, digest=digest, limits=limits, boot=boot, note=note) as session:
-        yield session
+    with kept() if folder is None else nullcontext(folder) as where:
+        digest = ready.digest
+        with fork.opened(ready.qemu, ready.options, where, digest=digest, limits=limits, boot=boot) as session:
+            yield session
+
+
+@contextmanager
+def kept() -> Iterator[Path]:
+    """A new folder for artefacts, private; meanwhile, its log.txt is written."""
+    folder = artefacts.folder(None)
+    with LogFile(folder):
+        yield folder
 
 
 def told(facts: Facts) -> dict[str, str]:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
+from pathlib import Path
 from typing import Final
 
 from tceagent import uapi
 from tcelab import commandline, scenarios
 from tcelab.bench import BenchJob, Figure, Measured
-from tcelab.bench.benchguests import opened, told
+from tcelab.bench.benchguests import kept, opened, told
 from tcelab.emulator import EmulatorSession
 from tcelab.errors import HarnessError
 from tcelab.fuzz.campaign import Campaign
 from tcelab.image import hosttools
 from tcelab.job import artefacts, replayline, setup
 from tcelab.job.pool import Guests
+from tcelab.logs import NOTE, screened
 from tcelab.papr import tce, window
 from tcelab.program import Program
 from tcelab.run.loop import perform_program
 from tcelab.run.session import Session
 from tcelab.scenarios import vocabulary as b
+
+_LOG: Final = logging.getLogger(__name__)
 
 _PAGES: Final = 32
 _CALLS: Final = 2000
@@ -30,14 +35,14 @@ _STEPS: Final = 20_000
 
 def measure(job: BenchJob) -> Measured:
     """Each turn runs the batch program (n = 1..32, every checkpoint) on the emulator and on a fresh fork."""
-    ready = setup.prepare(job.choice, job.note)
+    ready = setup.prepare(job.choice)
     program = scenarios.build("batches", job.choice.topology, seed=1)
     figures: dict[str, list[float]] = {}
     on = {}
     for turn in range(job.repeat):
-        job.note(f"turn {turn + 1} of {job.repeat}")
+        _LOG.info("turn %d of %d", turn + 1, job.repeat, extra=NOTE)
         mine = _seconds(program, EmulatorSession(job.choice.topology, seed=turn))
-        with opened(ready, job.limits, lambda _: None) as guest:
+        with screened(lambda _: False), opened(ready, job.limits) as guest:
             on = told(guest.facts)
             its = _seconds(program, guest)
         for name, value in (
@@ -90,12 +95,14 @@ def _fuzz(job: BenchJob) -> float:
 
     :raise HarnessError: it found something: then there is no rate.
     """
-    folder = artefacts.folder(None, job.note)
-    guests = Guests(job.choice, artefacts.numbered(folder / "guests"), limits=job.limits, note=job.note)
+    with kept() as folder:
+        return _fuzzed(job, folder)
+
+
+def _fuzzed(job: BenchJob, folder: Path) -> float:
+    guests = Guests(job.choice, artefacts.numbered(folder / "guests"), limits=job.limits)
     try:
-        campaign = Campaign(
-            1, lambda name: guests.fresh(name, None), folder, job.note, usual="two-small", give_up=guests.close
-        )
+        campaign = Campaign(1, lambda name: guests.fresh(name, None), folder, usual="two-small", give_up=guests.close)
         campaign.run(_STEPS)
     finally:
         guests.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from tcelab.bench import BenchJob, Figure, Measured
-from tcelab.bench.benchguests import told
+from tcelab.bench.benchguests import kept, told
 from tcelab.errors import HarnessError, Unsupported
-from tcelab.job import artefacts, setup
+from tcelab.job import setup
+from tcelab.logs import NOTE
 from tcelab.papr import tce
 from tcelab.program import Fresh, GuestOp, HostOp, Op, Page
 from tcelab.program.topology import Topology
@@ -22,6 +24,8 @@ from tcelab.qemu.fork import Forks
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.qemusession import QemuSession
 from tcelab.scenarios import vocabulary as b
+
+_LOG: Final = logging.getLogger(__name__)
 
 AT_ONCE: Final = 4
 _KIB: Final = 1024.0
@@ -32,12 +36,16 @@ def measure(job: BenchJob) -> Measured:
 
     :raise Unsupported: this QEMU cannot fork.
     """
-    ready = setup.prepare(job.choice, job.note)
-    folder = _Folders(artefacts.folder(None, job.note))
+    with kept() as root:
+        return _measured(job, _Folders(root))
+
+
+def _measured(job: BenchJob, folder: _Folders) -> Measured:
+    ready = setup.prepare(job.choice)
     timed = _Timed(job.choice.topology)
 
     def forks(*, boot: bool = False) -> Forks:
-        return Forks(ready.qemu, ready.options, digest=ready.digest, limits=job.limits, boot=boot, note=job.note)
+        return Forks(ready.qemu, ready.options, digest=ready.digest, limits=job.limits, boot=boot)
 
     with (
         closing(forks()) as forked,
@@ -49,7 +57,7 @@ def measure(job: BenchJob) -> Measured:
         if "base" not in first.facts.versions:
             raise Unsupported("there is nothing to measure: this guest cannot be forked")
         for turn in range(job.repeat):
-            job.note(f"turn {turn + 1} of {job.repeat}")
+            _LOG.info("turn %d of %d", turn + 1, job.repeat, extra=NOTE)
             boot = timed.program("boot", lambda: booted.open(folder()))
             fork = timed.program("fork", lambda: forked.untried(folder(), timed.loaded))
             timed.add("boot / fork", boot / fork)

@@ -6,8 +6,10 @@ the PE is isolated: what its devices do in between is refused by the table, and 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
@@ -16,12 +18,13 @@ import msgspec
 
 from tcelab import report
 from tcelab.bench import BenchJob, Figure, Measured
-from tcelab.bench.benchguests import opened, told
+from tcelab.bench.benchguests import kept, opened, told
 from tcelab.emulator.reference import second_opinion
 from tcelab.errors import UsageError
-from tcelab.job import artefacts, replayline, setup
+from tcelab.job import replayline, setup
 from tcelab.job.keeping import Keeper
 from tcelab.judge import Judge, Verdict
+from tcelab.logs import NOTE
 from tcelab.program import Burst, Checkpoint, Op, Program
 from tcelab.program.topology import Topology, topology
 from tcelab.run.loop import Tee, perform_program
@@ -31,6 +34,8 @@ from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.effects import OK, THAW_DMA, THAW_MMIO
 from tcelab.scenarios.endpoint import Endpoint, endpoints
 from tcelab.scenarios.violations import KINDS, LARGEST, SINK, Direction
+
+_LOG: Final = logging.getLogger(__name__)
 
 SMALL: Final = 8
 SIZES: Final = (SMALL, LARGEST)
@@ -113,25 +118,25 @@ def _judged(job: BenchJob, program: Program) -> tuple[RunRecord, Verdict, dict[i
     :return: when each of its operations was judged, too: seconds.
     """
     program = msgspec.structs.replace(program, isolation=True)
-    ready = setup.prepare(
-        msgspec.structs.replace(job.choice, topology=program.topology, isolates=True, guard="freeze"), job.note
-    )
-    folder = artefacts.folder(None, job.note)
-    (folder / "program.json").write_bytes(program.to_json())
+    ready = setup.prepare(msgspec.structs.replace(job.choice, topology=program.topology, isolates=True, guard="freeze"))
     seconds: dict[int, float] = {}
-    with opened(ready, job.limits, job.note, folder) as session:
+    with ExitStack() as stack:
+        folder = stack.enter_context(kept())
+        (folder / "program.json").write_bytes(program.to_json())
+        session = stack.enter_context(opened(ready, job.limits, folder))
         judge = Judge(program, session.facts, references=second_opinion(program.topology, session.facts))
 
         def then(step: Step) -> None:
             seconds[step.number] = time.perf_counter()
             if isinstance(step.op, Checkpoint):
-                job.note(step.op.label)
+                _LOG.info("%s", step.op.label, extra=NOTE)
 
         record = perform_program(program, session, Tee(judge, then))
     verdict = judge.verdict(record)
     if verdict.exit_code:
         Keeper(folder).write("result.json", report.to_json(report.make(record, verdict)))
-        job.note(f"to repeat it: {replayline.line('run', folder / 'program.json', job.choice, limits=job.limits)}")
+        again = replayline.line("run", folder / "program.json", job.choice, limits=job.limits)
+        _LOG.warning("to repeat it: %s", again, extra=NOTE)
     return record, verdict, seconds
 
 

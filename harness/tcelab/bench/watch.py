@@ -6,6 +6,7 @@ The watcher is the command's own, on a terminal of 80 by 24 that nobody sees, an
 from __future__ import annotations
 
 import io
+import logging
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -17,12 +18,15 @@ from tcelab.bench import BenchJob, Figure, Measured
 from tcelab.bench.benchguests import opened, told
 from tcelab.errors import HarnessError, UsageError
 from tcelab.job import setup
+from tcelab.logs import NOTE
 from tcelab.papr import tce
 from tcelab.program import GuestOp, Page, Repeat
 from tcelab.qemu.livesample import SessionLooker
 from tcelab.qemu.qemusession import QemuSession
 from tcelab.report.livedisplay import LiveDisplay
 from tcelab.scenarios import vocabulary as b
+
+_LOG: Final = logging.getLogger(__name__)
 
 PAGES: Final = 32
 SECONDS: Final = 2.0
@@ -44,10 +48,10 @@ def measure(job: BenchJob) -> Measured:
     if not pes:
         raise UsageError(f"topology {job.choice.topology.name!r} has no device under test")
     pe = pes[0]
-    ready = setup.prepare(job.choice, job.note)
+    ready = setup.prepare(job.choice)
     rates: dict[bool, list[float]] = {False: [], True: []}
     busy: list[float] = []
-    with opened(ready, job.limits, job.note) as session:
+    with opened(ready, job.limits) as session:
         ops = [*b.buffer(_BUFFER, PAGES, 1), *b.bind(pe), *b.open_container(pe), *b.enable(pe)]
         for op, outcome in zip(ops, session.perform(ops), strict=True):  # type: ignore[arg-type]
             if outcome.errno:
@@ -73,7 +77,7 @@ def measure(job: BenchJob) -> Measured:
                         raise HarnessError(f"the watcher was to be measured: {watcher.watching.summary()}")
                     busy.append(_PERCENT * watcher.busy / took)
                 rates[watched].append(times * 2 * PAGES / took)
-            job.note(f"watch: turn {turn + 1} of {job.repeat}")
+            _LOG.info("watch: turn %d of %d", turn + 1, job.repeat, extra=NOTE)
         on = told(session.facts)
     cost = [_PERCENT * (1 - slow / fast) for slow, fast in zip(rates[True], rates[False], strict=True)]
     figures = [

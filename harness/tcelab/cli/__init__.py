@@ -28,7 +28,9 @@ from typing import Final, NoReturn
 import click
 
 import tcelab
+from tcelab import logs
 from tcelab.cli import streams
+from tcelab.commandline import spelled
 from tcelab.errors import TcelabError
 from tcelab.run import exitcode
 
@@ -58,11 +60,44 @@ class _Lazy(click.Group):
             return None
         command = importlib.import_module(f"tcelab.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
+        _talkative(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
         with formatter.section("Verbs"):
             formatter.write_dl(list(VERBS.items()))
+
+
+def _more(_context: click.Context, _option: click.Parameter, times: int) -> None:
+    logs.verbose(times)
+
+
+_verbose = click.option(
+    "-v",
+    "--verbose",
+    count=True,
+    expose_value=False,
+    callback=_more,
+    help="Show what tcelab does, -vv each step of it; log.txt in a run's folder has all of it anyway.",
+)
+
+
+def _talkative(command: click.Command) -> None:
+    """Have -v also after the verb, and after a verb's verb."""
+    if all(each.name != "verbose" for each in command.params):
+        _verbose(command)
+    for each in command.commands.values() if isinstance(command, click.Group) else ():
+        _talkative(each)
+
+
+class Lines:
+    """The display of a command that has no other: lines on standard error."""
+
+    def note(self, text: str) -> None:
+        """See `tcelab.logs.Display`."""
+        click.echo(spelled(text), err=True)
+
+    phase = note
 
 
 @click.group(
@@ -71,6 +106,7 @@ class _Lazy(click.Group):
     epilog="Exit codes of run: 0 pass, 1 finding, 2 wrong usage, 125 could not judge.",
 )
 @click.version_option(tcelab.__version__, prog_name="tcelab")
+@_verbose
 def cli() -> None:
     """Tests the POWER paravirtual IOMMU (sPAPR TCE) end to end, without POWER hardware."""
 
@@ -78,7 +114,7 @@ def cli() -> None:
 def main() -> NoReturn:
     """The entry point: whatever goes wrong ends in lines that a person can use, and in an exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
-    with streams.tolerant() as told:
+    with streams.tolerant() as told, logs.shown_on(Lines()):
         code = _code()
     sys.exit(told.code(code))
 

@@ -41,7 +41,7 @@ def benchmark(name: str, *, repeat: int, turn: str) -> Callable[[Callable[..., M
         def run(limits: tuple[str, ...], repeat: int, json_to: Path | None, **options: Any) -> None:  # noqa: ANN401 - click's
             output.check("--json", json_to)
             mine = {each: options.pop(each) for each in own}
-            job = BenchJob(choice(**options), limits_of(limits), repeat, note)
+            job = BenchJob(choice(**options), limits_of(limits), repeat)
             _show(function(job, **mine), json_to)
 
         for option in (

@@ -96,7 +96,7 @@ def _table(options: list[click.Option]) -> Iterator[str]:
     yield "| --- | --- | --- |"
     for option in options:
         names = ", ".join(f"`{name}`" for name in option.opts)
-        value = "" if option.is_flag else f" `{_value(option)}`"
+        value = "" if option.is_flag or option.count else f" `{_value(option)}`"
         yield f"| {names}{value} | {_default(option)} | {_cell(option.help or '')} |"
     yield ""
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 import click
-import msgspec
 
 from tcelab import image
 from tcelab.commandline import spelled
@@ -36,6 +35,22 @@ class Line(NamedTuple):
     said: str
     fix: str = ""
 
+
+_STATES: Final = {"ok": "built, up to date", "absent": "not built", "stale": "stale", "damaged": "damaged"}
+"""States of an image, as a person reads them."""
+
+_ABILITIES: Final = {
+    "private_ram": "forks",
+    "vof": "VOF",
+    "firmware_sha256": "both firmware files",
+    "edu": "edu",
+    "virtio_blk": "virtio-blk",
+    "traces": "live tables",
+    "device_state": "the state stream",
+    "log_flags": "refused accesses told in full",
+    "exit_with_parent": "ends with its parent",
+}
+"""Fields of a QEMU's abilities, as a person reads them."""
 
 _PROGRAMS: Final = {
     "setpriv": "apt-get install util-linux",
@@ -85,7 +100,7 @@ def _archive() -> Line:
         found = archive.find()
     except TcelabError as error:
         return Line("no", "archive", error.message, error.next_step)
-    return Line("ok", "archive", f"{found.main} (by {found.source})")
+    return Line("ok", "archive", f"{found.main}, by {found.source}")
 
 
 def _memory() -> Line:
@@ -130,21 +145,31 @@ def _image(name: str) -> Line:
     status = image.status(name, full=False)
     wanted = name in {setup.DEFAULT_IMAGE, setup.DEFAULT_QEMU}
     state: State = "ok" if status.state == "ok" else "-"
-    word = f"{status.state}{' (built at the first run)' if wanted and status.state == 'absent' else ''}"
-    return Line(state, name, "; ".join([word, *status.problems]), f"tcelab image build {name}")
+    word = _STATES[status.state]
+    if status.state == "absent":
+        word += ", the first run builds it" if wanted else ", built when it is asked for by name"
+    problems = f": {'; '.join(status.problems)}" if status.problems else ""
+    return Line(state, name, f"{word}{problems}", f"tcelab image build {name}")
 
 
 def _qemu() -> Line:
     if image.status(setup.DEFAULT_QEMU, full=False).state != "ok":
         return Line("-", "qemu", f"{setup.DEFAULT_QEMU} is not built yet: not probed")
-    build = image.ensure_qemu(setup.DEFAULT_QEMU, lambda _: None)
+    build = image.ensure_qemu(setup.DEFAULT_QEMU)
     try:
         can = probe.probe(probe.Qemu(build.name, build.argv, build.environment))
     except TcelabError as error:
         return Line("no", "qemu", error.message, error.next_step)
-    words = [
-        f"{key}: {value if not isinstance(value, list) else len(value)}"
-        for key, value in msgspec.to_builtins(can).items()
-        if key != "version"
-    ]
-    return Line("ok", "qemu", f"{can.version}; {', '.join(words)}")
+    return Line("ok", "qemu", abilities(can))
+
+
+def abilities(can: probe.Abilities) -> str:
+    """What a QEMU can do for tcelab, and what it cannot, in a line."""
+    has = {name: bool(getattr(can, name)) for name in _ABILITIES} | {
+        "traces": set(can.traces) >= set(probe.TRACES),
+        "log_flags": set(can.log_flags) >= set(probe.LOG_FLAGS),
+        "firmware_sha256": set(can.firmware_sha256) >= set(probe.FIRMWARE),
+    }
+    there, missing = ([_ABILITIES[name] for name in _ABILITIES if has[name] is want] for want in (True, False))
+    without = f"; without {', '.join(missing)}" if missing else ""
+    return f"{can.version}: {', '.join(there)}{without}"

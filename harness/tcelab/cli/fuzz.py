@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import shutil
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -23,13 +23,28 @@ from tcelab.fuzz.tally import Found, Tally
 from tcelab.job import artefacts, output, replayline, setup
 from tcelab.job.keeping import expecting_room
 from tcelab.job.pool import Guests
+from tcelab.logs import NOTE, shown_on
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.limits import limits as limits_of
 from tcelab.report.text import WORDS, finding_lines, numbers
 from tcelab.run import exitcode
 
+_LOG: Final = logging.getLogger(__name__)
 _SEEDS: Final = 1 << 32
 _STEPS: Final = 20000
+
+
+class _Timed:
+    """A display of lines that begin with the time."""
+
+    def __init__(self, began: float) -> None:
+        self._began = began
+
+    def note(self, text: str) -> None:
+        """See `tcelab.logs.Display`."""
+        click.echo(f"[{time.monotonic() - self._began:6.1f} s] {text}", err=True)
+
+    phase = note
 
 
 @click.command("fuzz")
@@ -69,31 +84,29 @@ def command(
     number = secrets.randbelow(_SEEDS) if seed is None else seed
     began = time.monotonic()
 
-    def note(line: str) -> None:
-        click.echo(f"[{time.monotonic() - began:6.1f} s] {line}", err=True)
-
+    click.get_current_context().with_resource(shown_on(_Timed(began)))
     setup.check(chosen)
-    folder = artefacts.folder(out, note)
-    note(f"seed {number}, {steps:,} operations in programs on guests of their own, some at a time")
-    guests = Guests(chosen, artefacts.numbered(folder / "guests"), limits=bounds, boot=boot, note=note)
+    folder = artefacts.folder(out)
+    said = "seed %d, %s operations in programs on guests of their own, some at a time"
+    _LOG.info(said, number, f"{steps:,}", extra=NOTE)
+    guests = Guests(chosen, artefacts.numbered(folder / "guests"), limits=bounds, boot=boot)
     job = campaign.Campaign(
         number,
         lambda name: guests.fresh(name, None),
         folder,
-        note,
         every=every,
         usual=chosen.topology.name if given else None,
         give_up=guests.close,
     )
     try:
-        with expecting_room(folder):
+        with job.keeper.log(), expecting_room(folder):
             job.run(steps, minutes)
     except KeyboardInterrupt:  # once more, while all was ended
         job.tally.could_not.append(Interrupted().report())
     except TcelabError as error:
         job.tally.could_not.append(error.report())
     except Exception as error:  # noqa: BLE001 - what was found must not be lost with it
-        traceback.print_exception(error)
+        _LOG.error("internal error", exc_info=error, extra=NOTE)
         job.tally.could_not.append(f"internal error: {error!r}, please report it")
     finally:
         guests.close()

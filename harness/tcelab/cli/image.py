@@ -26,7 +26,7 @@ def build(names: tuple[str, ...], *, missing: bool) -> None:
     for name in names or image.recipe_names():
         if missing and image.status(name, full=False).state == "ok":
             continue
-        image.build(name, note)
+        image.build(name)
 
 
 @command.command("list")

@@ -96,19 +96,17 @@ def command(
     )
     told = options | {"timeout": timeout, "settle": settle, **asked, "boot": boot}
     result = LeakResult(tcelab=tcelab.__version__, command=line, options=told)
-    ready = setup.prepare(chosen, note)
+    ready = setup.prepare(chosen)
     result.versions["provenance"] = ready.provenance
-    folder = artefacts.folder(out, note)
+    folder = artefacts.folder(out)
     keeper = Keeper(folder)
     began = time.monotonic()
 
     def work() -> None:
-        with opened(
-            ready.qemu, ready.options, folder, digest=ready.digest, limits=bounds, boot=boot, note=note
-        ) as session:
+        with opened(ready.qemu, ready.options, folder, digest=ready.digest, limits=bounds, boot=boot) as session:
             result.versions |= session.facts.versions
             result.timings["start"] = round(time.monotonic() - began, 3)
-            check = LeakCheck(DrivenGuest(session, DRIVERS), plan, note)
+            check = LeakCheck(DrivenGuest(session, DRIVERS), plan)
             try:
                 check.perform()
             except GuestLost as error:
@@ -119,7 +117,8 @@ def command(
                 check.fill(result)
                 keeper.write(FILES["command"], "".join(f"{each}\n" for each in check.output).encode())
 
-    interrupted = _guarded(work, result)
+    with keeper.log():
+        interrupted = _guarded(work, result)
     if words and not any_status:
         expect_command(words, result)
     result.timings["whole"] = round(time.monotonic() - began, 3)

@@ -24,8 +24,8 @@ def command(limits: tuple[str, ...], *, boot: bool, **options: Any) -> None:  # 
     if not sys.stdin.isatty():
         raise UsageError("tcelab shell needs a terminal", next_step="for scripts: tcelab run")
     bounds = limits_of(limits)
-    ready = setup.prepare(choice(**options), note)
-    folder = artefacts.folder(None, note)
-    with opened(ready.qemu, ready.options, folder, digest=ready.digest, limits=bounds, boot=boot, note=note) as session:
+    ready = setup.prepare(choice(**options))
+    folder = artefacts.folder(None)
+    with opened(ready.qemu, ready.options, folder, digest=ready.digest, limits=bounds, boot=boot) as session:
         note("the guest is ready; Ctrl-] leaves")
         interact(session)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import logging
 import math
 import os
 import random
@@ -29,10 +30,13 @@ from tcelab.job.keeping import Keeper
 from tcelab.job.parallel import EndableSession
 from tcelab.job.setup import TODAYS_PROFILES
 from tcelab.judge import Finding, Judge, Verdict
+from tcelab.logs import NOTE, about, of_guest
 from tcelab.program import Program
 from tcelab.program.topology import topology
 from tcelab.run.loop import Tee, perform_program
 from tcelab.run.record import Ending, Step
+
+_LOG: Final = logging.getLogger(__name__)
 
 STEPS: Final = 5000
 """Operations of one program: a fork's first ones are slow, and a long program shrinks slowly."""
@@ -66,7 +70,6 @@ class Campaign:
         seed: int,
         opening: Callable[[str], EndableSession],
         folder: Path,
-        note: Callable[[str], None],
         *,
         steps: int = STEPS,
         every: int = EVERY,
@@ -82,7 +85,7 @@ class Campaign:
         self.keeper = Keeper(folder)
         self.known: frozenset[str] | None = None
         self._counted: set[int] = set()
-        self._seed, self._opening, self._folder, self._tell = seed, opening, folder, note
+        self._seed, self._opening, self._folder = seed, opening, folder
         self._give_up = give_up
         self._steps, self._every, self._usual = steps, every, usual
         self._workers = os.cpu_count() or 1
@@ -141,7 +144,7 @@ class Campaign:
             line = "; ".join([done, *doing])
         if line:
             self._told = now
-            self._tell(line)
+            _LOG.info("%s", line, extra=NOTE)
 
     def _stop(self, going: deque[Future[Done]]) -> None:
         """End all guests, also those that are on their way. What was found must be told."""
@@ -180,7 +183,8 @@ class Campaign:
         """One program on a guest of its own."""
         self._doing[number] = f"waits for a guest on {name}"
         try:
-            return self._made(number, name, size)
+            with of_guest(f"program {number}"):
+                return self._made(number, name, size)
         finally:
             self._doing.pop(number, None)
 
@@ -207,6 +211,7 @@ class Campaign:
             page_sizes=[guest.facts.page_size],
         )
         program, verdict = self._judged(program, guest, known, number)
+        _LOG.debug("%d operations on %s: %s", len(program.ops), name, verdict.result)
         return Done(number, program, known, verdict, made.left_out)
 
     def _open(self, name: str) -> EndableSession:
@@ -305,16 +310,19 @@ class Campaign:
             if time.monotonic() - self._told >= SILENCE:
                 self._say(f"  shrinking: try {number}, of {len(candidate.ops):,} operations")
             try:
-                hit = shows_again(finding, candidate, judged)
+                with of_guest(f"try {number}"):
+                    hit = shows_again(finding, candidate, judged)
             except (KeyboardInterrupt, Interrupted):
                 interrupted = True
                 raise EnoughError from None
             if hit is not None:
                 told, best = hit, candidate  # the last one that failed is the smallest
+                self._told = time.monotonic()  # shrinking says so
             return hit is not None
 
         try:
-            best = shrink(best, fails, lambda line: self._say(f"  shrinking: {line}"), most=TRIES)
+            with about("  shrinking"):
+                best = shrink(best, fails, most=TRIES)
         except KeyboardInterrupt:
             interrupted = True
         finally:  # whatever happens, it was found

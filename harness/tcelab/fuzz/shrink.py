@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -10,32 +11,33 @@ import msgspec
 
 from tcelab.errors import UsageError
 from tcelab.fuzz import simpler
+from tcelab.logs import NOTE
 from tcelab.program import Buffer, Checkpoint, GuestOp, Op, Program
 from tcelab.program.validate import Checker, validate
+
+_LOG: Final = logging.getLogger(__name__)
 
 MOST: Final = 2000
 
 Fails = Callable[[Program], bool]
-Note = Callable[[str], None]
 
 
 class EnoughError(Exception):
     """No more tries. Whoever is asked whether a program fails may say so as well."""
 
 
-def shrink(program: Program, fails: Fails, note: Note = lambda _: None, *, most: int = MOST) -> Program:
+def shrink(program: Program, fails: Fails, *, most: int = MOST) -> Program:
     """The smallest program found that fails as this one does; itself when it does not fail, or is not whole. The same
     for the same arguments. Its last operation stays, if it is a checkpoint.
 
     :param fails: is asked about programs that are whole, about each once; may raise `EnoughError`.
-    :param note: told in one line whenever a smaller one was found.
     :param most: how often `fails` is asked.
     """
-    search = _Search(program, fails, note, most)
+    search = _Search(program, fails, most)
     try:
         search.begin()
     except EnoughError:
-        note(f"stopped after {search.asked} tries")
+        _LOG.info("stopped after %d tries", search.asked, extra=NOTE)
     return search.best
 
 
@@ -66,10 +68,9 @@ def whole(program: Program, ops: Sequence[Op]) -> list[Op]:
 class _Search:
     """:ivar best: the smallest program that is known to fail; at first, the one that is said to. `asked`: how often."""
 
-    def __init__(self, program: Program, fails: Fails, note: Note, most: int) -> None:
+    def __init__(self, program: Program, fails: Fails, most: int) -> None:
         self.best = program
         self._fails = fails
-        self._note = note
         self._left = most
         self.asked = 0
         self._tried: dict[bytes, bool] = {}
@@ -156,7 +157,7 @@ class _Search:
         if kept == self.best.ops or self._hangs(kept) or not self._try(kept):
             return False
         self.best = msgspec.structs.replace(self.best, ops=kept)
-        self._note(f"{len(kept)} operations fail ({len(self._tried)} programs tried)")
+        _LOG.info("%d operations fail (%d programs tried)", len(kept), len(self._tried), extra=NOTE)
         return True
 
     def _hangs(self, ops: list[Op]) -> bool:

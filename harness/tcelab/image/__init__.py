@@ -45,14 +45,13 @@ from tcelab.image.library import (
 from tcelab.image.manifest import Manifest
 from tcelab.image.overlay import agent_digest
 from tcelab.image.recipe import quirks, recipe_names
-from tcelab.image.store import Progress, cache_dir
+from tcelab.image.store import cache_dir
 
 __all__ = [
     "GuestImage",
     "ImageStatus",
     "Manifest",
     "OtherKernel",
-    "Progress",
     "QemuBuild",
     "agent_digest",
     "build",

@@ -6,12 +6,13 @@ The host's apt configuration holds (a proxy, say), but its hooks do not run.
 
 from __future__ import annotations
 
+import logging
 import platform
 import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -31,10 +32,12 @@ from tcelab.image.packages import (
     preferences,
     sort_suites,
 )
-from tcelab.image.store import Progress, cache_dir, folder_size, remove
+from tcelab.image.store import cache_dir, folder_size, remove
+from tcelab.logs import NOTE
 
 __all__ = ["Fetch", "FetchRequest", "Fetched", "fetch", "host_architecture", "unpack"]
 
+_LOG: Final = logging.getLogger(__name__)
 
 STALL_LIMIT = 120.0
 """Seconds in which apt must say something or fetch a byte."""
@@ -108,7 +111,7 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
 class Fetch(Protocol):
     """How a builder gets packages; tests give their own."""
 
-    def __call__(self, request: FetchRequest, progress: Progress) -> Fetched: ...
+    def __call__(self, request: FetchRequest) -> Fetched: ...
 
 
 def host_architecture() -> str:
@@ -141,7 +144,7 @@ def require_tools() -> None:
         )
 
 
-def fetch(request: FetchRequest, progress: Progress) -> Fetched:
+def fetch(request: FetchRequest) -> Fetched:
     """Fetch packages into the cache and check each against the signed index.
 
     :raise Unsupported: the host has no apt, or its apt has no archive of Debian and nobody named one.
@@ -150,10 +153,14 @@ def fetch(request: FetchRequest, progress: Progress) -> Fetched:
     """
     require_tools()
     source = archive.find()
-    with lock("packages", "another download of packages", progress):
+    with lock("packages", "another download of packages"):
         root = _Root(request, source)
         names = ", ".join(suite for group in request.suites for suite in group)
-        progress(f"reading the {request.architecture} indices of {names} from {source.main} (by {source.source})")
+        _LOG.info(
+            "reading the %s indices of %s from %s (by %s)",
+            *(request.architecture, names, source.main, source.source),
+            extra=NOTE,
+        )
         failures = root.update()
         indices = root.indices()
         if not indices:
@@ -164,20 +171,22 @@ def fetch(request: FetchRequest, progress: Progress) -> Fetched:
             )
         suites = sort_suites(request.suites, indices, failures)
         for note in suites.left_out:
-            progress(f"left out {note.suite} ({request.architecture}): {note.reason}")
+            _LOG.warning("left out %s (%s): %s", note.suite, request.architecture, note.reason, extra=NOTE)
         for note in suites.not_refreshed:
-            progress(f"using an older index of {note.suite} ({request.architecture}): {note.reason}")
+            _LOG.warning(
+                "using an older index of %s (%s): %s", note.suite, request.architecture, note.reason, extra=NOTE
+            )
         packages = root.resolve(indices, suites.usable)
-        files = root.download(packages, progress)
+        files = root.download(packages)
     return Fetched(packages=packages, files=files, left_out=suites.left_out, not_refreshed=suites.not_refreshed)
 
 
-def unpack(fetched: Fetched, folder: Path, progress: Progress) -> None:
+def unpack(fetched: Fetched, folder: Path) -> None:
     """Unpack packages into one tree. None of their scripts runs.
 
     :raise HarnessError: a package could not be unpacked.
     """
-    progress(f"unpacking {len(fetched.files)} packages")
+    _LOG.info("unpacking %d packages", len(fetched.files), extra=NOTE)
     folder.mkdir(parents=True, exist_ok=True)
     for package, file in zip(fetched.packages, fetched.files, strict=True):
         run(["dpkg-deb", "-x", file, folder], RunLimit(f"unpacking {package.name}", UNPACK_LIMIT))
@@ -266,14 +275,14 @@ class _Root:
             return index.read_bytes()
         return self._run("reading package indices", _HELPER, "cat-file", index).encode()
 
-    def download(self, packages: Sequence[Package], progress: Progress) -> tuple[Path, ...]:
+    def download(self, packages: Sequence[Package]) -> tuple[Path, ...]:
         """Fetch what the cache lacks; returns one checked file per package."""
         files = [self._debs / f"{package.sha256}.deb" for package in packages]
         checked = {package: file for package, file in zip(packages, files, strict=True) if _is(file, package)}
         missing = [package for package in packages if package not in checked]
         if missing:
             megabytes = sum(package.size for package in missing) / 1e6
-            progress(f"downloading {len(missing)} packages ({megabytes:.0f} MB)")
+            _LOG.info("downloading %d packages (%.0f MB)", len(missing), megabytes, extra=NOTE)
             exact = [f"{package.name}={package.version}" for package in missing]
             self._run("downloading packages", "apt-get", "-q", "download", *exact)
             self._take_in(missing)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import logging
 import os
 import shutil
 import stat
@@ -33,7 +34,8 @@ from tcelab.errors import HarnessError
 from tcelab.image.locks import lock
 from tcelab.image.room import DAYS, room
 from tcelab.image.sparse import copy, ram_sha256
-from tcelab.image.store import Progress, cache_dir, clear_no_space, remove
+from tcelab.image.store import cache_dir, clear_no_space, remove
+from tcelab.logs import NOTE, PHASE
 from tcelab.papr.window import Shape
 
 __all__ = [
@@ -56,6 +58,8 @@ __all__ = [
     "store",
     "take",
 ]
+
+_LOG: Final = logging.getLogger(__name__)
 
 SCHEMA: Final = 2
 _DAY: Final = 86400
@@ -162,14 +166,15 @@ def _folder(key: str) -> Path:
     return cache_dir() / "bases" / key
 
 
-def locked(key: str, progress: Progress, given_up: Callable[[], bool] = lambda: False) -> AbstractContextManager[None]:
+def locked(key: str, given_up: Callable[[], bool] = lambda: False) -> AbstractContextManager[None]:
     """The lock under which a base is made.
 
     :param given_up: is it not wanted any more?
 
     :raise HarnessError: another process holds it for too long.
     """
-    return lock(f"base-{key}", "another process that boots the same guest", progress, limit=LIMIT, given_up=given_up)
+    holder = "another process that boots the same guest"
+    return lock(f"base-{key}", holder, said=PHASE, limit=LIMIT, given_up=given_up)
 
 
 def take(key: str) -> tuple[Held | None, str]:
@@ -190,7 +195,7 @@ def take(key: str) -> tuple[Held | None, str]:
     return held, ""
 
 
-def store(key: str, ram: int, small: Mapping[str, bytes], facts: Mapping[str, object], progress: Progress) -> None:
+def store(key: str, ram: int, small: Mapping[str, bytes], facts: Mapping[str, object]) -> None:
     """Write a base down, under its lock; an older one of that key is replaced.
 
     :param ram: descriptor of the RAM of a stopped guest; only what is not zero is written.
@@ -208,7 +213,7 @@ def store(key: str, ram: int, small: Mapping[str, bytes], facts: Mapping[str, ob
         path.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1))
         path.chmod(_READ_ONLY)
     _made.add(key)
-    _prune(progress, but=key)
+    _prune(but=key)
 
 
 def discard(held: Held) -> None:
@@ -281,7 +286,7 @@ def clean() -> int:
     for leftover in (cache_dir() / "bases").glob(".*"):
         with (
             suppress(HarnessError),
-            lock(f"base-{leftover.name.split('.')[1]}", "its writer", lambda _: None, limit=0.05),
+            lock(f"base-{leftover.name.split('.')[1]}", "its writer", said={}, limit=0.05),
         ):
             freed += remove(leftover)
     return freed
@@ -356,7 +361,7 @@ def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _prune(progress: Progress, but: str) -> None:
+def _prune(but: str) -> None:
     """Those that were not used for long go, and those used longest ago that find no room beside the others."""
     used, most = disk_usage(_folder(but)), room()
     for path in (path for path, _ in kept() if path.name != but):
@@ -367,7 +372,11 @@ def _prune(progress: Progress, but: str) -> None:
             elif _remove_unused(path):
                 ours = ", which this run had made" if path.name in _made else ""
                 why = f"not used for {days:.0f} days" if days > DAYS else f"all may take {most / 1e6:.0f} MB"
-                progress(f"removed the base {path.name} ({size / 1e6:.0f} MB){ours}: {why}, see --cache-size")
+                _LOG.info(
+                    "removed the base %s (%.0f MB)%s: %s, see --cache-size",
+                    *(path.name, size / 1e6, ours, why),
+                    extra=NOTE,
+                )
             else:
                 used += size  # somebody uses it
 

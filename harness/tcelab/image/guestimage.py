@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tcelab.errors import HarnessError
 from tcelab.image import cpio
@@ -15,9 +16,11 @@ from tcelab.image.bytecode import CompileJob, compile_all
 from tcelab.image.overlay import BASE
 from tcelab.image.recipe import GuestRecipe
 from tcelab.image.select import prune, require, walk
-from tcelab.image.store import Progress
+from tcelab.logs import NOTE
 
 __all__ = ["KERNEL", "BuiltGuest", "NativeBuild", "build_guest"]
+
+_LOG: Final = logging.getLogger(__name__)
 
 KERNEL = "vmlinux"
 """Name of the kernel in a guest image."""
@@ -49,9 +52,7 @@ class BuiltGuest(NamedTuple):
     toolchain: str
 
 
-def build_guest(
-    recipe: GuestRecipe, image: Path, fetch: Fetch, progress: Progress, native: Callable[[str], NativeBuild]
-) -> BuiltGuest:
+def build_guest(recipe: GuestRecipe, image: Path, fetch: Fetch, native: Callable[[str], NativeBuild]) -> BuiltGuest:
     """Fill an image's folder with ``vmlinux``, ``base.cpio`` and ``tools/``.
 
     The load order of the modules is in the guest's ``/etc/tcelab-modules``: one absolute path per line.
@@ -60,11 +61,11 @@ def build_guest(
     :param native: given the kernel's release, builds what is ours.
     :raise HarnessError: a package, the kernel or a module is missing.
     """
-    of_guest = fetch(_request(recipe, recipe.architecture, (recipe.kernel, *recipe.packages)), progress)
-    of_host = fetch(_request(recipe, host_architecture(), recipe.compiler), progress)
+    of_guest = fetch(_request(recipe, recipe.architecture, (recipe.kernel, *recipe.packages)))
+    of_host = fetch(_request(recipe, host_architecture(), recipe.compiler))
     root, tools, scratch = image / ".root", image / "tools", image / ".scratch"
-    unpack(of_guest, root, progress)
-    unpack(of_host, tools, progress)
+    unpack(of_guest, root)
+    unpack(of_host, tools)
     release = _take_kernel(root, image / KERNEL)
     modules = _modules(root / "lib/modules" / release, recipe.modules)
     ours = native(release)
@@ -76,11 +77,11 @@ def build_guest(
         prune(tree, recipe.drop, recipe.keep)
         require(tree, recipe.required)
 
-    progress("compiling the standard library")
+    _LOG.info("compiling the standard library", extra=NOTE)
     library = f"usr/lib/python{recipe.python}/"
     compiled = list(_compile(root, tools, recipe.python, library, scratch))
 
-    progress(f"writing {BASE}")
+    _LOG.info("writing %s", BASE, extra=NOTE)
     entries = [*_skeleton(recipe), *_plain(root, library), *compiled, *drivers.entries(modules, carried)]
     entries += [cpio.file(f"{PROGRAMS}/{name}", content, executable=True) for name, content in ours.programs.items()]
     with (image / BASE).open("wb") as stream:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -27,7 +28,6 @@ from tcelab.image.qemu import build_qemu, qemu_argv, qemu_environment
 from tcelab.image.recipe import GuestRecipe, Loaded, QemuRecipe, ToolchainRecipe, load, recipe_names
 from tcelab.image.staleness import State, problems_of, usable
 from tcelab.image.store import (
-    Progress,
     cache_dir,
     folder_size,
     image_dir,
@@ -36,6 +36,7 @@ from tcelab.image.store import (
     remove_leftovers,
 )
 from tcelab.image.toolchain import build_toolchain, wanted
+from tcelab.logs import NOTE, about
 
 __all__ = [
     "GuestImage",
@@ -49,6 +50,8 @@ __all__ = [
     "status",
     "toolchain",
 ]
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 class GuestImage(msgspec.Struct, frozen=True):
@@ -107,7 +110,6 @@ class ImageStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 def ensure_guest(
     name: str,
-    progress: Progress,
     other: Callable[[str], OtherKernel] | None = None,
     instead: Callable[[Manifest], Mapping[str, bytes]] | None = None,
 ) -> GuestImage:
@@ -124,15 +126,13 @@ def ensure_guest(
     if not isinstance(loaded.recipe, GuestRecipe):
         raise UsageError(f"{name} is a {loaded.kind}, not a guest", next_step="see tcelab image list")
     folder = image_dir(name)
-    manifest = _ensure(loaded, progress)
+    manifest = _ensure(loaded)
     try:
-        initrd = combined_initrd(folder, manifest, progress, _modules_of(other, manifest), _instead(instead, manifest))
+        initrd = combined_initrd(folder, manifest, _modules_of(other, manifest), _instead(instead, manifest))
     except FileNotFoundError:  # another process was just replacing the image
-        with _lock(name, progress):
-            manifest = usable(loaded) or _build(loaded, progress, apt.fetch)
-            initrd = combined_initrd(
-                folder, manifest, progress, _modules_of(other, manifest), _instead(instead, manifest)
-            )
+        with _lock(name):
+            manifest = usable(loaded) or _build(loaded, apt.fetch)
+            initrd = combined_initrd(folder, manifest, _modules_of(other, manifest), _instead(instead, manifest))
     return GuestImage(
         name=name,
         kernel=folder / KERNEL,
@@ -142,7 +142,7 @@ def ensure_guest(
     )
 
 
-def ensure_qemu(name: str, progress: Progress) -> QemuBuild:
+def ensure_qemu(name: str) -> QemuBuild:
     """A QEMU, built when absent, stale or visibly damaged; some milliseconds when present.
 
     :raise UsageError: no such recipe, or it is not a QEMU's.
@@ -152,16 +152,14 @@ def ensure_qemu(name: str, progress: Progress) -> QemuBuild:
     loaded = load(name)
     if not isinstance(loaded.recipe, QemuRecipe):
         raise UsageError(f"{name} is a {loaded.kind}, not a QEMU", next_step="see tcelab image list")
-    manifest = _ensure(loaded, progress)
+    manifest = _ensure(loaded)
     folder = image_dir(name)
     argv, environment = qemu_argv(folder, loaded.recipe.binary), qemu_environment(folder)
     return QemuBuild(name=name, argv=argv, environment=environment, manifest=manifest)
 
 
 @contextmanager
-def toolchain(
-    release: str, progress: Progress, *, name: str = "toolchain", fetch: apt.Fetch = apt.fetch
-) -> Iterator[Toolchain]:
+def toolchain(release: str, *, name: str = "toolchain", fetch: apt.Fetch = apt.fetch) -> Iterator[Toolchain]:
     """Tools that build modules for a kernel, and programs; built when absent, stale or without that kernel's headers.
 
     Nobody replaces them while the block lasts.
@@ -174,14 +172,14 @@ def toolchain(
     loaded = load(name)
     if not isinstance(loaded.recipe, ToolchainRecipe):
         raise UsageError(f"{name} is a {loaded.kind}, not a toolchain", next_step="see tcelab image list")
-    with _lock(name, progress):
+    with _lock(name):
         manifest = usable(loaded)
         if manifest is None or release not in manifest.kernels:
-            manifest = _build(loaded, progress, fetch, release)
+            manifest = _build(loaded, fetch, release)
         yield Toolchain(image_dir(name), loaded.recipe, manifest.tree_sha256)
 
 
-def build(name: str, progress: Progress, *, fetch: apt.Fetch = apt.fetch) -> Manifest:
+def build(name: str, *, fetch: apt.Fetch = apt.fetch) -> Manifest:
     """Build an image anew, whatever is there; the old one is replaced in one step when the new one is ready.
 
     :param fetch: where the packages come from.
@@ -190,8 +188,8 @@ def build(name: str, progress: Progress, *, fetch: apt.Fetch = apt.fetch) -> Man
     :raise HarnessError: the build failed; nothing half-made stays.
     """
     loaded = load(name)
-    with _lock(name, progress):
-        return _build(loaded, progress, fetch)
+    with _lock(name):
+        return _build(loaded, fetch)
 
 
 def status(name: str, *, full: bool = True) -> ImageStatus:
@@ -234,13 +232,13 @@ def clean(names: Sequence[str]) -> int:
     freed = 0
     # With every lock taken in turn no build can be reading the packages that go last.
     for name in names or sorted({*known, *_present()}):
-        with _lock(name, _silent):
+        with _lock(name):
             freed += remove(image_dir(name))
             remove_leftovers(name)
     if not names:
-        with lock("packages", "another download of packages", _silent):
+        with lock("packages", "another download of packages"):
             freed += remove(cache_dir() / "apt")
-        with lock("mutants", "another build of a mutant", _silent):
+        with lock("mutants", "another build of a mutant"):
             freed += remove(cache_dir() / "mutants")
     return freed
 
@@ -265,12 +263,8 @@ def _instead(
     return given
 
 
-def _lock(name: str, progress: Progress) -> AbstractContextManager[None]:
-    return lock(f"image-{name}", f"another build of {name}", progress)
-
-
-def _silent(_: str) -> None:
-    pass
+def _lock(name: str) -> AbstractContextManager[None]:
+    return lock(f"image-{name}", f"another build of {name}")
 
 
 def _present() -> list[str]:
@@ -278,25 +272,21 @@ def _present() -> list[str]:
     return sorted(path.name for path in (cache_dir() / "images").glob("*") if not path.name.startswith("."))
 
 
-def _ensure(loaded: Loaded, progress: Progress) -> Manifest:
+def _ensure(loaded: Loaded) -> Manifest:
     manifest = usable(loaded)
     if manifest is not None:
         return manifest
-    with _lock(loaded.name, progress):
+    with _lock(loaded.name):
         # Another process may have built it while this one waited.
-        return usable(loaded) or _build(loaded, progress, apt.fetch)
+        return usable(loaded) or _build(loaded, apt.fetch)
 
 
-def _build(loaded: Loaded, progress: Progress, fetch: apt.Fetch, release: str = "") -> Manifest:
+def _build(loaded: Loaded, fetch: apt.Fetch, release: str = "") -> Manifest:
     """:param release: a toolchain shall have the headers of this kernel, too."""
-
-    def say(text: str) -> None:
-        progress(f"{loaded.name}: {text}")
-
-    with new_image(loaded.name) as folder:
+    with about(loaded.name), new_image(loaded.name) as folder:
         facts: dict[str, object]
         if isinstance(loaded.recipe, GuestRecipe):
-            guest = build_guest(loaded.recipe, folder, fetch, say, _native(loaded.recipe, fetch, progress))
+            guest = build_guest(loaded.recipe, folder, fetch, _native(loaded.recipe, fetch))
             fetched = guest.fetched
             facts = {
                 "kernel_release": guest.kernel_release,
@@ -307,33 +297,41 @@ def _build(loaded: Loaded, progress: Progress, fetch: apt.Fetch, release: str = 
         elif isinstance(loaded.recipe, ToolchainRecipe):
             before = read_manifest(image_dir(loaded.name))
             kernels = wanted(release, before.kernels if before is not None else [])
-            tools = build_toolchain(loaded.recipe, kernels, folder, fetch, say)
+            tools = build_toolchain(loaded.recipe, kernels, folder, fetch)
             fetched = tools.fetched
             facts = {"kernels": tools.kernels}
         else:
-            qemu = build_qemu(loaded.recipe, folder, fetch, say)
+            qemu = build_qemu(loaded.recipe, folder, fetch)
             fetched = [qemu.fetched]
             facts = {"qemu": qemu.version, "edu": qemu.edu}
         manifest = _manifest(loaded, folder, fetched, facts)
         write_manifest(folder, manifest)
-    say(f"ready ({sum(file.size for file in manifest.files) / 1e6:.0f} MB)")
+    megabytes = sum(file.size for file in manifest.files) / 1e6
+    with about(loaded.name):
+        _LOG.info("ready (%.0f MB)", megabytes, extra=NOTE)
     return manifest
 
 
-def _native(recipe: GuestRecipe, fetch: apt.Fetch, progress: Progress) -> Callable[[str], NativeBuild]:
+def _native(recipe: GuestRecipe, fetch: apt.Fetch) -> Callable[[str], NativeBuild]:
     """What builds, for a kernel's release, what is ours in a guest."""
 
     def make(release: str) -> NativeBuild:
-        if not recipe.toolchain:
-            return NativeBuild({}, {}, "")
-        known = load(recipe.toolchain).recipe
-        if isinstance(known, ToolchainRecipe) and apt.host_architecture() not in known.hosts:
-            progress(f"no raw hypercalls: their module can be built on {' and '.join(known.hosts)} only")
-            return NativeBuild({}, {}, "")
-        with toolchain(release, progress, name=recipe.toolchain, fetch=fetch) as tools:
-            return native(tools, release)
+        with about(""):  # the toolchain's lines name it themselves
+            return _built(recipe, release, fetch)
 
     return make
+
+
+def _built(recipe: GuestRecipe, release: str, fetch: apt.Fetch) -> NativeBuild:
+    if not recipe.toolchain:
+        return NativeBuild({}, {}, "")
+    known = load(recipe.toolchain).recipe
+    if isinstance(known, ToolchainRecipe) and apt.host_architecture() not in known.hosts:
+        hosts = " and ".join(known.hosts)
+        _LOG.warning("no raw hypercalls: their module can be built on %s only", hosts, extra=NOTE)
+        return NativeBuild({}, {}, "")
+    with toolchain(release, name=recipe.toolchain, fetch=fetch) as tools:
+        return native(tools, release)
 
 
 def _manifest(loaded: Loaded, folder: Path, fetched: list[apt.Fetched], facts: dict[str, object]) -> Manifest:

@@ -8,18 +8,22 @@ Lock files are never deleted: a new file of the same name would be another lock.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from tcelab.errors import HarnessError
-from tcelab.image.store import Progress, cache_dir
+from tcelab.image.store import cache_dir
+from tcelab.logs import NOTE
 
 __all__ = ["LOCK_LIMIT", "held_descriptors", "lock"]
+
+_LOG: Final = logging.getLogger(__name__)
 
 LOCK_LIMIT = 20 * 60.0
 """Seconds to wait for another holder."""
@@ -39,14 +43,14 @@ def held_descriptors() -> tuple[int, ...]:
 def lock(
     name: str,
     holder: str,
-    progress: Progress,
     *,
+    said: Mapping[str, str] = NOTE,
     limit: float = LOCK_LIMIT,
     given_up: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
     """Hold the lock of a name.
 
-    :param holder: what else may hold it; said through ``progress`` when there is a wait for it.
+    :param holder: what else may hold it; logged when there is a wait for it. `said`: for whom, see `tcelab.logs`.
     :param limit: seconds to wait.
     :param given_up: asked now and then while it waits: is it still wanted?
     :raise HarnessError: it was not free in time.
@@ -58,7 +62,7 @@ def lock(
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress(f"waiting for {holder}")
+            _LOG.info("waiting for %s", holder, extra=said)
             _wait_for(descriptor, folder / name, holder, limit, given_up)
         _held.add(descriptor)
         yield

@@ -12,6 +12,7 @@ Layout, in the cache (``tcelab.image.store``)::
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import subprocess
 import tarfile
@@ -31,9 +32,12 @@ from tcelab.image.manifest import Manifest
 from tcelab.image.packages import Package
 from tcelab.image.recipe import MUTANTS, GuestRecipe, load
 from tcelab.image.resources import recipes_dir
-from tcelab.image.store import Progress, cache_dir, clear_no_space
+from tcelab.image.store import cache_dir, clear_no_space
+from tcelab.logs import NOTE
 
 __all__ = ["CLEAN", "Built", "Fault", "Mutants", "Sources", "build", "find", "known", "patched", "sources"]
+
+_LOG: Final = logging.getLogger(__name__)
 
 CLEAN: Final = "clean"
 """Name of the mutant that has no fault."""
@@ -134,7 +138,7 @@ def find(name: str) -> Fault | None:
     return faults.get(name)
 
 
-def build(name: str, image: str, manifest: Manifest, progress: Progress, *, fetch: apt.Fetch = apt.fetch) -> Built:
+def build(name: str, image: str, manifest: Manifest, *, fetch: apt.Fetch = apt.fetch) -> Built:
     """The module of a mutant for an image's kernel; some milliseconds when it was built before.
 
     :param image: the recipe of the image.
@@ -145,15 +149,15 @@ def build(name: str, image: str, manifest: Manifest, progress: Progress, *, fetc
     fault, mutants, recipe = find(name), known(), load(image).recipe
     if not isinstance(recipe, GuestRecipe) or not recipe.toolchain:
         raise UsageError(f"the recipe {image} names no toolchain that could build a mutant of its driver")
-    with lock("mutants", "another build of a mutant", progress), clear_no_space():
-        of_kernel = sources(mutants, recipe, manifest, progress, fetch)
+    with lock("mutants", "another build of a mutant"), clear_no_space():
+        of_kernel = sources(mutants, recipe, manifest, fetch)
         files = patched(fault, of_kernel, mutants) | {"Kbuild": f"obj-m := {mutants.module}.o\n"}
         parts = [mutants.module, manifest.kernel_release, load(recipe.toolchain).sha256, files]
         target = _place(parts, ".ko")
         if not target.is_file():
             release = manifest.kernel_release
-            with library.toolchain(release, progress, name=recipe.toolchain, fetch=fetch) as toolchain:
-                progress(f"building {mutants.module}, mutant {name}")
+            with library.toolchain(release, name=recipe.toolchain, fetch=fetch) as toolchain:
+                _LOG.info("building %s, mutant %s", mutants.module, name, extra=NOTE)
                 _write(target, _compiled(files, toolchain, release)[mutants.module])
         return Built(mutants.module, target.read_bytes(), fault, of_kernel.package)
 
@@ -176,7 +180,7 @@ def patched(fault: Fault | None, of_kernel: Sources, mutants: Mutants) -> dict[s
     return files
 
 
-def sources(mutants: Mutants, recipe: GuestRecipe, manifest: Manifest, progress: Progress, fetch: apt.Fetch) -> Sources:
+def sources(mutants: Mutants, recipe: GuestRecipe, manifest: Manifest, fetch: apt.Fetch) -> Sources:
     """The source files of an image's kernel. Of the package, which is large, only these are kept.
 
     :raise HarnessError: Debian has no sources of this very kernel (any more), or a file has moved.
@@ -192,14 +196,14 @@ def sources(mutants: Mutants, recipe: GuestRecipe, manifest: Manifest, progress:
         suites=((kernel.suite,),),
         packages=(mutants.source,),
     )
-    fetched = fetch(request, progress)
+    fetched = fetch(request)
     (package,), (deb,) = fetched.packages, fetched.files
     if package.version != kernel.version:
         raise HarnessError(
             f"Debian has the sources of {package.version}, and the image's kernel is {kernel.version}",
             next_step=f"build the image anew: tcelab image build {manifest.recipe}",
         )
-    progress(f"taking {len(mutants.files)} files out of {package.name} {package.version}")
+    _LOG.info("taking %d files out of %s %s", len(mutants.files), package.name, package.version, extra=NOTE)
     found = Sources(package, _extract(deb, mutants))
     _write(place, msgspec.json.encode(found))
     # 150 MB of which the rest is never needed.

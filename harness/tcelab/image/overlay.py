@@ -21,7 +21,7 @@ from tcelab.image.bytecode import CompileJob, compile_all
 from tcelab.image.locks import lock
 from tcelab.image.manifest import BUILDER, Manifest, file_sha256
 from tcelab.image.resources import agent_dir, rootfs_dir
-from tcelab.image.store import Progress, clear_no_space
+from tcelab.image.store import clear_no_space
 
 __all__ = ["BASE", "agent_digest", "combined_initrd", "initrd_problems", "overlay_digest"]
 
@@ -64,7 +64,6 @@ def overlay_digest() -> str:
 def combined_initrd(
     folder: Path,
     manifest: Manifest,
-    progress: Progress,
     modules: Mapping[str, bytes] | None = None,
     instead: Mapping[str, bytes] | None = None,
 ) -> Path:
@@ -79,7 +78,7 @@ def combined_initrd(
     of_modules = "".join(f"-{_modules_digest(given)[:12]}" for given in (modules, instead) if given is not None)
     path = folder / f"initrd-{overlay_digest()[:12]}{of_modules}.cpio"
     # One process at a time: two that made the same one would replace what the other has been given.
-    with lock("initrd", "another process that puts an initrd together", progress), clear_no_space():
+    with lock("initrd", "another process that puts an initrd together"), clear_no_space():
         while not _hold(path):
             _make(folder, path, manifest, modules, instead)
         _delete_unused(folder)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tcelab.errors import HarnessError
 from tcelab.image.apt import Fetch, Fetched, FetchRequest, host_architecture, unpack
@@ -12,9 +13,11 @@ from tcelab.image.hosttools import RunLimit, run
 from tcelab.image.loader import library_folders, loader_argv
 from tcelab.image.recipe import QemuRecipe
 from tcelab.image.select import prune, require, walk
-from tcelab.image.store import Progress
+from tcelab.logs import NOTE
 
 __all__ = ["BuiltQemu", "build_qemu", "qemu_argv", "qemu_environment"]
+
+_LOG: Final = logging.getLogger(__name__)
 
 PROBE_LIMIT = 30.0
 """Seconds in which QEMU must answer ``--version`` or ``-device help``."""
@@ -30,7 +33,7 @@ class BuiltQemu(NamedTuple):
     edu: bool
 
 
-def build_qemu(recipe: QemuRecipe, image: Path, fetch: Fetch, progress: Progress) -> BuiltQemu:
+def build_qemu(recipe: QemuRecipe, image: Path, fetch: Fetch) -> BuiltQemu:
     """Fill an image's folder with a QEMU that runs from there.
 
     :raise HarnessError: a package is missing, QEMU does not run, or it has another version than the recipe says.
@@ -41,13 +44,13 @@ def build_qemu(recipe: QemuRecipe, image: Path, fetch: Fetch, progress: Progress
         packages=(recipe.package,),
         closure=True,
     )
-    fetched = fetch(request, progress)
-    unpack(fetched, image, progress)
+    fetched = fetch(request)
+    unpack(fetched, image)
     prune(image, recipe.drop, recipe.keep)
     require(image, recipe.required)
     _make_links_relative(image)
 
-    progress("checking that it runs")
+    _LOG.info("checking that it runs", extra=NOTE)
     argv, environment = qemu_argv(image, recipe.binary), qemu_environment(image)
     limit = RunLimit("asking QEMU for its version and devices", PROBE_LIMIT)
     version = run([*argv, "--version"], limit, environment=environment)

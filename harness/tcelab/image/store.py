@@ -14,7 +14,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from tcelab import userconfig
 from tcelab.errors import HarnessError
 
 __all__ = [
-    "Progress",
     "cache_dir",
     "clear_no_space",
     "folder_size",
@@ -31,9 +30,6 @@ __all__ = [
     "remove",
     "remove_leftovers",
 ]
-
-Progress = Callable[[str], None]
-"""Told one line for people at each step."""
 
 
 def cache_dir() -> Path:

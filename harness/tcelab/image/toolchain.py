@@ -18,7 +18,6 @@ from tcelab.image.elf import BadElfError, Elf
 from tcelab.image.loader import loader_argv
 from tcelab.image.recipe import ToolchainRecipe
 from tcelab.image.select import prune, require, walk
-from tcelab.image.store import Progress
 
 __all__ = ["BuiltToolchain", "abi", "build_toolchain", "headers", "wanted"]
 
@@ -62,9 +61,7 @@ def headers(tree: Path, release: str) -> Path:
     return tree / "usr/src" / f"linux-headers-{release}"
 
 
-def build_toolchain(
-    recipe: ToolchainRecipe, releases: Sequence[str], image: Path, fetch: Fetch, progress: Progress
-) -> BuiltToolchain:
+def build_toolchain(recipe: ToolchainRecipe, releases: Sequence[str], image: Path, fetch: Fetch) -> BuiltToolchain:
     """Fill an image's folder with tools that run from there.
 
     :param releases: the kernels whose headers it shall have.
@@ -75,11 +72,11 @@ def build_toolchain(
         every = [pattern.format(release=release, abi=abi(release)) for release in releases for pattern in patterns]
         return tuple(dict.fromkeys(every))
 
-    parts = [fetch(_request(recipe, host_architecture(), (*recipe.packages, *named(recipe.kbuild))), progress)]
+    parts = [fetch(_request(recipe, host_architecture(), (*recipe.packages, *named(recipe.kbuild))))]
     if releases:
-        parts.append(fetch(_request(recipe, recipe.architecture, named(recipe.headers)), progress))
+        parts.append(fetch(_request(recipe, recipe.architecture, named(recipe.headers))))
     for part in parts:
-        unpack(part, image, progress)
+        unpack(part, image)
     prune(image, recipe.drop, recipe.keep)
     require(image, recipe.required)
     for release in releases:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import logging
 import os
 import shutil
 import time
@@ -16,8 +17,10 @@ import msgspec
 from tcelab import userconfig
 from tcelab.errors import UsageError
 from tcelab.job.keeping import expecting_room
+from tcelab.logs import NOTE
 
-Note = Callable[[str], None]
+_LOG: Final = logging.getLogger(__name__)
+
 Word = Literal["pass", "finding", "could-not-judge", "running", "no result"]
 KEPT: Final = 200
 """Runs without a finding that are kept in the default place, where the user's config does not say how many."""
@@ -49,10 +52,9 @@ def root() -> Path:
     return userconfig.folder("state") / "runs"
 
 
-def folder(out: Path | None, note: Note) -> Path:
+def folder(out: Path | None) -> Path:
     """A new private (0700) folder: `out`, or one named after the time.
 
-    :param note: told in one line what old runs made room for it.
     :raise UsageError: it cannot be made, or `out` holds something already.
     :raise HarnessError: the disk is full.
     """
@@ -65,7 +67,7 @@ def folder(out: Path | None, note: Note) -> Path:
             return out.absolute()
         base = root()
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _make_room(note)
+        _make_room()
         new = base / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
         while True:
             try:
@@ -147,14 +149,15 @@ def _too_many(count: int, size: int, *, findings: bool) -> list[Kept]:
     return gone[::-1]
 
 
-def _make_room(note: Note) -> None:
+def _make_room() -> None:
     count, size = limits()
     gone = prune(count - 1, size)
     if gone:
         which = gone[0].path.name if len(gone) == 1 else f"{gone[0].path.name} to {gone[-1].path.name}"
-        note(
-            f"removed {len(gone)} old run{'s' if len(gone) > 1 else ''} without a finding, {which}:"
-            f" {count} of them or {size / 1e6:.0f} MB are kept, see tcelab runs --help"
+        _LOG.info(
+            "removed %d old run%s without a finding, %s: %d of them or %.0f MB are kept, see tcelab runs --help",
+            *(len(gone), "s" if len(gone) > 1 else "", which, count, size / 1e6),
+            extra=NOTE,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
@@ -16,16 +17,19 @@ from tcelab.emulator.reference import GuestReferences
 from tcelab.errors import HarnessError, Interrupted, TcelabError, UsageError
 from tcelab.job import artefacts, output, platforms, replayline, setup
 from tcelab.job.keeping import Keeper, expecting_room
-from tcelab.job.output import note
 from tcelab.job.parallel import EndableSession, ParallelRun
 from tcelab.job.runoptions import RunOptions
 from tcelab.judge.laws.difference import References
+from tcelab.logs import PHASE, of_guest
+from tcelab.logs.logfile import NAME
 from tcelab.program import Program
 from tcelab.program.parts import Part
 from tcelab.qemu.qemusession import QemuSession
 from tcelab.report import tabledump
 from tcelab.run.guestfits import require
 from tcelab.run.record import Facts, RunRecord, Step
+
+_LOG: Final = logging.getLogger(__name__)
 
 FILES: Final = {
     "program": "program.json",
@@ -34,6 +38,7 @@ FILES: Final = {
     "qemu messages": "qemu.err",
     "qemu command": "qemu.cmd",
     "junit": "junit.xml",
+    "log": NAME,
     "isolations": "isolation.log",
     "hypercalls": "hcalls.txt",
     "hypercalls as data": "hcalls.json",
@@ -69,7 +74,7 @@ class Job:
         self._text = text
         self._program = program
         self._options = options
-        self.folder = artefacts.folder(out, note)
+        self.folder = artefacts.folder(out)
         self._timings: dict[str, float] = {}
         self._provenance: dict[str, Any] = {}
         self._keeper = Keeper(self.folder)
@@ -82,7 +87,7 @@ class Job:
         :raise UsageError: what was chosen cannot be.
         """
         platforms.check(self._options.platform, self._options.machine, boot=self._options.boot)
-        with ExitStack() as stack:
+        with self._keeper.log(), ExitStack() as stack:
             try:
                 with self.progress() as progress:
                     beside = self._prepare(progress, stack, keep=keep)
@@ -104,6 +109,7 @@ class Job:
                 self._log(report.timeline(record))
                 self._conformance(report.hypercall_rows(record, verdict))
                 self._tables(record, verdict.findings[0].step if verdict.findings else None)
+                _LOG.info("verdict: %s", verdict.result)
                 self._write(report.make(record, verdict, **self._common()))
                 if beside.kept is not None:
                     stack.callback(beside.kept.close)
@@ -112,10 +118,10 @@ class Job:
     def _prepare(self, progress: report.Progress, stack: ExitStack, *, keep: bool) -> ParallelRun:
         """All that is needed before the first guest."""
         total = len(self._program.ops)
-        progress.phase(f"{self._program.name}, seed {self._program.seed}, {total} operations")
+        _LOG.info("%s, seed %d, %d operations", self._program.name, self._program.seed, total, extra=PHASE)
         began = time.monotonic()
         asked = self._options
-        platform = platforms.prepare(asked.platform, asked.machine, progress.note, limits=self._limits, boot=asked.boot)
+        platform = platforms.prepare(asked.platform, asked.machine, limits=self._limits, boot=asked.boot)
         stack.callback(platform.close)
         self._provenance = platform.provenance
         self._timings["provision"] = time.monotonic() - began
@@ -127,20 +133,18 @@ class Job:
         def opening(part: Part) -> EndableSession:
             began = time.monotonic()
             with expecting_room(self.folder):
-                session = platform.open(self._own(part), progress.phase)
+                session = platform.open(self._own(part))
             self._timings.setdefault("start", time.monotonic() - began)
             self.observer(session)
             return session
 
         other = asked.other_machine()
-        references = None if other is None else self._other(other, progress, stack)
+        references = None if other is None else self._other(other, stack)
         return ParallelRun(self._program, opening, watch, give_up=platform.close, keep=keep, references=references)
 
-    def _other(
-        self, chosen: setup.MachineChoice, progress: report.Progress, stack: ExitStack
-    ) -> Callable[[Part, Facts], References]:
+    def _other(self, chosen: setup.MachineChoice, stack: ExitStack) -> Callable[[Part, Facts], References]:
         """Guests to compare with: one for each part."""
-        other = platforms.QemuPlatform(chosen, progress.note, limits=self._limits)
+        other = platforms.QemuPlatform(chosen, limits=self._limits)
         stack.callback(other.close)
         self._provenance["against"] = other.provenance
 
@@ -148,7 +152,8 @@ class Job:
             folder = self.folder / f"against-{part.number + 1}"
             with expecting_room(folder):
                 folder.mkdir(mode=0o700)
-                guest = stack.enter_context(closing(other.open(folder, progress.phase)))
+                with of_guest(f"against {part.number + 1}"):
+                    guest = stack.enter_context(closing(other.open(folder)))
             require(self._program, guest.facts)
             return GuestReferences(guest, self._program.topology, facts)
 
@@ -187,6 +192,7 @@ class Job:
         self.interrupted = isinstance(error, Interrupted)
         if error.scene.artefacts is None:
             error.scene.artefacts = self.folder
+        _LOG.info("no verdict: %s", error.report())
         self._write(report.failed(error, self._program, versions={"provenance": self._provenance}, **self._common()))
 
     def _common(self) -> dict[str, Any]:

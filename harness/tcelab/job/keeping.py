@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from tcelab.errors import HarnessError
+from tcelab.logs.logfile import NAME, LogFile
 
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 """Errors that are the disk's, and nobody's mistake."""
@@ -21,7 +22,15 @@ class Keeper:
     def __init__(self, folder: Path) -> None:
         """:param folder: exists."""
         self.folder = folder
+        self._log: LogFile | None = None
         self._lost: dict[str, str] = {}
+
+    @contextmanager
+    def log(self) -> Iterator[None]:
+        """Meanwhile, all that is logged is kept in log.txt as well."""
+        with LogFile(self.folder) as file:
+            self._log = file
+            yield
 
     def write(self, name: str, data: bytes) -> bool:
         """Write a file; one that cannot be written whole is not there afterwards: False."""
@@ -37,10 +46,13 @@ class Keeper:
 
     def lost(self) -> str:
         """What could not be kept, in one line; empty if all was."""
-        if not self._lost:
+        lost = dict(self._lost)
+        if self._log is not None and self._log.lost:
+            lost[NAME] = self._log.lost
+        if not lost:
             return ""
-        reasons = ", ".join(dict.fromkeys(self._lost.values()))
-        return f"could not keep {', '.join(self._lost)} in {self.folder}: {reasons}"
+        reasons = ", ".join(dict.fromkeys(lost.values()))
+        return f"could not keep {', '.join(lost)} in {self.folder}: {reasons}"
 
 
 @contextmanager

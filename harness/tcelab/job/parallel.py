@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
-import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from typing import Final, Protocol
@@ -13,6 +13,7 @@ from tcelab.emulator.reference import second_opinion
 from tcelab.errors import HarnessError, Interrupted, Scene, TcelabError, died
 from tcelab.judge import Judge, Verdict, conclude
 from tcelab.judge.laws.difference import References
+from tcelab.logs import NOTE, of_guest
 from tcelab.program import Program
 from tcelab.program.parts import Part, parts
 from tcelab.run.guestfits import require
@@ -20,6 +21,8 @@ from tcelab.run.join import join
 from tcelab.run.loop import perform_program
 from tcelab.run.record import Ending, Facts, RunRecord, Snapshot, Step
 from tcelab.run.session import Session
+
+_LOG: Final = logging.getLogger(__name__)
 
 _LISTEN: Final = 0.5
 """Seconds after which the main thread looks for signals: one that another thread was given does not wake it."""
@@ -105,6 +108,10 @@ class ParallelRun:
         return self._merged(futures)
 
     def _part(self, part: Part) -> RunRecord:
+        with of_guest(f"guest {part.number + 1}"):
+            return self._performed(part)
+
+    def _performed(self, part: Part) -> RunRecord:
         if self._interrupted.is_set():
             raise Interrupted
         try:
@@ -126,6 +133,7 @@ class ParallelRun:
             judge = Judge(self._program, guest.facts, references=references)
             with self._lock:
                 self._judges[part.number] = judge
+            _LOG.debug("part %d: %d operations from number %d on", part.number + 1, len(part.ops), part.first)
             if self._interrupted.is_set():
                 raise Interrupted
             record = perform_program(self._program, guest, _OneAtATime(judge, self._lock, self._tell), part=part)
@@ -176,7 +184,7 @@ class ParallelRun:
             except TcelabError as error:
                 lost[number] = error
             except Exception as error:  # noqa: BLE001 - what other parts found must not be lost with this one
-                traceback.print_exception(error)
+                _LOG.error("internal error", exc_info=error, extra=NOTE)
                 lost[number] = HarnessError(f"internal error: {error!r}", next_step="please report it")
         if not self._facts:
             raise next(iter(sorted(lost.values(), key=died, reverse=True)))

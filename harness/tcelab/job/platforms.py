@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import logging
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -14,12 +14,13 @@ from tcelab.emulator.profiles import profile
 from tcelab.errors import UsageError
 from tcelab.job import setup
 from tcelab.job.parallel import EndableSession
+from tcelab.logs import PHASE
 from tcelab.qemu import fork
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.qemusession import QemuSession
 from tcelab.quirks import check as check_quirks
 
-Note = Callable[[str], None]
+_LOG: Final = logging.getLogger(__name__)
 
 QEMU: Final = "qemu"
 EMULATOR: Final = "emulator"
@@ -35,7 +36,7 @@ class Platform(Protocol):
     @property
     def provenance(self) -> dict[str, Any]: ...
 
-    def open(self, folder: Path, note: Note = ...) -> EndableSession:
+    def open(self, folder: Path) -> EndableSession:
         """A guest with its agent ready. `folder`, private, is for its artefacts.
 
         :raise TcelabError: there is none to be had.
@@ -50,22 +51,18 @@ class Platform(Protocol):
 class QemuPlatform:
     """A real kernel in a guest under QEMU, forked where that can be."""
 
-    def __init__(
-        self, choice: setup.MachineChoice, note: Note, *, limits: Limits | None = None, boot: bool = False
-    ) -> None:
+    def __init__(self, choice: setup.MachineChoice, *, limits: Limits | None = None, boot: bool = False) -> None:
         """Provisions.
 
         :raise TcelabError: as `setup.prepare`.
         """
-        ready = setup.prepare(choice, note)
+        ready = setup.prepare(choice)
         self.provenance = ready.provenance
-        self._forks = fork.Forks(
-            ready.qemu, ready.options, digest=ready.digest, limits=limits or Limits(), boot=boot, note=note
-        )
+        self._forks = fork.Forks(ready.qemu, ready.options, digest=ready.digest, limits=limits or Limits(), boot=boot)
 
-    def open(self, folder: Path, note: Note = lambda _: None) -> QemuSession:
+    def open(self, folder: Path) -> QemuSession:
         """See `Platform`."""
-        return self._forks.open(folder, note)
+        return self._forks.open(folder)
 
     def close(self) -> None:
         """See `Platform`."""
@@ -85,9 +82,9 @@ class EmulatorPlatform:
         self._seeds = itertools.count()
         self.provenance: dict[str, Any] = {}
 
-    def open(self, folder: Path, note: Note = lambda _: None) -> EmulatorSession:
+    def open(self, folder: Path) -> EmulatorSession:
         """See `Platform`."""
-        note("making a machine")
+        _LOG.info("making a machine", extra=PHASE)
         return EmulatorSession(
             self._choice.topology,
             profile_name=self._choice.profile,
@@ -124,11 +121,9 @@ def check(name: str, choice: setup.MachineChoice, *, boot: bool = False) -> None
     setup.check(choice)
 
 
-def prepare(
-    name: str, choice: setup.MachineChoice, note: Note, *, limits: Limits | None = None, boot: bool = False
-) -> Platform:
+def prepare(name: str, choice: setup.MachineChoice, *, limits: Limits | None = None, boot: bool = False) -> Platform:
     """:raise TcelabError: the platform cannot be had, or not with that choice."""
     check(name, choice, boot=boot)
     if name == EMULATOR:
         return EmulatorPlatform(choice)
-    return QemuPlatform(choice, note, limits=limits, boot=boot)
+    return QemuPlatform(choice, limits=limits, boot=boot)

@@ -20,8 +20,6 @@ from tcelab.qemu.limits import Limits
 from tcelab.qemu.probe import TRACES, Abilities
 from tcelab.qemu.qemusession import QemuSession
 
-Note = Callable[[str], None]
-
 NEEDS: Final[dict[str, Callable[[Abilities], bool]]] = {
     "edu": lambda can: can.edu,
     "fork": lambda can: can.private_ram,
@@ -65,7 +63,6 @@ class Guests:
         limits: Limits | None = None,
         boot: bool = False,
         ahead: int | None = None,
-        note: Note = lambda _: None,
     ) -> None:
         """:param choice: of the machine; tests choose the topology.
         :param folder: makes a private folder for the artefacts of a guest.
@@ -73,7 +70,7 @@ class Guests:
         :param ahead: guests to keep ready; by default one for each core.
         """
         self.choice = choice
-        self._folder, self._limits, self._boot, self._note = folder, limits, boot, note
+        self._folder, self._limits, self._boot = folder, limits, boot
         self._count = (os.cpu_count() or 1) if ahead is None else ahead
         self._closed = False
         self._forks: dict[str, Forks] = {}
@@ -95,7 +92,7 @@ class Guests:
             self._ahead.pop(other).close()
             self._forks.pop(other)
         if name not in self._ahead:
-            self._ahead[name] = Ahead(self._of(name), self._folder, self._count, self._note)
+            self._ahead[name] = Ahead(self._of(name), self._folder, self._count)
             if self._closed:  # meanwhile, by another thread
                 self.close()
                 raise HarnessError("closed: no guest can be had from here any more")
@@ -112,13 +109,12 @@ class Guests:
     def _of(self, name: str) -> Forks:
         if name not in self._forks:
             choice = msgspec.structs.replace(self.choice, topology=topology(name))
-            ready = setup.prepare(choice, self._note)
+            ready = setup.prepare(choice)
             self._forks[name] = Forks(
                 ready.qemu,
                 ready.options,
                 digest=ready.digest,
                 limits=self._limits,
                 boot=self._boot,
-                note=self._note,
             )
         return self._forks[name]

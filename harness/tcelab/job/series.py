@@ -4,6 +4,7 @@ together have one result.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,8 @@ from tcelab.job.keeping import Keeper
 from tcelab.job.output import note
 from tcelab.job.runoptions import RunOptions
 from tcelab.program import Program
+
+_LOG: Final = logging.getLogger(__name__)
 
 _RESULT: Final = "result.json"
 
@@ -40,16 +43,24 @@ class Series:
         self.result: report.Result | None = None
         options.bounds()
         self._pairs, self._options, self._text = pairs, options, text
-        self._folder = artefacts.folder(out, note)
+        self._folder = artefacts.folder(out)
 
     def perform(self) -> None:
         """Perform all, as far as they are not interrupted; then write down and print what they gave together.
 
         :raise UsageError: what was chosen cannot be.
         """
+        keeper = Keeper(self._folder)
+        with keeper.log():
+            runs = self._runs()
+            self._write(report.merge(runs, [program for program, _ in self._pairs], self._options.recorded()), keeper)
+
+    def _runs(self) -> dict[str, report.Result]:
+        """Each as far as it came, by topology."""
         runs: dict[str, report.Result] = {}
         for program, options in self._pairs:
             name = program.topology.name
+            _LOG.debug("topology %s: its own log is %s there", name, FILES["log"])
             named = msgspec.structs.replace(options, topology_name=name)
             try:
                 job = Job(program, named, self._folder / name, self._text)
@@ -64,6 +75,7 @@ class Series:
                 interrupted = True
             if job.result is not None:
                 runs[name] = job.result
+                _LOG.debug("topology %s: %s", name, job.result.verdict.result)
             if interrupted or job.interrupted:
                 break
         result = report.merge(runs, [program for program, _ in self._pairs], self._options.recorded())
@@ -83,10 +95,11 @@ class Series:
             limits=asked.bounds(),
         )
 
-    def _write(self, result: report.Result) -> None:
+    def _write(self, result: report.Result, keeper: Keeper) -> None:
         self.result = result
         result.artefacts["junit"] = FILES["junit"]
-        keeper = Keeper(self._folder)
+        if (self._folder / FILES["log"]).exists():
+            result.artefacts["log"] = FILES["log"]
         keeper.write(_RESULT, report.to_json(result))
         keeper.write(FILES["junit"], report.junit(result))
         report.render_series(self._text, result, folder=self._folder)

@@ -66,21 +66,20 @@ class PreparedMachine(msgspec.Struct, frozen=True):
     provenance: dict[str, Any]
 
 
-def prepare(choice: MachineChoice, note: Callable[[str], None]) -> PreparedMachine:
+def prepare(choice: MachineChoice) -> PreparedMachine:
     """Provision and check.
 
-    :param note: told of progress, a line at a time.
     :raise UsageError: a file that is not what it should be, or an unknown name.
     :raise Unsupported: this host cannot provision, or the kernel was built without what a guest needs.
     """
     own = _check(choice)
     quirks = quirks_of(choice)
     provenance: dict[str, Any] = {}
-    qemu = _qemu(choice.qemu, note, provenance)
+    qemu = _qemu(choice.qemu, provenance)
     kernel, initrd = choice.kernel, choice.initrd
     if kernel is None or initrd is None:
-        instead = _mutant(choice, note, provenance) if choice.mutant else None
-        guest = image.ensure_guest(choice.image, note, own.for_image if own is not None else None, instead)
+        instead = _mutant(choice, provenance) if choice.mutant else None
+        guest = image.ensure_guest(choice.image, own.for_image if own is not None else None, instead)
         provenance["image"] = {"name": guest.name, "manifest": msgspec.to_builtins(guest.manifest)}
         kernel, initrd = kernel or guest.kernel, initrd or guest.initrd
     provenance |= {"kernel": str(kernel), "initrd": str(initrd)}
@@ -115,13 +114,11 @@ def check(choice: MachineChoice) -> None:
         probe.by_path(choice.qemu)
 
 
-def _mutant(
-    choice: MachineChoice, note: Callable[[str], None], provenance: dict[str, Any]
-) -> Callable[[image.Manifest], Mapping[str, bytes]]:
+def _mutant(choice: MachineChoice, provenance: dict[str, Any]) -> Callable[[image.Manifest], Mapping[str, bytes]]:
     """What puts a mutant in the place of the image's driver, and says so in the result."""
 
     def instead(manifest: image.Manifest) -> Mapping[str, bytes]:
-        built = mutants.build(choice.mutant, choice.image, manifest, note)
+        built = mutants.build(choice.mutant, choice.image, manifest)
         provenance["mutant"] = built.told()
         return {built.module: built.content}
 
@@ -160,11 +157,11 @@ def _check(choice: MachineChoice) -> OwnKernel | None:
     return None
 
 
-def _qemu(name: str, note: Callable[[str], None], provenance: dict[str, Any]) -> probe.Qemu:
+def _qemu(name: str, provenance: dict[str, Any]) -> probe.Qemu:
     if name not in image.recipe_names():
         qemu = probe.by_path(name)
         provenance["qemu"] = {"path": qemu.argv[0]}
         return qemu
-    build = image.ensure_qemu(name, note)
+    build = image.ensure_qemu(name)
     provenance["qemu"] = {"recipe": name, "manifest": msgspec.to_builtins(build.manifest)}
     return probe.Qemu(build.name, build.argv, build.environment, build.manifest.tree_sha256)

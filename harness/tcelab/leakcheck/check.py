@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,9 +16,12 @@ from tcelab.leakcheck.judge import LeakJudge, Stayed, Tables, occupancy
 from tcelab.leakcheck.leakresult import AskedMappings, Calls, LeakFinding, LeakResult, Permissions, Refused, TableAt
 from tcelab.leakcheck.tracefollower import Follower
 from tcelab.leakcheck.tracereplay import Replayed
+from tcelab.logs import PHASE
 from tcelab.papr import tce, window
 from tcelab.program.topology import Device
 from tcelab.run.record import Snapshot, TableView
+
+_LOG: Final = logging.getLogger(__name__)
 
 _TURN: Final = 0.3
 """Seconds from one look at the tables to the next while they settle."""
@@ -120,12 +124,12 @@ class LeakCheck:
     :ivar could_not: why there can be no pass.
     """
 
-    def __init__(self, guest: LeakGuest, plan: LeakPlan, note: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, guest: LeakGuest, plan: LeakPlan) -> None:
         self.findings: list[LeakFinding] = []
         self.could_not: list[str] = []
         self.status: int | None = None
         self.output: list[str] = []
-        self._guest, self._plan, self._note = guest, plan, note
+        self._guest, self._plan = guest, plan
         self._names = {liobn: device.name for liobn, device in guest.devices.items()}
         self._judge = LeakJudge(self._names, guest.ram)
         self._follower = Follower(self._judge, guest.devices, guest.page_size, guest.asked)
@@ -150,7 +154,7 @@ class LeakCheck:
         if not self._guest.sees_refusals():
             self.could_not.append("QEMU did not tell of a DMA that a table forbids: others would not be seen either")
         self._look(begin=True)
-        self._note("binding the drivers")
+        _LOG.info("binding the drivers", extra=PHASE)
         if not self._plan.any_direction:
             self._listen()
         for device in self._guest.devices.values():
@@ -158,13 +162,13 @@ class LeakCheck:
         baseline = self._settled()
         self._judge.baseline_at = baseline.at
         self._follower.phase = "command"
-        self._note(f"running {self._plan.title or self._plan.command}")
+        _LOG.info("running %s", self._plan.title or self._plan.command, extra=PHASE)
         if not self._command():
             return
         after, stayed = self._after(baseline)
         self._proven()
         self._follower.phase = "unbind"
-        self._note("unbinding the drivers")
+        _LOG.info("unbinding the drivers", extra=PHASE)
         unbound = self._unbind()
         if not self._plan.any_direction:
             self._hear_all()

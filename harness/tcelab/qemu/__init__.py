@@ -23,6 +23,7 @@ Only this package knows asyncio; what it offers is synchronous.
 - `livesample`: looks at tables while the guest runs
 - `log`: drains QEMU's log and trace
 - `machine`: QEMU's command line
+- `monitor`: QEMU's monitor (QMP), each command of which is logged
 - `portal`: the one asyncio loop, and the way into it
 - `probe`: what a QEMU can do
 - `processmemory`: memory of another process

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -11,9 +12,12 @@ from typing import Final, Self
 
 from tcelab.errors import TcelabError, died
 from tcelab.image.bases import ChangedError
+from tcelab.logs import NOTE, of_guest, screened
 from tcelab.qemu import ram
-from tcelab.qemu.fork import Forks, Note
+from tcelab.qemu.fork import Forks
 from tcelab.qemu.qemusession import QemuSession
+
+_LOG: Final = logging.getLogger(__name__)
 
 _DEAD: Final = 3
 """Forks that may have died one after the other while they were kept, before that is an error."""
@@ -22,15 +26,14 @@ _DEAD: Final = 3
 class Ahead:
     """Forks that are ready before they are asked for. A context manager, which closes the `Forks` that it is given."""
 
-    def __init__(self, forks: Forks, folder: Callable[[], Path], count: int, note: Note = lambda _: None) -> None:
+    def __init__(self, forks: Forks, folder: Callable[[], Path], count: int) -> None:
         """:param folder: makes a private folder for the artefacts of one fork.
         :param count: forks to keep; fewer where the host has no room.
-        :param note: told if there are fewer, and what is done before the first of them.
         """
         room = max(0, (ram.available() - ram.HEADROOM) // ram.FORK_NEEDS)
         if room < count:
-            note(f"only {room} forks are kept ahead: there is no memory for {count}")
-        self._forks, self._folder, self._note = forks, folder, note
+            _LOG.warning("only %d forks are kept ahead: there is no memory for %d", room, count, extra=NOTE)
+        self._forks, self._folder = forks, folder
         self._count = min(count, room)
         self._makers = ThreadPoolExecutor(max(1, self._count), "tcelab-fork")
         self._ready: deque[Future[QemuSession]] = deque()
@@ -65,7 +68,7 @@ class Ahead:
             dead += 1
             if dead == _DEAD or died(why):
                 raise why
-            self._note(f"a fork that was kept ahead is replaced: {why.message}")
+            _LOG.warning("a fork that was kept ahead is replaced: %s", why.message, extra=NOTE)
 
     def _unfit(self, session: QemuSession) -> TcelabError | None:
         """Why a fork cannot be handed out any more."""
@@ -103,12 +106,14 @@ class Ahead:
             self._ready.append(self._makers.submit(self._make))
 
     def _make(self) -> QemuSession:
-        return self._forks.open(self._folder(), self._phase)
+        folder = self._folder()
+        with of_guest(folder.name), screened(self._shows):
+            return self._forks.open(folder)
 
-    def _phase(self, text: str) -> None:
-        """A phase of one guest. What comes before the first fork takes long, and is told once."""
-        if not self._forked and text not in self._phases:
-            self._forked = text.startswith("forking")
-            self._phases.add(text)
-            if not self._forked:
-                self._note(text)
+    def _shows(self, phase: str) -> bool:
+        """Of one guest. What comes before the first fork takes long, and is shown once."""
+        if self._forked or phase in self._phases:
+            return False
+        self._forked = phase.startswith("forking")
+        self._phases.add(phase)
+        return not self._forked

@@ -19,6 +19,30 @@ _LONGEST: Final = 64 << 20
 _CHUNK: Final = 1 << 18
 
 
+class Hello(msgspec.Struct, frozen=True):
+    """The agent's side of the handshake.
+
+    :ivar cell: guest physical address of the progress cell.
+    :ivar page_size: bytes; `huge`: the kernel has huge pages as programs ask for them.
+    :ivar clock: the guest's, seconds since 1970, once it was set.
+    :ivar drawn: 16 bytes of the guest's random generator, in hex, after the host's were stirred in.
+    """
+
+    protocol: int
+    digest: str
+    cell: int
+    page_size: int
+    huge: bool
+    kernel: str
+    version: str
+    machine: str
+    python: str
+    cmdline: str
+    modules: list[str]
+    clock: float
+    drawn: str
+
+
 class AgentChannel:
     """One request, one answer. Lives on the loop; what it carries is encoded and decoded by the caller."""
 

@@ -9,6 +9,7 @@ its agent has answered a fresh nonce, its clock and its random generator are its
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +23,7 @@ import msgspec
 
 from tcelab.errors import GuestLost, HarnessError, Interrupted, Unsupported, died
 from tcelab.image import bases, known
+from tcelab.logs import NOTE, PHASE
 from tcelab.program.topology import SPARE
 from tcelab.qemu import ability, basekey, machine, probe
 from tcelab.qemu.guest import Guest
@@ -30,7 +32,7 @@ from tcelab.qemu.portal import portal
 from tcelab.qemu.qemusession import QemuSession
 from tcelab.qemu.trial import OtherwiseError, attempt, replaceable
 
-Note = Callable[[str], None]
+_LOG: Final = logging.getLogger(__name__)
 
 _ATTEMPTS: Final = 2
 """How often a base is made when what is there is found to be changed."""
@@ -51,16 +53,13 @@ class Forks:
         digest: str = "",
         limits: Limits | None = None,
         boot: bool = False,
-        note: Note = lambda _: None,
     ) -> None:
         """:param digest: of the agent that must answer; empty: any.
         :param boot: boot each guest anew, whether or not it could be forked.
-        :param note: told why forks cannot be had, a line at a time.
         """
         self._qemu, self._options, self._digest = qemu, options, digest
         self._limits = limits or Limits()
         self._boot = boot
-        self._note = note
         self._closing = False
         self._lock = threading.Lock()
         self._base: bases.Held | None = None
@@ -76,16 +75,16 @@ class Forks:
         key = f"abilities {probe.VERSION} {self._qemu.build}"
         can = known.recall(key, probe.Abilities) if self._qemu.build else None
         if can is None:
+            _LOG.debug("probing %s", self._qemu.argv[0])
             can = probe.probe(self._qemu)
             if self._qemu.build:
                 known.remember(key, can)
         return can
 
-    def open(self, folder: Path, note: Note = lambda _: None) -> QemuSession:
+    def open(self, folder: Path) -> QemuSession:
         """A guest with its agent ready.
 
         :param folder: for artefacts; it exists, private.
-        :param note: told of each phase.
         :raise TcelabError: as `QemuSession`.
         """
         for turn in range(_ATTEMPTS):
@@ -93,16 +92,16 @@ class Forks:
             if not self._boot:
                 with self._lock:
                     self._expect_open()
-                    session = self._find(folder, note) if self._base is None and not self._boot else None
+                    session = self._find(folder) if self._base is None and not self._boot else None
                     base = self._base
                     intact = self._held[base] if base is not None else None
                 if session is not None:
                     return self._grown(session)
             self._expect_open()
             if base is None or intact is None:
-                return self._grown(self._booted(folder, note))
+                return self._grown(self._booted(folder))
             try:
-                return self._grown(self._fork(base, intact, folder, note))
+                return self._grown(self._fork(base, intact, folder))
             except bases.ChangedError as error:
                 if turn == _ATTEMPTS - 1:
                     raise
@@ -158,7 +157,7 @@ class Forks:
             raise _NoForksError(why)
         return key
 
-    def _find(self, folder: Path, note: Note) -> QemuSession | None:
+    def _find(self, folder: Path) -> QemuSession | None:
         """Take or make the base. Where there cannot be one: a session that was booted."""
         try:
             key = self._key_if_forkable()
@@ -166,21 +165,22 @@ class Forks:
             if held is not None:
                 self._take(held)
                 return None
-            with bases.locked(key, note, lambda: self._closing):
+            with bases.locked(key, lambda: self._closing):
                 self._expect_open()
                 held, why = bases.take(key)  # another process may have made it meanwhile
                 if held is not None:
                     self._take(held)
                     return None
                 if why:
-                    self._note(f"the base {key} is made anew: {why}")
-                return self._make(key, folder, note)
+                    _LOG.warning("the base %s is made anew: %s", key, why, extra=NOTE)
+                return self._make(key, folder)
         except _NoForksError as error:
-            self._note(f"no forks, each guest is booted: {error}")
+            _LOG.warning("no forks, each guest is booted: %s", error, extra=NOTE)
             self._boot = True
             return None
 
     def _take(self, held: bases.Held) -> None:
+        _LOG.info("guests are forked from the base %s, built %s", held.record.key, held.record.built)
         with self._births:
             if self._closing:
                 held.close()
@@ -192,15 +192,16 @@ class Forks:
         """The base is not what it was."""
         with self._lock:
             if self._base is error.held:
-                self._note(f"the base {error.held.record.key} is made anew: {error.message}")
-                with bases.locked(error.held.record.key, self._note):
+                key = error.held.record.key
+                _LOG.warning("the base %s is made anew: %s", key, error.message, extra=NOTE)
+                with bases.locked(key):
                     bases.discard(error.held)
                 self._base = None
 
-    def _make(self, key: str, folder: Path, note: Note) -> QemuSession | None:
+    def _make(self, key: str, folder: Path) -> QemuSession | None:
         """Boot a guest and save it, under the lock; that guest itself where it cannot be saved."""
-        session = self._booted(folder, note)
-        note("trying the guest")
+        session = self._booted(folder)
+        _LOG.info("trying the guest", extra=PHASE)
         try:
             why = attempt(session, self._options.topology, thorough=True)
         except GuestLost as error:
@@ -211,18 +212,19 @@ class Forks:
             self._expect_open()
         if why:
             # A kernel warns only once of some things (WARN_ON_ONCE): what programs get must be untouched.
-            self._note(f"guests are handed out untouched: the small program before them ends with {why}")
+            said = "guests are handed out untouched: the small program before them ends with %s"
+            _LOG.warning(said, why, extra=NOTE)
             session.close()
-            session = self._booted(folder, note)
+            session = self._booted(folder)
             session.facts.versions["trial"] = why
         try:
-            note("saving the guest for forks")
+            _LOG.info("saving the guest for forks", extra=PHASE)
             try:
                 self._save(key, session, trial=why)
             except (HarnessError, OSError) as error:
                 if self._closing or isinstance(error, Interrupted):
                     raise
-                self._note(f"no forks, each guest is booted: {error}")
+                _LOG.warning("no forks, each guest is booted: %s", error, extra=NOTE)
                 self._boot = True
                 session.go_on()
                 return session
@@ -233,7 +235,7 @@ class Forks:
         held, why = bases.take(key)
         if held is None:
             raise HarnessError(f"the base {key} is not what was written: {why}")
-        self._try_out(held, folder, note)
+        self._try_out(held, folder)
         self._take(held)
         return None
 
@@ -260,22 +262,22 @@ class Forks:
             "trial": trial,
         }
         files = {"state": state, "console": (session.guest.folder / "console.log").read_bytes()}
-        bases.store(key, session.guest.ram.fd, files, facts, self._note)
+        bases.store(key, session.guest.ram.fd, files, facts)
 
-    def _try_out(self, held: bases.Held, folder: Path, note: Note) -> None:
+    def _try_out(self, held: bases.Held, folder: Path) -> None:
         """The first fork of a new base must do what the base did.
 
         :raise _NoForksError: it does not; noted for ever.
         :raise TcelabError: it could not be tried.
         """
-        note("trying a fork")
+        _LOG.info("trying a fork", extra=PHASE)
         try:
             try:
-                session = self._forked(held, folder, note, thorough=True)
+                session = self._forked(held, folder, thorough=True)
             except GuestLost as error:  # a busy host is no reason to refuse for good
                 if self._closing or died(error):
                     raise
-                session = self._forked(held, folder, note, thorough=True)
+                session = self._forked(held, folder, thorough=True)
             session.close()
         except (GuestLost, HarnessError) as error:
             held.close()
@@ -290,9 +292,10 @@ class Forks:
 
     # -- sessions
 
-    def _booted(self, folder: Path, note: Note) -> QemuSession:
+    def _booted(self, folder: Path) -> QemuSession:
         """:raise Unsupported: its kernel cannot do what every program needs."""
-        session = self._session(folder, note, None)
+        _LOG.debug("a guest is booted in %s", folder)
+        session = self._session(folder, None)
         try:
             ability.check(session, SPARE.devices[0].name, self._options.kernel)
         except BaseException:
@@ -300,15 +303,15 @@ class Forks:
             raise
         return session
 
-    def _fork(self, base: bases.Held, intact: Future[None], folder: Path, note: Note) -> QemuSession:
+    def _fork(self, base: bases.Held, intact: Future[None], folder: Path) -> QemuSession:
         """A fork that works; one that does not is replaced once."""
         try:
-            session = self._forked(base, folder, note)
+            session = self._forked(base, folder)
         except (GuestLost, HarnessError) as error:
             if self._closing or not replaceable(error):
                 raise
-            self._note(f"a fork is replaced: {error.message}")
-            session = self._forked(base, folder, note)
+            _LOG.warning("a fork is replaced: %s", error.message, extra=NOTE)
+            session = self._forked(base, folder)
         try:
             intact.result()
         except BaseException:
@@ -316,11 +319,12 @@ class Forks:
             raise
         return session
 
-    def _forked(self, base: bases.Held, folder: Path, note: Note, *, thorough: bool = False) -> QemuSession:
+    def _forked(self, base: bases.Held, folder: Path, *, thorough: bool = False) -> QemuSession:
         """A fork that does what its base did."""
-        session = self._untried(base, folder, note)
+        session = self._untried(base, folder)
         # On a base whose own trial did not pass, a fork's would not either.
         why = "" if base.record.trial else attempt(session, self._options.topology, thorough=thorough)
+        _LOG.debug("the fork in %s: %s", folder, why or "fit for use")
         if why:
             session.close()
             raise OtherwiseError(f"a fork does not do what its base did: {why}", scene=session.scene())
@@ -333,13 +337,12 @@ class Forks:
         """
         if self._base is None:
             raise HarnessError("there is no base to fork: closed, or this guest cannot be forked")
-        return self._grown(self._untried(self._base, folder, lambda _: None, loaded))
+        return self._grown(self._untried(self._base, folder, loaded))
 
-    def _untried(
-        self, base: bases.Held, folder: Path, note: Note, loaded: Callable[[Guest], None] = lambda _: None
-    ) -> QemuSession:
+    def _untried(self, base: bases.Held, folder: Path, loaded: Callable[[Guest], None] = lambda _: None) -> QemuSession:
         base.check()
-        session = self._session(folder, note, base, loaded)
+        _LOG.debug("the base %s is forked in %s", base.record.key, folder)
+        session = self._session(folder, base, loaded)
         if base.record.trial:
             session.facts.versions["trial"] = base.record.trial
         if session.drawn in self._drawn:
@@ -351,7 +354,6 @@ class Forks:
     def _session(
         self,
         folder: Path,
-        note: Note,
         base: bases.Held | None,
         loaded: Callable[[Guest], None] = lambda _: None,
     ) -> QemuSession:
@@ -363,7 +365,6 @@ class Forks:
             abilities=self.abilities,
             base=base,
             digest=self._digest,
-            note=note,
             on_spawn=self._on_spawn,
             loaded=loaded,
         )
@@ -383,12 +384,11 @@ def opened(
     digest: str,
     limits: Limits,
     boot: bool = False,
-    note: Note = lambda _: None,
 ) -> Iterator[QemuSession]:
     """One session, for as long as the context lasts. Parameters as of `Forks` and `Forks.open`."""
-    forks = Forks(qemu, options, digest=digest, limits=limits, boot=boot, note=note)
+    forks = Forks(qemu, options, digest=digest, limits=limits, boot=boot)
     try:
-        with forks.open(folder, note) as session:
+        with forks.open(folder) as session:
             yield session
     finally:
         forks.close()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -24,12 +25,18 @@ from tcelab.qemu.guardeddevice import BARS, COMMAND, MASTER, MEMORY, ROM, Flight
 from tcelab.qemu.tracereader import EVENTS, Control
 from tcelab.run.record import Event, Outcome
 
+_LOG: Final = logging.getLogger(__name__)
+
 _NOTIFY: Final = 0x3000
 _STATUS: Final = virtio.STATUS
 """Of a virtio device in its BAR: where queues are notified, and the status (hw/virtio/virtio-pci.c)."""
 _POLL: Final = 0.005
 _CONTROL: Final = 4
 """Bytes of the violation that proves that the guard sees."""
+_LOGGED: Final = 8
+"""Events of one operation that are logged, each in a line of its own, by who asks for them: the thread that sees them
+must not wait for anything.
+"""
 _TOUCHING: Final = (Dma, Together, Burst, Engine, Master, Look, Close, Exit)
 """Operations that may have a device do something, or change how it is configured."""
 
@@ -155,8 +162,13 @@ class Guard(PeFreezer):
                 if not pending:
                     events = list(self._events)
                     self._forget()
-                    return events
+                    break
             self._await(pending)
+        for event in events[:_LOGGED]:
+            _LOG.debug("%s of PE %d by %s: %s", event.kind, event.pe, event.device or "nobody", event.reason)
+        if len(events) > _LOGGED:
+            _LOG.debug("and %d events more", len(events) - _LOGGED)
+        return events
 
     def call(self, op: Rtas) -> Outcome:
         """A service of firmware: what it gives, once it is done.
@@ -169,6 +181,7 @@ class Guard(PeFreezer):
         now = guarded.isolation
         then = copy.copy(now)
         answer = then.call(op.call, op.option)
+        _LOG.debug("RTAS %s option %s of %s: status %d", op.call, op.option, op.device, answer.status)
         resets = not answer.status and then.condition is pe.Condition.RESET and op.call == pe.SET_RESET
         if then.condition is now.condition and not resets:
             guarded.isolation = then

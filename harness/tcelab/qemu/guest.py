@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import select
 import signal
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
-from qemu.qmp import ExecuteError, QMPClient, QMPError, Runstate
+from qemu.qmp import ExecuteError, QMPError, Runstate
 
 from tcelab.errors import HarnessError, TcelabError, Unsupported
 from tcelab.image.bases import Held, SavedRegister
@@ -27,6 +26,7 @@ from tcelab.qemu.disks import Disks
 from tcelab.qemu.dmaapilog import DmaApi
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.log import Log
+from tcelab.qemu.monitor import Monitor
 from tcelab.qemu.probe import Abilities, Qemu, environment
 from tcelab.qemu.qtest import CLOSED as CLOSED_PORT
 from tcelab.qemu.qtest import Qtest
@@ -46,8 +46,6 @@ _CAPABILITIES: Final = ("events", "x-ignore-shared")
 
 _REGISTERS: Final = ((0x0C, 1), *((0x10 + 4 * bar, 4) for bar in range(6)), (0x30, 4), (0x3C, 1), (0x04, 2))
 """(offset, size) of what a kernel writes into a configuration header, the command last: not in an edu's state."""
-
-logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)  # a QEMU that dies is reported by us, once
 
 
 class Guest:
@@ -83,7 +81,7 @@ class Guest:
             # What the kernel said while it booted is as true of the fork: a warning then is a finding now.
             self.console.feed(base.console, 0.0)
         self._said = (folder / "qemu.err").open("w+b")
-        self._qmp = QMPClient("tcelab")
+        self._qmp = Monitor("tcelab")
         self.standstill = Standstill(self.qmp, self._not_only_stopped)
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []

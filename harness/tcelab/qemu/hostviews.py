@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -18,6 +19,7 @@ from tcelab.qemu.views import stream
 from tcelab.qemu.views.live import LiveMemory
 from tcelab.run.record import Outcome, Snapshot, TableView
 
+_LOG: Final = logging.getLogger(__name__)
 _WORD: Final = 64
 
 
@@ -61,6 +63,12 @@ class HostViews:
         addresses = {tce.address(int(word), table.page_shift) for table in tables for word in table.tce}
         pages = self._guest.ram.pages(addresses.union(frames))
         seconds["pages"] = time.perf_counter() - began
+        if _LOG.isEnabledFor(logging.DEBUG):
+            read = ", ".join(f"{what} {1e3 * took:.2f} ms" for what, took in seconds.items())
+            entries = sum(len(table.tce) for table in tables)
+            _LOG.debug("snapshot: %d tables, %d entries, %d pages; %s", len(tables), entries, len(pages), read)
+            for view, why in missing.items():
+                _LOG.debug("snapshot: no %s view: %s", view, why)
         return Snapshot(
             tables=tuple(tables),
             missing=missing,

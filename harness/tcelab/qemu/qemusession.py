@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import secrets
 import threading
@@ -17,11 +18,12 @@ import msgspec
 import tcelab
 from tcelab.errors import GuestLost, HarnessError, Interrupted, Scene, TcelabError, Unsupported
 from tcelab.image.bases import Held, SavedRegister
+from tcelab.logs import PHASE
 from tcelab.papr import pe, window
 from tcelab.program import Burst, Checkpoint, Ddw, Dma, Engine, Flip, GuestOp, HostOp, Ioctl, Rtas
 from tcelab.program.topology import KERNEL_DRIVERS
 from tcelab.qemu import machine, probe, rtaswindows
-from tcelab.qemu.channel import PROTOCOL, Cell, decode
+from tcelab.qemu.channel import PROTOCOL, Cell, Hello, decode
 from tcelab.qemu.guard import Guard, chunks
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.hostviews import HostViews
@@ -31,34 +33,11 @@ from tcelab.run.record import Facts, Outcome, Snapshot
 
 T = TypeVar("T")
 
+_LOG: Final = logging.getLogger(__name__)
 _NONCE: Final = 16
 _ENTROPY: Final = 32
 _CLOCK_STEP: Final = 0.05
 """Seconds by which two clocks may differ that were read one after the other."""
-
-
-class Hello(msgspec.Struct, frozen=True):
-    """The agent's side of the handshake.
-
-    :ivar cell: guest physical address of the progress cell.
-    :ivar page_size: bytes; `huge`: the kernel has huge pages as programs ask for them.
-    :ivar clock: the guest's, seconds since 1970, once it was set.
-    :ivar drawn: 16 bytes of the guest's random generator, in hex, after the host's were stirred in.
-    """
-
-    protocol: int
-    digest: str
-    cell: int
-    page_size: int
-    huge: bool
-    kernel: str
-    version: str
-    machine: str
-    python: str
-    cmdline: str
-    modules: list[str]
-    clock: float
-    drawn: str
 
 
 _TOLD: Final = ("kernel", "version", "machine", "python", "cmdline", "modules")
@@ -87,7 +66,6 @@ class QemuSession:
         abilities: probe.Abilities | None = None,
         base: Held | None = None,
         digest: str = "",
-        note: Callable[[str], None] = lambda _: None,
         on_spawn: Callable[[Guest], None] = lambda _: None,
         loaded: Callable[[Guest], None] = lambda _: None,
     ) -> None:
@@ -97,7 +75,6 @@ class QemuSession:
         :param abilities: QEMU's, if they are known.
         :param base: of a guest of the same QEMU and machine; None: boot.
         :param digest: of the agent's sources that the handshake must show; empty: any.
-        :param note: told of each phase.
         :param on_spawn: given the guest as soon as there is one, so that another thread can end it.
         :param loaded: called once a fork is loaded, before anything is asked of its agent.
         :raise Unsupported: this host or QEMU cannot.
@@ -112,7 +89,7 @@ class QemuSession:
         self._guard: Guard | None = None
         self._devices: dict[str, str] = {}
         if abilities is None:
-            note("probing QEMU")
+            _LOG.info("probing QEMU", extra=PHASE)
             abilities = probe.probe(qemu)
         self._abilities = abilities
         self._options = options
@@ -122,7 +99,8 @@ class QemuSession:
         try:
             on_spawn(self.guest)
             doing = "booting" if base is None else "forking"
-            note(f"{doing} under QEMU {abilities.version}, {machine.firmware(options, abilities)}")
+            firmware = machine.firmware(options, abilities)
+            _LOG.info("%s under QEMU %s, %s", doing, abilities.version, firmware, extra=PHASE)
             portal().call(self.guest.start())
             self._hostviews = HostViews(self.guest, options.topology)
             self.reached = {}
@@ -164,6 +142,7 @@ class QemuSession:
 
     def close(self) -> None:
         """End QEMU. May be called twice, and from two threads at once."""
+        _LOG.debug("closing the guest in %s", self.folder)
         portal().call(self.guest.close())
         with self._closing:
             hostviews = self.__dict__.pop("_hostviews", None)
@@ -205,6 +184,7 @@ class QemuSession:
         if "clock" in told:
             self._expect_now(hello.clock, asked)
         self.drawn = hello.drawn
+        _LOG.debug("the agent of %s answers, protocol %d, renew=%s", hello.kernel, hello.protocol, renew)
         if hello.protocol != PROTOCOL:
             raise HarnessError(
                 f"the agent speaks protocol {hello.protocol}, this tcelab {PROTOCOL}",
@@ -311,6 +291,7 @@ class QemuSession:
     def _perform(self, ops: Sequence[GuestOp]) -> list[Outcome]:
         number = self._next()
         request = msgspec.json.encode({"id": number, "ops": ops})
+        _LOG.debug("request %d to the agent: %d operations, %d bytes", number, len(ops), len(request))
         try:
             answer = decode(portal().call(self.guest.ask(request, self._cell.read)), number)
         except GuestLost as error:

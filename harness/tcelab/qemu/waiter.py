@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -16,6 +17,8 @@ from tcelab.qemu.limits import Limits
 
 T = TypeVar("T")
 
+_LOG: Final = logging.getLogger(__name__)
+
 WATCHER: Final = "tcelab's watcher"
 CLOSED: Final = "the guest was closed"
 NO_AGENT: Final = "tcelab-init: no agent"
@@ -26,6 +29,9 @@ _SILENT: Final = {
     "perform": "the agent stopped answering",
 }
 """Phases in which it is the guest that is waited for, and what is wrong then."""
+
+_MANY: Final = frozenset({"control"})
+"""Phases that are not logged: what is done in them, QMP commands for most, is."""
 
 _TURN: Final = 0.05
 """Seconds between two looks at what a lost guest still says."""
@@ -86,6 +92,7 @@ class GuestWaiter:
     def lose(self, why: str) -> None:
         """The guest is lost; the first reason counts."""
         if not self.lost.done():
+            _LOG.info("lost after %.3f s: %s", self.elapsed(), why)
             self.lost.set_result(why)
         self.activity.set()
 
@@ -106,6 +113,10 @@ class GuestWaiter:
         """
         began = self._clock()
         self._phase, self._phase_began = phase, began
+        told = phase not in _MANY and _LOG.isEnabledFor(logging.DEBUG)
+        if told:
+            most = "" if whole == float("inf") else f", {whole:g} s in all"
+            _LOG.debug("%s begins: limit %g s of silence%s", phase, limit, most)
         task: asyncio.Future[T] = asyncio.ensure_future(work)
         waiting: set[asyncio.Future[Any]] = {task, self.lost}
         mark, moved = progress(), began
@@ -113,6 +124,8 @@ class GuestWaiter:
             while True:
                 await asyncio.wait(waiting, timeout=limit / _LOOKS, return_when=asyncio.FIRST_COMPLETED)
                 if task.done():
+                    if told:
+                        _LOG.debug("%s ends after %.2f ms", phase, 1e3 * (self._clock() - began))
                     return task.result()
                 if self.lost.done():
                     raise await self.loss(phase, began)
@@ -224,6 +237,7 @@ class GuestWaiter:
         )
 
     def _late(self, phase: str, began: float, how: str, limit: str = "") -> TcelabError:
+        _LOG.info("%s ends after %.1f s: %s", phase, self._clock() - began, how)
         scene = self.scene(phase, began)
         more = f"a slow machine needs --limit {limit or phase}=SECONDS"
         if what := _SILENT.get(phase):

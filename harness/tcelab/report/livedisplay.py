@@ -13,6 +13,7 @@ from rich.live import Live
 
 from tcelab import report
 from tcelab.errors import TcelabError
+from tcelab.logs import shown_on
 from tcelab.program.topology import Topology
 from tcelab.qemu.livesample import Looker, looker
 from tcelab.report.tableview import ASCII, SHADES, Watching
@@ -55,6 +56,8 @@ class LiveDisplay(report.Progress):
     def __enter__(self) -> Self:
         if self._live is not None:
             self._live.start()
+        self._showing = shown_on(self)
+        self._showing.__enter__()
         self._since = self._lined = time.monotonic()
         self._thread.start()
         return self
@@ -66,6 +69,7 @@ class LiveDisplay(report.Progress):
         try:
             self._thread.join()
         finally:
+            self._showing.__exit__(kind, error, trace)
             if self._live is not None:
                 self._live.stop()
             with self._lock:

@@ -13,6 +13,7 @@ from rich.progress import Progress as Bar
 from rich.table import Column
 from rich.text import Text
 
+from tcelab.logs import shown_on
 from tcelab.program import Checkpoint
 from tcelab.run.record import Step
 
@@ -37,7 +38,7 @@ class _LineColumn(ProgressColumn):
 
 
 class Progress:
-    """A context manager that shows phase, step, batch size, findings and elapsed time.
+    """A context manager that shows phase, step, batch size, findings and elapsed time: the display of what is logged.
 
     :param console: where to write; standard error if not given.
     :ivar findings: findings so far, kept by the caller.
@@ -67,6 +68,8 @@ class Progress:
 
     def __enter__(self) -> Self:
         self._started = time.monotonic()
+        self._showing = shown_on(self)
+        self._showing.__enter__()
         if self._bar:
             self._bar.start()
         return self
@@ -76,6 +79,7 @@ class Progress:
     ) -> None:
         if self._bar:
             self._bar.stop()
+        self._showing.__exit__(kind, error, trace)
 
     def phase(self, text: str) -> None:
         """A new phase begins: of what comes before the program, or of a further guest while another one runs it."""

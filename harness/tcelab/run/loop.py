@@ -7,6 +7,7 @@ the host, so that the guest operations between two of them cost one request.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
@@ -19,6 +20,8 @@ from tcelab.program.parts import Part, parts, stretches
 from tcelab.run.guestfits import require
 from tcelab.run.record import Ending, Outcome, RunRecord, Snapshot, Step
 from tcelab.run.session import Session
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 class Observer(Protocol):
@@ -140,6 +143,7 @@ class Recorder:
             except TcelabError as error:
                 begun = error.in_flight if isinstance(error, GuestLost) else None
                 self.run.ending = Ending(error, None if begun is None else number + begun)
+                _LOG.info("the run ends at operation %d: %s", number + (begun or 0), error)
             except KeyboardInterrupt:
                 self.run.ending = Ending(Interrupted(), None)
         return self.run.steps[begin:]
@@ -153,6 +157,7 @@ class Recorder:
             self.run.ending = self.run.ending or Ending(error, None)
 
     def _guest(self, first: int, ops: list[GuestOp]) -> None:
+        _LOG.debug("operations %d to %d", first, first + len(ops) - 1)
         for i, outcome in enumerate(self._session.perform(ops)):
             self._frames.update(dict.fromkeys(outcome.frames))
             step = Step(first + i, ops[i], outcome)
@@ -161,6 +166,9 @@ class Recorder:
 
     def _intervene(self, number: int, op: HostOp) -> Step:
         frames = list(self._frames)
+        _LOG.debug(
+            "operation %d: %s%s", number, type(op).__name__, f" {op.label}" if isinstance(op, Checkpoint) else ""
+        )
         result = self._session.intervene(op, frames)
         if isinstance(result, Outcome):
             step = Step(number, op, outcome=result)
@@ -168,6 +176,7 @@ class Recorder:
             return step
         step = Step(number, op, snapshot=result)
         if self._observer.feed(step) and isinstance(op, Checkpoint) and not op.stream:
+            _LOG.debug("operation %d: something is wrong there, read again by every view", number)
             again = self._session.intervene(msgspec.structs.replace(op, stream=True), frames)
             if isinstance(again, Snapshot):
                 self._observer.confirm(step, again)

@@ -101,7 +101,6 @@ def _tcelab_guests(
         lambda: tmp_path_factory.mktemp("tcelab"),
         boot=_boot(config),
         ahead=int(_option(config, "ahead")) if _option(config, "ahead") else _share(),
-        note=_teller(config),
     )
     try:
         yield guests
@@ -365,17 +364,6 @@ def _share() -> int | None:
     if not _worker():
         return None
     return max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
-
-
-def _teller(config: pytest.Config) -> Callable[[str], None]:
-    """Lines about what is going on, past pytest's capture."""
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
-
-    def tell(line: str) -> None:
-        if reporter is not None:
-            reporter.write_line(f"tcelab: {line}")
-
-    return tell
 
 
 def _choice(config: pytest.Config) -> setup.MachineChoice:

@@ -50,7 +50,7 @@ def host(monkeypatch, tmp_path):
         return StandSession(kind != "boot" and told.forkable, **told.lies)
 
     class Forks:
-        def __init__(self, qemu, options, *, digest, limits, note, boot=False):
+        def __init__(self, qemu, options, *, digest, limits, boot=False):
             self.kind = "boot" if boot else "fork"
             told.open += 1
 
@@ -89,7 +89,7 @@ def host(monkeypatch, tmp_path):
 
 
 def measure(repeat=2):
-    return fork.measure(BenchJob(setup.MachineChoice(topology=TWO), Limits(), repeat, lambda _: None))
+    return fork.measure(BenchJob(setup.MachineChoice(topology=TWO), Limits(), repeat))
 
 
 def test_every_turn_boots_forks_takes_one_that_is_ready_and_forks_four_at_once(host):

@@ -40,23 +40,22 @@ class Timed(EmulatorSession):
 
 
 @pytest.fixture
-def measure(monkeypatch, tmp_path):
+def measure(monkeypatch, tmp_path, shown):
     """Measure on the emulator: how, and what was noted."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr(isolation, "TRANSFERS", 2000)
-    monkeypatch.setattr(setup, "prepare", lambda choice, _: SimpleNamespace(choice=choice))
-    notes = []
+    monkeypatch.setattr(setup, "prepare", lambda choice: SimpleNamespace(choice=choice))
 
     def run(turns=3, guard=None, session=Timed):
         @contextmanager
-        def opened(ready, _limits, _note, _folder):
+        def opened(ready, _limits, _folder):
             made = session(ready.choice.topology, isolates=ready.choice.isolates, guard=guard or ready.choice.guard)
             made.clock = itertools.count(1)
             yield made
 
         monkeypatch.setattr(isolation, "opened", opened)
-        job = bench.BenchJob(setup.MachineChoice(topology=SMALL), Limits(), turns, notes.append)
-        return isolation.measure(job), notes
+        job = bench.BenchJob(setup.MachineChoice(topology=SMALL), Limits(), turns)
+        return isolation.measure(job), shown.notes
 
     return run
 
@@ -91,7 +90,7 @@ def test_figures_are_those_of_the_events_and_stand_beside_what_they_are_to_be(me
 
 
 @pytest.mark.parametrize("guard", ["off", "observe"])
-def test_a_guard_that_does_not_isolate_gives_findings_and_no_figures(measure, guard):
+def test_a_guard_that_does_not_isolate_gives_findings_and_no_figures(measure, tmp_path, guard):
     measured, notes = measure(1, guard)
     assert (measured.figures, measured.verdict.exit_code) == ([], 1)
     (again,) = [note.split()[-1] for note in notes if note.startswith("to repeat it: tcelab run ")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import logging
 import os
 import re
 import shlex
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import basetoy
+import msgspec
 import pytest
 from click.testing import CliRunner
 from fake_guest import abilities
@@ -30,7 +32,9 @@ from tcelab.image import bases, known, mutants
 from tcelab.job import setup
 from tcelab.program import inject, load
 from tcelab.qemu import fork, ram
+from tcelab.qemu.probe import TRACES, Abilities
 
+_LOG = logging.getLogger("tcelab.stand")
 REAL_FORKS = fork.Forks
 VERB = importlib.import_module("tcelab.cli.run")
 
@@ -426,7 +430,8 @@ def test_the_result_tells_options_timings_and_files(host, tcelab):
     assert told["options"]["target"] == "story.json"
     assert told["options"]["limits"] == ["boot=9"]
     assert set(told["timings"]) == {"provision", "start", "run"}
-    assert told["artefacts"] == {"program": "program.json", "junit": "junit.xml", "tables": "tables.npz"}
+    files = {"program": "program.json", "log": "log.txt", "junit": "junit.xml", "tables": "tables.npz"}
+    assert told["artefacts"] == files
     assert told["versions"]["provenance"] == {"kernel": "/k"}
 
 
@@ -518,7 +523,7 @@ def test_a_damaged_image_is_1_with_what_to_do(tcelab, monkeypatch):
 def test_only_what_is_missing_is_built_when_asked_so(tcelab, monkeypatch):
     statuses(monkeypatch, guest="ok", other="absent", bad="damaged")
     built = []
-    monkeypatch.setattr(image, "build", lambda name, _say: built.append(name))
+    monkeypatch.setattr(image, "build", built.append)
     tcelab("image", "build", "--missing")
     assert built == ["other", "bad"]
     tcelab("image", "build")
@@ -616,8 +621,26 @@ def test_a_host_that_can_do_the_main_job_is_0(tcelab, healthy):
     assert set(told.values()) == {"ok", "-"}
     assert told["guest-64k"] == "-"
     assert re.search(r"fix: \S*tcelab image build guest-64k", done.out)
-    assert "9.9.9; edu: True, vof: True" in done.out
+    (told,) = [line for line in done.out.splitlines() if "  qemu  " in line]
+    assert told == (
+        "ok  qemu           9.9.9: forks, VOF, both firmware files, edu, live tables, the state stream,"
+        " refused accesses told in full, ends with its parent; without virtio-blk"
+    )
     assert done.out.count("fix:") == 1
+
+
+@pytest.mark.parametrize(
+    "lost", [{"private_ram": False}, {"traces": TRACES[1:]}, {"firmware_sha256": {"slof.bin": ""}}]
+)
+def test_what_a_qemu_cannot_do_is_told_in_words(lost):
+    (name,) = lost
+    told = doctor.abilities(abilities(virtio_blk=True, **lost))
+    assert told.partition("; without ")[2] == doctor._ABILITIES[name]
+    assert "without" not in doctor.abilities(abilities(virtio_blk=True))
+
+
+def test_all_that_is_asked_of_a_qemu_has_a_word():
+    assert {*doctor._ABILITIES, "version"} == {each.name for each in msgspec.structs.fields(Abilities)}
 
 
 @pytest.mark.parametrize(
@@ -657,4 +680,4 @@ def test_little_disk_and_what_is_not_built_yet_are_only_worth_knowing(tcelab, he
     told = lines(done)
     assert done.code == 0
     assert (told["cache"], told["guest"], told["qemu"]) == ("-", "-", "-")
-    assert done.out.count("absent (built at the first run)") == 2
+    assert done.out.count("not built, the first run builds it") == 2

@@ -197,6 +197,10 @@ def test_a_time_limit_ends_programs_at_a_checkpoint_and_what_was_done_is_judged(
     assert int(programs) >= 1
     assert 40 <= int(operations.replace(",", "")) < 750 * int(programs)  # of 1,500 each
     assert done.out.splitlines()[-1].startswith("PASS (exit code 0)")
+    assert re.search(
+        r"tcelab-fuzz_\d \[program 0\] tcelab.fuzz.campaign: \d+ operations on ", Path("o/log.txt").read_text()
+    )
+    assert re.match(r"\[ +\d+\.\d s\] seed 1, 6,000 operations in programs", done.err)
 
 
 def test_no_time_at_all_is_wrong_usage(tcelab, opened):

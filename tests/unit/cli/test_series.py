@@ -39,6 +39,11 @@ def test_all_topologies_are_run_and_have_one_result(two, tcelab):
         log = (Path("out") / name / "isolation.log").read_text().splitlines()
         assert len([line for line in log if "; isolated after " in line]) == sum(row.isolated for row in own.isolations)
         assert own.artefacts["isolations"] == "isolation.log"
+        assert "[guest 1] tcelab.run.loop: " in (Path("out") / name / "log.txt").read_text()
+    whole_log = Path("out/log.txt").read_text()
+    assert whole.artefacts["log"] == "log.txt"
+    assert "topology pair: pass" in whole_log
+    assert "tcelab.run.loop" not in whole_log
     suites = ET.parse("out/junit.xml").getroot().findall("testsuite")
     assert [suite.get("name") for suite in suites] == ["tcelab isolation on one-pe", "tcelab isolation on pair"]
     assert Path("out").stat().st_mode & 0o777 == 0o700

@@ -362,16 +362,15 @@ def test_any_failure_shrinks_to_something_whole_that_fails(seed):
 
 
 @pytest.mark.parametrize("most", [0, 1, 2, 5, 20, 50])
-def test_no_more_programs_are_tried_than_allowed(most):
+def test_no_more_programs_are_tried_than_allowed(shown, most):
     asked = Asked(unmapped_before_mapped)
-    said = []
-    small = shrink(made(0), asked, said.append, most=most)
+    small = shrink(made(0), asked, most=most)
     assert len(asked.programs) == most
     assert unmapped_before_mapped(small)
-    assert said[-1] == f"stopped after {most} tries"
+    assert shown.notes[-1] == f"stopped after {most} tries"
 
 
-def test_who_is_asked_may_say_that_it_is_enough_and_the_smallest_so_far_is_kept():
+def test_who_is_asked_may_say_that_it_is_enough_and_the_smallest_so_far_is_kept(shown):
     program = made(5)
     asked = []
 
@@ -381,15 +380,13 @@ def test_who_is_asked_may_say_that_it_is_enough_and_the_smallest_so_far_is_kept(
             raise EnoughError
         return True
 
-    lines = []
-    assert shrink(program, fails, lines.append) == asked[2]
-    assert lines[-1] == "stopped after 4 tries"
+    assert shrink(program, fails) == asked[2]
+    assert shown.notes[-1] == "stopped after 4 tries"
 
 
-def test_it_says_how_far_it_is():
-    said = []
-    small = shrink(made(0), unmapped_before_mapped, said.append)
-    sizes = [int(line.split()[0]) for line in said]
+def test_it_says_how_far_it_is(shown):
+    small = shrink(made(0), unmapped_before_mapped)
+    sizes = [int(line.split()[0]) for line in shown.notes]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] == len(small.ops)
 

@@ -40,10 +40,10 @@ def test_every_random_program_survives_with_the_pages_that_it_was_made_for():
 def test_no_guest_is_opened_for_one_that_has_not(tmp_path, monkeypatch):
     """The campaign's own question, as shrinking asks it."""
     opened = []
-    job = Campaign(1, opened.append, tmp_path, lambda _: None)
+    job = Campaign(1, opened.append, tmp_path)
     asked = []
 
-    def shrink(program, fails, note, *, most):
+    def shrink(program, fails, *, most):
         asked.append(fails(structs.replace(program, ops=[*OF_NOBODY, Checkpoint()])))
         return program
 

@@ -224,7 +224,7 @@ def test_a_command_that_needs_packages_and_has_no_archive_could_not_judge(host, 
     monkeypatch.setattr("tcelab.image.apt.require_tools", lambda: None)
     host("sources.list", FOREIGN)
     with pytest.raises(Unsupported) as caught:
-        apt.fetch(REQUEST, print)
+        apt.fetch(REQUEST)
     assert exitcode.of_error(caught.value) == 125
 
 

@@ -20,6 +20,7 @@ from fake_session import SHAPE
 from tcelab.errors import HarnessError
 from tcelab.image import bases
 from tcelab.image.bases import Base, ChangedError, SavedRegister, Stored
+from tcelab.logs import shown_on
 
 
 @pytest.fixture(autouse=True)
@@ -386,7 +387,7 @@ MOMENT = time.time() - 10_000
 DAY = 86400
 
 
-def test_where_there_is_no_room_the_base_that_was_not_used_for_longest_goes(cache, six):
+def test_where_there_is_no_room_the_base_that_was_not_used_for_longest_goes(cache, six, shown):
     keys = [f"{number:016x}" for number in range(7)]
     for number, key in enumerate(keys[:6]):
         store(key)
@@ -395,36 +396,33 @@ def test_where_there_is_no_room_the_base_that_was_not_used_for_longest_goes(cach
     with taken(keys[0]):
         pass
     bases._made.clear()  # another run had made them
-    said = []
-    store(keys[6], said=said.append)
+    store(keys[6])
     assert names(cache) == [keys[0], *keys[2:]]
-    (line,) = said
+    (line,) = shown.notes
     assert line.startswith(f"removed the base {keys[1]} (0 MB): all may take ")
     assert line.endswith("see --cache-size")
     assert [path.name for path, _ in bases.kept()][-1] == keys[2]
 
 
-def test_a_base_that_this_run_had_made_is_told_as_such_when_it_goes(cache, six):
+def test_a_base_that_this_run_had_made_is_told_as_such_when_it_goes(cache, six, shown):
     keys = [f"{number:016x}" for number in range(7)]
-    said = []
     for number, key in enumerate(keys):
-        store(key, said=said.append)
+        store(key)
         used(key, number)
-    (line,) = said
+    (line,) = shown.notes
     assert line.startswith(f"removed the base {keys[0]} (0 MB), which this run had made: ")
 
 
-def test_however_many_bases_of_the_last_week_find_room_they_stay_and_older_ones_go(cache):
+def test_however_many_bases_of_the_last_week_find_room_they_stay_and_older_ones_go(cache, shown):
     keys = [f"{number:016x}" for number in range(20)]
     for key in keys:
         store(key)
     for number, key in enumerate(keys):
         used(key, -number * DAY / 2)
-    said = []
-    store("f" * 16, said=said.append)
+    store("f" * 16)
     assert names(cache) == [*keys[:14], "f" * 16]
-    assert len(said) == 6
-    assert all(": not used for " in line for line in said)
+    assert len(shown.notes) == 6
+    assert all(": not used for " in line for line in shown.notes)
 
 
 def test_how_much_they_may_take_is_the_users_to_say(cache, monkeypatch, tmp_path):
@@ -481,7 +479,7 @@ def test_cleaning_removes_what_killed_writers_left_and_not_what_is_being_written
     for key in ("1" * 16, "2" * 16):
         (cache / "bases" / f".{key}.x").mkdir(parents=True)
         (cache / "bases" / f".{key}.x" / "ram").write_bytes(bytes(1000))
-    with bases.locked("2" * 16, lambda _: None):
+    with bases.locked("2" * 16):
         bases.clean()
     assert names(cache) == [f".{'2' * 16}.x"]
 
@@ -532,7 +530,7 @@ def test_a_problem_of_any_file_is_told(name):
 MAKER = """
 import sys; import basetoy
 from tcelab.image import bases
-with bases.locked(basetoy.KEY, print):
+with bases.locked(basetoy.KEY):
     assert bases.take(basetoy.KEY) == (None, "")
     print("making", flush=True)
     sys.stdin.readline()
@@ -557,12 +555,15 @@ def test_a_process_that_wants_a_base_while_another_makes_it_waits_and_takes_that
     said = []
     with maker() as first:
 
-        def progress(line):
-            said.append((line, bases.take(KEY)))
-            first.stdin.write("\n")
-            first.stdin.flush()
+        class Ends:
+            """A display: who waits is told of, and the other goes on."""
 
-        with bases.locked(KEY, progress), taken() as held:
+            def phase(self, line):
+                said.append((line, bases.take(KEY)))
+                first.stdin.write("\n")
+                first.stdin.flush()
+
+        with shown_on(Ends()), bases.locked(KEY), taken() as held:
             assert os.pread(held.ram, 17, CHUNK + 5) == b"made by the first"
     assert said == [("waiting for another process that boots the same guest", (None, ""))]
 
@@ -572,10 +573,10 @@ def test_a_wait_for_another_process_has_an_end(monkeypatch):
     with maker() as first:
         with (
             pytest.raises(HarnessError, match="another process that boots the same guest holds its lock"),
-            bases.locked(KEY, lambda _: None),
+            bases.locked(KEY),
         ):
             pass
-        with bases.locked("f" * 16, pytest.fail):
+        with bases.locked("f" * 16):
             pass  # another base is another lock
         first.stdin.write("\n")
 

@@ -106,12 +106,8 @@ def fetch(place, monkeypatch):
     return toy
 
 
-def silent(_):
-    pass
-
-
 def tools(release, fetch):
-    return library.toolchain(release, silent, name="tools", fetch=fetch)
+    return library.toolchain(release, name="tools", fetch=fetch)
 
 
 # The tools
@@ -147,7 +143,7 @@ def test_a_toolchain_is_built_again_only_for_a_kernel_that_it_lacks_and_keeps_th
         with tools(release, fetch):
             assert len(fetch.requests) == requests
     assert read_manifest(image_dir("tools")).kernels == RELEASES
-    image.build("tools", silent, fetch=fetch)
+    image.build("tools", fetch=fetch)
     assert read_manifest(image_dir("tools")).kernels == RELEASES
 
 
@@ -176,7 +172,7 @@ def test_flavours_share_what_comes_before_their_name(release, shared):
 
 
 def test_a_guest_has_our_module_loaded_last_and_our_programs(fetch):
-    image.build("toy", silent, fetch=fetch)
+    image.build("toy", fetch=fetch)
     made = read_manifest(image_dir("toy"))
     assert made.modules == ["vfio", "vfio-pci", "tce_hcall"]
     assert made.toolchain == read_manifest(image_dir("tools")).tree_sha256
@@ -188,17 +184,16 @@ def test_a_guest_has_our_module_loaded_last_and_our_programs(fetch):
 
 
 def test_a_recipe_without_tools_has_neither(fetch):
-    image.build("plain", silent, fetch=fetch)
+    image.build("plain", fetch=fetch)
     made = read_manifest(image_dir("plain"))
     assert (made.modules, made.toolchain) == (["vfio", "vfio-pci"], "")
     assert not image_dir("tools").exists()
 
 
-def test_on_a_host_without_a_cross_compiler_it_is_told_that_there_are_no_hypercalls(place, fetch):
+def test_on_a_host_without_a_cross_compiler_it_is_told_that_there_are_no_hypercalls(place, fetch, shown):
     (place / "recipes/tools.toml").write_text(TOOLCHAIN_RECIPE.replace('"amd64", "arm64", "ppc64el"', '"m68k"'))
-    said = []
-    image.build("toy", said.append, fetch=fetch)
-    assert "no raw hypercalls: their module can be built on m68k only" in said
+    image.build("toy", fetch=fetch)
+    assert "no raw hypercalls: their module can be built on m68k only" in shown.notes
     assert read_manifest(image_dir("toy")).modules == ["vfio", "vfio-pci"]
 
 
@@ -217,14 +212,14 @@ def test_a_source_that_does_not_compile_is_an_error_with_the_compilers_words(pla
     with pytest.raises(
         HarnessError, match=r"building the modules of kmod for 6\.12\.0-toy: .*exit code 2(.|\n)*error: no toy"
     ):
-        image.build("toy", silent, fetch=fetch)
+        image.build("toy", fetch=fetch)
     assert image.status("toy").state == "absent"
 
 
 def test_a_module_of_another_kernel_is_refused_in_one_line(fetch):
     fetch.content[f"headers-{RELEASE}"][f"{HEADERS}{RELEASE}/module"] = module("tce_hcall", "6.1.0")
     with pytest.raises(HarnessError, match=r"the module tce_hcall is of kernel 6\.1\.0, not of 6\.12\.0-toy$"):
-        image.build("toy", silent, fetch=fetch)
+        image.build("toy", fetch=fetch)
 
 
 def test_a_module_that_does_not_tell_its_kernel_is_refused(fetch):
@@ -237,13 +232,13 @@ def test_a_module_that_does_not_tell_its_kernel_is_refused(fetch):
 def test_a_cache_where_kbuild_cannot_work_is_told(place, monkeypatch, fetch):
     monkeypatch.setenv("TCELAB_CACHE", str(place / "a b"))
     with pytest.raises(HarnessError, match="no folder with a space or a colon") as caught:
-        image.build("toy", silent, fetch=fetch)
+        image.build("toy", fetch=fetch)
     assert "TCELAB_CACHE" in caught.value.next_step
 
 
 def test_a_toolchain_is_no_guest_and_a_guest_no_toolchain(fetch):
     with pytest.raises(UsageError, match="tools is a toolchain, not a guest"):
-        image.ensure_guest("tools", silent)
-    asked = library.toolchain(RELEASE, silent, name="plain", fetch=fetch)
+        image.ensure_guest("tools")
+    asked = library.toolchain(RELEASE, name="plain", fetch=fetch)
     with pytest.raises(UsageError, match="plain is a guest, not a toolchain"), asked:
         pass

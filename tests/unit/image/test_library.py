@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from imagetoy import GUEST_RECIPE, QEMU_RECIPE, RELEASE, VFIO, VFIO_PCI, ToyFetch, read_cpio
@@ -21,12 +22,9 @@ from tcelab.image.archive import Archive
 from tcelab.image.locks import lock
 from tcelab.image.packages import SuiteNote
 from tcelab.image.store import image_dir
+from tcelab.logs import shown_on
 
 pytestmark = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="builds toy packages with dpkg-deb")
-
-
-def silent(_):
-    pass
 
 
 @pytest.fixture
@@ -70,7 +68,7 @@ def flip(path):
 
 
 def test_a_guest_holds_the_kernel_and_what_the_recipe_says(fetch):
-    built = image.build("toy", silent, fetch=fetch)
+    built = image.build("toy", fetch=fetch)
     folder = image_dir("toy")
     assert (folder / "vmlinux").read_bytes() == b"the kernel"
     assert built.kernel_release == RELEASE
@@ -81,7 +79,7 @@ def test_a_guest_holds_the_kernel_and_what_the_recipe_says(fetch):
 
 
 def test_modules_are_unpacked_and_listed_in_load_order_without_built_in_ones(fetch):
-    assert image.build("toy", silent, fetch=fetch).modules == ["vfio", "vfio-pci"]
+    assert image.build("toy", fetch=fetch).modules == ["vfio", "vfio-pci"]
     members = base_members()
     lines = members["etc/tcelab-modules"].data.decode()
     assert lines == "/lib/modules-tcelab/vfio.ko\n/lib/modules-tcelab/vfio-pci.ko\n"
@@ -92,11 +90,11 @@ def test_modules_are_unpacked_and_listed_in_load_order_without_built_in_ones(fet
 def test_a_module_the_kernel_lacks_is_named(place, fetch):
     (place / "recipes/toy.toml").write_text(GUEST_RECIPE.replace('"vfio-pci"', '"nothing"'))
     with pytest.raises(HarnessError, match=f"kernel {RELEASE} has no module nothing"):
-        image.build("toy", silent, fetch=fetch)
+        image.build("toy", fetch=fetch)
 
 
 def test_the_standard_library_is_byte_code_without_sources(fetch):
-    image.build("toy", silent, fetch=fetch)
+    image.build("toy", fetch=fetch)
     members = base_members()
     library_names = {name for name in members if name.startswith("usr/lib/python3.11/")}
     assert library_names == {"usr/lib/python3.11/os.pyc", "usr/lib/python3.11/data.txt"}
@@ -107,7 +105,7 @@ def test_the_standard_library_is_byte_code_without_sources(fetch):
 
 
 def test_the_base_has_what_init_needs_before_it_mounts_anything(fetch):
-    image.build("toy", silent, fetch=fetch)
+    image.build("toy", fetch=fetch)
     members = base_members()
     assert (members["dev/console"].mode, members["dev/console"].device) == (stat.S_IFCHR | 0o600, (5, 1))
     assert members["dev/null"].device == (1, 3)
@@ -116,14 +114,14 @@ def test_the_base_has_what_init_needs_before_it_mounts_anything(fetch):
 
 
 def test_two_builds_from_the_same_packages_are_equal(fetch):
-    first, second = (image.build("toy", silent, fetch=fetch) for _ in range(2))
+    first, second = (image.build("toy", fetch=fetch) for _ in range(2))
     assert first.files == second.files
     assert first.tree_sha256 == second.tree_sha256
 
 
 def test_the_manifest_tells_where_everything_came_from(fetch):
     fetch.left_out = (SuiteNote("stable-security", "File has unexpected size"),)
-    built = image.build("toy", silent, fetch=fetch)
+    built = image.build("toy", fetch=fetch)
     assert {p.name for p in built.packages} == {"kernel", "python", "compiler"}
     assert built.suites_left_out[0].reason == "File has unexpected size"
     assert (built.recipe, built.recipe_sha256) == ("toy", recipe.load("toy").sha256)
@@ -135,7 +133,7 @@ def test_the_manifest_tells_where_everything_came_from(fetch):
 
 
 def test_a_qemu_is_started_by_its_own_loader_with_its_own_firmware(fetch):
-    built = image.ensure_qemu("emulator", silent)
+    built = image.ensure_qemu("emulator")
     folder = image_dir("emulator")
     libraries = str(folder / "lib/toy-linux-gnu")
     assert built.argv == (
@@ -152,7 +150,7 @@ def test_a_qemu_is_started_by_its_own_loader_with_its_own_firmware(fetch):
 
 
 def test_no_link_of_a_qemu_points_to_the_host(fetch):
-    image.build("emulator", silent, fetch=fetch)
+    image.build("emulator", fetch=fetch)
     link = image_dir("emulator") / "lib/toy-linux-gnu/libtoy.so"
     assert link.readlink().as_posix() == "ld-linux-toy.so.2"
 
@@ -160,73 +158,70 @@ def test_no_link_of_a_qemu_points_to_the_host(fetch):
 def test_a_qemu_of_another_version_is_refused(fetch):
     fetch.content["qemu"]["lib/toy-linux-gnu/version"] = b"10.0.2 (toy)"
     with pytest.raises(HarnessError, match=r"wants QEMU 11\.1, .* version 10\.0\.2"):
-        image.build("emulator", silent, fetch=fetch)
+        image.build("emulator", fetch=fetch)
     assert image.status("emulator").state == "absent"
 
 
 def test_a_file_the_recipe_requires_is_missed_at_build(place, fetch):
     (place / "recipes/emulator.toml").write_text(QEMU_RECIPE + 'required = ["usr/share/qemu/vof.bin"]\n')
     with pytest.raises(HarnessError, match=r"usr/share/qemu/vof\.bin"):
-        image.build("emulator", silent, fetch=fetch)
+        image.build("emulator", fetch=fetch)
 
 
 def test_a_guest_is_no_qemu_and_a_qemu_no_guest(place):
     with pytest.raises(UsageError, match="emulator is a QEMU"):
-        image.ensure_guest("emulator", silent)
+        image.ensure_guest("emulator")
     with pytest.raises(UsageError, match="toy is a guest"):
-        image.ensure_qemu("toy", silent)
+        image.ensure_qemu("toy")
 
 
 # When it is built
 
 
 def test_a_present_image_is_not_built_again(fetch):
-    image.ensure_guest("toy", silent)
+    image.ensure_guest("toy")
     assert len(fetch.requests) == 2
-    image.ensure_guest("toy", silent)
+    image.ensure_guest("toy")
     assert len(fetch.requests) == 2
     assert image.status("toy").state == "ok"
 
 
 def test_a_present_image_is_used_while_another_process_builds_it_anew(place):
-    def refuse(text):
-        raise AssertionError(text)
-
-    image.ensure_guest("toy", silent)
-    with lock("image-toy", "", silent):
-        image.ensure_guest("toy", refuse)
+    image.ensure_guest("toy")
+    with shown_on(SimpleNamespace(note=pytest.fail)), lock("image-toy", ""):
+        image.ensure_guest("toy")
 
 
 def test_who_waited_for_a_build_does_not_build_again(place, fetch):
     waiting = threading.Event()
-    with lock("image-toy", "", silent):
-        second = threading.Thread(target=image.ensure_guest, args=("toy", lambda _: waiting.set()))
+    with shown_on(SimpleNamespace(note=lambda _: waiting.set())), lock("image-toy", ""):
+        second = threading.Thread(target=image.ensure_guest, args=("toy",))
         second.start()
         assert waiting.wait(PATIENCE)
-        library._build(recipe.load("toy"), silent, fetch)
+        library._build(recipe.load("toy"), fetch)
     second.join(PATIENCE)
     assert len(fetch.requests) == 2
 
 
 def test_a_changed_recipe_makes_the_image_stale_and_is_built(place, fetch):
-    image.ensure_guest("toy", silent)
+    image.ensure_guest("toy")
     (place / "recipes/toy.toml").write_text(GUEST_RECIPE.replace('"/proc"', '"/proc", "/new"'))
     assert image.status("toy").state == "stale"
     assert image.status("toy").problems == ["the recipe has changed"]
-    image.ensure_guest("toy", silent)
+    image.ensure_guest("toy")
     assert image.status("toy").state == "ok"
     assert "new" in base_members()
 
 
 @pytest.mark.parametrize("builder", [manifest.BUILDER + 1, manifest.BUILDER - 1], ids=["newer", "older"])
 def test_an_image_of_another_builder_is_stale(fetch, monkeypatch, builder):
-    image.build("toy", silent, fetch=fetch)
+    image.build("toy", fetch=fetch)
     monkeypatch.setattr(staleness, "BUILDER", builder)
     assert image.status("toy").state == "stale"
 
 
 def test_a_flipped_byte_is_found_and_the_file_named(fetch):
-    image.build("toy", silent, fetch=fetch)
+    image.build("toy", fetch=fetch)
     flip(image_dir("toy") / "vmlinux")
     status = image.status("toy")
     assert (status.state, status.problems) == (
@@ -237,17 +232,17 @@ def test_a_flipped_byte_is_found_and_the_file_named(fetch):
 
 
 def test_a_truncated_or_missing_file_is_found_in_passing_and_built_again(fetch):
-    image.build("toy", silent, fetch=fetch)
+    image.build("toy", fetch=fetch)
     os.truncate(image_dir("toy") / "base.cpio", 512)
     (image_dir("toy") / "vmlinux").unlink()
     problems = image.status("toy", full=False).problems
     assert [problem.partition(":")[0] for problem in problems] == ["base.cpio", "vmlinux"]
-    image.ensure_guest("toy", silent)
+    image.ensure_guest("toy")
     assert image.status("toy").state == "ok"
 
 
 def test_an_altered_or_unreadable_manifest_is_damage(fetch):
-    built = image.build("toy", silent, fetch=fetch)
+    built = image.build("toy", fetch=fetch)
     path = image_dir("toy") / "manifest.json"
     text = path.read_text()
     path.write_text(text.replace(built.files[-1].sha256, "0" * 64))
@@ -262,8 +257,8 @@ def test_an_absent_image_has_no_problems(place):
 
 
 def test_clean_frees_what_it_says(place, fetch):
-    image.ensure_guest("toy", silent)
-    image.build("emulator", silent, fetch=fetch)
+    image.ensure_guest("toy")
+    image.build("emulator", fetch=fetch)
     (place / "cache/apt").mkdir()
     (place / "cache/apt/deb").write_bytes(bytes(1000))
     size = image.status("toy").size
@@ -289,7 +284,7 @@ def test_the_agent_digest_is_over_sorted_names_and_contents(tmp_path):
 
 
 def test_the_initramfs_is_the_base_and_then_ours(place):
-    guest = image.ensure_guest("toy", silent)
+    guest = image.ensure_guest("toy")
     content = guest.initrd.read_bytes()
     base = (image_dir("toy") / "base.cpio").read_bytes()
     assert content.startswith(base)
@@ -309,36 +304,36 @@ def test_the_initramfs_is_the_base_and_then_ours(place):
 
 
 def test_a_changed_agent_needs_a_new_initramfs_and_no_build(place, fetch):
-    before = image.ensure_guest("toy", silent)
+    before = image.ensure_guest("toy")
     (place / "agent/main.py").write_text("pass\n")
-    after = image.ensure_guest("toy", silent)
+    after = image.ensure_guest("toy")
     assert after.initrd != before.initrd
     assert after.agent_digest != before.agent_digest
     assert len(fetch.requests) == 2
     (place / "agent/notes.txt").write_text("still no source")
-    assert image.ensure_guest("toy", silent).initrd == after.initrd
+    assert image.ensure_guest("toy").initrd == after.initrd
 
 
 def test_an_initramfs_goes_when_it_is_stale_and_nobody_holds_it(place, monkeypatch):
-    first = image.ensure_guest("toy", silent).initrd
+    first = image.ensure_guest("toy").initrd
     (place / "rootfs/etc/motd").write_text("two")
-    second = image.ensure_guest("toy", silent).initrd
+    second = image.ensure_guest("toy").initrd
     assert first.exists()  # this process was given it
     os.close(overlay._in_use.pop(first))
     (place / "rootfs/etc/motd").write_text("three")
-    image.ensure_guest("toy", silent)
+    image.ensure_guest("toy")
     assert not first.exists()
     assert not first.with_suffix(".sha256").exists()
     assert second.exists()
 
 
 def test_an_initramfs_that_another_process_holds_stays(place):
-    first = image.ensure_guest("toy", silent).initrd
+    first = image.ensure_guest("toy").initrd
     os.close(overlay._in_use.pop(first))
     with first.open("rb") as other:
         fcntl.flock(other, fcntl.LOCK_SH)
         (place / "rootfs/etc/motd").write_text("two")
-        image.ensure_guest("toy", silent)
+        image.ensure_guest("toy")
         assert first.exists()
 
 
@@ -354,8 +349,8 @@ def load_order(initrd):
 
 
 def test_another_kernels_modules_take_the_place_of_the_images(place, fetch):
-    plain = image.ensure_guest("toy", silent)
-    guest = image.ensure_guest("toy", silent, other("7.0", {"virtio": b"one", "vfio": b"two"}))
+    plain = image.ensure_guest("toy")
+    guest = image.ensure_guest("toy", other("7.0", {"virtio": b"one", "vfio": b"two"}))
     assert load_order(guest.initrd) == ["/lib/modules-tcelab/virtio.ko", "/lib/modules-tcelab/vfio.ko"]
     members = read_cpio(guest.initrd.read_bytes())
     assert members["lib/modules-tcelab/vfio.ko"].data == b"two"
@@ -365,13 +360,13 @@ def test_another_kernels_modules_take_the_place_of_the_images(place, fetch):
 
 
 def test_a_module_takes_the_place_of_the_images_of_its_name_and_the_load_order_stays(place, fetch):
-    plain = image.ensure_guest("toy", silent)
+    plain = image.ensure_guest("toy")
     told = []
 
     def instead(content):
         return lambda manifest: told.append(manifest.kernel_release) or {"vfio": content}
 
-    first, second = (image.ensure_guest("toy", silent, None, instead(content)) for content in (b"one", b"two"))
+    first, second = (image.ensure_guest("toy", None, instead(content)) for content in (b"one", b"two"))
     assert told == [RELEASE, RELEASE]
     for guest, content in ((plain, VFIO), (first, b"one"), (second, b"two")):
         members = read_cpio(guest.initrd.read_bytes())
@@ -384,28 +379,28 @@ def test_a_module_takes_the_place_of_the_images_of_its_name_and_the_load_order_s
 
 def test_a_module_that_the_image_does_not_load_takes_nobodys_place(place):
     with pytest.raises(UsageError, match="the image toy loads no module virtio"):
-        image.ensure_guest("toy", silent, None, lambda _: {"virtio": b"", "vfio": b""})
+        image.ensure_guest("toy", None, lambda _: {"virtio": b"", "vfio": b""})
 
 
 def test_another_kernel_without_modules_loads_none(place):
     """The image's would only be refused."""
-    image.ensure_guest("toy", silent)
-    assert load_order(image.ensure_guest("toy", silent, other("7.0")).initrd) == []
+    image.ensure_guest("toy")
+    assert load_order(image.ensure_guest("toy", other("7.0")).initrd) == []
 
 
 def test_a_kernel_that_has_all_built_in_loads_none_even_if_it_is_of_the_images_release(place):
-    assert load_order(image.ensure_guest("toy", silent, other(RELEASE, {})).initrd) == []
+    assert load_order(image.ensure_guest("toy", other(RELEASE, {})).initrd) == []
 
 
 def test_a_kernel_of_the_images_release_loads_the_images_modules(place):
-    plain = image.ensure_guest("toy", silent)
-    assert image.ensure_guest("toy", silent, other(RELEASE)).initrd == plain.initrd
+    plain = image.ensure_guest("toy")
+    assert image.ensure_guest("toy", other(RELEASE)).initrd == plain.initrd
     assert len(load_order(plain.initrd)) == 2
 
 
 def test_the_other_kernel_is_told_the_release_of_the_images(place):
     told = []
-    image.ensure_guest("toy", silent, lambda release: told.append(release) or image.OtherKernel("7.0", None))
+    image.ensure_guest("toy", lambda release: told.append(release) or image.OtherKernel("7.0", None))
     assert told == [RELEASE]
 
 
@@ -416,22 +411,22 @@ def test_the_other_kernel_is_told_the_release_of_the_images(place):
 )
 def test_an_initramfs_is_made_once_for_the_same_modules_and_goes_when_nobody_holds_it(place, changed):
     modules = {"a": b"one", "b": b"two"}
-    first = image.ensure_guest("toy", silent, other("7.0", modules)).initrd
+    first = image.ensure_guest("toy", other("7.0", modules)).initrd
     made = first.stat()
-    assert image.ensure_guest("toy", silent, other("7.0", dict(modules))).initrd == first
+    assert image.ensure_guest("toy", other("7.0", dict(modules))).initrd == first
     assert os.path.samestat(first.stat(), made)
-    second = image.ensure_guest("toy", silent, None if changed is None else other("7.0", changed)).initrd
+    second = image.ensure_guest("toy", None if changed is None else other("7.0", changed)).initrd
     assert second != first
     assert first.exists()
     os.close(overlay._in_use.pop(first))
-    assert image.ensure_guest("toy", silent, None if changed is None else other("7.0", changed)).initrd == second
+    assert image.ensure_guest("toy", None if changed is None else other("7.0", changed)).initrd == second
     assert not first.exists()
     assert second.exists()
 
 
 def test_two_processes_at_once_make_one_initramfs_that_both_hold(fetch, monkeypatch):
     """Were it made twice, the first would hold a file that is no longer there under its name."""
-    image.build("toy", silent, fetch=fetch)
+    image.build("toy", fetch=fetch)
     made = []
     original = overlay._make
 
@@ -443,27 +438,26 @@ def test_two_processes_at_once_make_one_initramfs_that_both_hold(fetch, monkeypa
 
     begun, waiting = threading.Event(), threading.Event()
     monkeypatch.setattr(overlay, "_make", make)
-    first = threading.Thread(target=image.ensure_guest, args=("toy", silent, other("7.0", {"a": b"x"})))
-    second = threading.Thread(
-        target=image.ensure_guest, args=("toy", lambda _: waiting.set(), other("7.0", {"a": b"x"}))
-    )
-    first.start()
-    assert begun.wait(PATIENCE)
-    second.start()
-    for each in (first, second):
-        each.join()
+    first = threading.Thread(target=image.ensure_guest, args=("toy", other("7.0", {"a": b"x"})))
+    second = threading.Thread(target=image.ensure_guest, args=("toy", other("7.0", {"a": b"x"})))
+    with shown_on(SimpleNamespace(note=lambda _: waiting.set())):
+        first.start()
+        assert begun.wait(PATIENCE)
+        second.start()
+        for each in (first, second):
+            each.join()
     assert waiting.is_set()
     assert len(made) == 1
 
 
 def test_a_flipped_byte_of_an_initramfs_for_another_kernel_is_found(place):
-    guest = image.ensure_guest("toy", silent, other("7.0", {"a": b"x"}))
+    guest = image.ensure_guest("toy", other("7.0", {"a": b"x"}))
     flip(guest.initrd)
     assert image.status("toy").problems == [f"{guest.initrd.name}: content differs from what was built"]
 
 
 def test_a_flipped_byte_of_the_initramfs_is_found(place):
-    guest = image.ensure_guest("toy", silent)
+    guest = image.ensure_guest("toy")
     flip(guest.initrd)
     assert image.status("toy").problems == [f"{guest.initrd.name}: content differs from what was built"]
 
@@ -471,7 +465,7 @@ def test_a_flipped_byte_of_the_initramfs_is_found(place):
 def test_an_agent_that_does_not_compile_is_an_error_that_names_the_file(place):
     (place / "agent/main.py").write_text("1 +\n")
     with pytest.raises(HarnessError, match=r"(?s)compiling.*tceagent/main\.py"):
-        image.ensure_guest("toy", silent)
+        image.ensure_guest("toy")
     assert not list(image_dir("toy").glob("*initrd*"))
 
 
@@ -479,14 +473,14 @@ def test_an_agent_that_does_not_compile_is_an_error_that_names_the_file(place):
 
 
 def test_a_killed_build_leaves_the_old_image_and_the_next_one_tidies(place, fetch):
-    image.build("toy", silent, fetch=fetch)
+    image.build("toy", fetch=fetch)
     before = image.status("toy").manifest
     code = f"""
 import os, signal, pathlib
 from tcelab import image
 from tcelab.image import recipe
 recipe.recipes_dir = lambda: pathlib.Path({str(place / "recipes")!r})
-image.build("toy", print, fetch=lambda request, progress: os.kill(os.getpid(), signal.SIGKILL))
+image.build("toy", fetch=lambda request: os.kill(os.getpid(), signal.SIGKILL))
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     ended = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
@@ -494,7 +488,7 @@ image.build("toy", print, fetch=lambda request, progress: os.kill(os.getpid(), s
     leftovers = [path for path in image_dir("toy").parent.iterdir() if path.name != "toy"]
     assert len(leftovers) == 1
     assert image.status("toy").manifest == before
-    image.build("toy", silent, fetch=fetch)
+    image.build("toy", fetch=fetch)
     assert [path.name for path in image_dir("toy").parent.iterdir()] == ["toy"]
 
 
@@ -504,7 +498,7 @@ def test_a_full_disk_while_writing_is_one_clear_error(place, fetch, monkeypatch)
 
     monkeypatch.setattr("tcelab.image.cpio.write_archive", full)
     with pytest.raises(HarnessError, match="the disk is full"):
-        image.build("toy", silent, fetch=fetch)
+        image.build("toy", fetch=fetch)
     assert list(image_dir("toy").parent.iterdir()) == []
 
 
@@ -512,7 +506,7 @@ def test_a_host_without_apt_gets_one_clear_line(monkeypatch, tmp_path):
     monkeypatch.setenv("TCELAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", "")
     with pytest.raises(Unsupported, match=r"apt-get.* --qemu, --kernel and --initrd") as caught:
-        image.build("guest", silent)
+        image.build("guest")
     assert "\n" not in caught.value.message
     assert list((tmp_path / "cache/images").iterdir()) == []
 
@@ -535,4 +529,4 @@ def test_a_package_that_is_not_what_the_index_describes_is_refused(place, monkey
 
     monkeypatch.setattr(root, "_run", download)
     with pytest.raises(HarnessError, match="toy 1 as fetched is not what the signed index describes"):
-        root.download([package], silent)
+        root.download([package])

@@ -165,13 +165,13 @@ class Stand:
         kernel = Package("linux-image-6.12.1-toy", "6.12.1-1", "ppc64el", "stable", "0" * 64, 1)
         self.manifest = SimpleNamespace(recipe="guest", kernel_release="6.12.1-toy", packages=[kernel])
 
-    def fetch(self, request, progress):
+    def fetch(self, request):
         self.fetched.append(request)
         package = Package(KNOWN.source, self.version, "all", "stable", "1" * 64, 1)
         return apt.Fetched(packages=(package,), files=(toy_package(self.folder, self.names),))
 
     @contextmanager
-    def toolchain(self, release, progress, *, name, fetch):
+    def toolchain(self, release, *, name, fetch):
         yield SimpleNamespace(modules=self.modules)
 
     def modules(self, sources, release):
@@ -180,7 +180,7 @@ class Stand:
         return {KNOWN.module: f"module of {release}: {text}".encode()}
 
     def build(self, name):
-        return mutants.build(name, "guest", self.manifest, lambda _: None, fetch=self.fetch)
+        return mutants.build(name, "guest", self.manifest, fetch=self.fetch)
 
 
 @pytest.fixture

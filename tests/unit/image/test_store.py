@@ -16,6 +16,7 @@ from tcelab.errors import HarnessError
 from tcelab.image.hosttools import RunLimit, run
 from tcelab.image.locks import lock
 from tcelab.image.store import cache_dir, image_dir, new_image
+from tcelab.logs import shown_on
 
 """Seconds no step here may take."""
 
@@ -47,7 +48,7 @@ def end(process):
 HOLD = """
 import sys
 from tcelab.image.locks import lock
-with lock("toy", "another build of toy", print):
+with lock("toy", "another build of toy"):
     print("ready", flush=True)
     sys.stdin.read()
 """
@@ -71,27 +72,32 @@ def test_a_second_build_says_that_it_waits_and_goes_on_after_the_first():
     first = python(HOLD)
     said, waiting = [], threading.Event()
 
+    class Display:
+        def note(self, text):
+            said.append(text)
+            waiting.set()
+
     def second():
-        with lock("toy", "another build of toy", lambda text: (said.append(text), waiting.set())):
+        with lock("toy", "another build of toy"):
             said.append("mine")
 
     thread = threading.Thread(target=second)
-    thread.start()
-    assert waiting.wait(PATIENCE)
-    assert said == ["waiting for another build of toy"]
-    assert thread.is_alive()
-    end(first)
-    thread.join(PATIENCE)
+    with shown_on(Display()):
+        thread.start()
+        assert waiting.wait(PATIENCE)
+        assert said == ["waiting for another build of toy"]
+        assert thread.is_alive()
+        end(first)
+        thread.join(PATIENCE)
     assert said[1:] == ["mine"]
 
 
-def test_another_name_does_not_wait():
+def test_another_name_does_not_wait(shown):
     first = python(HOLD)
-    said = []
-    with lock("other", "another build of other", said.append, limit=0.05):
+    with lock("other", "another build of other", limit=0.05):
         pass
     end(first)
-    assert said == []
+    assert shown.lines == []
 
 
 def test_waiting_has_a_limit_and_names_the_lock(cache):
@@ -99,13 +105,13 @@ def test_waiting_has_a_limit_and_names_the_lock(cache):
     began = time.monotonic()
     with (
         pytest.raises(HarnessError, match="another build of toy holds its lock") as caught,
-        lock("toy", "another build of toy", lambda _: None, limit=0.05),
+        lock("toy", "another build of toy", limit=0.05),
     ):
         pass
     assert time.monotonic() - began < SOON
     assert str(cache / "locks/toy") in caught.value.next_step
     end(first)
-    with lock("toy", "another build of toy", lambda _: None, limit=PATIENCE):
+    with lock("toy", "another build of toy", limit=PATIENCE):
         pass
 
 
@@ -117,15 +123,15 @@ import threading
 import time
 from tcelab.image.locks import lock
 from tcelab.image.hosttools import RunLimit, run
-with lock("toy", "", print):
+with lock("toy", ""):
     run(["sh", "-c", "echo ready >/proc/$PPID/fd/1; read end < {fifo}"], RunLimit("orphan", 60))
 """)
     builder.kill()
     end(builder)
-    with pytest.raises(HarnessError), lock("toy", "", lambda _: None, limit=0.05):
+    with pytest.raises(HarnessError), lock("toy", "", limit=0.05):
         pass
     fifo.write_text("end\n")
-    with lock("toy", "", lambda _: None, limit=PATIENCE):
+    with lock("toy", "", limit=PATIENCE):
         pass
 
 

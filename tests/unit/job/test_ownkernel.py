@@ -35,11 +35,11 @@ def asked(monkeypatch):
     """What the image was told of the kernel that will boot. Nothing is really made."""
     heard = []
 
-    def guest(name, _note, other=None, _instead=None):
+    def guest(name, other=None, _instead=None):
         heard.append(None if other is None else other(IMAGE_RELEASE))
         return SimpleNamespace(name=name, kernel=Path("/image/vmlinux"), initrd=Path("/image/initrd"), manifest={})
 
-    def qemu(name, _note):
+    def qemu(name):
         return SimpleNamespace(name=name, argv=("qemu",), environment={}, manifest=SimpleNamespace(tree_sha256=""))
 
     monkeypatch.setattr(image, "ensure_guest", guest)
@@ -57,7 +57,7 @@ def kernel(tmp_path):
 
 
 def ready(**choice):
-    return prepare(MachineChoice(topology=topology("one-pe"), **choice), lambda _: None)
+    return prepare(MachineChoice(topology=topology("one-pe"), **choice))
 
 
 def test_the_option_reaches_the_choice():

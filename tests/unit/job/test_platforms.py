@@ -68,14 +68,13 @@ def test_whoever_adds_an_option_says_whether_it_is_about_a_guest():
 
 
 @pytest.mark.usefixtures("recipe")
-def test_the_emulator_has_the_chosen_profile_and_quirks_and_none_that_an_image_declares(tmp_path):
-    lines = []
-    platform = prepare(EMULATOR, choice(profile="seed2013", expect_quirks=(ONE_PAGE,)), lines.append)
-    session = platform.open(tmp_path, lines.append)
+def test_the_emulator_has_the_chosen_profile_and_quirks_and_none_that_an_image_declares(tmp_path, shown):
+    platform = prepare(EMULATOR, choice(profile="seed2013", expect_quirks=(ONE_PAGE,)))
+    session = platform.open(tmp_path)
     assert isinstance(session, EmulatorSession)
     assert (session.facts.profile, session.facts.quirks) == ("seed2013", {ONE_PAGE})
     assert {pe.phb.window_size for pe in session.machine.pes.values()} == {16 << 20}
-    assert (len(lines), platform.provenance) == (1, {})
+    assert (shown.lines, platform.provenance) == (["making a machine"], {})
     platform.close()
 
 
@@ -96,7 +95,7 @@ def test_each_session_of_the_emulator_has_frames_and_a_nonce_of_its_own(tmp_path
 
 def test_a_guests_kernel_has_todays_driver_and_no_other():
     with pytest.raises(UsageError, match="no kernel of today has the driver of profile seed2013") as refusal:
-        prepare(QEMU, choice(profile="seed2013"), lambda _: None)
+        prepare(QEMU, choice(profile="seed2013"))
     assert refusal.value.next_step == "add --platform emulator"
 
 

@@ -19,7 +19,7 @@ def world(monkeypatch):
     told = []
 
     class Forks:
-        def __init__(self, qemu, options, *, digest, limits, boot, note):
+        def __init__(self, qemu, options, *, digest, limits, boot):
             self.name = options
             self.abilities = abilities(vof=False, private_ram=False)
             told.append(("forks", self.name, boot))
@@ -28,7 +28,7 @@ def world(monkeypatch):
             told.append(("forks closed", self.name))
 
     class Ahead:
-        def __init__(self, forks, folder, count, note):
+        def __init__(self, forks, folder, count):
             self.forks = forks
             told.append(("ahead", forks.name, count))
 
@@ -42,7 +42,7 @@ def world(monkeypatch):
 
     monkeypatch.setattr(pool, "Forks", Forks)
     monkeypatch.setattr(pool, "Ahead", Ahead)
-    monkeypatch.setattr(setup, "prepare", lambda choice, _: setup.PreparedMachine(None, choice.topology.name, "", {}))
+    monkeypatch.setattr(setup, "prepare", lambda choice: setup.PreparedMachine(None, choice.topology.name, "", {}))
     return told
 
 

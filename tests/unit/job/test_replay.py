@@ -173,7 +173,18 @@ def test_every_option_of_a_verb_is_said_or_changes_nothing_of_a_saved_program(ve
         "--any-status",
         "--any-direction",
     }
-    nothing = {"--archive", "--cache-size", "--topology", "--seed", "--inject", "--out", "--json", "--keep"}
+    nothing = {
+        "--archive",
+        "--cache-size",
+        "--topology",
+        "--seed",
+        "--inject",
+        "--out",
+        "--json",
+        "--keep",
+        "-v",
+        "--verbose",
+    }
     command = cli.cli.get_command(click.Context(cli.cli), verb)
     there = {name for each in command.params if isinstance(each, click.Option) for name in each.opts}
     assert there <= said | nothing

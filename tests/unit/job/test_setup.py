@@ -33,16 +33,15 @@ def provisioned(monkeypatch):
     """What was provisioned, in order; nothing is really made."""
     made = []
 
-    def guest(name, note, other=None, instead=None):
+    def guest(name, other=None, instead=None):
         made.append(f"guest {name}")
-        note(f"making {name}")
         if instead is not None:
             made.append(instead(f"manifest of {name}"))
         return SimpleNamespace(
             name=name, kernel=Path("/image/vmlinux"), initrd=Path("/image/initrd"), manifest={"of": name}
         )
 
-    def qemu(name, _note):
+    def qemu(name):
         made.append(f"qemu {name}")
         return SimpleNamespace(name=name, argv=("ld.so", "qemu"), environment={"A": "1"}, manifest=Made(name))
 
@@ -62,13 +61,12 @@ def files(tmp_path):
     return tmp_path
 
 
-def ready(notes=None, **choice):
-    return prepare(MachineChoice(topology=TOPOLOGY, **choice), (notes if notes is not None else []).append)
+def ready(**choice):
+    return prepare(MachineChoice(topology=TOPOLOGY, **choice))
 
 
 def test_by_default_all_comes_from_recipes(provisioned):
-    notes = []
-    got = ready(notes)
+    got = ready()
     assert provisioned == ["qemu qemu-11.1", "guest guest"]
     assert (got.options.kernel, got.options.initrd) == (Path("/image/vmlinux"), Path("/image/initrd"))
     assert (got.qemu.name, got.qemu.argv, got.qemu.environment) == ("qemu-11.1", ("ld.so", "qemu"), {"A": "1"})
@@ -79,7 +77,6 @@ def test_by_default_all_comes_from_recipes(provisioned):
         "kernel": "/image/vmlinux",
         "initrd": "/image/initrd",
     }
-    assert notes == ["making guest"]
 
 
 def test_what_was_chosen_of_the_machine_reaches_it(provisioned):
@@ -104,7 +101,7 @@ def test_a_mutant_takes_the_place_of_the_images_driver_and_the_result_names_it(p
     fault = mutants.find("lost-write")
     package = Package("linux-source", "6", "all", "stable", "0" * 64, 1)
 
-    def build(name, of, manifest, note):
+    def build(name, of, manifest):
         assert (name, of, manifest) == ("lost-write", "guest-64k", "manifest of guest-64k")
         return mutants.Built("spapr_tce", b"module", fault, package)
 

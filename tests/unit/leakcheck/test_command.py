@@ -89,8 +89,9 @@ def test_words_that_look_like_options_belong_to_the_command_after_two_dashes(tce
     assert tcelab("--timeout", "7", "--", "ls", "--settle", "x")[3].plan.command == "ls --settle x"
 
 
-def test_no_leak_is_exit_code_0(tcelab):
+def test_no_leak_is_exit_code_0(tcelab, tmp_path):
     code, result, out, _ = tcelab("--", "true")
+    assert " tcelab.logs.logfile: tcelab " in (tmp_path / "out" / "log.txt").read_text()
     assert (code, result["verdict"], result["exit_code"]) == (0, "pass", 0)
     assert "PASS: no leak (exit code 0)" in out
 
@@ -210,4 +211,4 @@ def test_the_text_has_tables_and_a_histogram_with_many_sizes_summed_up():
 
 def test_the_help_says_what_a_command_is_that_the_guest_does_not_have():
     said = " ".join(verb.command.help.split())
-    assert "2: wrong usage, also a COMMAND that the guest does not have; 125: could not judge" in said
+    assert "2 wrong usage, or the guest does not have COMMAND; 125 could not judge" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import threading
 import time
 from pathlib import Path
@@ -12,10 +13,13 @@ import pytest
 from patience import PATIENCE
 from tcelab.errors import GuestLost, HarnessError
 from tcelab.image.bases import ChangedError
+from tcelab.logs import PHASE, LogFile
 from tcelab.qemu import ahead
 from tcelab.qemu.ahead import Ahead
 from tcelab.qemu.fork import Forks
 from tcelab.qemu.ram import FORK_NEEDS, HEADROOM
+
+LOG = logging.getLogger("tcelab.stand")
 
 
 class Session:
@@ -45,11 +49,12 @@ class Stand:
         self.made = {}
         self.fails = {}
         self.gates = {}
+        self.phases = ()
         self.changed = 0
         self.closed = 0
         self._lock = threading.Lock()
 
-    def open(self, folder, note=lambda _: None):
+    def open(self, folder):
         with self._lock:
             number = len(self.begun)
             self.begun.append(folder)
@@ -57,6 +62,8 @@ class Stand:
             assert gate.wait(PATIENCE)
             if self.closed:
                 raise GuestLost("the guest was closed")
+        for phase in self.phases:
+            LOG.info(phase, extra=PHASE)
         if error := self.fails.get(number):
             raise error
         self.made[number] = Session(number)
@@ -84,9 +91,9 @@ def keep(stand, monkeypatch, tmp_path):
     """An `Ahead` on a host with room for so many forks."""
     made, names = [], iter(range(1000))
 
-    def make(count, room=100, note=lambda _: None):
+    def make(count, room=100):
         monkeypatch.setattr(ahead.ram, "available", lambda: HEADROOM + room * FORK_NEEDS)
-        made.append(Ahead(stand, lambda: tmp_path / f"{next(names)}", count, note))
+        made.append(Ahead(stand, lambda: tmp_path / f"{next(names)}", count))
         return made[-1]
 
     yield make
@@ -185,16 +192,15 @@ def test_a_kernel_that_died_while_it_was_kept_is_no_guest_to_be_replaced(stand, 
     assert stand.made[1].closed == 1
 
 
-def test_forks_of_a_base_that_was_changed_meanwhile_are_not_handed_out(stand, keep):
-    said = []
-    one = keep(1, note=said.append)
+def test_forks_of_a_base_that_was_changed_meanwhile_are_not_handed_out(stand, keep, shown):
+    one = keep(1)
     one.take()
     until(lambda: len(stand.made) == 2)
     stand.changed = 1
     taken = one.take()
     assert taken is not stand.made[1]
     assert stand.made[1].closed == 1
-    assert said == ["a fork that was kept ahead is replaced: it was changed: state was written to"]
+    assert shown.lines == ["a fork that was kept ahead is replaced: it was changed: state was written to"]
 
 
 def test_an_error_is_of_who_takes_it_and_the_next_gets_another(stand, keep):
@@ -284,20 +290,36 @@ def test_leaving_the_context_closes(stand, keep):
 
 
 @pytest.mark.parametrize(("room", "kept"), [(2, 2), (0, 0), (-3, 0)])
-def test_where_there_is_no_memory_for_all_fewer_are_kept_and_that_is_said(stand, keep, room, kept):
-    said = []
-    one = keep(4, room, said.append)
-    assert said == [f"only {kept} forks are kept ahead: there is no memory for 4"]
+def test_where_there_is_no_memory_for_all_fewer_are_kept_and_that_is_said(stand, keep, shown, room, kept):
+    one = keep(4, room)
+    assert shown.lines == [f"only {kept} forks are kept ahead: there is no memory for 4"]
     one.take()
     until(lambda: len(stand.made) == 1 + kept)
     time.sleep(0.02)
     assert len(stand.begun) == 1 + kept
 
 
-def test_where_there_is_memory_nothing_is_said(keep):
-    said = []
-    keep(4, 4, said.append)
-    assert said == []
+def test_what_comes_before_the_first_fork_is_shown_once_and_none_of_the_phases_after_it(stand, keep, shown):
+    stand.phases = ("booting", "trying the guest", "forking under QEMU", "booting anew")
+    with keep(2) as one:
+        one.take()
+        one.prepare()
+        one.take()
+    assert shown.phases == ["booting", "trying the guest"]
+
+
+def test_the_log_tells_guests_that_are_made_ahead_apart(stand, keep, tmp_path):
+    stand.phases = ("forking",)
+    with LogFile(tmp_path), keep(1) as one:
+        one.take()
+        one.prepare()
+    lines = (tmp_path / "log.txt").read_text().splitlines()[1:]
+    assert sorted(line.partition(" [")[2].partition("]")[0] for line in lines) == ["0", "1"]
+
+
+def test_where_there_is_memory_nothing_is_said(keep, shown):
+    keep(4, 4)
+    assert shown.lines == []
 
 
 def test_the_stand_has_the_shape_of_the_forks():

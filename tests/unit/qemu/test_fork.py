@@ -18,10 +18,12 @@ import pytest
 from fake_guest import abilities
 from fake_session import REGISTERS, SAID, SAVED, SHAPE, FakeSession, World
 from msgspec import structs
+from shown import Shown
 
 from patience import PATIENCE
 from tcelab.errors import GuestLost, HarnessError, Interrupted, Unsupported
 from tcelab.image import bases
+from tcelab.logs import shown_on
 from tcelab.program.topology import DRIVERS, topology
 from tcelab.qemu import basekey, fork, machine
 from tcelab.qemu.fork import Forks, opened
@@ -73,15 +75,18 @@ def make(world, files):
     made = []
 
     def forks(**how):
-        said, phases = [], []
+        display = Shown()
         qemu, options = how.pop("qemu", files.qemu), structs.replace(files.options, memory=how.pop("memory", 512))
-        one = Forks(qemu, options, digest="d", note=said.append, **how)
+        one = Forks(qemu, options, digest="d", **how)
         folder = files.home / f"run{len(made)}"
         folder.mkdir()
         made.append(one)
-        return SimpleNamespace(
-            forks=one, said=said, phases=phases, get=lambda: one.open(folder, phases.append), close=one.close
-        )
+
+        def get():
+            with shown_on(display):
+                return one.open(folder)
+
+        return SimpleNamespace(forks=one, said=display.notes, phases=display.phases, get=get, close=one.close)
 
     yield forks
     for each in made:
@@ -769,7 +774,7 @@ def test_closing_while_another_process_makes_the_base_opens_nothing_and_holds_no
             outcome.append(error)
 
     opening, closing = threading.Thread(target=do), threading.Thread(target=one.close)
-    with bases.locked(key, lambda _: None):
+    with bases.locked(key):
         opening.start()
         deadline = time.monotonic() + PATIENCE
         while not one.phases and time.monotonic() < deadline:

@@ -40,12 +40,12 @@ def memory(guest):
 def boot(guest, memory, monkeypatch, tmp_path):
     """Boot a session on the fake; QEMU's abilities may be changed."""
 
-    def booted(base=None, note=lambda _: None, on_spawn=lambda _: None, **changes):
+    def booted(base=None, on_spawn=lambda _: None, **changes):
         monkeypatch.setattr(qemusession, "Guest", guest)
         monkeypatch.setattr(hostviews, "LiveMemory", memory)
         monkeypatch.setattr(qemusession.probe, "probe", lambda _: abilities(**changes))
         options = machine.QemuOptions(Path("vmlinux"), Path("initrd"), topology("two-pe"))
-        more = {"base": base, "note": note, "on_spawn": on_spawn, "digest": DIGEST}
+        more = {"base": base, "on_spawn": on_spawn, "digest": DIGEST}
         return qemusession.QemuSession(Qemu("qemu", ("qemu",)), options, tmp_path, **more)
 
     return booted
@@ -299,10 +299,9 @@ def test_abilities_that_are_known_are_not_probed(boot, guest, monkeypatch, tmp_p
 
 
 @pytest.mark.parametrize(("base", "doing"), [(None, "booting"), (BASE, "forking")])
-def test_it_is_said_what_is_being_done(boot, base, doing):
-    told = []
-    boot(base, told.append)
-    assert told[-1] == f"{doing} under QEMU 9.9.9, vof"
+def test_it_is_said_what_is_being_done(boot, shown, base, doing):
+    boot(base)
+    assert shown.phases[-1] == f"{doing} under QEMU 9.9.9, vof"
 
 
 def test_a_guest_is_handed_out_before_it_starts_so_that_another_thread_can_end_it(boot, guest):

@@ -67,6 +67,27 @@ def test_each_test_has_a_guest_of_its_own_which_ends_with_it(run):
     assert asked("closed") == [()]
 
 
+LOGGED = """
+def test_it(pseries, caplog):
+    assert [each.message for each in caplog.get_records("setup")] == ["booting", "a fork is replaced"]
+    assert {each.name for each in caplog.get_records("setup")} == {"tcelab.stand"}
+"""
+
+
+def test_what_is_going_on_goes_to_pytests_own_logging_and_is_printed_only_where_that_is_asked_for(run):
+    result = run(LOGGED, "-o", "log_level=INFO")
+    result.assert_outcomes(passed=1)
+    assert "booting" not in result.stdout.str() + result.stderr.str()
+    asked_for = run(LOGGED, "--log-cli-level=INFO", "-o", "log_cli=true")
+    asked_for.assert_outcomes(passed=1)
+    asked_for.stdout.fnmatch_lines(["INFO *tcelab.stand:* booting", "WARNING *tcelab.stand:* a fork is replaced"])
+
+
+def test_a_plugins_user_who_asks_for_nothing_is_shown_nothing(run):
+    result = run(MAPS)
+    assert "a fork is replaced" not in result.stdout.str() + result.stderr.str()
+
+
 def test_no_guest_is_made_in_vain_at_the_end(run):
     source = MAPS + MAPS.replace("test_it", "test_2") + "def test_alone(): pass\n"
     source += "import pytest\n@pytest.mark.tcelab(topology='one-pe')" + MAPS.replace("test_it", "test_3")
