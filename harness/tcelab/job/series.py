@@ -53,7 +53,9 @@ class Series:
         keeper = Keeper(self._folder)
         with keeper.log():
             runs = self._runs()
-            self._write(report.merge(runs, [program for program, _ in self._pairs], self._options.recorded()), keeper)
+            result = report.merge(runs, [program for program, _ in self._pairs], self._options.recorded())
+            result.replay = self._replay()
+            self._write(result, keeper)
 
     def _runs(self) -> dict[str, report.Result]:
         """Each as far as it came, by topology."""
@@ -78,9 +80,7 @@ class Series:
                 _LOG.debug("topology %s: %s", name, job.result.verdict.result)
             if interrupted or job.interrupted:
                 break
-        result = report.merge(runs, [program for program, _ in self._pairs], self._options.recorded())
-        result.replay = self._replay()
-        self._write(result)
+        return runs
 
     def _replay(self) -> str:
         program, asked = self._pairs[0][0], self._options

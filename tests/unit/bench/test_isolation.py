@@ -95,7 +95,9 @@ def test_a_guard_that_does_not_isolate_gives_findings_and_no_figures(measure, tm
     assert (measured.figures, measured.verdict.exit_code) == ([], 1)
     (again,) = [note.split()[-1] for note in notes if note.startswith("to repeat it: tcelab run ")]
     kept = json.loads(Path(again).with_name("result.json").read_text())
-    assert kept["verdict"]["findings"] == msgspec.to_builtins(measured.verdict.findings)
+    assert kept["verdict"] == msgspec.to_builtins(measured.verdict, str_keys=True)
+    (log,) = tmp_path.rglob("log.txt")
+    assert "tcelab.bench.isolation: bench: end" in log.read_text()
 
 
 def test_a_byte_that_lands_outside_gives_a_finding_and_no_figures(measure):
