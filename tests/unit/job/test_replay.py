@@ -137,7 +137,7 @@ def test_each_run_of_a_series(two, tcelab, again):
     told = again("replay: " + commandline.typed(lines[1]))
     assert (told.code, told.found) == (1, findings(Path("../out/pair")))
     assert of_all[:2] == ["run", "isolation"]
-    assert again("replay: " + commandline.typed(of_all)).code == 1
+    assert tcelab(*of_all, "--out", "anew").code == 1
 
 
 def test_a_leak_check(leakcheck):
