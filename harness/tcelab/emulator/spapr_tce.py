@@ -1,4 +1,6 @@
-"""What today's driver does with a v1 container once no check stands in the way (profile `linux-v1`).
+"""What today's driver does with a v1 container once all checks have passed (profile `linux-v1`).
+
+The checks, their order and their errnos are in `tcelab.emulator.profiles.linux_v1`.
 
 Source: drivers/vfio/vfio_iommu_spapr_tce.c (6.12), functions of the same names without `tce_iommu_`.
 """

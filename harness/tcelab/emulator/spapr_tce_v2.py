@@ -203,7 +203,10 @@ class SpaprTceV2(SpaprTce):
         return problem
 
     def create(self, call: IoctlCall) -> int:
-        """tce_iommu_create_window, tce_iommu_create_table: its table is charged before it is made."""
+        """tce_iommu_create_window, tce_iommu_create_table: its table is charged before it is made.
+
+        Firmware's rules choose the bus address: `tcelab.papr.windowcreation.Windows.create`.
+        """
         pe, process = self.pe, call.process
         assert pe is not None
         shift, size, levels = (call.param[name] for name in ("page_shift", "window_size", "levels"))

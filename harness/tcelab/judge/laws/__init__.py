@@ -67,6 +67,6 @@ CHECKPOINT_LAWS: Final[Collection[Callable[[Ledger, Fold, TableReading], None]]]
     memory.memory,
     refusals.refusals,
     kernel.kernel,
-    disk.disks,
+    disk.disk,
 )
 """In this order: a law tells those after it what it found."""

@@ -20,12 +20,11 @@ LAW: Final = Law(
     finds="compares the whole disk with what its transfers should have left there",
 )
 
-
 _SHOWN = 16
 """Bytes that are told."""
 
 
-def disks(ledger: Ledger, fold: Fold, seen: TableReading) -> None:
+def disk(ledger: Ledger, fold: Fold, seen: TableReading) -> None:
     """Each disk holds exactly what the transfers that succeeded made of it, and elsewhere what it held at the start.
 
     Source: QEMU hw/block/virtio-blk.c; what is refused of a read of memory reaches the disk as zeros.
