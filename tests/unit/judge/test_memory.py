@@ -1,6 +1,6 @@
 """What the judge knows of a buffer's bytes."""
 
-from tcelab.judge.models.memory import BufferModel, PageModel
+from tcelab.judge.models.memorymodel import BufferModel, PageModel
 
 
 def test_bytes_are_read_over_page_boundaries_as_they_were_written():

@@ -1,8 +1,7 @@
 """The law of refusals: which access a refusal is of. What it finds in runs: test_lies.py."""
 
-from tcelab.judge.models.device import Forbidden
-
 from tcelab.judge.laws.refusals import _by_page
+from tcelab.judge.models.edumodel import Forbidden
 
 
 def access(told, size):
