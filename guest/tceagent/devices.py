@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from tceagent.seam import Kernel, Outcome, Registers
     from tceagent.state import File, State
 
-_COMMAND = 4
-_BUS_MASTER = 0x4
+COMMAND = 4
+BUS_MASTER = 0x4
 
 
 def master(state: State, *, file: str, on: bool = True) -> Outcome:
     opened = state.file(file)
     command = _command(state.kernel, opened)
-    command = command | _BUS_MASTER if on else command & ~_BUS_MASTER
+    command = command | BUS_MASTER if on else command & ~BUS_MASTER
     try:
-        state.kernel.pwrite(opened.fd, command.to_bytes(2, "little"), _place(state.kernel, opened) + _COMMAND)
+        state.kernel.pwrite(opened.fd, command.to_bytes(2, "little"), _place(state.kernel, opened) + COMMAND)
     except OSError as error:
         raise errors.RefusedError(error) from error
     return {"value": _command(state.kernel, opened)}
@@ -74,7 +74,7 @@ def engine(state: State, *, file: str, ring: dict[str, Any], iova: int) -> Outco
         raise errors.RefusedError("ENODEV")
     registers = _registers(kernel, opened)
     lies = memory, ring.get("index", 0), iova
-    made = virtio.Engine(kernel, registers, place, lies, lambda: bool(_command(kernel, opened) & _BUS_MASTER))
+    made = virtio.Engine(kernel, registers, place, lies, lambda: bool(_command(kernel, opened) & BUS_MASTER))
     value = made.begin()
     if value == 0:
         opened.engine = made
@@ -147,7 +147,7 @@ def _read(kernel: Kernel, opened: File, size: int, offset: int) -> bytes:
 
 
 def _command(kernel: Kernel, opened: File) -> int:
-    return int.from_bytes(_read(kernel, opened, 2, _COMMAND), "little")
+    return int.from_bytes(_read(kernel, opened, 2, COMMAND), "little")
 
 
 def _virtio(kernel: Kernel, opened: File) -> virtio.Place | None:

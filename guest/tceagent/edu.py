@@ -9,10 +9,15 @@ if TYPE_CHECKING:
     from tceagent.seam import Kernel, Registers
 
 IDENTITY = 0x00
+LIVENESS = 0x04
+"""Holds the bits of what was written there last, inverted, and does nothing."""
 SOURCE = 0x80
 DESTINATION = 0x88
 COUNT = 0x90
 COMMAND = 0x98
+
+IS_EDU = 0x010000ED
+"""What the register IDENTITY holds."""
 
 RUN = 0x1
 TO_MEMORY = 0x2

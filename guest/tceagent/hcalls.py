@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PATH = "/dev/tce_hcall"
 VERSION = 1
 OPCODES = {"H_GET_TCE": 0x1C, "H_PUT_TCE": 0x20, "H_STUFF_TCE": 0x138, "H_PUT_TCE_INDIRECT": 0x13C}
-_MULTIPLE = (0x138, 0x13C)
+_MULTIPLE = (OPCODES["H_STUFF_TCE"], OPCODES["H_PUT_TCE_INDIRECT"])
 """Opcodes whose fourth argument is a number of pages."""
 BATCH = Struct("=IIII")
 """Version, number of calls, rounds, 0."""

@@ -12,8 +12,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tceagent.seam import Kernel
 
-_DEVICES = "/sys/bus/pci/devices"
-_TREE = "/sys/firmware/devicetree/base"
+DEVICES = "/sys/bus/pci/devices"
+TREE = "/sys/firmware/devicetree/base"
+DMA_WINDOW = "ibm,dma-window"
+"""Of a PHB in the device tree."""
 _DMA_WINDOW = struct.Struct(">IQQ")  # LIOBN, bus address, size
 
 
@@ -26,11 +28,11 @@ def bind(kernel: Kernel, buid: int, slot: int) -> dict[str, str | int]:
     :raise RefusedError: sysfs refused a write; ENODEV: vfio-pci did not take the device, the kernel's log says why.
     """
     address = find(kernel, buid, slot)
-    folder = f"{_DEVICES}/{address}"
+    folder = f"{DEVICES}/{address}"
     try:
-        window = kernel.read_file(f"{_TREE}/pci@{buid:x}/ibm,dma-window")
+        window = kernel.read_file(f"{TREE}/pci@{buid:x}/{DMA_WINDOW}")
     except FileNotFoundError:
-        raise LookupError(f"PHB {buid:#x} has no ibm,dma-window: somebody owns it already") from None
+        raise LookupError(f"PHB {buid:#x} has no {DMA_WINDOW}: somebody owns it already") from None
     liobn, window_start, window_size = _DMA_WINDOW.unpack(window)
     try:
         _drive(kernel, folder, address)
@@ -50,7 +52,7 @@ def bind(kernel: Kernel, buid: int, slot: int) -> dict[str, str | int]:
 def find(kernel: Kernel, buid: int, slot: int) -> str:
     """The PCI address, as in `0001:00:01.0`, of function 0 at a slot of the PHB with that BUID."""
     seen = []
-    for address in kernel.listdir(_DEVICES):
+    for address in kernel.listdir(DEVICES):
         domain, bus, slot_function = address.split(":")
         node = _node(kernel, address, f"{domain}:{bus}")
         seen.append(f"{address} ({node})")
@@ -93,7 +95,7 @@ def _driver(kernel: Kernel, folder: str) -> str:
 
 def _node(kernel: Kernel, address: str, bus: str) -> str:
     """The device-tree node of a device or, where it has none, of its bus; "" if neither has one."""
-    for path in (f"{_DEVICES}/{address}/of_node", f"/sys/class/pci_bus/{bus}/of_node"):
+    for path in (f"{DEVICES}/{address}/of_node", f"/sys/class/pci_bus/{bus}/of_node"):
         try:
             return kernel.readlink(path)
         except FileNotFoundError:

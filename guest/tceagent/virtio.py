@@ -37,6 +37,8 @@ CAPABILITY = Struct("<BBBBBxxxIII")
 DRIVER_FEATURE_SELECT, DRIVER_FEATURE = 0x08, 0x0C
 IDENTITY = 0x10
 """The vector of the configuration interrupt, none, and the number of queues, 16 bits each: nobody changes them here."""
+IS_READY = 0x0001FFFF
+"""What the register IDENTITY holds: no vector for changes of the configuration, and one queue."""
 STATUS = 0x14
 QUEUE_SELECT, QUEUE_SIZE, QUEUE_ENABLE, QUEUE_NOTIFY_OFF = 0x16, 0x18, 0x1C, 0x1E
 QUEUE_DESCRIPTORS, QUEUE_AVAILABLE, QUEUE_USED = 0x20, 0x28, 0x30

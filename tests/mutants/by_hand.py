@@ -84,7 +84,7 @@ MAPS = (
     ),
     driver("an exchanged page stays pinned", BUILD, "if old & tce.PERMISSIONS:", "if False:", "MAP_DMA"),
     driver("a page past the end stays pinned", BUILD, "ram.unpin(frame)", "pass", "MAP_DMA"),
-    driver("a MAP that fails midway is told as done", BUILD, "raise RefusedError(failed)", "return 0", "MAP_DMA"),
+    driver("a MAP that fails midway is told as done", BUILD, "raise SyscallError(failed)", "return 0", "MAP_DMA"),
     driver("a MAP that fails takes nothing back", BUILD, "self._roll_back(pe, first, replaced)", "pass", "MAP_DMA"),
     driver(
         "what is taken back is one short", ROLL_BACK, "first, len(replaced))", "first, len(replaced) - 1)", "MAP_DMA"

@@ -78,7 +78,7 @@ MEMORY = (
 WINDOWS = (
     v2("a window ends one byte late", ContainerWindow.has, "< self.start + self.size", "<= self.start + self.size"),
     v2("a window begins one byte late", ContainerWindow.has, "self.start <= iova", "self.start < iova"),
-    v2("there are three windows", CREATE, "== ddw.MOST", "> ddw.MOST"),
+    v2("there are three windows", CREATE, "== windowcreation.MOST", "> windowcreation.MOST"),
     v2("a window of no pages is charged", CREATE, "if not bytes_of_table:", "if False:"),
     v2("an entry has 4 bytes", CREATE, "* _ENTRY", "* 4"),
     v2("a table of more levels costs what it has", CREATE, "_WHOLE if levels > 1 else", "0 if levels > 1 else"),

@@ -20,7 +20,7 @@ from tcelab.emulator.profiles import PROFILES
 from tcelab.emulator.profiles.linux_v2 import LINUX_V2
 from tcelab.emulator.vfiocore import CONTAINER_REQUESTS, GROUP_REQUESTS
 from tcelab.emulator.vfiopci import DEVICE_REQUESTS, NOT_MODELLED
-from tcelab.papr import hcallrules
+from tcelab.papr import hcallnumbers, hcallrules
 
 UNTRIED = "past the window's end, of a MAP"
 """No program of ours asks any kernel for it: it has no row that could kill a mutant."""
@@ -185,12 +185,12 @@ def _same(one: Check, other: Check) -> str:
 # -- hypercalls
 
 NAMES = {
-    hcallrules.H_GET_TCE: "H_GET_TCE",
-    hcallrules.H_PUT_TCE: "H_PUT_TCE",
-    hcallrules.H_STUFF_TCE: "H_STUFF_TCE",
-    hcallrules.H_PUT_TCE_INDIRECT: "H_PUT_TCE_INDIRECT",
+    hcallnumbers.H_GET_TCE: "H_GET_TCE",
+    hcallnumbers.H_PUT_TCE: "H_PUT_TCE",
+    hcallnumbers.H_STUFF_TCE: "H_STUFF_TCE",
+    hcallnumbers.H_PUT_TCE_INDIRECT: "H_PUT_TCE_INDIRECT",
 }
-MANY = {hcallrules.H_STUFF_TCE, hcallrules.H_PUT_TCE_INDIRECT}
+MANY = {hcallnumbers.H_STUFF_TCE, hcallnumbers.H_PUT_TCE_INDIRECT}
 """Hypercalls that may have stored something when they refuse."""
 NEED_TABLE = {
     hcallrules.STUFF_TOO_MANY.name,
@@ -217,9 +217,9 @@ def _hypercall(name: str, kind: str, rules: dict[str, Any], equivalent: str) -> 
 def _hypercall_variants(checks: Sequence[Any]) -> Iterator[tuple[str, str, tuple[Any, ...], str]]:
     for i, check in enumerate(checks):
         yield "drop", f"drop {check.name!r}", (*checks[:i], *checks[i + 1 :]), ""
-        status = hcallrules.H_FUNCTION if check.status == hcallrules.H_PARAMETER else hcallrules.H_PARAMETER
+        status = hcallnumbers.H_FUNCTION if check.status == hcallnumbers.H_PARAMETER else hcallnumbers.H_PARAMETER
         changed = (*checks[:i], check._replace(status=status), *checks[i + 1 :])
-        yield "errno", f"{check.name!r} gives {hcallrules.STATUS_NAMES[status]}", changed, ""
+        yield "errno", f"{check.name!r} gives {hcallnumbers.STATUS_NAMES[status]}", changed, ""
     for i, (one, other) in enumerate(pairwise(checks)):
         swapped = (*checks[:i], other, one, *checks[i + 2 :])
         yield "swap", f"{other.name!r} before {one.name!r}", swapped, _same_status(one, other)
@@ -229,7 +229,7 @@ def _same_status(one: Any, other: Any) -> str:
     """Why two checks of a hypercall may change places: none of them does anything but look."""
     blind = one.name == hcallrules.LIOBN_UNKNOWN.name and other.name in NEED_TABLE
     same = one.status == other.status and one.partial == other.partial
-    return "" if blind or not same else f"both look and give {hcallrules.STATUS_NAMES[one.status]}"
+    return "" if blind or not same else f"both look and give {hcallnumbers.STATUS_NAMES[one.status]}"
 
 
 def _partial(checks: Sequence[Any]) -> Iterator[tuple[str, str, tuple[Any, ...], str]]:

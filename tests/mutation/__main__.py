@@ -160,7 +160,7 @@ def _all(work: Path, config, options) -> int:
     trial.warm()
     os.chdir(ROOT)
     modules = [str(each) for each in find_modules(map(Path, config["module-path"]))]
-    mutants = list(places.mutants_of(ROOT, [ROOT / each for each in modules]))
+    mutants = list(places.mutants_of(ROOT, [ROOT / each for each in modules], config["sample"]["was"]))
     chosen = places.sample(ROOT, mutants, config["sample"]["seed"], options.count or config["sample"]["count"])
     if options.again:
         with use_db(work / "session.sqlite") as database:
@@ -192,7 +192,9 @@ def _all(work: Path, config, options) -> int:
             print(f"{len(done):4} {each.end:8} {each.seconds:6.1f} s  {survivors.line(each.mutant)}", flush=True)
             database.set_result(each.mutant.job_id, _result(each))
     known.write_bytes(msgspec.json.encode(killers | {each.mutant.job_id: each.killer for each in done if each.killer}))
-    return survivors.judge(ROOT, HERE / "survivors.toml", done, config["sample"]["unexplained"])
+    return survivors.judge(
+        ROOT, HERE / "survivors.toml", done, config["sample"]["unexplained"], config["sample"]["was"]
+    )
 
 
 def _measured(tree: Path, modules: list[str], work: Path, tests: str, jobs: int) -> covering.Tests:

@@ -6,7 +6,7 @@ import ast
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ class Mutant:
     :ivar nth: which of those that are alike in everything else.
     :ivar statement: first and last line of the statement, or of the head of a compound one; of all of a function, if it
         is its head.
+    :ivar was: the file's name when the sample was drawn: a file that moves takes its places along.
     :ivar at_import: it is done when the module is imported, by whichever test does that first.
     """
 
@@ -38,16 +39,17 @@ class Mutant:
     statement: tuple[int, int]
     at_import: bool
     spec: MutationSpec
+    was: str
 
     @property
     def identity(self) -> tuple[str, str, str, str, int]:
-        return self.file, self.function, self.operator, self.text, self.nth
+        return self.was, self.function, self.operator, self.text, self.nth
 
     @property
     def place(self) -> tuple[str, ...]:
         """Shared by all replacements of one operator or number."""
         family = "_".join(self.operator.split("_")[:2])
-        return self.file, self.function, family, self.text, str(self.spec.start_pos[1])
+        return self.was, self.function, family, self.text, str(self.spec.start_pos[1])
 
     @property
     def job_id(self) -> str:
@@ -86,17 +88,18 @@ def _compiles(root: Path, mutant: Mutant) -> bool:
     return True
 
 
-def mutants_of(root: Path, files: Iterable[Path]) -> Iterator[Mutant]:
+def mutants_of(root: Path, files: Iterable[Path], was: Mapping[str, str]) -> Iterator[Mutant]:
+    """:param was: former names of files that have moved since the sample was drawn."""
     operators = [
         (name, made())
         for name in cosmic_ray.plugins.operator_names()
         if not (made := cosmic_ray.plugins.get_operator(name)).arguments()
     ]
     for path in sorted(files):
-        yield from _of_file(root, path, operators)
+        yield from _of_file(root, path, operators, was)
 
 
-def _of_file(root: Path, path: Path, operators: list[tuple[str, object]]) -> Iterator[Mutant]:
+def _of_file(root: Path, path: Path, operators: list[tuple[str, object]], was: Mapping[str, str]) -> Iterator[Mutant]:
     source = path.read_text()
     lines = source.splitlines()
     scopes = _Scopes(source)
@@ -117,7 +120,9 @@ def _of_file(root: Path, path: Path, operators: list[tuple[str, object]]) -> Ite
                 end_pos=end,
                 definition_name=key[1],
             )
-            yield Mutant(*key, seen[key], scopes.statement(start[0]), scopes.at_import(start[0]), spec)
+            yield Mutant(
+                *key, seen[key], scopes.statement(start[0]), scopes.at_import(start[0]), spec, was.get(file, file)
+            )
             seen[key] += 1
 
 

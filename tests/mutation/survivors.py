@@ -7,6 +7,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from places import Mutant
@@ -25,11 +26,17 @@ def diff(root: Path, mutant: Mutant) -> str:
     return "\n".join(each for each in changed if each[0] in "+-" and each[:3] not in {"+++", "---"})
 
 
-def explained(path: Path) -> dict[tuple[str, str, str, str, int], str]:
+def explained(path: Path, was: Mapping[str, str]) -> dict[tuple[str, str, str, str, int], str]:
     """The reason of each, by identity."""
     entries = tomllib.loads(path.read_text()).get("survivor", []) if path.exists() else []
     return {
-        (each["file"], each["function"], each["operator"], each["line"], each.get("nth", 0)): each["why"]
+        (
+            was.get(each["file"], each["file"]),
+            each["function"],
+            each["operator"],
+            each["line"],
+            each.get("nth", 0),
+        ): each["why"]
         for each in entries
     }
 
@@ -50,9 +57,9 @@ def entry(mutant: Mutant) -> str:
     )
 
 
-def judge(root: Path, path: Path, trials: list, most: float) -> int:
+def judge(root: Path, path: Path, trials: list, most: float, was: Mapping[str, str]) -> int:
     """Print what became of all; 1 if more than `most` of them survived unexplained."""
-    reasons = explained(path)
+    reasons = explained(path, was)
     alive = [each for each in trials if each.end in ALIVE]
     unexplained = [each.mutant for each in alive if each.mutant.identity not in reasons]
     for mutant in unexplained:

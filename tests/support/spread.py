@@ -4,6 +4,7 @@ collected was run, and no process took more memory than it may.
 
 from __future__ import annotations
 
+import ctypes
 import resource
 
 import pytest
@@ -21,6 +22,10 @@ APART = frozenset({"tests/faults/test_boot.py", "tests/faults/test_run.py", "tes
 """Files whose tests share nothing and take long: each test is a piece of its own."""
 
 
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+"""Numbers of malloc.h."""
+
+
 def piece(nodeid: str) -> str:
     """Tests of one piece are run by one process, in their order: by file, for the sake of fixtures that are dear."""
     file = nodeid.partition("::")[0]
@@ -30,6 +35,16 @@ def piece(nodeid: str) -> str:
 def peak() -> int:
     """MiB that this process took at its peak; what it started does not count."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+
+def give_back() -> None:
+    """Have the C library return what was freed: by default it keeps blocks of up to 32 MiB for later, in an arena for
+    each thread, and a process that does thousands of tests only grows.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # there is none but in glibc
+    for option, value in ((_MMAP_THRESHOLD, 1 << 18), (_TRIM_THRESHOLD, 1 << 20), (_ARENA_MAX, 1)):
+        if mallopt is not None:
+            mallopt(option, value)
 
 
 class Whole:

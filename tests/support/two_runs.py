@@ -36,7 +36,7 @@ class Two:
     """Two runs side by side: what is expected has frames from 0x100000 on, what is seen from 0x900000."""
 
     def __init__(self, *, nonce=NONCE, platform="guest"):
-        self.comparison = Comparison(facts("oracle", views=("emulator",)), facts(platform, nonce))
+        self.comparison = Comparison(facts("reference", views=("emulator",)), facts(platform, nonce))
         self.number = -1
 
     def done(self, op, expected, seen):

@@ -19,8 +19,8 @@ from tcelab.papr.pe import Isolation
 from tcelab.papr.tcetable import Table
 from tcelab.run.record import Refusal
 
-IDENTITY: Final = 0x010000ED
-LIVENESS: Final = 0x04
+IDENTITY: Final = registers.IS_EDU
+LIVENESS: Final = registers.LIVENESS
 ALL_ONES: Final = 0xFFFFFFFF
 """What reads where there is no register."""
 TRANSFER_TIME: Final = 0.1

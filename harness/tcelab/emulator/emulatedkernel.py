@@ -9,6 +9,7 @@ import errno
 import random
 from typing import TYPE_CHECKING, Any, Final
 
+from tceagent import vfio
 from tcelab.emulator import hcallfile
 from tcelab.emulator.addressspaces import MASK, SCRATCH, SCRATCH_SIZE, Area
 from tcelab.emulator.hcallfile import HcallFile
@@ -23,8 +24,8 @@ from tcelab.papr import window
 if TYPE_CHECKING:
     from tceagent.seam import Serve
 
-DEVICES: Final = "/sys/bus/pci/devices"
-TREE: Final = "/sys/firmware/devicetree/base"
+DEVICES: Final = vfio.DEVICES
+TREE: Final = vfio.TREE
 _ROOT: Final = 0
 _PLAIN: Final = ("/dev/null", "/dev/zero")
 
@@ -221,7 +222,7 @@ class EmulatedKernel:
 
     def read_file(self, path: str) -> bytes:
         for pe in self._pes():
-            if path == f"{TREE}/pci@{window.buid(pe.phb.index):x}/ibm,dma-window" and not pe.owned:
+            if path == f"{TREE}/pci@{window.buid(pe.phb.index):x}/{vfio.DMA_WINDOW}" and not pe.owned:
                 return pe.dma_window()
         raise _error("ENOENT", path)
 

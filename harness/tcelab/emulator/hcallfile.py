@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from tceagent.hcalls import ARGUMENTS, BATCH, CALL, PATH, RESULT, VERSION
 from tcelab.emulator.process import OpenFile
 from tcelab.emulator.syscallerrors import SyscallError
-from tcelab.papr import hcallrules, window, windowcreation
+from tcelab.papr import hcallnumbers, hcallrules, window, windowcreation
 from tcelab.papr.tcetable import Table
 from tcelab.run.record import Refusal
 
@@ -63,7 +63,7 @@ def hypercalls(machine: Machine, lost: Callable[[int], None] = lambda _address: 
     """
 
     def read(address: int, size: int) -> bytes:
-        if machine.ram.iommu_page(address & -hcallrules.LIST_PAGE) is None:
+        if machine.ram.iommu_page(address & -hcallnumbers.LIST_PAGE) is None:
             lost(address)
         return machine.ram.read(address, size)
 
@@ -88,8 +88,8 @@ class HcallFile(OpenFile):
         calls = [CALL.unpack_from(data, BATCH.size + CALL.size * at) for at in range(count)]
         lists = data[BATCH.size + CALL.size * count :]
         for opcode, *_, offset, size in calls:
-            known = opcode in hcallrules.OPCODES or (opcode == DDW_QUERY and not size)
-            if not known or size > hcallrules.LIST_PAGE or offset + size > len(lists):
+            known = opcode in hcallnumbers.OPCODES or (opcode == DDW_QUERY and not size)
+            if not known or size > hcallnumbers.LIST_PAGE or offset + size > len(lists):
                 raise SyscallError("EINVAL")
         results = []
         # Rounds that find what the round before left do nothing new: the second one tells of all that follow.
@@ -121,7 +121,7 @@ class HcallFile(OpenFile):
         if lost:
             # Of a list that ends it behind the window's end, the first TCE behind it was read as well.
             table = tables(self._machine)[args[0]]
-            read = args[3] if status == hcallrules.H_SUCCESS else max(table.entries - table.index(args[1]), 0) + 1
+            read = args[3] if status == hcallnumbers.H_SUCCESS else max(table.entries - table.index(args[1]), 0) + 1
             line = f"Invalid read at addr {args[2]:#x}"
             self._machine.refuse(Refusal("read", args[2], _TCE * read * times, line))
         return status, *registers
@@ -139,7 +139,7 @@ class HcallFile(OpenFile):
         """Real address of the module's page, with a list in it."""
         ram = self._machine.ram
         self._page = self._page or ram.allocate()
-        ram.write(self._page, content.ljust(hcallrules.LIST_PAGE, b"\0"))
+        ram.write(self._page, content.ljust(hcallnumbers.LIST_PAGE, b"\0"))
         return self._page
 
     def pread(self, size: int, _offset: int) -> bytes:

@@ -6,15 +6,15 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Final, Literal, NamedTuple
 
-from tceagent import uapi
+from tceagent import devices, uapi
 from tcelab.papr import dmarules
 from tcelab.papr.pe import Isolation
 from tcelab.papr.tcetable import Table
 from tcelab.run.record import Direction
 
 CONFIG_SIZE: Final = 256
-COMMAND: Final = 4
-MASTER: Final = 0x4
+COMMAND: Final = devices.COMMAND
+MASTER: Final = devices.BUS_MASTER
 
 
 class RegionInfo(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Final
 from tcelab.fuzz.mapping import PLACES
 from tcelab.fuzz.world import World
 from tcelab.papr import window
-from tcelab.papr.hcallrules import LIST_MOST
+from tcelab.papr.hcallnumbers import LIST_MOST
 from tcelab.papr.window import PAGE_SIZE
 from tcelab.program import Call, Hcall, HcallBatch, Tce
 
@@ -75,7 +75,7 @@ def _odd(w: World) -> Call:
     args = [*call.args]
     wrong = w.below(5)
     if wrong == 0:
-        others = (0, TOP, 1 << 32 | w.raw.liobn, window.liobn(w.raw.index, 1), 0x71000000, window.liobn(29))
+        others = (0, TOP, 1 << 32 | w.raw.liobn, window.liobn(w.raw.index, 1), window.VIO_LIOBN, window.liobn(29))
         args[0] = w.pick(others)
     elif wrong == 1:
         args[1] = _ioba(w, _entry(w, 1)) + 1 + w.below(PAGE_SIZE - 1)

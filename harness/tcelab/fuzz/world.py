@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
+from tceagent import uapi
 from tcelab import quirks
 from tcelab.errors import UsageError
 from tcelab.fuzz.hazard import endless
@@ -28,9 +29,9 @@ from tcelab.program import (
 )
 from tcelab.program.topology import Topology
 
-SPAPR_TCE: Final = 2
+SPAPR_TCE: Final = uapi.SPAPR_TCE_IOMMU
 """VFIO_SPAPR_TCE_IOMMU, include/uapi/linux/vfio.h."""
-SPAPR_TCE_V2: Final = 7
+SPAPR_TCE_V2: Final = uapi.SPAPR_TCE_V2_IOMMU
 """VFIO_SPAPR_TCE_v2_IOMMU."""
 
 MOST_PAGES: Final = 2048

@@ -9,7 +9,7 @@
 - `platforms`: the platforms by name
 - `pool`: guests for tests
 - `replayline`: makes the command that does the same again
-- `runoptions`: what a verb was told, as one set, under the names that results print
+- `runoptions`: what a verb is asked to do: one typed set, settled for a program
 - `series`: one scenario on several topologies
 - `setup`: from what the user chose to what a session needs
 """

@@ -71,6 +71,29 @@ def line(
     return typed([*words, *opening(limits, boot=boot)])
 
 
+def of_scenario(
+    name: str,
+    seed: int,
+    choice: setup.MachineChoice,
+    *,
+    platform: str,
+    guard: str | None,
+    lie: str | None,
+    boot: bool,
+    limits: Limits | None,
+) -> str:
+    """The line that runs a scenario again on each of its topologies.
+
+    :param guard: as it was said; `lie`: what was injected.
+    """
+    words = ["run", name, "--seed", str(seed)]
+    words += [] if platform == QEMU else ["--platform", platform]
+    words += chosen(choice, of_a_guest=platform != EMULATOR)
+    for option, value in (("--guard", guard), ("--inject", lie)):
+        words += [] if value is None else [option, value]
+    return typed([*words, *opening(limits, boot=boot)])
+
+
 def opening(limits: Limits | None, *, boot: bool) -> list[str]:
     """How a guest is had: options that say so."""
     usual = msgspec.structs.asdict(Limits())

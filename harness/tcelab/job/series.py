@@ -14,7 +14,7 @@ from rich.console import Console
 
 from tcelab import report
 from tcelab.errors import HarnessError
-from tcelab.job import artefacts, output
+from tcelab.job import artefacts, output, replayline
 from tcelab.job.job import FILES, Job
 from tcelab.job.keeping import Keeper
 from tcelab.job.output import note
@@ -53,7 +53,9 @@ class Series:
         keeper = Keeper(self._folder)
         with keeper.log():
             runs = self._runs()
-            self._write(report.merge(runs, [program for program, _ in self._pairs], self._options.recorded()), keeper)
+            result = report.merge(runs, [program for program, _ in self._pairs], self._options.recorded())
+            result.replay = self._replay()
+            self._write(result, keeper)
 
     def _runs(self) -> dict[str, report.Result]:
         """Each as far as it came, by topology."""
@@ -79,6 +81,19 @@ class Series:
             if interrupted or job.interrupted:
                 break
         return runs
+
+    def _replay(self) -> str:
+        program, asked = self._pairs[0][0], self._options
+        return replayline.of_scenario(
+            asked.target,
+            program.seed,
+            asked.machine,
+            platform=asked.platform,
+            guard=asked.guard,
+            lie=asked.inject,
+            boot=asked.boot,
+            limits=asked.bounds(),
+        )
 
     def _write(self, result: report.Result, keeper: Keeper) -> None:
         self.result = result

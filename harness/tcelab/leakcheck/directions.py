@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from tcelab.leakcheck.dmaapi import Asked, Raw
 from tcelab.leakcheck.trace import Hypercall
 from tcelab.leakcheck.tracereplay import Replayed, Table
-from tcelab.papr import hcallrules, tce, window
+from tcelab.papr import hcallnumbers, tce, window
 from tcelab.program.topology import Device
 
 _GIVES: Final = {
@@ -65,7 +65,7 @@ class Raws:
 
     def made(self, call: Hypercall) -> bool:
         """Did a program make it?"""
-        same = (hcallrules.NAMES[call.name], call.liobn, call.ioba, call.entries)
+        same = (hcallnumbers.NAMES[call.name], call.liobn, call.ioba, call.entries)
         return any((raw.opcode, raw.liobn, raw.ioba, raw.entries) == same for raw in self._told)
 
     def stored(self, liobn: int, ioba: int) -> bool:
@@ -73,7 +73,7 @@ class Raws:
         return any(
             raw.liobn == liobn
             and raw.ioba <= ioba < raw.ioba + raw.entries * window.PAGE_SIZE
-            and (raw.opcode == hcallrules.H_PUT_TCE_INDIRECT or raw.value)
+            and (raw.opcode == hcallnumbers.H_PUT_TCE_INDIRECT or raw.value)
             for raw in self._told
         )
 

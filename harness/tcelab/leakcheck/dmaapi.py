@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple
 
-from tcelab.papr import hcallrules, window
+from tcelab.papr import hcallnumbers, window
 
 PORT: Final = "org.tcelab.dma-api"
 """The guest's port by which the host is told, next to the agent's."""
@@ -167,7 +167,7 @@ def _raw(text: str) -> Iterator[Event]:
             version, batch, opcode, liobn, ioba, value, entries = (int(word, 0) for word in found.groups())
             # Anything else is no batch, and makes no call: a shell writes a long one in two pieces.
             if version == _VERSION and 0 < batch <= _CALLS:
-                one = opcode == hcallrules.H_PUT_TCE
+                one = opcode == hcallnumbers.H_PUT_TCE
                 yield Raw(batch, opcode, liobn, ioba & -window.PAGE_SIZE, value, 1 if one else entries)
             return
     except ValueError:  # the kernel writes "(fault)" where it could not look

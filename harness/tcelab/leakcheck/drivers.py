@@ -10,7 +10,7 @@ from typing import Final
 
 from tcelab.leakcheck import dmaapi
 from tcelab.leakcheck.dmaapi import PORT
-from tcelab.papr import hcallrules
+from tcelab.papr import hcallnumbers
 from tcelab.program.topology import KERNEL_DRIVERS, Device
 
 SETTLE: Final = "sync; echo 3 >/proc/sys/vm/drop_caches"
@@ -45,7 +45,7 @@ def listen() -> str:
     """Have the kernel tell what drivers ask of its DMA API, and which hypercalls programs make of their own, in a trace
     that is tcelab's alone, and send it to the host. The last line is `RAW_UNTOLD` if the latter cannot be told.
     """
-    refused = f"opcode == {hcallrules.H_PUT_TCE_INDIRECT} && retval != 0"
+    refused = f"opcode == {hcallnumbers.H_PUT_TCE_INDIRECT} && retval != 0"
     return "\n".join(
         [
             f"t={_TRACING}; i=$t/{_OWN}; e=$i/events; p=",

@@ -13,7 +13,7 @@ from tcelab.leakcheck.dmaapi import Turned
 from tcelab.leakcheck.leakresult import LeakFinding, Origin, TableAt
 from tcelab.leakcheck.trace import Hypercall
 from tcelab.leakcheck.tracereplay import Replayed, Shared, Table
-from tcelab.papr import hcallrules, tce, window
+from tcelab.papr import hcallnumbers, tce, window
 
 Tables = Mapping[int, Table]
 """By LIOBN."""
@@ -172,7 +172,7 @@ class LeakJudge:
     def turned(self, turned: Turned, times: int) -> LeakFinding:
         """Calls of the kernel that were refused, as it says itself."""
         name = next(
-            (name for name, opcode in hcallrules.NAMES.items() if opcode == turned.opcode), f"{turned.opcode:#x}"
+            (name for name, opcode in hcallnumbers.NAMES.items() if opcode == turned.opcode), f"{turned.opcode:#x}"
         )
         message = f"the kernel's {name} was refused with status {turned.status}, {times} times"
         return LeakFinding(law="limit", message=message)

@@ -19,10 +19,10 @@ from tcelab.leakcheck.dmaapi import Asked, Event, Lost, Mark, Raw, Reader, Turne
 from tcelab.leakcheck.judge import LeakJudge
 from tcelab.leakcheck.leakresult import PHASES, LeakFinding, Phase
 from tcelab.leakcheck.tracereplay import Replay, Replayed, Shared, Table
-from tcelab.papr import hcallrules
+from tcelab.papr import hcallnumbers
 from tcelab.program.topology import Device
 
-LIMIT: Final = 512
+LIMIT: Final = hcallnumbers.LIST_MOST
 """Entries of one hypercall: PAPR, H_PUT_TCE_INDIRECT (a list of one page of 4 KiB) and H_STUFF_TCE."""
 
 _TOLD: Final = 20
@@ -134,7 +134,7 @@ class Follower:
             yield from _some(map(self._judge.shared, self._own_shared(asked=asked)))
             yield from _some(map(self._judge.large, self._own(self._large)))
             yield from _some(map(self._judge.refused, self._own(self._refused)))
-            if not self.raws.calls(hcallrules.H_PUT_TCE_INDIRECT):
+            if not self.raws.calls(hcallnumbers.H_PUT_TCE_INDIRECT):
                 yield from itertools.starmap(self._judge.turned, self._turned.items())
 
     def undecided_because(self, *, asked: bool) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The platform's rules as PAPR and QEMU's pseries machine have them: pure, importing nothing of ours.
 
 - `dmarules`: which pieces of a device's transfer pass, and which are refused
+- `hcallnumbers`: opcodes and statuses of the TCE hypercalls
 - `hcallrules`: the rules of H_GET_TCE, H_PUT_TCE, H_STUFF_TCE and H_PUT_TCE_INDIRECT
 - `pe`: the conditions of a PE, what freezes it, and the services that bring it back
 - `tce`: the translation control entry, one 64-bit word

@@ -13,42 +13,20 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
+from tcelab.papr.hcallnumbers import (
+    H_FUNCTION,
+    H_GET_TCE,
+    H_PARAMETER,
+    H_PRIVILEGE,
+    H_PUT_TCE,
+    H_PUT_TCE_INDIRECT,
+    H_STUFF_TCE,
+    H_SUCCESS,
+    LIST_MOST,
+    LIST_PAGE,
+    OPCODES,
+)
 from tcelab.papr.tcetable import Table
-
-H_GET_TCE: Final = 0x1C
-H_PUT_TCE: Final = 0x20
-H_STUFF_TCE: Final = 0x138
-H_PUT_TCE_INDIRECT: Final = 0x13C
-
-OPCODES: Final = (H_GET_TCE, H_PUT_TCE, H_STUFF_TCE, H_PUT_TCE_INDIRECT)
-NAMES: Final[Mapping[str, int]] = {
-    "H_GET_TCE": H_GET_TCE,
-    "H_PUT_TCE": H_PUT_TCE,
-    "H_STUFF_TCE": H_STUFF_TCE,
-    "H_PUT_TCE_INDIRECT": H_PUT_TCE_INDIRECT,
-}
-
-H_SUCCESS: Final = 0
-H_FUNCTION: Final = -2
-H_PRIVILEGE: Final = -3
-H_PARAMETER: Final = -4
-H_RESOURCE: Final = -16
-H_NOT_ENOUGH_RESOURCES: Final = -44
-
-STATUS_NAMES: Final[Mapping[int, str]] = {
-    H_SUCCESS: "H_SUCCESS",
-    H_FUNCTION: "H_FUNCTION",
-    H_PRIVILEGE: "H_PRIVILEGE",
-    H_PARAMETER: "H_PARAMETER",
-    H_RESOURCE: "H_RESOURCE",
-    H_NOT_ENOUGH_RESOURCES: "H_NOT_ENOUGH_RESOURCES",
-}
-
-LIST_PAGE: Final = 4096
-"""Bytes: what the list of H_PUT_TCE_INDIRECT is aligned to, whatever the window's pages are."""
-
-LIST_MOST: Final = 512
-"""Entries of that list."""
 
 
 class IncomingCall(NamedTuple):

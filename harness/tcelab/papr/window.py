@@ -21,6 +21,8 @@ SECOND_START: Final = 1 << 59
 BASE_BUID: Final = 0x800000020000000
 PCI_LIOBN: Final = 0x80000000
 """Bit 31 tells a PCI LIOBN from a VIO one."""
+VIO_LIOBN: Final = 0x71000000
+"""Of the first virtual I/O device (hw/ppc/spapr_vio.c)."""
 
 
 class Shape(NamedTuple):

@@ -15,7 +15,7 @@ from msgspec.inspect import StructType
 from msgspec.inspect import type_info as info_of
 
 from tceagent import uapi
-from tcelab.papr import hcallrules, pe
+from tcelab.papr import hcallnumbers, pe
 from tcelab.program import hostops
 from tcelab.program import operations as ops
 from tcelab.program.structpage import default_told, fields_told, summary, type_told
@@ -220,7 +220,7 @@ def _names() -> Iterator[str]:
     yield f"`call`: {summary(ops.Call)} {_fields(ops.Call)}\n"
     yield f"TCE: {summary(ops.Tce)} {_fields(ops.Tce)}\n"
     yield f"`transfer`: {summary(ops.Transfer)} As a list: iova, size, to_memory, offset.\n"
-    yield f"`opcode` of a call: {_listed(hcallrules.NAMES)}, or a number.\n"
+    yield f"`opcode` of a call: {_listed(hcallnumbers.NAMES)}, or a number.\n"
     yield f"`call` of `rtas`: {_listed(pe.CALLS)}.\n"
     yield "`request` of `ioctl` and `put`, with the fields of its struct (`argsz` is its size unless said):\n"
     yield "| request | fields | what comes out |\n| --- | --- | --- |"

@@ -26,7 +26,15 @@ def summary(kind: type) -> str:
 
 
 def fields_told(kind: type) -> dict[str, str]:
-    """What a docstring says of each field, on one line."""
+    """What the docstrings of a struct, and of those that it is made from, say of each field, on one line."""
+    out: dict[str, str] = {}
+    for each in reversed(kind.__mro__):
+        if issubclass(each, msgspec.Struct):
+            out |= _own_fields(each)
+    return out
+
+
+def _own_fields(kind: type) -> dict[str, str]:
     text = inspect.cleandoc(kind.__doc__ or "")
     out: dict[str, str] = {}
     for part in text.split(":ivar ")[1:]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from tcelab.papr import hcallrules, window
+from tcelab.papr import hcallnumbers, window
 from tcelab.program.operations import Call, Hcall, HcallBatch, Tce
 
 MOST_CALLS: Final = 1024
@@ -32,15 +32,15 @@ def problem(op: Hcall | HcallBatch, place: Place) -> str:
 
 
 def _call(call: Call, place: Place) -> str:
-    if isinstance(call.opcode, str) and call.opcode not in hcallrules.NAMES:
-        return f"no hypercall {call.opcode!r}; there are: {', '.join(hcallrules.NAMES)}"
+    if isinstance(call.opcode, str) and call.opcode not in hcallnumbers.NAMES:
+        return f"no hypercall {call.opcode!r}; there are: {', '.join(hcallnumbers.NAMES)}"
     if len(call.args) > MOST_ARGS:
         return f"{len(call.args)} arguments; a hypercall has at most {MOST_ARGS}"
     if call.tces is not None:
-        if number(call.opcode) != hcallrules.H_PUT_TCE_INDIRECT:
+        if number(call.opcode) != hcallnumbers.H_PUT_TCE_INDIRECT:
             return "only H_PUT_TCE_INDIRECT has a list of TCEs"
-        if not 0 < len(call.tces) <= hcallrules.LIST_MOST:
-            return f"{len(call.tces)} TCEs; a list page holds 1..{hcallrules.LIST_MOST}"
+        if not 0 < len(call.tces) <= hcallnumbers.LIST_MOST:
+            return f"{len(call.tces)} TCEs; a list page holds 1..{hcallnumbers.LIST_MOST}"
     words = [call.opcode] if isinstance(call.opcode, int) else []
     return next(filter(None, (_word(each, place) for each in (*words, *call.args, *(call.tces or ())))), "")
 
@@ -56,4 +56,4 @@ def _word(word: int | Tce, place: Place) -> str:
 
 def number(opcode: str | int) -> int:
     """An opcode by its number."""
-    return hcallrules.NAMES[opcode] if isinstance(opcode, str) else opcode
+    return hcallnumbers.NAMES[opcode] if isinstance(opcode, str) else opcode

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from tceagent import edu
+from tceagent import edu, virtio
 from tcelab.errors import HarnessError, Unsupported
 from tcelab.papr import pe, window
 from tcelab.program import Burst, Close, Dma, Engine, Exit, GuestOp, Ioctl, Look, Master, Rtas, Together
@@ -28,13 +28,9 @@ from tcelab.run.record import Event, Outcome
 _LOG: Final = logging.getLogger(__name__)
 
 _NOTIFY: Final = 0x3000
-_STATUS: Final = 0x14
+_STATUS: Final = virtio.STATUS
 """Of a virtio device in its BAR: where queues are notified, and the status (hw/virtio/virtio-pci.c)."""
-_LIVENESS: Final = 0x04
-"""A register of an edu that does nothing."""
-_ALL_ONES: Final = (1 << 64) - 1
 _POLL: Final = 0.005
-_EDU_BUFFER: Final = 0x40000
 _CONTROL: Final = 4
 """Bytes of the violation that proves that the guard sees."""
 _LOGGED: Final = 8
@@ -83,7 +79,7 @@ class Guard(PeFreezer):
         await self._write(device, before | MEMORY)
         self.learning = device
         if device.model == "edu":
-            await port.store(device.address + _LIVENESS, 4, 0)
+            await port.store(device.address + edu.LIVENESS, 4, 0)
         else:
             await port.store(device.address + _STATUS, 1, 0)
             await port.store(device.address + _NOTIFY, 2, 0)
@@ -98,7 +94,7 @@ class Guard(PeFreezer):
         reach = device.mask & ((1 << 47) - 1)
         iova = (reach & ~(window.PAGE_SIZE - 1)) - (device.slot + 1) * window.PAGE_SIZE
         self.controls[device.name] = Control(device.command)
-        words = {edu.SOURCE: _EDU_BUFFER, edu.DESTINATION: iova, edu.COUNT: _CONTROL}
+        words = {edu.SOURCE: edu.BUFFER, edu.DESTINATION: iova, edu.COUNT: _CONTROL}
         words[edu.COMMAND] = edu.RUN | edu.TO_MEMORY
 
         async def violate() -> None:
@@ -220,7 +216,7 @@ class Guard(PeFreezer):
         """Wait until an edu does nothing any more, of which no event tells."""
         while device.model == "edu" and device.address is not None:
             command = await self._guest.qtest.load(device.address + edu.COMMAND, 8)
-            if command == _ALL_ONES or not command & edu.RUN:
+            if command == edu.ALL_ONES or not command & edu.RUN:
                 return
             await asyncio.sleep(_POLL)
 

@@ -11,14 +11,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
-from tceagent import edu
+from tceagent import devices, edu
 from tcelab.papr import window
 from tcelab.papr.pe import Isolation
 from tcelab.program.topology import Device, Phb
 from tcelab.qemu.qtest import ConfigRegister
 
-COMMAND: Final = 0x04
-MASTER: Final = 0x4
+COMMAND: Final = devices.COMMAND
+MASTER: Final = devices.BUS_MASTER
 MEMORY: Final = 0x2
 ROM: Final = 0x30
 BAR_FLAGS: Final = 0xF

@@ -15,7 +15,8 @@ import msgspec
 from tcelab.errors import UsageError
 from tcelab.judge import Verdict
 from tcelab.judge.models.tablemodel import differing
-from tcelab.papr.hcallrules import PAPR_DIFFERENCES, STATUS_NAMES, QemuDifference
+from tcelab.papr.hcallnumbers import STATUS_NAMES
+from tcelab.papr.hcallrules import PAPR_DIFFERENCES, QemuDifference
 from tcelab.program import Checkpoint, Hcall, HcallBatch
 from tcelab.run.record import Outcome, RunRecord, Snapshot, Step, TableView
 from tcelab.scenarios.hcallcases import PREFIX, Case, cases

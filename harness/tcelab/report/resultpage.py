@@ -13,10 +13,11 @@ import msgspec
 from msgspec.inspect import StructType, type_info
 
 from tcelab.judge.finding import Batch, DmaCount, Evidence, Finding, LawCount, Seconds, Verdict
+from tcelab.leakcheck import leakresult
 from tcelab.program.structpage import default_told, fields_told, summary, type_told
 from tcelab.report import hcalltable, isolationlog, result
-from tcelab.run import resultfile
 from tcelab.run.record import Event
+from tcelab.run.resultfile import SCHEMA
 
 _INTRO: Final = """\
 # `result.json`
@@ -47,12 +48,30 @@ STRUCTS: Final[tuple[type[msgspec.Struct], ...]] = (
     Event,
     hcalltable.HypercallRow,
 )
+"""What the result of a run may hold."""
+LEAKS: Final[tuple[type[msgspec.Struct], ...]] = (
+    leakresult.LeakResult,
+    leakresult.LeakFinding,
+    leakresult.Origin,
+    leakresult.TableAt,
+    leakresult.Calls,
+    leakresult.Permissions,
+    leakresult.Refused,
+    leakresult.AskedMappings,
+)
+"""What that of a leak check may hold."""
+
+_LEAKS: Final = """\
+## Of a leak check
+
+The file of [`tcelab leakcheck`](leakcheck.md) has the same head, and these fields.
+"""
 
 
 def page() -> str:
     """The whole page, Markdown."""
-    sections = ["\n".join(_section(kind)) for kind in STRUCTS]
-    return "\n".join([_INTRO.format(schema=resultfile.SCHEMA), *sections])
+    of_runs, of_leaks = (["\n".join(_section(kind)) for kind in kinds] for kinds in (STRUCTS, LEAKS))
+    return "\n".join([_INTRO.format(schema=SCHEMA), *of_runs, _LEAKS, *of_leaks])
 
 
 def _section(kind: type[msgspec.Struct]) -> Iterator[str]:

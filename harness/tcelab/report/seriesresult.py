@@ -70,6 +70,8 @@ def render_series(console: Console, result: Result, *, folder: Path | None = Non
         say(console, line)
     ran = {name: told[name].verdict.result if name in told else "not run" for name in names}
     say(console, f"topologies: {', '.join(f'{name} {word}' for name, word in ran.items())}")
+    if result.replay and result.verdict.result != "pass":
+        say(console, f"replay:    {result.replay}")
     evidence = result.verdict.evidence
     say(
         console,

@@ -11,6 +11,9 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from tceagent import edu, virtio
+from tcelab.papr import pe
+
 ONES: Final = 0xFFFFFFFF
 """32 bits of registers that cannot be reached."""
 LOST: Final = 0xFFFFFFFFFFFFFFFF
@@ -19,29 +22,23 @@ LOST: Final = 0xFFFFFFFFFFFFFFFF
 NOT_READY: Final = 1
 """What a transfer gives of a disk that is not set up, or that cannot do it."""
 
-IDENTITIES: Final = {"edu": 0x010000ED, "virtio-blk": 0x0001FFFF}
+IDENTITIES: Final = {"edu": edu.IS_EDU, "virtio-blk": virtio.IS_READY}
 """By model: the identity of an edu; of a virtio-blk, its configuration vector (none) and number of queues (one)."""
 
 MASTER: Final = 0x0006
 """A command register: memory decoding, and bus mastering."""
 NO_MASTER: Final = 0x0002
 
-SET_OPTION: Final = "ibm,set-eeh-option"
-READ_STATE: Final = "ibm,read-slot-reset-state2"
-SET_RESET: Final = "ibm,set-slot-reset"
-CONFIGURE: Final = "ibm,configure-pe"
-DETAIL: Final = "ibm,slot-error-detail"
-
-ENABLE: Final = (SET_OPTION, 1)
-THAW_MMIO: Final = (SET_OPTION, 2)
-THAW_DMA: Final = (SET_OPTION, 3)
-HOT: Final = (SET_RESET, 1)
-FUNDAMENTAL: Final = (SET_RESET, 3)
-DEACTIVATE: Final = (SET_RESET, 0)
-CONFIGURED: Final = (CONFIGURE, 0)
-STATE: Final = (READ_STATE, 0)
-TEMPORARY: Final = (DETAIL, 1)
-PERMANENT: Final = (DETAIL, 2)
+ENABLE: Final = (pe.SET_OPTION, pe.ENABLE)
+THAW_MMIO: Final = (pe.SET_OPTION, pe.THAW_MMIO)
+THAW_DMA: Final = (pe.SET_OPTION, pe.THAW_DMA)
+HOT: Final = (pe.SET_RESET, pe.HOT)
+FUNDAMENTAL: Final = (pe.SET_RESET, pe.FUNDAMENTAL)
+DEACTIVATE: Final = (pe.SET_RESET, pe.DEACTIVATE)
+CONFIGURED: Final = (pe.CONFIGURE, 0)
+STATE: Final = (pe.READ_STATE, 0)
+TEMPORARY: Final = (pe.ERROR_DETAIL, pe.TEMPORARY)
+PERMANENT: Final = (pe.ERROR_DETAIL, pe.PERMANENT)
 
 Service = tuple[str, int]
 """A call, and its option."""
@@ -77,7 +74,12 @@ REFUSALS: Final[dict[str, tuple[Service, ...]]] = {
 }
 """By condition, the services that are out of order in it: they are refused and change nothing."""
 
-UNKNOWN: Final[tuple[Service, ...]] = ((SET_OPTION, 0), (SET_OPTION, 9), (SET_RESET, 2), (DETAIL, 0))
+UNKNOWN: Final[tuple[Service, ...]] = (
+    (pe.SET_OPTION, 0),
+    (pe.SET_OPTION, 9),
+    (pe.SET_RESET, 2),
+    (pe.ERROR_DETAIL, 0),
+)
 """Options that are none. EEH cannot be disabled here (0 of ibm,set-eeh-option): the platform keeps it enabled."""
 
 WAYS: Final[dict[str, tuple[tuple[Service, str], ...]]] = {

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from tcelab.errors import UsageError
-from tcelab.papr import window
+from tcelab.papr import hcallnumbers, window
 from tcelab.program import Call, Tce
 from tcelab.program.topology import Phb, Topology
 
 GET, PUT, STUFF, INDIRECT = "H_GET_TCE", "H_PUT_TCE", "H_STUFF_TCE", "H_PUT_TCE_INDIRECT"
 EACH: Final = (PUT, GET, STUFF, INDIRECT)
 STORING: Final = (PUT, STUFF, INDIRECT)
-SUCCESS, FUNCTION, PRIVILEGE, PARAMETER = 0, -2, -3, -4
+SUCCESS, FUNCTION = hcallnumbers.H_SUCCESS, hcallnumbers.H_FUNCTION
+PRIVILEGE, PARAMETER = hcallnumbers.H_PRIVILEGE, hcallnumbers.H_PARAMETER
 
 PAGE: Final = window.PAGE_SIZE
 BUFFER: Final = "hcalls"
@@ -34,12 +35,12 @@ FIRST: Final = 256
 """Entry at which cases write, if it is not the place that matters."""
 LEAST_ENTRIES: Final = 2048
 SIZES: Final = (*range(1, 33), 511, 512)
-LIST_MOST: Final = 512
+LIST_MOST: Final = hcallnumbers.LIST_MOST
 
 TOP: Final = (1 << 64) - 1
 NO_RAM: Final = 1 << 45
 """A real address where no machine of tcelab has RAM."""
-VIO: Final = 0x71000000
+VIO: Final = window.VIO_LIOBN
 """LIOBN of the first virtual I/O device, which has no table here (hw/ppc/spapr_vio.c)."""
 
 FIND: Final = "spapr_tce_find_by_liobn"

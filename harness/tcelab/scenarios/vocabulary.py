@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from tceagent import uapi
 from tcelab.papr import window
 from tcelab.program import (
     Bind,
@@ -32,8 +33,8 @@ from tcelab.program import (
 )
 from tcelab.program.topology import Phb, Topology
 
-SPAPR_TCE: Final = 2
-SPAPR_TCE_V2: Final = 7
+SPAPR_TCE: Final = uapi.SPAPR_TCE_IOMMU
+SPAPR_TCE_V2: Final = uapi.SPAPR_TCE_V2_IOMMU
 """VFIO container types, include/uapi/linux/vfio.h."""
 
 PAGE: Final = window.PAGE_SIZE

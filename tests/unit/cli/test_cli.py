@@ -19,10 +19,12 @@ from types import SimpleNamespace
 import basetoy
 import msgspec
 import pytest
+from click.testing import CliRunner
 from fake_guest import abilities
 from stand import WRONG, StandForks, raising, result
 from story import story
 
+import tcelab as tcelab_package
 from tcelab import cli, image, program
 from tcelab.cli import doctor
 from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError, Unsupported, UsageError
@@ -387,6 +389,10 @@ def test_the_guest_ends_before_what_it_came_from_is_let_go(host, tcelab, fails):
 def test_why_there_are_no_forks_is_told(host, tcelab):
     done = tcelab("run", "story.json")
     assert "no forks, each guest is booted: it is a stand" in done.out + done.err
+
+
+def test_the_version_is_told():
+    assert CliRunner().invoke(cli.cli, ["--version"]).output == f"tcelab, version {tcelab_package.__version__}\n"
 
 
 @pytest.mark.parametrize(

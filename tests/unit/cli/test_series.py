@@ -29,6 +29,7 @@ def test_all_topologies_are_run_and_have_one_result(two, tcelab):
     whole = report.load(Path("out/result.json").read_bytes())
     assert (whole.verdict.result, whole.program.topology) == ("pass", "one-pe, pair")
     assert [each.program.topology for each in whole.runs] == list(NAMES)
+    assert whole.replay.endswith(" run isolation --seed 3 --platform emulator")
     for name in NAMES:
         own = report.load((Path("out") / name / "result.json").read_bytes())
         assert (own.program.topology, own.program.seed, own.verdict.exit_code) == (name, 3, 0)

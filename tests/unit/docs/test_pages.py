@@ -15,6 +15,7 @@ import pytest
 from tcelab.cli import VERBS, cli, commandspage
 from tcelab.emulator import quirkspage
 from tcelab.judge import LAWS
+from tcelab.leakcheck.leakresult import LeakResult
 from tcelab.program import operationspage
 from tcelab.report import lawspage, resultpage
 from tcelab.report.result import Result
@@ -27,7 +28,7 @@ QUIET = {"NO_MKDOCS_2_WARNING": "1"}
 MADE = [commandspage, lawspage, operationspage, quirkspage, resultpage]
 TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")]
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in [*TOP, *sorted(DOCS.rglob("*.md"))] if path.exists()}
-FOREIGN = {"--cap-add"}
+FOREIGN = {"--cap-add", "--log-cli-level"}
 """Options of other programs that pages name."""
 
 
@@ -54,9 +55,12 @@ def test_a_page_that_is_made_from_the_code_is_what_the_code_says(maker):
     assert f"{maker.__name__.removeprefix('tcelab.')} " in (ROOT / "scripts" / "pages").read_text().replace(";", " ")
 
 
-def test_the_page_of_the_result_has_every_struct_that_a_result_may_hold():
-    """Whatever `result.Result` leads to."""
-    found, ahead = set(), [msgspec.inspect.type_info(Result)]
+@pytest.mark.parametrize(
+    ("root", "told"), [(Result, resultpage.STRUCTS), (LeakResult, (*resultpage.LEAKS, *resultpage.STRUCTS))]
+)
+def test_the_page_of_the_result_has_every_struct_that_a_result_may_hold(root, told):
+    """Whatever the file's struct leads to."""
+    found, ahead = set(), [msgspec.inspect.type_info(root)]
     while ahead:
         kind = ahead.pop()
         if isinstance(kind, msgspec.inspect.StructType):
@@ -64,7 +68,10 @@ def test_the_page_of_the_result_has_every_struct_that_a_result_may_hold():
             found.add(kind.cls)
         below = (getattr(kind, name, None) for name in ("item_type", "key_type", "value_type"))
         ahead += [each for each in [*below, *getattr(kind, "types", ())] if each is not None]
-    assert found == set(resultpage.STRUCTS)
+    assert found >= {root}
+    assert found <= set(told)
+    assert set(told) - set(resultpage.STRUCTS) <= found
+    assert root is LeakResult or found == set(told)
 
 
 def blocks(text):

@@ -107,7 +107,9 @@ def test_each_session_has_a_nonce_of_its_own():
     assert session(nonce=None).facts.nonce != session(nonce=None).facts.nonce
 
 
-@pytest.mark.parametrize("wrong", [{"profile_name": "linux-v3"}, {"quirks": ["no-such"]}, {"given": ["no-such"]}])
+@pytest.mark.parametrize(
+    "wrong", [{"profile_name": "linux-v3"}, {"quirks": ["no-such"]}, {"preset_states": ["no-such"]}]
+)
 def test_what_nobody_knows_is_named_with_what_there_is(wrong):
     with pytest.raises(UsageError, match=r"no .*(linux-v3|no-such).*there are"):
         session(**wrong)
@@ -162,7 +164,7 @@ def test_refusals_are_told_once():
 
 
 def test_trouble_is_told_once_and_at_the_next_checkpoint():
-    it = session(given=["window-at-0x8000000"], quirks=["window-not-at-zero"])
+    it = session(preset_states=["window-at-0x8000000"], quirks=["window-not-at-zero"])
     done(it, *M, *enabled(), mapping(0x8000000))
     assert len(look(it).console) == 1
     assert (look(it).console, it.trouble(), it.finish()) == ((), (), ())
@@ -303,7 +305,9 @@ def test_a_program_that_asks_for_what_is_not_modelled_could_not_be_judged():
 def test_a_bug_of_the_kernel_is_a_finding_that_names_the_operation():
     dies = mapping(0)
     made = program(Checkpoint(), *joined(), enable(), dies, Checkpoint())
-    verdict = judge(perform_program(made, session(profile_name="seed2013", given=["table-loses-group-once-enabled"])))
+    verdict = judge(
+        perform_program(made, session(profile_name="seed2013", preset_states=["table-loses-group-once-enabled"]))
+    )
     (finding,) = verdict.findings
     assert (finding.law, verdict.exit_code) == ("kernel", 1)
     assert finding.message.startswith("the kernel died during #")
@@ -312,7 +316,7 @@ def test_a_bug_of_the_kernel_is_a_finding_that_names_the_operation():
 
 
 def test_operations_before_the_last_one_were_done_when_the_kernel_dies():
-    it = session(profile_name="seed2013", given=["table-loses-group-once-enabled"])
+    it = session(profile_name="seed2013", preset_states=["table-loses-group-once-enabled"])
     with pytest.raises(GuestLost) as death:
         done(it, *M, *joined(), enable(), mapping(0), Read(what="pins"))
     assert (death.value.kernel_died, death.value.in_flight) == (True, len(M) + len(joined()) + 1)

@@ -98,6 +98,7 @@ def test_the_standard_library_is_byte_code_without_sources(fetch):
     members = base_members()
     library_names = {name for name in members if name.startswith("usr/lib/python3.11/")}
     assert library_names == {"usr/lib/python3.11/os.pyc", "usr/lib/python3.11/data.txt"}
+    assert members["usr/lib/python3.11/data.txt"].mode == stat.S_IFREG | 0o644
     content = members["usr/lib/python3.11/os.pyc"].data
     assert content[4:8] == (0b01).to_bytes(4, "little")  # PEP 552: by hash, never checked
     assert marshal.loads(content[16:]).co_filename == "/usr/lib/python3.11/os.py"

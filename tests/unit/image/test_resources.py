@@ -58,3 +58,10 @@ def test_in_a_wheel_they_are_inside_the_packages(site):
 def test_an_incomplete_installation_is_told(site):
     shutil.rmtree(site / "tcelab/_files/rootfs")
     assert "HarnessError: tcelab's own files are missing" in ask(site).stderr
+
+
+def test_without_an_agent_that_is_said(monkeypatch, tmp_path):
+    monkeypatch.setattr(resources, "_PACKAGE", tmp_path / "tcelab")
+    monkeypatch.setattr(resources, "find_spec", lambda _: None)
+    with pytest.raises(errors.HarnessError, match=r"own files are missing: guest/tceagent \(looked for None\)"):
+        resources.agent_dir()

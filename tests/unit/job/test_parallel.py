@@ -99,6 +99,7 @@ def test_a_finding_names_the_operation_by_its_number_in_the_whole_program(part):
     assert verdict.exit_code == 1
     blamed = nth("MAP_DMA") + part * (LENGTH + 1)
     assert verdict.findings[0].operation.startswith(f"#{blamed} ")
+    assert verdict.findings[0].view == "live, stream", "its judge was given the second snapshot too"
 
 
 def test_the_same_fault_on_two_guests_is_two_findings():

@@ -132,10 +132,12 @@ def test_a_fuzz_finding_that_came_after_another_one_was_explained_has_that_one_d
 def test_each_run_of_a_series(two, tcelab, again):
     done = tcelab("run", "isolation", "--platform", "emulator", "--seed", "3", "--inject", "flip", "--out", "out")
     assert done.code == 1
-    lines = list(commands(done.out))
+    *lines, of_all = commands(done.out)
     assert [Path(words[1]).parent.name for words in lines] == ["one-pe", "pair"]
     told = again("replay: " + commandline.typed(lines[1]))
     assert (told.code, told.found) == (1, findings(Path("../out/pair")))
+    assert of_all[:2] == ["run", "isolation"]
+    assert tcelab(*of_all, "--out", "anew").code == 1
 
 
 def test_a_leak_check(leakcheck):

@@ -55,16 +55,15 @@ def only(verdict):
     return finding
 
 
-def test_a_size_that_differs_before_anything_was_stored_names_nothing():
-    """Not what is done later."""
+def test_a_size_that_differs_names_the_last_that_was_stored_before_and_nothing_that_comes_later():
     ops = [*b.buffer("c", 1, 9), Checkpoint(label="early"), *b.map_dma(ONE, Page("c"), 0, 1, 3)]
-    early = next(number for number, op in enumerate(ops) if isinstance(op, Checkpoint))
-    ledger = SimpleNamespace(program=Program(name="p", topology=SMALL, ops=ops), step=early)
-    assert difference(ledger, SimpleNamespace(tables={}), ("size", 0x80000100), (0x80000100, None)) is None
-    assert last_ioctl(ledger) is None
-    ledger.step = len(ops)
-    assert last_ioctl(ledger) == len(ops) - 1
-    assert difference(ledger, SimpleNamespace(tables={}), ("size", 0x80000100), (0x80000100, None)) == len(ops) - 1
+    early, mapped = len(ops) - 2, len(ops) - 1
+    ops += [Checkpoint(label="late"), Checkpoint(label="later"), *b.unmap_dma(ONE, 0, 1)]
+    where = ("size", 0x80000100), (0x80000100, None)
+    for step, named_ in ((early, None), (mapped + 1, mapped), (mapped + 2, mapped), (mapped + 4, mapped + 3)):
+        ledger = SimpleNamespace(program=Program(name="p", topology=SMALL, ops=ops), step=step)
+        assert difference(ledger, SimpleNamespace(tables={}), *where) == named_
+        assert last_ioctl(ledger) == named_
 
 
 @pytest.mark.parametrize(

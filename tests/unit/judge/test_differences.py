@@ -350,7 +350,7 @@ def test_a_frame_that_nobody_told_is_never_a_page_of_a_buffer(two):
 
 def test_an_address_in_the_rest_of_a_buffers_last_page_of_the_cpu_is_the_buffers():
     two, at = Two(), Outcome(value=0x7000_0000)
-    sides = facts("oracle", views=("emulator",)), facts()
+    sides = facts("reference", views=("emulator",)), facts()
     two.comparison = Comparison(*(replace(each, page_size=1 << 16) for each in sides))
     assert two.done(Buffer(name="m", pages=1), at, at) == []
     assert two.done(Frames(buffer="m"), frames(1), frames(1, 0x900)) == []
@@ -472,13 +472,13 @@ def test_two_pages_that_are_said_to_lie_in_one_frame_differ(two):
 def test_a_byte_of_a_disk_that_differs_is_told(two):
     one, other = (replace(snapshot(), disks={"disk1": bytes(600) + byte}) for byte in (b"\1", b"\2"))
     (found,) = two.looked(one, other)
-    assert found.message == "the disk of disk1 holds 02 at byte 0x258, oracle has 01"
+    assert found.message == "the disk of disk1 holds 02 at byte 0x258, reference has 01"
 
 
 def test_what_one_kernel_alone_says_differs(two):
     warn = ("WARNING: at x",)
     (alone,) = two.looked(snapshot(), snapshot(console=warn))
-    assert (alone.message, alone.seen) == ("the kernel says WARNING: at x, oracle says no trouble", warn[0])
+    assert (alone.message, alone.seen) == ("the kernel says WARNING: at x, reference says no trouble", warn[0])
     assert [each.expected for each in two.looked(snapshot(console=warn), snapshot())] == [warn[0]]
     assert two.looked(snapshot(console=warn), snapshot(console=warn)) == []
 

@@ -14,6 +14,7 @@ from tcelab.judge import LAWS, Judge, judge
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.meters import Meter
 from tcelab.judge.models.requests import request_name
+from tcelab.judge.models.rounds import calls_done
 from tcelab.program import Ioctl, Page, Program
 from tcelab.program.topology import topology
 from tcelab.run.loop import perform_program
@@ -78,6 +79,22 @@ def test_the_evidence_of_a_small_program_is_what_it_did():
     assert evidence.dma.reasons == {"no entry": 2, "permission": 1}
     assert (evidence.dma.transfers, evidence.dma.allowed, evidence.dma.refused) == (4, 2, 3)
     assert (evidence.laws["tag"].judged, evidence.laws["table"].judged) == (8, 28)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "done"),
+    [
+        (Outcome(errno="EINTR", fields={"calls": 0}), 0),
+        (Outcome(errno="EINTR", fields={"calls": 5}), 5),
+        (Outcome(errno="EINTR", fields={"calls": 6}), None),
+        (Outcome(errno="EINTR", fields={"calls": -1}), None),
+        (Outcome(value=0, fields={"calls": 6}), 6),
+        (Outcome(value=0, fields={"calls": 5}), None),
+    ],
+)
+def test_how_many_calls_of_a_repeat_were_done_is_believed_if_it_can_be(outcome, done):
+    (op,) = b.repeat([Ioctl(file="c", request="ENABLE"), Ioctl(file="c", request="DISABLE")], 3)
+    assert calls_done(op, outcome) == done
 
 
 def test_on_a_kernel_with_64k_pages_charges_are_whole_cpu_pages():

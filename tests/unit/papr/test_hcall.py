@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcelab.papr import hcallrules
+from tcelab.papr import hcallnumbers
 from tcelab.papr.hcallrules import CHECKS, DISPATCH, PAPR_DIFFERENCES, Hypercalls
 from tcelab.papr.tcetable import Table
 
@@ -96,9 +96,9 @@ many = pytest.mark.parametrize("opcode", [STUFF, INDIRECT], ids=["stuff", "indir
 
 
 def test_opcodes_and_status_codes_are_those_of_papr():
-    assert (hcallrules.H_GET_TCE, hcallrules.H_PUT_TCE) == (0x1C, 0x20)
-    assert (hcallrules.H_STUFF_TCE, hcallrules.H_PUT_TCE_INDIRECT) == (0x138, 0x13C)
-    assert hcallrules.STATUS_NAMES == {
+    assert (hcallnumbers.H_GET_TCE, hcallnumbers.H_PUT_TCE) == (0x1C, 0x20)
+    assert (hcallnumbers.H_STUFF_TCE, hcallnumbers.H_PUT_TCE_INDIRECT) == (0x138, 0x13C)
+    assert hcallnumbers.STATUS_NAMES == {
         0: "H_SUCCESS",
         -2: "H_FUNCTION",
         -3: "H_PRIVILEGE",
@@ -106,7 +106,7 @@ def test_opcodes_and_status_codes_are_those_of_papr():
         -16: "H_RESOURCE",
         -44: "H_NOT_ENOUGH_RESOURCES",
     }
-    assert all(getattr(hcallrules, name) == status for status, name in hcallrules.STATUS_NAMES.items())
+    assert all(getattr(hcallnumbers, name) == status for status, name in hcallnumbers.STATUS_NAMES.items())
 
 
 # -- on the way in

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from tceagent import uapi
 from tcelab.judge.models.drivermodel import V2, DriverModel
 from tcelab.judge.models.files import ContainerModel, GroupModel
 from tcelab.run.record import Facts
 
-SPAPR_TCE: Final = 2
+SPAPR_TCE: Final = uapi.SPAPR_TCE_IOMMU
 """VFIO_SPAPR_TCE_IOMMU."""
 NO_TABLE_CHARGE: Final = {"seed2013"}
 """Profiles of the driver that do not charge for a window's table."""

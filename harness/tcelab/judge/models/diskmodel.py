@@ -17,7 +17,7 @@ from tcelab.judge.models.windowmodel import WindowModel
 from tcelab.papr import dmarules, tce, window
 from tcelab.program import Dma, Transfer, diskcontent, pagetags
 
-VIRTIO_BLK: Final = 0x0001FFFF
+VIRTIO_BLK: Final = virtio.IS_READY
 """What it says it is: one queue, and no vector."""
 _LOOK: Final = 2
 _LOOKS: Final = ((False, virtio.USED), (True, virtio.USED), (False, virtio.AVAILABLE + 2))

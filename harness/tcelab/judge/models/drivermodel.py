@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
+from tceagent import uapi
 from tcelab.judge.models.files import ContainerModel, GroupModel
 from tcelab.judge.models.memorymodel import BufferModel, PageModel
 from tcelab.judge.models.pinmodel import Pins
@@ -19,7 +20,7 @@ from tcelab.program import Ioctl, Word, pagetags
 from tcelab.quirks import CLOSE_STRANDS, REFUSED_SPOILS
 from tcelab.run.record import Outcome
 
-V2: Final = 7
+V2: Final = uapi.SPAPR_TCE_V2_IOMMU
 """VFIO_SPAPR_TCE_v2_IOMMU."""
 _CREATE: Final = "SPAPR_TCE_CREATE"
 _MAY_CHARGE: Final = {"EINVAL", "ENODEV", "EPERM", "ENOMEM"}

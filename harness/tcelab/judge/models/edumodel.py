@@ -11,16 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from tceagent import edu
 from tcelab.judge.models.memorymodel import PageModel
 from tcelab.judge.models.tablemodel import TableModel
 from tcelab.judge.models.windowmodel import WindowModel
 from tcelab.papr import dmarules
 from tcelab.program import Dma, Transfer, pagetags
 
-BUFFER: Final = 4096
+BUFFER: Final = edu.BUFFER_SIZE
 Asker = tuple[str, str]
 """A process, and what it calls a device's file."""
-EDU: Final = 0x010000ED
+EDU: Final = edu.IS_EDU
 """What it says it is."""
 
 

@@ -18,18 +18,17 @@ from tcelab.judge.models.memorymodel import BufferModel, PageModel
 from tcelab.judge.models.pinmodel import Pins
 from tcelab.judge.models.tablemodel import LiveEntry, TableModel
 from tcelab.judge.models.transfers import Transfers
-from tcelab.papr import tce
+from tcelab.papr import hcallnumbers, tce
 from tcelab.program import Call, Hcall, HcallBatch, Tce
 from tcelab.run.record import Outcome
 
-GET, PUT, STUFF, INDIRECT = 0x1C, 0x20, 0x138, 0x13C
-NUMBERS: Final = {"H_GET_TCE": GET, "H_PUT_TCE": PUT, "H_STUFF_TCE": STUFF, "H_PUT_TCE_INDIRECT": INDIRECT}
-SUCCESS: Final = 0
-PRIVILEGE: Final = -3
-PARAMETER: Final = -4
-_LIST: Final = 4096
-_MOST: Final = 512
-"""Entries of a list."""
+NUMBERS: Final = hcallnumbers.NAMES
+GET, PUT, STUFF, INDIRECT = hcallnumbers.OPCODES
+SUCCESS: Final = hcallnumbers.H_SUCCESS
+PRIVILEGE: Final = hcallnumbers.H_PRIVILEGE
+PARAMETER: Final = hcallnumbers.H_PARAMETER
+_LIST: Final = hcallnumbers.LIST_PAGE
+_MOST: Final = hcallnumbers.LIST_MOST
 _TCE: Final = 8
 """Bytes of one."""
 _NO_RAM: Final = "a list outside RAM"
@@ -254,8 +253,9 @@ class HypercallModel:
     def _store(self, model: TableModel, first: int, words: Sequence[Word], step: int) -> None:
         at = first
         for empty, run in groupby(words, lambda word: word.value == 0):
-            made: dict[int, LiveEntry] = {}  # H_STUFF_TCE stores one and the same word, maybe in all of a table
-            entries = [made.get(id(word)) or made.setdefault(id(word), _entry(word, step)) for word in run]
+            same = list(run)  # of H_STUFF_TCE one and the same word, maybe in all of a table
+            once = same[0] is same[-1] and len({*map(id, same)}) == 1
+            entries = [_entry(same[0], step)] * len(same) if once else [_entry(word, step) for word in same]
             gone = model.clear(at, at + len(entries), step) if empty else model.put(at, entries, step)
             self._pins.stored(gone)
             at += len(entries)
