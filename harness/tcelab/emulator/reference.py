@@ -8,26 +8,49 @@ from typing import Final
 from tcelab.emulator.drivertable import Profile
 from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.emulator.followingsession import FollowingSession, Renewable
-from tcelab.program import GuestOp
+from tcelab.emulator.hcallfile import tables
+from tcelab.errors import Unsupported
+from tcelab.papr.hcallnumbers import H_PUT_TCE_INDIRECT, LIST_MOST, LIST_PAGE
+from tcelab.program import GuestOp, Hcall, HcallBatch, Op
 from tcelab.program.topology import Topology
 from tcelab.quirks import QUIRKS
 from tcelab.run.record import Facts, QuirkHit, Step
+
+_INDIRECT: Final = ("H_PUT_TCE_INDIRECT", H_PUT_TCE_INDIRECT)
+_PAGES: Final = range(1, LIST_MOST + 1)
 
 
 class EmulatorReference(FollowingSession):
     """Tells as well which quirks it met."""
 
-    def __init__(self, session: EmulatorSession) -> None:
+    def __init__(self, session: EmulatorSession, ram: int) -> None:
+        """:param ram: bytes of the RAM of the guest that it follows."""
         super().__init__(session)
-        self._emulator = session
+        self._emulator, self._ram = session, ram
 
     def follow(self, step: Step) -> Step:
         """Do what the other did; memory lies, and descriptors are, where it had them, so that structs that name either
         are the same bytes.
+
+        :raise TcelabError: as `FollowingSession`; or a hypercall read what only the other has in its RAM.
         """
+        if step.outcome is not None and not step.outcome.errno and self._reads_elsewhere(step.op):
+            raise Unsupported("it does not know what the other's RAM holds where a hypercall read a list of TCEs")
         if isinstance(step.op, GuestOp) and step.outcome is not None and step.outcome.value is not None:
             self._emulator.place(step.op, step.outcome.value)
         return super().follow(step)
+
+    def _reads_elsewhere(self, op: Op) -> bool:
+        """H_PUT_TCE_INDIRECT reads RAM by its address: there each guest has something of its own."""
+        calls = op.calls if isinstance(op, HcallBatch) else [op.call] if isinstance(op, Hcall) else ()
+        if isinstance(op, Hcall) and op.problem_state:
+            return False
+        indirect = (each.args for each in calls if each.opcode in _INDIRECT and each.tces is None)
+        return any(self._reads_at(*args) for args in indirect if len(args) == 4)  # noqa: PLR2004 - r4 to r7
+
+    def _reads_at(self, liobn: object, _ioba: object, address: object, npages: object) -> bool:
+        in_ram = isinstance(address, int) and address < self._ram and address % LIST_PAGE == 0
+        return in_ram and npages in _PAGES and liobn in tables(self._emulator.machine)
 
     def take_quirk_hits(self) -> list[QuirkHit]:
         """Quirks that made a difference since the last call."""
@@ -58,7 +81,7 @@ class EmulatorReferences:
             isolates=self._facts.isolates,
             guard="freeze" if self._facts.isolates else self._facts.guard,
         )
-        return EmulatorReference(session)
+        return EmulatorReference(session, self._facts.ram)
 
 
 class GuestReference(FollowingSession):

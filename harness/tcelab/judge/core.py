@@ -220,6 +220,7 @@ class Judge:
     def _snapshot(self, snapshot: Snapshot, *, stream: bool) -> None:
         ledger = self.ledger
         seen = read_tables(snapshot, self.fold.transfers.take_forbidden())
+        self.fold.seen(table for tables in seen.views.values() for table in tables.values())
         asked = self.facts.views if stream else self.facts.views[:1]
         for view in asked:
             if view not in seen.views:

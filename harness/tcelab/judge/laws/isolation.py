@@ -15,7 +15,7 @@ from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger, op_text
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.pes import NO_SERVICE, Effect
-from tcelab.judge.models.tablemodel import UNKNOWN
+from tcelab.judge.models.tablemodel import ANYTHING, UNKNOWN
 from tcelab.run.record import Event, Outcome, Step
 
 LAW: Final = Law(
@@ -197,10 +197,10 @@ def _answer(value: object) -> str:
 
 
 def _equal(wanted: object, got: object) -> bool:
-    """`UNKNOWN` stands for any entry that is not empty."""
+    """`UNKNOWN` stands for any entry that is not empty, `ANYTHING` for any."""
     if isinstance(wanted, list) and isinstance(got, list):
         return len(wanted) == len(got) and all(map(_equal, wanted, got))
-    return wanted == got or (wanted == UNKNOWN and bool(got))
+    return wanted in (got, ANYTHING) or (wanted == UNKNOWN and bool(got))
 
 
 def _value(name: str, value: object) -> str:

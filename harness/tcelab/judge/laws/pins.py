@@ -33,6 +33,8 @@ class PinsLaw:
             self._judge(ledger, fold, step.op.by, got.value)
 
     def _judge(self, ledger: Ledger, fold: Fold, _process: str, reading: int) -> None:
+        if fold.pins.lost:
+            self._meter, fold.pins.lost = Meter(), False
         ledger.judged("pins")
         ledger.evidence.pins += 1
         off = self._meter.changed(reading, fold.live)

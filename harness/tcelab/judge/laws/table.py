@@ -12,7 +12,7 @@ from tcelab.judge.law import Law
 from tcelab.judge.ledger import MOST, Ledger
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.reading import TableReading
-from tcelab.judge.models.tablemodel import UNKNOWN, Differing, LiveEntry, TableModel, differing
+from tcelab.judge.models.tablemodel import UNKNOWN, Differing, LiveEntry, TableModel, differing, same_place
 from tcelab.papr import tce
 from tcelab.program import pagetags
 from tcelab.run.record import Snapshot, TableView
@@ -38,17 +38,13 @@ def table(ledger: Ledger, fold: Fold, seen: TableReading) -> None:
             if model is None:  # inventory tells
                 continue
             ledger.judged("table")
-            if not _same_place(model, shown):
+            if not same_place(model, shown):
                 seen.unlike.add(liobn)
                 continue
             ledger.evidence.entries += shown.entries
             if ledger.batch:
                 ledger.size(ledger.batch).entries += shown.entries
             _compare_table(ledger, model, seen, shown, view)
-
-
-def _same_place(model: TableModel, shown: TableView) -> bool:
-    return not shown.entries or (shown.page_shift, shown.bus_offset) == (model.page_shift, model.start)
 
 
 def _compare_table(ledger: Ledger, model: TableModel, seen: TableReading, shown: TableView, view: str) -> None:

@@ -137,7 +137,7 @@ class DiskModel(DeviceModel):
         number, start = divmod(iova - table.start, pagetags.PAGE)
         while size > 0:
             entry = table.live.get(number) if 0 <= number < table.entries else None
-            if entry is None or not entry.permissions & needed:
+            if entry is None or entry.untold or not entry.permissions & needed:
                 return None
             part = min(pagetags.PAGE - start, size)
             out.append((entry.page, start, part))

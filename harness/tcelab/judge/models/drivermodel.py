@@ -219,7 +219,7 @@ class DriverModel:
         elif all(group.given_back for group in container.groups):
             self.pins.cleared(table.clear(first, end, step), step)
         else:  # the driver of 2013 passes over what gives no permission (iommu_clear_tce)
-            kept = {number: each for number, each in table.live.items() if not each.permissions}
+            kept = {number: each for number, each in table.live.items() if each.untold or not each.permissions}
             self.pins.cleared(table.clear(first, end, step), step)
             for number, entry in kept.items():
                 table.put(number, [entry], step)

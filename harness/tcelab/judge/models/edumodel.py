@@ -113,7 +113,7 @@ class DeviceModel:
         table = self.windows.active[piece.window]
         return table.live[piece.entry].page_at(table.page_number(piece.offset))
 
-    def doubt(self, op: Transfer, step: int) -> None:
+    def doubt(self, op: Dma | Transfer, step: int) -> None:
         """Nobody knows whether a transfer was done."""
         for piece in self.transfer(op, step):
             page = self._nearest(piece)

@@ -6,7 +6,7 @@ drivers/vfio/vfio_iommu_spapr_tce.c, drivers/vfio/container.c, drivers/vfio/grou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeAlias
 
 import msgspec
@@ -23,7 +23,7 @@ from tcelab.judge.models.pes import Pes
 from tcelab.judge.models.pinmodel import Pins
 from tcelab.judge.models.requests import ARGSZ, BY_FIELDS, BY_POINTER, KEEPS_ALL, MEMORY, request_name
 from tcelab.judge.models.rounds import calls_done, rounds
-from tcelab.judge.models.tablemodel import LiveEntry, TableModel
+from tcelab.judge.models.tablemodel import LiveEntry, TableModel, same_place
 from tcelab.judge.models.transfers import Transfers
 from tcelab.judge.models.windowmodel import WindowModel
 from tcelab.papr import window
@@ -62,7 +62,7 @@ from tcelab.program import (
     pagetags,
 )
 from tcelab.program.topology import Device
-from tcelab.run.record import Facts, Outcome, Step
+from tcelab.run.record import Facts, Outcome, Step, TableView
 
 NOT_GIVEN_BACK: Final = {"seed2013"}
 """Profiles of kernels on which a PE that leaves its container keeps its windows."""
@@ -116,6 +116,13 @@ class Fold:
     def _entries(self) -> Iterator[LiveEntry]:
         return (entry for table in self.tables.values() for entry in table.live.values())
 
+    def _pages(self) -> Iterator[PageModel]:
+        """All to which a device may write."""
+        for buffer in self.buffers.values():
+            yield from buffer.pages
+        for entry in self._entries():
+            yield from (page for page in (entry.page, *entry.rest) if page is not None)
+
     def _device(self, device: Device) -> DeviceModel:
         if device.model == "virtio-blk":
             return DiskModel(device.name, self.group_of[device.name].windows)
@@ -138,12 +145,22 @@ class Fold:
             self._plain(step.op, outcome, step.number)
         elif outcome.errno in UNENDED:
             self.unknown.append(f"a transfer of step {step.number} ended with {outcome.errno}: what did it move?")
+        if self.transfers.spilled:
+            for page in self._pages():
+                page.blur(step.number)
         self.pes.end(outcome.events)
 
     def excuse(self, liobn: int, number: int, step: int) -> None:
         """An entry is empty because a declared quirk emptied it."""
         owner = next((group.container for group in self.groups.values() if liobn in group.windows.liobns), None)
         self.driver.excuse(owner, self.tables[liobn], number, step)
+
+    def seen(self, tables: Iterable[TableView]) -> None:
+        """What a checkpoint shows of entries of which nobody knew what they hold is adopted: the first view tells."""
+        for shown in tables:
+            model = self.tables.get(shown.liobn)
+            if model is not None and model.untold and same_place(model, shown):
+                self.hypercalls.seen(model, shown)
 
     @property
     def forbidden(self) -> list[Forbidden]:

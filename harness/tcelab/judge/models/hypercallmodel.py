@@ -20,7 +20,7 @@ from tcelab.judge.models.tablemodel import LiveEntry, TableModel
 from tcelab.judge.models.transfers import Transfers
 from tcelab.papr import hcallnumbers, tce
 from tcelab.program import Call, Hcall, HcallBatch, Tce
-from tcelab.run.record import Outcome
+from tcelab.run.record import Outcome, TableView
 
 NUMBERS: Final = hcallnumbers.NAMES
 GET, PUT, STUFF, INDIRECT = hcallnumbers.OPCODES
@@ -40,13 +40,14 @@ LIST_AT: Final = 2
 
 class Word(NamedTuple):
     """A register, or a TCE of a list. `value`: None when the agent did not tell. The other fields are of a word that
-    names a page of a buffer.
+    names a page of a buffer. `untold`: of a TCE that may be anything.
     """
 
     value: int | None
     buffer: str = ""
     number: int = 0
     page: PageModel | None = None
+    untold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +243,7 @@ class HypercallModel:
             content = bytes(8 * count)  # what the bus gives there
         if content is None:
             self._unknown.append(f"H_PUT_TCE_INDIRECT of step {step} took a list that nobody knows")
-            return [Word(None)] * count
+            return [Word(None, untold=True)] * count
         return [Word(int.from_bytes(content[at : at + 8], "big")) for at in range(0, len(content), 8)]
 
     def _page_at(self, address: int | None) -> PageModel | None:
@@ -260,6 +261,25 @@ class HypercallModel:
             self._pins.stored(gone)
             at += len(entries)
 
+    # -- what nobody knew
+
+    def seen(self, model: TableModel, shown: TableView) -> None:
+        """A look at a table tells what its untold entries hold."""
+        held = dict(zip(shown.index.tolist(), shown.tce.tolist(), strict=True)) if model.untold else {}
+        for number in sorted(model.untold):
+            self._tell(model, number, held.get(number, 0))
+
+    def _tell(self, model: TableModel, number: int, value: int) -> None:
+        page = self._page_at(tce.address(value))
+        name, at = "", 0
+        for buffer in self._buffers().values() if page is not None else ():
+            at = next((i for i, each in enumerate(buffer.pages) if each is page), -1)
+            if at >= 0:
+                name = buffer.name
+                break
+        made = model.live[number].step
+        model.tell(number, _entry(Word(value, name, at, page), made) if value else None)
+
     # -- registers
 
     def _got(
@@ -274,6 +294,8 @@ class HypercallModel:
             if after is not None:
                 self._unchanged(args, after, None)
             return
+        if number in model.untold:
+            self._tell(model, number, after[0])
         entry = model.live.get(number)
         expected = 0 if entry is None else entry.tce
         if expected is not None and after[0] != expected:
@@ -306,6 +328,6 @@ def _unreadable(liobn: int, address: int, size: int, step: int) -> Forbidden:
 
 def _entry(word: Word, step: int) -> LiveEntry:
     if word.value is None:
-        return LiveEntry(tce.PERMISSIONS, word.buffer, word.number, word.page, None, step)
+        return LiveEntry(tce.PERMISSIONS, word.buffer, word.number, word.page, None, step, untold=word.untold)
     frame, bits = tce.address(word.value), tce.permissions(word.value)
     return LiveEntry(bits, word.buffer, word.number, word.page, frame, step, word.value)

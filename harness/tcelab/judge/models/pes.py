@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
 from tcelab.judge.models.edumodel import DeviceModel
-from tcelab.judge.models.tablemodel import UNKNOWN, TableModel
+from tcelab.judge.models.tablemodel import ANYTHING, UNKNOWN, TableModel
 from tcelab.papr import dmarules, pe
 from tcelab.program import Rtas
 from tcelab.program.topology import Phb
@@ -197,8 +197,12 @@ UNREACHED: Final = 0xFFFFFFFF
 
 
 def _raw(table: TableModel, number: int) -> int | None:
-    """A TCE, `UNKNOWN` where the agent did not tell its frame; None outside the table."""
+    """A TCE, `UNKNOWN` where the agent did not tell its frame, `ANYTHING` where it may be empty as well; None outside
+    the table.
+    """
     entry = table.live.get(number)
     if not 0 <= number < table.entries:
         return None
+    if number in table.untold:
+        return ANYTHING
     return 0 if entry is None else UNKNOWN if entry.tce is None else entry.tce

@@ -15,7 +15,10 @@ from tcelab.judge.models.tablemodel import LiveEntry
 
 
 class Pins:
-    """:ivar off: how many pins there are more than entries of type v1 say."""
+    """:ivar off: how many pins there are more than entries of type v1 say.
+
+    :ivar lost: nobody knows how many there are, since entries were cleared that nobody knew.
+    """
 
     def __init__(self, page_size: int, entries: Callable[[], Iterable[LiveEntry]], unknown: list[str]) -> None:
         """:param page_size: bytes of a CPU page.
@@ -25,6 +28,7 @@ class Pins:
         self._page_size, self._entries, self._unknown = page_size, entries, unknown
         self._by_page: Counter[int | None] = Counter()
         self.off = 0
+        self.lost = False
         self._told = False
 
     def stored(self, gone: Iterable[LiveEntry]) -> None:
@@ -37,7 +41,9 @@ class Pins:
     def cleared(self, gone: Iterable[LiveEntry], step: int) -> None:
         """A container of type v1 cleared or replaced entries."""
         for entry in gone:
-            if not entry.pinned and entry.permissions:
+            if entry.untold:
+                self.lost = True
+            elif not entry.pinned and entry.permissions:
                 self._by_page[self._page(entry)] -= 1
                 self.off -= 1
         if any(count < 0 for count in self._by_page.values()):

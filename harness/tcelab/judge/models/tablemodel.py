@@ -11,16 +11,21 @@ import numpy.typing as npt
 
 from tcelab.judge.models.memorymodel import PageModel
 from tcelab.papr import tce, window
+from tcelab.run.record import TableView
 
 Arrays: TypeAlias = tuple[npt.NDArray[np.uint32] | npt.NDArray[np.int64], npt.NDArray[np.uint64]]
 """Numbers of entries, ascending, and their TCEs."""
 
 UNKNOWN: Final = 0xFFFFFFFFFFFFF000
 """Stands for a TCE whose frame the agent did not tell; no real entry has this value."""
+ANYTHING: Final = UNKNOWN + 8
+"""In an event, for an entry of which nobody knows what it is."""
 
 
 _NOWHERE: Final = -1
 """In place of a page, of an entry that need not lead to any."""
+_ANYWHERE: Final = -2
+"""The same, of one of which nobody knows what it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,7 @@ class LiveEntry:
     :ivar rest: in an IOMMU page of more than 4 KiB, the pages after the first.
     :ivar raw: the TCE itself, of an entry that a hypercall stored as it was given.
     :ivar pinned: its page was pinned for it: by a container of type v1.
+    :ivar untold: nobody knows what was stored there, not even whether the entry is empty; the next look at it tells.
     """
 
     permissions: int
@@ -46,6 +52,7 @@ class LiveEntry:
     raw: int | None = None
     rest: tuple[PageModel | None, ...] = ()
     pinned: bool = False
+    untold: bool = False
 
     def page_at(self, number: int) -> PageModel | None:
         """The 4 KiB page of that number within the IOMMU page."""
@@ -60,9 +67,13 @@ class LiveEntry:
     @property
     def lead(self) -> tuple[int | None, int]:
         """Where it leads: entries with the same one are right or wrong together."""
+        if self.untold:
+            return None, _ANYWHERE
         return self.frame, _NOWHERE if self.raw is not None and self.page is None else id(self.page)
 
     def describe(self) -> str:
+        if self.untold:
+            return "what a list held that nobody knows"
         raw = "a raw address" if self.raw is None else "as a hypercall gave it"
         where = f"{self.buffer}:{self.number}" if self.buffer else raw
         if self.tce is None:
@@ -140,6 +151,21 @@ class TableModel:
         self._touch(first, end, step)
         return gone
 
+    @property
+    def untold(self) -> set[int]:
+        """Numbers of the entries of which nobody knows what they hold."""
+        return self.leads.get((None, _ANYWHERE), set())
+
+    def tell(self, number: int, entry: LiveEntry | None) -> None:
+        """What an untold entry holds was seen: it is that from now on, or empty."""
+        was_removed = number in self.removed
+        self._forget([number])
+        if not was_removed:
+            self.removed.discard(number)
+        if entry is not None:
+            self._set([number], entry)
+        self._arrays = None
+
     def permissions(self, number: int) -> int:
         entry = self.live.get(number)
         return entry.permissions if entry else 0
@@ -208,6 +234,11 @@ def _runs(numbers: Sequence[int], entries: Sequence[LiveEntry]) -> Iterable[tupl
     if len(entries) > 1 and len({*map(id, entries)}) == 1:
         return [(entries[0], numbers)]
     return [(entry, [number]) for number, entry in zip(numbers, entries, strict=True)]
+
+
+def same_place(model: TableModel, shown: TableView) -> bool:
+    """What a view shows is the table of that window: entries of one number are of one bus address."""
+    return not shown.entries or (shown.page_shift, shown.bus_offset) == (model.page_shift, model.start)
 
 
 class Differing(NamedTuple):

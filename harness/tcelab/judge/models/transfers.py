@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tcelab.judge.models.diskmodel import DiskModel
 from tcelab.judge.models.edumodel import Asker, DeviceModel, Forbidden
 from tcelab.judge.models.memorymodel import PageModel
@@ -17,6 +19,7 @@ class Transfers:
     :ivar watched: the watcher is known to see refusals; `unsaid`: accesses of which it said nothing, as long as it is
         not, each with the step and batch size of its checkpoint.
     :ivar doubted: others may have been refused as well, and of these some may not.
+    :ivar spilled: the last operation wrote through an entry of which nobody knows where it leads.
     :ivar done: the pieces of each transfer of the last operation, but for those that are only counted: `quick`, of how
         many nothing was refused, and how many pieces they had.
     """
@@ -25,6 +28,7 @@ class Transfers:
         """:param unknown: gets reasons why something could not be folded."""
         self.forbidden: list[Forbidden] = []
         self.doubted = False
+        self.spilled = False
         self.done: list[list[dmarules.Piece]] = []
         self.quick = 0, 0
         self._unknown = unknown
@@ -34,7 +38,7 @@ class Transfers:
 
     def begin(self) -> None:
         """Another operation."""
-        self.done, self.quick = [], (0, 0)
+        self.done, self.quick, self.spilled = [], (0, 0), False
 
     def take_forbidden(self) -> list[Forbidden]:
         """At a checkpoint: those that can be judged there."""
@@ -84,6 +88,9 @@ class Transfers:
                 count, pieces = device.quick(op.transfers, i, done, step)
                 self.quick = self.quick[0] + count, self.quick[1] + pieces
                 i += count
+            if i < done and self._goes_anywhere(device, op.transfers[i], step):
+                self._doubt(device, op.transfers[i + 1 :], step)
+                return
             if i < done and self._move(device, op.transfers[i], step, foreseen=True):
                 self._lose(device, op.transfers[i + 1 :], step)
                 return
@@ -94,16 +101,19 @@ class Transfers:
     def _lose(self, device: DeviceModel, rest: list[Transfer], step: int) -> None:
         """An isolation came somewhere among the rest of a burst."""
         self._unknown.append(f"Burst of step {step} violates its table: what the isolation left of it is not known")
-        self._pes.certain = False
-        self.doubted = True
-        for each in rest:
+        self._doubt(device, rest, step)
+
+    def _doubt(self, device: DeviceModel, transfers: Sequence[Dma | Transfer], step: int) -> None:
+        """Nobody knows what of them was done, or refused."""
+        self._pes.certain, self.doubted = False, True
+        for each in transfers:
             device.doubt(each, step)
 
     def _one(self, device: DeviceModel, op: Dma | Transfer, value: int | None, step: int, asker: Asker) -> None:
         """One transfer that gave a value."""
         isolation = self._pes.of[device.name].isolation
         foreseen = isolation.mmio
-        if not self._pes.reach(device.name, value):
+        if not self._pes.reach(device.name, value) or self._goes_anywhere(device, op, step):
             return
         if value == 0:
             self._move(device, op, step, foreseen=foreseen)
@@ -112,6 +122,21 @@ class Transfers:
         for writes, iova, size in device.looks() if pieces else ():
             self._forbid(device, device.table.liobn, (writes, iova, iova, size), pieces[0].refused, step)
         self._told(device, op, pieces, foreseen=foreseen)
+
+    def _goes_anywhere(self, device: DeviceModel, op: Dma | Transfer, step: int) -> bool:
+        """It goes through an entry of which nobody knows what it is: what it moves, and whether it may, is as little
+        known.
+        """
+        tables = device.windows.active
+        if not any(table.untold for table in tables):
+            return False
+        pieces = device.pieces(op, isolated=not self._pes.of[device.name].isolation.dma)
+        if not any(not piece.refused and piece.entry in tables[piece.window].untold for piece in pieces):
+            return False
+        self._unknown.append(f"a transfer of step {step} goes through an entry that nobody knows")
+        self._doubt(device, [op], step)
+        self.spilled = self.spilled or op.to_memory
+        return True
 
     def _move(self, device: DeviceModel, op: Dma | Transfer, step: int, *, foreseen: bool) -> bool:
         """A device was reached, and does a transfer. True if it violated the table of its PE.
