@@ -426,3 +426,10 @@ def test_an_entry_of_a_hypercall_is_nothing_that_vfio_may_unmap():
     done = perform_program(program, World())
     assert done.ending.in_flight is None
     assert "given back that nobody took" in done.ending.error.message
+
+
+def test_what_a_failed_hypercall_would_have_stored_it_concerned_and_no_more():
+    fold, _ = expect_pass(indirect(ONE, 0x20000, [3, 3], offset=8), stuff(ONE, 0x40000, 3, ENTRIES + 1))
+    last = fold.tables[ONE].last_operation
+    assert [last(number) for number in (0x1F, 0x20, 0x21, 0x22)] == [None, len(BEGIN), len(BEGIN), None]
+    assert [last(number) for number in (0x40, 0x40 + ENTRIES - 1, 0x40 + ENTRIES)] == [len(BEGIN) + 1] * 2 + [None]
