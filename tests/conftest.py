@@ -23,6 +23,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_configure(config):
     spread.give_back()
     output = getattr(config, "workeroutput", None)
+    config.pluginmanager.register(spread.Collector(), "tcelab-collector")
     config.pluginmanager.register(spread.Whole() if output is None else spread.Worker(output), "tcelab-spread")
 
 

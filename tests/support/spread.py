@@ -5,12 +5,16 @@ collected was run, and no process took more memory than it may.
 from __future__ import annotations
 
 import ctypes
+import gc
 import resource
+from pathlib import Path
 
 import pytest
 
 MOST = 500
 """MiB that a process of the tests may take at its peak."""
+
+GROWN = 32
 
 TOGETHER = {
     "tests/mutants/test_against_the_guest.py": "recorded",
@@ -45,6 +49,26 @@ def give_back() -> None:
     for option, value in ((_MMAP_THRESHOLD, 1 << 18), (_TRIM_THRESHOLD, 1 << 20), (_ARENA_MAX, 1)):
         if mallopt is not None:
             mallopt(option, value)
+
+
+def taken() -> int:
+    """MiB that this process takes now; 0 where the kernel does not say so."""
+    pages = Path("/proc/self/statm")
+    return int(pages.read_text().split()[1]) * resource.getpagesize() >> 20 if pages.exists() else 0
+
+
+class Collector:
+    """Collects dead sessions and tables once they may be `GROWN` MiB: Python waits for a number of objects, and a table
+    is one.
+    """
+
+    def __init__(self) -> None:
+        self.floor = taken()
+
+    def pytest_runtest_logfinish(self):
+        if taken() > self.floor + GROWN:
+            gc.collect()
+            self.floor = taken()
 
 
 class Whole:
