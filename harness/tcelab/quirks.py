@@ -108,13 +108,13 @@ QUIRKS: Final = {
             "EBUSY, and it stays registered",
             "seen on 6.12",
             "",
-            "drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_unregister_pages: the second mm_iommu_put is not heard",
+            "drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_unregister_pages: the second mm_iommu_put is not checked",
             warns_once=("destroy_context",),
         ),
         Quirk(
             CLOSE_STRANDS,
             "closing a container whose registered memory another container of the same process has mapped makes the"
-            " kernel warn, and the memory stays pinned for good, of which the kernel warns as well, once",
+            " kernel warn; the memory stays pinned for good, and the kernel warns of that too, once",
             "it is unpinned when the last entry that leads to it is gone",
             "seen on 6.12",
             "",
@@ -133,12 +133,12 @@ QUIRKS: Final = {
         ),
         Quirk(
             PART_REGISTERS,
-            "REGISTER_MEMORY of memory of which only the first pages are there returns how many they are, and registers"
-            " nothing: a caller that looks for -1 believes that it has",
+            "REGISTER_MEMORY of memory whose first pages alone are present returns their number and registers nothing:"
+            " a caller that looks for -1 believes that the memory is registered",
             "EFAULT",
             "seen on 6.12",
             "",
-            "arch/powerpc/mm/book3s64/iommu_api.c, mm_iommu_do_alloc: what the last pin_user_pages gave is no errno",
+            "arch/powerpc/mm/book3s64/iommu_api.c, mm_iommu_do_alloc: returns what the last pin_user_pages gave",
         ),
         Quirk(
             REFUSED_SPOILS,

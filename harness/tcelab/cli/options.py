@@ -111,7 +111,12 @@ _GUEST_OPTIONS = [
 _OPTIONS = [
     *_GUEST_OPTIONS[:-1],
     click.option(
-        "--topology", "topology_name", type=click.Choice(list(TOPOLOGIES)), default="two-pe", show_default=True
+        "--topology",
+        "topology_name",
+        type=click.Choice(list(TOPOLOGIES)),
+        default="two-pe",
+        show_default=True,
+        help="PHBs, devices and windows. A scenario that is made for other machines runs on those by default.",
     ),
     _GUEST_OPTIONS[-1],
 ]

@@ -12,14 +12,14 @@ from tcelab.run import exitcode
 from tcelab.run.resultfile import ResultFile
 
 LAWS: Final = {
-    "leak": "no entry stays that was made after the baseline, unless it takes the place of one of then",
+    "leak": "no entry made after the baseline stays, unless it replaces one of the baseline",
     "unbind": "the table of a device is empty once its driver is unbound",
     "memory": "each TCE leads to RAM that the kernel was given",
-    "permission": "each TCE of the DMA API lets the device read, and has but address and permissions",
+    "permission": "each TCE of the DMA API lets the device read, and holds nothing but address and permissions",
     "direction": "each TCE of the DMA API gives what its driver asked for: read to the device, write from it, or both",
-    "shared": "no two mappings have an entry at once: what is stored where an entry stands was taken back before",
+    "shared": "no two mappings share an entry: an entry is removed before another is stored in its place",
     "limit": "no hypercall that the kernel makes names more than 512 entries, or is refused",
-    "refusals": "QEMU refused no access of a device, so whatever writes memory may",
+    "refusals": "QEMU refused no access of a device",
     "kernel": "no WARN, BUG, Oops or panic",
 }
 """Name of each law and what it says. That an entry always lets the device read: the kernel's

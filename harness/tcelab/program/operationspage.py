@@ -150,7 +150,8 @@ Operations are done in order and counted from 0. A number may be written as `409
 `docs/examples/dma.json` is a whole one: it maps two pages and has a device read and write them.
 
 A program that can pass ends with a `checkpoint`, has one with `"stream": true`, and looks at an entry that is live and
-whose page carries a `tag`. What is missing is said in the verdict.
+whose page carries a `tag`. The one above maps nothing, so it ends with 125; the
+verdict says what is missing.
 
 Every operation takes these fields:
 
