@@ -69,9 +69,12 @@ def test_a_kernel_that_is_none_is_wrong_usage(tmp_path, content):
 
 
 def test_a_kernel_that_qemu_refuses_cannot_judge(tmp_path, guest_image):
-    """The right kind of file, cut off: only QEMU can tell."""
+    """The right kind of file, which names no sections, and whose segments are cut off: only QEMU can tell."""
     path = tmp_path / "vmlinux"
-    path.write_bytes(guest_image.kernel.read_bytes()[:4096])
+    head = bytearray(guest_image.kernel.read_bytes()[:4096])
+    head[0x28:0x30] = bytes(8)  # e_shoff
+    head[0x3C:0x40] = bytes(4)  # e_shnum, e_shstrndx
+    path.write_bytes(head)
     code, call = tcelab("run", "flow", "--kernel", path, state=tmp_path)
     assert code == 125
     assert_told(call, "QEMU ended with status", "phase:     launch")

@@ -628,10 +628,19 @@ def test_a_base_that_another_thread_lets_go_is_looked_for_again(make, kept):
 # -- the end, and several threads
 
 
+@pytest.fixture(autouse=True)
+def before():
+    """Threads of this process that are none of the test's: guests for other tests may be kept in it."""
+    OTHERS.clear()
+    OTHERS.update(threading.enumerate())
+
+
+OTHERS = set()
+
+
 def threads():
-    return {
-        each.name for each in threading.enumerate() if each.name.startswith("tcelab-") and each.name != "tcelab-loop"
-    }
+    mine = set(threading.enumerate()) - OTHERS
+    return {each.name for each in mine if each.name.startswith("tcelab-") and each.name != "tcelab-loop"}
 
 
 def test_at_the_first_many_threads_get_forks_of_one_boot(make, world):
