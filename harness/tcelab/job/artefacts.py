@@ -8,7 +8,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -81,6 +82,25 @@ def folder(out: Path | None) -> Path:
             with expecting_room(out or root()):
                 raise
         raise UsageError(f"cannot make a folder for artefacts: {error}", next_step="give one with --out DIR") from None
+
+
+@contextmanager
+def of_a_run(folder: Path) -> Iterator[None]:
+    """Empty a run's folder if what was asked for cannot be and nothing was run; one in the default place goes, so that
+    `tcelab runs show` tells the last run that there was.
+    """
+    try:
+        yield
+    except UsageError:
+        if not any(folder.rglob("result.json")):
+            for each in folder.iterdir():
+                if each.is_dir():
+                    shutil.rmtree(each, ignore_errors=True)
+                else:
+                    each.unlink(missing_ok=True)
+            if root() in folder.parents:
+                folder.rmdir()
+        raise
 
 
 def numbered(base: Path) -> Callable[[], Path]:

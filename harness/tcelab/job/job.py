@@ -86,7 +86,11 @@ class Job:
 
         :raise UsageError: what was chosen cannot be.
         """
-        platforms.check(self._options.platform, self._options.machine, boot=self._options.boot)
+        with artefacts.of_a_run(self.folder):
+            platforms.check(self._options.platform, self._options.machine, boot=self._options.boot)
+            self._perform(keep=keep)
+
+    def _perform(self, *, keep: bool) -> None:
         with self._keeper.log(), ExitStack() as stack:
             try:
                 with self.progress() as progress:

@@ -51,7 +51,7 @@ class Series:
         :raise UsageError: what was chosen cannot be.
         """
         keeper = Keeper(self._folder)
-        with keeper.log():
+        with artefacts.of_a_run(self._folder), keeper.log():
             runs = self._runs()
             result = report.merge(runs, [program for program, _ in self._pairs], self._options.recorded())
             result.replay = self._replay()

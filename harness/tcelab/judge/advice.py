@@ -25,6 +25,8 @@ def for_tags(program: Program) -> str:
     first = maps[0]
     if not any(isinstance(op, Tag) for op in program.ops[:first]):
         return f"put a `tag` before operation {first}, which maps"
+    if any(isinstance(op, Checkpoint) for op in program.ops[first:]):
+        return f"look ({LOOK}) while what operation {first} maps is live, before guest or device replaces its tag"
     return f"add {LOOK} while what operation {first} maps is live"
 
 

@@ -92,7 +92,9 @@ class GuestWaiter:
     def lose(self, why: str) -> None:
         """The guest is lost; the first reason counts."""
         if not self.lost.done():
-            _LOG.info("lost after %.3f s: %s", self.elapsed(), why)
+            # Closing is what ends most guests.
+            level, word = (logging.DEBUG, "ended") if why == CLOSED else (logging.INFO, "lost")
+            _LOG.log(level, "%s after %.3f s: %s", word, self.elapsed(), why)
             self.lost.set_result(why)
         self.activity.set()
 

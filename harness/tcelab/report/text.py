@@ -50,7 +50,7 @@ def render(
         compared = evidence.laws["difference"].judged
         say(console, f"compared: {compared:,} steps, {evidence.checkpoints:,} of them checkpoints of whole tables")
     elif extent == "whole":
-        _evidence(console, evidence)
+        _evidence(console, result.verdict)
         isolated = table_lines({"isolated": result.isolations})
         for line in [*isolated, *timeline_lines(result.timeline), *conformance_lines(result.hypercalls)]:
             say(console, line)
@@ -114,11 +114,12 @@ def _again(console: Console, findings: Sequence[Finding]) -> None:
     say(console, numbers("program.json"))
 
 
-def _evidence(console: Console, evidence: Evidence) -> None:
+def _evidence(console: Console, verdict: Verdict) -> None:
+    evidence = verdict.evidence
     if evidence.batches:
         console.print(_batches(evidence))
     if evidence.checkpoints or evidence.operations:
-        console.print(_laws(evidence))
+        console.print(_laws(verdict))
         for line in witnesses(evidence):
             say(console, line)
 
@@ -217,14 +218,16 @@ def _batches(evidence: Evidence) -> Table:
     return table
 
 
-def _laws(evidence: Evidence) -> Table:
+def _laws(verdict: Verdict) -> Table:
     table = Table(box=box.ASCII2, title="by law", title_justify="left")
     table.add_column("law")
     table.add_column("judged", justify="right")
     table.add_column("findings", justify="right")
     table.add_column("verdict")
-    for law, count in evidence.laws.items():
-        table.add_row(law, f"{count.judged:,}", str(count.findings), _law_mark(count))
+    for law, count in verdict.evidence.laws.items():
+        missing = law == "evidence" and verdict.could_not and not count.findings
+        mark = Text("incomplete", "yellow") if missing else _law_mark(count)
+        table.add_row(law, f"{count.judged:,}", str(count.findings), mark)
     return table
 
 

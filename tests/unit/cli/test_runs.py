@@ -9,8 +9,9 @@ import pytest
 from stand import NOBODY, WRONG
 from story import story
 
+from tcelab.errors import UsageError
 from tcelab.image.room import room
-from tcelab.job import artefacts
+from tcelab.job import artefacts, platforms
 
 
 @pytest.fixture
@@ -55,6 +56,22 @@ def test_a_run_is_told_again_with_its_replay_and_its_files(three, tcelab):
         assert "replay:    tcelab run " in done.out
         assert "  program.json" in done.out.splitlines()
     assert tcelab("runs", "show").out == f"{three[2]}: no result\n"
+
+
+def test_a_command_by_which_nothing_was_run_leaves_nothing_and_the_run_before_it_is_the_last(host, tcelab, monkeypatch):
+    tcelab("run", "story.json")
+    (kept,) = host.runs.iterdir()
+
+    def wrong(*_args, **_more):
+        raise UsageError("no such kernel")
+
+    monkeypatch.setattr(platforms, "prepare", wrong)
+    assert tcelab("run", "story.json").code == 2
+    assert tcelab("run", "story.json", "--out", "mine").code == 2
+    assert tcelab("run", "isolation", "--platform", "emulator").code == 2
+    assert [*host.runs.iterdir()] == [kept]
+    assert [*Path("mine").iterdir()] == []
+    assert "PASS (exit code 0)" in tcelab("runs", "show").out
 
 
 def test_a_run_elsewhere_is_told_as_well_and_never_removed(host, tcelab):

@@ -360,7 +360,7 @@ def test_a_repeat_that_fails_leaves_what_its_successful_calls_left(at, how):
     if at == 0:  # nothing is mapped, so nothing could be proven
         (reason,) = verdict.could_not
         assert verdict.findings == []
-        assert reason.startswith("no live entry was proven by its tag: add ")
+        assert reason.startswith("no live entry was proven by its tag: look ")
         return
     assert (verdict.findings, verdict.could_not) == ([], [])
     (batch,) = verdict.evidence.batches

@@ -147,6 +147,15 @@ def test_the_text_of_main_fits_a_terminal_and_has_a_row_per_batch_size():
     assert len(to_json(result)) < 100_000
 
 
+def test_the_law_of_evidence_is_not_ok_where_evidence_is_missing():
+    (row,) = (
+        line for line in printed(result_of(cannot={"stream": "no"})).splitlines() if line.startswith("| evidence")
+    )
+    assert "| incomplete" in row
+    (row,) = (line for line in printed(result_of()).splitlines() if line.startswith("| evidence"))
+    assert "| ok" in row
+
+
 def test_could_not_judge_gives_its_reasons():
     text = printed(result_of(cannot={"stream": "no such command"}))
     assert "could not judge: the stream view is missing: cannot" in text
