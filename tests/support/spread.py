@@ -112,7 +112,8 @@ class Whole:
     def pytest_testnodedown(self, node, error):
         output = getattr(node, "workeroutput", {})
         if "peak" in output:
-            self.peaks[node.gateway.id] = output["peak"]
+            at = f", first after {output['at']}" if "at" in output else ""
+            self.peaks[node.gateway.id + at] = output["peak"]
 
     def pytest_runtest_logreport(self, report):
         self.reported.add(report.nodeid)
@@ -120,7 +121,7 @@ class Whole:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session):
         self.peaks["pytest"] = peak()
-        large = [f"{name} took {size} MiB" for name, size in self.peaks.items() if size > MOST]
+        large = [f"{size} MiB by {name}" for name, size in self.peaks.items() if size > MOST]
         if large:
             self.wrong.append(f"no process of the tests may take more than {MOST} MiB: {', '.join(large)}")
         missing = sorted(self.collected - self.reported)
@@ -142,6 +143,10 @@ class Worker:
 
     def __init__(self, output) -> None:
         self.output = output
+
+    def pytest_runtest_logfinish(self, nodeid):
+        if peak() > MOST:
+            self.output.setdefault("at", nodeid)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self):

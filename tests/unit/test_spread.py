@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import spread
 
+OWN_PEAK = spread.peak
 OK, FAILED, STOPPED = pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED
 
 CONFTEST = """
@@ -19,6 +20,12 @@ def pytest_configure(config):
     output = getattr(config, "workeroutput", None)
     config.pluginmanager.register(spread.Whole() if output is None else spread.Worker(output))
 """
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """This process, whatever the tests before took."""
+    monkeypatch.setattr(spread, "peak", lambda: 10)
 
 
 def ended(status=OK, collected=(), reported=(), **peaks):
@@ -45,12 +52,12 @@ def test_a_test_that_was_collected_and_not_run_fails_the_run_unless_that_was_sto
 
 
 def test_a_process_that_took_too_much_memory_fails_the_run():
-    told = ["no process of the tests may take more than 500 MiB: gw1 took 501 MiB"]
+    told = ["no process of the tests may take more than 500 MiB: 501 MiB by gw1"]
     assert ended(gw0=500, gw1=501) == (FAILED, told)
 
 
 def test_the_peak_of_this_process_is_its_own(monkeypatch):
-    assert 10 < spread.peak() < 100_000
+    assert 10 < OWN_PEAK() < 100_000
     monkeypatch.setattr(spread, "peak", lambda: spread.MOST + 1)
     assert ended()[0] == FAILED
 
@@ -73,3 +80,16 @@ def test_a_worker_that_is_gone_is_a_failure_and_the_rest_is_run(pytester, monkey
     done.assert_outcomes(passed=1, failed=1)
     assert done.ret == FAILED
     done.stdout.fnmatch_lines(["*crashed while running*test_goes*", "memory: * MiB at the peak of the largest of *"])
+
+
+def test_the_test_at_which_a_worker_got_too_large_is_told(monkeypatch):
+    output = {}
+    worker = spread.Worker(output)
+    worker.pytest_runtest_logfinish("tests/small.py::test")
+    monkeypatch.setattr(spread, "peak", lambda: spread.MOST + 1)
+    for name in ("tests/large.py::test", "tests/later.py::test"):
+        worker.pytest_runtest_logfinish(name)
+    worker.pytest_sessionfinish()
+    whole = spread.Whole()
+    whole.pytest_testnodedown(SimpleNamespace(gateway=SimpleNamespace(id="gw0"), workeroutput=output), error=None)
+    assert whole.peaks == {"gw0, first after tests/large.py::test": spread.MOST + 1}
