@@ -6,7 +6,10 @@ time (arch/powerpc/kernel/iommu.c, 3.18).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from tcelab.emulator.addressspaces import MASK, FaultError
 from tcelab.emulator.checks import IoctlCall, Request, number_of
@@ -154,7 +157,7 @@ class Seed:
     def clear(self, pe: EmulatedPe, first: int, pages: int) -> int:
         """iommu_clear_tces_and_put_pages: entries that are empty are passed over."""
         ram = self.machine.ram
-        for entry in range(first, first + pages):
+        for entry in _filled(pe, first, first + pages):
             old = self._get(pe, entry)
             if old & tce.PERMISSIONS:
                 self._set(pe, entry, 0)
@@ -172,3 +175,12 @@ class Seed:
             pe.table.put(number, value)
         else:
             pe.behind[entry] = value
+
+
+def _filled(pe: EmulatedPe, first: int, end: int) -> Iterable[int]:
+    """The entries `first .. end - 1`, ascending, but for those that are zero: whole windows are cleared often."""
+    if first < pe.first:
+        return range(first, end)
+    behind = pe.first + pe.table.entries
+    inside = np.flatnonzero(pe.table.words[first - pe.first : min(end, behind) - pe.first]) + first
+    return [*map(int, inside), *sorted(entry for entry in pe.behind if max(first, behind) <= entry < end)]
