@@ -137,7 +137,7 @@ class GuestWaiter:
                     raise self._late(phase, began, f"nothing happened for {limit:g} s")
                 if self._clock() - began >= whole:
                     raise self._late(phase, began, f"not within {whole:g} s", f"whole_{phase}")
-        except (QMPError, ConnectionError, EOFError, HarnessError) as error:
+        except (QMPError, OSError, EOFError, HarnessError) as error:  # EBADF: closed just before it was asked
             raise await self._broken(phase, began, error) from None
         finally:
             # Whatever ended the wait: nobody goes on working on this guest once the caller has the answer.

@@ -511,7 +511,7 @@ def test_an_error_of_the_work_of_a_guest_that_is_lost_is_the_loss(racing):
     assert racing(scenario).message == "the agent ended"
 
 
-@pytest.mark.parametrize("kind", [ConnectionResetError, EOFError, QMPError])
+@pytest.mark.parametrize("kind", [ConnectionResetError, EOFError, QMPError, OSError])
 def test_a_broken_connection_waits_for_the_loss_that_broke_it(racing, tmp_path, kind):
     (tmp_path / "qemu.err").write_text("cannot allocate memory\n")
 
