@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -92,15 +92,21 @@ def of_a_run(folder: Path) -> Iterator[None]:
     try:
         yield
     except UsageError:
-        if not any(folder.rglob("result.json")):
-            for each in folder.iterdir():
-                if each.is_dir():
-                    shutil.rmtree(each, ignore_errors=True)
-                else:
-                    each.unlink(missing_ok=True)
-            if root() in folder.parents:
-                folder.rmdir()
+        with suppress(OSError, UsageError):  # whatever becomes of the folder, it is the first error that is told
+            _forget(folder)
         raise
+
+
+def _forget(folder: Path) -> None:
+    if any(folder.rglob("result.json")):
+        return
+    for each in folder.iterdir():
+        if each.is_dir():
+            shutil.rmtree(each, ignore_errors=True)
+        else:
+            each.unlink(missing_ok=True)
+    if root() in folder.parents:
+        folder.rmdir()
 
 
 def numbered(base: Path) -> Callable[[], Path]:

@@ -159,3 +159,9 @@ def test_a_file_beside_the_runs_is_nobodys_run(runs, forty):
     (runs / "0-notes.txt").write_text("mine")
     artefacts.folder(None)
     assert (runs / "0-notes.txt").read_text() == "mine"
+
+
+def test_what_is_wrong_is_told_whatever_becomes_of_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", "relative")
+    with pytest.raises(UsageError, match="no such kernel"), artefacts.of_a_run(tmp_path):
+        raise UsageError("no such kernel")
