@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from basetoy import CHUNK, KEY, SMALL, by_the_book, store
 from fake_session import SHAPE
+from opened import opened
 
 from tcelab.errors import HarnessError
 from tcelab.image import bases
@@ -69,11 +70,10 @@ def test_whoever_holds_a_base_can_write_to_nothing_of_it():
 
 
 def test_a_base_that_was_let_go_has_no_open_file():
-    store()
-    before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    folder = store()
     with taken():
-        pass
-    assert set(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+        assert len(opened(str(folder.parent))) > 1
+    assert opened(str(folder.parent)) == []
 
 
 def test_of_a_key_that_never_was_there_is_nothing_to_say():
@@ -180,12 +180,12 @@ FILES = {
 @pytest.mark.parametrize("damage", LOOK | CONTENT | FILES)
 def test_a_damaged_base_is_not_taken_and_what_is_wrong_is_said(damage):
     name, do, said = (LOOK | CONTENT | FILES)[damage]
-    do(store() / name)
-    before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    folder = store()
+    do(folder / name)
     held, why = bases.take(KEY)
     assert held is None
     assert said in why
-    assert set(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert opened(str(folder.parent)) == []
 
 
 @pytest.mark.parametrize("damage", LOOK)
