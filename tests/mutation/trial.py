@@ -47,7 +47,8 @@ def run_tests(tree: Path, files: Sequence[str], *plugins: object) -> int:
         (scratch / name).mkdir(parents=True, exist_ok=True)
         os.environ[name] = str(scratch / name)
     quiet = ["-q", "--no-header", "--tb=short", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    ours = ["-p", "no:cacheprovider", "-p", "tcelab.testing.plugin", "-p", "_hypothesis_pytestplugin"]
+    needed = ("no:cacheprovider", "tcelab.testing.plugin", "_hypothesis_pytestplugin", "pytest_timeout")
+    ours = [word for name in needed for word in ("-p", name)]
     os.environ[_NO_AUTOLOAD] = "1"  # what else is installed costs its import
     return int(pytest.main(["-x", *quiet, *ours, *files], plugins=[_Autoload(), *plugins]))
 
