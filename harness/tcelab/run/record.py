@@ -20,20 +20,25 @@ Direction = Literal["read", "write"]
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that befell a PE while an operation was done, as whoever guards the PEs saw it.
+    """An event of a PE during an operation, as the guard of the PEs saw it.
 
-    :ivar kind: `isolated`: a violation, and the PE was isolated for it; `violation`: it was not, for the guard only
-        observes; `blocked`: an access of a PE whose DMA is stopped; `reapplied`: the guest had let a device of an
-        isolated PE master the bus, and that was undone; `unblamed`: a refused access of which nobody can be blamed.
+    :ivar kind: `isolated`: a violation that isolated the PE; `violation`: one that did not, because the guard only
+        observes; `blocked`: an access of a PE whose DMA is stopped; `reapplied`: the guest enabled bus mastering of a
+        device of an isolated PE, and the guard disabled it again; `unblamed`: a refused access that no PE can be blamed
+        for.
     :ivar pe: index of its PHB; -1 when nobody is to blame.
-    :ivar iova: the first bus address that was refused, of the transfer of `size` bytes from `start` on; a `reapplied`
-        has none.
-    :ivar reason: one of `papr.dmarules.REASONS`; of an `unblamed`, why.
-    :ivar entry: the table's entry at that moment, 0 if it was empty, None outside the window.
-    :ivar neighbours: the entries before and after it, as far as the table has them.
-    :ivar count: how many of the same were there in this operation, this one included.
-    :ivar at: seconds since the session began; of `isolated`, of the first refusal.
-    :ivar took: seconds from there until the PE was isolated, or the device put back.
+    :ivar liobn: LIOBN of the table that refused the access.
+    :ivar device: name of the device.
+    :ivar iova: the first bus address that was refused; 0 for `reapplied`.
+    :ivar start: first bus address of the whole transfer.
+    :ivar size: bytes of the whole transfer.
+    :ivar direction: `read`: the device read from guest RAM; `write`: it wrote to it.
+    :ivar reason: one of `papr.dmarules.REASONS`; for `unblamed`, why nobody can be blamed.
+    :ivar entry: the table's entry at that moment: 0 if it was empty, None outside the window.
+    :ivar neighbours: the entries before and after it, where the table has them.
+    :ivar count: how many equal events this operation caused, this one included.
+    :ivar at: seconds since the session began; for `isolated`, the time of the first refusal.
+    :ivar took: seconds from then until the PE was isolated, or bus mastering was disabled again.
     """
 
     kind: Literal["isolated", "violation", "blocked", "reapplied", "unblamed"]
