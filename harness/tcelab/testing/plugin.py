@@ -6,7 +6,7 @@ Nothing of tcelab is imported before a test asks for a guest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -33,7 +33,7 @@ OPTIONS: Final = {
     "expect-quirk": "Known defects of the kernel, separated by spaces, beside those that the image's recipe declares.",
     "ahead": "Guests that are kept ready; by default one for each core.",
 }
-"""Each is `--tcelab-NAME` and the ini option `tcelab_NAME`."""
+"""Each is `--tcelab-NAME` and the ini option `tcelab_NAME`, with `_` for `-`."""
 
 PLATFORMS: Final = ("qemu", "emulator")
 _PATHS: Final = ("kernel", "modules", "initrd")
@@ -50,7 +50,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("tcelab", "guests of tcelab")
     for name, text in OPTIONS.items():
         group.addoption(f"--tcelab-{name}", dest=f"tcelab_{name}", help=text, metavar=name.upper())
-        parser.addini(f"tcelab_{name}", text)
+        for spelling in _ini(name):
+            parser.addini(spelling, text)
     group.addoption("--tcelab-boot", dest="tcelab_boot", action="store_true", help="Boot each guest, fork none.")
     parser.addini("tcelab_boot", "Boot each guest, fork none.", "bool", default=False)
 
@@ -219,7 +220,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
             if guest.ending is not None:
                 raise guest.ending
         if findings:
-            pytest.fail(f"tcelab: {len(findings)} findings in what the test did", pytrace=False)
+            pytest.fail(f"tcelab: {_findings(findings)} in what the test did", pytrace=False)
     return result
 
 
@@ -237,9 +238,7 @@ def _settle(item: pytest.Item, guest: Pseries) -> None:
         pytest.fail(guest.ending.report(), pytrace=False)
     if verdict.findings:
         lines = [f"{each.law}: {each.message}" for each in verdict.findings[:3]]
-        pytest.fail(
-            "\n".join([f"tcelab: {len(verdict.findings)} findings in all that was done", *lines]), pytrace=False
-        )
+        pytest.fail("\n".join([f"tcelab: {_findings(verdict.findings)} in all that was done", *lines]), pytrace=False)
     if guest.unseen:
         pytest.fail("\n".join(["tcelab: could not judge", *guest.unseen]), pytrace=False)
 
@@ -282,8 +281,20 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
 # -- parts
 
 
+def _findings(findings: Sequence[object]) -> str:
+    from tcelab.errors import counted  # noqa: PLC0415
+
+    return counted(len(findings), "finding")
+
+
 def _option(config: pytest.Config, name: str) -> str:
-    return str(config.getoption(f"tcelab_{name}") or config.getini(f"tcelab_{name}") or "")
+    given = (config.getini(spelling) for spelling in _ini(name))
+    return str(config.getoption(f"tcelab_{name}") or next(filter(None, given), ""))
+
+
+def _ini(name: str) -> list[str]:
+    """The keys of an option in pytest.ini: with an underscore, as keys are written, and as the option has it."""
+    return list(dict.fromkeys([f"tcelab_{name.replace('-', '_')}", f"tcelab_{name}"]))
 
 
 def _topology(item: pytest.Item) -> str:
