@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tcelab.errors import HarnessError, Interrupted, TcelabError, died
+from tcelab.errors import HarnessError, Interrupted, TcelabError, counted, died
 from tcelab.image.bases import ChangedError
 from tcelab.judge import Judge
 from tcelab.program.topology import Topology
@@ -41,7 +41,7 @@ def attempt(session: QemuSession, topology: Topology, *, thorough: bool = False)
     if blind := _blind(record):
         return blind
     if findings:
-        return f"{len(findings)} findings, the first of the law {findings[0].law}: {findings[0].message}"
+        return f"{counted(len(findings), 'finding')}, the first of the law {findings[0].law}: {findings[0].message}"
     try:
         session.renew()
     except BaseException:

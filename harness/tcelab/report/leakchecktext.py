@@ -34,8 +34,10 @@ def render(console: Console, result: LeakResult, verdict: Verdict, folder: Path 
     if result.status is not None:
         say(console, f"status:  {result.status}")
     if result.tables:
+        say(console, "entries", "italic")
         console.print(_tables(result))
     if result.calls:
+        say(console, "hypercalls, by how many entries each stored", "italic")
         console.print(_histogram(result))
     for line in _permissions(result):
         say(console, line)
@@ -46,7 +48,7 @@ def render(console: Console, result: LeakResult, verdict: Verdict, folder: Path 
 
 
 def _tables(result: LeakResult) -> Table:
-    table = _table("LIOBN", "device", "at baseline", "after", "exchanged", "after unbind", title="entries")
+    table = _table("LIOBN", "device", "at baseline", "after", "exchanged", "after unbind")
     for each in result.tables:
         unbound = str(each.unbound) if each.device else "-"
         table.add_row(
@@ -67,7 +69,7 @@ def _histogram(result: LeakResult) -> Table:
         if not few:
             low, high = 1 << each.entries.bit_length() - 1, (1 << each.entries.bit_length()) - 1
         rows[each.liobn, each.hypercall, low, high][each.phase] += each.calls
-    table = _table("LIOBN", "hypercall", "entries", *PHASES, title="hypercalls, by how many entries each stored")
+    table = _table("LIOBN", "hypercall", "entries", *PHASES)
     for (liobn, name, low, high), calls in sorted(rows.items()):
         size = str(low) if low == high else f"{low}..{high}"
         table.add_row(f"{liobn:#x}", name, size, *(f"{calls[phase]:,}" for phase in PHASES))
@@ -103,8 +105,8 @@ def _permissions(result: LeakResult) -> Iterator[str]:
         )
 
 
-def _table(*columns: str, title: str) -> Table:
-    table = Table(box=box.ASCII2, title=title, title_justify="left")
+def _table(*columns: str) -> Table:
+    table = Table(box=box.ASCII2)
     for column in columns:
         table.add_column(column, justify="left" if column in {"LIOBN", "device", "hypercall"} else "right")
     return table

@@ -13,6 +13,7 @@ from rich.progress import Progress as Bar
 from rich.table import Column
 from rich.text import Text
 
+from tcelab.errors import counted
 from tcelab.logs import shown_on
 from tcelab.program import Checkpoint
 from tcelab.run.record import Step
@@ -112,7 +113,7 @@ class Progress:
 
     def _detail(self) -> str:
         parts = [f"batch size {self._batch}"] if self._batch else []
-        parts.append(f"{self.findings} findings")
+        parts.append(counted(self.findings, "finding"))
         return ", ".join(parts)
 
     def _plain(self, text: str) -> None:
