@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from tcelab.errors import UsageError
+from tcelab.errors import UsageError, meant
 
 MISALIGNED: Final = "misaligned-iova-returns-1"
 ONE_PAGE: Final = "ioba-check-one-page"
@@ -165,5 +165,6 @@ def check(names: Iterable[str]) -> frozenset[str]:
     """:raise UsageError: a quirk that nobody knows."""
     wanted = frozenset(names)
     if unknown := sorted(wanted - QUIRKS.keys()):
-        raise UsageError(f"no quirk {', '.join(unknown)}; there are: {', '.join(QUIRKS)}")
+        there = f"no quirk {', '.join(unknown)}; there are: {', '.join(QUIRKS)}"
+        raise UsageError(there, next_step=meant(unknown[0], QUIRKS))
     return wanted

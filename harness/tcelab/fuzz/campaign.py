@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 
 from tcelab.emulator.reference import EmulatorReferences
-from tcelab.errors import Interrupted, TcelabError, died
+from tcelab.errors import Interrupted, TcelabError, counted, died
 from tcelab.fuzz.generate import generate
 from tcelab.fuzz.keptprogram import to_save, until_step
 from tcelab.fuzz.samefailure import shows_again
@@ -140,7 +140,8 @@ class Campaign:
         if not line and now - self._told >= SILENCE:
             tally = self.tally
             doing = [f"program {number}: {what}" for number, what in sorted(self._doing.copy().items())]
-            done = f"{tally.programs} programs and {tally.operations:,} operations done, {len(tally.found)} findings"
+            ran = f"{counted(tally.programs, 'program')} and {counted(tally.operations, 'operation')}"
+            done = f"{ran} done, {counted(len(tally.found), 'finding')}"
             line = "; ".join([done, *doing])
         if line:
             self._told = now

@@ -10,7 +10,7 @@ import tomllib
 
 import msgspec
 
-from tcelab.errors import UsageError
+from tcelab.errors import UsageError, in_words
 from tcelab.image.resources import kmod_dir, native_dir, recipes_dir
 
 __all__ = [
@@ -187,5 +187,5 @@ def convert(fields: dict[str, object], where: str) -> Recipe:
     try:
         recipe: Recipe = msgspec.convert(fields, type=Recipe)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{where}: {error}", next_step=_CORRECT) from error
+        raise UsageError(f"{where}: {in_words(str(error))}", next_step=_CORRECT) from error
     return recipe

@@ -90,7 +90,9 @@ def _open(path: Path) -> Iterator[BinaryIO]:
         with path.open("rb") as file:
             yield file
     except OSError as error:
-        raise UsageError(f"cannot read the kernel {path}: {error.strerror}") from None
+        raise UsageError(
+            f"cannot read the kernel {path}: {error.strerror}", next_step="give --kernel the path of a ppc64 vmlinux"
+        ) from None
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from tcelab.errors import UsageError
+from tcelab.errors import UsageError, meant
 from tcelab.program import Fresh, Op, Program
 from tcelab.program.topology import Topology
 from tcelab.scenarios import batches, dma, flow, hcalls, isolation, rules, windows
@@ -121,5 +121,6 @@ def build(name: str, topology: Topology, seed: int) -> Program:
     try:
         scenario = SCENARIOS[name]
     except KeyError:
-        raise UsageError(f"no scenario {name!r}; there are: {', '.join(SCENARIOS)}") from None
+        there = f"no scenario {name!r}; there are: {', '.join(SCENARIOS)}"
+        raise UsageError(there, next_step=meant(name, SCENARIOS)) from None
     return scenario.make(topology, seed)
