@@ -109,7 +109,7 @@ class Progress:
         group = (self._batch - 1) // EVERY
         if self._bar is None and self._batch and group not in self._told:
             self._told.add(group)
-            self._plain(f"{self._done} of {total} operations, {self._detail()}")
+            self._plain(f"{self._done:,} of {total:,} operations, {self._detail()}")
 
     def _detail(self) -> str:
         parts = [f"batch size {self._batch}"] if self._batch else []
