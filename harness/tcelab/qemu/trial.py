@@ -15,11 +15,11 @@ from tcelab.scenarios.warmup import warm_up
 
 
 class OtherwiseError(HarnessError):
-    """A fork did something else than its base did: to replace it quietly would hide that."""
+    """A fork behaved otherwise than its base: replacing it silently would hide that."""
 
 
 def replaceable(error: TcelabError) -> bool:
-    """Does an error say nothing about the guest, so that another one may be tried?"""
+    """Is the error independent of the guest, so that another guest may be tried?"""
     return not isinstance(error, ChangedError | Interrupted | OtherwiseError) and not died(error)
 
 
@@ -51,9 +51,7 @@ def attempt(session: QemuSession, topology: Topology, *, thorough: bool = False)
 
 
 class _OfPrograms:
-    """A judge that is not shown the entries of the kernel's own drivers: where those are built in, they have made
-    theirs already.
-    """
+    """A judge that does not see entries of the kernel's own drivers: built-in drivers have mapped already."""
 
     def __init__(self, judge: Judge, topology: Topology) -> None:
         self._judge = judge
@@ -77,7 +75,7 @@ class _OfPrograms:
 
 
 def _blind(record: RunRecord) -> str:
-    """Why a view that this QEMU can give was not had; empty if none was missed."""
+    """Why a view that this QEMU supports is missing; empty if none is."""
     snapshots = [step.snapshot for step in record.steps if step.snapshot is not None]
     missing = [item for snapshot in snapshots for item in snapshot.missing.items()]
     return next((f"no {view} view: {why}" for view, why in missing if view not in record.facts.cannot), "")
