@@ -57,7 +57,7 @@ QUIRKS: Final = {
         ),
         Quirk(
             ONE_PAGE,
-            "only the first page of a range is held against the window's end: MAP_DMA across the end fails late, with"
+            "only the first page of a range is compared with the window's end: MAP_DMA across the end fails late, with"
             " EINTR, and UNMAP_DMA across it returns 0",
             "EINVAL, and nothing is touched",
             "seen on 6.12; up to 7.2 by the source",

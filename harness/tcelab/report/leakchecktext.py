@@ -82,7 +82,7 @@ def _permissions(result: LeakResult) -> Iterator[str]:
         if each.phase == "command":
             told[each.liobn].append(f"{each.tces:,} {each.permissions}")
     for liobn, words in told.items():
-        yield f"TCEs told by the trace of the command, LIOBN {liobn:#x}: {', '.join(words)}"
+        yield f"TCEs in the trace of the command, LIOBN {liobn:#x}: {', '.join(words)}"
     for refused in result.refused:
         yield (
             f"hypercalls refused, LIOBN {refused.liobn:#x}, {refused.phase}:"
@@ -92,10 +92,10 @@ def _permissions(result: LeakResult) -> Iterator[str]:
     for one in result.asked:
         asked[one.liobn].append(f"{one.mappings:,} {one.direction}")
     for liobn, words in asked.items():
-        yield f"mappings that the driver asked for, LIOBN {liobn:#x}: {', '.join(words)}"
+        yield f"mappings that the driver requested, LIOBN {liobn:#x}: {', '.join(words)}"
     if "asked stored" in result.views:
         yield (
-            f"held against what drivers asked for: {result.views['asked stored']:,} entries of the trace,"
+            f"compared with what drivers requested: {result.views['asked stored']:,} entries of the trace,"
             f" {result.views['asked live']:,} of live memory"
         )
     if result.views:

@@ -14,7 +14,7 @@ from tcelab.program import Op, Program
 
 ViewName = Literal["live", "stream", "emulator"]
 Guarding = Literal["freeze", "observe", "off"]
-"""What is done about violations: the PE is isolated; they are only told; nobody looks."""
+"""What is done about violations: `freeze` isolates the PE, `observe` only reports, `off` does not look."""
 Direction = Literal["read", "write"]
 """The device's: it reads or writes memory."""
 
@@ -64,7 +64,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     :ivar errno: its name (`"EPERM"`), empty if none.
     :ivar fields: output struct fields, or what the operation reports.
     :ivar frames: guest physical address of each IOMMU page (4 KiB) that the operation concerned.
-    :ivar events: what befell PEs meanwhile, in order; only where they are guarded.
+    :ivar events: events of PEs meanwhile, in order; only with a guard.
     """
 
     value: int | None = None
@@ -100,8 +100,9 @@ class TableView:
 class Refusal:
     """One access that QEMU says it refused. `direction` is the device's: it reads or writes memory.
 
-    :ivar address: as it is told: within a window, from the window's start on; see `tcelab.papr.dmarules.Piece.told`.
-    :ivar size: bytes; in a storm, of all accesses to one page, which begin at `address` or behind it.
+    :ivar address: as QEMU reports it: within a window, the offset from its start; see
+        `tcelab.papr.dmarules.Piece.told`.
+    :ivar size: bytes; in a storm, the sum of all accesses to one page from `address` on.
     """
 
     direction: Literal["read", "write"]
@@ -114,12 +115,12 @@ class Refusal:
 class Snapshot:
     """All that the host saw while the guest was stopped.
 
-    :ivar missing: views that were asked for and could not be had, and why.
+    :ivar missing: views that were requested and are missing, and why.
     :ivar pages: guest physical address of an IOMMU page to its bytes, `tag.compact`ed: every page that a live entry
         leads to (None: not in guest RAM), and every page of the program's buffers.
-    :ivar refusals: what QEMU said since the snapshot before.
+    :ivar refusals: refusals in QEMU's log since the previous snapshot.
     :ivar disks: all that is on each disk, by device.
-    :ivar seconds: what each part of the reading cost.
+    :ivar seconds: what each part of the snapshot took.
     """
 
     tables: tuple[TableView, ...]
@@ -161,9 +162,9 @@ class Facts:
     :ivar page_size: bytes of a CPU page of the kernel under test.
     :ivar ram: bytes of guest RAM.
     :ivar cannot: views that this platform cannot give, and why.
-    :ivar versions: of all that took part, for the result.
-    :ivar views: that this platform shows its tables by, the one of every checkpoint first.
-    :ivar profile: of the driver under test, by which it is compared with the emulator.
+    :ivar versions: versions of kernel, QEMU and so on, for the result.
+    :ivar views: the platform's views of its tables; the first one is used at every checkpoint.
+    :ivar profile: profile of the emulator that the driver under test is compared with.
     :ivar quirks: known defects that are declared for its kernel.
     :ivar isolates: the platform is to isolate a PE for a violation; `guard`: what tcelab does for it.
     :ivar hypercalls: programs may make hypercalls; `huge`: they may have buffers in huge pages.

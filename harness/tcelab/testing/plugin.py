@@ -42,7 +42,7 @@ _TOPOLOGY: Final = "two-pe"
 
 _GUESTS: Final = pytest.StashKey[list["Pseries"]]()
 _TOLD: Final = pytest.StashKey[bool]()
-"""The test has failed, with all that its guests have to say."""
+"""The test has failed, and its report has the sections of its guests."""
 _LEFT: Final = pytest.StashKey[dict[str, int]]()
 
 
@@ -72,7 +72,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """How many guests of each topology will be asked for: none is made in vain at the end."""
+    """Count the guests of each topology that will be requested, so that none is made in vain."""
     left: dict[str, int] = {}
     for item in session.items:
         if "pseries" in getattr(item, "fixturenames", ()):
@@ -91,7 +91,7 @@ def _tcelab_guests(
     from tcelab.job.pool import Emulators, Guests  # noqa: PLC0415
 
     config = request.config
-    tmp_path_factory.getbasetemp()  # the first who asks makes it, and folders are made in several threads
+    tmp_path_factory.getbasetemp()  # the first call creates it, and folders are made in several threads
     choice = _choice(config)
     if _option(config, "platform") == "emulator":
         with _clearly():
@@ -111,9 +111,7 @@ def _tcelab_guests(
 
 @pytest.fixture
 def pseries(request: pytest.FixtureRequest, _tcelab_guests: Guests) -> Iterator[Pseries]:
-    """A pseries guest that nothing was done on: `tcelab.testing.pseries.Pseries`. What the test does with it is
-    judged.
-    """
+    """A fresh pseries guest: `tcelab.testing.pseries.Pseries`. What the test does with it is judged."""
     from tcelab.program.topology import topology as topology_  # noqa: PLC0415
 
     item = request.node
@@ -163,14 +161,14 @@ def pseries_session(
         _expect(_tcelab_guests, topology, needs)
         _tcelab_shared.renew()
         guest = _driven(item, _tcelab_shared, topology, shared=True)
-        guest.checkpoint()  # what the test before has left is not this one's fault
+        guest.checkpoint()  # state left by the previous test is not this one's fault
     yield guest
     _settle(item, guest)
 
 
 @pytest.fixture
 def pe(pseries: Pseries) -> Pe:
-    """The first PE of the test's guest; no container was opened on it yet."""
+    """The first PE of the test's guest, without a container."""
     return pseries.pe(pseries.topology.devices[0].name)
 
 
@@ -212,7 +210,7 @@ def emulator(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """When a test is through, look once more: a broken law fails it. What comes later, `_settle` sees."""
+    """After the test function, look once more: a broken law fails the test. `_settle` sees what comes later."""
     result = yield
     for guest in pyfuncitem.stash.get(_GUESTS, []):
         with _clearly():
@@ -225,7 +223,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 
 
 def _settle(item: pytest.Item, guest: Pseries) -> None:
-    """The end of a guest's use, whatever used it: a function, a class, a doctest, other fixtures' ends."""
+    """The end of a guest's use by a function, a class, a doctest or another fixture."""
     from tcelab.errors import Interrupted  # noqa: PLC0415
 
     with _clearly():
@@ -233,7 +231,7 @@ def _settle(item: pytest.Item, guest: Pseries) -> None:
     if item.stash.get(_TOLD, False):
         return
     if isinstance(guest.ending, Interrupted):
-        return  # and so will be the run
+        return  # and the whole run will be, too
     if guest.ending is not None:
         pytest.fail(guest.ending.report(), pytrace=False)
     if verdict.findings:
@@ -245,7 +243,7 @@ def _settle(item: pytest.Item, guest: Pseries) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """The report of a failure, also before the test or after it, gains what tcelab knows, once."""
+    """Add tcelab's sections, once, to the report of a failure in setup, test or teardown."""
     report = yield
     if report.failed and not item.stash.get(_TOLD, False) and item.stash.get(_GUESTS, []):
         item.stash[_TOLD] = True
@@ -259,7 +257,7 @@ def _sections(guest: Pseries, config: pytest.Config) -> list[tuple[str, str]]:
 
     try:
         return [(f"tcelab {name}", text) for name, text in sections(guest, _choice(config), boot=_boot(config))]
-    except OSError as error:  # a full disk, say: the test's own report must come all the same
+    except OSError as error:  # for example a full disk; the test's own report must appear nevertheless
         return [("tcelab", f"nothing more can be told: {error}")]
 
 
