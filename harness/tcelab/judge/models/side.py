@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tceagent import uapi
+from tcelab.errors import counted
 from tcelab.judge.models.hypercallmodel import seen_registers, words_of
 from tcelab.judge.models.requests import request_name
 from tcelab.papr import tce, window
@@ -141,7 +142,7 @@ class Side:
         text = f"PE {event.pe} {event.kind}: {event.device}"
         if event.direction:
             entry, *beside = ["none" if each is None else self.describe(each) for each in entries]
-            text += f" {event.direction}s {event.iova:#x} of {event.size} bytes from {event.start:#x} on"
+            text += f" {event.direction}s {event.iova:#x} of {counted(event.size, 'byte')} from {event.start:#x} on"
             text += f" ({event.reason}, entry {entry} beside {' and '.join(beside) or 'nothing'})"
         return Happening(event.pe, event.liobn, key, text)
 
