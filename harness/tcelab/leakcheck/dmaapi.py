@@ -1,5 +1,6 @@
-"""Drivers' requests to the kernel's DMA API, from its trace events: device, bus address, size and direction. Generic
-code records the driver's arguments, after the platform's code has stored the entries. So the events witness the
+"""Drivers' requests to the kernel's DMA API, from its trace events: device, bus address, size and direction.
+
+Generic code records the driver's arguments, after the platform's code has stored the entries. So the events witness the
 request, and the hypercalls witness the result.
 
 Source: Linux include/trace/events/dma.h (6.12 and newer) and kernel/dma/mapping.c; for "[LOST ...]"

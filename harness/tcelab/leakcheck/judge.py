@@ -38,8 +38,10 @@ class _StoredTce(NamedTuple):
 
 
 class Stayed:
-    """Entries of a moment that were not there at the baseline. A driver replaces ring entries: every packet removes one
-    and adds another. An entry is `excess` only if, for its LIOBN and permissions, more entries were added than removed.
+    """Entries of a moment that were not there at the baseline.
+
+    A driver replaces ring entries: every packet removes one and adds another. An entry is `excess` only if, for its
+    LIOBN and permissions, more entries were added than removed.
 
     :ivar excess: by LIOBN and permissions, how many entries there are more.
     :ivar exchanged: by LIOBN, how many entries have replaced another.
