@@ -623,7 +623,7 @@ def test_a_host_that_can_do_the_main_job_is_0(tcelab, healthy):
     assert re.search(r"fix: \S*tcelab image build guest-64k", done.out)
     (told,) = [line for line in done.out.splitlines() if "  qemu  " in line]
     assert told == (
-        "ok  qemu           9.9.9: forks, VOF, both firmware files, edu, live tables, the state stream,"
+        "ok  qemu           9.9.9: forks, VOF, both firmware files, edu, every CPU of --cpu, live tables, the state stream,"
         " refused accesses told in full, ends with its parent; without virtio-blk"
     )
     assert done.out.count("fix:") == 1
