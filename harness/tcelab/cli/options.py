@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from copy import copy
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar, get_args
+from typing import Any, Final, TypeVar, get_args
 
 import click
 import msgspec
@@ -123,7 +124,7 @@ _OPTIONS = [
         type=click.Choice(list(TOPOLOGIES)),
         default="two-pe",
         show_default=True,
-        help="PHBs, devices and windows. A scenario that is made for other machines runs on those by default.",
+        help="PHBs, devices and windows.",
     ),
     _GUEST_OPTIONS[-1],
 ]
@@ -250,3 +251,24 @@ def json_option(what: str) -> Callable[[F], F]:
     """
     kind = click.Path(path_type=Path, allow_dash=True)
     return click.option("--json", "json_to", type=kind, help=f"Write {what} to this file as well; - is stdout.")
+
+
+OF_SCENARIO: Final = "Wrong with a saved program, which has its own."
+
+
+def seed_option(function: F) -> F:
+    """Add the option of verbs that take a scenario or a program; they take `seed`."""
+    text = f"Seed of the scenario; drawn and printed if not given. {OF_SCENARIO}"
+    return click.option("--seed", type=click.IntRange(0), help=text)(function)
+
+
+def topology_text(command: click.Command, text: str) -> None:
+    """Say of the option --topology of a command what holds there.
+
+    :param text: when it applies, and what holds without it.
+    """
+    (index,) = [i for i, each in enumerate(command.params) if each.name == "topology_name"]
+    option = copy(command.params[index])
+    assert isinstance(option, click.Option)
+    option.help, option.show_default = f"PHBs, devices and windows. {text}", False
+    command.params[index] = option

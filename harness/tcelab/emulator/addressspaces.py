@@ -1,7 +1,7 @@
 """Memory of the emulated machine: frames of RAM with their pins, and address spaces of processes (mm).
 
-Addresses are numbers in a process's own address space: what is not mapped there, or not accessible, is a fault. Frames
-are scattered by a seed, so that neighbouring pages of a buffer do not have neighbouring frames, and runs repeat.
+Addresses belong to a process's own address space; an access that is not mapped or not permitted there is a fault.
+Frames are scattered by a seed, so that neighbouring pages of a buffer do not have neighbouring frames, and runs repeat.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ MASK: Final = (1 << 64) - 1
 
 
 class FaultError(Exception):
-    """An access to memory that is not there, or not accessible in that way: EFAULT."""
+    """An access to memory that is not mapped, or not accessible in that way: EFAULT."""
 
 
 class EmulatedRam:
     """Physical memory, in CPU pages.
 
     :ivar pins: page pins by frame; `pinned` is their sum (mm/gup.c, nr_foll_pin_acquired - nr_foll_pin_released).
-    :ivar lent: frames that somebody may write to without a word.
+    :ivar lent: frames that may be written to without notice.
     """
 
     def __init__(self, page_size: int, seed: int) -> None:
@@ -103,7 +103,7 @@ class EmulatedRam:
         return content
 
     def changing(self, frame: int) -> bytearray:
-        """The bytes of a frame, for who is going to write to them at once."""
+        """The bytes of a frame, for a caller that writes to them at once."""
         self._compact.pop(frame, None)
         return self.pages[frame]
 
@@ -189,7 +189,7 @@ class Space:
     :ivar holders: its process while that lives, and the containers that are bound to it (mm_count).
     :ivar readable: CPU page number to frame, of pages that may be read; `writable`: of those that may be written too.
     :ivar wanted: the address of the next buffer, if nothing is there; None: anywhere, with a hole on either side.
-    :ivar scratch: the argument of the ioctl in flight, as it lies at `SCRATCH`; none lies there when there is no call.
+    :ivar scratch: the argument of the ioctl in flight, mapped at `SCRATCH`; None between calls.
     :ivar huge: numbers of CPU pages that lie in huge pages.
     :ivar locked: CPU pages charged to its locked memory (locked_vm), a 64-bit register.
     """
@@ -220,7 +220,7 @@ class Space:
         return area
 
     def _place(self, pages: int, align: int) -> int:
-        """An address with so many free pages, and one more behind them, which faults."""
+        """An address with that many free pages, and a guard page behind them that faults."""
         wanted, self.wanted = self.wanted, None
         if wanted is not None and not wanted % align:
             first = wanted // self.ram.page_size
@@ -273,7 +273,8 @@ class Space:
             done += end - start
 
     def lend(self, address: int, size: int) -> tuple[int, int, int]:
-        """Some bytes within a CPU page, to be written without a word from now on: frame, start and end there.
+        """Lend some bytes within a CPU page, which may be written without notice from now on: frame, start and end
+        there.
 
         :raise ValueError: they may not be written.
         """
@@ -299,7 +300,7 @@ class Space:
         return out
 
     def free(self) -> None:
-        """The process is gone, and its memory with it; pinned frames stay."""
+        """Free the memory of a process that exited; pinned frames stay."""
         for frame in self._frames.values():
             self.ram.free(frame)
         self._frames.clear()

@@ -52,7 +52,7 @@ class Shown(NamedTuple):
 class EmulatorSession:
     """An emulated machine with the agent on it.
 
-    :ivar machine: for those who want to look inside; `kernel`: as the agent sees it.
+    :ivar machine: for inspection; `kernel`: as the agent sees it.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class EmulatorSession:
         self.close()
 
     def close(self) -> None:
-        """Nothing is left of it but memory."""
+        """Nothing to close: the machine is only memory."""
 
     @property
     def folder(self) -> Path:
@@ -172,7 +172,7 @@ class EmulatorSession:
         return out
 
     def _told(self, error: Exception, done: int) -> TcelabError:
-        """What ended an operation, whichever process it was in."""
+        """The error that ended an operation, in whichever process it occurred."""
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, KernelDiedError):
@@ -210,7 +210,7 @@ class EmulatorSession:
         )
 
     def _shown(self, table: Table) -> Shown:
-        """A table, read anew when something was stored in it."""
+        """A table, read again only if something was stored in it."""
         known = self._tables.get(table.liobn)
         if known is None or known.source is not table or known.version != table.version:
             index, words = table.live()

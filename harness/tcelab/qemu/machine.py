@@ -1,7 +1,7 @@
 """The machine: its command line, and the files that it is given.
 
-Everything that connects it with the harness is an inherited descriptor: nothing is left in the file system, nothing
-listens, and no connect can race. Source of the options: QEMU docs/system/ppc/pseries.rst, qemu-options.hx.
+Every connection to the harness is an inherited descriptor: nothing is left in the file system, nothing listens, and no
+connect can race. Source of the options: QEMU docs/system/ppc/pseries.rst, qemu-options.hx.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ takes the radix MMU unless it may not (arch/powerpc/mm/init_64.c), POWER8 has th
 """
 
 MEMORY: Final = 512
-"""MiB of guest RAM, where nobody says how much."""
+"""MiB of guest RAM by default."""
 GRANULE: Final = 256 * MIB
 """The RAM of a pseries machine comes in logical memory blocks of 256 MiB (include/hw/ppc/spapr.h)."""
 
 _RESERVED: Final = 16 * MIB
-"""Top of RAM that the kernel is told to leave alone: the host's own, where QEMU puts the device tree at start."""
+"""Top of RAM that is hidden from the kernel and belongs to the host; QEMU puts the device tree there at start."""
 
 SCRATCH: Final = _RESERVED // 2
 """Bytes below the top of RAM where the host's own RTAS calls keep their arguments: the tree is above."""
@@ -54,7 +54,7 @@ _TREE_LIMIT: Final = 2048 * MIB
 """QEMU puts the device tree below the top of RAM, but never above this (hw/ppc/spapr.c, FDT_MAX_ADDR)."""
 
 _QUIET: Final = "cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off"
-"""Capabilities that TCG cannot give; asking for them only makes it print warnings."""
+"""Capabilities that TCG does not have; asking for them only causes warnings."""
 
 _CMDLINE: Final = (
     "console=hvc0 panic=-1 oops=panic softlockup_panic=1 hung_task_panic=1"
@@ -73,8 +73,8 @@ mapping would reach a table (arch/powerpc/platforms/pseries/iommu.c, enable_ddw)
 
 
 class QemuOptions(msgspec.Struct, frozen=True):
-    """The machine that QEMU is started as: the user's choice once it is provisioned. What is here decides which base a
-    fork may have.
+    """The machine that QEMU is started as: the user's choice, provisioned. These fields decide which base a fork may
+    use.
 
     :ivar memory: MiB of guest RAM, a multiple of 256.
     :ivar cpu: one of `CPUS`.
@@ -199,7 +199,7 @@ def arguments(options: QemuOptions, abilities: Abilities, fds: Descriptors) -> l
 
 
 def _driven(fds: Descriptors) -> tuple[str, ...]:
-    """Where the kernel's own drivers are at work: the time of each hypercall, and a port for what they ask for."""
+    """For the kernel's own drivers: the time of each hypercall, and a port for their DMA API trace."""
     port = f"virtserialport,bus=channel.0,chardev=dma-api,name={DMA_API},id=dma-api-port"
     file = f"file,id=dma-api,path=/proc/self/fd/{fds.dma_api or 0}"
     return ("-msg", "timestamp=on", "-chardev", file, "-device", port)
@@ -242,7 +242,7 @@ def _phbs(topology: Topology, fds: Descriptors) -> list[str]:
 def _device(phb: Phb, device: Device, fds: Descriptors) -> list[str]:
     at = f"id={device.name},bus=phb{phb.index}.0,addr={device.slot:#x}"
     if device.model == "e1000":
-        # Nothing listens, and nothing gets out: the guest's own gateway answers it, and nobody else.
+        # Nothing listens, and nothing gets out: only the guest's own gateway answers.
         net = f"net-{phb.index}-{device.slot}"
         user = f"user,id={net},restrict=on,ipv6=off"
         return ["-netdev", user, "-device", f"e1000,{at},netdev={net},romfile="]
@@ -281,7 +281,7 @@ def default_windows(topology: Topology) -> dict[int, window.Shape]:
 
 
 def usable(ram: int) -> int:
-    """Of a guest's RAM, the bytes that its kernel is told of."""
+    """Bytes of guest RAM that the kernel may use."""
     return ram - _RESERVED
 
 

@@ -1,4 +1,4 @@
-"""What a QEMU can do, asked and never concluded from its version."""
+"""What a QEMU can do: asked, never concluded from its version."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TRACES: Final = (
     "spapr_iommu_ddw_remove",
     "spapr_iommu_ddw_reset",
 )
-"""Trace events that the live view follows. The first cannot be done without."""
+"""Trace events that the live view follows. The first is required."""
 
 FIRMWARE: Final = ("slof.bin", "vof.bin")
 
@@ -43,13 +43,14 @@ LOG_FLAGS: Final = ("guest_errors", "invalid_mem")
 
 
 VERSION: Final = 3
-"""Of the questions that are asked; a higher one makes remembered answers useless."""
+"""Version of the questions; raising it invalidates remembered answers."""
 
 
 class Qemu(msgspec.Struct, frozen=True):
     """How to start a QEMU: a command before any option of ours, and what to add to the environment.
 
-    :ivar build: hash of all its files, where they are tcelab's own; empty: a program that may change at any time.
+    :ivar build: hash of all its files, where they are tcelab's own; empty: another program, which may change at any
+        time.
     """
 
     name: str
@@ -139,7 +140,7 @@ async def _probe(qemu: Qemu) -> Abilities:
 
 
 async def _expect_qemu(qemu: Qemu) -> None:
-    """:raise UsageError: it tells its version, and that is not QEMU's. One that cannot even do that may be broken."""
+    """:raise UsageError: it prints a version, and that is not QEMU's. A program that prints none may just be broken."""
     if qemu.build:
         return
     with tempfile.TemporaryFile() as said:
@@ -180,7 +181,7 @@ async def _running(
 
 
 async def _starts(qemu: Qemu, machine: str) -> bool:
-    """Does QEMU start that machine? It has to find its firmware, for one. With a monitor that leaves at once."""
+    """Does QEMU start that machine? It must find its firmware, for example. The monitor quits at once."""
     with tempfile.TemporaryFile() as said:
         leave = ["-display", "none", "-vga", "none", "-nodefaults", "-S", "-monitor", "stdio"]
         async with _running(qemu, ["-M", machine, "-accel", "tcg", *leave], said, stdin=b"quit\n") as child:

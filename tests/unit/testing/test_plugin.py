@@ -128,7 +128,7 @@ def test_it(pseries, container):
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "*tcelab: 1 findings in what the test did*",
+            "*tcelab: 1 finding in what the test did*",
             "*tcelab findings*",
             "table: LIOBN 0x80000100 IOBA 0x0: *",
             "*tcelab tables*",
@@ -396,7 +396,7 @@ def test_it(pseries, container):
     print(lost.describe())
 """)
     result.assert_outcomes(failed=1)  # by the laws: a device that nothing isolated must be there
-    result.stdout.fnmatch_lines(["*tcelab: * findings in what the test did*", "did not end: 18446744073709551615"])
+    result.stdout.fnmatch_lines(["*tcelab: * finding* in what the test did*", "did not end: 18446744073709551615"])
 
 
 def test_the_example_passes_on_the_emulator_and_notices_a_device_that_may_write(pytester):
@@ -527,6 +527,13 @@ def test_options_and_ini_say_what_the_guest_is_and_options_win(run, pytester):
     assert (*machine.CPUS,) == plugin.CPUS
 
 
+@pytest.mark.parametrize("key", ["tcelab_expect_quirk", "tcelab_expect-quirk"])
+def test_a_key_of_the_ini_file_has_an_underscore_or_the_dash_of_the_option(run, pytester, key):
+    pytester.makeini(f"[pytest]\n{key} = pin-for-write\n")
+    run(MAPS).assert_outcomes(passed=1)
+    assert asked("made")[0][0].expect_quirks == ("pin-for-write",)
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -572,7 +579,7 @@ def mine(pseries, container):
 def test_it(mine): pass
 """)
     result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["*tcelab: 1 findings in all that was done*", "table: LIOBN 0x80000100 IOBA 0x0: *"])
+    result.stdout.fnmatch_lines(["*tcelab: 1 finding in all that was done*", "table: LIOBN 0x80000100 IOBA 0x0: *"])
 
 
 def test_a_broken_law_is_told_though_the_test_skips_itself(run):
@@ -686,4 +693,4 @@ def mine(pseries, pseries_session):
 def test_it(mine): pass
 """)
     result.assert_outcomes(passed=1, errors=1)
-    assert "tcelab: 1 findings in all that was done" in result.stdout.str()
+    assert "tcelab: 1 finding in all that was done" in result.stdout.str()
