@@ -611,6 +611,22 @@ def test_an_undeclared_quirk_that_explains_a_difference_is_named():
     assert finding.message.endswith("reference gives value 0; known and not declared: b")
 
 
+def test_a_quirk_that_explains_only_without_another_one_is_named():
+    hides = Oracles(
+        lambda has, step: WRONG if step.number == 1 and has == {"a"} else OK,
+        lambda has, step: [QuirkHit("b")] if "b" in has else [],
+        known=("a", "b"),
+    )
+    (finding,) = opined(hides, [OK, WRONG, OK]).findings
+    assert finding.quirk == "a"
+
+
+def test_where_no_quirk_is_met_no_combination_of_them_is_asked():
+    references = Oracles(only([], OK), known=("a", "b", "c"))
+    opined(references, [OK, WRONG, OK, WRONG])
+    assert {quirks for quirks, _ in references.asked} == {frozenset(), frozenset("abc")}
+
+
 def test_two_quirks_that_are_needed_together_are_named_both_and_no_third():
     references = Oracles(only(["d", "b"], WRONG), known=("a", "b", "c", "d"))
     (finding,) = opined(references, [OK, WRONG, OK]).findings
