@@ -311,6 +311,16 @@ def test_a_page_is_known_by_what_a_map_told_while_it_was_pinned():
     assert (found.expected, found.seen) == ("m:2 (read-write)", "m:3 (read-write)")
 
 
+def test_the_same_tables_are_compared_anew_once_more_frames_are_known():
+    two = Two()
+    assert two.done(Buffer(name="m", pages=4), Outcome(value=1 << 20), Outcome(value=1 << 21)) == []
+    tables = table({0: ours(0)}, view="emulator"), table({0: theirs(0)})
+    looks = [Step(0, Checkpoint(), snapshot=snapshot(each)) for each in tables]
+    assert [len(two.comparison.compare(*looks)) for _ in range(2)] == [1, 1], "they are just numbers"
+    assert two.done(Ioctl(file="c", request="MAP_DMA", fields=MAPS), frames(2), frames(2, 0x900)) == []
+    assert two.comparison.compare(*looks) == []
+
+
 def test_a_page_is_known_by_the_address_that_was_mapped():
     two = Two()
     assert two.done(Buffer(name="m", pages=4), Outcome(value=1 << 20), Outcome(value=1 << 20)) == []
