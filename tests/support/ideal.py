@@ -59,6 +59,20 @@ class Pe:
     start: int = 0
 
 
+class RamPage(bytearray):
+    """:ivar known: what is in it, compacted, as long as nothing is written to it."""
+
+    known: bytes | None = None
+
+    def __setitem__(self, at: Any, new: Any) -> None:
+        self.known = None
+        super().__setitem__(at, new)
+
+    def compacted(self) -> bytes:
+        self.known = compact(bytes(self))
+        return self.known
+
+
 def bound(pe: Pe, **lies: int) -> dict[str, Any]:
     """What binding a device reports."""
     window = {"window_start": pe.start, "window_size": pe.size, "buid": pe.buid, "liobn": pe.liobn}
@@ -91,8 +105,7 @@ class Ideal:
         self.masks = {device.name: device.mask for device in program.topology.devices}
         self.channel: dict[int, int] = {}
         self.spare: dict[int, int] = {}
-        self.ram: dict[int, bytearray] = {}
-        self.read_pages: dict[int, tuple[bytes, bytes]] = {}
+        self.ram: dict[int, RamPage] = {}
         self.read_tables: dict[int, tuple[dict[int, int], Any, Any]] = {}
         self.buffers: dict[str, list[int]] = {}
         self.owner: dict[str, str] = {}
@@ -156,7 +169,8 @@ class Ideal:
         tables = tuple(view for name in views for view in self.tables(name))
         missing = {"stream": "cannot"} if op.stream and "stream" in self.facts.cannot else {}
         led_to = {tce & ~4095 for pe in self.pes.values() for tce in pe.table.values()}
-        pages = {a: self.page(a) if a in self.ram else None for a in {*frames, *led_to}}
+        ram = self.ram
+        pages = {a: ram[a].known or ram[a].compacted() if a in ram else None for a in {*frames, *led_to}}
         refused, self.refused = tuple(self.refused), []
         seconds = dict.fromkeys(views, 0.001)
         snapshot = Snapshot(tables, missing, pages, refused, self.trouble(), seconds=seconds)
@@ -171,14 +185,6 @@ class Ideal:
         if all(pe.liobn != 0x80001E00 for pe in self.pes.values()):  # no program but the warm-up sees the spare PE
             out += [self.table(0x80001E00, view, 4096, self.spare), self.table(0x80001E01, view, 0, {})]
         return out
-
-    def page(self, address: int) -> bytes:
-        """Compacted, anew when it is not what it was at the look before."""
-        known, page = self.read_pages.get(address), self.ram[address]
-        if known is None or known[0] != page:
-            whole = bytes(page)
-            known = self.read_pages[address] = whole, compact(whole)
-        return known[1]
 
     def table(self, liobn: int, view: Any, entries: int, live: dict[int, int], start: int = 0) -> TableView:
         """Sorted, anew when it is not what it was at the look before."""
@@ -198,7 +204,7 @@ class Ideal:
         while len(frames) < op.pages:
             address = self.scatter.randrange(1 << 16) * PAGE
             if address not in self.ram:
-                self.ram[address] = bytearray(PAGE)
+                self.ram[address] = RamPage(PAGE)
                 frames.append(address)
         self.buffers[op.name], self.owner[op.name], self.access[op.name] = frames, op.by, "write"
         return Outcome(value=(len(self.buffers) << 32))
