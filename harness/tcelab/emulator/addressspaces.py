@@ -6,6 +6,7 @@ are scattered by a seed, so that neighbouring pages of a buffer do not have neig
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,6 +40,7 @@ class EmulatedRam:
 
     :ivar pins: page pins by frame; `pinned` is their sum (mm/gup.c, nr_foll_pin_acquired - nr_foll_pin_released).
     :ivar lent: frames that somebody may write to without a word.
+    :ivar known: IOMMU pages by address, `pagetags.compact`ed, for as long as nothing in their frame changes.
     """
 
     def __init__(self, page_size: int, seed: int) -> None:
@@ -47,9 +49,9 @@ class EmulatedRam:
         self.pins: dict[int, int] = {}
         self.pinned = 0
         self.lent: set[int] = set()
+        self.known: dict[int, bytes] = {}
         self._next = seed % FRAMES
         self._huge = 0
-        self._compact: dict[int, dict[int, bytes]] = {}
 
     def allocate(self) -> int:
         """A frame of zeros: its address."""
@@ -86,26 +88,43 @@ class EmulatedRam:
         """Give a frame back, unless somebody has pinned it."""
         if not self.pins.get(frame):
             del self.pages[frame]
-            self._compact.pop(frame, None)
+            self._forget(frame)
             self.lent.discard(frame)
 
     def iommu_page(self, address: int) -> bytes | None:
-        """The 4 KiB at an address, `tag.compact`ed, None when there is no RAM."""
+        """The 4 KiB at an address, `pagetags.compact`ed, None when there is no RAM."""
+        content = self.known.get(address)
+        if content is not None:
+            return content
         base = address & -self.page_size
-        known = None if base in self.lent else self._compact.get(base)
-        if known is not None and address in known:
-            return known[address]
         page = self.pages.get(base)
         if page is None:
             return None
         content = pagetags.compact(bytes(page[address - base : address - base + window.PAGE_SIZE]))
-        self._compact.setdefault(base, {})[address] = content
+        if base not in self.lent:
+            self.known[address] = content
         return content
+
+    def iommu_pages(self, addresses: Collection[int]) -> dict[int, bytes | None]:
+        """Many of them. Most are known: of those, no code of ours is run."""
+        pages = dict(zip(addresses, map(self.known.get, addresses), strict=True))
+        for address in [address for address, content in pages.items() if content is None]:
+            pages[address] = self.iommu_page(address)
+        return pages
 
     def changing(self, frame: int) -> bytearray:
         """The bytes of a frame, for who is going to write to them at once."""
-        self._compact.pop(frame, None)
+        self._forget(frame)
         return self.pages[frame]
+
+    def lend(self, frame: int) -> bytearray:
+        """The bytes of a frame, for who may write to them at any time from now on."""
+        self.lent.add(frame)
+        return self.changing(frame)
+
+    def _forget(self, frame: int) -> None:
+        for address in range(frame, frame + self.page_size, window.PAGE_SIZE):
+            self.known.pop(address, None)
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes within one CPU page, as a device reads them; zeros outside RAM."""
@@ -281,7 +300,7 @@ class Space:
             ((frame, start, end),) = self._pieces(self.writable, address, size)
         except FaultError:
             raise ValueError("protected from writing") from None
-        self.ram.lent.add(frame)
+        self.ram.lend(frame)
         return frame, start, end
 
     def _pieces(self, able: dict[int, int], address: int, size: int) -> list[tuple[int, int, int]]:

@@ -261,3 +261,7 @@ def test_a_page_that_was_read_shows_what_is_written_to_it_later_by_whomever():
     assert ram.iommu_page(first)[8:14] == b"device"
     area.write(0, b"x" * PAGE)
     assert ram.iommu_page(first) == compact(b"x" * PAGE) == b"x" * 64
+    lent = area.page(0)  # to be written to without a word, whether it was read since or not
+    for word in (b"lent", b"kept"):
+        lent[:4] = word
+        assert ram.iommu_pages([first])[first][:4] == word
