@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Final
 
 from tcelab.emulator.syscallerrors import NotModelledError
@@ -55,10 +56,15 @@ class EmulatedRam:
 
     def allocate(self) -> int:
         """A frame of zeros: its address."""
-        self._next = (self._next + _STEP) % FRAMES
-        frame = _FIRST + self._next * self.page_size
-        self.pages[frame] = bytearray(self.page_size)
-        return frame
+        return self.allocate_many(1)[0]
+
+    def allocate_many(self, pages: int) -> list[int]:
+        """Frames of zeros: their addresses."""
+        numbers = [(self._next + _STEP * each) % FRAMES for each in range(1, pages + 1)]
+        self._next = (self._next + _STEP * pages) % FRAMES
+        frames = [_FIRST + number * self.page_size for number in numbers]
+        self.pages.update(zip(frames, map(bytearray, repeat(self.page_size)), strict=False))
+        return frames
 
     def allocate_huge(self, pages: int) -> list[int]:
         """Frames of huge pages, all of them one after the other."""
@@ -123,8 +129,9 @@ class EmulatedRam:
         return self.changing(frame)
 
     def _forget(self, frame: int) -> None:
-        for address in range(frame, frame + self.page_size, window.PAGE_SIZE):
-            self.known.pop(address, None)
+        if self.known:
+            for address in range(frame, frame + self.page_size, window.PAGE_SIZE):
+                self.known.pop(address, None)
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes within one CPU page, as a device reads them; zeros outside RAM."""
@@ -140,14 +147,17 @@ class EmulatedRam:
 
 
 class Area:
-    """One mapping of a process (a VMA): anonymous private memory, all of it present."""
+    """One mapping of a process (a VMA): anonymous private memory, all of it present.
+
+    :ivar frames: by CPU page number.
+    """
 
     def __init__(self, space: Space, address: int, frames: list[int]) -> None:
         self.address = address
         self.size = len(frames) * space.ram.page_size
         self._space = space
-        self._frames = frames
-        self._first = address // space.ram.page_size
+        first = address // space.ram.page_size
+        self.frames = dict(zip(range(first, first + len(frames)), frames, strict=True))
         self.protect("write")
 
     def read(self, offset: int, size: int) -> bytes:
@@ -172,11 +182,11 @@ class Area:
 
     def protect(self, access: str) -> None:
         """`none`, `read` or `write` (mprotect)."""
-        for page, frame in enumerate(self._frames, self._first):
-            for able, wanted in ((self._space.readable, {"read", "write"}), (self._space.writable, {"write"})):
-                if access in wanted:
-                    able[page] = frame
-                else:
+        for able, wanted in ((self._space.readable, {"read", "write"}), (self._space.writable, {"write"})):
+            if access in wanted:
+                able.update(self.frames)
+            else:
+                for page in self.frames:
                     able.pop(page, None)
 
     def _within(self, offset: int, size: int) -> None:
@@ -230,9 +240,9 @@ class Space:
         """:param huge: in whole huge pages."""
         unit = HUGE_PAGE if huge else self.ram.page_size
         pages = -(-size // unit) * unit // self.ram.page_size
-        frames = self.ram.allocate_huge(pages) if huge else [self.ram.allocate() for _ in range(pages)]
+        frames = self.ram.allocate_huge(pages) if huge else self.ram.allocate_many(pages)
         area = Area(self, self._place(pages, unit), frames)
-        self._frames.update(self.writable)
+        self._frames.update(area.frames)
         if huge:
             first = area.address // self.ram.page_size
             self.huge.update(range(first, first + pages))
@@ -255,10 +265,12 @@ class Space:
 
     def frames(self, address: int, size: int) -> list[int]:
         """Physical address of each IOMMU page that [address, address + size) touches; 0: not present."""
-        out = []
         first, end = address // window.PAGE_SIZE, -(-(address + size) // window.PAGE_SIZE)
-        for page in range(first, end) if size else ():
-            at = page * window.PAGE_SIZE
+        pages = range(first, end) if size else range(0)
+        if self.ram.page_size == window.PAGE_SIZE:
+            return [frame or 0 for frame in map(self._frames.get, pages)]
+        out = []
+        for at in (page * window.PAGE_SIZE for page in pages):
             frame = self._frames.get(at // self.ram.page_size)
             out.append(0 if frame is None else frame + at % self.ram.page_size)
         return out
@@ -285,6 +297,12 @@ class Space:
         """:raise FaultError: a byte of it cannot be written; what lies before it may be."""
         if SCRATCH <= address < SCRATCH + len(self.scratch):
             self.scratch[address - SCRATCH : address - SCRATCH + len(data)] = data
+            return
+        number, start = divmod(address, self.ram.page_size)
+        if data and start + len(data) <= self.ram.page_size:  # as most are
+            if (frame := self.writable.get(number)) is None:
+                raise FaultError
+            self.ram.changing(frame)[start : start + len(data)] = data
             return
         done = 0
         for frame, start, end in self._pieces(self.writable, address, len(data)):
