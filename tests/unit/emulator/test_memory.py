@@ -93,6 +93,7 @@ def test_memory_has_whole_pages_and_a_gap_behind_it(space):
     assert (first.size, second.size) == (3 * PAGE, PAGE)
     assert first.address % PAGE == second.address % PAGE == 0
     assert first.address - (second.address + second.size) == PAGE
+    assert len({*first.frames.values(), *second.frames.values()}) == 4
     for area in (first, second):
         with pytest.raises(FaultError):
             space.copy_in(area.address + area.size, 1)
