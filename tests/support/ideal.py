@@ -59,6 +59,20 @@ class Pe:
     start: int = 0
 
 
+class RamPage(bytearray):
+    """:ivar known: what is in it, compacted, as long as nothing is written to it."""
+
+    known: bytes | None = None
+
+    def __setitem__(self, at: Any, new: Any) -> None:
+        self.known = None
+        super().__setitem__(at, new)
+
+    def compacted(self) -> bytes:
+        self.known = compact(bytes(self))
+        return self.known
+
+
 def bound(pe: Pe, **lies: int) -> dict[str, Any]:
     """What binding a device reports."""
     window = {"window_start": pe.start, "window_size": pe.size, "buid": pe.buid, "liobn": pe.liobn}
@@ -91,7 +105,8 @@ class Ideal:
         self.masks = {device.name: device.mask for device in program.topology.devices}
         self.channel: dict[int, int] = {}
         self.spare: dict[int, int] = {}
-        self.ram: dict[int, bytearray] = {}
+        self.ram: dict[int, RamPage] = {}
+        self.read_tables: dict[int, tuple[dict[int, int], Any, Any]] = {}
         self.buffers: dict[str, list[int]] = {}
         self.owner: dict[str, str] = {}
         self.access: dict[str, str] = {}
@@ -154,7 +169,8 @@ class Ideal:
         tables = tuple(view for name in views for view in self.tables(name))
         missing = {"stream": "cannot"} if op.stream and "stream" in self.facts.cannot else {}
         led_to = {tce & ~4095 for pe in self.pes.values() for tce in pe.table.values()}
-        pages = {a: compact(bytes(self.ram[a])) if a in self.ram else None for a in {*frames, *led_to}}
+        ram = self.ram
+        pages = {a: ram[a].known or ram[a].compacted() if a in ram else None for a in {*frames, *led_to}}
         refused, self.refused = tuple(self.refused), []
         seconds = dict.fromkeys(views, 0.001)
         snapshot = Snapshot(tables, missing, pages, refused, self.trouble(), seconds=seconds)
@@ -170,12 +186,16 @@ class Ideal:
             out += [self.table(0x80001E00, view, 4096, self.spare), self.table(0x80001E01, view, 0, {})]
         return out
 
-    @staticmethod
-    def table(liobn: int, view: Any, entries: int, live: dict[int, int], start: int = 0) -> TableView:
-        numbers = sorted(live)
-        tces = [live[i] for i in numbers]
-        arrays = np.array(numbers, np.uint32), np.array(tces, np.uint64)
-        return TableView(liobn, view, entries, *arrays, bus_offset=start)
+    def table(self, liobn: int, view: Any, entries: int, live: dict[int, int], start: int = 0) -> TableView:
+        """Sorted, anew when it is not what it was at the look before."""
+        known = self.read_tables.get(liobn)
+        if known is None or known[0] != live:
+            numbers = sorted(live)
+            arrays = np.array(numbers, np.uint32), np.array([live[i] for i in numbers], np.uint64)
+            for each in arrays:
+                each.flags.writeable = False
+            known = self.read_tables[liobn] = dict(live), *arrays
+        return TableView(liobn, view, entries, *known[1:], bus_offset=start)
 
     # -- memory -------------------------------------------------------------------------------------------------
 
@@ -184,7 +204,7 @@ class Ideal:
         while len(frames) < op.pages:
             address = self.scatter.randrange(1 << 16) * PAGE
             if address not in self.ram:
-                self.ram[address] = bytearray(PAGE)
+                self.ram[address] = RamPage(PAGE)
                 frames.append(address)
         self.buffers[op.name], self.owner[op.name], self.access[op.name] = frames, op.by, "write"
         return Outcome(value=(len(self.buffers) << 32))
@@ -196,9 +216,17 @@ class Ideal:
         return Outcome(value=0)
 
     def do_fill(self, op: Any) -> Outcome:
-        for i, byte in enumerate(data(NONCE, op.seed, op.size), op.offset):
-            self.ram[self.buffers[op.buffer][i // PAGE]][i % PAGE] = byte
+        self.write(op, data(NONCE, op.seed, op.size))
         return Outcome(value=0)
+
+    def write(self, op: Any, raw: bytes) -> None:
+        """Bytes at an offset in a buffer, page by page."""
+        done = 0
+        while done < len(raw):
+            number, start = divmod(op.offset + done, PAGE)
+            part = raw[done : done + PAGE - start]
+            self.ram[self.buffers[op.buffer][number]][start : start + len(part)] = part
+            done += len(part)
 
     def do_frames(self, op: Any) -> Outcome:
         return Outcome(value=0, frames=self.buffers[op.buffer])
@@ -208,9 +236,7 @@ class Ideal:
         return Outcome(value=0)
 
     def do_put(self, op: Any) -> Outcome:
-        raw = LAYOUTS[op.request].pack({name: self.word(word) for name, word in op.fields.items()})
-        for i, byte in enumerate(raw, op.offset):
-            self.ram[self.buffers[op.buffer][i // PAGE]][i % PAGE] = byte
+        self.write(op, LAYOUTS[op.request].pack({name: self.word(word) for name, word in op.fields.items()}))
         return Outcome(value=0)
 
     def do_hcall(self, op: Any) -> Outcome:
@@ -330,20 +356,25 @@ class Ideal:
         pe, edu = self.pes[name], self.edu[name]
         if pe.condition not in {"normal", "thawed"}:
             return ONES
-        first = None
-        for i in range(op.size):
-            address = (op.iova & self.masks[name]) + i
+        first, done = None, 0
+        while done < op.size:  # piece by piece: no piece crosses a page
+            address = (op.iova & self.masks[name]) + done
+            size = min(op.size - done, PAGE - address % PAGE)
             passes = self.master.get(name) and pe.condition == "normal" and 0 <= address - pe.start < pe.size
             tce = pe.table.get((address - pe.start) // PAGE, 0) if passes else 0
             page = self.ram[tce & ~4095] if tce & (2 if op.to_memory else 1) else None
+            memory, own = slice(address % PAGE, address % PAGE + size), slice(op.offset + done, op.offset + done + size)
+            assert own.stop <= len(edu)
             if page is None:
                 first = address if first is None else first
-                if i % 8 == 0 or i == op.size - 1:
-                    self.refuse(op, address - pe.start if passes else address)
+                told = (i for i in range(done, done + size) if i % 8 == 0 or i == op.size - 1)
+                for i in told:
+                    self.refuse(op, address + i - done - (pe.start if passes else 0))
             if op.to_memory and page is not None:
-                page[address % PAGE] = edu[op.offset + i]
+                page[memory] = edu[own]
             elif not op.to_memory:
-                edu[op.offset + i] = page[address % PAGE] if page is not None else 0
+                edu[own] = page[memory] if page is not None else bytes(size)
+            done += size
         if first is not None and self.master.get(name):
             self.violations.append(self.violation(op, name, pe, first))
         return 0

@@ -14,7 +14,7 @@ import pytest
 MOST = 500
 """MiB that a process of the tests may take at its peak."""
 
-GROWN = 32
+GROWN = 96
 
 TOGETHER = {
     "tests/mutants/test_against_the_guest.py": "recorded",

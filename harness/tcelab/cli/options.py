@@ -74,6 +74,13 @@ _GUEST_OPTIONS = [
         "--memory", default=machine.MEMORY, show_default=True, metavar="MIB", help="Guest RAM, a multiple of 256."
     ),
     click.option(
+        "--cpu",
+        type=click.Choice(list(machine.CPUS)),
+        default=machine.CPU,
+        show_default=True,
+        help="CPU of the guest; power8 and power9-hash have the hash MMU, all others the radix MMU.",
+    ),
+    click.option(
         "--firmware",
         type=click.Choice(["auto", "vof", "slof"]),
         default="auto",
@@ -176,6 +183,7 @@ def choice(
     mutant: str,
     append: str,
     memory: int,
+    cpu: Any,  # noqa: ANN401 - click.Choice has checked it
     firmware: Any,  # noqa: ANN401 - click.Choice has checked it
     topology_name: str = "two-pe",
     expect_quirks: tuple[str, ...] = (),
@@ -196,6 +204,7 @@ def choice(
         initrd=initrd,
         mutant=mutant,
         memory=memory,
+        cpu=cpu,
         firmware=firmware,
         append=append,
         profile=profile,

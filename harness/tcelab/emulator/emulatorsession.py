@@ -195,8 +195,7 @@ class EmulatorSession:
             raise Unsupported(f"the emulator has no rule for operation {type(op).__name__}", scene=self.scene())
         began = time.perf_counter()
         shown = [self._shown(table) for pe in self.machine.pes.values() for table in pe.windows.active]
-        page = self.machine.ram.iommu_page
-        pages = {address: page(address) for address in set().union(frames, *(each.led_to for each in shown))}
+        pages = self.machine.ram.iommu_pages(set().union(frames, *(each.led_to for each in shown)))
         tables = [each.table for each in shown]
         refusals, self.machine.refusals = tuple(self.machine.refusals), []
         return Snapshot(

@@ -214,8 +214,7 @@ class VirtioBlk(PciDevice):
             base = address & -self._ram.page_size
             if base not in self._ram.pages:
                 raise NotModelledError(f"the queue of {self.name} at {self._iova:#x} is not in RAM")
-            self._ram.lent.add(base)
-            pages.append((self._ram.pages[base], address - base))
+            pages.append((self._ram.lend(base), address - base))
         (queue, at), (request, there) = pages
         return _Ring(self.table.version, queue, at, request, there)
 

@@ -44,6 +44,7 @@ class MachineChoice(msgspec.Struct, frozen=True, kw_only=True):
     initrd: Path | None = None
     mutant: str = ""
     memory: int = machine.MEMORY
+    cpu: machine.CpuName = machine.CPU
     firmware: machine.Firmware = "auto"
     append: str = ""
     profile: str = DEFAULT_PROFILE
@@ -90,6 +91,7 @@ def prepare(choice: MachineChoice) -> PreparedMachine:
         initrd,
         choice.topology,
         choice.memory,
+        choice.cpu,
         firmware=choice.firmware,
         append=choice.append,
         quirks=quirks,

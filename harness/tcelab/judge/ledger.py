@@ -206,7 +206,10 @@ class Ledger:
 
     def size(self, batch: int) -> Batch:
         """The counters of a batch size."""
-        return self._batches.setdefault(batch, Batch(size=batch))
+        known = self._batches.get(batch)
+        if known is None:
+            known = self._batches[batch] = Batch(size=batch)
+        return known
 
     def took(self, what: str, seconds: float) -> None:
         self._seconds[what].append(seconds)

@@ -38,7 +38,7 @@ class Standing:
         views = self._wrong.setdefault(what, {})
         own = views.get(view)
         new = np.ones(len(numbers), np.bool_)
-        for known in views.values():
+        for known in views.values() if len(numbers) else ():
             # What another view showed before this one's last look may have been right meanwhile.
             if own is None or known.step >= own.step:
                 new &= ~_among(numbers, how, known)

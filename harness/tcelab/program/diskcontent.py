@@ -18,7 +18,7 @@ def fresh(name: str) -> bytes:
     """`SIZE` bytes, by the name of the device: no two of its 8-byte words are equal, and no byte is zero."""
     import numpy as np  # noqa: PLC0415 - whoever only asks for the size shall not wait for it
 
-    # splitmix64 over the words, as `tceagent.tag.data` has it.
+    # splitmix64 over the words.
     with np.errstate(over="ignore"):
         words = (np.arange(1, SIZE // 8 + 1, dtype=np.uint64) + np.uint64(zlib.crc32(name.encode()) << 32)) * _GOLDEN
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):

@@ -6,13 +6,18 @@ the host in guest RAM at the address that a TCE leads to: proof of the frame tha
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
-from tceagent.tag import FIELDS, MAGIC, SIZE, data, tag
+from tceagent.tag import FIELDS, MAGIC, SIZE, tag
+from tceagent.tag import data as _data
 
 __all__ = ["PAGE", "SIZE", "compact", "contrast", "data", "describe", "expand", "tag"]
 
 PAGE: Final = 4096
+
+data = lru_cache(maxsize=512)(_data)
+"""`tceagent.tag.data`; what was filled is read again at each checkpoint."""
 
 
 def describe(pattern: bytes) -> str:

@@ -69,7 +69,7 @@ class Guest:
         """:param base: what to fork; None: boot.
         :raise Unsupported: no room for guest RAM, or this QEMU cannot.
         """
-        machine.check(abilities, options.topology)
+        machine.check(abilities, options.topology, options.cpu)
         self._qemu, self._abilities, self._options, self._base = qemu, abilities, options, base
         self.limits, self.folder = limits, folder
         size = options.memory * MIB

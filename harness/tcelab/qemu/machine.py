@@ -23,6 +23,21 @@ from tcelab.qemu.ram import MIB
 from tcelab.run.record import Guarding
 
 Firmware = Literal["auto", "vof", "slof"]
+CpuName = Literal["power8", "power9", "power9-hash", "power10", "power11"]
+
+CPU: Final = "power9"
+"""Where nobody says which."""
+
+CPUS: Final[dict[CpuName, tuple[str, str]]] = {
+    "power8": ("power8", ""),
+    "power9": ("power9", ""),
+    "power9-hash": ("power9", "disable_radix"),
+    "power10": ("power10", ""),
+    "power11": ("power11", ""),
+}
+"""A CPU to its model in QEMU (target/ppc/cpu-models.c) and what the kernel is told about it: one of POWER9 or later
+takes the radix MMU unless it may not (arch/powerpc/mm/init_64.c), POWER8 has the hash MMU alone.
+"""
 
 MEMORY: Final = 512
 """MiB of guest RAM by default."""
@@ -62,6 +77,7 @@ class QemuOptions(msgspec.Struct, frozen=True):
     use.
 
     :ivar memory: MiB of guest RAM, a multiple of 256.
+    :ivar cpu: one of `CPUS`.
     :ivar append: added to the kernel's command line.
     :ivar quirks: known defects that are declared for the kernel.
     :ivar isolates: the platform is to isolate PEs; `guard`: what is done for it, see `tcelab.run.record.Facts`.
@@ -71,6 +87,7 @@ class QemuOptions(msgspec.Struct, frozen=True):
     initrd: Path
     topology: Topology
     memory: int = MEMORY
+    cpu: CpuName = CPU
     firmware: Firmware = "auto"
     append: str = ""
     quirks: frozenset[str] = frozenset()
@@ -117,8 +134,13 @@ def firmware(options: QemuOptions, abilities: Abilities) -> Literal["vof", "slof
     return options.firmware
 
 
-def check(abilities: Abilities, topology: Topology) -> None:
-    """:raise Unsupported: this QEMU lacks what the topology or any verdict needs."""
+def check(abilities: Abilities, topology: Topology, cpu: CpuName = CPU) -> None:
+    """:raise Unsupported: this QEMU lacks what the topology, the CPU or any verdict needs."""
+    if CPUS[cpu][0] not in abilities.cpus:
+        raise Unsupported(
+            f"QEMU {abilities.version} has no CPU {CPUS[cpu][0]}",
+            next_step=f"use --cpu {CPU}, or a newer QEMU: tcelab's own has them all, leave --qemu out",
+        )
     if topology.devices and not abilities.edu:
         raise Unsupported(
             f"QEMU {abilities.version} has no edu device, so no device can do DMA",
@@ -158,7 +180,8 @@ def arguments(options: QemuOptions, abilities: Abilities, fds: Descriptors) -> l
     ram = f"memory-backend-file,id=ram,size={options.memory}M,mem-path=/proc/self/fd/{fds.ram}"
     return [
         *("-M", f"pseries,{_QUIET},ic-mode=xics,memory-backend=ram{vof}"),
-        *("-accel", "tcg", "-cpu", "power9", "-smp", str(options.topology.cpus), "-m", f"{options.memory}M"),
+        *("-accel", "tcg", "-cpu", CPUS[options.cpu][0], "-smp", str(options.topology.cpus)),
+        *("-m", f"{options.memory}M"),
         *("-object", f"{ram},share=on" if fds.base is None else f"{ram},share=off,readonly=on,rom=off"),
         *("-nodefaults", "-display", "none", "-vga", "none", "-action", "panic=pause,reboot=shutdown"),
         *_sockets(fds),
@@ -190,7 +213,8 @@ def _append(options: QemuOptions) -> str:
     usable = options.memory - _RESERVED // MIB
     disk = _DISK if _has_disk(options.topology.devices) else ""
     driven = _DRIVEN if options.topology.driven and not disk else ""
-    return f"{_CMDLINE} mem={usable}M{disk}{driven} {options.append}".strip()
+    words = (f"{_CMDLINE} mem={usable}M{disk}{driven}", CPUS[options.cpu][1], options.append)
+    return " ".join(filter(None, words))
 
 
 def _sockets(fds: Descriptors) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -41,7 +42,7 @@ LOG_FLAGS: Final = ("guest_errors", "invalid_mem")
 """`-d` items under which QEMU tells of refused accesses: the second where it exists (8.0 or so and up)."""
 
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Version of the questions; raising it invalidates remembered answers."""
 
 
@@ -69,6 +70,7 @@ class Abilities(msgspec.Struct, frozen=True):
     :ivar log_flags: those of `LOG_FLAGS` that exist.
     :ivar device_state: can save device state beside a running guest (`xen-save-devices-state`).
     :ivar private_ram: maps a file that it may only read as RAM, copy-on-write: what a fork needs.
+    :ivar cpus: its models of POWER CPUs, without a revision.
     :ivar firmware_sha256: of each of `FIRMWARE` that it finds.
     """
 
@@ -81,6 +83,7 @@ class Abilities(msgspec.Struct, frozen=True):
     device_state: bool
     private_ram: bool = False
     virtio_blk: bool = False
+    cpus: tuple[str, ...] = ()
     firmware_sha256: dict[str, str] = {}
 
 
@@ -227,6 +230,7 @@ async def _questions(end: socket.socket, log_flags: tuple[str, ...]) -> Abilitie
     }
     commands = {each["name"] for each in _rows(await ask("query-commands"))}
     traces = {each["name"] for each in _rows(await ask("trace-event-get-state", {"name": "spapr_iommu_*"}))}
+    cpus = {each["name"] for each in _rows(await ask("query-cpu-definitions"))}
     version = await ask("query-version")
     assert isinstance(version, dict)
     number = ".".join(str(version["qemu"][part]) for part in ("major", "minor", "micro"))
@@ -239,6 +243,7 @@ async def _questions(end: socket.socket, log_flags: tuple[str, ...]) -> Abilitie
         traces=tuple(event for event in TRACES if event in traces),
         log_flags=log_flags,
         device_state="xen-save-devices-state" in commands,
+        cpus=tuple(sorted(name for name in cpus if re.fullmatch(r"power\d+", name))),
         private_ram={"readonly", "rom"} <= await properties("memory-backend-file"),
     )
     await client.disconnect()

@@ -225,6 +225,7 @@ class QemuSession:
                 "name": self._qemu.name,
                 **msgspec.to_builtins(self._abilities),
                 "firmware": machine.firmware(self._options, self._abilities),
+                "cpu": self._options.cpu,
             },
             "guest": {key: getattr(hello, key) for key in _TOLD},
             "agent": {"protocol": hello.protocol, "digest": hello.digest},

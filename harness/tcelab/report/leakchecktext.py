@@ -28,7 +28,8 @@ def render(console: Console, result: LeakResult, verdict: Verdict, folder: Path 
     say(console, f"command: {first}{' ...' * bool(more)}")
     if guest := result.versions.get("guest"):
         say(console, f"kernel:  {guest['kernel']} {guest['machine']}, {guest['version']}")
-        say(console, f"qemu:    {result.versions['qemu']['version']}, TCG")
+        qemu = result.versions["qemu"]
+        say(console, f"qemu:    {qemu['version']}, TCG, {qemu.get('cpu', 'power9')}")
     for line in result.output[-SHOWN:]:
         say(console, f"  | {line}")
     if result.status is not None:

@@ -140,7 +140,7 @@ def ran(result: Result) -> Iterator[str]:
     if result.platform is not None and guest and qemu:
         size = result.platform.page_size // 1024
         yield f"kernel:  {guest['kernel']} {guest['machine']}, {size} KiB pages, {guest['version']}"
-        yield f"qemu:    {qemu['version']}, {qemu['firmware']}, TCG"
+        yield f"qemu:    {qemu['version']}, {qemu['firmware']}, TCG, {qemu.get('cpu', 'power9')}"
     if mutant := result.versions.get("provenance", {}).get("mutant"):
         broken = f"broken on purpose ({mutant['name']}): {mutant['breaks']}" if mutant["breaks"] else "without a fault"
         yield f"mutant:  {mutant['module']} rebuilt from {mutant['source']}, {broken}"

@@ -28,6 +28,7 @@ OPTIONS: Final = {
     "initrd": "An initrd with tcelab's agent instead of the image's.",
     "append": "Added to the kernel's command line.",
     "memory": "Guest RAM in MiB, a multiple of 256.",
+    "cpu": "CPU of the guest: power8, power9, power9-hash, power10 or power11.",
     "platform": "What the tests run on: qemu, or emulator.",
     "profile": "Of the emulated driver.",
     "expect-quirk": "Known defects of the kernel, separated by spaces, beside those that the image's recipe declares.",
@@ -36,6 +37,8 @@ OPTIONS: Final = {
 """Each is `--tcelab-NAME` and the ini option `tcelab_NAME`, with `_` for `-`."""
 
 PLATFORMS: Final = ("qemu", "emulator")
+CPUS: Final = ("power8", "power9", "power9-hash", "power10", "power11")
+"""As `tcelab.qemu.machine` has them: the plugin is loaded into every test run, and shall not cost its import."""
 _PATHS: Final = ("kernel", "modules", "initrd")
 _NUMBERS: Final = ("memory", "ahead")
 _TOPOLOGY: Final = "two-pe"
@@ -65,6 +68,9 @@ def pytest_configure(config: pytest.Config) -> None:
     platform = _option(config, "platform")
     if platform and platform not in PLATFORMS:
         raise pytest.UsageError(f"no platform {platform!r}; there are: {', '.join(PLATFORMS)}")
+    cpu = _option(config, "cpu")
+    if cpu and cpu not in CPUS:
+        raise pytest.UsageError(f"no CPU {cpu!r}; there are: {', '.join(CPUS)}")
     for name in _NUMBERS:
         text = _option(config, name)
         if text and not text.isdigit():
@@ -381,7 +387,8 @@ def _choice(config: pytest.Config) -> setup.MachineChoice:
     from tcelab.program.topology import topology  # noqa: PLC0415
 
     given = {name: _option(config, name) for name in OPTIONS}
-    chosen: dict[str, Any] = {name: given[name] for name in ("qemu", "image", "append", "profile") if given[name]}
+    names = ("qemu", "image", "append", "cpu", "profile")
+    chosen: dict[str, Any] = {name: given[name] for name in names if given[name]}
     chosen["expect_quirks"] = tuple(given["expect-quirk"].split())
     chosen |= {name: Path(given[name]) for name in _PATHS if given[name]}
     if given["memory"]:

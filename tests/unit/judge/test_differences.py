@@ -311,6 +311,16 @@ def test_a_page_is_known_by_what_a_map_told_while_it_was_pinned():
     assert (found.expected, found.seen) == ("m:2 (read-write)", "m:3 (read-write)")
 
 
+def test_the_same_tables_are_compared_anew_once_more_frames_are_known():
+    two = Two()
+    assert two.done(Buffer(name="m", pages=4), Outcome(value=1 << 20), Outcome(value=1 << 21)) == []
+    tables = table({0: ours(0)}, view="emulator"), table({0: theirs(0)})
+    looks = [Step(0, Checkpoint(), snapshot=snapshot(each)) for each in tables]
+    assert [len(two.comparison.compare(*looks)) for _ in range(2)] == [1, 1], "they are just numbers"
+    assert two.done(Ioctl(file="c", request="MAP_DMA", fields=MAPS), frames(2), frames(2, 0x900)) == []
+    assert two.comparison.compare(*looks) == []
+
+
 def test_a_page_is_known_by_the_address_that_was_mapped():
     two = Two()
     assert two.done(Buffer(name="m", pages=4), Outcome(value=1 << 20), Outcome(value=1 << 20)) == []
@@ -609,6 +619,22 @@ def test_an_undeclared_quirk_that_explains_a_difference_is_named():
     (finding,) = opined(references, [OK, WRONG, OK]).findings
     assert finding.quirk == "b"
     assert finding.message.endswith("reference gives value 0; known and not declared: b")
+
+
+def test_a_quirk_that_explains_only_without_another_one_is_named():
+    hides = Oracles(
+        lambda has, step: WRONG if step.number == 1 and has == {"a"} else OK,
+        lambda has, step: [QuirkHit("b")] if "b" in has else [],
+        known=("a", "b"),
+    )
+    (finding,) = opined(hides, [OK, WRONG, OK]).findings
+    assert finding.quirk == "a"
+
+
+def test_where_no_quirk_is_met_no_combination_of_them_is_asked():
+    references = Oracles(only([], OK), known=("a", "b", "c"))
+    opined(references, [OK, WRONG, OK, WRONG])
+    assert {quirks for quirks, _ in references.asked} == {frozenset(), frozenset("abc")}
 
 
 def test_two_quirks_that_are_needed_together_are_named_both_and_no_third():

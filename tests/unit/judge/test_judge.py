@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,11 +26,17 @@ from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.warmup import warm_up
 
 
+@cache
+def honest(name, where):
+    """The verdict on an honest guest: several tests ask for that of `main`."""
+    program = build(name, topology(where), 5)
+    return ParallelRun(program, lambda part: Ideal(program)).run()[1]
+
+
 @pytest.mark.parametrize("name", sorted(SCENARIOS.keys() - {"windows"}))  # of which only the emulator knows enough
 @pytest.mark.parametrize("where", ["one-pe", "two-pe"])
 def test_an_honest_guest_passes_every_scenario(name, where):
-    program = build(name, topology(where), 5)
-    _, verdict = ParallelRun(program, lambda part: Ideal(program)).run()
+    verdict = honest(name, where)
     assert (verdict.findings, verdict.could_not, verdict.exit_code) == ([], [], 0)
 
 
@@ -51,8 +59,7 @@ def test_an_honest_guest_passes_the_small_program_that_touches_the_spare_pe_alon
 
 
 def test_a_pass_of_main_has_judged_every_law_and_every_batch_size():
-    program = build("main", topology("two-pe"), 1)
-    evidence = ParallelRun(program, lambda part: Ideal(program)).run()[1].evidence
+    evidence = honest("main", "two-pe").evidence
     # There are no hypercalls and no disk, no PE is isolated in it, and nobody was asked for an opinion.
     assert [law for law in LAWS if not evidence.laws[law].judged] == ["hypercalls", "disk", "isolation", "difference"]
     assert [batch.size for batch in evidence.batches] == list(range(1, 33))

@@ -21,8 +21,9 @@ from tcelab.job import pool, setup
 from tcelab.judge import Judge
 from tcelab.program import load
 from tcelab.program.validate import validate
+from tcelab.qemu import machine
 from tcelab.run.loop import perform_program as perform
-from tcelab.testing import explain
+from tcelab.testing import explain, plugin
 from tcelab.testing.plugin import OPTIONS
 
 # Imported before pytester looks: it forgets what is imported later.
@@ -517,9 +518,13 @@ def test_a_marker_that_says_nonsense_is_an_error_in_one_line(run, mark, said):
 
 def test_options_and_ini_say_what_the_guest_is_and_options_win(run, pytester):
     pytester.makeini("[pytest]\ntcelab_qemu = /opt/qemu\ntcelab_memory = 1024\ntcelab_boot = true\n")
-    run(MAPS, "--tcelab-kernel=/k/vmlinux", "--tcelab-memory=256", "--tcelab-ahead=0").assert_outcomes(passed=1)
+    run(
+        MAPS, "--tcelab-kernel=/k/vmlinux", "--tcelab-memory=256", "--tcelab-cpu=power8", "--tcelab-ahead=0"
+    ).assert_outcomes(passed=1)
     ((choice, boot, ahead),) = asked("made")
     assert (choice.qemu, choice.kernel, choice.memory, boot, ahead) == ("/opt/qemu", Path("/k/vmlinux"), 256, True, 0)
+    assert choice.cpu == "power8"
+    assert (*machine.CPUS,) == plugin.CPUS
 
 
 @pytest.mark.parametrize("key", ["tcelab_expect_quirk", "tcelab_expect-quirk"])
@@ -532,6 +537,7 @@ def test_a_key_of_the_ini_file_has_an_underscore_or_the_dash_of_the_option(run, 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
+        ("--tcelab-cpu=power7", "no CPU 'power7'; there are: power8"),
         ("--tcelab-platform=lpar", "no platform 'lpar'; there are: qemu"),
         ("--tcelab-memory=much", "--tcelab-memory much: not a number"),
     ],

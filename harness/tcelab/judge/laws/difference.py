@@ -7,7 +7,7 @@ and names it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from tcelab.errors import TcelabError
 from tcelab.judge.finding import Finding
@@ -66,6 +66,17 @@ Key = tuple[object, ...]
 Blame = Callable[[Difference], int | None]
 
 
+class _Replay(NamedTuple):
+    """What a reference with other quirks makes of the run.
+
+    :ivar keys: of all differences that there would have been.
+    :ivar met: it met a quirk that is not declared, or would have told something else than the reference did.
+    """
+
+    keys: set[Key]
+    met: bool
+
+
 class EmulatorComparison:
     """Follows one part of a run. Feed it each step once, in order.
 
@@ -84,6 +95,7 @@ class EmulatorComparison:
         self._last = -1
         self._found: list[tuple[Difference, Finding]] = []
         self._keys: set[Key] = set()
+        self._texts: dict[int, int] = {}  # of what was expected where something differs, by step
         self._standing: set[Key] = set()
         self._off: dict[tuple[str, str], int | None] = {}  # of each counter of a process, by how much it is more
         self._told = 0
@@ -113,6 +125,7 @@ class EmulatorComparison:
             if not same and self._is_news(difference.key):
                 self._report(step, difference)
             self._keys.add(difference.key)
+            self._texts.setdefault(_text(difference), step.number)
         if step.snapshot is not None:
             self._standing = {difference.key for difference in differences}
         hits = self._reference.take_quirk_hits()
@@ -166,21 +179,27 @@ class EmulatorComparison:
         known = frozenset(self._references.known)
         if not self._found or not known:
             return
-        seen: dict[frozenset[str], set[Key]] = {}
+        replays: dict[frozenset[str], _Replay] = {}
+
+        def replay(quirks: frozenset[str]) -> _Replay:
+            if quirks not in replays:
+                replays[quirks] = self._replay(quirks)
+            return replays[quirks]
 
         def explains(quirks: frozenset[str], difference: Difference) -> bool:
             """Would there be no such difference, and no other one, were these quirks declared?"""
-            if quirks not in seen:
-                seen[quirks] = self._differences(quirks)
-            return difference.key not in seen[quirks] and seen[quirks] <= self._keys
+            keys = replay(quirks).keys
+            return difference.key not in keys and keys <= self._keys
 
+        # With all of them on, none was met: alone, none would be either.
+        some = not known <= self._declared and replay(self._declared | known).met
         for difference, finding in self._found:
             # A quirk that the reference has not met made no difference to what it expects.
             gone = next((q for q in sorted(self._ever) if explains(self._declared - {q}, difference)), "")
             if gone:
                 finding.quirk = gone
                 finding.message += f"; the declared quirk {gone} does not show here"
-            elif needed := self._needed(known, lambda quirks: explains(quirks, difference)):  # noqa: B023 - called at once
+            elif some and (needed := self._needed(known, lambda quirks: explains(quirks, difference))):  # noqa: B023 - called at once
                 finding.quirk = ", ".join(sorted(needed))
                 finding.message += f"; known and not declared: {finding.quirk}"
 
@@ -198,17 +217,27 @@ class EmulatorComparison:
                 needed -= {quirk}
         return needed
 
-    def _differences(self, quirks: frozenset[str]) -> set[Key]:
-        """Keys of all differences that there would have been with other quirks."""
+    def _replay(self, quirks: frozenset[str]) -> _Replay:
+        """What there would have been with other quirks, up to the last difference that was told."""
         reference = self._references.open(quirks)
         comparison = Comparison(reference.facts, self._facts)
         keys: set[Key] = set()
+        texts: set[int] = set()
         for step in self._steps:
             if step.number > self._last:
                 break
             try:
                 expected = reference.follow(step)
             except TcelabError:
-                return {difference.key for difference, _ in self._found}
-            keys.update(each.key for each in comparison.compare(expected, step))
-        return keys
+                return _Replay({difference.key for difference, _ in self._found}, met=True)
+            differences = comparison.compare(expected, step)
+            keys.update(each.key for each in differences)
+            texts.update(map(_text, differences))
+        own = {text for text, number in self._texts.items() if number <= self._last}
+        met = any(hit.quirk not in self._declared for hit in reference.take_quirk_hits())
+        return _Replay(keys, met or texts != own)
+
+
+def _text(difference: Difference) -> int:
+    """Stands for what was expected there."""
+    return hash((difference.key, difference.expected))

@@ -48,7 +48,7 @@ def isolation(ledger: Ledger, fold: Fold, step: Step, got: Outcome) -> None:
         if event.kind == "unblamed":
             access = f"a device {event.direction} at {event.iova:#x}"
             ledger.undecided_because(f"nobody can be blamed for {access} that was refused: {event.reason}")
-    if pes.certain:
+    if pes.certain and (pes.events or told):
         pairs, extra = _pairs(pes.events, told)
         for expected, seen in pairs:
             _told(ledger, step, expected, seen)

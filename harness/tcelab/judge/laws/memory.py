@@ -26,20 +26,21 @@ def memory(ledger: Ledger, fold: Fold, seen: TableReading) -> None:
     Source: QEMU system/physmem.c, a refused write is dropped whole, page by page. Pages behind live entries are
     judged by the tag law.
     """
-    pages = seen.snapshot.pages
+    pages, led_to, compared = seen.snapshot.pages, seen.led_to, 0
     for buffer in fold.buffers.values():
         ledger.judged("memory")
         for number, page in enumerate(buffer.pages):
             frame = page.frame
-            if frame is None or frame in seen.led_to:
+            if frame is None or frame in led_to:
                 continue
             content = pages.get(frame)
             if page.content is None and content is not None:
                 page.adopt(content)  # nobody could know what it is
                 continue
-            ledger.evidence.pages += 1
+            compared += 1
             if content is None or content != page.content:
                 _changed(ledger, seen, (buffer.name, number), page)
+    ledger.evidence.pages += compared
 
 
 def _changed(ledger: Ledger, seen: TableReading, where: tuple[str, int], page: PageModel) -> None:

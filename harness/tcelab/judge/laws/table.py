@@ -47,12 +47,19 @@ def table(ledger: Ledger, fold: Fold, seen: TableReading) -> None:
             _compare_table(ledger, model, seen, shown, view)
 
 
+_RIGHT: Final = np.empty((0, 2), np.uint64)
+"""How the entries of a right table are wrong."""
+
+
 def _compare_table(ledger: Ledger, model: TableModel, seen: TableReading, shown: TableView, view: str) -> None:
     wrong = _but_untold(model, differing(model.arrays(), (shown.index, shown.tce)))
     seen.wrong.setdefault(model.liobn, set()).update(wrong.numbers.tolist())
     if seen.split:
         split = [number for liobn, number in seen.split if liobn == model.liobn]
         wrong = wrong.where(~np.isin(wrong.numbers, split))
+    if not len(wrong.numbers):
+        ledger.standing.news(("table", model.liobn), view, ledger.step, wrong.numbers, _RIGHT)
+        return
     how = np.stack([wrong.one, wrong.other], axis=1)
     new = ledger.standing.news(("table", model.liobn), view, ledger.step, wrong.numbers, how)
     told = 0
@@ -67,6 +74,8 @@ def _compare_table(ledger: Ledger, model: TableModel, seen: TableReading, shown:
 
 def _but_untold(model: TableModel, wrong: Differing) -> Differing:
     """Without those entries whose frame the agent did not tell: the tag law proves it."""
+    if not len(wrong.numbers):
+        return wrong
     unknown = np.flatnonzero((wrong.one == np.uint64(UNKNOWN)) & (wrong.other != 0))
     keep = np.ones(len(wrong.numbers), np.bool_)
     for i in unknown.tolist():

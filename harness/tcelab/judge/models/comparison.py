@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,15 @@ class Difference:
     ioba: int | None = None
 
 
+class _Compared(NamedTuple):
+    """How two tables differ, by how many frames were known of each side."""
+
+    expected: TableView
+    seen: TableView
+    learnt: tuple[int, int]
+    differences: list[Difference]
+
+
 class Comparison:
     """Compares the steps of one run (seen) with those of another (expected), as they come."""
 
@@ -47,6 +56,7 @@ class Comparison:
         self._same_nonce = expected.nonce == seen.nonce
         self._names = expected.platform, seen.platform
         self._two_kernels = expected.platform == seen.platform
+        self._compared: dict[int, _Compared] = {}
 
     def compare(self, expected: Step, seen: Step) -> list[Difference]:
         """The differences after the same operation."""
@@ -116,6 +126,15 @@ class Comparison:
                 yield from self._entries(expected.get(liobn) or _none(liobn), seen.get(liobn) or _none(liobn))
 
     def _entries(self, expected: TableView, seen: TableView) -> Iterator[Difference]:
+        """What differs is kept, for as long as neither the tables nor what is known of frames are other ones."""
+        learnt = self._expected.learnt, self._seen.learnt
+        known = self._compared.get(expected.liobn)
+        if known is None or known.expected is not expected or known.seen is not seen or known.learnt != learnt:
+            known = _Compared(expected, seen, learnt, list(self._differing(expected, seen)))
+            self._compared[expected.liobn] = known
+        yield from known.differences
+
+    def _differing(self, expected: TableView, seen: TableView) -> Iterator[Difference]:
         one, other = self._expected.symbols(expected), self._seen.symbols(seen)
         if np.array_equal(expected.index, seen.index) and np.array_equal(one, other):
             wrong = np.flatnonzero((expected.tce ^ seen.tce) & LOW)
@@ -124,6 +143,8 @@ class Comparison:
             left = _by_number(expected, one)
             right = _by_number(seen, other)
             numbers = sorted(number for number in left.keys() | right.keys() if left.get(number) != right.get(number))
+        if not numbers:
+            return
         tces = [dict(zip(view.index.tolist(), view.tce.tolist(), strict=True)) for view in (expected, seen)]
         for number in numbers:
             texts = self._expected.describe(tces[0].get(number, 0)), self._seen.describe(tces[1].get(number, 0))

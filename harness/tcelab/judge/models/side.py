@@ -61,9 +61,10 @@ class Side:
     """One of the two runs: which frame belongs to which page of which buffer, and where its counters began.
 
     :ivar twice: two places of live buffers that are reported to share a frame.
+    :ivar learnt: counts the frames that it came to know, or to know for another page.
     :ivar named: pages with structs that contain addresses or descriptors, which differ between two kernels.
-    :ivar rings: pages with the queue of a device, and `queues`, their bus pages: a device that is isolated has said of
-        its last transfer that it is done, or has not.
+    :ivar rings: pages with the queue of a device, and `queues`, their bus pages: an isolated device may or may not have
+        reported its last transfer as done.
     """
 
     def __init__(self, facts: Facts, numbers: dict[tuple[str, int], int]) -> None:
@@ -72,6 +73,7 @@ class Side:
         self._numbers = numbers
         self._per_cpu_page = facts.page_size // window.PAGE_SIZE
         self._symbols: dict[int, int] = {}
+        self.learnt = 0
         self._sorted: tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]] | None = None
         self._addresses: dict[str, tuple[int, int]] = {}
         self._owners: dict[str, str] = {}
@@ -209,6 +211,7 @@ class Side:
         if not frame or self.frames.get((buffer, page)) == frame:
             return
         self._sorted = None
+        self.learnt += 1
         there = self._places.get(frame)
         if there is not None and there != (buffer, page) and self.frames.get(there) == frame:
             self.twice.append((there, (buffer, page), frame))

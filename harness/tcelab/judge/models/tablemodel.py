@@ -258,10 +258,13 @@ class Differing(NamedTuple):
         return Differing(self.numbers[which], self.one[which], self.other[which])
 
 
+_SAME: Final = Differing(np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0, np.uint64))
+
+
 def differing(one: Arrays, other: Arrays) -> Differing:
     """Compare two sparse tables."""
     if np.array_equal(one[0], other[0]) and np.array_equal(one[1], other[1]):
-        return Differing(np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0, np.uint64))
+        return _SAME
     numbers = np.union1d(one[0], other[0]).astype(np.int64)
     left, right = _spread(numbers, one), _spread(numbers, other)
     return Differing(numbers, left, right).where(left != right)
