@@ -26,12 +26,12 @@ from tcelab.judge import Verdict
 from tcelab.qemu.limits import Limits
 
 SCHEMA: Final = 1
-"""Of the JSON form. Raised when a field changes its meaning or goes away; new fields do not raise it."""
+"""Version of the JSON form. Raised when a field changes its meaning or is removed; new fields do not raise it."""
 
 
 @dataclass(frozen=True, slots=True)
 class BenchJob:
-    """What every benchmark is asked.
+    """The parameters of every benchmark.
 
     :ivar repeat: number of turns; each gives one value of each figure.
     """
@@ -57,7 +57,7 @@ class Figure(msgspec.Struct, frozen=True):
 
 
 class Fit(msgspec.Struct, frozen=True, kw_only=True):
-    """The straight line that lies nearest to a row of medians (least squares): call + n * page.
+    """The least-squares line through a row of medians: call + n * page.
 
     :ivar residual: root of the mean square distance from it, in `unit` as the others.
     """
@@ -73,11 +73,11 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """What a benchmark gives.
+    """The result of a benchmark.
 
     :ivar on: what it was measured on, by name: host, QEMU, kernel.
-    :ivar verdict: on what was done while it was measured; None if that was not judged.
-    :ivar text: lines for people, in the place of one for each figure.
+    :ivar verdict: on the operations that were measured; None if they were not judged.
+    :ivar text: text lines, in place of one for each figure.
     """
 
     figures: list[Figure]
@@ -87,7 +87,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     text: list[str] = []
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form. A verdict that is no pass comes without figures: they would be those of something broken."""
+        """The JSON form. Without a pass there are no figures: they would describe something broken."""
         out: dict[str, Any] = {"schema": SCHEMA, "figures": [figure.to_dict() for figure in self.figures]}
         out |= {key: msgspec.to_builtins(value) for key in ("fits", "on") if (value := getattr(self, key))}
         if self.verdict is not None:

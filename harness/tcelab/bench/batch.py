@@ -36,10 +36,10 @@ from tcelab.scenarios.vocabulary import PAGE, Pe
 _LOG: Final = logging.getLogger(__name__)
 
 CALLS: Final = 128
-"""Calls timed together, at as many places of the window: each map meets empty entries, each unmap live ones."""
+"""Calls timed together, each at its own place of the window: every map meets empty entries, every unmap live ones."""
 
 PAIRS: Final = 1000
-"""Rounds of map and unmap by which the two loops are compared."""
+"""Rounds of map and unmap for the comparison of the two loops."""
 
 KINDS: Final = ("map", "unmap")
 LOOPS: Final[tuple[Literal["c", "python"], ...]] = ("c", "python")
@@ -48,9 +48,9 @@ _BUFFER: Final = "batch"
 
 
 def sizes(text: str) -> list[int]:
-    """Batch sizes as they are typed: `1..32`, `1,2,4`, or both.
+    """Parse batch sizes: `1..32`, `1,2,4`, or both.
 
-    :raise UsageError: that is none.
+    :raise UsageError: the text is no list of sizes.
     """
     found: set[int] = set()
     for part in text.split(","):
@@ -83,7 +83,7 @@ class BatchPlan:
 
 
 def plan(topology: Topology, batches: Sequence[int], turns: int) -> BatchPlan:
-    """Every operation that is timed later is done and looked at first.
+    """Every timed operation is first done once before a checkpoint.
 
     :raise UsageError: no PE, or a window in which the places of the largest batch do not fit.
     """
@@ -112,7 +112,7 @@ def plan(topology: Topology, batches: Sequence[int], turns: int) -> BatchPlan:
 
 
 def _turn(made: BatchPlan, pe: Pe, batches: Sequence[int], turn: int) -> None:
-    """Each size once, in an order of the turn's own, so that a host that slows down does not bend the line."""
+    """Each size once, in a different order each turn, so that a slowing host does not bend the line."""
     order = list(batches)
     random.Random(turn).shuffle(order)  # noqa: S311 - repeatable on purpose
     for size in order:
@@ -146,7 +146,7 @@ def ways_plan(topology: Topology, batches: Sequence[int], turns: int) -> BatchPl
 
 
 def _maps(pe: Pe, size: int) -> list[Op]:
-    """The same pages at each place: what differs is the size alone."""
+    """The same pages at each place, so that only the size differs."""
     places = _places(pe, size)
     return b.repeat([op for iova in places for op in b.map_dma(pe, Page(_BUFFER), iova, size, tce.PERMISSIONS)], 1)
 
@@ -203,7 +203,7 @@ def measure(job: BenchJob, batches: Sequence[int]) -> Measured:
 def _judged(
     program: Program, session: QemuSession, made: BatchPlan, found: list[tuple[int, float]]
 ) -> tuple[RunRecord, Verdict]:
-    """:param found: gets the C program's pages and seconds of a pair, as often as it was run."""
+    """:param found: collects the C program's pages and seconds of a pair, for each run."""
     judge = Judge(program, session.facts, references=second_opinion(program.topology, session.facts))
 
     def then(step: Step) -> None:

@@ -1,4 +1,4 @@
-"""Where benchmarks get their guests from, and what they were measured on."""
+"""The guests of benchmarks, and the description of the host."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def kept() -> Iterator[Path]:
 
 
 def told(facts: Facts) -> dict[str, str]:
-    """What a figure depends on."""
+    """What the figures depend on: host, QEMU, kernel."""
     qemu, guest = facts.versions.get("qemu", {}), facts.versions.get("guest", {})
     return {
         "host": host_cpu(),

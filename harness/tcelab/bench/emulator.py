@@ -58,7 +58,7 @@ def measure(job: BenchJob) -> Measured:
 
 
 def _seconds(program: Program, session: Session) -> float:
-    """How long a program takes, nothing judged.
+    """Seconds of a program without a judge.
 
     :raise HarnessError: it did not come to its end.
     """
@@ -93,7 +93,7 @@ def _import() -> float:
 def _fuzz(job: BenchJob) -> float:
     """Operations a second of a campaign, guests, checkpoints and comparison included.
 
-    :raise HarnessError: it found something: then there is no rate.
+    :raise HarnessError: it found something, so there is no rate.
     """
     with kept() as folder:
         return _fuzzed(job, folder)

@@ -1,4 +1,4 @@
-"""What a fresh guest costs: a boot, a fork, one that is kept ahead, four at once; and the memory of each."""
+"""The cost of a fresh guest: a boot, a fork, a fork that is kept ready, four at once; and the memory of each."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _KIB: Final = 1024.0
 
 
 def measure(job: BenchJob) -> Measured:
-    """Boot and fork in turns, and see when the first VFIO program was done on each (seconds), and what it holds (MiB).
+    """Boot and fork in turns; measure the seconds until the first VFIO program is done on each, and its memory (MiB).
 
     :raise Unsupported: this QEMU cannot fork.
     """
@@ -51,7 +51,7 @@ def _measured(job: BenchJob, folder: _Folders) -> Measured:
         closing(forks()) as forked,
         closing(forks(boot=True)) as booted,
         Ahead(forks(), folder, 1) as ahead,
-        # This one makes the base, if there is none; and while it lives, QEMU's own pages are shared and count for none.
+        # This guest makes the base if there is none; while it lives, QEMU's own pages are shared and do not count.
         forked.open(folder()) as first,
     ):
         if "base" not in first.facts.versions:
@@ -81,7 +81,7 @@ class _Folders:
 
 
 class _Timed:
-    """Times what is opened, and collects values by the name of their figure."""
+    """Times the opening of guests, and collects values by figure."""
 
     def __init__(self, topology: Topology) -> None:
         self._program = first_program(topology)
@@ -112,7 +112,7 @@ class _Timed:
         return done - began
 
     def loaded(self, guest: Guest) -> None:
-        """A fork is loaded: how much memory does it have for itself?"""
+        """A fork is loaded: measure its private memory."""
         self.add("memory of a fork: loaded", own_memory(guest.pid))
 
     def at_once(self, opening: Callable[[], QemuSession]) -> None:
@@ -143,6 +143,6 @@ def first_program(topology: Topology) -> list[GuestOp]:
 
 
 def own_memory(pid: int) -> float:
-    """MiB that a process shares with no other (USS): /proc/PID/smaps_rollup, proc(5)."""
+    """MiB that belong to a process alone (USS): /proc/PID/smaps_rollup, proc(5)."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean", "Private_Dirty"))) / _KIB

@@ -1,7 +1,7 @@
 """How fast a PE is isolated, and how many transfers a second the fast engine does, each of them judged.
 
-The time is that from the first access that QEMU tells to have refused until QEMU has answered the last call by which
-the PE is isolated: what its devices do in between is refused by the table, and lands nowhere.
+The time is from the first access that QEMU reports as refused until QEMU's answer to the last call that isolates the
+PE. Further accesses in between are refused by the table, and land nowhere.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SMALL: Final = 8
 SIZES: Final = (SMALL, LARGEST)
 """Bytes of the violations: a word, and the most that every edu can do, one byte less than 4 KiB."""
 TRANSFERS: Final = 20_000
-"""Legal ones, by the fast engine."""
+"""Legal transfers, by the fast engine."""
 LOOK: Final = 20
 """Turns from one checkpoint to the next."""
 FAST: Final = "fast"
@@ -61,7 +61,7 @@ class IsolationPlan:
 
 
 def plan(where: Topology, turns: int) -> IsolationPlan:
-    """Violations of each size, `turns` of them, by turns; after each the PE is brought back.
+    """`turns` violations of each size, in turns; after each, the PE is recovered.
 
     :raise UsageError: no PE.
     """
@@ -115,7 +115,7 @@ def measure(job: BenchJob) -> Measured:
 def _judged(job: BenchJob, program: Program) -> tuple[RunRecord, Verdict, dict[int, float]]:
     """Run and judge a program on a guest whose PEs are guarded.
 
-    :return: when each of its operations was judged, too: seconds.
+    :return: also the seconds at which each operation was judged.
     """
     program = msgspec.structs.replace(program, isolation=True)
     ready = setup.prepare(msgspec.structs.replace(job.choice, topology=program.topology, isolates=True, guard="freeze"))
@@ -155,7 +155,7 @@ def _name(size: int) -> str:
 
 
 def _rates(record: RunRecord, seconds: Mapping[int, float]) -> list[float]:
-    """Of each turn but the first, from the look before it to its own: transfers per second, done and judged."""
+    """Transfers per second, done and judged, of each turn but the first, from the checkpoint before it to its own."""
     return [
         len(step.op.transfers) / (seconds[step.number + 1] - seconds[step.number - 1])
         for before, step in pairwise(record.steps)
@@ -164,7 +164,7 @@ def _rates(record: RunRecord, seconds: Mapping[int, float]) -> list[float]:
 
 
 def _text(figures: Sequence[Figure], on: Mapping[str, str]) -> list[str]:
-    """Figures beside what they are to be."""
+    """Figures beside their limits."""
     out = [f"{what + ':':8}{value}" for what, value in on.items()]
     out.append(f"{'figure':26} {'median':>9} {'least':>9} {'most':>9} {'n':>5}  {'':11} to reach")
     for each in figures:
@@ -180,4 +180,4 @@ TARGETS: Final = {
     _name(LARGEST): "median 6, most 50",
     "judged transfers": "5,000 or more",
 }
-"""What the figures are to be, on a machine with two cores."""
+"""Limits of the figures, on a machine with two cores."""

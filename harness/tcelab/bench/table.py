@@ -1,4 +1,4 @@
-"""What it costs to read and to judge every table of a machine, by each view."""
+"""The cost of reading and judging every table of a machine, by view."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What `tcelab watch` costs a guest: its pages per second with and without a watcher, by turns in one guest.
+"""The cost of `tcelab watch` for a guest: pages per second with and without a watcher, in turns in one guest.
 
-The watcher is the command's own, on a terminal of 80 by 24 that nobody sees, and looks as often as it always does.
+The watcher is the command's own, on an invisible terminal of 80 by 24, at its usual rate.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _LOG: Final = logging.getLogger(__name__)
 
 PAGES: Final = 32
 SECONDS: Final = 2.0
-"""Of the half of a turn, about: eight looks."""
+"""Seconds of half a turn, approximately: eight samples."""
 GOAL: Final = 1.0
-"""Per cent that a watcher may cost."""
+"""Limit on the watcher's cost, per cent."""
 
 _TRIAL: Final = 500
 _BUFFER: Final = "watched"

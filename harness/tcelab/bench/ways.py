@@ -21,12 +21,12 @@ from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.vocabulary import PAGE, Pe
 
 TURNS: Final = 5
-"""At most: each of a C program's begins with a process and a container of its own."""
+"""Most turns: each turn of a C program begins with a process and a container of its own."""
 PAGES: Final = 8_192
-"""That a timed loop concerns, about."""
+"""Pages of a timed loop, approximately."""
 BATCH: Final = 32
 UNKNOWN: Final = window.liobn(0x7F)
-"""No PHB has that LIOBN: what a hypercall costs that does nothing."""
+"""A LIOBN without a PHB, for the cost of a hypercall without effect."""
 
 AGENT, NATIVE, PUT, INDIRECT = "vfio by the agent", "vfio in C", "H_PUT_TCE", "H_PUT_TCE_INDIRECT"
 CURVES: Final = (AGENT, NATIVE, PUT, INDIRECT)
@@ -34,7 +34,7 @@ BY_AGENT, CHEAPEST = "H_PUT_TCE_INDIRECT by the agent", "H_GET_TCE of no LIOBN"
 MANY, MANY_BY_AGENT = "32 H_PUT_TCE_INDIRECT", "32 H_PUT_TCE_INDIRECT by the agent"
 """These four are timed for batches of 32 alone."""
 _TIMES: Final = {AGENT: 2, NATIVE: 2, MANY: BATCH, MANY_BY_AGENT: BATCH}
-"""How often a round concerns each page of a batch, if not once."""
+"""How often a round uses each page of a batch, if not once."""
 _PUT: Final = "H_PUT_TCE"
 _US: Final = 1e6
 
@@ -51,7 +51,7 @@ be.
 
 
 def timed(one: Pe, other: Pe, buffer: str, size: int) -> dict[str, list[Op]]:
-    """The operations of each way for batches of `size` pages: the first of each is the one that is timed.
+    """The operations of each way for batches of `size` pages: the first of each is timed.
 
     :param one: whose container is open; `other`: whose device is bound, and nothing more.
     """
@@ -82,7 +82,7 @@ def native(other: Pe, size: int) -> Native:
 
 
 def seconds(op: Op, outcome: Outcome) -> float:
-    """Of a batch, on the way that the operation takes: of a pair of calls, of n H_PUT_TCE, of one INDIRECT.
+    """Seconds of a batch, by the operation's way: of a pair of calls, of n H_PUT_TCE, of one INDIRECT.
 
     :raise HarnessError: it failed.
     """

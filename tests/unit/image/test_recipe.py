@@ -42,9 +42,9 @@ def test_an_unknown_name_lists_the_known_ones(recipes):
     [
         (lambda text: text + 'colour = "red"\n', r"toy\.toml: .*unknown field `colour`"),
         (lambda text: text.replace('python = "3.11"', ""), r"toy\.toml: .*missing required field `python`"),
-        (lambda text: text.replace('python = "3.11"', "python = 3.11"), r"toy\.toml: .*\$\.python"),
-        (lambda text: text.replace('[["stable"]]', '["stable"]'), r"toy\.toml: .*\$\.suites"),
-        (lambda text: text.replace('"guest"', '"gast"'), r"toy\.toml: .*'gast'.*\$\.kind"),
+        (lambda text: text.replace('python = "3.11"', "python = 3.11"), r"toy\.toml: field python: "),
+        (lambda text: text.replace('[["stable"]]', '["stable"]'), r"toy\.toml: field suites"),
+        (lambda text: text.replace('"guest"', '"gast"'), r"toy\.toml: field kind: .*'gast'"),
         (lambda text: text + "= 1\n", r"toy\.toml: .*line \d+"),
         (lambda text: 'like = "nothing"\n', r"toy\.toml: like = 'nothing'"),
         (lambda text: 'like = "toy"\n', r"toy\.toml: like = 'toy'"),
