@@ -20,6 +20,7 @@ from tcelab.image.packages import Package, SuiteNote
 RELEASE = "6.12.0-toy"
 LIBRARIES = "lib/toy-linux-gnu"
 VFIO = module("vfio", RELEASE)
+VFIO_XZ = lzma.compress(VFIO)
 VFIO_PCI = module("vfio-pci", RELEASE, depends=["vfio"])
 
 GUEST_RECIPE = """
@@ -66,7 +67,7 @@ def contents() -> dict[str, Content]:
             f"boot/vmlinux-{RELEASE}": b"the kernel",
             f"boot/config-{RELEASE}": b"CONFIG_PPC=y",
             f"lib/modules/{RELEASE}/modules.builtin": b"kernel/virt/lib/irqbypass.ko\n",
-            f"lib/modules/{RELEASE}/kernel/drivers/vfio.ko.xz": lzma.compress(VFIO),
+            f"lib/modules/{RELEASE}/kernel/drivers/vfio.ko.xz": VFIO_XZ,
             f"lib/modules/{RELEASE}/kernel/drivers/vfio-pci.ko": VFIO_PCI,
         },
         "python": {
