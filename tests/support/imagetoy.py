@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 from kerneltoy import module
 
+from tcelab.image import overlay, recipe
 from tcelab.image.apt import Fetched, FetchRequest
 from tcelab.image.packages import Package, SuiteNote
 
@@ -58,6 +59,17 @@ esac
 """
 
 Content = dict[str, bytes | str]
+
+
+def lay_out(folder: Path, texts: dict[str, str], monkeypatch) -> None:
+    """Files with these texts, and tcelab's own folders in this one: recipes, agent, rootfs, and an empty cache."""
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    monkeypatch.setenv("TCELAB_CACHE", str(folder / "cache"))
+    monkeypatch.setattr(recipe, "recipes_dir", lambda: folder / "recipes")
+    monkeypatch.setattr(overlay, "agent_dir", lambda: folder / "agent")
+    monkeypatch.setattr(overlay, "rootfs_dir", lambda: folder / "rootfs")
 
 
 def contents() -> dict[str, Content]:
