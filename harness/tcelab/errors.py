@@ -15,8 +15,12 @@ The exit code of each: `tcelab.run.exitcode`.
 
 from __future__ import annotations
 
+import difflib
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from tcelab.commandline import spelled
 
@@ -111,3 +115,29 @@ class GuestLost(TcelabError):  # noqa: N818 - the name that kernel people's tool
 def died(error: TcelabError) -> bool:
     """Did the kernel under test die? That is a finding, wherever it was noticed."""
     return isinstance(error, GuestLost) and error.kernel_died
+
+
+_PLACE: Final = re.compile(r" - at `\$(.*)`$")
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """`1 page`, `2,000 pages`.
+
+    :param one: the noun; `several`: its plural, if that is not the noun and an s.
+    """
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """A next step for a name that is not known: the known one that is most like it; empty if none is."""
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"did you mean {close[0]}?" if close else ""
+
+
+def in_words(error: str) -> str:
+    """What msgspec says of a wrong value, with the field first: `field runs_kept: Expected ...`."""
+    found = _PLACE.search(error)
+    if found is None:
+        return error
+    place = found[1].replace("[...]", "").lstrip(".")
+    return f"{f'field {place}: ' if place else ''}{error[: found.start()]}"

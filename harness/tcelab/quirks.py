@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from tcelab.errors import UsageError
+from tcelab.errors import UsageError, meant
 
 MISALIGNED: Final = "misaligned-iova-returns-1"
 ONE_PAGE: Final = "ioba-check-one-page"
@@ -57,7 +57,7 @@ QUIRKS: Final = {
         ),
         Quirk(
             ONE_PAGE,
-            "only the first page of a range is held against the window's end: MAP_DMA across the end fails late, with"
+            "only the first page of a range is compared with the window's end: MAP_DMA across the end fails late, with"
             " EINTR, and UNMAP_DMA across it returns 0",
             "EINVAL, and nothing is touched",
             "seen on 6.12; up to 7.2 by the source",
@@ -165,5 +165,6 @@ def check(names: Iterable[str]) -> frozenset[str]:
     """:raise UsageError: a quirk that nobody knows."""
     wanted = frozenset(names)
     if unknown := sorted(wanted - QUIRKS.keys()):
-        raise UsageError(f"no quirk {', '.join(unknown)}; there are: {', '.join(QUIRKS)}")
+        there = f"no quirk {', '.join(unknown)}; there are: {', '.join(QUIRKS)}"
+        raise UsageError(there, next_step=meant(unknown[0], QUIRKS))
     return wanted

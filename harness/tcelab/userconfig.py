@@ -22,7 +22,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 import platformdirs
 
-from tcelab.errors import UsageError
+from tcelab.errors import UsageError, in_words
 
 __all__ = ["UserConfig", "folder", "load", "path", "size"]
 
@@ -89,7 +89,7 @@ def load() -> UserConfig:
         return msgspec.convert({**fields, **sized}, UserConfig)
     except (msgspec.ValidationError, ValueError) as error:
         known = ", ".join(UserConfig.__struct_fields__)
-        raise UsageError(f"{file}: {error}", next_step=f"keys are: {known}") from None
+        raise UsageError(f"{file}: {in_words(str(error))}", next_step=f"keys are: {known}") from None
 
 
 def _bytes(name: str, value: Any) -> int:  # noqa: ANN401 - as TOML has it

@@ -53,6 +53,7 @@ def abilities(**changes: Any) -> Abilities:
         "log_flags": LOG_FLAGS,
         "device_state": True,
         "private_ram": True,
+        "cpus": ("power10", "power11", "power8", "power9"),
         "firmware_sha256": {"slof.bin": "f" * 64, "vof.bin": "0" * 64},
     }
     return Abilities(**can | changes)

@@ -8,7 +8,9 @@ import lzma
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from kerneltoy import module
 
@@ -90,18 +92,27 @@ def contents() -> dict[str, Content]:
 
 def make_deb(folder: Path, name: str, content: Content) -> Path:
     """Build a package that ``dpkg-deb -x`` unpacks."""
-    tree = folder / name
-    for path, data in {**content, "DEBIAN/control": _control(name)}.items():
-        target = tree / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(data, str):
-            target.symlink_to(data)
-        else:
-            target.write_bytes(data)
-            target.chmod(0o755 if data.startswith((b"#!", b"\x7fELF")) else 0o644)
+    folder.mkdir(parents=True, exist_ok=True)
     deb = folder / f"{name}.deb"
-    subprocess.run(["dpkg-deb", "-Znone", "-b", tree, deb], check=True, stdout=subprocess.DEVNULL)
+    deb.write_bytes(_deb(name, tuple(content.items())))
     return deb
+
+
+@cache
+def _deb(name: str, content: tuple[tuple[str, bytes | str], ...]) -> bytes:
+    with TemporaryDirectory() as folder:
+        tree = Path(folder, name)
+        for path, data in (*content, ("DEBIAN/control", _control(name))):
+            target = tree / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(data, str):
+                target.symlink_to(data)
+            else:
+                target.write_bytes(data)
+                target.chmod(0o755 if data.startswith((b"#!", b"\x7fELF")) else 0o644)
+        deb = Path(folder, "deb")
+        subprocess.run(["dpkg-deb", "-Znone", "-b", tree, deb], check=True, stdout=subprocess.DEVNULL)
+        return deb.read_bytes()
 
 
 def _control(name: str) -> bytes:

@@ -14,24 +14,31 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from warm import Warm
+
 ROOT = Path(__file__).parents[2]
 TREE = ("harness", "guest/tceagent", "tests", "docs", "images", "pyproject.toml")
 """What is copied, the compiled modules too: nobody compiles them anew."""
 PROGRAMS = {
-    "tcelab": ("-m", "tcelab"),
+    "tcelab": ("tcelab",),
     # Without what these tests do not need: starting it is what takes time.
     "pytest": (
-        *("-m", "pytest", "-q", "--noconftest", "--override-ini", "addopts=--strict-config --import-mode=importlib"),
+        *("pytest", "-q", "--noconftest", "--override-ini", "addopts=--strict-config --import-mode=importlib"),
         *("-p", "no:cacheprovider", "-p", "no:tcelab", "-p", "no:xdist", "-p", "no:hypothesispytest"),
     ),
     "python": (),
 }
+"""Modules by the program that a page names, and what comes before its arguments."""
+OTHERS = (
+    *("asyncio", "click", "debian.deb822", "debian.debian_support", "elftools.elf.elffile", "msgspec", "numpy"),
+    *("pexpect", "pytest", "qemu.qmp", "rich.console", "rich.table", "unittest.mock"),
+)
+"""What these programs import that is not in the tree."""
 
 _FENCE = re.compile(r'^```(\w+)(?: +title="([^"]+)")?.*?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
@@ -59,16 +66,19 @@ def steps(page: str) -> list[Step]:
 
 
 class Copy:
-    """A copy of the tree in an empty folder."""
+    """A copy of the tree in an empty folder.
 
-    def __init__(self, folder: Path) -> None:
+    :param forks: of a process that has imported `OTHERS`. The first command is one that Python is started for.
+    """
+
+    def __init__(self, folder: Path, forks: Warm) -> None:
         self.folder = folder / "tcelab"
         for name in TREE:
             to = self.folder / name
-            if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, to)
-            else:
-                shutil.copy2(ROOT / name, to)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            subprocess.run(["cp", "-Rp", ROOT / name, to], check=True)
+        self._forks = forks
+        self._started = False
         paths = os.pathsep.join(str(self.folder / name) for name in ("harness", "guest"))
         self._environment = {**os.environ, "PYTHONPATH": paths, "XDG_STATE_HOME": str(folder / "state")}
         self._before: dict[Path, str] = {}
@@ -106,14 +116,22 @@ class Copy:
     def _command(self, line: str) -> tuple[int, str]:
         line, _, into = line.partition(" > ")
         program, *arguments = shlex.split(line)
-        done = subprocess.run(
-            [sys.executable, *PROGRAMS[program], *arguments],
-            cwd=self.folder,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        if program == "python":
+            minus_m, *arguments = arguments
+            assert minus_m == "-m"
+        words = [*PROGRAMS[program], *arguments]
+        if self._started:
+            done = self._forks.run(*words, cwd=self.folder, env=self._environment)
+        else:
+            self._started = True
+            done = subprocess.run(
+                [sys.executable, "-m", *words],
+                cwd=self.folder,
+                env=self._environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
         if into:
             (self.folder / into).write_text(done.stdout)
         return done.returncode, done.stdout + done.stderr

@@ -26,9 +26,17 @@ def test_no_import_goes_up_or_round():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def statements(node):
+    """All below a node. Imports are statements: there is no need to look into expressions."""
+    for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for each in getattr(node, name, ()):
+            yield each
+            yield from statements(each)
+
+
 def imports(path, names):
     """Which of the modules `names` a file imports, wherever it does. `from package import module` is of the module."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in statements(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -26,6 +26,8 @@ def telling(value):
 
 
 def hexadecimals(source):
+    if "0x" not in source:
+        return
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.NUMBER and token.string.startswith("0x"):
             value = int(token.string, 16)
@@ -44,6 +46,8 @@ def prose(tree):
 
 
 def rtas(source):
+    if "ibm," not in source:
+        return
     tree = parsed(source)
     told = prose(tree)
     for node in ast.walk(tree):
@@ -53,7 +57,7 @@ def rtas(source):
 
 def named(source):
     """Names of headers that are given a literal number: `H_X = 1`, `A, H_X = 1, 2`, `{"H_X": 1}`."""
-    for node in ast.walk(parsed(source)):
+    for node in ast.walk(parsed(source)) if OF_HEADERS.search(source) else ():
         pairs = []
         if isinstance(node, ast.Dict):
             pairs = [(getattr(key, "value", None), value) for key, value in zip(node.keys, node.values, strict=True)]

@@ -34,8 +34,8 @@ def test_every_key_is_read(write):
     ("text", "said"),
     [
         ("archives = 1", "unknown field `archives`"),
-        ("archive = 1", "Expected `str | null`, got `int` - at `$.archive`"),
-        ("runs_kept = 0", "Expected `int` >= 1 - at `$.runs_kept`"),
+        ("archive = 1", "field archive: Expected `str | null`, got `int`"),
+        ("runs_kept = 0", "field runs_kept: Expected `int` >= 1"),
         ('runs_size = "much"', "`runs_size`: 'much' is no size; write it as 20 GB or 500 MiB"),
         ("cache_size = true", "`cache_size`: True is no size"),
         ("cache_size = -1", "`cache_size`: -1 is no size"),

@@ -47,7 +47,7 @@ def told(facts: Facts) -> dict[str, str]:
     qemu, guest = facts.versions.get("qemu", {}), facts.versions.get("guest", {})
     return {
         "host": host_cpu(),
-        "qemu": f"{qemu.get('version', '?')}, TCG, {qemu.get('firmware', '?')}",
+        "qemu": f"{qemu.get('version', '?')}, TCG, {qemu.get('firmware', '?')}, {qemu.get('cpu', '?')}",
         "kernel": f"{guest.get('kernel', '?')}, {facts.page_size >> 10} KiB pages",
     }
 

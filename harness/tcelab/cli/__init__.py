@@ -31,7 +31,7 @@ import tcelab
 from tcelab import logs
 from tcelab.cli import streams
 from tcelab.commandline import spelled
-from tcelab.errors import TcelabError
+from tcelab.errors import TcelabError, meant
 from tcelab.run import exitcode
 
 VERBS: Final = {
@@ -62,6 +62,13 @@ class _Lazy(click.Group):
         assert isinstance(command, click.Command)
         _talkative(command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in VERBS and (hint := meant(args[0], VERBS)):
+            ctx.fail(f"No such command {args[0]!r}: {hint}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
         with formatter.section("Verbs"):

@@ -9,7 +9,15 @@ import click
 from rich.console import Console
 
 from tcelab import report
-from tcelab.cli.options import boot_option, json_option, machine_options, run_options
+from tcelab.cli.options import (
+    OF_SCENARIO,
+    boot_option,
+    json_option,
+    machine_options,
+    run_options,
+    seed_option,
+    topology_text,
+)
 from tcelab.cli.run import program_of
 from tcelab.job import output
 from tcelab.job.job import Job
@@ -22,7 +30,7 @@ _FILE = click.Path(path_type=Path)
 @click.command("diff")
 @click.argument("target", default=DEFAULT, metavar="[SCENARIO|PROGRAM.json|RUNFOLDER]")
 @machine_options
-@click.option("--seed", type=click.IntRange(0), help="Seed of the scenario; drawn and printed if not given.")
+@seed_option
 @click.option("--against-qemu", help="Compare with a guest on this QEMU.")
 @click.option("--against-image", help="Compare with a guest of this image.")
 @click.option("--against-kernel", type=_FILE, help="Compare with a guest of this kernel.")
@@ -56,3 +64,6 @@ def command(
     assert job.result is not None
     code = job.result.verdict.exit_code
     raise click.exceptions.Exit(output.deliver(report.to_json(job.result), json_to, code))
+
+
+topology_text(command, f"{OF_SCENARIO} By default two-pe.")

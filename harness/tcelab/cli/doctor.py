@@ -45,6 +45,7 @@ _ABILITIES: Final = {
     "firmware_sha256": "both firmware files",
     "edu": "edu",
     "virtio_blk": "virtio-blk",
+    "cpus": "every CPU of --cpu",
     "traces": "live tables",
     "device_state": "the state stream",
     "log_flags": "refused accesses told in full",
@@ -166,6 +167,7 @@ def _qemu() -> Line:
 def abilities(can: probe.Abilities) -> str:
     """What a QEMU can do for tcelab, and what it cannot, in a line."""
     has = {name: bool(getattr(can, name)) for name in _ABILITIES} | {
+        "cpus": set(can.cpus) >= {model for model, _ in machine.CPUS.values()},
         "traces": set(can.traces) >= set(probe.TRACES),
         "log_flags": set(can.log_flags) >= set(probe.LOG_FLAGS),
         "firmware_sha256": set(can.firmware_sha256) >= set(probe.FIRMWARE),

@@ -15,9 +15,9 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from tcelab.cli.options import boot_option, choice, machine_options
+from tcelab.cli.options import boot_option, choice, machine_options, topology_text
 from tcelab.commandline import typed
-from tcelab.errors import Interrupted, TcelabError
+from tcelab.errors import Interrupted, TcelabError, counted
 from tcelab.fuzz import campaign
 from tcelab.fuzz.tally import Found, Tally
 from tcelab.job import artefacts, output, replayline, setup
@@ -125,6 +125,9 @@ def command(
     raise click.exceptions.Exit(code)
 
 
+topology_text(command, "By default two-pe, and now and then another.")
+
+
 def _replay(chosen: setup.MachineChoice, limits: Limits, found: Found, *, boot: bool) -> str:
     """The command that shows a finding again, on a machine of the same kind: what was known by then is declared."""
     without = tuple(name for name in chosen.without_quirks if name not in found.known)
@@ -142,18 +145,19 @@ def _tell(console: Console, tally: Tally, seed: int, folder: Path, again: Callab
     rate = tally.operations / tally.spent if tally.spent else 0.0
     _line(
         console,
-        f"seed {seed}: {tally.programs} programs, {tally.operations:,} operations, {tally.checkpoints:,} checkpoints,"
-        f" {tally.entries:,} entries compared; {rate:,.0f} operations/s, guests and checkpoints included",
+        f"seed {seed}: {counted(tally.programs, 'program')}, {counted(tally.operations, 'operation')},"
+        f" {counted(tally.checkpoints, 'checkpoint')}, {counted(tally.entries, 'entry', 'entries')} compared;"
+        f" {rate:,.0f} operations/s, guests and checkpoints included",
     )
     for name, times in sorted(tally.quirks.items()):
         if times:
-            _line(console, f"quirk:   {name} made a difference {times} times")
+            _line(console, f"quirk:   {name} made a difference {counted(times, 'time')}")
     for name, times in sorted(tally.left_out.items()):
-        _line(console, f"left out: {times} operations of which the kernel would not come back, by quirk {name}")
+        _line(console, f"left out: {counted(times, 'operation')} that would hang the kernel, by quirk {name}")
     for number, found in enumerate(tally.found, 1):
         _line(
             console,
-            f"finding {number}: {len(found.original.ops)} operations shrunk to {len(found.program.ops)}",
+            f"finding {number}: {counted(len(found.original.ops), 'operation')} shrunk to {len(found.program.ops)}",
             "bold red",
         )
         for line in finding_lines(found.finding):

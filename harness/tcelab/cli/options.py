@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from copy import copy
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar, get_args
+from typing import Any, Final, TypeVar, get_args
 
 import click
 import msgspec
@@ -73,6 +74,13 @@ _GUEST_OPTIONS = [
         "--memory", default=machine.MEMORY, show_default=True, metavar="MIB", help="Guest RAM, a multiple of 256."
     ),
     click.option(
+        "--cpu",
+        type=click.Choice(list(machine.CPUS)),
+        default=machine.CPU,
+        show_default=True,
+        help="CPU of the guest; power8 and power9-hash have the hash MMU, all others the radix MMU.",
+    ),
+    click.option(
         "--firmware",
         type=click.Choice(["auto", "vof", "slof"]),
         default="auto",
@@ -116,7 +124,7 @@ _OPTIONS = [
         type=click.Choice(list(TOPOLOGIES)),
         default="two-pe",
         show_default=True,
-        help="PHBs, devices and windows. A scenario that is made for other machines runs on those by default.",
+        help="PHBs, devices and windows.",
     ),
     _GUEST_OPTIONS[-1],
 ]
@@ -175,6 +183,7 @@ def choice(
     mutant: str,
     append: str,
     memory: int,
+    cpu: Any,  # noqa: ANN401 - click.Choice has checked it
     firmware: Any,  # noqa: ANN401 - click.Choice has checked it
     topology_name: str = "two-pe",
     expect_quirks: tuple[str, ...] = (),
@@ -195,6 +204,7 @@ def choice(
         initrd=initrd,
         mutant=mutant,
         memory=memory,
+        cpu=cpu,
         firmware=firmware,
         append=append,
         profile=profile,
@@ -241,3 +251,24 @@ def json_option(what: str) -> Callable[[F], F]:
     """
     kind = click.Path(path_type=Path, allow_dash=True)
     return click.option("--json", "json_to", type=kind, help=f"Write {what} to this file as well; - is stdout.")
+
+
+OF_SCENARIO: Final = "Wrong with a saved program, which has its own."
+
+
+def seed_option(function: F) -> F:
+    """Add the option of verbs that take a scenario or a program; they take `seed`."""
+    text = f"Seed of the scenario; drawn and printed if not given. {OF_SCENARIO}"
+    return click.option("--seed", type=click.IntRange(0), help=text)(function)
+
+
+def topology_text(command: click.Command, text: str) -> None:
+    """Say of the option --topology of a command what holds there.
+
+    :param text: when it applies, and what holds without it.
+    """
+    (index,) = [i for i, each in enumerate(command.params) if each.name == "topology_name"]
+    option = copy(command.params[index])
+    assert isinstance(option, click.Option)
+    option.help, option.show_default = f"PHBs, devices and windows. {text}", False
+    command.params[index] = option

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Final
 
 import click
@@ -13,10 +14,25 @@ emulator on the emulator, and judge it.
 
 Exit codes as for run.
 """
+_OWN: Final = {
+    "seed": "Wrong with a saved program, which has its own seed: only for a scenario's name in its place.",
+    "topology_name": "Wrong with a saved program, which has its own topology: only for a scenario's name in its place.",
+}
+
+
+def _as_here(option: click.Parameter) -> click.Parameter:
+    """An option of `run`, with what its help must say of a saved program."""
+    if option.name not in _OWN:
+        return option
+    option = copy(option)
+    assert isinstance(option, click.Option)
+    option.help = _OWN[option.name]
+    return option
+
 
 command = click.Command(
     "replay",
     callback=run.callback,
-    params=[click.Argument(["target"], metavar="PROGRAM.json|RUNFOLDER"), *run.params[1:]],
+    params=[click.Argument(["target"], metavar="PROGRAM.json|RUNFOLDER"), *map(_as_here, run.params[1:])],
     help=_ABOUT,
 )

@@ -13,7 +13,17 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from tcelab import report, scenarios
-from tcelab.cli.options import boot_option, guard_option, json_option, machine_options, on_platforms, run_options
+from tcelab.cli.options import (
+    OF_SCENARIO,
+    boot_option,
+    guard_option,
+    json_option,
+    machine_options,
+    on_platforms,
+    run_options,
+    seed_option,
+    topology_text,
+)
 from tcelab.errors import UsageError
 from tcelab.job import output, platforms
 from tcelab.job.job import FILES, Job
@@ -35,7 +45,7 @@ def _scenario_list() -> str:
 @on_platforms
 @machine_options
 @guard_option
-@click.option("--seed", type=click.IntRange(0), help="Seed of the scenario; drawn and printed if not given.")
+@seed_option
 @click.option("--inject", "lie", type=click.Choice(inject.LIES), help="Self-test: inject a fault that must be found.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for artefacts; new or empty.")
 @json_option("result.json")
@@ -85,6 +95,20 @@ def command(
     assert work.result is not None
     code = work.result.verdict.exit_code
     raise click.exceptions.Exit(output.deliver(report.to_json(work.result), json_to, code))
+
+
+def _usual() -> str:
+    """On which topologies scenarios are run, if none is named."""
+    by: dict[tuple[str, ...], list[str]] = {}
+    for name, scenario in scenarios.SCENARIOS.items():
+        by.setdefault(scenario.topologies, []).append(name)
+    told = [
+        f"{', '.join(names)}: {', '.join(each)}{' in turn' * (len(each) > 1)}" for each, names in by.items() if each
+    ]
+    return "; ".join(["two-pe", *told])
+
+
+topology_text(command, f"{OF_SCENARIO} By default {_usual()}.")
 
 
 def _several(target: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 
 from tcelab import report, userconfig
-from tcelab.errors import UsageError
+from tcelab.errors import UsageError, counted
 from tcelab.job import artefacts
 from tcelab.job.output import note
 from tcelab.report.text import say
@@ -35,7 +35,7 @@ def list_(*, findings: bool) -> None:
     total = sum(each.size for each in shown) / _MB
     count, size = artefacts.limits()
     click.echo(
-        f"{len(shown)} runs, {total:.1f} MB, in {artefacts.root()}; of those without a finding {count}"
+        f"{counted(len(shown), 'run')}, {total:.1f} MB, in {artefacts.root()}; of those without a finding {count}"
         f" or {size / _MB:.0f} MB are kept"
     )
 
@@ -87,7 +87,7 @@ def prune(names: tuple[str, ...], count: int | None, size: str | None, *, findin
         )
     for each in gone:
         note(f"removed {each.path.name} ({each.word})")
-    click.echo(f"{len(gone)} runs removed, {sum(each.size for each in gone) / _MB:.1f} MB freed")
+    click.echo(f"{counted(len(gone), 'run')} removed, {sum(each.size for each in gone) / _MB:.1f} MB freed")
 
 
 def _bytes(text: str) -> int:

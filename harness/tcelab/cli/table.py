@@ -11,7 +11,16 @@ import msgspec
 from rich.console import Console
 
 from tcelab import scenarios
-from tcelab.cli.options import boot_option, json_option, machine_options, on_platforms, run_options
+from tcelab.cli.options import (
+    OF_SCENARIO,
+    boot_option,
+    json_option,
+    machine_options,
+    on_platforms,
+    run_options,
+    seed_option,
+    topology_text,
+)
 from tcelab.cli.run import program_of
 from tcelab.errors import TcelabError, UsageError
 from tcelab.job import output
@@ -48,7 +57,7 @@ def command() -> None:
     metavar="N",
     help="Dump the tables as they are after N operations of the program.",
 )
-@click.option("--seed", type=click.IntRange(0), help="Seed of a scenario; drawn and printed if not given.")
+@seed_option
 @on_platforms
 @machine_options
 @boot_option
@@ -85,6 +94,9 @@ def dump(
         raise UsageError(f"no table of LIOBN {missing[0]:#x}", next_step=f"there are: {there}")
     chosen = [each for each in tables if not wanted or each.liobn in wanted]
     output.write(tabledump.encode(chosen, form), to)
+
+
+topology_text(dump, f"{OF_SCENARIO} By default two-pe.")
 
 
 def _by_name(to: Path) -> tabledump.Format:

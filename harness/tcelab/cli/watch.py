@@ -11,7 +11,15 @@ import click
 from rich.console import Console
 
 from tcelab import scenarios
-from tcelab.cli.options import boot_option, guard_option, machine_options, run_options
+from tcelab.cli.options import (
+    OF_SCENARIO,
+    boot_option,
+    guard_option,
+    machine_options,
+    run_options,
+    seed_option,
+    topology_text,
+)
 from tcelab.cli.run import program_of, typed
 from tcelab.errors import UsageError
 from tcelab.job.job import Job
@@ -27,7 +35,7 @@ from tcelab.run.record import Guarding
 @click.argument("target", default=scenarios.DEFAULT, metavar="[SCENARIO|PROGRAM.json|RUNFOLDER]")
 @machine_options
 @guard_option
-@click.option("--seed", type=click.IntRange(0), help="Seed of the scenario; drawn and printed if not given.")
+@seed_option
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for artefacts; new or empty.")
 @boot_option
 def command(
@@ -65,6 +73,9 @@ def command(
     job.perform(keep=False)
     assert job.result is not None
     raise click.exceptions.Exit(job.result.verdict.exit_code)
+
+
+topology_text(command, f"{OF_SCENARIO} By default the first that run has.")
 
 
 def _follow(folder: Path, make: Callable[[Path], FolderLooker] = FolderLooker) -> None:

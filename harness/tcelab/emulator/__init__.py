@@ -1,7 +1,6 @@
-"""The namesake: a Python emulator of the paravirtual TCE driver and everything under it.
-
-The same agent code runs on it as in a guest, in this process; it is the reference for every guest's run, a platform of
-its own, and the one readable statement of the rules (`profiles`).
+"""A Python emulator of the paravirtual TCE driver and everything below it. The agent's code runs on it in this process,
+as it does in a guest. It is the reference for every guest's run, a platform of its own, and the readable statement of
+the driver's rules (`profiles`).
 
 - `addressspaces`: frames of RAM with their pins, and address spaces of processes (mm)
 - `checks`: the shape of a rule: what a request checks, in which order, and what each failure returns
@@ -11,7 +10,7 @@ its own, and the one readable statement of the rules (`profiles`).
 - `emulatedkernel`: the emulated kernel as the agent asks it
 - `emulatorsession`: the platform `emulator` as a `Session`
 - `events`: events of a container that a preset state waits for
-- `followingsession`: repeats on one session what was done on another
+- `followingsession`: repeats on one session what another has done
 - `hcallfile`: the file of the module `tce_hcall`
 - `pci`: configuration space and registers of a PCI device, and the condition of its PE
 - `platform`: the machine: PHBs, tables, devices, RAM, clock, kernel log

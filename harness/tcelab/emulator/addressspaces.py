@@ -1,12 +1,14 @@
 """Memory of the emulated machine: frames of RAM with their pins, and address spaces of processes (mm).
 
-Addresses are numbers in a process's own address space: what is not mapped there, or not accessible, is a fault. Frames
-are scattered by a seed, so that neighbouring pages of a buffer do not have neighbouring frames, and runs repeat.
+Addresses belong to a process's own address space; an access that is not mapped or not permitted there is a fault.
+Frames are scattered by a seed, so that neighbouring pages of a buffer do not have neighbouring frames, and runs repeat.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Final
 
 from tcelab.emulator.syscallerrors import NotModelledError
@@ -31,7 +33,7 @@ MASK: Final = (1 << 64) - 1
 
 
 class FaultError(Exception):
-    """An access to memory that is not there, or not accessible in that way: EFAULT."""
+    """An access to memory that is not mapped, or not accessible in that way: EFAULT."""
 
 
 class EmulatedRam:
@@ -39,6 +41,7 @@ class EmulatedRam:
 
     :ivar pins: page pins by frame; `pinned` is their sum (mm/gup.c, nr_foll_pin_acquired - nr_foll_pin_released).
     :ivar lent: frames that somebody may write to without a word.
+    :ivar known: IOMMU pages by address, `pagetags.compact`ed, for as long as nothing in their frame changes.
     """
 
     def __init__(self, page_size: int, seed: int) -> None:
@@ -47,16 +50,21 @@ class EmulatedRam:
         self.pins: dict[int, int] = {}
         self.pinned = 0
         self.lent: set[int] = set()
+        self.known: dict[int, bytes] = {}
         self._next = seed % FRAMES
         self._huge = 0
-        self._compact: dict[int, dict[int, bytes]] = {}
 
     def allocate(self) -> int:
         """A frame of zeros: its address."""
-        self._next = (self._next + _STEP) % FRAMES
-        frame = _FIRST + self._next * self.page_size
-        self.pages[frame] = bytearray(self.page_size)
-        return frame
+        return self.allocate_many(1)[0]
+
+    def allocate_many(self, pages: int) -> list[int]:
+        """Frames of zeros: their addresses."""
+        numbers = [(self._next + _STEP * each) % FRAMES for each in range(1, pages + 1)]
+        self._next = (self._next + _STEP * pages) % FRAMES
+        frames = [_FIRST + number * self.page_size for number in numbers]
+        self.pages.update(zip(frames, map(bytearray, repeat(self.page_size)), strict=False))
+        return frames
 
     def allocate_huge(self, pages: int) -> list[int]:
         """Frames of huge pages, all of them one after the other."""
@@ -86,26 +94,44 @@ class EmulatedRam:
         """Give a frame back, unless somebody has pinned it."""
         if not self.pins.get(frame):
             del self.pages[frame]
-            self._compact.pop(frame, None)
+            self._forget(frame)
             self.lent.discard(frame)
 
     def iommu_page(self, address: int) -> bytes | None:
-        """The 4 KiB at an address, `tag.compact`ed, None when there is no RAM."""
+        """The 4 KiB at an address, `pagetags.compact`ed, None when there is no RAM."""
+        content = self.known.get(address)
+        if content is not None:
+            return content
         base = address & -self.page_size
-        known = None if base in self.lent else self._compact.get(base)
-        if known is not None and address in known:
-            return known[address]
         page = self.pages.get(base)
         if page is None:
             return None
         content = pagetags.compact(bytes(page[address - base : address - base + window.PAGE_SIZE]))
-        self._compact.setdefault(base, {})[address] = content
+        if base not in self.lent:
+            self.known[address] = content
         return content
 
+    def iommu_pages(self, addresses: Collection[int]) -> dict[int, bytes | None]:
+        """Many of them. Most are known: of those, no code of ours is run."""
+        pages = dict(zip(addresses, map(self.known.get, addresses), strict=True))
+        for address in [address for address, content in pages.items() if content is None]:
+            pages[address] = self.iommu_page(address)
+        return pages
+
     def changing(self, frame: int) -> bytearray:
-        """The bytes of a frame, for who is going to write to them at once."""
-        self._compact.pop(frame, None)
+        """The bytes of a frame, for a caller that writes to them at once."""
+        self._forget(frame)
         return self.pages[frame]
+
+    def lend(self, frame: int) -> bytearray:
+        """The bytes of a frame, for a caller that may write to them at any time from now on."""
+        self.lent.add(frame)
+        return self.changing(frame)
+
+    def _forget(self, frame: int) -> None:
+        if self.known:
+            for address in range(frame, frame + self.page_size, window.PAGE_SIZE):
+                self.known.pop(address, None)
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes within one CPU page, as a device reads them; zeros outside RAM."""
@@ -121,14 +147,17 @@ class EmulatedRam:
 
 
 class Area:
-    """One mapping of a process (a VMA): anonymous private memory, all of it present."""
+    """One mapping of a process (a VMA): anonymous private memory, all of it present.
+
+    :ivar frames: by CPU page number.
+    """
 
     def __init__(self, space: Space, address: int, frames: list[int]) -> None:
         self.address = address
         self.size = len(frames) * space.ram.page_size
         self._space = space
-        self._frames = frames
-        self._first = address // space.ram.page_size
+        first = address // space.ram.page_size
+        self.frames = dict(zip(range(first, first + len(frames)), frames, strict=True))
         self.protect("write")
 
     def read(self, offset: int, size: int) -> bytes:
@@ -153,11 +182,11 @@ class Area:
 
     def protect(self, access: str) -> None:
         """`none`, `read` or `write` (mprotect)."""
-        for page, frame in enumerate(self._frames, self._first):
-            for able, wanted in ((self._space.readable, {"read", "write"}), (self._space.writable, {"write"})):
-                if access in wanted:
-                    able[page] = frame
-                else:
+        for able, wanted in ((self._space.readable, {"read", "write"}), (self._space.writable, {"write"})):
+            if access in wanted:
+                able.update(self.frames)
+            else:
+                for page in self.frames:
                     able.pop(page, None)
 
     def _within(self, offset: int, size: int) -> None:
@@ -189,7 +218,7 @@ class Space:
     :ivar holders: its process while that lives, and the containers that are bound to it (mm_count).
     :ivar readable: CPU page number to frame, of pages that may be read; `writable`: of those that may be written too.
     :ivar wanted: the address of the next buffer, if nothing is there; None: anywhere, with a hole on either side.
-    :ivar scratch: the argument of the ioctl in flight, as it lies at `SCRATCH`; none lies there when there is no call.
+    :ivar scratch: the argument of the ioctl in flight, mapped at `SCRATCH`; None between calls.
     :ivar huge: numbers of CPU pages that lie in huge pages.
     :ivar locked: CPU pages charged to its locked memory (locked_vm), a 64-bit register.
     """
@@ -211,16 +240,16 @@ class Space:
         """:param huge: in whole huge pages."""
         unit = HUGE_PAGE if huge else self.ram.page_size
         pages = -(-size // unit) * unit // self.ram.page_size
-        frames = self.ram.allocate_huge(pages) if huge else [self.ram.allocate() for _ in range(pages)]
+        frames = self.ram.allocate_huge(pages) if huge else self.ram.allocate_many(pages)
         area = Area(self, self._place(pages, unit), frames)
-        self._frames.update(self.writable)
+        self._frames.update(area.frames)
         if huge:
             first = area.address // self.ram.page_size
             self.huge.update(range(first, first + pages))
         return area
 
     def _place(self, pages: int, align: int) -> int:
-        """An address with so many free pages, and one more behind them, which faults."""
+        """An address with that many free pages, and a guard page behind them that faults."""
         wanted, self.wanted = self.wanted, None
         if wanted is not None and not wanted % align:
             first = wanted // self.ram.page_size
@@ -236,10 +265,12 @@ class Space:
 
     def frames(self, address: int, size: int) -> list[int]:
         """Physical address of each IOMMU page that [address, address + size) touches; 0: not present."""
-        out = []
         first, end = address // window.PAGE_SIZE, -(-(address + size) // window.PAGE_SIZE)
-        for page in range(first, end) if size else ():
-            at = page * window.PAGE_SIZE
+        pages = range(first, end) if size else range(0)
+        if self.ram.page_size == window.PAGE_SIZE:
+            return [frame or 0 for frame in map(self._frames.get, pages)]
+        out = []
+        for at in (page * window.PAGE_SIZE for page in pages):
             frame = self._frames.get(at // self.ram.page_size)
             out.append(0 if frame is None else frame + at % self.ram.page_size)
         return out
@@ -267,13 +298,20 @@ class Space:
         if SCRATCH <= address < SCRATCH + len(self.scratch):
             self.scratch[address - SCRATCH : address - SCRATCH + len(data)] = data
             return
+        number, start = divmod(address, self.ram.page_size)
+        if data and start + len(data) <= self.ram.page_size:  # as most are
+            if (frame := self.writable.get(number)) is None:
+                raise FaultError
+            self.ram.changing(frame)[start : start + len(data)] = data
+            return
         done = 0
         for frame, start, end in self._pieces(self.writable, address, len(data)):
             self.ram.changing(frame)[start:end] = data[done : done + end - start]
             done += end - start
 
     def lend(self, address: int, size: int) -> tuple[int, int, int]:
-        """Some bytes within a CPU page, to be written without a word from now on: frame, start and end there.
+        """Lend some bytes within a CPU page, which may be written without notice from now on: frame, start and end
+        there.
 
         :raise ValueError: they may not be written.
         """
@@ -281,7 +319,7 @@ class Space:
             ((frame, start, end),) = self._pieces(self.writable, address, size)
         except FaultError:
             raise ValueError("protected from writing") from None
-        self.ram.lent.add(frame)
+        self.ram.lend(frame)
         return frame, start, end
 
     def _pieces(self, able: dict[int, int], address: int, size: int) -> list[tuple[int, int, int]]:
@@ -299,7 +337,7 @@ class Space:
         return out
 
     def free(self) -> None:
-        """The process is gone, and its memory with it; pinned frames stay."""
+        """Free the memory of a process that exited; pinned frames stay."""
         for frame in self._frames.values():
             self.ram.free(frame)
         self._frames.clear()

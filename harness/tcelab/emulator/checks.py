@@ -1,6 +1,5 @@
-"""The shape of a rule: what a request checks, in which order, and what each failure returns.
-
-A profile is a table of these, to be held line by line against the driver's source; mutants are made from it.
+"""The shape of a rule: what a request checks, in which order, and what each failure returns. A profile is a table of
+rules, in the order of the driver's source, for comparison line by line. Mutants are made from it.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 class IoctlCall:
     """One ioctl in flight.
 
-    :ivar on: what it is asked of: a driver's container, a group, a device.
+    :ivar on: the file's object: a driver's container, a group, a device.
     :ivar argument: the caller's third argument, a number or an address.
     :ivar param: the struct at that address, once a check has copied it in; `text`: the string.
     """
@@ -56,7 +55,8 @@ class IoctlCall:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """:ivar fails: does the call fail here? It may fill in the call for later checks, or do what the source does there.
+    """:ivar fails: does the call fail here? It may also fill in the call for later checks, or act as the source does
+    there.
 
     :ivar errno: what is returned then: an errno's name or a number; None: what `fails` gives.
     :ivar source: file and function, and the condition in its words.
@@ -74,7 +74,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """:ivar then: what is done once no check fails; what it returns is what the ioctl returns."""
+    """:ivar then: the action after all checks passed; it returns the ioctl's value."""
 
     name: str
     checks: tuple[Check, ...]

@@ -20,7 +20,7 @@ class Profile:
     :ivar extensions: container types to which CHECK_EXTENSION says 1.
     :ivar opens: container types that SET_IOMMU can make with this profile.
     :ivar driver: what it makes.
-    :ivar gives_back: a PE that leaves its container is the platform's again, with an empty default window alone.
+    :ivar gives_back: a PE that leaves its container returns to the platform, with nothing but an empty default window.
     """
 
     name: str
@@ -53,7 +53,7 @@ class DriverKind(Protocol):
 
     @property
     def gives_back(self) -> bool:
-        """A PE that leaves its container is the platform's again, as at the machine's start."""
+        """A PE that leaves its container returns to the platform, as at the machine's start."""
         ...
 
     def extension(self, number: int) -> int:

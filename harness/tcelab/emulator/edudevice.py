@@ -1,7 +1,7 @@
 """QEMU's `edu` device: registers, its buffer, and a DMA engine with a timer (QEMU hw/misc/edu.c).
 
 Registers are big endian on qemu-system-ppc64 (DEVICE_NATIVE_ENDIAN). Its transfers go through the PE's table, IOMMU
-page by page; nothing tells the device what was refused.
+page by page; the device does not learn what was refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tcelab.run.record import Refusal
 IDENTITY: Final = registers.IS_EDU
 LIVENESS: Final = registers.LIVENESS
 ALL_ONES: Final = 0xFFFFFFFF
-"""What reads where there is no register."""
+"""Value of reads where there is no register."""
 TRANSFER_TIME: Final = 0.1
 """Seconds of the guest's clock between the command and the transfer."""
 
@@ -64,7 +64,7 @@ class Edu(PciDevice):
         self._now = 0.0
 
     def read(self, offset: int, size: int) -> int:
-        """A register, as the device means it. A size that it does not know reads as all ones."""
+        """Read a register, in the device's byte order. An unsupported size reads as all ones."""
         if size == 8 and offset in self._words:  # noqa: PLR2004 - bytes
             return self._words[offset]
         if size == 4:  # noqa: PLR2004 - bytes
@@ -85,7 +85,7 @@ class Edu(PciDevice):
         self._words[offset] = value
 
     def tick(self, now: float) -> None:
-        """Time goes on: a transfer that is due is done."""
+        """Let time pass: do a transfer that is due."""
         self._now = now
         if self._due is not None and now >= self._due:
             self._due = None

@@ -1,4 +1,4 @@
-"""Isolates a PE of the emulated machine when one of its devices does a DMA that its table forbids, and tells of it.
+"""Isolates a PE of the emulated machine when one of its devices does a DMA that its table forbids, and reports it.
 
 A guard from outside comes a few milliseconds after the first access that was refused, and so does this one: transfers
 that end together end before it.
@@ -34,7 +34,7 @@ class EmulatedGuard:
     def transferred(
         self, index: int, device: PciDevice, table: Table, pieces: Sequence[dmarules.Piece], direction: Direction
     ) -> None:
-        """A device has done a transfer on the bus. What comes of it, comes with `settle`.
+        """Note a transfer of a device on the bus. Its consequences follow in `settle`.
 
         :param index: of its PHB.
         """
@@ -66,7 +66,7 @@ class EmulatedGuard:
             self._events.append(event)
 
     def settle(self) -> None:
-        """What was refused has its consequences."""
+        """Apply the consequences of refused accesses."""
         waiting, self._waiting = self._waiting, []
         for device, event in waiting:
             if self.mode == "observe":

@@ -1,6 +1,5 @@
-"""The emulated kernel, in the shape that the agent asks a kernel in: `tceagent.seam.Kernel`.
-
-Every process of a machine has one of its own. System calls parse the same bytes as the real kernel does.
+"""The emulated kernel, with the interface `tceagent.seam.Kernel` that the agent uses. Every process of a machine has
+one of its own. System calls parse the same bytes as in the real kernel.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _PLAIN: Final = ("/dev/null", "/dev/zero")
 
 
 class EmulatedChild:
-    """A child of the agent: it lives in this process. `kernel` is the one that it sees."""
+    """A child of the agent, emulated in this process. `kernel` is the kernel as the child sees it."""
 
     def __init__(self, kernel: EmulatedKernel, serve: Serve) -> None:
         self.kernel = kernel
@@ -119,7 +118,7 @@ class EmulatedKernel:
     def ioctls(
         self, fd: int, requests: list[int], arguments: list[bytearray], times: int
     ) -> tuple[int, int | None, str]:
-        """As the real kernel's. Rounds that find and leave what the round before found and left are not done."""
+        """As the real kernel's. Rounds that would repeat the round before them exactly are skipped."""
         done = 0
         before = None
         for turn in range(times):
@@ -159,7 +158,7 @@ class EmulatedKernel:
             raise refused.os_error() from None
 
     def hypercall(self, opcode: int, args: list[int]) -> int:
-        """By the process itself: the platform looks at nothing else."""
+        """A hypercall from problem state: the platform checks nothing else."""
         status, _ = hcallfile.hypercalls(self.machine).call(opcode, tuple(args), problem_state=True)
         return status
 
@@ -258,7 +257,7 @@ class EmulatedKernel:
         return self.machine.ram.pages[frame], frame
 
     def beat(self) -> None:
-        """Nobody waits for a sign of life."""
+        """Does nothing: nobody waits for progress."""
 
     def describe(self) -> dict[str, str | int | list[str]]:
         name, modules = self._kind.profile.name, ["tce_hcall"]

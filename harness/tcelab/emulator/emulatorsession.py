@@ -52,7 +52,7 @@ class Shown(NamedTuple):
 class EmulatorSession:
     """An emulated machine with the agent on it.
 
-    :ivar machine: for those who want to look inside; `kernel`: as the agent sees it.
+    :ivar machine: for inspection; `kernel`: as the agent sees it.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class EmulatorSession:
         self.close()
 
     def close(self) -> None:
-        """Nothing is left of it but memory."""
+        """Nothing to close: the machine is only memory."""
 
     @property
     def folder(self) -> Path:
@@ -172,7 +172,7 @@ class EmulatorSession:
         return out
 
     def _told(self, error: Exception, done: int) -> TcelabError:
-        """What ended an operation, whichever process it was in."""
+        """The error that ended an operation, in whichever process it occurred."""
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, KernelDiedError):
@@ -195,8 +195,7 @@ class EmulatorSession:
             raise Unsupported(f"the emulator has no rule for operation {type(op).__name__}", scene=self.scene())
         began = time.perf_counter()
         shown = [self._shown(table) for pe in self.machine.pes.values() for table in pe.windows.active]
-        page = self.machine.ram.iommu_page
-        pages = {address: page(address) for address in set().union(frames, *(each.led_to for each in shown))}
+        pages = self.machine.ram.iommu_pages(set().union(frames, *(each.led_to for each in shown)))
         tables = [each.table for each in shown]
         refusals, self.machine.refusals = tuple(self.machine.refusals), []
         return Snapshot(
@@ -210,7 +209,7 @@ class EmulatorSession:
         )
 
     def _shown(self, table: Table) -> Shown:
-        """A table, read anew when something was stored in it."""
+        """A table, read again only if something was stored in it."""
         known = self._tables.get(table.liobn)
         if known is None or known.source is not table or known.version != table.version:
             index, words = table.live()

@@ -1,4 +1,4 @@
-"""A session that does what another has done, one operation at a time, to be compared with it."""
+"""A session that repeats another's operations one by one, for comparison."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class FollowingSession:
         return self._session.facts
 
     def follow(self, step: Step) -> Step:
-        """Do what the other did.
+        """Repeat one operation.
 
         :raise TcelabError: it cannot be done here, or the guest died of it.
         """
         number, op = step.number, step.op
         assert not isinstance(op, Fresh)
         if isinstance(op, Flip):
-            return Step(number, op)  # a lie is told to one side only
+            return Step(number, op)  # a fault is injected on one side only
         if not is_host(op):
             (outcome,) = self._session.perform([op])  # type: ignore[list-item]
             self._frames.update(dict.fromkeys(outcome.frames))

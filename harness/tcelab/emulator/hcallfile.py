@@ -25,7 +25,7 @@ __all__ = ["DDW_QUERY", "DESCRIPTOR", "PATH", "HcallFile", "descriptor", "hyperc
 DESCRIPTOR: Final = 1000
 """The lowest that it gets: a program's own files have those that they would have without it."""
 DDW_QUERY: Final = 0x1000
-"""The module's word for RTAS ibm,query-pe-dma-window."""
+"""The module's opcode for RTAS ibm,query-pe-dma-window."""
 LARGEST: Final = 0x80000000
 """What a query with five results gives as the largest block (QEMU hw/ppc/spapr_rtas_ddw.c)."""
 MOST_CALLS: Final = 1024
@@ -50,8 +50,8 @@ def descriptor(process: Process) -> int:
 
 
 def tables(machine: Machine) -> dict[int, Table]:
-    """All that there are now, those of windows that are not active too: they are there, without entries (QEMU
-    hw/ppc/spapr_pci.c, spapr_phb_realize).
+    """All tables, including those of inactive windows, which have no entries (QEMU hw/ppc/spapr_pci.c,
+    spapr_phb_realize).
     """
     return {table.liobn: table for pe in machine.pes.values() for table in pe.windows.tables}
 
@@ -59,7 +59,7 @@ def tables(machine: Machine) -> dict[int, Table]:
 def hypercalls(machine: Machine, lost: Callable[[int], None] = lambda _address: None) -> hcallrules.Hypercalls:
     """The platform's side of them.
 
-    :param lost: told of each real address that a list was read at, and where there is no RAM.
+    :param lost: called with each real address that a list was read at where there is no RAM.
     """
 
     def read(address: int, size: int) -> bytes:
@@ -71,7 +71,7 @@ def hypercalls(machine: Machine, lost: Callable[[int], None] = lambda _address: 
 
 
 class HcallFile(OpenFile):
-    """An open file: `write` does a batch, `read` gives its results, once."""
+    """An open file: `write` performs a batch, `read` returns its results, once."""
 
     def __init__(self, machine: Machine, process: Process) -> None:
         """:raise RefusedError: EACCES, the file is root's alone."""
@@ -92,7 +92,7 @@ class HcallFile(OpenFile):
             if not known or size > hcallnumbers.LIST_PAGE or offset + size > len(lists):
                 raise SyscallError("EINVAL")
         results = []
-        # Rounds that find what the round before left do nothing new: the second one tells of all that follow.
+        # From the second round on, each finds what the one before left, so the second stands for all that follow.
         for times in (1,) if rounds == 1 else (1, rounds - 1):
             results = [self._call(call, lists, times) for call in calls]
         ticks = _TICKS if rounds == 1 else _TICKS * rounds * count
@@ -119,7 +119,7 @@ class HcallFile(OpenFile):
         lost: list[int] = []
         status, registers = hypercalls(self._machine, lost.append).call(opcode, tuple(args[:ARGUMENTS]))
         if lost:
-            # Of a list that ends it behind the window's end, the first TCE behind it was read as well.
+            # If a list goes past the window's end, the first TCE past it was read as well.
             table = tables(self._machine)[args[0]]
             read = args[3] if status == hcallnumbers.H_SUCCESS else max(table.entries - table.index(args[1]), 0) + 1
             line = f"Invalid read at addr {args[2]:#x}"

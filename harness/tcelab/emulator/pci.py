@@ -29,9 +29,8 @@ class PciDevice:
 
     :ivar table: of its PE's default window; `second`: of the other one, if it met one. `isolation`: the PE's condition.
     :ivar opens: how many files of it VFIO has open.
-    :ivar on_bus: is told of transfers that it did: their pieces and direction. Those of which nothing is refused may be
-        left out.
-    :ivar turn: transfers that are due at the same time are done in the order of it.
+    :ivar on_bus: called with each transfer's pieces and direction. Transfers without a refusal may be left out.
+    :ivar turn: order of transfers that are due at the same time.
     :ivar order: of the bytes in its registers.
     :ivar bar: the region that holds its registers.
     :ivar regions: that VFIO shows; those below the configuration space that are not named have no size.
@@ -54,7 +53,7 @@ class PciDevice:
         self.on_bus: Callable[[Sequence[dmarules.Piece], Direction], None] = lambda _pieces, _direction: None
 
     def read(self, offset: int, size: int) -> int:
-        """A register, as the device means it."""
+        """Read a register, in the device's byte order."""
         raise NotImplementedError
 
     def write(self, offset: int, size: int, value: int) -> None:
@@ -71,12 +70,12 @@ class PciDevice:
 
     @property
     def wish(self) -> bool:
-        """Its driver wants it to master the bus."""
+        """Whether its driver has enabled bus mastering."""
         return bool(self.config[COMMAND] & MASTER)
 
     @property
     def master(self) -> bool:
-        """It may master the bus. Set: what its driver wants."""
+        """Whether it may master the bus. Set: whether its driver enables it."""
         return self.wish and self.isolation.dma
 
     @master.setter
@@ -86,7 +85,7 @@ class PciDevice:
             self.off_bus()
 
     def shown(self, start: int, size: int) -> bytes:
-        """Bytes of its configuration space as they read: an isolation takes bus mastering from it."""
+        """Bytes of its configuration space as read: an isolation clears bus mastering."""
         config = bytearray(self.config)
         config[COMMAND] &= ~(0 if self.master else MASTER)
         return bytes(config[start : start + size])

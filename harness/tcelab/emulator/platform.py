@@ -37,13 +37,13 @@ class EmulatedPe:
     :ivar group_file: its open file, if it is open.
     :ivar bound: names of devices that vfio-pci drives.
     :ivar first: number of the window's first entry, counted from bus address 0 (it_offset).
-    :ivar window_size: bytes, as its group says it. `has_group`, `has_table`: its table has its group, and its group
-        its table, as always but for a defect.
+    :ivar window_size: bytes, as its group says it. `has_group`, `has_table`: its table knows its group and its group
+        its table, unless a defect breaks that.
     :ivar owned: VFIO owns it: the kernel has dropped the default window from its own view.
     :ivar kernel_uses: entries that the kernel's own DMA API has in use or keeps back, by number: the one of bus
         address 0 (iommu_init_table).
     :ivar refused_window: firmware did not make a window that the kernel asked it for (failed_ddw_pdn_list).
-    :ivar behind: what a driver that checks no bounds stored behind the table's end.
+    :ivar behind: what a driver without bounds checks stored past the table's end.
     """
 
     def __init__(self, phb: Phb, machine: Machine) -> None:
@@ -150,7 +150,7 @@ class Machine:
 
     :ivar refusals: accesses that the platform refused, likewise.
 
-    :ivar now: seconds since the start, which only waiting lets go on.
+    :ivar now: seconds since the start; only waiting advances it.
     :ivar on: what is to happen once a driver's container was attached, or enabled; see `tcelab.emulator.preset_states`.
     :ivar without_mm: the driver sees no mm, whoever calls.
     :ivar detaches: the core detaches a group before it releases the driver's container.
@@ -183,12 +183,12 @@ class Machine:
         return {device.name: device.content for device in devices if isinstance(device, VirtioBlk)}
 
     def rtas(self, op: Rtas) -> Outcome:
-        """A service of firmware, for the PE of a device."""
+        """Perform a firmware service for the PE of a device."""
         pe = next(pe for pe in self.pes.values() if op.device in pe.devices)
         return self.guard.call(op, pe.isolation, list(pe.devices.values()))
 
     def ddw(self, op: Ddw) -> Outcome:
-        """A service of firmware for windows: a window is removed by its LIOBN, whosever it is."""
+        """Perform a firmware service for windows. A window is removed by its LIOBN alone, whichever PE owns it."""
         pe = next(pe for pe in self.pes.values() if op.device in pe.devices)
         if op.call == "remove":
             pe = next((pe for pe in self.pes.values() if pe.phb.liobn == op.liobn & ~1), pe)
@@ -210,7 +210,7 @@ class Machine:
             pe.renew()
 
     def happened(self, event: str, container: object) -> None:
-        """Something that a given state may wait for."""
+        """Report an event that a preset state may wait for."""
         for react in self.on.get(event, ()):
             react(container)
 

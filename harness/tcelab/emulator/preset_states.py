@@ -1,6 +1,6 @@
 """States that no program can make, for rules that guard against them: set up on the first PE before anything is done.
 
-A real kernel comes there by a defect elsewhere, by a hot-unplug, or on another machine; the driver's checks are the
+A real kernel reaches them by a defect elsewhere, by hot-unplug, or on another machine; the driver's checks are the
 same.
 """
 

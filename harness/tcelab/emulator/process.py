@@ -64,7 +64,7 @@ class Process:
     :ivar memlock: RLIMIT_MEMLOCK in bytes.
     :ivar wanted: the next descriptor, if it is free; None: the lowest one.
     :ivar mapped: registers of devices that it has mapped, each of which holds the device's file.
-    :ivar exited: it has no mm any more, while its files are closed.
+    :ivar exited: it has lost its mm, and its files are being closed.
     """
 
     def __init__(self, space: Space, uid: int = 0, memlock: int = MEMLOCK) -> None:

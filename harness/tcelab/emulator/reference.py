@@ -1,4 +1,4 @@
-"""The emulator as a reference: it follows a run of another platform, operation by operation."""
+"""The emulator as reference: it repeats a run of another platform, operation by operation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PAGES: Final = range(1, LIST_MOST + 1)
 
 
 class EmulatorReference(FollowingSession):
-    """Tells as well which quirks it met."""
+    """A reference that also reports the quirks it met."""
 
     def __init__(self, session: EmulatorSession, ram: int) -> None:
         """:param ram: bytes of the RAM of the guest that it follows."""
@@ -29,8 +29,8 @@ class EmulatorReference(FollowingSession):
         self._emulator, self._ram = session, ram
 
     def follow(self, step: Step) -> Step:
-        """Do what the other did; memory lies, and descriptors are, where it had them, so that structs that name either
-        are the same bytes.
+        """Repeat one operation, with buffers at the same addresses and files with the same descriptors, so that structs
+        that name either have the same bytes.
 
         :raise TcelabError: as `FollowingSession`; or a hypercall read what only the other has in its RAM.
         """
@@ -85,7 +85,7 @@ class EmulatorReferences:
 
 
 class GuestReference(FollowingSession):
-    """A guest in the place of the emulator, which only tells what declared quirks did."""
+    """A guest as reference in place of the emulator, which then only reports the effects of declared quirks."""
 
     def __init__(self, guest: Renewable, emulator: EmulatorReference) -> None:
         super().__init__(guest)
@@ -113,7 +113,7 @@ class GuestReferences:
         guest.renew(facts.nonce)
 
     def open(self, quirks: frozenset[str]) -> GuestReference:
-        """There is but one guest, and its defects are its own."""
+        """There is only one guest, and its defects are its own."""
         return GuestReference(self._guest, self._emulators.open(quirks))
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tcelab.emulator.platform import EmulatedPe, Machine
 
 _RAW_H_PARAMETER: Final = "EINTR"
-"""H_PARAMETER is -4, and nobody makes an errno of it: user space takes it for EINTR."""
+"""H_PARAMETER is -4 and is not translated to an errno: user space reads it as EINTR."""
 _NOT_AT_ZERO: Final = "tce_iommu_create_default_window: WARN_ON_ONCE(!ret && start_addr)"
 
 
@@ -140,7 +140,7 @@ class SpaprTce:
         return True
 
     def _not_made(self, pages: int) -> None:
-        """The charge of a table that there will not be."""
+        """Refund the charge of a table that is not created."""
         if CREATE_CHARGES not in self.quirks:
             self._refund(pages)
         elif pages:
@@ -194,7 +194,7 @@ class SpaprTce:
             pe.exchange(entry, old)
 
     def clear(self, pe: EmulatedPe, first: int, pages: int) -> None:
-        """Empty entries and drop their pins; those past the window's end fail one by one, and nobody minds."""
+        """Empty entries and drop their pins. Those past the window's end fail one by one, without an error."""
         ram = self.machine.ram
         for entry in range(first, min(first + pages, pe.first + pe.table.entries)):
             old = pe.exchange(entry, 0)

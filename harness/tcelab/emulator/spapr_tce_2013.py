@@ -75,7 +75,7 @@ class Seed:
         self._release_ownership(pe)
 
     def _group_of(self, pe: EmulatedPe) -> int:
-        """iommu_group_id(tbl->it_group), of which nobody asks whether there is one."""
+        """iommu_group_id(tbl->it_group), without a check that there is a group."""
         if not pe.has_group:
             self.machine.oops("iommu_group_id")
         return pe.group
@@ -90,7 +90,7 @@ class Seed:
             self.detach(self.pe, process)
 
     def _take_ownership(self, pe: EmulatedPe) -> None:
-        """iommu_take_ownership: bit 0 is dropped first, whatever comes of it."""
+        """iommu_take_ownership: bit 0 is cleared first, even if the rest fails."""
         if pe.first == 0:
             pe.kernel_uses.discard(0)
         if pe.kernel_uses:
@@ -169,7 +169,7 @@ class Seed:
         return pe.table.get(number) if number < pe.table.entries else pe.behind.get(entry, 0)
 
     def _set(self, pe: EmulatedPe, entry: int, value: int) -> None:
-        """Behind the table's end there is memory as well, and nothing that would stop the store."""
+        """There is memory past the table's end, and nothing stops the store."""
         number = entry - pe.first
         if number < pe.table.entries:
             pe.table.put(number, value)

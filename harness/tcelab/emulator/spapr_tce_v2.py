@@ -1,4 +1,4 @@
-"""What today's driver does with a v2 container once no check stands in the way (profile `linux-v2`).
+"""What today's driver does with a v2 container after all checks have passed (profile `linux-v2`).
 
 Source: drivers/vfio/vfio_iommu_spapr_tce.c (6.12), functions of the same names without `tce_iommu_`;
 arch/powerpc/mm/book3s64/iommu_api.c (regions); arch/powerpc/platforms/pseries/iommu.c (windows).
@@ -126,7 +126,7 @@ class SpaprTceV2(SpaprTce):
         return 0
 
     def _pinned(self, process: Process, start: int, size: int) -> RegisteredMemory:
-        """mm_iommu_do_alloc: charge, pin, and only then look whether it overlaps.
+        """mm_iommu_do_alloc: charge, pin, and only then check for overlap.
 
         :raise _PartError: as a kernel with the quirk `PART_REGISTERS` returns.
         """
@@ -166,7 +166,7 @@ class SpaprTceV2(SpaprTce):
         self._refund(pages)
 
     def unregister(self, call: IoctlCall) -> int:
-        """tce_iommu_unregister_pages: what mm_iommu_put says of a region in use is dropped."""
+        """tce_iommu_unregister_pages: the error of mm_iommu_put for a region in use is dropped."""
         key = call.param["vaddr"], call.param["size"]
         region = self.regions.get(key)
         if region is None:
@@ -187,7 +187,7 @@ class SpaprTceV2(SpaprTce):
         self._end(region)
 
     def _end(self, region: RegisteredMemory) -> None:
-        """Unless somebody has registered it, or has mapped of it."""
+        """End a region, unless it is still registered or mapped."""
         if not region.used and not region.mapped and self.space is not None:
             del self.space.regions[region.start, region.size]
             self._let_go(region.frames, region.size // self.machine.page_size)
@@ -261,7 +261,7 @@ class SpaprTceV2(SpaprTce):
     # -- MAP and UNMAP
 
     def build_v2(self, call: IoctlCall) -> int:
-        """Exchange page by page what regions say; roll back if one fails."""
+        """Exchange the entries page by page, with addresses from the regions; roll back if one fails."""
         found = self.find(call.param["iova"])
         assert found is not None
         space, unit = call.process.space, 1 << found.shift
@@ -297,14 +297,14 @@ class SpaprTceV2(SpaprTce):
             self._use(found, entry, region)
 
     def clear_v2(self, found: ContainerWindow, first: int, pages: int) -> None:
-        """Empty entries; those past the window's end fail one by one, and nobody minds."""
+        """Empty entries. Those past the window's end fail one by one, without an error."""
         for entry in range(first, min(first + pages, found.entries)):
             old = found.table.get(entry)
             found.table.put(entry, 0)
             self._use(found, entry, None, old)
 
     def _sweep(self, found: ContainerWindow) -> None:
-        """The whole window: also what a hypercall stored there, which nobody counts."""
+        """The whole window, including entries that a hypercall stored, which are not counted."""
         for entry in found.table.live()[0].tolist():
             self.clear_v2(found, entry, 1)
 

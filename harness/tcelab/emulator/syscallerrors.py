@@ -1,4 +1,4 @@
-"""How the emulator's parts say that something went wrong."""
+"""The errors of the emulator's parts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 
 
 class NotModelledError(Exception):
-    """The emulator does not know what a kernel does there, and does not guess."""
+    """The emulator has no rule for what a kernel does there, and does not guess."""
 
 
 class KernelDiedError(Exception):

@@ -24,7 +24,7 @@ from tcelab.run.record import Direction, Refusal
 
 BAR: Final = 4
 BAR_SIZE: Final = 1 << 16
-"""Bytes that it has in the guest, whose kernel gives it a page of 64 KiB to itself (see `tcelab.qemu.machine`)."""
+"""Bytes of the BAR in the guest, whose kernel gives it a 64 KiB page of its own (see `tcelab.qemu.machine`)."""
 COMMON, INTERRUPT, DISK, DOORBELLS = 0, 0x1000, 0x2000, 0x3000
 """Where things are in the BAR."""
 _SPACING: Final = 4
@@ -52,8 +52,9 @@ _RING: Final[tuple[tuple[Direction, int], ...]] = (
     ("write", v.USED),
     ("read", _AVAILABLE_INDEX),
 ) * 2
-"""What a device does of which nothing can be read, when its doorbell rings: it turns notifications off, looks whether
-there is something to do, and turns them on again. Two bytes each (virtio_blk_handle_vq)."""
+"""Ring accesses of a device that can read nothing, when its doorbell rings: it disables notifications, checks for work,
+and enables them again. Two bytes each (virtio_blk_handle_vq).
+"""
 
 
 def _config() -> bytes:
@@ -121,7 +122,7 @@ class VirtioBlk(PciDevice):
         self._status &= ~v.DRIVER_OK
 
     def thawed(self) -> None:
-        """Who thaws it resets it: a request that was blocked is not to be done later."""
+        """Thawing resets it, so that a blocked request is not done later."""
         self._reset()
 
     def renew(self) -> None:
@@ -213,8 +214,7 @@ class VirtioBlk(PciDevice):
             base = address & -self._ram.page_size
             if base not in self._ram.pages:
                 raise NotModelledError(f"the queue of {self.name} at {self._iova:#x} is not in RAM")
-            self._ram.lent.add(base)
-            pages.append((self._ram.pages[base], address - base))
+            pages.append((self._ram.lend(base), address - base))
         (queue, at), (request, there) = pages
         return _Ring(self.table.version, queue, at, request, there)
 
@@ -263,7 +263,7 @@ class VirtioBlk(PciDevice):
     # -- what is refused
 
     def _refused(self, iova: int, size: int, *, to_memory: bool) -> None:
-        """Tell of a transfer of which something was refused."""
+        """Report a transfer with refused pieces."""
         pieces = self._pieces(iova, size, to_memory=to_memory)
         direction: Direction = "write" if to_memory else "read"
         for piece in pieces:
@@ -272,12 +272,12 @@ class VirtioBlk(PciDevice):
         self.on_bus(pieces, direction)
 
     def _blocked(self) -> None:
-        """It may not master the bus: it sees an empty ring, and tries no more than that."""
+        """Without bus mastering, the device sees an empty ring and tries nothing else."""
         for direction, offset in _RING:
             self._told(direction, self._iova + offset, 2, dmarules.ISOLATED if self.wish else dmarules.NO_MASTER)
         if not self.wish:
             return
-        # What its driver wants of it stands there all the same.
+        # The driver's setting is kept nevertheless.
         address = self._address(self._iova, tce.READ)
         frame = self._ram.pages.get(-1 if address is None else address & -self._ram.page_size)
         if address is None or frame is None:

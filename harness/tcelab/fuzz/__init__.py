@@ -1,12 +1,12 @@
-"""Random programs, and the smallest program that shows what a random one showed. Knows programs, not platforms.
+"""Random programs, and the smallest program that shows the same failure. Knows programs, not platforms.
 
 - `campaign`: runs programs side by side on fresh guests, and shrinks and saves what differs
 - `faults`: the ways in which a map or an unmap may be wrong
 - `generate`: makes one random program
-- `hazard`: what no kernel is asked for, because it does not come back
+- `hazard`: operations that are never run, because they would hang the kernel
 - `keptprogram`: the program of a finding, as it is shrunk and as it is kept
 - `lifecycle`: random steps in the lives of containers, groups and devices
-- `madethings`: processes, memory, files, containers, groups, devices, as a random program makes them
+- `madethings`: the processes, memory, files, containers, groups and devices of a random program
 - `mapping`: random maps and unmaps that should work
 - `moves`: what a random program does next, and how often
 - `processes`: random processes, their memory, and what devices do with it
@@ -17,5 +17,5 @@
 - `simpler`: simpler forms of operations
 - `simplerhcalls`: simpler forms of hypercalls
 - `tally`: counts what a campaign did
-- `world`: a program under construction, and what its operations have probably made
+- `world`: a program under construction, and the state that its operations have probably produced
 """

@@ -1,4 +1,6 @@
-"""A campaign: random programs on fresh guests, each held against the emulator; what differs is shrunk and saved."""
+"""A campaign: random programs on fresh guests, each compared with the emulator. A program that differs is shrunk and
+saved.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from typing import Final
 import msgspec
 
 from tcelab.emulator.reference import EmulatorReferences
-from tcelab.errors import Interrupted, TcelabError, died
+from tcelab.errors import Interrupted, TcelabError, counted, died
 from tcelab.fuzz.generate import generate
 from tcelab.fuzz.keptprogram import to_save, until_step
 from tcelab.fuzz.samefailure import shows_again
@@ -39,17 +41,17 @@ from tcelab.run.record import Ending, Step
 _LOG: Final = logging.getLogger(__name__)
 
 STEPS: Final = 5000
-"""Operations of one program: a fork's first ones are slow, and a long program shrinks slowly."""
+"""Operations of one program. The first ones on a fork are slow, and a long program is slow to shrink."""
 EVERY: Final = 50
 """Operations between two checkpoints."""
 TRIES: Final = 400
-"""Guests that shrinking one finding may take."""
+"""Most guests for shrinking one finding."""
 SILENCE: Final = 10.0
-"""Seconds after which a line says what is being done."""
+"""Seconds of silence after which a line reports the current work."""
 _LISTEN: Final = 0.5
-"""Seconds after which the main thread looks for signals: one that another thread was given does not wake it."""
+"""Seconds between the main thread's checks for signals: one delivered to another thread does not wake it."""
 LONG_AGO: Final = 8
-"""Programs after which the machines that are not the usual one have had their turn."""
+"""Programs after which every machine other than the usual one has had its turn."""
 
 USUAL: Final = "two-small"
 _NOW_AND_THEN: Final = {2: "two-small-smp", 3: "two-pe"}
@@ -62,7 +64,7 @@ class Campaign:
     """:ivar tally: what was done so far.
 
     :ivar keeper: of what was found.
-    :ivar known: quirks that need not be told again: those declared, and those that were found and named.
+    :ivar known: quirks that need no further report: those declared, and those found and named.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class Campaign:
     ) -> None:
         """:param opening: a fresh guest on the topology of that name.
         :param steps: operations of one program.
-        :param give_up: ends what `opening` is about, in whatever thread.
+        :param give_up: aborts a call of `opening` in any thread.
         :param usual: the one topology for all programs; by default others have their turn.
         """
         self.tally = Tally()
@@ -97,10 +99,10 @@ class Campaign:
         self._until = math.inf
 
     def run(self, steps: int, minutes: float | None = None) -> None:
-        """Go on until so many operations were done, or the time is over, or a finding cannot be explained. Programs are
-        run side by side; which ones, depends on the seed and on `steps` alone. Once the time is over, each ends at a
-        checkpoint of its own, as soon as what was done can be judged. An interrupt ends the guests at once; what was
-        done and found until then is in the tally.
+        """Run until that many operations were done, or the time is over, or a finding cannot be explained. Programs run
+        side by side; which ones depends only on the seed and on `steps`. Once the time is over, each ends at its next
+        checkpoint at which it can be judged. An interrupt ends the guests at once; what was done and found until then
+        is in the tally.
 
         :raise Interrupted: somebody wanted it to end.
         :raise TcelabError: no guest can be had.
@@ -129,25 +131,26 @@ class Campaign:
                 raise
 
     def _done(self, future: Future[Done]) -> Done:
-        """What a program gave, once it is over; meanwhile, what is being done is said."""
+        """Wait for a program's result; meanwhile, report the current work."""
         while wait([future], timeout=_LISTEN).not_done:
             self._say()
         return future.result()
 
     def _say(self, line: str = "") -> None:
-        """By default what is being done, if nothing was said for long."""
+        """Print a line: by default the current work, after a long silence."""
         now = time.monotonic()
         if not line and now - self._told >= SILENCE:
             tally = self.tally
             doing = [f"program {number}: {what}" for number, what in sorted(self._doing.copy().items())]
-            done = f"{tally.programs} programs and {tally.operations:,} operations done, {len(tally.found)} findings"
+            ran = f"{counted(tally.programs, 'program')} and {counted(tally.operations, 'operation')}"
+            done = f"{ran} done, {counted(len(tally.found), 'finding')}"
             line = "; ".join([done, *doing])
         if line:
             self._told = now
             _LOG.info("%s", line, extra=NOTE)
 
     def _stop(self, going: deque[Future[Done]]) -> None:
-        """End all guests, also those that are on their way. What was found must be told."""
+        """End all guests, including those being made. Findings must still be reported."""
         self._interrupted.set()
         for each in going:
             each.cancel()
@@ -158,11 +161,11 @@ class Campaign:
                 guest.close()
         self._give_up()
         for each in going:
-            with contextlib.suppress(TcelabError, OSError, CancelledError):  # its guest had not come up
+            with contextlib.suppress(TcelabError, OSError, CancelledError):  # its guest was not up yet
                 self._put_down(each.result())
 
     def _put_down(self, done: Done) -> None:
-        """What an interrupted program, or one that nobody has looked at yet, gave."""
+        """Record the result of an interrupted program, or of one not yet looked at."""
         if done.number not in self._counted:
             self._count(done)
         if done.verdict.findings and all(each.original is not done.program for each in self.tally.found):
@@ -203,7 +206,7 @@ class Campaign:
             v2=guest.facts.profile in TODAYS_PROFILES,
             huge=guest.facts.huge,
         )
-        # Many of its sizes were drawn for this kernel's pages: with others it would not show what it found.
+        # Many sizes were drawn for this kernel's pages: with other pages the program would not show its finding.
         program = msgspec.structs.replace(
             made.program,
             name=f"fuzz {self._seed}/{number}",
@@ -215,16 +218,16 @@ class Campaign:
         return Done(number, program, known, verdict, made.left_out)
 
     def _open(self, name: str) -> EndableSession:
-        with self._opened:  # who opens closes those of another topology that are kept ahead
+        with self._opened:  # opening one topology closes the forks that are kept ready for another
             if self._interrupted.is_set():
                 raise Interrupted
             return self._opening(name)
 
     def _take(self, done: Done) -> bool:
-        """Count one program; False: it is of no use to go on."""
+        """Count one program; False: going on is useless."""
         known = self.known or frozenset()
         if done.verdict.findings and done.known != known:
-            # What was found and explained while it ran need not be told again.
+            # Quirks that were found and explained while it ran need no second report.
             _, verdict = self._judged(done.program, self._open(done.program.topology.name), known)
             done = dataclasses.replace(done, known=known, verdict=verdict)
         verdict = done.verdict
@@ -245,8 +248,8 @@ class Campaign:
         """Run a program on a guest, which ends with it.
 
         :param number: of a program of the campaign.
-        :return: the program as far as it was to be run, and what came of it: one of the campaign ends early once the
-            time is over.
+        :return: the program as far as it was run, and the verdict. A program of the campaign ends early once the time
+            is over.
         :raise Interrupted: somebody wants it to end, and it is none of the campaign's.
         """
         total = len(program.ops)
@@ -289,7 +292,7 @@ class Campaign:
         tally.left_out.update(done.left_out)
 
     def _keep(self, done: Done, finding: Finding) -> bool:
-        """Shrink and save what was found; True: it is explained, and the campaign goes on with that known."""
+        """Shrink and save a finding. True: a quirk explains it, and the campaign goes on with that quirk known."""
         program = done.program
         self._say(f"program {done.number}: {finding.law}: {finding.message}")
         self._say(f"  shrinking its {len(program.ops):,} operations, on {TRIES} guests at most")
@@ -325,7 +328,7 @@ class Campaign:
                 best = shrink(best, fails, most=TRIES)
         except KeyboardInterrupt:
             interrupted = True
-        finally:  # whatever happens, it was found
+        finally:  # whatever happens, the finding stands
             self._save(done, told, best)
         with self._lock:
             self.known = (self.known or frozenset()) | _named(finding)
@@ -334,7 +337,7 @@ class Campaign:
         return bool(finding.quirk)
 
     def _save(self, done: Done, finding: Finding, program: Program) -> None:
-        """Write down what was found, by a program whose last operation is a checkpoint."""
+        """Save a finding as a program whose last operation is a checkpoint."""
         file = self._folder / f"finding-{len(self.tally.found) + 1}.json"
         self.keeper.write(file.name, to_save(program).to_json())
         self.tally.found.append(Found(finding, program, done.program, file, done.known))

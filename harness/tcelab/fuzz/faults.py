@@ -18,11 +18,11 @@ Fault: TypeAlias = Callable[[World, MadeContainer, MadeProcess, Fields], None]
 
 TOP: Final = 1 << 64
 NOWHERE: Final = (0, PAGE_SIZE, 1 << 52, 0xC000000000000000, TOP - PAGE_SIZE)
-"""Addresses where no process has memory: below mmap_min_addr, above TASK_SIZE, the kernel's."""
+"""Addresses where no process has memory: below mmap_min_addr, above TASK_SIZE, in the kernel."""
 
 HUGE: Final = (1 << 32, 1 << 40, TOP - PAGE_SIZE)
 TWICE: Final = 0.2
-"""Of the requests that are wrong, those that are wrong in two ways: which of them is told is a rule as well."""
+"""The share of wrong requests that are wrong in two ways: which error is returned is a rule as well."""
 
 MARKED: Final = 0.3
 
@@ -84,7 +84,7 @@ def beyond(w: World, container: MadeContainer, _by: MadeProcess, fields: Fields)
 
 
 def at_the_top(w: World, _container: MadeContainer, _by: MadeProcess, fields: Fields) -> None:
-    """Bus addresses so near 2^64 that the range may wrap."""
+    """Bus addresses so close to 2^64 that the range may wrap."""
     fields["iova"] = TOP - (1 + w.below(4)) * PAGE_SIZE
 
 
@@ -98,7 +98,7 @@ def huge(w: World, container: MadeContainer, by: MadeProcess, fields: Fields) ->
 
 
 def off_the_buffer(w: World, container: MadeContainer, by: MadeProcess, fields: Fields) -> None:
-    """Begin in the last pages of a buffer and end behind it, on entries that may hold something already."""
+    """Begin in the last pages of a buffer and end past it, on entries that may be live."""
     memory = w.pick(by.memory)
     within = 1 + w.below(min(4, memory.pages))
     if container.live and w.chance(0.5):
@@ -135,14 +135,14 @@ OF_BOTH: Final[tuple[Fault, ...]] = (
     at_the_top,
 )
 OF_A_MAP: Final[tuple[Fault, ...]] = (*OF_BOTH, no_permission, misaligned("vaddr"), nowhere)
-"""Those that may come on top of another."""
+"""Faults that may be combined with another."""
 
 
 def somewhere(w: World) -> tuple[MadeFile, MadeContainer, MadeProcess] | None:
-    """A container that works if there is one, else any, and a process that may use it as far as is known."""
+    """A working container if there is one, else any, and a process that may probably use it."""
     if working := w.working:
         return w.pick(working)
-    # One of type v2 might have memory where the range goes, and a map across its window's end is the kernel's.
+    # A v2 container might have memory where the range goes, and a map across its window's end succeeds in part.
     if not (containers := [each for each in w.containers if each[1].v2 is None]):
         return None
     file, container = w.pick(containers)
@@ -181,7 +181,7 @@ def bad_unmap(fault: Fault) -> Callable[[World], bool]:
 
 
 def unreadable(request: str) -> Callable[[World], bool]:
-    """A struct where there is no memory, or none that the process may read or write."""
+    """A struct at an address without memory, or with memory that the process may not read or write."""
 
     def make(w: World) -> bool:
         if not (found := somewhere(w)):

@@ -1,4 +1,4 @@
-"""Random programs: what users of VFIO do, and what they should not do, looked at every so often."""
+"""Random programs: what users of VFIO do, and what they should not do, with regular checkpoints."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tcelab.program import Bind, Call, Checkpoint, Hcall, Program, Read
 from tcelab.program.topology import Topology
 
 COUNTED: Final = 0.7
-"""Of the checkpoints, those before which counters are read."""
+"""The share of checkpoints before which counters are read."""
 STREAMED: Final = 0.2
-"""Of the checkpoints, those that every view is asked for."""
+"""The share of checkpoints that use every view."""
 
 USUAL: Final = 480
-"""Pages of the buffer for the maps of every day."""
+"""Pages of the buffer for ordinary maps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """:ivar left_out: operations that no kernel is asked for, by quirk, see `tcelab.fuzz.hazard`."""
+    """:ivar left_out: operations left out because they would hang the kernel, by quirk, see `tcelab.fuzz.hazard`."""
 
     program: Program
     left_out: dict[str, int]
@@ -83,7 +83,7 @@ def _end(w: World) -> None:
     while w.agent.files:
         w.close(w.agent, w.pick(w.agent.files))
     if w.hypercalls:
-        # What they stored stays until somebody clears it, and another program may follow on the same guest.
+        # Their entries stay until somebody clears them, and another program may follow on the same guest.
         whole = Call("H_STUFF_TCE", [w.raw.liobn, w.raw.window_start, 0, w.raw.entries])
         w.ops += [Checkpoint(label="hypercalls"), Hcall(call=whole)]
     _count(w)

@@ -1,7 +1,7 @@
-"""What no kernel is asked for, whether its defects are declared or not: from some of it, kernels do not come back.
+"""Operations that are never run, whether defects are declared or not: some of them hang the kernel.
 
-What a program changes by way of VFIO lies within a window or a little past its end. Farther out there is no rule that
-does not show near it as well.
+A program's VFIO changes lie within a window or slightly past its end. Every rule that applies farther out also shows
+there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MOST_BEYOND: Final = 64
 def endless(windows: Sequence[tuple[int, int]], iova: int, size: int) -> bool:
     """Does a range reach too far past the end of a window?
 
-    :param windows: of those that the range may lie in, the bus addresses at which they start and end.
+    :param windows: start and end bus address of each window that the range may lie in.
     """
     ends = [end for start, end in windows if start <= iova < end]
     return bool(ends) and iova + size > min(ends) + MOST_BEYOND * PAGE_SIZE

@@ -1,4 +1,4 @@
-"""The program of a finding, as it is shrunk and as it is kept."""
+"""The program of a finding: the form that is shrunk, and the form that is saved."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def until_step(program: Program, step: int) -> Program:
 
 
 def to_save(program: Program) -> Program:
-    """A shrunk program as it is kept: once what it shows is mended, it passes."""
+    """A shrunk program in its saved form: it passes once the defect is fixed."""
     *ops, last = program.ops
     assert isinstance(last, Checkpoint)
     last = msgspec.structs.replace(last, stream=True)

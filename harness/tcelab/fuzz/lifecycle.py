@@ -16,7 +16,7 @@ MOST_DEVICES: Final = 3
 """Device files of a group."""
 
 NO_FD: Final = 4096
-"""Beyond the descriptors that a process may have (RLIMIT_NOFILE)."""
+"""A descriptor above the limit of a process (RLIMIT_NOFILE)."""
 
 WRONG_TYPES: Final = (0, 1, 3, 4, 5, 6, 8, 9, 99, 1 << 32 | SPAPR_TCE)
 """Without VFIO_SPAPR_TCE_v2_IOMMU (7), which is right, and has rules of its own."""
@@ -27,7 +27,7 @@ INFOS: Final = ("SPAPR_TCE_GET_INFO", "SPAPR_TCE_GET_INFO_DDW")
 EXTENSIONS: Final = (*range(11), 99, 1 << 32 | SPAPR_TCE)
 
 UNKNOWN_REQUESTS: Final = (0x20003B63, 0x20003BFF, 0x20003B00, 0x3B71, 0x3B73, 0x20003C71)
-"""Before and after the known numbers, as other machines than powerpc spell them, of another type."""
+"""Numbers before and after the known ones, with other architectures' encoding, and of another type."""
 
 MISPLACED: Final[dict[type, tuple[str, ...]]] = {
     MadeContainer: (
@@ -55,7 +55,7 @@ MISPLACED: Final[dict[type, tuple[str, ...]]] = {
 """Requests that are not for a kind of file."""
 
 
-# -- what there is to work on
+# -- what exists to work on
 
 
 def files(w: World, *kinds: type) -> list[tuple[MadeProcess, MadeFile]]:
@@ -79,7 +79,7 @@ def attached(w: World, *, free: bool = False) -> list[tuple[MadeProcess, MadeFil
 
 
 def joinable(w: World) -> list[tuple[MadeProcess, MadeFile, MadeFile]]:
-    """Files of groups and of containers that have not got each other, where a process has both."""
+    """Files of groups and containers that are not attached to each other, where a process has both."""
     return [
         (by, group, container)
         for by, group in files(w, MadeGroup)
@@ -92,14 +92,14 @@ def joinable(w: World) -> list[tuple[MadeProcess, MadeFile, MadeFile]]:
 
 
 def usable(w: World, container: MadeContainer) -> bool:
-    """Somebody can map with it, now or later, and it has not more groups than it can have."""
+    """Some process can map with it, now or later, and it has no more groups than it can have."""
     return len(container.groups) == 1 and any(
         file.what is container and w.may_map(by, container) for by in w.processes for file in by.files
     )
 
 
 def free(w: World, group: MadeGroup) -> list[Callable[[], object]]:
-    """Steps out of a container that is of no use any more."""
+    """Steps that leave a container that is no longer usable."""
     if group.devices:
         return [
             partial(w.close, by, file)
@@ -136,7 +136,7 @@ def advance(w: World) -> bool:
 
 
 def some_type(w: World, container: MadeContainer) -> int:
-    """Of windows that do not begin at 0 the emulator knows those of type v1."""
+    """For windows that do not begin at 0, the emulator has rules for type v1 only."""
     possible = w.v2 and not container.groups[0].phb.window_start
     return SPAPR_TCE_V2 if possible and w.chance(V2_CHANCE) else SPAPR_TCE
 
@@ -248,7 +248,7 @@ def get_info(w: World) -> bool:
 
 
 def odd_info(w: World) -> bool:
-    """In any state, with any argsz that does not make the kernel write behind the struct."""
+    """In any state, with any argsz that does not make the kernel write past the struct."""
     if not (containers := files(w, MadeContainer)):
         return False
     long = w.chance(0.5)
@@ -274,7 +274,7 @@ def odd_type(w: World) -> bool:
 
 
 def odd_join(w: World) -> bool:
-    """Any group and any file at all: wrong kinds, containers that are full, groups that are in one."""
+    """Any group with any file: wrong kinds, full containers, groups that are already in one."""
     if not (groups := files(w, MadeGroup)):
         return False
     by, group = w.pick(groups)
@@ -286,7 +286,7 @@ def odd_join(w: World) -> bool:
 
 
 def crowd(w: World) -> bool:
-    """Two groups in a container before it has a type: more than it can have."""
+    """Two groups in a container before it has a type: one too many."""
     by = w.pick(w.processes)
     groups = [file for file in by.files if isinstance(file.what, MadeGroup) and not file.what.devices][:2]
     containers = [file for file in by.files if isinstance(file.what, MadeContainer)]
@@ -302,7 +302,7 @@ def crowd(w: World) -> bool:
 
 
 def odd_leave(w: World) -> bool:
-    """Out of no container, or in spite of open devices."""
+    """Leave without a container, or despite open devices."""
     groups = [
         (by, file)
         for by, file in files(w, MadeGroup)
@@ -329,7 +329,7 @@ def odd_disable(w: World) -> bool:
 
 
 def odd_device(w: World) -> bool:
-    """A name that the group has not, or a group that is not ready."""
+    """A device that the group does not have, or a group that is not ready."""
     if not (groups := files(w, MadeGroup)):
         return False
     by, file = w.pick(groups)
@@ -339,7 +339,7 @@ def odd_device(w: World) -> bool:
 
 
 def open_again(w: World) -> bool:
-    """A group that is open already, or that is not for that user."""
+    """A group that is already open, or that the user may not open."""
     by, group = w.pick(w.processes), w.pick(w.groups)
     if group.file is None and by.root:
         return False
@@ -353,7 +353,7 @@ def open_nothing(w: World) -> bool:
 
 
 def use_nothing(w: World) -> bool:
-    """A file that could not be opened, as a program would that does not look at what it was told."""
+    """Use a file that could not be opened, like a program that ignores errors."""
     if not (nothing := files(w, type(None))):
         return False
     by, file = w.pick(nothing)

@@ -1,7 +1,6 @@
-"""What the things are that a random program makes: processes, memory, files, containers, groups, devices.
-
-A guess that steers the choice of operations, no oracle: where the kernel does something else, the program goes on and
-what follows is merely odder than it was meant to be. Sources: drivers/vfio/container.c, drivers/vfio/group.c.
+"""The things that a random program makes: processes, memory, files, containers, groups, devices. This is a guess that
+steers the choice of operations, not an oracle: where the kernel does something else, the program goes on, and what
+follows is merely more unusual than intended. Sources: drivers/vfio/container.c, drivers/vfio/group.c.
 """
 
 from __future__ import annotations
@@ -81,10 +80,10 @@ class MadeWindow:
 
 @dataclass(slots=True, eq=False)
 class V2:
-    """What a container of type v2 has besides.
+    """Further state of a v2 container.
 
-    :ivar low: the default window is there, or will be.
-    :ivar live: window, first entry, entries and memory of maps that were not unmapped since.
+    :ivar low: the default window exists, or will.
+    :ivar live: window, first entry, entries and memory of maps that still exist.
     """
 
     regions: list[MadeRegion] = field(default_factory=list)
@@ -93,7 +92,7 @@ class V2:
     live: list[tuple[MadeWindow, int, int, MadeRegion]] = field(default_factory=list)
 
     def gone(self, start: int) -> None:
-        """A window is, with its entries."""
+        """Forget a window and its entries."""
         for shape, _, units, region in self.live:
             if shape.start == start:
                 region.mapped -= units
@@ -109,7 +108,7 @@ class MadeContainer:
     """:ivar typed: SET_IOMMU was done. `v2`: with that type.
 
     :ivar owner: the process to which it is bound.
-    :ivar live: (bus address, pages) of maps that were not unmapped since.
+    :ivar live: (bus address, pages) of maps that still exist.
     """
 
     groups: list[MadeGroup] = field(default_factory=list)
@@ -130,7 +129,7 @@ class MadeGroup:
     """:ivar file: stays open while a process or a device holds it, and there is only one.
 
     :ivar devices: how many device files are open.
-    :ivar refused: firmware did not make a window for it, and is asked for none any more.
+    :ivar refused: firmware refused a window for it, and is asked for no other.
     """
 
     phb: Phb

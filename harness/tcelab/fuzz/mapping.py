@@ -14,15 +14,15 @@ from tcelab.program import Ioctl, Page, Repeat, Tag, Word
 
 SIZES: Final = range(1, BATCH + 1)
 SIZE_WEIGHTS: Final = list(accumulate([12, *[1] * (BATCH - 2), 5]))
-"""One page and a full batch are what users map most."""
+"""The sizes that users map most: one page and a full batch."""
 
 LARGE_SIZES: Final = (*range(64, 96), *range(96, LARGE + 1, 16), LARGE)
 ALL_OF_IT: Final = 8192
 """Entries of a window that may be unmapped in one call: each costs two hypercalls."""
 
 FRESH: Final = 0.9
-"""Of the maps, those of pages that were not used for long: a page that is mapped a second time gets another tag, and no
-longer proves where the first entry leads.
+"""The share of maps of pages that were unused for long: a page that is mapped again gets another tag and no longer
+proves where its first entry leads.
 """
 
 TAGGED: Final = 0.9
@@ -33,7 +33,7 @@ PLACES: Final[tuple[Callable[[int], tuple[int, int]], ...]] = (
     lambda room: (max(room - 24, 0), room),
     lambda room: (0, room),
 )
-"""Ranges of the entries at which a map may begin: few of them often, so that maps meet."""
+"""Ranges of entries at which a map may begin: often small, so that maps overlap."""
 
 Fields: TypeAlias = dict[str, Word]
 
@@ -46,7 +46,7 @@ def some_pages(w: World) -> int:
 
 
 def some_entry(w: World, container: MadeContainer, pages: int) -> int:
-    """An entry of the window from which that many pages end within it, if they fit."""
+    """A random first entry for that many pages, within the window if they fit."""
     room = (w.window_of(container) >> PAGE_SHIFT) - pages + 1
     if room <= 1:
         return 0
@@ -67,7 +67,7 @@ def number(fields: Fields, name: str) -> int:
 
 
 def tag(w: World, by: MadeProcess, container: MadeContainer, fields: Fields) -> None:
-    """Mark the pages with what they are about to be mapped as."""
+    """Tag the pages for the mapping that follows."""
     page, count = fields["vaddr"], number(fields, "size") >> PAGE_SHIFT
     assert isinstance(page, Page)
     if not container.groups or not count or w.random() > TAGGED:
@@ -76,7 +76,7 @@ def tag(w: World, by: MadeProcess, container: MadeContainer, fields: Fields) -> 
 
 
 def mark(w: World, by: MadeProcess, page: Page, count: int, liobn: int, ioba: int) -> None:  # noqa: PLR0917  whose pages, and as what
-    """So many pages of a buffer, as what they are about to be mapped as."""
+    """Tag pages of a buffer for the mapping that follows."""
     sequence = w.below(1 << 30)
     w.ops.append(
         Tag(
@@ -101,7 +101,7 @@ def map_fields(w: World, by: MadeProcess, container: MadeContainer, pages: int) 
 
 
 def unmap_fields(w: World, container: MadeContainer) -> Fields:
-    """Of something that is mapped, or of any entries."""
+    """The fields for an unmap of mapped entries, or of any entries."""
     if container.live and w.chance(0.6):
         iova, pages = w.pick(container.live)
     else:
@@ -164,7 +164,7 @@ def unmap_live(w: World) -> bool:
 
 
 def unmap_some(w: World) -> bool:
-    """A part of what is mapped, or entries that may be empty."""
+    """A part of a map, or entries that may be empty."""
     if not (working := w.working):
         return False
     file, container, by = w.pick(working)

@@ -12,15 +12,15 @@ from tcelab.fuzz.madethings import MadeContainer, MadeDevice, MadeGroup
 from tcelab.fuzz.world import World
 
 SOUND: Final = 2 / 3
-"""Of the moves, those that the kernel should grant."""
+"""The share of moves that the kernel should grant."""
 
 TRIES: Final = 6
-"""Moves that turn out not to be possible now, before the next step of a container's life is taken instead."""
+"""Impossible moves in a row, after which the next step of a container's life is taken instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """:ivar make: adds operations; False: there is nothing to do it with now."""
+    """:ivar make: adds operations; False: it is not possible now."""
 
     weight: int
     make: Callable[[World], bool]
@@ -115,7 +115,7 @@ RAW_OUT_OF_ORDER: Final = (
     Move(40, randomhcalls.mixed),
     Move(25, randomhcalls.by_a_process),
 )
-"""Raw hypercalls, where there are any."""
+"""Raw hypercalls, where the guest can make them."""
 
 
 V2: Final = (
@@ -132,7 +132,7 @@ V2_OUT_OF_ORDER: Final = (
     Move(90, regions.odd_map),
     Move(30, regions.stranger),
 )
-"""Of containers of type v2, where there are any."""
+"""Moves of v2 containers, where the kernel has them."""
 
 
 def _weighed(table: tuple[Move, ...]) -> tuple[tuple[Move, ...], list[int]]:
@@ -147,7 +147,7 @@ TABLES: Final = {
     for hypercalls in (False, True)
     for v2 in (False, True)
 }
-"""By what there is besides."""
+"""The moves by what else the guest has."""
 
 
 def step(w: World) -> None:

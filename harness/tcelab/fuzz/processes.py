@@ -1,4 +1,4 @@
-"""Random processes, what they do with each other's containers, their memory, and what devices do with it."""
+"""Random processes: their use of each other's containers, their memory, and the DMA of devices."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SECTORS: Final = (diskcontent.SIZE - virtio.LONGEST) // virtio.SECTOR
 
 
 def spawn_some(w: World) -> MadeProcess:
-    """A child as rich as its parent, or of another user, or with a limit near what containers charge."""
+    """A child with its parent's limits, or of another user, or with a limit near what containers charge."""
     window = w.pick(w.groups).phb.window_size
     table = (window >> PAGE_SHIFT) * TCE_SIZE
     uid = NOBODY if w.chance(0.6) else None
@@ -49,7 +49,7 @@ def exit_child(w: World) -> bool:
 
 
 def hand_over(w: World) -> bool:
-    """Set a container up and have a child enable it, which may have a limit too low for that."""
+    """Set up a container and let a child enable it, whose limit may be too low."""
     ready = [(file, it) for file, it in w.containers if it.typed and it.owner is None]
     if not ready:
         if not (groups := attached(w, free=True)):
@@ -67,13 +67,13 @@ def hand_over(w: World) -> bool:
         w.enable(heir, file)
         others = [by for by in file.holders if by is not heir]
         if not container.enabled and others:
-            # Whose is it now?
+            # Which process owns it now?
             return _ask(w, w.pick(("ENABLE", "ENABLE", "DISABLE", *INFOS)), w.pick(others), file, container)
     return True
 
 
 def foreign(w: World) -> bool:
-    """A process asks something of a container that is bound to another."""
+    """A process makes a request on a container that is bound to another process."""
     strangers = [
         (by, file, it) for file, it in w.containers if it.owner is not None for by in file.holders if by is not it.owner
     ]
@@ -151,7 +151,7 @@ def master(w: World) -> bool:
 
 
 def odd_master(w: World) -> bool:
-    """What is no device has no command register."""
+    """Bus mastering of a file that is no device: it has no command register."""
     if not (others := files(w, MadeContainer, MadeGroup, type(None))):
         return False
     w.master(*w.pick(others), on=True)
@@ -187,7 +187,7 @@ def dma(w: World) -> bool:
 
 
 def some_part(w: World, device: MadeDevice) -> tuple[int, int]:
-    """Size and offset of a transfer, as the device can do them. A disk does none: nobody sets it up."""
+    """Size and offset of a transfer that the device can do. A disk does none, because it is never set up."""
     if device.model.model == "virtio-blk":
         return virtio.SECTOR * (1 + w.below(virtio.LONGEST // virtio.SECTOR)), virtio.SECTOR * w.below(_SECTORS)
     size = 1 + w.below(LONGEST)

@@ -1,7 +1,6 @@
-"""Random hypercalls, right and wrong, on PEs that VFIO has nothing to do with: nothing of them may show anywhere else.
-
-An entry that a hypercall stored has no pin, and a kernel whose driver finds one gives a pin back that it never took. So
-those PEs are the hypercalls' own.
+"""Random hypercalls, right and wrong, on PEs that VFIO does not use; they must have no effect anywhere else. An entry
+that a hypercall stored has no pin, and a driver that clears such an entry drops a pin that it never took. So hypercalls
+have PEs of their own.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def _tce(w: World) -> int | Tce:
 
 
 def _pages(w: World, most: int) -> int:
-    """So many as a batch of every day has, now and then as many as there may be."""
+    """The size of an ordinary batch, now and then the largest size."""
     return min(1 + w.below(32 if w.chance(0.9) else most), w.raw.entries)
 
 
@@ -70,7 +69,7 @@ def _sound(w: World) -> Call:
 
 
 def _odd(w: World) -> Call:
-    """One with something wrong in it, or merely odd."""
+    """A hypercall with an error in it, or an unusual one."""
     call = _sound(w)
     args = [*call.args]
     wrong = w.below(5)
@@ -116,7 +115,7 @@ def mixed(w: World) -> bool:
 
 
 def by_a_process(w: World) -> bool:
-    """Without the kernel, or through a module that only root may use."""
+    """Directly from problem state, or through the module, which only root may use."""
     by = w.pick(w.processes)
     call = Call(w.pick((GET, PUT, STUFF)), [w.raw.liobn, _ioba(w, _entry(w, 1)), 0, 1])
     w.ops.append(Hcall(by=by.name, call=call, problem_state=w.chance(0.5)))

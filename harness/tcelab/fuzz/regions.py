@@ -1,8 +1,7 @@
-"""Random steps with a container of type v2: memory is registered, windows come and go, and both meet in maps.
+"""Random steps with a v2 container: memory is registered, windows are created and removed, and maps use both.
 
 Every map lies within its window, or begins outside (see `tcelab.fuzz.hazard`), and every window is one that firmware
-has room for. No window is made where the emulator does not know what becomes of it (beside a high one, in place of the
-low one).
+has room for. No window is created where the emulator has no rule (beside a high one, in place of the low one).
 """
 
 from __future__ import annotations
@@ -33,13 +32,15 @@ ODD_WINDOWS: Final[tuple[Fields, ...]] = (
     {"argsz": 39},
 )
 UNLIKELY: Final = 0.05
-"""A window that firmware does not make, for it has none left: the PE may get no other for the rest of the program."""
+"""The share of windows that firmware must refuse because it has none left; the PE then gets no other for the rest of
+the program.
+"""
 
 Ready: TypeAlias = tuple[MadeFile, MadeContainer, V2, MadeProcess]
 
 
 def ready(w: World, *, mapping: bool = False) -> list[Ready]:
-    """Containers that somebody may use who can lock as much as he likes.
+    """Containers that a process without a memory limit may use.
 
     :param mapping: only those with memory.
     """
@@ -88,14 +89,14 @@ def _fields(region: MadeRegion) -> Fields:
 
 
 def _all_regions(w: World, by: MadeProcess) -> Iterator[MadeRegion]:
-    """A region is its process's, with whatever container it was registered."""
+    """A region belongs to its process, whichever container it was registered with."""
     for _, container in w.containers:
         if container.v2 is not None and container.owner is by:
             yield from container.v2.regions
 
 
 def unregister(w: World) -> bool:
-    """Mostly of memory that nothing is mapped of: else it stays with its process for good."""
+    """Unregister, mostly memory without a map: mapped memory stays registered for good."""
     if not (found := ready(w, mapping=True)):
         return False
     chosen = w.pick(found)
@@ -164,9 +165,9 @@ def create(w: World) -> bool:
 
 
 def _without_room(w: World, chosen: Ready, fields: Fields) -> None:
-    """A window is asked for while somebody else has the last one, which is given back."""
+    """Request a window while another PE has the last one, which is then given back."""
     phb = chosen[1].groups[0].phb
-    # One that cannot be made makes the default window, which would sweep away what firmware has made before.
+    # A refused window creates the default window, which would remove what firmware has created before.
     _ask(w, chosen, "SPAPR_TCE_CREATE", {"page_shift": 13, "window_size": 1 << 20, "levels": 1})
     device = phb.devices[0].name
     w.ops.append(Ddw(call="create", device=device, page_shift=16, window_shift=24))
@@ -175,7 +176,7 @@ def _without_room(w: World, chosen: Ready, fields: Fields) -> None:
 
 
 def remove(w: World) -> bool:
-    """By any address in it: mostly the high one, from then on the low one is seldom missing."""
+    """Remove a window by any address in it: mostly the high one, so that the low one is seldom missing."""
     if not (found := ready(w)):
         return False
     chosen = w.pick(found)
@@ -193,7 +194,7 @@ def remove(w: World) -> bool:
 
 
 def odd_window(w: World) -> bool:
-    """One that cannot be made, or removed."""
+    """A window that cannot be created, or removed."""
     possible = [each for each in ready(w) if each[2].low]
     if not possible:
         return False
@@ -229,7 +230,7 @@ def map_registered(w: World) -> bool:
     units = max(min(some_pages(w), region.pages // unit, shape.entries), 1)
     offset = w.below(max(region.pages - units * unit, 0) + 1)
     if region.memory.huge:
-        offset -= (region.first + offset) % unit  # it is aligned as the window wants it, if the region is
+        offset -= (region.first + offset) % unit  # aligned as the window requires, if the region is
     entry = w.below(min(shape.entries - units, 128) + 1) if w.chance(0.8) else shape.entries - units
     page = Page(region.memory.name, max(region.first + offset, 0))
     iova = shape.start + (entry << shape.shift)
@@ -248,7 +249,7 @@ def map_registered(w: World) -> bool:
 
 
 def unmap_registered(w: World) -> bool:
-    """What was mapped, or a part of it, or what may be empty; now and then a few pages past the window's end."""
+    """Unmap a map, a part of one, or entries that may be empty; now and then a few pages past the window's end."""
     live = [each for each in ready(w, mapping=True) if each[2].live]
     if not live:
         return False
@@ -272,7 +273,7 @@ def unmap_registered(w: World) -> bool:
 
 
 def odd_map(w: World) -> bool:
-    """Of memory that is not registered, outside every window, or with wrong fields."""
+    """A map of unregistered memory, outside every window, or with wrong fields."""
     if not (found := ready(w, mapping=True)):
         return False
     file, container, v2, by = w.pick(found)
@@ -298,7 +299,7 @@ def odd_map(w: World) -> bool:
 
 
 def stranger(w: World) -> bool:
-    """A process asks of a container that is bound to another."""
+    """A process makes a request on a container that is bound to another."""
     found = [
         (file, it, by)
         for file, it in w.containers

@@ -18,9 +18,9 @@ Signature = tuple[str, str, str, str]
 
 
 def shows_again(finding: Finding, candidate: Program, judged: Callable[[Program], Verdict]) -> Finding | None:
-    """What a smaller program shows that is the same failure as `finding`; None if it shows none.
+    """The finding of a smaller program that is the same failure as `finding`; None if there is none.
 
-    :param judged: runs a program on a fresh guest; asked only of what a real kernel survives.
+    :param judged: runs a program on a fresh guest; called only with programs that a real kernel survives.
     :raise Interrupted: somebody wants it to end.
     """
     if not survived(candidate):
@@ -30,7 +30,7 @@ def shows_again(finding: Finding, candidate: Program, judged: Callable[[Program]
 
 
 def signature(finding: Finding) -> Signature:
-    """What makes two findings of different programs the same one."""
+    """Findings of different programs with equal signatures are the same failure."""
     outcome = finding.law in {"difference", "outcome"} and finding.ioba is None
     return (
         finding.law,
@@ -41,8 +41,8 @@ def signature(finding: Finding) -> Signature:
 
 
 def survived(program: Program) -> bool:
-    """The emulator does all of it, with every known defect. Whatever becomes of operations that shrinking left over, a
-    real kernel is asked for nothing else.
+    """The emulator, with every known defect, completes the program. Programs that fail this are never run on a real
+    kernel, whatever shrinking left in them.
 
     :raise Interrupted: somebody wants it to end.
     """

@@ -23,14 +23,14 @@ Fails = Callable[[Program], bool]
 
 
 class EnoughError(Exception):
-    """No more tries. Whoever is asked whether a program fails may say so as well."""
+    """The tries are used up. `fails` may raise this as well."""
 
 
 def shrink(program: Program, fails: Fails, *, most: int = MOST) -> Program:
-    """The smallest program found that fails as this one does; itself when it does not fail, or is not whole. The same
-    for the same arguments. Its last operation stays, if it is a checkpoint.
+    """The smallest program found that fails like this one; the program itself if it does not fail, or is not whole.
+    Deterministic. If the last operation is a checkpoint, it stays.
 
-    :param fails: is asked about programs that are whole, about each once; may raise `EnoughError`.
+    :param fails: called with whole programs only, once with each; may raise `EnoughError`.
     :param most: how often `fails` is asked.
     """
     search = _Search(program, fails, most)
@@ -42,7 +42,7 @@ def shrink(program: Program, fails: Fails, *, most: int = MOST) -> Program:
 
 
 def watch_all(program: Program) -> Program:
-    """The same with a checkpoint after every guest operation."""
+    """The program with a checkpoint after every guest operation."""
     ops: list[Op] = []
     following = [*program.ops[1:], None]
     for number, (op, after) in enumerate(zip(program.ops, following, strict=True)):
@@ -53,7 +53,7 @@ def watch_all(program: Program) -> Program:
 
 
 def whole(program: Program, ops: Sequence[Op]) -> list[Op]:
-    """Those of the operations that can be done: without what needs names that others of them no longer make."""
+    """The operations that can still be done: without those that need a name that is no longer made."""
     checker = Checker(program)
     kept: list[Op] = []
     for op in ops:
@@ -66,7 +66,7 @@ def whole(program: Program, ops: Sequence[Op]) -> list[Op]:
 
 
 class _Search:
-    """:ivar best: the smallest program that is known to fail; at first, the one that is said to. `asked`: how often."""
+    """:ivar best: the smallest program known to fail; at first the given one. `asked`: calls of `fails` so far."""
 
     def __init__(self, program: Program, fails: Fails, most: int) -> None:
         self.best = program
@@ -90,7 +90,7 @@ class _Search:
     # -- operations
 
     def _prefix(self) -> None:
-        """What comes after the failure goes first: in a long program that is most of it."""
+        """Cut what comes after the failure first: that is most of a long program."""
         least, enough = 0, len(self._body())
         while least < enough:
             middle = (least + enough) // 2
@@ -102,7 +102,7 @@ class _Search:
     def _chunks(self) -> None:
         size = max(len(self._body()) // 2, 1)
         while size:
-            # From the end: what was made last is needed by the fewest.
+            # From the end: the fewest operations depend on the last ones.
             at = len(self._body())
             while at > 0:
                 body = self._body()
@@ -152,7 +152,7 @@ class _Search:
     # -- tries
 
     def _take(self, ops: Sequence[Op]) -> bool:
-        """Go on from these operations if they still fail."""
+        """Keep these operations if they still fail."""
         kept = whole(self.best, ops)
         if kept == self.best.ops or self._hangs(kept) or not self._try(kept):
             return False

@@ -1,5 +1,5 @@
-"""Simpler forms of operations. Each has less of something, and more of nothing that comes before it: processes,
-operations, files, structs in buffers, buffers, pages, bytes, bus addresses. So there is an end to taking them.
+"""Simpler forms of operations. Each form has less of one thing in this list, and no more of anything before it:
+processes, operations, files, structs in buffers, buffers, pages, bytes, bus addresses. So shrinking terminates.
 """
 
 from __future__ import annotations
@@ -40,15 +40,17 @@ from tcelab.program.topology import Topology
 
 Change: TypeAlias = Callable[[Sequence[Op]], list[Op]]
 Role: TypeAlias = Literal["iova", "size"]
-"""What a number of bytes is, by the name that fields have for it."""
+"""The role of a field that holds a number of bytes, by the field's name."""
 
 ROLES: Final[tuple[Role, ...]] = ("iova", "size")
 NUMBERS: Final = ("iova", "size", "flags")
-"""Fields that may be made smaller. An argsz, or the flags of an UNMAP_DMA, are left out instead."""
+"""Fields whose value may be lowered. An argsz, and the flags of an UNMAP_DMA, are dropped instead."""
 
 
 def smaller(number: int, least: int = 0) -> Iterator[int]:
-    """Numbers from `least` on: that itself, then nearer and nearer; from 0 on, whole pages stay whole pages."""
+    """Numbers from `least` up: `least` itself, then ever closer to the value. Whole pages stay whole pages if `least`
+    is 0.
+    """
     unit = PAGE_SIZE if least == 0 and number % PAGE_SIZE == 0 else 1
     step = (number - least) // unit
     if step <= 0:
@@ -62,7 +64,7 @@ def smaller(number: int, least: int = 0) -> Iterator[int]:
 
 
 def alone(op: Op) -> Iterator[Sequence[Op]]:
-    """What may stand in its place."""
+    """Simpler operations to try in its place."""
     if isinstance(op, GuestOp) and op.by:
         yield [replace(op, by="")]
     match op:
@@ -115,12 +117,12 @@ def _fields(fields: Mapping[str, Word]) -> Iterator[dict[str, Word]]:
             yield from ({**fields, name: number} for number in smaller(word))
     iova, size = fields.get("iova"), fields.get("size")
     if isinstance(iova, int) and isinstance(size, int):
-        # The same end, as it may be the end that matters.
+        # Keep the end, because it may be the end that matters.
         yield from ({**fields, "iova": iova + size - less, "size": less} for less in smaller(size))
 
 
 def _repeat(op: Repeat) -> Iterator[Sequence[Op]]:
-    """Its calls once, each for itself; fewer rounds, fewer calls, simpler calls."""
+    """Its calls as single operations; fewer rounds, fewer calls, simpler calls."""
     yield [replace(call, by=op.by) for call in op.ops]
     yield from ([replace(op, times=times)] for times in smaller(op.times, 1))
     yield from ([each] for each in _without(op, loop="c"))
@@ -135,8 +137,8 @@ def _repeat(op: Repeat) -> Iterator[Sequence[Op]]:
 
 
 def merged(ops: Sequence[Op]) -> Iterator[Change]:
-    """A child's operations done by the agent itself; one buffer or one file in place of two; a struct that lies in a
-    buffer passed as such.
+    """A child's operations moved to the agent; one buffer or file in place of two; a struct in a buffer passed
+    directly.
     """
     first: dict[tuple[str, str], str] = {}
     for number, op in enumerate(ops):
@@ -177,7 +179,7 @@ def _refiled(op: Op, old: str, new: str) -> Op:
 
 
 def _put_before(ops: Sequence[Op], op: Ioctl) -> Put | None:
-    """What wrote the struct that an ioctl passes by its address."""
+    """The operation that wrote the struct that an ioctl passes by address."""
     puts = (put for put in reversed(ops) if isinstance(put, Put) and put.request == op.request)
     return next((put for put in puts if _place(put.buffer, put.offset) == op.value), None)
 
@@ -191,7 +193,7 @@ def buffers(ops: Sequence[Op]) -> list[Buffer]:
 
 
 def cut(ops: Sequence[Op], buffer: Buffer, pages: int) -> list[Op]:
-    """The same with fewer pages in a buffer: the first are gone, and what is behind them moves to the front."""
+    """The operations with fewer pages in a buffer: the first ones are removed, the others move to the front."""
     gone = buffer.pages - pages
 
     def place(at: Page) -> Page:
@@ -214,12 +216,12 @@ def numbers(ops: Sequence[Op], role: Role) -> list[int]:
 
 
 def with_number(ops: Sequence[Op], role: Role, old: int, new: int) -> list[Op]:
-    """The same with another number wherever that one has the role."""
+    """The operations with another number wherever that one has the role."""
     return [_changed(op, role, lambda number: new if number == old else number) for op in ops]
 
 
 def shifted(ops: Sequence[Op], role: Role) -> list[Op]:
-    """The same with the least number in the role taken off them all."""
+    """The operations with all numbers in the role lowered by the least one."""
     least = min(numbers(ops, role), default=0)
     return [_changed(op, role, lambda number: number - least) for op in ops] if least else list(ops)
 
@@ -274,11 +276,11 @@ def _calls(ops: Iterable[Op]) -> list[Ioctl]:
     return [op for op in ops if isinstance(op, Ioctl)]
 
 
-# -- what must not come of it
+# -- what must not result
 
 
 def endless_unmaps(ops: Sequence[Op], topology: Topology) -> int:
-    """How many there are that no kernel is asked for."""
+    """How many unmaps would hang a kernel."""
     windows = [(phb.window_start, phb.window_end) for phb in topology.phbs]
     calls = [call for op in ops for call in (op.ops if isinstance(op, Repeat) else (op,))]
     fields = [call.fields for call in calls if isinstance(call, Ioctl | Put) and call.request == "UNMAP_DMA"]

@@ -1,4 +1,4 @@
-"""What a campaign did: programs that were run, and what they showed."""
+"""What a campaign did: the programs it ran, and what they showed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Found:
     """:ivar program: the shrunk one; `original` is what it was found by.
 
     :ivar file: where it was saved.
-    :ivar known: quirks that were known when it was found: it shows where those are declared.
+    :ivar known: quirks that were known when it was found; it shows if these are declared.
     """
 
     finding: Finding

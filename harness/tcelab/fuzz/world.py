@@ -1,4 +1,4 @@
-"""A program under construction: its operations so far, and what they have probably made."""
+"""A program under construction: its operations so far, and the state that they have probably produced."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MOST_PAGES: Final = 2048
 """Pages of the buffers of a process, all of which a checkpoint reads."""
 
 BATCH: Final = 32
-"""Pages of the largest maps of every day."""
+"""Pages of the largest ordinary maps."""
 
 LARGE: Final = 512
 """Pages of the buffer for large maps, and of the largest of those."""
@@ -53,7 +53,7 @@ TCE_SIZE: Final = 8
 """Bytes of an entry."""
 
 BY_POINTER: Final = 0.03
-"""Of the maps and unmaps, those whose struct lies in a buffer."""
+"""The share of maps and unmaps whose struct lies in a buffer."""
 
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ T = TypeVar("T")
 class World:
     """:ivar ops: the program so far.
 
-    :ivar left_out: how many operations were not generated, by the quirk because of which.
+    :ivar left_out: how many operations were left out, by the quirk that causes it.
     :ivar hypercalls: there are raw hypercalls, on the PE `raw`; `v2`: there are containers of type v2.
     :ivar huge: there are huge pages.
     :ivar dmas: how many transfers there are, each of which takes 0.1 s.
@@ -77,7 +77,7 @@ class World:
         v2: bool = False,
         huge: bool = True,
     ) -> None:
-        """:param hypercalls: the last PE, if there are several, is that of raw hypercalls alone.
+        """:param hypercalls: the last PE, if there are several, is reserved for raw hypercalls.
         :raise UsageError: nothing to work on.
         """
         self.rng = rng
@@ -122,7 +122,7 @@ class World:
 
     @property
     def containers(self) -> list[tuple[MadeFile, MadeContainer]]:
-        """Those that somebody can name."""
+        """Containers that some process has open."""
         files = {file: None for process in self.processes for file in process.files}
         return [(file, file.what) for file in files if isinstance(file.what, MadeContainer)]
 
@@ -136,7 +136,7 @@ class World:
         ]
 
     def bounds_of(self, container: MadeContainer) -> tuple[int, int]:
-        """Bus addresses at which its window starts and ends, or some window when it has none."""
+        """Start and end bus address of its window, or of any window when it has none."""
         phb = container.groups[0].phb if container.groups else self.groups[0].phb
         return phb.window_start, phb.window_end
 
@@ -146,12 +146,12 @@ class World:
         return end - start
 
     def may_enable(self, by: MadeProcess, container: MadeContainer) -> bool:
-        """As far as owner and limit go: ENABLE locks as many bytes as the window has."""
+        """Do owner and limit permit it? ENABLE locks as many bytes as the window has."""
         enough = by.limit is None or self.window_of(container) <= by.limit
         return enough and container.owner in {None, by}
 
     def may_map(self, by: MadeProcess, container: MadeContainer) -> bool:
-        """The same of MAP_DMA: the first one locks the table as well."""
+        """Do owner and limit permit MAP_DMA? The first one locks the table as well."""
         window = self.window_of(container)
         enough = by.limit is None or window + (window >> PAGE_SHIFT) * TCE_SIZE <= by.limit
         return enough and container.owner in {None, by}
@@ -180,7 +180,7 @@ class World:
         self.ops.append(Open(by=by.name, file=file.name, path=path))
 
     def open_device(self, by: MadeProcess, file: MadeFile, name: str) -> None:
-        """Ask a file that ought to be a group for a device by its name."""
+        """Request a device by name from a file that should be a group."""
         group = file.what
         model = None
         if isinstance(group, MadeGroup) and group.container is not None and group.container.typed:
@@ -248,7 +248,9 @@ class World:
         self.ops.append(Protect(by=by.name, buffer=memory.name, access=access))
 
     def some_memory(self, by: MadeProcess, pages: int) -> MadeMemory:
-        """A buffer that it may write, made if need be. Large maps have one of their own, if there is one."""
+        """A buffer that the process may write, made if necessary. Large maps use a buffer of their own, if there is
+        one.
+        """
         if writable := by.writable:
             small = [each for each in writable if each.pages < LARGE]
             if not small or pages > BATCH:

@@ -10,11 +10,11 @@
 - `guestimage`: builds a guest image
 - `hosttools`: runs the host's tools, with a limit on silence
 - `kbuild`: builds kernel modules and C programs for a guest
-- `known`: remembers what was learnt of files and QEMU builds while they stay as they are
+- `known`: remembers facts about files and QEMU builds until these change
 - `library`: the images of this user: built when needed, checked, removed
 - `loader`: runs a program of an unpacked package tree
 - `locks`: locks between processes
-- `manifest`: what an image consists of, and how to tell that it is still there
+- `manifest`: what an image consists of, and how to verify it
 - `modules`: finds, orders and unpacks a kernel's modules
 - `mutants`: the guest's driver, rebuilt with one line changed
 - `overlay`: the part of the initramfs that is ours

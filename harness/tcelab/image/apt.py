@@ -1,7 +1,7 @@
 """Fetching packages with apt in a private root: nothing of the host's package state is read or changed.
 
-apt checks the signatures of the indices; every package is then checked here against the signed index again.
-The host's apt configuration holds (a proxy, say), but its hooks do not run.
+apt checks the signatures of the indices; every package is then checked here against the signed index again. The host's
+apt configuration applies (a proxy, for example), but its hooks do not run.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ class _Root:
 
     def update(self) -> dict[str, str]:
         """Refresh the indices; returns suites that failed with the reason."""
-        # 100: some index failed. Which ones are usable is seen from what apt then lists.
+        # 100: some index failed. apt's list afterwards shows which ones are usable.
         output = self._run("reading package indices", "apt-get", "-q", "update", accepted=(0, 100))
         unknown = [] if self._source.security else [s for group in self._request.suites for s in group]
         why = f"no archive of security updates is known by {self._source.source}"

@@ -1,8 +1,8 @@
 """Where Debian's packages come from: what the user names, else what the host's own apt uses for Debian.
 
 apt itself is asked what it would fetch (`apt-get indextargets`): so both forms of its lists (sources.list(5)), what is
-disabled there, and mirrors are understood as apt understands them. It needs no downloaded index for that. Whatever the
-archive, its indices are believed only with a signature of Debian's, or of the key that the host's apt asks of it.
+disabled there, and mirrors are understood as apt understands them. It needs no downloaded index for that. Indices of
+any archive are trusted only if signed by Debian, or by the key that the host's apt requires for it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Archive(NamedTuple):
 
     :ivar main: its URL, the folder that holds `dists/`; `security`: of the suites whose name ends in `-security`, empty
         when nobody knows one.
-    :ivar keyrings: whose signatures are believed.
+    :ivar keyrings: whose signatures are trusted.
     :ivar source: who named it.
     """
 
@@ -115,7 +115,7 @@ def _is_debian(entry: _Entry) -> bool:
 
 
 def _rank(entry: _Entry) -> tuple[bool, bool, bool]:
-    """Which of several to prefer, if their order does not say: what is surely Debian's."""
+    """Which of several to prefer if their order does not decide: one that is certainly Debian's."""
     return not entry.origin, KEYRING not in entry.keys, "debian" not in entry.url.rpartition("/")[2]
 
 
@@ -145,7 +145,7 @@ def _asked(*options: str) -> list[_Entry]:
 
 
 def _known(word: str) -> str:
-    """What apt does not know it leaves as it was asked."""
+    """A word of the output; empty for a variable that apt left unexpanded."""
     return "" if word.startswith("$(") else word
 
 

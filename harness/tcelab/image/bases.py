@@ -9,7 +9,7 @@ Layout, in the cache (``tcelab.image.store``)::
     bases/<key>/refused    instead of all that: why a guest of this key cannot be forked
     bases/.<key>.*         a base being written; belongs to who holds the lock
 
-A fork trusts these blindly, so they are read-only (0400), ours, and checked before each use: owner, mode, size and
+Forks do not verify these files, so they are read-only (0400), ours, and checked before each use: owner, mode, size and
 times whenever a fork is made, the small ones' hashes whenever a process takes the base, the RAM's once after that.
 """
 
@@ -118,7 +118,7 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChangedError(HarnessError):
-    """A base is not any more what it was when it was made."""
+    """A base has changed since it was made."""
 
     def __init__(self, held: Held, how: str) -> None:
         super().__init__(
@@ -140,7 +140,7 @@ class Held:
         self._touched = self._last_touched()
 
     def check(self, *contents: str) -> None:
-        """Is it still what it was? By owner, mode, size and time, and by what is asked for besides.
+        """Check that it is unchanged: by owner, mode, size and time, and by what else is requested.
 
         :param contents: files to be hashed too ("ram" takes 0.1 to 0.3 s).
         :raise ChangedError: it is not.
@@ -152,7 +152,7 @@ class Held:
             raise ChangedError(self, found)
 
     def _last_touched(self) -> list[int]:
-        """When the files' content or status changed last: a time that nobody can put back."""
+        """When the files' content or status changed last (ctime), which nobody can set back."""
         with suppress(OSError):  # it was let go
             return [os.fstat(each).st_ctime_ns for each in (self.ram, self.state)]
         return []
@@ -169,7 +169,7 @@ def _folder(key: str) -> Path:
 def locked(key: str, given_up: Callable[[], bool] = lambda: False) -> AbstractContextManager[None]:
     """The lock under which a base is made.
 
-    :param given_up: is it not wanted any more?
+    :param given_up: is it no longer wanted?
 
     :raise HarnessError: another process holds it for too long.
     """
@@ -178,7 +178,7 @@ def locked(key: str, given_up: Callable[[], bool] = lambda: False) -> AbstractCo
 
 
 def take(key: str) -> tuple[Held | None, str]:
-    """A base by its key, and why there is none: empty when there was never one."""
+    """A base by its key, or the reason why there is none; the reason is empty if there never was one."""
     folder = _folder(key)
     if not folder.is_dir():
         return None, ""
@@ -198,7 +198,7 @@ def take(key: str) -> tuple[Held | None, str]:
 def store(key: str, ram: int, small: Mapping[str, bytes], facts: Mapping[str, object]) -> None:
     """Write a base down, under its lock; an older one of that key is replaced.
 
-    :param ram: descriptor of the RAM of a stopped guest; only what is not zero is written.
+    :param ram: descriptor of the RAM of a stopped guest; zeros are not written.
     :param small: the other files.
     :param facts: the fields of `Base` that its maker knows.
     :raise HarnessError: the disk is full; nothing is left there then.
@@ -217,7 +217,7 @@ def store(key: str, ram: int, small: Mapping[str, bytes], facts: Mapping[str, ob
 
 
 def discard(held: Held) -> None:
-    """Remove a base that is in use; under its lock. Those who use it go on with the files that they have open."""
+    """Remove a base that is in use; under its lock. Its users continue with the files that they have open."""
     with suppress(OSError):
         shutil.rmtree(held.folder)
 
@@ -252,7 +252,7 @@ def kept() -> list[tuple[Path, Base | None]]:
 
 
 def disk_usage(folder: Path) -> int:
-    """Bytes on disk: holes are none, and neither is one that goes meanwhile."""
+    """Bytes on disk. Holes do not count, nor does a base that is removed meanwhile."""
     total = 0
     with suppress(FileNotFoundError):
         for path in folder.iterdir():
@@ -320,7 +320,7 @@ def _hold(folder: Path, record: Base) -> Held | None:
 
 
 def _problem(folder: Path, record: Base, contents: Collection[str]) -> str:
-    """The first thing that is not as it was when the base was made."""
+    """The first difference from the base as it was made."""
     try:
         for path, mode in ((folder, _PRIVATE), (folder / _RECORD, _READ_ONLY)):
             if found := _wrong_hands(path, path.lstat(), mode):
@@ -362,7 +362,7 @@ def _hash(data: bytes) -> str:
 
 
 def _prune(but: str) -> None:
-    """Those that were not used for long go, and those used longest ago that find no room beside the others."""
+    """Remove bases that were unused for long, and then, until the rest fits, those used longest ago."""
     used, most = disk_usage(_folder(but)), room()
     for path in (path for path, _ in kept() if path.name != but):
         with suppress(FileNotFoundError):

@@ -21,7 +21,7 @@ else:
 __all__ = ["LIMIT", "OPENERS", "read"]
 
 LIMIT: Final = 128 << 20
-"""Bytes that a file may hold: a hundred times a driver, and no bomb."""
+"""Limit on the unpacked size: a hundred times a driver, but no decompression bomb."""
 
 OPENERS: Final[Mapping[str, Callable[[Path], BufferedIOBase]]] = {
     ".xz": lzma.LZMAFile,

@@ -1,7 +1,7 @@
 """What tcelab reads of an ELF file: its header, the names of its sections, a module's `.modinfo`.
 
-pyelftools reads it. A damaged file makes it raise more than its own errors, and it believes whatever number of
-sections a header claims: here the first become one error, and the second are compared with the file's size.
+pyelftools reads it. On a damaged file pyelftools raises more than its own errors, and it trusts any number of sections
+that a header claims. Here all these errors become one, and the number is compared with the file's size.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["BadElfError", "Elf", "modinfo"]
 
 _MACHINES: Final = {"EM_386": "i386", "EM_PPC": "32-bit PowerPC", "EM_AARCH64": "arm64"}
-"""Architectures that people call otherwise than the ELF specification."""
+"""Architectures whose common name differs from the ELF specification's."""
 
 
 class BadElfError(Exception):

@@ -70,7 +70,7 @@ def build_guest(recipe: GuestRecipe, image: Path, fetch: Fetch, native: Callable
     modules = _modules(root / "lib/modules" / release, recipe.modules)
     ours = native(release)
     modules |= ours.modules
-    # With what they depend on, as far as that is not loaded anyway.
+    # With their dependencies, except those that are loaded anyway.
     carried = _modules(root / "lib/modules" / release, [*recipe.modules, *recipe.drivers])
     shutil.rmtree(root / "lib/modules")
     for tree in (root, tools):
@@ -111,7 +111,7 @@ def _take_kernel(root: Path, target: Path) -> str:
 
 
 def _modules(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
-    """The modules in load order, unpacked since the guest has no xz. What the kernel has built in is none."""
+    """The modules in load order, unpacked because the guest has no xz, without those that are built in."""
     modules, missing = drivers.resolve(folder, names)
     if missing:
         raise HarnessError(f"kernel {folder.name} has no module {missing[0]}", next_step="correct the recipe")
@@ -119,7 +119,7 @@ def _modules(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
 
 
 def _compile(root: Path, tools: Path, python: str, library: str, scratch: Path) -> Iterator[cpio.Member]:
-    """Byte code in the place of the sources: smaller, and nothing is looked for in ``__pycache__``."""
+    """Byte code in place of the sources: smaller, and no search in ``__pycache__``."""
     scratch.mkdir()
     jobs: list[CompileJob] = []
     for path in walk(root):

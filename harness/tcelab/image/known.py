@@ -1,6 +1,5 @@
-"""What was learned of files and QEMU builds once and need not be asked again while they stay as they are.
-
-A cache in files (``$cache/known/``), each written in one step; losing one costs time and nothing else.
+"""Remembers facts about files and QEMU builds until these change. A cache in files (``$cache/known/``), each written in
+one step; losing one costs only time.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ def recall(key: str, kind: type[T]) -> T | None:
 
 
 def remember(key: str, value: object) -> None:
-    """Remember a value; in vain where there is no room."""
+    """Remember a value; without effect where there is no room."""
     path = _path(key)
     with contextlib.suppress(OSError):
         path.parent.mkdir(exist_ok=True)

@@ -93,9 +93,7 @@ class QemuBuild(msgspec.Struct, frozen=True):
 
 
 class ImageStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How an image stands.
-
-    :ivar state: "stale": built from another recipe or by another version of tcelab's builder.
+    """How an image stands. :ivar state: "stale": built from another recipe or by another version of tcelab's builder.
     :ivar problems: what is damaged or stale, one line each, beginning with the file's path where there is one.
     :ivar size: bytes on disk.
     """
@@ -230,7 +228,7 @@ def clean(names: Sequence[str]) -> int:
         if name not in known:
             load(name)  # says what is wrong with it
     freed = 0
-    # With every lock taken in turn no build can be reading the packages that go last.
+    # Every lock was taken in turn, so no build can be reading the packages that are removed last.
     for name in names or sorted({*known, *_present()}):
         with _lock(name):
             freed += remove(image_dir(name))

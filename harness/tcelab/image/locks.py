@@ -29,7 +29,7 @@ LOCK_LIMIT = 20 * 60.0
 """Seconds to wait for another holder."""
 
 _ASK: Final = 0.2
-"""Seconds between two questions whether the wait is still wanted."""
+"""Seconds between two checks whether the wait is still wanted."""
 
 _held: set[int] = set()
 

@@ -1,4 +1,4 @@
-"""The manifest of an image: where every byte came from, and how to tell that it is still there."""
+"""The manifest of an image: where every byte came from, and how to verify it."""
 
 from __future__ import annotations
 

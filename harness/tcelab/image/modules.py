@@ -2,7 +2,7 @@
 
 Sources: Documentation/kbuild/modules.rst for the folders of `make modules_install`; scripts/mod/modpost.c for the
 strings `depends=` and `vermagic=` that every module carries. Debian's packages hold no modules.dep (depmod runs when
-they are installed), so what depends on what is asked of the modules themselves.
+they are installed), so dependencies are read from the modules themselves.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class _Tree:
 def resolve(folder: Path, names: Sequence[str]) -> Resolved:
     """The modules of these names and all that they depend on, each after what it depends on.
 
-    A folder without `modules.builtin` does not tell what is built in: nothing is missing then.
+    Without `modules.builtin` it is unknown what is built in, so nothing counts as missing.
 
     :param folder: of one kernel, such as lib/modules/RELEASE.
     :raise UsageError: a module cannot be unpacked, or is none.
@@ -119,7 +119,7 @@ def of_kernel(given: Path, release: str) -> dict[str, bytes]:
 
 
 def release_of(module: bytes) -> str:
-    """Of which kernel an unpacked module is, by what it tells; empty: it does not tell.
+    """The kernel release that an unpacked module names; empty if it names none.
 
     :raise BadElfError: it is no module.
     """
@@ -136,7 +136,7 @@ def entries(modules: Mapping[str, bytes], carried: Mapping[str, bytes] | None = 
 
 
 def files(modules: Mapping[str, bytes]) -> Iterator[cpio.Member]:
-    """Modules in their place. Which of them are loaded, and when, is not said."""
+    """The modules at their paths. This does not decide which are loaded, or when."""
     for name, content in modules.items():
         yield cpio.file(f"{_FOLDER}/{name}.ko", content)
 

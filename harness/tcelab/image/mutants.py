@@ -1,4 +1,4 @@
-"""The guest's VFIO driver, rebuilt from its sources with one line changed: what that breaks must be found.
+"""The guest's VFIO driver, rebuilt from its sources with one line changed. tcelab must find what that breaks.
 
 ``images/mutants.toml`` says which lines. The sources are those of the image's very kernel, from Debian's package; they
 are patched in a scratch folder of the cache. Neither they nor the modules are part of tcelab.
@@ -102,7 +102,7 @@ class Built(NamedTuple):
     package: Package
 
     def told(self) -> dict[str, object]:
-        """For the result: a report on it can never be taken for one on the kernel's own driver."""
+        """For the result, so that its report cannot be mistaken for one on the kernel's own driver."""
         return {
             "name": CLEAN if self.fault is None else self.fault.name,
             "breaks": "" if self.fault is None else self.fault.breaks,
@@ -144,7 +144,7 @@ def build(name: str, image: str, manifest: Manifest, *, fetch: apt.Fetch = apt.f
     :param image: the recipe of the image.
     :raise UsageError: no such mutant, or the recipe names no toolchain.
     :raise Unsupported: this host cannot build.
-    :raise HarnessError: the sources have moved on, or do not compile.
+    :raise HarnessError: the sources have changed, or do not compile.
     """
     fault, mutants, recipe = find(name), known(), load(image).recipe
     if not isinstance(recipe, GuestRecipe) or not recipe.toolchain:
@@ -206,7 +206,7 @@ def sources(mutants: Mutants, recipe: GuestRecipe, manifest: Manifest, fetch: ap
     _LOG.info("taking %d files out of %s %s", len(mutants.files), package.name, package.version, extra=NOTE)
     found = Sources(package, _extract(deb, mutants))
     _write(place, msgspec.json.encode(found))
-    # 150 MB of which the rest is never needed.
+    # The rest of these 150 MB is never needed.
     deb.unlink(missing_ok=True)
     return found
 

@@ -77,7 +77,7 @@ def combined_initrd(
     """
     of_modules = "".join(f"-{_modules_digest(given)[:12]}" for given in (modules, instead) if given is not None)
     path = folder / f"initrd-{overlay_digest()[:12]}{of_modules}.cpio"
-    # One process at a time: two that made the same one would replace what the other has been given.
+    # One process at a time: two that build the same file would replace what the other was given.
     with lock("initrd", "another process that puts an initrd together"), clear_no_space():
         while not _hold(path):
             _make(folder, path, manifest, modules, instead)
@@ -121,7 +121,7 @@ def _make(
                 cpio.write_archive(stream, drivers.entries(modules))
             if instead is not None:
                 cpio.write_archive(stream, drivers.files(instead))
-        # The checksum first: an archive that is there always has one.
+        # The checksum first, so that an existing archive always has one.
         note = Path(scratch, "note")
         note.write_text(f"{file_sha256(unfinished)}  {path.name}\n")
         note.replace(path.with_suffix(".sha256"))

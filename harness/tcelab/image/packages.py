@@ -66,7 +66,7 @@ def parse_index(index: bytes, suite: str, patterns: Iterable[str]) -> list[Packa
 
     wanted = re.compile("|".join(_glob_to_regex(pattern) for pattern in patterns))
     found = []
-    # An index holds tens of thousands of stanzas: to parse them all would take 20 times as long.
+    # An index holds tens of thousands of stanzas; parsing all of them would take 20 times as long.
     for stanza in index.split(b"\n\n"):
         head = re.search(rb"^Package: (\S+)$", stanza, re.MULTILINE)
         if head is not None and wanted.fullmatch(head[1].decode()) is not None:

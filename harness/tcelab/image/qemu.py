@@ -70,7 +70,7 @@ def qemu_argv(image: Path, binary: str) -> tuple[str, ...]:
 
 
 def qemu_environment(image: Path) -> dict[str, str]:
-    """What to add to the environment: QEMU's modules, or it would try those of a QEMU of the host."""
+    """What to add to the environment: the path of QEMU's modules, or it would load those of the host's QEMU."""
     return {"QEMU_MODULE_DIR": str(library_folders(image)[-1] / "qemu")}
 
 

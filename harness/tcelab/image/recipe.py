@@ -10,7 +10,7 @@ import tomllib
 
 import msgspec
 
-from tcelab.errors import UsageError
+from tcelab.errors import UsageError, in_words
 from tcelab.image.resources import kmod_dir, native_dir, recipes_dir
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
 _CORRECT = "correct the recipe"
 
 MUTANTS = "mutants"
-"""Name of the file beside the recipes that is none, see :mod:`tcelab.image.mutants`."""
+"""Name of the one file in the folder that is no recipe, see :mod:`tcelab.image.mutants`."""
 
 
 class _Sources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
@@ -52,7 +52,7 @@ class GuestRecipe(_Sources, frozen=True, kw_only=True, tag="guest"):
     modules: tuple[str, ...]
     """Kernel modules in load order, with what they depend on."""
     drivers: tuple[str, ...] = ()
-    """Kernel modules that are carried beside those, and that nobody loads before they are asked for."""
+    """Further kernel modules in the image, loaded only on request."""
     python: str
     """Version of the guest's Python, as in its file names ("3.11")."""
     packages: tuple[str, ...]
@@ -143,7 +143,7 @@ def load(name: str) -> Loaded:
             raise UsageError(f"{where}: like = {base!r} is no complete recipe", next_step=_CORRECT)
         fields = base_fields | fields
     recipe = convert(fields, where)
-    # What is known of a kernel does not change it.
+    # Quirks describe a kernel and do not change the image.
     built = {name: value for name, value in fields.items() if name != "quirks"}
     if isinstance(recipe, GuestRecipe) and recipe.toolchain:
         built["sources"] = _sources_sha256()
@@ -187,5 +187,5 @@ def convert(fields: dict[str, object], where: str) -> Recipe:
     try:
         recipe: Recipe = msgspec.convert(fields, type=Recipe)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{where}: {error}", next_step=_CORRECT) from error
+        raise UsageError(f"{where}: {in_words(str(error))}", next_step=_CORRECT) from error
     return recipe

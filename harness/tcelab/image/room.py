@@ -9,9 +9,9 @@ from tcelab import userconfig
 from tcelab.errors import UsageError
 
 DAYS: Final = 7
-"""Since it was used last, that a base is kept."""
+"""How long a base is kept after its last use."""
 ROOM: Final = 8_000_000_000
-"""Bytes that all bases may take, some 130 MB each, where neither the environment nor the user's config says it."""
+"""Bytes that all bases may take (some 130 MB each), unless the environment or the user's config says otherwise."""
 CACHE_SIZE: Final = "TCELAB_CACHE_SIZE"
 """Environment variable that says it; `--cache-size` sets it for its process."""
 
@@ -19,7 +19,7 @@ CACHE_SIZE: Final = "TCELAB_CACHE_SIZE"
 def room() -> int:
     """Bytes that all bases may take.
 
-    :raise UsageError: the environment, or the user's config, says what is no size.
+    :raise UsageError: the environment, or the user's config, holds no valid size.
     """
     said = userconfig.load().cache_size
     text = os.environ.get(CACHE_SIZE)

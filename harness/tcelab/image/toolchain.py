@@ -1,8 +1,8 @@
 """Building a toolchain: a cross compiler, make and headers of kernels, which run from the cache on any host.
 
-Every program of the tree becomes a script that runs it by the tree's own loader and libraries: the compiler starts
-its parts by their paths, and knows nothing of loaders. The host lends its shell and the small tools of a Debian base
-system (sed, awk, rm and their like), which kbuild calls.
+Every program of the tree becomes a script that runs it with the tree's own loader and libraries, because the compiler
+starts its parts by path. The host lends its shell and the small tools of a Debian base system (sed, awk, rm and their
+like), which kbuild calls.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["BuiltToolchain", "abi", "build_toolchain", "headers", "wanted"]
 
 _ABI: Final = re.compile(r"(.+?)-[a-z].*")
 _PROGRAM: Final = ".elf"
-"""Behind the name of a program that a script runs."""
+"""Suffix of a program that is run by a script."""
 
 _SCRIPT: Final = """\
 #!/bin/sh
@@ -48,7 +48,7 @@ def abi(release: str) -> str:
 def wanted(release: str, before: Sequence[str]) -> list[str]:
     """The kernels whose headers a new toolchain shall have, sorted.
 
-    :param release: the kernel that it is wanted for; empty: none in particular.
+    :param release: the kernel that it is needed for; empty: none in particular.
     :param before: those that the old toolchain had. Debian drops a kernel's packages with those of all its flavours.
     """
     if not release:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from tcelab import report
 from tcelab.emulator.reference import GuestReferences
-from tcelab.errors import HarnessError, Interrupted, TcelabError, UsageError
+from tcelab.errors import HarnessError, Interrupted, TcelabError, UsageError, counted
 from tcelab.job import artefacts, output, platforms, replayline, setup
 from tcelab.job.keeping import Keeper, expecting_room
 from tcelab.job.parallel import EndableSession, ParallelRun
@@ -122,7 +122,8 @@ class Job:
     def _prepare(self, progress: report.Progress, stack: ExitStack, *, keep: bool) -> ParallelRun:
         """All that is needed before the first guest."""
         total = len(self._program.ops)
-        _LOG.info("%s, seed %d, %d operations", self._program.name, self._program.seed, total, extra=PHASE)
+        operations = counted(total, "operation")
+        _LOG.info("%s, seed %d, %s", self._program.name, self._program.seed, operations, extra=PHASE)
         began = time.monotonic()
         asked = self._options
         platform = platforms.prepare(asked.platform, asked.machine, limits=self._limits, boot=asked.boot)

@@ -99,7 +99,7 @@ class EmulatorPlatform:
         """See `Platform`."""
 
 
-_OF_A_GUEST: Final = ("qemu", "image", "kernel", "modules", "initrd", "mutant", "memory", "firmware", "append")
+_OF_A_GUEST: Final = ("qemu", "image", "kernel", "modules", "initrd", "mutant", "memory", "cpu", "firmware", "append")
 _DEFAULTS: Final = {field.name: field.default for field in msgspec.structs.fields(setup.MachineChoice)}
 
 

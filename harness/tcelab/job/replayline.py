@@ -26,6 +26,7 @@ OPTIONS: Final = {
     "mutant": "--mutant",
     "append": "--append",
     "memory": "--memory",
+    "cpu": "--cpu",
     "firmware": "--firmware",
     "expect_quirks": "--expect-quirk",
     "without_quirks": "--without-quirk",

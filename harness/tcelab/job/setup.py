@@ -44,6 +44,7 @@ class MachineChoice(msgspec.Struct, frozen=True, kw_only=True):
     initrd: Path | None = None
     mutant: str = ""
     memory: int = machine.MEMORY
+    cpu: machine.CpuName = machine.CPU
     firmware: machine.Firmware = "auto"
     append: str = ""
     profile: str = DEFAULT_PROFILE
@@ -90,6 +91,7 @@ def prepare(choice: MachineChoice) -> PreparedMachine:
         initrd,
         choice.topology,
         choice.memory,
+        choice.cpu,
         firmware=choice.firmware,
         append=choice.append,
         quirks=quirks,
@@ -107,11 +109,17 @@ def check(choice: MachineChoice) -> None:
     machine.check_memory(choice.memory)
     for what, path in {"kernel": choice.kernel, "initrd": choice.initrd}.items():
         if path is not None and not path.is_file():
-            raise UsageError(f"no {what} {path}")
+            raise _missing(what, path)
     quirks_of(choice)
     image.quirks(choice.image)
     if choice.qemu not in image.recipe_names():
         probe.by_path(choice.qemu)
+
+
+def _missing(what: str, path: Path) -> UsageError:
+    return UsageError(
+        f"no {what} {path}", next_step=f"give the path of a file; without --{what} the image's own is run"
+    )
 
 
 def _mutant(choice: MachineChoice, provenance: dict[str, Any]) -> Callable[[image.Manifest], Mapping[str, bytes]]:
@@ -140,7 +148,7 @@ def _check(choice: MachineChoice) -> OwnKernel | None:
     """What can be said before anything is provisioned; what is known of the user's own kernel."""
     machine.check_memory(choice.memory)
     if choice.initrd is not None and not choice.initrd.is_file():
-        raise UsageError(f"no initrd {choice.initrd}")
+        raise _missing("initrd", choice.initrd)
     if choice.mutant:
         mutants.find(choice.mutant)
         if choice.kernel is not None or choice.initrd is not None:

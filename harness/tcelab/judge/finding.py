@@ -34,9 +34,11 @@ class Finding(msgspec.Struct, kw_only=True):
 
     :ivar law: one of `LAW_NAMES`.
     :ivar step: number of the program's operation at which it was seen.
-    :ivar message: one line.
-    :ivar ioba: bus address of the entry or access.
+    :ivar message: what is wrong, in one line.
+    :ivar liobn: LIOBN of the table that it is about, None if it is about none.
+    :ivar ioba: bus address of the entry or access, None if it is about none.
     :ivar expected: what the law demands, as text; TCEs as `papr.tce.describe` writes them.
+    :ivar seen: what was there instead, written likewise.
     :ivar operation: `#12 {json}`: the last guest operation that concerned the entry.
     :ivar view: the views that saw it, e.g. `live, stream`.
     :ivar batch: the batch size in progress, 0 if none.
@@ -57,7 +59,11 @@ class Finding(msgspec.Struct, kw_only=True):
 
 
 class LawCount(msgspec.Struct):
-    """How often a law was judged, and how many findings it gave (also those not shown)."""
+    """What one law gave.
+
+    :ivar judged: how many times the law was applied.
+    :ivar findings: how many findings it gave, those not kept included.
+    """
 
     judged: int = 0
     findings: int = 0
@@ -66,10 +72,15 @@ class LawCount(msgspec.Struct):
 class Batch(msgspec.Struct):
     """What was done and seen for one batch size.
 
+    :ivar size: pages in a batch.
+    :ivar maps: map ioctls of that size.
+    :ivar pages: pages that they mapped.
+    :ivar checkpoints: checkpoints while that size was in progress.
     :ivar live: checkpoints judged by live memory.
     :ivar stream: checkpoints judged by the state stream.
     :ivar tags: entries proven by their own tag in guest RAM.
     :ivar entries: table entries compared, empty ones too.
+    :ivar findings: findings at those checkpoints.
     """
 
     size: int
@@ -89,7 +100,14 @@ class Batch(msgspec.Struct):
 
 
 class DmaCount(msgspec.Struct):
-    """Device transfers, in page pieces; `control`: devices of which the watcher saw a refusal."""
+    """DMA transfers of devices. A transfer is judged in pieces, one for each IOMMU page.
+
+    :ivar transfers: transfers that ended.
+    :ivar allowed: pieces that passed.
+    :ivar refused: pieces that were refused.
+    :ivar reasons: refused pieces, by reason.
+    :ivar control: devices of which QEMU's trace showed a refusal: proof that a refusal would be seen.
+    """
 
     transfers: int = 0
     allowed: int = 0
@@ -99,7 +117,12 @@ class DmaCount(msgspec.Struct):
 
 
 class Seconds(msgspec.Struct):
-    """Cost of one part of the checkpoints."""
+    """Cost of one part of the checkpoints.
+
+    :ivar times: how often it was measured.
+    :ivar median: median, seconds.
+    :ivar worst: maximum, seconds.
+    """
 
     times: int
     median: float
@@ -109,14 +132,20 @@ class Seconds(msgspec.Struct):
 class Evidence(msgspec.Struct, kw_only=True):
     """What the verdict rests on.
 
-    :ivar steps: checkpoints judged, per view (those taken on suspicion too).
-    :ivar tags: live entries proven by their own tag; `contents`: by other expected bytes.
+    :ivar operations: operations done.
+    :ivar checkpoints: checkpoints of the program that were judged.
+    :ivar steps: snapshots judged, by view; those taken on suspicion are included.
+    :ivar tags: live entries that lead to the tag of the page that was mapped.
+    :ivar contents: live entries that lead to other bytes, as expected.
     :ivar entries: table entries compared, empty ones too, over all checkpoints and views.
-    :ivar pages: buffer pages compared in guest RAM that no entry led to.
+    :ivar pages: buffer pages compared in guest RAM that were not mapped.
     :ivar disk: bytes of disks compared.
     :ivar pins: readings of the page-pin counters.
+    :ivar dma: transfers of devices.
+    :ivar laws: what each law gave, by name.
+    :ivar batches: what each batch size gave.
     :ivar quirks: declared quirks, and how often each made a difference.
-    :ivar seconds: per part of `Snapshot.seconds`, and `judge`.
+    :ivar seconds: cost of each part of a checkpoint (as in `Snapshot.seconds`), and of `judge`.
     """
 
     operations: int = 0
@@ -157,11 +186,15 @@ def _sum(values: Sequence[Any]) -> Any:  # noqa: ANN401 - numbers, and dicts of 
 
 
 class Verdict(msgspec.Struct, kw_only=True):
-    """:ivar exit_code: of `result`, by `tcelab.run.exitcode`.
+    """The answer on a run.
 
-    :ivar findings: the first ones; `more` others were counted and not kept.
-    :ivar by_step: by number of the step, how many findings of which law it gave, also those that were not kept.
+    :ivar result: one of the three answers.
+    :ivar exit_code: 0 for `pass`, 1 for `finding`, 125 for `could-not-judge`.
+    :ivar findings: the first findings, in order.
     :ivar could_not: why there is no pass although nothing was found.
+    :ivar evidence: what was judged, and how much of it.
+    :ivar more: findings that were counted and not kept.
+    :ivar by_step: number of the step, to law, to the findings that it gave there, those not kept included.
     """
 
     result: Result

@@ -12,7 +12,7 @@ import msgspec
 
 from tcelab.judge.finding import Batch, Evidence, Finding, Seconds, added
 from tcelab.judge.standing import Standing
-from tcelab.program import Op, Program
+from tcelab.program import Ddw, Hcall, Ioctl, Op, Program, Rtas
 
 KEEP: Final = 200
 """Findings that a verdict shows; the rest are counted."""
@@ -32,6 +32,20 @@ def operation_text(program: Program, number: int | None) -> str:
 def op_text(op: Op) -> str:
     """An operation as compact JSON."""
     return msgspec.json.encode(_told(msgspec.to_builtins(op))).decode()
+
+
+def op_name(op: Op) -> str:
+    """An operation in a message: its kind, and what it asks for. The whole of it is in the finding's `operation`."""
+    match op:
+        case Ioctl():
+            return f"ioctl {op.request}"
+        case Rtas():
+            return f"rtas {op.call} of {op.device}" + (f", option {op.option}" if op.option else "")
+        case Ddw():
+            return f"ddw {op.call} of {op.device}"
+        case Hcall():
+            return f"hcall {op.call.opcode}"
+    return type(op).__name__.lower()
 
 
 def _told(fields: dict[str, Any]) -> dict[str, Any]:

@@ -34,8 +34,11 @@ PHASES: Final[tuple[Phase, ...]] = ("bind", "command", "unbind")
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """The hypercall that stored an entry.
 
-    :ivar seconds: after the baseline; negative: before it.
-    :ivar ioba: of the first entry of the call, which has `entries`; `number`: of the entry within it, from 1.
+    :ivar hypercall: its name.
+    :ivar seconds: seconds after the baseline; negative: before it.
+    :ivar ioba: bus address of the first entry that the call stored.
+    :ivar entries: how many entries the call stored.
+    :ivar number: number of this entry among them, from 1.
     """
 
     hypercall: str
@@ -46,12 +49,14 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LeakFinding(Finding, kw_only=True):
-    """One broken law, or entry that stayed. There is no program, and so no step.
+    """One broken law, or one entry that stayed.
 
     :ivar law: a name of `LAWS`.
-    :ivar device: in whose table it is; empty for another PE's.
-    :ivar origin: None: unknown, or stored before anybody looked.
-    :ivar outlived: the entry outlived the driver as well.
+    :ivar step: always 0: there is no program, and so no step.
+    :ivar device: the device whose table holds the entry; empty for the table of another PE.
+    :ivar tce: the TCE, None if the finding is about none.
+    :ivar origin: the hypercall that stored it; None if unknown, or stored before the trace began.
+    :ivar outlived: the entry was still there after the driver was unbound.
     """
 
     step: int = 0
@@ -62,7 +67,14 @@ class LeakFinding(Finding, kw_only=True):
 
 
 class Calls(msgspec.Struct, frozen=True, kw_only=True):
-    """Hypercalls of one kind and size on one table, in one phase."""
+    """Hypercalls of one kind and size on one table, in one phase.
+
+    :ivar phase: `bind` of the driver, the `command`, or `unbind`.
+    :ivar liobn: LIOBN of the table.
+    :ivar hypercall: its name.
+    :ivar entries: entries that each such call names.
+    :ivar calls: how many such calls there were.
+    """
 
     phase: Phase
     liobn: int
@@ -72,7 +84,13 @@ class Calls(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Permissions(msgspec.Struct, frozen=True, kw_only=True):
-    """TCEs that the trace told, by their permissions."""
+    """TCEs of QEMU's trace, by their permissions.
+
+    :ivar phase: as above.
+    :ivar liobn: LIOBN of the table.
+    :ivar permissions: what the TCE lets the device do, in words.
+    :ivar tces: how many such TCEs were stored.
+    """
 
     phase: Phase
     liobn: int
@@ -81,7 +99,13 @@ class Permissions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
-    """Hypercalls that failed, by what they returned."""
+    """Hypercalls that failed, by their status.
+
+    :ivar phase: as above.
+    :ivar liobn: LIOBN of the table.
+    :ivar status: what they returned.
+    :ivar calls: how many there were.
+    """
 
     phase: Phase
     liobn: int
@@ -90,7 +114,12 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AskedMappings(msgspec.Struct, frozen=True, kw_only=True):
-    """Mappings that drivers got of the DMA API, by what they asked for. `direction`: without the DMA_."""
+    """Mappings that drivers requested from the DMA API.
+
+    :ivar liobn: LIOBN of the table.
+    :ivar direction: DMA direction that was requested, without the prefix `DMA_`.
+    :ivar mappings: how many there were.
+    """
 
     liobn: int
     direction: str
@@ -100,7 +129,12 @@ class AskedMappings(msgspec.Struct, frozen=True, kw_only=True):
 class TableAt(msgspec.Struct, frozen=True, kw_only=True):
     """How many entries a table held.
 
-    :ivar exchanged: entries of the baseline that others have taken the place of.
+    :ivar liobn: LIOBN of the table.
+    :ivar device: the device that it belongs to; empty for the table of another PE.
+    :ivar baseline: live entries at the baseline.
+    :ivar after: live entries after the command.
+    :ivar exchanged: entries of the baseline that were replaced by others.
+    :ivar unbound: live entries after the driver was unbound.
     """
 
     liobn: int
@@ -112,16 +146,23 @@ class TableAt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LeakResult(ResultFile, kw_only=True):
-    """Of a leak check. The verdict is the judge's, but its parts stand beside the others.
+    """The result of a leak check.
 
-    :ivar command: as it was typed; `status`: its exit status, None if it did not end.
-    :ivar output: its last lines.
-    :ivar tables: of each LIOBN that ever held an entry, and of each device.
-    :ivar views: entries compared, by what with live memory: the state stream, the replay of the trace. `asked
-        stored` and `asked live`: entries of the trace and of live memory that were held against what drivers asked for.
-    :ivar verdict: nobody has judged until somebody has.
+    :ivar verdict: one of the three answers; `could-not-judge` until the check has ended.
+    :ivar exit_code: 0 for `pass`, 1 for `finding`, 125 for `could-not-judge`.
+    :ivar command: the command, as it was typed.
+    :ivar status: exit status of the command, None if it did not end.
+    :ivar output: the last lines that the command printed.
     :ivar judged: the check came to its end.
+    :ivar findings: the findings, in order.
     :ivar could_not: why there is no pass although nothing was found.
+    :ivar tables: one row for each LIOBN that ever held an entry, and for each device.
+    :ivar calls: the hypercalls, counted.
+    :ivar permissions: the TCEs by permissions, counted.
+    :ivar refused: the hypercalls that failed, counted.
+    :ivar asked: the mappings that drivers requested, counted.
+    :ivar views: entries compared with live memory, by view: the state stream, the replay of the trace. `asked stored`
+        and `asked live`: entries of the trace, and of live memory, compared with what drivers requested.
     """
 
     verdict: exitcode.Result = "could-not-judge"

@@ -1,10 +1,10 @@
-"""What tcelab logs, and who sees it: a display, `log.txt`, or whoever set up `logging`.
+"""What tcelab logs, and who sees it: a display, `log.txt`, or a user of `logging`.
 
 Each module has a logger of its name. Lines that every user sees carry `extra=NOTE` or `extra=PHASE`; all others are
 seen with -v (INFO) and -vv (DEBUG). Without a display and without a log.txt, nothing is printed: a program that uses
 tcelab as a library decides by `logging` alone.
 
-- `context`: whom a line is about: a guest, a subject
+- `context`: which guest and subject a line is about
 - `display`: what a person sees of the log while a command lasts
 - `handlers`: which handlers of ours hang on tcelab's logger, and the level that this takes
 - `line`: one record as one line of text

@@ -1,4 +1,6 @@
-"""Whom a line is about. A thread, and every task that it has the event loop run, has its own answer."""
+"""Which guest and subject a line is about. Each thread has its own, shared by the tasks that it starts on the event
+loop.
+"""
 
 from __future__ import annotations
 

@@ -12,11 +12,11 @@ _logger: Final = logging.getLogger(ROOT)
 _ours: Final[list[logging.Handler]] = []
 _lock: Final = threading.Lock()
 _before = logging.NOTSET
-"""The logger's level while none of ours hangs on it: whose business it is."""
+"""The logger's level while no handler of ours is attached."""
 
 
 def attach(handler: logging.Handler) -> None:
-    """Have it see what it asks for by its level."""
+    """Attach a handler; it gets records of its level."""
     global _before  # noqa: PLW0603 - the logger is one for the whole process as well
     with _lock:
         if not _ours:
@@ -27,7 +27,7 @@ def attach(handler: logging.Handler) -> None:
 
 
 def detach(handler: logging.Handler) -> None:
-    """It sees nothing more; with the last one, the logger is as it was before the first."""
+    """Detach a handler; after the last one, the logger is as before the first."""
     with _lock:
         _ours.remove(handler)
         _logger.removeHandler(handler)

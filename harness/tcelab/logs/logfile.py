@@ -26,7 +26,7 @@ class LogFile(logging.Handler):
     """A context manager: meanwhile lines go to the file, and to none that was opened before. Each is in the kernel's
     hands when the call that logged it returns, so that a process that is killed leaves all of them.
 
-    A file that cannot be written whole is removed, as the other files of a run are: what it took is needed for them.
+    A file that cannot be written whole is removed, like any other file of a run, because the others need its space.
 
     :ivar lost: why there is no file; empty: there is one.
     """
@@ -62,7 +62,7 @@ class LogFile(logging.Handler):
             self.release()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Never raises: no run ends otherwise for its log."""
+        """Never raises: the log must not change how a run ends."""
         if self._descriptor < 0 or self is not _open[-1]:
             return
         try:

@@ -1,8 +1,8 @@
-"""What becomes of a device's transfer: which pieces of it pass through the table and which are refused.
+"""The rules for a device's DMA: which pieces of a transfer pass through the table, and which are refused.
 
 Source: QEMU hw/ppc/spapr_iommu.c (spapr_tce_translate_iommu: each IOMMU page on its own; beyond the table or without
 the permission nothing passes), system/physmem.c (a refused read gives zeros, a refused write is dropped, neither is an
-error to the device; address_space_translate_iommu: what the table refuses is told by its place in the window's
+error to the device; address_space_translate_iommu: a refusal by the table is reported as an offset in the window's
 region), hw/pci/pci.c (no bus master: nothing passes).
 """
 
@@ -25,7 +25,7 @@ REASONS: Final = (NO_MASTER, ISOLATED, OUTSIDE, NO_ENTRY, PERMISSION)
 
 
 class Window(NamedTuple):
-    """A DMA window as a device meets it.
+    """A DMA window as a device sees it.
 
     :ivar start: its bus address; `page_shift`: of its IOMMU pages, none of which is smaller than 4 KiB.
     :ivar permissions: the permission bits of entry number i (`tce.READ | tce.WRITE`), 0 when it is empty.
@@ -48,8 +48,8 @@ class Piece:
     :ivar iova: bus address of its first byte.
     :ivar start: its place within the transfer, bytes.
     :ivar size: bytes, at most 4 KiB.
-    :ivar entry: number of its entry in the window's table; outside of every window, in the first one's, which has none
-        of that number.
+    :ivar entry: number of its entry in the window's table; outside every window, a number past the end of the first
+        window's table.
     :ivar refused: one of `REASONS`, empty when it passes.
     :ivar window: number of the window, of those that were given.
     :ivar offset: bytes from the window's start.
@@ -65,7 +65,7 @@ class Piece:
 
     @property
     def told(self) -> int:
-        """Where QEMU says that it refused it: bytes from the window's start on if the table refused it, else the bus
+        """The address that QEMU reports for the refusal: the offset in the window if the table refused it, else the bus
         address.
         """
         by_table = self.refused in {NO_ENTRY, PERMISSION}
@@ -85,7 +85,7 @@ def pieces(
     master: bool = True,
     isolated: bool = False,
 ) -> list[Piece]:
-    """Split a transfer at the boundaries of 4 KiB pages: its pieces in order, which cover it exactly.
+    """Split a transfer at the boundaries of 4 KiB pages. The pieces are in order and cover it exactly.
 
     :param iova: bus address of the first byte.
     :param size: bytes.

@@ -1,7 +1,7 @@
 """The four TCE hypercalls, as QEMU's pseries machine answers them without KVM.
 
-What is asked before a hypercall does its work is data: `DISPATCH` for all of them, then `CHECKS` for each, in the order
-of the source, so that the two can be held against each other line by line.
+The checks before a hypercall does its work are data: `DISPATCH` for all hypercalls, then `CHECKS` for each, in the
+order of the source, for comparison line by line.
 
 Source: QEMU 10 hw/ppc/spapr_iommu.c, hw/ppc/spapr_hcall.c, hw/ppc/spapr.c, include/hw/ppc/spapr.h.
 """
@@ -55,7 +55,7 @@ class TceRequest:
         self.liobn = liobn
         self.npages = npages
         self.tce_list = tce_list
-        # As in QEMU, only the test of its width keeps a wider LIOBN from naming the table of its lower half.
+        # As in QEMU, only the width check keeps a wider LIOBN from naming the table of its lower 32 bits.
         table = tables.get(liobn & 0xFFFFFFFF)
         self.known = table is not None
         if table is not None:
@@ -70,9 +70,9 @@ T = TypeVar("T")
 class HypercallCheck(NamedTuple, Generic[T]):
     """One reason to refuse.
 
-    :ivar fails: whether a call is refused for it, when none of the checks before it refused.
+    :ivar fails: whether the check refuses a call that passed all checks before it.
     :ivar source: QEMU file and function.
-    :ivar partial: the entries that lie inside the window are stored nevertheless.
+    :ivar partial: the entries inside the window are stored nevertheless.
     """
 
     name: str
@@ -249,10 +249,10 @@ class Hypercalls:
 
 
 class QemuDifference(NamedTuple):
-    """A case in which QEMU does not answer as PAPR or KVM has it.
+    """A case in which QEMU's answer differs from PAPR's or KVM's.
 
     :ivar whose: "PAPR" or "KVM".
-    :ivar theirs: what that one does.
+    :ivar theirs: what PAPR or KVM does.
     :ivar source: PAPR section, or kernel file and function.
     """
 
@@ -335,6 +335,6 @@ PAPR_DIFFERENCES: Final = (
         f"{_VIO}, kvmppc_h_stuff_tce",
     ),
 )
-"""Under KVM, what the kernel finds too hard is done again by QEMU, by QEMU's rules: an unknown LIOBN, a page that is
-not the guest's, a list that cannot be read. So in some of the cases marked PAPR, KVM does as QEMU does.
+"""KVM passes the hypercalls that the kernel cannot handle to QEMU, with QEMU's rules: an unknown LIOBN, a page that is
+not the guest's, an unreadable list. So in some cases marked PAPR, KVM behaves like QEMU.
 """

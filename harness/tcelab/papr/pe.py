@@ -14,9 +14,9 @@ from typing import Final, NamedTuple
 
 SUCCESS: Final = 0
 NO_ERRORS: Final = 1
-"""Of ibm,slot-error-detail: there is nothing to tell."""
+"""Status of ibm,slot-error-detail: there is no error to report."""
 HARDWARE_ERROR: Final = -1
-"""The PE is not in a state in which that can be done."""
+"""Status: the state of the PE does not permit it."""
 PARAMETER_ERROR: Final = -3
 """No such option, or no such PE."""
 
@@ -28,7 +28,7 @@ ERROR_DETAIL: Final = "ibm,slot-error-detail"
 
 CALLS: Final = (SET_OPTION, READ_STATE, SET_RESET, CONFIGURE, ERROR_DETAIL)
 OUTPUTS: Final = ("state", "supported", "wait", "recovery")
-"""Names of what ibm,read-slot-reset-state2 gives beside its status."""
+"""Names of the outputs of ibm,read-slot-reset-state2."""
 
 ENABLE: Final = 1
 THAW_MMIO: Final = 2
@@ -44,9 +44,9 @@ PERMANENT: Final = 2
 
 
 class Condition(Enum):
-    """How a PE is: the state that firmware tells, whether its registers can be reached, and whether its DMA passes.
-
-    After a reset the devices have no addresses and no bus master until they are configured: firmware calls it normal.
+    """The condition of a PE: the state that firmware reports, whether its registers are reachable, and whether its DMA
+    passes. After a reset, the devices have no addresses and no bus mastering until they are configured; firmware
+    reports that as normal.
     """
 
     NORMAL = ("normal", 0, True, True)
@@ -82,11 +82,11 @@ TRANSITIONS: Final[dict[tuple[str, int], _Row]] = {
     },
     (CONFIGURE, 0): {_C.UNCONFIGURED: _C.NORMAL, _C.NORMAL: _C.NORMAL},
 }
-"""By call and option: from which condition it leads to which. From any other it is a hardware error."""
+"""By call and option: the transitions between conditions. From any other condition the call is a hardware error."""
 
 
 class ServiceAnswer(NamedTuple):
-    """What a service gives.
+    """The answer of a service.
 
     :ivar outputs: of ibm,read-slot-reset-state2, see `OUTPUTS`: the state, 1 (EEH is supported), milliseconds to wait,
         what is known of the recovery.
@@ -101,7 +101,7 @@ class Isolation:
     """The condition of one PE.
 
     :ivar freezes: how often it was isolated.
-    :ivar untold: an isolation that ibm,slot-error-detail has not told yet.
+    :ivar untold: an isolation that ibm,slot-error-detail has not reported yet.
     """
 
     condition: Condition = Condition.NORMAL

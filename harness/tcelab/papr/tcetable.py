@@ -17,7 +17,7 @@ REGISTER: Final = (1 << 64) - 1
 """Bus addresses are computed in 64-bit registers: they wrap."""
 
 _OF_ITS_OWN: Final = 1 << 20
-"""Bytes from which on a table is a mapping of its own: pages in which nothing was stored then take no memory."""
+"""Size from which a table gets a mapping of its own, so that untouched pages take no memory."""
 
 
 def _zeros(size: int) -> bytearray | mmap:
@@ -43,7 +43,7 @@ class Table:
         self.version = 0
         self.bus_offset = bus_offset
         self._page_mask = REGISTER & ~((1 << page_shift) - 1)
-        # The same memory twice: a memoryview gives one entry in a fraction of the time that numpy takes for it.
+        # The same memory twice: a memoryview reads one entry in a fraction of numpy's time.
         self._cells = memoryview(_zeros(8 * entries)).cast("Q")
         self.words: npt.NDArray[np.uint64] = np.frombuffer(self._cells, np.uint64)
 

@@ -13,10 +13,10 @@ PAGE_SHIFT: Final = 12
 
 PAGE_SIZE: Final = 1 << PAGE_SHIFT
 DEFAULT_WINDOW_SIZE: Final = 1 << 30
-"""Bytes: dma_win_size of a PHB when nothing else is said, 262,144 entries."""
+"""Bytes: the default dma_win_size of a PHB, 262,144 entries."""
 
 SECOND_START: Final = 1 << 59
-"""Bus address of a window that is made beside the default one: dma64_win_addr of a PHB when nothing else is said."""
+"""Bus address of a window beside the default one: the default dma64_win_addr of a PHB."""
 
 BASE_BUID: Final = 0x800000020000000
 PCI_LIOBN: Final = 0x80000000

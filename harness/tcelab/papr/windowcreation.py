@@ -1,4 +1,4 @@
-"""Dynamic DMA windows as firmware makes and removes them.
+"""Dynamic DMA windows (DDW): how firmware creates and removes them.
 
 Source: PAPR 7.3.31; QEMU hw/ppc/spapr_rtas_ddw.c (the checks and their order), hw/ppc/spapr_pci.c (where windows lie,
 pgsz).
@@ -55,7 +55,7 @@ class Windows:
         return WindowAnswer(SUCCESS, {"left": left, "largest": LARGEST, "page_sizes": sizes, "migration": 0})
 
     def create(self, page_shift: int, window_shift: int) -> WindowAnswer:
-        """Another one: at the low end if there is none, else above."""
+        """Create a window: at the low end if there is none, else above."""
         if page_shift not in SHIFTS or window_shift < page_shift:
             return WindowAnswer(PARAMETER_ERROR, {})
         entries = 1 << window_shift - page_shift

@@ -15,6 +15,9 @@ from tcelab.program.topology import Topology
 FORMAT: Final = 1
 """Version of the JSON form. A reader refuses any other."""
 
+_SAVED: Final = "give the program.json of a run, or the run's folder: tcelab runs list shows those that are kept"
+_DAMAGED: Final = "the file is damaged or cut short; take another copy, or see docs/operations.md for the format"
+
 
 class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What to do, on what.
@@ -63,7 +66,7 @@ def from_json(data: bytes, source: str) -> Program:
             raise UsageError(f"{source} has format {form}, this tcelab reads format {FORMAT}", next_step=hint)
         program = programjson.decode(data, Program, source)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{source} is not a program: {error}") from None
+        raise UsageError(f"{source} is not a program: {error}", next_step=_DAMAGED) from None
     if wrong := expected.problem(program.ops):
         raise UsageError(f"{source}, {wrong}", next_step="mend the program; operations are counted from 0")
     return program
@@ -74,5 +77,5 @@ def load(path: Path) -> Program:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+        raise UsageError(f"cannot read {path}: {error.strerror}", next_step=_SAVED) from None
     return from_json(data, str(path))

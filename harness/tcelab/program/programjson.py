@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import inspect
 
-from tcelab.errors import UsageError
+from tcelab.errors import UsageError, in_words, meant
 from tcelab.program.topology import topology
 
 __all__ = ["decode"]
@@ -23,7 +23,8 @@ T = TypeVar("T")
 
 _HEX: Final = re.compile(r"0[xX][0-9a-fA-F]+")
 _QUOTED_HEX: Final = re.compile(rb'"0[xX]')
-_WHERE: Final = re.compile(r"`\$\.ops\[(\d+)\]")
+_WHERE: Final = re.compile(r"`\$\.ops\[(\d+)\]\.?(.*)`$")
+_UNKNOWN: Final = re.compile(r"unknown field `(\w+)`$")
 _NAMES: Final = ("file", "into")
 _SHOWN: Final = 60
 """Characters that are told of what is no operation."""
@@ -152,8 +153,9 @@ def _explained(text: str, raw: object, source: str, kind: type) -> UsageError:
     """What is wrong, with the operation that it is about and what that takes."""
     found = _WHERE.search(text)
     if found is None:
-        return UsageError(f"{source} is not a program: {text}", next_step=f"see {PAGE}")
+        return UsageError(f"{source} is not a program: {in_words(text)}", next_step=f"see {PAGE}")
     number = int(found[1])
+    text = in_words(text.replace(found[0], f"`$.{found[2]}`"))
     op = raw["ops"][number] if isinstance(raw, dict) else None
     name = op.get("op") if isinstance(op, dict) else None
     known = _operations(kind)
@@ -163,14 +165,20 @@ def _explained(text: str, raw: object, source: str, kind: type) -> UsageError:
         elif "op" not in op:
             text = 'it has no field "op", which says what to do'
         steps = f"operations are: {', '.join(known)}; see {PAGE}"
-        return UsageError(f"{source} is not a program: operation {number}: {text}", next_step=steps)
+        if isinstance(name, str):
+            steps = " ".join(filter(None, [meant(name, known), steps]))
+        field = ", " if text.startswith("field") else ": "
+        return UsageError(f"{source} is not a program: operation {number}{field}{text}", next_step=steps)
     fields = known[name].fields
     needed = ", ".join(f'"{field.encode_name}"' for field in fields if field.required)
     other = ", ".join(f'"{field.encode_name}"' for field in fields if not field.required)
     steps = f'"{name}" needs {needed or "nothing"} and takes {other}; see {PAGE}'
+    if (unknown := _UNKNOWN.search(text)) and (hint := meant(unknown[1], [each.encode_name for each in fields])):
+        steps = f"{hint} {steps}"
     if "Expected `int" in text and "got `str`" in text:
         steps = 'write a number as 4096 or as "0x1000"'
-    return UsageError(f"{source} is not a program: operation {number} ({name}): {text}", next_step=steps)
+    field = ", " if text.startswith("field") else ": "
+    return UsageError(f"{source} is not a program: operation {number} ({name}){field}{text}", next_step=steps)
 
 
 def _operations(kind: type) -> Mapping[str, inspect.StructType]:

@@ -47,7 +47,7 @@ def _own_fields(kind: type) -> dict[str, str]:
 
 
 def line(text: str) -> str:
-    joined = " ".join(text.split())
+    joined = re.sub(r"\bNone\b", "null", " ".join(text.split()))
     return (joined[:1].upper() + joined[1:]).replace("|", "\\|")
 
 

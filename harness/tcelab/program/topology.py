@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from tcelab.errors import UsageError
+from tcelab.errors import UsageError, meant
 from tcelab.papr import window
 
 CHANNEL_PHB: Final = 0
@@ -216,4 +216,5 @@ def topology(name: str) -> Topology:
     try:
         return TOPOLOGIES[name]
     except KeyError:
-        raise UsageError(f"no topology {name!r}; there are: {', '.join(TOPOLOGIES)}") from None
+        there = f"no topology {name!r}; there are: {', '.join(TOPOLOGIES)}"
+        raise UsageError(there, next_step=meant(name, TOPOLOGIES)) from None

@@ -1,6 +1,5 @@
-"""The platform `qemu`: a real ppc64 kernel in a pseries guest under TCG, seen from outside.
-
-Only this package knows asyncio; what it offers is synchronous.
+"""The platform `qemu`: a real ppc64 kernel in a pseries guest under TCG, seen from outside. Only this package uses
+asyncio; its interface is synchronous.
 
 - `ability`: can the guest's kernel do VFIO on sPAPR at all?
 - `ahead`: forks that are ready before they are asked for
@@ -8,11 +7,11 @@ Only this package knows asyncio; what it offers is synchronous.
 - `channel`: the agent's channel
 - `console`: the guest's console
 - `disks`: the disks of a guest
-- `dmaapilog`: what the guest's kernel says of its DMA API
-- `driven`: a guest whose devices the kernel's own drivers drive
+- `dmaapilog`: the trace of the guest kernel's DMA API
+- `driven`: a guest whose devices belong to the kernel's own drivers
 - `fork`: where sessions come from: forks of a base, or boots
 - `freeze`: freezes a PE: stops the DMA and the MMIO of its devices; and thaws it
-- `guard`: watches for violations, has PEs frozen, and answers for firmware's services
+- `guard`: detects violations, freezes PEs, and answers firmware's EEH services
 - `guardeddevice`: a device under guard: its registers and its transfers
 - `guest`: a running QEMU and the guest in it
 - `hostviews`: what the host sees of a stopped guest
@@ -32,9 +31,9 @@ Only this package knows asyncio; what it offers is synchronous.
 - `ram`: guest RAM
 - `rom`: option ROMs of ones, which hide a frozen device's registers
 - `rtaswindows`: firmware's services for windows, asked from outside
-- `standstill`: stops the guest for whoever needs it to stand still
+- `standstill`: keeps the guest stopped while anybody needs it stopped
 - `tableaddresses`: the host address of each TCE table in QEMU's memory, from the trace
-- `tracereader`: who was told to do what, by QEMU's trace, and who is to blame
+- `tracereader`: which device was told to do what, by QEMU's trace, and which PE is to blame
 - `trial`: the program that a guest must pass before it is used
 - `typist`: types commands at the guest's shell
 - `views`: ways to see the tables

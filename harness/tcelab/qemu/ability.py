@@ -1,7 +1,7 @@
 """Whether the guest's kernel can do VFIO on sPAPR at all: asked after the handshake, before any program.
 
 A kernel that lacks the driver, or the IOMMU driver of the PHBs, cannot be judged (125). One that has them and then
-refuses is a finding. So a refusal alone excuses nothing: it takes the proof that the part is not there.
+refuses is a finding. So a refusal alone excuses nothing: the driver must be proven absent.
 
 Sources, by release: Linux 5.19 made VFIO refuse a device without an IOMMU driver (drivers/vfio/vfio.c,
 vfio_group_find_or_alloc; drivers/iommu/iommu.c, iommu_group_claim_dma_owner). Linux 6.4 gave the PHBs of pseries one
@@ -30,7 +30,7 @@ _IOMMU_DRIVER: Final = (b"iommu-phb", b"spapr-tce-iommu", b"spapr_tce_iommu")
 """Texts of the PHBs' IOMMU driver: two names that it registers and its symbols' prefix (a stripped kernel lacks it)."""
 
 _THERE: Final = "EISDIR"
-"""What opening a folder for writing ends with."""
+"""The errno of opening a folder for writing."""
 
 _FILE: Final = "ability"
 
@@ -50,7 +50,7 @@ def check(session: AbleSession, device: str, kernel: Path) -> None:
     :param device: its name; one that the kernel is asked to bind to vfio-pci.
     :param kernel: the vmlinux that was booted.
     :raise Unsupported: it lacks a driver; names it.
-    :raise GuestLost: it died of being asked.
+    :raise GuestLost: the check killed it.
     """
     ops: dict[str, GuestOp] = {
         "vfio": Open(file=_FILE, path="/dev/vfio/vfio"),
@@ -83,9 +83,9 @@ def check(session: AbleSession, device: str, kernel: Path) -> None:
 
 
 def without_iommu_driver(kernel: Path) -> bool:
-    """Whether a vmlinux proves to lack the IOMMU driver that its own VFIO asks the PHBs for.
+    """Whether a vmlinux provably lacks the PHBs' IOMMU driver that its own VFIO requires.
 
-    It is asked of the file and not of /proc/kallsyms, which a kernel need not have. False when it cannot be told.
+    Reads the file, not /proc/kallsyms, which a kernel need not have. False when it cannot be decided.
     """
     try:
         return kernelfile.holds(kernel, _OWNERSHIP) and not any(

@@ -20,7 +20,7 @@ from tcelab.qemu.qemusession import QemuSession
 _LOG: Final = logging.getLogger(__name__)
 
 _DEAD: Final = 3
-"""Forks that may have died one after the other while they were kept, before that is an error."""
+"""Consecutive forks that may die while they are kept ready; one more is an error."""
 
 
 class Ahead:
@@ -81,14 +81,14 @@ class Ahead:
         return None
 
     def prepare(self) -> None:
-        """Wait until those that are kept are there."""
+        """Wait until the forks that are kept ready exist."""
         with self._lock:
             self._begin(self._count)
             ready = list(self._ready)
         wait(ready)
 
     def close(self) -> None:
-        """End all of them, also those that are being made."""
+        """End all forks, including those still being made."""
         with self._lock:
             ready = list(self._ready)
             self._ready.clear()

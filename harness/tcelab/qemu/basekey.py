@@ -1,4 +1,4 @@
-"""The key of a base: the hash of all that a booted guest is made of, so that a change of any of it boots a new one."""
+"""The key of a base: the hash of everything that a booted guest is made of. Any change boots a new guest."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _MAKERS: Final = (bases, guest, machine, trial, warmup)
 
 
 def key(qemu: Qemu, options: machine.QemuOptions, abilities: Abilities) -> str:
-    """16 hex digits. Where an equal kernel or initrd lies makes no difference.
+    """16 hex digits. The paths of kernel and initrd do not count, only their contents.
 
-    :raise Unsupported: nothing tells when one of the parts changes.
+    :raise Unsupported: a change of one of the parts could not be detected.
     """
     unnamed = msgspec.structs.replace(options, kernel=Path("kernel"), initrd=Path("initrd"))
     try:

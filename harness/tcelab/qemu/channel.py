@@ -44,7 +44,7 @@ class Hello(msgspec.Struct, frozen=True):
 
 
 class AgentChannel:
-    """One request, one answer. Lives on the loop; what it carries is encoded and decoded by the caller."""
+    """One request, one answer. Lives on the loop; the caller encodes requests and decodes answers."""
 
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)  # noqa: FBT003 - its only parameter
@@ -121,8 +121,8 @@ class Cell:
         self._nonce = nonce
 
     def read(self) -> tuple[int, int, int] | None:
-        """(request, operation) begun last, and how often operations that take long gave a sign of life; None if the
-        page is not where the agent said that it is, or not any more.
+        """(request, operation) begun last, and the count of progress marks of long operations; None if the page is not,
+        or no longer, where the agent said.
         """
         try:
             raw = self._ram.read(self._address, self.FIELDS.size + self.BEATS.size)

@@ -14,7 +14,7 @@ FATAL: Final = re.compile(
 """The kernel under test is dead or dying: lib/panic.c, arch/powerpc/kernel/traps.c, kernel/watchdog.c, kernel/rcu."""
 
 BY_TIME: Final = re.compile(r"\b(?:hard |soft )?(?:LOCKUP|lockup)\b|detected stall|hung_task")
-"""Of what is fatal, that which the kernel concludes from nothing but the time that went by."""
+"""The fatal lines that the kernel prints only because time has passed."""
 
 TROUBLE: Final = re.compile(
     rf"{FATAL.pattern}|\bBUG[: ]|\bWARNING: (?!nvram )|\bUBSAN: |INFO: trying to register non-static key"
@@ -34,13 +34,13 @@ PHASES: Final = {
 
 PANIC: Final = "Kernel panic - not syncing"
 _STAMP: Final = re.compile(r"\[ *\d+\.\d{6}\] ")
-"""Before what the kernel says. What stands before it in a line is another's: a shell's prompt, say."""
+"""The start of a kernel message. Anything before it in the line, such as a shell's prompt, is not the kernel's."""
 _ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 _LINES_KEPT: Final = 400
 
 
 class Console:
-    """Takes the console's bytes, writes them down, and keeps the last lines and those that tell of trouble.
+    """Logs the console's bytes, and keeps the last lines and the lines of trouble.
 
     :ivar size: bytes seen; a measure of progress during the boot.
     :ivar fatal: the first line that says that the kernel is dead, or empty; `panicked`: it said that it panics.
@@ -95,6 +95,6 @@ class Console:
 
 
 def _kernels(line: str) -> str:
-    """Of a line, what the kernel said."""
+    """The part of a line that the kernel printed."""
     found = _STAMP.search(line)
     return line[found.start() :] if found else line

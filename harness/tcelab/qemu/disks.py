@@ -1,6 +1,6 @@
 """The disks of a guest: anonymous files that the harness makes, QEMU inherits, and nobody can leave behind.
 
-QEMU's writes to them are writes to the page cache: a guest that is stopped has none under way, and all can be read.
+QEMU writes to the page cache, so a stopped guest has no write under way and the files are complete.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tcelab.program.topology import Topology
 
 
 class Disks:
-    """Of the devices of one guest. A fork has its own, which begin as the base's did: nobody wrote to those.
+    """The disks of one guest. A fork has its own disks, with the content that the base's had: nobody wrote to those.
 
     :ivar files: descriptors, by device. Of the larger disk that the kernel's own driver has, only the beginning is
         known data, and only that is read.

@@ -1,7 +1,6 @@
-"""What a guest's kernel says of its DMA API: a file that QEMU writes for a port of the guest, read as it grows.
+"""The trace of a guest kernel's DMA API: a file that QEMU writes for a port of the guest, read as it grows.
 
-An anonymous file needs nobody who drains it, so a command may run as long as it likes; what was read is given back to
-the host.
+An anonymous file need not be drained, so a command may run for any time; what was read is freed on the host.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A guest whose devices the kernel's own drivers drive, as a leak check needs it."""
+"""A guest whose devices belong to the kernel's own drivers, for leak checks."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ _GIVEN_UP: Final = re.compile(
     r": (virtio|virtqueue|cannot map|guest (moved|says)|(looped|incorrect order for) desc|desc next|invalid size for)",
     re.IGNORECASE,
 )
-"""QEMU gave a virtio device up, for what its queues lead to could not be mapped, or was no request: its driver waits
-for ever. Of a piece that it refuses to map QEMU's log has nothing (QEMU hw/virtio/virtio.c, virtqueue_map_desc and
-virtio_error). To ask it for the device's state instead is no way: not every QEMU survives that.
+"""QEMU gave up a virtio device because its queue led to memory that cannot be mapped, or to no valid request. Its
+driver then waits for ever. QEMU logs nothing about a piece that it refuses to map (QEMU hw/virtio/virtio.c,
+virtqueue_map_desc and virtio_error). Asking QEMU for the device's state instead is not possible: not every QEMU
+survives that.
 """
 
 _SHELL: Final = 30.0

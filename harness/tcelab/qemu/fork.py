@@ -1,4 +1,4 @@
-"""Where sessions come from: forks of a guest that was booted once, or a boot where that cannot be.
+"""Where sessions come from: forks of a guest that was booted once, or a boot where forking is impossible.
 
 A base is a guest whose agent has answered once, saved (`tcelab.image.bases`). Its key is the hash of all that went into
 it, so it serves the next run as well as this one. A fork maps the base's RAM copy-on-write, loads its devices' state
@@ -35,11 +35,11 @@ from tcelab.qemu.trial import OtherwiseError, attempt, replaceable
 _LOG: Final = logging.getLogger(__name__)
 
 _ATTEMPTS: Final = 2
-"""How often a base is made when what is there is found to be changed."""
+"""How often a base is made again when the existing one turns out to be changed."""
 
 
 class _NoForksError(Exception):
-    """Guests of this machine have to be booted; why."""
+    """Guests of this machine cannot be forked; says why."""
 
 
 class Forks:
@@ -113,12 +113,12 @@ class Forks:
             raise HarnessError("closed: no guest can be had from here any more")
 
     def _grown(self, session: QemuSession) -> QemuSession:
-        """It is the caller's from now on."""
+        """The caller owns it from now on."""
         self._young.discard(session.guest)
         return session
 
     def check(self) -> None:
-        """Is the base of forks that wait for their use still what it was?
+        """Check that the base of the forks that are kept ready is unchanged.
 
         :raise ChangedError: it is not.
         """
@@ -274,7 +274,7 @@ class Forks:
         try:
             try:
                 session = self._forked(held, folder, thorough=True)
-            except GuestLost as error:  # a busy host is no reason to refuse for good
+            except GuestLost as error:  # a busy host is no reason to refuse for ever
                 if self._closing or died(error):
                     raise
                 session = self._forked(held, folder, thorough=True)

@@ -1,5 +1,4 @@
-"""Freezes a PE: has the registers of its devices written so that their DMA stops and their MMIO reads as all ones; and
-thaws it.
+"""Freezes a PE: writes its devices' registers so that their DMA stops and their MMIO reads as all ones; and thaws it.
 
 QEMU's emulated PHBs refuse an access and freeze nothing. This makes up for it from outside: bus mastering off stops the
 DMA of a device, and a ROM of ones over its registers stops its MMIO (`tcelab.qemu.rom`). Configuration space stays as
@@ -76,7 +75,7 @@ class PeFreezer(TraceReader):
             self._act(self.again(device))
 
     def demands(self, device: GuardedDevice) -> list[tuple[ConfigRegister, int]]:
-        """What is to be written so that a device's registers are as the condition of its PE has them."""
+        """The writes that bring a device's registers into the state that its PE's condition demands."""
         isolation = device.pe.isolation
         master = MASTER if device.wish and isolation.dma else 0
         wanted = {COMMAND: device.command & ~MASTER | master}
@@ -86,11 +85,11 @@ class PeFreezer(TraceReader):
         return [(device.register(offset), value) for offset, value in wanted.items() if now[offset] != value]
 
     def again(self, device: GuardedDevice) -> list[GuardedDevice]:
-        """The devices that are put back when the guest changed one of an isolated PE."""
+        """The devices to isolate again, after the guest changed one of an isolated PE."""
         return [device]
 
     def _act(self, devices: Sequence[GuardedDevice], timing: int | None = None) -> None:
-        """Have the registers of devices written as they must be. `timing`: number of the event that takes the time."""
+        """Write the devices' registers as they must be. `timing`: number of the event whose duration is measured."""
         began = time.perf_counter()
         writes = []
         for device in devices:

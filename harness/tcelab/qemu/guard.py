@@ -1,5 +1,5 @@
-"""Guards the PEs of a guest: watches what QEMU refuses their devices, has the PE of one that violates its table frozen
-(`tcelab.qemu.freeze`), and answers for firmware's services, which bring it back.
+"""Guards the PEs of a guest: reads which device accesses QEMU refuses, freezes the PE of a device that violates its
+table (`tcelab.qemu.freeze`), and answers firmware's services, which bring it back.
 
 Who calls what: one thread at a time reads QEMU's log, its own or whoever drains it. It tells `TraceReader` each line,
 which takes `_lock`, decides, notes in `GuardedDevice` what will have been written, and hands the writing over to the
@@ -34,11 +34,11 @@ _POLL: Final = 0.005
 _CONTROL: Final = 4
 """Bytes of the violation that proves that the guard sees."""
 _LOGGED: Final = 8
-"""Events of one operation that are logged, each in a line of its own, by who asks for them: the thread that sees them
-must not wait for anything.
+"""Events of one operation that are logged, one line each. The caller that fetches them logs them: the thread that sees
+them must not wait for anything.
 """
 _TOUCHING: Final = (Dma, Together, Burst, Engine, Master, Look, Close, Exit)
-"""Operations that may have a device do something, or change how it is configured."""
+"""Operations that may start a device or change its configuration."""
 
 
 class Guard(PeFreezer):
@@ -47,7 +47,7 @@ class Guard(PeFreezer):
     # -- the beginning
 
     def start(self) -> None:
-        """Learn the devices, and prove for each PE that a violation is seen, and its device known.
+        """Learn the devices, and prove for each PE that a violation is seen and attributed to its device.
 
         :raise Unsupported: this QEMU does not tell what a guard needs.
         :raise HarnessError: a violation was not seen.
@@ -68,7 +68,7 @@ class Guard(PeFreezer):
         self._expect_controls()
 
     async def _learn(self, device: GuardedDevice) -> None:
-        """Read its registers, and have its doorbells named by ringing them to no effect."""
+        """Read its registers, and learn the names of its doorbells by ringing them without effect."""
         port = self._guest.qtest
         for offset in (COMMAND, BARS[device.model], ROM):
             value = await port.read_config(*device.register(offset))
@@ -90,7 +90,7 @@ class Guard(PeFreezer):
             raise Unsupported(f"QEMU's trace does not tell of writes to the registers of {device.name}")
 
     def _control(self, device: GuardedDevice) -> None:
-        """Have a device violate its table, from outside, where nothing can come of it."""
+        """Make a device violate its table, from outside, where it has no consequences."""
         reach = device.mask & ((1 << 47) - 1)
         iova = (reach & ~(window.PAGE_SIZE - 1)) - (device.slot + 1) * window.PAGE_SIZE
         self.controls[device.name] = Control(device.command)
@@ -106,7 +106,7 @@ class Guard(PeFreezer):
         self._ask(violate())
 
     def _expect_controls(self) -> None:
-        """Each of them is seen; then all is as it was."""
+        """Check that each was seen, then restore the state."""
         for name, control in self.controls.items():
             device = self.devices[name]
             if not control.seen.wait(self._guest.limits.control):
@@ -129,7 +129,7 @@ class Guard(PeFreezer):
     # -- asked by the session
 
     def announce(self, op: GuestOp, device: str) -> None:
-        """What a device is about to be told: a virtio device has its transfers in memory, and not in registers."""
+        """Note what a device is about to be told: a virtio device finds its transfers in memory, not in registers."""
         guarded = self.devices.get(device)
         if guarded is None or guarded.model == "edu":
             return
@@ -144,7 +144,7 @@ class Guard(PeFreezer):
                 ]
 
     def settle(self) -> list[Event]:
-        """Wait until all that QEMU has said was acted upon: what happened since the last call.
+        """Wait until everything that QEMU has logged was acted upon. Returns the events since the last call.
 
         :raise HarnessError: it could not be.
         """
@@ -171,7 +171,7 @@ class Guard(PeFreezer):
         return events
 
     def call(self, op: Rtas) -> Outcome:
-        """A service of firmware: what it gives, once it is done.
+        """Perform a firmware service; returns its answer.
 
         :raise HarnessError: it could not be done.
         """
@@ -202,18 +202,18 @@ class Guard(PeFreezer):
         return _answered(answer)
 
     async def _reset_virtio(self, guarded: GuardedPe) -> None:
-        """A request that was blocked would be done late otherwise, once the device masters the bus again."""
+        """Otherwise a blocked request would be done late, once the device masters the bus again."""
         for device in guarded.devices:
             if device.model != "edu" and device.address is not None:
                 await self._guest.qtest.store(device.address + _STATUS, 1, 0)
 
     async def _quiet(self, guarded: GuardedPe) -> None:
-        """No transfer that was begun while DMA was stopped is under way any more."""
+        """Wait until no transfer that began while DMA was stopped is still running."""
         for device in guarded.devices:
             await self._ended(device)
 
     async def _ended(self, device: GuardedDevice) -> None:
-        """Wait until an edu does nothing any more, of which no event tells."""
+        """Wait until an edu is idle; no event reports that."""
         while device.model == "edu" and device.address is not None:
             command = await self._guest.qtest.load(device.address + edu.COMMAND, 8)
             if command == edu.ALL_ONES or not command & edu.RUN:
@@ -221,7 +221,7 @@ class Guard(PeFreezer):
             await asyncio.sleep(_POLL)
 
     def reset(self) -> None:
-        """Every PE is as at the start, for another program."""
+        """Reset every PE to its initial state, for another program."""
         for guarded in self.pes.values():
             with self._lock:
                 for device in guarded.devices:
@@ -236,7 +236,7 @@ def _answered(answer: pe.ServiceAnswer) -> Outcome:
 
 
 def chunks(ops: Sequence[GuestOp]) -> Iterator[list[GuestOp]]:
-    """The operations in order, cut after each that may touch a device: what comes of it is awaited."""
+    """The operations in order, cut after each one that may touch a device, whose consequences are awaited."""
     chunk: list[GuestOp] = []
     for op in ops:
         chunk.append(op)

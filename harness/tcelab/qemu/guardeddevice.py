@@ -1,5 +1,5 @@
-"""What a guard knows of each device: its registers in configuration space, what its driver wants, and the transfers
-that it was told to do, as QEMU's trace shows them.
+"""What a guard knows of each device: its configuration registers, whether its driver wants bus mastering, and the
+transfers that it was told to do, by QEMU's trace.
 
 Source: QEMU hw/pci/trace-events (pci_cfg_write), system/trace-events (memory_region_ops_write), hw/misc/edu.c,
 hw/virtio/virtio-pci.c, hw/ppc/spapr.c (spapr_phb_placement).
@@ -47,8 +47,8 @@ class Flight(NamedTuple):
     def located(self, direction: str, address: int, size: int, phb: Phb) -> int | None:
         """The bus address of a refused access of some bytes, if it belongs to this transfer.
 
-        :param address: as QEMU tells it: by its place in the window when the table refused it, else by its bus address.
-            QEMU tells words, so the first may begin before the transfer does.
+        :param address: as QEMU reports it: the offset in the window when the table refused it, else the bus address.
+            QEMU reports whole words, so the first may begin before the transfer does.
         """
         if direction != self.direction:
             return None
@@ -75,7 +75,7 @@ class GuardedDevice:
     :ivar wish: its driver wants it to master the bus.
     :ivar regions: QEMU's names (addresses) of its doorbells.
     :ivar flights: transfers that it was told to do since the guard settled last.
-    :ivar rung: it was told to do something.
+    :ivar rung: its doorbell was rung.
     :ivar ring: where its queue lies, for a virtio device.
     """
 
@@ -105,7 +105,7 @@ class GuardedDevice:
     # -- what the guest does
 
     def configured(self, offset: int, value: int) -> bool:
-        """A register of its configuration space was written. True if it was the guest who did it."""
+        """A configuration register was written. True if the guest wrote it."""
         ours = self._ours[offset, value] > 0
         if ours:
             self._ours[offset, value] -= 1
@@ -133,7 +133,7 @@ class GuardedDevice:
             self.flights.append(Flight("write" if to_memory else "read", iova, self._words[edu.COUNT]))
 
     def flight(self, direction: str, address: int, size: int) -> tuple[Flight, int] | None:
-        """The last of its transfers in flight to which a refused access may belong, and where that was on the bus."""
+        """The last transfer in flight that a refused access may belong to, and the bus address of that access."""
         ring = self.ring if self.rung else []
         for flight in [*reversed(self.flights), *ring]:
             at = flight.located(direction, address, size, self.pe.phb)
@@ -144,11 +144,11 @@ class GuardedDevice:
     # -- what we do
 
     def moves(self, register: ConfigRegister, value: int) -> bool:
-        """Would writing a register change what the guest's CPUs find where? Bus mastering does not."""
+        """Does writing a register change the memory map of the guest's CPUs? Bus mastering does not."""
         return register.offset != COMMAND or bool((self.command ^ value) & ~MASTER)
 
     def written(self, register: ConfigRegister, value: int) -> None:
-        """We write one of its registers: QEMU's trace will tell of it."""
+        """We write one of its registers: QEMU's trace will report it."""
         self._ours[register.offset, value] += 1
         if register.offset == COMMAND:
             self.command = value

@@ -1,4 +1,4 @@
-"""A running QEMU and the guest in it, as the loop sees them: spawn, what is watched all the time, asking, the end."""
+"""A running QEMU and its guest, as the loop sees them: start, watchers, requests, end."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ T = TypeVar("T")
 
 _PROMPT: Final = "tcelab#"
 _PUT_OFF: Final = 0.5
-"""Seconds that a kernel may put work off when it is idle (delayed work, RCU callbacks)."""
+"""Seconds for which an idle kernel may defer work (delayed work, RCU callbacks)."""
 
 _CONSOLE_CHUNK: Final = 1 << 16
 _CAPABILITIES: Final = ("events", "x-ignore-shared")
-"""Of the migration that saves a base and loads a fork: tell of its end, and leave RAM where it is."""
+"""Capabilities of the migration that saves a base and loads a fork: report its end, leave RAM in place."""
 
 _REGISTERS: Final = ((0x0C, 1), *((0x10 + 4 * bar, 4) for bar in range(6)), (0x30, 4), (0x3C, 1), (0x04, 2))
 """(offset, size) of what a kernel writes into a configuration header, the command last: not in an edu's state."""
@@ -69,7 +69,7 @@ class Guest:
         """:param base: what to fork; None: boot.
         :raise Unsupported: no room for guest RAM, or this QEMU cannot.
         """
-        machine.check(abilities, options.topology)
+        machine.check(abilities, options.topology, options.cpu)
         self._qemu, self._abilities, self._options, self._base = qemu, abilities, options, base
         self.limits, self.folder = limits, folder
         size = options.memory * MIB
@@ -78,7 +78,7 @@ class Guest:
         self.disks, self.dma_api = Disks(options.topology), DmaApi()
         self.console = Console(folder / "console.log")
         if base is not None:
-            # What the kernel said while it booted is as true of the fork: a warning then is a finding now.
+            # The boot messages belong to the fork as well: a warning among them is a finding of the fork.
             self.console.feed(base.console, 0.0)
         self._said = (folder / "qemu.err").open("w+b")
         self._qmp = Monitor("tcelab")
@@ -173,10 +173,9 @@ class Guest:
         await self._execute("cont", {})
 
     async def rest(self) -> None:
-        """Wait until the guest has nothing more to do: what is saved before that, every fork does again.
-
-        Its init's prompt is awaited, which another init may never show, and then what the kernel has put off, of which
-        nothing tells: neither is worth an error.
+        """Wait until the guest is idle: work that is pending when the base is saved is done again by every fork. Waits
+        for init's prompt, which another init may never print, and then for work that the kernel deferred, which nothing
+        reports. Neither is an error.
         """
         with contextlib.suppress(TcelabError):
             await self.waiter.run(self._prompt(), "settle", self.limits.settle)
@@ -188,7 +187,7 @@ class Guest:
             await self.waiter.activity.wait()
 
     async def save(self) -> tuple[bytes, list[SavedRegister]]:
-        """The state of the devices of a guest that is stopped, and the registers that it lacks.
+        """The device state of a stopped guest, and the registers that this state lacks.
 
         :raise HarnessError: QEMU cannot save it.
         """
@@ -200,7 +199,7 @@ class Guest:
             for device in phb.devices:
                 for offset, size in _REGISTERS:
                     place = window.buid(phb.index), device.slot, offset, size
-                    # A device that nobody has touched has zeros there.
+                    # An untouched device has zeros there.
                     if value := await self.qtest.read_config(*place):
                         registers.append(SavedRegister(*place, value))
         os.ftruncate(self.state, 0)
@@ -229,7 +228,7 @@ class Guest:
         return task
 
     def _watched(self, task: asyncio.Task[None]) -> None:
-        """A watcher that cannot see is no watcher: when one fails, the guest counts as lost."""
+        """When a watcher fails, the guest counts as lost."""
         if not task.cancelled() and not self._closing and task.exception() is not None:
             self.waiter.lose(f"{WATCHER} failed: {task.exception()}")
 
@@ -294,7 +293,7 @@ class Guest:
             raise HarnessError(f"QEMU refuses {command}: {error}", next_step="see qemu.err there") from None
 
     async def _not_only_stopped(self, status: str) -> TcelabError:
-        """QEMU says why a guest does not run that nobody has stopped: the event that says more is on its way."""
+        """QEMU reports why a guest that nobody stopped does not run; the event with the details is still to come."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self.waiter.lost), self.limits.settle)
         self.waiter.lose(f"the guest is {status}")
@@ -308,7 +307,7 @@ class Guest:
         return self.console.take_trouble()
 
     async def _listen(self) -> None:
-        """Take what lies in the console, even while it is lent: a guest that is lost says nothing to anybody else."""
+        """Read what is left in the console, even while it is lent: no other reader gets anything from a lost guest."""
         with contextlib.suppress(OSError):
             while data := self._console_end.recv(_CONSOLE_CHUNK):
                 self.heard(data)
@@ -349,7 +348,7 @@ class Guest:
         return await self.waiter.run(self.channel.ask(request), "perform", self.limits.perform, progress)
 
     async def lend_console(self) -> int:
-        """Stop reading the console and hand out its descriptor; what is read there is to be given to `heard`."""
+        """Stop reading the console and hand out its descriptor. The reader passes what it reads to `heard`."""
         self._console_task.cancel()
         await asyncio.gather(self._console_task, return_exceptions=True)
         return self._console_end.fileno()
@@ -371,11 +370,11 @@ class Guest:
         if (waiter := getattr(self, "waiter", None)) is not None:
             waiter.lose(CLOSED)
         if self._starting is not None and self._starting is not asyncio.current_task():
-            # It has lost its race, and must not leave a QEMU behind.
+            # The guest was closed meanwhile, and must not leave a QEMU behind.
             await asyncio.wait({self._starting}, timeout=self.limits.close)
         process = getattr(self, "_process", None)
         if process is not None and process.returncode is None:
-            # A fork has nothing to put away, and who was not reached cannot be asked.
+            # A fork has nothing to save, and a QEMU that was never reached cannot be asked.
             if self._base is None and self._qmp.runstate is Runstate.RUNNING:
                 with contextlib.suppress(QMPError, OSError, TimeoutError):
                     await asyncio.wait_for(self._qmp.execute("quit"), self.limits.close)

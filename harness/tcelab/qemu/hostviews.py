@@ -24,7 +24,7 @@ _WORD: Final = 64
 
 
 class HostViews:
-    """Of one guest. All of QEMU's log up to now has been drained when it is asked.
+    """The views of one guest. QEMU's log must be drained before each call.
 
     :ivar live: QEMU's memory.
     """
@@ -33,7 +33,7 @@ class HostViews:
         """:raise Unsupported: the host does not let us read our own child."""
         self._guest = guest
         self._defaults = machine.default_windows(topology)
-        # What comes before QEMU (setpriv, a loader) replaces itself: the child is QEMU.
+        # A program before QEMU (setpriv, a loader) execs QEMU, so the child is QEMU itself.
         self.live = LiveMemory(guest.pid)
 
     def close(self) -> None:
@@ -92,7 +92,7 @@ class HostViews:
         return out
 
     def _shape(self, liobn: int) -> window.Shape | None:
-        """Of a window: as RTAS was told when it made it, else the machine's default."""
+        """The shape of a window: as RTAS created it, else the machine's default."""
         return self._guest.log.tables.shapes.get(liobn, self._defaults.get(liobn))
 
     def _read_stream(self) -> list[TableView]:
@@ -103,7 +103,7 @@ class HostViews:
         return list(stream.tables(os.pread(self._guest.state, size, 0)))
 
     def flip(self, op: Flip) -> Outcome:
-        """A lie: flip a bit of a live entry.
+        """Self-test: flip a bit of a live entry.
 
         :raise HarnessError: there is no such entry.
         """

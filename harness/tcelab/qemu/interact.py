@@ -30,12 +30,12 @@ class _Attached(_Spawn):
         self.delaybeforesend = None
 
     def isalive(self) -> bool:
-        """The other end says itself when it goes: by end of file."""
+        """The other end announces its end by end of file."""
         return True
 
 
 class Hearing:
-    """A log file, as pexpect wants one, that lets the guest's console go on being watched and written down."""
+    """A log file for pexpect that keeps the guest's console watched and logged."""
 
     def __init__(self, guest: Guest) -> None:
         self._guest = guest

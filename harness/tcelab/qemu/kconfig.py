@@ -1,4 +1,4 @@
-"""What a kernel was built with, and whether that is enough: said before a boot that could not be judged.
+"""What a kernel was built with, and whether that is enough: checked before a boot that could not be judged.
 
 Sources: kernel/configs.c for the marks around an embedded configuration; the Kconfig files of drivers/vfio,
 drivers/iommu, drivers/virtio, drivers/char, drivers/tty/hvc, fs/proc, init and arch/powerpc for the names.
@@ -42,10 +42,12 @@ NEEDED: Final = {
     "VFIO_PCI": "VFIO",
     "VFIO_IOMMU_SPAPR_TCE": "VFIO on sPAPR",
 }
-"""Options that tcelab cannot do without, and what for."""
+"""Options that tcelab requires, and what for."""
 
 _NEEDED_WHERE_KNOWN: Final = ("VFIO_GROUP", "VFIO_CONTAINER")
-"""Options of newer kernels (6.2 and 6.6) for what older ones always have: they count only where they are named."""
+"""Options of newer kernels (6.2 and 6.6) for features that older kernels always have: checked only where the
+configuration names them.
+"""
 
 
 class KernelConfig(NamedTuple):
@@ -70,7 +72,7 @@ def find(kernel: Path, release: str) -> KernelConfig | None:
         try:
             return _parse(f"{kernel} (IKCONFIG)", zlib.decompress(packed, _GZIP))
         except zlib.error:
-            pass  # the marks were something else's
+            pass  # these marks belong to something else
     folder = kernel.resolve().parent
     built = folder / ".config"
     if built.is_file() and built.stat().st_mtime <= kernel.stat().st_mtime:

@@ -1,4 +1,4 @@
-"""What a kernel's file tells before a boot: whether a pseries guest can start it, its release, texts it holds.
+"""What a kernel's file shows before a boot: whether a pseries guest can start it, its release, strings in it.
 
 Sources: arch/powerpc/boot/wrapper for the sections of a zImage; init/version.c for the
 banner, which holds the release as `uname -r` gives it.
@@ -20,7 +20,7 @@ __all__ = ["between", "check", "holds", "little_endian", "release"]
 
 _PPC64: Final = "ppc64"
 _WRAPPED: Final = ".kernel:vmlinux"
-"""How the names of sections begin that a zImage holds the kernel in."""
+"""Prefix of the names of the sections that hold the kernel in a zImage."""
 _ELF: Final = b"\x7fELF"
 _MAGIC: Final = {
     b"\x1f\x8b": "gzip data",
@@ -90,7 +90,9 @@ def _open(path: Path) -> Iterator[BinaryIO]:
         with path.open("rb") as file:
             yield file
     except OSError as error:
-        raise UsageError(f"cannot read the kernel {path}: {error.strerror}") from None
+        raise UsageError(
+            f"cannot read the kernel {path}: {error.strerror}", next_step="give --kernel the path of a ppc64 vmlinux"
+        ) from None
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """How long each named phase may take, in seconds. Printed by `tcelab run --help`; changed by `--limit PHASE=SECONDS`.
 
-A limit says how long nothing may happen, not how long all may take, wherever progress can be seen: new console bytes
-while the guest boots, the agent's progress cell while it works.
+Where progress can be seen, a limit is on silence, not on the total time: new console bytes while the guest boots, the
+agent's progress cell while it works.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class Limits(msgspec.Struct, frozen=True):
     :ivar fork: from a fork's start to its agent's first answer.
     :ivar boot: silence of the console before the agent's handshake. A debug kernel under TCG on a loaded machine
         stays silent for some 20 s in its longest initcall.
-    :ivar whole_boot: the boot as a whole: a guest that prints for ever makes no progress.
+    :ivar whole_boot: the boot as a whole: a guest that prints for ever is not progress.
     :ivar perform: silence of the agent's progress cell. One container release sweeps 262,144 entries, 0.7 s.
     :ivar control: one QMP command, the saving of device state included.
-    :ivar settle: silence of the console after a panic, until all counts as said.
-    :ivar whole_settle: what the console says after a panic, as a whole: a kernel that dies may go on for ever.
+    :ivar settle: silence of the console after a panic, after which its output counts as complete.
+    :ivar whole_settle: the whole output after a panic: a dying kernel may print for ever.
     :ivar close: from asking QEMU to quit to its end; then it is killed.
     """
 

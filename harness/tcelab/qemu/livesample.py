@@ -1,8 +1,8 @@
-"""Looks at the tables of a guest that goes on running: nothing is stopped, so entries of one look may be of different
-moments, and what comes and goes between two looks is not seen.
+"""Samples the tables of a running guest. Nothing is stopped, so the entries of one sample may be from different
+moments, and changes between two samples may be missed.
 
-A table moves when its window is made anew. Its address is read from QEMU's log before and after its memory: of a table
-that moved meanwhile nothing is told in that look.
+A table moves when its window is created again. Its address is read from QEMU's log before and after its memory; a table
+that moved meanwhile is left out of the sample.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class LiveSample:
     """What was seen at one moment.
 
     :ivar at: seconds, by `time.monotonic`.
-    :ivar violations: the last refused accesses, as QEMU told them; `refused`: how many there were so far.
+    :ivar violations: the last refused accesses, as QEMU logged them; `refused`: how many there were so far.
     :ivar unseen: why there are no tables, if there are none.
     """
 
@@ -57,7 +57,7 @@ class Looker(Protocol):
 
 
 def _read(live: LiveMemory, known: Mapping[int, int], shapes: Mapping[int, window.Shape]) -> Iterator[TableView]:
-    """The tables that are where they are said to be."""
+    """The tables that are still at their logged address."""
     for liobn, at in sorted(known.items()):
         if liobn in shapes:
             with contextlib.suppress(HarnessError):  # it has moved, or QEMU has ended: the caller finds out which
@@ -181,9 +181,9 @@ def _lives(pid: int) -> bool:
 
 
 def looker(session: object, topology: Topology) -> Looker:
-    """Of a guest that a run was given.
+    """The looker for a guest of a run.
 
-    :raise TcelabError: it cannot be looked at.
+    :raise TcelabError: it cannot be sampled.
     """
     if not isinstance(session, QemuSession):
         raise TcelabError("only a guest under QEMU has tables that can be watched")

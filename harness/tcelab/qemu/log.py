@@ -1,7 +1,7 @@
-"""QEMU's log and trace: a pipe that a thread of its own drains, and what it tells of refusals.
-What it tells of tables is for `tcelab.qemu.tableaddresses`.
+"""QEMU's log and trace: a pipe drained by a thread of its own, and the refusals in it. Lines about tables go to
+`tcelab.qemu.tableaddresses`.
 
-A full pipe would stop QEMU while it holds its lock, so nobody but this thread waits for it. QEMU writes each line
+A full pipe would stop QEMU while it holds its lock, so only this thread ever blocks on the pipe. QEMU writes each line
 before it goes on: once the guest is stopped and `drain` has returned, all that was said has been read.
 
 Source: QEMU system/memory.c, memory_region_access_valid and address_space_*: "Invalid read/write at addr ..., reason:
@@ -28,11 +28,11 @@ from tcelab.run.record import Refusal
 
 _CHUNK: Final = 1 << 16
 _LOG_KEPT: Final = 64 << 20
-"""Bytes after which qemu.log is begun anew; the one before is kept beside it."""
+"""Size at which qemu.log is rotated; the previous one is kept."""
 _TOLD: Final = 1 << 16
-"""Refusals that are told one by one; more are summed up, page by page."""
+"""Refusals that are listed one by one; further ones are summed up by page."""
 RECENT: Final = 8
-"""Of the last ones, the lines that are remembered for whoever watches."""
+"""The number of last refusals that are kept for watchers."""
 
 _STAMP: Final = len("2026-01-31T23:59:59.123456Z ")
 """Characters before each line where QEMU tells the time (-msg timestamp=on; older ones do of trace events only)."""
@@ -43,7 +43,7 @@ REFUSED: Final = re.compile(
 _ROM: Final = ".rom"
 """How the name of the region of a device's ROM ends (hw/pci/pci.c, pci_add_option_rom)."""
 _CHECKSTOP: Final = re.compile(r"(?:Machine check .*)?Entering checkstop state\b.*")
-"""The CPU stops for good, and with it the guest: its kernel says nothing of it."""
+"""The CPU stops for good, and the guest with it; its kernel prints nothing."""
 
 
 class Listener(Protocol):
@@ -60,7 +60,7 @@ class Listener(Protocol):
 
 @dataclass(slots=True)
 class _Piece:
-    """Accesses in a row within one IOMMU page. `more`: accesses elsewhere in the page that are summed up with it."""
+    """Consecutive accesses within one IOMMU page. `more`: other accesses in the page that are summed up with it."""
 
     direction: Literal["read", "write"]
     address: int
@@ -74,8 +74,8 @@ class _Piece:
 
 
 class Refusals:
-    """What was refused since somebody asked last: accesses in a row are one, and in a storm all of one page are,
-    however many. None is left out: memory is bounded by the pages that there are.
+    """Refusals since the last call. Consecutive accesses count as one; in a storm, so do all accesses of one page. None
+    is left out, and memory is bounded by the number of pages.
     """
 
     def __init__(self) -> None:
@@ -108,13 +108,13 @@ class Refusals:
 class Log:
     """Drains QEMU's log from the reading end of a pipe until QEMU closes its end.
 
-    :ivar tables: what the trace says of the tables, up to the last line read.
+    :ivar tables: the tables by the trace, up to the last line read.
     :ivar listener: hears of the other lines, in order; called by whoever reads, and never by two at once.
     :ivar tables_listener: likewise hears each line about tables.
-    :ivar recent: the last refusals, whoever took them; `refused`: how many there were.
+    :ivar recent: the last refusals, taken or not; `refused`: how many there were.
     :ivar strayed: the first access to a device's ROM that was refused, or empty. A CPU reads a ROM, and drops what it
-        writes to one, without asking: QEMU led an access astray that was to go elsewhere.
-    :ivar checkstop: that the guest's CPU stopped for good, and what QEMU refused just before, or empty.
+        writes to one, without asking: QEMU misdirected an access that was meant for another region.
+    :ivar checkstop: a text if the guest's CPU stopped for good, with what QEMU refused just before; else empty.
     """
 
     def __init__(self, pipe: int, path: Path) -> None:
@@ -138,9 +138,9 @@ class Log:
         self._thread.start()
 
     def drain(self) -> None:
-        """Read all that QEMU has said up to now.
+        """Read all that QEMU has logged up to now.
 
-        :raise HarnessError: some of it could not be written down.
+        :raise HarnessError: some of it could not be written to the file.
         """
         with self._lock:
             while self._read():
@@ -197,7 +197,7 @@ class Log:
         try:
             self._keep(data)
         except OSError as error:
-            # Go on reading: a pipe that nobody drains stops QEMU. Whoever drains next is told.
+            # Go on reading: a full pipe stops QEMU. The next caller of `drain` gets the error.
             self._failed = error
         return True
 
@@ -205,7 +205,7 @@ class Log:
         if self._failed is not None:
             return
         if self._written > _LOG_KEPT:
-            # The newest lines are those that are wanted.
+            # The newest lines are the ones that matter.
             self._file.close()
             self._path.replace(self._path.with_name(f"{self._path.name}.1"))
             self._file = self._path.open("wb")
@@ -218,7 +218,7 @@ class Log:
         said = line[_STAMP:] if line[_STAMP - 2 : _STAMP] == "Z " else line
         if said.startswith("Invalid "):
             if (found := REFUSED.match(said)) and found[4].endswith(_ROM):
-                # No device did it: the address is one within the ROM, and not on a bus.
+                # No device did it: the address is an offset in the ROM, not a bus address.
                 self.strayed = self.strayed or said
                 self.recent.append(line)
             elif found:

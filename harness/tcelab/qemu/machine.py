@@ -1,7 +1,7 @@
 """The machine: its command line, and the files that it is given.
 
-Everything that connects it with the harness is an inherited descriptor: nothing is left in the file system, nothing
-listens, and no connect can race. Source of the options: QEMU docs/system/ppc/pseries.rst, qemu-options.hx.
+Every connection to the harness is an inherited descriptor: nothing is left in the file system, nothing listens, and no
+connect can race. Source of the options: QEMU docs/system/ppc/pseries.rst, qemu-options.hx.
 """
 
 from __future__ import annotations
@@ -23,14 +23,29 @@ from tcelab.qemu.ram import MIB
 from tcelab.run.record import Guarding
 
 Firmware = Literal["auto", "vof", "slof"]
+CpuName = Literal["power8", "power9", "power9-hash", "power10", "power11"]
+
+CPU: Final = "power9"
+"""Where nobody says which."""
+
+CPUS: Final[dict[CpuName, tuple[str, str]]] = {
+    "power8": ("power8", ""),
+    "power9": ("power9", ""),
+    "power9-hash": ("power9", "disable_radix"),
+    "power10": ("power10", ""),
+    "power11": ("power11", ""),
+}
+"""A CPU to its model in QEMU (target/ppc/cpu-models.c) and what the kernel is told about it: one of POWER9 or later
+takes the radix MMU unless it may not (arch/powerpc/mm/init_64.c), POWER8 has the hash MMU alone.
+"""
 
 MEMORY: Final = 512
-"""MiB of guest RAM, where nobody says how much."""
+"""MiB of guest RAM by default."""
 GRANULE: Final = 256 * MIB
 """The RAM of a pseries machine comes in logical memory blocks of 256 MiB (include/hw/ppc/spapr.h)."""
 
 _RESERVED: Final = 16 * MIB
-"""Top of RAM that the kernel is told to leave alone: the host's own, where QEMU puts the device tree at start."""
+"""Top of RAM that is hidden from the kernel and belongs to the host; QEMU puts the device tree there at start."""
 
 SCRATCH: Final = _RESERVED // 2
 """Bytes below the top of RAM where the host's own RTAS calls keep their arguments: the tree is above."""
@@ -39,7 +54,7 @@ _TREE_LIMIT: Final = 2048 * MIB
 """QEMU puts the device tree below the top of RAM, but never above this (hw/ppc/spapr.c, FDT_MAX_ADDR)."""
 
 _QUIET: Final = "cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off"
-"""Capabilities that TCG cannot give; asking for them only makes it print warnings."""
+"""Capabilities that TCG does not have; asking for them only causes warnings."""
 
 _CMDLINE: Final = (
     "console=hvc0 panic=-1 oops=panic softlockup_panic=1 hung_task_panic=1"
@@ -58,10 +73,11 @@ mapping would reach a table (arch/powerpc/platforms/pseries/iommu.c, enable_ddw)
 
 
 class QemuOptions(msgspec.Struct, frozen=True):
-    """The machine that QEMU is started as: the user's choice once it is provisioned. What is here decides which base a
-    fork may have.
+    """The machine that QEMU is started as: the user's choice, provisioned. These fields decide which base a fork may
+    use.
 
     :ivar memory: MiB of guest RAM, a multiple of 256.
+    :ivar cpu: one of `CPUS`.
     :ivar append: added to the kernel's command line.
     :ivar quirks: known defects that are declared for the kernel.
     :ivar isolates: the platform is to isolate PEs; `guard`: what is done for it, see `tcelab.run.record.Facts`.
@@ -71,6 +87,7 @@ class QemuOptions(msgspec.Struct, frozen=True):
     initrd: Path
     topology: Topology
     memory: int = MEMORY
+    cpu: CpuName = CPU
     firmware: Firmware = "auto"
     append: str = ""
     quirks: frozenset[str] = frozenset()
@@ -117,8 +134,13 @@ def firmware(options: QemuOptions, abilities: Abilities) -> Literal["vof", "slof
     return options.firmware
 
 
-def check(abilities: Abilities, topology: Topology) -> None:
-    """:raise Unsupported: this QEMU lacks what the topology or any verdict needs."""
+def check(abilities: Abilities, topology: Topology, cpu: CpuName = CPU) -> None:
+    """:raise Unsupported: this QEMU lacks what the topology, the CPU or any verdict needs."""
+    if CPUS[cpu][0] not in abilities.cpus:
+        raise Unsupported(
+            f"QEMU {abilities.version} has no CPU {CPUS[cpu][0]}",
+            next_step=f"use --cpu {CPU}, or a newer QEMU: tcelab's own has them all, leave --qemu out",
+        )
     if topology.devices and not abilities.edu:
         raise Unsupported(
             f"QEMU {abilities.version} has no edu device, so no device can do DMA",
@@ -158,7 +180,8 @@ def arguments(options: QemuOptions, abilities: Abilities, fds: Descriptors) -> l
     ram = f"memory-backend-file,id=ram,size={options.memory}M,mem-path=/proc/self/fd/{fds.ram}"
     return [
         *("-M", f"pseries,{_QUIET},ic-mode=xics,memory-backend=ram{vof}"),
-        *("-accel", "tcg", "-cpu", "power9", "-smp", str(options.topology.cpus), "-m", f"{options.memory}M"),
+        *("-accel", "tcg", "-cpu", CPUS[options.cpu][0], "-smp", str(options.topology.cpus)),
+        *("-m", f"{options.memory}M"),
         *("-object", f"{ram},share=on" if fds.base is None else f"{ram},share=off,readonly=on,rom=off"),
         *("-nodefaults", "-display", "none", "-vga", "none", "-action", "panic=pause,reboot=shutdown"),
         *_sockets(fds),
@@ -176,7 +199,7 @@ def arguments(options: QemuOptions, abilities: Abilities, fds: Descriptors) -> l
 
 
 def _driven(fds: Descriptors) -> tuple[str, ...]:
-    """Where the kernel's own drivers are at work: the time of each hypercall, and a port for what they ask for."""
+    """For the kernel's own drivers: the time of each hypercall, and a port for their DMA API trace."""
     port = f"virtserialport,bus=channel.0,chardev=dma-api,name={DMA_API},id=dma-api-port"
     file = f"file,id=dma-api,path=/proc/self/fd/{fds.dma_api or 0}"
     return ("-msg", "timestamp=on", "-chardev", file, "-device", port)
@@ -190,7 +213,8 @@ def _append(options: QemuOptions) -> str:
     usable = options.memory - _RESERVED // MIB
     disk = _DISK if _has_disk(options.topology.devices) else ""
     driven = _DRIVEN if options.topology.driven and not disk else ""
-    return f"{_CMDLINE} mem={usable}M{disk}{driven} {options.append}".strip()
+    words = (f"{_CMDLINE} mem={usable}M{disk}{driven}", CPUS[options.cpu][1], options.append)
+    return " ".join(filter(None, words))
 
 
 def _sockets(fds: Descriptors) -> list[str]:
@@ -218,7 +242,7 @@ def _phbs(topology: Topology, fds: Descriptors) -> list[str]:
 def _device(phb: Phb, device: Device, fds: Descriptors) -> list[str]:
     at = f"id={device.name},bus=phb{phb.index}.0,addr={device.slot:#x}"
     if device.model == "e1000":
-        # Nothing listens, and nothing gets out: the guest's own gateway answers it, and nobody else.
+        # Nothing listens, and nothing gets out: only the guest's own gateway answers.
         net = f"net-{phb.index}-{device.slot}"
         user = f"user,id={net},restrict=on,ipv6=off"
         return ["-netdev", user, "-device", f"e1000,{at},netdev={net},romfile="]
@@ -257,7 +281,7 @@ def default_windows(topology: Topology) -> dict[int, window.Shape]:
 
 
 def usable(ram: int) -> int:
-    """Of a guest's RAM, the bytes that its kernel is told of."""
+    """Bytes of guest RAM that the kernel may use."""
     return ram - _RESERVED
 
 

@@ -3,8 +3,8 @@
 Three kinds of threads meet here. A *caller* (the main thread, or one for each part of a program) is in a method of a
 session; it parses and judges what it gets: tables, frames, guest RAM. The *loop* waits, for the monitor, the agent, the
 console, the end of QEMU, and does nothing that takes over 1 ms, for all guests wait for it. One thread for each guest
-drains QEMU's log. The caller hands a coroutine over and stands still until it has the result, so what both touch has
-one owner at a time. Objects of asyncio are the loop's alone: others reach them by `call` or `call_soon_threadsafe`.
+drains QEMU's log. The caller hands over a coroutine and blocks until it has the result, so shared data has one owner at
+a time. asyncio objects belong to the loop: others reach them by `call` or `call_soon_threadsafe`.
 
 QEMU is spawned from the loop's thread as well: a child's parent-death signal follows the thread that made it, and
 this thread lives as long as the process.
@@ -32,8 +32,8 @@ class Portal:
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` on the loop and return what it returns, or raise what it raises.
 
-        An interrupt of the caller cancels it, and does not wait until it has ended: what must be done all the same
-        shields itself, as `Guest.close` does.
+        An interrupt of the caller cancels the work without waiting for its end. Work that must finish shields itself,
+        as `Guest.close` does.
         """
         future = asyncio.run_coroutine_threadsafe(work, self.loop)
         try:

@@ -1,10 +1,11 @@
-"""What a QEMU can do, asked and never concluded from its version."""
+"""What a QEMU can do: asked, never concluded from its version."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -31,7 +32,7 @@ TRACES: Final = (
     "spapr_iommu_ddw_remove",
     "spapr_iommu_ddw_reset",
 )
-"""Trace events that the live view follows. The first cannot be done without."""
+"""Trace events that the live view follows. The first is required."""
 
 FIRMWARE: Final = ("slof.bin", "vof.bin")
 
@@ -41,14 +42,15 @@ LOG_FLAGS: Final = ("guest_errors", "invalid_mem")
 """`-d` items under which QEMU tells of refused accesses: the second where it exists (8.0 or so and up)."""
 
 
-VERSION: Final = 2
-"""Of the questions that are asked; a higher one makes remembered answers useless."""
+VERSION: Final = 3
+"""Version of the questions; raising it invalidates remembered answers."""
 
 
 class Qemu(msgspec.Struct, frozen=True):
     """How to start a QEMU: a command before any option of ours, and what to add to the environment.
 
-    :ivar build: hash of all its files, where they are tcelab's own; empty: a program that may change at any time.
+    :ivar build: hash of all its files, where they are tcelab's own; empty: another program, which may change at any
+        time.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Abilities(msgspec.Struct, frozen=True):
     :ivar log_flags: those of `LOG_FLAGS` that exist.
     :ivar device_state: can save device state beside a running guest (`xen-save-devices-state`).
     :ivar private_ram: maps a file that it may only read as RAM, copy-on-write: what a fork needs.
+    :ivar cpus: its models of POWER CPUs, without a revision.
     :ivar firmware_sha256: of each of `FIRMWARE` that it finds.
     """
 
@@ -80,6 +83,7 @@ class Abilities(msgspec.Struct, frozen=True):
     device_state: bool
     private_ram: bool = False
     virtio_blk: bool = False
+    cpus: tuple[str, ...] = ()
     firmware_sha256: dict[str, str] = {}
 
 
@@ -136,7 +140,7 @@ async def _probe(qemu: Qemu) -> Abilities:
 
 
 async def _expect_qemu(qemu: Qemu) -> None:
-    """:raise UsageError: it tells its version, and that is not QEMU's. One that cannot even do that may be broken."""
+    """:raise UsageError: it prints a version, and that is not QEMU's. A program that prints none may just be broken."""
     if qemu.build:
         return
     with tempfile.TemporaryFile() as said:
@@ -177,7 +181,7 @@ async def _running(
 
 
 async def _starts(qemu: Qemu, machine: str) -> bool:
-    """Does QEMU start that machine? It has to find its firmware, for one. With a monitor that leaves at once."""
+    """Does QEMU start that machine? It must find its firmware, for example. The monitor quits at once."""
     with tempfile.TemporaryFile() as said:
         leave = ["-display", "none", "-vga", "none", "-nodefaults", "-S", "-monitor", "stdio"]
         async with _running(qemu, ["-M", machine, "-accel", "tcg", *leave], said, stdin=b"quit\n") as child:
@@ -226,6 +230,7 @@ async def _questions(end: socket.socket, log_flags: tuple[str, ...]) -> Abilitie
     }
     commands = {each["name"] for each in _rows(await ask("query-commands"))}
     traces = {each["name"] for each in _rows(await ask("trace-event-get-state", {"name": "spapr_iommu_*"}))}
+    cpus = {each["name"] for each in _rows(await ask("query-cpu-definitions"))}
     version = await ask("query-version")
     assert isinstance(version, dict)
     number = ".".join(str(version["qemu"][part]) for part in ("major", "minor", "micro"))
@@ -238,6 +243,7 @@ async def _questions(end: socket.socket, log_flags: tuple[str, ...]) -> Abilitie
         traces=tuple(event for event in TRACES if event in traces),
         log_flags=log_flags,
         device_state="xen-save-devices-state" in commands,
+        cpus=tuple(sorted(name for name in cpus if re.fullmatch(r"power\d+", name))),
         private_ram={"readonly", "rom"} <= await properties("memory-backend-file"),
     )
     await client.disconnect()

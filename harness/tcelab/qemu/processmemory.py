@@ -17,7 +17,7 @@ _AT_ONCE: Final = 512
 """Pieces of one call; the kernel takes 1,024 (UIO_MAXIOV)."""
 
 _FORBIDDEN: Final = (errno.EPERM, errno.ENOSYS)
-"""A kernel or a sandbox that has not the call; whether the process may be read at all is known then."""
+"""Errnos of a kernel or sandbox without the call; by then it is known that the process may be read."""
 
 
 class _IoVector(ctypes.Structure):
@@ -37,7 +37,7 @@ class ProcessMemory:
         self._direct = True
 
     def read(self, at: int, size: int) -> bytes:
-        """As much as there is, which is nothing once the process has ended.
+        """As much as is mapped; nothing once the process has ended.
 
         :raise OSError: nothing is mapped there.
         """

@@ -47,9 +47,10 @@ _TOLD: Final = ("kernel", "version", "machine", "python", "cmdline", "modules")
 class QemuSession:
     """A guest with its agent ready. Use as a context manager: QEMU ends with it, whatever happens.
 
-    Methods run in their caller's thread, one at a time, and hand to the loop what has to wait (`tcelab.qemu.portal`).
-    What is large, tables and guest RAM, is read here, while the guest stands. `close` alone may come from another
-    thread at any time: it ends QEMU on the loop, so that the caller's wait raises, and then takes the views away, once.
+    Methods run in their caller's thread, one at a time, and hand everything that waits to the loop
+    (`tcelab.qemu.portal`). Tables and guest RAM are large and are read in the caller's thread, while the guest is
+    stopped. Only `close` may be called from another thread at any time: it ends QEMU on the loop, so that the caller's
+    wait raises, and then closes the views, once.
 
     :ivar folder: of its artefacts.
     :ivar began: when opening it began, by `time.monotonic`.
@@ -152,14 +153,13 @@ class QemuSession:
     # -- the handshake
 
     def renew(self, nonce: bytes | None = None) -> None:
-        """Begin anew on the same guest: all that programs left there is closed and forgotten.
-
-        QEMU's refusals so far are forgotten as well; trouble on the console is not.
+        """Begin anew on the same guest: everything that programs left there is closed and forgotten. So are QEMU's
+        refusals so far, but not trouble on the console.
 
         :param nonce: of another session, to be compared with this one; by default a fresh one.
         """
         self._greet(self.facts.versions["agent"]["digest"], renew=True, nonce=nonce)
-        self.guest.disks.renew()  # whoever could write to them has been closed
+        self.guest.disks.renew()  # nobody who could write to them is left
         if self._guard is not None:
             self._guard.reset()
         self.guest.log.drain()
@@ -176,7 +176,8 @@ class QemuSession:
         told: dict[str, Any] = {"nonce": nonce.hex(), "devices": devices, "renew": renew}
         asked = time.time()
         if self._base is not None and not renew:
-            # Its clock stands at the base's last moment, and it would draw what every other fork draws.
+            # The fork's clock stands at the base's last moment, and its random generator would draw what every other
+            # fork's draws.
             told |= {"renew": True, "clock": asked, "entropy": secrets.token_bytes(_ENTROPY).hex()}
         request = msgspec.json.encode({"id": self._next(), "hello": told})
         answer = decode(portal().call(self.guest.hello(request)), self._number)
@@ -223,6 +224,7 @@ class QemuSession:
                 "name": self._qemu.name,
                 **msgspec.to_builtins(self._abilities),
                 "firmware": machine.firmware(self._options, self._abilities),
+                "cpu": self._options.cpu,
             },
             "guest": {key: getattr(hello, key) for key in _TOLD},
             "agent": {"protocol": hello.protocol, "digest": hello.digest},
@@ -263,8 +265,8 @@ class QemuSession:
     # -- Session
 
     def perform(self, ops: Sequence[GuestOp]) -> list[Outcome]:
-        """See `tcelab.run.session.Session`. Under guard, what comes of each operation that may touch a device is
-        awaited.
+        """See `tcelab.run.session.Session`. With a guard, waits for the consequences of each operation that may touch a
+        device.
         """
         if self._guard is None:
             return self._perform(ops)
@@ -336,7 +338,7 @@ class QemuSession:
 
     @property
     def alive(self) -> bool:
-        """Nothing has been heard that ends the guest."""
+        """No event has ended the guest so far."""
         return not self.guest.waiter.lost.done()
 
     def loss(self) -> TcelabError:
@@ -345,7 +347,7 @@ class QemuSession:
 
     @contextmanager
     def _stopped(self) -> Iterator[None]:
-        """The guest stopped, and all that QEMU has said until then read."""
+        """Stop the guest, and read all that QEMU has logged until then."""
         portal().call(self.guest.standstill.begin())
         try:
             self.guest.log.drain()

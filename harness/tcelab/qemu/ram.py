@@ -22,11 +22,11 @@ HEADROOM: Final = 128 * MIB
 _CLOSED: Final = "guest RAM was let go"
 
 FORK_NEEDS: Final = 100 * MIB
-"""What a fork has for itself once it has run a program; a long one may write more, up to all of its RAM."""
+"""Bytes that a fork has written once it has run a program; a long program may write more, up to all of RAM."""
 
 
 def available() -> int:
-    """Bytes that can still be had: the host's MemAvailable, or less in a memory control group."""
+    """Bytes that are still available: the host's MemAvailable, or less in a memory control group."""
     fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     room = int(fields["MemAvailable"].split()[0]) * 1024
     group = Path("/sys/fs/cgroup")
@@ -51,7 +51,7 @@ class Ram(Protocol):
     fd: int
 
     def attach(self, pid: int) -> None:
-        """QEMU, process `pid`, has the RAM now."""
+        """QEMU, process `pid`, has mapped the RAM."""
         ...
 
     def read(self, address: int, size: int) -> bytes | None:
@@ -122,7 +122,7 @@ class PrivateRam:
 
     def attach(self, pid: int) -> None:
         """:raise HarnessError: QEMU has not mapped the file."""
-        # By name: where file systems are stacked, device numbers here and there differ.
+        # By name: with stacked file systems, the device numbers differ.
         path = str(Path(f"/proc/self/fd/{self.fd}").readlink())
         with suppress(OSError):  # it has ended
             for line in Path(f"/proc/{pid}/maps").read_text().splitlines():

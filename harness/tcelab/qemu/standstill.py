@@ -1,7 +1,6 @@
-"""A guest that stands still: whoever needs it to says so, and it goes on once nobody does any more.
-
-Two may need it at once: a checkpoint reads the tables, while the guard, for what a device did just before, changes
-where registers lie. Neither may make the guest go on under the other.
+"""Keeps a guest stopped while anybody needs it stopped, and continues it after the last one. Two may need it at once: a
+checkpoint reads the tables while the guard, because of an earlier access of a device, moves registers. Neither may
+continue the guest under the other.
 """
 
 from __future__ import annotations
@@ -20,27 +19,27 @@ _NANO: Final = 1e9
 class Standstill:
     """Of one guest; lives on the loop.
 
-    :ivar holders: how many need the guest to stand.
+    :ivar holders: how many need the guest stopped.
     """
 
     def __init__(
         self, command: Callable[[str], Awaitable[object]], lost: Callable[[str], Awaitable[BaseException]]
     ) -> None:
         """:param command: does a QMP command.
-        :param lost: given QEMU's word for the state of a guest that is not merely stopped: what to raise.
+        :param lost: given QEMU's name for the state of a guest that is not merely stopped, returns what to raise.
         """
         self._command, self._lost = command, lost
         self._turn = asyncio.Lock()
         self.holders = 0
 
     async def begin(self) -> None:
-        """Stop the guest if it runs, and know that it is only stopped.
+        """Stop the guest if it runs, and check that it is merely stopped.
 
         :raise GuestLost: it had panicked or shut down before.
         """
         async with self._turn:
             await self._stop()
-            # Also of a guest that stands already: it may have died in the last moment before.
+            # Checked even if the guest was stopped already: it may have died just before.
             status = msgspec.convert(await self._command("query-status"), dict[str, Any])["status"]
             if status != "paused":
                 raise await self._lost(status)
@@ -51,16 +50,16 @@ class Standstill:
             await self._command("stop")
 
     async def end(self) -> None:
-        """One fewer needs it to stand: it goes on after the last."""
+        """Release one hold; the guest continues after the last one."""
         async with self._turn:
-            # Before it goes on: should that fail, nobody holds it all the same.
+            # Before it continues: if that fails, the hold is released nevertheless.
             self.holders -= 1
             if not self.holders:
                 await self._command("cont")
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
-        """The guest stands within, be it alive or not: for who changes it, and reads nothing of it."""
+        """Keep the guest stopped in the block, alive or not: for callers that change it and read nothing from it."""
         async with self._turn:
             await self._stop()
             self.holders += 1

@@ -1,4 +1,4 @@
-"""Where QEMU keeps each TCE table: the host address of its array, by LIOBN, learnt from QEMU's trace.
+"""Where QEMU keeps each TCE table: the host address of its array, by LIOBN, from QEMU's trace.
 
 Source: QEMU hw/ppc/trace-events (spapr_iommu_new_table, spapr_iommu_ddw_*).
 """
@@ -23,7 +23,7 @@ class TableAddresses:
     """What the trace has told so far.
 
     :ivar at: LIOBN to the host address of its array; a LIOBN that is absent has no table.
-    :ivar shapes: by LIOBN, of windows that were created by RTAS: all others are as at the machine's start.
+    :ivar shapes: shapes of the windows that RTAS created, by LIOBN; all others are as at the machine's start.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class TableAddresses:
         elif found := _DDW_REMOVE.search(line):
             self._forget(int(found[1], 16))
         elif found := _DDW_RESET.search(line):
-            # The reset has dropped both windows and made window 0 anew, with its size of the machine's start.
+            # The reset removed both windows and created window 0 again, with its initial size.
             phb = int(found[1], 16) - window.BASE_BUID
             self._forget(window.liobn(phb, 1))
             self.shapes.pop(window.liobn(phb, 0), None)

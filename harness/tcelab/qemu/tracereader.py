@@ -1,7 +1,7 @@
-"""Watches the PEs of a guest: who is told to do what, by QEMU's trace, and who is to blame for what QEMU refuses.
+"""Attributes refused accesses: QEMU's trace shows which device was told to do what, and so which one is to blame.
 
-Who did it is known from the doorbell: QEMU's trace tells each write to a device's registers, and by them the transfer.
-A refused address has to lie in a transfer in flight of exactly one device, or nobody is blamed.
+The doorbell identifies the device: QEMU traces each write to a device's registers, and the registers give the transfer.
+A refused address must lie in a transfer in flight of exactly one device; otherwise nobody is blamed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tcelab.qemu.views.live import LiveMemory
 from tcelab.run.record import Event
 
 EVENTS: Final = ("memory_region_ops_write", "pci_cfg_write")
-"""Trace events by which it knows who does what."""
+"""Trace events that show which device does what."""
 
 _STORE: Final = re.compile(
     r"memory_region_ops_write cpu -?\d+ mr (0x[0-9a-f]+) addr 0x([0-9a-f]+) value 0x([0-9a-f]+) size \d+ name '([^']*)'"
@@ -39,7 +39,7 @@ class Control:
 
 
 class TraceReader:
-    """Of one guest. It is told of lines on the log's thread, and of nothing by two threads at once.
+    """The reader of one guest. It gets lines on the log's thread, and is never called by two threads at once.
 
     :ivar learning: the device whose doorbell is being rung, to learn QEMU's name for it.
     :ivar controls: by device, deliberate violations that are to be seen.
@@ -124,7 +124,7 @@ class TraceReader:
         device, flight, iova = found[0]
         self._last = device, flight
         if flight in device.ring and device.flights and not device.pe.isolation.dma:
-            # It does not even come to know what it was to do: that is what was blocked.
+            # The device never learns what it was to do: that is what was blocked.
             flight = device.flights[0]
             iova = flight.iova
         if device.name in self.controls:
@@ -136,7 +136,7 @@ class TraceReader:
     def _judge(self, device: GuardedDevice, flight: Flight, address: int) -> None:
         """The first access that was refused of a transfer, at a bus address."""
         if not device.wish:
-            return  # its driver keeps it off the bus: nothing has reached the PE
+            return  # its driver has bus mastering off: nothing has reached the PE
         guarded = device.pe
         at = self._guest.waiter.elapsed()
         place = _place(guarded, device, flight) | {"iova": max(address, flight.iova), "at": at}
@@ -177,7 +177,7 @@ class TraceReader:
             self._tell(msgspec.structs.replace(event, at=self._guest.waiter.elapsed()))
 
     def _tell(self, event: Event) -> None:
-        # All of them, for each is judged: there is at most one for each transfer, and for each page of no transfer.
+        # Keep all, because each is judged: at most one for each transfer, and one for each page outside any transfer.
         self._events.append(event)
 
     def _forget(self) -> None:

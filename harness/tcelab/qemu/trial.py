@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tcelab.errors import HarnessError, Interrupted, TcelabError, died
+from tcelab.errors import HarnessError, Interrupted, TcelabError, counted, died
 from tcelab.image.bases import ChangedError
 from tcelab.judge import Judge
 from tcelab.program.topology import Topology
@@ -15,11 +15,11 @@ from tcelab.scenarios.warmup import warm_up
 
 
 class OtherwiseError(HarnessError):
-    """A fork did something else than its base did: to replace it quietly would hide that."""
+    """A fork behaved otherwise than its base: replacing it silently would hide that."""
 
 
 def replaceable(error: TcelabError) -> bool:
-    """Does an error say nothing about the guest, so that another one may be tried?"""
+    """Is the error independent of the guest, so that another guest may be tried?"""
     return not isinstance(error, ChangedError | Interrupted | OtherwiseError) and not died(error)
 
 
@@ -41,7 +41,7 @@ def attempt(session: QemuSession, topology: Topology, *, thorough: bool = False)
     if blind := _blind(record):
         return blind
     if findings:
-        return f"{len(findings)} findings, the first of the law {findings[0].law}: {findings[0].message}"
+        return f"{counted(len(findings), 'finding')}, the first of the law {findings[0].law}: {findings[0].message}"
     try:
         session.renew()
     except BaseException:
@@ -51,9 +51,7 @@ def attempt(session: QemuSession, topology: Topology, *, thorough: bool = False)
 
 
 class _OfPrograms:
-    """A judge that is not shown the entries of the kernel's own drivers: where those are built in, they have made
-    theirs already.
-    """
+    """A judge that does not see entries of the kernel's own drivers: built-in drivers have mapped already."""
 
     def __init__(self, judge: Judge, topology: Topology) -> None:
         self._judge = judge
@@ -77,7 +75,7 @@ class _OfPrograms:
 
 
 def _blind(record: RunRecord) -> str:
-    """Why a view that this QEMU can give was not had; empty if none was missed."""
+    """Why a view that this QEMU supports is missing; empty if none is."""
     snapshots = [step.snapshot for step in record.steps if step.snapshot is not None]
     missing = [item for snapshot in snapshots for item in snapshot.missing.items()]
     return next((f"no {view} view: {why}" for view, why in missing if view not in record.facts.cannot), "")

@@ -1,7 +1,6 @@
-"""Commands typed at the shell of a guest's console, as a person would: the agent never runs any.
-
-A command is put into a file first, in lines that a line editor takes whole and a terminal changes nothing in, and then
-run without a terminal to read from. What marks its end is drawn anew for each, and is on no line that is typed.
+"""Commands typed at the shell of a guest's console, as a person would; the agent never runs any. A command is first
+written to a file, in lines that line editor and terminal leave unchanged, and then run without a terminal as input. The
+mark of its end is random for each command, and never part of a typed line.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ _PIECE: Final = 160
 """Bytes of a command on one typed line: four characters each, and busybox edits lines of up to 1023."""
 
 _TURN: Final = 0.25
-"""Seconds after which it is seen whether the guest is still there."""
+"""Seconds between two checks whether the guest is still alive."""
 
 _WINDOW: Final = 400
-"""Bytes at the end of what was said in which the end of a command is looked for: it may say a lot."""
+"""Bytes at the end of the output in which the mark is searched: a command may print a lot."""
 
 _FILE: Final = "/run/typed"
 _PROMPT: Final = "tcelab# "
@@ -43,7 +42,7 @@ class CommandEnded(NamedTuple):
     """How a command ended.
 
     :ivar status: its exit status, as a shell tells it.
-    :ivar output: what was seen on the console meanwhile; the kernel writes there as well.
+    :ivar output: the console's output meanwhile, kernel messages included.
     """
 
     status: int
@@ -70,7 +69,7 @@ class Typist:
                 )
 
     def run(self, command: str, limit: float, meanwhile: Callable[[], None] | None = None) -> CommandEnded | None:
-        """Have the shell run a command, in a shell of its own. Nothing stands behind its standard input.
+        """Run a command in a shell of its own. Its standard input is empty.
 
         :param limit: seconds.
         :param meanwhile: called now and then while the command runs.
@@ -81,7 +80,7 @@ class Typist:
         data = command.encode()
         with self._console() as console:
             for at in range(0, max(1, len(data)), _PIECE):
-                # All of it as octal numbers: neither the terminal nor the shell finds anything to change.
+                # Everything as octal numbers: terminal and shell find nothing to change.
                 text = "".join(f"\\{byte:03o}" for byte in data[at : at + _PIECE])
                 self._line(console, f"printf '{text}' >{'>' if at else ''}{_FILE}", limit)
             # In two words: what is typed must not look like what is awaited. The end is said three times, for the
@@ -128,7 +127,7 @@ class Typist:
 
     @contextmanager
     def _console(self) -> Iterator[_Console]:
-        """The console's descriptor, lent. What is read from it is watched all the same."""
+        """The console's descriptor, lent. What is read from it is still watched."""
         guest = self._session.guest
         console = cast("_Console", fdspawn(portal().call(guest.lend_console()), use_poll=True))
         console.logfile_read = Hearing(guest)

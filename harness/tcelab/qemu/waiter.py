@@ -1,4 +1,4 @@
-"""Every wait for a running guest: a named phase, a limit of its own, and a race against all that can end a guest."""
+"""Every wait for a running guest: a named phase, its limit, and a race against everything that can end a guest."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _SILENT: Final = {
     "fork": "the fork's agent does not answer",
     "perform": "the agent stopped answering",
 }
-"""Phases in which it is the guest that is waited for, and what is wrong then."""
+"""Phases that wait for the guest, and what is wrong when their limit passes."""
 
 _MANY: Final = frozenset({"control"})
-"""Phases that are not logged: what is done in them, QMP commands for most, is."""
+"""Phases that are not logged, because their contents (mostly QMP commands) are."""
 
 _TURN: Final = 0.05
 """Seconds between two looks at what a lost guest still says."""
 
 _LOOKS: Final = 8
-"""How often within a limit progress is looked at: it makes no event."""
+"""How often within a limit progress is polled: no event reports it."""
 
 
 class LastWords(Protocol):
-    """What is known of the end from QEMU's log; see `tcelab.qemu.log.Log`."""
+    """What QEMU's log says about the end; see `tcelab.qemu.log.Log`."""
 
     checkstop: str
     strayed: str
@@ -58,16 +58,16 @@ async def _nothing() -> None:
 class GuestWaiter:
     """Made on the loop, once QEMU is about to be spawned; all of it runs there.
 
-    Many can hear that the guest is lost: the watchers of console, monitor, process and ports. Whoever does so calls
-    `lose`, which keeps the first reason and ends every wait. `loss` then says why, in one place and a moment later,
-    for the first reason is rarely the best one: the agent's port closes before the console has the oops.
+    Several watchers can notice that the guest is lost: those of console, monitor, process and ports. The one that does
+    calls `lose`, which keeps the first reason and ends every wait. `loss` then explains why, in one place and a moment
+    later, because the first reason is rarely the best one: the agent's port closes before the console has the oops.
 
     :ivar handshake_done: the agent's handshake is done: from here on a kernel that dies is a finding.
     :ivar lost: why the guest is lost, once it is.
     :ivar activity: set whenever something was heard from console, monitor or process.
     :ivar gone: QEMU has ended.
     :ivar panicked: QEMU said that the guest panicked; it then stops it.
-    :ivar listen: takes what lies in the console already, whoever reads it otherwise.
+    :ivar listen: reads what is left in the console, whoever its reader is.
     :ivar log: what QEMU's own log says of the end; None: nobody reads it.
     :ivar shares: seconds that QEMU ran, and that it waited for a CPU of the host.
     """
@@ -106,9 +106,9 @@ class GuestWaiter:
         progress: Callable[[], object] = lambda: None,
         whole: float = float("inf"),
     ) -> T:
-        """Await `work`, for as long as `progress()` changes within `limit` seconds and the guest lives.
+        """Await `work` as long as `progress()` changes within every `limit` seconds and the guest lives.
 
-        :param whole: seconds that all of it may take, whatever the progress.
+        :param whole: limit on the total seconds, whatever the progress.
 
         :raise GuestLost: it does not live any more, or went silent.
         :raise HarnessError: QEMU ended, or did not answer.
@@ -140,13 +140,13 @@ class GuestWaiter:
         except (QMPError, OSError, EOFError, HarnessError) as error:  # EBADF: closed just before it was asked
             raise await self._broken(phase, began, error) from None
         finally:
-            # Whatever ended the wait: nobody goes on working on this guest once the caller has the answer.
+            # However the wait ended, nobody may work on this guest once the caller has the answer.
             task.cancel()
             with contextlib.suppress(BaseException):
                 await task
 
     async def _broken(self, phase: str, began: float, error: Exception) -> TcelabError:
-        """A connection broke or an answer was no answer: if that is because the guest is lost, say so instead."""
+        """A connection broke, or an answer was invalid: if the guest is lost, report that instead."""
         if isinstance(error, TcelabError) and error.scene.phase:
             return error
         if not self.lost.done() and not isinstance(error, HarnessError):
@@ -174,7 +174,7 @@ class GuestWaiter:
         return GuestLost(why, next_step="see console.log there", scene=scene)
 
     async def _hear_out(self) -> None:
-        """Until nothing more is to come, or nothing comes any more."""
+        """Wait until nothing more can come, or nothing comes for a while."""
         began = quiet = self._clock()
         size = -1
         while True:
@@ -194,7 +194,7 @@ class GuestWaiter:
         """Nothing more is to come: QEMU is gone, or it was said how the kernel or the agent ended."""
         if self.gone or self.lost.result() == CLOSED or self.console.find(AGENT_EXITED):
             return True
-        # QEMU stops a guest that panics: it says no more, and a console that is written synchronously has it all.
+        # QEMU stops a panicked guest: nothing more comes, and the console, written synchronously, is complete.
         return self.panicked and (self.console.panicked or bool(await self._checkstop()))
 
     async def _checkstop(self) -> str:
@@ -214,7 +214,7 @@ class GuestWaiter:
             )
         ran, waited = self.shares()
         if BY_TIME.search(self.console.fatal) and waited > ran:
-            # The guest's clock goes on while the host gives it no CPU: to its kernel, that is a CPU that is stuck.
+            # The guest's clock runs on while the host gives it no CPU; its kernel then sees a stuck CPU.
             return HarnessError(
                 f"a watchdog of the guest's timed out on a host that is too busy to judge it: QEMU ran {ran:.1f} s and"
                 f" waited {waited:.1f} s for a CPU: {self.console.fatal.strip()}",
@@ -250,7 +250,7 @@ class GuestWaiter:
         return Scene(phase, self._clock() - began, self.console.tail(), self.folder)
 
     def now(self) -> Scene:
-        """The phase that was begun last, for errors that come from outside."""
+        """The last phase begun, for errors from outside."""
         return self.scene(self._phase, self._phase_began)
 
     def _qemu_said(self) -> str:

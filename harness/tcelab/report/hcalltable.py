@@ -34,14 +34,18 @@ _PAGES: Final = re.compile(r"(\d+) pages?")
 
 
 class HypercallRow(msgspec.Struct, kw_only=True):
-    """A case.
+    """One case of the scenario `hcalls`.
 
-    :ivar expected: status and effect, as the case has them; `seen`: as they were.
-    :ivar verdict: `laxer` and `otherwise`: as expected of QEMU, but not as `differs` has it.
-    :ivar source: of what is expected.
-    :ivar difference: the case of `PAPR_DIFFERENCES` that it shows, if any; `differs`: whose rule that is, and what.
+    :ivar hypercall: name of the hypercall, or what the case does with several.
+    :ivar case: what is called, in words.
+    :ivar expected: the status and effect that the case must have.
+    :ivar seen: the status and effect that it had; with findings, also which laws they broke.
+    :ivar verdict: `laxer` and `otherwise`: as expected of QEMU, which differs there from the rule in `differs`.
+    :ivar source: where the expected result comes from.
     :ivar step: number of its checkpoint.
-    :ivar findings: how many fall into it; `seen` tells of which laws.
+    :ivar difference: the case of `PAPR_DIFFERENCES` that it shows, if any.
+    :ivar differs: whose rule QEMU differs from, and what it says.
+    :ivar findings: findings in its steps.
     """
 
     hypercall: str

@@ -30,9 +30,12 @@ _MS: Final = 1e3
 class Isolations(msgspec.Struct, kw_only=True):
     """One kind of story of the scenario `isolation`.
 
-    :ivar tried: how many of them the program has; `done`: how many came to their end.
-    :ivar expected: isolations that must come of all of them; `isolated`: that came.
-    :ivar findings: how many fall into them.
+    :ivar kind: name of the kind.
+    :ivar tried: how many such stories the program has.
+    :ivar done: how many of them were finished.
+    :ivar expected: isolations that all of them must cause.
+    :ivar isolated: isolations that they did cause.
+    :ivar findings: findings in their steps.
     """
 
     kind: str
@@ -49,13 +52,17 @@ class Isolations(msgspec.Struct, kw_only=True):
 
 
 class Moment(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Something that befell a PE.
+    """An event of a PE, or a call of a firmware service for it. Fields with their default are left out.
 
-    :ivar guest: of the guests of the run, the number; each has a clock of its own.
-    :ivar step: number of the operation during which it was.
-    :ivar what: the kind of an event, or `call` of a service of firmware.
-    :ivar event: all that is known of it.
-    :ivar call: the service, with `option`, and what it gave: `status`, and `state` if that was asked for.
+    :ivar guest: number of the guest within the run; each has a clock of its own.
+    :ivar step: number of the operation during which it happened.
+    :ivar pe: index of its PHB; -1 when nobody is to blame.
+    :ivar what: kind of the event, or `call` for a call of a firmware service.
+    :ivar event: the event.
+    :ivar call: name of the service.
+    :ivar option: option that it was called with.
+    :ivar status: status that it returned.
+    :ivar state: state of the PE that it returned, None if it returns none.
     """
 
     guest: int

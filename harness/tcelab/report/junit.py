@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from xml.etree import ElementTree as ET
 
+from tcelab.errors import counted
 from tcelab.judge import Finding, LawCount, Verdict
 from tcelab.leakcheck.leakresult import LeakResult
 from tcelab.report.isolationlog import Isolations
@@ -84,7 +85,7 @@ def _element(of: Suite) -> ET.Element:
         if not count.judged and not count.findings:
             ET.SubElement(case, "skipped", message=f"never judged: {about}")
     for batch in verdict.evidence.batches:
-        case = _case(suite, "tcelab.batch", f"{batch.size} pages")
+        case = _case(suite, "tcelab.batch", counted(batch.size, "page"))
         _failures(case, (each for each in verdict.findings if each.batch == batch.size), batch.findings)
     for row in of.isolations:
         case = _case(suite, "tcelab.isolation", row.kind)
@@ -109,7 +110,7 @@ def _run(suite: ET.Element, of: Suite) -> None:
         error.text = _clean("\n".join([*verdict.could_not, *of.report]))
     elif verdict.result == "finding":
         total = len(verdict.findings) + verdict.more
-        ET.SubElement(case, "failure", message=f"{total} findings", type="finding")
+        ET.SubElement(case, "failure", message=counted(total, "finding"), type="finding")
 
 
 def _case(suite: ET.Element, group: str, name: str) -> ET.Element:
@@ -120,7 +121,7 @@ def _failures(case: ET.Element, findings: Iterable[Finding], total: int) -> None
     shown = list(findings)
     if not total and not shown:
         return
-    message = shown[0].message if shown else f"{total} findings, none of them kept"
+    message = shown[0].message if shown else f"{counted(total, 'finding')}, none of them kept"
     failure = ET.SubElement(case, "failure", message=_clean(message), type="finding")
     lines = [line for each in shown for line in finding_lines(each)]
     if total > len(shown):

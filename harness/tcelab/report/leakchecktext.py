@@ -28,14 +28,17 @@ def render(console: Console, result: LeakResult, verdict: Verdict, folder: Path 
     say(console, f"command: {first}{' ...' * bool(more)}")
     if guest := result.versions.get("guest"):
         say(console, f"kernel:  {guest['kernel']} {guest['machine']}, {guest['version']}")
-        say(console, f"qemu:    {result.versions['qemu']['version']}, TCG")
+        qemu = result.versions["qemu"]
+        say(console, f"qemu:    {qemu['version']}, TCG, {qemu.get('cpu', 'power9')}")
     for line in result.output[-SHOWN:]:
         say(console, f"  | {line}")
     if result.status is not None:
         say(console, f"status:  {result.status}")
     if result.tables:
+        say(console, "entries", "italic")
         console.print(_tables(result))
     if result.calls:
+        say(console, "hypercalls, by how many entries each stored", "italic")
         console.print(_histogram(result))
     for line in _permissions(result):
         say(console, line)
@@ -46,7 +49,7 @@ def render(console: Console, result: LeakResult, verdict: Verdict, folder: Path 
 
 
 def _tables(result: LeakResult) -> Table:
-    table = _table("LIOBN", "device", "at baseline", "after", "exchanged", "after unbind", title="entries")
+    table = _table("LIOBN", "device", "at baseline", "after", "exchanged", "after unbind")
     for each in result.tables:
         unbound = str(each.unbound) if each.device else "-"
         table.add_row(
@@ -67,7 +70,7 @@ def _histogram(result: LeakResult) -> Table:
         if not few:
             low, high = 1 << each.entries.bit_length() - 1, (1 << each.entries.bit_length()) - 1
         rows[each.liobn, each.hypercall, low, high][each.phase] += each.calls
-    table = _table("LIOBN", "hypercall", "entries", *PHASES, title="hypercalls, by how many entries each stored")
+    table = _table("LIOBN", "hypercall", "entries", *PHASES)
     for (liobn, name, low, high), calls in sorted(rows.items()):
         size = str(low) if low == high else f"{low}..{high}"
         table.add_row(f"{liobn:#x}", name, size, *(f"{calls[phase]:,}" for phase in PHASES))
@@ -80,7 +83,7 @@ def _permissions(result: LeakResult) -> Iterator[str]:
         if each.phase == "command":
             told[each.liobn].append(f"{each.tces:,} {each.permissions}")
     for liobn, words in told.items():
-        yield f"TCEs told by the trace of the command, LIOBN {liobn:#x}: {', '.join(words)}"
+        yield f"TCEs in the trace of the command, LIOBN {liobn:#x}: {', '.join(words)}"
     for refused in result.refused:
         yield (
             f"hypercalls refused, LIOBN {refused.liobn:#x}, {refused.phase}:"
@@ -90,10 +93,10 @@ def _permissions(result: LeakResult) -> Iterator[str]:
     for one in result.asked:
         asked[one.liobn].append(f"{one.mappings:,} {one.direction}")
     for liobn, words in asked.items():
-        yield f"mappings that the driver asked for, LIOBN {liobn:#x}: {', '.join(words)}"
+        yield f"mappings that the driver requested, LIOBN {liobn:#x}: {', '.join(words)}"
     if "asked stored" in result.views:
         yield (
-            f"held against what drivers asked for: {result.views['asked stored']:,} entries of the trace,"
+            f"compared with what drivers requested: {result.views['asked stored']:,} entries of the trace,"
             f" {result.views['asked live']:,} of live memory"
         )
     if result.views:
@@ -103,8 +106,8 @@ def _permissions(result: LeakResult) -> Iterator[str]:
         )
 
 
-def _table(*columns: str, title: str) -> Table:
-    table = Table(box=box.ASCII2, title=title, title_justify="left")
+def _table(*columns: str) -> Table:
+    table = Table(box=box.ASCII2)
     for column in columns:
         table.add_column(column, justify="left" if column in {"LIOBN", "device", "hypercall"} else "right")
     return table

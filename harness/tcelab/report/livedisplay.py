@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 
 from tcelab import report
-from tcelab.errors import TcelabError
+from tcelab.errors import TcelabError, counted
 from tcelab.logs import shown_on
 from tcelab.program.topology import Topology
 from tcelab.qemu.livesample import Looker, looker
@@ -97,7 +97,7 @@ class LiveDisplay(report.Progress):
     def step(self, step: Step, total: int) -> None:
         """See `Progress`."""
         super().step(step, total)
-        self._operations = f"{self._done:,} of {total:,} operations, {self.findings} findings"
+        self._operations = f"{self._done:,} of {counted(total, 'operation')}, {counted(self.findings, 'finding')}"
 
     def _plain(self, text: str) -> None:
         if self._live is None:

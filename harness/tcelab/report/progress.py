@@ -13,6 +13,7 @@ from rich.progress import Progress as Bar
 from rich.table import Column
 from rich.text import Text
 
+from tcelab.errors import counted
 from tcelab.logs import shown_on
 from tcelab.program import Checkpoint
 from tcelab.run.record import Step
@@ -108,11 +109,11 @@ class Progress:
         group = (self._batch - 1) // EVERY
         if self._bar is None and self._batch and group not in self._told:
             self._told.add(group)
-            self._plain(f"{self._done} of {total} operations, {self._detail()}")
+            self._plain(f"{self._done:,} of {total:,} operations, {self._detail()}")
 
     def _detail(self) -> str:
         parts = [f"batch size {self._batch}"] if self._batch else []
-        parts.append(f"{self.findings} findings")
+        parts.append(counted(self.findings, "finding"))
         return ", ".join(parts)
 
     def _plain(self, text: str) -> None:

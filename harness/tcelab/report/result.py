@@ -21,7 +21,15 @@ from tcelab.run.resultfile import SCHEMA, ResultFile, to_json
 
 
 class ProgramInfo(msgspec.Struct, kw_only=True):
-    """Which program was run. `sha256`: of its JSON form, as `Program.to_json` writes it. `test`: who recorded it."""
+    """Which program was run.
+
+    :ivar name: name of the scenario, or what the program's file calls it.
+    :ivar topology: name of its topology; of several runs, all names with commas between them.
+    :ivar seed: what its random choices came from.
+    :ivar operations: how many it has.
+    :ivar sha256: of its JSON form, as `Program.to_json` writes it.
+    :ivar test: the pytest test that recorded it, empty for all others.
+    """
 
     name: str
     topology: str
@@ -32,7 +40,14 @@ class ProgramInfo(msgspec.Struct, kw_only=True):
 
 
 class PlatformInfo(msgspec.Struct, kw_only=True):
-    """What it ran on: `page_size` and `ram` in bytes, `cannot`: views that it cannot give, and why."""
+    """What it ran on.
+
+    :ivar name: `qemu` or `emulator`.
+    :ivar page_size: page size of the guest's kernel, bytes.
+    :ivar ram: guest RAM, bytes.
+    :ivar nonce: hex digits that the tags of this run's pages contain.
+    :ivar cannot: views that the platform cannot give, and why.
+    """
 
     name: str
     page_size: int
@@ -44,8 +59,10 @@ class PlatformInfo(msgspec.Struct, kw_only=True):
 class RunEnded(msgspec.Struct, kw_only=True):
     """How the run ended.
 
+    :ivar complete: every operation of the program was done.
     :ivar done: operations done.
     :ivar report: the error's lines (message, phase, console, next step), empty when all was done.
+    :ivar kernel_died: an oops, panic or lockup of the kernel ended the run.
     :ivar in_flight: number of the operation that was begun and not finished, if known.
     """
 
@@ -57,13 +74,16 @@ class RunEnded(msgspec.Struct, kw_only=True):
 
 
 class Result(ResultFile, kw_only=True):
-    """Of a run, or of several.
+    """The result of a run, or of several runs together.
 
+    :ivar verdict: the answer, with its findings and its evidence.
+    :ivar program: None when the run failed before it had one.
     :ivar platform: None when the run never began.
-    :ivar isolations: by kind of violation, what was tried and what came of it.
-    :ivar timeline: what befell each PE, and what firmware was asked for, in order.
+    :ivar ended: how far the run came, and what ended it.
+    :ivar isolations: for each kind of violation, how many were tried, and how many isolated the PE.
+    :ivar timeline: events of each PE, and calls of firmware services, in order.
     :ivar hypercalls: the conformance table of scenario `hcalls`.
-    :ivar runs: of several runs that have one result, the result of each, without the timeline that its own file has.
+    :ivar runs: the result of each run, if several share this file; the timeline is only in each run's own file.
     """
 
     verdict: Verdict

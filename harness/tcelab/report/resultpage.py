@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 import msgspec
-from msgspec.inspect import StructType, type_info
+from msgspec.inspect import NoneType, StructType, Type, UnionType, type_info
 
 from tcelab.judge.finding import Batch, DmaCount, Evidence, Finding, LawCount, Seconds, Verdict
 from tcelab.leakcheck import leakresult
@@ -84,8 +84,14 @@ def _section(kind: type[msgspec.Struct]) -> Iterator[str]:
     yield "| field | type | default | meaning |\n| --- | --- | --- | --- |"
     for field in info.fields:
         about = told.get(field.encode_name, "")
-        yield f"| `{field.encode_name}` | {type_told(field.type)} | {default_told(field)} | {about} |"
+        yield f"| `{field.encode_name}` | {_type(field.type)} | {default_told(field)} | {about} |"
     yield ""
+
+
+def _type(kind: Type) -> str:
+    """A reader of JSON must know where null may stand."""
+    null = isinstance(kind, UnionType) and any(isinstance(each, NoneType) for each in kind.types)
+    return type_told(kind) + " or null" * null
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import msgspec
 from rich.console import Console
 
 import tcelab
+from tcelab.errors import counted
 from tcelab.judge import LAWS
 from tcelab.judge.verdict import of_several
 from tcelab.program import Program
@@ -75,7 +76,8 @@ def render_series(console: Console, result: Result, *, folder: Path | None = Non
     evidence = result.verdict.evidence
     say(
         console,
-        f"in all: {evidence.operations:,} operations, {evidence.checkpoints:,} checkpoints, "
-        f"{evidence.entries:,} entries compared, {evidence.dma.transfers:,} transfers of devices",
+        f"in all: {counted(evidence.operations, 'operation')}, {counted(evidence.checkpoints, 'checkpoint')}, "
+        f"{counted(evidence.entries, 'entry', 'entries')} compared, "
+        f"{counted(evidence.dma.transfers, 'transfer')} of devices",
     )
     tell_verdict(console, result.verdict, folder)

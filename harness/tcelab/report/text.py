@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tcelab.errors import counted
 from tcelab.judge import Evidence, Finding, LawCount, Verdict
 from tcelab.leakcheck.judge import describe
 from tcelab.leakcheck.leakresult import LeakFinding
@@ -93,13 +94,13 @@ def tell_findings(console: Console, verdict: Verdict, replay: str, *, program: b
         same = bool(finding.operation) and finding.operation == blamed
         alike = alike + 1 if same else 0
         blamed = finding.operation
-        say(console, f"finding {number}{', of the same operation' if same else ''}", "bold red")
+        say(console, f"finding {number}{' (same operation)' if same else ''}", "bold red")
         lines = [line for line in finding_lines(finding) if not (same and line.startswith("operation:"))]
         for line in lines[:1] if alike >= IN_FULL else lines:
             say(console, f"  {line}")
     hidden = max(0, len(findings) - SHOWN) + verdict.more
     if hidden:
-        say(console, f"and {hidden} more findings")
+        say(console, f"and {counted(hidden, 'more finding')}")
     if program:
         _again(console, findings)
     if replay:
@@ -117,8 +118,10 @@ def _again(console: Console, findings: Sequence[Finding]) -> None:
 def _evidence(console: Console, verdict: Verdict) -> None:
     evidence = verdict.evidence
     if evidence.batches:
+        say(console, "by batch size n", "italic")
         console.print(_batches(evidence))
     if evidence.checkpoints or evidence.operations:
+        say(console, "by law", "italic")
         console.print(_laws(verdict))
         for line in witnesses(evidence):
             say(console, line)
@@ -128,14 +131,15 @@ def ran(result: Result) -> Iterator[str]:
     """What was run, and on what: enough to know whether it is the kernel and the QEMU that one means."""
     if result.program is not None:
         program = result.program
-        yield f"program: {program.name}, seed {program.seed}, {program.operations} operations on {program.topology}"
+        operations = counted(program.operations, "operation")
+        yield f"program: {program.name}, seed {program.seed}, {operations} on {program.topology}"
     guest, qemu = result.versions.get("guest"), result.versions.get("qemu")
     if emulated := result.versions.get("emulator"):
         yield f"emulator: profile {emulated['profile']}; no kernel was under test"
     if result.platform is not None and guest and qemu:
         size = result.platform.page_size // 1024
         yield f"kernel:  {guest['kernel']} {guest['machine']}, {size} KiB pages, {guest['version']}"
-        yield f"qemu:    {qemu['version']}, {qemu['firmware']}, TCG"
+        yield f"qemu:    {qemu['version']}, {qemu['firmware']}, TCG, {qemu.get('cpu', 'power9')}"
     if mutant := result.versions.get("provenance", {}).get("mutant"):
         broken = f"broken on purpose ({mutant['name']}): {mutant['breaks']}" if mutant["breaks"] else "without a fault"
         yield f"mutant:  {mutant['module']} rebuilt from {mutant['source']}, {broken}"
@@ -190,26 +194,29 @@ def _stored(finding: LeakFinding) -> Iterator[str]:
 def witnesses(evidence: Evidence) -> Iterator[str]:
     """Who saw it: each line one witness that is independent of the others."""
     live, stream = evidence.steps.get("live", 0), evidence.steps.get("stream", 0)
-    shown = f"live memory {live} steps, state stream {stream} steps (two readers of one table: one witness)"
+    shown = f"live memory {counted(live, 'step')}, state stream {counted(stream, 'step')}"
+    shown += " (two readers of one table: one witness)"
     if own := evidence.steps.get("emulator"):
-        shown = f"the emulator's own {own} steps"
+        shown = f"the emulator's own {counted(own, 'step')}"
     dma = evidence.dma
     controls = f"first refusal seen on {', '.join(dma.control)}" if dma.control else "no refusal was to be seen"
     if dma.refused and not dma.control:
         controls = "its refusals were not seen"
-    yield f"views: {shown}, {evidence.entries:,} entries compared"
+    yield f"views: {shown}, {counted(evidence.entries, 'entry', 'entries')} compared"
     yield (
-        f"tags in guest RAM: {evidence.tags:,} mapped pages proven by their tag, {evidence.contents:,} by other data; "
-        f"{evidence.pages:,} unmapped pages unchanged"
+        f"tags in guest RAM: {counted(evidence.tags, 'mapped page')} proven by their tag,"
+        f" {evidence.contents:,} by other data; "
+        f"{counted(evidence.pages, 'unmapped page')} unchanged"
     )
-    yield f"device DMA: {dma.transfers} transfers, {dma.allowed} pieces through, {dma.refused} refused ({controls})"
-    yield f"page pins: {evidence.pins} readings"
+    passed = f"{counted(dma.allowed, 'piece')} through"
+    yield f"device DMA: {counted(dma.transfers, 'transfer')}, {passed}, {dma.refused:,} refused ({controls})"
+    yield f"page pins: {counted(evidence.pins, 'reading')}"
     costs = (f"{what} {cost.median * 1e3:.1f} ms" for what, cost in evidence.seconds.items())
     yield f"time per checkpoint (medians): {', '.join(costs)}"
 
 
 def _batches(evidence: Evidence) -> Table:
-    table = _table("n", "maps", "pages", "checkpoints", "live", "stream", "tags", title="by batch size n")
+    table = _table("n", "maps", "pages", "checkpoints", "live", "stream", "tags")
     table.add_column("verdict")
     for each in evidence.batches:
         numbers = (each.size, each.maps, each.pages, each.checkpoints, each.live, each.stream, each.tags)
@@ -219,7 +226,7 @@ def _batches(evidence: Evidence) -> Table:
 
 
 def _laws(verdict: Verdict) -> Table:
-    table = Table(box=box.ASCII2, title="by law", title_justify="left")
+    table = Table(box=box.ASCII2)
     table.add_column("law")
     table.add_column("judged", justify="right")
     table.add_column("findings", justify="right")
@@ -231,8 +238,9 @@ def _laws(verdict: Verdict) -> Table:
     return table
 
 
-def _table(*columns: str, title: str) -> Table:
-    table = Table(box=box.ASCII2, title=title, title_justify="left")
+def _table(*columns: str) -> Table:
+    """An empty table of numbers. It has no title: rich pads those with blanks."""
+    table = Table(box=box.ASCII2)
     for column in columns:
         table.add_column(column, justify="right")
     return table
@@ -240,7 +248,7 @@ def _table(*columns: str, title: str) -> Table:
 
 def _mark(findings: int, seen: bool) -> Text:  # noqa: FBT001 - private, one call
     if findings:
-        return Text(f"{findings} findings" if findings > 1 else "1 finding", "red")
+        return Text(counted(findings, "finding"), "red")
     return Text("ok", "green") if seen else Text("not seen", "yellow")
 
 

@@ -7,8 +7,8 @@
 125    could not judge: `git bisect run` skips such a revision
 =====  =============================================================================================
 
-A finding stands whatever happens later: 1 beats 125. What could not be judged, or was told to nobody, is no pass: 125
-beats 0.
+A finding stands whatever happens later: 1 beats 125. A run that could not be judged, or whose report reached nobody, is
+no pass: 125 beats 0.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Final, Literal
 from tcelab.errors import UsageError
 
 Result = Literal["pass", "finding", "could-not-judge"]
-"""What a run came to, in a word."""
+"""The result of a run, in a word."""
 
 PASS: Final = 0
 FINDING: Final = 1
@@ -29,7 +29,7 @@ _CODES: Final[dict[Result, int]] = {"pass": PASS, "finding": FINDING, "could-not
 
 
 def result(*, found: object, undecided: object) -> Result:
-    """The word for what was found, if anything, and for what keeps a run without a finding from a pass."""
+    """The result, from the findings and from the reasons against a pass."""
     return "finding" if found else "could-not-judge" if undecided else "pass"
 
 
@@ -38,14 +38,13 @@ def of_result(word: Result) -> int:
 
 
 def of_error(error: BaseException) -> int:
-    """Of a command that ended with an error. An interrupt, or a defect of ours, says nothing of the kernel under test.
-
-    Nor does a guest that was lost: that a kernel died after its agent's handshake is a finding of the judge's, which
-    has its code by `of_result`.
+    """Of a command that ended with an error. An interrupt, or a defect of tcelab, says nothing about the kernel under
+    test. Neither does a lost guest: a kernel that died after its agent's handshake is the judge's finding, and
+    `of_result` gives its code.
     """
     return WRONG_USAGE if isinstance(error, UsageError) else COULD_NOT_JUDGE
 
 
 def of_untold(code: int) -> int:
-    """Of a command that ended with `code`, and whose words, or whose file, nobody got."""
+    """Of a command that ended with `code`, and whose output or file could not be delivered."""
     return code or COULD_NOT_JUDGE

@@ -1,4 +1,4 @@
-"""Is a guest what a program needs? Asked once it is there, before anything is judged."""
+"""Does a guest fit a program? Checked once the guest is up, before anything is judged."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def require(program: Program, facts: Facts) -> None:
-    """Once the guest is there, before anything is judged.
+    """Check once the guest is up, before anything is judged.
 
     :raise Unsupported: the program is for kernels with other CPU pages; or it has huge pages or makes hypercalls, and
         the kernel cannot.
 
-    A program is never rewritten for another page size: IOMMU pages keep theirs, so the result would be another program,
-    of which nobody knows what it shows.
+    A program is never rewritten for another page size: IOMMU pages keep their size, so the result would be another
+    program that shows something else.
     """
     if program.page_sizes and facts.page_size not in program.page_sizes:
         raise Unsupported(

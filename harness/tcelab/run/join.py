@@ -1,4 +1,4 @@
-"""The record of a whole program, of the records of its parts."""
+"""Joins the records of a program's parts into one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def join(
     """
     in_order = [records[number] for number in sorted(records)]
     steps = [step for each in in_order for step in each.steps]
-    # Asking for a guest is an operation as well, and was done if there was one.
+    # Requesting a guest is an operation as well; it was done if there was a guest.
     asked = [part.first - 1 for part in parts(program) if part.number in records and part.number]
     steps += [Step(number, program.ops[number], Outcome(value=0)) for number in asked]
     endings = [each.ending for each in in_order if each.ending is not None]

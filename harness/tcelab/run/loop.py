@@ -25,14 +25,14 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class Observer(Protocol):
-    """Sees each step as it is done: usually a `tcelab.judge.Judge`, which says why there are two functions."""
+    """Sees each step as it is done: usually a `tcelab.judge.Judge`, whose docstring explains the two functions."""
 
     def feed(self, step: Step) -> bool:
         """Takes each step, once and in order.
 
-        :return: something is wrong that was not wrong before. Of a checkpoint that only the first view has shown, the
-            loop then takes a second snapshot by every view, before anything else is asked of the guest, and gives it
-            to `confirm`.
+        :return: true if something is newly wrong. If the step is a checkpoint taken by the first view only, the loop
+            then takes a second snapshot with every view, before any other request to the guest, and passes it to
+            `confirm`.
         """
         ...
 
@@ -105,7 +105,7 @@ def perform_program(
 
 
 def _looks(ops: Sequence[Op]) -> list[int]:
-    """How many operations are done after each checkpoint, and in the end."""
+    """For each checkpoint and for the end: how many operations are then done."""
     return [*(number for number, op in enumerate(ops, 1) if isinstance(op, Checkpoint) and number < len(ops)), len(ops)]
 
 
@@ -125,7 +125,7 @@ class Recorder:
 
     @property
     def frames(self) -> Collection[int]:
-        """Guest physical addresses of all pages that operations told: those of buffers."""
+        """Guest physical addresses of all pages that operations reported: the buffers' pages."""
         return self._frames.keys()
 
     def perform(self, ops: Sequence[Op]) -> list[Step]:
@@ -149,7 +149,9 @@ class Recorder:
         return self.run.steps[begin:]
 
     def finish(self) -> None:
-        """A kernel that dies of the last operation must not pass because nobody asked it anything any more."""
+        """Check the guest once more: a kernel that died of the last operation must not pass because no request
+        followed.
+        """
         try:
             ended = self.run.ending is not None
             self.run.trouble = self._session.trouble() if ended else self._session.finish()

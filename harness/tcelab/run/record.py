@@ -14,26 +14,31 @@ from tcelab.program import Op, Program
 
 ViewName = Literal["live", "stream", "emulator"]
 Guarding = Literal["freeze", "observe", "off"]
-"""What is done about violations: the PE is isolated; they are only told; nobody looks."""
+"""What is done about violations: `freeze` isolates the PE, `observe` only reports, `off` does not look."""
 Direction = Literal["read", "write"]
 """The device's: it reads or writes memory."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that befell a PE while an operation was done, as whoever guards the PEs saw it.
+    """An event of a PE during an operation, as the guard of the PEs saw it.
 
-    :ivar kind: `isolated`: a violation, and the PE was isolated for it; `violation`: it was not, for the guard only
-        observes; `blocked`: an access of a PE whose DMA is stopped; `reapplied`: the guest had let a device of an
-        isolated PE master the bus, and that was undone; `unblamed`: a refused access of which nobody can be blamed.
+    :ivar kind: `isolated`: a violation that isolated the PE; `violation`: one that did not, because the guard only
+        observes; `blocked`: an access of a PE whose DMA is stopped; `reapplied`: the guest enabled bus mastering of a
+        device of an isolated PE, and the guard disabled it again; `unblamed`: a refused access that no PE can be blamed
+        for.
     :ivar pe: index of its PHB; -1 when nobody is to blame.
-    :ivar iova: the first bus address that was refused, of the transfer of `size` bytes from `start` on; a `reapplied`
-        has none.
-    :ivar reason: one of `papr.dmarules.REASONS`; of an `unblamed`, why.
-    :ivar entry: the table's entry at that moment, 0 if it was empty, None outside the window.
-    :ivar neighbours: the entries before and after it, as far as the table has them.
-    :ivar count: how many of the same were there in this operation, this one included.
-    :ivar at: seconds since the session began; of `isolated`, of the first refusal.
-    :ivar took: seconds from there until the PE was isolated, or the device put back.
+    :ivar liobn: LIOBN of the table that refused the access.
+    :ivar device: name of the device.
+    :ivar iova: the first bus address that was refused; 0 for `reapplied`.
+    :ivar start: first bus address of the whole transfer.
+    :ivar size: bytes of the whole transfer.
+    :ivar direction: `read`: the device read from guest RAM; `write`: it wrote to it.
+    :ivar reason: one of `papr.dmarules.REASONS`; for `unblamed`, why nobody can be blamed.
+    :ivar entry: the table's entry at that moment: 0 if it was empty, None outside the window.
+    :ivar neighbours: the entries before and after it, where the table has them.
+    :ivar count: how many equal events this operation caused, this one included.
+    :ivar at: seconds since the session began; for `isolated`, the time of the first refusal.
+    :ivar took: seconds from then until the PE was isolated, or bus mastering was disabled again.
     """
 
     kind: Literal["isolated", "violation", "blocked", "reapplied", "unblamed"]
@@ -59,7 +64,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     :ivar errno: its name (`"EPERM"`), empty if none.
     :ivar fields: output struct fields, or what the operation reports.
     :ivar frames: guest physical address of each IOMMU page (4 KiB) that the operation concerned.
-    :ivar events: what befell PEs meanwhile, in order; only where they are guarded.
+    :ivar events: events of PEs meanwhile, in order; only with a guard.
     """
 
     value: int | None = None
@@ -95,8 +100,9 @@ class TableView:
 class Refusal:
     """One access that QEMU says it refused. `direction` is the device's: it reads or writes memory.
 
-    :ivar address: as it is told: within a window, from the window's start on; see `tcelab.papr.dmarules.Piece.told`.
-    :ivar size: bytes; in a storm, of all accesses to one page, which begin at `address` or behind it.
+    :ivar address: as QEMU reports it: within a window, the offset from its start; see
+        `tcelab.papr.dmarules.Piece.told`.
+    :ivar size: bytes; in a storm, the sum of all accesses to one page from `address` on.
     """
 
     direction: Literal["read", "write"]
@@ -109,12 +115,12 @@ class Refusal:
 class Snapshot:
     """All that the host saw while the guest was stopped.
 
-    :ivar missing: views that were asked for and could not be had, and why.
+    :ivar missing: views that were requested and are missing, and why.
     :ivar pages: guest physical address of an IOMMU page to its bytes, `tag.compact`ed: every page that a live entry
         leads to (None: not in guest RAM), and every page of the program's buffers.
-    :ivar refusals: what QEMU said since the snapshot before.
+    :ivar refusals: refusals in QEMU's log since the previous snapshot.
     :ivar disks: all that is on each disk, by device.
-    :ivar seconds: what each part of the reading cost.
+    :ivar seconds: what each part of the snapshot took.
     """
 
     tables: tuple[TableView, ...]
@@ -156,9 +162,9 @@ class Facts:
     :ivar page_size: bytes of a CPU page of the kernel under test.
     :ivar ram: bytes of guest RAM.
     :ivar cannot: views that this platform cannot give, and why.
-    :ivar versions: of all that took part, for the result.
-    :ivar views: that this platform shows its tables by, the one of every checkpoint first.
-    :ivar profile: of the driver under test, by which it is compared with the emulator.
+    :ivar versions: versions of kernel, QEMU and so on, for the result.
+    :ivar views: the platform's views of its tables; the first one is used at every checkpoint.
+    :ivar profile: profile of the emulator that the driver under test is compared with.
     :ivar quirks: known defects that are declared for its kernel.
     :ivar isolates: the platform is to isolate a PE for a violation; `guard`: what tcelab does for it.
     :ivar hypercalls: programs may make hypercalls; `huge`: they may have buffers in huge pages.

@@ -11,15 +11,16 @@ SCHEMA: Final = 1
 
 
 class ResultFile(msgspec.Struct, kw_only=True):
-    """Of any verb.
+    """What the result of every verb has.
 
+    :ivar schema: version of this format.
     :ivar tcelab: version of tcelab.
-    :ivar versions: of all that took part, as the platform tells them.
+    :ivar versions: versions of the guest's kernel, QEMU, firmware and image, or of the emulator.
     :ivar options: the command's options.
-    :ivar timings: seconds by what they went to.
-    :ivar artefacts: file names by what they are, relative to the folder that holds this file.
+    :ivar timings: seconds that each part of the run took.
+    :ivar artefacts: name of each kind of file, relative to the folder that holds this file.
     :ivar laws: name and meaning of each law.
-    :ivar replay: the command that does the same again.
+    :ivar replay: the command that repeats the run.
     """
 
     schema: int = SCHEMA

@@ -1,4 +1,4 @@
-"""What a platform must be able to do: a session on a topology."""
+"""The interface of a platform: a session on a topology."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Session(Protocol):
     def perform(self, ops: Sequence[GuestOp]) -> list[Outcome]:
         """Do guest operations in order, an outcome for each.
 
-        :raise GuestLost: the guest died or stopped answering; `in_flight` tells how far it came.
+        :raise GuestLost: the guest died or stopped answering; `in_flight` says how far it got.
         """
         ...
 
@@ -31,7 +31,7 @@ class Session(Protocol):
         ...
 
     def finish(self) -> tuple[str, ...]:
-        """The same, after the last operation, having made sure that the guest is still alive.
+        """As `trouble`, after the last operation, and after checking that the guest is still alive.
 
         :raise GuestLost: it is not.
         """

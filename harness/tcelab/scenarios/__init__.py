@@ -9,13 +9,13 @@
 - `hcalls`: the scenario `hcalls`
 - `isolation`: the scenario `isolation`
 - `legal`: legal transfers by the thousand
-- `places`: entries by which a fault of address decode shows
-- `proof`: the least that a pass rests on
+- `places`: entries that expose a fault of address decoding
+- `proof`: the minimum for a pass
 - `rules`: the scenario `rules`
 - `stories`: the stories of the scenario `isolation`
 - `sweep`: transfers all over a window
 - `violations`: the violations of the scenario `isolation`
-- `vocabulary`: what scenarios are written in: each function gives operations
+- `vocabulary`: the words of scenarios: each function returns operations
 - `warmup`: a small program that shows that a guest works
 - `windows`: the scenario `windows`
 """
@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from tcelab.errors import UsageError
+from tcelab.errors import UsageError, meant
 from tcelab.program import Fresh, Op, Program
 from tcelab.program.topology import Topology
 from tcelab.scenarios import batches, dma, flow, hcalls, isolation, rules, windows
@@ -38,9 +38,9 @@ DEFAULT: Final = "main"
 class Scenario:
     """:ivar about: one line for lists.
 
-    :ivar ops: the operations on a topology, for a seed; the same for the same arguments.
-    :ivar isolation: for a platform that isolates PEs.
-    :ivar topologies: those that it is run on, one after the other, when none is named; empty: the default one.
+    :ivar ops: returns the operations for a topology and a seed; deterministic.
+    :ivar isolation: the scenario is for a platform that isolates PEs.
+    :ivar topologies: the topologies that it runs on in turn by default; empty: `two-pe`.
     """
 
     name: str
@@ -121,5 +121,6 @@ def build(name: str, topology: Topology, seed: int) -> Program:
     try:
         scenario = SCENARIOS[name]
     except KeyError:
-        raise UsageError(f"no scenario {name!r}; there are: {', '.join(SCENARIOS)}") from None
+        there = f"no scenario {name!r}; there are: {', '.join(SCENARIOS)}"
+        raise UsageError(there, next_step=meant(name, SCENARIOS)) from None
     return scenario.make(topology, seed)

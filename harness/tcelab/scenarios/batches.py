@@ -1,4 +1,6 @@
-"""`batches`: maps of 1 to 32 pages in every permission and place, partial unmaps and remaps, looked at after each."""
+"""`batches`: maps of 1 to 32 pages in every permission and place, partial unmaps and remaps, with a checkpoint after
+each.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ PLACES: Final = ("start", "random", "end")
 
 @dataclass(slots=True)
 class BatchStory:
-    """The operations so far, and what random choices and sequence numbers come next."""
+    """The operations so far, with the state of random choices and sequence numbers."""
 
     pe: Pe
     random: random.Random
@@ -37,8 +39,8 @@ class BatchStory:
     def map(self, buffer: str, entry: int, permissions: int, *, across: bool = False) -> None:
         """Map a batch of freshly tagged pages, from a random place in a buffer, at an entry.
 
-        :param across: from a place before the middle of the buffer to one behind it. Within a CPU page, of whatever
-            size, the frames of neighbours are neighbours too, and a driver that looks up only the first would be right.
+        :param across: the batch crosses the middle of the buffer. Within one CPU page, neighbouring pages have
+            neighbouring frames, so a driver that looks up only the first frame would go unnoticed.
         """
         self.sequence += 1
         first = self.random.randrange(BUFFER_PAGES - self.size + 1)
@@ -89,7 +91,7 @@ def ops(topology: Topology, seed: int, sizes: Sequence[int] = SIZES) -> list[Op]
 
 
 def _stand(pe: Pe, rng: random.Random) -> list[Op]:
-    """A mapping on another PE that must stay as it is through all of it."""
+    """A mapping on another PE that must stay unchanged throughout."""
     iova = pe.iova(rng.randrange(pe.entries - LARGEST))
     page = Page("batches-standing")
     return [
@@ -103,7 +105,7 @@ def _stand(pe: Pe, rng: random.Random) -> list[Op]:
 
 
 def _batch(story: BatchStory, permissions: int, *, last: bool) -> None:
-    """All that is done with one batch size and permission. `last`: the stream judges its final checkpoint too."""
+    """The operations for one batch size and permission. `last`: the stream judges its final checkpoint too."""
     size, entries = story.size, story.pe.entries
     kind = tce.PERMISSION_NAMES[permissions]
     middle = story.random.randrange(size, entries - 2 * size + 1)

@@ -1,15 +1,15 @@
 """`dma`: the devices carry unique data through the tables where they may, and are refused everywhere else.
 
-All PEs do the same at the same time, at the same places of their windows: a table that leads to another one's pages
-shows. Every page has a bus address of its own, whether it is mapped or not. Pages that are not mapped are canaries.
-What a refused read gave the device is sent on to a mapped page that held other data, so that guest RAM proves it.
+All PEs do the same at the same time, at the same places of their windows: this exposes a table that leads to another
+PE's pages. Every page has a bus address of its own, whether it is mapped or not. Pages that are not mapped are
+canaries. The result of a refused read is then written to a mapped page that held other data, so that guest RAM proves
+it.
 
-A guard knows by its address alone whose access was refused (`tcelab.qemu.tracereader`). So where transfers are refused
-at the
-same time, they never overlap: each PE has a part of the page to itself, or its turn at each of the places.
+A guard attributes a refused access by its address alone (`tcelab.qemu.tracereader`). So transfers that are refused at
+the same time never overlap: each PE has its own part of the page, or its turn at each place.
 
-Where an entry goes, or has less to say than before, the device tries it again with nothing in between for which a table
-would be asked: a translation that outlives its entry shows. A device that is fast then goes all over its window.
+When an entry is removed or loses a permission, the device accesses it again without any translation in between: this
+exposes a translation that outlives its entry. A fast device then covers its whole window.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ SIZE: Final = 1024
 PART: Final = 512
 """Bytes that it reads, into one part of its memory after the other."""
 PARTS: Final = 4
-"""Of those that are sent on in one transfer of 2048 bytes."""
+"""Read parts that one transfer of 2048 bytes writes out."""
 WRITES: Final = 2
-"""Refused ones between two looks."""
+"""Refused transfers between two checkpoints."""
 
 TAGGED, ONLY_WRITE, SOURCE, SINK, ONLY_READ, BESIDE = range(6)
 """Pages of the buffer by their part in the story: side by side, so that each has neighbours that allow what it forbids.
 The devices use all of them but the first.
 """
 GONE, OTHER, NEXT, BEFORE, HOLE, AFTER = 7, 8, 9, 11, 12, 13
-"""`GONE` has one translation after the other, to `OTHER` and `NEXT` as well. All that are not named are canaries."""
+"""`GONE` gets one translation after the other, also to `OTHER` and `NEXT`. Pages without a name are canaries."""
 OWN: Final = 15
-"""From here on, a page for each PE: in the others' tables, the entry of that number is empty."""
+"""From here on, one page for each PE; the entry of that number is empty in the other PEs' tables."""
 BOTH: Final = tce.READ | tce.WRITE
 PERMISSIONS: Final = {
     TAGGED: tce.READ,
@@ -73,9 +73,9 @@ Places = Iterator[tuple[list[Where], list[Where]]]
 class TransferStory:
     """:ivar first: number of the entry of page 0 of each buffer.
 
-    :ivar order: in which the PEs begin their next transfers: whose was the last one is the first one now, and meets
-        whatever is left of it.
-    :ivar read_parts: parts of the devices' memory that were read and not yet sent on.
+    :ivar order: the order in which the PEs begin their next transfers: the last PE becomes the first, and so meets any
+        stale translation of its own.
+    :ivar read_parts: parts of the devices' memory that were read and not yet written out.
     """
 
     pes: Sequence[Pe]
@@ -109,7 +109,7 @@ class TransferStory:
         return lambda pe: self.at(page, self.numbers[pe.name] * SIZE)(pe)
 
     def turns(self, places: Sequence[Where]) -> list[Where]:
-        """Each PE once at each of some places that do not overlap, and no two of them at one place at the same time."""
+        """Each PE once at each of several disjoint places, and never two PEs at one place at the same time."""
 
         def turn(number: int) -> Where:
             return lambda pe: places[(number + self.numbers[pe.name]) % len(places)](pe)
@@ -146,7 +146,7 @@ class TransferStory:
         self._transfer(self.at(SOURCE), SIZE, 0, to_memory=False)
 
     def send_on(self) -> None:
-        """Have the devices write what they hold to their sinks, which held other data."""
+        """Have the devices write their data to their sinks, which held other data."""
         self.fill(SINK, PARTS * PART)
         self._transfer(self.at(SINK), PARTS * PART, 0, to_memory=True)
         self.read_parts = 0
@@ -199,9 +199,7 @@ def _first(pes: Sequence[Pe], rng: random.Random) -> int:
 
 
 def _far(story: TransferStory, pe: Pe) -> list[tuple[int, int]]:
-    """Pages of its buffer beside the consecutive ones, and the numbers of their entries: those of `codes`, and the
-    window's last one.
-    """
+    """The other pages of its buffer, and the numbers of their entries: those of `codes`, and the window's last one."""
     numbers = [*(number for pair in codes(pe.entries) for number in pair), pe.entries - 1]
     return list(enumerate(numbers, story.pages))
 
@@ -244,7 +242,7 @@ def _everywhere(story: TransferStory) -> None:
 
 
 def _forbidden(story: TransferStory) -> None:
-    """Transfers that the tables forbid, or a part of each. None of the data that the devices hold lies there before."""
+    """Transfers that the tables forbid, whole or in part. The devices' data is not at these places before."""
     places = [*_outside(story), *_inside(story), *_elsewhere(story)]
     story.load()
     writes = story.turns([where for each, _ in places for where in each])
@@ -261,7 +259,9 @@ def _forbidden(story: TransferStory) -> None:
 
 
 def _inside(story: TransferStory) -> Places:
-    """What is forbidden beside what is not: by the permissions of two pages side by side, and half in a hole."""
+    """Forbidden parts beside permitted ones: two adjacent pages with different permissions, and a transfer half in a
+    hole.
+    """
     at = story.at
     yield (
         [at(ONLY_READ), at(ONLY_READ, PAGE - SIZE // 2)],
@@ -285,7 +285,7 @@ def _end(plus: int) -> Where:
 
 
 def _start(plus: int) -> Where:
-    """Below a window there may be no bus addresses: then beyond it."""
+    """Below a window there may be no bus addresses; then use those beyond it."""
     return lambda pe: pe.start + plus if pe.start else pe.end - plus
 
 
@@ -298,8 +298,8 @@ def _elsewhere(story: TransferStory) -> Places:
 
 
 def _outlived(story: TransferStory) -> None:
-    """Nothing is left of a translation once its entry is gone, leads elsewhere, or allows less: each time, that of one
-    PE at least is the last one that any table was asked for.
+    """No translation outlives its entry when that is removed, redirected or loses a permission. Each time, at least one
+    PE's translation is the last that QEMU did.
     """
     gone = story.own(GONE)
     story.write(gone)

@@ -1,5 +1,5 @@
-"""What a PE must show in each of its conditions, and what firmware's services must answer in it: literals from the
-sources, and no rule that somebody computes.
+"""What a PE must show in each condition, and what firmware's services must answer: literals from the sources, not
+computed rules.
 
 Sources: LoPAR 7.3.11 (EEH: states and services), Documentation/driver-api/vfio.rst (the order of a recovery),
 Documentation/arch/powerpc/eeh-pci-error-recovery.rst (an isolated slot reads as all ones, and what is
@@ -15,12 +15,12 @@ from tceagent import edu, virtio
 from tcelab.papr import pe
 
 ONES: Final = 0xFFFFFFFF
-"""32 bits of registers that cannot be reached."""
+"""32-bit value of unreachable registers."""
 LOST: Final = 0xFFFFFFFFFFFFFFFF
-"""What a transfer gives that could not even be asked for."""
+"""Value of a transfer that could not be started."""
 
 NOT_READY: Final = 1
-"""What a transfer gives of a disk that is not set up, or that cannot do it."""
+"""Value of a transfer by a disk that is not set up, or cannot do it."""
 
 IDENTITIES: Final = {"edu": edu.IS_EDU, "virtio-blk": virtio.IS_READY}
 """By model: the identity of an edu; of a virtio-blk, its configuration vector (none) and number of queues (one)."""
@@ -72,7 +72,7 @@ REFUSALS: Final[dict[str, tuple[Service, ...]]] = {
     "not configured": (THAW_MMIO, THAW_DMA),
     "unavailable": (ENABLE, THAW_MMIO, THAW_DMA, HOT, FUNDAMENTAL, DEACTIVATE, CONFIGURED),
 }
-"""By condition, the services that are out of order in it: they are refused and change nothing."""
+"""By condition, the services that must be refused in it, without effect."""
 
 UNKNOWN: Final[tuple[Service, ...]] = (
     (pe.SET_OPTION, 0),
@@ -80,7 +80,7 @@ UNKNOWN: Final[tuple[Service, ...]] = (
     (pe.SET_RESET, 2),
     (pe.ERROR_DETAIL, 0),
 )
-"""Options that are none. EEH cannot be disabled here (0 of ibm,set-eeh-option): the platform keeps it enabled."""
+"""Invalid options. EEH cannot be disabled here (0 of ibm,set-eeh-option): the platform keeps it enabled."""
 
 WAYS: Final[dict[str, tuple[tuple[Service, str], ...]]] = {
     "thaw": ((THAW_MMIO, "MMIO thawed"), (THAW_DMA, "normal")),
@@ -98,7 +98,7 @@ WAYS: Final[dict[str, tuple[tuple[Service, str], ...]]] = {
         (CONFIGURED, "normal"),
     ),
 }
-"""Ways out of an isolation: each step, and the condition that it leads to."""
+"""Recoveries from an isolation: each step, and the condition that it leads to."""
 
 RESETS: Final = frozenset({"fundamental reset", "hot reset"})
-"""Ways after which no device masters the bus until its driver says so again."""
+"""Recoveries after which no device masters the bus until its driver enables it again."""

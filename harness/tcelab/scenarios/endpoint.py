@@ -1,4 +1,4 @@
-"""A PE in the story of the scenario `isolation`: its pages, its devices, what it does and what it must show."""
+"""A PE in a story of the scenario `isolation`: its pages, its devices, its operations, and what it must show."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tcelab.scenarios.vocabulary import PAGE, Pe
 
 _BOTH = tce.READ | tce.WRITE
 _SHORT = 64
-"""Bytes of an attempt that must come to nothing."""
+"""Bytes of an attempt that must have no effect."""
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class Endpoint:
 
     :ivar seeds: of unique data.
     :ivar far: numbers of violations.
-    :ivar opened: how often its files were opened; they have other names each time.
+    :ivar opened: how often its files were opened; each time they get new names.
     :ivar wishes: whether the driver of each device wants it to master the bus.
     """
 
@@ -167,11 +167,11 @@ class Endpoint:
         return b.unmap_dma(self.pe, self.iova(page), 1)
 
     def live_and_gone(self) -> list[Op]:
-        """A page is mapped, a device uses it, and it is unmapped."""
+        """A page that is mapped, used by a device, and unmapped."""
         return [*self.map(GONE), *self.use(GONE), *self.unmap(GONE)]
 
     def stale(self) -> list[Op]:
-        """A page is mapped, a device uses it, and the container is released, and another one takes its place."""
+        """A page that is mapped and used by a device, before the container is released and replaced by another."""
         out = [*self.map(STALE), *self.use(STALE), *self.close_all()]
         return [*out, *self.open(), *self.map_all(), *self.start_disks()]
 
@@ -195,12 +195,12 @@ class Endpoint:
         return [msgspec.structs.replace(transfer, expect=expect)]
 
     def fresh(self, *, to_memory: bool) -> list[Op]:
-        """Other data where the devices' next transfers begin, or end."""
+        """Fresh data where the devices' next transfers begin or end."""
         pages = [self.sink(each.name) if to_memory else self.source(each.name) for each in self.devices]
         return [op for page in pages for op in self.fill(page)]
 
     def whole(self, *, to_memory: bool) -> list[Dma]:
-        """Each edu carries all that it can."""
+        """Each edu does its largest transfer."""
         return [self._whole(each.name, LARGEST, 0, to_memory=to_memory) for each in self.edus]
 
     def disks_carry(self, *, to_memory: bool) -> list[Op]:
@@ -220,11 +220,11 @@ class Endpoint:
     # -- what it must show
 
     def shows(self, condition: str) -> list[Op]:
-        """Firmware, registers and command registers, as they must be in a condition."""
+        """Check firmware's state, registers and command registers in a condition."""
         return [*self.ask(*STATE, 0), *self.looks(condition)]
 
     def looks(self, condition: str) -> list[Op]:
-        """The same without asking firmware, which may not answer where nobody isolates."""
+        """As `shows`, without firmware, which may not answer on a platform that does not isolate."""
         effects = EFFECTS[condition]
         out: list[Op] = []
         for each in self.devices:
@@ -238,7 +238,7 @@ class Endpoint:
         return b.rtas(self.rng.choice(self.devices).name, call, option, status)
 
     def unreachable(self) -> list[Op]:
-        """Each device is told to transfer within its window, in each direction, and does not hear it."""
+        """Each device is told to transfer within its window, in each direction; the command must not reach it."""
         out: list[Op] = []
         for each in self.devices:
             size = _SHORT if each.model == "edu" else SECTOR
@@ -247,15 +247,15 @@ class Endpoint:
         return [*out, *self.start_disks(expect=LOST)]
 
     def blocked(self) -> list[Op]:
-        """Each device transfers within its window, in each direction, to no effect. What an edu reads is lost at the
-        end of its memory, where a violation before seldom left anything to be seen.
+        """Each device transfers within its window, in each direction, without effect. An edu reads into the end of its
+        memory, which earlier violations seldom touched.
         """
         at = LARGEST - _SHORT
         writes = [self._whole(each.name, _SHORT, 0, to_memory=True) for each in self.edus]
         reads = [self._whole(each.name, _SHORT, at, to_memory=False) for each in self.edus]
         out = [*self.alone_or_together(writes), *self.alone_or_together(reads)]
         for each in self.disks:
-            # It was reset with its PE; and it waits for nothing that it cannot do.
+            # It was reset with its PE, and waits for no request that it cannot do.
             out += self.alone(self._whole(each.name, PAGE, 0, to_memory=True), expect=NOT_READY)
             for to_memory in (True, False):
                 out += self.start(each.name)
@@ -275,7 +275,7 @@ class Endpoint:
         return [op for each in self.devices for op in self.master(each.name, on=True)]
 
     def was_reset(self) -> None:
-        """By firmware: no driver's wish outlives it."""
+        """After a reset by firmware, no driver's bus mastering remains."""
         self.wishes = dict.fromkeys(self.wishes, False)
 
 

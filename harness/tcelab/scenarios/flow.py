@@ -1,4 +1,4 @@
-"""`flow`: what a user of VFIO does from bind to close, once per PE, looked at after every step."""
+"""`flow`: what a user of VFIO does from bind to close, once per PE, with a checkpoint after every step."""
 
 from __future__ import annotations
 

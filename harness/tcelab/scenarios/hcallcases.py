@@ -1,7 +1,7 @@
 """The cases of the scenario `hcalls`, as data: each with its literal status and effect, and the source of both.
 
-A window's numbers are a topology's; all else stands here as it is sent. Sources: QEMU hw/ppc/spapr_iommu.c unless
-another file is named.
+Only the window's numbers depend on the topology; everything else is written here as it is sent. Sources: QEMU
+hw/ppc/spapr_iommu.c unless another file is named.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ PRIVILEGE, PARAMETER = hcallnumbers.H_PRIVILEGE, hcallnumbers.H_PARAMETER
 PAGE: Final = window.PAGE_SIZE
 BUFFER: Final = "hcalls"
 PAGES: Final = 40
-"""Of the buffer: the first ones are marked as those of the entries from `FIRST` on, the last four stand."""
+"""Pages of the buffer: the first ones are tagged for the entries from `FIRST` on, the last four stay mapped."""
 MARKED: Final = 32
 LIST_PAGE: Final = 35
-"""Of the buffer: it holds data that is taken for a list."""
+"""Page of the buffer with data that serves as a list."""
 _PAGE: Final = Tce(BUFFER)
 _BARE: Final = Tce(BUFFER, 0, 0)
-"""A page without permissions: one with them, KVM does not take for H_STUFF_TCE."""
+"""A page without permissions, because KVM refuses one with permissions for H_STUFF_TCE."""
 FIRST: Final = 256
-"""Entry at which cases write, if it is not the place that matters."""
+"""Entry at which cases write, if the place does not matter."""
 LEAST_ENTRIES: Final = 2048
 SIZES: Final = (*range(1, 33), 511, 512)
 LIST_MOST: Final = hcallnumbers.LIST_MOST
@@ -52,11 +52,11 @@ MODULE: Final = "guest/kmod/tce_hcall.c"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """:ivar hypercall: a name, or what stands for several.
+    """:ivar hypercall: a hypercall's name, or a word for several.
 
     :ivar calls: one hypercall, or several of one batch.
     :ivar expected: status of each; or the errno of the module.
-    :ivar written: entries that are not what they were, over all tables.
+    :ivar written: changed entries, over all tables.
     :ivar gives: r4 afterwards, of H_GET_TCE.
     :ivar differs: the case of `tcelab.papr.hcallrules.PAPR_DIFFERENCES` that it shows.
     :ivar before: what is done first.
@@ -110,7 +110,7 @@ def at(phb: Phb, entry: int = FIRST) -> int:
 
 
 def call(hypercall: str, liobn: int, ioba: int, *, npages: int = 1, tce: int | Tce | None = None) -> Call:
-    """A hypercall as it is meant: for one TCE, or for a list of as many as are asked for, at most a page."""
+    """A well-formed hypercall: for one TCE, or with a list of the requested length, at most a page."""
     if hypercall == GET:
         return Call(GET, [liobn, ioba])
     if hypercall == PUT:

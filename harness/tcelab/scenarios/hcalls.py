@@ -45,8 +45,8 @@ def ops(topology: Topology, seed: int) -> list[Op]:
 
 
 def _standing(topology: Topology) -> dict[int, tuple[int, int]]:
-    """Pages of the buffer, and entries that lead to them throughout: the first and the last of two windows, so that
-    what is written beside its place is seen, or in the wrong table.
+    """Pages of the buffer, and entries that lead to them throughout: the first and the last of two windows. They expose
+    a write beside its place, or in the wrong table.
     """
     phbs = [phb for phb in topology.phbs if phb.devices][:2]
     ends = [(phb.liobn, at(phb, entry)) for phb in phbs for entry in (0, phb.entries - 1)]
@@ -67,7 +67,7 @@ def _all(calls: Sequence[Call]) -> Op:
 
 
 def _case(case: Case, topology: Topology, standing: dict[int, tuple[int, int]]) -> list[Op]:
-    """A case between two looks at all tables, and then as it was. After it, every view looks."""
+    """A case between two checkpoints, and its reversal. The second checkpoint uses every view."""
     out: list[Op] = []
     if case.before:
         out += [_all(case.before), *b.checkpoint("hcalls: before")]
@@ -83,7 +83,7 @@ def _case(case: Case, topology: Topology, standing: dict[int, tuple[int, int]]) 
 
 
 def _undone(calls: Sequence[Call], topology: Topology, standing: dict[int, tuple[int, int]]) -> list[Call]:
-    """What clears all that hypercalls may have written, and lets stand what stood."""
+    """Hypercalls that clear everything the cases may have written, and keep the standing entries."""
     windows = {phb.liobn: phb for phb in topology.machine}
     out: list[Call] = []
     concerned: dict[int, None] = {}

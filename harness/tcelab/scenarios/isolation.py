@@ -1,9 +1,9 @@
-"""`isolation`: a device's DMA that its table forbids isolates its PE, all of it and nothing else, until services of
-firmware bring it back.
+"""`isolation`: a DMA that the table forbids isolates the device's PE, all of it and nothing else, until firmware
+services bring it back.
 
-Each violation is a story of its own: all devices get fresh data; one violates its table while the devices of all other
-PEs carry data; what its PE then shows is looked at, and that the others go on; it is brought back, in one of several
-ways; and what every device holds is sent to memory, where it is judged.
+Each violation is a story of its own. All devices get fresh data. One violates its table while the devices of all other
+PEs transfer data. The story checks the violator's PE, and that the others go on; brings the PE back, in one of several
+ways; and writes every device's data to memory, where it is judged.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from tcelab.scenarios.endpoint import Endpoint, endpoints
 from tcelab.scenarios.violations import CLASSES, KINDS, LARGEST, Direction, ViolationKind, kinds, size_of
 
 TOPOLOGIES: Final = ("one-pe", "two-pe", "pair", "four-pe", "high-window", "narrow-mask", "fast")
-"""Those that it is run on when none is named."""
+"""The topologies that it runs on by default."""
 
 CANARIES: Final = 2048
-"""Pages that are never mapped, beside those between the pages that are: 8 MiB."""
+"""Unmapped pages, in addition to those between the mapped pages: 8 MiB."""
 
 PER_PART: Final = 11
 """Violations on one guest, at most."""
@@ -55,7 +55,7 @@ _FOREIGN: Final = 1 << 40
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One of the scenario: which device of which PE, what, and how its PE is brought back."""
+    """One violation: which device of which PE, which kind, and how its PE is brought back."""
 
     pe: int
     device: str
@@ -110,9 +110,7 @@ class IsolationStory:
         self.ops += [op for each in chosen for op in each.disks_carry(to_memory=to_memory)]
 
     def prepare(self, violation: Violation) -> None:
-        """What must be so before it is one. The violation is the next transfer after it: nothing else is translated in
-        between.
-        """
+        """Set up the violation. The violating transfer comes right after this, with no other translation in between."""
         pe = self.pes[violation.pe]
         if violation.kind.name == "after unmap":
             self.ops += pe.live_and_gone()
@@ -157,12 +155,14 @@ class IsolationStory:
         return do(name, at, size, inside)
 
     def isolated(self, pe: Endpoint) -> None:
-        """All of a PE is, and says so; what is out of order is refused; firmware tells of it once."""
+        """Check that the whole PE is isolated and reports it, that services out of order are refused, and that firmware
+        reports the error once.
+        """
         self.ops += [*pe.shows("stopped"), *pe.unreachable()]
         self.ops += [*pe.ask(*TEMPORARY, OK), *pe.ask(*TEMPORARY, NOTHING)]
 
     def recover(self, pe: Endpoint, way: str) -> None:
-        """Bring a PE back, and look at what it shows at each step."""
+        """Bring a PE back, and check it at each step."""
         condition = "stopped"
         for service, then in WAYS[way]:
             for early in REFUSALS[condition]:
@@ -182,7 +182,7 @@ class IsolationStory:
         self.ops += pe.start_disks()
 
 
-# -- further stories, each on PEs that are as they should be, and leaves them so
+# -- further stories; each begins and ends with sound PEs
 
 
 def at_once(story: IsolationStory) -> None:
@@ -204,7 +204,7 @@ def at_once(story: IsolationStory) -> None:
 
 
 def obstinate(story: IsolationStory) -> None:
-    """A driver that lets its devices master the bus while they are isolated, resets them, and tries again."""
+    """A driver that enables bus mastering of isolated devices, resets them, and tries again."""
     for number, pe in enumerate(story.pes):
         first = pe.edus[0].name
         story.carry([pe], to_memory=False)
@@ -215,7 +215,7 @@ def obstinate(story: IsolationStory) -> None:
         story.ops += [*pe.ask(*THAW_MMIO, OK), *pe.master_all(), *pe.shows("MMIO thawed"), *pe.blocked()]
         # A second violation of a PE that is isolated is one more blocked attempt.
         story.ops += pe.alone(story.bad(pe, "beyond the end", "write", 8))
-        # One that gave it up while it was isolated does not have it afterwards.
+        # A device whose driver disabled bus mastering during the isolation does not have it afterwards.
         story.ops += [*pe.master(first, on=False), *pe.ask(*THAW_DMA, OK), *pe.shows("normal")]
         story.ops += pe.alone(pe.write(first, pe.iova(pe.sink(first)), 8))
         story.ops += [*pe.master(first, on=True), *pe.shows("normal"), *pe.start_disks()]
@@ -224,7 +224,7 @@ def obstinate(story: IsolationStory) -> None:
 
 
 def reopened(story: IsolationStory) -> None:
-    """A driver that leaves while its PE is isolated, and comes back: it still is, until it is brought back."""
+    """A driver that leaves while its PE is isolated and comes back: the PE stays isolated until it is recovered."""
     for number, pe in enumerate(story.pes):
         story.carry([pe], to_memory=False)
         story.commit(number, "beyond the end", "read", 513, others_write=False)
@@ -238,7 +238,7 @@ def reopened(story: IsolationStory) -> None:
 
 
 def folded(story: IsolationStory) -> None:
-    """An address that a device's narrow mask folds is the address that it is folded to."""
+    """A device with a narrow DMA mask accesses the masked address; that one counts."""
     for pe in story.pes:
         for device in pe.edus:
             beyond = device.mask + 1
@@ -269,7 +269,7 @@ def given_up(story: IsolationStory) -> None:
 
 
 FURTHER: Final[tuple[Callable[[IsolationStory], None], ...]] = (folded, at_once, obstinate, reopened, given_up)
-"""The last one leaves a PE that cannot be brought back."""
+"""The last story leaves a PE that cannot be recovered."""
 
 
 def ops(topology: Topology, seed: int) -> list[Op]:
@@ -306,7 +306,7 @@ def ops(topology: Topology, seed: int) -> list[Op]:
 
 
 def violations(topology: Topology) -> Iterator[Violation]:
-    """Each kind by each device in each direction; sizes and ways go round, so that over all topologies each kind is
+    """Each kind by each device in each direction. Sizes and recoveries rotate, so that over all topologies each kind is
     done with each size.
     """
     numbers, ways = itertools.count(), tuple(WAYS)
@@ -323,8 +323,8 @@ def violations(topology: Topology) -> Iterator[Violation]:
 
 
 def _directions(kind: ViolationKind, device: Device) -> list[Direction]:
-    """In which a device commits it. A disk does not read what it must not: it says that it has ended once the data is
-    on the disk, and its PE may have been isolated before that, or not.
+    """The directions in which a device commits it. A disk does no forbidden reads: it reports the end once the data is
+    on the disk, and its PE may or may not have been isolated before that.
     """
     return [each for each in kind.directions if device.model == "edu" or each == "write"]
 

@@ -19,7 +19,7 @@ from tcelab.scenarios.vocabulary import PAGE
 
 TRANSFERS: Final = 100_000
 PARTS: Final = 2
-"""Guests side by side, which do them together."""
+"""Number of guests that share the transfers."""
 PAGES: Final = 512
 """Of memory that is mapped for them: 2 MiB."""
 TURN: Final = 800
@@ -29,7 +29,7 @@ _MOST: Final = PAGE // SECTOR
 
 
 def parts(topology: Topology, seed: int, transfers: int | None = None) -> list[list[Op]]:
-    """Each on a guest of its own; none where there is no fast engine.
+    """Each on a guest of its own; none without a fast engine.
 
     :param transfers: of all of them together; by default `TRANSFERS`.
     """
@@ -68,7 +68,7 @@ def _end(pe: Endpoint) -> list[Op]:
 
 def turn(rng: random.Random, iova: int, count: int) -> list[Transfer]:
     """At most `count` transfers of random sizes between random places, half of them in each direction, in random order.
-    Nothing is written twice, on the disk or in memory: what each of them did can still be seen after all of them.
+    No place is written twice, on disk or in memory, so the result of each transfer is still visible at the end.
 
     :param iova: bus address of the memory.
     """

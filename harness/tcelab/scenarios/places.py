@@ -1,4 +1,4 @@
-"""Entries of a table by which a fault of its address decode shows, wherever it is."""
+"""Entries of a table that expose any fault of its address decoding."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ CHUNK: Final = 1024
 
 
 def codes(entries: int) -> list[tuple[int, int]]:
-    """Pairs of entry numbers, one the complement of the other. Whatever single bit is lost, stuck, turned over or
-    swapped with another one, a number of the pairs becomes another: number b has the bits whose position, counted from
-    1, has bit b set.
+    """Pairs of entry numbers, one the complement of the other. If any single bit is lost, stuck, inverted or swapped
+    with another, some number becomes another one of the set: number b has the bits whose position, counted from 1, has
+    bit b set.
 
     :param entries: of the table: a power of two.
     """

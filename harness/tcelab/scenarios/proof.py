@@ -1,7 +1,5 @@
-"""`proof`: the least that a pass rests on: one tagged page, mapped and seen by every view.
-
-It follows a small program that shows something, on a guest of its own: once what that showed is mended, the whole can
-pass.
+"""`proof`: the minimum for a pass: one tagged page, mapped and seen by every view. It follows a small failing program,
+on a guest of its own, so that the whole can pass once the defect is fixed.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ _ENTRY = 1
 
 
 def ops(topology: Topology) -> list[Op]:
-    """From a fresh guest on; the topology has a PE with a device."""
+    """The operations, for a fresh guest; the topology has a PE with a device."""
     pe = b.pes(topology, "proof")[0]
     page, iova = Page("proof"), pe.iova(_ENTRY)
     return [

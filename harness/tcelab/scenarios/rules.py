@@ -1,5 +1,5 @@
-"""`rules`: what the driver must do, and what it must refuse, once each on one PE: neighbours of what is unmapped stay,
-a map that fails half way leaves nothing, what is still mapped in the end is taken away with its pages and charges.
+"""`rules`: what the driver must do and must refuse, once each on one PE: the neighbours of unmapped entries stay, a map
+that fails half way leaves nothing, and the last close removes all entries, pins and charges.
 
 Sources: drivers/vfio/vfio_iommu_spapr_tce.c (tce_iommu_ioctl, tce_iommu_build, tce_iommu_clear,
 tce_iommu_release_ownership), Documentation/driver-api/vfio.rst.
@@ -72,7 +72,7 @@ def _ioctl(pe: Pe, request: str, fields: dict[str, int | str | Page], expect: st
 
 
 def _maps(pe: Pe, entry: int) -> list[Op]:
-    """Two batches side by side, one of them in every permission, and pages over pages that were there."""
+    """Two adjacent batches, one of them in every permission, and a map over live entries."""
     half = BATCH // 2
     return [
         *_map(pe, 0, entry, BATCH),
@@ -124,14 +124,16 @@ def _refusals(pe: Pe, entry: int) -> list[Op]:
         *(_ioctl(pe, "MAP_DMA", good | wrong, errno) for wrong, errno in wrong_maps),
         *(_ioctl(pe, "UNMAP_DMA", place | wrong, errno) for wrong, errno in wrong_unmaps),
         *_look("refused maps and unmaps"),
-        # Its first pages are there; then the buffer ends, and so does the memory.
+        # Its first pages exist; then the buffer ends, and so does the memory.
         *_map(pe, PAGES - 3, entry, 2 * BATCH, expect="EFAULT"),
         *_look("map that fails half way", stream=True),
     ]
 
 
 def _ending(pe: Pe, entry: int) -> list[Op]:
-    """DISABLE refunds and forbids; what is still mapped then goes with the group, its page pins as well."""
+    """DISABLE refunds the charge and forbids maps; entries that are still live go with the group, and their page pins
+    too.
+    """
     return [
         *b.disable(pe),
         *_look("disabled"),

@@ -16,10 +16,10 @@ FURTHER: Final = {
     "given up": 1,
     "legal transfers": 0,
 }
-"""Stories beside those of single violations, and how many isolations come of each."""
+"""Stories other than single violations, and how many isolations each causes."""
 
 KNOWN: Final = (*KINDS, *FURTHER)
-"""All kinds, in the order in which they are told."""
+"""All kinds, in the order of the report."""
 
 _LABEL: Final = re.compile(r"isolation: ([^:]+): ([^:]+)(?:: (read|write) of (\d+) bytes)?")
 
@@ -42,12 +42,12 @@ class Story:
 
     @property
     def isolations(self) -> int:
-        """That must come of it."""
+        """Isolations that it must cause."""
         return FURTHER.get(self.kind, 1)
 
 
 def parse(label: str) -> Story | None:
-    """The story that ends with a checkpoint of that label, None if none does."""
+    """The story that ends with a checkpoint of that label; None if there is none."""
     found = _LABEL.fullmatch(label)
     if found is None or found[1] not in (KINDS if found[3] else FURTHER):
         return None

@@ -1,4 +1,4 @@
-"""Transfers all over a window, by a device that does thousands of them in the time that an edu takes for one."""
+"""Transfers all over a window, by a device that does thousands of them in the time of one edu transfer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tcelab.scenarios.vocabulary import PAGE, Pe
 BESIDE: Final = tuple(itertools.permutations((tce.READ, tce.WRITE, tce.READ | tce.WRITE), 2))
 """Permissions of two entries side by side."""
 REFUSED: Final = 48
-"""Transfers that the table forbids, at most: QEMU tells of each in some sixty lines."""
+"""Most transfers that the table forbids: QEMU logs some sixty lines for each."""
 RING_PAGES: Final = 2
 _NEEDS: Final = {False: tce.READ, True: tce.WRITE}
 """The permission that a transfer takes, by whether it is to memory."""
@@ -66,7 +66,7 @@ def ops(pe: Pe, taken: Collection[int], rng: random.Random) -> list[Op]:
 
 
 def _runs(numbers: Sequence[int]) -> list[list[_SweepEntry]]:
-    """Entries by what is consecutive, each with other permissions than those beside it."""
+    """Runs of consecutive entries, each with permissions that differ from its neighbours'."""
     out: list[list[_SweepEntry]] = []
     for page, number in enumerate(numbers):
         if not out or out[-1][-1].entry + 1 < number:
@@ -99,7 +99,7 @@ def _allowed(pe: Pe, run: Sequence[_SweepEntry], rng: random.Random, places: Ite
 
 
 def _refused(pe: Pe, run: Sequence[_SweepEntry], rng: random.Random, places: Iterator[int]) -> Iterator[Transfer]:
-    """What an entry forbids and one beside it allows."""
+    """Transfers that an entry forbids and its neighbour allows."""
     for number, spot in enumerate(run):
         beside = [each.permissions for each in run[max(number - 1, 0) : number + 2]]
         for to_memory, needed in _NEEDS.items():

@@ -1,4 +1,4 @@
-"""The violations of the scenario `isolation`: what a device does that its table forbids, where, and how large."""
+"""The violations of the scenario `isolation`: which forbidden access a device makes, where, and how large."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SECTOR: Final = 512
 """A disk transfers whole sectors, up to a page."""
 
 CLASSES: Final = ("least", "small", "odd", "largest")
-"""Of sizes: one byte or sector, or the two that it takes to straddle; a few, which are 8 bytes; an odd number between;
-all that the device can.
+"""Size classes: one byte or sector, or the two needed to straddle; 8 bytes; an odd number in between; the device's
+maximum.
 """
 
 SOURCE, SINK, ONLY_READ, ONLY_WRITE, GONE, BEFORE, HOLE, AFTER, TAGGED, STALE = 1, 3, 5, 7, 9, 11, 12, 13, 15, 17
@@ -29,9 +29,7 @@ SOURCE, SINK, ONLY_READ, ONLY_WRITE, GONE, BEFORE, HOLE, AFTER, TAGGED, STALE = 
 FIRST, LAST = 19, 21
 """Pages that are mapped at the first and at the last entry of the window."""
 OWN, STRIDE = 23, 8
-"""Each device beside the first has a source and a sink of its own, here and two pages on, and what it needs for itself,
-four pages on.
-"""
+"""Each device after the first has its own source here, its sink two pages on, and its private pages four pages on."""
 
 
 def size_of(kind: str, least: int, model: str, rng: random.Random) -> int:
@@ -46,7 +44,7 @@ def size_of(kind: str, least: int, model: str, rng: random.Random) -> int:
 
 @dataclass(frozen=True, slots=True)
 class PagePlaces:
-    """Where a PE's pages are.
+    """Places of a PE's pages.
 
     :ivar base: bus address of page 0 of its buffer.
     :ivar far: a number that no other violation of the story has.
@@ -82,7 +80,7 @@ class ViolationKind:
     rare: bool = False
 
     def possible(self, phb: Phb) -> bool:
-        """There is room for it."""
+        """Is there room for it?"""
         return phb.window_start > 0 or not self.rare
 
 

@@ -128,7 +128,7 @@ def ddw(
     window_shift: int = 0,
     liobn: int = 0,
 ) -> list[Op]:
-    """A service of firmware for the windows of a PE."""
+    """A firmware service for the windows of a PE."""
     where = {"page_shift": page_shift, "window_shift": window_shift, "liobn": liobn}
     return [Ddw(call=call, device=pe.name, expect=expect, **where)]
 
@@ -164,12 +164,12 @@ def master_of(file: str, *, on: bool) -> list[Op]:
 
 
 def buffer(name: str, pages: int, seed: int) -> list[Op]:
-    """Allocate, and learn where all its pages lie."""
+    """Allocate a buffer, and learn the frames of its pages."""
     return [Buffer(name=name, pages=pages, seed=seed, expect="ok"), Frames(buffer=name, expect="ok")]
 
 
 def tag(page: Page, count: int, liobn: int, iova: int, sequence: int) -> list[Op]:
-    """Mark `count` pages from `page` on as those of the mapping at `iova`."""
+    """Tag `count` pages from `page` on for the mapping at `iova`."""
     name, first = page.buffer, page.index
     return [Tag(buffer=name, first=first, count=count, liobn=liobn, ioba=iova, sequence=sequence, expect="ok")]
 
@@ -191,7 +191,7 @@ def unmap_dma(pe: Pe, iova: int, pages: int) -> list[Op]:
 
 
 def repeat(ops: list[Op], times: int, loop: Literal["c", "python"] = "c") -> list[Op]:
-    """Do maps and unmaps `times` times over in one operation; what each of them would expect, all of them must give."""
+    """Do maps and unmaps `times` times in one operation. Each call must give what the single operation expects."""
     calls = [msgspec.structs.replace(op, expect=None) for op in ops if isinstance(op, Ioctl)]
     return [Repeat(ops=calls, times=times, loop=loop, expect="ok")]
 
@@ -214,7 +214,7 @@ def look(file: str, *, identity: int, command: int) -> list[Op]:
 
 
 def rtas(device: str, call: str, option: int, status: int) -> list[Op]:
-    """A service of firmware for the PE of a device."""
+    """A firmware service for the PE of a device."""
     return [Rtas(call=call, device=device, option=option, expect=status)]
 
 

@@ -1,4 +1,4 @@
-"""A small program on the spare PE: shows that a guest works, and has its code translated before it counts.
+"""A small program on the spare PE: shows that a guest works, and makes QEMU translate its code before timing matters.
 
 Of the PEs under test it only binds the devices, before a guest is saved for forks: no container is opened on them.
 """

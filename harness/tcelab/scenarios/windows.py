@@ -1,9 +1,9 @@
 """`windows`: windows that a program makes and removes itself, with pages of 4 KiB, 64 KiB and 2 MiB, above 2^59.
 
-A container of type v2 registers memory and makes one window after the other; in each of them the device carries data
-both ways, and is refused beside it, and where an entry or a window has just gone. Each transfer of a page that may be
-read takes the page's tag to where other data was. On the last PE, firmware is asked for windows from outside, which no
-kernel owns; in the end it takes the default one, and all that is mapped there, from a container of type v1.
+A v2 container registers memory and creates one window after the other. In each, the device transfers data both ways;
+beside it, and where an entry or a window was just removed, it is refused. Each transfer from a readable page copies the
+page's tag over other data. On the last PE, firmware creates windows from outside, which no kernel owns; in the end it
+removes the default one, with all its entries, from a v1 container.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def ops(topology: Topology, seed: int) -> list[Op]:
 
 
 def _firmware(pe: Pe) -> list[Op]:
-    """Windows come and go by firmware alone; the PE's own kernel does not use them."""
+    """Firmware alone creates and removes windows; the PE's kernel does not use them."""
     first, second = pe.liobn, pe.liobn | 1
     out: list[Op] = []
 
@@ -169,7 +169,7 @@ def _window(story: WindowStory, shift: int) -> None:
     if count > 1:
         story.map(one, source, PAGE, expect="EINVAL")
         story.map(Page(story.huge, 1), source, unit, expect="EINVAL")
-        # A kernel whose own pages are as large lets it pass.
+        # A kernel whose own pages are that large permits it.
         story.map(Page(story.small), HIGH, unit, expect=None)
         story.ask("UNMAP_DMA", iova=HIGH, size=unit)
     story.look(f"mapped, {name}")
@@ -201,7 +201,7 @@ def _numbers(pages: int, rng: random.Random) -> tuple[int, int]:
 
 
 def _transfers(story: WindowStory, source: int, sink: int, unit: int) -> None:
-    """Data goes where it may, from the last bytes of a page too, and is refused beside it."""
+    """Permitted transfers pass, also from the last bytes of a page; those beside them are refused."""
     for at in (0, unit - LENGTH):
         story.read(source + at)
         story.write(sink + at)
@@ -219,7 +219,7 @@ def _transfers(story: WindowStory, source: int, sink: int, unit: int) -> None:
 
 
 def _low(story: WindowStory) -> None:
-    """The low window goes, and comes back with half its size."""
+    """The low window is removed, and created again with half its size."""
     pe, half = story.pe, story.pe.phb.window_size // 2
     page = Page(story.small, 1)
     story.ask("SPAPR_TCE_REMOVE", start_addr=pe.start)
@@ -278,7 +278,7 @@ def _end(story: WindowStory) -> None:
 
 
 def _taken(story: WindowStory, used: int) -> None:
-    """Firmware removes the window with all that is mapped there, and resets it: nothing comes back. The page pins of
+    """Firmware removes the window with all its entries, and resets it: the entries do not come back. The page pins of
     its entries are lost for good.
 
     :param used: bus address of page 4 of the small buffer, which the device may write.

@@ -1,9 +1,9 @@
-"""What tests have of tcelab: the pytest plugin, and a guest as a fixture.
+"""tcelab for tests: the pytest plugin, and a guest as a fixture.
 
 - `container`: the things of a guest that a test drives: a PE, a container, memory
 - `expectedtable`: a table as a test sees it, and how it differs from what was expected
-- `explain`: what a failed test's report says of its guest
+- `explain`: what a failed test's report says about its guest
 - `plugin`: the pytest plugin and its fixtures
 - `pseries`: a guest that a test drives call by call
-- `transferred`: what became of one transfer
+- `transferred`: the observed result of one transfer
 """

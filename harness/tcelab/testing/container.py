@@ -21,7 +21,7 @@ class UnexpectedOutcomeError(AssertionError):
 
 
 class Guest(Protocol):
-    """What they need of the guest that they belong to; see `tcelab.testing.pseries.Pseries`."""
+    """The interface of a guest that PEs, containers and buffers use; see `tcelab.testing.pseries.Pseries`."""
 
     @property
     def frames(self) -> Collection[int]: ...
@@ -88,7 +88,7 @@ class Container:
 
     Source: Linux, drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_ioctl; Documentation/driver-api/vfio.rst.
 
-    :ivar pe: whose group it has.
+    :ivar pe: the PE whose group it contains.
     """
 
     def __init__(self, guest: Guest, pe: Pe) -> None:
@@ -178,7 +178,7 @@ class Container:
             self._guest.perform(*b.open_device(self.pe.names))
             self._device = True
         (op,) = b.dma(self.pe.names, iova, size, to_memory=to_memory, offset=offset)
-        # In the program's words: so that a replay, which has no looks of the test's own to go by, finds it as well.
+        # Recorded in the program, so that a replay, without the test's own snapshots, finds it as well.
         op = msgspec.structs.replace(op, expect="passed" if expect == "ok" else expect)
         assert isinstance(op, Dma)
         before = self._guest.checkpoint()

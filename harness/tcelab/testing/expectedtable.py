@@ -10,7 +10,7 @@ from tcelab.papr import tce, window
 from tcelab.run.record import TableView
 
 _SHOWN: Final = 12
-"""Runs of a difference that are spelled out."""
+"""Most runs of a difference that are listed."""
 
 
 class TceTable(Mapping[int, int]):
@@ -19,8 +19,8 @@ class TceTable(Mapping[int, int]):
     `table[ioba]` of an empty entry is 0, as in the table itself; `ioba in table`, `len(table)` and iteration are about
     live entries. `table == {...}` compares the live entries with a mapping.
 
-    Asking for an address that no entry has, outside the window or within a page, raises LookupError: a test that looks
-    there would pass whatever the table holds.
+    An address without an entry, outside the window or within a page, raises LookupError: a test that looks there would
+    pass whatever the table holds.
 
     :ivar liobn: of the table.
     :ivar entries: how many entries it has, live or not.
@@ -46,7 +46,7 @@ class TceTable(Mapping[int, int]):
         return cls(view.liobn, view.entries, live, start=view.bus_offset, page_shift=view.page_shift)
 
     def _asked(self, ioba: object) -> None:
-        """A test that looks where no entry can be would hold whatever the table is."""
+        """Refuse an address where no entry can be: such a test would pass whatever the table holds."""
         number, within = divmod(ioba - self.start, self.page_size) if isinstance(ioba, int) else (-1, 0)
         if within or not 0 <= number < self.entries:
             asked = f"{ioba:#x}" if isinstance(ioba, int) else repr(ioba)

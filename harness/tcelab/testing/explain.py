@@ -1,4 +1,4 @@
-"""What a test's guest has to say when the test has failed: sections of a report."""
+"""The report sections about a failed test's guest."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _LAWS_HOLD: Final = "(the laws hold in what the test did: what failed is the tes
 
 
 def sections(guest: Pseries, choice: setup.MachineChoice, *, boot: bool = False) -> Iterator[tuple[str, str]]:
-    """What a report gains about a test's guest: its program, findings, tables, console, and the replay line.
+    """The report sections about a test's guest: its program, findings, tables, console, and the replay line.
 
-    :param guest: all that it did is judged now.
+    :param guest: everything that it did is judged now.
     :param choice: of the machine, for the replay line.
     :param boot: the guest was booted for the test, not forked.
     :return: (title, text) of each section.
     """
-    findings, lost = _concluded(guest)  # before the program is written: it ends with what is done there
+    findings, lost = _concluded(guest)  # before the program is written, because it adds the last operations
     path = guest.write_program()
     ops = guest.saved().ops
     shown = list(enumerate(ops))[-_OPERATIONS:]
@@ -48,7 +48,7 @@ def sections(guest: Pseries, choice: setup.MachineChoice, *, boot: bool = False)
 
 
 def _replay(guest: Pseries, path: Path, choice: setup.MachineChoice, *, boot: bool) -> str:
-    """An emulator may be beside a guest that was chosen: it tells itself what it is."""
+    """The machine options for the replay line. An emulator may be used beside a chosen guest; it describes itself."""
     facts = guest.facts
     if facts.platform != EMULATOR:
         return replayline.line("run", path, choice, boot=boot)
@@ -66,7 +66,9 @@ def _concluded(guest: Pseries) -> tuple[Sequence[Finding], str]:
 
 
 def _tables(guest: Pseries) -> Iterator[str]:
-    """Each table under test: what of it is live, and how it differs from what the operations must have left."""
+    """Each table under test: its live entries, and the difference from the state that the operations should have
+    produced.
+    """
     seen = {view.liobn: TceTable.of(view) for view in guest.last_tables()}
     for phb in guest.topology.phbs:
         table = seen.get(phb.liobn)

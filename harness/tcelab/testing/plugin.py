@@ -6,7 +6,7 @@ Nothing of tcelab is imported before a test asks for a guest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -28,21 +28,24 @@ OPTIONS: Final = {
     "initrd": "An initrd with tcelab's agent instead of the image's.",
     "append": "Added to the kernel's command line.",
     "memory": "Guest RAM in MiB, a multiple of 256.",
+    "cpu": "CPU of the guest: power8, power9, power9-hash, power10 or power11.",
     "platform": "What the tests run on: qemu, or emulator.",
     "profile": "Of the emulated driver.",
     "expect-quirk": "Known defects of the kernel, separated by spaces, beside those that the image's recipe declares.",
     "ahead": "Guests that are kept ready; by default one for each core.",
 }
-"""Each is `--tcelab-NAME` and the ini option `tcelab_NAME`."""
+"""Each is `--tcelab-NAME` and the ini option `tcelab_NAME`, with `_` for `-`."""
 
 PLATFORMS: Final = ("qemu", "emulator")
+CPUS: Final = ("power8", "power9", "power9-hash", "power10", "power11")
+"""As `tcelab.qemu.machine` has them: the plugin is loaded into every test run, and shall not cost its import."""
 _PATHS: Final = ("kernel", "modules", "initrd")
 _NUMBERS: Final = ("memory", "ahead")
 _TOPOLOGY: Final = "two-pe"
 
 _GUESTS: Final = pytest.StashKey[list["Pseries"]]()
 _TOLD: Final = pytest.StashKey[bool]()
-"""The test has failed, with all that its guests have to say."""
+"""The test has failed, and its report has the sections of its guests."""
 _LEFT: Final = pytest.StashKey[dict[str, int]]()
 
 
@@ -50,7 +53,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("tcelab", "guests of tcelab")
     for name, text in OPTIONS.items():
         group.addoption(f"--tcelab-{name}", dest=f"tcelab_{name}", help=text, metavar=name.upper())
-        parser.addini(f"tcelab_{name}", text)
+        for spelling in _ini(name):
+            parser.addini(spelling, text)
     group.addoption("--tcelab-boot", dest="tcelab_boot", action="store_true", help="Boot each guest, fork none.")
     parser.addini("tcelab_boot", "Boot each guest, fork none.", "bool", default=False)
 
@@ -64,6 +68,9 @@ def pytest_configure(config: pytest.Config) -> None:
     platform = _option(config, "platform")
     if platform and platform not in PLATFORMS:
         raise pytest.UsageError(f"no platform {platform!r}; there are: {', '.join(PLATFORMS)}")
+    cpu = _option(config, "cpu")
+    if cpu and cpu not in CPUS:
+        raise pytest.UsageError(f"no CPU {cpu!r}; there are: {', '.join(CPUS)}")
     for name in _NUMBERS:
         text = _option(config, name)
         if text and not text.isdigit():
@@ -71,7 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """How many guests of each topology will be asked for: none is made in vain at the end."""
+    """Count the guests of each topology that will be requested, so that none is made in vain."""
     left: dict[str, int] = {}
     for item in session.items:
         if "pseries" in getattr(item, "fixturenames", ()):
@@ -90,7 +97,7 @@ def _tcelab_guests(
     from tcelab.job.pool import Emulators, Guests  # noqa: PLC0415
 
     config = request.config
-    tmp_path_factory.getbasetemp()  # the first who asks makes it, and folders are made in several threads
+    tmp_path_factory.getbasetemp()  # the first call creates it, and folders are made in several threads
     choice = _choice(config)
     if _option(config, "platform") == "emulator":
         with _clearly():
@@ -110,9 +117,7 @@ def _tcelab_guests(
 
 @pytest.fixture
 def pseries(request: pytest.FixtureRequest, _tcelab_guests: Guests) -> Iterator[Pseries]:
-    """A pseries guest that nothing was done on: `tcelab.testing.pseries.Pseries`. What the test does with it is
-    judged.
-    """
+    """A fresh pseries guest: `tcelab.testing.pseries.Pseries`. What the test does with it is judged."""
     from tcelab.program.topology import topology as topology_  # noqa: PLC0415
 
     item = request.node
@@ -162,14 +167,14 @@ def pseries_session(
         _expect(_tcelab_guests, topology, needs)
         _tcelab_shared.renew()
         guest = _driven(item, _tcelab_shared, topology, shared=True)
-        guest.checkpoint()  # what the test before has left is not this one's fault
+        guest.checkpoint()  # state left by the previous test is not this one's fault
     yield guest
     _settle(item, guest)
 
 
 @pytest.fixture
 def pe(pseries: Pseries) -> Pe:
-    """The first PE of the test's guest; no container was opened on it yet."""
+    """The first PE of the test's guest, without a container."""
     return pseries.pe(pseries.topology.devices[0].name)
 
 
@@ -211,7 +216,7 @@ def emulator(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """When a test is through, look once more: a broken law fails it. What comes later, `_settle` sees."""
+    """After the test function, look once more: a broken law fails the test. `_settle` sees what comes later."""
     result = yield
     for guest in pyfuncitem.stash.get(_GUESTS, []):
         with _clearly():
@@ -219,12 +224,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
             if guest.ending is not None:
                 raise guest.ending
         if findings:
-            pytest.fail(f"tcelab: {len(findings)} findings in what the test did", pytrace=False)
+            pytest.fail(f"tcelab: {_findings(findings)} in what the test did", pytrace=False)
     return result
 
 
 def _settle(item: pytest.Item, guest: Pseries) -> None:
-    """The end of a guest's use, whatever used it: a function, a class, a doctest, other fixtures' ends."""
+    """The end of a guest's use by a function, a class, a doctest or another fixture."""
     from tcelab.errors import Interrupted  # noqa: PLC0415
 
     with _clearly():
@@ -232,21 +237,19 @@ def _settle(item: pytest.Item, guest: Pseries) -> None:
     if item.stash.get(_TOLD, False):
         return
     if isinstance(guest.ending, Interrupted):
-        return  # and so will be the run
+        return  # and the whole run will be, too
     if guest.ending is not None:
         pytest.fail(guest.ending.report(), pytrace=False)
     if verdict.findings:
         lines = [f"{each.law}: {each.message}" for each in verdict.findings[:3]]
-        pytest.fail(
-            "\n".join([f"tcelab: {len(verdict.findings)} findings in all that was done", *lines]), pytrace=False
-        )
+        pytest.fail("\n".join([f"tcelab: {_findings(verdict.findings)} in all that was done", *lines]), pytrace=False)
     if guest.unseen:
         pytest.fail("\n".join(["tcelab: could not judge", *guest.unseen]), pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """The report of a failure, also before the test or after it, gains what tcelab knows, once."""
+    """Add tcelab's sections, once, to the report of a failure in setup, test or teardown."""
     report = yield
     if report.failed and not item.stash.get(_TOLD, False) and item.stash.get(_GUESTS, []):
         item.stash[_TOLD] = True
@@ -260,7 +263,7 @@ def _sections(guest: Pseries, config: pytest.Config) -> list[tuple[str, str]]:
 
     try:
         return [(f"tcelab {name}", text) for name, text in sections(guest, _choice(config), boot=_boot(config))]
-    except OSError as error:  # a full disk, say: the test's own report must come all the same
+    except OSError as error:  # for example a full disk; the test's own report must appear nevertheless
         return [("tcelab", f"nothing more can be told: {error}")]
 
 
@@ -282,8 +285,20 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
 # -- parts
 
 
+def _findings(findings: Sequence[object]) -> str:
+    from tcelab.errors import counted  # noqa: PLC0415
+
+    return counted(len(findings), "finding")
+
+
 def _option(config: pytest.Config, name: str) -> str:
-    return str(config.getoption(f"tcelab_{name}") or config.getini(f"tcelab_{name}") or "")
+    given = (config.getini(spelling) for spelling in _ini(name))
+    return str(config.getoption(f"tcelab_{name}") or next(filter(None, given), ""))
+
+
+def _ini(name: str) -> list[str]:
+    """The keys of an option in pytest.ini: with an underscore, as keys are written, and as the option has it."""
+    return list(dict.fromkeys([f"tcelab_{name.replace('-', '_')}", f"tcelab_{name}"]))
 
 
 def _topology(item: pytest.Item) -> str:
@@ -372,7 +387,8 @@ def _choice(config: pytest.Config) -> setup.MachineChoice:
     from tcelab.program.topology import topology  # noqa: PLC0415
 
     given = {name: _option(config, name) for name in OPTIONS}
-    chosen: dict[str, Any] = {name: given[name] for name in ("qemu", "image", "append", "profile") if given[name]}
+    names = ("qemu", "image", "append", "cpu", "profile")
+    chosen: dict[str, Any] = {name: given[name] for name in names if given[name]}
     chosen["expect_quirks"] = tuple(given["expect-quirk"].split())
     chosen |= {name: Path(given[name]) for name in _PATHS if given[name]}
     if given["memory"]:

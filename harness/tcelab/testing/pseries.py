@@ -1,5 +1,5 @@
-"""A guest as a test drives it, call by call: every call is an operation of a program that is recorded, judged as it
-happens, and can be replayed by `tcelab run`.
+"""A guest that a test drives call by call. Every call is an operation of a recorded program, which is judged as it
+happens and can be replayed by `tcelab run`.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ class Pseries:
         :return: the verdict; the same one when it is called again.
         """
         if self._concluded is None:
-            # Once more, whatever was the last thing done: what came without an operation must not go unseen.
+            # Look once more, whatever was done last: changes without an operation must not go unseen.
             if self._recorder.run.ending is None and self.program.ops:
                 self.look()
                 self.program.ops.append(Checkpoint())

@@ -1,7 +1,7 @@
-"""What became of one transfer of a device: not what should have, but what the host saw of it.
+"""The observed result of one transfer of a device: not the expected one, but what the host saw.
 
-Two witnesses: QEMU tells each device access that it refuses (system/physmem.c, hw/ppc/spapr_iommu.c), word by word, and
-guest RAM is read before and after. Whether the bytes that went through are the right ones, the laws judge.
+Two witnesses: QEMU logs each device access that it refuses (system/physmem.c, hw/ppc/spapr_iommu.c), word by word, and
+guest RAM is read before and after. The laws judge whether the right bytes went through.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Expected = Literal["ok", "refused"]
 EXPECTED: Final = ("ok", "refused")
 
 _SLACK: Final = 7
-"""Bytes by which what QEMU tells of one refused piece may differ from it: it tells whole words."""
+"""Bytes by which QEMU's report of a refused piece may differ from the piece: it reports whole words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transferred:
-    """What became of a transfer, by what the host saw. `Container.dma` gives it.
+    """The result of a transfer, as the host saw it. `Container.dma` returns it.
 
     :ivar outcome: of the operation: `value` is 0 once it ended, all ones when the device could not be reached.
     :ivar to_memory: the device wrote memory; else it read memory.
@@ -58,7 +58,7 @@ class Transferred:
         return self.outcome.value == 0 and not self.outcome.errno
 
     def gave(self, expected: Expected) -> bool:
-        """Compare it with what a test expects.
+        """Compare the result with what a test expects.
 
         :param expected: `"ok"`: all went through; `"refused"`: nothing did.
         :return: whether that is so.
@@ -66,7 +66,7 @@ class Transferred:
         return self.refused if expected == "refused" else self.passed
 
     def describe(self) -> str:
-        """What became of it, in one phrase."""
+        """The result in one phrase."""
         if not self._ended:
             return f"did not end: {self.outcome.errno or self.outcome.value}"
         places = ", ".join(f"{frame:#x}" for frame in self.changed[:3])
@@ -93,7 +93,7 @@ def transferred(
     mask: int,
     window_start: int,
 ) -> Transferred:
-    """What two looks at the guest, right before a transfer and right after it, tell of it.
+    """The result of a transfer, from two snapshots right before and right after it.
 
     :param op: the transfer.
     :param outcome: what it gave.
@@ -131,7 +131,7 @@ def _pieces(iova: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _told(refusals: Sequence[Refusal], iova: int, size: int, window_start: int) -> int:
-    """Bytes of a piece that QEMU says it refused."""
+    """Bytes of a piece that QEMU reports as refused."""
     starts = {iova, iova - window_start}
     return sum(
         each.size

@@ -25,7 +25,7 @@ from stand import WRONG, StandForks, raising, result
 from story import story
 
 import tcelab as tcelab_package
-from tcelab import cli, image, program
+from tcelab import cli, image, program, scenarios
 from tcelab.cli import doctor
 from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError, Unsupported, UsageError
 from tcelab.image import bases, known, mutants
@@ -144,6 +144,7 @@ def test_a_time_limit_of_ci_is_an_interrupt(host, tcelab):
     [
         (["run", "none"], "no scenario 'none'; there are: main"),
         (["run", "none.json"], "cannot read none.json"),
+        (["replay", "none.json"], "cannot read none.json"),
         (["run", "--limit", "lunch=3"], "no phase 'lunch'"),
         (["run", "--keep"], "--keep needs a terminal"),
         (["run", "--json", "no/such/folder.json"], "there is no folder"),
@@ -170,6 +171,40 @@ def test_wrong_usage_is_2_and_says_what_is_wrong_first(host, tcelab, words, said
     assert "Traceback" not in done.err
     assert done.out == ""
     assert host.chosen == []
+
+
+@pytest.mark.parametrize(
+    ("words", "step"),
+    [
+        (["run", "flwo"], "did you mean flow?"),
+        (["run", "none.json"], "give the program.json of a run, or the run's folder"),
+        (["replay", "none.json"], "give the program.json of a run, or the run's folder"),
+        (["replay", "cut.json"], "the file is damaged or cut short"),
+        (["rum"], "No such command 'rum': did you mean run?"),
+    ],
+)
+def test_wrong_usage_that_can_be_guessed_says_what_to_do_next(host, tcelab, words, step):
+    Path("cut.json").write_bytes(story().to_json()[:99])
+    done = tcelab(*words)
+    assert done.code == 2
+    assert step in done.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("verb", ["run", "replay", "watch", "diff"])
+@pytest.mark.parametrize("option", ["seed", "topology_name"])
+def test_options_of_a_scenario_say_so(verb, option):
+    (found,) = [each for each in cli.cli.get_command(None, verb).params if each.name == option]
+    assert "Wrong with a saved program, which has its own" in found.help
+    assert not found.show_default
+
+
+def test_the_topologies_that_run_takes_by_default_are_told():
+    (found,) = [each for each in cli.cli.get_command(None, "run").params if each.name == "topology_name"]
+    told = found.help.partition("By default two-pe; ")[2].rstrip(".")
+    for names, topologies in (each.split(": ") for each in told.split("; ")):
+        for name in names.split(", "):
+            assert scenarios.SCENARIOS[name].topologies == tuple(topologies.removesuffix(" in turn").split(", "))
+    assert [name for name, each in scenarios.SCENARIOS.items() if each.topologies and name not in told] == []
 
 
 @pytest.mark.parametrize(
@@ -594,9 +629,16 @@ def test_guests_are_cleaned_alone_or_with_all_else_and_not_with_one_image(tcelab
 # -- doctor
 
 
+@pytest.fixture(scope="module")
+def archive_of_the_host():
+    """As this host's apt tells it, asked once."""
+    return doctor.archive.find()
+
+
 @pytest.fixture
-def healthy(monkeypatch, tmp_path):
+def healthy(monkeypatch, tmp_path, archive_of_the_host):
     """A host on which the main job can run."""
+    monkeypatch.setattr(doctor.archive, "find", lambda: archive_of_the_host)
     statuses(monkeypatch, **{"guest": "ok", setup.DEFAULT_QEMU: "ok", "guest-64k": "absent"})
     monkeypatch.setattr(image, "cache_dir", lambda: tmp_path)
     build = SimpleNamespace(name="q", argv=("q",), environment={})
@@ -623,8 +665,8 @@ def test_a_host_that_can_do_the_main_job_is_0(tcelab, healthy):
     assert re.search(r"fix: \S*tcelab image build guest-64k", done.out)
     (told,) = [line for line in done.out.splitlines() if "  qemu  " in line]
     assert told == (
-        "ok  qemu           9.9.9: forks, VOF, both firmware files, edu, live tables, the state stream,"
-        " refused accesses told in full, ends with its parent; without virtio-blk"
+        "ok  qemu           9.9.9: forks, VOF, both firmware files, edu, every CPU of --cpu, live tables,"
+        " the state stream, refused accesses told in full, ends with its parent; without virtio-blk"
     )
     assert done.out.count("fix:") == 1
 

@@ -89,7 +89,7 @@ def test_what_is_named_is_removed_whatever_it_found(three, tcelab):
 
 def test_limits_remove_the_oldest_and_no_finding_unless_it_is_asked_for(three, tcelab):
     assert tcelab("runs", "prune").out.startswith("0 runs removed")
-    assert tcelab("runs", "prune", "--count", "1").out.startswith("1 runs removed")
+    assert tcelab("runs", "prune", "--count", "1").out.startswith("1 run removed")
     assert [each.name for each in artefacts.runs()] == three[1:]
     tcelab("runs", "prune", "--size", "0")
     assert three[1] in [each.name for each in artefacts.runs()]

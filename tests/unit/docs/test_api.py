@@ -65,7 +65,9 @@ def test_every_fixture_and_option_is_on_the_page():
     members = re.search(r"tcelab\.testing\.plugin\n.*?members: \[(.*?)\]", PAGE, re.DOTALL)[1].split(", ")
     assert sorted(members) == sorted(each.name for each in FIXTURES)
     assert [
-        name for name, text in OPTIONS.items() if f"| `--tcelab-{name}` | `tcelab_{name}` | {text} |" not in PAGE
+        name
+        for name, text in OPTIONS.items()
+        if f"| `--tcelab-{name}` | `tcelab_{name.replace('-', '_')}` | {text}" not in PAGE
     ] == []
 
 

@@ -4,16 +4,23 @@ import re
 import tomllib
 
 import pytest
-from pagesteps import ROOT, Copy, steps
+from pagesteps import OTHERS, ROOT, Copy, steps
+from warm import warm
 
 PAGES = sorted((ROOT / "docs" / "howto").glob("*.md"))
 
 
+@pytest.fixture(scope="module")
+def forks():
+    with warm(*OTHERS) as forks:
+        yield forks
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_page_does_what_it_says(page, tmp_path):
+def test_the_page_does_what_it_says(page, tmp_path, forks):
     todo = steps(page.read_text())
     assert {step.kind for step in todo} == {"file", "edit", "commands"}
-    copy = Copy(tmp_path)
+    copy = Copy(tmp_path, forks)
     for step in todo:
         copy.do(step)
 

@@ -17,6 +17,7 @@ from tcelab.emulator import quirkspage
 from tcelab.judge import LAWS
 from tcelab.leakcheck.leakresult import LeakResult
 from tcelab.program import operationspage
+from tcelab.program.structpage import fields_told
 from tcelab.report import lawspage, resultpage
 from tcelab.report.result import Result
 from tcelab.testing import plugin
@@ -72,6 +73,12 @@ def test_the_page_of_the_result_has_every_struct_that_a_result_may_hold(root, to
     assert found <= set(told)
     assert set(told) - set(resultpage.STRUCTS) <= found
     assert root is LeakResult or found == set(told)
+
+
+@pytest.mark.parametrize("kind", [*resultpage.STRUCTS, *resultpage.LEAKS], ids=lambda kind: kind.__name__)
+def test_each_field_of_a_result_has_its_meaning(kind):
+    told = fields_told(kind)
+    assert [name for name in kind.__struct_fields__ if not told.get(name)] == []
 
 
 def blocks(text):

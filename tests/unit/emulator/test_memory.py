@@ -93,6 +93,7 @@ def test_memory_has_whole_pages_and_a_gap_behind_it(space):
     assert (first.size, second.size) == (3 * PAGE, PAGE)
     assert first.address % PAGE == second.address % PAGE == 0
     assert first.address - (second.address + second.size) == PAGE
+    assert len({*first.frames.values(), *second.frames.values()}) == 4
     for area in (first, second):
         with pytest.raises(FaultError):
             space.copy_in(area.address + area.size, 1)
@@ -261,3 +262,7 @@ def test_a_page_that_was_read_shows_what_is_written_to_it_later_by_whomever():
     assert ram.iommu_page(first)[8:14] == b"device"
     area.write(0, b"x" * PAGE)
     assert ram.iommu_page(first) == compact(b"x" * PAGE) == b"x" * 64
+    lent = area.page(0)  # to be written to without a word, whether it was read since or not
+    for word in (b"lent", b"kept"):
+        lent[:4] = word
+        assert ram.iommu_pages([first])[first][:4] == word

@@ -40,6 +40,7 @@ from tcelab.program import (
 from tcelab.program.topology import TOPOLOGIES, Device, Phb, Topology, topology
 from tcelab.program.validate import validate
 from tcelab.run.loop import perform_program
+from thorough import often
 
 PAGE = 4096
 TOP = 1 << 64
@@ -55,12 +56,12 @@ def made(seed, where=SMALL, steps=1000, **more):
 @pytest.fixture(scope="module")
 def many():
     """Without a quirk, and with all."""
-    return [made(seed, quirks=declared).program for seed in range(40) for declared in ((), QUIRKS)]
+    return [made(seed, quirks=declared).program for seed in range(often(12, 40)) for declared in ((), QUIRKS)]
 
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_every_program_is_whole(name):
-    for seed in range(200 if name == SMALL.name else 20):
+    for seed in range(often(40, 200) if name == SMALL.name else often(6, 20)):
         validate(made(seed, topology(name), 400, quirks=QUIRKS if seed % 2 else ()).program)
 
 
@@ -375,7 +376,7 @@ def granted(steps):
 @pytest.mark.parametrize("declared", [(), QUIRKS], ids=["no quirk", "quirks"])
 def test_about_two_thirds_are_granted(declared):
     shares = []
-    for seed in range(6):
+    for seed in range(often(3, 6)):
         with EmulatorSession(SMALL, quirks=declared, seed=seed) as session:
             ran = perform_program(made(seed, quirks=declared).program, session)
         assert ran.ending is None
@@ -385,7 +386,7 @@ def test_about_two_thirds_are_granted(declared):
 
 def test_most_live_entries_lead_to_a_tag_that_names_them():
     named = live = 0
-    for seed in range(6):
+    for seed in range(often(3, 6)):
         with EmulatorSession(SMALL, seed=seed) as session:
             ran = perform_program(made(seed).program, session)
         for snapshot in (step.snapshot for step in ran.steps if step.snapshot):
@@ -416,7 +417,8 @@ def endless(program):
 
 @pytest.mark.parametrize("declared", [(), (quirks.ONE_PAGE,), tuple(QUIRKS)], ids=["none", "one", "all"])
 def test_no_unmap_reaches_far_past_the_end_whatever_is_declared(declared):
-    assert [each for seed in range(30) for each in endless(made(seed, quirks=declared).program)] == []
+    programs = [made(seed, quirks=declared).program for seed in range(often(10, 30))]
+    assert [each for program in programs for each in endless(program)] == []
 
 
 @pytest.mark.parametrize(("beyond", "kept"), [(0, True), (MOST_BEYOND, True), (MOST_BEYOND + 1, False)])
@@ -429,7 +431,7 @@ def test_an_unmap_that_reaches_too_far_is_counted_instead(beyond, kept):
 
 
 def test_an_unmap_a_little_past_the_end_is_generated_in_spite_of_the_quirk():
-    ends = [end - WINDOW for seed in range(30) for _, end in ranges(made(seed, quirks=QUIRKS).program)]
+    ends = (end - WINDOW for seed in range(30) for _, end in ranges(made(seed, quirks=QUIRKS).program))
     assert any(0 < beyond <= MOST_BEYOND * PAGE for beyond in ends)
 
 

@@ -17,6 +17,7 @@ from tcelab.program import Bind, Buffer, Call, Checkpoint, Hcall, HcallBatch, Op
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
 from tcelab.run.loop import perform_program
+from thorough import often
 
 SMALL = topology("two-small")
 VFIO, RAW = (phb.liobn for phb in SMALL.phbs)
@@ -24,8 +25,8 @@ STEPS = 1200
 END = Checkpoint(label="end", stream=True)
 
 
-def made(seed, where=SMALL, *, hypercalls=True):
-    return generate(random.Random(seed), where, STEPS, every=25, hypercalls=hypercalls).program
+def made(seed, where=SMALL, steps=STEPS, *, hypercalls=True):
+    return generate(random.Random(seed), where, steps, every=25, hypercalls=hypercalls).program
 
 
 def calls(program):
@@ -35,7 +36,7 @@ def calls(program):
 
 @pytest.fixture(scope="module")
 def many():
-    return [made(seed) for seed in range(20)]
+    return [made(seed) for seed in range(often(6, 20))]
 
 
 # -- what is generated
@@ -52,7 +53,7 @@ def test_a_kernel_without_hypercalls_is_asked_for_none():
 
 @pytest.mark.parametrize("name", ["two-small", "three-pe", "fast", "high-window", "one-pe", "pair"])
 def test_every_program_is_whole_and_the_same_once_it_was_a_file(name):
-    for seed in range(5):
+    for seed in range(often(2, 5)):
         program = made(seed, topology(name))
         validate(program)
         assert from_json(program.to_json(), "file") == program
@@ -105,7 +106,7 @@ def test_what_hypercalls_stored_is_cleared_at_the_end(many):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_the_laws_and_another_emulator_find_nothing(seed):
-    program = made(seed)
+    program = made(seed, steps=often(600, STEPS))
     session = EmulatorSession(SMALL, seed=seed)
     judge = Judge(program, session.facts, references=EmulatorReferences(SMALL, session.facts))
     done = perform_program(program, session, judge)

@@ -14,6 +14,7 @@ import pytest
 from broken_guests import BROKEN, commands
 from stand import WRONG
 from stand_series import EMULATED
+from warm import CLOSED, LEFT, warm
 
 from tcelab.errors import HarnessError
 from tcelab.fuzz import campaign
@@ -197,16 +198,45 @@ def test_a_figure_that_cannot_be_delivered_is_125(host, tcelab, monkeypatch):
 # -- standard output
 
 
-def emulated(tmp_path, *words, stdout):
-    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
-    return subprocess.run(
-        [sys.executable, "-m", "tcelab", *words],
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        env=environment,
-        check=False,
-        text=True,
-    )
+@pytest.fixture(scope="module")
+def forks():
+    """Of a process that has imported all that these commands import."""
+    with warm("tcelab.cli.run", "tcelab.cli.image") as forks:
+        yield forks
+
+
+REAL = ("full_is_125_and_a_finding_stands[finding]", "closed_is_125_and_a_finding_stands[all]", "any_verb[finding]")
+"""The cases for which Python itself is started, with its streams as they are."""
+
+
+@pytest.fixture
+def ended(request, tmp_path, forks):
+    """What a command ended with, and what it said on standard error."""
+
+    def emulated(*words, stdin=os.devnull, stdout=None, stderr=None):
+        environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+        if not request.node.name.endswith(REAL):
+            done = forks.run("tcelab", *words, stdin=stdin, stdout=stdout, stderr=stderr, env=environment)
+            return done.returncode, done.stderr or ""
+        redirected = [
+            f"{number}>&-" if where == CLOSED else f"{number}{'>' if number else '<'} {where}"
+            for number, where in enumerate((stdin, stdout, stderr))
+            if where not in {None, LEFT}
+        ]
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$@" {" ".join(redirected)}', "sh", sys.executable, "-m", "tcelab", *words],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            env=environment,
+            check=False,
+            text=True,
+        )
+        os.close(writer)
+        return done.returncode, done.stderr
+
+    return emulated
 
 
 RUN = ("run", "flow", "--topology", "one-pe", "--platform", "emulator", "--seed", "1")
@@ -224,65 +254,49 @@ RUN = ("run", "flow", "--topology", "one-pe", "--platform", "emulator", "--seed"
     ],
     ids=["pass", "json", "finding", "help", "list", "usage"],
 )
-def test_standard_output_that_is_full_is_125_and_a_finding_stands(tmp_path, words, code):
-    with Path("/dev/full").open("wb") as full:
-        done = emulated(tmp_path, *words, stdout=full)
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    assert "Exception ignored" not in done.stderr
+def test_standard_output_that_is_full_is_125_and_a_finding_stands(ended, words, code):
+    returned, said = ended(*words, stdout="/dev/full")
+    assert returned == code, said
+    assert "Traceback" not in said
+    assert "Exception ignored" not in said
     if code != 2:
-        assert done.stderr.splitlines()[-1] == ("tcelab: standard output cannot be written: No space left on device")
+        assert said.splitlines()[-1] == ("tcelab: standard output cannot be written: No space left on device")
 
 
 @pytest.mark.parametrize(
     ("words", "code", "closed"),
     [
-        (RUN, 125, ">&-"),
-        (RUN, 125, "<&- >&- 2>&-"),
-        ((*RUN, "--json", "-"), 125, "<&- >&-"),
-        ((*RUN, "--inject", "flip"), 1, ">&-"),
-        (("--help",), 125, ">&-"),
-        (("image", "mutants"), 125, ">&-"),
-        (("run", "none"), 2, ">&-"),
+        (RUN, 125, ("stdout",)),
+        (RUN, 125, ("stdin", "stdout", "stderr")),
+        ((*RUN, "--json", "-"), 125, ("stdin", "stdout")),
+        ((*RUN, "--inject", "flip"), 1, ("stdout",)),
+        (("--help",), 125, ("stdout",)),
+        (("image", "mutants"), 125, ("stdout",)),
+        (("run", "none"), 2, ("stdout",)),
     ],
     ids=["pass", "all", "json", "finding", "help", "list", "usage"],
 )
-def test_standard_output_that_is_closed_is_125_and_a_finding_stands(tmp_path, words, code, closed):
-    done = subprocess.run(
-        ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "tcelab", *words],
-        stderr=subprocess.PIPE,
-        env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
-        check=False,
-        text=True,
-    )
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    if code != 2 and "2>&-" not in closed:
-        assert done.stderr.splitlines()[-1] == "tcelab: standard output cannot be written: Bad file descriptor"
+def test_standard_output_that_is_closed_is_125_and_a_finding_stands(ended, words, code, closed):
+    returned, said = ended(*words, **dict.fromkeys(closed, CLOSED))
+    assert returned == code, said
+    assert "Traceback" not in said
+    if code != 2 and "stderr" not in closed:
+        assert said.splitlines()[-1] == "tcelab: standard output cannot be written: Bad file descriptor"
 
 
 @pytest.mark.parametrize(
     ("words", "code"), [((*RUN, "--inject", "flip"), 1), (("image", "mutants"), 0)], ids=["finding", "list"]
 )
-def test_a_reader_that_has_left_changes_no_exit_code_of_any_verb(tmp_path, words, code):
-    reader, writer = os.pipe()
-    os.close(reader)
-    done = emulated(tmp_path, *words, stdout=writer)
-    os.close(writer)
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    assert "cannot be written" not in done.stderr
+def test_a_reader_that_has_left_changes_no_exit_code_of_any_verb(ended, words, code):
+    returned, said = ended(*words, stdout=LEFT)
+    assert returned == code, said
+    assert "Traceback" not in said
+    assert "cannot be written" not in said
 
 
-def test_a_full_standard_error_changes_no_verdict(tmp_path):
-    with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "tcelab", *RUN, "--json", "-"],
-            stdout=subprocess.PIPE,
-            stderr=full,
-            env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
-            check=False,
-        )
+def test_a_full_standard_error_changes_no_verdict(tmp_path, forks):
+    state = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+    done = forks.run("tcelab", *RUN, "--json", "-", stderr="/dev/full", env=state)
     assert done.returncode == 0
     assert json.loads(done.stdout)["verdict"]["result"] == "pass"
     assert msgspec.json.decode(done.stdout)

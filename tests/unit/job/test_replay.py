@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 import subprocess
@@ -67,18 +66,19 @@ def misaligned():
 # -- each kind of command
 
 
-def test_a_run_on_the_emulator_as_its_printed_line_for_a_shell(tmp_path):
-    tell = [*commandline.started(), "run", "flow", "--topology", "one-pe"]
-    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}
+def test_a_run_on_the_emulator_as_its_printed_line_for_a_shell(tmp_path, monkeypatch, tcelab):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    tell = ["run", "flow", "--topology", "one-pe"]
     tell += ["--platform", "emulator", "--inject", "flip", "--profile", "linux-v2", "--out", "my out"]
-    first = subprocess.run(tell, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert first.returncode == 1, first.stdout + first.stderr
-    line = next(each.partition("replay:")[2] for each in first.stdout.splitlines() if "replay:" in each)
+    first = tcelab(*tell)
+    assert first.code == 1, first.out + first.err
+    line = next(each.partition("replay:")[2] for each in first.out.splitlines() if "replay:" in each)
     second = subprocess.run(
         f"{line} --out {shlex.quote(str(tmp_path / 'again'))}",
         shell=True,
         cwd="/",
-        env=environment,
         capture_output=True,
         text=True,
         check=False,

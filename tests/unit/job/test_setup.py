@@ -157,6 +157,20 @@ def test_what_cannot_be_is_said_before_anything_is_provisioned(provisioned, file
     assert provisioned == []
 
 
+@pytest.mark.parametrize(
+    ("choice", "step"),
+    [
+        ({"kernel": Path("none")}, "give the path of a file; without --kernel the image's own is run"),
+        ({"initrd": Path("none")}, "give the path of a file; without --initrd the image's own is run"),
+        ({"expect_quirks": ("pin-for-writes",)}, "did you mean pin-for-write?"),
+    ],
+)
+def test_what_cannot_be_is_said_with_what_to_do_next(choice, step):
+    with pytest.raises(UsageError) as caught:
+        setup.check(MachineChoice(topology=TOPOLOGY, **choice))
+    assert caught.value.next_step == step
+
+
 def test_a_name_without_a_recipe_is_a_program_of_the_path(provisioned, files, monkeypatch):
     monkeypatch.setenv("PATH", str(files))
     got = ready(qemu="qemu")

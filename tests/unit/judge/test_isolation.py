@@ -326,7 +326,7 @@ LIES = {
         f"{SECOND + 5} reached the registers of pe1, and PE 1 is reset asserted",
     ],
     ThawsOutOfOrder: [
-        '{"op":"rtas","call":"ibm,set-eeh-option","device":"pe1","option":3} gave 0, expected -1: PE 1 is stopped',
+        "(rtas ibm,set-eeh-option of pe1, option 3) gave 0, expected -1: PE 1 is stopped",
     ],
     LetsTheGuestHaveItsWay: [
         f"{FIRST + 19} lets pe1b master the bus, whose PE 1 is isolated, and nobody undid it",
@@ -335,8 +335,8 @@ LIES = {
         "gave 0 (state 0, supported 1, wait 0, recovery 0), expected 0 (state 2, supported 1, wait 0, recovery 0): PE",
         "gave 0 (state 0, supported 1, wait 0, recovery 0), expected 0 (state 1, supported 1, wait 0, recovery 0): PE",
     ],
-    RefusesToThaw: ['"option":2} gave -1, expected 0: PE 1 is stopped'],
-    ForgetsTheError: ['"option":1} gave 1, expected 0: PE 1 is normal'],
+    RefusesToThaw: ["option 2) gave -1, expected 0: PE 1 is stopped"],
+    ForgetsTheError: ["option 1) gave 1, expected 0: PE 1 is normal"],
     IsTooQuick: [f"{SECOND} could not reach the registers of pe1b, and PE 1 is normal"],
 }
 

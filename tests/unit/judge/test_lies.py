@@ -200,8 +200,8 @@ WORLD_LIES = {
         ("charges", None, None),
         "1 KiB missing",
     ),
-    "a pin leaks": (after(UNMAP, set_base("base_pins", 1)), ("pins", None, None), "1 pages not given back"),
-    "a pin is missing": (after(MAP, set_base("base_pins", -1)), ("pins", None, None), "1 pages missing"),
+    "a pin leaks": (after(UNMAP, set_base("base_pins", 1)), ("pins", None, None), "1 page not given back"),
+    "a pin is missing": (after(MAP, set_base("base_pins", -1)), ("pins", None, None), "1 page missing"),
     "a wrong errno": (
         after(nth("GROUP_GET_STATUS"), lambda _: Outcome(errno="EPERM")),
         ("outcome", None, None),
@@ -270,6 +270,7 @@ def test_a_lie_gives_exactly_its_finding(lie):
     finding = verdict.findings[0]
     assert said in finding.message
     assert "\n" not in finding.message
+    assert not finding.operation or finding.operation.partition(" ")[2] not in finding.message, "it is told once"
     assert liobn is None or f"{ioba:#x}" in finding.message
     assert (verdict.result, verdict.exit_code) == ("finding", 1)
     assert verdict.evidence.laws[law].findings == len(verdict.findings)

@@ -256,8 +256,8 @@ def test_a_repeat_comes_back_from_its_json():
     ("change", "said"),
     [
         ({"loop": "rust"}, "loop"),
-        ({"ops": [{"op": "close", "file": "c"}]}, r"ops\[4\]\.ops\[0\]"),
-        ({"ops": [{"op": "repeat", "ops": [], "times": 1}]}, r"ops\[4\]\.ops\[0\]"),
+        ({"ops": [{"op": "close", "file": "c"}]}, r"operation 4 \(repeat\), field ops\[0\]"),
+        ({"ops": [{"op": "repeat", "ops": [], "times": 1}]}, r"operation 4 \(repeat\), field ops\[0\]"),
     ],
 )
 def test_what_is_no_repeat_is_refused_with_the_place(change, said):

@@ -83,6 +83,29 @@ def test_guest_ram_is_the_harnesss_own_file_shared_and_the_machines_memory():
     assert values(words, "-m") == ["768M"]
 
 
+@pytest.mark.parametrize(
+    ("cpu", "model", "radix"),
+    [
+        ("power8", "power8", True),
+        ("power9", "power9", True),
+        ("power9-hash", "power9", False),
+        ("power11",) * 2 + (True,),
+    ],
+)
+def test_the_cpu_is_the_one_that_was_chosen_and_the_kernel_is_told_to_keep_off_the_radix_mmu(cpu, model, radix):
+    words = line(cpu=cpu)
+    assert values(words, "-cpu") == [model]
+    assert ("disable_radix" not in values(words, "-append")[0].split()) is radix
+    assert values(line(), "-cpu") == ["power9"]
+
+
+def test_a_qemu_without_the_cpu_is_told_before_it_starts():
+    with pytest.raises(Unsupported, match="has no CPU power11") as caught:
+        machine.check(abilities(cpus=("power9", "power10")), options().topology, "power11")
+    assert "--cpu power9" in caught.value.next_step
+    machine.check(abilities(cpus=("power9", "power10")), options().topology, "power9-hash")
+
+
 def test_a_guest_that_panics_stands_and_one_that_reboots_ends():
     assert values(line(), "-action") == ["panic=pause,reboot=shutdown"]
 

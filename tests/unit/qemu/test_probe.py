@@ -32,6 +32,7 @@ def test_abilities_are_what_qemu_answers():
         log_flags=("guest_errors", "invalid_mem"),
         device_state=True,
         private_ram=True,
+        cpus=("power10", "power9"),
     )
 
 
@@ -63,6 +64,7 @@ def test_what_qemu_does_not_name_it_cannot():
         "query-command-line-options": [{"option": "other", "parameters": [{"name": "exit-with-parent"}]}],
         "query-commands": [{"name": "xen-load-devices-state"}],
         "trace-event-get-state": [],
+        "query-cpu-definitions": [{"name": "power9_v2.2"}],
         "query-version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""},
     }
     text = "Log items (comma separated):\nguest_errors log when the guest does\n\ninvalid_memory x\n"

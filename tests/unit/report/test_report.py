@@ -259,7 +259,7 @@ def test_many_findings_of_one_operation_are_told_in_few_lines_with_one_replay_an
     assert len(lines) - begin < 80
     assert [line for line in lines[begin:] if "replay:" in line] == ["replay:    tcelab run program.json"]
     heads = [line for line in lines if line.startswith("finding ")]
-    assert heads == [f"finding {n}{'' if n in {1, 11} else ', of the same operation'}" for n in range(1, 21)]
+    assert heads == [f"finding {n}{'' if n in {1, 11} else ' (same operation)'}" for n in range(1, 21)]
     assert [line for line in lines if "operation: #90" in line] == ["  operation: #90 map"]
     for number in range(20):
         assert f"  table: entry {number}" in lines  # each is named all the same
@@ -275,6 +275,10 @@ def test_findings_of_different_operations_keep_theirs():
     told = [line for line in lines if "operation:" in line]
     assert told == ["  operation: #1 a", "  operation: #2 b", "  operation: #3 c"]
     assert "the first finding again" not in lines
+
+
+def test_no_line_ends_in_blanks():
+    assert [line for line in printed(result_of(**dropped())).splitlines() if line != line.rstrip()] == []
 
 
 def test_the_numbers_in_a_finding_are_explained_once():

@@ -21,8 +21,9 @@ from tcelab.job import pool, setup
 from tcelab.judge import Judge
 from tcelab.program import load
 from tcelab.program.validate import validate
+from tcelab.qemu import machine
 from tcelab.run.loop import perform_program as perform
-from tcelab.testing import explain
+from tcelab.testing import explain, plugin
 from tcelab.testing.plugin import OPTIONS
 
 # Imported before pytester looks: it forgets what is imported later.
@@ -127,7 +128,7 @@ def test_it(pseries, container):
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "*tcelab: 1 findings in what the test did*",
+            "*tcelab: 1 finding in what the test did*",
             "*tcelab findings*",
             "table: LIOBN 0x80000100 IOBA 0x0: *",
             "*tcelab tables*",
@@ -395,7 +396,7 @@ def test_it(pseries, container):
     print(lost.describe())
 """)
     result.assert_outcomes(failed=1)  # by the laws: a device that nothing isolated must be there
-    result.stdout.fnmatch_lines(["*tcelab: * findings in what the test did*", "did not end: 18446744073709551615"])
+    result.stdout.fnmatch_lines(["*tcelab: * finding* in what the test did*", "did not end: 18446744073709551615"])
 
 
 def test_the_example_passes_on_the_emulator_and_notices_a_device_that_may_write(pytester):
@@ -517,14 +518,26 @@ def test_a_marker_that_says_nonsense_is_an_error_in_one_line(run, mark, said):
 
 def test_options_and_ini_say_what_the_guest_is_and_options_win(run, pytester):
     pytester.makeini("[pytest]\ntcelab_qemu = /opt/qemu\ntcelab_memory = 1024\ntcelab_boot = true\n")
-    run(MAPS, "--tcelab-kernel=/k/vmlinux", "--tcelab-memory=256", "--tcelab-ahead=0").assert_outcomes(passed=1)
+    run(
+        MAPS, "--tcelab-kernel=/k/vmlinux", "--tcelab-memory=256", "--tcelab-cpu=power8", "--tcelab-ahead=0"
+    ).assert_outcomes(passed=1)
     ((choice, boot, ahead),) = asked("made")
     assert (choice.qemu, choice.kernel, choice.memory, boot, ahead) == ("/opt/qemu", Path("/k/vmlinux"), 256, True, 0)
+    assert choice.cpu == "power8"
+    assert (*machine.CPUS,) == plugin.CPUS
+
+
+@pytest.mark.parametrize("key", ["tcelab_expect_quirk", "tcelab_expect-quirk"])
+def test_a_key_of_the_ini_file_has_an_underscore_or_the_dash_of_the_option(run, pytester, key):
+    pytester.makeini(f"[pytest]\n{key} = pin-for-write\n")
+    run(MAPS).assert_outcomes(passed=1)
+    assert asked("made")[0][0].expect_quirks == ("pin-for-write",)
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
+        ("--tcelab-cpu=power7", "no CPU 'power7'; there are: power8"),
         ("--tcelab-platform=lpar", "no platform 'lpar'; there are: qemu"),
         ("--tcelab-memory=much", "--tcelab-memory much: not a number"),
     ],
@@ -566,7 +579,7 @@ def mine(pseries, container):
 def test_it(mine): pass
 """)
     result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["*tcelab: 1 findings in all that was done*", "table: LIOBN 0x80000100 IOBA 0x0: *"])
+    result.stdout.fnmatch_lines(["*tcelab: 1 finding in all that was done*", "table: LIOBN 0x80000100 IOBA 0x0: *"])
 
 
 def test_a_broken_law_is_told_though_the_test_skips_itself(run):
@@ -680,4 +693,4 @@ def mine(pseries, pseries_session):
 def test_it(mine): pass
 """)
     result.assert_outcomes(passed=1, errors=1)
-    assert "tcelab: 1 findings in all that was done" in result.stdout.str()
+    assert "tcelab: 1 finding in all that was done" in result.stdout.str()

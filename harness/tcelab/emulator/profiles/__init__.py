@@ -1,4 +1,5 @@
-"""The profiles of the driver, by name. Each is a table to be held line by line against the source.
+"""The profiles of the driver, by name. Each is a table in the order of the driver's source, for comparison line by
+line.
 
 - `linux_v1`: today's kernel, container type v1
 - `linux_v2`: today's kernel, container type v2

@@ -1,4 +1,4 @@
-"""Profile `linux-v1`: today's driver (6.11 and newer) with a v1 container, as a table to hold against the source."""
+"""Profile `linux-v1`: today's driver (6.11 and newer) with a v1 container, as a table in the order of the source."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _no_table_group(call: IoctlCall) -> bool:
 
 
 def _past_the_end(call: IoctlCall) -> str | int:
-    """What comes of it is the code of the whole macro, of whatever check in it fails."""
+    """The result is the code of the whole macro, whichever check in it fails."""
     if entry_of(call) + pages_of(call) <= sum(window_of(call)):
         return ""
     return 1 if MISALIGNED in call.on.quirks else "EINVAL"

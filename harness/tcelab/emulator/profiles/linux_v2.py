@@ -1,4 +1,4 @@
-"""Profile `linux-v2`: today's driver (6.11 and newer) with a v2 container, as a table to hold against the source."""
+"""Profile `linux-v2`: today's driver (6.11 and newer) with a v2 container, as a table in the order of the source."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ IOVA: Final = Check(
 )
 PAST: Final = Check("past the window's end", _past_the_end, None, "iommu_tce_check_ioba: npages", ONE_PAGE)
 UNTRIED: Final = replace(PAST, name="past the window's end, of a MAP")
-"""No program of ours asks a kernel with the quirk for it, and nobody says what it would make of it: see `build_v2`."""
+"""Programs never ask a kernel with the quirk for this, and its result is not modelled: see `build_v2`."""
 
 LINUX_V2: Final = Profile(
     "linux-v2",

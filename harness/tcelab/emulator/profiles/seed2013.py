@@ -1,4 +1,4 @@
-"""Profile `seed2013`: the driver of May 2013, as a table to hold against the source."""
+"""Profile `seed2013`: the driver of May 2013, as a table in the order of the source."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from tcelab.judge import blame
 from tcelab.judge.law import Law
-from tcelab.judge.ledger import Ledger, op_text
+from tcelab.judge.ledger import Ledger, op_name
 from tcelab.judge.models.files import GroupModel
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.reading import TableReading
@@ -44,7 +44,7 @@ def reports(ledger: Ledger, fold: Fold, step: Step, got: Outcome) -> None:
             ledger.report(
                 "inventory",
                 (step.number, name),
-                f"operation {step.number} {op_text(step.op)} reports {name} {_number(seen)}, expected {value:#x}",
+                f"operation {step.number} ({op_name(step.op)}) reports {name} {_number(seen)}, expected {value:#x}",
                 expected=f"{name} {value:#x}",
                 seen=f"{name} {_number(seen)}",
                 operation=step.number,

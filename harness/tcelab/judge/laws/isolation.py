@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Final
 
 from tcelab.judge.law import Law
-from tcelab.judge.ledger import Ledger, op_text
+from tcelab.judge.ledger import Ledger, op_name
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.pes import NO_SERVICE, Effect
 from tcelab.judge.models.tablemodel import ANYTHING, UNKNOWN
@@ -173,7 +173,7 @@ def _shown(ledger: Ledger, effect: Effect, step: Step) -> None:
         what = "reached the registers" if effect.seen else "could not reach the registers"
         message = f"{operation} {what} of {name}, and {pe}"
     elif effect.what == "answer":
-        message = f"{operation} {op_text(step.op)} gave {texts[1]}, expected {texts[0]}: {pe}"
+        message = f"{operation} ({op_name(step.op)}) gave {texts[1]}, expected {texts[0]}: {pe}"
     else:
         message = f"{operation} saw {texts[1]} as the {effect.what} of {name}, expected {texts[0]}: {pe}"
     # Where firmware has no such services, it has none of them.

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Final
 
 from tcelab.judge.law import Law
-from tcelab.judge.ledger import Ledger, op_text
+from tcelab.judge.ledger import Ledger, op_name
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.requests import request_name
 from tcelab.judge.models.rounds import calls_done
@@ -36,11 +36,12 @@ def outcome(ledger: Ledger, _fold: Fold, step: Step, got: Outcome) -> None:
         return
     seen = got.errno or f"value {got.value}"
     if isinstance(step.op, Repeat):
-        seen += f" after {got.fields.get('calls')} calls"
+        calls = got.fields.get("calls")
+        seen += f" after {calls} call{'' if calls == 1 else 's'}"
     ledger.report(
         "outcome",
         step.number,
-        f"operation {step.number} {op_text(step.op)} gave {seen}, expected {expected}",
+        f"operation {step.number} ({op_name(step.op)}) gave {seen}, expected {expected}",
         expected=str(expected),
         seen=seen,
         operation=step.number,
@@ -88,7 +89,7 @@ def went(ledger: Ledger, fold: Fold, step: Step, got: Outcome) -> None:
         ledger.report(
             "outcome",
             step.number,
-            f"operation {step.number} {op_text(step.op)}: {each} was {to_be}; {why(pieces)} ({seen})",
+            f"operation {step.number} ({op_name(step.op)}): {each} was {to_be}; {why(pieces)} ({seen})",
             expected=str(expected),
             seen=seen,
             operation=step.number,

@@ -39,4 +39,4 @@ class PinsLaw:
         ledger.evidence.pins += 1
         off = self._meter.changed(reading, fold.live)
         if off is not None:
-            report_counter(ledger, "pins", "page pins", "pages", (reading, reading - off, off))
+            report_counter(ledger, "pins", "page pins", "page", (reading, reading - off, off))

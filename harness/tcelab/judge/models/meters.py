@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from tcelab.judge.ledger import Ledger, last_ioctl
 
@@ -22,7 +23,14 @@ class Meter:
         return None if self.error in (0, error) else self.error
 
 
-def report_counter(ledger: Ledger, law: str, name: str, unit: str, numbers: tuple[int, int, int]) -> None:
+Unit = Literal["page", "KiB"]
+
+
+def _of(number: int, unit: Unit) -> str:
+    return f"{number} {unit}{'s' if unit == 'page' and number != 1 else ''}"
+
+
+def report_counter(ledger: Ledger, law: str, name: str, unit: Unit, numbers: tuple[int, int, int]) -> None:
     """Write down that a counter is off.
 
     :param numbers: what was read, what it should be, how far it is off.
@@ -32,8 +40,8 @@ def report_counter(ledger: Ledger, law: str, name: str, unit: str, numbers: tupl
     ledger.report(
         law,
         (ledger.step, reading),
-        f"{name}: expected {expected} {unit}, seen {reading} ({abs(off)} {unit} {kind})",
-        expected=f"{expected} {unit}",
-        seen=f"{reading} {unit}",
+        f"{name}: expected {_of(expected, unit)}, seen {reading} ({_of(abs(off), unit)} {kind})",
+        expected=_of(expected, unit),
+        seen=_of(reading, unit),
         operation=last_ioctl(ledger),
     )

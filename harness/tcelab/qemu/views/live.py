@@ -1,4 +1,4 @@
-"""The table as it lies in QEMU's memory, at the address that QEMU's trace tells.
+"""The table in QEMU's memory, at the address from QEMU's trace.
 
 Entries are host-endian u64, window-relative: QEMU hw/ppc/spapr_iommu.c, struct SpaprTceTable.table.
 """
