@@ -672,7 +672,13 @@ def test_a_host_that_can_do_the_main_job_is_0(tcelab, healthy):
 
 
 @pytest.mark.parametrize(
-    "lost", [{"private_ram": False}, {"traces": TRACES[1:]}, {"firmware_sha256": {"slof.bin": ""}}]
+    "lost",
+    [
+        {"private_ram": False},
+        {"traces": TRACES[1:]},
+        {"log_flags": ("guest_errors",)},
+        {"firmware_sha256": {"slof.bin": ""}},
+    ],
 )
 def test_what_a_qemu_cannot_do_is_told_in_words(lost):
     (name,) = lost

@@ -142,6 +142,20 @@ def every_option():
             ahead += [command.get_command(click.Context(command), each) for each in command.list_commands(None)]
 
 
+def test_every_verb_and_every_verbs_verb_can_be_talkative_and_takes_seed_0():
+    ahead, met = [cli], 0
+    while ahead:
+        command = ahead.pop()
+        options = {option: each for each in command.params for option in each.opts}
+        assert "-v" in options
+        if "--seed" in options and isinstance(options["--seed"].type, click.IntRange):
+            met += 1
+            assert options["--seed"].type.min == 0
+        if isinstance(command, click.Group):
+            ahead += [command.get_command(click.Context(command), each) for each in command.list_commands(None)]
+    assert met > 3
+
+
 def test_every_option_that_a_page_names_in_its_text_exists():
     ours = {*every_option(), *FOREIGN, "--help", "--version", "--tcelab-boot"}
     known = ours | {f"--tcelab-{name}" for name in plugin.OPTIONS}

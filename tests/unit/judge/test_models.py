@@ -22,6 +22,14 @@ def test_an_entry_whose_frame_was_not_told_must_have_its_permissions(permissions
         assert wrong.numbers.tolist() == ([] if seen == permissions else [3])
 
 
+def test_what_a_table_has_pinned_is_counted_by_entries():
+    model = TableModel(1, 8)
+    model.put(2, [LiveEntry(1, "m", 0, PageModel(), None, 1, pinned=True)] * 3, 1)
+    assert model.pinned == 3
+    model.clear(3, 4, 2)
+    assert model.pinned == 2
+
+
 def test_an_edu_does_nothing_quickly():
     edu = DeviceModel("pe1", WindowModel(topology("two-small").phbs[0], {}), 0xFFFFFFF)
     assert edu.quick([Transfer(0, 4, to_memory=False)], 0, 1, 1) == (0, 0)

@@ -10,7 +10,7 @@ from story import nth, see, story, with_entry
 
 from tcelab.errors import GuestLost, HarnessError, Scene
 from tcelab.judge import Judge, conclude
-from tcelab.judge.verdict import never_began
+from tcelab.judge.verdict import never_began, of_several
 from tcelab.program import Fresh
 from tcelab.program.parts import parts
 from tcelab.run.join import join
@@ -61,6 +61,17 @@ def test_findings_behind_the_cap_are_those_of_the_last_operations_and_all_are_co
     assert verdict.evidence.batches[0].findings == verdict.evidence.laws["table"].findings == 300
     assert [plain(each) for each in ledgers] == before, "joining them changes none"
     assert conclude(ledgers, run) == verdict
+
+
+def test_findings_of_several_runs_beyond_what_is_kept_are_counted():
+    """Each run has 150 findings and counts 7 more: 200 of 450 are kept."""
+    ledgers, run = both({}, {})
+    honest = conclude(ledgers, run)
+    lie = see(lambda shown: many(shown) if shown.liobn == 0x80000200 else shown)
+    (finding, *_) = conclude(*both(lie, {})).findings
+    each = structs.replace(honest, result="finding", exit_code=1, findings=[finding] * 150, more=7)
+    verdict = of_several({"a": each, "b": each, "c": each}, ["a", "b", "c"])
+    assert (len(verdict.findings), verdict.more) == (200, 250 + 21)
 
 
 def test_what_a_verdict_rests_on_is_the_sum_of_what_the_parts_saw():
