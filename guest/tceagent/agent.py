@@ -1,8 +1,8 @@
 """Answers the host: one answer to each message, until the port breaks.
 
 Messages are `{"id", "hello": {"nonce", "devices", ...}}` and `{"id", "ops": [...]}`. An answer carries the same id and
-`hello` or `outcomes`; or `failed`, when the message, the program or the agent is wrong. What the kernel refuses is
-an outcome, not a failure.
+`hello` or `outcomes`; or `failed`, when the message, the program or the agent is wrong. A refusal by the kernel is an
+outcome, not a failure.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NONCE_SIZE = 16
 DRAWN_SIZE = 16
 PORT = "org.tcelab.agent"
 _PORT_LIMIT = 5.0
-"""Seconds in which the port must be there. It is, unless its driver is a module that has just been loaded."""
+"""Seconds in which the port must appear. It exists at once, unless its driver is a module that was just loaded."""
 
 CELL_MAGIC = b"TCELABPC"
 _CELL_HEAD = Struct("<8s16s")
@@ -38,11 +38,11 @@ class Agent:
         self._kernel = kernel
         self._state = State(kernel)
         self._cell, self._cell_address = kernel.cell()
-        # Asked again by every fork, whose code is cold: said from memory then.
+        # Every fork asks again, with cold code: answer from memory then.
         self._about = {"protocol": PROTOCOL, "digest": digest(__file__.rpartition("/")[0]), **kernel.describe()}
 
     def answer(self, payload: bytes) -> dict[str, Any]:
-        """The answer to one message. Never raises for what the message holds."""
+        """The answer to one message. Never raises because of the message's contents."""
         number = None
         try:
             message = wire.decode(payload)
@@ -65,7 +65,7 @@ class Agent:
         clock: float | None = None,
         entropy: str | None = None,
     ) -> dict[str, Any]:
-        """:param renew: nothing that programs of an earlier session left is wanted.
+        """:param renew: discard what programs of an earlier session left.
         :param clock: the host's, seconds since 1970, for a guest whose own stood still.
         :param entropy: the host's, in hex, for a guest that draws what others of its kind draw.
         """
@@ -93,7 +93,7 @@ class Agent:
         outcomes: list[dict[str, Any]] = []
         for index, op in enumerate(program):
             try:
-                # For the host to find in guest memory, should the kernel die of this operation.
+                # For the host to find in guest memory if the kernel dies of this operation.
                 _CELL_PROGRESS.pack_into(self._cell, _CELL_HEAD.size, number, index)
                 outcomes.append(ops.perform(self._state, op))
             except Exception:  # noqa: BLE001  whatever it is, the host must hear of it

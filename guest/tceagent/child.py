@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ChildError(Exception):
-    """What a child could not do, with its traceback; or how it died."""
+    """An error of a child, with its traceback; or how it died."""
 
 
 class _Link(wire.Channel):
@@ -44,7 +44,7 @@ class LinuxChild:
             raise ChildError(self._death()) from None
 
     def answer(self) -> Outcome:
-        """What it says next."""
+        """Its next answer."""
         answer = wire.decode(self._link.receive())
         if "failed" in answer:
             raise ChildError(f"in process {self._pid}:\n{answer['failed']}")
@@ -96,7 +96,7 @@ def fork(become: Callable[[], Callable[[Op], Outcome]], others: Iterable[LinuxCh
             _serve(_Link(theirs.fileno()), become)
             status = 0
         finally:
-            # Whatever happens: the agent's own loop, whose frames lie below, must not go on twice.
+            # Always exit here: the agent's own loop, whose frames lie below, must not continue in the child.
             posix._exit(status)  # noqa: SLF001  the public name of what the os module has
     theirs.close()
     child = LinuxChild(pid, ours.detach())

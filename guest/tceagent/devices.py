@@ -1,6 +1,6 @@
 """The operations of devices: bus mastering, transfers, and looking at them. See `tceagent.ops`.
 
-What a device is, its configuration space tells: an edu, unless it is a virtio-blk.
+The configuration space identifies a device: an edu, unless it is a virtio-blk.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def burst(state: State, *, file: str, transfers: list[tuple[int, int, bool, int]
 
 
 def _transfers(kernel: Kernel, opened: File, transfers: list[tuple[int, int, bool, int]]) -> tuple[int, int | None]:
-    """Do them one after the other, as far as they go: how many were done, and what the last one gave."""
+    """Do transfers one after the other, until one fails: how many were done, and the value of the last one."""
     place = _virtio(kernel, opened)
     if place is None:
         return _by_edu(kernel, opened, transfers)
@@ -91,7 +91,7 @@ def together(state: State, *, ops: list[dict[str, Any]]) -> Outcome:
 
 
 class _Transfer:
-    """One of several, ready to begin: all that can be refused has been asked for."""
+    """One of several transfers, ready to begin: every step that can be refused is done."""
 
     def __init__(
         self, state: State, *, file: str, iova: int, size: int, to_memory: bool, offset: int = 0, **_: object

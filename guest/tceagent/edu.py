@@ -26,10 +26,10 @@ BUFFER = 0x40000
 """Device address of the internal buffer."""
 BUFFER_SIZE = 4096
 LONGEST = 4000
-"""Bytes of the buffer that are used: not all devices bear a transfer that comes near the end of theirs."""
+"""Bytes of the buffer that are used: some devices fail on a transfer near the end of theirs."""
 
 ALL_ONES = (1 << 64) - 1
-"""What registers read as that cannot be reached: the PE is isolated."""
+"""Value of unreachable registers: the PE is isolated."""
 
 TIME_LIMIT = 2.0
 """Seconds; a transfer takes 0.1."""
@@ -90,5 +90,5 @@ def wait(kernel: Kernel, registers: Registers) -> bool:
 
 
 def identity(registers: Registers) -> int:
-    """What the device says it is: 0x010000ed, or all ones (32 bits) when it cannot be reached."""
+    """The device's identity: 0x010000ed, or all ones (32 bits) when it cannot be reached."""
     return swap(registers.read32(IDENTITY)) >> 32

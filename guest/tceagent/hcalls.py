@@ -1,4 +1,5 @@
-"""TCE hypercalls: those of the kernel, through the module `tce_hcall`, and those of a process, which has none.
+"""TCE hypercalls: by the kernel, through the module `tce_hcall`, and by a process, from which the platform refuses
+them.
 
 A call comes as `{"opcode", "args", "tces"}`: numbers, and words `{"buffer", "index", "permissions", "plus"}` that stand
 for the TCE of a buffer's page.
@@ -38,7 +39,7 @@ _MASK = (1 << 64) - 1
 _ROUNDS = 10_000_000
 """Of one write."""
 _BEAT = 100_000
-"""Entries between two signs of life: a second at most, of the 60 that the host waits."""
+"""Entries between two progress marks: a second at most, of the 60 that the host waits."""
 
 
 def hcall(state: State, *, call: dict[str, Any], problem_state: bool = False) -> Outcome:

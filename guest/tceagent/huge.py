@@ -16,7 +16,7 @@ _MAP_HUGETLB = 0x40000
 
 
 def there(read: Callable[[str], bytes]) -> bool:
-    """Has the kernel such pages? With the hash MMU it has others."""
+    """Does the kernel have such pages? With the hash MMU it has others."""
     try:
         read(_FREE)
     except FileNotFoundError:
@@ -25,10 +25,10 @@ def there(read: Callable[[str], bytes]) -> bool:
 
 
 def area(size: int, read: Callable[[str], bytes], write: Callable[[str, bytes], None]) -> mmap.mmap:
-    """Pages of the pool of huge pages, which is made to have as many (Documentation/admin-guide/mm/hugetlbpage.rst).
+    """Pages of the pool of huge pages, which is enlarged as needed (Documentation/admin-guide/mm/hugetlbpage.rst).
 
     :param read: a file; `write`: to one.
-    :raise OSError: there are not so many, or no such pages at all.
+    :raise OSError: there are too few such pages, or none.
     """
     count = -(-size // HUGE_PAGE)
     lacking = count - int(read(_FREE))

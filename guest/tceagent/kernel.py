@@ -1,7 +1,7 @@
 """The seam (`tceagent.seam`) to the real kernel, by system calls.
 
-`posix` rather than `os`, and `_ctypes` rather than `ctypes`: under TCG each of the two costs tens of milliseconds
-between the guest's boot and the agent's first answer.
+`posix` rather than `os`, and `_ctypes` rather than `ctypes`: under TCG, each of the two would cost tens of milliseconds
+before the agent's first answer.
 """
 
 from __future__ import annotations
@@ -198,10 +198,10 @@ class LinuxKernel:
             return Memory(area)
         whole = -(-size // self.page_size) * self.page_size
         area = mmap.mmap(-1, whole + self.page_size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        # A page is given back at once: what runs off the end shall fault, and not reach another buffer. Nothing fits
-        # into the hole, for all that is allocated has two pages at first.
+        # One page is freed at once: an access past the end must fault, and not reach another buffer. Nothing fits into
+        # the hole, because every allocation has two pages at first.
         area.resize(whole)
-        # Shared with a child, a page would get another frame when either of them writes to it.
+        # If a child shared a page, the page would get another frame when either writes to it.
         area.madvise(mmap.MADV_DONTFORK)
         try:
             area.madvise(mmap.MADV_NOHUGEPAGE)
@@ -237,9 +237,9 @@ class LinuxKernel:
             self._refresh = posix.open("/proc/sys/vm/stat_refresh", posix.O_WRONLY | posix.O_CLOEXEC)
             self._vmstat = posix.open("/proc/vmstat", posix.O_RDONLY | posix.O_CLOEXEC)
         if self._lets_go_late:
-            # Memory that was registered is let go by a callback of RCU (mm_iommu_release): wait for them all.
+            # Registered memory is released by an RCU callback (mm_iommu_release): wait for all of them.
             self.write_file(_RCU_BARRIER, b"1")
-        # The counters are per CPU and folded at leisure; this folds them now.
+        # The counters are per CPU and folded lazily; this folds them now.
         posix.pwrite(self._refresh, b"1", 0)
         counters = posix.pread(self._vmstat, 65536, 0)
         return _number_after(counters, b"nr_foll_pin_acquired") - _number_after(counters, b"nr_foll_pin_released")
@@ -259,11 +259,11 @@ class LinuxKernel:
         return made
 
     def _become(self, uid: int | None, memlock: int | None) -> None:
-        """What a child does first, while it still may."""
+        """A child's first steps, while it still has the rights."""
         self._children = []
         for registers in self._mapped:  # both the mapping and its descriptor would keep the device's file open
             registers.close()
-        # Those of its parent tell of its parent. Opened before it has another user, they also tell frames afterwards.
+        # The parent's files report on the parent. Opened before the change of user, these report frames afterwards too.
         posix.close(self._pagemap)
         posix.close(self._status)
         self._open_own()
@@ -322,7 +322,7 @@ class LinuxKernel:
         return posix.urandom(size)
 
     def stir(self, entropy: bytes) -> None:
-        """Give the kernel's random generator entropy, and have it used at once (drivers/char/random.c)."""
+        """Give entropy to the kernel's random generator, which uses it at once (drivers/char/random.c)."""
         fd = posix.open("/dev/urandom", posix.O_WRONLY | posix.O_CLOEXEC)
         try:
             fcntl.ioctl(fd, _ADD_ENTROPY, pack("=ii", 8 * len(entropy), len(entropy)) + entropy)
@@ -343,11 +343,11 @@ class LinuxKernel:
         return page, self.frames(_address_of(page), 1)[0]
 
     def beat(self) -> None:
-        """Let the host see in the cell that the operation in flight goes on."""
+        """Show the host, in the cell, that the operation in flight makes progress."""
         _BEATS.pack_into(self._cell, _BEATS_AT, _BEATS.unpack_from(self._cell, _BEATS_AT)[0] + 1)
 
     def describe(self) -> dict[str, str | int | list[str]]:
-        """What the handshake says of the machine."""
+        """The handshake's description of the machine."""
         from tceagent import huge as pages  # noqa: PLC0415  hardly ever needed
 
         uname = posix.uname()

@@ -1,6 +1,6 @@
-"""Programs of the guest image that are no Python: what they print is what they report.
+"""Native programs of the guest image, which report by printing.
 
-Each ends with one line of `name=number`. Before it, a dot now and then says that it goes on.
+Each ends with one line of `name=number`. Before it, dots show progress.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def parse(output: bytes) -> dict[str, int]:
 
 
 def run(path: str, arguments: list[str], beat: Callable[[], None]) -> tuple[int, bytes]:
-    """Run a program to its end, with nothing of this process but its rights.
+    """Run a program to its end; it inherits only this process's rights.
 
     :param beat: called whenever it has written something.
     :return: its exit status, and all that it wrote.

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 _MASK = (1 << 64) - 1
 _BEAT = 16384
-"""Calls and pages of a repeat between two signs of life: 0.1 s under TCG, of the 60 s that the host waits."""
+"""Calls and pages of a repeat between two progress marks: 0.1 s under TCG, of the 60 s that the host waits."""
 
 
 def perform(state: State, op: Op) -> Outcome:
-    """Do one operation as it came over the wire, or have the child do it that it names.
+    """Do one operation as it came over the wire, or pass it to the child that it names.
 
     :raise Exception: anything but a refusal by the kernel: the program or the agent is wrong.
     """
@@ -218,7 +218,7 @@ def repeat(state: State, *, ops: list[dict[str, Any]], times: int, loop: str = "
 def _in_python(
     kernel: Kernel, fd: int, requests: list[int], arguments: list[bytearray], times: int
 ) -> tuple[int, int | None, str]:
-    """As `Kernel.ioctls`, in the way in which a single ioctl is done."""
+    """As `Kernel.ioctls`, but each call is made like a single ioctl."""
     done = 0
     for _ in range(times):
         for request, argument in zip(requests, arguments):  # noqa: B905  strict= came with Python 3.10

@@ -1,5 +1,5 @@
-"""The seam: what the agent asks of a kernel. Real system calls and an emulator have this shape; the rest of the agent
-is the same code on both. Only type checkers read this module in a guest, for `typing` is slow to import there.
+"""The seam: the agent's interface to a kernel. Real system calls and an emulator implement it; the rest of the agent is
+the same code on both. Only type checkers read this module in a guest, for `typing` is slow to import there.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any, Protocol, Union
 Op = dict[str, Any]
 """An operation as it comes over the wire, without its process."""
 Outcome = dict[str, Any]
-"""What it gave: `value`, `errno`, `fields` and `frames`, those at their default left out."""
+"""Its outcome: `value`, `errno`, `fields` and `frames`, without those at their default."""
 Serve = Callable[["Kernel"], Callable[[Op], Outcome]]
-"""Given the kernel as a child sees it, what does one operation there."""
+"""Given the kernel as a child sees it, returns the function that does one operation there."""
 
 
 class Memory(Protocol):
@@ -225,9 +225,9 @@ class Kernel(Protocol):
         ...
 
     def beat(self) -> None:
-        """Let the host see in the cell that the operation in flight goes on."""
+        """Show the host, in the cell, that the operation in flight makes progress."""
         ...
 
     def describe(self) -> dict[str, Union[str, int, list[str]]]:
-        """What the handshake says of the machine."""
+        """The handshake's description of the machine."""
         ...

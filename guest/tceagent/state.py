@@ -1,4 +1,4 @@
-"""What operations leave behind for later ones, in one process."""
+"""The state that operations leave for later ones, in one process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class File:
 
     :ivar registers: of a device, mapped, once somebody has needed them.
     :ivar config: where its configuration space begins, once that was needed.
-    :ivar known: somebody has looked what it is: a virtio device if there is a `virtio`, where its registers are.
+    :ivar known: the device's kind is known: a virtio device if `virtio`, the place of its registers, is set.
     :ivar engine: a virtio device as it was set up last.
     """
 
@@ -57,7 +57,7 @@ class State:
         self.hypercalls: int | None = None
 
     def fork(self, kernel: Kernel) -> State:
-        """What a child begins with: `kernel` is how it sees it. A mapping of registers is its parent's alone."""
+        """A child's initial state: `kernel` is the kernel as it sees it. Mapped registers stay the parent's."""
         child = State(kernel)
         child.nonce = self.nonce
         child.devices.update(self.devices)
@@ -66,7 +66,7 @@ class State:
         return child
 
     def renew(self) -> None:
-        """Forget what programs have left: children end, files are closed, memory is given back."""
+        """Discard what programs have left: end children, close files, free memory."""
         while self.children:
             self.children.popitem()[1].end()
         for file in self.files.values():
@@ -112,7 +112,7 @@ class State:
         return self.nonce
 
     def resolve(self, word: Word) -> int:
-        """A word as the kernel wants it: a number as it is, a file's descriptor, an address in a buffer."""
+        """A word as passed to the kernel: a number as it is, a file's descriptor, an address in a buffer."""
         if isinstance(word, int):
             return word
         if isinstance(word, str):

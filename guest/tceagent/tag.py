@@ -1,4 +1,4 @@
-"""Marks in guest memory: tags that name a page of a mapping, and unique data for devices to carry."""
+"""Marks in guest memory: tags that name a page of a mapping, and unique data for devices' transfers."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ _DMA_WINDOW = struct.Struct(">IQQ")  # LIOBN, bus address, size
 def bind(kernel: Kernel, buid: int, slot: int) -> dict[str, str | int]:
     """Have vfio-pci drive the device at a slot of the PHB with that BUID.
 
-    :return: address, group, liobn, window_start and window_size (bytes), buid. The window is the device tree's
-        before anybody takes its ownership: then the kernel drops the property.
+    :return: address, group, liobn, window_start and window_size (bytes), buid. The window is read from the device tree
+        before VFIO takes ownership, because then the kernel drops the property.
     :raise LookupError: no such device, or its PHB has no DMA window.
     :raise RefusedError: sysfs refused a write; ENODEV: vfio-pci did not take the device, the kernel's log says why.
     """

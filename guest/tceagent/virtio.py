@@ -1,4 +1,4 @@
-"""QEMU's virtio-blk as a DMA engine: the least of a driver that moves data between its disk and bus addresses.
+"""QEMU's virtio-blk as a DMA engine: a minimal driver that moves data between its disk and bus addresses.
 
 One queue, one request at a time, no interrupts. Sources: Virtual I/O Device 1.2, 4.1 (PCI), 2.7 (split virtqueues), 5.2
 (block); QEMU hw/virtio/virtio-pci.c, hw/virtio/virtio.c, hw/block/virtio-blk.c. All numbers are little endian, as the
@@ -22,15 +22,15 @@ MODEL = 0x10421AF4
 
 SECTOR = 512
 LONGEST = 4096
-"""Bytes of a transfer. What QEMU refuses of a request has to go through a bounce buffer of one page (system/physmem.c,
-address_space_map): a request of which more is refused is refused whole, of which QEMU's log says nothing, and 10.0 has
-no bounce buffer any more from then on.
+"""Bytes of a transfer. The refused part of a request goes through a bounce buffer of one page (system/physmem.c,
+address_space_map). If more is refused, the whole request is refused without a line in QEMU's log, and QEMU 10.0 never
+gets its bounce buffer back.
 """
 
 CAPABILITIES = 0x34
 VENDOR_SPECIFIC = 0x09
 COMMON, NOTIFY, DEVICE = 1, 2, 4
-"""Kinds of capabilities (4.1.4): where the common configuration is, the doorbells, what the disk says of itself."""
+"""Kinds of capabilities (4.1.4): common configuration, doorbells, device configuration."""
 CAPABILITY = Struct("<BBBBBxxxIII")
 """ID, where the next one is, length, kind, BAR, offset in it, length in it, and of doorbells how far apart they are."""
 
@@ -67,9 +67,9 @@ DESCRIPTOR = Struct("<QIHH")
 HEAD = Struct("<IIQ")
 
 ALL_ONES = (1 << 64) - 1
-"""What registers read as that cannot be reached: the PE is isolated."""
+"""Value of unreachable registers: the PE is isolated."""
 NOT_READY = 1
-"""What a transfer gives that the device does not take: it is not set up, or does not answer any more."""
+"""Value of a transfer that the device does not accept: it is not set up, or no longer answers."""
 _BYTE = 0xFF
 _HALF = 0xFFFF
 _WORD = 0xFFFFFFFF
@@ -80,9 +80,9 @@ BLOCKED = 0.02
 """Seconds after which a device that does not master the bus will not do a transfer any more."""
 _POLL = 0.0005
 _TURNS = 200
-"""Looks at the ring before anything else is looked at: some 0.1 ms under TCG."""
+"""Polls of the ring before anything else is checked: some 0.1 ms under TCG."""
 _BEAT = 256
-"""Transfers between two signs of life."""
+"""Transfers between two progress marks."""
 
 
 class Place:
@@ -137,7 +137,7 @@ def check(size: int, offset: int, disk: int) -> None:
 
 
 class Engine:
-    """A device that is set up: from `begin` on, until it is reset or kept from the bus."""
+    """A device that is set up: from `begin` on, until it is reset or loses bus mastering."""
 
     def __init__(
         self,
@@ -189,7 +189,7 @@ class Engine:
         return 0
 
     def _lay_out(self) -> None:
-        """An empty queue, and of the one request all that is always the same."""
+        """Write an empty queue, and the constant parts of the one request."""
         self._queue[:] = self._request[:] = bytes(PAGE)
         request = self._iova + PAGE
         DESCRIPTOR.pack_into(self._queue, 0, request, HEAD.size, NEXT, 1)
@@ -232,7 +232,7 @@ class Engine:
         value: int | None = self._expect()
         if value:
             return 0, value
-        # Nothing here is looked up twice: this loop is what a thousand transfers cost.
+        # Nothing is looked up twice: this loop dominates the cost of a thousand transfers.
         queue, request, available, used = self._queue, self._request, self._available, self._used
         describe, head, ring, bell = DESCRIPTOR.pack_into, HEAD.pack_into, self._registers.write16, self._bell
         at, index, done, turns = DESCRIPTOR.size, self._index, 0, range(_TURNS)

@@ -1,6 +1,6 @@
 """Messages on the agent's port: 4 bytes of length, big endian, then that many bytes of JSON.
 
-The C half of `json` alone: the Python half imports `re` and `enum`, which under TCG takes longer than all the rest
+Only the C half of `json` is used: the Python half imports `re` and `enum`, which under TCG takes longer than the rest
 of the agent's start.
 """
 
@@ -23,7 +23,7 @@ _UNPLUGGED_POLL = 0.05
 
 
 class FrameError(Exception):
-    """The other side sent a length that no message has: what follows cannot be told apart any more."""
+    """The other side sent a length that no message has: the stream is out of step from here on."""
 
 
 class Channel:
@@ -62,11 +62,11 @@ class Channel:
         return taken
 
     def _reconnected(self) -> None:
-        """Wait until the host's end is open again. What was half received is of a conversation that is over."""
+        """Wait until the host's end is open again. A half-received message belongs to the old connection."""
         self._received.clear()
         port = select.poll()
         port.register(self._fd, select.POLLIN)
-        # poll() answers at once as long as the end is closed, so it is the sleep that waits.
+        # poll() returns at once while the end is closed, so the sleep does the waiting.
         while any(events & select.POLLHUP for _, events in port.poll()):
             time.sleep(_UNPLUGGED_POLL)
 

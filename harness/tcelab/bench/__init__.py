@@ -1,8 +1,8 @@
-"""Benchmarks: each is a module whose `measure` takes a `BenchJob` and gives figures; a claim about speed is a ratio of
-two figures of one run.
+"""Benchmarks: each is a module whose `measure` takes a `BenchJob` and returns figures. Any claim about speed is a ratio
+of two figures of one run.
 
 - `batch`: `tcelab bench batch`: what a map and an unmap of n pages cost, by call and by page
-- `benchguests`: where benchmarks get their guests, and what host they ran on
+- `benchguests`: guests for benchmarks, and the description of the host
 - `boot`: `tcelab bench boot`: how long a boot takes, phase by phase, by firmware
 - `emulator`: `tcelab bench emulator`: one program on the emulator and on a fork; the fuzzer's rate
 - `fork`: `tcelab bench fork`: what a fresh guest costs, and the memory of each
@@ -33,7 +33,7 @@ SCHEMA: Final = 1
 class BenchJob:
     """What every benchmark is asked.
 
-    :ivar repeat: turns; each gives one value of each figure.
+    :ivar repeat: number of turns; each gives one value of each figure.
     """
 
     choice: MachineChoice

@@ -1,6 +1,7 @@
-"""A Python emulator of the paravirtual TCE driver and everything below it. The agent's code runs on it in this process,
-as it does in a guest. It is the reference for every guest's run, a platform of its own, and the readable statement of
-the driver's rules (`profiles`).
+"""A Python emulator of the paravirtual TCE driver and everything below it.
+
+The agent's code runs on it in this process, as it does in a guest. It is the reference for every guest's run, a
+platform of its own, and the readable statement of the driver's rules (`profiles`).
 
 - `addressspaces`: frames of RAM with their pins, and address spaces of processes (mm)
 - `checks`: the shape of a rule: what a request checks, in which order, and what each failure returns

@@ -1,5 +1,7 @@
-"""The shape of a rule: what a request checks, in which order, and what each failure returns. A profile is a table of
-rules, in the order of the driver's source, for comparison line by line. Mutants are made from it.
+"""The shape of a rule: what a request checks, in which order, and what each failure returns.
+
+A profile is a table of rules, in the order of the driver's source, for comparison line by line. Mutants are made from
+it.
 """
 
 from __future__ import annotations

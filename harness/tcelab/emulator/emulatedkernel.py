@@ -1,5 +1,6 @@
-"""The emulated kernel, with the interface `tceagent.seam.Kernel` that the agent uses. Every process of a machine has
-one of its own. System calls parse the same bytes as in the real kernel.
+"""The emulated kernel, with the interface `tceagent.seam.Kernel` that the agent uses.
+
+Every process of a machine has one of its own. System calls parse the same bytes as in the real kernel.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""The things that a random program makes: processes, memory, files, containers, groups, devices. This is a guess that
-steers the choice of operations, not an oracle: where the kernel does something else, the program goes on, and what
-follows is merely more unusual than intended. Sources: drivers/vfio/container.c, drivers/vfio/group.c.
+"""The things that a random program makes: processes, memory, files, containers, groups, devices.
+
+This is a guess that steers the choice of operations, not an oracle: where the kernel does something else, the program
+goes on, and what follows is merely more unusual than intended. Sources: drivers/vfio/container.c, drivers/vfio/group.c.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Random hypercalls, right and wrong, on PEs that VFIO does not use; they must have no effect anywhere else. An entry
-that a hypercall stored has no pin, and a driver that clears such an entry drops a pin that it never took. So hypercalls
-have PEs of their own.
+"""Random hypercalls, right and wrong, on PEs that VFIO does not use; they must have no effect anywhere else.
+
+An entry that a hypercall stored has no pin, and a driver that clears such an entry drops a pin that it never took. So
+hypercalls have PEs of their own.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Remembers facts about files and QEMU builds until these change. A cache in files (``$cache/known/``), each written in
-one step; losing one costs only time.
+"""Remembers facts about files and QEMU builds until these change.
+
+A cache in files (``$cache/known/``), each written in one step; losing one costs only time.
 """
 
 from __future__ import annotations

@@ -93,7 +93,9 @@ class QemuBuild(msgspec.Struct, frozen=True):
 
 
 class ImageStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How an image stands. :ivar state: "stale": built from another recipe or by another version of tcelab's builder.
+    """How an image stands.
+
+    :ivar state: "stale": built from another recipe or by another version of tcelab's builder.
     :ivar problems: what is damaged or stale, one line each, beginning with the file's path where there is one.
     :ivar size: bytes on disk.
     """

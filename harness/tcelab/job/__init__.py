@@ -1,14 +1,14 @@
-"""A command's work, from what the user chose to what is written down.
+"""A command's work, from the user's choice to the written result.
 
 - `artefacts`: the folder of a run, and which runs are kept
 - `job`: one run of a command, from its folder to its verdict
-- `keeping`: files of a run that cannot be written take neither verdict nor each other along
+- `keeping`: writes a run's files; one that fails affects neither verdict nor other files
 - `output`: files that a verb was asked to write: checked before the work, written after it
 - `ownkernel`: checks a kernel that the user brings
 - `parallel`: runs the parts of a program side by side
 - `platforms`: the platforms by name
 - `pool`: guests for tests
-- `replayline`: makes the command that does the same again
+- `replayline`: makes the command that repeats a run
 - `runoptions`: what a verb is asked to do: one typed set, settled for a program
 - `series`: one scenario on several topologies
 - `setup`: from what the user chose to what a session needs

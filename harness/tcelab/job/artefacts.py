@@ -1,4 +1,4 @@
-"""Where the traces of a run go: a private folder for each; and which of them are kept."""
+"""The private folder of each run, and which folders are kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 Word = Literal["pass", "finding", "could-not-judge", "running", "no result"]
 KEPT: Final = 200
-"""Runs without a finding that are kept in the default place, where the user's config does not say how many."""
+"""Runs without a finding that are kept in the default place, unless the user's config says otherwise."""
 SIZE: Final = 1_000_000_000
 """Bytes that they may take on disk, likewise."""
 _BLOCK: Final = 512
@@ -35,7 +35,7 @@ class _Verdict(msgspec.Struct):
 
 
 class _Told(msgspec.Struct):
-    """What `result.json` says, of a run or of a leak check."""
+    """The fields of `result.json` that a run and a leak check share."""
 
     verdict: _Verdict | str
 
@@ -86,13 +86,13 @@ def folder(out: Path | None) -> Path:
 
 @contextmanager
 def of_a_run(folder: Path) -> Iterator[None]:
-    """Empty a run's folder if what was asked for cannot be and nothing was run; one in the default place goes, so that
-    `tcelab runs show` tells the last run that there was.
+    """Empty a run's folder after wrong usage, when nothing was run. A folder in the default place is removed, so that
+    `tcelab runs show` shows the last real run.
     """
     try:
         yield
     except UsageError:
-        with suppress(OSError, UsageError):  # whatever becomes of the folder, it is the first error that is told
+        with suppress(OSError, UsageError):  # whatever happens to the folder, the first error is reported
             _forget(folder)
         raise
 
@@ -127,13 +127,13 @@ def runs() -> list[Path]:
 
 
 def look(run: Path) -> Kept:
-    """What a folder is worth."""
+    """Result and size of a run's folder."""
     return Kept(run, _word(run), _size(run))
 
 
 def prune(count: int, size: int, *, findings: bool = False) -> list[Kept]:
     """Remove the oldest runs that are over, until there are no more than `count` of them, nor more than `size` bytes.
-    Runs with a finding neither go nor count.
+    Runs with a finding are neither removed nor counted.
 
     :param findings: they do.
     :return: those that were removed.
@@ -161,7 +161,7 @@ def _too_many(count: int, size: int, *, findings: bool) -> list[Kept]:
     """The oldest first."""
     over = {run: _size(run) for run in reversed(runs()) if not _running(run)}
     if len(over) <= count and sum(over.values()) <= size:
-        return []  # and no result, which may be long, need be read
+        return []  # without reading results, which may be long
     kept = left = 0
     gone = []
     for run, bytes_ in over.items():

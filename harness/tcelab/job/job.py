@@ -50,13 +50,13 @@ FILES: Final = {
 class Job:
     """One run from its folder to its verdict.
 
-    :ivar brief: what it prints is one of several: without the tables, and without the verdict's witnesses.
-    :ivar result: what `perform` leaves, also when the guest never came up.
+    :ivar brief: its text is one of several: without tables and witnesses.
+    :ivar result: the result after `perform`, even if the guest never came up.
     :ivar interrupted: somebody wanted it to end.
     :ivar folder: of its artefacts.
     :ivar kept_tables: number of the checkpoint whose tables are kept there; None: of none.
-    :ivar progress: makes what shows how far it is; `observer` is given each guest as soon as there is one, by the
-        thread of its part.
+    :ivar progress: makes the progress display; `observer` is called with each guest as soon as it exists, in the thread
+        of its part.
     """
 
     def __init__(self, program: Program, options: RunOptions, out: Path | None, text: Console) -> None:
@@ -120,7 +120,7 @@ class Job:
                     self._give(beside.kept)
 
     def _prepare(self, progress: report.Progress, stack: ExitStack, *, keep: bool) -> ParallelRun:
-        """All that is needed before the first guest."""
+        """Prepare everything that is needed before the first guest."""
         total = len(self._program.ops)
         operations = counted(total, "operation")
         _LOG.info("%s, seed %d, %s", self._program.name, self._program.seed, operations, extra=PHASE)

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder: a file that cannot be written takes neither the verdict nor the others along."""
+"""Writes the files of a run's folder: one that cannot be written affects neither the verdict nor the other files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tcelab.errors import HarnessError
 from tcelab.logs.logfile import NAME, LogFile
 
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
-"""Errors that are the disk's, and nobody's mistake."""
+"""Errors of the disk, which are nobody's mistake."""
 
 
 class Keeper:
@@ -27,13 +27,13 @@ class Keeper:
 
     @contextmanager
     def log(self) -> Iterator[None]:
-        """Meanwhile, all that is logged is kept in log.txt as well."""
+        """While the block lasts, everything logged goes to log.txt as well."""
         with LogFile(self.folder) as file:
             self._log = file
             yield
 
     def write(self, name: str, data: bytes) -> bool:
-        """Write a file; one that cannot be written whole is not there afterwards: False."""
+        """Write a file. False: it could not be written whole, and was removed."""
         path = self.folder / name
         try:
             path.write_bytes(data)
@@ -45,7 +45,7 @@ class Keeper:
         return True
 
     def lost(self) -> str:
-        """What could not be kept, in one line; empty if all was."""
+        """What could not be written, in one line; empty if everything was."""
         lost = dict(self._lost)
         if self._log is not None and self._log.lost:
             lost[NAME] = self._log.lost

@@ -18,7 +18,7 @@ from tcelab.run import exitcode
 
 
 def note(line: str) -> None:
-    """A line about what is going on, where it is in nobody's way."""
+    """Print a line of progress to standard error."""
     click.echo(spelled(line), err=True)
 
 
@@ -77,7 +77,7 @@ def write(data: bytes, to: Path) -> None:
 
 
 def deliver(data: bytes, to: Path | None, code: int) -> int:
-    """Write what was asked for besides, once the verdict was told.
+    """Write the requested file, after the verdict was printed.
 
     :param code: of the verdict.
     :return: the exit code: a finding stands, and a pass that could not be delivered is none, which is said last.
@@ -96,6 +96,6 @@ def deliver(data: bytes, to: Path | None, code: int) -> int:
 
 
 def unkept(text: Console, keeper: Keeper) -> None:
-    """One line on what could not be kept, after the verdict."""
+    """Print a line about files that could not be written, after the verdict."""
     if line := keeper.lost():
         text.print(Text(line, "yellow"), soft_wrap=True, highlight=False)

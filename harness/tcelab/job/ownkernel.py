@@ -1,4 +1,4 @@
-"""A kernel that the user brings: held against what a guest needs, before anything is provisioned or booted."""
+"""A kernel that the user brings: checked for what a guest needs, before anything is provisioned or booted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _GIVE_MODULES: Final = "give --modules: where `make modules_install INSTALL_MOD_
 class OwnKernel(msgspec.Struct, frozen=True):
     """What is known of a kernel from its files.
 
-    :ivar release: as `uname -r` gives it; empty when the file does not tell.
+    :ivar release: as `uname -r` gives it; empty when the file does not say.
     :ivar config: where its configuration was found; empty: nowhere.
     :ivar modular: options that a guest needs and that are modules of this kernel, as far as `config` tells.
     :ivar drivers: modules that --modules brings, by name, in load order; None: it was not given.
@@ -32,7 +32,7 @@ class OwnKernel(msgspec.Struct, frozen=True):
     drivers: dict[str, bytes] | None
 
     def for_image(self, image_release: str) -> OtherKernel:
-        """What an image must be told of it.
+        """The description of this kernel for an image.
 
         :param image_release: of the kernel that the image's own modules are of.
         :raise UsageError: its drivers are modules, and nothing brings them.
@@ -63,10 +63,10 @@ class OwnKernel(msgspec.Struct, frozen=True):
 
 
 def examine(kernel: Path, folder: Path | None, *, own_initrd: bool) -> OwnKernel:
-    """Read what the files tell.
+    """Read the files.
 
-    :param folder: what --modules named, which may be our own module alone.
-    :param own_initrd: the user brings the initrd too: nothing of the image's has to fit.
+    :param folder: the path of --modules, which may be our own module alone.
+    :param own_initrd: the user brings the initrd too, so nothing of the image must fit.
     :raise UsageError: a file is of a wrong kind, or the modules are another kernel's.
     :raise Unsupported: the kernel was built without something that a guest needs.
     """

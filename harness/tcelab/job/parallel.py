@@ -25,11 +25,11 @@ from tcelab.run.session import Session
 _LOG: Final = logging.getLogger(__name__)
 
 _LISTEN: Final = 0.5
-"""Seconds after which the main thread looks for signals: one that another thread was given does not wake it."""
+"""Seconds between the main thread's checks for signals: one delivered to another thread does not wake it."""
 
 
 class EndableSession(Session, Protocol):
-    """A session that can be ended from another thread, and tells where it is."""
+    """A session that can be ended from another thread, and that knows its scene."""
 
     def close(self) -> None: ...
 
@@ -37,8 +37,8 @@ class EndableSession(Session, Protocol):
 
 
 class _OneAtATime:
-    """A judge of a part, while the others do not judge: two at work would take the interpreter from each other, and
-    from the loop, which a guest that is stopped waits for.
+    """A judge of a part that runs while no other judge does: two at once would compete for the interpreter with each
+    other and with the loop, for which stopped guests wait.
     """
 
     def __init__(self, judge: Judge, lock: threading.Lock, then: Callable[[Step], None]) -> None:
@@ -60,7 +60,7 @@ class _OneAtATime:
 class ParallelRun:
     """One run of a program, on as many guests as it asks for.
 
-    :ivar kept: the guest of the last part, if it is to be kept: closing it is the caller's.
+    :ivar kept: the guest of the last part, if it is to be kept; the caller closes it.
     """
 
     def __init__(
@@ -74,9 +74,9 @@ class ParallelRun:
         references: Callable[[Part, Facts], References | None] | None = None,
     ) -> None:
         """:param opening: gives the guest for a part; called from several threads.
-        :param on_step: sees each step once it is judged, and how many findings there are; one call at a time.
-        :param give_up: ends what `opening` is about, in whatever thread.
-        :param references: whom to hold each part against; by default the emulator.
+        :param on_step: called with each judged step and the number of findings; one call at a time.
+        :param give_up: aborts a call of `opening` in any thread.
+        :param references: what to compare each part with; by default the emulator.
         """
         self._program = program
         self._parts = parts(program)
@@ -90,7 +90,7 @@ class ParallelRun:
         self.kept: EndableSession | None = None
 
     def run(self) -> tuple[RunRecord, Verdict]:
-        """Run all parts, and judge the whole. An interrupt ends them; what was seen until then is judged.
+        """Run all parts, and judge the whole. An interrupt ends them; everything seen until then is judged.
 
         :raise TcelabError: no guest could be had at all.
         """
@@ -103,7 +103,7 @@ class ParallelRun:
                     while wait(futures, timeout=_LISTEN).not_done:
                         pass
                     break
-                except KeyboardInterrupt:  # as often as somebody is impatient: what was found must be told
+                except KeyboardInterrupt:  # after every further interrupt: findings must be reported
                     self._stop(futures)
         return self._merged(futures)
 
@@ -148,7 +148,7 @@ class ParallelRun:
                 guest.close()
 
     def _explain_ending(self, record: RunRecord, guest: EndableSession) -> None:
-        """What ends guests here is the interrupt; and an error that does not know where it happened is told it."""
+        """Replace errors of guests that the interrupt ended, and add the scene to an error without one."""
         ending = record.ending
         if ending is None:
             return
@@ -161,7 +161,7 @@ class ParallelRun:
         self._on_step(step, sum(each.findings for each in self._judges.values()))
 
     def _stop(self, futures: list[Future[RunRecord]]) -> None:
-        """End all guests, also those that are on their way, so that the parts end."""
+        """End all guests, including those being made, so that the parts end."""
         self._interrupted.set()
         self.kept = None
         for future in futures:

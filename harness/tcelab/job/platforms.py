@@ -1,4 +1,4 @@
-"""The platforms that a program can be run on, by name, each opened on what the user chose."""
+"""The platforms that a program can run on, by name, opened with the user's choice."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class Platform(Protocol):
         ...
 
     def close(self) -> None:
-        """End what is being opened, and let go."""
+        """Abort openings, and release everything."""
         ...
 
 
 class QemuPlatform:
-    """A real kernel in a guest under QEMU, forked where that can be."""
+    """A real kernel in a guest under QEMU, forked if possible."""
 
     def __init__(self, choice: setup.MachineChoice, *, limits: Limits | None = None, boot: bool = False) -> None:
         """Provisions.
@@ -104,9 +104,9 @@ _DEFAULTS: Final = {field.name: field.default for field in msgspec.structs.field
 
 
 def check(name: str, choice: setup.MachineChoice, *, boot: bool = False) -> None:
-    """Before anything is said of progress: what is cheap of that which `prepare` and `open` refuse.
+    """The cheap checks of `prepare` and `open`, before any progress is shown.
 
-    :raise UsageError: the platform cannot be had with that choice.
+    :raise UsageError: the platform is not possible with that choice.
     """
     if name == EMULATOR:
         if boot:

@@ -1,4 +1,4 @@
-"""Guests for tests: fresh forks of one machine for each topology, some of them ready before they are asked for."""
+"""Guests for tests: fresh forks of one machine per topology, some of them kept ready in advance."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NEEDS: Final[dict[str, Callable[[Abilities], bool]]] = {
     "stream": lambda can: can.device_state,
     "vof": lambda can: can.vof,
 }
-"""What a test may need of QEMU, and whether it has it."""
+"""What a test may need from QEMU, and the check for it."""
 
 
 class Emulators:
@@ -44,7 +44,7 @@ class Emulators:
             raise Unsupported(f"the emulator cannot do what the test needs: {needs}")
 
     def fresh(self, name: str, _more: int | None) -> EmulatorSession:
-        """A machine that nothing was done on."""
+        """A fresh machine."""
         choice = msgspec.structs.replace(self._choice, topology=topology(name))
         return EmulatorPlatform(choice).open(self._folder())
 
@@ -83,10 +83,10 @@ class Guests:
             raise Unsupported(f"QEMU {can.version} cannot do what the test needs: {needs}")
 
     def fresh(self, name: str, more: int | None) -> QemuSession:
-        """A guest that nothing was done on; closing it is the caller's.
+        """A fresh guest; the caller closes it.
 
         :param name: of the topology.
-        :param more: how many more will be asked for; None: nobody knows.
+        :param more: how many more will be requested; None if unknown.
         """
         for other in [other for other in self._ahead if other != name]:
             self._ahead.pop(other).close()

@@ -1,4 +1,4 @@
-"""The command that does the same again: the one place that makes it, from what was chosen."""
+"""Makes the command that repeats a run, from the user's choice; no other module does."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OPTIONS: Final = {
     "expect_quirks": "--expect-quirk",
     "without_quirks": "--without-quirk",
 }
-"""Field of a choice to the option that says it."""
+"""The option of each field of a choice."""
 
 ELSEWHERE: Final = {
     "topology": "a program brings its own",
@@ -59,7 +59,7 @@ def line(
 
     :param verb: `run`, `diff` or `replay`.
     :param path: of the program's file.
-    :param program: its content, where it is known whether somebody guards its PEs.
+    :param program: its content, which says whether its PEs are guarded.
     :param against: of a `diff`, the options of the second guest without their `against-`.
     """
     words = [verb, str(path.absolute())]
@@ -96,7 +96,7 @@ def of_scenario(
 
 
 def opening(limits: Limits | None, *, boot: bool) -> list[str]:
-    """How a guest is had: options that say so."""
+    """The options that say how a guest is opened."""
     usual = msgspec.structs.asdict(Limits())
     given = msgspec.structs.asdict(limits or Limits())
     words = [word for name, value in given.items() if value != usual[name] for word in _limit(name, value)]
@@ -104,7 +104,7 @@ def opening(limits: Limits | None, *, boot: bool) -> list[str]:
 
 
 def chosen(choice: setup.MachineChoice, *, of_a_guest: bool = True) -> list[str]:
-    """The options that say a choice, without what is usual.
+    """The options for a choice, without defaults.
 
     :param of_a_guest: also those that the emulator does not know.
     """
@@ -124,7 +124,7 @@ def _limit(name: str, value: float) -> Iterator[str]:
 
 
 def _spelled(name: str, value: Any) -> str:  # noqa: ANN401 - any option's
-    """As text; what names a file, whatever folder one is in by then."""
+    """A value as text; paths become absolute."""
     if name in _PATHS:
         return str(Path(value).absolute())
     if name == "qemu" and value not in image.recipe_names() and (found := shutil.which(value)):

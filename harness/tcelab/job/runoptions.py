@@ -24,9 +24,9 @@ _LEFT_OUT: Final[dict[Verb, frozenset[str]]] = {
     "watch": frozenset({"inject", "profile", "against"}),
     "table": frozenset({"inject", "guard", "against"}),
 }
-"""Options that a verb does not have: its results do not tell of them."""
+"""Options that a verb does not have; its results omit them."""
 _OF_THE_PROGRAM: Final = frozenset({"topology", "isolates", "guard"})
-"""What a machine has for its program: that is in the result's `program`, and no option."""
+"""Fields of a machine that its program determines; they are in the result's `program`, and are no options."""
 
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +36,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     :ivar machine: what it is run on, with its defaults filled in.
     :ivar topology_name: as it was asked for; a program from a file brings its own.
     :ivar inject: the lie that is to be told, if any.
-    :ivar guard: as it was said, None: not at all; what it comes to for the program is `machine.guard`.
+    :ivar guard: as given, None if not given; the effective guard is `machine.guard`.
     :ivar boot: boot the guest anew.
     :ivar limits: as they were said, each `PHASE=SECONDS`.
     :ivar against: in which options the machine differs that `diff` compares with; empty: it is the emulator.
@@ -61,11 +61,11 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
         return limits_of(self.limits)
 
     def other_machine(self) -> MachineChoice | None:
-        """What `diff` compares with, if it is a guest. A mutant is compared with the driver as it is."""
+        """What `diff` compares with, if it is a guest. A mutant is compared with the unchanged driver."""
         return msgspec.structs.replace(self.machine, mutant="", **self.against) if self.against else None
 
     def recorded(self) -> dict[str, Any]:
-        """The options as `result.json` has them: by name, all that the verb has."""
+        """The options for `result.json`: by name, all that the verb has."""
         said = msgspec.structs.asdict(self)
         del said["verb"], said["machine"]
         machine = msgspec.structs.asdict(self.machine)

@@ -46,7 +46,7 @@ class Series:
         self._folder = artefacts.folder(out)
 
     def perform(self) -> None:
-        """Perform all, as far as they are not interrupted; then write down and print what they gave together.
+        """Perform all runs until an interrupt; then write and print their joint result.
 
         :raise UsageError: what was chosen cannot be.
         """
@@ -58,7 +58,7 @@ class Series:
             self._write(result, keeper)
 
     def _runs(self) -> dict[str, report.Result]:
-        """Each as far as it came, by topology."""
+        """The results by topology, as far as each run got."""
         runs: dict[str, report.Result] = {}
         for program, options in self._pairs:
             name = program.topology.name
@@ -66,7 +66,7 @@ class Series:
             named = msgspec.structs.replace(options, topology_name=name)
             try:
                 job = Job(program, named, self._folder / name, self._text)
-            except HarnessError as error:  # a full disk: what the others gave must be told
+            except HarnessError as error:  # a full disk: the other results must be reported
                 note(error.report())
                 break
             job.brief = True

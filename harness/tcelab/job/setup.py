@@ -1,4 +1,4 @@
-"""From what the user chose to what a session needs: images and QEMU builds provisioned, files checked."""
+"""From the user's choice to what a session needs: provisions images and QEMU builds, checks files."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ DEFAULT_QEMU: Final = "qemu-11.1"
 DEFAULT_IMAGE: Final = "guest"
 DEFAULT_PROFILE: Final = "linux-v1"
 TODAYS_PROFILES: Final = {DEFAULT_PROFILE, "linux-v2"}
-"""Of the driver that a guest has: one module, which makes containers of both types."""
+"""Profiles of the guest's driver: one module, which makes containers of both types."""
 
 
 class MachineChoice(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user may choose of a machine, by names that are still to be looked up: `qemu` is a recipe's name or a
-    program; `kernel` and `initrd` replace the image's.
+    """The user's choice of a machine, by names that are still to be looked up: `qemu` is a recipe's name or a program;
+    `kernel` and `initrd` replace the image's.
 
     :ivar profile: of the driver; a guest's kernel has today's.
     :ivar expect_quirks: known defects that are declared for the kernel, beside those that the recipe of the image
@@ -102,7 +102,7 @@ def prepare(choice: MachineChoice) -> PreparedMachine:
 
 
 def check(choice: MachineChoice) -> None:
-    """What is cheap of that which `prepare` refuses: before anything is said of progress.
+    """The cheap checks of `prepare`, before any progress is shown.
 
     :raise UsageError: a file that is not there, an unknown name, or memory that no machine has.
     """
@@ -134,7 +134,7 @@ def _mutant(choice: MachineChoice, provenance: dict[str, Any]) -> Callable[[imag
 
 
 def quirks_of(choice: MachineChoice) -> frozenset[str]:
-    """The quirks that are declared for the kernel: a recipe knows its own kernel's, of any other nobody said a word.
+    """The quirks declared for the kernel. A recipe declares those of its own kernel only.
 
     :raise UsageError: a quirk that nobody knows.
     """
@@ -145,7 +145,7 @@ def quirks_of(choice: MachineChoice) -> frozenset[str]:
 
 
 def _check(choice: MachineChoice) -> OwnKernel | None:
-    """What can be said before anything is provisioned; what is known of the user's own kernel."""
+    """The checks before anything is provisioned. Returns what is known about the user's own kernel."""
     machine.check_memory(choice.memory)
     if choice.initrd is not None and not choice.initrd.is_file():
         raise _missing("initrd", choice.initrd)

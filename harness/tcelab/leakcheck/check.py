@@ -24,13 +24,13 @@ from tcelab.run.record import Snapshot, TableView
 _LOG: Final = logging.getLogger(__name__)
 
 _TURN: Final = 0.3
-"""Seconds from one look at the tables to the next while they settle."""
+"""Seconds between two readings of the tables while they settle."""
 
 _TOLD: Final = 20
 """Lines of the command's output that the result holds."""
 
 _GLANCE: Final = 1.0
-"""Seconds from one look to the next, at least, while the command runs; and so many times what a look took."""
+"""Least seconds between two readings while the command runs, and least multiple of the time that a reading takes."""
 _SHARE: Final = 4
 
 _OWN_LIMIT: Final = 60.0
@@ -62,23 +62,23 @@ class LeakGuest(Protocol):
     def devices(self) -> Mapping[int, Device]: ...
 
     def sees_refusals(self) -> bool:
-        """Have a device do what its table forbids: is that told?"""
+        """Make a device do a forbidden access: is the refusal seen?"""
         ...
 
     def look(self, cut: Callable[[], None]) -> Snapshot:
-        """Stop, hear all of the trace up to then, call `cut`, read the tables by each view, and go on."""
+        """Stop the guest, read the trace up to that moment, call `cut`, read the tables by each view, and continue."""
         ...
 
     def listen(self, hear: Callable[[str], None]) -> None:
-        """From now on, have each line of the trace heard by `hear`."""
+        """From now on, pass each line of the trace to `hear`."""
         ...
 
     def asked(self) -> bytes:
-        """What has come of its kernel's own trace since the last time, see `drivers.listen`."""
+        """The new text of its kernel's own trace, see `drivers.listen`."""
         ...
 
     def last_words(self) -> tuple[str, ...]:
-        """What QEMU refused, and which devices it gave up, since the last look; also when the guest is lost."""
+        """QEMU's refusals and the devices that it gave up, since the last reading; also when the guest is lost."""
         ...
 
     def run(self, command: str, limit: float, meanwhile: Callable[[], None] | None = None) -> CommandEnd | None:
@@ -92,12 +92,12 @@ class LeakGuest(Protocol):
 class LeakPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be done.
 
-    :ivar command: lines for the guest's shell; `title`: what they are called, by default as they are.
+    :ivar command: lines for the guest's shell; `title`: what the result calls them, by default the lines themselves.
     :ivar limit: seconds for it.
-    :ivar settle: seconds in which what was begun may come to its end.
-    :ivar any_status: a command that fails says something as well.
-    :ivar any_direction: what drivers ask of the DMA API is not listened to, and no entry held against it.
-    :ivar expect_entries: so many entries a hypercall of the command must have stored at once; 0: any number will do.
+    :ivar settle: seconds for pending work to finish.
+    :ivar any_status: a failing command is judged as well.
+    :ivar any_direction: the DMA API's trace is not recorded, and entries are not compared with it.
+    :ivar expect_entries: entries that at least one hypercall of the command must store at once; 0: any number.
     """
 
     command: str
@@ -118,7 +118,7 @@ class _Moment(NamedTuple):
 
 
 class LeakCheck:
-    """`perform` once; what it leaves can be asked for at any time.
+    """One leak check: call `perform` once; its results are available at any time.
 
     :ivar findings: broken laws so far.
     :ivar could_not: why there can be no pass.
@@ -140,7 +140,7 @@ class LeakCheck:
         self._glance_at = 0.0
 
     def perform(self) -> None:
-        """All of it. However it ends, what was seen until then is judged.
+        """The whole check. However it ends, everything seen until then is judged.
 
         :raise Unsupported: a driver cannot be bound.
         :raise TcelabError: the guest or QEMU is lost.
@@ -178,7 +178,7 @@ class LeakCheck:
         self._ended = True
 
     def _conclude(self) -> None:
-        """What was refused since the last look, and what is known of each entry and each hypercall."""
+        """Judge the refusals since the last reading, each entry and each hypercall."""
         try:
             self.findings += [LeakFinding(law="refusals", message=line) for line in self._guest.last_words()]
         except TcelabError as error:
@@ -190,7 +190,7 @@ class LeakCheck:
         self.could_not += self._follower.undecided_because(asked=self._heard)
 
     def _note_entries(self, findings: Iterable[LeakFinding]) -> None:
-        """An entry that is seen at two looks, or at a look and in the trace, is told once."""
+        """Report an entry that is seen at two readings, or at one and in the trace, only once."""
         for finding in findings:
             self._entries.setdefault((finding.law, finding.liobn, finding.ioba, finding.tce), finding)
 
@@ -212,7 +212,7 @@ class LeakCheck:
     # -- the parts
 
     def _listen(self) -> None:
-        """From now on, hear what drivers ask for."""
+        """From now on, record the drivers' requests."""
         ended = self._guest.run(drivers.listen(), _OWN_LIMIT)
         said = ended.output.strip().splitlines() if ended is not None else []
         if ended is None or ended.status:
@@ -224,7 +224,7 @@ class LeakCheck:
             self._follower.raws.unknown = "this kernel does not tell of programs' own hypercalls: CONFIG_KPROBE_EVENTS"
 
     def _hear_all(self) -> None:
-        """Until all has come that drivers asked for."""
+        """Wait until all requests of drivers have arrived."""
         mark = f"tcelab-{secrets.token_hex(8)}"
         self._guest.run(drivers.mark(mark), _OWN_LIMIT)
         deadline = time.monotonic() + _OWN_LIMIT
@@ -250,7 +250,7 @@ class LeakCheck:
         ended = self._guest.run(self._plan.command, self._plan.limit, self._glance)
         if ended is None:
             self.could_not.append(f"the command did not end within {self._plan.limit:g} s")
-            self._look()  # what the kernel or QEMU had to say about it
+            self._look()  # the report of the kernel or QEMU
             return False
         self.status = ended.status
         self.output = ended.output.splitlines()
@@ -259,14 +259,16 @@ class LeakCheck:
         return True
 
     def _glance(self) -> None:
-        """While the command runs: entries that stand only now are judged as well. Most of the time is the command's."""
+        """Read the tables while the command runs, to judge short-lived entries too. Most of the time is left to the
+        command.
+        """
         began = time.monotonic()
         if began >= self._glance_at:
             self._look(glance=True)
             self._glance_at = max(began + _GLANCE, time.monotonic() + _SHARE * (time.monotonic() - began))
 
     def _settled(self) -> _Moment:
-        """The tables once they are the same at two moments, or after the time for that."""
+        """The tables once two readings are equal, or when the time for that is over."""
         deadline = time.monotonic() + self._plan.settle
         before = self._look()
         while True:
@@ -277,7 +279,7 @@ class LeakCheck:
             before = now
 
     def _after(self, baseline: _Moment) -> tuple[_Moment, Stayed]:
-        """The tables when nothing stays any more, or after the time for that."""
+        """The tables once no entry stays, or when the time for that is over."""
         self._guest.run(drivers.SETTLE, _OWN_LIMIT)
         deadline = time.monotonic() + self._plan.settle
         while True:
@@ -303,7 +305,7 @@ class LeakCheck:
     # -- looking
 
     def _look(self, *, begin: bool = False, glance: bool = False) -> _Moment:
-        """:param begin: listen to the trace from here on.
+        """:param begin: follow the trace from here on.
         :param glance: a window of another page size may come and go.
         """
         cuts: list[tuple[float, Replayed]] = []
@@ -349,7 +351,7 @@ class LeakCheck:
     # -- what it leaves
 
     def fill(self, result: LeakResult) -> None:
-        """Put what is known into a result: everything but the versions and times."""
+        """Fill a result with everything except versions and times."""
         result.status, result.output = self.status, self.output[-_TOLD:]
         result.findings, result.could_not, result.judged = self.findings, self.could_not, self._ended
         result.tables, result.views = self._tables, self._views

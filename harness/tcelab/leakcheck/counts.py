@@ -20,10 +20,10 @@ class Row(NamedTuple):
 
 
 class Counts:
-    """Of one part of a check.
+    """The counts of one phase of a check.
 
-    :ivar permissions: by LIOBN and permissions, the TCEs that the trace told and that were not zero.
-    :ivar refused: by LIOBN and status, calls that were no success.
+    :ivar permissions: by LIOBN and permissions, the nonzero TCEs in the trace.
+    :ivar refused: by LIOBN and status, calls that failed.
     """
 
     def __init__(self) -> None:

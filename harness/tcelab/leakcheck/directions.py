@@ -1,8 +1,9 @@
-"""Holds what was stored against what drivers asked for: each entry gives what its driver said, no more and no less.
+"""Compares stored entries with the drivers' requests: each entry permits what its driver requested, no more and no
+less.
 
-Of one entry of a table, the first store belongs to the first mapping that covers it, the second to the second: a driver
-is given no entry twice before it has given it back. So both witnesses are put side by side entry by entry, however far
-one of them is behind the other.
+For each entry of a table, the first store belongs to the first mapping that covers it, the second to the second: a
+driver gets no entry again before it has freed it. So the two witnesses are matched entry by entry, however far one lags
+behind the other.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class _Store(NamedTuple):
 
 
 class WrongDirection(NamedTuple):
-    """An entry that gives something else than was asked for."""
+    """An entry whose permissions differ from the request."""
 
     liobn: int
     ioba: int
@@ -46,9 +47,9 @@ class WrongDirection(NamedTuple):
 
 
 class Raws:
-    """Hypercalls that programs made themselves, as far as they are told.
+    """Hypercalls that programs made themselves, as far as they are known.
 
-    :ivar unknown: why there may be some that are not told; empty: all are.
+    :ivar unknown: why some may be unknown; empty: all are known.
     """
 
     def __init__(self) -> None:
@@ -78,15 +79,15 @@ class Raws:
         )
 
     def calls(self, opcode: int) -> int:
-        """How many of one kind are told."""
+        """How many calls of one kind are known."""
         return self._opcodes[opcode]
 
 
 class Directions:
-    """Of the devices that have drivers of the kernel's own.
+    """For the devices of the kernel's own drivers.
 
     :ivar asked: by LIOBN and direction, mappings that drivers got.
-    :ivar stored: entries of the trace that were held against them; `live`: of tables that were read.
+    :ivar stored: entries of the trace that were compared with requests; `live`: entries of tables.
     """
 
     def __init__(self, devices: Mapping[int, Device]) -> None:
@@ -124,7 +125,7 @@ class Directions:
             self._match(key)
 
     def look(self, tables: Mapping[int, Table], replayed: Replayed) -> None:
-        """Each entry as it stands in a table that was read."""
+        """Compare each entry of a table that was read."""
         for liobn in self._liobns.values():
             for ioba, word in tables.get(liobn, {}).items():
                 key = (liobn, ioba)
@@ -162,7 +163,7 @@ class Directions:
             self._wrong.setdefault((*key, word, direction), WrongDirection(*key, word, direction, store.call))
 
     def wrong(self, raws: Raws) -> Iterator[WrongDirection]:
-        """What was found, once all is told: not where a program's own hypercalls make unclear who stored what."""
+        """The findings, once everything is known, without entries that a program's own hypercall may have stored."""
         for each in self._wrong.values():
             if not self._mixed((each.liobn, each.ioba), raws):
                 yield each
@@ -171,11 +172,11 @@ class Directions:
         return raws.stored(*key) or bool(raws.unknown and self._stores.get(key))
 
     def unasked(self, key: Key) -> bool:
-        """Is there a store that no driver asked for, once all is told?"""
+        """Is there a store without a request, once everything is known?"""
         return bool(self._stores.get(key))
 
     def undecided_because(self, raws: Raws) -> Iterator[str]:
-        """What is left over when all is told."""
+        """The reasons against a verdict, once everything is known."""
         why = f"; {raws.unknown}" if raws.unknown else ""
         if alone := [key for key, stores in self._stores.items() if stores and not raws.stored(*key)]:
             yield f"no driver asked for {_entries(alone)}, so nobody can tell what they should give{why}"

@@ -1,7 +1,7 @@
-"""What drivers ask of the kernel's DMA API, as its own trace events tell it: device, bus address, size and direction.
+"""Drivers' requests to the kernel's DMA API, from its trace events: device, bus address, size and direction.
 
-They are recorded by generic code, with what the driver said, and after the platform's code has stored the entries: so
-they are a witness of the request, and the hypercalls one of what was made of it.
+Generic code records the driver's arguments, after the platform's code has stored the entries. So the events witness the
+request, and the hypercalls witness the result.
 
 Source: Linux include/trace/events/dma.h (6.12 and newer) and kernel/dma/mapping.c; for "[LOST ...]"
 kernel/trace/trace.c.
@@ -16,7 +16,7 @@ from typing import Final, Literal, NamedTuple
 from tcelab.papr import hcallnumbers, window
 
 PORT: Final = "org.tcelab.dma-api"
-"""The guest's port by which the host is told, next to the agent's."""
+"""The guest's port for this trace, next to the agent's."""
 
 EVENTS: Final = (
     "dma_map_page",
@@ -27,7 +27,7 @@ EVENTS: Final = (
     "dma_alloc_pages",
     "dma_alloc_sgt",
 )
-"""Those that give a driver a bus address; a kernel has some of them."""
+"""Events that give a driver a bus address; each kernel has some of them."""
 
 RAW: Final = "tcelab_raw"
 """Our own event: a program hands a batch of hypercalls to /dev/tce_hcall (guest/kmod/tce_hcall.c)."""
@@ -66,7 +66,7 @@ class Asked(NamedTuple):
 class Raw(NamedTuple):
     """A batch of hypercalls that a program made itself.
 
-    :ivar batch: how many calls; the first one is told, by `opcode` and the rest. 0: nothing of it could be read.
+    :ivar batch: how many calls; `opcode` and the rest describe the first one. 0: nothing could be read.
     """
 
     batch: int
@@ -78,20 +78,20 @@ class Raw(NamedTuple):
 
 
 class Turned(NamedTuple):
-    """A TCE hypercall that was refused, whoever made it: QEMU's own trace tells not of all of those."""
+    """A refused TCE hypercall, whoever made it; QEMU's trace does not contain all of these."""
 
     opcode: int
     status: int
 
 
 class Mark(NamedTuple):
-    """All that was asked before is told."""
+    """All earlier requests have been reported."""
 
     text: str
 
 
 class Lost(NamedTuple):
-    """Events that nobody told, or a line that nobody understands."""
+    """Lost events, or a line that cannot be parsed."""
 
     what: str
 
@@ -111,7 +111,7 @@ class Reader:
         self._partial = b""
 
     def feed(self, data: bytes) -> Iterator[Event]:
-        """What the lines tell that end in this piece."""
+        """The events of the lines that end in this piece."""
         *lines, self._partial = (self._partial + data).split(b"\n")
         for line in lines:
             yield from self._line(line.decode("utf-8", "replace").rstrip("\r"))
@@ -165,7 +165,7 @@ def _raw(text: str) -> Iterator[Event]:
     try:
         if found is not None:
             version, batch, opcode, liobn, ioba, value, entries = (int(word, 0) for word in found.groups())
-            # Anything else is no batch, and makes no call: a shell writes a long one in two pieces.
+            # Anything else is no batch and makes no call; a shell writes a long batch in two pieces.
             if version == _VERSION and 0 < batch <= _CALLS:
                 one = opcode == hcallnumbers.H_PUT_TCE
                 yield Raw(batch, opcode, liobn, ioba & -window.PAGE_SIZE, value, 1 if one else entries)
@@ -176,9 +176,9 @@ def _raw(text: str) -> Iterator[Event]:
 
 
 def raw_event() -> str:
-    """What makes the kernel tell of programs' own hypercalls, for its file kprobe_events: the write that hands over a
-    batch, with its first call (guest/kmod/tce_hcall.c, struct tce_hcall_batch and tce_hcall_call). Of a call, what
-    counts its entries is the fourth argument.
+    """The line for the kernel's file kprobe_events that makes it report programs' own hypercalls: the write that hands
+    over a batch, with its first call (guest/kmod/tce_hcall.c, struct tce_hcall_batch and tce_hcall_call). Of a call,
+    what counts its entries is the fourth argument.
     """
     places = {
         "version": (0, "u32"),

@@ -1,6 +1,6 @@
-"""What is typed at a guest's shell so that the kernel's own drivers drive their devices, and let go of them again.
+"""The commands typed at a guest's shell to bind the kernel's own drivers to their devices, and to unbind them.
 
-A device is found by its slot, which it has alone of all PHBs.
+A device is found by its slot, which is unique among all PHBs.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from tcelab.papr import hcallnumbers
 from tcelab.program.topology import KERNEL_DRIVERS, Device
 
 SETTLE: Final = "sync; echo 3 >/proc/sys/vm/drop_caches"
-"""Dirty pages are written, and pages that a driver has mapped only for the cache are let go of. The kernel itself puts
-nothing off: on pseries an unmap reaches the table before it returns (arch/powerpc/kernel/iommu.c, __iommu_free)."""
+"""Write dirty pages, and drop pages that are mapped only for the cache. The kernel defers no unmap: on pseries it
+reaches the table before it returns (arch/powerpc/kernel/iommu.c, __iommu_free).
+"""
 
 GATEWAY: Final = "10.0.2.2"
-"""What answers a guest behind QEMU's own network (-netdev user)."""
+"""The address that answers a guest on QEMU's own network (-netdev user)."""
 
 RAW_UNTOLD: Final = "hypercalls of programs are not told"
 
 _TRACING: Final = "/sys/kernel/tracing"
 _OWN: Final = "instances/tcelab"
 _BUFFER: Final = 8192
-"""KiB for what the host has not been given yet."""
+"""KiB of trace buffer for events that the host has not read yet."""
 
 _FOLDER: Final = "/lib/modules-tcelab"
 LARGEST: Final = 4 << 20
@@ -36,14 +37,14 @@ _PINGS: Final = (56, 1400, 8000)
 """Bytes; the last one is several packets."""
 
 _TURNS: Final = 100
-"""Of a tenth of a second, for a driver to bring its device up."""
+"""Tenths of a second for a driver to bring up its device."""
 
 _DRIVER: Final = {"disk": "/sys/bus/virtio/drivers/virtio_blk", "e1000": "/sys/bus/pci/drivers/e1000"}
 
 
 def listen() -> str:
-    """Have the kernel tell what drivers ask of its DMA API, and which hypercalls programs make of their own, in a trace
-    that is tcelab's alone, and send it to the host. The last line is `RAW_UNTOLD` if the latter cannot be told.
+    """Trace the drivers' requests to the DMA API, and the hypercalls that programs make themselves, in a trace instance
+    of tcelab's own that is sent to the host. The last line is `RAW_UNTOLD` if the hypercalls cannot be traced.
     """
     refused = f"opcode == {hcallnumbers.H_PUT_TCE_INDIRECT} && retval != 0"
     return "\n".join(
@@ -54,7 +55,7 @@ def listen() -> str:
             "[ -d $e/dma ] || { echo it has no events/dma: Linux 6.12, CONFIG_FTRACE; exit 1; }",
             f"echo {_BUFFER} >$i/buffer_size_kb",
             f"for n in {' '.join(dmaapi.EVENTS)}; do [ ! -d $e/dma/$n ] || echo 1 >$e/dma/$n/enable; done",
-            # Of a list that is too long QEMU's trace tells nothing.
+            # QEMU's trace does not contain a list that is too long.
             "h=$e/powerpc/hcall_exit",
             f"[ ! -d $h ] || {{ echo '{refused}' >$h/filter; echo 1 >$h/enable; }}",
             "for n in /sys/class/virtio-ports/*; do",
@@ -70,14 +71,14 @@ def listen() -> str:
 
 
 def mark(text: str) -> str:
-    """Put a line into that trace: all that was asked before is told before it."""
+    """Put a mark into that trace: all earlier requests precede it."""
     return f"echo {text} >{_TRACING}/{_OWN}/trace_marker"
 
 
 def bind(device: Device) -> str:
-    """Load the driver, unless the kernel has it built in, and have the device work: rings that live as long as the
-    driver, or as long as an interface is up, are there once it ends well. A driver that has its device already takes it
-    anew, so that all it asks for is heard.
+    """Load the driver, unless it is built in, and start the device: once this succeeds, the rings that live as long as
+    the driver or the interface exist. A driver that is already bound is bound again, so that all its requests are
+    traced.
     """
     module, driver = KERNEL_DRIVERS[device.model], _DRIVER[device.model]
     taken = "$d/virtio*" if device.model == "disk" else "$d"
@@ -89,12 +90,12 @@ def bind(device: Device) -> str:
         f'[ -z "$n" ] || echo $n >{driver}/bind || exit 1',
     ]
     if device.model == "disk":
-        # Once its partitions have been looked for, it is there.
+        # It is ready once its partitions have been scanned.
         lines += [_wait("ls $d/virtio*/block/* >/dev/null 2>&1", f"{module} makes no disk of {device.name}")]
         lines += ["n=$(ls $d/virtio*/block)", _wait("[ -b /dev/$n ]", f"there is no /dev/$n for {device.name}")]
         return "\n".join(lines)
     lines += [_wait("ls $d/net/* >/dev/null 2>&1", f"{module} makes no interface of {device.name}")]
-    # An interface that says nothing of its own accord: what is counted then is what the command asked for.
+    # An interface that sends nothing by itself, so that only the command's requests are counted.
     quiet = "/proc/sys/net/ipv6/conf/$n/disable_ipv6"
     lines += ["n=$(ls $d/net)", f"[ ! -e {quiet} ] || echo 1 >{quiet}"]
     lines += [f"ifconfig $n 10.0.2.{14 + device.slot} netmask 255.255.255.0 up || exit 1"]
@@ -106,8 +107,9 @@ def bind(device: Device) -> str:
 
 
 def exercise(devices: Iterable[Device]) -> str:
-    """What drives each device hard, both ways, in transfers of all sizes up to 4 MiB: a disk without the cache, which
-    asks in pieces of its own; from and to memory in large pieces, where the kernel has any, for a list maps one piece.
+    """The commands that load each device, both ways, in transfers of all sizes up to 4 MiB: a disk without the cache,
+    which splits requests; from and to memory in huge pages, where the kernel has them, because a list maps one
+    contiguous piece.
     """
     lines = ["t=/sys/kernel/mm/transparent_hugepage/enabled", "[ ! -w $t ] || echo always >$t"]
     for device in devices:
@@ -124,7 +126,7 @@ def exercise(devices: Iterable[Device]) -> str:
 
 
 def unbind(device: Device) -> str:
-    """Take the device away from its driver, whichever it has."""
+    """Unbind the device from its driver, if it has one."""
     lines = [
         f"d=$(echo {_place(device)})",
         "[ ! -e $d/driver ] || echo ${d##*/} >$d/driver/unbind",

@@ -1,4 +1,4 @@
-"""What stayed, and what it breaks: from the tables read at three moments, and the trace between them."""
+"""Entries that stayed, and the laws that they break: from the tables at three moments, and the trace between them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _WHY: Final = {
 
 
 class _StoredTce(NamedTuple):
-    """A TCE where it stands."""
+    """A TCE and its place."""
 
     liobn: int
     ioba: int
@@ -40,11 +40,11 @@ class _StoredTce(NamedTuple):
 class Stayed:
     """Entries of a moment that were not there at the baseline.
 
-    A driver replaces what its rings lead to: with every packet, one entry goes and another one comes. An entry is
-    `excess` only if fewer of its LIOBN and its permissions have gone since than have come.
+    A driver replaces ring entries: every packet removes one and adds another. An entry is `excess` only if, for its
+    LIOBN and permissions, more entries were added than removed.
 
     :ivar excess: by LIOBN and permissions, how many entries there are more.
-    :ivar exchanged: by LIOBN, how many have taken another one's place.
+    :ivar exchanged: by LIOBN, how many entries have replaced another.
     """
 
     def __init__(self, baseline: Tables, now: Tables) -> None:
@@ -79,7 +79,7 @@ class LeakJudge:
         self._ram = ram
 
     def leaks(self, stayed: Stayed, replayed: Replayed, unbound: Tables) -> Iterator[LeakFinding]:
-        """Entries that stayed. Where others have gone, the survivors of the unbind come first."""
+        """Entries that stayed. Where some were removed as well, entries that survived the unbind come first."""
         for (liobn, permissions), words in sorted(stayed.came.items()):
             left = stayed.excess.get((liobn, permissions), 0)
             still = unbound.get(liobn, {})
@@ -98,7 +98,7 @@ class LeakJudge:
                 )
 
     def unbound(self, tables: Tables, told: Iterable[LeakFinding], replayed: Replayed) -> Iterator[LeakFinding]:
-        """Entries in the tables of devices that have no driver any more, unless they are told as leaks."""
+        """Entries in the tables of unbound devices, except those reported as leaks."""
         known = {(each.liobn, each.ioba) for each in told if each.outlived}
         for liobn in sorted(self.devices):
             for ioba, word in sorted(tables.get(liobn, {}).items()):
@@ -124,7 +124,7 @@ class LeakJudge:
             yield "permission", f"has reserved bits: {word & _RESERVED:#x}"
 
     def call(self, call: Hypercall) -> Iterator[LeakFinding]:
-        """Laws of a TCE when it is stored, however soon it goes: the one that the trace tells."""
+        """Laws of the TCE in the trace when it is stored, however soon it is removed."""
         if call.status or not call.tce:
             return
         ioba = call.ioba + (call.entries - 1) * window.PAGE_SIZE
@@ -132,7 +132,7 @@ class LeakJudge:
             yield self._finding(law, _StoredTce(call.liobn, ioba, call.tce), self.origin(call, ioba), why)
 
     def direction(self, wrong: WrongDirection) -> LeakFinding:
-        """An entry that gives something else than its driver asked for."""
+        """An entry whose permissions differ from its driver's request."""
         gives = tce.PERMISSION_NAMES[tce.permissions(wrong.tce)]
         why = f"gives {gives}, and its driver asked for DMA_{wrong.direction}"
         spot = _StoredTce(wrong.liobn, wrong.ioba, wrong.tce)
@@ -149,7 +149,7 @@ class LeakJudge:
         return self._of_call("shared", call, shared.first, message)
 
     def large(self, call: Hypercall) -> LeakFinding:
-        """A call of the kernel with more entries than there may be."""
+        """A call of the kernel with too many entries."""
         message = f"LIOBN {call.liobn:#x} IOBA {call.ioba:#x}: {call.name} of {call.entries} entries"
         return self._of_call("limit", call, call.ioba, message)
 
@@ -165,12 +165,12 @@ class LeakJudge:
         )
 
     def refused(self, call: Hypercall) -> LeakFinding:
-        """A call of the kernel on a driver's table that was no success."""
+        """A call of the kernel on a driver's table that failed."""
         finding = self.large(call)
         return msgspec.structs.replace(finding, message=f"{finding.message} was refused with status {call.status}")
 
     def turned(self, turned: Turned, times: int) -> LeakFinding:
-        """Calls of the kernel that were refused, as it says itself."""
+        """Calls of the kernel that were refused, by the kernel's own trace."""
         name = next(
             (name for name, opcode in hcallnumbers.NAMES.items() if opcode == turned.opcode), f"{turned.opcode:#x}"
         )
@@ -178,7 +178,7 @@ class LeakJudge:
         return LeakFinding(law="limit", message=message)
 
     def origin(self, call: Hypercall, ioba: int) -> Origin:
-        """Which of a call's entries an entry is, and when it was made."""
+        """The call that stored an entry, the entry's number in it, and its time."""
         return Origin(
             hypercall=call.name,
             seconds=round(call.at - self.baseline_at, 6),

@@ -1,5 +1,5 @@
-"""Follows what the trace of hypercalls and the kernel's DMA API say, as it comes: what stands in the tables, and which
-laws were broken on the way, however soon an entry went again.
+"""Follows the traces of hypercalls and of the DMA API as they arrive: the contents of the tables, and the laws that
+were broken on the way, even by short-lived entries.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LIMIT: Final = hcallnumbers.LIST_MOST
 """Entries of one hypercall: PAPR, H_PUT_TCE_INDIRECT (a list of one page of 4 KiB) and H_STUFF_TCE."""
 
 _TOLD: Final = 20
-"""Findings of one kind that are told; more are counted."""
+"""Findings of one kind that are listed; more are counted."""
 
 _QUEUE: Final = 4096
 """Events that wait for the next look: those before it belong to the phase that ends with it."""
@@ -35,7 +35,7 @@ _QUEUE: Final = 4096
 class Follower:
     """From `begin` on.
 
-    :ivar phase: to which what is heard belongs.
+    :ivar phase: the phase that new events belong to.
     :ivar heard_all: up to which mark the DMA API was heard.
     """
 
@@ -53,17 +53,17 @@ class Follower:
         self._replay: Replay | None = None
         self._heard: deque[trace.Hypercall | trace.NewTable] = deque()
         self._broken: list[trace.Hypercall] = []
-        # Each once, and all of them: which are a program's own is known only at the end.
+        # All of them, each once: which are a program's own is known only at the end.
         self._shared: dict[tuple[int, int], Shared] = {}
         self._large: dict[tuple[int, str, int, int], trace.Hypercall] = {}
         self._refused: dict[tuple[int, str, int, int], trace.Hypercall] = {}
         self._turned: Counter[Turned] = Counter()
         self._lost: dict[str, None] = {}
-        # Both who reads QEMU's log and who looks at the tables have it followed.
+        # Called by the reader of QEMU's log and by the reader of the tables.
         self._lock = threading.Lock()
 
     def begin(self, tables: Mapping[int, Table]) -> None:
-        """These stand in the tables now."""
+        """Begin with these tables."""
         self._replay = Replay(tables)
 
     def hear(self, line: str) -> None:
@@ -75,7 +75,7 @@ class Follower:
                 self.consume()
 
     def consume(self) -> None:
-        """Follow what was heard, as soon as it is known from where on."""
+        """Follow the events so far, once the initial tables are known."""
         with self._lock:
             self._follow()
             for said in self._reader.feed(self._more()):
@@ -125,7 +125,7 @@ class Follower:
     def findings(self, *, asked: bool) -> Iterator[LeakFinding]:
         """Laws that calls broke. What a program made by /dev/tce_hcall is its own affair.
 
-        :param asked: all that drivers asked for was heard.
+        :param asked: all requests of drivers have arrived.
         """
         for call in self._broken:
             yield from self._judge.call(call)
@@ -138,7 +138,7 @@ class Follower:
                 yield from itertools.starmap(self._judge.turned, self._turned.items())
 
     def undecided_because(self, *, asked: bool) -> Iterator[str]:
-        """Why nobody can say that no law was broken. `asked`: see `findings`."""
+        """Why a broken law cannot be excluded. `asked`: see `findings`."""
         for what in self._lost:
             yield f"lost: {what}"
         if asked:
@@ -160,7 +160,7 @@ class Follower:
     def _own_shared(self, *, asked: bool) -> Iterator[Shared]:
         for each in self._shared.values():
             programs = self.raws.made(each.call) or (each.earlier is not None and self.raws.made(each.earlier))
-            # What no driver asked for is told as that: VFIO may put one entry in another one's place.
+            # An entry without a request is reported as such: VFIO may replace one entry by another.
             if not programs and not (asked and self.directions.unasked((each.call.liobn, each.first))):
                 yield each
 

@@ -1,4 +1,6 @@
-"""The tables as the trace of hypercalls makes them: a view that never reads QEMU's memory, and knows who wrote what."""
+"""The tables as reconstructed from the trace of hypercalls: a view that never reads QEMU's memory, and knows which call
+wrote each entry.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ Table = Mapping[int, int]
 """Bus addresses of the entries that are not zero, and their TCEs."""
 
 _MORE: Final = 1
-"""A failed call tells the number of the last good entry or of the first bad one."""
+"""A failed call reports the number of the last good entry, or of the first bad one."""
 
 
 class Written(NamedTuple):
@@ -20,7 +22,7 @@ class Written(NamedTuple):
 
     :ivar tce: None: something that is not told.
     :ivar call: that stored it; None: it was there before the trace began.
-    :ivar certain: False: the call failed, and nobody can tell whether it came that far.
+    :ivar certain: False: the call failed, and it is unknown whether it got that far.
     :ivar before: what certainly stood there then; None: nothing.
     """
 
@@ -30,7 +32,7 @@ class Written(NamedTuple):
     before: Written | None = None
 
     def made(self, seen: int) -> Hypercall | None:
-        """The last call that stored what is seen. One that failed is the last resort: nobody saw that it stored."""
+        """The last call that stored the value. A failed call only if no other fits, because its store was not seen."""
         before = self.before
         if not self.certain and before is not None and before.tce in (None, seen):
             return before.call
@@ -38,7 +40,7 @@ class Written(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """A call that stored where entries stood that nobody had taken back.
+    """A call that stored over live entries.
 
     :ivar earlier: that stored those; None: they were there before the trace began.
     :ivar first: bus address of the first such entry; `entries`: how many there are by the same earlier call.
@@ -92,7 +94,7 @@ class Replay:
 
 
 def _failed(table: dict[int, Written], event: Hypercall) -> None:
-    """What a call may have stored before it failed: an H_PUT_TCE nothing, and nothing one that names no entry."""
+    """What a call may have stored before it failed: nothing for an H_PUT_TCE, or for a call that names no entry."""
     if not event.entries or event.name == "H_PUT_TCE":
         return
     end = event.ioba + (event.entries + _MORE) * window.PAGE_SIZE
@@ -115,7 +117,7 @@ class Replayed:
         return None if written is None else written.made(seen)
 
     def differences(self, liobn: int, read: Table) -> list[str]:
-        """What is otherwise in a table that was read: a line for each entry."""
+        """The differences from a table that was read: a line for each entry."""
         table = self._tables.get(liobn, {})
         lines = []
         for ioba in sorted(table.keys() | read.keys()):

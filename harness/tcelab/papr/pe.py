@@ -45,8 +45,10 @@ PERMANENT: Final = 2
 
 class Condition(Enum):
     """The condition of a PE: the state that firmware reports, whether its registers are reachable, and whether its DMA
-    passes. After a reset, the devices have no addresses and no bus mastering until they are configured; firmware
-    reports that as normal.
+    passes.
+
+    After a reset, the devices have no addresses and no bus mastering until they are configured; firmware reports that
+    as normal.
     """
 
     NORMAL = ("normal", 0, True, True)

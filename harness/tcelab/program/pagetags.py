@@ -44,7 +44,7 @@ def contrast(expected: bytes | None, seen: bytes | None) -> tuple[str, str]:
     differing = [i for i in range(PAGE) if one[i] != other[i]]
     at = differing[0] if differing else 0
     texts = [f"{side[at : at + _SHOWN].hex()} at byte {at:#x}" for side in (one, other)]
-    texts[1] += f" ({len(differing)} bytes differ)"
+    texts[1] += f" ({'1 byte differs' if len(differing) == 1 else f'{len(differing)} bytes differ'})"
     if len(expected) == len(seen) == SIZE and describe(expected) != describe(seen):
         sides = zip((expected, seen), texts, strict=True)
         texts = [describe(side) if _has_name(side) else text for side, text in sides]

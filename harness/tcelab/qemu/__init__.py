@@ -1,5 +1,6 @@
-"""The platform `qemu`: a real ppc64 kernel in a pseries guest under TCG, seen from outside. Only this package uses
-asyncio; its interface is synchronous.
+"""The platform `qemu`: a real ppc64 kernel in a pseries guest under TCG, seen from outside.
+
+Only this package uses asyncio; its interface is synchronous.
 
 - `ability`: can the guest's kernel do VFIO on sPAPR at all?
 - `ahead`: forks that are ready before they are asked for

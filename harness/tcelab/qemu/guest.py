@@ -173,9 +173,10 @@ class Guest:
         await self._execute("cont", {})
 
     async def rest(self) -> None:
-        """Wait until the guest is idle: work that is pending when the base is saved is done again by every fork. Waits
-        for init's prompt, which another init may never print, and then for work that the kernel deferred, which nothing
-        reports. Neither is an error.
+        """Wait until the guest is idle: work that is pending when the base is saved is done again by every fork.
+
+        Waits for init's prompt, which another init may never print, and then for work that the kernel deferred, which
+        nothing reports. Neither is an error.
         """
         with contextlib.suppress(TcelabError):
             await self.waiter.run(self._prompt(), "settle", self.limits.settle)

@@ -153,8 +153,9 @@ class QemuSession:
     # -- the handshake
 
     def renew(self, nonce: bytes | None = None) -> None:
-        """Begin anew on the same guest: everything that programs left there is closed and forgotten. So are QEMU's
-        refusals so far, but not trouble on the console.
+        """Begin anew on the same guest: everything that programs left there is closed and forgotten.
+
+        So are QEMU's refusals so far, but not trouble on the console.
 
         :param nonce: of another session, to be compared with this one; by default a fresh one.
         """

@@ -1,6 +1,7 @@
-"""Keeps a guest stopped while anybody needs it stopped, and continues it after the last one. Two may need it at once: a
-checkpoint reads the tables while the guard, because of an earlier access of a device, moves registers. Neither may
-continue the guest under the other.
+"""Keeps a guest stopped while anybody needs it stopped, and continues it after the last one.
+
+Two may need it at once: a checkpoint reads the tables while the guard, because of an earlier access of a device, moves
+registers. Neither may continue the guest under the other.
 """
 
 from __future__ import annotations

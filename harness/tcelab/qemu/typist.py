@@ -1,6 +1,7 @@
-"""Commands typed at the shell of a guest's console, as a person would; the agent never runs any. A command is first
-written to a file, in lines that line editor and terminal leave unchanged, and then run without a terminal as input. The
-mark of its end is random for each command, and never part of a typed line.
+"""Commands typed at the shell of a guest's console, as a person would; the agent never runs any.
+
+A command is first written to a file, in lines that line editor and terminal leave unchanged, and then run without a
+terminal as input. The mark of its end is random for each command, and never part of a typed line.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The conformance table of the scenario `hcalls`: each case with what was expected and what was seen, and apart from it
-where the platform is not as PAPR or KVM has it.
+"""The conformance table of the scenario `hcalls`: each case with expected and seen result; and, separately, where the
+platform differs from PAPR or KVM.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WORDS: Final[dict[Judged, str]] = {
     "wrong": "WRONG",
     "not done": "not done",
 }
-"""What verdicts are called. Those of the second and third row are no passes: QEMU did as QEMU does."""
+"""Names of the verdicts. The second and third are no passes: QEMU behaved as QEMU does."""
 _PAGES: Final = re.compile(r"(\d+) pages?")
 
 
@@ -61,7 +61,7 @@ class HypercallRow(msgspec.Struct, kw_only=True):
 
 
 def hypercall_rows(run: RunRecord, verdict: Verdict) -> list[HypercallRow]:
-    """Of a run of the scenario; empty for any other program."""
+    """The rows of a run of the scenario; empty for any other program."""
     ops = run.program.ops
     looks = [number for number, op in enumerate(ops) if isinstance(op, Checkpoint)]
     labels = {op.label: number for number, op in enumerate(ops) if isinstance(op, Checkpoint)}
@@ -90,7 +90,7 @@ def _row(case: Case, done: Sequence[Step], number: int, found: Mapping[str, int]
         seen = _text(statuses, _changed(done[0].snapshot, done[2].snapshot, view), r4)
         verdict = "wrong" if findings or seen != expected else "ok"
         if findings:
-            # Status and number of entries say little of what an entry holds, or of a register.
+            # Status and number of entries say little about the contents of an entry or a register.
             seen += f"; {_plural(findings, 'finding')}: {', '.join(found)}"
     difference = next((each for each in PAPR_DIFFERENCES if each.case == case.differs), None)
     if verdict == "ok" and difference is not None:
@@ -114,7 +114,7 @@ def _plural(count: int, what: str) -> str:
 
 
 def lax(difference: QemuDifference) -> bool:
-    """QEMU does what the other refuses."""
+    """QEMU permits what PAPR or KVM refuses."""
     return "stored" in difference.qemu or not difference.qemu.startswith("H_PARAMETER")
 
 
@@ -139,7 +139,7 @@ def _text(statuses: tuple[int, ...] | str, written: int, r4: int | None) -> str:
 
 
 def _changed(before: Snapshot | None, after: Snapshot | None, view: str) -> int:
-    """Entries that are not what they were, over all tables, by one view."""
+    """Changed entries, over all tables, by one view."""
     if before is None or after is None:
         return 0
     one, other = _tables(before, view), _tables(after, view)
@@ -155,7 +155,7 @@ def _tables(snapshot: Snapshot, view: str) -> dict[int, TableView]:
 
 
 def conformance_lines(rows: Sequence[HypercallRow]) -> Iterator[str]:
-    """The table, what is not as PAPR or KVM has it, and counts; nothing if there are no rows."""
+    """The table, the differences from PAPR or KVM, and counts; nothing without rows."""
     if not rows:
         return
     columns = ("hypercall", "case", "expected", "seen", "verdict", "source")
@@ -171,7 +171,7 @@ def conformance_lines(rows: Sequence[HypercallRow]) -> Iterator[str]:
 
 
 def difference_lines(rows: Sequence[HypercallRow]) -> Iterator[str]:
-    """Where QEMU is not as PAPR or KVM has it, and how many cases show it."""
+    """Where QEMU differs from PAPR or KVM, and how many cases show it."""
     yield "not as PAPR or KVM has it (no passes: QEMU does as QEMU does):"
     for each in PAPR_DIFFERENCES:
         text = f"{each.whose}: {each.theirs}"
@@ -186,7 +186,7 @@ def _cells(row: HypercallRow) -> tuple[str, ...]:
 
 
 def _folded(rows: Sequence[HypercallRow]) -> Iterator[HypercallRow]:
-    """Batch sizes that follow each other and are all right are one line."""
+    """Consecutive batch sizes that are all right share one line."""
 
     def kind(row: HypercallRow) -> object:
         pages = _PAGES.fullmatch(row.case)

@@ -1,4 +1,4 @@
-"""What befell the PEs of a run: which violations were tried and what came of them, and the timeline of each PE."""
+"""Events of the PEs of a run: which violations were tried, with which result, and the timeline of each PE."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STATES: Final = {
     4: "MMIO thawed",
     5: "unavailable",
 }
-"""What the states are called that ibm,read-slot-reset-state2 tells."""
+"""Names of the states that ibm,read-slot-reset-state2 returns."""
 _MS: Final = 1e3
 
 
@@ -47,7 +47,7 @@ class Isolations(msgspec.Struct, kw_only=True):
 
     @property
     def right(self) -> bool:
-        """It is as it must be."""
+        """All stories were finished, with the isolations expected and no finding."""
         return self.done == self.tried and self.isolated == self.expected and not self.findings
 
 
@@ -77,7 +77,7 @@ class Moment(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 def isolations(run: RunRecord, verdict: Verdict) -> list[Isolations]:
-    """By kind of story; empty if the program has none."""
+    """The rows by kind of story; empty if the program has none."""
     steps = {step.number: step for step in run.steps}
     out: dict[str, Isolations] = {}
     began = 0
@@ -99,12 +99,12 @@ def isolations(run: RunRecord, verdict: Verdict) -> list[Isolations]:
 
 
 def events_of(step: Step) -> Sequence[Event]:
-    """What befell PEs meanwhile."""
+    """Events of PEs during a step."""
     return [] if step.outcome is None else step.outcome.events
 
 
 def timeline(run: RunRecord) -> list[Moment]:
-    """Every event, and every service of firmware, in the order of the program."""
+    """Every event and every firmware service, in program order."""
     firsts = [part.first for part in parts(run.program)]
     phbs = {device.name: phb.index for phb in run.program.topology.phbs for device in phb.devices}
     out: list[Moment] = []
@@ -138,14 +138,14 @@ def _called(number: int, guest: int, pe: int, op: Rtas, outcome: Outcome) -> Mom
 
 
 def table_lines(columns: Mapping[str, Sequence[Isolations]]) -> Iterator[str]:
-    """Kinds of stories and, in each column, isolations of those that had to be; nothing if there are none."""
+    """Kinds of stories and, in each column, isolations seen of those expected; nothing without stories."""
     there = {row.kind for rows in columns.values() for row in rows}
     kinds = [kind for kind in KNOWN if kind in there]
     if not kinds:
         return
     by_kind = {name: {row.kind: row for row in rows} for name, rows in columns.items()}
     cells = {name: [cell(rows.get(kind)) for kind in kinds] for name, rows in by_kind.items()}
-    # The names of topologies have several words; one below the other they are no wider than what is counted.
+    # Topology names have several words; below each other they are no wider than the counts.
     heads = {name: name.split("-") for name in columns}
     widths = {name: max(map(len, [*heads[name], *cells[name]])) for name in columns}
     first = max(map(len, [_TITLE, *kinds]))
@@ -160,7 +160,7 @@ _TITLE: Final = "isolated/expected"
 
 
 def cell(row: Isolations | None) -> str:
-    """How often a PE was isolated of how often it had to be, and whether all of it was right."""
+    """Isolations seen of those expected, and whether everything was right."""
     if row is None:
         return "-"
     verdict = "ok" if row.right else "BAD" if row.findings or row.done == row.tried else "?"
@@ -207,7 +207,7 @@ def log_lines(moments: Sequence[Moment]) -> Iterator[str]:
 
 
 def timeline_lines(moments: Sequence[Moment], shown: int = 1) -> Iterator[str]:
-    """For each PE its first isolations, from the violation to the next one, and how many of what there were.
+    """For each PE, its first isolations, each from the violation to the next one, and counts of all events.
 
     :param shown: isolations of each PE.
     """
@@ -242,7 +242,7 @@ def _head(pe: int, moments: Sequence[Moment]) -> str:
 
 
 def _story(moments: Sequence[Moment]) -> Iterator[str]:
-    """What came of one violation, with times since it; what came several times is told once."""
+    """The events after one violation, with times since it; repeated events share a line."""
     zero = moments[0].event.at if moments[0].event else 0.0
     guest, last, times = moments[0].guest, "", 0
     for moment in moments:

@@ -20,7 +20,7 @@ _ILLEGAL: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010f
 
 
 class Suite(NamedTuple):
-    """What a test suite is made of.
+    """The parts of a test suite.
 
     :ivar case: name of the test case of the run itself; `seconds`: how long it took.
     :ivar report: lines about how the run ended.
@@ -44,7 +44,7 @@ def junit(result: Result) -> bytes:
 
 
 def junit_of_leak_check(result: LeakResult, verdict: Verdict) -> bytes:
-    """The same of a leak check."""
+    """The document of a leak check, UTF-8."""
     first = result.command.partition("\n")[0]
     seconds = result.timings.get("whole", 0.0)
     return document([Suite("tcelab leakcheck", first, verdict, result.laws, seconds)])

@@ -1,4 +1,4 @@
-"""The text of a leak check: how full the tables were, the hypercalls as a histogram, what stayed, and the verdict."""
+"""The text of a leak check: occupancy of tables, a histogram of hypercalls, entries that stayed, and the verdict."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tcelab.leakcheck.leakresult import PHASES, LeakResult
 from tcelab.report.text import SHOWN, say, tell_findings, tell_verdict
 
 _SIZES: Final = 12
-"""Sizes of one hypercall that have a row of their own."""
+"""Most sizes of one hypercall that get a row each."""
 
 
 def render(console: Console, result: LeakResult, verdict: Verdict, folder: Path | None = None) -> None:
@@ -59,7 +59,7 @@ def _tables(result: LeakResult) -> Table:
 
 
 def _histogram(result: LeakResult) -> Table:
-    """A row for each size; where there are many, for the sizes between two powers of two."""
+    """A row for each size; with many sizes, a row for those between two powers of two."""
     sizes = defaultdict(set)
     for each in result.calls:
         sizes[each.liobn, each.hypercall].add(each.entries)

@@ -1,4 +1,4 @@
-"""Shows the tables of a running guest to whoever sits at a terminal, or reads a log."""
+"""Shows the tables of a running guest on a terminal or in a log."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tcelab.report.tableview import ASCII, SHADES, Watching
 from tcelab.run.record import Step
 
 EVERY: Final = 0.25
-"""Seconds from one look to the next."""
+"""Seconds between two samples."""
 _PLAIN: Final = 1.0
-"""Seconds from one plain line to the next."""
+"""Seconds between two plain lines."""
 
 
 class LiveDisplay(report.Progress):
@@ -34,7 +34,7 @@ class LiveDisplay(report.Progress):
     """
 
     def __init__(self, console: Console, topology: Topology) -> None:
-        super().__init__(Console(quiet=True))  # what it would show is a part of ours
+        super().__init__(Console(quiet=True))  # its output is part of ours
         self.watching = Watching()
         self._to, self._topology = console, topology
         self._live: Live | None = None
@@ -79,7 +79,7 @@ class LiveDisplay(report.Progress):
                 self._say(line)
         self._say(self.watching.summary())
 
-    # -- what a run tells
+    # -- what a run reports
 
     def phase(self, text: str) -> None:
         """See `Progress`."""
@@ -106,7 +106,7 @@ class LiveDisplay(report.Progress):
     # -- looking
 
     def give(self, guest: object) -> None:
-        """Watch a guest from now on; whatever goes wrong with that is told, and does not disturb the run."""
+        """Watch a guest from now on. Errors of watching are reported, and do not disturb the run."""
         try:
             self.take(looker(guest, self._topology))
         except TcelabError as error:
@@ -115,7 +115,7 @@ class LiveDisplay(report.Progress):
             self._failed = f"the watcher failed: {error!r}"
 
     def take(self, new: Looker) -> None:
-        """Look by that one from now on."""
+        """Use that looker from now on."""
         with self._lock:
             self._leave()
             self._looker = new
@@ -156,7 +156,7 @@ class LiveDisplay(report.Progress):
     def _show(self) -> None:
         if self._live is not None:
             width, height = self._to.size
-            # What changes comes first: a narrow terminal shows no more.
+            # Changing values come first: a narrow terminal shows no more.
             head = [f"{self._state()}, guest {self._guests}, {time.monotonic() - self._since:.1f} s, tcelab watch"]
             self._live.update(self.watching.screen(width, height, head, self._shades), refresh=True)
         elif self._looker is not None and time.monotonic() - self._lined >= _PLAIN - EVERY / 2:
@@ -170,5 +170,5 @@ class LiveDisplay(report.Progress):
         self._say(f"[{time.monotonic() - self._since:6.1f} s] {text}")
 
     def _say(self, text: str) -> None:
-        with contextlib.suppress(BrokenPipeError, SystemExit):  # its reader has left: the run has not
+        with contextlib.suppress(BrokenPipeError, SystemExit):  # its reader has gone, but the run goes on
             self._to.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -23,12 +23,12 @@ EVERY: Final = 4
 
 
 _WIDE: Final = 100
-"""Columns of a terminal that has room for a bar beside all that is said."""
+"""Least columns of a terminal with room for a bar beside the text."""
 RUNNING: Final = "running"
 
 
 class _LineColumn(ProgressColumn):
-    """One line of words, which gives way where the terminal is narrow; `what` makes them."""
+    """One line of text, shortened on a narrow terminal; `what` makes it."""
 
     def __init__(self, what: Callable[[Task], str]) -> None:
         super().__init__(Column(no_wrap=False))
@@ -83,7 +83,7 @@ class Progress:
         self._showing.__exit__(kind, error, trace)
 
     def phase(self, text: str) -> None:
-        """A new phase begins: of what comes before the program, or of a further guest while another one runs it."""
+        """A new phase begins: before the program, or of a further guest while another one runs the program."""
         if text == self._phase:
             return
         self._phase = text

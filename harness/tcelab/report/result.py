@@ -1,4 +1,4 @@
-"""`result.json`: all that a run gave, in a versioned form that other programs may rely on."""
+"""`result.json`: the whole result of a run, in a versioned form that other programs may rely on."""
 
 from __future__ import annotations
 

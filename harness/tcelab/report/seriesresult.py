@@ -23,8 +23,8 @@ from tcelab.report.text import say, tell_verdict
 def merge(runs: Mapping[str, Result], programs: Sequence[Program], options: Mapping[str, Any]) -> Result:
     """The result of several runs.
 
-    :param runs: of each topology on which it was begun, in order.
-    :param programs: all that were to be run, each on another topology.
+    :param runs: the result for each topology on which a run was begun, in order.
+    :param programs: all programs that were to run, each on another topology.
     """
     results = list(runs.values())
     verdicts = {name: each.verdict for name, each in runs.items()}
@@ -64,7 +64,7 @@ def _added(timings: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def render_series(console: Console, result: Result, *, folder: Path | None = None) -> None:
-    """Print what all runs gave together; each has told its own findings before."""
+    """Print the joint result of all runs; each has printed its own findings before."""
     names = [] if result.program is None else result.program.topology.split(", ")
     told = {each.program.topology: each for each in result.runs if each.program is not None}
     for line in table_lines({name: told[name].isolations for name in names if name in told}):

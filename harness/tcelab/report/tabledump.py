@@ -1,4 +1,4 @@
-"""TCE tables in a file: what a checkpoint saw, kept, read again, and compared entry by entry.
+"""TCE tables in a file: tables of a checkpoint, saved, read again, and compared entry by entry.
 
 Three forms. `text` is for people, and is not read again. `json`: {"schema": 1, "tables": [{"liobn", "entries",
 "page_shift", "bus_offset", "index": [...], "tce": [...]}]}, numbers as they are. `npz`, for numpy: for each LIOBN, in
@@ -66,7 +66,7 @@ def of_snapshot(snapshot: Snapshot) -> tuple[TableView, ...]:
 
 
 def telling(record: RunRecord, step: int | None) -> Step | None:
-    """The checkpoint of a run whose tables are worth keeping: that of a finding, or the first after it, else the last.
+    """The checkpoint of a run whose tables are kept: that of the first finding, or the first after it, else the last.
 
     :param step: number of the operation that the first finding is about.
     """
@@ -132,7 +132,7 @@ def _named(word: int) -> str:
 def load(path: Path) -> tuple[TableView, ...]:
     """The tables of a dump: of a file of either form, or of a run's folder, that has one.
 
-    :raise UsageError: there is none, or it is not what it should be.
+    :raise UsageError: there is no dump, or it is invalid.
     """
     file = path / NAME if path.is_dir() else path
     try:
@@ -147,7 +147,7 @@ def load(path: Path) -> tuple[TableView, ...]:
 
 
 def decode(content: bytes) -> tuple[TableView, ...]:
-    """What `encode` made, of either form that can be read.
+    """Decode the output of `encode`, JSON or npz.
 
     :raise ValueError: it is none, or its numbers cannot be those of a table; or what msgspec and zipfile raise.
     """
@@ -201,7 +201,7 @@ def _expect(holds: bool, message: str) -> None:  # noqa: FBT001 - a statement
 
 def compare(first: Sequence[TableView], second: Sequence[TableView]) -> tuple[list[str], list[Change]]:
     """What differs between two dumps: lines about whole tables, and the entries that differ, in order of LIOBN and
-    IOBA. A table that only one of them has is told, and its entries differ from empty ones.
+    IOBA. A table that only one dump has is reported, and its entries are compared with empty ones.
     """
     words: list[str] = []
     changes: list[Change] = []

@@ -1,5 +1,5 @@
-"""What a watcher of tables shows: how full each table is, as a map of shades, permissions, what comes and goes, and the
-last violations.
+"""The display of `tcelab watch`: occupancy of each table as a map of shades, permissions, rates, and the last
+violations.
 
 A cell of the map stands for a range of entries, the same power of two for all cells of a table. It is empty only if all
 its entries are, and full only if none of them is.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SHADES: Final = "·░▒▓█"
 ASCII: Final = ".:+#@"
-"""The same for a terminal that has no more."""
+"""The shades for a terminal with ASCII only."""
 _STYLES: Final = ("grey30", "green", "bright_green", "yellow", "bold bright_white")
 _MARGIN: Final = 2
 _OVERHEAD: Final = 2
@@ -36,15 +36,15 @@ _SPAN: Final = 1.0
 
 
 class Rate(NamedTuple):
-    """Per second: entries that were empty and are live, and the other way round. One whose TCE changed is both."""
+    """Entries mapped and unmapped per second. An entry whose TCE changed counts as both."""
 
     maps: float
     unmaps: float
 
 
 def changes(before: TableView, after: TableView) -> tuple[int, int]:
-    """Entries that were mapped, and unmapped, between two looks at a table of one shape. What came and went between
-    them is not seen: they are the least that there were.
+    """Entries mapped and unmapped between two samples of a table of one shape. Changes in between are missed, so these
+    are lower bounds.
     """
     common, old, new = np.intersect1d(before.index, after.index, assume_unique=True, return_indices=True)
     replaced = int(np.count_nonzero(before.tce[old] != after.tce[new]))
@@ -78,17 +78,17 @@ def cells(view: TableView, most: int) -> tuple[int, npt.NDArray[np.int64]]:
 
 
 def busiest(tables: Sequence[TableView], most: int) -> list[TableView]:
-    """As many tables, in their order; where there are more, those that hold most."""
+    """The given number of tables, in their order; if there are more, the fullest ones."""
     first = sorted(range(len(tables)), key=lambda number: -len(tables[number].index))[:most]
     return [tables[number] for number in sorted(first)]
 
 
 class Watching:
-    """What the looks at one guest have shown so far.
+    """The samples of one guest so far.
 
-    :ivar looks: how many there were; `seen`: how many of them showed a table.
-    :ivar last: the last one that there was.
-    :ivar most: by LIOBN, the most entries that were live in one look.
+    :ivar looks: how many samples were taken; `seen`: how many of them showed a table.
+    :ivar last: the last sample.
+    :ivar most: by LIOBN, the most entries that were live in one sample.
     """
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ class Watching:
                 view.page_shift,
                 view.bus_offset,
             ):
-                counted.clear()  # another window: what was there is not what is gone
+                counted.clear()  # another window: its entries are not comparable
             elif look.at > at:
                 counted.append((look.at, look.at - at, *changes(before, view)))
             while counted and counted[0][0] <= look.at - _SPAN:
@@ -147,7 +147,7 @@ class Watching:
         return f"{len(view.index):,} live ({kinds}), +{rate.maps:,.0f}/s -{rate.unmaps:,.0f}/s"
 
     def summary(self) -> str:
-        """What the watcher has to say in the end: never nothing."""
+        """The final summary of the watcher; never empty."""
         if not self.seen:
             why = self.last.unseen if self.last is not None else "there was no guest to look at, or it ended at once"
             return f"the watcher saw no table in {self.looks} looks: {why}"
@@ -157,7 +157,7 @@ class Watching:
         return f"watched in {self.looks} looks{blind}; most entries live at once: {most}; {refused} refused accesses"
 
     def screen(self, width: int, height: int, head: Sequence[str], shades: str = SHADES) -> Text:
-        """As many lines as a terminal has, none longer than it is wide.
+        """At most as many lines as the terminal has, each within its width.
 
         :param head: lines above the tables.
         """

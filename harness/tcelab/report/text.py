@@ -26,7 +26,7 @@ WORDS: Final[dict[exitcode.Result, tuple[str, str]]] = {
     "could-not-judge": ("COULD NOT JUDGE", "bold yellow"),
 }
 IN_FULL: Final = 3
-"""Findings of one operation that are told in full; of each further one, what it is."""
+"""Findings of one operation that are printed in full; further ones get one line."""
 Extent = Literal["whole", "differences", "part"]
 SHOWN: Final = 20
 """Findings that are printed; `result.json` holds more."""
@@ -42,7 +42,8 @@ def render(
     """Print a result.
 
     :param folder: where the artefacts are.
-    :param extent: of a comparison, the differences; of one of several runs, what is not told of all of them together.
+    :param extent: `differences` for a comparison; `part` for one of several runs, without what is printed for all of
+        them together.
     """
     evidence = result.verdict.evidence
     for line in ran(result):
@@ -59,7 +60,7 @@ def render(
     told = "\n".join(result.ended.report)
     for reason in result.verdict.could_not:
         if result.platform is None and reason in told:
-            continue  # a run that never began has but one reason, and its report follows
+            continue  # a run that never began has only one reason, and its report follows
         say(console, f"could not judge: {reason}", "yellow")
     for line in result.ended.report:
         say(console, line)
@@ -82,7 +83,7 @@ def tell_verdict(console: Console, verdict: Verdict, folder: Path | None, more: 
 
 
 def tell_findings(console: Console, verdict: Verdict, replay: str, *, program: bool = True) -> None:
-    """All that are shown, those in a row that one operation did in few lines; then how to have them again.
+    """Print the findings, consecutive ones of one operation in few lines; then how to reproduce them.
 
     :param program: they are of a program's operations.
     """
@@ -128,7 +129,7 @@ def _evidence(console: Console, verdict: Verdict) -> None:
 
 
 def ran(result: Result) -> Iterator[str]:
-    """What was run, and on what: enough to know whether it is the kernel and the QEMU that one means."""
+    """What was run, and on what: enough to recognise the intended kernel and QEMU."""
     if result.program is not None:
         program = result.program
         operations = counted(program.operations, "operation")
@@ -192,7 +193,7 @@ def _stored(finding: LeakFinding) -> Iterator[str]:
 
 
 def witnesses(evidence: Evidence) -> Iterator[str]:
-    """Who saw it: each line one witness that is independent of the others."""
+    """The witnesses, one line each, independent of each other."""
     live, stream = evidence.steps.get("live", 0), evidence.steps.get("stream", 0)
     shown = f"live memory {counted(live, 'step')}, state stream {counted(stream, 'step')}"
     shown += " (two readers of one table: one witness)"

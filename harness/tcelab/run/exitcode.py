@@ -39,8 +39,10 @@ def of_result(word: Result) -> int:
 
 def of_error(error: BaseException) -> int:
     """Of a command that ended with an error. An interrupt, or a defect of tcelab, says nothing about the kernel under
-    test. Neither does a lost guest: a kernel that died after its agent's handshake is the judge's finding, and
-    `of_result` gives its code.
+    test.
+
+    Neither does a lost guest: a kernel that died after its agent's handshake is the judge's finding, and `of_result`
+    gives its code.
     """
     return WRONG_USAGE if isinstance(error, UsageError) else COULD_NOT_JUDGE
 

@@ -241,7 +241,7 @@ def test_a_tag_whose_page_ends_in_other_bytes_is_shown_where_it_ends():
     own = pagetags.tag(bytes(16), FIRST, 0x1000, 1)
     expected, seen = pagetags.contrast(own, page((4000, own[4000 % 64] ^ 1), base=own))
     assert expected.endswith("at byte 0xfa0")
-    assert seen.endswith("at byte 0xfa0 (1 bytes differ)")
+    assert seen.endswith("at byte 0xfa0 (1 byte differs)")
 
 
 def test_tags_and_zeros_are_told_by_name_and_data_by_its_bytes():
@@ -273,7 +273,7 @@ def test_addresses_in_operations_are_hex():
 def test_an_outcome_that_is_wrong_is_told_with_addresses_in_hex():
     finding = judged(story(), **after(UNMAP, lambda _: Outcome(value=1))).findings[0]
     assert finding.law == "outcome"
-    assert '"iova":"0x11000"' in finding.message
+    assert "(ioctl UNMAP_DMA) gave value 1, expected ok" in finding.message
     assert '"iova":"0x11000"' in finding.operation
     assert str(0x11000) not in finding.message + finding.operation
 

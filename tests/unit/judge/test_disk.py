@@ -109,7 +109,7 @@ def test_a_wrong_byte_on_the_disk_names_the_transfer_that_wrote_there():
     assert finding.operation.startswith(f"#{after(*ops[:2])} ")
     assert "the disk of disk1 must hold" in finding.message
     assert "at byte 0x5dc" in finding.message
-    assert finding.seen.endswith("(1 bytes differ)")
+    assert finding.seen.endswith("(1 byte differs)")
 
 
 def test_a_wrong_byte_where_nothing_was_written_names_the_transfer_since_the_checkpoint_before():

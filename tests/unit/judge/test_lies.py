@@ -150,7 +150,7 @@ WORLD_LIES = {
     "one stray byte in a mapped page": (
         after(MAP, lambda s: s.ram[s.buffers["a"][2]].__setitem__(4095, 7)),
         ("tag", FIRST, 0x12000),
-        "1 bytes differ",
+        "1 byte differs",
     ),
     "a page is not in RAM": (
         after(THIRD_MAP, lambda s: s.ram.pop(s.buffers["a"][3])),

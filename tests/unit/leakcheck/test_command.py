@@ -204,7 +204,7 @@ def test_the_text_has_tables_and_a_histogram_with_many_sizes_summed_up():
     assert ["|", "0x80000100", "|", "H_STUFF_TCE", "|", "16..31", "|", "0", "|", "160", "|", "0", "|"] in lines
     assert ["|", "0x80000100", "|", "H_STUFF_TCE", "|", "32..63", "|", "0", "|", "10", "|", "0", "|"] in lines
     assert "12 read" in captured.get()
-    assert "asked for, LIOBN 0x80000100: 1,234 TO_DEVICE" in captured.get()
+    assert "requested, LIOBN 0x80000100: 1,234 TO_DEVICE" in captured.get()
     assert "5 entries of the trace, 6 of live memory" in captured.get()
     assert "2 with status -4" in captured.get()
 

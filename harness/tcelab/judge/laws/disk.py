@@ -53,13 +53,14 @@ def _wrong(ledger: Ledger, fold: Fold, model: DiskModel, content: bytes) -> None
         at = int(wrong[0])
         expected, seen = (bytes(side[at : at + _SHOWN]).hex() for side in (model.memory, content))
         blamed = blame.disk(ledger, fold, model.name, at)
+        differ = "1 byte differs" if len(wrong) == 1 else f"{len(wrong)} bytes differ"
         ledger.report(
             "disk",
             (model.name, at, seen, model.wrote(at)),
-            f"the disk of {model.name} must hold {expected} at byte {at:#x}, seen {seen} ({len(wrong)} bytes differ)",
+            f"the disk of {model.name} must hold {expected} at byte {at:#x}, seen {seen} ({differ})",
             liobn=model.table.liobn,
             expected=expected,
-            seen=f"{seen} ({len(wrong)} bytes differ)",
+            seen=f"{seen} ({differ})",
             operation=blamed,
         )
     del wanted, known  # a buffer that is looked at cannot be changed

@@ -2,7 +2,7 @@
 
 - `chargemodel`: what containers charge a process for
 - `comparison`: differences between two runs of one program
-- `consolelines`: which lines of the console are told, and which a declared quirk explains
+- `consolelines`: which console lines are reported, and which a declared quirk explains
 - `diskmodel`: what a virtio-blk device must hold
 - `drivermodel`: what a container's driver does when it succeeds
 - `edumodel`: what an edu must hold
@@ -11,13 +11,13 @@
 - `hypercallmodel`: what must be true after raw hypercalls
 - `memorymodel`: what guest memory must hold
 - `meters`: counters of the kernel that move as the fold does
-- `pes`: the condition of each PE, and what must show of it
-- `pinmodel`: pins that no entry of VFIO's stands for
+- `pes`: the condition of each PE, and its observable effects
+- `pinmodel`: pins without an entry of VFIO
 - `reading`: one snapshot, sorted for the laws
 - `requests`: what the fold knows of ioctl requests
 - `rounds`: a `Repeat` as single calls
 - `side`: one of two runs that are compared
 - `tablemodel`: what one TCE table must hold
-- `transfers`: what the devices' transfers leave
+- `transfers`: the effects of the devices' transfers
 - `windowmodel`: the windows of a PE
 """

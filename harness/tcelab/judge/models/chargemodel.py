@@ -1,8 +1,8 @@
-"""What containers charge a process for, and for what they keep pages.
+"""What containers charge a process for, and which pages they pin.
 
 Source: drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_enable, tce_iommu_create_table and tce_iommu_register_pages with
 arch/powerpc/mm/book3s64/iommu_api.c, mm_iommu_do_alloc: whole CPU pages, of whoever enabled the container or registered
-memory first (tce_iommu_mm_set). A region is one region however many containers it is registered with.
+memory first (tce_iommu_mm_set). A region counts once, however many containers it is registered with.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NO_TABLE_CHARGE: Final = {"seed2013"}
 
 
 def charged(groups: Iterable[GroupModel], driver: DriverModel, facts: Facts, process: str) -> int | None:
-    """KiB of locked memory, None when a container is of a type whose charges we do not know."""
+    """KiB of locked memory; None for a container type without a rule for charges."""
     used = _containers(groups)
     if any(container.kind not in {SPAPR_TCE, V2} for container in used):
         return None
@@ -38,8 +38,8 @@ def charged(groups: Iterable[GroupModel], driver: DriverModel, facts: Facts, pro
 
 
 def pinned(groups: Iterable[GroupModel], driver: DriverModel, facts: Facts) -> int:
-    """Pins by which pages are kept: one for each live entry that a container of type v1 made; of a container of type v2
-    one for each CPU page that is registered, mapped or not; and what hypercalls left out of balance.
+    """Page pins: one for each live entry of a v1 container; one for each registered CPU page of a v2 container, mapped
+    or not; and the imbalance that hypercalls caused.
     """
     used = _containers(list(groups := list(groups)))
     registered = (sum(size for _, _, size in _registered(used, driver)) + driver.lost) // facts.page_size
@@ -47,12 +47,12 @@ def pinned(groups: Iterable[GroupModel], driver: DriverModel, facts: Facts) -> i
 
 
 def _containers(groups: Iterable[GroupModel]) -> list[ContainerModel]:
-    """Those that have a driver, each once."""
+    """Containers that have a driver, each once."""
     found = (group.container for group in groups)
     return list({id(each): each for each in found if each is not None and each.kind is not None}.values())
 
 
 def _registered(containers: Iterable[ContainerModel], driver: DriverModel) -> set[tuple[str, int, int]]:
-    """Whose memory, from which address on, how many bytes."""
+    """Registered memory: process, address, bytes."""
     here = {(each.payer or "", *region) for each in containers for region in each.regions}
     return here | driver.kept()

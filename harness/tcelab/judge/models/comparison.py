@@ -1,7 +1,7 @@
 """Differences between two runs of one program, operation by operation and table by table.
 
-Tables are compared by symbols: an entry whose frame belongs to a buffer is that buffer's page, so runs compare although
-their frames differ. Memory is compared byte by byte where both runs tagged with the same nonce.
+Tables are compared by symbols: an entry whose frame belongs to a buffer stands for that buffer's page, so runs with
+different frames compare. Memory is compared byte by byte if both runs used the same nonce.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tcelab.run.record import Facts, Outcome, Refusal, Snapshot, Step, TableView
 _LARGE: Final = 1 << 24
 """Values from here on are registers, and no counters."""
 _BYTES: Final = 16
-"""Of a disk that are told."""
+"""Bytes of a disk that are reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class _Compared(NamedTuple):
 
 
 class Comparison:
-    """Holds the steps of one run (seen) against those of another (expected), as they come."""
+    """Compares the steps of one run (seen) with those of another (expected), as they come."""
 
     def __init__(self, expected: Facts, seen: Facts) -> None:
         numbers: dict[tuple[str, int], int] = {}
@@ -59,7 +59,7 @@ class Comparison:
         self._compared: dict[int, _Compared] = {}
 
     def compare(self, expected: Step, seen: Step) -> list[Difference]:
-        """What differs after the same operation."""
+        """The differences after the same operation."""
         if expected.snapshot is not None and seen.snapshot is not None:
             return list(self._snapshots(expected.snapshot, seen.snapshot))
         if expected.outcome is None or seen.outcome is None:
@@ -70,7 +70,7 @@ class Comparison:
         one = self._expected.told(expected.op, expected.outcome)
         other = self._seen.told(seen.op, seen.outcome)
         if any(event.kind == "reapplied" for event in (*expected.outcome.events, *seen.outcome.events)):
-            one, other = one | {"value": None}, other | {"value": None}  # read before or after that was undone
+            one, other = one | {"value": None}, other | {"value": None}  # read before or after the undo
         if one == other:
             return [*out, *self._events(expected.outcome, seen.outcome, seen.number)]
         names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
@@ -94,7 +94,7 @@ class Comparison:
             yield Difference(("event", number, i), message, texts[0], texts[1], liobn=liobn)
 
     def _twice(self, number: int) -> Iterator[Difference]:
-        """Two pages cannot lie in one frame: one of them is somebody else's."""
+        """Two pages cannot share a frame: one of them belongs to another buffer."""
         told, self._seen.twice = self._seen.twice, []
         for one, other, frame in told:
             names = [f"{buffer}:{page}" for buffer, page in (one, other)]
@@ -214,7 +214,7 @@ def _none(liobn: int) -> TableView:
 
 
 def _first(snapshot: Snapshot, facts: Facts) -> dict[int, TableView]:
-    """The tables as the first view showed them that was there."""
+    """The tables as the first available view showed them."""
     for view in facts.views:
         tables = {table.liobn: table for table in snapshot.tables if table.view == view}
         if tables:

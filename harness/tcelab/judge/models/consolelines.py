@@ -1,4 +1,4 @@
-"""What the kernel said on its console: which lines are told, and which a declared quirk makes it say.
+"""The kernel's console lines: which are reported, and which a declared quirk explains.
 
 Source: kernel/panic.c (__warn: `WARNING: CPU: 0 PID: 1 at file:line function+0x10/0x20`, and in newer kernels
 `WARNING: file:line at function+0x10/0x20`).
@@ -17,13 +17,13 @@ _WARNING: Final = re.compile(r"\bWARNING: (?:.*?\b(?P<kernel>\w+)\+0x|at (?P<emu
 
 
 def warned_in(line: str) -> str:
-    """The function in which the kernel warned; empty if a line tells of something else."""
+    """The function in which the kernel warned; empty if the line is no warning."""
     found = _WARNING.search(line)
     return (found["kernel"] or found["emulator"]) if found else ""
 
 
 def declared(line: str, quirks: Collection[str], said: set[str]) -> bool:
-    """A declared quirk makes the kernel say a line.
+    """Does a declared quirk explain a line?
 
     :param said: functions that warn but once and have warned; gets this one.
     """
@@ -37,7 +37,9 @@ def declared(line: str, quirks: Collection[str], said: set[str]) -> bool:
 
 
 def kinds(lines: Iterable[str]) -> Counter[str]:
-    """How often the kernel warned in each function. Other trouble is said in several lines: there is some, or none."""
+    """How often the kernel warned in each function. Other trouble takes several lines, so it counts as present or
+    absent.
+    """
     out = Counter(map(warned_in, lines))
     if out[""]:
         out[""] = 1

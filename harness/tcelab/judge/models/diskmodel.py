@@ -18,10 +18,10 @@ from tcelab.papr import dmarules, tce, window
 from tcelab.program import Dma, Transfer, diskcontent, pagetags
 
 VIRTIO_BLK: Final = virtio.IS_READY
-"""What it says it is: one queue, and no vector."""
+"""Its identity: one queue, and no vector."""
 _LOOK: Final = 2
 _LOOKS: Final = ((False, virtio.USED), (True, virtio.USED), (False, virtio.AVAILABLE + 2))
-"""What a device that may not master the bus tries when its doorbell rings: whether it writes, and where in the ring."""
+"""Ring accesses of a device without bus mastering when its doorbell rings: whether it writes, and where in the ring."""
 _ALL: Final = (1 << 64) - 1
 
 
@@ -29,7 +29,7 @@ class DiskModel(DeviceModel):
     """Its memory is its disk.
 
     :ivar ring: the two pages of its queue, to which it writes, and where they are on the bus; None until it is set up.
-    :ivar right: what was on it when it was last seen as it must be, None once something was written to it since.
+    :ivar right: its content when it was last seen to be right; None once something was written since.
     :ivar writers: for each sector, the number of the operation that wrote it last; -1: it is as at the start.
     """
 
@@ -48,7 +48,7 @@ class DiskModel(DeviceModel):
     # -- whether it is ready
 
     def set_up(self, asker: Asker, pages: list[PageModel], iova: int) -> None:
-        """Its driver has set it up; from then on only who asked for that has a queue to put requests into."""
+        """Its driver has set it up; from then on, only that file has a queue for requests."""
         self.ring, self._asker = (pages, iova), asker
 
     def open(self) -> None:
@@ -66,7 +66,7 @@ class DiskModel(DeviceModel):
         self._asker = None
 
     def thawed(self) -> None:
-        """Who thaws it resets it."""
+        """Thawing resets it."""
         self._asker = None
 
     def wrote(self, at: int) -> int:
@@ -76,7 +76,7 @@ class DiskModel(DeviceModel):
     # -- transfers
 
     def begun(self, step: int) -> None:
-        """Its driver and it use the ring."""
+        """The driver and the device use the ring."""
         for page in self.ring[0] if self.ring else ():
             page.blur(step)
 
@@ -98,7 +98,7 @@ class DiskModel(DeviceModel):
 
     def missed(self, op: Dma | Transfer, asker: Asker, *, isolated: bool) -> list[dmarules.Piece]:
         """A transfer that the device did not do although it was reached: its pieces, none if it was not even tried."""
-        ready, self._asker = self._asker == asker, None  # who tries in vain resets it
+        ready, self._asker = self._asker == asker, None  # a driver whose attempt fails resets it
         return self.pieces(op, isolated=isolated) if ready and (isolated or not self.master) else []
 
     def looks(self) -> list[tuple[bool, int, int]]:
@@ -106,7 +106,7 @@ class DiskModel(DeviceModel):
         return [] if self.ring is None else [(writes, self.ring[1] + at, _LOOK) for writes, at in _LOOKS]
 
     def torn(self) -> list[tuple[bool, int, int]]:
-        """It is isolated before it can say that a transfer is done, or after that: see `DeviceModel.torn`."""
+        """It may be isolated before or after it reports a transfer as done: see `DeviceModel.torn`."""
         return [] if self.ring is None else [(writes, self.ring[1], virtio.RING) for writes in (False, True)]
 
     def quick(self, transfers: Sequence[Transfer], begin: int, end: int, step: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What a container's driver does when it is asked to map, to register memory, and to make and remove windows.
+"""The effects of a container's driver: maps, registered memory, created and removed windows.
 
 Source: drivers/vfio/vfio_iommu_spapr_tce.c (tce_iommu_ioctl and what it calls).
 """
@@ -33,11 +33,11 @@ Handler = Callable[[object, Ioctl, Outcome, int], None]
 
 
 class DriverModel:
-    """Of all containers.
+    """The driver's effects on all containers.
 
     :ivar handlers: by request.
-    :ivar doubted: processes of whose charges nobody knows what a call that failed left in them.
-    :ivar stranded: memory that stays registered although it was given back: process, address and bytes.
+    :ivar doubted: processes whose charges are unknown after a failed call.
+    :ivar stranded: memory that stays registered although it was unregistered: process, address and bytes.
     :ivar lost: bytes of such memory whose process has ended: they are pinned for good.
     """
 
@@ -50,11 +50,12 @@ class DriverModel:
         *,
         quirks: frozenset[str],
     ) -> None:
-        """:param number: of a word, None when nobody can know it.
+        """:param number: the number of a word, None if unknown.
         :param place: a buffer of a process, and how many bytes into it, that a word leads to.
-        :param pins: hears of entries that containers of type v1 clear or replace.
+        :param pins: called with entries that v1 containers clear or replace.
         :param unknown: gets reasons why something could not be folded.
-        :param quirks: that are declared. Some calls do not say what they did, but do another thing with a quirk.
+        :param quirks: that are declared. Some calls have another effect with a quirk, which their outcome does not
+            show.
         """
         self._number, self._place, self._unknown = number, place, unknown
         self.pins = pins
@@ -64,7 +65,7 @@ class DriverModel:
         self.lost = 0
         self._lingering: dict[tuple[str, int, int], list[PageModel]] = {}
         self._registrars: list[ContainerModel] = []
-        self._counted: list[LiveEntry] = []  # of type v2, for good: nobody will look any more who used them
+        self._counted: list[LiveEntry] = []  # of type v2, for ever: their users are not looked up any more
         self._spoilt: set[int] = set()  # indices of PHBs
         self.handlers: dict[str, Handler] = {
             "ENABLE": self._enable,
@@ -78,7 +79,7 @@ class DriverModel:
         }
 
     def exit(self, process: str) -> None:
-        """Nobody can unregister any more what it left."""
+        """Nobody can unregister what the process left."""
         left = {each for each in self.stranded if each[0] == process}
         self.stranded -= left
         self.lost += sum(size for _, _, size in left)
@@ -121,7 +122,7 @@ class DriverModel:
     def _make_default(self, container: ContainerModel, step: int) -> None:
         container.made = True
         for group in container.groups:
-            if group.given_back:  # the driver of 2013 makes none, and has its own entries there
+            if group.given_back:  # the driver of 2013 creates none, and has its own entries there
                 group.windows.restore()  # ibm,reset-pe-dma-window
                 if group.table.live:
                     group.table.clear(0, group.table.entries, step)
@@ -137,7 +138,7 @@ class DriverModel:
         return None if place is None or place[0].access == "none" else (None, None)
 
     def _failed(self, container: ContainerModel, op: Ioctl, step: int) -> None:
-        """A map or unmap that failed must have changed nothing: if something is wrong there, it is to blame."""
+        """A failed map or unmap must have changed nothing: note it, to blame it if something is wrong there."""
         for table, first, end in self._concerned(container, op) or ():
             table.tried(first, end, step)
 
@@ -208,7 +209,7 @@ class DriverModel:
             self._clear(handle, table, (first, end), step)
 
     def _clear(self, container: ContainerModel, table: TableModel, numbers: tuple[int, int], step: int) -> None:
-        """tce_iommu_clear: of an entry that gives no permission, it does not look who used it."""
+        """tce_iommu_clear: for an entry without permissions, it does not look up the user."""
         first, end = numbers
         if container.kind == V2:
             used = [where for where in container.users if where[0] == table.liobn and first <= where[1] < end]
@@ -225,7 +226,7 @@ class DriverModel:
                 table.put(number, [entry], step)
 
     def _use(self, container: ContainerModel, table: TableModel, first: int, entries: Sequence[LiveEntry]) -> None:
-        """Entries are about to stand in a table: what is counted there is let go only if it gives a permission."""
+        """Entries are about to be stored: the use counted there is dropped only if the old entry has a permission."""
         for number, entry in enumerate(entries, first):
             where = table.liobn, number
             if where in container.users and not table.permissions(number):
@@ -233,7 +234,7 @@ class DriverModel:
             container.users[where] = entry
 
     def excuse(self, container: ContainerModel | None, table: TableModel, number: int, step: int) -> None:
-        """A map that failed has emptied an entry that it had replaced, as a quirk has it."""
+        """A failed map has emptied an entry that it had replaced, because of a quirk."""
         gone = table.clear(number, number + 1, step)
         if container is not None and container.kind == V2:
             container.users.pop((table.liobn, number), None)
@@ -241,7 +242,7 @@ class DriverModel:
             self.pins.cleared(gone, step)
 
     def sweep(self, container: ContainerModel, group: GroupModel, step: int) -> None:
-        """Before it lets go of a group: all its windows. That of 2013 has the group's one from the beginning."""
+        """Clear all windows before a group is detached. The driver of 2013 clears the group's only window."""
         own = [each for each in container.windows if each.table.liobn in group.windows.liobns]
         if not group.given_back:
             self._clear(container, group.table, (0, group.table.entries), step)
@@ -249,7 +250,7 @@ class DriverModel:
             self._let_go(container, each, step)
 
     def _let_go(self, container: ContainerModel, window_: KernelWindow, step: int) -> None:
-        """Of a window: what is still counted there is counted for good."""
+        """Remove a window: uses that are still counted there stay counted for ever."""
         self._clear(container, window_.table, (0, window_.entries), step)
         for where in [where for where in container.users if where[0] == window_.table.liobn]:
             self._counted.append(container.users.pop(where))
@@ -279,7 +280,7 @@ class DriverModel:
         if not isinstance(handle, ContainerModel) or region is None:
             return
         handle.regions.discard(region)
-        # What mm_iommu_put says of memory that is in use, the kernel did not hear: else there were an errno.
+        # The driver ignored mm_iommu_put's error for memory in use; otherwise there would be an errno.
         if self._in_use(handle, op.by, region):
             self.stranded.add((op.by, *region))
 
@@ -293,8 +294,8 @@ class DriverModel:
                 self._lingering[container.payer or "", *region] = pages
 
     def _in_use(self, container: ContainerModel, process: str, region: tuple[int, int]) -> list[PageModel]:
-        """Pages of a region that one container gives back, if no other has it, but an entry leads to one: that keeps
-        the whole region (mm_iommu_put).
+        """Pages of a region that its last container unregisters while an entry leads to one of them: that keeps the
+        whole region (mm_iommu_put).
         """
         if any(region in each.regions for each in self._registrars if each.payer == container.payer):
             return []
@@ -310,7 +311,7 @@ class DriverModel:
         return any(id(page) in live for page in pages)
 
     def kept(self) -> set[tuple[str, int, int]]:
-        """What stays registered although it was given back: process, address and bytes."""
+        """Memory that stays registered although it was unregistered: process, address and bytes."""
         self._lingering = {region: pages for region, pages in self._lingering.items() if self._led_to(pages)}
         return self.stranded | self._lingering.keys()
 
@@ -334,7 +335,7 @@ class DriverModel:
         (group,) = handle.groups
         handle.payer = op.by if handle.payer is None else handle.payer
         if start == group.phb.window_start:
-            # A low window is the platform's default one, made anew, whatever part of it was asked for.
+            # A low window is the platform's default one, created again, whatever part of it was requested.
             group.windows.restore()
             table = group.table
             table.clear(0, table.entries, step)

@@ -22,18 +22,18 @@ BUFFER: Final = edu.BUFFER_SIZE
 Asker = tuple[str, str]
 """A process, and what it calls a device's file."""
 EDU: Final = edu.IS_EDU
-"""What it says it is."""
+"""Its identity."""
 
 
 @dataclass(slots=True)
 class DeviceModel:
-    """:ivar mask: of the bus addresses that it can say.
+    """:ivar mask: mask of its bus addresses.
 
     :ivar master: its driver wants it to master the bus.
-    :ivar opens: its open files. The first and the end of the last clear bus mastering, no other does.
+    :ivar opens: its open files. Only the first open and the last close clear bus mastering.
 
     :ivar memory: its own buffer; it starts as zeros and outlives open and close.
-    :ivar known: for each of its bytes: 1, or 0 when we cannot know it.
+    :ivar known: for each of its bytes: 1, or 0 if unknown.
     """
 
     name: str
@@ -69,7 +69,7 @@ class DeviceModel:
         """Its registers can be reached again, after its PE was isolated or reset."""
 
     def begun(self, step: int) -> None:
-        """It is about to be told to do something."""
+        """It is about to get a command."""
 
     def transfer(self, op: Dma | Transfer, step: int, *, isolated: bool = False) -> list[dmarules.Piece]:
         """Move the data of one transfer; its pieces, none when the device refuses it itself.
@@ -88,23 +88,21 @@ class DeviceModel:
         return []
 
     def looks(self) -> list[tuple[bool, int, int]]:
-        """What a device that may not master the bus is refused beside the transfer: whether it writes, bus address,
-        bytes.
-        """
+        """Further accesses that a device without bus mastering is refused: whether it writes, bus address, bytes."""
         return []
 
     def torn(self) -> list[tuple[bool, int, int]]:
-        """What may be refused of its own when its PE is isolated while a transfer goes on: as `looks`."""
+        """Own accesses that may be refused when its PE is isolated during a transfer: as `looks`."""
         return []
 
     def quick(self, transfers: Sequence[Transfer], begin: int, end: int, step: int) -> tuple[int, int]:  # noqa: ARG002
-        """Do transfers number `begin..end-1` as long as nothing of them is refused: how many were done, and in how many
-        pieces. Nobody keeps the device from the bus.
+        """Do transfers number `begin..end-1` until a refusal: how many were done, and in how many pieces. The device
+        masters the bus.
         """
         return 0, 0
 
     def pieces(self, op: Dma | Transfer, *, isolated: bool) -> list[dmarules.Piece]:
-        """Of a transfer, as the table has it now."""
+        """The pieces of a transfer, by the table as it is now."""
         iova = op.iova & self.mask
         return self.windows.pieces(iova, op.size, to_memory=op.to_memory, master=self.master, isolated=isolated)
 
@@ -114,7 +112,7 @@ class DeviceModel:
         return table.live[piece.entry].page_at(table.page_number(piece.offset))
 
     def doubt(self, op: Dma | Transfer, step: int) -> None:
-        """Nobody knows whether a transfer was done."""
+        """It is unknown whether a transfer was done."""
         for piece in self.transfer(op, step):
             page = self._nearest(piece)
             if op.to_memory and page is not None:
@@ -150,8 +148,8 @@ class DeviceModel:
 class Forbidden:
     """A piece of a transfer that must be refused.
 
-    :ivar told: the address at which QEMU tells of it, see `tcelab.papr.dmarules.Piece`.
-    :ivar maybe: it may have been refused as well as not.
+    :ivar told: the address at which QEMU reports it, see `tcelab.papr.dmarules.Piece`.
+    :ivar maybe: it may or may not have been refused.
     """
 
     device: str

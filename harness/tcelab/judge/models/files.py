@@ -1,4 +1,4 @@
-"""Who has which container, group or device open, and what goes when the last of them lets go.
+"""Which process has which container, group or device open, and what the last close removes.
 
 Sources: drivers/vfio/container.c, drivers/vfio/group.c; a fork shares open files (kernel/fork.c, copy_files).
 """
@@ -23,11 +23,11 @@ class ContainerModel:
 
     :ivar payer: the process that is charged, once one has enabled it or registered memory.
     :ivar windows: all that were created, the default one too.
-    :ivar users: of type v2, by LIOBN and number, the entries that it counts as mapped (it_userspace), whatever a
-        hypercall stored there since.
-    :ivar sweep: clears a group's windows, as its driver does that lets go of it; None: it has no driver.
+    :ivar users: of type v2, by LIOBN and number, the entries that it counts as mapped (it_userspace), even if a
+        hypercall has overwritten them.
+    :ivar sweep: clears a group's windows, as its driver does on detach; None: it has no driver.
     :ivar regions: memory that is registered: address and bytes.
-    :ivar parting: who wants to know before all this goes.
+    :ivar parting: called before the state is removed.
     """
 
     groups: list[GroupModel] = field(default_factory=list)
@@ -43,7 +43,7 @@ class ContainerModel:
     parting: Callable[[ContainerModel], None] | None = None
 
     def found(self, table: TableModel) -> None:
-        """Firmware has made a table anew: it is used like the one that had its LIOBN."""
+        """Firmware has created a table again: it is used like the one that had its LIOBN."""
         self.windows = [
             KernelWindow(table, each.size) if each.table.liobn == table.liobn else each for each in self.windows
         ]
@@ -62,7 +62,7 @@ class GroupModel:
     """A PE.
 
     :ivar references: its own open files and those of its devices, each of which holds the group's.
-    :ivar given_back: when it leaves its container, the platform makes its default window anew (today's kernel).
+    :ivar given_back: when it leaves its container, the platform creates its default window again (today's kernel).
     """
 
     phb: Phb
@@ -77,7 +77,7 @@ class GroupModel:
         return self.windows.default
 
     def is_aside(self, op: Ddw) -> bool:
-        """Firmware's windows may change so, and no container misses one: it makes a high one, or removes that again."""
+        """Firmware may create or remove a high window here without any container being affected."""
         if self.container is None:
             return True
         high = self.phb.liobn | 1
@@ -86,7 +86,7 @@ class GroupModel:
         return made and not theirs and (op.call == "create" or (op.call == "remove" and op.liobn == high))
 
     def leave(self, step: int) -> None:
-        """Out of its container, if it is in one."""
+        """Leave its container, if it is in one."""
         container, self.container = self.container, None
         if container is None:
             return
@@ -145,7 +145,7 @@ class Files:
             file.processes += 1
 
     def close(self, process: str, name: str | int, step: int) -> None:
-        """Nothing goes before the last process has closed it."""
+        """Only the last close by a process has an effect."""
         file = self._of[process].pop(name, None)
         if file is None:
             return

@@ -1,6 +1,6 @@
 """The fold: what must be true after the operations that succeeded, from their outcomes alone.
 
-It knows no errno rules: an operation that failed changes nothing, one that succeeded does what it says. Sources:
+It knows no errno rules: a failed operation changes nothing, a successful one has its documented effect. Sources:
 drivers/vfio/vfio_iommu_spapr_tce.c, drivers/vfio/container.c, drivers/vfio/group.c.
 """
 
@@ -117,7 +117,7 @@ class Fold:
         return (entry for table in self.tables.values() for entry in table.live.values())
 
     def _pages(self) -> Iterator[PageModel]:
-        """All to which a device may write."""
+        """All pages that a device may write to."""
         for buffer in self.buffers.values():
             yield from buffer.pages
         for entry in self._entries():
@@ -156,7 +156,7 @@ class Fold:
         self.driver.excuse(owner, self.tables[liobn], number, step)
 
     def seen(self, tables: Iterable[TableView]) -> None:
-        """What a checkpoint shows of entries of which nobody knew what they hold is adopted: the first view tells."""
+        """Adopt what a checkpoint shows of entries with unknown contents, by the first view."""
         for shown in tables:
             model = self.tables.get(shown.liobn)
             if model is not None and model.untold and same_place(model, shown):
@@ -169,15 +169,15 @@ class Fold:
 
     @property
     def live(self) -> int:
-        """Number of pins by which the kernel keeps pages: in containers of type v1, one for each live entry."""
+        """Number of page pins of the kernel: in v1 containers, one for each live entry."""
         return pinned(self.groups.values(), self.driver, self.facts)
 
     def charge(self, process: str = "") -> int | None:
-        """KiB of locked memory that containers charge a process for, None when a container's type is not known."""
+        """KiB of locked memory that containers charge a process for; None if a container's type has no rule."""
         return charged(self.groups.values(), self.driver, self.facts, process)
 
     def number(self, word: Word) -> int | None:
-        """A word as the number that the agent passed, None when we cannot know it."""
+        """A word as the number that the agent passed; None if unknown."""
         if isinstance(word, int):
             return word
         if isinstance(word, Page) and word.buffer in self.buffers:
@@ -204,7 +204,7 @@ class Fold:
             case Exit():
                 self.files.exit(op.process, step)
                 self.driver.exit(op.process)
-                # Only what entries still lead to is kept, by their pins: those entries know their pages.
+                # Only pages that entries lead to stay, because they are pinned; these entries know their pages.
                 self.buffers = {name: each for name, each in self.buffers.items() if each.process != op.process}
             case Rtas():
                 self.pes.call(op, outcome)
@@ -308,7 +308,7 @@ class Fold:
             self.unknown.append(f"there is no rule for what request {op.request} of step {step} has done")
 
     def _with_fields(self, op: Ioctl, name: str) -> Ioctl:
-        """A call whose struct was passed by address, as if it had been given by fields, where we know it."""
+        """A call whose struct was passed by address, converted to one with fields, if the struct is known."""
         place = None if op.value is None or name not in BY_FIELDS else self._place(op.value, op.by)
         raw = None if place is None or place[0].access == "none" else place[0].read(place[1], uapi.LAYOUTS[name].size)
         if raw is None:
@@ -330,7 +330,7 @@ class Fold:
         return 0 if size is None or request_name(op.request) != "MAP_DMA" else size >> window.PAGE_SHIFT
 
     def _written(self, op: Ioctl, outcome: Outcome, step: int) -> None:
-        """What an ioctl wrote to the memory that its value leads to, we cannot know."""
+        """The memory that an ioctl's value leads to is unknown after the call."""
         place = None if op.value is None else self._place(op.value, op.by)
         # EFAULT may come half way through.
         if place is not None and place[0].access == "write" and outcome.errno in ("", "EFAULT"):
@@ -356,7 +356,7 @@ class Fold:
             handle.kind = None if op.value is None else self.number(op.value)
             handle.sweep = self.driver.sweep
             for group in handle.groups:
-                if not group.given_back:  # the driver of 2013 takes the kernel's table over, and clears it
+                if not group.given_back:  # the driver of 2013 takes over the kernel's table, and clears it
                     self.driver.sweep(handle, group, step)
 
     def _place(self, word: Word, process: str) -> tuple[BufferModel, int] | None:

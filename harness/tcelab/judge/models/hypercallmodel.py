@@ -1,7 +1,7 @@
 """What must be true after raw hypercalls: the tables, from what succeeded, and the registers, from the tables.
 
-A hypercall that failed changes nothing, but for one: of several entries, those inside the window are stored although
-the first one outside ends it. Sources: PAPR, H_GET_TCE, H_PUT_TCE, H_STUFF_TCE, H_PUT_TCE_INDIRECT; QEMU
+A failed hypercall changes nothing, with one exception: of several entries, those inside the window are stored before
+the first one outside ends the call. Sources: PAPR, H_GET_TCE, H_PUT_TCE, H_STUFF_TCE, H_PUT_TCE_INDIRECT; QEMU
 hw/ppc/spapr_iommu.c, h_stuff_tce and h_put_tce_indirect (the loops), put_tce_emu; hw/ppc/spapr.c,
 emulate_spapr_hypercall.
 """
@@ -35,12 +35,12 @@ _NO_RAM: Final = "a list outside RAM"
 _MASK: Final = (1 << 64) - 1
 _ARGUMENTS: Final = 4
 LIST_AT: Final = 2
-"""Of the arguments, the one that says where the list of H_PUT_TCE_INDIRECT is: r6."""
+"""The argument that holds the address of H_PUT_TCE_INDIRECT's list: r6."""
 
 
 class Word(NamedTuple):
     """A register, or a TCE of a list. `value`: None when the agent did not tell. The other fields are of a word that
-    names a page of a buffer. `untold`: of a TCE that may be anything.
+    names a page of a buffer. `untold`: a TCE with unknown value.
     """
 
     value: int | None
@@ -52,7 +52,7 @@ class Word(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WrongAnswer:
-    """Something that a hypercall gave and must not."""
+    """A wrong result of a hypercall."""
 
     message: str
     expected: str
@@ -72,7 +72,7 @@ def words_of(op: Hcall | HcallBatch) -> Iterator[Tce]:
 
 
 def seen_registers(op: Hcall | HcallBatch, outcome: Outcome) -> Iterator[list[tuple[bool, int]]]:
-    """The registers after each hypercall, and whether each holds a TCE; without where the module's list page lies."""
+    """The registers after each hypercall, and whether each holds a TCE; the module's list page is left out."""
     single = isinstance(op, Hcall)
     statuses, every = (outcome.fields.get(name, []) for name in ("statuses", "registers"))
     told = zip(calls_of(op), [outcome.value] if single else statuses, [every] if single else every, strict=False)
@@ -104,8 +104,8 @@ class HypercallModel:
     ) -> None:
         """:param buffers: by name, as they are at the moment.
         :param ram: bytes of the guest's RAM.
-        :param transfers: takes accesses of the platform itself that it must have refused.
-        :param pins: hears of entries that hypercalls take the place of.
+        :param transfers: called with the platform's own accesses that must have been refused.
+        :param pins: called with entries that hypercalls overwrite.
         :param unknown: takes reasons why something could not be folded.
         """
         self._pins = pins
@@ -115,7 +115,7 @@ class HypercallModel:
         self.judged = 0
 
     def apply(self, op: Hcall | HcallBatch, outcome: Outcome, step: int) -> None:
-        """One operation that was done."""
+        """Fold in one operation."""
         self.wrong, self.judged = [], 0
         if outcome.errno:
             return
@@ -153,7 +153,7 @@ class HypercallModel:
             return Word(None, word.buffer, word.index, page)
         value = (frame | word.permissions) + word.plus & _MASK
         if tce.address(value) != frame:
-            return Word(value)  # it was counted on into another page
+            return Word(value)  # the count runs into another page
         if page is not None:
             page.frame = frame
         return Word(value, word.buffer, word.index, page)
@@ -173,7 +173,7 @@ class HypercallModel:
                 self._wrong("a hypercall of a process", "H_PRIVILEGE (-3)", f"status {status}", (liobn, ioba))
             return
         if opcode not in NUMBERS.values():
-            return  # firmware's answers are its own
+            return  # firmware's answers are not predicted
         model = self._tables.get(-1 if liobn is None else liobn)
         if liobn is None or ioba is None:
             self._unknown.append(f"a hypercall of step {step} has a LIOBN or an IOBA that is not known")
@@ -202,8 +202,8 @@ class HypercallModel:
     def _refused(
         self, model: TableModel | None, args: Sequence[Word], how: tuple[int, int, int | None], step: int
     ) -> None:
-        """A list outside RAM: of each TCE that is read of it, QEMU says that it refused that. One behind the window's
-        end is read before anybody sees where it would go (h_put_tce_indirect, the loop).
+        """A list outside RAM: QEMU reports each TCE read from it as refused. A TCE past the window's end is read before
+        its place is checked (h_put_tce_indirect, the loop).
         """
         first, count, status = how
         liobn, address = args[0].value or 0, args[2].value or 0
@@ -240,7 +240,7 @@ class HypercallModel:
         page = word.page or self._page_at(word.value)
         content = page.read(0, 8 * count) if page is not None else None
         if page is None and word.value is not None and word.value >= self._ram:
-            content = bytes(8 * count)  # what the bus gives there
+            content = bytes(8 * count)  # value of a bus read there
         if content is None:
             self._unknown.append(f"H_PUT_TCE_INDIRECT of step {step} took a list that nobody knows")
             return [Word(None, untold=True)] * count
@@ -254,17 +254,17 @@ class HypercallModel:
     def _store(self, model: TableModel, first: int, words: Sequence[Word], step: int) -> None:
         at = first
         for empty, run in groupby(words, lambda word: word.value == 0):
-            same = list(run)  # of H_STUFF_TCE one and the same word, maybe in all of a table
+            same = list(run)  # H_STUFF_TCE stores one word, possibly in the whole table
             once = same[0] is same[-1] and len({*map(id, same)}) == 1
             entries = [_entry(same[0], step)] * len(same) if once else [_entry(word, step) for word in same]
             gone = model.clear(at, at + len(entries), step) if empty else model.put(at, entries, step)
             self._pins.stored(gone)
             at += len(entries)
 
-    # -- what nobody knew
+    # -- unknown entries
 
     def seen(self, model: TableModel, shown: TableView) -> None:
-        """A look at a table tells what its untold entries hold."""
+        """Take the contents of untold entries from a table that was read."""
         held = dict(zip(shown.index.tolist(), shown.tce.tolist(), strict=True)) if model.untold else {}
         for number in sorted(model.untold):
             self._tell(model, number, held.get(number, 0))
@@ -308,7 +308,7 @@ class HypercallModel:
     def _unchanged(
         self, args: Sequence[Word], after: Sequence[int], tces: Sequence[Word] | None, *, first: int = 0
     ) -> None:
-        """Registers from number `first` on come back as they were; where a list page is, the module alone knows."""
+        """Registers from number `first` on come back unchanged; only the module knows its list page's address."""
         self.judged += 1
         for number, (word, seen) in enumerate(zip(args, after, strict=False)):
             if number < first or (number == LIST_AT and tces is not None) or word.value is None:

@@ -11,7 +11,7 @@ from tcelab.program import Tag, pagetags
 ZEROS: Final = bytes(pagetags.SIZE)
 
 _ANYTHING: Final = pagetags.PAGE
-"""Bytes, as many as we expect of a kernel of which we know no limit."""
+"""Bytes that are assumed for a kernel without a known limit."""
 _CHAINED: Final = {"DEVICE_GET_INFO", "DEVICE_GET_REGION_INFO"}
 """Requests whose struct may be followed by capabilities (drivers/vfio/vfio_main.c, vfio_info_add_capability)."""
 _WRITTEN: Final = {
@@ -26,7 +26,7 @@ _WRITTEN: Final = {
 
 
 def written(request: str | int) -> int:
-    """How many bytes an ioctl may write from where its argument points to on."""
+    """How many bytes an ioctl may write at its argument's address."""
     number = uapi.NUMBERS[request] if isinstance(request, str) else request
     return _WRITTEN.get(number, 0 if number in uapi.NUMBERS.values() else _ANYTHING)
 
@@ -35,8 +35,8 @@ def written(request: str | int) -> int:
 class PageModel:
     """One IOMMU page of a buffer.
 
-    :ivar content: what it must hold, `tag.compact`ed; None while we cannot know: the next look at it tells.
-    :ivar frame: its guest physical address, None while nobody told.
+    :ivar content: what it must hold, `tag.compact`ed; None while unknown: the next snapshot shows it.
+    :ivar frame: its guest physical address, None while unknown.
     :ivar tagged: (LIOBN, IOBA) of the tag that fills it, None when anything else was written since.
     :ivar writer: number of the operation that wrote it last, -1 when it is fresh.
     """
@@ -58,13 +58,13 @@ class PageModel:
         self.writer = step
 
     def blur(self, step: int) -> None:
-        """Something was written there, and we cannot know what."""
+        """Something unknown was written there."""
         self.content = None
         self.tagged = None
         self.writer = step
 
     def adopt(self, seen: bytes | None) -> None:
-        """Go on from what was seen instead, once it has been reported: only what changes from now on is news."""
+        """Continue from the content that was seen, once it has been reported: only later changes are news."""
         self.tagged = None
         if seen is None:
             self.frame = None
@@ -99,7 +99,7 @@ class BufferModel:
             done += len(part)
 
     def read(self, offset: int, size: int) -> bytes | None:
-        """Bytes at a byte offset, over page boundaries; None when we cannot know all of them."""
+        """Bytes at a byte offset, over page boundaries; None if any is unknown."""
         parts = []
         while size > 0:
             number, start = divmod(offset, pagetags.PAGE)
@@ -111,7 +111,7 @@ class BufferModel:
         return b"".join(parts)
 
     def blur(self, offset: int, size: int, step: int) -> None:
-        """We cannot know what was written to these bytes, as far as they are in the buffer."""
+        """These bytes, as far as they are in the buffer, are unknown from now on."""
         end = -(-(offset + size) // pagetags.PAGE) if size else 0
         for page in self.pages[max(offset, 0) // pagetags.PAGE : max(end, 0)]:
             page.blur(step)

@@ -1,7 +1,7 @@
-"""The PEs as the fold keeps them, and what an operation must show of their condition.
+"""The PEs in the fold, and what an operation must show of their condition.
 
-The condition that an operation finds says what it must show; the condition that it leaves follows what was told of it,
-so that one isolation that did not happen is one thing that is wrong.
+The condition before an operation decides what it must show. The condition after it follows the reported events, so that
+one missing isolation is one finding.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from tcelab.program.topology import Phb
 from tcelab.run.record import Direction, Event, Facts, Outcome
 
 ALL_ONES: Final = (1 << 64) - 1
-"""What a transfer gives whose device cannot be reached."""
+"""Value of a transfer whose device cannot be reached."""
 
 What = Literal["reach", "identity", "command register", "answer"]
 
 NO_SERVICE: Final[tuple[int, dict[str, int]]] = (pe.PARAMETER_ERROR, {})
-"""An answer as QEMU gives it for a PHB that it emulates."""
+"""QEMU's answer for a PHB that it emulates."""
 
 _LEADS: Final = {
     (pe.SET_OPTION, pe.THAW_MMIO): pe.Condition.MMIO_THAWED,
@@ -34,13 +34,13 @@ _LEADS: Final = {
     (pe.SET_RESET, pe.DEACTIVATE): pe.Condition.UNCONFIGURED,
     (pe.CONFIGURE, 0): pe.Condition.NORMAL,
 }
-"""Where a service leads that was granted although it had to be refused."""
+"""Conditions after a service that was granted although it had to be refused."""
 _LETS_GO: Final = {(pe.SET_RESET, pe.HOT), (pe.SET_RESET, pe.FUNDAMENTAL)}
 
 
 @dataclass(slots=True, eq=False)
 class PeModel:
-    """A PHB with its devices, and how it is."""
+    """A PHB with its devices, and its condition."""
 
     phb: Phb
     devices: list[DeviceModel]
@@ -52,7 +52,7 @@ class PeModel:
 
 
 class Effect(NamedTuple):
-    """Something that an operation showed of a PE's condition, and what it had to show.
+    """An observed effect of a PE's condition, and the expected one.
 
     :ivar title: of the condition that the operation found; `freezes`: how often the PE had been isolated.
     """
@@ -70,7 +70,7 @@ class Pes:
     """:ivar effects: what the last operation showed; `events`: those that had to be told of it; `certain`: all of them
     are known.
 
-    :ivar isolates: a violation isolates; otherwise, if it `observes`, it is only told.
+    :ivar isolates: a violation isolates; otherwise, if it `observes`, it is only reported.
     """
 
     def __init__(self, phbs: Iterable[Phb], devices: dict[str, DeviceModel], facts: Facts) -> None:
@@ -90,7 +90,7 @@ class Pes:
         self.effects, self.events, self.certain = [], [], True
 
     def end(self, told: Sequence[Event]) -> None:
-        """The operation is folded in: PEs are isolated that were."""
+        """The operation is folded in: apply its isolations."""
         isolated = {event.pe for event in told if event.kind == "isolated"}
         for index in isolated & self.pes.keys():
             self.pes[index].isolation.violate()
@@ -99,7 +99,7 @@ class Pes:
     # -- what an operation does
 
     def reach(self, device: str, value: int | None) -> bool:
-        """A transfer gave a value: was the device reached?"""
+        """Was the device reached, by the value of a transfer?"""
         reached = value != ALL_ONES
         self.show("reach", device, self.of[device].isolation.mmio, reached, stopped=False)
         return reached
@@ -107,7 +107,8 @@ class Pes:
     def show(self, what: What, device: str, expected: object, seen: object, *, stopped: object = None) -> None:
         """An operation shows something.
 
-        :param stopped: what it shows of a PE that is isolated: then one is that was to be, although nobody told it.
+        :param stopped: what it shows of an isolated PE: then a PE that had to be isolated is, although no event
+            reported it.
         """
         each = self.of[device]
         title, freezes = each.isolation.condition.title, each.isolation.freezes
@@ -155,7 +156,7 @@ class Pes:
             device.off_bus()
         if on and not each.isolation.dma and self.isolates:
             event = Event(kind="reapplied", pe=each.index, liobn=each.phb.liobn, device=device.name)
-            self.events.append(event)  # until that was done, the register read either way
+            self.events.append(event)  # until that was done, the register could read either way
         else:
             self.command(device, value)
 
@@ -166,12 +167,12 @@ class Pes:
         self.show("command register", device.name, MEMORY | (MASTER if master else 0), seen, stopped=MEMORY)
 
     def identity(self, device: DeviceModel, value: int | None) -> None:
-        """The driver read what identifies a device."""
+        """The driver read a device's identity."""
         mmio = self.of[device.name].isolation.mmio
         self.show("identity", device.name, device.identity if mmio else UNREACHED, value, stopped=UNREACHED)
 
     def call(self, op: Rtas, outcome: Outcome) -> None:
-        """A service of firmware was asked for."""
+        """A firmware service was called."""
         each = self.of[op.device]
         then = copy.copy(each.isolation)
         answer = then.call(op.call, op.option) if self.isolates else pe.ServiceAnswer(pe.PARAMETER_ERROR)

@@ -1,9 +1,9 @@
-"""Pins that no entry of VFIO's stands for, and those that entries stand for that are not VFIO's.
+"""Pins without an entry of VFIO, and entries not of VFIO whose pins are dropped.
 
-A container of type v1 pins the page of each entry that it makes, and unpins the page of each that it clears or
-replaces, whoever made that: it asks the table alone (drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_build and
-tce_iommu_clear: DMA_NONE). So a hypercall that stores over such an entry leaves its pin for good, and one that a
-hypercall stored takes a pin along that it did not bring.
+A v1 container pins the page of each entry that it stores, and unpins the page of each entry that it clears or replaces,
+whoever stored it: it only looks at the table (drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_build and tce_iommu_clear:
+DMA_NONE). So a hypercall that overwrites such an entry leaks its pin, and clearing an entry that a hypercall stored
+drops a pin that was never taken.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from tcelab.judge.models.tablemodel import LiveEntry
 
 
 class Pins:
-    """:ivar off: how many pins there are more than entries of type v1 say.
+    """:ivar off: pins in excess of the live v1 entries.
 
-    :ivar lost: nobody knows how many there are, since entries were cleared that nobody knew.
+    :ivar lost: the number is unknown, since entries with unknown contents were cleared.
     """
 
     def __init__(self, page_size: int, entries: Callable[[], Iterable[LiveEntry]], unknown: list[str]) -> None:
         """:param page_size: bytes of a CPU page.
         :param entries: all that are live.
-        :param unknown: gets reasons why nobody can know what happens.
+        :param unknown: gets reasons why the result is unknown.
         """
         self._page_size, self._entries, self._unknown = page_size, entries, unknown
         self._by_page: Counter[int | None] = Counter()
@@ -32,7 +32,7 @@ class Pins:
         self._told = False
 
     def stored(self, gone: Iterable[LiveEntry]) -> None:
-        """A hypercall, or firmware, took the place of entries: their pins stay."""
+        """A hypercall, or firmware, overwrote entries: their pins stay."""
         for entry in gone:
             if entry.pinned:
                 self._by_page[self._page(entry)] += 1
@@ -50,7 +50,7 @@ class Pins:
             self._count(step)
 
     def _count(self, step: int) -> None:
-        """More pins were given back than there were: what becomes of a page then, nobody knows."""
+        """More pins were dropped than taken: the result for the page is unknown."""
         held = Counter(self._page(entry) for entry in self._entries() if entry.pinned)
         if not self._told and any(held[page] + count < 0 for page, count in self._by_page.items()):
             self._told = True

@@ -12,11 +12,11 @@ from tcelab.papr import window
 from tcelab.run.record import Refusal, Snapshot, TableView, ViewName
 
 SLACK: Final = 7
-"""Bytes by which what QEMU tells of one refused piece may differ from it: it tells whole words."""
+"""Bytes by which QEMU's report of a refused piece may differ from the piece: it reports whole words."""
 
 
 def refused_bytes(refusals: Iterable[Refusal]) -> Counter[tuple[str, int]]:
-    """How many bytes were refused, by direction and IOMMU page, as they were told."""
+    """How many bytes were refused, by direction and IOMMU page, by QEMU's reports."""
     out: Counter[tuple[str, int]] = Counter()
     for refusal in refusals:
         out[refusal.direction, refusal.address >> window.PAGE_SHIFT] += refusal.size
@@ -25,12 +25,12 @@ def refused_bytes(refusals: Iterable[Refusal]) -> Counter[tuple[str, int]]:
 
 @dataclass(slots=True)
 class TableReading:
-    """One snapshot, sorted: tables per view and LIOBN, and what laws tell each other about it.
+    """One snapshot, sorted: tables per view and LIOBN, and what laws pass to later laws.
 
     :ivar forbidden: device accesses since the snapshot before that must have been refused.
     :ivar wrong: by LIOBN, numbers of all entries that the table law found wrong.
-    :ivar split: (LIOBN, entry) on which the views differ, and one of them is right.
-    :ivar unlike: LIOBNs of tables with another page size or place than they must have: their entries are not compared.
+    :ivar split: (LIOBN, entry) where the views differ and one of them is right.
+    :ivar unlike: LIOBNs of tables with a wrong page size or place: their entries are not compared.
     :ivar led_to: frames that right entries lead to, which the tag law judged.
     """
 

@@ -1,4 +1,4 @@
-"""What the fold knows of ioctl requests: their names, and which of them change what it keeps."""
+"""The ioctl requests in the fold: their names, and which of them change its state."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from tceagent import uapi
 from tcelab.papr import tce
 
 ARGSZ: Final = {"MAP_DMA": 32, "UNMAP_DMA": 24, "SPAPR_TCE_CREATE": 40}
-"""Requests that make the pending default window, and the least that they take as argsz."""
+"""Requests that create the pending default window, and their least argsz."""
 FLAGS: Final = {"MAP_DMA": tce.PERMISSIONS, "UNMAP_DMA": 0, "SPAPR_TCE_CREATE": 0}
 NOT_REACHED: Final = {
     "MAP_DMA": {"EPERM", "ENOMEM", "ENODEV"},
     "UNMAP_DMA": {"EPERM", "ENOMEM", "ENODEV"},
     "SPAPR_TCE_CREATE": {"EPERM", "ENXIO", "EFAULT", "ENOTTY"},
 }
-"""Errnos that say that the pending default window was not made."""
+"""Errnos that show that the pending default window was not created."""
 MEMORY: Final = {"SPAPR_REGISTER_MEMORY", "SPAPR_UNREGISTER_MEMORY", "SPAPR_TCE_REMOVE"}
-"""Of containers of type v2, with a struct that the kernel only reads."""
+"""Requests of v2 containers whose struct the kernel only reads."""
 BY_FIELDS: Final = {"MAP_DMA", "UNMAP_DMA", *MEMORY}
-"""Requests whose struct says the same wherever it is."""
+"""Requests whose struct means the same at any address."""
 KEEPS_ALL: Final = {
     "GET_API_VERSION",
     "CHECK_EXTENSION",
@@ -30,9 +30,9 @@ KEEPS_ALL: Final = {
     "DEVICE_SET_IRQS",
     "SPAPR_TCE_GET_INFO",
 }
-"""Requests that change nothing of what the fold keeps."""
+"""Requests that do not change the fold's state."""
 BY_POINTER: Final = {*ARGSZ, *MEMORY, "GROUP_SET_CONTAINER", "GROUP_GET_DEVICE_FD"}
-"""Requests that change what we keep, with an argument that a program may have put where we do not look."""
+"""Requests that change the fold's state, with an argument that may lie in memory that the fold does not read."""
 
 NAMES: Final = {number: name for name, number in uapi.NUMBERS.items() if name != "SPAPR_TCE_GET_INFO_DDW"}
 

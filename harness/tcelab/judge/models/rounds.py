@@ -9,7 +9,7 @@ from tcelab.program import Ioctl, Repeat
 from tcelab.run.record import Outcome
 
 _ENOUGH: Final = 2
-"""Full rounds that leave what any number of them leaves: a second meets what the first has left."""
+"""Full rounds that leave the same state as any larger number: the second begins with the first one's result."""
 
 
 def calls_done(op: Repeat, outcome: Outcome) -> int | None:

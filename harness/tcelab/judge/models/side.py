@@ -1,4 +1,4 @@
-"""One of two runs of a program: what its outcomes tell of frames and addresses, and what of them must be equal."""
+"""One of two runs of a program: its frames and addresses, and the parts of its outcomes that must be equal."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tceagent import uapi
+from tcelab.errors import counted
 from tcelab.judge.models.hypercallmodel import seen_registers, words_of
 from tcelab.judge.models.requests import request_name
 from tcelab.papr import tce, window
@@ -38,17 +39,17 @@ _COMPARED: Final[dict[type[Op], tuple[str, ...]]] = {
     Hcall: (),
     HcallBatch: ("statuses", "calls"),
 }
-"""Of what an operation reports, all that depends neither on time nor on the order in which a kernel finds devices."""
+"""Output fields that depend neither on time nor on a kernel's order of devices."""
 
 _FRAME: Final = np.uint64(~(window.PAGE_SIZE - 1) & (1 << 64) - 1)
 LOW: Final = np.uint64(window.PAGE_SIZE - 1)
-"""Permissions, and what else there may be in a TCE beside the page."""
+"""Bits of a TCE beside the page address: permissions and others."""
 _RAW: Final = 1 << 40
 """Symbols from here on are frames that belong to no buffer."""
 
 
 class Happening(NamedTuple):
-    """An event: `key` is all of it that must be equal, its entries by symbols, and `text` the same for people."""
+    """An event: `key` holds everything that must be equal, entries as symbols; `text` is the same for people."""
 
     pe: int
     liobn: int
@@ -59,11 +60,11 @@ class Happening(NamedTuple):
 class Side:
     """One of the two runs: which frame belongs to which page of which buffer, and where its counters began.
 
-    :ivar twice: two places of living buffers that are said to lie in one frame.
+    :ivar twice: two places of live buffers that are reported to share a frame.
     :ivar learnt: counts the frames that it came to know, or to know for another page.
-    :ivar named: pages with structs that name addresses or descriptors: of two kernels, each has its own.
-    :ivar rings: pages with the queue of a device, and `queues`, their bus pages: a device that is isolated has said of
-        its last transfer that it is done, or has not.
+    :ivar named: pages with structs that contain addresses or descriptors, which differ between two kernels.
+    :ivar rings: pages with the queue of a device, and `queues`, their bus pages: an isolated device may or may not have
+        reported its last transfer as done.
     """
 
     def __init__(self, facts: Facts, numbers: dict[tuple[str, int], int]) -> None:
@@ -84,7 +85,7 @@ class Side:
         self._pins: int | None = None
 
     def learn(self, op: Op, outcome: Outcome) -> None:
-        """What an outcome tells of frames and addresses."""
+        """Learn frames and addresses from an outcome."""
         match op:
             case Buffer() if outcome.value is not None:
                 self._addresses[op.name] = outcome.value, op.pages + -op.pages % self._per_cpu_page
@@ -110,7 +111,7 @@ class Side:
                     self._know(word.buffer, word.index, [frame])
 
     def told(self, op: Op, outcome: Outcome) -> dict[str, object]:
-        """What must be equal of an outcome."""
+        """The parts of an outcome that must be equal."""
         made = isinstance(op, Open | Buffer) or (
             isinstance(op, Ioctl) and (op.into or request_name(op.request) == "GROUP_GET_DEVICE_FD")
         )
@@ -131,7 +132,7 @@ class Side:
         return out | {"frames": tuple(bool(frame) for frame in outcome.frames)}
 
     def befell(self, outcome: Outcome) -> list[Happening]:
-        """What must be equal of the events of an outcome: all but times. What befell two PEs has no order."""
+        """The parts of an outcome's events that must be equal: all but times. Events of two PEs have no order."""
         told = [self._happening(event) for event in outcome.events if event.kind != "unblamed"]
         return sorted(told, key=lambda each: each.pe)
 
@@ -143,7 +144,7 @@ class Side:
         text = f"PE {event.pe} {event.kind}: {event.device}"
         if event.direction:
             entry, *beside = ["none" if each is None else self.describe(each) for each in entries]
-            text += f" {event.direction}s {event.iova:#x} of {event.size} bytes from {event.start:#x} on"
+            text += f" {event.direction}s {event.iova:#x} of {counted(event.size, 'byte')} from {event.start:#x} on"
             text += f" ({event.reason}, entry {entry} beside {' and '.join(beside) or 'nothing'})"
         return Happening(event.pe, event.liobn, key, text)
 
@@ -188,12 +189,12 @@ class Side:
                 frames = frames[pages:]
 
     def _whole(self, frames: list[int]) -> list[int]:
-        """With the rest of the last CPU page, which a map may reach that runs off the buffer."""
+        """With the rest of the last CPU page, which a map past the buffer's end may reach."""
         rest = -len(frames) % self._per_cpu_page
         return [*frames, *(frames[-1] and frames[-1] + i * window.PAGE_SIZE for i in range(1, rest + 1))]
 
     def _place(self, buffer: str, page: int) -> tuple[str, int]:
-        """What lies behind a buffer's end may be another one of its process."""
+        """The memory past a buffer's end may be another buffer of its process."""
         address, pages = self._addresses.get(buffer, (0, page + 1))
         if page >= pages:
             at = address + page * window.PAGE_SIZE
@@ -220,7 +221,7 @@ class Side:
         self._symbols[frame] = number
 
     def _forget(self, process: str) -> None:
-        """Its memory is somebody else's now; entries may lead there as long as the pages are pinned."""
+        """Its memory was freed; entries may lead there as long as the pages are pinned."""
         gone = {name for name, owner in self._owners.items() if owner == process}
         self.frames = {place: frame for place, frame in self.frames.items() if place[0] not in gone}
 

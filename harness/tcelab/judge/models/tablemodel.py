@@ -19,13 +19,13 @@ Arrays: TypeAlias = tuple[npt.NDArray[np.uint32] | npt.NDArray[np.int64], npt.ND
 UNKNOWN: Final = 0xFFFFFFFFFFFFF000
 """Stands for a TCE whose frame the agent did not tell; no real entry has this value."""
 ANYTHING: Final = UNKNOWN + 8
-"""In an event, for an entry of which nobody knows what it is."""
+"""In an event, for an entry with unknown contents."""
 
 
 _NOWHERE: Final = -1
-"""In place of a page, of an entry that need not lead to any."""
+"""In place of a page, for an entry that need not lead to one."""
 _ANYWHERE: Final = -2
-"""The same, of one of which nobody knows what it is."""
+"""In place of a page, for an entry with unknown contents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,12 @@ class LiveEntry:
     :ivar buffer: name of the buffer that it leads to, empty when the program mapped a raw address.
     :ivar number: page number within the buffer.
     :ivar page: that page, None when raw.
-    :ivar frame: guest physical address that the agent read while the page was pinned, None when it did not tell.
+    :ivar frame: guest physical address that the agent read while the page was pinned, None if it did not report it.
     :ivar step: number of the operation that made it.
     :ivar rest: in an IOMMU page of more than 4 KiB, the pages after the first.
     :ivar raw: the TCE itself, of an entry that a hypercall stored as it was given.
     :ivar pinned: its page was pinned for it: by a container of type v1.
-    :ivar untold: nobody knows what was stored there, not even whether the entry is empty; the next look at it tells.
+    :ivar untold: the entry's contents are unknown, even whether it is empty; the next snapshot shows them.
     """
 
     permissions: int
@@ -66,7 +66,7 @@ class LiveEntry:
 
     @property
     def lead(self) -> tuple[int | None, int]:
-        """Where it leads: entries with the same one are right or wrong together."""
+        """The entry's target: entries with the same target are right or wrong together."""
         if self.untold:
             return None, _ANYWHERE
         return self.frame, _NOWHERE if self.raw is not None and self.page is None else id(self.page)
@@ -82,10 +82,11 @@ class LiveEntry:
 
 
 class TableModel:
-    """The table of one window, its entries numbered from 0. What lies outside the window has numbers as well, and those
-    below it are negative.
+    """The table of one window, its entries numbered from 0. Addresses outside the window have numbers as well, those
+    below it negative ones.
 
-    A change costs by its pages, not by the size of the table: a full window is judged about as fast as an empty one.
+    The cost of a change depends on its pages, not on the size of the table: a full window is judged about as fast as an
+    empty one.
 
     :ivar start: bus address of the window.
     :ivar page_shift: of its IOMMU pages.
@@ -118,11 +119,11 @@ class TableModel:
         return self.start + (number << self.page_shift)
 
     def page_number(self, offset: int) -> int:
-        """Within its IOMMU page, of the 4 KiB page that is so many bytes from the window's start."""
+        """The number, within its IOMMU page, of the 4 KiB page at an offset from the window's start."""
         return (offset & ((1 << self.page_shift) - 1)) >> window.PAGE_SHIFT
 
     def put(self, first: int, new: Sequence[LiveEntry], step: int) -> list[LiveEntry]:
-        """Entries `first ..`, in place of what was there: that is returned."""
+        """Store entries from `first` on; returns what was there."""
         end = first + len(new)
         gone = self._forget(self._within(first, end))
         for entry, numbers in _runs(range(first, end), new):
@@ -131,7 +132,7 @@ class TableModel:
         return gone
 
     def _set(self, numbers: Sequence[int], entry: LiveEntry) -> None:
-        """These empty entries are that one from now on."""
+        """Set these empty entries to that one."""
         self.live.update(dict.fromkeys(numbers, entry))
         self.pinned += entry.pinned * len(numbers)
         self.leads.setdefault(entry.lead, set()).update(numbers)
@@ -146,18 +147,18 @@ class TableModel:
                 self._outside[number] = value
 
     def clear(self, first: int, end: int, step: int) -> list[LiveEntry]:
-        """Empty the entries `first .. end-1`, as far as there are any: those are returned."""
+        """Empty the entries `first .. end-1`; returns those that were live."""
         gone = self._forget(self._within(first, end))
         self._touch(first, end, step)
         return gone
 
     @property
     def untold(self) -> set[int]:
-        """Numbers of the entries of which nobody knows what they hold."""
+        """Numbers of the entries with unknown contents."""
         return self.leads.get((None, _ANYWHERE), set())
 
     def tell(self, number: int, entry: LiveEntry | None) -> None:
-        """What an untold entry holds was seen: it is that from now on, or empty."""
+        """Set an untold entry to the value that was seen, or to empty."""
         was_removed = number in self.removed
         self._forget([number])
         if not was_removed:
@@ -192,13 +193,13 @@ class TableModel:
         return 0 <= number < self.entries
 
     def _inside(self) -> npt.NDArray[np.intp]:
-        """Live entry numbers within the table; looking through it all pays only when it is not nearly empty."""
+        """Live entry numbers within the table; a full scan pays only if the table is not nearly empty."""
         if len(self.live) * 16 > self.entries:
             return np.flatnonzero(self._tces)
         return np.array(sorted(filter(self._has, self.live)), np.intp)
 
     def _within(self, first: int, end: int) -> list[int]:
-        """Numbers of the live entries in `first .. end-1`; looked for where there is less to look at."""
+        """Numbers of the live entries in `first .. end-1`; scans the range or the live entries, the smaller one."""
         if end - first < len(self.live):
             return [number for number in range(first, end) if number in self.live]
         return sorted(number for number in self.live if first <= number < end)
@@ -230,14 +231,14 @@ class TableModel:
 
 
 def _runs(numbers: Sequence[int], entries: Sequence[LiveEntry]) -> Iterable[tuple[LiveEntry, Sequence[int]]]:
-    """Each entry with its numbers; one and the same in all of them, as H_STUFF_TCE stores it, is told once."""
+    """Each entry with its numbers; one entry in all of them, as H_STUFF_TCE stores it, comes once."""
     if len(entries) > 1 and len({*map(id, entries)}) == 1:
         return [(entries[0], numbers)]
     return [(entry, [number]) for number, entry in zip(numbers, entries, strict=True)]
 
 
 def same_place(model: TableModel, shown: TableView) -> bool:
-    """What a view shows is the table of that window: entries of one number are of one bus address."""
+    """Does a view show the table of that window, so that entry numbers mean the same bus addresses?"""
     return not shown.entries or (shown.page_shift, shown.bus_offset) == (model.page_shift, model.start)
 
 

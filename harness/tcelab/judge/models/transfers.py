@@ -1,4 +1,4 @@
-"""What the devices' transfers leave: in memory and in the devices, among what must be refused, and in their PEs."""
+"""The effects of devices' transfers: on memory and devices, on the refusals that must come, and on PEs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tcelab.run.record import Outcome
 class Transfers:
     """:ivar forbidden: device accesses that must have been refused since the last checkpoint.
 
-    :ivar watched: the watcher is known to see refusals; `unsaid`: accesses of which it said nothing, as long as it is
-        not, each with the step and batch size of its checkpoint.
-    :ivar doubted: others may have been refused as well, and of these some may not.
-    :ivar spilled: the last operation wrote through an entry of which nobody knows where it leads.
+    :ivar watched: the watcher is known to see refusals; `unsaid`: until then, accesses without a report, each with the
+        step and batch size of its checkpoint.
+    :ivar doubted: other accesses may have been refused as well, and some of these may not.
+    :ivar spilled: the last operation wrote through an entry with unknown target.
     :ivar done: the pieces of each transfer of the last operation, but for those that are only counted: `quick`, of how
         many nothing was refused, and how many pieces they had.
     """
@@ -41,7 +41,7 @@ class Transfers:
         self.done, self.quick, self.spilled = [], (0, 0), False
 
     def take_forbidden(self) -> list[Forbidden]:
-        """At a checkpoint: those that can be judged there."""
+        """The forbidden accesses that can be judged at a checkpoint."""
         forbidden, self.forbidden = self.forbidden, []
         return [] if self.doubted else forbidden
 
@@ -62,7 +62,8 @@ class Transfers:
             self._unknown.append(f"the ring of {device.name} cannot be reached through its table at step {step}")
 
     def together(self, devices: list[DeviceModel], op: Together, outcome: Outcome, step: int) -> None:
-        """All are done before an isolation takes hold: as if one after the other, with the PEs as they were before.
+        """All are done before an isolation takes effect: as if one after the other, with the PEs in their previous
+        condition.
 
         :param devices: those of its transfers.
         """
@@ -74,7 +75,7 @@ class Transfers:
             self._one(device, each, end, step, (op.by, each.file))
 
     def burst(self, device: DeviceModel, op: Burst, outcome: Outcome, step: int) -> None:
-        """Many transfers, as far as they were done. Which of them an isolation still let through is not known."""
+        """Many transfers, as far as they were done. It is unknown which of them passed before an isolation."""
         done = outcome.fields.get("done")
         if type(done) is not int or not 0 <= done <= len(op.transfers):
             self._unknown.append(f"Burst of step {step} did not tell how many of its transfers were done")
@@ -99,12 +100,12 @@ class Transfers:
             self._one(device, op.transfers[done], outcome.value, step, asker)
 
     def _lose(self, device: DeviceModel, rest: list[Transfer], step: int) -> None:
-        """An isolation came somewhere among the rest of a burst."""
+        """An isolation came somewhere in the rest of a burst."""
         self._unknown.append(f"Burst of step {step} violates its table: what the isolation left of it is not known")
         self._doubt(device, rest, step)
 
     def _doubt(self, device: DeviceModel, transfers: Sequence[Dma | Transfer], step: int) -> None:
-        """Nobody knows what of them was done, or refused."""
+        """It is unknown which of them were done or refused."""
         self._pes.certain, self.doubted = False, True
         for each in transfers:
             device.doubt(each, step)
@@ -124,9 +125,7 @@ class Transfers:
         self._told(device, op, pieces, foreseen=foreseen)
 
     def _goes_anywhere(self, device: DeviceModel, op: Dma | Transfer, step: int) -> bool:
-        """It goes through an entry of which nobody knows what it is: what it moves, and whether it may, is as little
-        known.
-        """
+        """It uses an entry with unknown contents, so its data and permission are unknown too."""
         tables = device.windows.active
         if not any(table.untold for table in tables):
             return False
@@ -141,7 +140,7 @@ class Transfers:
     def _move(self, device: DeviceModel, op: Dma | Transfer, step: int, *, foreseen: bool) -> bool:
         """A device was reached, and does a transfer. True if it violated the table of its PE.
 
-        :param foreseen: it was to be reached: else nobody knows what is told.
+        :param foreseen: it had to be reached; otherwise its reports are unknown.
         """
         pieces = device.transfer(op, step, isolated=not self._pes.of[device.name].isolation.dma)
         for piece in pieces:

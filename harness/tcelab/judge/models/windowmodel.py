@@ -1,4 +1,4 @@
-"""The DMA windows of a PE: those that the platform has, which are its tables, and those that a driver made for itself.
+"""The DMA windows of a PE: the platform's, which are its tables, and those that a driver created for itself.
 
 Source: QEMU hw/ppc/spapr_rtas_ddw.c (a reset drops all windows and makes the default one anew), Linux
 drivers/vfio/vfio_iommu_spapr_tce.c (a container has a table for each window) and
@@ -20,7 +20,7 @@ from tcelab.run.record import Outcome
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KernelWindow:
-    """A window as a container has it: `size` bytes of a table from its start on, which may be less than there are."""
+    """A window as a container has it: the first `size` bytes of a table, which may be larger."""
 
     table: TableModel
     size: int
@@ -35,7 +35,7 @@ class KernelWindow:
 
 
 class WindowModel:
-    """Of one PHB, as the platform has them. They come and go in `tables`, where every LIOBN has its own."""
+    """The windows of one PHB, as the platform has them. Their tables are in `tables`, by LIOBN."""
 
     def __init__(self, phb: Phb, tables: dict[int, TableModel]) -> None:
         self.phb = phb
@@ -51,16 +51,16 @@ class WindowModel:
 
     @property
     def present(self) -> list[int]:
-        """LIOBNs of those that there are."""
+        """LIOBNs of the existing windows."""
         return [liobn for liobn in self.liobns if liobn in self._tables]
 
     @property
     def active(self) -> list[TableModel]:
-        """Those that there are, window 0 first; never none."""
+        """The existing windows, window 0 first; at least one."""
         return [self._tables[liobn] for liobn in self.present] or [self._none]
 
     def at(self, iova: int) -> TableModel:
-        """The one of a bus address; the first one, of which it is outside, if none has it."""
+        """The window of a bus address; the first window if the address is outside all of them."""
         tables = self.active
         return next((each for each in tables if 0 <= each.number(iova) < each.entries), tables[0])
 
@@ -95,7 +95,7 @@ class WindowModel:
             self.make(self.phb.liobn, window.Shape(self.phb.entries, start=self.phb.window_start))
 
     def called(self, op: Ddw, outcome: Outcome, step: int) -> str:
-        """A service of firmware was granted. Returns why nobody can know what it did, if so."""
+        """A firmware service was granted. Returns why its effect is unknown, if it is."""
         fields: dict[str, Any] = outcome.fields
         if outcome.value != 0 or op.call == "query":
             return ""
