@@ -14,12 +14,14 @@ from tempfile import TemporaryDirectory
 
 from kerneltoy import module
 
+from tcelab.image import overlay, recipe
 from tcelab.image.apt import Fetched, FetchRequest
 from tcelab.image.packages import Package, SuiteNote
 
 RELEASE = "6.12.0-toy"
 LIBRARIES = "lib/toy-linux-gnu"
 VFIO = module("vfio", RELEASE)
+VFIO_XZ = lzma.compress(VFIO)
 VFIO_PCI = module("vfio-pci", RELEASE, depends=["vfio"])
 
 GUEST_RECIPE = """
@@ -59,6 +61,17 @@ esac
 Content = dict[str, bytes | str]
 
 
+def lay_out(folder: Path, texts: dict[str, str], monkeypatch) -> None:
+    """Files with these texts, and tcelab's own folders in this one: recipes, agent, rootfs, and an empty cache."""
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    monkeypatch.setenv("TCELAB_CACHE", str(folder / "cache"))
+    monkeypatch.setattr(recipe, "recipes_dir", lambda: folder / "recipes")
+    monkeypatch.setattr(overlay, "agent_dir", lambda: folder / "agent")
+    monkeypatch.setattr(overlay, "rootfs_dir", lambda: folder / "rootfs")
+
+
 def contents() -> dict[str, Content]:
     """Files of each toy package by path; a str is the target of a link."""
     return {
@@ -66,7 +79,7 @@ def contents() -> dict[str, Content]:
             f"boot/vmlinux-{RELEASE}": b"the kernel",
             f"boot/config-{RELEASE}": b"CONFIG_PPC=y",
             f"lib/modules/{RELEASE}/modules.builtin": b"kernel/virt/lib/irqbypass.ko\n",
-            f"lib/modules/{RELEASE}/kernel/drivers/vfio.ko.xz": lzma.compress(VFIO),
+            f"lib/modules/{RELEASE}/kernel/drivers/vfio.ko.xz": VFIO_XZ,
             f"lib/modules/{RELEASE}/kernel/drivers/vfio-pci.ko": VFIO_PCI,
         },
         "python": {

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Final
 
 from tcelab.emulator.syscallerrors import NotModelledError
@@ -39,6 +38,7 @@ class FaultError(Exception):
 class EmulatedRam:
     """Physical memory, in CPU pages.
 
+    :ivar pages: content by frame; bytes, which all of them share, for as long as nothing was written: see `changing`.
     :ivar pins: page pins by frame; `pinned` is their sum (mm/gup.c, nr_foll_pin_acquired - nr_foll_pin_released).
     :ivar lent: frames that somebody may write to without a word.
     :ivar known: IOMMU pages by address, `pagetags.compact`ed, for as long as nothing in their frame changes.
@@ -46,7 +46,8 @@ class EmulatedRam:
 
     def __init__(self, page_size: int, seed: int) -> None:
         self.page_size = page_size
-        self.pages: dict[int, bytearray] = {}
+        self.pages: dict[int, bytes | bytearray] = {}
+        self._zeros = bytes(page_size)
         self.pins: dict[int, int] = {}
         self.pinned = 0
         self.lent: set[int] = set()
@@ -63,7 +64,7 @@ class EmulatedRam:
         numbers = [(self._next + _STEP * each) % FRAMES for each in range(1, pages + 1)]
         self._next = (self._next + _STEP * pages) % FRAMES
         frames = [_FIRST + number * self.page_size for number in numbers]
-        self.pages.update(zip(frames, map(bytearray, repeat(self.page_size)), strict=False))
+        self.pages.update(dict.fromkeys(frames, self._zeros))
         return frames
 
     def allocate_huge(self, pages: int) -> list[int]:
@@ -71,7 +72,7 @@ class EmulatedRam:
         first = _FIRST + FRAMES * self.page_size + self._huge
         self._huge += pages * self.page_size
         frames = [first + number * self.page_size for number in range(pages)]
-        self.pages.update((frame, bytearray(self.page_size)) for frame in frames)
+        self.pages.update(dict.fromkeys(frames, self._zeros))
         return frames
 
     def pin(self, frame: int) -> None:
@@ -121,7 +122,10 @@ class EmulatedRam:
     def changing(self, frame: int) -> bytearray:
         """The bytes of a frame, for a caller that writes to them at once."""
         self._forget(frame)
-        return self.pages[frame]
+        page = self.pages[frame]
+        if isinstance(page, bytes):
+            page = self.pages[frame] = bytearray(page)
+        return page
 
     def lend(self, frame: int) -> bytearray:
         """The bytes of a frame, for a caller that may write to them at any time from now on."""
@@ -178,7 +182,7 @@ class Area:
         """One IOMMU page of it, to be read and written without a call."""
         self._within(number * window.PAGE_SIZE, window.PAGE_SIZE)
         frame, start, end = self._space.lend(self.address + number * window.PAGE_SIZE, window.PAGE_SIZE)
-        return memoryview(self._space.ram.pages[frame])[start:end]
+        return memoryview(self._space.ram.changing(frame))[start:end]
 
     def protect(self, access: str) -> None:
         """`none`, `read` or `write` (mprotect)."""
@@ -302,8 +306,9 @@ class Space:
         if data and start + len(data) <= self.ram.page_size:  # as most are
             if (frame := self.writable.get(number)) is None:
                 raise FaultError
-            self.ram.changing(frame)[start : start + len(data)] = data
-            return
+            if isinstance(self.ram.pages[frame], bytearray) or any(data):
+                self.ram.changing(frame)[start : start + len(data)] = data
+            return  # zeros over zeros change nothing
         done = 0
         for frame, start, end in self._pieces(self.writable, address, len(data)):
             self.ram.changing(frame)[start:end] = data[done : done + end - start]

@@ -255,7 +255,7 @@ class EmulatedKernel:
 
     def cell(self) -> tuple[bytearray, int]:
         frame = self.machine.ram.allocate()
-        return self.machine.ram.pages[frame], frame
+        return self.machine.ram.lend(frame), frame
 
     def beat(self) -> None:
         """Does nothing: nobody waits for progress."""

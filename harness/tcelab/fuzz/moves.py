@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
@@ -153,8 +154,9 @@ TABLES: Final = {
 def step(w: World) -> None:
     """Add the operations of one move."""
     moves, weights = TABLES[w.hypercalls, w.v2][w.random() > SOUND]
-    for move in w.rng.choices(moves, cum_weights=weights, k=TRIES):
-        if move.make(w):
+    # Drawn before any is made, as many as may be needed: what a move draws for itself comes after them.
+    for drawn in [w.random() * weights[-1] for _ in range(TRIES)]:
+        if moves[bisect(weights, drawn, 0, len(moves) - 1)].make(w):
             return
     if not lifecycle.advance(w):
         lifecycle.close_one(MadeContainer, MadeGroup, MadeDevice)(w)

@@ -13,6 +13,7 @@ import signal
 import stat
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -629,16 +630,17 @@ def test_guests_are_cleaned_alone_or_with_all_else_and_not_with_one_image(tcelab
 # -- doctor
 
 
-@pytest.fixture(scope="module")
+@cache
 def archive_of_the_host():
     """As this host's apt tells it, asked once."""
     return doctor.archive.find()
 
 
 @pytest.fixture
-def healthy(monkeypatch, tmp_path, archive_of_the_host):
+def healthy(monkeypatch, tmp_path):
     """A host on which the main job can run."""
-    monkeypatch.setattr(doctor.archive, "find", lambda: archive_of_the_host)
+    found = archive_of_the_host()
+    monkeypatch.setattr(doctor.archive, "find", lambda: found)
     statuses(monkeypatch, **{"guest": "ok", setup.DEFAULT_QEMU: "ok", "guest-64k": "absent"})
     monkeypatch.setattr(image, "cache_dir", lambda: tmp_path)
     build = SimpleNamespace(name="q", argv=("q",), environment={})

@@ -128,7 +128,7 @@ def found(made, *, number):
         return ""
     ((law, message),) = findings
     assert (law, message.split()[:2]) == ("outcome", ["operation", str(number)])
-    return message.partition("}: ")[2]
+    return message.partition("): ")[2]
 
 
 NO_ENTRY = "its table refuses it: no entry at IOBA 0x40000"

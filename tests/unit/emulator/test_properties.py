@@ -21,14 +21,15 @@ from tcelab.program import Bind, Buffer, Close, Dma, Exit, Ioctl, Master, Page, 
 from tcelab.program.topology import topology
 from tcelab.quirks import ROLLBACK
 from tcelab.run.loop import perform_program
+from thorough import often
 
 SMALL = topology("two-small")
 PAGE = 4096
 WINDOW = SMALL.phbs[0].window_size
 STEPS = 160
 seeds = st.integers(0, (1 << 32) - 1)
-FEW = settings(max_examples=12, deadline=None, derandomize=True)
-SOME = settings(max_examples=60, deadline=None)
+FEW = settings(max_examples=often(8, 12), deadline=None, derandomize=True)
+SOME = settings(max_examples=often(25, 60), deadline=None)
 KERNELS = [("seed2013", NONE), ("linux-v1", NONE), ("linux-v1", ALL)]
 kernels = pytest.mark.parametrize(
     ("profile", "quirks"), KERNELS, ids=[f"{profile}, {len(quirks)} quirks" for profile, quirks in KERNELS]
@@ -304,7 +305,7 @@ def values(layout):
 
 
 @pytest.mark.parametrize("name", uapi.LAYOUTS)
-@settings(max_examples=25)
+@settings(max_examples=often(10, 25))
 @given(data=st.data(), offset=st.integers(0, PAGE - 1))
 def test_a_struct_is_the_same_after_a_journey_through_any_memory(name, data, offset):
     """The agent packs it, the kernel copies it in and out again, the agent unpacks it."""

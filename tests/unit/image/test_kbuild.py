@@ -5,12 +5,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from imagetoy import GUEST_RECIPE, LIBRARIES, RELEASE, ToyFetch, contents, read_cpio
+from imagetoy import GUEST_RECIPE, LIBRARIES, RELEASE, ToyFetch, contents, lay_out, read_cpio
 from kerneltoy import elf, module
 
 from tcelab import image
 from tcelab.errors import HarnessError, UsageError
-from tcelab.image import apt, kbuild, library, overlay, recipe
+from tcelab.image import apt, kbuild, library, recipe
 from tcelab.image.manifest import read_manifest
 from tcelab.image.store import image_dir
 from tcelab.image.toolchain import abi, wanted
@@ -77,7 +77,7 @@ def toy_packages():
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """Recipes "toy" (a guest) and "tools", a module's and a program's source, an empty cache, toy packages."""
-    for name, text in {
+    texts = {
         "recipes/toy.toml": GUEST_RECIPE + 'toolchain = "tools"\n',
         "recipes/plain.toml": GUEST_RECIPE,
         "recipes/tools.toml": TOOLCHAIN_RECIPE,
@@ -86,13 +86,8 @@ def place(tmp_path, monkeypatch):
         "native/loop.c": "a loop\n",
         "agent/main.py": "",
         "rootfs/init": "#!/bin/sh\n",
-    }.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    monkeypatch.setenv("TCELAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(recipe, "recipes_dir", lambda: tmp_path / "recipes")
-    monkeypatch.setattr(overlay, "agent_dir", lambda: tmp_path / "agent")
-    monkeypatch.setattr(overlay, "rootfs_dir", lambda: tmp_path / "rootfs")
+    }
+    lay_out(tmp_path, texts, monkeypatch)
     for user in (recipe, kbuild):
         monkeypatch.setattr(user, "kmod_dir", lambda: tmp_path / "kmod")
         monkeypatch.setattr(user, "native_dir", lambda: tmp_path / "native")

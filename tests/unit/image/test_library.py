@@ -12,7 +12,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
-from imagetoy import GUEST_RECIPE, QEMU_RECIPE, RELEASE, VFIO, VFIO_PCI, ToyFetch, read_cpio
+from imagetoy import GUEST_RECIPE, QEMU_RECIPE, RELEASE, VFIO, VFIO_PCI, ToyFetch, lay_out, read_cpio
 
 from patience import PATIENCE
 from tcelab import image
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="builds
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """Recipes "toy" and "emulator", an agent, a rootfs, an empty cache, and toy packages in place of apt."""
-    for name, text in {
+    texts = {
         "recipes/toy.toml": GUEST_RECIPE,
         "recipes/emulator.toml": QEMU_RECIPE,
         "agent/main.py": "def fail():\n    return 1 / 0\n",
@@ -38,13 +38,8 @@ def place(tmp_path, monkeypatch):
         "agent/notes.txt": "no source",
         "rootfs/init": "#!/bin/sh\n",
         "rootfs/etc/motd": "hello\n",
-    }.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    monkeypatch.setenv("TCELAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(recipe, "recipes_dir", lambda: tmp_path / "recipes")
-    monkeypatch.setattr(overlay, "agent_dir", lambda: tmp_path / "agent")
-    monkeypatch.setattr(overlay, "rootfs_dir", lambda: tmp_path / "rootfs")
+    }
+    lay_out(tmp_path, texts, monkeypatch)
     monkeypatch.setattr(apt, "fetch", ToyFetch(tmp_path / "debs"))
     return tmp_path
 

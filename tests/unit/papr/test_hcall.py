@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,10 +71,9 @@ def registers(opcode, liobn=SMALL, ioba=0, *, npages=1, at=LIST, tce=NEW):
 def written(tables):
     """Entries that no longer hold what they held: (LIOBN, number) to TCE."""
     return {
-        (liobn, index): tce
+        (liobn, index): table.get(index)
         for liobn, table in tables.items()
-        for index, tce in enumerate(table.words.tolist())
-        if tce != OLD
+        for index in np.flatnonzero(table.words != OLD).tolist()
     }
 
 
@@ -517,22 +517,36 @@ class Model:
 tces = st.one_of(st.integers(0, TOP - 1), st.sampled_from([0, 1, 3, TOP - 1]))
 
 
+# Each is made once: to make one is dearer than to draw from it.
+either = st.booleans()
+some_liobns = st.sampled_from([*WINDOWS, UNKNOWN, WIDE])
+some_pages = {entries: st.integers(-2, entries + 2) for _, _, entries in WINDOWS.values()}
+edges = {entries: st.sampled_from([0, entries - 1]) for entries in some_pages}
+into_pages = {shift: st.sampled_from([0, 0, 1, 8, (1 << shift) - 1]) for shift, _, _ in WINDOWS.values()}
+far = st.one_of(st.just(None), st.just(None), st.integers(0, TOP - 1))
+some_opcodes = st.sampled_from(EACH)
+numbers_of_pages = st.one_of(st.integers(0, 18), st.sampled_from([511, 512, 513, 2047, 2048, 2049, TOP - 1]))
+lists = st.sampled_from([LIST, LIST, LIST + 0x1000, 0, 0x100000, LIST + 8])
+
+
 @st.composite
 def places(draw):
     """A LIOBN, and an address on, near or far from its window."""
-    liobn = draw(st.sampled_from([*WINDOWS, UNKNOWN, WIDE]))
+    liobn = draw(some_liobns)
     shift, offset, entries = WINDOWS.get(liobn, (12, 0, 16))
-    page = draw(st.integers(-2, entries + 2)) if draw(st.booleans()) else draw(st.sampled_from([0, entries - 1]))
-    near = offset + (page << shift) + draw(st.sampled_from([0, 0, 1, 8, (1 << shift) - 1]))
-    return liobn, draw(st.one_of(st.just(near % TOP), st.just(near % TOP), st.integers(0, TOP - 1)))
+    page = draw(some_pages[entries]) if draw(either) else draw(edges[entries])
+    near = offset + (page << shift) + draw(into_pages[shift])
+    elsewhere = draw(far)
+    return liobn, near % TOP if elsewhere is None else elsewhere
+
+
+somewhere = places()
 
 
 @st.composite
 def calls(draw):
-    opcode = draw(st.sampled_from(EACH))
-    npages = draw(st.one_of(st.integers(0, 18), st.sampled_from([511, 512, 513, 2047, 2048, 2049, TOP - 1])))
-    at = draw(st.sampled_from([LIST, LIST, LIST + 0x1000, 0, 0x100000, LIST + 8]))
-    return opcode, registers(opcode, *draw(places()), npages=npages, at=at, tce=draw(tces))
+    opcode, npages, at = draw(some_opcodes), draw(numbers_of_pages), draw(lists)
+    return opcode, registers(opcode, *draw(somewhere), npages=npages, at=at, tce=draw(tces))
 
 
 @given(st.lists(calls(), max_size=12))

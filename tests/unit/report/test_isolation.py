@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
+from copy import deepcopy
 from xml.etree import ElementTree as ET
 
 import msgspec
@@ -62,8 +63,20 @@ def program(where=PAIR, *further):
     return Program(name="isolation", topology=where, ops=story.ops, seed=1, isolation=True)
 
 
-def run_of(made, guard="freeze"):
+def fresh_run(made, guard="freeze"):
     return ParallelRun(made, lambda _: EmulatorSession(made.topology, isolates=True, guard=guard)).run()
+
+
+RUNS = {}
+
+
+def run_of(made, guard="freeze"):
+    """Made once for all that ask for it: the record is for reading alone, the verdict is a copy."""
+    what = made.to_json(), guard
+    if what not in RUNS:
+        RUNS[what] = fresh_run(made, guard)
+    record, verdict = RUNS[what]
+    return record, deepcopy(verdict)
 
 
 def result_of(made, guard="freeze"):
@@ -192,8 +205,7 @@ def test_the_log_has_a_line_for_each_event_by_the_clock_of_its_guest():
 
 
 def test_what_nobody_is_to_blame_for_is_told_too():
-    made = program()
-    record, _ = run_of(made)
+    record, _ = fresh_run(program())
     step = next(step for step in record.steps if step.outcome and step.outcome.events)
     nobody = Event(kind="unblamed", pe=-1, iova=0x7000, size=4, direction="write", reason="no device has it")
     step.outcome.events.append(nobody)

@@ -162,16 +162,21 @@ def test_could_not_judge_gives_its_reasons():
     assert text.splitlines()[-1] == "COULD NOT JUDGE (exit code 125)"
 
 
-def test_progress_without_a_terminal_is_a_line_per_phase_and_four_batch_sizes():
-    out = io.StringIO()
+@pytest.fixture(scope="module")
+def batches():
+    """A record that is for reading alone."""
     program = build("batches", topology("one-pe"), 1)
-    record = perform_program(program, Ideal(program))
+    return perform_program(program, Ideal(program))
+
+
+def test_progress_without_a_terminal_is_a_line_per_phase_and_four_batch_sizes(batches):
+    out = io.StringIO()
     with Progress(Console(file=out, width=100)) as progress:
         progress.phase("booting")
         progress.phase("booting")
         progress.phase("running")
-        for step in record.steps:
-            progress.step(step, len(program.ops))
+        for step in batches.steps:
+            progress.step(step, len(batches.program.ops))
         progress.note("done")
     lines = out.getvalue().splitlines()
     assert len(lines) == 2 + 8 + 1
@@ -213,17 +218,15 @@ PHASES = ("main, seed 3244567506, 3175 operations", "forking under QEMU 11.1.3 D
 
 
 @pytest.mark.parametrize("width", [40, 80, 100, 200])
-def test_progress_tells_count_batch_and_findings_at_every_width_and_no_phase_that_is_over(width):
+def test_progress_tells_count_batch_and_findings_at_every_width_and_no_phase_that_is_over(width, batches):
     screen = Screen()
-    program = build("batches", topology("one-pe"), 1)
-    record = perform_program(program, Ideal(program))
-    total = len(program.ops)
+    total = len(batches.program.ops)
     with Progress(Console(file=screen, width=width, force_terminal=True, _environ={"TERM": "xterm"})) as progress:
         for phase in PHASES:
             progress.phase(phase)
         progress._bar.refresh()
         assert PHASES[1][:8] in screen.last
-        for step in record.steps[:-40]:
+        for step in batches.steps[:-40]:
             progress.step(step, total)
         progress.phase(PHASES[1])  # of a further guest, while the first one runs the program
         progress._bar.refresh()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 
 import pytest
 from click.testing import CliRunner
@@ -31,17 +32,28 @@ NAMES = {hypercall: [case.name for case in EVERY if case.hypercall == hypercall]
 TOP = (1 << 64) - 1
 
 
-def lived(session, program):
-    judge = Judge(program, session.facts, references=EmulatorReferences(program.topology, session.facts))
-    done = perform_program(program, session, judge)
+def lived(session, made):
+    judge = Judge(made, session.facts, references=EmulatorReferences(made.topology, session.facts))
+    done = perform_program(made, session, judge)
     assert done.ending is None
     verdict = judge.verdict(done)
     return hypercall_rows(done, verdict), verdict
 
 
-@pytest.fixture(scope="module")
+@cache
+def program(where=SMALL, seed=1):
+    return scenarios.build("hcalls", where, seed)
+
+
+@cache
+def honest(name):
+    where = topology(name)
+    return lived(EmulatorSession(where), program(where, 3))
+
+
+@pytest.fixture
 def small():
-    return lived(EmulatorSession(SMALL), scenarios.build("hcalls", SMALL, 1))
+    return honest("two-small")
 
 
 # -- the cases
@@ -55,10 +67,10 @@ def test_no_two_cases_are_called_the_same(name):
 
 @pytest.mark.parametrize("name", WHERE)
 def test_its_program_is_whole_and_the_same_for_a_seed(name):
-    program = scenarios.build("hcalls", topology(name), 7)
-    validate(program)
-    assert from_json(program.to_json(), "file") == program == scenarios.build("hcalls", topology(name), 7)
-    labels = [op.label for op in program.ops if isinstance(op, Checkpoint)]
+    made = scenarios.build("hcalls", topology(name), 7)
+    validate(made)
+    assert from_json(made.to_json(), "file") == made == scenarios.build("hcalls", topology(name), 7)
+    labels = [op.label for op in made.ops if isinstance(op, Checkpoint)]
     assert [case.label for case in cases(topology(name))] == [each for each in labels if each.count(":") > 1]
 
 
@@ -141,11 +153,10 @@ def test_a_window_that_is_too_small_is_told():
 
 @pytest.mark.parametrize("name", WHERE)
 def test_every_literal_is_what_the_emulator_gives(name):
-    where = topology(name)
-    rows, verdict = lived(EmulatorSession(where), scenarios.build("hcalls", where, 3))
+    rows, verdict = honest(name)
     assert [row for row in rows if row.seen != row.expected] == []
     assert (verdict.findings, verdict.could_not) == ([], [])
-    assert len(rows) == len(cases(where))
+    assert len(rows) == len(cases(topology(name)))
 
 
 def test_verdicts_are_apart_where_qemu_is_not_as_papr_or_kvm_has_it(small):
@@ -235,7 +246,7 @@ def weaken(session, _outcome):
     ],
 )
 def test_a_lie_is_wrong_in_the_row_of_its_case_alone(when, lie, case, seen):
-    rows, verdict = lived(Lying(when, lie), scenarios.build("hcalls", SMALL, 1))
+    rows, verdict = lived(Lying(when, lie), program())
     wrong = [row for row in rows if row.verdict == "wrong"]
     assert [(row.case, row.seen) for row in wrong] == [(case, seen)]
     assert wrong[0].findings > 0
@@ -262,7 +273,7 @@ class Weakening(EmulatorSession):
 
 def test_a_row_is_wrong_however_many_findings_there_were_before_it():
     """4,096 of them are more than the verdict keeps, and than the judge tells of one table: it counts them all."""
-    rows, verdict = lived(Weakening(4096, 512), scenarios.build("hcalls", SMALL, 1))
+    rows, verdict = lived(Weakening(4096, 512), program())
     wrong = [row for row in rows if row.verdict == "wrong"]
     assert [row.case for row in wrong][:3] == ["512 pages", "4096 pages", "512 pages, 1 inside: those stay written"]
     assert len(wrong) == 6
@@ -275,17 +286,16 @@ def test_a_row_is_wrong_however_many_findings_there_were_before_it():
 def test_what_is_wrong_again_is_wrong_in_each_row():
     """The same entry has the same wrong value: what stood in between was right."""
     session = Lying(lambda op: op.call.opcode == "H_STUFF_TCE" and op.call.args[3] in (18, 19, 20), weaken, always=True)
-    rows, _ = lived(session, scenarios.build("hcalls", SMALL, 1))
+    rows, _ = lived(session, program())
     wrong = [row for row in rows if row.verdict == "wrong"]
     assert [row.case for row in wrong] == ["18 pages", "19 pages", "20 pages"]
     assert all(row.seen.endswith("table") and row.seen != row.expected for row in wrong)
 
 
 def test_a_run_that_ended_early_has_cases_that_were_not_done():
-    program = scenarios.build("hcalls", SMALL, 1)
     session = EmulatorSession(SMALL)
-    judge = Judge(program, session.facts)
-    done = perform_program(program, session, judge)
+    judge = Judge(program(), session.facts)
+    done = perform_program(program(), session, judge)
     done.steps = done.steps[:300]
     rows = hypercall_rows(done, judge.verdict(done))
     assert [row.verdict for row in rows].count("not done") > 100
@@ -293,10 +303,10 @@ def test_a_run_that_ended_early_has_cases_that_were_not_done():
 
 
 def test_another_program_has_no_such_table():
-    program = scenarios.build("flow", SMALL, 1)
+    other = scenarios.build("flow", SMALL, 1)
     session = EmulatorSession(SMALL)
-    judge = Judge(program, session.facts)
-    done = perform_program(program, session, judge)
+    judge = Judge(other, session.facts)
+    done = perform_program(other, session, judge)
     assert hypercall_rows(done, judge.verdict(done)) == []
     assert list(conformance_lines([])) == []
 
@@ -320,10 +330,10 @@ def test_the_command_prints_the_table_and_leaves_it_as_text_and_data(tmp_path):
 def test_a_batch_asks_for_what_its_cases_have():
     several = [case for case in EVERY if len(case.calls) > 1]
     assert {case.hypercall for case in several} == {"several"}
-    program = scenarios.build("hcalls", SMALL, 1)
-    looks = {op.label: number for number, op in enumerate(program.ops) if isinstance(op, Checkpoint)}
+    ops = program().ops
+    looks = {op.label: number for number, op in enumerate(ops) if isinstance(op, Checkpoint)}
     for case in several:
-        op = program.ops[looks[case.label] - 1]
+        op = ops[looks[case.label] - 1]
         assert isinstance(op, HcallBatch)
         assert tuple(op.calls) == case.calls
         assert case.label.startswith(PREFIX)

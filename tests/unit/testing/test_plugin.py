@@ -30,6 +30,7 @@ from tcelab.testing.plugin import OPTIONS
 assert explain
 assert setup
 
+PLUGIN = ("-p", "tcelab.testing.plugin")
 QUIET = ("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:hypothesispytest")
 
 EXAMPLE = Path(__file__).parents[3] / "docs/examples/test_window.py"
@@ -49,10 +50,12 @@ def run(pytester, monkeypatch):
     monkeypatch.setattr(plugin_stand.StandGuests, "sessions", [])
     monkeypatch.setattr(pool, "Guests", plugin_stand.StandGuests)
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    # Which plugins are installed is looked up by the tests that start pytest as users do.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
     def ran(source, *arguments):
         pytester.makepyfile(source)
-        return pytester.runpytest_inprocess(*QUIET, *arguments, no_reraise_ctrlc=True)
+        return pytester.runpytest_inprocess(*QUIET, *PLUGIN, *arguments, no_reraise_ctrlc=True)
 
     return ran
 
