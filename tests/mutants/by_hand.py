@@ -11,11 +11,11 @@ from types import FunctionType
 from mutants.mutant import NO_MODULE, NO_SEED, Mutant, with_code
 from tcelab.emulator import edudevice, emulatedkernel, vfiocore, vfiopci
 from tcelab.emulator.addressspaces import Area, Space
+from tcelab.emulator.effects_2013 import Seed
+from tcelab.emulator.effects_v1 import SpaprTce
 from tcelab.emulator.platform import EmulatedPe, Machine
 from tcelab.emulator.process import Process
 from tcelab.emulator.profiles import linux_v1
-from tcelab.emulator.spapr_tce import SpaprTce
-from tcelab.emulator.spapr_tce_2013 import Seed
 from tcelab.papr import dmarules, hcallrules
 from tcelab.papr.tcetable import Table
 

@@ -6,9 +6,9 @@ from functools import partial
 
 from mutants.by_hand import NO_RIGHT, edit
 from mutants.mutant import Mutant
+from tcelab.emulator.effects_v1 import SpaprTce
+from tcelab.emulator.effects_v2 import ContainerWindow, SpaprTceV2
 from tcelab.emulator.platform import Machine
-from tcelab.emulator.spapr_tce import SpaprTce
-from tcelab.emulator.spapr_tce_v2 import ContainerWindow, SpaprTceV2
 
 v2 = partial(edit, "linux-v2")
 BUILD, CREATE, REMOVE, REGISTER = SpaprTceV2.build_v2, SpaprTceV2.create, SpaprTceV2.remove, SpaprTceV2.register

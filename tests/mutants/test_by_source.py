@@ -10,9 +10,9 @@ from mutants.by_hand_v2 import all_by_hand_v2
 from mutants.equivalent import EQUIVALENT
 from mutants.judged import MUTANTS, ROWS, by_laws, by_rows, killer_of, settled
 from mutants.mutant import Mutant, using, with_code
+from tcelab.emulator.effects_v1 import SpaprTce
 from tcelab.emulator.profiles import PROFILES
 from tcelab.emulator.profiles.linux_v2 import LINUX_V2
-from tcelab.emulator.spapr_tce import SpaprTce
 from tcelab.emulator.vfiocore import CONTAINER_REQUESTS, GROUP_REQUESTS
 from tcelab.emulator.vfiopci import DEVICE_REQUESTS
 from tcelab.papr import hcallrules

@@ -7,6 +7,9 @@ platform of its own, and the readable statement of the driver's rules (`profiles
 - `checks`: the shape of a rule: what a request checks, in which order, and what each failure returns
 - `drivertable`: a driver as a table of such rules
 - `edudevice`: the device `edu`
+- `effects_2013`: what the driver of May 2013 does once no check fails
+- `effects_v1`: what the v1 driver does once no check fails
+- `effects_v2`: what the v2 driver does once no check fails: it creates and removes windows
 - `emulatedguard`: freezes a PE of the emulated machine when one of its devices violates its table
 - `emulatedkernel`: the emulated kernel as the agent asks it
 - `emulatorsession`: the platform `emulator` as a `Session`
@@ -20,9 +23,6 @@ platform of its own, and the readable statement of the driver's rules (`profiles
 - `profiles`: the rules of each kernel: which checks, which errno, which defects
 - `quirkspage`: `docs/quirks.md`: all known defects of kernels, made from `tcelab.quirks`
 - `reference`: the emulator as the reference of another platform's run
-- `spapr_tce`: what the v1 driver does once no check fails
-- `spapr_tce_2013`: what the driver of May 2013 does once no check fails
-- `spapr_tce_v2`: what the v2 driver does once no check fails: it creates and removes windows
 - `syscallerrors`: errors of a system call, of an oops, and of what is not modelled
 - `vfiocore`: VFIO's core: container and group files
 - `vfiopci`: a device's file: regions, interrupts, configuration

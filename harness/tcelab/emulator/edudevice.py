@@ -15,7 +15,7 @@ from tceagent import uapi
 from tcelab.emulator.addressspaces import MASK, EmulatedRam
 from tcelab.emulator.pci import PciDevice, RegionInfo
 from tcelab.papr import dmarules, tce
-from tcelab.papr.pe import Isolation
+from tcelab.papr.isolationrules import Isolation
 from tcelab.papr.tcetable import Table
 from tcelab.run.record import Refusal
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from tcelab.emulator.pci import PciDevice
-from tcelab.papr import dmarules, pe
+from tcelab.papr import dmarules, isolationrules
 from tcelab.papr.tcetable import Table
 from tcelab.program import Rtas
 from tcelab.run.record import Direction, Event, Guarding, Outcome
 
-_RESETS = {(pe.SET_RESET, pe.HOT), (pe.SET_RESET, pe.FUNDAMENTAL)}
+_RESETS = {(isolationrules.SET_RESET, isolationrules.HOT), (isolationrules.SET_RESET, isolationrules.FUNDAMENTAL)}
 
 
 class EmulatedGuard:
@@ -82,15 +82,15 @@ class EmulatedGuard:
         events, self._events = self._events, []
         return events
 
-    def call(self, op: Rtas, isolation: pe.Isolation, devices: Sequence[PciDevice]) -> Outcome:
+    def call(self, op: Rtas, isolation: isolationrules.Isolation, devices: Sequence[PciDevice]) -> Outcome:
         """A service of firmware, for the PE of these devices."""
         if self.mode != "freeze":
-            return Outcome(value=pe.PARAMETER_ERROR)  # as QEMU answers for a PHB that it emulates
+            return Outcome(value=isolationrules.PARAMETER_ERROR)  # as QEMU answers for a PHB that it emulates
         mmio = isolation.mmio
         answer = isolation.call(op.call, op.option)
         for device in devices:
-            if answer.status == pe.SUCCESS and (op.call, op.option) in _RESETS:
+            if answer.status == isolationrules.SUCCESS and (op.call, op.option) in _RESETS:
                 device.master = False
             if isolation.mmio and not mmio:
                 device.thawed()
-        return Outcome(value=answer.status, fields=dict(zip(pe.OUTPUTS, answer.outputs, strict=False)))
+        return Outcome(value=answer.status, fields=dict(zip(isolationrules.OUTPUTS, answer.outputs, strict=False)))

@@ -8,7 +8,7 @@ from typing import ClassVar, Final, Literal, NamedTuple
 
 from tceagent import devices, uapi
 from tcelab.papr import dmarules
-from tcelab.papr.pe import Isolation
+from tcelab.papr.isolationrules import Isolation
 from tcelab.papr.tcetable import Table
 from tcelab.run.record import Direction
 

@@ -18,7 +18,7 @@ from tcelab.emulator.process import OpenFile
 from tcelab.emulator.syscallerrors import KernelDiedError, NotModelledError
 from tcelab.emulator.virtiodevice import VirtioBlk
 from tcelab.papr import dmarules, window, windowcreation
-from tcelab.papr.pe import Condition, Isolation
+from tcelab.papr.isolationrules import Condition, Isolation
 from tcelab.papr.tcetable import Table
 from tcelab.program import Ddw, Rtas
 from tcelab.program.topology import Device, Phb, Topology

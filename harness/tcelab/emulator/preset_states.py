@@ -14,9 +14,9 @@ from tcelab.emulator.events import ATTACHED, ENABLED
 from tcelab.errors import UsageError
 
 if TYPE_CHECKING:
+    from tcelab.emulator.effects_2013 import Seed
+    from tcelab.emulator.effects_v1 import SpaprTce
     from tcelab.emulator.platform import EmulatedPe, Machine
-    from tcelab.emulator.spapr_tce import SpaprTce
-    from tcelab.emulator.spapr_tce_2013 import Seed
 
 _OTHER_ENTRY: Final = 5
 _GIB: Final = 1 << 30

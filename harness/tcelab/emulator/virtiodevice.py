@@ -17,7 +17,7 @@ from tcelab.emulator.addressspaces import EmulatedRam
 from tcelab.emulator.pci import PciDevice, RegionInfo
 from tcelab.emulator.syscallerrors import NotModelledError
 from tcelab.papr import dmarules, tce, window
-from tcelab.papr.pe import Isolation
+from tcelab.papr.isolationrules import Isolation
 from tcelab.papr.tcetable import Table
 from tcelab.program import diskcontent
 from tcelab.run.record import Direction, Refusal

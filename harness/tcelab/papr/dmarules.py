@@ -95,7 +95,7 @@ def pieces(
     :param window_start: bus address of the window: below it is outside as well. `page_shift`: of its pages.
     :param more: the other windows of the PE.
     :param master: the device's bus master bit, as its driver wants it.
-    :param isolated: the DMA of its PE is stopped; see `tcelab.papr.pe`.
+    :param isolated: the DMA of its PE is stopped; see `tcelab.papr.isolationrules`.
     """
     windows = (Window(window_start, entries, permissions, page_shift), *more)
     needed = tce.WRITE if to_memory else tce.READ

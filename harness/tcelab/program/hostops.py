@@ -38,8 +38,8 @@ class Flip(_Op, frozen=True, kw_only=True):
 
 
 class Rtas(_Op, frozen=True, kw_only=True):
-    """Ask firmware for a service of a device's PE, see `papr/pe.py`. Outcome: `value` is the status; `fields` of
-    ibm,read-slot-reset-state2: `state`, `supported`, `wait` (milliseconds), `recovery`.
+    """Ask firmware for a service of a device's PE, see `papr/isolationrules.py`. Outcome: `value` is the status;
+    `fields` of ibm,read-slot-reset-state2: `state`, `supported`, `wait` (milliseconds), `recovery`.
 
     :ivar option: of ibm,set-eeh-option, ibm,set-slot-reset and ibm,slot-error-detail.
     """

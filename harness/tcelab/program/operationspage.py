@@ -15,7 +15,7 @@ from msgspec.inspect import StructType
 from msgspec.inspect import type_info as info_of
 
 from tceagent import uapi
-from tcelab.papr import hcallnumbers, pe
+from tcelab.papr import hcallnumbers, isolationrules
 from tcelab.program import hostops
 from tcelab.program import operations as ops
 from tcelab.program.structpage import default_told, fields_told, summary, type_told
@@ -89,7 +89,7 @@ EXAMPLES: Final[Mapping[str, list[Example]]] = {
     "native": [{"op": "native", "program": "vfio_loop", "args": ["$pe1", 32, 100]}],
     "checkpoint": [{"op": "checkpoint", "label": "mapped", "stream": True}],
     "flip": [{"op": "flip", "liobn": "0x80000100", "ioba": "0x1f000", "bit": 12}],
-    "rtas": [{"op": "rtas", "call": pe.READ_STATE, "device": "pe1"}],
+    "rtas": [{"op": "rtas", "call": isolationrules.READ_STATE, "device": "pe1"}],
     "ddw": [{"op": "ddw", "call": "create", "device": "pe1", "page_shift": 16, "window_shift": 30}],
     "fresh": [{"op": "fresh"}],
 }
@@ -222,7 +222,7 @@ def _names() -> Iterator[str]:
     yield f"TCE: {summary(ops.Tce)} {_fields(ops.Tce)}\n"
     yield f"`transfer`: {summary(ops.Transfer)} As a list: iova, size, to_memory, offset.\n"
     yield f"`opcode` of a call: {_listed(hcallnumbers.NAMES)}, or a number.\n"
-    yield f"`call` of `rtas`: {_listed(pe.CALLS)}.\n"
+    yield f"`call` of `rtas`: {_listed(isolationrules.CALLS)}.\n"
     yield "`request` of `ioctl` and `put`, with the fields of its struct (`argsz` is its size unless said):\n"
     yield "| request | fields | what comes out |\n| --- | --- | --- |"
     for name in uapi.NUMBERS:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from tceagent import uapi
-from tcelab.papr import pe
+from tcelab.papr import isolationrules
 from tcelab.program import hazards
 from tcelab.program.hostops import Ddw, Flip, Rtas
 from tcelab.program.operations import Ioctl, Native, Op
@@ -24,8 +24,8 @@ FIXED: Final = "whoever isolates PEs knows the windows that a machine starts wit
 
 def service(op: Rtas | Ddw, devices: Collection[str]) -> str:
     """Why firmware cannot be asked for it; empty if it can."""
-    if isinstance(op, Rtas) and op.call not in pe.CALLS:
-        return f"no service {op.call!r}; there are: {', '.join(pe.CALLS)}"
+    if isinstance(op, Rtas) and op.call not in isolationrules.CALLS:
+        return f"no service {op.call!r}; there are: {', '.join(isolationrules.CALLS)}"
     if op.device not in devices:
         return f"the topology has no device {op.device!r}"
     names = ("option",) if isinstance(op, Rtas) else ("page_shift", "window_shift", "liobn")

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import msgspec
 
-from tcelab.papr import pe
+from tcelab.papr import isolationrules
 from tcelab.program.topology import Topology
 from tcelab.qemu.guardeddevice import BAR_FLAGS, COMMAND, MASTER, ROM, GuardedDevice, GuardedPe
 from tcelab.qemu.guest import Guest
@@ -135,11 +135,11 @@ class PeFreezer(TraceReader):
             await self._guest.qtest.write_configs(moving)
             done()
 
-    def thaw(self, guarded: GuardedPe, then: pe.Isolation) -> None:
+    def thaw(self, guarded: GuardedPe, then: isolationrules.Isolation) -> None:
         """DMA of a PE passes again."""
         self._become(guarded, then)
 
-    def _become(self, guarded: GuardedPe, then: pe.Isolation, *, lets_go: bool = False) -> None:
+    def _become(self, guarded: GuardedPe, then: isolationrules.Isolation, *, lets_go: bool = False) -> None:
         with self._lock:
             guarded.isolation = then
             for device in guarded.devices if lets_go else ():

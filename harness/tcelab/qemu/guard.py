@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from tceagent import edu, virtio
 from tcelab.errors import HarnessError, Unsupported
-from tcelab.papr import pe, window
+from tcelab.papr import isolationrules, window
 from tcelab.program import Burst, Close, Dma, Engine, Exit, GuestOp, Ioctl, Look, Master, Rtas, Together
 from tcelab.qemu.freeze import PeFreezer
 from tcelab.qemu.guardeddevice import BARS, COMMAND, MASTER, MEMORY, ROM, Flight, GuardedDevice, GuardedPe
@@ -177,12 +177,16 @@ class Guard(PeFreezer):
         """
         guarded = self.devices[op.device].pe
         if self._mode != "freeze":
-            return Outcome(value=pe.PARAMETER_ERROR)  # as QEMU answers for a PHB that it emulates
+            return Outcome(value=isolationrules.PARAMETER_ERROR)  # as QEMU answers for a PHB that it emulates
         now = guarded.isolation
         then = copy.copy(now)
         answer = then.call(op.call, op.option)
         _LOG.debug("RTAS %s option %s of %s: status %d", op.call, op.option, op.device, answer.status)
-        resets = not answer.status and then.condition is pe.Condition.RESET and op.call == pe.SET_RESET
+        resets = (
+            not answer.status
+            and then.condition is isolationrules.Condition.RESET
+            and op.call == isolationrules.SET_RESET
+        )
         if then.condition is now.condition and not resets:
             guarded.isolation = then
             return _answered(answer)
@@ -191,7 +195,7 @@ class Guard(PeFreezer):
             return _answered(answer)
         if not now.mmio:
             open_ = copy.copy(then)
-            open_.condition = pe.Condition.MMIO_THAWED
+            open_.condition = isolationrules.Condition.MMIO_THAWED
             self._become(guarded, open_)
             self._ask(self._reset_virtio(guarded))
         if then.dma:
@@ -226,13 +230,13 @@ class Guard(PeFreezer):
             with self._lock:
                 for device in guarded.devices:
                     device.wish = False
-            self._become(guarded, pe.Isolation())
+            self._become(guarded, isolationrules.Isolation())
             self._ask(self._reset_virtio(guarded))
         self.settle()
 
 
-def _answered(answer: pe.ServiceAnswer) -> Outcome:
-    return Outcome(value=answer.status, fields=dict(zip(pe.OUTPUTS, answer.outputs, strict=False)))
+def _answered(answer: isolationrules.ServiceAnswer) -> Outcome:
+    return Outcome(value=answer.status, fields=dict(zip(isolationrules.OUTPUTS, answer.outputs, strict=False)))
 
 
 def chunks(ops: Sequence[GuestOp]) -> Iterator[list[GuestOp]]:

@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple
 
 from tceagent import devices, edu
 from tcelab.papr import window
-from tcelab.papr.pe import Isolation
+from tcelab.papr.isolationrules import Isolation
 from tcelab.program.topology import Device, Phb
 from tcelab.qemu.qtest import ConfigRegister
 

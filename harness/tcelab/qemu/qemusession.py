@@ -19,7 +19,7 @@ import tcelab
 from tcelab.errors import GuestLost, HarnessError, Interrupted, Scene, TcelabError, Unsupported
 from tcelab.image.bases import Held, SavedRegister
 from tcelab.logs import PHASE
-from tcelab.papr import pe, window
+from tcelab.papr import isolationrules, window
 from tcelab.program import Burst, Checkpoint, Ddw, Dma, Engine, Flip, GuestOp, HostOp, Ioctl, Rtas
 from tcelab.program.topology import KERNEL_DRIVERS
 from tcelab.qemu import machine, probe, rtaswindows
@@ -372,6 +372,6 @@ class QemuSession:
             work = rtaswindows.call(self.guest.qtest, op, phb, slot)
             return portal().call(self.guest.waiter.run(work, "control", self.guest.limits.control))
         if self._guard is None:
-            return Outcome(value=pe.PARAMETER_ERROR)  # as QEMU answers for a PHB that it emulates
+            return Outcome(value=isolationrules.PARAMETER_ERROR)  # as QEMU answers for a PHB that it emulates
         outcome = self._guard.call(op)
         return msgspec.structs.replace(outcome, events=self._guard.settle())

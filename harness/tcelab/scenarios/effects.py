@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from tceagent import edu, virtio
-from tcelab.papr import pe
+from tcelab.papr import isolationrules
 
 ONES: Final = 0xFFFFFFFF
 """32-bit value of unreachable registers."""
@@ -29,16 +29,16 @@ MASTER: Final = 0x0006
 """A command register: memory decoding, and bus mastering."""
 NO_MASTER: Final = 0x0002
 
-ENABLE: Final = (pe.SET_OPTION, pe.ENABLE)
-THAW_MMIO: Final = (pe.SET_OPTION, pe.THAW_MMIO)
-THAW_DMA: Final = (pe.SET_OPTION, pe.THAW_DMA)
-HOT: Final = (pe.SET_RESET, pe.HOT)
-FUNDAMENTAL: Final = (pe.SET_RESET, pe.FUNDAMENTAL)
-DEACTIVATE: Final = (pe.SET_RESET, pe.DEACTIVATE)
-CONFIGURED: Final = (pe.CONFIGURE, 0)
-STATE: Final = (pe.READ_STATE, 0)
-TEMPORARY: Final = (pe.ERROR_DETAIL, pe.TEMPORARY)
-PERMANENT: Final = (pe.ERROR_DETAIL, pe.PERMANENT)
+ENABLE: Final = (isolationrules.SET_OPTION, isolationrules.ENABLE)
+THAW_MMIO: Final = (isolationrules.SET_OPTION, isolationrules.THAW_MMIO)
+THAW_DMA: Final = (isolationrules.SET_OPTION, isolationrules.THAW_DMA)
+HOT: Final = (isolationrules.SET_RESET, isolationrules.HOT)
+FUNDAMENTAL: Final = (isolationrules.SET_RESET, isolationrules.FUNDAMENTAL)
+DEACTIVATE: Final = (isolationrules.SET_RESET, isolationrules.DEACTIVATE)
+CONFIGURED: Final = (isolationrules.CONFIGURE, 0)
+STATE: Final = (isolationrules.READ_STATE, 0)
+TEMPORARY: Final = (isolationrules.ERROR_DETAIL, isolationrules.TEMPORARY)
+PERMANENT: Final = (isolationrules.ERROR_DETAIL, isolationrules.PERMANENT)
 
 Service = tuple[str, int]
 """A call, and its option."""
@@ -75,10 +75,10 @@ REFUSALS: Final[dict[str, tuple[Service, ...]]] = {
 """By condition, the services that must be refused in it, without effect."""
 
 UNKNOWN: Final[tuple[Service, ...]] = (
-    (pe.SET_OPTION, 0),
-    (pe.SET_OPTION, 9),
-    (pe.SET_RESET, 2),
-    (pe.ERROR_DETAIL, 0),
+    (isolationrules.SET_OPTION, 0),
+    (isolationrules.SET_OPTION, 9),
+    (isolationrules.SET_RESET, 2),
+    (isolationrules.ERROR_DETAIL, 0),
 )
 """Invalid options. EEH cannot be disabled here (0 of ibm,set-eeh-option): the platform keeps it enabled."""
 

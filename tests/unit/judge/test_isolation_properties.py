@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from tcelab.emulator import EmulatorSession
 from tcelab.judge import Judge
-from tcelab.papr.pe import CALLS
+from tcelab.papr.isolationrules import CALLS
 from tcelab.program import Dma, Look, Master, Rtas, Together
 from tcelab.program.validate import validate
 from tcelab.run.loop import perform_program

@@ -10,13 +10,13 @@ import unpinned
 from tceagent.uapi import LAYOUTS, NUMBERS
 from tcelab.emulator import EmulatorSession
 from tcelab.emulator.addressspaces import SCRATCH, EmulatedRam, Space
+from tcelab.emulator.effects_2013 import Seed
 from tcelab.emulator.emulatedkernel import EmulatedKernel
 from tcelab.emulator.platform import Machine
 from tcelab.emulator.process import Process
 from tcelab.emulator.profiles import ProfileWithQuirks
 from tcelab.emulator.profiles.linux_v1 import LINUX_V1
 from tcelab.emulator.profiles.seed2013 import SEED2013
-from tcelab.emulator.spapr_tce_2013 import Seed
 from tcelab.errors import Unsupported
 from tcelab.judge import Judge
 from tcelab.quirks import CLOSE_STRANDS, UNREGISTERS_IN_USE

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from tcelab.errors import HarnessError, Unsupported
-from tcelab.papr import pe
+from tcelab.papr import isolationrules
 from tcelab.program import Burst, Dma, Engine, Ioctl, Look, Master, Page, Read, Rtas, Together, Transfer
 from tcelab.program.topology import Device, Phb, Topology
 from tcelab.qemu.guard import Guard, chunks
@@ -325,7 +325,7 @@ def test_who_only_observes_tells_and_touches_nothing():
     stand = Stand(mode="observe").started()
     assert [event.kind for event in [*stand.violate("pe1"), *stand.violate("pe1")]] == ["violation"] * 2
     assert stand.port.writes == []
-    assert stand.call(pe.SET_OPTION, pe.THAW_MMIO) == -3
+    assert stand.call(isolationrules.SET_OPTION, isolationrules.THAW_MMIO) == -3
 
 
 # -- what the guest tries while its PE is isolated
@@ -384,10 +384,10 @@ def test_registers_are_hidden_and_shown_only_while_the_guest_stands_and_the_bus_
     stand.violate("pe1")
     assert stand.port.did == [(1, 0x04, OFF), (2, 0x04, OFF), "stop", *HIDE, "cont"]
     stand.forget()
-    assert stand.call(pe.SET_OPTION, pe.THAW_MMIO) == 0
+    assert stand.call(isolationrules.SET_OPTION, isolationrules.THAW_MMIO) == 0
     assert stand.port.did == ["stop", (1, 0x30, 0), (2, 0x30, 0), "cont"]
     stand.forget()
-    assert stand.call(pe.SET_OPTION, pe.THAW_DMA) == 0
+    assert stand.call(isolationrules.SET_OPTION, isolationrules.THAW_DMA) == 0
     assert stand.port.did == [(1, 0x04, ON), (2, 0x04, ON)], "what moves nothing stops nobody"
 
 
@@ -432,7 +432,7 @@ def test_what_was_decided_last_is_written_last(stand):
     stand.guard.pes[1].isolation.violate()
     with stand.guard._lock:
         stand.guard._act(stand.guard.pes[1].devices)
-        stand.guard.pes[1].isolation = pe.Isolation()
+        stand.guard.pes[1].isolation = isolationrules.Isolation()
         stand.guard._act(stand.guard.pes[1].devices)
     stand.guard.settle()
     assert stand.port.did == [
@@ -453,7 +453,7 @@ def test_an_access_that_qemu_led_to_a_rom_is_nobodys_finding(stand):
 
 def thawed(stand):
     stand.violate("pe1")
-    assert stand.call(pe.SET_OPTION, pe.THAW_MMIO) == 0
+    assert stand.call(isolationrules.SET_OPTION, isolationrules.THAW_MMIO) == 0
     stand.guard.settle()
     stand.port.writes.clear()
     return stand
@@ -462,7 +462,7 @@ def thawed(stand):
 def test_thaw_of_mmio_shows_the_registers_and_keeps_dma_stopped(stand):
     stand.violate("pe1")
     stand.port.writes.clear()
-    assert stand.call(pe.SET_OPTION, pe.THAW_MMIO) == 0
+    assert stand.call(isolationrules.SET_OPTION, isolationrules.THAW_MMIO) == 0
     assert stand.port.writes == [(1, 0x30, 0), (2, 0x30, 0)]
 
 
@@ -477,28 +477,32 @@ def test_thaw_of_dma_gives_each_device_what_its_driver_wants(stand):
     stand.master("pe1b", on=False)
     stand.guard.settle()
     stand.port.writes.clear()
-    assert stand.call(pe.SET_OPTION, pe.THAW_DMA) == 0
+    assert stand.call(isolationrules.SET_OPTION, isolationrules.THAW_DMA) == 0
     assert stand.port.writes == [(1, 0x04, ON)]
 
 
 def test_dma_is_thawed_only_once_what_was_begun_before_has_ended(stand):
     thawed(stand)
     stand.port.running = 3
-    assert stand.call(pe.SET_OPTION, pe.THAW_DMA) == 0
+    assert stand.call(isolationrules.SET_OPTION, isolationrules.THAW_DMA) == 0
     assert stand.port.running < 0
 
 
 def test_out_of_order_nothing_is_thawed(stand):
     stand.violate("pe1")
     stand.port.writes.clear()
-    assert stand.call(pe.SET_OPTION, pe.THAW_DMA) == -1
-    assert stand.call(pe.CONFIGURE) == -1
+    assert stand.call(isolationrules.SET_OPTION, isolationrules.THAW_DMA) == -1
+    assert stand.call(isolationrules.CONFIGURE) == -1
     assert stand.port.writes == []
 
 
 def test_a_reset_takes_the_bus_from_all_devices_and_only_their_drivers_give_it_back(stand):
     stand.violate("pe1")
-    for name, option in ((pe.SET_RESET, pe.HOT), (pe.SET_RESET, pe.DEACTIVATE), (pe.CONFIGURE, 0)):
+    for name, option in (
+        (isolationrules.SET_RESET, isolationrules.HOT),
+        (isolationrules.SET_RESET, isolationrules.DEACTIVATE),
+        (isolationrules.CONFIGURE, 0),
+    ):
         assert stand.call(name, option) == 0
         stand.guard.settle()
     last = {(slot, offset): value for slot, offset, value in stand.port.writes}
@@ -511,34 +515,34 @@ def test_a_reset_takes_the_bus_from_all_devices_and_only_their_drivers_give_it_b
 
 def test_a_reset_of_a_pe_in_reset_takes_the_bus_again(stand):
     stand.violate("pe1")
-    stand.call(pe.SET_RESET, pe.HOT)
+    stand.call(isolationrules.SET_RESET, isolationrules.HOT)
     stand.master("pe1", on=True)
     stand.guard.settle()
     assert stand.guard.devices["pe1"].wish
-    assert stand.call(pe.SET_RESET, pe.FUNDAMENTAL) == 0
+    assert stand.call(isolationrules.SET_RESET, isolationrules.FUNDAMENTAL) == 0
     assert not stand.guard.devices["pe1"].wish
 
 
 def test_the_registers_stay_hidden_from_reset_to_configuration(stand):
     stand.violate("pe1")
     stand.port.writes.clear()
-    stand.call(pe.SET_RESET, pe.FUNDAMENTAL)
-    stand.call(pe.SET_RESET, pe.DEACTIVATE)
+    stand.call(isolationrules.SET_RESET, isolationrules.FUNDAMENTAL)
+    stand.call(isolationrules.SET_RESET, isolationrules.DEACTIVATE)
     assert [write for write in stand.port.writes if write[1] == 0x30] == []
 
 
 def test_state_is_told_as_firmware_tells_it(stand):
     stand.violate("pe1")
-    outcome = stand.guard.call(Rtas(call=pe.READ_STATE, device="pe1b"))
+    outcome = stand.guard.call(Rtas(call=isolationrules.READ_STATE, device="pe1b"))
     assert (outcome.value, outcome.fields) == (0, {"state": 2, "supported": 1, "wait": 0, "recovery": 0})
-    other = stand.guard.call(Rtas(call=pe.READ_STATE, device="pe2"))
+    other = stand.guard.call(Rtas(call=isolationrules.READ_STATE, device="pe2"))
     assert other.fields["state"] == 0
 
 
 def test_after_a_reset_of_the_guard_nothing_is_isolated(stand):
     stand.violate("pe1")
     stand.guard.reset()
-    assert stand.guard.call(Rtas(call=pe.READ_STATE, device="pe1")).fields["state"] == 0
+    assert stand.guard.call(Rtas(call=isolationrules.READ_STATE, device="pe1")).fields["state"] == 0
     last = {(slot, offset): value for slot, offset, value in stand.port.writes}
     assert last[1, 0x30] == last[2, 0x30] == 0
     assert last[1, 0x04] == last[2, 0x04] == OFF, "nor on the bus, before a driver asks for it"

@@ -7,8 +7,8 @@ from typing import Final
 from tcelab.emulator.addressspaces import Space
 from tcelab.emulator.checks import Check, IoctlCall, Request, copies_in, give, long_enough
 from tcelab.emulator.drivertable import Profile
+from tcelab.emulator.effects_v1 import SpaprTce
 from tcelab.emulator.profiles.words import INFO, INFO_DDW, V1, V2, enable, entry_of, misaligned, pages_of, window_of
-from tcelab.emulator.spapr_tce import SpaprTce
 from tcelab.papr import tce, window
 from tcelab.quirks import MISALIGNED, ONE_PAGE
 

@@ -7,9 +7,9 @@ from typing import Final
 
 from tcelab.emulator.checks import Check, IoctlCall, Request, copies_in, give, long_enough
 from tcelab.emulator.drivertable import Profile
+from tcelab.emulator.effects_v2 import ContainerWindow, SpaprTceV2
 from tcelab.emulator.profiles.linux_v1 import FOREIGN, LINUX_V1, NOT_ENABLED, PENDING
 from tcelab.emulator.profiles.words import INFO, INFO_DDW, V2
-from tcelab.emulator.spapr_tce_v2 import ContainerWindow, SpaprTceV2
 from tcelab.papr import tce, windowcreation
 from tcelab.quirks import MISALIGNED, ONE_PAGE
 

@@ -6,8 +6,8 @@ from typing import Final
 
 from tcelab.emulator.checks import Check, IoctlCall, Request, copies_in, give, long_enough
 from tcelab.emulator.drivertable import Profile
+from tcelab.emulator.effects_2013 import Seed
 from tcelab.emulator.profiles.words import V1, enable, entry_of, misaligned, pages_of, window_of
-from tcelab.emulator.spapr_tce_2013 import Seed
 from tcelab.papr import tce, window
 
 

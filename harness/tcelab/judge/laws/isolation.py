@@ -1,7 +1,8 @@
 """The law of isolation: a violation isolates the PE of the device that did it, and nothing else; what is isolated stays
 so until firmware brings it back, in its order.
 
-Sources: tcelab.papr.pe; Documentation/arch/powerpc/eeh-pci-error-recovery.rst (what an isolated PE still does).
+Sources: tcelab.papr.isolationrules; Documentation/arch/powerpc/eeh-pci-error-recovery.rst (what an isolated PE still
+does).
 """
 
 from __future__ import annotations

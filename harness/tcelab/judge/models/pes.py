@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple
 
 from tcelab.judge.models.edumodel import DeviceModel
 from tcelab.judge.models.tablemodel import ANYTHING, UNKNOWN, TableModel
-from tcelab.papr import dmarules, pe
+from tcelab.papr import dmarules, isolationrules
 from tcelab.program import Rtas
 from tcelab.program.topology import Phb
 from tcelab.run.record import Direction, Event, Facts, Outcome
@@ -23,19 +23,22 @@ ALL_ONES: Final = (1 << 64) - 1
 
 What = Literal["reach", "identity", "command register", "answer"]
 
-NO_SERVICE: Final[tuple[int, dict[str, int]]] = (pe.PARAMETER_ERROR, {})
+NO_SERVICE: Final[tuple[int, dict[str, int]]] = (isolationrules.PARAMETER_ERROR, {})
 """QEMU's answer for a PHB that it emulates."""
 
 _LEADS: Final = {
-    (pe.SET_OPTION, pe.THAW_MMIO): pe.Condition.MMIO_THAWED,
-    (pe.SET_OPTION, pe.THAW_DMA): pe.Condition.NORMAL,
-    (pe.SET_RESET, pe.HOT): pe.Condition.RESET,
-    (pe.SET_RESET, pe.FUNDAMENTAL): pe.Condition.RESET,
-    (pe.SET_RESET, pe.DEACTIVATE): pe.Condition.UNCONFIGURED,
-    (pe.CONFIGURE, 0): pe.Condition.NORMAL,
+    (isolationrules.SET_OPTION, isolationrules.THAW_MMIO): isolationrules.Condition.MMIO_THAWED,
+    (isolationrules.SET_OPTION, isolationrules.THAW_DMA): isolationrules.Condition.NORMAL,
+    (isolationrules.SET_RESET, isolationrules.HOT): isolationrules.Condition.RESET,
+    (isolationrules.SET_RESET, isolationrules.FUNDAMENTAL): isolationrules.Condition.RESET,
+    (isolationrules.SET_RESET, isolationrules.DEACTIVATE): isolationrules.Condition.UNCONFIGURED,
+    (isolationrules.CONFIGURE, 0): isolationrules.Condition.NORMAL,
 }
 """Conditions after a service that was granted although it had to be refused."""
-_LETS_GO: Final = {(pe.SET_RESET, pe.HOT), (pe.SET_RESET, pe.FUNDAMENTAL)}
+_LETS_GO: Final = {
+    (isolationrules.SET_RESET, isolationrules.HOT),
+    (isolationrules.SET_RESET, isolationrules.FUNDAMENTAL),
+}
 
 
 @dataclass(slots=True, eq=False)
@@ -44,7 +47,7 @@ class PeModel:
 
     phb: Phb
     devices: list[DeviceModel]
-    isolation: pe.Isolation = field(default_factory=pe.Isolation)
+    isolation: isolationrules.Isolation = field(default_factory=isolationrules.Isolation)
 
     @property
     def index(self) -> int:
@@ -78,7 +81,7 @@ class Pes:
         self.observes = facts.guard == "observe"
         self.pes = {phb.index: PeModel(phb, [devices[each.name] for each in phb.devices]) for phb in phbs}
         self.of = {device.name: each for each in self.pes.values() for device in each.devices}
-        self._then: dict[int, pe.Isolation] = {}
+        self._then: dict[int, isolationrules.Isolation] = {}
         self._owed: set[int] = set()
         self.effects: list[Effect] = []
         self.events: list[Event] = []
@@ -175,16 +178,20 @@ class Pes:
         """A firmware service was called."""
         each = self.of[op.device]
         then = copy.copy(each.isolation)
-        answer = then.call(op.call, op.option) if self.isolates else pe.ServiceAnswer(pe.PARAMETER_ERROR)
-        fields = dict(zip(pe.OUTPUTS, answer.outputs, strict=False))
+        answer = (
+            then.call(op.call, op.option)
+            if self.isolates
+            else isolationrules.ServiceAnswer(isolationrules.PARAMETER_ERROR)
+        )
+        fields = dict(zip(isolationrules.OUTPUTS, answer.outputs, strict=False))
         self.show("answer", op.device, (answer.status, fields), (outcome.value, outcome.fields))
         mmio = each.isolation.mmio
         if outcome.value == answer.status:
             each.isolation = then
-        elif outcome.value == pe.SUCCESS:
+        elif outcome.value == isolationrules.SUCCESS:
             each.isolation.condition = _LEADS.get((op.call, op.option), each.isolation.condition)
         for device in each.devices:
-            if outcome.value == pe.SUCCESS and (op.call, op.option) in _LETS_GO:
+            if outcome.value == isolationrules.SUCCESS and (op.call, op.option) in _LETS_GO:
                 device.master = False
                 device.off_bus()
             if each.isolation.mmio and not mmio:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tcelab.papr.pe import CALLS, Condition, Isolation
+from tcelab.papr.isolationrules import CALLS, Condition, Isolation
 
 OK, HARDWARE, PARAMETER = 0, -1, -3
 N, S, M, R, U, X = (

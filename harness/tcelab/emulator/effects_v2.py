@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from tcelab.emulator.addressspaces import HUGE_PAGE, FaultError, RegisteredMemory
 from tcelab.emulator.checks import IoctlCall
+from tcelab.emulator.effects_v1 import SpaprTce
 from tcelab.emulator.process import Process
-from tcelab.emulator.spapr_tce import SpaprTce
 from tcelab.emulator.syscallerrors import NotModelledError, SyscallError
 from tcelab.papr import tce, window, windowcreation
 from tcelab.papr.tcetable import Table
