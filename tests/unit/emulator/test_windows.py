@@ -160,6 +160,16 @@ def test_memory_that_is_in_use_stays_registered(stage):
     assert (stage.count("pins"), stage.count("vmlck")) == (0, 32)
 
 
+def test_what_ends_behind_the_window_meets_the_defect_of_what_is_misaligned():
+    stage = Stage(MISALIGNED)
+    stage.register()
+    end = stage.session.machine.pes[1].windows.tables[0].entries * b.PAGE
+    assert (stage.map(end - b.PAGE, pages=2), stage.session.machine.met) == (1, {MISALIGNED: 1})
+    honest = Stage()
+    honest.register()
+    assert (honest.map(end - b.PAGE, pages=2), honest.session.machine.met) == ("EINVAL", {})
+
+
 def test_memory_that_is_in_use_stays_pinned_and_nobody_says_so_on_a_kernel_with_that_defect():
     stage = Stage(UNREGISTERS_IN_USE)
     stage.register()

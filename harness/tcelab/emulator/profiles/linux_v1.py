@@ -31,7 +31,10 @@ def _past_the_end(call: IoctlCall) -> str | int:
     """The result is the code of the whole macro, whichever check in it fails."""
     if entry_of(call) + pages_of(call) <= sum(window_of(call)):
         return ""
-    return 1 if MISALIGNED in call.on.quirks else "EINVAL"
+    if MISALIGNED not in call.on.quirks:
+        return "EINVAL"
+    call.machine.hit_quirk(MISALIGNED)
+    return 1
 
 
 def _info(call: IoctlCall) -> int:

@@ -37,7 +37,10 @@ def _past_the_end(call: IoctlCall) -> str | int:
     found = _found(call)
     if _entry(call) + (call.param["size"] >> found.shift) <= found.entries:
         return ""
-    return 1 if MISALIGNED in call.on.quirks else "EINVAL"
+    if MISALIGNED not in call.on.quirks:
+        return "EINVAL"
+    call.machine.hit_quirk(MISALIGNED)
+    return 1
 
 
 def _parts_of_pages(call: IoctlCall) -> bool:
