@@ -435,8 +435,10 @@ def test_what_was_decided_last_is_written_last(stand):
         stand.guard.pes[1].isolation = isolationrules.Isolation()
         stand.guard._act(stand.guard.pes[1].devices)
     stand.guard.settle()
-    assert stand.port.did == [
-        *((1, 0x04, OFF), (2, 0x04, OFF), (1, 0x04, ON), (2, 0x04, ON)),
+    # What moves nothing is written at once: how far the first decision has come by then is nobody's business.
+    at_once = [each for each in stand.port.did if each[1] == 0x04]
+    assert at_once == [(1, 0x04, OFF), (2, 0x04, OFF), (1, 0x04, ON), (2, 0x04, ON)]
+    assert [each for each in stand.port.did if each not in at_once] == [
         *("stop", *HIDE, "cont"),
         *("stop", (1, 0x30, 0), (2, 0x30, 0), "cont"),
     ]
