@@ -188,7 +188,7 @@ class LinuxKernel:
     def allocate(self, size: int, *, huge: bool = False) -> Memory:
         """Memory that holds no frames until it is touched, never in huge pages, and that no child has.
 
-        :param huge: all of it in huge pages of 2 MiB instead, which the kernel is made to have.
+        :param huge: all of it in huge pages instead, which the kernel is made to have.
         """
         if huge:
             from tceagent import huge as pages  # noqa: PLC0415  hardly ever needed
@@ -361,7 +361,7 @@ class LinuxKernel:
             "machine": uname.machine,
             "python": sys.version.split(" ", 1)[0],
             "page_size": self.page_size,
-            "huge": pages.there(self.read_file),
+            "huge": pages.size_of(self.read_file),
             "cmdline": self.read_file("/proc/cmdline").decode().strip(),
             "modules": [line.split(" ", 1)[0] for line in modules],
         }

@@ -139,7 +139,7 @@ class Kernel(Protocol):
     def allocate(self, size: int, *, huge: bool = False) -> Memory:
         """Memory that holds no frames until it is touched, never in huge pages, and that no child has.
 
-        :param huge: all of it in huge pages instead, of 2 MiB.
+        :param huge: all of it in huge pages instead; see `tceagent.huge`.
         :raise OSError: refused.
         """
         ...

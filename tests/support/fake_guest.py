@@ -30,7 +30,7 @@ HELLO = {
     "digest": "d" * 64,
     "cell": CELL,
     "page_size": 4096,
-    "huge": True,
+    "huge": 2 << 20,
     "kernel": "6.12",
     "version": "#1",
     "machine": "ppc64le",

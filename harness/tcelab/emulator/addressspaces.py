@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
+from tceagent.huge import HUGE_PAGE
 from tcelab.emulator.syscallerrors import NotModelledError
 from tcelab.papr import window
 from tcelab.program import pagetags
@@ -19,9 +20,6 @@ FRAMES: Final = 1 << 28
 _STEP: Final = 0x9E3779B1
 _FIRST: Final = 16 << 20
 """Bytes of RAM that are the kernel's own."""
-
-HUGE_PAGE: Final = 2 << 20
-"""Of a kernel with the radix MMU, whatever the size of its pages is."""
 
 _TOP: Final = 0x7FFF_F000_0000
 """Buffers lie below, each with a gap behind it; above is the scratch where ioctl arguments are passed."""
@@ -44,8 +42,9 @@ class EmulatedRam:
     :ivar known: IOMMU pages by address, `pagetags.compact`ed, for as long as nothing in their frame changes.
     """
 
-    def __init__(self, page_size: int, seed: int) -> None:
+    def __init__(self, page_size: int, seed: int, huge_page: int = HUGE_PAGE) -> None:
         self.page_size = page_size
+        self.huge_page = huge_page
         self.pages: dict[int, bytes | bytearray] = {}
         self._zeros = bytes(page_size)
         self.pins: dict[int, int] = {}
@@ -242,7 +241,7 @@ class Space:
 
     def allocate(self, size: int, *, huge: bool = False) -> Area:
         """:param huge: in whole huge pages."""
-        unit = HUGE_PAGE if huge else self.ram.page_size
+        unit = self.ram.huge_page if huge else self.ram.page_size
         pages = -(-size // unit) * unit // self.ram.page_size
         frames = self.ram.allocate_huge(pages) if huge else self.ram.allocate_many(pages)
         area = Area(self, self._place(pages, unit), frames)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from tcelab.emulator.addressspaces import HUGE_PAGE, FaultError, RegisteredMemory
+from tcelab.emulator.addressspaces import FaultError, RegisteredMemory
 from tcelab.emulator.checks import IoctlCall
 from tcelab.emulator.effects_v1 import SpaprTce
 from tcelab.emulator.process import Process
@@ -149,7 +149,7 @@ class SpaprTceV2(SpaprTce):
             self._let_go(frames, pages)
             raise SyscallError("EINVAL")
         huge = all(start // ram.page_size + i in space.huge for i in range(pages))
-        granule = min(HUGE_PAGE, (start | size) & -(start | size)) if huge else ram.page_size
+        granule = min(ram.huge_page, (start | size) & -(start | size)) if huge else ram.page_size
         return RegisteredMemory(start, size, frames, granule)
 
     def _nothing(self) -> str:

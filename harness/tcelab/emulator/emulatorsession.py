@@ -16,6 +16,7 @@ import numpy as np
 
 import tcelab
 from tceagent import ops as agent
+from tceagent.huge import HUGE_PAGE
 from tceagent.state import State
 from tcelab.emulator.addressspaces import Space
 from tcelab.emulator.drivertable import Profile
@@ -63,6 +64,7 @@ class EmulatorSession:
         quirks: Collection[str] = (),
         nonce: bytes | None = None,
         page_size: int = 4096,
+        huge_page: int = HUGE_PAGE,
         seed: int = 0,
         driver: Profile | None = None,
         preset_states: Collection[str] = (),
@@ -83,7 +85,7 @@ class EmulatorSession:
         self.quirks = check(quirks)
         self._folder = folder
         self._tables: dict[int, Shown] = {}
-        self.machine = Machine(topology, page_size, seed, guard)
+        self.machine = Machine(topology, page_size, seed, guard, huge_page)
         arrange(self.machine, preset_states)
         self._process = Process(Space(self.machine.ram))
         self.kernel = EmulatedKernel(self.machine, ProfileWithQuirks(used, self.quirks), self._process)
@@ -102,6 +104,7 @@ class EmulatorSession:
             nonce=self._state.nonce,
             page_size=self.machine.page_size,
             ram=RAM,
+            huge=huge_page,
             cannot={},
             versions=versions,
             views=(VIEW,),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, Final, NoReturn
 
+from tceagent.huge import HUGE_PAGE
 from tcelab.emulator.addressspaces import EmulatedRam, Space
 from tcelab.emulator.edudevice import Edu
 from tcelab.emulator.emulatedguard import EmulatedGuard
@@ -157,7 +158,9 @@ class Machine:
     :ivar met: how often each quirk made a difference; `quirk_hits`: the same one by one, until somebody takes them.
     """
 
-    def __init__(self, topology: Topology, page_size: int, seed: int, guard: Guarding = "off") -> None:
+    def __init__(
+        self, topology: Topology, page_size: int, seed: int, guard: Guarding = "off", huge_page: int = HUGE_PAGE
+    ) -> None:
         self.page_size = page_size
         self.now = 0.0
         self.guard = EmulatedGuard(guard, lambda: self.now)
@@ -170,7 +173,7 @@ class Machine:
         self.met: Counter[str] = Counter()
         self.quirk_hits: list[QuirkHit] = []
         self._warned: set[str] = set()
-        self.ram = EmulatedRam(page_size, seed)
+        self.ram = EmulatedRam(page_size, seed, huge_page)
         self.pes = {phb.index: EmulatedPe(phb, self) for phb in topology.machine}
         self._devices = [device for pe in self.pes.values() for device in pe.devices.values()]
 

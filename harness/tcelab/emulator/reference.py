@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
+from tceagent.huge import HUGE_PAGE
 from tcelab.emulator.drivertable import Profile
 from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.emulator.followingsession import FollowingSession, Renewable
@@ -77,6 +78,7 @@ class EmulatorReferences:
             quirks=quirks,
             nonce=self._facts.nonce,
             page_size=self._facts.page_size,
+            huge_page=self._facts.huge or HUGE_PAGE,
             driver=self._driver,
             isolates=self._facts.isolates,
             guard="freeze" if self._facts.isolates else self._facts.guard,

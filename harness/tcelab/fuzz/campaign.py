@@ -204,7 +204,7 @@ class Campaign:
             quirks=known,
             hypercalls=guest.facts.hypercalls,
             v2=guest.facts.profile in TODAYS_PROFILES,
-            huge=guest.facts.huge,
+            huge=guest.facts.huge > 0,
         )
         # Many sizes were drawn for this kernel's pages: with other pages the program would not show its finding.
         program = msgspec.structs.replace(

@@ -53,7 +53,7 @@ class Buffer(_GuestOp, frozen=True, kw_only=True):
     """Allocate memory, aligned to the kernel's page size. Outcome: `value` is its address.
 
     :ivar seed: pages are touched in an order that depends on it, so that neighbours have scattered frames.
-    :ivar huge: in huge pages of 2 MiB, whole ones; each is contiguous in guest RAM.
+    :ivar huge: in huge pages, 2 MiB at a time; each 2 MiB are contiguous in guest RAM.
     """
 
     name: str

@@ -23,7 +23,7 @@ class Hello(msgspec.Struct, frozen=True):
     """The agent's side of the handshake.
 
     :ivar cell: guest physical address of the progress cell.
-    :ivar page_size: bytes; `huge`: the kernel has huge pages as programs ask for them.
+    :ivar page_size: bytes; `huge`: that of a huge page, 0: there are none.
     :ivar clock: the guest's, seconds since 1970, once it was set.
     :ivar drawn: 16 bytes of the guest's random generator, in hex, after the host's were stirred in.
     """
@@ -32,7 +32,7 @@ class Hello(msgspec.Struct, frozen=True):
     digest: str
     cell: int
     page_size: int
-    huge: bool
+    huge: int
     kernel: str
     version: str
     machine: str

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from tceagent.huge import HUGE_PAGE
+from tceagent.huge import SIZES
 from tcelab.errors import Unsupported
 from tcelab.program.operations import Buffer, Hcall, HcallBatch, Native, Op
 from tcelab.program.program import Program
@@ -13,6 +13,8 @@ from tcelab.program.soundness import sizes
 
 if TYPE_CHECKING:
     from tcelab.run.record import Facts
+
+_SIZES: Final = " or ".join(str(size >> 20) for size in SIZES)
 
 
 def require(program: Program, facts: Facts) -> None:
@@ -32,8 +34,8 @@ def require(program: Program, facts: Facts) -> None:
         )
     if not facts.huge and any(isinstance(op, Buffer) and op.huge for op in program.ops):
         raise Unsupported(
-            f"program {program.name!r} has a buffer in huge pages of {HUGE_PAGE >> 20} MiB, and this kernel has none",
-            next_step="take a kernel with the radix MMU: with the hash MMU, huge pages have another size",
+            f"program {program.name!r} has a buffer in huge pages, and this kernel has none of {_SIZES} MiB",
+            next_step="take --cpu power9 or later: by default QEMU gives the hash MMU no pages of that size",
         )
     require_hypercalls(program.ops, facts)
 

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from tceagent.huge import HUGE_PAGE
 from tcelab.errors import Scene, TcelabError
 from tcelab.program import Op, Program
 
@@ -167,7 +168,8 @@ class Facts:
     :ivar profile: profile of the emulator that the driver under test is compared with.
     :ivar quirks: known defects that are declared for its kernel.
     :ivar isolates: the platform is to isolate a PE for a violation; `guard`: what tcelab does for it.
-    :ivar hypercalls: programs may make hypercalls; `huge`: they may have buffers in huge pages.
+    :ivar hypercalls: programs may make hypercalls; `huge`: bytes of a huge page, 0: they may have no
+        buffers in huge pages.
     """
 
     platform: str
@@ -182,7 +184,7 @@ class Facts:
     isolates: bool = False
     guard: Guarding = "off"
     hypercalls: bool = False
-    huge: bool = True
+    huge: int = HUGE_PAGE
 
 
 @dataclass(frozen=True, slots=True)

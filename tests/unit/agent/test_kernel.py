@@ -323,19 +323,23 @@ def test_the_machine_is_described_as_uname_does(kernel):
     assert told.keys() == {"kernel", "version", "machine", "python", "page_size", "huge", "cmdline", "modules"}
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_a_kernel_says_whether_it_has_huge_pages_of_2_mib(kernel, monkeypatch, there):
+@pytest.mark.parametrize(
+    ("there", "size"),
+    [({"2048", "1048576"}, 2 << 20), ({"16384", "16777216"}, 16 << 20), ({"1048576"}, 0), (set(), 0)],
+)
+def test_a_kernel_says_how_large_its_huge_pages_are(kernel, monkeypatch, there, size):
+    """With the radix MMU, with the hash MMU, with gigantic ones alone, with none."""
     read_file = kernel.read_file
 
     def reading(path):
-        if "hugepages-2048kB" not in path:
+        if "hugepages-" not in path:
             return read_file(path)
-        if not there:
+        if path.rpartition("hugepages-")[2].partition("kB/")[0] not in there:
             raise FileNotFoundError(path)
         return b"0"
 
     monkeypatch.setattr(kernel, "read_file", reading)
-    assert kernel.describe()["huge"] is there
+    assert kernel.describe()["huge"] == size
 
 
 def test_a_kernel_without_modules_has_none(kernel, monkeypatch):

@@ -197,6 +197,19 @@ def test_the_pool_grows_by_the_huge_pages_that_it_lacks(monkeypatch, free, pool,
     assert made == [(-1, 4 << 20, huge.mmap.MAP_PRIVATE | huge.mmap.MAP_ANONYMOUS | 0x40000)]
 
 
+def test_a_kernel_with_larger_huge_pages_gives_one_of_them_for_two(monkeypatch):
+    wrote, made = [], []
+    monkeypatch.setattr(huge.mmap, "mmap", lambda *given: made.append(given) or "area")
+
+    def read(path):
+        if "2048kB" in path:
+            raise FileNotFoundError(path)
+        return b"0"
+
+    assert huge.area(4 << 20, read, lambda path, data: wrote.append(data)) == "area"
+    assert (wrote, made[0][1]) == ([b"1"], 16 << 20)
+
+
 def test_a_pool_with_enough_of_them_is_left_alone(monkeypatch):
     wrote = []
     monkeypatch.setattr(huge.mmap, "mmap", lambda *_: "area")
