@@ -16,17 +16,26 @@ from stand_series import two
 __all__ = ["guests", "host", "leakcheck", "tcelab", "two"]
 
 
-@pytest.fixture(autouse=True)
-def _cache_of_its_own(monkeypatch, tmp_path_factory):
-    monkeypatch.setenv("TCELAB_CACHE", str(tmp_path_factory.getbasetemp() / "no cache of the user"))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "no state of the user"))
+@pytest.fixture(scope="session")
+def _of_nobody(tmp_path_factory):
+    home = tmp_path_factory.getbasetemp()
+    return {
+        "TCELAB_CACHE": str(home / "no cache of the user"),
+        "XDG_STATE_HOME": str(home / "no state of the user"),
+        "XDG_CONFIG_HOME": str(home / "no settings of the user"),
+        "TCELAB_ARCHIVE": "",
+        "TCELAB_CACHE_SIZE": "",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
 
 
 @pytest.fixture(autouse=True)
-def _settings_of_nobody(monkeypatch, tmp_path_factory):
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "no settings of the user"))
-    for name in ("TCELAB_ARCHIVE", "TCELAB_CACHE_SIZE"):
-        monkeypatch.setenv(name, "")  # and so put back when a test, or a command in it, sets it
+def _user(monkeypatch, _of_nobody):
+    """One fixture, since it is set up for each of thousands of tests. What a test, or a command in it, sets instead is
+    put back.
+    """
+    for name, value in _of_nobody.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
@@ -34,8 +43,3 @@ def shown():
     """All that a user is shown of the log: `notes` and `phases`, and both in `lines`."""
     with showing() as display:
         yield display
-
-
-@pytest.fixture(autouse=True)
-def _found_by_its_name(monkeypatch):
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
