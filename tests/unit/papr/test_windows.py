@@ -264,9 +264,8 @@ def test_the_emulated_device_folds_as_well():
 @pytest.mark.parametrize("where", NEW)
 @pytest.mark.parametrize("name", ["flow", "dma"])
 def test_the_emulator_passes(name, where):
-    program = build(name, topology(where), 2)
     for quirks in (frozenset(), DECLARED):
-        verdict = on_emulator(program, quirks)
+        verdict = on_emulator(build(name, topology(where), 2), quirks)
         assert (verdict.findings, verdict.could_not) == ([], [])
 
 

@@ -31,7 +31,7 @@ from tcelab.program import (
     inject,
 )
 from tcelab.program.topology import TOPOLOGIES, topology
-from tcelab.program.validate import Checker, validate
+from tcelab.program.validate import validate
 
 MADE = [
     Buffer(name="b", pages=4),
@@ -64,12 +64,8 @@ def test_what_has_to_be_there_before_is_named(op, said):
 @pytest.mark.parametrize("where", TOPOLOGIES.values(), ids=TOPOLOGIES)
 def test_every_scenario_is_whole_with_and_without_a_lie(name, where):
     made = scenarios.build(name, where, 3)
-    lying = inject.flip(made)
-    # The lie comes last, and operations are checked in their order: that of the one is that of the other, and the lie.
-    assert len(made.ops) < len(lying.ops)
-    assert all(one is other for one, other in zip(made.ops, lying.ops, strict=False))
-    Checker(made)
-    validate(lying)
+    validate(made)
+    validate(inject.flip(made))
 
 
 @pytest.mark.parametrize(

@@ -185,23 +185,19 @@ def test_the_table_has_a_line_for_each_case_but_sizes_that_are_right_share_one(s
 
 
 class Lying(EmulatorSession):
-    """Does something behind everybody's back: each `lie` after the first hypercall that its `when` says, or after each.
+    """Does something behind everybody's back after the first hypercall that `when` says, or after each."""
 
-    :ivar lies: pairs of both that are still to come.
-    """
-
-    def __init__(self, *lies, always=False):
+    def __init__(self, when, lie, *, always=False):
         super().__init__(SMALL, seed=2)
-        self.lies, self._always = [*lies], always
+        self._when, self._lie, self._always = when, lie, always
 
     def perform(self, ops):
         out = []
         for op in ops:
             (outcome,) = super().perform([op])
-            for pair in [pair for pair in self.lies if isinstance(op, Hcall) and pair[0](op)]:
-                if not self._always:
-                    self.lies.remove(pair)
-                outcome = pair[1](self, outcome) or outcome
+            if self._when is not None and isinstance(op, Hcall) and self._when(op):
+                self._when = self._when if self._always else None
+                outcome = self._lie(self, outcome) or outcome
             out.append(outcome)
         return out
 
@@ -230,42 +226,30 @@ def weaken(session, _outcome):
     table.put(number, table.get(number) ^ 1)
 
 
-LIES = [
-    (words("H_STUFF_TCE", 18), weaken, "18 pages", "H_SUCCESS, 18 written; 2 findings: difference, table"),
-    (words("H_STUFF_TCE", 17), lose, "17 pages", "H_SUCCESS, 16 written; 2 findings: difference, table"),
-    (
-        words("H_PUT_TCE_INDIRECT", 513),
-        succeed,
-        "513 pages",
-        "H_SUCCESS, 0 written; 514 findings: difference, outcome, table",
-    ),
-    (
-        lambda op: op.call == Call("H_GET_TCE", [0x80000100, 0x100001]),
-        another,
-        "IOBA 0x1 bytes into a page: rounded down",
-        "H_SUCCESS, r4 0x200005679001; 2 findings: difference, hypercalls",
-    ),
-]
-
-
-@cache
-def lied_to():
-    """All lies in one run."""
-    session = Lying(*((when, lie) for when, lie, _, _ in LIES))
-    rows, verdict = lived(session, program())
-    assert session.lies == []
-    return rows, verdict
-
-
-@pytest.mark.parametrize(("when", "lie", "case", "seen"), LIES)
+@pytest.mark.parametrize(
+    ("when", "lie", "case", "seen"),
+    [
+        (words("H_STUFF_TCE", 18), weaken, "18 pages", "H_SUCCESS, 18 written; 2 findings: difference, table"),
+        (words("H_STUFF_TCE", 17), lose, "17 pages", "H_SUCCESS, 16 written; 2 findings: difference, table"),
+        (
+            words("H_PUT_TCE_INDIRECT", 513),
+            succeed,
+            "513 pages",
+            "H_SUCCESS, 0 written; 514 findings: difference, outcome, table",
+        ),
+        (
+            lambda op: op.call == Call("H_GET_TCE", [0x80000100, 0x100001]),
+            another,
+            "IOBA 0x1 bytes into a page: rounded down",
+            "H_SUCCESS, r4 0x200005679001; 2 findings: difference, hypercalls",
+        ),
+    ],
+)
 def test_a_lie_is_wrong_in_the_row_of_its_case_alone(when, lie, case, seen):
-    rows, verdict = lied_to()
+    rows, verdict = lived(Lying(when, lie), program())
     wrong = [row for row in rows if row.verdict == "wrong"]
-    assert [row.seen for row in wrong if row.case == case] == [seen]
-    assert sorted((row.case, row.seen) for row in wrong) == sorted(each[2:] for each in LIES)
-    assert all(row.findings > 0 for row in wrong)
-    assert sum(row.findings for row in rows) == sum(row.findings for row in wrong)
-    assert sum(row.findings for row in wrong) == len(verdict.findings) + verdict.more
+    assert [(row.case, row.seen) for row in wrong] == [(case, seen)]
+    assert wrong[0].findings > 0
     assert verdict.exit_code == 1
 
 
@@ -301,8 +285,7 @@ def test_a_row_is_wrong_however_many_findings_there_were_before_it():
 
 def test_what_is_wrong_again_is_wrong_in_each_row():
     """The same entry has the same wrong value: what stood in between was right."""
-    sizes = 18, 19, 20
-    session = Lying((lambda op: op.call.opcode == "H_STUFF_TCE" and op.call.args[3] in sizes, weaken), always=True)
+    session = Lying(lambda op: op.call.opcode == "H_STUFF_TCE" and op.call.args[3] in (18, 19, 20), weaken, always=True)
     rows, _ = lived(session, program())
     wrong = [row for row in rows if row.verdict == "wrong"]
     assert [row.case for row in wrong] == ["18 pages", "19 pages", "20 pages"]

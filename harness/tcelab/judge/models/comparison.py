@@ -136,8 +136,8 @@ class Comparison:
 
     def _differing(self, expected: TableView, seen: TableView) -> Iterator[Difference]:
         one, other = self._expected.symbols(expected), self._seen.symbols(seen)
-        if np.array_equal(expected.index, seen.index):
-            wrong = np.flatnonzero((one != other) | ((expected.tce ^ seen.tce) & LOW != 0))
+        if np.array_equal(expected.index, seen.index) and np.array_equal(one, other):
+            wrong = np.flatnonzero((expected.tce ^ seen.tce) & LOW)
             numbers = expected.index[wrong].tolist()
         else:
             left = _by_number(expected, one)
