@@ -15,7 +15,6 @@ The exit code of each: `tcelab.run.exitcode`.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -130,6 +129,8 @@ def counted(number: int, one: str, several: str = "") -> str:
 
 def meant(name: str, known: Iterable[str]) -> str:
     """A next step for a name that is not known: the known one that is most like it; empty if none is."""
+    import difflib  # noqa: PLC0415 - hardly ever needed
+
     close = difflib.get_close_matches(name, list(known), 1)
     return f"did you mean {close[0]}?" if close else ""
 

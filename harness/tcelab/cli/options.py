@@ -262,13 +262,19 @@ def seed_option(function: F) -> F:
     return click.option("--seed", type=click.IntRange(0), help=text)(function)
 
 
+def with_help(option: click.Parameter, text: str) -> click.Option:
+    """A copy of an option that several commands share, with a help text of its own."""
+    option = copy(option)
+    assert isinstance(option, click.Option)
+    option.help = text
+    return option
+
+
 def topology_text(command: click.Command, text: str) -> None:
     """Say of the option --topology of a command what holds there.
 
     :param text: when it applies, and what holds without it.
     """
     (index,) = [i for i, each in enumerate(command.params) if each.name == "topology_name"]
-    option = copy(command.params[index])
-    assert isinstance(option, click.Option)
-    option.help, option.show_default = f"PHBs, devices and windows. {text}", False
-    command.params[index] = option
+    command.params[index] = option = with_help(command.params[index], f"PHBs, devices and windows. {text}")
+    option.show_default = False

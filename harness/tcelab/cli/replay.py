@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from copy import copy
 from typing import Final
 
 import click
 
+from tcelab.cli.options import with_help
 from tcelab.cli.run import command as run
 
 _ABOUT: Final = """Run a saved program (program.json of a run, a finding of fuzz) on a guest, or with --platform
@@ -22,12 +22,7 @@ _OWN: Final = {
 
 def _as_here(option: click.Parameter) -> click.Parameter:
     """An option of `run`, with what its help must say of a saved program."""
-    if option.name not in _OWN:
-        return option
-    option = copy(option)
-    assert isinstance(option, click.Option)
-    option.help = _OWN[option.name]
-    return option
+    return with_help(option, _OWN[option.name]) if option.name in _OWN else option
 
 
 command = click.Command(

@@ -133,26 +133,28 @@ def test_there_are_commands_to_check():
     assert len({name for name, _ in COMMANDS}) > 10
 
 
-def every_option():
+def every_command():
     ahead = [cli]
     while ahead:
         command = ahead.pop()
-        yield from (option for each in command.params for option in each.opts)
+        yield command
         if isinstance(command, click.Group):
             ahead += [command.get_command(click.Context(command), each) for each in command.list_commands(None)]
 
 
+def every_option():
+    for command in every_command():
+        yield from (option for each in command.params for option in each.opts)
+
+
 def test_every_verb_and_every_verbs_verb_can_be_talkative_and_takes_seed_0():
-    ahead, met = [cli], 0
-    while ahead:
-        command = ahead.pop()
+    met = 0
+    for command in every_command():
         options = {option: each for each in command.params for option in each.opts}
         assert "-v" in options
         if "--seed" in options and isinstance(options["--seed"].type, click.IntRange):
             met += 1
             assert options["--seed"].type.min == 0
-        if isinstance(command, click.Group):
-            ahead += [command.get_command(click.Context(command), each) for each in command.list_commands(None)]
     assert met > 3
 
 

@@ -8,7 +8,18 @@ from tcelab.emulator.addressspaces import Space
 from tcelab.emulator.checks import Check, IoctlCall, Request, copies_in, give, long_enough
 from tcelab.emulator.drivertable import Profile
 from tcelab.emulator.effects_v1 import SpaprTce
-from tcelab.emulator.profiles.words import INFO, INFO_DDW, V1, V2, enable, entry_of, misaligned, pages_of, window_of
+from tcelab.emulator.profiles.words import (
+    INFO,
+    INFO_DDW,
+    V1,
+    V2,
+    enable,
+    entry_of,
+    failed_macro,
+    misaligned,
+    pages_of,
+    window_of,
+)
 from tcelab.papr import tce, window
 from tcelab.quirks import MISALIGNED, ONE_PAGE
 
@@ -28,13 +39,9 @@ def _no_table_group(call: IoctlCall) -> bool:
 
 
 def _past_the_end(call: IoctlCall) -> str | int:
-    """The result is the code of the whole macro, whichever check in it fails."""
     if entry_of(call) + pages_of(call) <= sum(window_of(call)):
         return ""
-    if MISALIGNED not in call.on.quirks:
-        return "EINVAL"
-    call.machine.hit_quirk(MISALIGNED)
-    return 1
+    return failed_macro(call)
 
 
 def _info(call: IoctlCall) -> int:

@@ -9,7 +9,7 @@ from tcelab.emulator.checks import Check, IoctlCall, Request, copies_in, give, l
 from tcelab.emulator.drivertable import Profile
 from tcelab.emulator.effects_v2 import ContainerWindow, SpaprTceV2
 from tcelab.emulator.profiles.linux_v1 import FOREIGN, LINUX_V1, NOT_ENABLED, PENDING
-from tcelab.emulator.profiles.words import INFO, INFO_DDW, V2
+from tcelab.emulator.profiles.words import INFO, INFO_DDW, V2, failed_macro
 from tcelab.papr import tce, windowcreation
 from tcelab.quirks import MISALIGNED, ONE_PAGE
 
@@ -37,10 +37,7 @@ def _past_the_end(call: IoctlCall) -> str | int:
     found = _found(call)
     if _entry(call) + (call.param["size"] >> found.shift) <= found.entries:
         return ""
-    if MISALIGNED not in call.on.quirks:
-        return "EINVAL"
-    call.machine.hit_quirk(MISALIGNED)
-    return 1
+    return failed_macro(call)
 
 
 def _parts_of_pages(call: IoctlCall) -> bool:

@@ -9,6 +9,7 @@ from tcelab.emulator.checks import IoctlCall
 from tcelab.emulator.events import ENABLED
 from tcelab.papr import window
 from tcelab.papr.tcetable import Table
+from tcelab.quirks import MISALIGNED
 
 V1, V2 = 2, 7
 """Container types: VFIO_SPAPR_TCE_IOMMU, VFIO_SPAPR_TCE_v2_IOMMU."""
@@ -19,6 +20,16 @@ INFO, INFO_DDW = uapi.LAYOUTS["SPAPR_TCE_GET_INFO"], uapi.LAYOUTS["SPAPR_TCE_GET
 
 def misaligned(call: IoctlCall, *names: str) -> bool:
     return any(call.param[name] & _OFFSET for name in names)
+
+
+def failed_macro(call: IoctlCall) -> str | int:
+    """The result of the whole macro iommu_tce_put_param_check or iommu_tce_clear_param_check, whichever check in it
+    fails.
+    """
+    if MISALIGNED not in call.on.quirks:
+        return "EINVAL"
+    call.machine.hit_quirk(MISALIGNED)
+    return 1
 
 
 def entry_of(call: IoctlCall) -> int:
