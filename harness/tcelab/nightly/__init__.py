@@ -1,0 +1,1 @@
+"""A night: many cells, each a command of its own, on all cores."""
