@@ -6,8 +6,8 @@ import click
 
 from tcelab import image
 from tcelab.cli.options import archive_option
-from tcelab.errors import UsageError
-from tcelab.image import bases, known, mutants
+from tcelab.errors import UsageError, counted
+from tcelab.image import bases, known, mutants, recipelock
 from tcelab.job.output import note
 from tcelab.run import exitcode
 
@@ -20,13 +20,35 @@ def command() -> None:
 @command.command()
 @click.argument("names", nargs=-1)
 @click.option("--missing", is_flag=True, help="Only those that are not there or not up to date.")
+@click.option("--newest", is_flag=True, help="Of the newest packages, whatever images/NAME.lock says.")
 @archive_option
-def build(names: tuple[str, ...], *, missing: bool) -> None:
-    """Build NAMES (default: all recipes) from Debian's packages, signatures checked."""
+def build(names: tuple[str, ...], *, missing: bool, newest: bool) -> None:
+    """Build NAMES (default: all recipes) from Debian's packages, signatures checked. Versions that are locked are
+    taken where the archive still has them, else the newest that fit.
+    """
+    if missing and newest:
+        raise UsageError("--missing and --newest exclude each other: --newest always builds")
     for name in names or image.recipe_names():
         if missing and image.status(name, full=False).state == "ok":
             continue
-        image.build(name)
+        image.build(name, newest=newest)
+
+
+@command.command("lock")
+@click.argument("names", nargs=-1)
+@click.option("--built", is_flag=True, help="Lock what the images in the cache were built of; build nothing.")
+@archive_option
+def lock_(names: tuple[str, ...], *, built: bool) -> None:
+    """Build NAMES (default: all recipes) of the newest packages, and lock these by version and hash in
+    images/NAME.lock. What is locked for other architectures stays.
+    """
+    for name in names or image.recipe_names():
+        manifest = image.built(name) if built else image.build(name, newest=True)
+        before = recipelock.read_lock(name)
+        changes = recipelock.write_lock(name, manifest)
+        click.echo(f"{name}: {counted(len(manifest.packages), 'package')} locked, {len(changes)} changed")
+        for each in changes if before else ():
+            click.echo(f"  {each.told()}")
 
 
 @command.command("list")

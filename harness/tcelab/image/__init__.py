@@ -21,6 +21,7 @@
 - `packages`: which package of which suite
 - `qemu`: builds a QEMU tree
 - `recipe`: recipes, as TOML in `images/`
+- `recipelock`: the packages of each recipe by version and hash, in `images/*.lock`
 - `resources`: where tcelab's own files lie
 - `room`: how much room kept bases may take
 - `select`: which files of the packages go into an image
@@ -36,6 +37,7 @@ from tcelab.image.library import (
     OtherKernel,
     QemuBuild,
     build,
+    built,
     clean,
     ensure_guest,
     ensure_qemu,
@@ -55,6 +57,7 @@ __all__ = [
     "QemuBuild",
     "agent_digest",
     "build",
+    "built",
     "cache_dir",
     "clean",
     "ensure_guest",

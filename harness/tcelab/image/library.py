@@ -26,6 +26,7 @@ from tcelab.image.manifest import (
 from tcelab.image.overlay import agent_digest, combined_initrd
 from tcelab.image.qemu import build_qemu, qemu_argv, qemu_environment
 from tcelab.image.recipe import GuestRecipe, Loaded, QemuRecipe, ToolchainRecipe, load, recipe_names
+from tcelab.image.recipelock import drift, fetching, read_lock
 from tcelab.image.staleness import State, problems_of, usable
 from tcelab.image.store import (
     cache_dir,
@@ -44,6 +45,7 @@ __all__ = [
     "OtherKernel",
     "QemuBuild",
     "build",
+    "built",
     "clean",
     "ensure_guest",
     "ensure_qemu",
@@ -179,17 +181,34 @@ def toolchain(release: str, *, name: str = "toolchain", fetch: apt.Fetch = apt.f
         yield Toolchain(image_dir(name), loaded.recipe, manifest.tree_sha256)
 
 
-def build(name: str, *, fetch: apt.Fetch = apt.fetch) -> Manifest:
+def build(name: str, *, fetch: apt.Fetch = apt.fetch, newest: bool = False) -> Manifest:
     """Build an image anew, whatever is there; the old one is replaced in one step when the new one is ready.
 
     :param fetch: where the packages come from.
+    :param newest: of the newest packages, whatever is locked.
     :raise UsageError: no such recipe.
     :raise Unsupported: this host cannot build.
     :raise HarnessError: the build failed; nothing half-made stays.
     """
     loaded = load(name)
     with _lock(name):
-        return _build(loaded, fetch)
+        return _build(loaded, fetch, newest=newest)
+
+
+def built(name: str) -> Manifest:
+    """What is known about an image that is there, undamaged and of today's recipe, whatever its lock says.
+
+    :raise UsageError: there is none, or no such recipe.
+    """
+    loaded, folder = load(name), image_dir(name)
+    manifest = read_manifest(folder)
+    if (
+        manifest is None
+        or manifest.recipe_sha256 != loaded.sha256
+        or problems_of(loaded, folder, manifest, full=True)[0]
+    ):
+        raise UsageError(f"{name} is not built, or stale, or damaged", next_step=f"tcelab image build {name}")
+    return manifest
 
 
 def status(name: str, *, full: bool = True) -> ImageStatus:
@@ -281,12 +300,16 @@ def _ensure(loaded: Loaded) -> Manifest:
         return usable(loaded) or _build(loaded, apt.fetch)
 
 
-def _build(loaded: Loaded, fetch: apt.Fetch, release: str = "") -> Manifest:
-    """:param release: a toolchain shall have the headers of this kernel, too."""
+def _build(loaded: Loaded, source: apt.Fetch, release: str = "", *, newest: bool = False) -> Manifest:
+    """:param source: where packages come from.
+    :param release: a toolchain shall have the headers of this kernel, too.
+    """
+    locked = read_lock(loaded.name)
+    fetch = fetching(source, locked, newest=newest)
     with about(loaded.name), new_image(loaded.name) as folder:
         facts: dict[str, object]
         if isinstance(loaded.recipe, GuestRecipe):
-            guest = build_guest(loaded.recipe, folder, fetch, _native(loaded.recipe, fetch))
+            guest = build_guest(loaded.recipe, folder, fetch, _native(loaded.recipe, source))
             fetched = guest.fetched
             facts = {
                 "kernel_release": guest.kernel_release,
@@ -304,6 +327,8 @@ def _build(loaded: Loaded, fetch: apt.Fetch, release: str = "") -> Manifest:
             qemu = build_qemu(loaded.recipe, folder, fetch)
             fetched = [qemu.fetched]
             facts = {"qemu": qemu.version, "edu": qemu.edu}
+        packages = sorted({package for part in fetched for package in part.packages})
+        facts |= {"packages": packages, "drift": drift(packages, locked), "newest": newest}
         manifest = _manifest(loaded, folder, fetched, facts)
         write_manifest(folder, manifest)
     megabytes = sum(file.size for file in manifest.files) / 1e6
@@ -340,7 +365,6 @@ def _manifest(loaded: Loaded, folder: Path, fetched: list[apt.Fetched], facts: d
         "recipe": loaded.name,
         "recipe_sha256": loaded.sha256,
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "packages": sorted({package for part in fetched for package in part.packages}),
         "suites_left_out": [note for part in fetched for note in part.left_out],
         "suites_not_refreshed": [note for part in fetched for note in part.not_refreshed],
         "files": files,

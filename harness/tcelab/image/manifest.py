@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from tcelab.image.packages import Package, SuiteNote
+from tcelab.image.packages import Drift, Package, SuiteNote
 
 __all__ = [
     "BUILDER",
@@ -55,6 +55,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     :ivar date: when it was built, ISO 8601, UTC.
     :ivar suites_left_out: suites whose index apt refused.
     :ivar suites_not_refreshed: suites of which an older, verified index was used.
+    :ivar drift: packages that are not those of the recipe's lock, see `tcelab.image.recipelock`.
+    :ivar newest: the lock was ignored on purpose.
     :ivar kernel_release: as ``uname -r`` in the guest.
     :ivar modules: names in load order, without what is built in.
     :ivar python: version of the guest's Python as in its file names.
@@ -72,6 +74,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     packages: list[Package]
     suites_left_out: list[SuiteNote] = []
     suites_not_refreshed: list[SuiteNote] = []
+    drift: list[Drift] = []
+    newest: bool = False
     files: list[ImageFile]
     tree_sha256: str
     kernel_release: str = ""
