@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from tcelab import image
 from tcelab.cli.options import archive_option
 from tcelab.errors import UsageError, counted
-from tcelab.image import bases, known, mutants, recipelock
+from tcelab.image import bases, known, mutants, recipelock, transfer
 from tcelab.job.output import note
 from tcelab.run import exitcode
 
@@ -94,6 +96,37 @@ def mutants_() -> None:
     click.echo(f"{mutants.CLEAN:20} {every.module} of {every.source}, rebuilt without a fault")
     for fault in every.fault:
         click.echo(f"{fault.name:20} {fault.breaks}")
+
+
+@command.command("export")
+@click.argument("names", nargs=-1)
+@click.option("--all", "all_", is_flag=True, help="All images that are built.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file; .zst compresses it.")
+def export(names: tuple[str, ...], output: Path, *, all_: bool) -> None:
+    """Write images NAMES (default: guest and qemu-11.1, what a run needs) into one file, for `tcelab image import` on
+    a machine without a network. The file's SHA-256 is printed as sha256sum(1) does.
+    """
+    if all_ and names:
+        raise UsageError("--all exports every image: leave the names out")
+    chosen = names or transfer.DEFAULT
+    if all_:
+        chosen = tuple(name for name in image.recipe_names() if image.status(name, full=False).state != "absent")
+        if not chosen:
+            raise UsageError("no image is built: there is nothing to export", next_step="tcelab image build")
+    digest = transfer.export_images(chosen, output)
+    note(f"{', '.join(sorted(set(chosen)))}: {output.stat().st_size / 1e6:.0f} MB")
+    click.echo(f"{digest}  {output}")
+
+
+@command.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--sha256", default="", metavar="HEX", help="The file's SHA-256, as the export printed it.")
+def import_(file: Path, sha256: str) -> None:
+    """Put the images of FILE, which `tcelab image export` wrote, into the cache: after all of it was checked, or not
+    at all. No network is needed, then or later.
+    """
+    for name in transfer.import_images(file, sha256):
+        click.echo(f"{name} imported")
 
 
 def _made_of(status: image.ImageStatus) -> str:

@@ -29,6 +29,7 @@
 - `staleness`: decides whether an image is usable, or is stale or damaged and must be built again
 - `store`: the cache on disk
 - `toolchain`: builds a toolchain
+- `transfer`: images in one file, for a machine without a network
 """
 
 from tcelab.image.library import (

@@ -49,6 +49,7 @@ __all__ = [
     "clean",
     "ensure_guest",
     "ensure_qemu",
+    "image_lock",
     "status",
     "toolchain",
 ]
@@ -132,7 +133,7 @@ def ensure_guest(
     try:
         initrd = combined_initrd(folder, manifest, _modules_of(other, manifest), _instead(instead, manifest))
     except FileNotFoundError:  # another process was just replacing the image
-        with _lock(name):
+        with image_lock(name):
             manifest = usable(loaded) or _build(loaded, apt.fetch)
             initrd = combined_initrd(folder, manifest, _modules_of(other, manifest), _instead(instead, manifest))
     return GuestImage(
@@ -174,7 +175,7 @@ def toolchain(release: str, *, name: str = "toolchain", fetch: apt.Fetch = apt.f
     loaded = load(name)
     if not isinstance(loaded.recipe, ToolchainRecipe):
         raise UsageError(f"{name} is a {loaded.kind}, not a toolchain", next_step="see tcelab image list")
-    with _lock(name):
+    with image_lock(name):
         manifest = usable(loaded)
         if manifest is None or release not in manifest.kernels:
             manifest = _build(loaded, fetch, release)
@@ -191,7 +192,7 @@ def build(name: str, *, fetch: apt.Fetch = apt.fetch, newest: bool = False) -> M
     :raise HarnessError: the build failed; nothing half-made stays.
     """
     loaded = load(name)
-    with _lock(name):
+    with image_lock(name):
         return _build(loaded, fetch, newest=newest)
 
 
@@ -251,7 +252,7 @@ def clean(names: Sequence[str]) -> int:
     freed = 0
     # Every lock was taken in turn, so no build can be reading the packages that are removed last.
     for name in names or sorted({*known, *_present()}):
-        with _lock(name):
+        with image_lock(name):
             freed += remove(image_dir(name))
             remove_leftovers(name)
     if not names:
@@ -282,7 +283,8 @@ def _instead(
     return given
 
 
-def _lock(name: str) -> AbstractContextManager[None]:
+def image_lock(name: str) -> AbstractContextManager[None]:
+    """Held by whoever builds, replaces or removes an image."""
     return lock(f"image-{name}", f"another build of {name}")
 
 
@@ -295,7 +297,7 @@ def _ensure(loaded: Loaded) -> Manifest:
     manifest = usable(loaded)
     if manifest is not None:
         return manifest
-    with _lock(loaded.name):
+    with image_lock(loaded.name):
         # Another process may have built it while this one waited.
         return usable(loaded) or _build(loaded, apt.fetch)
 

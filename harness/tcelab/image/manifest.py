@@ -13,6 +13,7 @@ from tcelab.image.packages import Drift, Package, SuiteNote
 
 __all__ = [
     "BUILDER",
+    "MANIFEST",
     "ImageFile",
     "Manifest",
     "file_sha256",
@@ -28,7 +29,8 @@ BUILDER = 1
 """Version of the code that builds images; a higher one makes older images stale."""
 
 _SCHEMA = 1
-_NAME = "manifest.json"
+MANIFEST = "manifest.json"
+"""Name of the file, in the image's folder."""
 
 
 class ImageFile(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
@@ -142,13 +144,13 @@ def tree_sha256(files: Iterable[ImageFile]) -> str:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``manifest.json`` into the image's folder."""
     text = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-    (folder / _NAME).write_bytes(text + b"\n")
+    (folder / MANIFEST).write_bytes(text + b"\n")
 
 
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of an image, or None when there is none that this tcelab can read."""
     try:
-        return msgspec.json.decode((folder / _NAME).read_bytes(), type=Manifest)
+        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
     except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
         return None
 
