@@ -10,6 +10,7 @@ from tcelab import image
 from tcelab.cli.options import archive_option
 from tcelab.errors import UsageError, counted
 from tcelab.image import bases, known, mutants, recipelock, transfer
+from tcelab.job import drift
 from tcelab.job.output import note
 from tcelab.run import exitcode
 
@@ -51,6 +52,43 @@ def lock_(names: tuple[str, ...], *, built: bool) -> None:
         click.echo(f"{name}: {counted(len(manifest.packages), 'package')} locked, {len(changes)} changed")
         for each in changes if before else ():
             click.echo(f"  {each.told()}")
+
+
+@command.command("drift")
+@click.argument("names", nargs=-1)
+@click.option("--before", type=click.Path(path_type=Path), metavar="RESULT", help="result.json of a locked image.")
+@click.option("--after", type=click.Path(path_type=Path), metavar="RESULT", help="result.json of the same program now.")
+@click.option("--mutants", "always", is_flag=True, help="Try the mutants even if the kernel is the locked one.")
+@archive_option
+def drift_(names: tuple[str, ...], before: Path | None, after: Path | None, *, always: bool) -> None:
+    """Compare what the images NAMES (default: guest) were built of with what is locked; of a newer kernel also try to
+    build each mutant of its driver; and compare two results of one program: quirks, and how much was judged.
+
+    Exit codes: 0 nothing but versions has drifted; 1 a quirk, a mutant or a count has; 2 wrong usage; 125 not known.
+    """
+    if (before is None) != (after is None):
+        raise UsageError("--before and --after belong together")
+    found = False
+    for name in names or transfer.DEFAULT[:1]:
+        of_image = drift.of_image(name)
+        click.echo(f"{name}: {len(of_image.packages)} of {counted(of_image.of, 'package')} drifted")
+        for package in of_image.packages:
+            click.echo(f"  {package.told()}")
+        tried = drift.of_mutants(name) if of_image.kernel or always else None
+        if tried is not None:
+            click.echo(f"{name}: {tried.of - len(tried.broken)} of {counted(tried.of, 'mutant')} build")
+            for mutant, why in tried.broken.items():
+                click.echo(f"  {mutant}: {why}")
+            found |= bool(tried.broken)
+    if before is not None and after is not None:
+        behaviour = drift.behaviour(before, after)
+        for what, lines in {"quirk": behaviour.quirks, "count": behaviour.counts}.items():
+            click.echo(f"{counted(len(lines), what)} drifted")
+            for line in lines:
+                click.echo(f"  {line}")
+            found |= bool(lines)
+    if found:
+        raise click.exceptions.Exit(exitcode.FINDING)
 
 
 @command.command("list")

@@ -162,12 +162,15 @@ def ensure_qemu(name: str) -> QemuBuild:
 
 
 @contextmanager
-def toolchain(release: str, *, name: str = "toolchain", fetch: apt.Fetch = apt.fetch) -> Iterator[Toolchain]:
+def toolchain(
+    release: str, *, name: str = "toolchain", fetch: apt.Fetch = apt.fetch, newest: bool = False
+) -> Iterator[Toolchain]:
     """Tools that build modules for a kernel, and programs; built when absent, stale or without that kernel's headers.
 
     Nobody replaces them while the block lasts.
 
     :param release: of the kernel, as `uname -r` gives it.
+    :param newest: if it is built, then of the newest packages, whatever is locked.
     :raise UsageError: no such recipe, or it is not a toolchain's.
     :raise Unsupported: it must be built and this host cannot.
     :raise HarnessError: the build failed; Debian has no headers of that kernel (any more).
@@ -178,7 +181,7 @@ def toolchain(release: str, *, name: str = "toolchain", fetch: apt.Fetch = apt.f
     with image_lock(name):
         manifest = usable(loaded)
         if manifest is None or release not in manifest.kernels:
-            manifest = _build(loaded, fetch, release)
+            manifest = _build(loaded, fetch, release, newest=newest)
         yield Toolchain(image_dir(name), loaded.recipe, manifest.tree_sha256)
 
 
@@ -311,7 +314,7 @@ def _build(loaded: Loaded, source: apt.Fetch, release: str = "", *, newest: bool
     with about(loaded.name), new_image(loaded.name) as folder:
         facts: dict[str, object]
         if isinstance(loaded.recipe, GuestRecipe):
-            guest = build_guest(loaded.recipe, folder, fetch, _native(loaded.recipe, source))
+            guest = build_guest(loaded.recipe, folder, fetch, _native(loaded.recipe, source, newest=newest))
             fetched = guest.fetched
             facts = {
                 "kernel_release": guest.kernel_release,
@@ -339,17 +342,17 @@ def _build(loaded: Loaded, source: apt.Fetch, release: str = "", *, newest: bool
     return manifest
 
 
-def _native(recipe: GuestRecipe, fetch: apt.Fetch) -> Callable[[str], NativeBuild]:
+def _native(recipe: GuestRecipe, fetch: apt.Fetch, *, newest: bool) -> Callable[[str], NativeBuild]:
     """What builds, for a kernel's release, what is ours in a guest."""
 
     def make(release: str) -> NativeBuild:
         with about(""):  # the toolchain's lines name it themselves
-            return _built(recipe, release, fetch)
+            return _built(recipe, release, fetch, newest=newest)
 
     return make
 
 
-def _built(recipe: GuestRecipe, release: str, fetch: apt.Fetch) -> NativeBuild:
+def _built(recipe: GuestRecipe, release: str, fetch: apt.Fetch, *, newest: bool) -> NativeBuild:
     if not recipe.toolchain:
         return NativeBuild({}, {}, "")
     known = load(recipe.toolchain).recipe
@@ -357,7 +360,7 @@ def _built(recipe: GuestRecipe, release: str, fetch: apt.Fetch) -> NativeBuild:
         hosts = " and ".join(known.hosts)
         _LOG.warning("no raw hypercalls: their module can be built on %s only", hosts, extra=NOTE)
         return NativeBuild({}, {}, "")
-    with toolchain(release, name=recipe.toolchain, fetch=fetch) as tools:
+    with toolchain(release, name=recipe.toolchain, fetch=fetch, newest=newest) as tools:
         return native(tools, release)
 
 

@@ -21,7 +21,7 @@ from tcelab.image.packages import Drift, Locked, Package
 from tcelab.image.recipe import lock_path
 from tcelab.logs import NOTE
 
-__all__ = ["drift", "fetching", "outdated", "read_lock", "write_lock"]
+__all__ = ["compared", "drift", "fetching", "outdated", "read_lock", "write_lock"]
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def read_lock(name: str) -> tuple[Locked, ...]:
 def write_lock(name: str, manifest: Manifest) -> list[Drift]:
     """Lock a recipe to the packages of an image, and keep what is locked for other architectures.
 
-    :return: what changed for these architectures; `taken` is empty for what the lock no longer holds.
+    :return: what changed.
     :raise HarnessError: the file cannot be written.
     """
     before, path = read_lock(name), lock_path(name)
@@ -70,13 +70,19 @@ def write_lock(name: str, manifest: Manifest) -> list[Drift]:
         path.write_text(text)
     except OSError as error:
         raise HarnessError(f"cannot write {path}: {error.strerror}", next_step="lock in a checkout of tcelab") from None
-    taken = {(each.name, each.architecture) for each in new}
+    return compared(manifest.packages, before)
+
+
+def compared(packages: Sequence[Package], locked: Sequence[Locked]) -> list[Drift]:
+    """All that differs between packages and a lock, sorted; of other architectures than the packages', nothing."""
+    taken = {(each.name, each.architecture) for each in packages}
+    own = {architecture for _, architecture in taken}
     gone = [
         Drift(each.name, each.architecture, each.version)
-        for each in before
+        for each in locked
         if each.architecture in own and (each.name, each.architecture) not in taken
     ]
-    return sorted([*_changed(manifest.packages, before), *gone])
+    return sorted([*_changed(packages, locked), *gone])
 
 
 def drift(packages: Iterable[Package], locked: Sequence[Locked]) -> list[Drift]:
