@@ -9,6 +9,7 @@
 - `elf`: what tcelab reads of an ELF file: its header, the names of its sections, a module's `.modinfo`
 - `guestimage`: builds a guest image
 - `hosttools`: runs the host's tools, with a limit on silence
+- `imagetar`: the file that carries images: its members, and a strict reader
 - `kbuild`: builds kernel modules and C programs for a guest
 - `known`: remembers facts about files and QEMU builds until these change
 - `library`: the images of this user: built when needed, checked, removed

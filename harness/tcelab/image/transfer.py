@@ -23,18 +23,19 @@ import shutil
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import msgspec
 
 import tcelab
 from tcelab.errors import HarnessError, UsageError
 from tcelab.image.apt import host_architecture
+from tcelab.image.imagetar import BLOCK, HEAD, SCHEMA, Head, Reader, Writable, of_file, refused, regular
 from tcelab.image.library import image_lock
-from tcelab.image.manifest import MANIFEST, ImageFile, Manifest, file_sha256, full_problems, tree_sha256
+from tcelab.image.manifest import MANIFEST, Manifest, file_sha256, full_problems, tree_sha256
 from tcelab.image.overlay import agent_digest
 from tcelab.image.recipe import load, recipe_names
 from tcelab.image.staleness import problems_of
@@ -55,33 +56,11 @@ DEFAULT: Final = ("guest", "qemu-11.1")
 LIMIT: Final = 16 << 30
 """Bytes that all images of an archive may hold together."""
 
-_SCHEMA: Final = 1
-_HEAD: Final = "tcelab-images.json"
 _HEAD_LIMIT: Final = 1 << 20
 _MANIFEST_LIMIT: Final = 64 << 20
-_BLOCK: Final = tarfile.BLOCKSIZE
 _COPY: Final = 1 << 20
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _LEVEL: Final = 9
-_NEXT: Final = "copy it again, and compare its SHA-256 with what the export printed"
-
-
-class _Head(msgspec.Struct, frozen=True, kw_only=True):
-    """:ivar manifests: SHA-256 of each image's manifest, by name. `host`: on which hosts its programs run."""
-
-    schema: int = _SCHEMA
-    tcelab: str
-    agent: str
-    host: str
-    manifests: dict[str, str]
-
-
-class _Readable(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-
-class _Writable(Protocol):
-    def write(self, data: bytes, /) -> object: ...
 
 
 class _Wanted(NamedTuple):
@@ -152,42 +131,29 @@ def _appearing(path: Path) -> Iterator[Path]:
         scratch.unlink(missing_ok=True)
 
 
-def _write(to: _Writable, manifests: Mapping[str, Manifest]) -> None:
+def _write(to: Writable, manifests: Mapping[str, Manifest]) -> None:
     texts = {name: (image_dir(name) / MANIFEST).read_bytes() for name in manifests}
-    head = _Head(
+    head = Head(
         tcelab=tcelab.__version__,
         agent=agent_digest(),
         host=host_architecture(),
         manifests={name: hashlib.sha256(text).hexdigest() for name, text in texts.items()},
     )
-    _put(to, _member(_HEAD, len(text := msgspec.json.encode(head) + b"\n")), text)
+    _put(to, regular(HEAD, len(text := msgspec.json.encode(head) + b"\n")), text)
     for name, manifest in manifests.items():
-        _put(to, _member(f"{name}/{MANIFEST}", len(texts[name])), texts[name])
+        _put(to, regular(f"{name}/{MANIFEST}", len(texts[name])), texts[name])
         for file in manifest.files:
-            member = _of_file(name, file)
+            member = of_file(name, file)
             to.write(member.tobuf(tarfile.USTAR_FORMAT))
             if not file.link:
                 with (image_dir(name) / file.path).open("rb") as content:
                     shutil.copyfileobj(content, to, _COPY)
-                to.write(bytes(-file.size % _BLOCK))
-    to.write(bytes(2 * _BLOCK))
+                to.write(bytes(-file.size % BLOCK))
+    to.write(bytes(2 * BLOCK))
 
 
-def _put(to: _Writable, member: tarfile.TarInfo, content: bytes) -> None:
-    to.write(member.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % _BLOCK))
-
-
-def _member(name: str, size: int, *, executable: bool = False) -> tarfile.TarInfo:
-    member = tarfile.TarInfo(name)  # of owner 0 and time 0
-    member.size, member.mode = size, 0o755 if executable else 0o644
-    return member
-
-
-def _of_file(name: str, file: ImageFile) -> tarfile.TarInfo:
-    member = _member(f"{name}/{file.path}", 0 if file.link else file.size, executable=file.executable)
-    if file.link:
-        member.type, member.linkname = tarfile.SYMTYPE, file.link
-    return member
+def _put(to: Writable, member: tarfile.TarInfo, content: bytes) -> None:
+    to.write(member.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % BLOCK))
 
 
 # Reading
@@ -209,89 +175,17 @@ def import_images(path: Path, sha256: str = "") -> list[str]:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
     with file, clear_no_space():
         if sha256 and hashlib.file_digest(file, "sha256").hexdigest() != sha256.lower():
-            raise _refused(path, "its SHA-256 is another one")
+            raise refused(path, "its SHA-256 is another one")
         file.seek(0)
         packed = file.read(len(_ZSTD)) == _ZSTD
         file.seek(0)
         try:
-            return _import(_Reader(zstd.ZstdFile(file) if packed else file, path))
+            return _import(Reader(zstd.ZstdFile(file) if packed else file, path))
         except zstd.ZstdError as error:
-            raise _refused(path, f"it is damaged: {error}") from None
+            raise refused(path, f"it is damaged: {error}") from None
 
 
-def _refused(path: Path, why: str) -> UsageError:
-    return UsageError(f"{path}: {why}; nothing was imported", next_step=_NEXT)
-
-
-class _Reader:
-    """An archive, read from its begin to its end."""
-
-    def __init__(self, stream: _Readable, path: Path) -> None:
-        self._stream = stream
-        self.path = path
-
-    def refuse(self, why: str) -> UsageError:
-        return _refused(self.path, why)
-
-    def exactly(self, size: int) -> bytes:
-        data = b""
-        try:
-            while len(data) < size and (more := self._stream.read(size - len(data))):
-                data += more
-        except EOFError:
-            pass
-        if len(data) < size:
-            raise self.refuse("it is cut short")
-        return data
-
-    def expect(self, wanted: tarfile.TarInfo, *, most: int | None = None) -> int:
-        """Read the header of the next member, which must be this one.
-
-        :param most: its size is not known, and may be so much.
-        :return: its size.
-        """
-        block = self.exactly(_BLOCK)
-        try:
-            found = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
-        except (tarfile.HeaderError, UnicodeDecodeError, ValueError):
-            raise self.refuse(f"it is no archive of images, or damaged before {wanted.name}") from None
-        if (found.name, found.type) != (wanted.name, wanted.type):
-            raise self.refuse(f"it holds {_kind(found)} {found.name!r} where {wanted.name} must be")
-        if found.linkname != wanted.linkname or found.mode != wanted.mode:
-            raise self.refuse(f"{wanted.name} has another mode or target than its manifest says")
-        least, largest = (wanted.size, wanted.size) if most is None else (0, most)
-        if not least <= found.size <= largest:
-            raise self.refuse(f"{wanted.name} holds {found.size} bytes, which it must not")
-        return found.size
-
-    def small(self, name: str, most: int) -> bytes:
-        """The content of the next member, which must have this name."""
-        size = self.expect(_member(name, 0), most=most)
-        content = self.exactly(size)
-        self.padding(size)
-        return content
-
-    def padding(self, size: int) -> None:
-        if any(self.exactly(-size % _BLOCK)):
-            raise self.refuse("it is damaged: there is something between its members")
-
-    def end(self) -> None:
-        if any(self.exactly(2 * _BLOCK)) or self._stream.read(1):
-            raise self.refuse("there is more in it than it says")
-
-
-def _kind(member: tarfile.TarInfo) -> str:
-    kinds: list[tuple[Callable[[], bool], str]] = [
-        (member.issym, "the link"),
-        (member.islnk, "the hard link"),
-        (member.isdev, "the device"),
-        (member.isdir, "the folder"),
-        (member.isreg, "the file"),
-    ]
-    return next((word for is_it, word in kinds if is_it()), "something else,")
-
-
-def _import(reader: _Reader) -> list[str]:
+def _import(reader: Reader) -> list[str]:
     head = _head(reader)
     room = LIMIT
     with ExitStack() as stack:
@@ -332,14 +226,14 @@ def _other(path: Path, why: str) -> UsageError:
     )
 
 
-def _head(reader: _Reader) -> _Head:
+def _head(reader: Reader) -> Head:
     """What the archive says of itself: that it is for this tcelab and this host."""
     try:
-        head = msgspec.json.decode(reader.small(_HEAD, _HEAD_LIMIT), type=_Head)
+        head = msgspec.json.decode(reader.small(HEAD, _HEAD_LIMIT), type=Head)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise reader.refuse(f"its {_HEAD} is damaged") from None
-    if head.schema != _SCHEMA:
-        raise _other(reader.path, f"it has schema {head.schema}, this tcelab reads schema {_SCHEMA}")
+        raise reader.refuse(f"its {HEAD} is damaged") from None
+    if head.schema != SCHEMA:
+        raise _other(reader.path, f"it has schema {head.schema}, this tcelab reads schema {SCHEMA}")
     if head.agent != agent_digest():
         raise _other(reader.path, f"its agent is that of tcelab {head.tcelab!r}, with the digest {head.agent[:12]!r}")
     if head.host != host_architecture():
@@ -348,7 +242,7 @@ def _head(reader: _Reader) -> _Head:
     if unknown := sorted(set(names) - set(recipe_names())):
         raise _other(reader.path, f"this tcelab has no recipe {unknown[0]!r}")
     if not names or names != sorted(names):
-        raise reader.refuse(f"its {_HEAD} is damaged")
+        raise reader.refuse(f"its {HEAD} is damaged")
     return head
 
 
@@ -368,7 +262,7 @@ def _check_room(size: int) -> None:
         )
 
 
-def _check_manifest(reader: _Reader, name: str, manifest: Manifest) -> int:
+def _check_manifest(reader: Reader, name: str, manifest: Manifest) -> int:
     """Check what a manifest says before anything of it is written; return the bytes that it names."""
     if manifest.recipe != name:
         raise reader.refuse(f"the manifest of {name} is of {manifest.recipe!r}")
@@ -406,10 +300,10 @@ def _inside(path: str, target: str, paths: set[str]) -> bool:
     return not os.path.normpath(f"{PurePosixPath(path).parent}/{target}").startswith("..")
 
 
-def _take(reader: _Reader, image: _Wanted, text: bytes) -> None:
+def _take(reader: Reader, image: _Wanted, text: bytes) -> None:
     """Read an image into its new folder, which is empty and nobody else's."""
     for file in image.manifest.files:
-        reader.expect(_of_file(image.name, file))
+        reader.expect(of_file(image.name, file))
         path = image.folder / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
         if file.link:
