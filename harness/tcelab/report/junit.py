@@ -47,7 +47,7 @@ def write_junit(result: Result, path: Path) -> None:
 
 
 def _suite(suite: Suite) -> ET.Element:
-    element = ET.Element("testsuite", name=_clean(suite.name))
+    element = ET.Element("testsuite", name=clean(suite.name))
     for case in suite.cases:
         _case(element, case)
     element.set("tests", str(len(suite.cases)))
@@ -58,15 +58,15 @@ def _suite(suite: Suite) -> ET.Element:
 
 def _case(suite: ET.Element, case: Case) -> None:
     seconds = f"{case.seconds:.3f}" if case.group == "run" else "0"
-    element = ET.SubElement(suite, "testcase", classname=f"tcelab.{case.group}", name=_clean(case.name), time=seconds)
+    element = ET.SubElement(suite, "testcase", classname=f"tcelab.{case.group}", name=clean(case.name), time=seconds)
     if case.outcome == "pass":
         return
-    why = ET.SubElement(element, _ELEMENTS[case.outcome], message=_clean(case.message))
+    why = ET.SubElement(element, _ELEMENTS[case.outcome], message=clean(case.message))
     if case.kind:
         why.set("type", case.kind)
     if case.lines:
-        why.text = _clean("\n".join(case.lines))
+        why.text = clean("\n".join(case.lines))
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     return _ILLEGAL.sub("?", text)
