@@ -111,7 +111,7 @@ def fetching(fetch: Fetch, locked: tuple[Locked, ...], *, newest: bool) -> Fetch
         if locked and request.architecture not in {each.architecture for each in locked}:
             _LOG.warning("nothing is locked for %s: the newest packages are taken", request.architecture, extra=NOTE)
         for each in drift(fetched.packages, locked):
-            why = "newest" if newest else "the archive no longer has the locked version" if each.locked else "new"
+            why = "newest" if newest else "the locked version is not to be had" if each.locked else "new"
             _LOG.warning("%s: %s", why, each.told(), extra=NOTE)
         return fetched
 

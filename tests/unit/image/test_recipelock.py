@@ -184,7 +184,7 @@ def test_a_dropped_version_is_told_in_the_output_and_in_the_manifest(place):
     build()
     relocked(kernel="0.9", python=None)
     assert notes(build) == [
-        "toy: the archive no longer has the locked version: kernel (ppc64el) 0.9 -> 1",
+        "toy: the locked version is not to be had: kernel (ppc64el) 0.9 -> 1",
         "toy: new: python (ppc64el) not locked -> 1",
     ]
     told = image.status("toy").manifest
