@@ -1,7 +1,9 @@
 """The scripts of docs/bisect.md find the commit, among some that do not build, do not start or cannot be judged."""
 
 import os
+import re
 import subprocess
+import tomllib
 
 import pytest
 from pagesteps import ROOT
@@ -111,3 +113,14 @@ def test_wrong_usage_ends_the_bisect(tree):
     assert tree.judge("program.json", UNJUDGED="2") == 255
     tree.git("checkout", "-q", "main")
     assert tree.bisect("program.json", UNJUDGED="2").returncode != 0
+
+
+def test_the_page_points_a_night_at_trees_of_ones_own():
+    page = (ROOT / "docs" / "bisect.md").read_text()
+    (matrix,) = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    read = tomllib.loads(matrix)
+    assert {*read["qemus"], *read["kernels"]} <= {*read["axes"]["qemu"], *read["axes"]["image"]}
+    (script,) = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert subprocess.run(["sh", "-n"], input=script, text=True, check=False).returncode == 0
+    paths = [each["path"] for each in read["qemus"].values()] + [each["kernel"] for each in read["kernels"].values()]
+    assert [path for path in paths if path.removeprefix("../") not in script] == []
