@@ -33,6 +33,8 @@ def pytest_collection_finish():
     """
     gc.collect()
     gc.freeze()
+    # What a test leaves is collected after it, by its size: Python need not look for it every 700 objects.
+    gc.set_threshold(10_000, 20, 20)
 
 
 KILLERS = {
