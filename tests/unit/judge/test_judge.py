@@ -185,6 +185,14 @@ def test_a_page_that_was_overwritten_no_longer_proves_by_its_tag():
     assert verdict.evidence.tags == tags - 4, "page 0 is looked at four times while it is mapped"
 
 
+@pytest.mark.parametrize(("liobn", "ioba"), [(ONE.liobn, 0x1000), (ONE.liobn + 1, 0)])
+def test_a_tag_that_names_another_entry_is_right_content_and_no_proof(liobn, ioba):
+    ops = [*MAPS[:-1], *b.tag(Page("pages"), 1, liobn, ioba, 1), MAPS[-1], *b.checkpoint("mapped")]
+    program = Program(name="elsewhere", topology=story().topology, ops=ops)
+    evidence = judge(perform_program(program, Ideal(program))).evidence
+    assert (evidence.tags, evidence.contents) == (0, 1)
+
+
 LOOK = '{"op": "checkpoint", "stream": true}'
 MAPS = [
     *b.buffer("pages", 1, 0),
