@@ -44,7 +44,7 @@ def memory(ledger: Ledger, fold: Fold, seen: TableReading) -> None:
                 continue
             content = pages.get(frame)
             if page.content is None and content is not None:
-                page.adopt(content)  # nobody could know what it is
+                page.adopt(content)  # its contents were unknown until now
                 continue
             compared += 1
             if content is None or content != page.content:

@@ -30,9 +30,9 @@ LAW: Final = Law(
 def tag(ledger: Ledger, fold: Fold, seen: TableReading) -> None:
     """Each live entry leads to a page in guest RAM that carries exactly what was written to the page it maps.
 
-    A page whose last writer was a Tag proves its frame without trusting the guest's pagemap: nonce, LIOBN, IOBA and
-    sequence are in it, and it fills the page. Of an IOMMU page of more than 4 KiB, each 4 KiB are judged by themselves.
-    Entries that the table law found wrong are told there.
+    A page whose last writer was a Tag proves its frame without trusting the guest's pagemap: the tag names nonce,
+    LIOBN, IOBA and sequence, and fills the page. An IOMMU page of more than 4 KiB is judged 4 KiB at a time. Entries
+    that the table law found wrong are reported there.
     """
     shown = next(iter(seen.views.values()), None)
     if shown is None:
@@ -72,21 +72,24 @@ def _tagged_if_right(seen: TableReading, model: TableModel, frame: int, numbers:
 
 
 def _frame(table: TableView, number: int) -> int:
-    """Where the table says an entry leads, for a frame that the agent did not tell."""
+    """The frame that the table gives for an entry whose frame the agent did not report."""
     return tce.address(int(table.tce[np.searchsorted(table.index, number)]), table.page_shift)
 
 
 def _prove_all(ledger: Ledger, seen: TableReading, model: TableModel, frame: int, numbers: set[int]) -> None:
-    """Judge the IOMMU page at `frame`, to which entries `numbers` lead, 4 KiB by 4 KiB."""
+    """Judge the IOMMU page at `frame`, to which entries `numbers` lead, 4 KiB at a time."""
     first = model.live[next(iter(numbers))]
     if first.raw is not None and first.page is None:
-        return  # a hypercall stores whatever it is given, and nobody said what is there
+        return  # a hypercall stored a raw address: the contents there are unknown
     for part in range(1 << model.page_shift - window.PAGE_SHIFT):
         _prove(ledger, seen, model, (frame, part), numbers)
 
 
 def _prove(ledger: Ledger, seen: TableReading, model: TableModel, where: tuple[int, int], numbers: set[int]) -> None:
-    """Judge 4 KiB: of which IOMMU page, to which entries `numbers` lead, and which of its pages."""
+    """Judge 4 KiB of the IOMMU page to which entries `numbers` lead.
+
+    :param where: frame of the IOMMU page, and the number of the 4 KiB within it.
+    """
     part = where[1]
     frame = where[0] + (part << window.PAGE_SHIFT)
     page = model.live[next(iter(numbers))].page_at(part)
@@ -99,7 +102,7 @@ def _prove(ledger: Ledger, seen: TableReading, model: TableModel, where: tuple[i
         _unproven(ledger, seen, model, (frame, part), min(numbers))
         return
     if page is not None and page.content is None:
-        page.adopt(content)  # no proof of anything: nobody could know what it is
+        page.adopt(content)  # proves nothing: the contents were unknown until now
         return
     _count(ledger, len(numbers), _names_own(page, model, part, numbers))
 
@@ -113,7 +116,7 @@ def _count(ledger: Ledger, entries: int, own: int) -> None:
 
 
 def _names_own(page: PageModel | None, model: TableModel, part: int, numbers: set[int]) -> bool:
-    """The page's tag names one of the entries that lead to it."""
+    """Does the page's tag name one of the entries that lead to it?"""
     if page is None or page.tagged is None:
         return False
     liobn, where = page.tagged
