@@ -24,6 +24,7 @@ from tcelab.run.record import Facts, Outcome, Step
 from tcelab.scenarios import SCENARIOS, build
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.warmup import warm_up
+from thorough import often
 
 
 @cache
@@ -317,7 +318,7 @@ def test_request_numbers_have_their_names():
 RANGES = st.tuples(st.booleans(), st.integers(0, 40), st.integers(0, 32), st.integers(1, 3), st.booleans())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=often(80, 200), deadline=None)
 @given(st.lists(RANGES, max_size=30))
 def test_the_fold_is_what_a_plain_dictionary_says(history):
     fold, plain, last = opened_fold(), {}, {}
