@@ -24,6 +24,19 @@ case $(cat "$(eval echo \\${$#})") in good) exit 0 ;; bad) exit 1 ;; *) exit ${U
 """
 
 
+def commit(number):
+    """For git fast-import."""
+    files = {
+        "100755 configure": "#!/bin/sh\ntouch configured\n",
+        "100644 .gitignore": "build-bisect\nvmlinux\n",
+        "100644 state": f"{HISTORY[number]}\n",
+        "100644 number": f"{number}\n",
+    }
+    head = f"commit refs/heads/main\ncommitter t <t@t> {number} +0000\ndata <<END\ncommit {number}\nEND\n"
+    modes = ((*name.split(), text) for name, text in files.items())
+    return head + "".join(f"M {mode} inline {name}\ndata {len(text)}\n{text}\n" for mode, name, text in modes)
+
+
 class Tree:
     """A source tree of 8 commits, and tools that build it."""
 
@@ -40,21 +53,15 @@ class Tree:
         (self._bin / "tcelab").write_text(TCELAB)
         (self._bin / "tcelab").chmod(0o755)
         self.git("init", "-q", "-b", "main")
-        (self.folder / "configure").write_text("#!/bin/sh\ntouch configured\n")
-        (self.folder / "configure").chmod(0o755)
-        (self.folder / ".gitignore").write_text("build-bisect\nvmlinux\n")
-        for number, state in enumerate(HISTORY):
-            (self.folder / "state").write_text(f"{state}\n")
-            (self.folder / "number").write_text(f"{number}\n")
-            self.git("add", ".")
-            self.git("commit", "-q", "-m", f"commit {number}")
+        self.git("fast-import", "--quiet", stdin="".join(map(commit, range(len(HISTORY)))))
+        self.git("checkout", "-q", "main")
 
     def _program(self, name, script):
         (self._bin / name).write_text(f"#!/bin/sh\n{script}")
         (self._bin / name).chmod(0o755)
 
-    def git(self, *words, **more):
-        done = self._run("git", "-c", "user.name=t", "-c", "user.email=t@t", *words, **more)
+    def git(self, *words, stdin=""):
+        done = self._run("git", *words, stdin=stdin)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -66,7 +73,14 @@ class Tree:
         """What the script says of the commit that is checked out."""
         return self._run(self.script, *words, **more).returncode
 
-    def _run(self, *words, **more):
+    def begin(self):
+        """As after a clone."""
+        self.git("bisect", "reset")
+        self.git("checkout", "-q", "main")
+        self.git("clean", "-q", "-d", "-x", "-f")
+        self.calls.write_text("")
+
+    def _run(self, *words, stdin="", **more):
         environment = {
             "PATH": f"{self._bin}:{os.environ['PATH']}",
             "HOME": str(self.folder.parent),
@@ -74,7 +88,9 @@ class Tree:
             "CALLS": str(self.calls),
             **more,
         }
-        return subprocess.run(words, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            words, cwd=self.folder, env=environment, input=stdin, capture_output=True, text=True, check=False
+        )
 
 
 SCRIPTS = {
@@ -83,9 +99,15 @@ SCRIPTS = {
 }
 
 
-@pytest.fixture(params=SCRIPTS)
-def tree(request, tmp_path):
-    return Tree(tmp_path, request.param)
+@pytest.fixture(scope="module", params=SCRIPTS)
+def shared(request, tmp_path_factory):
+    return Tree(tmp_path_factory.mktemp("tree"), request.param)
+
+
+@pytest.fixture
+def tree(shared):
+    shared.begin()
+    return shared
 
 
 def test_the_first_bad_commit_of_eight_is_found(tree):

@@ -151,14 +151,14 @@ def test_a_leak_check_has_its_cases_too(findings):
 
 
 @pytest.mark.skipif(shutil.which("prove") is None, reason="needs perl's prove")
-@pytest.mark.parametrize("make", RESULTS.values(), ids=RESULTS)
-def test_prove_agrees(make, tmp_path):
-    result = make()
+@pytest.mark.parametrize("name", ["pass", "could not", "not all"])
+def test_prove_agrees(name, tmp_path):
+    result = RESULTS[name]()
     (tmp_path / "run.tap").write_bytes(ktap(result))
     done = subprocess.run(["prove", "-e", "cat", tmp_path / "run.tap"], capture_output=True, text=True, check=False)
     assert (done.returncode == 0) == (result.verdict.result == "pass"), done.stdout + done.stderr
     # It counts what came before the end, too.
-    assert ("Parse errors" in done.stdout) == ("Bailout called" in done.stdout) == (make is RESULTS["not all"])
+    assert ("Parse errors" in done.stdout) == ("Bailout called" in done.stdout) == (name == "not all")
 
 
 # The option
