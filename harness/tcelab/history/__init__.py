@@ -5,4 +5,5 @@
 - `schema`: the file's tables, and how an older file gets them
 - `signature`: what makes two findings the same one
 - `store`: the history that a night writes
+- `wording`: the message of a finding without what the next night changes
 """
