@@ -184,6 +184,7 @@ class FindingChange(msgspec.Struct, kw_only=True):
     :ivar change: `new`: no earlier night saw it. `returning`: the earlier one did not see it, one before that did.
         `gone`: every cell that saw it was judged again and did not. `unknown`: gone, and at least one of those cells
         was not judged in the later night.
+    :ivar before: of a returning one, the last night before the two that saw it; None if that was pruned.
     :ivar cells: names of cells that saw it, the first ones; `several`: how many there are.
     :ivar expected: each of those cells must have findings, e.g. one with a broken driver.
     """
@@ -198,6 +199,7 @@ class FindingChange(msgspec.Struct, kw_only=True):
     replay: str
     first: Seen
     last: Seen
+    before: Seen | None = None
     cells: list[str]
     several: int
     expected: bool

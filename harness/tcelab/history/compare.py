@@ -21,7 +21,7 @@ from tcelab.history.answers import (
     FindingChange,
     VersionChange,
 )
-from tcelab.history.queries import CHOICE, LAST, line, night_number, ref, when
+from tcelab.history.queries import CHOICE, LAST, last_before, line, night_number, ref, when
 from tcelab.history.readback import parsed
 from tcelab.history.store import History
 from tcelab.run import exitcode
@@ -178,8 +178,10 @@ def _change(pair: _Pair) -> CellChange | None:
 def _came(sql: sqlite3.Connection, one: _Night, other: _Night) -> Iterator[FindingChange]:
     for signature in [each for each in other.found if each not in one.found]:
         first, _ = when(sql, signature)
-        change = "returning" if first.began < min(one.began, other.began) else "new"
-        yield _finding(sql, signature, change, other.found[signature])
+        returns = first.began < min(one.began, other.began)
+        found = _finding(sql, signature, "returning" if returns else "new", other.found[signature])
+        found.before = last_before(sql, signature, one.began) if returns else None
+        yield found
 
 
 def _went(sql: sqlite3.Connection, one: _Night, other: _Night) -> Iterator[FindingChange]:
@@ -236,13 +238,13 @@ def _of_cell(
         there = old.get(name, ("", "", ""))
         if values != there[2] and unit == there[0] and there[2]:
             both = parsed(there[2]), parsed(values)
-            if not noise.small(*both):
+            if not noise.small(*both, unit):
                 differ[name] = both
     earlier = _earlier(sql, cell, other, differ.keys()) if differ else {}
     for name, (before, after) in differ.items():
         unit, better, _ = new[name]
         medians = earlier.get((name, unit), [])
-        word = noise.judge(before, after, medians, better)
+        word = noise.judge(before, after, medians, better, unit)
         if word == "too few":
             yield None
         elif word != "same":

@@ -4,8 +4,8 @@ The rule, for a cell that ran in both nights with the same seed:
 
 - With at least 7 earlier nights (the night before included, the last 20 at most), each counts by the median of its
   values. The new median must lie outside of all of them, by more than their whole range; farther from their median
-  than 4 standard deviations (1.4826 times the median absolute deviation); and differ from the night before by more than
-  5 %, or be a count. A count that was the same in all of them must only differ.
+  than 4 standard deviations (1.4826 times the median absolute deviation); and, of a time, a rate or a size, differ from
+  the night before by more than 5 %. What was exactly the same in all of them must only differ (counts, coverage).
 - With fewer nights, each of the two needs at least 5 values. No value of one may lie among those of the other, and the
   medians must differ by more than 4 standard deviations of the noisier one, and by more than 10 %.
 - Otherwise nothing is claimed.
@@ -26,12 +26,18 @@ VALUES: Final = 5
 _DEVIATIONS: Final = 4
 _SIGMA: Final = 1.4826
 """A standard deviation of normal noise, in median absolute deviations."""
+_MEASURED: Final = frozenset({"s", "ms", "us", "ns", "B", "kB", "KiB", "MB", "MiB", "GB", "GiB"})
+"""Units of what is never twice the same; rates (`/s`) are others."""
 _OF_NIGHTS: Final = 0.05
 _OF_VALUES: Final = 0.10
 
 
 def judge(
-    before: Sequence[float], after: Sequence[float], earlier: Sequence[float], better: Literal["lower", "higher", ""]
+    before: Sequence[float],
+    after: Sequence[float],
+    earlier: Sequence[float],
+    better: Literal["lower", "higher", ""] = "",
+    unit: str = "",
 ) -> Judgement:
     """:param before: all values of the night before; `after`: of the new one; at least one each.
 
@@ -39,7 +45,7 @@ def judge(
     """
     new, change = median(after), median(after) - median(before)
     if len(earlier) >= NIGHTS:
-        beyond = not small(before, after) and _beyond_nights(earlier, new)
+        beyond = not small(before, after, unit) and _beyond_nights(earlier, new)
         change = new - median(earlier)
     elif min(len(before), len(after)) >= VALUES:
         beyond = _beyond_values(before, after)
@@ -52,12 +58,12 @@ def judge(
     return "better" if (change < 0) == (better == "lower") else "worse"
 
 
-def small(before: Sequence[float], after: Sequence[float]) -> bool:
+def small(before: Sequence[float], after: Sequence[float], unit: str) -> bool:
     """Too small a change for any claim, whatever the noise."""
     one, other = median(before), median(after)
-    if one == other:
-        return True
-    return not _counts([one, other]) and abs(other - one) <= _OF_NIGHTS * abs(one)
+    if unit in _MEASURED or unit.endswith("/s"):
+        return abs(other - one) <= _OF_NIGHTS * abs(one)
+    return one == other
 
 
 def deviation(values: Sequence[float]) -> float:
@@ -68,7 +74,7 @@ def deviation(values: Sequence[float]) -> float:
 
 def _beyond_nights(earlier: Sequence[float], new: float) -> bool:
     least, most = min(earlier), max(earlier)
-    if least == most and _counts([*earlier, new]):
+    if least == most:
         return new != most
     far = abs(new - median(earlier))
     margin = most - least
@@ -81,7 +87,3 @@ def _beyond_values(before: Sequence[float], after: Sequence[float]) -> bool:
     far = abs(median(after) - median(before))
     noise = max(deviation(before), deviation(after))
     return apart and far > _DEVIATIONS * noise and far > _OF_VALUES * abs(median(before))
-
-
-def _counts(values: Sequence[float]) -> bool:
-    return all(float(each).is_integer() for each in values)

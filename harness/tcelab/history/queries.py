@@ -159,10 +159,7 @@ def _seen_in_nights(sql: sqlite3.Connection, signature: int) -> Iterator[SeenInN
 
 def when(sql: sqlite3.Connection, signature: int) -> tuple[Seen, Seen]:
     """When a finding was seen first and last, nights that were pruned included."""
-    nights_ = (
-        "SELECT DISTINCT night, id, began, tcelab FROM found JOIN nights ON nights.number = night WHERE signature = ?"
-    )
-    seen = sql.execute(f"{nights_} ORDER BY began", (signature,)).fetchall()
+    seen = _nights_of(sql, signature)
     ends = [_seen(sql, signature, each) for each in (seen[:1] + seen[-1:])]
     row = sql.execute("SELECT * FROM pruned WHERE signature = ?", (signature,)).fetchone()
     if row is not None:
@@ -171,6 +168,21 @@ def when(sql: sqlite3.Connection, signature: int) -> tuple[Seen, Seen]:
             for night, began, tcelab, versions in (row[2:6], row[6:10])
         ]
     return min(ends, key=lambda each: each.began), max(ends, key=lambda each: each.began)
+
+
+def last_before(sql: sqlite3.Connection, signature: int, began: float) -> Seen | None:
+    """The last night before a time in which a finding was seen, if that night was not pruned."""
+    seen = [each for each in _nights_of(sql, signature) if each[2] < began]
+    return _seen(sql, signature, seen[-1]) if seen else None
+
+
+def _nights_of(sql: sqlite3.Connection, signature: int) -> list[tuple[int, str, float, str]]:
+    """Number, id, beginning and tcelab of each night that saw a finding, oldest first."""
+    return sql.execute(
+        "SELECT DISTINCT night, id, began, tcelab FROM found JOIN nights ON nights.number = night WHERE signature = ?"
+        " ORDER BY began",
+        (signature,),
+    ).fetchall()
 
 
 def _seen(sql: sqlite3.Connection, signature: int, row: Sequence[Any]) -> Seen:

@@ -26,8 +26,8 @@ _FIRST: Final = (
     """CREATE TABLE cells (
         number INTEGER PRIMARY KEY, night INTEGER NOT NULL REFERENCES nights ON DELETE CASCADE,
         choice INTEGER NOT NULL REFERENCES choices, seed TEXT NOT NULL, place INTEGER NOT NULL, word TEXT NOT NULL,
-        expected TEXT NOT NULL, began REAL NOT NULL, seconds REAL, command INTEGER NOT NULL REFERENCES texts,
-        versions INTEGER NOT NULL REFERENCES texts, UNIQUE (night, choice, seed))""",
+        expected TEXT NOT NULL, began REAL NOT NULL, seconds REAL, command INTEGER NOT NULL,
+        versions INTEGER NOT NULL, UNIQUE (night, choice, seed))""",
     "CREATE INDEX cells_by_choice ON cells (choice, seed, began, word)",
     "CREATE INDEX cells_by_duration ON cells (choice, began, seconds) WHERE seconds IS NOT NULL",
     """CREATE TABLE attempts (
