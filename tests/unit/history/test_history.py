@@ -373,12 +373,13 @@ def test_the_last_two_nights_are_compared_with_the_verdict_first(state):
     assert written.err == done.out
 
 
-def test_nights_are_listed_and_a_finding_and_a_cell_are_told(state):
+def test_nights_are_listed_and_a_finding_and_a_cell_are_told(state, tmp_path):
     keep(night(1, cell("dma", "finding", findings=[A])), night(2, cell("dma", "not-run"), stopped="interrupted"))
-    listed = state("history", "list", "--limit", "1", "--json", "list.json")
+    listed = state("history", "list", "--limit", "1", "--json", str(tmp_path / "list.json"))
     assert (listed.code, "night-1" in listed.out) == (0, False)
     assert "0 of 1 cell right (1 not run), 0 findings; interrupted" in listed.out
     assert "2 nights, the last 1 shown" in listed.out
+    assert json.loads((tmp_path / "list.json").read_bytes())["total"] == 2
     told = state("history", "finding", "aaaa")
     assert (told.code, "first seen: night-1 (1970-01-02 00:00, tcelab 0.2.0, kernel 6.1.0, qemu 10.0)" in told.out) == (
         0,
