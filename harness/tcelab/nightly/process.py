@@ -1,0 +1,187 @@
+"""One running command of a night, with all that it starts: it ends whole, and is waited for by event."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from tcelab.errors import HarnessError
+
+COOKIE: Final = "TCELAB_NIGHT_CELL"
+"""Environment variable by which everything that a cell started is known, whatever session it is in."""
+GRACE: Final = 60.0
+"""Seconds in which a command that is asked to end writes down what it found."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended.
+
+    :ivar code: exit code; negative: the signal that ended it.
+    :ivar began: seconds since 1970 (UTC).
+    :ivar cpu: CPU seconds of it and of all its children that were waited for.
+    :ivar late: it was ended because its time was up.
+    """
+
+    code: int
+    began: float
+    seconds: float
+    cpu: float
+    late: bool
+
+
+class Running:
+    """A command in a session of its own. It dies with this process: it is to be started by the main thread, because the
+    kernel tells a child of its parent's death when the thread ends that made it.
+    """
+
+    def __init__(self, words: Sequence[str], output: Path, *, cookie: str, limit: float, folder: Path) -> None:
+        """:param output: a new file, for all that it prints.
+        :param limit: seconds after which it is asked to end.
+        :param folder: where it is run.
+        :raise HarnessError: it cannot be started.
+        """
+        self.cookie = cookie
+        self._late = False
+        self._asked = False
+        environment = {**os.environ, COOKIE: cookie}
+        self._began, self._clock = time.time(), time.monotonic()
+        self.deadline = self._clock + limit
+        try:
+            with output.open("xb") as said:
+                self._process = subprocess.Popen(
+                    ["setpriv", "--pdeathsig", "TERM", "--", *words],  # noqa: S607 - of util-linux, as for QEMU
+                    stdin=subprocess.DEVNULL,
+                    stdout=said,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    cwd=folder,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise HarnessError(f"cannot start {words[0]}: {error.strerror}") from error
+        self.descriptor = os.pidfd_open(self._process.pid)
+
+    def end(self, *, late: bool = False) -> None:
+        """Ask it to end; it is killed when it has not after `GRACE`. Asked twice, it is killed at once."""
+        if self._asked:
+            self.kill()
+            return
+        self._asked, self._late = True, late
+        self.deadline = time.monotonic() + GRACE
+        self._signal(signal.SIGTERM)
+
+    def overdue(self) -> None:
+        """Its deadline has passed."""
+        if self._asked:
+            self.kill()
+            self.deadline = float("inf")
+        else:
+            self.end(late=True)
+
+    def kill(self) -> None:
+        """End it and all that it started, at once."""
+        self._signal(signal.SIGKILL)
+        kill_all(self.cookie)
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    def reap(self) -> Ended:
+        """After its end: how it was. What it started and left behind is killed."""
+        _, status, usage = os.wait4(self._process.pid, 0)
+        os.close(self.descriptor)
+        self._process.returncode = os.waitstatus_to_exitcode(status)  # or else Popen would wait for it again
+        kill_all(self.cookie)
+        return Ended(
+            self._process.returncode,
+            self._began,
+            time.monotonic() - self._clock,
+            usage.ru_utime + usage.ru_stime,
+            self._late,
+        )
+
+
+def kill_all(cookie: str) -> int:
+    """Kill every process that a command started, other than this one: how many there were.
+
+    :param cookie: of the command; or with a `/` at its end: of all those whose cookie begins so.
+    """
+    wanted = f"{COOKIE}={cookie}".encode()
+    count = 0
+    for path in Path("/proc").glob("[0-9]*"):
+        number = int(path.name)
+        if number == os.getpid():
+            continue
+        with contextlib.suppress(OSError):  # gone meanwhile, or another user's
+            words = (path / "environ").read_bytes().split(b"\0")
+            if any(each == wanted or (cookie.endswith("/") and each.startswith(wanted)) for each in words):
+                os.kill(number, signal.SIGKILL)
+                count += 1
+    return count
+
+
+class Waiter:
+    """Waits until a command ends, a deadline passes or a signal comes.
+
+    :ivar stops: how often somebody wanted the night to end.
+    """
+
+    def __init__(self, wakes: int) -> None:
+        """:param wakes: descriptor on which signals announce themselves."""
+        self.stops = 0
+        self._wakes = wakes
+
+    def wait(self, running: Mapping[int, Running], until: float) -> list[int]:
+        """Those that have ended, by their keys.
+
+        :param until: by the monotonic clock, when to return in any case.
+        """
+        poll = select.poll()
+        poll.register(self._wakes, select.POLLIN)
+        by_descriptor = {}
+        for key, each in running.items():
+            poll.register(each.descriptor, select.POLLIN)
+            by_descriptor[each.descriptor] = key
+        nearest = min([until, *(each.deadline for each in running.values())])
+        seconds = nearest - time.monotonic()
+        found = poll.poll(None if nearest == float("inf") else max(0.0, seconds * 1e3 + 1))
+        if any(descriptor == self._wakes for descriptor, _ in found):
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wakes, 4096)
+        return [by_descriptor[descriptor] for descriptor, _ in found if descriptor != self._wakes]
+
+
+@contextmanager
+def signals() -> Iterator[Waiter]:
+    """While the block lasts, Ctrl-C and SIGTERM are counted, and raise nothing: no command is lost between its start
+    and the moment when it is known.
+    """
+    reads, writes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    waiter = Waiter(reads)
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        waiter.stops += 1
+
+    wanted = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, stop) for number in wanted}
+    former = signal.set_wakeup_fd(writes, warn_on_full_buffer=False)
+    try:
+        yield waiter
+    finally:
+        signal.set_wakeup_fd(former)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(reads)
+        os.close(writes)
