@@ -166,6 +166,7 @@ class Night(msgspec.Struct, kw_only=True):
     :ivar began: seconds since 1970 (UTC); `ended`: likewise, 0 while it lasts or if it was killed.
     :ivar matrix: path of the matrix file, and `matrix_sha256` of its content.
     :ivar host: name, cores and memory of the host, by name.
+    :ivar folder: its folder on that host, absolute; empty: nobody said.
     :ivar cells: all of the matrix, in its order.
     :ivar stopped: why it ended before all cells did; empty if it did not.
     :ivar pace: how fast it was.
@@ -179,6 +180,7 @@ class Night(msgspec.Struct, kw_only=True):
     matrix: str
     matrix_sha256: str
     host: dict[str, str] = {}
+    folder: str = ""
     cells: list[Cell]
     stopped: str = ""
     pace: Pace = Pace()
