@@ -39,6 +39,8 @@ def new(out: Path | None, began: float) -> tuple[str, Path]:
     :raise HarnessError: the disk is full.
     """
     name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(began))}-{os.getpid()}"
+    while (root() / name).exists():
+        name += "+"
     folder = out or root() / name
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=out is not None)

@@ -207,9 +207,7 @@ def read(path: Path, known: Vocabulary) -> Matrix:
         raise _error(path, number, _AT_LINE.sub("", str(error)) or str(error)) from None
     lines = Lines(text)
     file = _typed(fields, _File, path, lines, ())
-    kernels = {
-        name: _typed(each, KernelEntry, path, lines, ("kernels", name)) for name, each in file.kernels.items()
-    }
+    kernels = {name: _typed(each, KernelEntry, path, lines, ("kernels", name)) for name, each in file.kernels.items()}
     qemus = {name: _typed(each, QemuEntry, path, lines, ("qemus", name)) for name, each in file.qemus.items()}
     matrix = Matrix(path, hashlib.sha256(data).hexdigest(), file, kernels, qemus, lines)
     _Names(matrix, known).check()
@@ -243,7 +241,7 @@ def _typed(value: Any, kind: type[T], path: Path, lines: Lines, place: Place) ->
         word = invalid[1]
         hint = nearest(word, _WORDS[str(place[-1])])
         raise _error(path, lines.of(place, word), f"unknown {place[-1]} {word}{hint}")
-    raise _error(path, lines.of(place), in_words(text))
+    raise _error(path, lines.of(place), in_words(text).replace(" | null", ""))
 
 
 _WORDS: Final = {

@@ -8,7 +8,6 @@ import contextlib
 import logging
 import os
 import platform
-import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from tcelab.history.nightfile import CELLS, Attempt, Cell, CellWord, Night, Pace
 from tcelab.logs import NOTE
 from tcelab.nightly import folder as folders
 from tcelab.nightly import outcome, process
-from tcelab.nightly.plan import PlannedCell, title, with_folder, words_of
+from tcelab.nightly.plan import PlannedCell, slug, title, with_folder, words_of
 from tcelab.nightly.provision import needs, provision
 from tcelab.nightly.schedule import Schedule, busy_cores
 
@@ -31,6 +30,8 @@ _LOG: Final = logging.getLogger(__name__)
 
 _MOST: Final = 2
 """Attempts of a cell."""
+_NAME: Final = 60
+"""Characters of a cell in its folder's name."""
 INTERRUPTED: Final = "interrupted"
 
 
@@ -54,9 +55,10 @@ def begin(cells: Sequence[PlannedCell], matrix: Path, sha256: str, out: Path | N
         id=name,
         tcelab=tcelab.__version__,
         began=when,
-        matrix=str(matrix),
+        matrix=str(matrix.absolute()),
         matrix_sha256=sha256,
         host=host(),
+        folder=str(folder),
         cells=[each.cell for each in cells],
     )
     folders.save(night, folder)
@@ -197,9 +199,8 @@ class NightRun:
     def _start(self, planned: PlannedCell) -> _Begun:
         cell = planned.cell
         number = 1 + next(at for at, each in enumerate(self.plan) if each is planned)
-        slug = re.sub("[^A-Za-z0-9.]+", "-", title(cell))[:60].strip("-.")
         attempt = len(cell.attempts) + 1
-        name = f"{number:03}-{slug}" if attempt == 1 else f"{number:03}-{slug}-{attempt}"
+        name = f"{number:03}-{slug(cell, _NAME)}{f'-{attempt}' if attempt > 1 else ''}"
         folder, output = self.folder / CELLS / name, self.folder / CELLS / f"{name}.txt"
         try:
             if folder.exists():  # of an attempt that was interrupted

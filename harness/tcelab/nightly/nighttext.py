@@ -77,7 +77,9 @@ def _rest(night: Night) -> str:
     words = Counter(each.word for each in night.cells if each.right)
     kinds = [f"{count} {words_of(word)}" for word, count in words.items()]
     missing = sum(each.word == "not-run" and not each.right for each in night.cells)
-    said = f"{counted(sum(words.values()), 'cell')} ended as they must{f': {', '.join(kinds)}' if kinds else ''}"
+    said = f"{counted(sum(words.values()), 'cell')} ended as they must"
+    if kinds:
+        said += f": {', '.join(kinds)}"
     return f"{said}; {missing} not run" if missing else said
 
 

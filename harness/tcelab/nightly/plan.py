@@ -82,27 +82,38 @@ def cells(matrix: Matrix, when: float) -> list[PlannedCell]:
     :param when: seconds since 1970 (UTC): a seed that is another one each night is the day's number.
     :raise UsageError: there is none, or one twice.
     """
-    found: dict[str, PlannedCell] = {}
+    found: dict[Key, PlannedCell] = {}
     for choice in [*_combinations(matrix), *_single(matrix)]:
         planned = _planned(matrix, choice, when)
-        if planned.cell.id in found:
+        if key(planned.cell) in found:
             raise matrix.wrong(choice.place, f"this cell is there twice: {title(planned.cell)}")
-        found[planned.cell.id] = planned
+        found[key(planned.cell)] = planned
     if not found:
         raise UsageError(f"{matrix.path}: there is no cell in it", next_step="give [axes] with a scenario, or [[cell]]")
     return list(found.values())
 
 
+Key = tuple[str, int]
+"""What tells the cells of a night apart: id and seed."""
+
+
+def key(cell: Cell) -> Key:
+    return cell.id, cell.seed
+
+
 def title(cell: Cell) -> str:
     """A cell for people, in one line."""
-    seed = cell.seed if cell.kind in {"run", "fuzz"} and not is_path(cell.scenario) else None
+    return f"{_named(cell)} seed {cell.seed}" if cell.seed else _named(cell)
+
+
+def _named(cell: Cell) -> str:
     words = [
         *([cell.kind] if cell.kind != "command" else []),
         cell.scenario,
         *(cell.kernel or cell.image, cell.qemu, cell.cpu, cell.topology, cell.mutant),
         *_flat(cell.options),
     ]
-    return " ".join([*filter(None, words), *([f"seed {seed}"] if seed is not None else [])])
+    return " ".join(filter(None, words))
 
 
 def _flat(options: Mapping[str, Any]) -> Iterator[str]:
@@ -176,8 +187,8 @@ def _planned(matrix: Matrix, choice: _Choice, when: float) -> PlannedCell:
         values |= {axis: values[axis] or value for axis, value in usual.items()}
     if emulated:
         values |= dict.fromkeys(_MACHINE, "")
-    seeded = entry.kind in {"run", "fuzz", "command"} and not is_path(values["scenario"])
-    seed = values["seed"] if seeded else 0
+    seeded = entry.kind in {"run", "fuzz"} and not is_path(values["scenario"])
+    seed = values["seed"] if seeded or (entry.kind == "command" and entry.seed is not None) else 0
     number = int(when // _DAY) if seed == EachNight else seed
     own = matrix.kernels.get(values["image"])
     cell = Cell(
@@ -195,7 +206,7 @@ def _planned(matrix: Matrix, choice: _Choice, when: float) -> PlannedCell:
         command=_command(matrix, entry, values, own, number if seeded else None),
         expected=entry.expect or "pass",
     )
-    cell.id = _id(cell, seed)
+    cell.id = _id(cell)
     return PlannedCell(
         cell=cell,
         place=choice.place,
@@ -216,12 +227,16 @@ def _scenario(entry: CellEntry, values: Mapping[str, Any]) -> str:
     return "random programs" if entry.kind == "fuzz" else str(values["scenario"])
 
 
-def _id(cell: Cell, seed: int | str) -> str:
-    """From the choice alone: not from paths, and not from the number of a seed that changes each night."""
+def _id(cell: Cell) -> str:
+    """From the choice alone, without the seed, and without paths."""
     chosen = [getattr(cell, name) for name in ("kind", "scenario", *_MACHINE, "kernel", "topology", "options")]
-    digest = hashlib.sha256(msgspec.json.encode([*chosen, seed], order="deterministic")).hexdigest()[:_HEX]
-    named = title(cell) if seed != EachNight else title(cell).removesuffix(f" seed {cell.seed}")
-    return f"{re.sub('[^A-Za-z0-9.]+', '-', named)[:80].strip('-.')}-{digest}"
+    digest = hashlib.sha256(msgspec.json.encode(chosen, order="deterministic")).hexdigest()[:_HEX]
+    return f"{slug(cell, 80)}-{digest}"
+
+
+def slug(cell: Cell, length: int) -> str:
+    """A cell as part of a file's name, without its seed."""
+    return re.sub("[^A-Za-z0-9.]+", "-", _named(cell))[:length].strip("-.")
 
 
 def _minutes(options: Mapping[str, Any]) -> float:
@@ -253,7 +268,10 @@ def _machine(cell: Cell) -> str:
 
 
 def _recipes(matrix: Matrix, cell: Cell) -> dict[str, str]:
-    wanted = {"qemu": cell.qemu if cell.qemu not in matrix.qemus and not is_path(cell.qemu) else "", "image": cell.image}
+    wanted = {
+        "qemu": cell.qemu if cell.qemu not in matrix.qemus and not is_path(cell.qemu) else "",
+        "image": cell.image,
+    }
     return {what: name for what, name in wanted.items() if name}
 
 

@@ -1,4 +1,4 @@
-"""Images, QEMUs and mutants are built before the first cell: one that cannot be had costs its own cells, not the night."""
+"""Images, QEMUs and mutants, built before the first cell: one that cannot be had costs its own cells, not the night."""
 
 from __future__ import annotations
 
