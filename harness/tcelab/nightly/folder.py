@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import logging
 import os
@@ -11,14 +10,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 from tcelab import userconfig
 from tcelab.errors import HarnessError, UsageError
 from tcelab.history import nightfile
 from tcelab.history.nightfile import Night
-from tcelab.job.keeping import NO_ROOM
+from tcelab.job.keeping import NO_ROOM, expecting_room
 from tcelab.logs import NOTE
+from tcelab.nightly.process import COOKIE
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -112,19 +112,19 @@ def one_at_a_time(*, wait: bool) -> Iterator[None]:
     :raise HarnessError: one goes on, and nobody wants to wait.
     """
     path = userconfig.folder("state") / _LOCK
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
-                raise
+    with expecting_room(path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = path.open("a+")
+    with file:
+        if not _locked(file):
             file.seek(0)
             holder = file.read().strip() or "unknown"
+            if COOKIE in os.environ:
+                raise HarnessError(f"another night goes on: process {holder}, and this is one of its cells")
             if not wait:
                 raise HarnessError(
                     f"another night goes on: process {holder}", next_step="leave --no-wait out to wait for its end"
-                ) from None
+                )
             _LOG.info("another night goes on, process %s: waiting for its end", holder, extra=NOTE)
             fcntl.flock(file, fcntl.LOCK_EX)  # an interrupt ends it
         file.truncate(0)
@@ -132,3 +132,12 @@ def one_at_a_time(*, wait: bool) -> Iterator[None]:
             file.write(str(os.getpid()))
             file.flush()
         yield
+
+
+def _locked(file: TextIO) -> bool:
+    """Take the lock, if nobody holds it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -119,7 +119,7 @@ class NightRun:
             missing = self._provision()
             ready = [each for each in self.plan if self._is_open(each.cell) and not self._is_missing(each, missing)]
             schedule.add(ready)
-            with process.signals() as waiter:
+            with process.signals() as waiter, process.guarded(night.id):
                 self._loop(schedule, waiter)
         except KeyboardInterrupt:
             night.stopped = INTERRUPTED

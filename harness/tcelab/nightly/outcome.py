@@ -24,8 +24,18 @@ _TAIL: Final = 4096
 _NUMBER: Final = re.compile(r"\d+")
 
 
+class _Evidence(msgspec.Struct):
+    """What a run's pass rests on, counted: a number that falls tells of something that is no longer judged."""
+
+    operations: int = 0
+    checkpoints: int = 0
+    entries: int = 0
+    tags: int = 0
+
+
 class _Verdict(msgspec.Struct):
     result: str
+    evidence: _Evidence | None = None
     findings: list[Finding] = []
     could_not: list[str] = []
 
@@ -38,11 +48,12 @@ class _Told(msgspec.Struct):
     could_not: list[str] = []
     versions: dict[str, Any] = {}
     replay: str = ""
+    counts: dict[str, int] = {}
 
     def verdict_(self) -> _Verdict:
         """As of a run."""
         if isinstance(self.verdict, str):
-            return _Verdict(self.verdict, self.findings, self.could_not)
+            return _Verdict(self.verdict, None, self.findings, self.could_not)
         return self.verdict
 
 
@@ -86,8 +97,15 @@ def read(cell: Cell, folder: Path, code: int) -> Outcome:
         word=_word(code, verdict.result),
         why=_why(folder, code, verdict),
         findings=list(_found(verdict.findings, told.replay)),
+        figures=_counts(verdict.evidence or told.counts or {}),
         versions=told.versions,
     )
+
+
+def _counts(counted: _Evidence | dict[str, int]) -> list[CellFigure]:
+    """What was done and compared; neither more nor less is better."""
+    counts = counted if isinstance(counted, dict) else msgspec.structs.asdict(counted)
+    return [CellFigure(name=name, unit="", values=[float(value)]) for name, value in counts.items() if value]
 
 
 def _word(code: int, said: str) -> CellWord:

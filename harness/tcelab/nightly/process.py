@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -118,18 +119,64 @@ def kill_all(cookie: str) -> int:
 
     :param cookie: of the command; or with a `/` at its end: of all those whose cookie begins so.
     """
+    found = started_by(cookie)
+    for number in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+    return len(found)
+
+
+def started_by(cookie: str) -> dict[int, int]:
+    """The processes that a command started, as far as they live, and the parent of each; see `kill_all`."""
     wanted = f"{COOKIE}={cookie}".encode()
-    count = 0
+    found = {}
     for path in Path("/proc").glob("[0-9]*"):
-        number = int(path.name)
-        if number == os.getpid():
-            continue
         with contextlib.suppress(OSError):  # gone meanwhile, or another user's
             words = (path / "environ").read_bytes().split(b"\0")
             if any(each == wanted or (cookie.endswith("/") and each.startswith(wanted)) for each in words):
-                os.kill(number, signal.SIGKILL)
-                count += 1
-    return count
+                # After the name, which may hold anything, the state and the parent.
+                found[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+    found.pop(os.getpid(), None)
+    return found
+
+
+@contextmanager
+def guarded(night: str) -> Iterator[None]:
+    """While the block lasts, a process waits beside this one: should this one be killed, it ends what is left.
+
+    :param night: what all cookies begin with.
+    """
+    words = [sys.executable, "-m", __name__, f"{night}/"]
+    environment = {name: value for name, value in os.environ.items() if name != COOKIE}
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, env=environment, start_new_session=True
+    ) as guard:
+        yield
+        guard.communicate()  # its end of the pipe is closed: it goes
+
+
+def guard(cookie: str) -> None:
+    """Wait until the other end of standard input is closed, by the night or by its death. Then ask what is left to end,
+    children after their parents, and kill what has not after `GRACE`.
+    """
+    sys.stdin.buffer.read()
+    end = time.monotonic() + GRACE
+    asked: set[int] = set()
+    while (left := started_by(cookie)) and (seconds := end - time.monotonic()) > 0:
+        poll = select.poll()
+        descriptors = []
+        for number, parent in left.items():
+            with contextlib.suppress(OSError):
+                descriptors.append(os.pidfd_open(number))
+                poll.register(descriptors[-1], select.POLLIN)
+                if parent not in left and number not in asked:
+                    asked.add(number)
+                    os.kill(number, signal.SIGTERM)
+        poll.poll(seconds * 1e3 + 1)
+        for each in descriptors:
+            os.close(each)
+    kill_all(cookie)
 
 
 class Waiter:
@@ -185,3 +232,7 @@ def signals() -> Iterator[Waiter]:
             signal.signal(number, handler)
         os.close(reads)
         os.close(writes)
+
+
+if __name__ == "__main__":
+    guard(sys.argv[1])

@@ -8,11 +8,13 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
+from patience import SOON
 from tcelab import image
 from tcelab.errors import HarnessError
 from tcelab.history import nightfile
@@ -141,6 +143,13 @@ def sleeping(seconds):
     return wanted in lines
 
 
+def soon(what):
+    end = time.monotonic() + SOON
+    while not (done := what()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return done
+
+
 STOPS = "if mkdir once; then kill -TERM $PPID; sleep 62.5; fi"
 
 
@@ -176,6 +185,7 @@ def test_a_night_that_is_killed_loses_nothing_that_it_told_and_leaves_nothing_be
     killed = subprocess.run([*night, file, "--slots", "1"], capture_output=True, text=True, check=False)
     assert killed.returncode == -9
     assert "first: pass" in killed.stderr
+    assert soon(lambda: not sleeping("64.5"))
     assert words() == {"first": "pass", "kills": "not-run"}
     with History() as history:
         assert words(history.night(last().id))["first"] == "pass"
@@ -184,7 +194,6 @@ def test_a_night_that_is_killed_loses_nothing_that_it_told_and_leaves_nothing_be
     assert again.returncode == 0, again.stderr
     assert words() == {"first": "pass", "kills": "pass"}
     assert last().cells[0].began == began
-    assert not sleeping("64.5")
 
 
 def test_a_matrix_that_was_changed_is_not_gone_on_with(matrix, tcelab):
