@@ -127,10 +127,9 @@ def one_at_a_time(*, wait: bool) -> Iterator[None]:
                 )
             _LOG.info("another night goes on, process %s: waiting for its end", holder, extra=NOTE)
             fcntl.flock(file, fcntl.LOCK_EX)  # an interrupt ends it
-        file.truncate(0)
         with contextlib.suppress(OSError):  # on a full disk nobody is told who holds it
-            file.write(str(os.getpid()))
-            file.flush()
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), str(os.getpid()).encode())
         yield
 
 
