@@ -53,8 +53,6 @@ class Schedule:
 
         Cells that would wait for a guest that a running cell is just saving are put off, while there are others.
         """
-        if any(each.alone for each in self.running):
-            return None
         fitting = [each for each in self.waiting if self._fits(each) and allowed(each)]
         if not fitting:
             return None
@@ -65,10 +63,8 @@ class Schedule:
         return chosen
 
     def _fits(self, planned: PlannedCell) -> bool:
-        if planned.alone:
-            return not self.running and all(each.alone for each in self.waiting)
         busy = sum(each.weight for each in self.running)
-        return not self.running or busy + planned.weight <= self.slots
+        return not self.running or (not planned.alone and busy + planned.weight <= self.slots)
 
     def ended(self, planned: PlannedCell) -> None:
         """A running cell has ended."""

@@ -14,7 +14,6 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from patience import SOON
 from tcelab import image
 from tcelab.errors import HarnessError
 from tcelab.history import nightfile
@@ -123,13 +122,19 @@ def test_a_cell_that_ends_otherwise_than_the_night_before_is_run_again(matrix, t
     assert attempts == [["finding"], ["finding"], ["pass", "pass"], ["pass"]]
 
 
+GONE = "for turn in $(seq 600); do grep -q . /proc/$(cat number)/cmdline || exit 0; sleep 0.1; done; exit 1"
+"""A process whose number is in the file has ended; who is dead and not buried has no command line any more."""
+
+
 def test_what_a_cell_started_ends_with_it_and_at_its_limit_it_ends_itself(matrix, tcelab):
-    head = "limit = 0.01\n"
-    done = tcelab("nightly", matrix(head, late="sleep 61.5 & sleep 61.5", leaves="setsid sleep 61.5 & exit 0"))
-    assert words() == {"late": "could-not-judge", "leaves": "pass"}
+    matrix(late="sleep 615 & sleep 615", leaves="setsid sleep 615 & echo $! >number", looks=GONE)
+    text = Path("m.toml").read_text()
+    Path("m.toml").write_text(text.replace("name = 'late'\n", "name = 'late'\nlimit = 0.01\n"))
+    done = tcelab("nightly", "m.toml", "--slots", "1")
+    assert words() == {"late": "could-not-judge", "leaves": "pass", "looks": "pass"}
     assert last().cells[0].attempts[0].why == "it took longer than 0.01 minutes"
     assert done.code == 125
-    assert not sleeping("61.5")
+    assert not sleeping("615")
 
 
 def sleeping(seconds):
@@ -144,13 +149,13 @@ def sleeping(seconds):
 
 
 def soon(what):
-    end = time.monotonic() + SOON
+    end = time.monotonic() + process.GRACE / 2
     while not (done := what()) and time.monotonic() < end:
         time.sleep(0.05)
     return done
 
 
-STOPS = "if mkdir once; then kill -TERM $PPID; sleep 62.5; fi"
+STOPS = "if mkdir once; then kill -TERM $PPID; sleep 625; fi"
 
 
 def test_an_interrupted_night_ends_its_cells_and_is_gone_on_with(matrix, tcelab):
@@ -160,7 +165,7 @@ def test_an_interrupted_night_ends_its_cells_and_is_gone_on_with(matrix, tcelab)
     assert last().stopped == "interrupted"
     assert done.code == 1
     assert "the rest: " in done.out
-    assert not sleeping("62.5")
+    assert not sleeping("625")
     before = last().cells[0].attempts
     done = tcelab("nightly", "--resume", "last")
     assert words() == {"first": "finding", "stops": "pass", "later": "pass"}
@@ -171,21 +176,21 @@ def test_an_interrupted_night_ends_its_cells_and_is_gone_on_with(matrix, tcelab)
 
 
 def test_a_night_whose_time_is_up_says_so_and_is_no_pass(matrix, tcelab):
-    done = tcelab("nightly", matrix(long="sleep 63.5", later="true"), "--minutes", "0.01", "--slots", "1")
+    done = tcelab("nightly", matrix(long="sleep 635", later="true"), "--minutes", "0.01", "--slots", "1")
     assert words() == {"long": "not-run", "later": "not-run"}
     assert done.code == 125
     assert "stopped: the time was up: 0.01 minutes" in done.out
-    assert not sleeping("63.5")
+    assert not sleeping("635")
 
 
 def test_a_night_that_is_killed_loses_nothing_that_it_told_and_leaves_nothing_behind(matrix):
     """By a cell, when the one before it was told as done."""
-    file = matrix(first="true", kills="if mkdir once; then kill -KILL $PPID; sleep 64.5; fi")
+    file = matrix(first="true", kills="if mkdir once; then kill -KILL $PPID; sleep 645; fi")
     night = [sys.executable, "-m", "tcelab", "nightly"]
     killed = subprocess.run([*night, file, "--slots", "1"], capture_output=True, text=True, check=False)
     assert killed.returncode == -9
     assert "first: pass" in killed.stderr
-    assert soon(lambda: not sleeping("64.5"))
+    assert soon(lambda: not sleeping("645"))
     assert words() == {"first": "pass", "kills": "not-run"}
     with History() as history:
         assert words(history.night(last().id))["first"] == "pass"
@@ -246,6 +251,17 @@ def test_night_json_is_written_whole_or_not_at_all(matrix, tcelab, monkeypatch):
         folders.save(night, folder)
     assert (folder / nightfile.NAME).read_bytes() == before
     assert [each.name for each in folder.glob("*.new")] == []
+
+
+def test_who_reads_night_json_has_one_whole_state_of_it(matrix, tcelab):
+    tcelab("nightly", matrix(first="true"))
+    night, folder = last(), folders.find("last")
+    with (folder / nightfile.NAME).open("rb") as reader:
+        begun = reader.read(10)
+        night.stopped = "later"
+        folders.save(night, folder)
+        assert nightfile.load(begun + reader.read()).stopped == ""
+    assert last().stopped == "later"
 
 
 def test_a_second_night_waits_for_the_first_or_says_that_it_does_not(matrix, tcelab, monkeypatch):
@@ -309,9 +325,22 @@ def test_a_run_of_a_program_is_a_cell_with_its_result(matrix, tcelab):
     assert (folders.find("last") / cell.attempts[0].folder / "result.json").is_file()
 
 
+def test_the_kernel_ends_a_command_whose_night_is_killed(tmp_path):
+    said = tmp_path / "said"
+    night = (
+        "import os, pathlib, time; from tcelab.nightly.process import Running; said = pathlib.Path(os.environ['SAID']);"
+        "Running(['sh', '-c', 'echo on; exec sleep 665'], said, cookie='x', limit=9, folder=pathlib.Path('/'))\n"
+        "while not said.read_text(): time.sleep(0.01)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", night], check=False, env={**os.environ, "SAID": str(said)})
+    assert done.returncode == -9
+    assert soon(lambda: not sleeping("665"))
+
+
 def test_killing_by_cookie_spares_others(monkeypatch):
-    mine = subprocess.Popen(["sleep", "65.5"], env={**os.environ, process.COOKIE: "night/2"})
-    other = subprocess.Popen(["sleep", "65.5"], env={**os.environ, process.COOKIE: "night/22"})
+    mine = subprocess.Popen(["sleep", "655"], env={**os.environ, process.COOKIE: "night/2"})
+    other = subprocess.Popen(["sleep", "655"], env={**os.environ, process.COOKIE: "night/22"})
     try:
         assert process.kill_all("night/2") == 1
         assert mine.wait() == -9
