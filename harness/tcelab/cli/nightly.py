@@ -18,6 +18,7 @@ from tcelab.history import nightfile
 from tcelab.history.nightfile import Night
 from tcelab.history.store import History
 from tcelab.job import output
+from tcelab.job.keeping import Keeper
 from tcelab.job.output import note
 from tcelab.nightly import folder as folders
 from tcelab.nightly import matrixfile, nightjunit, nighttext, plan, process
@@ -176,9 +177,8 @@ def _tell(night: Night, folder: Path, json_to: Path | None) -> int:
     code = night.exit_code
     for line in nighttext.lines(night, folder):
         click.echo(line, err=output.to_stdout(json_to))
-    try:
-        (folder / nightjunit.NAME).write_bytes(nightjunit.junit(night))
-    except OSError as error:
-        note(f"could not keep {nightjunit.NAME} in {folder}: {error.strerror}")
+    keeper = Keeper(folder)
+    if not keeper.write(nightjunit.NAME, nightjunit.junit(night)):
+        note(keeper.lost())
         code = exitcode.of_untold(code)
     return output.deliver(nightfile.to_json(night), json_to, code)

@@ -17,13 +17,13 @@ from typing import Final, Protocol
 
 import tcelab
 from tcelab.commandline import started
-from tcelab.errors import HarnessError, TcelabError, counted
+from tcelab.errors import HarnessError, TcelabError
 from tcelab.history.nightfile import CELLS, Attempt, Cell, CellWord, Night, Pace
 from tcelab.logs import NOTE
 from tcelab.nightly import folder as folders
 from tcelab.nightly import outcome, process
 from tcelab.nightly.plan import PlannedCell, slug, title, with_folder, words_of
-from tcelab.nightly.provision import needs, provision
+from tcelab.nightly.provision import Need, needs, provision
 from tcelab.nightly.schedule import Schedule, busy_cores
 
 _LOG: Final = logging.getLogger(__name__)
@@ -114,27 +114,32 @@ class NightRun:
             if [each.folder for each in cell.attempts] == [""]:  # its image could not be had
                 cell.word, cell.attempts = "not-run", []
         self._began = time.monotonic()
-        schedule = Schedule(self.slots, self.history.seconds())
+        missing: dict[Need, str] = {}
         try:
-            missing = self._provision()
-            ready = [each for each in self.plan if self._is_open(each.cell) and not self._is_missing(each, missing)]
-            schedule.add(ready)
-            with process.signals() as waiter, process.guarded(night.id):
-                self._loop(schedule, waiter)
+            missing = provision(each for each in self.plan if self._is_open(each.cell))
         except KeyboardInterrupt:
             night.stopped = INTERRUPTED
-        except HarnessError as error:  # the disk is full: what is written down stays
+        except HarnessError as error:
             night.stopped = error.message
-        self._finish()
+        with process.signals() as waiter:
+            if not night.stopped:
+                self._run(missing, waiter)
+            self._finish()
+
+    def _run(self, missing: Mapping[Need, str], waiter: process.Waiter) -> None:
+        try:
+            schedule = Schedule(self.slots, self.history.seconds())
+            schedule.add([each for each in self.plan if self._is_open(each.cell) and not self._lacks(each, missing)])
+            with process.guarded(self.night.id):
+                self._loop(schedule, waiter)
+        except HarnessError as error:  # the disk is full: what is written down stays
+            self._stop(error.message)
 
     def _is_open(self, cell: Cell) -> bool:
         """Not run, or to be run again to know whether it is flaky."""
         return cell.word == "not-run" or (not cell.right and len(cell.attempts) == 1)
 
-    def _provision(self) -> dict[tuple[str, str], str]:
-        return provision(each for each in self.plan if self._is_open(each.cell))
-
-    def _is_missing(self, planned: PlannedCell, missing: Mapping[tuple[str, str], str]) -> bool:
+    def _lacks(self, planned: PlannedCell, missing: Mapping[Need, str]) -> bool:
         """Note of a cell that cannot be run why that is."""
         reasons = [missing[need] for need in needs(planned) if need in missing]
         if not reasons or planned.cell.attempts:
@@ -152,9 +157,8 @@ class NightRun:
         asked = 0
         try:
             while True:
-                if waiter.stops > asked:
-                    asked = waiter.stops
-                    self._stop(INTERRUPTED)
+                for asked in range(asked + 1, waiter.stops + 1):  # noqa: B007 - how often it was heeded
+                    self._interrupt()
                 if time.monotonic() >= up and not self.night.stopped:
                     self._stop(f"the time was up: {self.minutes:g} minutes")
                 if not self.night.stopped:
@@ -175,12 +179,19 @@ class NightRun:
         if schedule.waiting and not self.night.stopped:
             self.night.stopped = f"the time was too short for the rest: {self.minutes or 0:g} minutes"
 
+    def _interrupt(self) -> None:
+        """Somebody wants the night to end; who says so again does not want to wait for what was found."""
+        if self.night.stopped:
+            for each in self._begun.values():
+                each.running.kill()
+        self._stop(INTERRUPTED)
+
     def _stop(self, why: str) -> None:
         """End what runs; each cell writes down what it found."""
-        self.night.stopped = self.night.stopped or why
-        if self._begun:
-            going = counted(len(self._begun), "cell")
-            _LOG.info("%s: %s that run are asked to end, and what they found is kept", why, going, extra=NOTE)
+        if self.night.stopped:
+            return
+        self.night.stopped = why
+        _LOG.info("%s: the night ends, and running cells (%d) are asked to", why, len(self._begun), extra=NOTE)
         for each in self._begun.values():
             each.running.end()
 

@@ -74,9 +74,8 @@ class Running:
         self.descriptor = os.pidfd_open(self._process.pid)
 
     def end(self, *, late: bool = False) -> None:
-        """Ask it to end; it is killed when it has not after `GRACE`. Asked twice, it is killed at once."""
+        """Ask it to end, once; it is killed when it has not after `GRACE`."""
         if self._asked:
-            self.kill()
             return
         self._asked, self._late = True, late
         self.deadline = time.monotonic() + GRACE

@@ -134,7 +134,7 @@ def test_what_a_cell_started_ends_with_it_and_at_its_limit_it_ends_itself(matrix
     assert words() == {"late": "could-not-judge", "leaves": "pass", "looks": "pass"}
     assert last().cells[0].attempts[0].why == "it took longer than 0.01 minutes"
     assert done.code == 125
-    assert not sleeping("615")
+    assert soon(lambda: not sleeping("615"))
 
 
 def sleeping(seconds):
@@ -165,7 +165,7 @@ def test_an_interrupted_night_ends_its_cells_and_is_gone_on_with(matrix, tcelab)
     assert last().stopped == "interrupted"
     assert done.code == 1
     assert "the rest: " in done.out
-    assert not sleeping("625")
+    assert soon(lambda: not sleeping("625"))
     before = last().cells[0].attempts
     done = tcelab("nightly", "--resume", "last")
     assert words() == {"first": "finding", "stops": "pass", "later": "pass"}
@@ -175,12 +175,19 @@ def test_an_interrupted_night_ends_its_cells_and_is_gone_on_with(matrix, tcelab)
         assert words(history.night(last().id)) == words()
 
 
+def test_who_interrupts_twice_does_not_wait_for_a_cell_that_will_not_end(matrix, tcelab):
+    stubborn = "trap : TERM; kill -TERM $PPID; sleep 0.3; kill -TERM $PPID; while :; do sleep 675; done"
+    done = tcelab("nightly", matrix(stubborn=stubborn))
+    assert (words(), done.code) == ({"stubborn": "not-run"}, 125)
+    assert soon(lambda: not sleeping("675"))
+
+
 def test_a_night_whose_time_is_up_says_so_and_is_no_pass(matrix, tcelab):
     done = tcelab("nightly", matrix(long="sleep 635", later="true"), "--minutes", "0.01", "--slots", "1")
     assert words() == {"long": "not-run", "later": "not-run"}
     assert done.code == 125
     assert "stopped: the time was up: 0.01 minutes" in done.out
-    assert not sleeping("635")
+    assert soon(lambda: not sleeping("635"))
 
 
 def test_a_night_that_is_killed_loses_nothing_that_it_told_and_leaves_nothing_behind(matrix):
