@@ -157,7 +157,8 @@ class NightRun:
         asked = 0
         try:
             while True:
-                for asked in range(asked + 1, waiter.stops + 1):  # noqa: B007 - how often it was heeded
+                while asked < waiter.stops:
+                    asked += 1
                     self._interrupt()
                 if time.monotonic() >= up and not self.night.stopped:
                     self._stop(f"the time was up: {self.minutes:g} minutes")
