@@ -12,21 +12,8 @@ from typing import Final
 
 NAME: Final = "tcelab"
 VERBS: Final = (
-    *(
-        "run",
-        "diff",
-        "fuzz",
-        "replay",
-        "watch",
-        "table",
-        "leakcheck",
-        "doctor",
-        "image",
-        "runs",
-        "shell",
-        "bench",
-        "nightly",
-    ),
+    *("run", "diff", "fuzz", "replay", "watch", "table", "leakcheck", "doctor", "image", "runs", "shell", "bench"),
+    *("nightly", "history"),
 )
 """By which a command of ours is known in the middle of a sentence."""
 

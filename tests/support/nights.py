@@ -11,7 +11,8 @@ VERSIONS = {"kernel": "6.1.0", "qemu": {"version": "10.0", "sha256": "aa"}}
 
 def found(key="aaaa", **fields):
     given = {"law": "table", "operation": "ioctl MAP_DMA", "errno": "", "difference": "IOBA N is empty"}
-    return FoundInCell(key=key, message="IOBA 0x0 is empty", replay="tcelab replay x", **{**given, **fields})
+    printed = {"message": "IOBA 0x0 is empty", "replay": "tcelab replay x"}
+    return FoundInCell(key=key, **{**given, **printed, **fields})
 
 
 def cell(name="dma", word="pass", *, seed=1, findings=(), figures=None, began=0.0, seconds=2.0, **fields):

@@ -5,6 +5,7 @@
 - `diff`: `tcelab diff`
 - `doctor`: `tcelab doctor`
 - `fuzz`: `tcelab fuzz`
+- `history`: `tcelab history`
 - `image`: `tcelab image`
 - `leakcheck`: `tcelab leakcheck`
 - `nightly`: `tcelab nightly`
@@ -45,6 +46,7 @@ VERBS: Final = {
     "leakcheck": "Run a command on the kernel's own drivers, and report the TCEs that it leaves.",
     "doctor": "Check this host: what works, what is missing, and the fix.",
     "runs": "List, show and remove the folders of runs.",
+    "history": "List nights, compare two, and tell since when a finding is there.",
     "image": "Build, list and clean guest images and QEMU builds.",
     "shell": "Give you a guest's console; Ctrl-] ends it.",
     "bench": "Measure, side by side in one run.",

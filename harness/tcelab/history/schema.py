@@ -26,8 +26,8 @@ _FIRST: Final = (
     """CREATE TABLE cells (
         number INTEGER PRIMARY KEY, night INTEGER NOT NULL REFERENCES nights ON DELETE CASCADE,
         choice INTEGER NOT NULL REFERENCES choices, seed TEXT NOT NULL, place INTEGER NOT NULL, word TEXT NOT NULL,
-        expected TEXT NOT NULL, began REAL NOT NULL, seconds REAL, command INTEGER NOT NULL REFERENCES texts,
-        versions INTEGER NOT NULL REFERENCES texts, UNIQUE (night, choice, seed))""",
+        expected TEXT NOT NULL, began REAL NOT NULL, seconds REAL, command INTEGER NOT NULL,
+        versions INTEGER NOT NULL, UNIQUE (night, choice, seed))""",
     "CREATE INDEX cells_by_choice ON cells (choice, seed, began, word)",
     "CREATE INDEX cells_by_duration ON cells (choice, began, seconds) WHERE seconds IS NOT NULL",
     """CREATE TABLE attempts (
@@ -47,7 +47,20 @@ _FIRST: Final = (
         unit TEXT NOT NULL, better TEXT NOT NULL, measured TEXT NOT NULL, PRIMARY KEY (cell, name)) WITHOUT ROWID""",
 )
 
-STEPS: Final = (_FIRST,)
+_SECOND: Final = (
+    # What later structs have, and these tables have no column for.
+    "ALTER TABLE nights ADD COLUMN more TEXT NOT NULL DEFAULT '{}'",
+    "ALTER TABLE cells ADD COLUMN more TEXT NOT NULL DEFAULT '{}'",
+    # Of nights that were pruned: a finding that they had seen is no new one.
+    """CREATE TABLE pruned (
+        signature INTEGER PRIMARY KEY REFERENCES signatures, nights INTEGER NOT NULL,
+        first_night TEXT NOT NULL, first_began REAL NOT NULL, first_tcelab TEXT NOT NULL, first_versions TEXT NOT NULL,
+        last_night TEXT NOT NULL, last_began REAL NOT NULL, last_tcelab TEXT NOT NULL, last_versions TEXT NOT NULL)""",
+    "CREATE INDEX cells_by_night ON cells (night, word, expected)",
+    "CREATE INDEX found_by_night ON found (night, signature)",
+)
+
+STEPS: Final = (_FIRST, _SECOND)
 """From version N to version N + 1, the statements, from 0: an empty file."""
 SCHEMA: Final = len(STEPS)
 """Version that this tcelab writes: `PRAGMA user_version`."""

@@ -7,14 +7,17 @@ import math
 import sqlite3
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import Final, Self, cast
 
 import msgspec
 
 from tcelab.errors import UsageError
+from tcelab.history import readback
 from tcelab.history.database import LIMIT, Database, default_path
-from tcelab.history.nightfile import Attempt, Cell, CellFigure, CellWord, FoundInCell, Night
+from tcelab.history.nightfile import Cell, CellWord, FoundInCell, Night
 
+_NIGHT: Final = frozenset({"schema", "cells", *readback.NIGHT})
+_CELL: Final = frozenset({"seed", "command", "versions", "attempts", "findings", "figures", *readback.CELL})
 _RAN: Final = frozenset({"pass", "finding"})
 """An attempt that ended so did all of its work: its time tells how long the cell takes."""
 
@@ -107,25 +110,19 @@ class History:
     def night(self, name: str) -> Night | None:
         """A night as it was recorded. None: there is none of that id."""
         with self.database.read() as sql:
-            row = sql.execute("SELECT * FROM nights WHERE id = ?", (_text(name),)).fetchone()
-            if row is None:
-                return None
-            number, *values = row
-            names = ("id", "tcelab", "began", "ended", "matrix", "matrix_sha256", "host", "folder", "stopped")
-            fields = dict(zip(names, values, strict=True))
-            return Night(**{**fields, "host": _parsed(fields["host"])}, cells=_cells(sql, number))
+            return readback.night(sql, _text(name))
 
 
 def _put_night(sql: sqlite3.Connection, night: Night) -> int:
     sql.execute(
-        "INSERT INTO nights (id, tcelab, began, ended, matrix, matrix_sha256, host, folder, stopped)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        "INSERT INTO nights (id, tcelab, began, ended, matrix, matrix_sha256, host, folder, stopped, more)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (id) DO UPDATE SET tcelab = excluded.tcelab, ended = excluded.ended, host = excluded.host,"
-        " folder = excluded.folder, stopped = excluded.stopped WHERE began = excluded.began",
+        " folder = excluded.folder, stopped = excluded.stopped, more = excluded.more WHERE began = excluded.began",
         (
             *(_text(night.id), _text(night.tcelab), night.began, night.ended),
             *(_text(night.matrix), _text(night.matrix_sha256), _json(night.host)),
-            *(_text(night.folder), _text(night.stopped)),
+            *(_text(night.folder), _text(night.stopped), _more(night, _NIGHT)),
         ),
     )
     number, began = sql.execute("SELECT number, began FROM nights WHERE id = ?", (_text(night.id),)).fetchone()
@@ -149,14 +146,14 @@ def _put_cell(sql: sqlite3.Connection, night: int, cell: Cell, place: int | None
     key = night, _choice(sql, cell), str(cell.seed)
     seconds = next((each.seconds for each in reversed(cell.attempts) if each.word in _RAN), None)
     sql.execute(
-        "INSERT INTO cells (night, choice, seed, place, word, expected, began, seconds, command, versions) VALUES"
-        " (?1, ?2, ?3, coalesce(?4, (SELECT count(*) FROM cells WHERE night = ?1)), ?5, ?6, ?7, ?8, ?9, ?10)"
+        "INSERT INTO cells (night, choice, seed, place, word, expected, began, seconds, command, versions, more) VALUES"
+        " (?1, ?2, ?3, coalesce(?4, (SELECT count(*) FROM cells WHERE night = ?1)), ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
         " ON CONFLICT (night, choice, seed) DO UPDATE SET place = coalesce(?4, place), word = ?5, expected = ?6,"
-        " began = ?7, seconds = ?8, command = ?9, versions = ?10",
+        " began = ?7, seconds = ?8, command = ?9, versions = ?10, more = ?11",
         (
             *key,
             *(place, cell.word, cell.expected, cell.began, seconds),
-            *(_long(sql, _json(cell.command)), _long(sql, _json(cell.versions))),
+            *(_long(sql, _json(cell.command)), _long(sql, _json(cell.versions)), _more(cell, _CELL)),
         ),
     )
     (number,) = sql.execute("SELECT number FROM cells WHERE night = ? AND choice = ? AND seed = ?", key).fetchone()
@@ -225,41 +222,10 @@ def _long(sql: sqlite3.Connection, text: str) -> int:
     return added.lastrowid
 
 
-def _cells(sql: sqlite3.Connection, night: int) -> list[Cell]:
-    out: dict[int, Cell] = {}
-    for number, command, versions, seed, *values in sql.execute(
-        "SELECT cells.number, command.text, versions.text, seed, id, kind, scenario, qemu, image, kernel, cpu,"
-        " topology, mutant, options, word, expected, began FROM cells JOIN choices ON choices.number = choice"
-        " JOIN texts AS command ON command.number = command JOIN texts AS versions ON versions.number = versions"
-        " WHERE night = ? ORDER BY place",
-        (night,),
-    ):
-        names = ("id", "kind", "scenario", "qemu", "image", "kernel", "cpu", "topology", "mutant", "options")
-        fields = dict(zip((*names, "word", "expected", "began"), values, strict=True))
-        fields["options"] = _parsed(fields["options"])
-        out[number] = Cell(**fields, seed=int(seed), command=_parsed(command), versions=_parsed(versions))
-        out[number].attempts, out[number].findings, out[number].figures = [], [], []
-    for cell, *values, keys in sql.execute(
-        "SELECT cell, attempts.word, exit_code, attempts.seconds, cpu_seconds, folder, why, findings FROM cells"
-        " JOIN attempts ON cell = cells.number WHERE night = ? ORDER BY cell, attempts.place",
-        (night,),
-    ):
-        fields = dict(zip(("word", "exit_code", "seconds", "cpu_seconds", "folder", "why"), values, strict=True))
-        out[cell].attempts.append(Attempt(**fields, findings=_parsed(keys)))
-    for cell, *values in sql.execute(
-        "SELECT cell, key, law, operation, errno, difference, message, count, replay FROM cells"
-        " JOIN found ON cell = cells.number JOIN signatures ON signatures.number = signature WHERE cells.night = ?"
-        " ORDER BY found.number",
-        (night,),
-    ):
-        out[cell].findings.append(FoundInCell(**dict(zip(FoundInCell.__struct_fields__, values, strict=True))))
-    for cell, name, unit, better, measured in sql.execute(
-        "SELECT cell, name, unit, better, measured FROM cells JOIN figures ON cell = cells.number WHERE night = ?"
-        " ORDER BY cell, figures.place",
-        (night,),
-    ):
-        out[cell].figures.append(CellFigure(name=name, unit=unit, better=better, values=_parsed(measured)))
-    return list(out.values())
+def _more(struct: msgspec.Struct, columns: frozenset[str]) -> str:
+    """What the tables have no column for."""
+    names = [each.name for each in msgspec.structs.fields(struct) if each.name not in columns]
+    return _json({name: getattr(struct, name) for name in names})
 
 
 def _text(text: str) -> str:
@@ -269,7 +235,3 @@ def _text(text: str) -> str:
 
 def _json(value: object) -> str:
     return _text(msgspec.json.encode(value, enc_hook=str).decode())
-
-
-def _parsed(text: str) -> Any:  # noqa: ANN401 - as it was recorded
-    return msgspec.json.decode(text)

@@ -15,6 +15,7 @@ from tcelab.commandline import typed
 from tcelab.history.nightfile import Cell, CellFigure, CellWord, FoundInCell
 from tcelab.history.signature import Signature, signature
 from tcelab.judge import Finding
+from tcelab.leakcheck.leakresult import LeakFinding
 from tcelab.nightly.plan import BENCH, shown
 from tcelab.run import exitcode
 
@@ -44,7 +45,7 @@ class _Told(msgspec.Struct):
     """The fields that the results of all verbs share. Of a leak check and of a fuzz campaign, `verdict` is the word."""
 
     verdict: _Verdict | str
-    findings: list[Finding] = []
+    findings: list[LeakFinding] = []
     could_not: list[str] = []
     versions: dict[str, Any] = {}
     replay: str = ""
@@ -53,7 +54,7 @@ class _Told(msgspec.Struct):
     def verdict_(self) -> _Verdict:
         """As of a run."""
         if isinstance(self.verdict, str):
-            return _Verdict(self.verdict, None, self.findings, self.could_not)
+            return _Verdict(self.verdict, None, list(self.findings), self.could_not)
         return self.verdict
 
 
