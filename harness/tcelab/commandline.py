@@ -12,7 +12,21 @@ from typing import Final
 
 NAME: Final = "tcelab"
 VERBS: Final = (
-    *("run", "diff", "fuzz", "replay", "watch", "table", "leakcheck", "doctor", "image", "runs", "shell", "bench"),
+    *(
+        "run",
+        "diff",
+        "fuzz",
+        "replay",
+        "watch",
+        "table",
+        "leakcheck",
+        "doctor",
+        "image",
+        "report",
+        "runs",
+        "shell",
+        "bench",
+    ),
 )
 """By which a command of ours is known in the middle of a sentence."""
 

@@ -46,7 +46,7 @@ def show(run: str) -> None:
     """Print the report of RUN again: a name of the list, a folder, or `last` (the default), the last one that has
     ended. Exit code 0.
     """
-    folder = Path(run) if (Path(run) / "result.json").is_file() else _find(run)
+    folder = Path(run) if (Path(run) / "result.json").is_file() else find(run)
     result = _result(folder)
     console = Console()
     if result is None:
@@ -76,7 +76,7 @@ def prune(names: tuple[str, ...], count: int | None, size: str | None, *, findin
     if names:
         if findings or count is not None or size is not None:
             raise UsageError("limits are for runs that are not named")
-        asked = [artefacts.look(_find(name)) for name in names]
+        asked = [artefacts.look(find(name)) for name in names]
         if going := [each.path.name for each in asked if each.word == "running"]:
             raise UsageError(f"{going[0]} goes on: nothing is removed")
         gone = [each for each in asked if artefacts.remove(each.path)]
@@ -97,7 +97,7 @@ def _bytes(text: str) -> int:
         raise UsageError(f"--size: {error}") from None
 
 
-def _find(name: str) -> Path:
+def find(name: str) -> Path:
     """The folder of a run in the default place.
 
     :raise UsageError: there is none of that name.
