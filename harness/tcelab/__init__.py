@@ -11,6 +11,7 @@
 - `judge`: the laws, and the verdict
 - `leakcheck`: does a command leave mappings behind?
 - `logs`: what is logged, and who sees it
+- `nightly`: a night: a matrix of cells, on all cores
 - `papr`: the platform's rules, as PAPR and QEMU have them
 - `program`: programs: operations, topology, checks
 - `qemu`: the platform `qemu`: a real kernel in a guest

@@ -22,10 +22,10 @@ VERBS: Final = (
         "leakcheck",
         "doctor",
         "image",
-        "report",
         "runs",
         "shell",
         "bench",
+        "nightly",
     ),
 )
 """By which a command of ours is known in the middle of a sentence."""

@@ -7,6 +7,7 @@
 - `fuzz`: `tcelab fuzz`
 - `image`: `tcelab image`
 - `leakcheck`: `tcelab leakcheck`
+- `nightly`: `tcelab nightly`
 - `options`: options that several verbs share
 - `replay`: `tcelab replay`
 - `report`: `tcelab report`
@@ -49,6 +50,7 @@ VERBS: Final = {
     "image": "Build, list and clean guest images and QEMU builds.",
     "shell": "Give you a guest's console; Ctrl-] ends it.",
     "bench": "Measure, side by side in one run.",
+    "nightly": "Run a matrix of cells on all cores: QEMUs, kernels, CPUs, topologies, scenarios, seeds.",
 }
 """Verb to its one-line help, in the order of `tcelab --help`."""
 

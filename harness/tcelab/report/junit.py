@@ -76,7 +76,7 @@ def _suite(result: Result, *, several: bool) -> Suite:
 
 def _element(of: Suite) -> ET.Element:
     verdict = of.verdict
-    suite = ET.Element("testsuite", name=_clean(of.name))
+    suite = ET.Element("testsuite", name=clean(of.name))
     _run(suite, of)
     for law, about in of.laws.items():
         count = verdict.evidence.laws.get(law, LawCount())
@@ -106,15 +106,15 @@ def _run(suite: ET.Element, of: Suite) -> None:
     case = _case(suite, "tcelab.run", of.case)
     case.set("time", f"{of.seconds:.3f}")
     if verdict.could_not:
-        error = ET.SubElement(case, "error", message=_clean(verdict.could_not[0]), type="could-not-judge")
-        error.text = _clean("\n".join([*verdict.could_not, *of.report]))
+        error = ET.SubElement(case, "error", message=clean(verdict.could_not[0]), type="could-not-judge")
+        error.text = clean("\n".join([*verdict.could_not, *of.report]))
     elif verdict.result == "finding":
         total = len(verdict.findings) + verdict.more
         ET.SubElement(case, "failure", message=counted(total, "finding"), type="finding")
 
 
 def _case(suite: ET.Element, group: str, name: str) -> ET.Element:
-    return ET.SubElement(suite, "testcase", classname=group, name=_clean(name), time="0")
+    return ET.SubElement(suite, "testcase", classname=group, name=clean(name), time="0")
 
 
 def _failures(case: ET.Element, findings: Iterable[Finding], total: int) -> None:
@@ -122,11 +122,11 @@ def _failures(case: ET.Element, findings: Iterable[Finding], total: int) -> None
     if not total and not shown:
         return
     message = shown[0].message if shown else f"{counted(total, 'finding')}, none of them kept"
-    failure = ET.SubElement(case, "failure", message=_clean(message), type="finding")
+    failure = ET.SubElement(case, "failure", message=clean(message), type="finding")
     lines = [line for each in shown for line in finding_lines(each)]
     if total > len(shown):
         lines.append(f"and {total - len(shown)} more")
-    failure.text = _clean("\n".join(lines))
+    failure.text = clean("\n".join(lines))
 
 
 def _count(suite: ET.Element) -> None:
@@ -136,5 +136,6 @@ def _count(suite: ET.Element) -> None:
         suite.set(attribute, str(sum(case.find(child) is not None for case in cases)))
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
+    """A text without what XML cannot hold."""
     return _ILLEGAL.sub("?", text)
