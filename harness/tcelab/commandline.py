@@ -22,6 +22,7 @@ VERBS: Final = (
         "leakcheck",
         "doctor",
         "image",
+        "report",
         "runs",
         "shell",
         "bench",

@@ -57,6 +57,7 @@ class Chromium:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            env={**os.environ, "TMPDIR": self._profile, "HOME": self._profile},
         )
         os.close(to_browser)
         os.close(from_browser)

@@ -34,14 +34,26 @@ def command(target: str, to: Path, nights: tuple[Path, ...]) -> None:
     Exit code 0 whatever the verdict: `tcelab runs show` and the night's own exit code tell it.
     """
     from tcelab import htmlreport  # noqa: PLC0415 - after the options were checked
-    from tcelab.cli.runs import find  # noqa: PLC0415 - likewise
 
     output.check("-o", to)
-    folder = Path(target) if Path(target).is_dir() else find(target)
+    folder = Path(target) if Path(target).is_dir() else _find(target)
     others = [night for each in nights for night in htmlreport.nights(each)]
     _write(htmlreport.build(folder, others), to)
     if not output.to_stdout(to):
         output.note(f"report of {folder} in {to}")
+
+
+def _find(name: str) -> Path:
+    """A run or a night of the default places.
+
+    :raise UsageError: there is none of that name.
+    """
+    from tcelab.cli import runs  # noqa: PLC0415 - after the options were checked
+    from tcelab.nightly import folder as nights  # noqa: PLC0415 - likewise
+
+    if name != runs.LAST and (nights.root() / name).is_dir():
+        return nights.root() / name
+    return runs.find(name)
 
 
 def _write(data: bytes, to: Path) -> None:

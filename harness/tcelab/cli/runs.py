@@ -14,7 +14,7 @@ from tcelab.job.output import note
 from tcelab.report.text import say
 
 _MB = 1e6
-_LAST = "last"
+LAST = "last"
 
 
 @click.group("runs")
@@ -41,7 +41,7 @@ def list_(*, findings: bool) -> None:
 
 
 @command.command("show")
-@click.argument("run", default=_LAST, metavar="[RUN]")
+@click.argument("run", default=LAST, metavar="[RUN]")
 def show(run: str) -> None:
     """Print the report of RUN again: a name of the list, a folder, or `last` (the default), the last one that has
     ended. Exit code 0.
@@ -103,7 +103,7 @@ def find(name: str) -> Path:
     :raise UsageError: there is none of that name.
     """
     there = artefacts.runs()
-    if name == _LAST and there:
+    if name == LAST and there:
         return next((each for each in reversed(there) if not _goes_on(each)), there[-1])
     found = next((each for each in there if each.name == name or each.resolve() == Path(name).resolve()), None)
     if found is None:

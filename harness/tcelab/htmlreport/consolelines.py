@@ -28,10 +28,11 @@ class Line(NamedTuple):
 
 
 class Console(NamedTuple):
-    """:ivar says: which lines they are."""
+    """:ivar says: which lines they are; `name`: of which file."""
 
     says: str
     lines: list[Line]
+    name: str = CONSOLE
 
 
 def around(folder: Path, finding: Finding) -> Console | None:
@@ -45,14 +46,14 @@ def around(folder: Path, finding: Finding) -> Console | None:
     return None if at is None else _cut(there, at, "around the first trouble that the kernel told")
 
 
-def last(folder: Path) -> Console | None:
-    """The last lines. None: no console."""
-    there = _read(folder)
-    return _cut(there, None, "its last lines") if there else None
+def last(folder: Path, name: str = CONSOLE) -> Console | None:
+    """The last lines of a console, or of another text. None: there are none."""
+    there = _read(folder, name)
+    return _cut(there, None, "its last lines")._replace(name=name) if there else None
 
 
-def _read(folder: Path) -> list[str]:
-    out = lines(folder / CONSOLE)
+def _read(folder: Path, name: str = CONSOLE) -> list[str]:
+    out = lines(folder / name)
     while out and not out[-1].strip():
         out.pop()
     return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -11,22 +11,38 @@ from tcelab import report
 from tcelab.errors import UsageError
 from tcelab.history import nightfile
 from tcelab.history.nightfile import Night
+from tcelab.judge import Finding
 from tcelab.leakcheck.leakresult import LeakResult
 from tcelab.report import Result, tabledump
+from tcelab.run import exitcode
 from tcelab.run.record import TableView
+from tcelab.run.resultfile import SCHEMA, ResultFile
 
 RESULT: Final = "result.json"
 PROGRAM: Final = "program.json"
 CONSOLE: Final = "console.log"
 LOG: Final = "log.txt"
+OUTPUT: Final = "output.txt"
+"""All that the command of a cell printed."""
 _MOST: Final = 64 << 20
 """Bytes of a file that are read: nothing of ours is longer, but a guest may print for ever."""
 
 
-class Campaign(NamedTuple):
-    """What `tcelab fuzz` left: for each finding, the name of its shrunk program."""
+class Campaign(ResultFile, kw_only=True):
+    """What `tcelab fuzz` left. Of one that was killed: its programs, and nothing else.
 
-    found: list[str]
+    :ivar findings: what each program shows; `programs`: names of their files; `replays`: the commands.
+    """
+
+    verdict: exitcode.Result = "finding"
+    exit_code: int = exitcode.FINDING
+    seed: int = 0
+    findings: list[Finding] = msgspec.field(default_factory=list)
+    programs: list[str]
+    replays: list[str] = msgspec.field(default_factory=list)
+    could_not: list[str] = msgspec.field(default_factory=list)
+    counts: dict[str, int] = msgspec.field(default_factory=dict)
+    quirks: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 Told: TypeAlias = Result | LeakResult | Campaign | Night
@@ -44,29 +60,34 @@ def read(folder: Path) -> Told:
     if (folder / RESULT).is_file():
         return result(folder)
     if found := sorted(_campaign(folder), key=lambda name: (len(name), name)):
-        return Campaign(found)
+        return Campaign(tcelab="", programs=found, could_not=[f"it has left no {RESULT}: it goes on, or was killed"])
     if (folder / PROGRAM).is_file() or (folder / LOG).is_file():
         raise UsageError(f"{folder}: the run there has left no {RESULT}: it goes on, or was killed")
     raise UsageError(f"{folder} is the folder of no run and of no night: it has no {RESULT} and no {nightfile.NAME}")
 
 
-def result(folder: Path) -> Result | LeakResult:
+def result(folder: Path) -> Result | LeakResult | Campaign:
     """:raise UsageError: it cannot be read, or is of another schema."""
     path = folder / RESULT
     data = _read(path)
     try:
-        return msgspec.json.decode(data, type=LeakResult) if _of_leakcheck(data) else report.load(data, str(path))
+        return msgspec.json.decode(data, type=kind) if (kind := _kind(data)) else report.load(data, str(path))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not a result: {error}") from None
 
 
 class _Header(msgspec.Struct):
     verdict: Any = None
+    programs: list[str] | None = None
+    schema: int = SCHEMA
 
 
-def _of_leakcheck(data: bytes) -> bool:
-    """A leak check has its verdict as a word."""
-    return isinstance(msgspec.json.decode(data, type=_Header).verdict, str)
+def _kind(data: bytes) -> type[LeakResult | Campaign] | None:
+    """None: of a run, which has more than a word for its verdict, or of another schema."""
+    header = msgspec.json.decode(data, type=_Header)
+    if not isinstance(header.verdict, str) or header.schema != SCHEMA:
+        return None
+    return LeakResult if header.programs is None else Campaign
 
 
 def _campaign(folder: Path) -> list[str]:

@@ -15,11 +15,9 @@ from typing import Final, NamedTuple, TypeAlias
 from tcelab.commandline import typed
 from tcelab.errors import UsageError, counted
 from tcelab.history.nightfile import Attempt, Cell, CellFigure, Night
-from tcelab.htmlreport import folders, runview
-from tcelab.htmlreport.folders import Campaign
+from tcelab.htmlreport import consolelines, folders, runview
+from tcelab.htmlreport.consolelines import Console
 from tcelab.htmlreport.runview import Most, RunView
-from tcelab.leakcheck.leakresult import LeakResult
-from tcelab.report import Result
 from tcelab.run.exitcode import COULD_NOT_JUDGE, FINDING, PASS
 
 WHOLE: Final = 40
@@ -39,7 +37,8 @@ class CellView:
     :ivar says: the state in words.
     :ivar choice: name and text of each part of its choice.
     :ivar run: what its folder has, None if it is not shown or is gone.
-    :ivar note: why there is no `run`, for a cell that is not right.
+    :ivar output: of a cell that is not right and has no `run`: the last lines that its command printed.
+    :ivar note: why there is no `run`, likewise.
     """
 
     anchor: str
@@ -53,6 +52,7 @@ class CellView:
     figures: list[tuple[str, str]] = field(default_factory=list)
     more_figures: int = 0
     run: RunView | None = None
+    output: Console | None = None
     note: str = ""
 
     @property
@@ -128,21 +128,19 @@ def view(folder: Path, night: Night) -> NightView:
     by_cell = {id(each.cell): each for each in views}
     ended_as = Counter(each.state for each in views)
     ended = night.ended or max((_ended(cell) for cell in night.cells), default=night.began)
-    cpu = sum(each.cpu_seconds for cell in night.cells for each in cell.attempts)
-    spent = max(ended - night.began, 0.0)
     return NightView(
         night=night,
         folder=str(folder),
         word=_WORDS[night.exit_code],
         exit_code=night.exit_code,
         began=when(night.began),
-        took=span(spent),
+        took=span(night.pace.wall or max(ended - night.began, 0.0)),
         grid=_grid(views),
         counts=[(state, ended_as[state]) for state in STATES if ended_as[state]],
         cells=views,
         whole=[by_cell[id(cell)] for cell in wrong if id(cell) in whole],
         short=[by_cell[id(cell)] for cell in wrong if id(cell) not in whole],
-        busy=f"{cpu / spent:.2f} cores busy" if cpu and spent else "",
+        busy=f"{night.pace.busy:.2f} cores busy" if night.pace.busy else "",
     )
 
 
@@ -180,7 +178,7 @@ def _anchors(cells: Sequence[Cell]) -> list[str]:
 def _cell(folder: Path, cell: Cell, anchor: str, *, read: bool) -> CellView:
     run, note = _folder_of(folder, cell, anchor) if read else (None, "")
     if not (read or cell.right):
-        note = f"what its folder has is not shown here: see {folder / _telling(cell).folder}" if cell.attempts else ""
+        note = f"more of it is in {folder / _telling(cell).folder}" if cell.attempts else ""
     return CellView(
         anchor=anchor,
         cell=cell,
@@ -193,6 +191,7 @@ def _cell(folder: Path, cell: Cell, anchor: str, *, read: bool) -> CellView:
         figures=[(each.name, _figure(each)) for each in cell.figures[:FIGURES]],
         more_figures=max(0, len(cell.figures) - FIGURES),
         run=run,
+        output=_output(folder, cell) if read and run is None else None,
         note=note,
     )
 
@@ -207,16 +206,27 @@ def _folder_of(folder: Path, cell: Cell, anchor: str) -> tuple[RunView | None, s
     if not cell.attempts:
         return None, ""
     name = _telling(cell).folder
-    place = folder / name
-    if ".." in Path(name).parts or Path(name).is_absolute():
+    if not name or cell.kind in {"bench", "command"}:
+        return None, ""
+    if not _inside(name):
         return None, f"{name} is no folder of the night"
     try:
-        told = folders.read(place)
+        told = folders.read(folder / name)
     except UsageError as error:
         return None, f"its artefacts are not there: {error.message}"
-    if not isinstance(told, Result | LeakResult | Campaign):
+    if isinstance(told, Night):
         return None, f"{name} holds a night"
-    return runview.view(place, told, anchor, MOST_OF_CELL), ""
+    return runview.view(folder / name, told, anchor, MOST_OF_CELL), ""
+
+
+def _inside(name: str) -> bool:
+    return bool(name) and ".." not in Path(name).parts and not Path(name).is_absolute()
+
+
+def _output(folder: Path, cell: Cell) -> Console | None:
+    """The last lines that the command printed."""
+    name = _telling(cell).folder if cell.attempts else ""
+    return consolelines.last(folder / name, folders.OUTPUT) if _inside(name) else None
 
 
 def _state(cell: Cell) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from tcelab.commandline import typed
 from tcelab.errors import UsageError, counted
 from tcelab.htmlreport import consolelines, excerpt, folders, occupancy, pestory
 from tcelab.htmlreport.consolelines import Console
@@ -376,39 +377,35 @@ def _leakcheck(folder: Path, result: LeakResult, anchor: str, most: Most) -> Run
 
 
 def _campaign(folder: Path, told: Campaign, anchor: str, most: Most) -> RunView:
-    """Of a campaign its folder keeps the programs, and `log.txt` what was found."""
-    said = _said(folder)
+    """Its findings are programs, which were shrunk."""
     found = []
-    for number, name in enumerate(told.found[: most.whole], 1):
+    for number, name in enumerate(told.programs[: most.whole]):
         program = folders.program(folder / name)
-        law, _, message = (said[number - 1] if number <= len(said) else "").partition(": ")
+        finding = told.findings[number] if number < len(told.findings) else None
         found.append(
             FindingView(
-                anchor=f"{anchor}-finding-{number}",
-                law=law or "finding",
-                message=message or f"{folders.LOG} does not tell what was found",
-                facts=[] if program is None else [("program", str(program.get("name", name)))],
+                anchor=f"{anchor}-finding-{number + 1}",
+                law="finding" if finding is None else finding.law,
+                message=f"{folders.LOG} tells what was found" if finding is None else finding.message,
+                facts=[] if finding is None else list(_facts(finding)),
                 program=None if program is None else excerpt.whole(name, program),
-                replay=f"tcelab replay {folder / name}",
+                replay=told.replays[number] if number < len(told.replays) else typed(["replay", str(folder / name)]),
             )
         )
     return RunView(
         anchor=anchor,
-        title=f"a fuzz campaign, {counted(len(told.found), 'finding')}",
+        title=f"fuzz campaign, seed {told.seed}" if told.counts else "fuzz campaign",
         folder=str(folder),
-        word="finding",
-        exit_code=1,
+        word=told.verdict,
+        exit_code=told.exit_code,
+        about=[", ".join(f"{count:,} {name}" for name, count in told.counts.items())] if told.counts else [],
         findings=found,
-        more=max(0, len(told.found) - most.whole),
+        more=max(0, len(told.programs) - most.whole),
+        reasons=told.could_not,
+        replay=told.replay,
+        versions=list(flat({**told.versions, "quirks met": told.quirks})),
         files=files(folder),
     )
-
-
-def _said(folder: Path) -> list[str]:
-    """`law: message` of each finding, as `log.txt` has it."""
-    marked = (line.partition(" tcelab.fuzz.campaign: program ")[2] for line in folders.lines(folder / folders.LOG))
-    told = (line.partition(": ")[2] for line in marked if line)
-    return [line for line in told if ": " in line and not line.startswith("error")]
 
 
 # -- facts
