@@ -42,9 +42,10 @@ class Chromium:
         to_browser, self._to = os.pipe()
         self._from, from_browser = os.pipe()
         # The browser reads its descriptor 3 and writes its descriptor 4.
+        # The copies lie above both, or they might be one of the two and be closed with the rest.
         line = (
-            f"import os, sys; reads, writes = os.dup({to_browser}), os.dup({from_browser}); "
-            "os.dup2(reads, 3); os.dup2(writes, 4); os.execv(sys.argv[1], sys.argv[1:])"
+            f"import fcntl, os, sys; high = [fcntl.fcntl(each, 0, 10) for each in ({to_browser}, {from_browser})]; "
+            "os.dup2(high[0], 3); os.dup2(high[1], 4); os.execv(sys.argv[1], sys.argv[1:])"
         )
         self._process = subprocess.Popen(
             [
@@ -63,6 +64,13 @@ class Chromium:
         os.close(from_browser)
         os.set_blocking(self._from, False)
         self._session = ""
+        try:
+            self._attach()
+        except BaseException:
+            self.close()
+            raise
+
+    def _attach(self) -> None:
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
