@@ -61,7 +61,7 @@ def found(law="table", key="0123456789abcdef", message="LIOBN 0x80000100 IOBA 0x
 
 def night(*cells, day=0, **fields):
     began = BEGAN + day * DAY
-    given = {"tcelab": "0.2.0", "matrix": "nightly.toml", "matrix_sha256": "ab" * 32, "host": {"name": "builder"}}
+    given = {"tcelab": "0.1", "matrix": "nightly.toml", "matrix_sha256": "ab" * 32, "host": {"name": "builder"}}
     return Night(**{**given, "id": f"night-{day}", "began": began, "ended": began + 3600, **fields}, cells=list(cells))
 
 

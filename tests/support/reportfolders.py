@@ -71,7 +71,7 @@ def leaking(made):
     folder.mkdir()
     origin = Origin(hypercall="H_PUT_TCE", seconds=1.25, ioba=0x8000, entries=4, number=2)
     leak = LeakFinding(law="leak", message="it stayed", liobn=0x80000100, device="disk1", ioba=0x9000, origin=origin)
-    result = LeakResult(tcelab="0.2.0", command="dd if=/dev/vda of=/dev/null", status=0, judged=True, findings=[leak])
+    result = LeakResult(tcelab="0.1", command="dd if=/dev/vda of=/dev/null", status=0, judged=True, findings=[leak])
     result.tables = [TableAt(liobn=0x80000100, device="disk1", after=1)]
     result.calls = [Calls(phase="command", liobn=0x80000100, hypercall="H_PUT_TCE", entries=1, calls=7)]
     result.conclude()

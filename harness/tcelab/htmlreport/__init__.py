@@ -2,6 +2,7 @@
 
 - `consolelines`: lines of a guest's console around a finding
 - `excerpt`: the part of a program that shows a finding
+- `findingview`: a finding with what explains it
 - `folders`: reads the folder of a run or a night
 - `nightview`: a night: its matrix as a grid, its cells
 - `occupancy`: draws the table around a wrong entry

@@ -61,6 +61,15 @@ class CellView:
         return ", ".join(filter(None, (self.cell.qemu, _kernel(self.cell), self.cell.cpu, f"seed {self.cell.seed}")))
 
 
+class Coverage(NamedTuple):
+    """A figure in per cent, and the cell that measured it."""
+
+    name: str
+    value: float
+    text: str
+    cell: CellView
+
+
 class Head(NamedTuple):
     """A heading over `span` columns, or under others."""
 
@@ -105,6 +114,17 @@ class NightView:
     whole: list[CellView]
     short: list[CellView]
     busy: str
+
+    @property
+    def coverage(self) -> list[Coverage]:
+        """Each figure in per cent, by its name, the least first."""
+        there = [
+            Coverage(figure.name, statistics.median(figure.values), _figure(figure), view)
+            for view in self.cells
+            for figure in view.cell.figures
+            if figure.unit == "%" and figure.values
+        ]
+        return sorted(there, key=lambda each: (each.name, each.value))
 
     @property
     def headline(self) -> str:

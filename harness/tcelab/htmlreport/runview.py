@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,17 +11,16 @@ import msgspec
 
 from tcelab.commandline import typed
 from tcelab.errors import UsageError, counted
-from tcelab.htmlreport import consolelines, excerpt, folders, occupancy, pestory
+from tcelab.htmlreport import consolelines, excerpt, findingview, folders, pestory
 from tcelab.htmlreport.consolelines import Console
-from tcelab.htmlreport.excerpt import Excerpt
+from tcelab.htmlreport.findingview import FindingView, Scene
 from tcelab.htmlreport.folders import Campaign
-from tcelab.htmlreport.occupancy import Drawing
 from tcelab.htmlreport.pestory import Story
 from tcelab.judge import Finding
 from tcelab.leakcheck.leakresult import LeakResult
-from tcelab.report import Result, tabledump
+from tcelab.report import Result
 from tcelab.report.isolationlog import cell
-from tcelab.report.text import finding_lines, ran, witnesses
+from tcelab.report.text import ran, witnesses
 
 
 class Most(NamedTuple):
@@ -34,27 +32,6 @@ class Most(NamedTuple):
 
 
 MOST: Final = Most(whole=8, listed=200, stories=4)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FindingView:
-    """A finding with what explains it; what there is not is None.
-
-    :ivar anchor: its id on the page.
-    :ivar facts: name and text of each fact.
-    :ivar why_no_drawing: empty where it is about no entry.
-    """
-
-    anchor: str
-    law: str
-    message: str
-    facts: list[tuple[str, str]]
-    program: Excerpt | None = None
-    drawing: Drawing | None = None
-    why_no_drawing: str = ""
-    story: Story | None = None
-    console: Console | None = None
-    replay: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,10 +131,14 @@ class RunView:
             "Mappings that drivers asked for": self.leak.asked,
         }
         return [
-            (name, [field.name for field in msgspec.structs.fields(rows[0])], [_row(each) for each in rows])
+            (name, [_head(each.name) for each in msgspec.structs.fields(rows[0])], [_row(each) for each in rows])
             for name, rows in told.items()
             if rows
         ]
+
+
+def _head(name: str) -> str:
+    return {"liobn": "LIOBN", "tces": "TCEs"}.get(name, name.capitalize())
 
 
 def _row(struct: msgspec.Struct) -> list[str]:
@@ -180,49 +161,12 @@ def view(folder: Path, told: Result | LeakResult | Campaign, anchor: str, most: 
 # -- one run
 
 
-class _Scene:
-    """The files of a run's folder, each read once.
-
-    :ivar looks: numbers of the checkpoints that were done.
-    :ivar kept: number of the checkpoint whose tables were kept.
-    """
-
-    def __init__(self, folder: Path, result: Result) -> None:
-        self.folder = folder
-        self.result = result
-        self.program = folders.program(folder / folders.PROGRAM)
-        self.seen = folders.tables(folder, tabledump.NAME)
-        self.before = folders.tables(folder, tabledump.BEFORE)
-        ops = self.program["ops"] if self.program is not None else []
-        self.looks = [i for i, op in enumerate(ops) if op.get("op") == "checkpoint" and i < result.ended.done]
-        self.kept = self._kept()
-
-    def _kept(self) -> int | None:
-        """Number of the checkpoint whose tables were kept: as `tabledump.telling` chose it."""
-        findings = self.result.verdict.findings
-        if not self.seen or not self.looks:
-            return None
-        after = self.checkpoint(findings[0]) if findings else None
-        return self.looks[-1] if after is None else after
-
-    def checkpoint(self, finding: Finding) -> int | None:
-        """Number of the one at which a finding was seen, or the first after it."""
-        at = bisect_left(self.looks, finding.step)
-        return self.looks[at] if at < len(self.looks) else None
-
-    def guest(self, step: int) -> Path:
-        """The folder of the guest that did an operation."""
-        ops = self.program["ops"] if self.program is not None else []
-        number = sum(op.get("op") == "fresh" for op in ops[: step + 1])
-        return self.folder / f"guest-{number + 1}" if number else self.folder
-
-
 def _run(folder: Path, result: Result, anchor: str, most: Most) -> RunView:
     verdict = result.verdict
     program = result.program
-    scene = _Scene(folder, result)
+    scene = Scene(folder, result)
     findings = [
-        _finding(scene, finding, f"{anchor}-finding-{number}")
+        findingview.of_run(scene, finding, f"{anchor}-finding-{number}")
         for number, finding in enumerate(verdict.findings[: most.whole], 1)
     ]
     rest = verdict.findings[most.whole : most.whole + most.listed]
@@ -247,61 +191,10 @@ def _run(folder: Path, result: Result, anchor: str, most: Most) -> RunView:
         ],
         stories=stories,
         more_stories=pestory.count(result.timeline) - len(stories),
-        console=consolelines.last(folder),
+        console=None if any(each.console for each in findings) else consolelines.last(folder),
         versions=list(flat({**result.versions, "options": result.options, "seconds": _rounded(result.timings)})),
         files=files(folder),
     )
-
-
-def _finding(scene: _Scene, finding: Finding, anchor: str) -> FindingView:
-    result = scene.result
-    checkpoint = scene.checkpoint(finding)
-    drawing, why = None, ""
-    if finding.ioba is not None:
-        drawing, why = _drawing(scene, finding, checkpoint)
-    return FindingView(
-        anchor=anchor,
-        law=finding.law,
-        message=finding.message,
-        facts=list(_facts(finding)),
-        program=_program(scene, finding),
-        drawing=drawing,
-        why_no_drawing=why,
-        story=pestory.around(result.timeline, finding.step),
-        console=consolelines.around(scene.guest(finding.step), finding),
-        replay=result.replay,
-    )
-
-
-def _drawing(scene: _Scene, finding: Finding, checkpoint: int | None) -> tuple[Drawing | None, str]:
-    """Or why there is none."""
-    if not scene.seen:
-        return None, f"no picture of the table: {tabledump.NAME} is not there or cannot be read"
-    if checkpoint is None or checkpoint != scene.kept:
-        return (
-            None,
-            f"no picture of the table: {tabledump.NAME} holds that of another checkpoint, operation {scene.kept}",
-        )
-    beside = [
-        each for each in scene.result.verdict.findings if each is not finding and scene.checkpoint(each) == checkpoint
-    ]
-    drawing = occupancy.draw(finding, beside, scene.before, scene.seen)
-    return drawing, "" if drawing is not None else f"no picture of the table: {tabledump.NAME} does not hold it"
-
-
-def _program(scene: _Scene, finding: Finding) -> Excerpt | None:
-    if scene.program is None:
-        return None
-    return excerpt.around(folders.PROGRAM, scene.program, finding.operation, finding.step)
-
-
-def _facts(finding: Finding) -> Iterator[tuple[str, str]]:
-    """Where, expected, seen, and the operation, as the final text has them."""
-    for line in list(finding_lines(finding))[1:]:
-        name, _, text = line.partition(":")
-        yield name.strip(), text.strip()
-    if finding.quirk:
-        yield "explained by", f"quirk {finding.quirk}"
 
 
 # -- several, and other kinds
@@ -351,7 +244,7 @@ def _leakcheck(folder: Path, result: LeakResult, anchor: str, most: Most) -> Run
             anchor=f"{anchor}-finding-{number}",
             law=finding.law,
             message=finding.message,
-            facts=list(_facts(finding)),
+            facts=list(findingview.facts(finding)),
             console=consolelines.around(folder, finding),
             replay=result.replay,
         )
@@ -387,7 +280,7 @@ def _campaign(folder: Path, told: Campaign, anchor: str, most: Most) -> RunView:
                 anchor=f"{anchor}-finding-{number + 1}",
                 law="finding" if finding is None else finding.law,
                 message=f"{folders.LOG} tells what was found" if finding is None else finding.message,
-                facts=[] if finding is None else list(_facts(finding)),
+                facts=[] if finding is None else list(findingview.facts(finding)),
                 program=None if program is None else excerpt.whole(name, program),
                 replay=told.replays[number] if number < len(told.replays) else typed(["replay", str(folder / name)]),
             )

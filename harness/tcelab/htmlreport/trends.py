@@ -20,11 +20,16 @@ NIGHTS: Final = 60
 
 
 class Bar(NamedTuple):
-    """One night's cells: for each state that there is, its part of the column from the bottom up."""
+    """One night's cells that were not right: for each state that there is, its part of the column from the bottom up.
+
+    :ivar parts: state, top and height of each; `total`: how many they are, written at `top`.
+    """
 
     x: float
     width: float
     parts: list[tuple[str, float, float]]
+    top: float
+    total: int
     says: str
 
 
@@ -72,6 +77,8 @@ class Trends(NamedTuple):
 BARS: Final = 620
 """Pixels of all bars together, and `BAR`: of the highest."""
 BAR: Final = 120
+_LABEL: Final = 16
+"""Pixels above the highest bar, for its number."""
 
 
 def of(nights: Sequence[Night]) -> Trends | None:
@@ -80,7 +87,7 @@ def of(nights: Sequence[Night]) -> Trends | None:
     if len(ordered) < 2:  # noqa: PLR2004 - one night has no trend
         return None
     rows = [NightRow(each.id, when(each.began), _counts(each)) for each in ordered]
-    most = max(1, *(sum(each.counts) for each in rows))
+    most = max(1, *(_wrong(each) for each in rows))
     step = BARS / len(rows)
     bars = [_bar(row, step * i, step * 0.8, most) for i, row in enumerate(rows)]
     figures: dict[_Key, list[tuple[int, float]]] = {}
@@ -101,17 +108,20 @@ def _counts(night: Night) -> list[int]:
     return [words.count(state) for state in STATES]
 
 
+def _wrong(row: NightRow) -> int:
+    return sum(count for state, count in zip(STATES, row.counts, strict=True) if state != "pass")
+
+
 def _bar(row: NightRow, x: float, width: float, most: int) -> Bar:
+    counts = dict(zip(STATES, row.counts, strict=True))
     parts, top = [], float(BAR)
-    for state, count in zip(reversed(STATES), reversed(row.counts), strict=True):
-        if count:
-            height = BAR * count / most
+    for state in reversed(STATES):
+        if counts[state] and state != "pass":
+            height = (BAR - _LABEL) * counts[state] / most
             top -= height
             parts.append((state, round(top, 1), round(height, 1)))
-    said = ", ".join(
-        f"{count} {state.replace('-', ' ')}" for state, count in zip(STATES, row.counts, strict=True) if count
-    )
-    return Bar(round(x, 1), round(width, 1), parts, f"{row.began}: {said or 'no cells'}")
+    said = ", ".join(f"{count} {state.replace('-', ' ')}" for state, count in counts.items() if count)
+    return Bar(round(x, 1), round(width, 1), parts, round(top, 1), _wrong(row), f"{row.began}: {said or 'no cells'}")
 
 
 def _plot(key: _Key, told: Sequence[tuple[int, float]], nights: int) -> Plot:
