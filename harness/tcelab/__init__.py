@@ -6,6 +6,8 @@
 - `emulator`: the driver and its platform in Python: a platform of its own, and the reference of others
 - `errors`: errors by what the caller can do about them
 - `fuzz`: random programs, shrunk
+- `history`: what became of each cell of each night, kept
+- `htmlreport`: a run or a night as one HTML file
 - `image`: guests, QEMUs and toolchains, built into the cache
 - `job`: a command's work, from what the user chose to what is written
 - `judge`: the laws, and the verdict

@@ -11,6 +11,7 @@
 - `nightly`: `tcelab nightly`
 - `options`: options that several verbs share
 - `replay`: `tcelab replay`
+- `report`: `tcelab report`
 - `run`: `tcelab run`
 - `runs`: `tcelab runs`
 - `shell`: `tcelab shell`
@@ -45,6 +46,7 @@ VERBS: Final = {
     "table": "Write TCE tables to a file, and compare two of them.",
     "leakcheck": "Run a command on the kernel's own drivers, and report the TCEs that it leaves.",
     "doctor": "Check this host: what works, what is missing, and the fix.",
+    "report": "Write a report on a run or a night as one HTML file.",
     "runs": "List, show and remove the folders of runs.",
     "history": "List nights, compare two, and tell since when a finding is there.",
     "image": "Build, list and clean guest images and QEMU builds.",
