@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -13,7 +14,7 @@ import click
 
 from tcelab.cli import bench, fuzz, leakcheck, run
 from tcelab.cli.options import json_option
-from tcelab.errors import UsageError
+from tcelab.errors import TcelabError, UsageError
 from tcelab.history import nightfile
 from tcelab.history.nightfile import Night
 from tcelab.history.store import History
@@ -47,6 +48,7 @@ _OWN_KEYS: Final = frozenset({*AXES, "kernel", "modules", "initrd", "out", "json
 @click.option("--no-wait", is_flag=True, help="End with 125 if another night goes on, instead of waiting for its end.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the night; new or empty.")
 @json_option(nightfile.NAME)
+@click.option("--report", "report_to", type=click.Path(path_type=Path), metavar="FILE", help="Write an HTML report.")
 def command(
     matrix: Path | None,
     resume: str | None,
@@ -55,6 +57,7 @@ def command(
     slots: int | None,
     out: Path | None,
     json_to: Path | None,
+    report_to: Path | None,
     dry_run: bool,
     no_wait: bool,
 ) -> None:
@@ -66,6 +69,7 @@ def command(
     was not run.
     """
     output.check("--json", json_to)
+    output.check("--report", report_to)
     if resume is not None and (given := [name for name, value in (("MATRIX", matrix), ("--out", out)) if value]):
         raise UsageError(f"{given[0]} is about a new night, and --resume about one that there is")
     if resume is not None:
@@ -102,7 +106,8 @@ def command(
         )
         note(f"night {night.id}: {len(cells)} cells, in {folder}")
         job.perform()
-    raise click.exceptions.Exit(_tell(night, folder, json_to))
+    code = _tell(night, folder, json_to)
+    raise click.exceptions.Exit(code if report_to is None else _report(night, folder, report_to, code))
 
 
 def vocabulary() -> Vocabulary:
@@ -182,3 +187,17 @@ def _tell(night: Night, folder: Path, json_to: Path | None) -> int:
         note(keeper.lost())
         code = exitcode.of_untold(code)
     return output.deliver(nightfile.to_json(night), json_to, code)
+
+
+def _report(night: Night, folder: Path, to: Path, code: int) -> int:
+    """Write the HTML report, with trends over the nights in the default place."""
+    from tcelab import htmlreport  # noqa: PLC0415 - most nights have none
+
+    others: list[Night] = []
+    with suppress(UsageError):  # there is none, or one cannot be read
+        others = [each for each in htmlreport.nights(folders.root()) if each.id != night.id]
+    try:
+        return output.deliver(htmlreport.build(folder, others), to, code)
+    except TcelabError as error:
+        note(error.report())
+        return exitcode.of_untold(code)

@@ -298,7 +298,8 @@ def test_a_second_night_waits_for_the_first_or_says_that_it_does_not(matrix, tce
 
 def test_others_can_read_what_became_of_it(matrix, tcelab):
     file = matrix(good="true", bad="echo 'it <broke>\x1b'; exit 1", unsure="exit 125")
-    done = tcelab("nightly", file, "--json", "night.json", "--out", "here")
+    done = tcelab("nightly", file, "--json", "night.json", "--out", "here", "--report", "night.html")
+    assert "it &lt;broke&gt;" in Path("night.html").read_text()
     told = nightfile.load(Path("night.json").read_bytes())
     assert (told.exit_code, done.code) == (1, 1)
     assert words(told) == words(folders.load(Path("here")))
