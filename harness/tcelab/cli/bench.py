@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from tcelab.bench import BenchJob, Figure, Measured, batch, boot, emulator, fork, isolation, plot, table, watch
+from tcelab.bench import BenchJob, Figure, Measured, batch, boot, emulator, fork, isolation, nights, plot, table, watch
 from tcelab.cli.options import choice, json_option, machine_options
 from tcelab.job import output
 from tcelab.job.output import note
@@ -110,6 +110,16 @@ def isolation_(job: BenchJob) -> Measured:
 def watch_(job: BenchJob) -> Measured:
     """Measure what `tcelab watch` costs a guest that maps and unmaps as fast as it can."""
     return watch.measure(job)
+
+
+@command.command("history")
+@click.option("--nights", "count", type=click.IntRange(2), default=100, show_default=True, help="Of 1,000 cells each.")
+@click.option("--repeat", type=click.IntRange(1), default=5, show_default=True, help="Turns of each question.")
+@json_option("the figures")
+def history_(count: int, repeat: int, json_to: Path | None) -> None:
+    """Measure how fast a history of many nights answers, and what it costs to record a cell. No guest is booted."""
+    output.check("--json", json_to)
+    _show(nights.measure(count, repeat), json_to)
 
 
 def _show(measured: Measured, json_to: Path | None) -> None:

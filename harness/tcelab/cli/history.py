@@ -11,7 +11,7 @@ import msgspec
 
 from tcelab.cli.options import json_option
 from tcelab.commandline import spelled
-from tcelab.errors import HarnessError, counted
+from tcelab.errors import counted
 from tcelab.history import compare as comparing
 from tcelab.history import queries, text, upkeep
 from tcelab.history.answers import Answer, NightList
@@ -65,7 +65,7 @@ def compare(before: str, after: str, path: Path | None, json_to: Path | None) ->
     """
     output.check("--json", json_to)
     if path is None and not default_path().exists():
-        raise HarnessError("there is no night in the history: nothing to compare", next_step="run tcelab nightly")
+        raise comparing.nothing_to_compare()
     _answer(
         path,
         lambda history: comparing.compare(history, before, after),

@@ -4,43 +4,62 @@ from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tcelab.errors import HarnessError
 from tcelab.job import output
 
-_FOLDER = click.Path(path_type=Path)
+if TYPE_CHECKING:
+    from tcelab.history.store import History
+
+_PATH = click.Path(path_type=Path)
 
 
 @click.command("report")
 @click.argument("target", default="last", metavar="[RUN|NIGHT]")
 @click.option(
-    "-o", "--output", "to", type=_FOLDER, required=True, metavar="FILE", help="HTML file; - is standard output."
+    "-o", "--output", "to", type=_PATH, required=True, metavar="FILE", help="HTML file; - is standard output."
 )
 @click.option(
     "--nights",
     multiple=True,
-    type=_FOLDER,
+    type=_PATH,
     metavar="FOLDER",
     help="Nights for the trends: one's folder, or one of several.",
 )
-def command(target: str, to: Path, nights: tuple[Path, ...]) -> None:
-    """Write a report on RUN, a folder, a name of `tcelab runs list` or `last` (the default), or on NIGHT, the folder of
-    a night: one HTML file that needs no network.
+@click.option(
+    "--history",
+    "path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The history's file, for trends and changes; by default history.sqlite in the user's folder of state.",
+)
+def command(target: str, to: Path, nights: tuple[Path, ...], path: Path | None) -> None:
+    """Write a report on RUN, a folder, a name of `tcelab runs list` or `last` (the default), or on NIGHT, a folder or a
+    name in the default place: one HTML file that needs no network.
 
-    Exit code 0 whatever the verdict: `tcelab runs show` and the night's own exit code tell it.
+    Exit code 0 whatever the verdict: `tcelab runs show`, and the exit code of the night, tell that.
     """
     from tcelab import htmlreport  # noqa: PLC0415 - after the options were checked
 
     output.check("-o", to)
     folder = Path(target) if Path(target).is_dir() else _find(target)
     others = [night for each in nights for night in htmlreport.nights(each)]
-    _write(htmlreport.build(folder, others), to)
+    with ExitStack() as stack:
+        _write(htmlreport.build(folder, others, _history(path, stack)), to)
     if not output.to_stdout(to):
         output.note(f"report of {folder} in {to}")
+
+
+def _history(path: Path | None, stack: ExitStack) -> History | None:
+    """None: nobody asked for one, and there is none yet."""
+    from tcelab.history.database import default_path  # noqa: PLC0415 - after the options were checked
+    from tcelab.history.store import History  # noqa: PLC0415 - likewise
+
+    return None if path is None and not default_path().exists() else stack.enter_context(History(path, create=False))
 
 
 def _find(name: str) -> Path:

@@ -1,6 +1,7 @@
 """What became of each cell of each night, kept.
 
 - `answers`: what the history answers, as `--json` writes it
+- `answerspage`: `docs/answers.md`, made from those
 - `compare`: two nights compared
 - `database`: the SQLite file: opened, made, migrated; one writer at a time
 - `names`: what cells and versions are called for people

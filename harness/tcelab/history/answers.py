@@ -27,8 +27,11 @@ class NightLine(msgspec.Struct, kw_only=True):
     """A night in numbers.
 
     :ivar id: name of its folder.
-    :ivar folder: its folder, on the host `host`.
-    :ivar ended: 0 if it goes on or was killed.
+    :ivar began: when it began; `ended`: when it ended, 0 if it goes on or was killed.
+    :ivar tcelab: version of tcelab.
+    :ivar matrix: path of its matrix file.
+    :ivar folder: its folder, on the host of that name.
+    :ivar host: name of the host; empty if nobody said.
     :ivar stopped: why it ended early; empty if it did not.
     :ivar cells: how many it has; `right`: how many of them ended as they must.
     :ivar words: how many cells ended in each way.
@@ -63,6 +66,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """A night in which a finding was seen.
 
     :ivar night: its id; it may have been pruned since.
+    :ivar began: when that night began.
+    :ivar tcelab: version of tcelab.
     :ivar versions: of one of the cells that saw it: of kernel, QEMU, firmware, image.
     """
 
@@ -75,7 +80,11 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 class CellRef(msgspec.Struct, frozen=True, kw_only=True):
     """A cell of a night.
 
-    :ivar id: the same on every night; `name`: for people.
+    :ivar id: the same on every night.
+    :ivar name: for people.
+    :ivar seed: of the scenario.
+    :ivar word: how it ended.
+    :ivar expected: how it must end.
     """
 
     id: str
@@ -88,6 +97,9 @@ class CellRef(msgspec.Struct, frozen=True, kw_only=True):
 class SeenInNight(msgspec.Struct, kw_only=True):
     """A finding in one night.
 
+    :ivar night: its id.
+    :ivar began: when that night began.
+    :ivar tcelab: version of tcelab.
     :ivar count: how many findings of that signature there were, in all cells together.
     :ivar cells: that saw it, the first ones.
     :ivar several: how many cells saw it.
@@ -104,10 +116,17 @@ class SeenInNight(msgspec.Struct, kw_only=True):
 class FindingCourse(Answer, kw_only=True):
     """`tcelab history finding`.
 
-    :ivar first: night in which it was seen first; `last`: last.
+    :ivar key: of its signature: 16 hex digits.
+    :ivar law: name of the broken law.
+    :ivar operation: kind of the operation that is to blame; empty if none is known.
+    :ivar errno: errnos and statuses in question.
+    :ivar difference: the message without its numbers and names.
+    :ivar first: night in which it was seen first.
+    :ivar last: night in which it was seen last.
     :ivar pruned: nights that saw it and were pruned.
     :ivar nights: in which it was seen, oldest first.
-    :ivar message: as the last cell printed it; `replay`: the command that shows it again.
+    :ivar message: as the last cell printed it; empty if all its nights were pruned.
+    :ivar replay: the command that shows it again.
     """
 
     key: str
@@ -124,7 +143,13 @@ class FindingCourse(Answer, kw_only=True):
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """A figure of a cell in one night. `median` of its `values`."""
+    """A figure of a cell in one night.
+
+    :ivar name: unique within its cell.
+    :ivar unit: e.g. `ms`.
+    :ivar median: of its values.
+    :ivar values: what each turn gave.
+    """
 
     name: str
     unit: str
@@ -135,8 +160,15 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 class CellNight(msgspec.Struct, kw_only=True):
     """A cell in one night.
 
+    :ivar night: its id.
+    :ivar began: when that night began.
+    :ivar seed: of the scenario.
+    :ivar word: how it ended.
+    :ivar expected: how it must end.
+    :ivar attempts: each time that it was run.
     :ivar findings: keys.
-    :ivar changed: which versions are other ones than in the night above it: name, before, after.
+    :ivar figures: what it measured.
+    :ivar changed: versions that are other ones than in the last night before that has any.
     """
 
     night: str
@@ -147,12 +179,15 @@ class CellNight(msgspec.Struct, kw_only=True):
     attempts: list[Attempt]
     findings: list[str]
     figures: list[Measured]
-    changed: list[tuple[str, str, str]]
+    changed: list[VersionChange]
 
 
 class CellCourse(Answer, kw_only=True):
     """`tcelab history cell`.
 
+    :ivar id: the same on every night.
+    :ivar name: for people.
+    :ivar command: the last one, without `--out`.
     :ivar nights: oldest first.
     """
 
@@ -165,7 +200,12 @@ class CellCourse(Answer, kw_only=True):
 class CellChange(msgspec.Struct, kw_only=True):
     """A cell that ended in another way.
 
-    :ivar before: how it ended in the earlier night, `after`: in the later one. Empty: it is no cell of that night.
+    :ivar id: the same on every night.
+    :ivar name: for people.
+    :ivar seed: of the later night; of the earlier one, where the later one has no such cell.
+    :ivar before: how it ended in the earlier night; empty: it is no cell of that night.
+    :ivar after: how it ended in the later night; empty: it is no cell of that night.
+    :ivar expected: how it must end.
     :ivar wrong: it does not end as it must, and did before.
     """
 
@@ -184,6 +224,15 @@ class FindingChange(msgspec.Struct, kw_only=True):
     :ivar change: `new`: no earlier night saw it. `returning`: the earlier one did not see it, one before that did.
         `gone`: every cell that saw it was judged again and did not. `unknown`: gone, and at least one of those cells
         was not judged in the later night.
+    :ivar key: of its signature: 16 hex digits.
+    :ivar law: name of the broken law.
+    :ivar operation: kind of the operation that is to blame; empty if none is known.
+    :ivar errno: errnos and statuses in question.
+    :ivar difference: the message without its numbers and names.
+    :ivar message: as it was printed.
+    :ivar replay: the command that shows it again.
+    :ivar first: night in which it was seen first.
+    :ivar last: night in which it was seen last.
     :ivar before: of a returning one, the last night before the two that saw it; None if that was pruned.
     :ivar cells: names of cells that saw it, the first ones; `several`: how many there are.
     :ivar expected: each of those cells must have findings, e.g. one with a broken driver.
@@ -208,8 +257,12 @@ class FindingChange(msgspec.Struct, kw_only=True):
 class FigureChange(msgspec.Struct, kw_only=True):
     """A figure that changed beyond its noise, see `tcelab.history.noise`.
 
-    :ivar change: `changed`: nobody says which way is better.
-    :ivar before: median in the earlier night, `after`: in the later one.
+    :ivar change: `worse`: slower, or fewer of what is to be many; `changed`: nobody says which way is better.
+    :ivar cell: name of the cell.
+    :ivar name: of the figure.
+    :ivar unit: e.g. `ms`.
+    :ivar before: median in the earlier night.
+    :ivar after: median in the later night.
     :ivar nights: earlier nights whose medians tell the noise; 0: the values of the two nights do.
     """
 
@@ -225,7 +278,9 @@ class FigureChange(msgspec.Struct, kw_only=True):
 class VersionChange(msgspec.Struct, frozen=True, kw_only=True):
     """A version that is another one.
 
-    :ivar name: e.g. `qemu.version`. Empty `before` or `after`: there is none.
+    :ivar name: e.g. `qemu.version`.
+    :ivar before: empty: there was none.
+    :ivar after: empty: there is none.
     :ivar cells: in how many cells; 0: it is one of the whole night.
     """
 
@@ -240,9 +295,14 @@ class Comparison(Answer, kw_only=True):
 
     :ivar exit_code: 0: nothing new; 1: a new or returning finding, or a cell that is newly not right; 125: not all
         cells of the later night were judged.
+    :ivar before: the earlier night.
+    :ivar after: the later night.
     :ivar cells: whose word changed, or that only one night has.
+    :ivar findings: that only one of the nights has.
     :ivar same: findings that both nights have.
+    :ivar figures: that changed beyond their noise.
     :ivar too_few: figures that differ, and of which there are too few values to tell.
+    :ivar versions: that are other ones.
     :ivar not_judged: cells of the later night that were not judged, or not run.
     """
 

@@ -94,6 +94,14 @@ def compare(history: History, before: str = "", after: str = "") -> Comparison:
         )
 
 
+def nothing_to_compare() -> HarnessError:
+    """There is one night only, or none."""
+    return HarnessError(
+        "the history does not have two nights: nothing to compare",
+        next_step="run tcelab nightly, or tcelab history import the folder of a night",
+    )
+
+
 def _code(
     found: Iterable[FindingChange], changed: Iterable[CellChange], unjudged: Sequence[CellRef], after: _Night
 ) -> int:
@@ -113,10 +121,7 @@ def _two(sql: sqlite3.Connection, before: str, after: str) -> tuple[int, int]:
             number for (number,) in sql.execute("SELECT number FROM nights ORDER BY began DESC, number DESC LIMIT 2")
         ]
         if len(last) < 2:  # noqa: PLR2004 - two nights
-            raise HarnessError(
-                f"there {'is one night' if last else 'is no night'} in the history: nothing to compare",
-                next_step="run tcelab nightly, or tcelab history import the folder of a night",
-            )
+            raise nothing_to_compare()
         return last[1], last[0]
     one, other = night_number(sql, before), night_number(sql, after or LAST)
     if one == other:
@@ -225,8 +230,8 @@ def _figures(
             yield from _of_cell(sql, (old[before.number], new[after.number]), after, other)
 
 
-_Figure = tuple[str, Any, str]
-"""Unit, which way is better, values in JSON."""
+_Figure = tuple[str, Any, list[float]]
+"""Unit, which way is better, values."""
 
 
 def _of_cell(
@@ -235,11 +240,9 @@ def _of_cell(
     old, new = figures
     differ: dict[str, tuple[list[float], list[float]]] = {}
     for name, (unit, _, values) in new.items():
-        there = old.get(name, ("", "", ""))
-        if values != there[2] and unit == there[0] and there[2]:
-            both = parsed(there[2]), parsed(values)
-            if not noise.small(*both, unit):
-                differ[name] = both
+        there = old.get(name)
+        if there is not None and unit == there[0] and not noise.small(there[2], values, unit):
+            differ[name] = there[2], values
     earlier = _earlier(sql, cell, other, differ.keys()) if differ else {}
     for name, (before, after) in differ.items():
         unit, better, _ = new[name]
@@ -262,12 +265,14 @@ def _of_cell(
 def _measured(sql: sqlite3.Connection, night: _Night) -> dict[int, dict[str, _Figure]]:
     """By cell and name."""
     out: dict[int, dict[str, _Figure]] = defaultdict(dict)
-    for cell, name, *figure in sql.execute(
+    rows = sql.execute(
         "SELECT cell, name, unit, better, measured FROM cells JOIN figures ON cell = cells.number WHERE night = ?"
         " ORDER BY cells.place, figures.place",
         (night.number,),
-    ):
-        out[cell][name] = tuple(figure)
+    ).fetchall()
+    values = parsed(f"[{','.join(row[4] for row in rows)}]")  # at once: it takes a tenth of the time
+    for (cell, name, unit, better, _), each in zip(rows, values, strict=True):
+        out[cell][name] = unit, better, each
     return out
 
 

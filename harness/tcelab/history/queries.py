@@ -22,6 +22,7 @@ from tcelab.history.answers import (
     NightList,
     Seen,
     SeenInNight,
+    VersionChange,
 )
 from tcelab.history.nightfile import Attempt
 from tcelab.history.readback import parsed
@@ -242,12 +243,16 @@ def cell(history: History, name: str) -> CellCourse:
                 attempts=[_attempt(each) for each in attempts[at]],
                 findings=[each[0] for each in found[at]],
                 figures=[_measured(each) for each in figures[at]],
-                changed=names.changed(before, now) if before and now else [],
+                changed=_changed(before, now) if before and now else [],
             )
         )
         before = now or before
     command = parsed(rows[-1][6]) if rows else []
     return CellCourse(history=str(history.path), id=id_, name=title, command=command, nights=out)
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[VersionChange]:
+    return [VersionChange(name=name, before=old, after=new, cells=1) for name, old, new in names.changed(before, now)]
 
 
 def _meant(sql: sqlite3.Connection, name: str) -> tuple[int, str, str]:

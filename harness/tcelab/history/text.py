@@ -18,6 +18,7 @@ from tcelab.history.answers import (
     NightLine,
     NightList,
     Seen,
+    VersionChange,
 )
 from tcelab.run import exitcode
 
@@ -50,7 +51,7 @@ def comparison(answer: Comparison) -> Iterator[str]:
     yield f"{_VERDICTS[code]} (exit code {code}): {_summary(answer)}"
     for what, night in (("earlier", answer.before), ("later", answer.after)):
         yield f"{what}: {night.id}  {_when(night.began)}  {_night(night)}"
-    yield from _part("versions", [_version(each.name, each.before, each.after, each.cells) for each in answer.versions])
+    yield from _part("versions", [_version(each, counts=True) for each in answer.versions])
     for change, title in _CHANGES.items():
         yield from _part(title, [line for each in answer.findings if each.change == change for line in _finding(each)])
     cells = [
@@ -88,7 +89,7 @@ def cell(answer: CellCourse) -> Iterator[str]:
     yield f"{answer.name} ({answer.id})"
     for each in answer.nights:
         yield f"  {each.night}  {_when(each.began)}  {_course(each)}"
-        yield from (f"      {_version(*change, 0)}" for change in each.changed)
+        yield from (f"      {_version(change)}" for change in each.changed)
         yield from (f"      {why}" for why in dict.fromkeys(at.why for at in each.attempts if at.why))
         if each.findings:
             yield f"      findings: {', '.join(each.findings)}"
@@ -142,9 +143,9 @@ def _figure(change: FigureChange) -> str:
     return f"{change.cell}: {change.name} {told}, beyond the noise of {judged}"
 
 
-def _version(name: str, before: str, after: str, cells: int) -> str:
-    where = f" ({counted(cells, 'cell')})" if cells else ""
-    return f"{name}: {before or 'none'} -> {after or 'none'}{where}"
+def _version(change: VersionChange, *, counts: bool = False) -> str:
+    where = f" ({counted(change.cells, 'cell')})" if counts and change.cells else ""
+    return f"{change.name}: {change.before or 'none'} -> {change.after or 'none'}{where}"
 
 
 def _night(night: NightLine) -> str:

@@ -70,11 +70,12 @@ The file of [`tcelab leakcheck`](leakcheck.md) has the same head, and these fiel
 
 def page() -> str:
     """The whole page, Markdown."""
-    of_runs, of_leaks = (["\n".join(_section(kind)) for kind in kinds] for kinds in (STRUCTS, LEAKS))
+    of_runs, of_leaks = (["\n".join(section(kind)) for kind in kinds] for kinds in (STRUCTS, LEAKS))
     return "\n".join([_INTRO.format(schema=SCHEMA), *of_runs, _LEAKS, *of_leaks])
 
 
-def _section(kind: type[msgspec.Struct]) -> Iterator[str]:
+def section(kind: type[msgspec.Struct]) -> Iterator[str]:
+    """The table of a struct's fields."""
     info = type_info(kind)
     assert isinstance(info, StructType)
     told = fields_told(kind)

@@ -14,6 +14,7 @@ import pytest
 
 from tcelab.cli import VERBS, cli, commandspage
 from tcelab.emulator import quirkspage
+from tcelab.history import answerspage
 from tcelab.judge import LAWS
 from tcelab.leakcheck.leakresult import LeakResult
 from tcelab.program import operationspage
@@ -26,7 +27,7 @@ ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
 CONFIG = DOCS / "mkdocs" / "mkdocs.yml"
 QUIET = {"NO_MKDOCS_2_WARNING": "1"}
-MADE = [commandspage, lawspage, operationspage, quirkspage, resultpage]
+MADE = [answerspage, commandspage, lawspage, operationspage, quirkspage, resultpage]
 TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")]
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in [*TOP, *sorted(DOCS.rglob("*.md"))] if path.exists()}
 FOREIGN = {"--cap-add", "--log-cli-level"}
@@ -75,7 +76,7 @@ def test_the_page_of_the_result_has_every_struct_that_a_result_may_hold(root, to
     assert root is LeakResult or found == set(told)
 
 
-@pytest.mark.parametrize("kind", [*resultpage.STRUCTS, *resultpage.LEAKS], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [*resultpage.STRUCTS, *resultpage.LEAKS, *answerspage.STRUCTS], ids=lambda kind: kind.__name__)
 def test_each_field_of_a_result_has_its_meaning(kind):
     told = fields_told(kind)
     assert [name for name in kind.__struct_fields__ if not told.get(name)] == []

@@ -9,6 +9,7 @@ import sqlite3
 import pytest
 from nights import cell, found, night
 
+from tcelab.bench import nights
 from tcelab.errors import HarnessError, UsageError
 from tcelab.history import nightfile, queries, schema
 from tcelab.history.compare import compare
@@ -217,7 +218,7 @@ def test_a_cell_has_its_course_by_its_id_its_name_or_words_of_it(history):
         course = queries.cell(history, name)
         assert (course.id, course.name) == ("id-one", "run dma power9 two-pe")
     assert [(each.word, each.findings) for each in course.nights] == [("pass", []), ("finding", [A.key])]
-    assert course.nights[1].changed == [
+    assert [(each.name, each.before, each.after) for each in course.nights[1].changed] == [
         ("kernel", "6.1.0", ""),
         ("qemu.version", "10.0", "11"),
         ("qemu.sha256", "aa", ""),
@@ -407,7 +408,7 @@ def test_a_night_of_another_machine_is_imported_and_old_ones_are_pruned(state, t
     ("words", "code", "said"),
     [
         (["list"], 0, "0 nights, in "),
-        (["compare"], 125, "there is no night in the history"),
+        (["compare"], 125, "does not have two nights"),
         (["finding", "aaaa"], 2, "there is no history"),
         (["cell", "dma"], 2, "there is no history"),
         (["prune", "--keep", "1"], 2, "there is no history"),
@@ -429,3 +430,11 @@ def test_a_comparison_that_cannot_be_written_is_not_nothing_new(state):
     keep(night(1, cell("dma")), night(2, cell("dma")))
     assert state("history", "compare").code == 0
     assert state("history", "compare", "--json", "/dev/full").code == 125
+
+
+def test_the_benchmark_asks_a_history_all_that_it_answers(state, monkeypatch):
+    monkeypatch.setattr(nights, "CELLS", 20)
+    done = state("bench", "history", "--nights", "2", "--repeat", "2", "--json", "-")
+    figures = {each["name"]: each["values"] for each in json.loads(done.out)["figures"]}
+    assert (done.code, set(figures)) == (0, {"list", "compare", "finding", "cell", "record a cell", "the file"})
+    assert all(len(values) == 2 for name, values in figures.items() if name != "the file")

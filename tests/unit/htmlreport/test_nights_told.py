@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 
 import madenight
-from htmlpage import Page
+import pytest
+import reportfolders
+from htmlpage import Page, problems
 
 from tcelab import htmlreport
 from tcelab.history import nightfile
 from tcelab.history.nightfile import CellFigure
-from tcelab.htmlreport import nightview, trends
+from tcelab.history.store import History
+from tcelab.htmlreport import nightview, past, trends
 
 
 def views(folder):
@@ -180,3 +183,49 @@ def test_trends_are_of_the_nights_that_are_named(night, gone, tcelab, tmp_path):
     assert "night-0" in Page(out.read_bytes()).text
     done = tcelab("report", str(night), "-o", str(out), "--nights", str(tmp_path))
     assert (done.code, "holds none" in done.err) == (2, True)
+
+
+# -- what the history knows
+
+
+@pytest.fixture
+def history(tmp_path):
+    """Three nights, of which the second one is of another matrix; the third one found something else."""
+    first, last = (madenight.night(*reportfolders.cells(), day=day) for day in (1, 3))
+    last.cells[1].findings = [madenight.found(key="feedfeedfeedfeed", message="an entry that nobody made")]
+    last.cells[2].findings = []
+    other = madenight.night(madenight.cell(), day=2, matrix="another.toml")
+    with History(tmp_path / "history.sqlite") as opened:
+        for each in (first, other, last):
+            opened.begin(each)
+            opened.end(each)
+        yield opened, madenight.write(tmp_path / "last", last)
+
+
+def test_a_night_tells_what_changed_since_the_last_one_of_its_matrix(history):
+    opened, folder = history
+    told = Page(htmlreport.build(folder, history=opened))
+    assert problems(told) == []
+    assert "Compared with night-1, of the same matrix: 2 findings came or went" in told.text
+    rows = told.text.partition("Findings that came or went")[2].partition("All of it")[0]
+    assert rows.index("new") < rows.index("an entry that nobody made") < rows.index("gone")
+    assert [
+        row.name for row in trends.of([*past.of(views(folder).night, opened).nights, views(folder).night]).rows
+    ] == [
+        "night-1",
+        "night-3",
+    ]
+
+
+def test_the_users_history_is_asked_where_there_is_one(history, tcelab, tmp_path, monkeypatch):
+    opened, folder = history
+    opened.close()  # all of it is in one file then
+    out = tmp_path / "report.html"
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert tcelab("report", str(folder), "-o", str(out)).code == 0
+    assert b'id="since"' not in out.read_bytes()
+    assert tcelab("report", str(folder), "-o", str(out), "--history", str(tmp_path / "none")).code == 2
+    (tmp_path / "state" / "tcelab").mkdir(parents=True)
+    shutil.copy(opened.path, tmp_path / "state" / "tcelab" / "history.sqlite")
+    assert tcelab("report", str(folder), "-o", str(out)).code == 0
+    assert b'id="since"' in out.read_bytes()
