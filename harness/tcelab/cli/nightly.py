@@ -114,7 +114,12 @@ def command(
 def vocabulary() -> Vocabulary:
     """What the command line knows."""
     verbs: dict[str, click.Command] = {"run": run.command, "leakcheck": leakcheck.command, "fuzz": fuzz.command}
-    benches = bench.command.commands
+    # Those that run a guest; of the others, no axis of a matrix is about.
+    benches = {
+        name: each
+        for name, each in bench.command.commands.items()
+        if any("--qemu" in option.opts for option in each.params)
+    }
     verbs |= {f"bench {name}": each for name, each in benches.items()}
     options = {
         verb: [name for each in command.params for option in each.opts if (name := option.lstrip("-")) not in _OWN_KEYS]
