@@ -81,6 +81,8 @@ def command(
     began = time.time() if resume is None else night.began
     cells = plan.cells(read, began)
     check(read, cells)
+    for line in matrixfile.missing(read):
+        note(line)
     if dry_run:
         _list(cells)
         return
@@ -105,15 +107,19 @@ def command(
             minutes=minutes or read.file.minutes,
         )
         note(f"night {night.id}: {len(cells)} cells, in {folder}")
-        job.perform()
-    code = _tell(night, folder, json_to)
+        code = _tell(night, folder, json_to, job.perform())
     raise click.exceptions.Exit(code if report_to is None else _report(night, folder, report_to, code))
 
 
 def vocabulary() -> Vocabulary:
     """What the command line knows."""
     verbs: dict[str, click.Command] = {"run": run.command, "leakcheck": leakcheck.command, "fuzz": fuzz.command}
-    benches = bench.command.commands
+    # Those that run a guest; of the others, no axis of a matrix is about.
+    benches = {
+        name: each
+        for name, each in bench.command.commands.items()
+        if any("--qemu" in option.opts for option in each.params)
+    }
     verbs |= {f"bench {name}": each for name, each in benches.items()}
     options = {
         verb: [name for each in command.params for option in each.opts if (name := option.lstrip("-")) not in _OWN_KEYS]
@@ -177,10 +183,12 @@ def _list(cells: Sequence[PlannedCell]) -> None:
     click.echo(f"{len(cells)} cells")
 
 
-def _tell(night: Night, folder: Path, json_to: Path | None) -> int:
-    """Print what became of the night, and write the files for others: the exit code."""
-    code = night.exit_code
-    for line in nighttext.lines(night, folder):
+def _tell(night: Night, folder: Path, json_to: Path | None, code: int) -> int:
+    """Print what became of the night, and write the files for others.
+
+    :return: the exit code: `code`, unless it could not be told.
+    """
+    for line in nighttext.lines(night, folder, code):
         click.echo(line, err=output.to_stdout(json_to))
     keeper = Keeper(folder)
     if not keeper.write(nightjunit.NAME, nightjunit.junit(night)):

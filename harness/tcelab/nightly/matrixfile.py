@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import re
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -212,6 +212,20 @@ def read(path: Path, known: Vocabulary) -> Matrix:
     matrix = Matrix(path, hashlib.sha256(data).hexdigest(), file, kernels, qemus, lines)
     _Names(matrix, known).check()
     return matrix
+
+
+def missing(matrix: Matrix) -> Iterator[str]:
+    """A line about each file of the user's that is not there. It may be a kernel that could not be built tonight, which
+    must not cost the other cells: so it is no error.
+    """
+    named: list[tuple[Place, str]] = [(("qemus", name, "path"), each.path) for name, each in matrix.qemus.items()]
+    for name, kernel in matrix.kernels.items():
+        files = (("kernel", kernel.kernel), ("modules", kernel.modules), ("initrd", kernel.initrd))
+        named += [(("kernels", name, key), path) for key, path in files if path]
+    for place, path in named:
+        if not matrix.file_at(path).exists():
+            line = matrix.lines.of(place)
+            yield f"{matrix.path}:{line}: there is no {path}: cells that need it cannot be judged"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -25,6 +25,7 @@ from tcelab.nightly import outcome, process
 from tcelab.nightly.plan import PlannedCell, slug, title, with_folder, words_of
 from tcelab.nightly.provision import Need, needs, provision
 from tcelab.nightly.schedule import Schedule, busy_cores
+from tcelab.run import exitcode
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -105,9 +106,13 @@ class NightRun:
     _begun: dict[int, _Begun] = field(default_factory=dict)
     _spans: list[tuple[float, float, float]] = field(default_factory=list)
     _began: float = 0.0
+    _failed: bool = False
 
-    def perform(self) -> None:
-        """Until all has ended, or somebody or something ends it; `night.stopped` says why then."""
+    def perform(self) -> int:
+        """Until all has ended, or somebody or something ends it; `night.stopped` says why then.
+
+        :return: the exit code: that of the night, and no pass if something went wrong.
+        """
         night = self.night
         night.stopped, night.ended = "", 0.0
         for cell in night.cells:
@@ -119,12 +124,11 @@ class NightRun:
             missing = provision(each for each in self.plan if self._is_open(each.cell))
         except KeyboardInterrupt:
             night.stopped = INTERRUPTED
-        except HarnessError as error:
-            night.stopped = error.message
         with process.signals() as waiter:
             if not night.stopped:
                 self._run(missing, waiter)
             self._finish()
+        return exitcode.of_untold(night.exit_code) if self._failed else night.exit_code
 
     def _run(self, missing: Mapping[Need, str], waiter: process.Waiter) -> None:
         try:
@@ -132,8 +136,8 @@ class NightRun:
             schedule.add([each for each in self.plan if self._is_open(each.cell) and not self._lacks(each, missing)])
             with process.guarded(self.night.id):
                 self._loop(schedule, waiter)
-        except HarnessError as error:  # the disk is full: what is written down stays
-            self._stop(error.message)
+        except Exception as error:  # noqa: BLE001 - what was found must not be lost with it
+            self._fail(error)
 
     def _is_open(self, cell: Cell) -> bool:
         """Not run, or to be run again to know whether it is flaky."""
@@ -146,7 +150,9 @@ class NightRun:
             return False
         cell = planned.cell
         cell.word, cell.began = "could-not-judge", time.time()
-        cell.attempts = [Attempt(word=cell.word, exit_code=125, seconds=0.0, folder="", why=reasons[0])]
+        cell.attempts = [
+            Attempt(word=cell.word, exit_code=exitcode.COULD_NOT_JUDGE, seconds=0.0, folder="", why=reasons[0])
+        ]
         self._record(cell)
         return True
 
@@ -204,7 +210,7 @@ class NightRun:
                 begun = self._start(planned)
             except HarnessError as error:
                 schedule.ended(planned)
-                self._stop(error.message)
+                self._fail(error)
                 return
             self._begun[begun.running.descriptor] = begun
 
@@ -279,7 +285,11 @@ class NightRun:
             cell.word = last.word if same else "flaky"
             return False
         cell.word = first.word
-        before = self.history.last(cell.id, cell.seed)
+        try:
+            before = self.history.last(cell.id, cell.seed)
+        except TcelabError as error:
+            self._fail(error)
+            return False
         return not cell.right or (before is not None and before not in {"flaky", first.word})
 
     def _record(self, cell: Cell) -> bool:
@@ -287,10 +297,19 @@ class NightRun:
         try:
             folders.save(self.night, self.folder)
             self.history.record(self.night, cell)
-        except HarnessError as error:
-            self._stop(error.message)
+        except TcelabError as error:
+            self._fail(error)
             return False
         return True
+
+    def _fail(self, error: Exception) -> None:
+        """The night ends with what is there: the disk is full, mostly."""
+        self._failed = True
+        if isinstance(error, TcelabError):
+            self._stop(error.message)
+            return
+        _LOG.error("internal error", exc_info=error, extra=NOTE)
+        self._stop(f"internal error: {error!r}, please report it")
 
     def _finish(self) -> None:
         """Write down the end; where there is no room, the last state that could be written stays."""
@@ -301,7 +320,7 @@ class NightRun:
             folders.save(night, self.folder)
             self.history.end(night)
         except TcelabError as error:
-            night.stopped = night.stopped or error.message
+            self._fail(error)
 
     def _pace(self) -> Pace:
         return Pace(

@@ -18,10 +18,12 @@ _SHOWN: Final = 5
 _VERDICTS: Final = {exitcode.PASS: "PASS", exitcode.FINDING: "FINDING", exitcode.COULD_NOT_JUDGE: "COULD NOT JUDGE"}
 
 
-def lines(night: Night, folder: Path) -> Iterator[str]:
-    """The text, line by line."""
+def lines(night: Night, folder: Path, code: int) -> Iterator[str]:
+    """The text, line by line.
+
+    :param code: the exit code.
+    """
     wrong = [each for each in night.cells if not each.right]
-    code = night.exit_code
     yield f"{_VERDICTS[code]} (exit code {code}): {_count(wrong, night)}; artefacts in {folder}"
     if night.stopped:
         yield f"stopped: {night.stopped}"

@@ -248,6 +248,29 @@ def test_a_full_disk_ends_the_night_with_what_is_there(matrix, tcelab, monkeypat
         assert words(history.night(last().id)) == words()
 
 
+def test_a_night_that_cannot_write_down_its_end_is_no_pass(matrix, tcelab, monkeypatch):
+    monkeypatch.setattr(History, "end", lambda *_: (_ for _ in ()).throw(HarnessError("no room")))
+    done = tcelab("nightly", matrix(first="true"))
+    assert (done.code, words()) == (125, {"first": "pass"})
+    assert "COULD NOT JUDGE (exit code 125): all of 1 cell ended as they must" in done.out
+    assert "stopped: no room" in done.out
+
+
+def test_a_finding_stands_when_the_night_itself_fails(matrix, tcelab, monkeypatch):
+    monkeypatch.setattr(History, "last", lambda *_: 1 / 0)
+    done = tcelab("nightly", matrix(first="true", bad="exit 1"), "--slots", "1")
+    assert done.code == 125
+    monkeypatch.setattr(History, "last", lambda _, name, __: 1 / (not name.startswith("bad")))
+    assert tcelab("nightly", matrix(first="true", bad="exit 1", more="sleep 685"), "--slots", "2").code == 1
+    assert soon(lambda: not sleeping("685"))
+
+
+def test_a_kernel_that_is_not_there_is_told_beforehand_and_costs_its_own_cells(matrix, tcelab):
+    head = "[kernels.next]\nkernel = 'vmlinux'\n[[cell]]\nscenario = 'flow'\nimage = 'next'\n"
+    done = tcelab("nightly", matrix(head, other="true"), "--dry-run")
+    assert (done.code, "m.toml:2: there is no vmlinux: cells that need it" in done.err) == (0, True)
+
+
 def test_night_json_is_written_whole_or_not_at_all(matrix, tcelab, monkeypatch):
     tcelab("nightly", matrix(first="true"))
     night, folder = last(), folders.find("last")
