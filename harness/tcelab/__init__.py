@@ -6,11 +6,14 @@
 - `emulator`: the driver and its platform in Python: a platform of its own, and the reference of others
 - `errors`: errors by what the caller can do about them
 - `fuzz`: random programs, shrunk
+- `history`: what became of each cell of each night, kept
+- `htmlreport`: a run or a night as one HTML file
 - `image`: guests, QEMUs and toolchains, built into the cache
 - `job`: a command's work, from what the user chose to what is written
 - `judge`: the laws, and the verdict
 - `leakcheck`: does a command leave mappings behind?
 - `logs`: what is logged, and who sees it
+- `nightly`: a night: a matrix of cells, on all cores
 - `papr`: the platform's rules, as PAPR and QEMU have them
 - `program`: programs: operations, topology, checks
 - `qemu`: the platform `qemu`: a real kernel in a guest

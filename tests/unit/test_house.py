@@ -68,10 +68,11 @@ def test_only_the_platform_qemu_knows_asyncio():
     assert [each for each in reaching(HOST, "asyncio") if "/qemu/" not in each] == []
 
 
-def test_only_qemu_image_and_doctor_know_processes():
+def test_only_qemu_image_doctor_and_nightly_know_processes():
     users = {each.partition(":")[0] for each in reaching(HOST, "subprocess")}
     assert {user for user in users if "/qemu/" not in user and "/image/" not in user} <= {
-        "harness/tcelab/cli/doctor.py"
+        "harness/tcelab/cli/doctor.py",
+        "harness/tcelab/nightly/process.py",
     }
 
 

@@ -6,7 +6,7 @@ import logging
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,10 +15,11 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
+import tcelab
 from tcelab.cli.options import boot_option, choice, machine_options, topology_text
 from tcelab.commandline import typed
 from tcelab.errors import Interrupted, TcelabError, counted
-from tcelab.fuzz import campaign
+from tcelab.fuzz import campaign, fuzzresult
 from tcelab.fuzz.tally import Found, Tally
 from tcelab.job import artefacts, output, replayline, setup
 from tcelab.job.keeping import expecting_room
@@ -28,6 +29,7 @@ from tcelab.qemu.limits import Limits
 from tcelab.qemu.limits import limits as limits_of
 from tcelab.report.text import WORDS, finding_lines, numbers
 from tcelab.run import exitcode
+from tcelab.run.resultfile import to_json
 
 _LOG: Final = logging.getLogger(__name__)
 _SEEDS: Final = 1 << 32
@@ -120,7 +122,9 @@ def command(
         same += ["--topology", chosen.topology.name] if given else []
         return typed(["fuzz", "--seed", str(number), "--steps", str(steps), "--every", str(every), *same])
 
-    code = _tell(console, job.tally, number, folder, again)
+    replays = [again(found) for found in job.tally.found]
+    job.keeper.write("result.json", to_json(fuzzresult.make(job.tally, number, replays, tcelab.__version__)))
+    code = _tell(console, job.tally, number, folder, replays)
     output.unkept(console, job.keeper)
     raise click.exceptions.Exit(code)
 
@@ -137,10 +141,10 @@ def _replay(chosen: setup.MachineChoice, limits: Limits, found: Found, *, boot: 
     return replayline.line("replay", found.file, chosen, limits=limits, boot=boot)
 
 
-def _tell(console: Console, tally: Tally, seed: int, folder: Path, again: Callable[[Found], str]) -> int:
+def _tell(console: Console, tally: Tally, seed: int, folder: Path, replays: Sequence[str]) -> int:
     """Print what was done and found: the exit code.
 
-    :param again: the command that shows a finding again.
+    :param replays: for each finding, the command that shows it again.
     """
     rate = tally.operations / tally.spent if tally.spent else 0.0
     _line(
@@ -154,7 +158,7 @@ def _tell(console: Console, tally: Tally, seed: int, folder: Path, again: Callab
             _line(console, f"quirk:   {name} made a difference {counted(times, 'time')}")
     for name, times in sorted(tally.left_out.items()):
         _line(console, f"left out: {counted(times, 'operation')} that would hang the kernel, by quirk {name}")
-    for number, found in enumerate(tally.found, 1):
+    for number, (found, replay) in enumerate(zip(tally.found, replays, strict=True), 1):
         _line(
             console,
             f"finding {number}: {counted(len(found.original.ops), 'operation')} shrunk to {len(found.program.ops)}",
@@ -163,7 +167,7 @@ def _tell(console: Console, tally: Tally, seed: int, folder: Path, again: Callab
         for line in finding_lines(found.finding):
             _line(console, f"  {line}")
         _line(console, f"  {numbers(found.file.name)}")
-        _line(console, f"  replay:    {again(found)}")
+        _line(console, f"  replay:    {replay}")
     for reason in tally.could_not:
         _line(console, f"could not judge: {reason}", "yellow")
     result = exitcode.result(found=tally.found, undecided=tally.could_not)

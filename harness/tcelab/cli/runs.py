@@ -14,7 +14,7 @@ from tcelab.job.output import note
 from tcelab.report.text import say
 
 _MB = 1e6
-_LAST = "last"
+LAST = "last"
 
 
 @click.group("runs")
@@ -41,12 +41,12 @@ def list_(*, findings: bool) -> None:
 
 
 @command.command("show")
-@click.argument("run", default=_LAST, metavar="[RUN]")
+@click.argument("run", default=LAST, metavar="[RUN]")
 def show(run: str) -> None:
     """Print the report of RUN again: a name of the list, a folder, or `last` (the default), the last one that has
     ended. Exit code 0.
     """
-    folder = Path(run) if (Path(run) / "result.json").is_file() else _find(run)
+    folder = Path(run) if (Path(run) / "result.json").is_file() else find(run)
     result = _result(folder)
     console = Console()
     if result is None:
@@ -76,7 +76,7 @@ def prune(names: tuple[str, ...], count: int | None, size: str | None, *, findin
     if names:
         if findings or count is not None or size is not None:
             raise UsageError("limits are for runs that are not named")
-        asked = [artefacts.look(_find(name)) for name in names]
+        asked = [artefacts.look(find(name)) for name in names]
         if going := [each.path.name for each in asked if each.word == "running"]:
             raise UsageError(f"{going[0]} goes on: nothing is removed")
         gone = [each for each in asked if artefacts.remove(each.path)]
@@ -97,13 +97,13 @@ def _bytes(text: str) -> int:
         raise UsageError(f"--size: {error}") from None
 
 
-def _find(name: str) -> Path:
+def find(name: str) -> Path:
     """The folder of a run in the default place.
 
     :raise UsageError: there is none of that name.
     """
     there = artefacts.runs()
-    if name == _LAST and there:
+    if name == LAST and there:
         return next((each for each in reversed(there) if not _goes_on(each)), there[-1])
     found = next((each for each in there if each.name == name or each.resolve() == Path(name).resolve()), None)
     if found is None:

@@ -2,6 +2,7 @@
 
 - `campaign`: runs programs side by side on fresh guests, and shrinks and saves what differs
 - `faults`: the ways in which a map or an unmap may be wrong
+- `fuzzresult`: `result.json` of a campaign
 - `generate`: makes one random program
 - `hazard`: operations that are never run, because they would hang the kernel
 - `keptprogram`: the program of a finding, as it is shrunk and as it is kept

@@ -140,6 +140,23 @@ class Cell(msgspec.Struct, kw_only=True):
         return self.word == self.expected
 
 
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
+    """How fast a night was. Of a night that was resumed, all is about what was run since then.
+
+    :ivar wall: seconds from its start to its end.
+    :ivar cells: the seconds of all attempts, added up: each was slowed by what ran beside it.
+    :ivar cpu: the CPU seconds of all attempts, added up.
+    :ivar busy: cores that were kept busy, from the first attempt's start until all but two had ended.
+    :ivar slots: how many cells, of weight 1, could run side by side.
+    """
+
+    wall: float = 0.0
+    cells: float = 0.0
+    cpu: float = 0.0
+    busy: float = 0.0
+    slots: int = 0
+
+
 class Night(msgspec.Struct, kw_only=True):
     """A night.
 
@@ -152,6 +169,7 @@ class Night(msgspec.Struct, kw_only=True):
     :ivar folder: its folder on that host, absolute; empty: nobody said.
     :ivar cells: all of the matrix, in its order.
     :ivar stopped: why it ended before all cells did; empty if it did not.
+    :ivar pace: how fast it was.
     """
 
     schema: int = SCHEMA
@@ -165,6 +183,7 @@ class Night(msgspec.Struct, kw_only=True):
     folder: str = ""
     cells: list[Cell]
     stopped: str = ""
+    pace: Pace = Pace()
 
     @property
     def exit_code(self) -> int:

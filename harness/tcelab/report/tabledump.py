@@ -20,6 +20,7 @@ import numpy as np
 
 from tcelab.errors import UsageError
 from tcelab.papr import tce
+from tcelab.program import Fresh
 from tcelab.run.record import RunRecord, Snapshot, Step, TableView
 
 Format = Literal["text", "json", "npz"]
@@ -27,6 +28,8 @@ FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 SCHEMA: Final = 1
 NAME: Final = "tables.npz"
 """In the folder of a run."""
+BEFORE: Final = "tables-before.npz"
+"""Likewise: the tables at the checkpoint before that one, on the same guest."""
 
 _U32: Final = 1 << 32
 _U64: Final = 1 << 64
@@ -73,6 +76,16 @@ def telling(record: RunRecord, step: int | None) -> Step | None:
     looks = [each for each in record.steps if each.snapshot is not None]
     after = [each for each in looks if step is not None and each.number >= step]
     return after[0] if after else looks[-1] if looks else None
+
+
+def before(record: RunRecord, step: Step) -> Step | None:
+    """The checkpoint before one, on the same guest; None: it is that guest's first."""
+    for each in reversed([each for each in record.steps if each.number < step.number]):
+        if isinstance(each.op, Fresh):
+            return None
+        if each.snapshot is not None:
+            return each
+    return None
 
 
 # -- writing

@@ -182,7 +182,7 @@ def test_the_first_lines_say_what_is_being_begun(tcelab, opened, guests):
 
 def test_quirks_that_made_no_difference_are_left_out(capsys):
     tally = Tally(quirks=Counter({"silent": 0, "loud": 2}))
-    assert verb._tell(Console(width=200), tally, 1, Path("x"), str) == 0
+    assert verb._tell(Console(width=200), tally, 1, Path("x"), []) == 0
     out = capsys.readouterr().out
     assert "quirk:   loud made a difference 2 times" in out
     assert "silent" not in out

@@ -16,7 +16,7 @@ from tableviews import LIOBN, view
 
 from tcelab.errors import GuestLost, UsageError
 from tcelab.papr import window
-from tcelab.program import Checkpoint
+from tcelab.program import Checkpoint, Fresh
 from tcelab.report import tabledump
 from tcelab.run.record import Outcome, RunRecord, Snapshot, Step
 
@@ -150,6 +150,13 @@ def record(*numbers):
 @pytest.mark.parametrize(("finding", "kept"), [(None, 9), (3, 5), (5, 5), (6, 9), (12, 9)])
 def test_the_tables_of_a_finding_are_kept_else_the_last(finding, kept):
     assert tabledump.telling(record(2, 5, 9), finding).number == kept
+
+
+def test_the_tables_before_are_those_of_the_same_guest():
+    steps = record(2, 5, 9).steps
+    ran = RunRecord(story(), None, [*steps[:3], Step(6, Fresh(), outcome=Outcome(value=0)), steps[3]])
+    before = [tabledump.before(ran, step) for step in ran.steps if step.snapshot is not None]
+    assert [None if each is None else each.number for each in before] == [None, 2, None]
 
 
 def test_a_run_without_a_checkpoint_keeps_no_tables():
