@@ -27,6 +27,6 @@
 
 import logging
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # who uses us as a library sees nothing unasked

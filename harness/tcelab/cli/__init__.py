@@ -46,13 +46,13 @@ VERBS: Final = {
     "table": "Write TCE tables to a file, and compare two of them.",
     "leakcheck": "Run a command on the kernel's own drivers, and report the TCEs that it leaves.",
     "doctor": "Check this host: what works, what is missing, and the fix.",
-    "report": "Write a report on a run or a night as one HTML file.",
     "runs": "List, show and remove the folders of runs.",
+    "nightly": "Run a matrix of cells on all cores: QEMUs, kernels, CPUs, topologies, scenarios, seeds.",
     "history": "List nights, compare two, and tell since when a finding is there.",
+    "report": "Write a report on a run or a night as one HTML file.",
     "image": "Build, list and clean guest images and QEMU builds.",
     "shell": "Give you a guest's console; Ctrl-] ends it.",
     "bench": "Measure, side by side in one run.",
-    "nightly": "Run a matrix of cells on all cores: QEMUs, kernels, CPUs, topologies, scenarios, seeds.",
 }
 """Verb to its one-line help, in the order of `tcelab --help`."""
 
