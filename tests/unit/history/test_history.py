@@ -261,11 +261,12 @@ def test_pruning_gives_its_room_back_to_the_disk(history):
 
     def pages():
         with history.database.read() as sql:
-            return sql.execute("PRAGMA page_count").fetchone()[0]
+            return [sql.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count")]
 
-    before = pages()
+    (before, free) = pages()
     prune(history, 1)
-    assert pages() < before / 2
+    (after, left) = pages()
+    assert (after < before - 9, free, left) == (True, 0, 0)
 
 
 def test_a_night_that_is_brought_twice_is_there_once(history):
