@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import madenight
 import pytest
+from click.testing import CliRunner
 from htmlpage import Page
 
 from tcelab import htmlreport, report
+from tcelab.cli import cli
 from tcelab.errors import HarnessError, Scene
 from tcelab.leakcheck.leakresult import Calls, LeakFinding, LeakResult, Origin, TableAt
 from tcelab.run.resultfile import to_json
@@ -27,9 +27,8 @@ CONSOLE = "\n".join(
 
 
 def run(*words, code):
-    script = "from tcelab.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == code, done.output
 
 
 @pytest.fixture(scope="session")

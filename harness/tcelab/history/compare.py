@@ -153,7 +153,7 @@ def _pairs(one: _Night, other: _Night) -> Iterator[_Pair]:
     for choice in dict.fromkeys([*other.by_choice, *one.by_choice]):
         left = {each.ref.seed: each for each in one.by_choice.get(choice, ())}
         right = {each.ref.seed: each for each in other.by_choice.get(choice, ())}
-        for seed in left.keys() & right.keys():
+        for seed in [each for each in right if each in left]:
             yield left.pop(seed), right.pop(seed)
         before, after = [*left.values()], [*right.values()]
         for at in range(max(len(before), len(after))):
@@ -283,7 +283,7 @@ def _earlier(
     out: dict[tuple[str, str], list[float]] = defaultdict(list)
     for name, unit, values in sql.execute(
         "SELECT name, unit, measured FROM (SELECT number FROM cells WHERE choice = ? AND seed = ? AND began < ? AND"
-        " night != ? AND word != 'not-run' ORDER BY began DESC LIMIT ?) AS past JOIN figures ON cell = past.number",
+        " night != ? ORDER BY began DESC LIMIT ?) AS past JOIN figures ON cell = past.number",
         (cell.choice, str(cell.ref.seed), other.began, other.number, noise.MOST),
     ):
         if name in wanted:

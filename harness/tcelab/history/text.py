@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -9,8 +10,10 @@ from typing import Final
 from tcelab.errors import counted
 from tcelab.history import names
 from tcelab.history.answers import (
+    CellChange,
     CellCourse,
     CellNight,
+    CellRef,
     Comparison,
     FigureChange,
     FindingChange,
@@ -33,6 +36,8 @@ _CHANGES: Final = {
     "gone": "gone findings: every cell that saw them was judged again",
     "unknown": "findings not seen again, of which not all cells were judged again",
 }
+_SUM: Final = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b")
+"""A checksum, of which the beginning tells enough."""
 _FIGURES: Final = {"worse": "slower or worse", "better": "faster or better", "changed": "changed"}
 
 
@@ -55,7 +60,7 @@ def comparison(answer: Comparison) -> Iterator[str]:
     for change, title in _CHANGES.items():
         yield from _part(title, [line for each in answer.findings if each.change == change for line in _finding(each)])
     cells = [
-        f"{each.name}: {_word(each.before)} -> {_word(each.after)}{'' if not each.wrong else _must(each.expected)}"
+        f"{_seeded(each)}: {_word(each.before)} -> {_word(each.after)}{'' if not each.wrong else _must(each.expected)}"
         for each in answer.cells
     ]
     yield from _part("cells", cells)
@@ -63,7 +68,7 @@ def comparison(answer: Comparison) -> Iterator[str]:
         yield from _part(title, [_figure(each) for each in answer.figures if each.change == change])
     if answer.too_few:
         yield f"{counted(answer.too_few, 'figure')} differ, with too few values to tell"
-    yield from _part("not judged", [f"{each.name}: {_word(each.word)}" for each in answer.not_judged])
+    yield from _part("not judged", [f"{_seeded(each)}: {_word(each.word)}" for each in answer.not_judged])
 
 
 def finding(answer: FindingCourse) -> Iterator[str]:
@@ -145,7 +150,13 @@ def _figure(change: FigureChange) -> str:
 
 def _version(change: VersionChange, *, counts: bool = False) -> str:
     where = f" ({counted(change.cells, 'cell')})" if counts and change.cells else ""
-    return f"{change.name}: {change.before or 'none'} -> {change.after or 'none'}{where}"
+    before, after = (_SUM.sub(r"\1...", each) or "none" for each in (change.before, change.after))
+    return f"{change.name}: {before} -> {after}{where}"
+
+
+def _seeded(cell: CellChange | CellRef) -> str:
+    """Cells of one name may differ by their seed alone."""
+    return f"{cell.name} seed {cell.seed}" if cell.seed else cell.name
 
 
 def _night(night: NightLine) -> str:

@@ -43,4 +43,6 @@ def build(folder: Path, others: Sequence[Night] = (), history: History | None = 
         return page.render("run.html", run=runview.view(folder, told, "run"), trends=trends.of(others), **common)
     before = past.of(told, history) if history is not None else past.NOTHING
     every = trends.of([*before.nights, *others, told])
-    return page.render("night.html", night=nightview.view(folder, told), trends=every, past=before, **common)
+    return page.render(
+        "night.html", night=nightview.view(folder, told), trends=every, past=before, number=nightview.number, **common
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import statistics
 import time
 from collections import Counter
@@ -23,6 +24,8 @@ from tcelab.run.exitcode import COULD_NOT_JUDGE, FINDING, PASS
 WHOLE: Final = 40
 """Cells that are shown with all that their folders have."""
 MOST_OF_CELL: Final = Most(whole=3, listed=20, stories=1)
+_LARGE: Final = 10_000
+"""Numbers from here on need no fraction."""
 FIGURES: Final = 12
 """Figures of a cell that are told."""
 _NAMES: Final = {"qemu": "QEMU", "kernel": "Kernel", "cpu": "CPU"}
@@ -207,7 +210,7 @@ def _cell(folder: Path, cell: Cell, anchor: str, *, read: bool) -> CellView:
         name=" ".join(filter(None, (cell.kind, cell.scenario, cell.topology))),
         choice=list(_choice(cell)),
         seconds=sum(each.seconds for each in cell.attempts),
-        command=typed(cell.command[1:]) if cell.command[:1] == ["tcelab"] else " ".join(cell.command),
+        command=typed(cell.command[1:]) if cell.command[:1] == ["tcelab"] else shlex.join(cell.command),
         figures=[(each.name, _figure(each)) for each in cell.figures[:FIGURES]],
         more_figures=max(0, len(cell.figures) - FIGURES),
         run=run,
@@ -275,9 +278,14 @@ def _choice(cell: Cell) -> Iterator[tuple[str, str]]:
 def _figure(figure: CellFigure) -> str:
     if not figure.values:
         return "nothing"
-    middle = statistics.median(figure.values)
-    spread = f" ({min(figure.values):,.4g} to {max(figure.values):,.4g})" if len(figure.values) > 1 else ""
-    return f"{middle:,.4g} {figure.unit}{spread}"
+    middle = number(statistics.median(figure.values))
+    spread = f" ({number(min(figure.values))} to {number(max(figure.values))})" if len(figure.values) > 1 else ""
+    return f"{middle} {figure.unit}{spread}"
+
+
+def number(value: float) -> str:
+    """`12,599,296`, `0.04187`."""
+    return f"{value:,.0f}" if value.is_integer() or abs(value) >= _LARGE else f"{value:.4g}"
 
 
 # -- the grid
@@ -312,10 +320,12 @@ def _grid(views: Sequence[CellView]) -> Grid:
         there.setdefault((_row(each.cell), _column(each.cell)), []).append(each)
     kinds = list(_NAMES.values())
     differs = [level for level in range(len(kinds)) if len({each[level] for each in columns}) > 1]
-    heads = [(kinds[level], list(_heads(columns, level))) for level in differs or [0]]
+    heads = [(kinds[level], list(_heads(columns, level))) for level in differs] or [
+        ("What", [Head("Ended", len(columns))])
+    ]
     same = [(kinds[level], columns[0][level]) for level in range(len(kinds)) if columns and level not in differs]
     return Grid(
-        heads=heads,
+        heads=heads or [("What", [Head("Ended", 1)])],
         rows=[GridRow(row, [there.get((row, column), []) for column in columns]) for row in rows],
         same=[(name, value) for name, value in same if value],
     )

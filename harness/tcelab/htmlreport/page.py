@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from functools import cache
 from importlib import resources
 from typing import Any, Final
 
@@ -30,7 +31,14 @@ def _digest(text: str) -> str:
 def render(template: str, **values: Any) -> bytes:  # noqa: ANN401 - what a template names
     """A page in UTF-8. Each text that a template shows goes through `shown`, and then is escaped."""
     style, script = _own("report.css"), _own("report.js")
-    environment = jinja2.Environment(
+    own = {"style": Markup(style), "script": Markup(script), "policy": policy(style, script)}  # noqa: S704 - ours
+    return _environment().get_template(template).render(**own, **values).encode()
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    """One, since to compile the templates is dear."""
+    return jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, _TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -38,8 +46,6 @@ def render(template: str, **values: Any) -> bytes:  # noqa: ANN401 - what a temp
         lstrip_blocks=True,
         finalize=_finalize,
     )
-    own = {"style": Markup(style), "script": Markup(script), "policy": policy(style, script)}  # noqa: S704 - ours
-    return environment.get_template(template).render(**own, **values).encode()
 
 
 def _own(name: str) -> str:

@@ -9,10 +9,6 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_PICTURES: Final = 0x2400
-"""Unicode's pictures of the control characters 0 .. 0x1f start here."""
-_DELETE: Final = 0x7F
-
 _ACTING: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 and C1, but tab and line feed
     "\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # invisible, or of the direction of writing
@@ -21,14 +17,10 @@ _ACTING: Final = re.compile(
 
 
 def shown(text: str) -> str:
-    """The text with each acting character in its visible form, as in `␛[31m`. CR LF is a line's end."""
+    r"""The text with each acting character as Python writes it, `\x1b[31m`: every font has that. CR LF ends a line."""
     return _ACTING.sub(_visible, text.replace("\r\n", "\n"))
 
 
 def _visible(found: re.Match[str]) -> str:
     code = ord(found[0])
-    if code < ord(" "):
-        return chr(_PICTURES + code)
-    if code == _DELETE:
-        return "\u2421"
     return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}"  # noqa: PLR2004 - two digits

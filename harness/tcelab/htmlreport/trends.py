@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from tcelab.history.nightfile import Night
-from tcelab.htmlreport.nightview import STATES, when
+from tcelab.htmlreport.nightview import STATES, number, when
 
 WIDTH, HEIGHT = 240, 56
 """Pixels of a plot of one figure."""
@@ -144,12 +144,12 @@ def _plot(key: _Key, told: Sequence[tuple[int, float]], nights: int) -> Plot:
         unit,
         points,
         " ".join(f"{x},{y}" for x, y in points),
-        f"{last:,.4g} {unit}",
+        f"{number(last)} {unit}",
         change,
         _judged(last - first, better),
-        f"{low:,.4g}",
-        f"{high:,.4g}",
-        f"{name} on {len(told)} nights, from {first:,.4g} to {last:,.4g} {unit}; least {low:,.4g}, most {high:,.4g}",
+        number(low),
+        number(high),
+        f"{name} on {len(told)} nights, from {number(first)} to {number(last)} {unit}",
     )
 
 

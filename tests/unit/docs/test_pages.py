@@ -76,7 +76,9 @@ def test_the_page_of_the_result_has_every_struct_that_a_result_may_hold(root, to
     assert root is LeakResult or found == set(told)
 
 
-@pytest.mark.parametrize("kind", [*resultpage.STRUCTS, *resultpage.LEAKS, *answerspage.STRUCTS], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind", [*resultpage.STRUCTS, *resultpage.LEAKS, *answerspage.STRUCTS], ids=lambda kind: kind.__name__
+)
 def test_each_field_of_a_result_has_its_meaning(kind):
     told = fields_told(kind)
     assert [name for name in kind.__struct_fields__ if not told.get(name)] == []

@@ -131,6 +131,12 @@ def test_a_cell_that_is_newly_not_right_is_told(history, before, after, told, co
     assert (changed, answer.exit_code) == ([told] if told else [], code)
 
 
+def test_cells_are_paired_by_their_seed_before_others_take_their_place(history):
+    history.end(night(1, cell("x", seed=1), cell("x", "finding", seed=2)))
+    history.end(night(2, cell("x", "finding", seed=2), cell("x", seed=3)))
+    assert compare(history).cells == []
+
+
 def test_versions_that_changed_are_told_once_with_the_number_of_their_cells(history):
     old = {"qemu": {"version": "10.0"}, "base": {"built": "yesterday"}, "quirks": ["x"]}
     new = {"qemu": {"version": "11.1"}, "base": {"built": "today"}, "quirks": ["x", "y"]}
@@ -367,18 +373,19 @@ def test_the_last_two_nights_are_compared_with_the_verdict_first(state):
         "NEW (exit code 1): 1 new finding, 0 returning, 0 gone, 0 as before, 1 cell newly not right"
     )
     assert f"  {A.key} [table] {A.message}\n      in run dma\n" in done.out
-    assert "  run dma: pass -> finding (must be: pass)" in done.out.splitlines()
+    assert "  run dma seed 1: pass -> finding (must be: pass)" in done.out.splitlines()
     written = state("history", "compare", "night-1", "last", "--json", "-")
     assert (written.code, json.loads(written.out)["findings"][0]["key"]) == (1, A.key)
     assert written.err == done.out
 
 
-def test_nights_are_listed_and_a_finding_and_a_cell_are_told(state):
+def test_nights_are_listed_and_a_finding_and_a_cell_are_told(state, tmp_path):
     keep(night(1, cell("dma", "finding", findings=[A])), night(2, cell("dma", "not-run"), stopped="interrupted"))
-    listed = state("history", "list", "--limit", "1", "--json", "list.json")
+    listed = state("history", "list", "--limit", "1", "--json", str(tmp_path / "list.json"))
     assert (listed.code, "night-1" in listed.out) == (0, False)
     assert "0 of 1 cell right (1 not run), 0 findings; interrupted" in listed.out
     assert "2 nights, the last 1 shown" in listed.out
+    assert json.loads((tmp_path / "list.json").read_bytes())["total"] == 2
     told = state("history", "finding", "aaaa")
     assert (told.code, "first seen: night-1 (1970-01-02 00:00, tcelab 0.2.0, kernel 6.1.0, qemu 10.0)" in told.out) == (
         0,

@@ -108,6 +108,15 @@ def test_what_was_recorded_is_on_the_disk_and_not_in_its_cache(history):
         assert sql.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
 
 
+def test_what_breaks_off_in_the_middle_leaves_nothing_of_it(history):
+    history.end(night(1, cell("a")))
+    broken = cell("c")
+    broken.expected = None
+    with pytest.raises(sqlite3.IntegrityError):
+        history.end(night(1, cell("b"), broken))
+    assert history.night("night-1") == night(1, cell("a"))
+
+
 # -- a process that is killed, or not alone
 
 RECORD = """

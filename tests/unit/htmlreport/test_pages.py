@@ -96,9 +96,9 @@ def test_nothing_that_others_wrote_acts(hostile):
 @pytest.mark.parametrize(
     ("text", "seen"),
     [
-        ("\x1b[31mred", "␛[31mred"),
-        ("a\tb\nc\r\nd\re", "a\tb\nc\nd␍e"),
-        ("\x00\x7f\x9b", "␀␡\\x9b"),
+        ("\x1b[31mred", "\\x1b[31mred"),
+        ("a\tb\nc\r\nd\re", "a\tb\nc\nd\\x0de"),
+        ("\x00\x7f\x9b", "\\x00\\x7f\\x9b"),
         ("\u202eabc\u2066", "\\u202eabc\\u2066"),
         ("half \udc80", "half \\udc80"),
         ("plain é 漢", "plain é 漢"),
