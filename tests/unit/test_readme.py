@@ -16,15 +16,12 @@ PAGES = [README, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.m
 
 def test_the_page_on_own_kernels_names_what_somebody_has_to_know():
     page = (ROOT / "docs" / "own-kernel.md").read_text()
-    judge = page.partition("`judge` being")[2].partition("    exit $code")[0]
-    assert "export ARCH=powerpc CROSS_COMPILE=powerpc64le-linux-gnu-" in judge
     for words in (
         "ppc64le_guest_defconfig",
         "pages of 64 KiB",
         "apt-get install build-essential bc bison flex",
         "make M=/tmp/kmod modules",
         "tcelab run hcalls --kernel vmlinux --modules /tmp/kmod/tce_hcall.ko",
-        "Quicker: the driver's modules alone, on Debian's kernel",
     ):
         assert words in page
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from tcelab import image
 from tcelab.cli.options import archive_option
-from tcelab.errors import UsageError
-from tcelab.image import bases, known, mutants
+from tcelab.errors import UsageError, counted
+from tcelab.image import bases, known, mutants, recipelock, transfer
+from tcelab.job import drift
 from tcelab.job.output import note
 from tcelab.run import exitcode
 
@@ -20,13 +23,72 @@ def command() -> None:
 @command.command()
 @click.argument("names", nargs=-1)
 @click.option("--missing", is_flag=True, help="Only those that are not there or not up to date.")
+@click.option("--newest", is_flag=True, help="Of the newest packages, whatever images/NAME.lock says.")
 @archive_option
-def build(names: tuple[str, ...], *, missing: bool) -> None:
-    """Build NAMES (default: all recipes) from Debian's packages, signatures checked."""
+def build(names: tuple[str, ...], *, missing: bool, newest: bool) -> None:
+    """Build NAMES (default: all recipes) from Debian's packages, signatures checked. Versions that are locked are
+    taken where the archive still has them, else the newest that fit.
+    """
+    if missing and newest:
+        raise UsageError("--missing and --newest exclude each other: --newest always builds")
     for name in names or image.recipe_names():
         if missing and image.status(name, full=False).state == "ok":
             continue
-        image.build(name)
+        image.build(name, newest=newest)
+
+
+@command.command("lock")
+@click.argument("names", nargs=-1)
+@click.option("--built", is_flag=True, help="Lock what the images in the cache were built of; build nothing.")
+@archive_option
+def lock_(names: tuple[str, ...], *, built: bool) -> None:
+    """Build NAMES (default: all recipes) of the newest packages, and lock these by version and hash in
+    images/NAME.lock. What is locked for other architectures stays.
+    """
+    for name in names or image.recipe_names():
+        manifest = image.built(name) if built else image.build(name, newest=True)
+        before = recipelock.read_lock(name)
+        changes = recipelock.write_lock(name, manifest)
+        click.echo(f"{name}: {counted(len(manifest.packages), 'package')} locked, {len(changes)} changed")
+        for each in changes if before else ():
+            click.echo(f"  {each.told()}")
+
+
+@command.command("drift")
+@click.argument("names", nargs=-1)
+@click.option("--before", type=click.Path(path_type=Path), metavar="RESULT", help="result.json of a locked image.")
+@click.option("--after", type=click.Path(path_type=Path), metavar="RESULT", help="result.json of the same program now.")
+@click.option("--mutants", "always", is_flag=True, help="Try the mutants even if the kernel is the locked one.")
+@archive_option
+def drift_(names: tuple[str, ...], before: Path | None, after: Path | None, *, always: bool) -> None:
+    """Compare what the images NAMES (default: guest) were built of with what is locked; of a newer kernel also try to
+    build each mutant of its driver; and compare two results of one program: quirks, and how much was judged.
+
+    Exit codes: 0 nothing but versions has drifted; 1 a quirk, a mutant or a count has; 2 wrong usage; 125 not known.
+    """
+    if (before is None) != (after is None):
+        raise UsageError("--before and --after belong together")
+    found = False
+    for name in names or transfer.DEFAULT[:1]:
+        of_image = drift.of_image(name)
+        click.echo(f"{name}: {len(of_image.packages)} of {counted(of_image.of, 'package')} drifted")
+        for package in of_image.packages:
+            click.echo(f"  {package.told()}")
+        tried = drift.of_mutants(name) if of_image.kernel or always else None
+        if tried is not None:
+            click.echo(f"{name}: {tried.of - len(tried.broken)} of {counted(tried.of, 'mutant')} build")
+            for mutant, why in tried.broken.items():
+                click.echo(f"  {mutant}: {why}")
+            found |= bool(tried.broken)
+    if before is not None and after is not None:
+        behaviour = drift.behaviour(before, after)
+        for what, lines in {"quirk": behaviour.quirks, "count": behaviour.counts}.items():
+            click.echo(f"{counted(len(lines), what)} drifted")
+            for line in lines:
+                click.echo(f"  {line}")
+            found |= bool(lines)
+    if found:
+        raise click.exceptions.Exit(exitcode.FINDING)
 
 
 @command.command("list")
@@ -72,6 +134,37 @@ def mutants_() -> None:
     click.echo(f"{mutants.CLEAN:20} {every.module} of {every.source}, rebuilt without a fault")
     for fault in every.fault:
         click.echo(f"{fault.name:20} {fault.breaks}")
+
+
+@command.command("export")
+@click.argument("names", nargs=-1)
+@click.option("--all", "all_", is_flag=True, help="All images that are built.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file; .zst compresses it.")
+def export(names: tuple[str, ...], output: Path, *, all_: bool) -> None:
+    """Write images NAMES (default: guest and qemu-11.1, what a run needs) into one file, for `tcelab image import` on
+    a machine without a network. The file's SHA-256 is printed as sha256sum(1) does.
+    """
+    if all_ and names:
+        raise UsageError("--all exports every image: leave the names out")
+    chosen = names or transfer.DEFAULT
+    if all_:
+        chosen = tuple(name for name in image.recipe_names() if image.status(name, full=False).state != "absent")
+        if not chosen:
+            raise UsageError("no image is built: there is nothing to export", next_step="tcelab image build")
+    digest = transfer.export_images(chosen, output)
+    note(f"{', '.join(sorted(set(chosen)))}: {output.stat().st_size / 1e6:.0f} MB")
+    click.echo(f"{digest}  {output}")
+
+
+@command.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--sha256", default="", metavar="HEX", help="The file's SHA-256, as the export printed it.")
+def import_(file: Path, sha256: str) -> None:
+    """Put the images of FILE, which `tcelab image export` wrote, into the cache: after all of it was checked, or not
+    at all. No network is needed, then or later.
+    """
+    for name in transfer.import_images(file, sha256):
+        click.echo(f"{name} imported")
 
 
 def _made_of(status: image.ImageStatus) -> str:

@@ -15,7 +15,7 @@ import msgspec
 from rich.console import Console
 
 import tcelab
-from tcelab.cli.options import boot_option, choice, guest_options, json_option
+from tcelab.cli.options import boot_option, choice, guest_options, json_option, tap_option
 from tcelab.commandline import typed as typed_line
 from tcelab.errors import GuestLost, HarnessError, Interrupted, TcelabError, UsageError, died
 from tcelab.job import artefacts, output, replayline, setup
@@ -31,6 +31,7 @@ from tcelab.qemu.fork import opened
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.limits import limits as limits_of
 from tcelab.report.junit import junit_of_leak_check
+from tcelab.report.ktap import ktap_of_leak_check
 from tcelab.report.leakchecktext import render
 from tcelab.run.resultfile import to_json
 
@@ -56,6 +57,7 @@ _SECONDS: Final = click.FloatRange(0, min_open=True)
 @click.option("--any-direction", is_flag=True, help="Do not compare entries with what drivers asked the DMA API for.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for artefacts; new or empty.")
 @json_option("result.json")
+@tap_option
 @boot_option
 def command(
     words: tuple[str, ...],
@@ -64,6 +66,7 @@ def command(
     out: Path | None,
     json_to: Path | None,
     *,
+    tap_to: Path | None,
     any_status: bool,
     any_direction: bool,
     boot: bool,
@@ -82,7 +85,7 @@ def command(
     """
     line = typed(words) if words else drivers.exercise(DRIVERS.driven)
     bounds = limits_of(limits)
-    output.check("--json", json_to)
+    piped = output.check_files(json=json_to, tap=tap_to)
     chosen = msgspec.structs.replace(choice(**options), topology=DRIVERS)
     setup.check(chosen)
     asked = {"any_status": any_status, "any_direction": any_direction}
@@ -128,10 +131,11 @@ def command(
     data = to_json(result)
     keeper.write("result.json", data)
     keeper.write(FILES["junit"], junit_of_leak_check(result, verdict))
-    text = Console(stderr=output.to_stdout(json_to))
+    text = Console(stderr=piped)
     render(text, result, verdict, folder)
     output.unkept(text, keeper)
     code = output.deliver(data, json_to, result.exit_code)
+    code = output.deliver(ktap_of_leak_check(result, verdict), tap_to, code)
     if interrupted and not result.findings:
         raise KeyboardInterrupt
     raise click.exceptions.Exit(code)

@@ -253,6 +253,13 @@ def json_option(what: str) -> Callable[[F], F]:
     return click.option("--json", "json_to", type=kind, help=f"Write {what} to this file as well; - is stdout.")
 
 
+def tap_option(function: F) -> F:
+    """Add the option `--tap FILE`, given to the command as `tap_to`."""
+    kind = click.Path(path_type=Path, allow_dash=True)
+    text = "Write the test cases as KTAP to this file as well; - is stdout."
+    return click.option("--tap", "tap_to", type=kind, help=text)(function)
+
+
 OF_SCENARIO: Final = "Wrong with a saved program, which has its own."
 
 

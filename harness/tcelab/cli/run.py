@@ -22,6 +22,7 @@ from tcelab.cli.options import (
     on_platforms,
     run_options,
     seed_option,
+    tap_option,
     topology_text,
 )
 from tcelab.errors import UsageError
@@ -49,6 +50,7 @@ def _scenario_list() -> str:
 @click.option("--inject", "lie", type=click.Choice(inject.LIES), help="Self-test: inject a fault that must be found.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for artefacts; new or empty.")
 @json_option("result.json")
+@tap_option
 @boot_option
 @click.option("--keep", is_flag=True, help="Leave the guest running after the verdict, and give its console to you.")
 def command(
@@ -58,6 +60,7 @@ def command(
     out: Path | None,
     json_to: Path | None,
     *,
+    tap_to: Path | None,
     guard: Guarding | None,
     boot: bool,
     keep: bool,
@@ -72,7 +75,7 @@ def command(
         raise UsageError("--keep is about a guest: the emulator has no console")
     if keep and not sys.stdin.isatty():
         raise UsageError("--keep needs a terminal: it gives the guest's console to you")
-    output.check("--json", json_to)
+    piped = output.check_files(json=json_to, tap=tap_to)
     names = _several(target)
     programs = [program_of(target, seed, lie, names[0] if names else str(options["topology_name"]))]
     if len(names) > 1:
@@ -81,8 +84,8 @@ def command(
         programs = [program_of(target, programs[0].seed, lie, name) for name in names]
     asked = run_options("run", target, guard=guard, inject=lie, boot=boot, limits=limits, **options)
     pairs = [settle(program, asked) for program in programs]
-    # The text goes where the JSON does not.
-    text = Console(stderr=output.to_stdout(json_to))
+    # The text goes where the files do not.
+    text = Console(stderr=piped)
     work = Series(pairs, asked, out, text) if len(names) > 1 else Job(*pairs[0], out, text)
     try:
         if isinstance(work, Series):
@@ -93,8 +96,8 @@ def command(
         if work.result is None:
             raise  # else it was judged: an interrupt while all is put away changes nothing
     assert work.result is not None
-    code = work.result.verdict.exit_code
-    raise click.exceptions.Exit(output.deliver(report.to_json(work.result), json_to, code))
+    code = output.deliver(report.to_json(work.result), json_to, work.result.verdict.exit_code)
+    raise click.exceptions.Exit(output.deliver(report.ktap(work.result), tap_to, code))
 
 
 def _usual() -> str:

@@ -9,6 +9,7 @@
 - `elf`: what tcelab reads of an ELF file: its header, the names of its sections, a module's `.modinfo`
 - `guestimage`: builds a guest image
 - `hosttools`: runs the host's tools, with a limit on silence
+- `imagetar`: the file that carries images: its members, and a strict reader
 - `kbuild`: builds kernel modules and C programs for a guest
 - `known`: remembers facts about files and QEMU builds until these change
 - `library`: the images of this user: built when needed, checked, removed
@@ -21,6 +22,7 @@
 - `packages`: which package of which suite
 - `qemu`: builds a QEMU tree
 - `recipe`: recipes, as TOML in `images/`
+- `recipelock`: the packages of each recipe by version and hash, in `images/*.lock`
 - `resources`: where tcelab's own files lie
 - `room`: how much room kept bases may take
 - `select`: which files of the packages go into an image
@@ -28,6 +30,7 @@
 - `staleness`: decides whether an image is usable, or is stale or damaged and must be built again
 - `store`: the cache on disk
 - `toolchain`: builds a toolchain
+- `transfer`: images in one file, for a machine without a network
 """
 
 from tcelab.image.library import (
@@ -36,6 +39,7 @@ from tcelab.image.library import (
     OtherKernel,
     QemuBuild,
     build,
+    built,
     clean,
     ensure_guest,
     ensure_qemu,
@@ -55,6 +59,7 @@ __all__ = [
     "QemuBuild",
     "agent_digest",
     "build",
+    "built",
     "cache_dir",
     "clean",
     "ensure_guest",

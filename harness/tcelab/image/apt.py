@@ -23,8 +23,10 @@ from tcelab.image.hosttools import RunLimit, run
 from tcelab.image.locks import lock
 from tcelab.image.manifest import file_sha256
 from tcelab.image.packages import (
+    Locked,
     Package,
     SuiteNote,
+    check_locked,
     choose,
     parse_index,
     parse_simulation,
@@ -91,12 +93,14 @@ class FetchRequest(msgspec.Struct, frozen=True, kw_only=True):
     :ivar suites: groups in order of preference, see :mod:`tcelab.image.packages`.
     :ivar packages: names or patterns.
     :ivar closure: also all that these packages depend on.
+    :ivar locked: versions to take where the archive still has them, see :mod:`tcelab.image.recipelock`.
     """
 
     architecture: str
     suites: tuple[tuple[str, ...], ...]
     packages: tuple[str, ...]
     closure: bool = False
+    locked: tuple[Locked, ...] = ()
 
 
 class Fetched(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,7 +153,7 @@ def fetch(request: FetchRequest) -> Fetched:
 
     :raise Unsupported: the host has no apt, or its apt has no archive of Debian and nobody named one.
     :raise UsageError: the archive that was named is none.
-    :raise HarnessError: a package is missing, the network failed, a check failed.
+    :raise HarnessError: a package is missing or is not the one that was locked, the network failed, a check failed.
     """
     require_tools()
     source = archive.find()
@@ -198,6 +202,7 @@ class _Root:
     def __init__(self, request: FetchRequest, source: Archive) -> None:
         self._request = request
         self._source = source
+        self._locked = [each for each in request.locked if each.architecture in {request.architecture, "all"}]
         self._folder = cache_dir() / "apt" / request.architecture
         self._debs = cache_dir() / "apt" / "debs"
         self._incoming = self._folder / "incoming"
@@ -217,12 +222,12 @@ class _Root:
             options = f"arch={request.architecture} signed-by={keys} target=Packages"
             lines += [f"deb [{options}] {url} {suite} main\n"] if url else []
         (self._folder / "sources.list").write_text("".join(lines))
-        (self._folder / "preferences").write_text(preferences(request.suites))
+        (self._folder / "preferences").write_text(preferences(request.suites, self._locked))
         (self._folder / "status").write_text("")
         text = _CONFIGURATION.format(architecture=request.architecture, root=self._folder)
         (self._folder / "apt.conf").write_text(text)
 
-    def _run(self, phase: str, *argv: str | Path, accepted: Sequence[int] = (0,)) -> str:
+    def _run(self, phase: str, *argv: str | Path, accepted: Sequence[int] = (0,), into: Path | None = None) -> str:
         limit = RunLimit(phase, STALL_LIMIT, lambda: folder_size(self._folder))
         tool, *rest = argv
         return run(
@@ -230,6 +235,7 @@ class _Root:
             limit,
             folder=self._incoming,
             accepted=accepted,
+            into=into,
         )
 
     def update(self) -> dict[str, str]:
@@ -258,22 +264,36 @@ class _Root:
             return [package for suite in order for package in parse_index(contents[suite], suite, patterns)]
 
         of_names = available(request.packages)
-        roots = [choose(pattern, of_names, suites) for pattern in request.packages]
-        if not request.closure:
-            return tuple(sorted(roots))
-        output = self._run(
-            "resolving dependencies",
-            "apt-get", "-q", "-y", "--simulate", "install", *(f"{p.name}={p.version}" for p in roots),
-        )  # fmt: skip
-        exact = parse_simulation(output)
-        every = available([name for name, _ in exact])
-        return tuple(sorted(_exactly(name, version, every) for name, version in exact))
+        packages = [choose(pattern, of_names, suites, self._locked) for pattern in request.packages]
+        if request.closure:
+            exact = parse_simulation(self._simulate(packages))
+            every = available([name for name, _ in exact])
+            packages = [_exactly(name, version, every) for name, version in exact]
+        check_locked(packages, self._locked)
+        return tuple(sorted(packages))
+
+    def _simulate(self, roots: Sequence[Package]) -> str:
+        argv = ["apt-get", "-q", "-y", "--simulate", "install", *(f"{p.name}={p.version}" for p in roots)]
+        try:
+            return self._run("resolving dependencies", *argv)
+        except HarnessError:
+            if not self._locked:
+                raise
+        # apt takes no version but the preferred one: a package that came in the place of a dropped one may need more.
+        _LOG.warning("the locked versions do not fit together any more: their dependencies are the newest", extra=NOTE)
+        (self._folder / "preferences").write_text(preferences(self._request.suites))
+        return self._run("resolving dependencies", *argv)
 
     def _read_index(self, index: Path) -> bytes:
         # apt knows how its own lists are compressed.
         if index.suffix not in {".lz4", ".gz", ".xz", ".zst", ".bz2", ".lzma"}:
             return index.read_bytes()
-        return self._run("reading package indices", _HELPER, "cat-file", index).encode()
+        plain = self._incoming / "index"
+        try:
+            self._run("reading package indices", _HELPER, "cat-file", index, into=plain)
+            return plain.read_bytes()
+        finally:
+            plain.unlink(missing_ok=True)
 
     def download(self, packages: Sequence[Package]) -> tuple[Path, ...]:
         """Fetch what the cache lacks; returns one checked file per package."""

@@ -26,6 +26,7 @@ from tcelab.image.manifest import (
 from tcelab.image.overlay import agent_digest, combined_initrd
 from tcelab.image.qemu import build_qemu, qemu_argv, qemu_environment
 from tcelab.image.recipe import GuestRecipe, Loaded, QemuRecipe, ToolchainRecipe, load, recipe_names
+from tcelab.image.recipelock import drift, fetching, read_lock
 from tcelab.image.staleness import State, problems_of, usable
 from tcelab.image.store import (
     cache_dir,
@@ -44,9 +45,11 @@ __all__ = [
     "OtherKernel",
     "QemuBuild",
     "build",
+    "built",
     "clean",
     "ensure_guest",
     "ensure_qemu",
+    "image_lock",
     "status",
     "toolchain",
 ]
@@ -130,7 +133,7 @@ def ensure_guest(
     try:
         initrd = combined_initrd(folder, manifest, _modules_of(other, manifest), _instead(instead, manifest))
     except FileNotFoundError:  # another process was just replacing the image
-        with _lock(name):
+        with image_lock(name):
             manifest = usable(loaded) or _build(loaded, apt.fetch)
             initrd = combined_initrd(folder, manifest, _modules_of(other, manifest), _instead(instead, manifest))
     return GuestImage(
@@ -159,12 +162,15 @@ def ensure_qemu(name: str) -> QemuBuild:
 
 
 @contextmanager
-def toolchain(release: str, *, name: str = "toolchain", fetch: apt.Fetch = apt.fetch) -> Iterator[Toolchain]:
+def toolchain(
+    release: str, *, name: str = "toolchain", fetch: apt.Fetch = apt.fetch, newest: bool = False
+) -> Iterator[Toolchain]:
     """Tools that build modules for a kernel, and programs; built when absent, stale or without that kernel's headers.
 
     Nobody replaces them while the block lasts.
 
     :param release: of the kernel, as `uname -r` gives it.
+    :param newest: if it is built, then of the newest packages, whatever is locked.
     :raise UsageError: no such recipe, or it is not a toolchain's.
     :raise Unsupported: it must be built and this host cannot.
     :raise HarnessError: the build failed; Debian has no headers of that kernel (any more).
@@ -172,24 +178,41 @@ def toolchain(release: str, *, name: str = "toolchain", fetch: apt.Fetch = apt.f
     loaded = load(name)
     if not isinstance(loaded.recipe, ToolchainRecipe):
         raise UsageError(f"{name} is a {loaded.kind}, not a toolchain", next_step="see tcelab image list")
-    with _lock(name):
+    with image_lock(name):
         manifest = usable(loaded)
         if manifest is None or release not in manifest.kernels:
-            manifest = _build(loaded, fetch, release)
+            manifest = _build(loaded, fetch, release, newest=newest)
         yield Toolchain(image_dir(name), loaded.recipe, manifest.tree_sha256)
 
 
-def build(name: str, *, fetch: apt.Fetch = apt.fetch) -> Manifest:
+def build(name: str, *, fetch: apt.Fetch = apt.fetch, newest: bool = False) -> Manifest:
     """Build an image anew, whatever is there; the old one is replaced in one step when the new one is ready.
 
     :param fetch: where the packages come from.
+    :param newest: of the newest packages, whatever is locked.
     :raise UsageError: no such recipe.
     :raise Unsupported: this host cannot build.
     :raise HarnessError: the build failed; nothing half-made stays.
     """
     loaded = load(name)
-    with _lock(name):
-        return _build(loaded, fetch)
+    with image_lock(name):
+        return _build(loaded, fetch, newest=newest)
+
+
+def built(name: str) -> Manifest:
+    """What is known about an image that is there, undamaged and of today's recipe, whatever its lock says.
+
+    :raise UsageError: there is none, or no such recipe.
+    """
+    loaded, folder = load(name), image_dir(name)
+    manifest = read_manifest(folder)
+    if (
+        manifest is None
+        or manifest.recipe_sha256 != loaded.sha256
+        or problems_of(loaded, folder, manifest, full=True)[0]
+    ):
+        raise UsageError(f"{name} is not built, or stale, or damaged", next_step=f"tcelab image build {name}")
+    return manifest
 
 
 def status(name: str, *, full: bool = True) -> ImageStatus:
@@ -232,7 +255,7 @@ def clean(names: Sequence[str]) -> int:
     freed = 0
     # Every lock was taken in turn, so no build can be reading the packages that are removed last.
     for name in names or sorted({*known, *_present()}):
-        with _lock(name):
+        with image_lock(name):
             freed += remove(image_dir(name))
             remove_leftovers(name)
     if not names:
@@ -263,7 +286,8 @@ def _instead(
     return given
 
 
-def _lock(name: str) -> AbstractContextManager[None]:
+def image_lock(name: str) -> AbstractContextManager[None]:
+    """Held by whoever builds, replaces or removes an image."""
     return lock(f"image-{name}", f"another build of {name}")
 
 
@@ -276,17 +300,21 @@ def _ensure(loaded: Loaded) -> Manifest:
     manifest = usable(loaded)
     if manifest is not None:
         return manifest
-    with _lock(loaded.name):
+    with image_lock(loaded.name):
         # Another process may have built it while this one waited.
         return usable(loaded) or _build(loaded, apt.fetch)
 
 
-def _build(loaded: Loaded, fetch: apt.Fetch, release: str = "") -> Manifest:
-    """:param release: a toolchain shall have the headers of this kernel, too."""
+def _build(loaded: Loaded, source: apt.Fetch, release: str = "", *, newest: bool = False) -> Manifest:
+    """:param source: where packages come from.
+    :param release: a toolchain shall have the headers of this kernel, too.
+    """
+    locked = read_lock(loaded.name)
+    fetch = fetching(source, locked, newest=newest)
     with about(loaded.name), new_image(loaded.name) as folder:
         facts: dict[str, object]
         if isinstance(loaded.recipe, GuestRecipe):
-            guest = build_guest(loaded.recipe, folder, fetch, _native(loaded.recipe, fetch))
+            guest = build_guest(loaded.recipe, folder, fetch, _native(loaded.recipe, source, newest=newest))
             fetched = guest.fetched
             facts = {
                 "kernel_release": guest.kernel_release,
@@ -304,6 +332,8 @@ def _build(loaded: Loaded, fetch: apt.Fetch, release: str = "") -> Manifest:
             qemu = build_qemu(loaded.recipe, folder, fetch)
             fetched = [qemu.fetched]
             facts = {"qemu": qemu.version, "edu": qemu.edu}
+        packages = sorted({package for part in fetched for package in part.packages})
+        facts |= {"packages": packages, "drift": drift(packages, locked), "newest": newest}
         manifest = _manifest(loaded, folder, fetched, facts)
         write_manifest(folder, manifest)
     megabytes = sum(file.size for file in manifest.files) / 1e6
@@ -312,17 +342,17 @@ def _build(loaded: Loaded, fetch: apt.Fetch, release: str = "") -> Manifest:
     return manifest
 
 
-def _native(recipe: GuestRecipe, fetch: apt.Fetch) -> Callable[[str], NativeBuild]:
+def _native(recipe: GuestRecipe, fetch: apt.Fetch, *, newest: bool) -> Callable[[str], NativeBuild]:
     """What builds, for a kernel's release, what is ours in a guest."""
 
     def make(release: str) -> NativeBuild:
         with about(""):  # the toolchain's lines name it themselves
-            return _built(recipe, release, fetch)
+            return _built(recipe, release, fetch, newest=newest)
 
     return make
 
 
-def _built(recipe: GuestRecipe, release: str, fetch: apt.Fetch) -> NativeBuild:
+def _built(recipe: GuestRecipe, release: str, fetch: apt.Fetch, *, newest: bool) -> NativeBuild:
     if not recipe.toolchain:
         return NativeBuild({}, {}, "")
     known = load(recipe.toolchain).recipe
@@ -330,7 +360,7 @@ def _built(recipe: GuestRecipe, release: str, fetch: apt.Fetch) -> NativeBuild:
         hosts = " and ".join(known.hosts)
         _LOG.warning("no raw hypercalls: their module can be built on %s only", hosts, extra=NOTE)
         return NativeBuild({}, {}, "")
-    with toolchain(release, name=recipe.toolchain, fetch=fetch) as tools:
+    with toolchain(release, name=recipe.toolchain, fetch=fetch, newest=newest) as tools:
         return native(tools, release)
 
 
@@ -340,7 +370,6 @@ def _manifest(loaded: Loaded, folder: Path, fetched: list[apt.Fetched], facts: d
         "recipe": loaded.name,
         "recipe_sha256": loaded.sha256,
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "packages": sorted({package for part in fetched for package in part.packages}),
         "suites_left_out": [note for part in fetched for note in part.left_out],
         "suites_not_refreshed": [note for part in fetched for note in part.not_refreshed],
         "files": files,

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import msgspec
 
-from tcelab.image.packages import Package, SuiteNote
+from tcelab.image.packages import Drift, Package, SuiteNote
 
 __all__ = [
     "BUILDER",
+    "MANIFEST",
     "ImageFile",
     "Manifest",
     "file_sha256",
@@ -28,7 +29,8 @@ BUILDER = 1
 """Version of the code that builds images; a higher one makes older images stale."""
 
 _SCHEMA = 1
-_NAME = "manifest.json"
+MANIFEST = "manifest.json"
+"""Name of the file, in the image's folder."""
 
 
 class ImageFile(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
@@ -55,6 +57,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     :ivar date: when it was built, ISO 8601, UTC.
     :ivar suites_left_out: suites whose index apt refused.
     :ivar suites_not_refreshed: suites of which an older, verified index was used.
+    :ivar drift: packages that are not those of the recipe's lock, see `tcelab.image.recipelock`.
+    :ivar newest: the lock was ignored on purpose.
     :ivar kernel_release: as ``uname -r`` in the guest.
     :ivar modules: names in load order, without what is built in.
     :ivar python: version of the guest's Python as in its file names.
@@ -72,6 +76,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     packages: list[Package]
     suites_left_out: list[SuiteNote] = []
     suites_not_refreshed: list[SuiteNote] = []
+    drift: list[Drift] = []
+    newest: bool = False
     files: list[ImageFile]
     tree_sha256: str
     kernel_release: str = ""
@@ -138,13 +144,13 @@ def tree_sha256(files: Iterable[ImageFile]) -> str:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``manifest.json`` into the image's folder."""
     text = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-    (folder / _NAME).write_bytes(text + b"\n")
+    (folder / MANIFEST).write_bytes(text + b"\n")
 
 
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of an image, or None when there is none that this tcelab can read."""
     try:
-        return msgspec.json.decode((folder / _NAME).read_bytes(), type=Manifest)
+        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
     except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
         return None
 

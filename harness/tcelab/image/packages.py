@@ -18,8 +18,11 @@ from debian.debian_support import NativeVersion
 from tcelab.errors import HarnessError
 
 __all__ = [
+    "Drift",
+    "Locked",
     "Package",
     "SuiteNote",
+    "check_locked",
     "choose",
     "parse_index",
     "parse_simulation",
@@ -32,6 +35,8 @@ Suites = Sequence[Sequence[str]]
 
 # apt installs nothing automatically below 500 when it can choose; above 1000 it would even downgrade.
 _FIRST_PRIORITY = 990
+_LOCKED_PRIORITY = 995
+_NAME = re.compile(rb"^Package: (\S+)$", re.MULTILINE)
 
 
 class Package(msgspec.Struct, frozen=True, order=True):
@@ -50,6 +55,32 @@ class Package(msgspec.Struct, frozen=True, order=True):
     size: int
 
 
+class Locked(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=True):
+    """A package as a lock holds it, see :mod:`tcelab.image.recipelock`; fields as in :class:`Package`."""
+
+    name: str
+    version: str
+    architecture: str
+    sha256: str
+    size: int
+
+
+class Drift(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
+    """A package that was taken in another version than the locked one.
+
+    :ivar locked: the version in the lock; empty: the lock does not hold the package.
+    :ivar taken: the version that was taken; empty: the lock holds the package no longer.
+    """
+
+    name: str
+    architecture: str
+    locked: str = ""
+    taken: str = ""
+
+    def told(self) -> str:
+        return f"{self.name} ({self.architecture}) {self.locked or 'not locked'} -> {self.taken or 'gone'}"
+
+
 class SuiteNote(msgspec.Struct, frozen=True, order=True):
     """Something a reader of the manifest must know about a suite, in apt's words."""
 
@@ -66,11 +97,12 @@ def parse_index(index: bytes, suite: str, patterns: Iterable[str]) -> list[Packa
 
     wanted = re.compile("|".join(_glob_to_regex(pattern) for pattern in patterns))
     found = []
-    # An index holds tens of thousands of stanzas; parsing all of them would take 20 times as long.
-    for stanza in index.split(b"\n\n"):
-        head = re.search(rb"^Package: (\S+)$", stanza, re.MULTILINE)
-        if head is not None and wanted.fullmatch(head[1].decode()) is not None:
-            found.append(_package(Packages(stanza), suite))
+    # An index holds tens of thousands of stanzas: 50 MB, of which no copy is made, and parsing all of them would take
+    # 20 times as long.
+    for head in _NAME.finditer(index):
+        if wanted.fullmatch(head[1].decode()) is not None:
+            begin, end = index.rfind(b"\n\n", 0, head.start()) + 1, index.find(b"\n\n", head.end())
+            found.append(_package(Packages(index[begin : end if end >= 0 else None].strip(b"\n")), suite))
     return found
 
 
@@ -123,12 +155,15 @@ def sort_suites(suites: Suites, indices: Container[str], failures: Mapping[str, 
     return SortedSuites(usable, tuple(left_out), tuple(not_refreshed))
 
 
-def choose(pattern: str, available: Iterable[Package], suites: Suites) -> Package:
-    """The package for a name or pattern: first group of suites that has one, newest version in it.
+def choose(pattern: str, available: Iterable[Package], suites: Suites, locked: Sequence[Locked] = ()) -> Package:
+    """The package for a name or pattern: the locked version if a suite has it; else of the first group of suites that
+    has one, the newest version.
 
     :raise HarnessError: no suite has it.
     """
     matching = [package for package in available if fnmatchcase(package.name, pattern)]
+    versions = {(each.name, each.version) for each in locked}
+    matching = [each for each in matching if (each.name, each.version) in versions] or matching
     for group in suites:
         of_group = [package for package in matching if package.suite in group]
         if of_group:
@@ -141,9 +176,28 @@ def choose(pattern: str, available: Iterable[Package], suites: Suites) -> Packag
     )
 
 
-def preferences(suites: Suites) -> str:
+def check_locked(packages: Iterable[Package], locked: Iterable[Locked]) -> None:
+    """Check that each package of a locked version is the very package that was locked.
+
+    :raise HarnessError: one has another hash or size.
+    """
+    by_version = {(each.name, each.architecture, each.version): each for each in locked}
+    for package in packages:
+        held = by_version.get((package.name, package.architecture, package.version))
+        if held is not None and (held.sha256, held.size) != (package.sha256, package.size):
+            raise HarnessError(
+                f"{package.name} {package.version} ({package.architecture}) is not the package that was locked: the"
+                f" index of {package.suite} has SHA-256 {package.sha256}, the lock {held.sha256}",
+                next_step="find out who changed it: an archive never changes a version. Only then lock the recipe anew",
+            )
+
+
+def preferences(suites: Suites, locked: Iterable[Locked] = ()) -> str:
     """An apt preferences file that makes apt choose as :func:`choose` does."""
     stanzas = [
+        f"Package: {each.name}\nPin: version {each.version}\nPin-Priority: {_LOCKED_PRIORITY}\n" for each in locked
+    ]
+    stanzas += [
         f"Package: *\nPin: release n={suite}\nPin-Priority: {_FIRST_PRIORITY - rank}\n"
         for rank, group in enumerate(suites)
         for suite in group

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
+from pathlib import Path
 
 import msgspec
 
@@ -22,6 +23,7 @@ __all__ = [
     "ToolchainRecipe",
     "convert",
     "load",
+    "lock_path",
     "recipe_names",
 ]
 
@@ -124,6 +126,11 @@ class Loaded(msgspec.Struct, frozen=True):
 def recipe_names() -> list[str]:
     """Names of all recipes, sorted."""
     return sorted(path.stem for path in recipes_dir().glob("*.toml") if path.stem != MUTANTS)
+
+
+def lock_path(name: str) -> Path:
+    """Where the lock of a recipe lies, if it has one."""
+    return recipes_dir() / f"{name}.lock"
 
 
 def load(name: str) -> Loaded:

@@ -1,6 +1,7 @@
 """A command's work, from the user's choice to the written result.
 
 - `artefacts`: the folder of a run, and which runs are kept
+- `drift`: what has changed with newer packages than the locked ones
 - `job`: one run of a command, from its folder to its verdict
 - `keeping`: writes a run's files; one that fails affects neither verdict nor other files
 - `output`: files that a verb was asked to write: checked before the work, written after it

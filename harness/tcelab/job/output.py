@@ -40,6 +40,20 @@ def check(option: str, path: Path | None) -> None:
         raise UsageError(f"{option} {path}: cannot be written: {error.strerror}") from None
 
 
+def check_files(**files: Path | None) -> bool:
+    """Check the files that a verb was asked to write, by the names of their options.
+
+    :return: one of them is standard output: what is for people goes to standard error.
+    :raise UsageError: one cannot be written, or two are the same.
+    """
+    given = {f"--{name}": path for name, path in files.items() if path is not None}
+    for option, path in given.items():
+        check(option, path)
+    if len(set(given.values())) < len(given):
+        raise UsageError(f"{' and '.join(given)} name the same file: {next(iter(given.values()))}")
+    return any(map(to_stdout, given.values()))
+
+
 def _try(path: Path) -> None:
     """Open it for writing, and leave it as it was. A pipe or a device is not opened twice.
 

@@ -1,8 +1,10 @@
 """What a run leaves for its readers: `result.json`, `junit.xml`, the final text, and progress while it lasts.
 
+- `cases`: the test cases of a result, for `junit` and `ktap`
 - `hcalltable`: the conformance table of the scenario `hcalls`
 - `isolationlog`: the timeline of each PE, and `isolation.log`
 - `junit`: `junit.xml`
+- `ktap`: KTAP, for the kernel's test runners
 - `lawspage`: `docs/laws.md`, made from the laws
 - `leakchecktext`: the final text of a leak check
 - `livedisplay`: shows the tables of a running guest
@@ -18,6 +20,7 @@
 from tcelab.report.hcalltable import HypercallRow, conformance_lines, hypercall_rows
 from tcelab.report.isolationlog import Moment, log_lines, timeline
 from tcelab.report.junit import junit, write_junit
+from tcelab.report.ktap import ktap
 from tcelab.report.progress import Progress
 from tcelab.report.result import Result, failed, load, make, write
 from tcelab.report.seriesresult import merge, render_series
@@ -35,6 +38,7 @@ __all__ = [
     "failed",
     "hypercall_rows",
     "junit",
+    "ktap",
     "load",
     "log_lines",
     "make",

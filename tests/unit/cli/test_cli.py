@@ -559,13 +559,14 @@ def test_a_damaged_image_is_1_with_what_to_do(tcelab, monkeypatch):
 def test_only_what_is_missing_is_built_when_asked_so(tcelab, monkeypatch):
     statuses(monkeypatch, guest="ok", other="absent", bad="damaged")
     built = []
-    monkeypatch.setattr(image, "build", built.append)
+    monkeypatch.setattr(image, "build", lambda name, *, newest: built.append(f"{name} newest" if newest else name))
     tcelab("image", "build", "--missing")
     assert built == ["other", "bad"]
     tcelab("image", "build")
     assert built[2:] == ["guest", "other", "bad"]
-    tcelab("image", "build", "guest")
-    assert built[5:] == ["guest"]
+    tcelab("image", "build", "guest", "--newest")
+    assert built[5:] == ["guest newest"]
+    assert tcelab("image", "build", "--newest", "--missing").code == 2
 
 
 def test_the_mutants_are_listed_with_what_they_break(tcelab):

@@ -180,6 +180,7 @@ def test_every_option_of_a_verb_is_said_or_changes_nothing_of_a_saved_program(ve
         "--cache-size",
         "--topology",
         "--seed",
+        "--tap",
         "--inject",
         "--out",
         "--json",
