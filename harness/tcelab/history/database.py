@@ -97,7 +97,8 @@ class Database:
     def shrink(self) -> None:
         """Give what was deleted back to the file system."""
         with self._mutex, self._translated():
-            self._patiently(lambda: self._sqlite.execute("PRAGMA incremental_vacuum").fetchall())
+            # A script: `execute` would leave it after the first page.
+            self._patiently(lambda: self._sqlite.executescript("PRAGMA incremental_vacuum"))
             self._patiently(lambda: self._sqlite.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
 
     @contextmanager

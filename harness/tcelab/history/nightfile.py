@@ -109,7 +109,8 @@ class Cell(msgspec.Struct, kw_only=True):
     :ivar expected: what the matrix says that must become of it; `pass` unless it says so.
     :ivar attempts: each time that it was run, the first one first.
     :ivar began: when the first attempt began, seconds since 1970 (UTC); 0: it did not.
-    :ivar versions: as in `result.json`: of kernel, QEMU, firmware, image.
+    :ivar versions: as in `result.json`: of kernel, QEMU, firmware, image; without the lists of an image's files and
+        packages.
     :ivar findings: each signature that an attempt found.
     :ivar figures: what it measured.
     """

@@ -315,7 +315,7 @@ class NightRun:
         """Write down the end; where there is no room, the last state that could be written stays."""
         night = self.night
         night.ended = time.time()
-        night.pace = self._pace()
+        night.pace = self._pace() if self._spans else night.pace
         try:
             folders.save(night, self.folder)
             self.history.end(night)

@@ -22,6 +22,8 @@ from tcelab.run import exitcode
 RESULT: Final = "result.json"
 JUNIT: Final = "junit.xml"
 _TAIL: Final = 4096
+_CONTENT: Final = frozenset({"files", "packages"})
+"""Fields of an image's manifest (`tcelab.image.manifest`)."""
 _NUMBER: Final = re.compile(r"\d+")
 
 
@@ -99,8 +101,15 @@ def read(cell: Cell, folder: Path, code: int) -> Outcome:
         why=_why(folder, code, verdict),
         findings=list(_found(verdict.findings, told.replay)),
         figures=_counts(verdict.evidence or told.counts or {}),
-        versions=told.versions,
+        versions=_brief(told.versions),
     )
+
+
+def _brief(versions: Any) -> Any:  # noqa: ANN401 - JSON
+    """Versions without what an image consists of, 90 KB a cell: its hash says as much, and `result.json` has it all."""
+    if not isinstance(versions, dict):
+        return versions
+    return {name: _brief(value) for name, value in versions.items() if name not in _CONTENT}
 
 
 def _counts(counted: _Evidence | dict[str, int]) -> list[CellFigure]:

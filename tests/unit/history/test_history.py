@@ -253,7 +253,20 @@ def test_what_is_pruned_was_seen_all_the_same(history):
             sql.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("cells", "attempts", "found")
         ]
         assert counts == [1, 1, 0]
-        assert sql.execute("PRAGMA freelist_count").fetchone() == (0,)
+
+
+def test_pruning_gives_its_room_back_to_the_disk(history):
+    history.end(night(1, *(cell(f"cell-{number}") for number in range(200))))
+    history.end(night(2, cell("dma")))
+
+    def pages():
+        with history.database.read() as sql:
+            return [sql.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count")]
+
+    (before, free) = pages()
+    prune(history, 1)
+    (after, left) = pages()
+    assert (after < before - 9, free, left) == (True, 0, 0)
 
 
 def test_a_night_that_is_brought_twice_is_there_once(history):

@@ -95,6 +95,11 @@ def test_a_thousand_cells_are_short_and_what_is_beyond_the_limit_is_named(tmp_pa
     assert b"more of it is in" in data
 
 
+def test_a_cell_that_is_there_twice_has_two_places(tmp_path):
+    twice = [madenight.cell(number=1), madenight.cell(number=1), madenight.cell(number=1, seed=8)]
+    assert problems(Page(htmlreport.build(madenight.write(tmp_path / "night", madenight.night(*twice))))) == []
+
+
 # -- trends
 
 

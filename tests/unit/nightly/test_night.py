@@ -173,12 +173,16 @@ def test_an_interrupted_night_ends_its_cells_and_is_gone_on_with(matrix, tcelab)
     assert (last().stopped, done.code) == ("", 1)
     with History() as history:
         assert words(history.night(last().id)) == words()
+    before = last()
+    assert tcelab("nightly", "--resume", before.id).code == 1
+    assert (last().pace, last().cells) == (before.pace, before.cells)
 
 
 def test_who_interrupts_twice_does_not_wait_for_a_cell_that_will_not_end(matrix, tcelab):
     stubborn = "trap : TERM; kill -TERM $PPID; sleep 0.3; kill -TERM $PPID; while :; do sleep 675; done"
     done = tcelab("nightly", matrix(stubborn=stubborn))
     assert (words(), done.code) == ({"stubborn": "not-run"}, 125)
+    assert last().pace.wall < process.GRACE
     assert soon(lambda: not sleeping("675"))
 
 
@@ -192,7 +196,7 @@ def test_a_night_whose_time_is_up_says_so_and_is_no_pass(matrix, tcelab):
 
 def test_a_night_that_is_killed_loses_nothing_that_it_told_and_leaves_nothing_behind(matrix):
     """By a cell, when the one before it was told as done."""
-    file = matrix(first="true", kills="if mkdir once; then kill -KILL $PPID; sleep 645; fi")
+    file = matrix(first="true", kills="if mkdir once; then sleep 645 & kill -KILL $PPID; wait; fi")
     night = [sys.executable, "-m", "tcelab", "nightly"]
     killed = subprocess.run([*night, file, "--slots", "1"], capture_output=True, text=True, check=False)
     assert killed.returncode == -9
@@ -243,6 +247,7 @@ def test_a_full_disk_ends_the_night_with_what_is_there(matrix, tcelab, monkeypat
     done = tcelab("nightly", matrix(first="true", second="true", third="true"), "--slots", "1")
     assert done.code == 125
     assert "stopped: cannot write night.json: No space left on device" in done.out
+    assert "begins: third" not in done.err
     assert words() == {"first": "pass", "second": "not-run", "third": "not-run"}
     with History() as history:
         assert words(history.night(last().id)) == words()

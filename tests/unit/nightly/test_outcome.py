@@ -26,7 +26,12 @@ def result(word, *, run=True):
     could_not = ["the guest was lost\nfor good"] if word == "could-not-judge" else []
     verdict = {"result": word, "findings": found, "could_not": could_not, "evidence": {"operations": 7}}
     leak = {"verdict": word, "findings": found, "could_not": could_not, "counts": {"programs": 2}}
-    return {"versions": {"guest": "6.12"}, "replay": "tcelab run x", **({"verdict": verdict} if run else leak)}
+    manifest = {"recipe": "guest", "files": [1] * 999, "packages": [2] * 999}
+    return {
+        "versions": {"guest": "6.12", "provenance": {"image": {"manifest": manifest}}},
+        "replay": "tcelab run x",
+        **({"verdict": verdict} if run else leak),
+    }
 
 
 @pytest.mark.parametrize("kind", ["run", "fuzz"])
@@ -71,7 +76,7 @@ def test_findings_of_one_signature_are_one_and_what_was_counted_are_figures(tmp_
     assert (found.count, found.law, found.operation, found.replay) == (2, "table", "ioctl MAP_DMA", "tcelab run x")
     assert (found.message, found.difference) == ("IOBA 0x1000: 2 entries", "IOBA N: N entries")
     assert [(each.name, each.values, each.better) for each in seen.figures] == [("operations", [7.0], "")]
-    assert seen.versions == {"guest": "6.12"}
+    assert seen.versions == {"guest": "6.12", "provenance": {"image": {"manifest": {"recipe": "guest"}}}}
 
 
 def test_figures_of_a_bench_know_which_way_is_better(tmp_path):
