@@ -14,7 +14,7 @@ import pytest
 import yaml
 from pagesteps import ROOT
 
-from tcelab.cli import VERBS, cli
+from tcelab.cli import cli
 from tcelab.testing.plugin import OPTIONS
 
 DOCS = ROOT / "docs"

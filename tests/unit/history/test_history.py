@@ -141,10 +141,10 @@ def test_versions_that_changed_are_told_once_with_the_number_of_their_cells(hist
     old = {"qemu": {"version": "10.0"}, "base": {"built": "yesterday"}, "quirks": ["x"]}
     new = {"qemu": {"version": "11.1"}, "base": {"built": "today"}, "quirks": ["x", "y"]}
     history.end(night(1, *(cell(name, versions=old) for name in "abc"), tcelab="0.2.0"))
-    history.end(night(2, *(cell(name, versions=new) for name in "ab"), cell("c", versions={}), tcelab="0.3.0"))
+    history.end(night(2, *(cell(name, versions=new) for name in "ab"), cell("c", versions={}), tcelab="0.2.1"))
     told = {(each.name, each.before, each.after, each.cells) for each in compare(history).versions}
     assert told == {
-        ("tcelab", "0.2.0", "0.3.0", 0),
+        ("tcelab", "0.2.0", "0.2.1", 0),
         ("qemu.version", "10.0", "11.1", 2),
         ("quirks", "x", "x, y", 2),
     }
