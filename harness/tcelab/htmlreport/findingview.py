@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +40,7 @@ class FindingView:
 class Scene:
     """The files of a run's folder, each read once.
 
-    :ivar looks: numbers of the checkpoints that were done.
-    :ivar kept: number of the checkpoint whose tables were kept.
+    :ivar kept: number of the checkpoint whose tables were kept; None: it is not known.
     """
 
     def __init__(self, folder: Path, result: Result) -> None:
@@ -51,22 +49,17 @@ class Scene:
         self.program = folders.program(folder / folders.PROGRAM)
         self.seen = folders.tables(folder, tabledump.NAME)
         self.before = folders.tables(folder, tabledump.BEFORE)
+        self.kept = tabledump.step_of(folder / tabledump.NAME)
+
+    def shows(self, finding: Finding) -> bool:
+        """Was a finding seen in the tables that were kept: are they of the first checkpoint from its step on, on the
+        same guest?
+        """
         ops = self.program["ops"] if self.program is not None else []
-        self.looks = [i for i, op in enumerate(ops) if op.get("op") == "checkpoint" and i < result.ended.done]
-        self.kept = self._kept()
-
-    def _kept(self) -> int | None:
-        """Number of the checkpoint whose tables were kept: as `tabledump.telling` chose it."""
-        findings = self.result.verdict.findings
-        if not self.seen or not self.looks:
-            return None
-        after = self.checkpoint(findings[0]) if findings else None
-        return self.looks[-1] if after is None else after
-
-    def checkpoint(self, finding: Finding) -> int | None:
-        """Number of the one at which a finding was seen, or the first after it."""
-        at = bisect_left(self.looks, finding.step)
-        return self.looks[at] if at < len(self.looks) else None
+        if self.kept is None or not finding.step <= self.kept < len(ops):
+            return False
+        between = {op.get("op") for op in ops[finding.step : self.kept]}
+        return not between & {"checkpoint", "fresh"}
 
     def guest(self, step: int) -> Path:
         """The folder of the guest that did an operation."""
@@ -77,10 +70,7 @@ class Scene:
 
 def of_run(scene: Scene, finding: Finding, anchor: str) -> FindingView:
     result = scene.result
-    checkpoint = scene.checkpoint(finding)
-    drawing, why = None, ""
-    if finding.ioba is not None:
-        drawing, why = _drawing(scene, finding, checkpoint)
+    drawing, why = (None, "") if finding.ioba is None else _drawing(scene, finding)
     return FindingView(
         anchor=anchor,
         law=finding.law,
@@ -95,18 +85,14 @@ def of_run(scene: Scene, finding: Finding, anchor: str) -> FindingView:
     )
 
 
-def _drawing(scene: Scene, finding: Finding, checkpoint: int | None) -> tuple[Drawing | None, str]:
+def _drawing(scene: Scene, finding: Finding) -> tuple[Drawing | None, str]:
     """Or why there is none."""
     if not scene.seen:
         return None, f"no picture of the table: {tabledump.NAME} is not there or cannot be read"
-    if checkpoint is None or checkpoint != scene.kept:
-        return (
-            None,
-            f"no picture of the table: {tabledump.NAME} holds that of another checkpoint, operation {scene.kept}",
-        )
-    beside = [
-        each for each in scene.result.verdict.findings if each is not finding and scene.checkpoint(each) == checkpoint
-    ]
+    if not scene.shows(finding):
+        which = "another checkpoint" if scene.kept is None else f"another checkpoint, operation {scene.kept}"
+        return None, f"no picture of the table: {tabledump.NAME} holds that of {which}"
+    beside = [each for each in scene.result.verdict.findings if each is not finding and scene.shows(each)]
     drawing = occupancy.draw(finding, beside, scene.before, scene.seen)
     return drawing, "" if drawing is not None else f"no picture of the table: {tabledump.NAME} does not hold it"
 

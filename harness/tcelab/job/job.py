@@ -189,15 +189,13 @@ class Job:
     def _tables(self, record: RunRecord, finding: int | None) -> None:
         """The tables of one checkpoint, see `tabledump`; with a finding, those of the checkpoint before it as well."""
         step = tabledump.telling(record, finding)
-        if step is not None and step.snapshot is not None:
-            tables = tabledump.of_snapshot(step.snapshot)
-            if self._keeper.write(FILES["tables"], tabledump.encode(tables, "npz")):
-                self.kept_tables = step.number
-            last = None if finding is None else tabledump.before(record, step)
-            if last is not None and last.snapshot is not None:
-                self._keeper.write(
-                    FILES["tables before"], tabledump.encode(tabledump.of_snapshot(last.snapshot), "npz")
-                )
+        if step is None:
+            return
+        if self._keeper.write(FILES["tables"], tabledump.of_step(step)):
+            self.kept_tables = step.number
+        last = None if finding is None else tabledump.before(record, step)
+        if last is not None:
+            self._keeper.write(FILES["tables before"], tabledump.of_step(last))
 
     def _failed(self, error: TcelabError) -> None:
         self.interrupted = isinstance(error, Interrupted)

@@ -4,7 +4,8 @@ Three forms. `text` is for people, and is not read again. `json`: {"schema": 1, 
 "page_shift", "bus_offset", "index": [...], "tce": [...]}]}, numbers as they are. `npz`, for numpy: for each LIOBN, in
 hexadecimal, the arrays `80000100.index` (shape (n,), uint32), `80000100.tce` (shape (n,), uint64, in host order) and
 `80000100.shape` (shape (3,), uint64: entries, page shift, bus offset), and `schema` (1). Only entries that are not zero
-are in `index` and `tce`, ascending; `index` counts from the window's start, which is `bus_offset` (bytes).
+are in `index` and `tce`, ascending; `index` counts from the window's start, which is `bus_offset` (bytes). A run's have
+`step` (uint64) as well, the number of the checkpoint.
 """
 
 from __future__ import annotations
@@ -91,6 +92,12 @@ def before(record: RunRecord, step: Step) -> Step | None:
 # -- writing
 
 
+def of_step(step: Step) -> bytes:
+    """The content of an `npz` of a checkpoint, with its number."""
+    assert step.snapshot is not None
+    return _packed(of_snapshot(step.snapshot), {"step": np.uint64(step.number)})
+
+
 def encode(tables: Sequence[TableView], form: Format) -> bytes:
     """The content of a file of that form."""
     if form == "text":
@@ -98,7 +105,11 @@ def encode(tables: Sequence[TableView], form: Format) -> bytes:
     if form == "json":
         whole = _File(SCHEMA, [_plain(each) for each in tables])
         return msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n"
-    arrays: dict[str, Any] = {"schema": np.uint64(SCHEMA)}
+    return _packed(tables, {})
+
+
+def _packed(tables: Sequence[TableView], more: dict[str, Any]) -> bytes:
+    arrays: dict[str, Any] = {"schema": np.uint64(SCHEMA), **more}
     for each in tables:
         name = f"{each.liobn:08x}"
         arrays[f"{name}.index"] = each.index.astype(np.uint32)
@@ -157,6 +168,15 @@ def load(path: Path) -> tuple[TableView, ...]:
         return decode(content)
     except (ValueError, KeyError, OSError, zipfile.BadZipFile, msgspec.MsgspecError) as error:
         raise UsageError(f"{file} is no dump of tables: {error}") from None
+
+
+def step_of(path: Path) -> int | None:
+    """Number of the checkpoint of a run's `npz`; None: it does not say."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return int(arrays["step"])
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return None
 
 
 def decode(content: bytes) -> tuple[TableView, ...]:

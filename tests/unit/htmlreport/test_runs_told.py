@@ -6,11 +6,15 @@ import json
 import shutil
 
 import pytest
-from htmlpage import Page
+from htmlpage import Page, problems
 
 from tcelab import htmlreport
+from tcelab.fuzz.fuzzresult import FuzzResult
 from tcelab.htmlreport import excerpt, folders, occupancy, pestory, runview
+from tcelab.judge import Finding
 from tcelab.report import load, tabledump
+from tcelab.run import exitcode
+from tcelab.run.resultfile import to_json
 
 
 def test_the_verdict_is_first_in_word_and_symbol(passed, flipped, unbegun, page):
@@ -76,6 +80,14 @@ def test_no_table_is_drawn_for_a_finding_of_another_checkpoint(flipped, tmp_path
     assert view.findings[0].drawing is not None
     assert view.findings[1].drawing is None
     assert f"operation {finding['step']}" in view.findings[1].why_no_drawing
+    program = json.loads((folder / "program.json").read_text())
+    program["ops"][finding["step"] - 1] = {"op": "fresh"}
+    earlier = {**finding, "step": finding["step"] - 1}  # on the guest before
+    result["verdict"]["findings"] = [earlier, finding]
+    (folder / "result.json").write_text(json.dumps(result))
+    (folder / "program.json").write_text(json.dumps(program))
+    view = runview.view(folder, folders.read(folder), "run")
+    assert [each.drawing is None for each in view.findings] == [True, False]
     (folder / "tables.npz").write_bytes(b"PK torn")
     view = runview.view(folder, folders.read(folder), "run")
     assert [each.drawing for each in view.findings] == [None, None]
@@ -176,6 +188,36 @@ def test_a_campaign_shows_its_shrunk_programs_whole(campaign, page):
     assert "finding-1.json, all 12 operations" in told.text
     assert f"tcelab replay {campaign}/finding-1.json" in told.text
     assert "it goes on, or was killed" in told.text
+
+
+@pytest.mark.parametrize("word", ["pass", "finding", "could-not-judge"])
+def test_a_campaign_that_has_ended_tells_what_each_program_shows(word, campaign, tmp_path):
+    folder = tmp_path / "ended"
+    shutil.copytree(campaign, folder)
+    found = [Finding(law="table", step=11, message="an entry is missing")] if word == "finding" else []
+    ended = FuzzResult(
+        tcelab="0.1",
+        verdict=word,
+        exit_code=exitcode.of_result(word),
+        seed=7,
+        findings=found,
+        programs=["finding-1.json"] * len(found),
+        replays=["tcelab replay it"] * len(found),
+        could_not=["a guest was lost"] if word == "could-not-judge" else [],
+        counts={"programs": 3, "operations": 15_000},
+        quirks={},
+    )
+    (folder / "result.json").write_bytes(to_json(ended))
+    told = Page(htmlreport.build(folder))
+    assert problems(told) == []
+    assert told.texts["strong"][0] == word.upper().replace("-", " ")
+    assert "15,000 operations" in told.text
+    for text, there in (
+        ("an entry is missing", found),
+        ("tcelab replay it", found),
+        ("a guest was lost", ended.could_not),
+    ):
+        assert (text in told.text) == bool(there)
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,13 @@ def test_the_tables_before_are_those_of_the_same_guest():
     assert [None if each is None else each.number for each in before] == [None, 2, None]
 
 
+def test_a_kept_table_tells_of_which_checkpoint_it_is(tmp_path):
+    (tmp_path / "a.npz").write_bytes(tabledump.of_step(record(7).steps[1]))
+    (tmp_path / "b.npz").write_bytes(tabledump.encode([], "npz"))
+    (tmp_path / "c.npz").write_bytes(b"PK torn")
+    assert [tabledump.step_of(tmp_path / f"{name}.npz") for name in "abcd"] == [7, None, None, None]
+
+
 def test_a_run_without_a_checkpoint_keeps_no_tables():
     assert tabledump.telling(record(), 1) is None
 
