@@ -28,6 +28,7 @@ ONCE = "if mkdir once; then {first}; else {then}; fi"
 def matrix(tmp_path, monkeypatch):
     """Writes a matrix of commands, by their names; in a folder of its own, with a state of its own."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.delenv(process.COOKIE, raising=False)  # these tests may be a cell themselves
     monkeypatch.chdir(tmp_path)
 
     def write(head="", **commands):
@@ -308,6 +309,9 @@ def test_a_second_night_waits_for_the_first_or_says_that_it_does_not(matrix, tce
     fcntl.flock(held, fcntl.LOCK_EX)
     done = tcelab("nightly", file, "--no-wait")
     assert (done.code, "another night goes on: process 4242" in done.err) == (125, True)
+    with monkeypatch.context() as within:
+        within.setenv(process.COOKIE, "night/1")
+        assert "and this is one of its cells" in tcelab("nightly", file).err
     assert not folders.root().exists()
     waits = []
     flock = fcntl.flock
