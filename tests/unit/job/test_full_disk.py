@@ -121,7 +121,9 @@ def test_what_fuzz_found_is_told_where_it_cannot_be_saved_and_its_line_is_the_ca
     (again,) = commands(done.out)
     assert again[:5] == ["fuzz", "--seed", "1", "--steps", "60"]
     assert str(Path(BROKEN).absolute()) in again
-    assert done.out.splitlines()[-1].startswith("could not keep finding-1.original.json, finding-1.json in ")
+    assert done.out.splitlines()[-1].startswith(
+        "could not keep finding-1.original.json, finding-1.json, result.json in "
+    )
 
 
 # -- files that are asked for
