@@ -166,12 +166,14 @@ def guard(cookie: str) -> None:
         poll = select.poll()
         descriptors = []
         for number, parent in left.items():
-            with contextlib.suppress(OSError):
+            try:
                 descriptors.append(os.pidfd_open(number))
                 poll.register(descriptors[-1], select.POLLIN)
                 if parent not in left and number not in asked:
                     asked.add(number)
                     os.kill(number, signal.SIGTERM)
+            except ProcessLookupError:  # gone meanwhile: its children are to be asked now
+                seconds = 0.0
         poll.poll(seconds * 1e3 + 1)
         for each in descriptors:
             os.close(each)

@@ -22,6 +22,8 @@ from tcelab.nightly import folder as folders
 from tcelab.nightly import process
 
 ONCE = "if mkdir once; then {first}; else {then}; fi"
+OURS = f".{os.getpid():07}"
+"""A fraction of a second: who sleeps so long sleeps for these tests, and not for those of another process."""
 
 
 @pytest.fixture
@@ -128,7 +130,7 @@ GONE = "for turn in $(seq 600); do grep -q . /proc/$(cat number)/cmdline || exit
 
 
 def test_what_a_cell_started_ends_with_it_and_at_its_limit_it_ends_itself(matrix, tcelab):
-    matrix(late="sleep 615 & sleep 615", leaves="setsid sleep 615 & echo $! >number", looks=GONE)
+    matrix(late=f"sleep 615{OURS} & sleep 615{OURS}", leaves=f"setsid sleep 615{OURS} & echo $! >number", looks=GONE)
     text = Path("m.toml").read_text()
     Path("m.toml").write_text(text.replace("name = 'late'\n", "name = 'late'\nlimit = 0.01\n"))
     done = tcelab("nightly", "m.toml", "--slots", "1")
@@ -139,7 +141,7 @@ def test_what_a_cell_started_ends_with_it_and_at_its_limit_it_ends_itself(matrix
 
 
 def sleeping(seconds):
-    wanted = f"sleep\0{seconds}\0".encode()
+    wanted = f"sleep\0{seconds}{OURS}\0".encode()
     lines = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -156,7 +158,7 @@ def soon(what):
     return done
 
 
-STOPS = "if mkdir once; then kill -TERM $PPID; sleep 625; fi"
+STOPS = f"if mkdir once; then kill -TERM $PPID; sleep 625{OURS}; fi"
 
 
 def test_an_interrupted_night_ends_its_cells_and_is_gone_on_with(matrix, tcelab):
@@ -180,7 +182,7 @@ def test_an_interrupted_night_ends_its_cells_and_is_gone_on_with(matrix, tcelab)
 
 
 def test_who_interrupts_twice_does_not_wait_for_a_cell_that_will_not_end(matrix, tcelab):
-    stubborn = "trap : TERM; kill -TERM $PPID; sleep 0.3; kill -TERM $PPID; while :; do sleep 675; done"
+    stubborn = f"trap : TERM; kill -TERM $PPID; sleep 0.3; kill -TERM $PPID; while :; do sleep 675{OURS}; done"
     done = tcelab("nightly", matrix(stubborn=stubborn))
     assert (words(), done.code) == ({"stubborn": "not-run"}, 125)
     assert last().pace.wall < process.GRACE
@@ -188,7 +190,7 @@ def test_who_interrupts_twice_does_not_wait_for_a_cell_that_will_not_end(matrix,
 
 
 def test_a_night_whose_time_is_up_says_so_and_is_no_pass(matrix, tcelab):
-    done = tcelab("nightly", matrix(long="sleep 635", later="true"), "--minutes", "0.01", "--slots", "1")
+    done = tcelab("nightly", matrix(long=f"sleep 635{OURS}", later="true"), "--minutes", "0.01", "--slots", "1")
     assert words() == {"long": "not-run", "later": "not-run"}
     assert done.code == 125
     assert "stopped: the time was up: 0.01 minutes" in done.out
@@ -197,7 +199,7 @@ def test_a_night_whose_time_is_up_says_so_and_is_no_pass(matrix, tcelab):
 
 def test_a_night_that_is_killed_loses_nothing_that_it_told_and_leaves_nothing_behind(matrix):
     """By a cell, when the one before it was told as done."""
-    file = matrix(first="true", kills="if mkdir once; then sleep 645 & kill -KILL $PPID; wait; fi")
+    file = matrix(first="true", kills=f"if mkdir once; then sleep 645{OURS} & kill -KILL $PPID; wait; fi")
     night = [sys.executable, "-m", "tcelab", "nightly"]
     killed = subprocess.run([*night, file, "--slots", "1"], capture_output=True, text=True, check=False)
     assert killed.returncode == -9
@@ -267,7 +269,7 @@ def test_a_finding_stands_when_the_night_itself_fails(matrix, tcelab, monkeypatc
     done = tcelab("nightly", matrix(first="true", bad="exit 1"), "--slots", "1")
     assert done.code == 125
     monkeypatch.setattr(History, "last", lambda _, name, __: 1 / (not name.startswith("bad")))
-    assert tcelab("nightly", matrix(first="true", bad="exit 1", more="sleep 685"), "--slots", "2").code == 1
+    assert tcelab("nightly", matrix(first="true", bad="exit 1", more=f"sleep 685{OURS}"), "--slots", "2").code == 1
     assert soon(lambda: not sleeping("685"))
 
 
@@ -369,7 +371,7 @@ def test_the_kernel_ends_a_command_whose_night_is_killed(tmp_path):
     said = tmp_path / "said"
     night = (
         "import os, pathlib, time; from tcelab.nightly.process import Running; said = pathlib.Path(os.environ['SAID']);"
-        "Running(['sh', '-c', 'echo on; exec sleep 665'], said, cookie='x', limit=9, folder=pathlib.Path('/'))\n"
+        f"Running(['sh', '-c', 'echo on; exec sleep 665{OURS}'], said, cookie='x', limit=9, folder=pathlib.Path('/'))\n"
         "while not said.read_text(): time.sleep(0.01)\n"
         "os.kill(os.getpid(), 9)"
     )
