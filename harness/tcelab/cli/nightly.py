@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -198,14 +197,12 @@ def _tell(night: Night, folder: Path, json_to: Path | None, code: int) -> int:
 
 
 def _report(night: Night, folder: Path, to: Path, code: int) -> int:
-    """Write the HTML report, with trends over the nights in the default place."""
+    """Write the HTML report, with trends and what changed since the night before, by the history."""
     from tcelab import htmlreport  # noqa: PLC0415 - most nights have none
 
-    others: list[Night] = []
-    with suppress(UsageError):  # there is none, or one cannot be read
-        others = [each for each in htmlreport.nights(folders.root()) if each.id != night.id]
     try:
-        return output.deliver(htmlreport.build(folder, others), to, code)
+        with History() as history:
+            return output.deliver(htmlreport.build(folder, history=history), to, code)
     except TcelabError as error:
         note(error.report())
         return exitcode.of_untold(code)
