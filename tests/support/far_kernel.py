@@ -39,8 +39,7 @@ class _Far(EmulatedKernel):
         return {**super().describe(), "kernel": "emulated", "huge": 0, "python": "3", "cmdline": ""}
 
     def log(self):
-        said, self._said = self._said, []
-        return said
+        return self._said.pop(0) if self._said else []
 
     def note(self, address):
         """What sysfs has is nobody's."""
