@@ -60,6 +60,7 @@ class _Rules(paramiko.ServerInterface):
 
     def check_channel_exec_request(self, channel, command):
         self._server.commands.append(command.decode())
+        self._server.deaf.wait()
         threading.Thread(target=self._server.run, args=(channel, self._transport, command), daemon=True).start()
         return True
 
@@ -76,11 +77,15 @@ class SshServer:
     :param resets: connections that are taken and closed without a banner, at first.
     :param dies: after so many bytes of the command's output the connection breaks.
     :param silent: the command is not run, and nothing is said.
+    :param deaf: that a command is asked for is never answered.
     """
 
-    def __init__(self, host_key, authorized, *, sftp=False, noise=b"", resets=0, dies=None, silent=False):
+    def __init__(self, host_key, authorized, *, sftp=False, noise=b"", resets=0, dies=None, silent=False, deaf=False):
         self.host_key, self.authorized = host_key, authorized
         self._sftp, self._noise, self._resets, self._dies, self._silent = sftp, noise, resets, dies, silent
+        self.deaf = threading.Event()
+        if not deaf:
+            self.deaf.set()
         self.users, self.commands, self.forwards, self.processes = [], [], {}, []
         self._transports = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -92,6 +97,7 @@ class SshServer:
 
     def __exit__(self, *_):
         self._listener.close()
+        self.deaf.set()
         for transport in self._transports:
             transport.close()
         for process in self.processes:

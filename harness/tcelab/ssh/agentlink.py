@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import struct
+import threading
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -33,6 +36,18 @@ _NOISE: Final = 1 << 16
 _LINES: Final = 400
 _SHOWN: Final = 8
 _KERNEL: Final = "tcelab: kernel: "
+
+
+@contextmanager
+def bounded(channel: Channel, limit: float) -> Iterator[None]:
+    """Within it, paramiko's calls that know no time limit end after one, and the connection with them."""
+    timer = threading.Timer(limit, channel.get_transport().close)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class Beat(msgspec.Struct):
@@ -70,7 +85,8 @@ class AgentLink:
 
         self._channel.settimeout(_TURN)
         try:
-            self._channel.exec_command(command)
+            with bounded(self._channel, self.limits.login):
+                self._channel.exec_command(command)
         except (SSHException, OSError, EOFError) as error:
             raise HarnessError(
                 f"{self.host} runs no command: {error}", next_step="see its sshd's log", scene=self.scene()
@@ -83,10 +99,11 @@ class AgentLink:
         moved = time.monotonic()
         while rest:
             try:
-                sent = self._channel.send(bytes(rest[:_CHUNK]))
+                with bounded(self._channel, limit):
+                    sent = self._channel.send(bytes(rest[:_CHUNK]))
             except TimeoutError:
                 sent = 0
-            except OSError:
+            except (OSError, EOFError):
                 raise self._loss() from None
             rest = rest[sent:]
             moved = self._expect_in_time(moved, limit, moved_on=sent > 0)
@@ -141,7 +158,8 @@ class AgentLink:
             return
         self._closed = True
         try:
-            self._channel.shutdown_write()
+            with bounded(self._channel, self.limits.close):
+                self._channel.shutdown_write()
             self._channel.status_event.wait(self.limits.close)
             if not self._channel.status_event.is_set():
                 _LOG.info("the agent on %s did not end within %g s", self.host, self.limits.close)

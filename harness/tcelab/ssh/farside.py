@@ -16,7 +16,7 @@ from tcelab import image
 from tcelab.errors import GuestLost, Unsupported
 from tcelab.image.resources import agent_dir
 from tcelab.qemu.limits import Limits
-from tcelab.ssh.agentlink import AgentLink
+from tcelab.ssh.agentlink import AgentLink, bounded
 from tcelab.ssh.choice import SshChoice
 from tcelab.ssh.connection import Connection, library
 
@@ -111,7 +111,8 @@ def _sftp(connection: Connection, folder: str, payload: bytes, limits: Limits) -
         channel = connection.transport.open_session(timeout=limits.login)
         channel.settimeout(min(_SFTP, limits.copy))
         try:
-            channel.invoke_subsystem("sftp")
+            with bounded(channel, limits.login):
+                channel.invoke_subsystem("sftp")
             with paramiko.SFTPClient(channel) as sftp, sftp.open(f"{folder}/agent", "wb") as file:
                 file.write(payload)
         finally:

@@ -243,6 +243,13 @@ def test_a_machine_that_runs_no_command_is_given_up_in_time(keys, reach):
         reach(server, limits=Limits(copy=0.4, close=0.1))
 
 
+def test_a_machine_that_never_answers_is_given_up_in_time(keys, reach):
+    with SshServer(keys.host, keys.user, deaf=True) as server:
+        with pytest.raises(HarnessError, match="runs no command"):
+            reach(server, limits=Limits(login=2, close=0.1))
+        assert len(server.commands) == 1
+
+
 def test_a_machine_without_root_is_told_so_and_nothing_is_left_there(keys, reach, far):
     with SshServer(keys.host, keys.user) as server:
         with pytest.raises(Unsupported, match="is not root, and VFIO needs it"):
