@@ -83,8 +83,8 @@ def test_a_network_card_leads_from_the_hosts_loopback_to_the_guests_sshd_and_now
     assert way == "user,id=ssh-net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22"
     (card,) = devices(words, "virtio-net-pci")
     assert (card["netdev"], card["bus"], card["romfile"]) == ("ssh-net", "pci.0", "")
-    slots = {each.slot for each in TOPOLOGIES["four-pe"].devices}
-    assert int(card["addr"], 16) not in slots | {CHANNEL_SLOT, SPARE_PHB}
+    slots = {each.slot for each in topology("four-pe").devices}
+    assert int(card["addr"], 16) not in slots | {topology_module.CHANNEL_SLOT, topology_module.SPARE_PHB}
     assert devices(line(fds=FORK, network=True), "virtio-net-pci") == [card]
 
 
