@@ -14,12 +14,6 @@ from ssh_server import new_key, public, python
 
 from calls import Call, tcelab
 from patience import PATIENCE
-from tcelab import image
-from tcelab.job import setup
-from tcelab.program.topology import topology
-from tcelab.qemu.fork import opened
-from tcelab.qemu.limits import Limits
-from tcelab.qemu.typist import Typist
 
 pytestmark = [pytest.mark.guest, pytest.mark.network]
 
@@ -27,22 +21,10 @@ ASKED = ["--topology", "two-small", "--behaviour-only", "--exclusive"]
 QUIRK = "docs/examples/quirks/misaligned-iova-returns-1.json"
 
 
-def reached(folder, port, user):
-    words = ["--platform", "ssh", "--host", "127.0.0.1", "--port", port, "--user", user]
-    return [*words, "--key", folder / "user", "--host-key", folder / "host.pub"]
-
-
 @pytest.fixture(scope="module")
 def guest(tmp_path_factory):
-    """A fork with dropbear, whose keys are made for it, and the options that reach it."""
-    folder = tmp_path_factory.mktemp("guest")
-    ready = setup.prepare(setup.MachineChoice(topology=topology("two-small"), image="guest-ssh"))
-    with opened(ready.qemu, ready.options, folder, digest=ready.digest, limits=Limits()) as session:
-        port, host_key = guest_sshd.start(session, public(new_key(folder / "user")))
-        (folder / "host.pub").write_text(host_key)
-        quirks = [word for quirk in sorted(image.quirks("guest-ssh")) for word in ("--expect-quirk", quirk)]
-        words = [*reached(folder, port, "root"), "--python", "python3.11"]
-        yield SimpleNamespace(words=words, quirks=quirks, typist=Typist(session, PATIENCE))
+    with guest_sshd.machine(tmp_path_factory.mktemp("guest")) as there:
+        yield there
 
 
 def result(call):
@@ -86,7 +68,7 @@ def host(tmp_path):
     (tmp_path / "authorized").write_text(public(new_key(tmp_path / "user")))
     with openssh.sshd(tmp_path, getpass.getuser(), far) as (port, process):
         assert openssh.listens(port, process), (tmp_path / "sshd.log").read_text()
-        yield SimpleNamespace(words=reached(tmp_path, port, getpass.getuser()), far=far)
+        yield SimpleNamespace(words=guest_sshd.reached(tmp_path, port, getpass.getuser()), far=far)
 
 
 def test_openssh_takes_the_agent_by_sftp_and_nothing_is_left(host, tmp_path):
@@ -100,9 +82,8 @@ def test_openssh_takes_the_agent_by_sftp_and_nothing_is_left(host, tmp_path):
 
 def test_a_tcelab_that_is_killed_leaves_nothing_behind_openssh(host, tmp_path):
     call = Call("run", "flow", *host.words, "--python", python(stuck=9), state=tmp_path / "state")
-    log = tmp_path / "state"
     deadline = time.monotonic() + PATIENCE
-    while not any(b"operations 8 to" in each.read_bytes() for each in log.rglob("log.txt")):
+    while not any(b"stuck" in each.read_bytes() for each in call.state.rglob("agent.log")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert list(host.far.iterdir()) != []

@@ -28,17 +28,21 @@ def kernel(options):
     )
 
 
+def _print(text):
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 class _Far(EmulatedKernel):
     def __init__(self, folder, channel):
         super().__init__(self.machine_, self.kind, Process(Space(self.machine_.ram)))
         self._channel, self._calls, self._said = channel, 0, list(self.told.get("log", ()))
-        sys.stdout.write("a stray word of the agent's\n")
-        sys.stdout.flush()
 
     def describe(self):
         return {**super().describe(), "kernel": "emulated", "huge": 0, "python": "3", "cmdline": ""}
 
     def log(self):
+        _print("a stray word of the agent's")
         return self._said.pop(0) if self._said else []
 
     def note(self, address):
@@ -60,6 +64,11 @@ class _Far(EmulatedKernel):
         name = path if path.startswith("/proc/") else path.rpartition("/")[2]
         return self.files[name].encode() if name in self.files else super().read_file(path)
 
+    def pins(self):
+        if self.told.get("uncounted"):
+            raise LookupError("this kernel does not count them")
+        return super().pins()
+
     def vmlck(self):
         return super().vmlck() + (self.told.get("keeps", 0) if self._calls > 20 else 0)
 
@@ -68,5 +77,7 @@ class _Far(EmulatedKernel):
         if self._calls == self.told.get("killed"):
             os.kill(os.getpid(), signal.SIGKILL)
         if self._calls == self.told.get("stuck"):
-            signal.pause()
+            _print("stuck")
+            while True:
+                signal.pause()
         return super().ioctl(fd, request, argument)

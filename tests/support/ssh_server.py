@@ -52,8 +52,12 @@ class _Rules(paramiko.ServerInterface):
         self._server.users.append(username)
         return paramiko.AUTH_SUCCESSFUL if key == self._server.authorized else paramiko.AUTH_FAILED
 
+    def check_auth_password(self, username, password):
+        self._server.passwords.append(password)
+        return paramiko.AUTH_FAILED
+
     def get_allowed_auths(self, username):
-        return "publickey"
+        return "publickey,password"
 
     def check_channel_request(self, kind, chanid):
         return paramiko.OPEN_SUCCEEDED
@@ -70,7 +74,7 @@ class _Rules(paramiko.ServerInterface):
 
 
 class SshServer:
-    """:ivar users: who tried to log in; `commands`: what was run.
+    """:ivar users: who tried to log in, by key; `passwords`: that were told; `commands`: what was run.
 
     :param sftp: has SFTP.
     :param noise: what a shell prints before the command's own output.
@@ -86,7 +90,7 @@ class SshServer:
         self.deaf = threading.Event()
         if not deaf:
             self.deaf.set()
-        self.users, self.commands, self.forwards, self.processes = [], [], {}, []
+        self.users, self.passwords, self.commands, self.forwards, self.processes = [], [], [], {}, []
         self._transports = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import logging
 import socket
+import sys
 import threading
 import time
 import warnings
@@ -31,7 +32,12 @@ _secrets: Final[dict[SshChoice, str]] = {}
 
 
 def ask_secret(choice: SshChoice) -> None:
-    """Ask at the terminal for what is not to be in a file, once for each choice, before anything else is shown."""
+    """Ask at the terminal for what is not to be in a file, once for each choice, before anything else is shown.
+
+    :raise UsageError: there is no terminal.
+    """
+    if choice.ask_password and not sys.stdin.isatty():
+        raise UsageError("--ask-password needs a terminal", next_step="give a key that nobody need be asked for: --key")
     if choice.ask_password and choice not in _secrets:
         _secrets[choice] = getpass.getpass(f"password or passphrase for {choice.hops[-1].user}@{choice.host}: ")
 
@@ -115,7 +121,7 @@ class Connection:
             left = self._limits.connect - (time.monotonic() - began)
             client: SSHClient = self._paramiko.SSHClient()
             try:
-                self._login(client, hop, trusted, self._socket(hop, left), max(left, 1.0))
+                self._login(client, hop, trusted, self._socket(hop, left), max(left, 1.0), last=last)
             except _NoBannerError as error:
                 client.close()
                 if self._closed.is_set() or left <= _AGAIN:
@@ -148,7 +154,14 @@ class Connection:
             raise _NoBannerError(str(error) or type(error).__name__) from None
 
     def _login(
-        self, client: SSHClient, hop: Hop, trusted: knownhosts.KnownHosts, sock: socket.socket | Channel, limit: float
+        self,
+        client: SSHClient,
+        hop: Hop,
+        trusted: knownhosts.KnownHosts,
+        sock: socket.socket | Channel,
+        limit: float,
+        *,
+        last: bool,
     ) -> None:
         choice, paramiko = self._choice, self._paramiko
         began = time.monotonic()
@@ -172,7 +185,9 @@ class Connection:
                 hop.port,
                 hop.user,
                 sock=sock,
-                password=_secrets.get(choice),
+                # A jump host is nobody to tell the password of the machine behind it.
+                password=_secrets.get(choice) if last else None,
+                passphrase=_secrets.get(choice),
                 key_filename=[str(key) for key in choice.keys] or None,  # type: ignore[arg-type]  # a list is fine, too
                 allow_agent=not choice.keys,
                 look_for_keys=not choice.keys,

@@ -1,7 +1,9 @@
 """The agent on a machine that others use: what it finds there, and what it leaves alone."""
 
+import ast
 import os
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -126,6 +128,11 @@ def test_a_device_that_somebody_took_meanwhile_is_left_alone():
     failed = ask(agent, ops=[{"op": "bind", "device": "pe1"}])["failed"]
     assert "is driven by nvme meanwhile: it is left alone" in failed["traceback"]
     assert machine.noted == []
+
+
+def test_a_python_that_is_too_old_for_the_agent_can_read_the_first_program():
+    """It must, to say so."""
+    ast.parse(Path(bootstrap.__file__).read_text(), feature_version=(3, 4))
 
 
 def test_devices_that_were_noted_are_driven_by_nobody_in_the_end(monkeypatch, tmp_path):

@@ -86,6 +86,7 @@ def test_what_the_kernel_said_is_a_finding(tcelab, lpar):
         (["--platform", "ssh", "--host", "h", "--boot"], "--boot is about a guest of tcelab's own"),
         (["--platform", "ssh", "--host", "h", "--mutant", "lost-write"], "--mutant is about a guest of tcelab's own"),
         (["--platform", "ssh", "--host", "h", "--profile", "seed2013"], "no kernel of today has the driver"),
+        (["--platform", "ssh", "--host", "h", "--ask-password"], "--ask-password needs a terminal"),
         (["--platform", "ssh", "--host", "h", "--keep"], "ssh gives no console"),
         (["--platform", "ssh", "--host", "h", "--guard", "freeze"], "is about the isolation of PEs"),
         (["--platform", "ssh", "--host", "h", "--inject", "flip"], "(flip) cannot be done over ssh"),

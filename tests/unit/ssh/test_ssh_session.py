@@ -19,13 +19,15 @@ from patience import PATIENCE
 from tcelab.errors import GuestLost, HarnessError, Unsupported, UsageError
 from tcelab.image.resources import agent_dir
 from tcelab.judge import Judge
-from tcelab.program import Bind
+from tcelab.program import Bind, Read
 from tcelab.program.topology import topology
 from tcelab.qemu.limits import Limits
 from tcelab.run.loop import perform_program
+from tcelab.run.record import Outcome
 from tcelab.scenarios import build
 from tcelab.ssh import farside
 from tcelab.ssh.choice import SshChoice
+from tcelab.ssh.connection import ask_secret
 from tcelab.ssh.sshsession import SshSession
 
 TWO = topology("two-pe")
@@ -122,10 +124,15 @@ def test_without_sftp_the_agent_comes_over_the_channel_whatever_a_shell_prints_b
     warning = "WARNING: CPU: 0 PID: 7 at mm/slub.c:1"
     log = [[warning], ["usb 1-1: new device", warning]]
     with SshServer(keys.host, keys.user, noise=b"Welcome to lpar7!\n", resets=2) as server:
-        session = reach(server, python=python(log=log))
+        swapped = ("0002:00:02.0", "0001:00:01.0")
+        session = reach(server, python=python(log=log, uncounted=True), devices=swapped)
         assert session.facts.versions["ssh"]["copied"] == "channel"
-        (outcome,) = session.perform([BIND])
-        assert outcome.fields["liobn"] == TWO.phbs[0].liobn
+        assert session.facts.cannot["pins"] == "its kernel does not count page pins"
+        pins, outcome = session.perform([Read(what="pins"), BIND])
+        assert pins == Outcome(value=0)
+        # A program means the topology's LIOBN, whatever that of the device is.
+        assert (outcome.fields["address"], outcome.fields["liobn"]) == (swapped[0], TWO.phbs[0].liobn)
+        assert "LIOBNs" in session.facts.cannot["hypercalls"]
         # What was said before the first look, that of the survey, is nobody's finding.
         assert session.finish() == (warning,)
         session.close()
@@ -189,6 +196,24 @@ def test_a_key_that_is_encrypted_asks_nobody(keys, reach, tmp_path):
     with SshServer(keys.host, keys.user) as server, pytest.raises(HarnessError, match="is encrypted") as refused:
         reach(server, keys=(tmp_path / "locked",))
     assert "--ask-password" in refused.value.next_step
+
+
+def test_a_password_is_told_to_the_machine_under_test_alone(keys, reach, monkeypatch, tmp_path):
+    """Behind a jump host that lets its user in by key; the machine itself takes no key."""
+    monkeypatch.setattr("getpass.getpass", lambda _prompt: "secret")
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    known = tmp_path / "known"
+    monkeypatch.setattr("tcelab.ssh.knownhosts.USERS", (str(known),))
+    with SshServer(keys.other, keys.other) as gate, SshServer(keys.host, keys.other) as server:
+        known.write_text(public(keys.other, f"[127.0.0.1]:{gate.port}"))
+        usual = {"host": "127.0.0.1", "port": server.port, "user": "root", "keys": (keys.folder / "user",)}
+        there = {**usual, "host_key": keys.folder / "host.pub", "ask_password": True}
+        for choice in (SshChoice(**there, jumps=(f"root@127.0.0.1:{gate.port}",)), SshChoice(**there)):
+            ask_secret(choice)
+            with pytest.raises(HarnessError, match="lets root not in"):
+                reach(server, **{name: getattr(choice, name) for name in ("jumps", "ask_password")}, python="python3")
+    assert gate.passwords == []
+    assert server.passwords == ["secret"]
 
 
 def test_a_machine_behind_another_is_reached_and_the_key_of_each_is_checked(keys, reach, monkeypatch, tmp_path):
