@@ -165,7 +165,7 @@ def _expect_usable(found: Found, device: Device) -> None:
 def _expect_window(found: Found, phb: Phb, topology: Topology) -> None:
     if found.window is None or found.buid is None:
         raise Unsupported(
-            f"the PHB of {found.address} has no ibm,dma-window: somebody has taken its window",
+            f"the PHB of {found.address} has no default window: somebody has taken it",
             next_step="who has a VFIO container open there? A reboot brings the window back",
         )
     _, start, size = found.window

@@ -79,7 +79,7 @@ def test_one_address_is_needed_for_each_device(said):
         ({"driver": "nvme"}, "is driven by nvme: it is left alone"),
         ({"group": None}, "is in no IOMMU group"),
         ({"others": {"0002:00:03.0": "nvme"}}, r"other devices of IOMMU group 2 are in use (0002:00:03.0 by nvme)"),
-        ({"window": None}, "has no ibm,dma-window"),
+        ({"window": None}, "has no default window"),
         ({"window": (1, 0, GIB >> 1)}, "has 0x20000000 bytes from 0x0 on, topology two-pe says 0x40000000 from 0x0 on"),
         ({"window": (1, GIB, GIB)}, "from 0x40000000 on, topology"),
         ({"group": 1}, "one IOMMU group for each PHB: pe1 in 1, pe2 in 1"),
