@@ -11,9 +11,12 @@ import spread
 from hypothesis import HealthCheck, settings
 
 import rowkit
+from thorough import often
 
 # How fast an example is done says nothing: others may be at work here.
-settings.register_profile("tcelab", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "tcelab", max_examples=often(40, 100), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("tcelab")
 
 # A shell that starts the tests in the background has interrupts ignored, and what is ignored is inherited.
@@ -33,6 +36,8 @@ def pytest_collection_finish():
     """
     gc.collect()
     gc.freeze()
+    # What a test leaves is collected after it, by its size: Python need not look for it every 700 objects.
+    gc.set_threshold(10_000, 20, 20)
 
 
 KILLERS = {

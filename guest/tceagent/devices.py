@@ -84,7 +84,10 @@ def engine(state: State, *, file: str, ring: dict[str, Any], iova: int) -> Outco
 def together(state: State, *, ops: list[dict[str, Any]]) -> Outcome:
     transfers = [_Transfer(state, **op) for op in ops]
     begun = [each.begin() for each in transfers]
-    ends = [each.end() if reached else edu.ALL_ONES for each, reached in zip(transfers, begun)]  # noqa: B905
+    ends, pause = [], edu.MOST
+    for each, reached in zip(transfers, begun):  # noqa: B905 - Python 3.9
+        ends.append(each.end(pause) if reached else edu.ALL_ONES)
+        pause = edu.POLL  # the others began as early
     if None in ends:
         return {"errno": "ETIMEDOUT"}
     return {"value": 0 if all(begun) else edu.ALL_ONES, "fields": {"ends": ends}}
@@ -105,8 +108,8 @@ class _Transfer:
         iova, size, offset, to_memory = self._what
         return edu.begin(self._registers, iova, size, offset, to_memory=to_memory)
 
-    def end(self) -> int | None:
-        return 0 if edu.wait(self._kernel, self._registers) else None
+    def end(self, pause: float) -> int | None:
+        return 0 if edu.wait(self._kernel, self._registers, pause) else None
 
 
 def look(state: State, *, file: str, what: str) -> Outcome:

@@ -33,7 +33,9 @@ ALL_ONES = (1 << 64) - 1
 
 TIME_LIMIT = 2.0
 """Seconds; a transfer takes 0.1."""
-_POLL = 0.001
+MOST = 0.095
+"""Seconds after its start in which no transfer ends."""
+POLL = 0.001
 
 
 def swap(value: int) -> int:
@@ -76,16 +78,18 @@ def begin(registers: Registers, iova: int, size: int, offset: int, *, to_memory:
     return registers.read64(COMMAND) != ALL_ONES
 
 
-def wait(kernel: Kernel, registers: Registers) -> bool:
+def wait(kernel: Kernel, registers: Registers, pause: float = MOST) -> bool:
     """Wait until a transfer that was started has ended.
 
+    :param pause: seconds until a transfer that has not ended is looked at again; from then on it is `POLL`.
     :return: False if it did not end within the limit. Registers that cannot be reached any more end the waiting.
     """
     end = kernel.monotonic() + TIME_LIMIT
     while swap(command := registers.read64(COMMAND)) & RUN and command != ALL_ONES:
         if kernel.monotonic() > end:
             return False
-        kernel.sleep(_POLL)
+        kernel.sleep(pause)
+        pause = POLL
     return True
 
 

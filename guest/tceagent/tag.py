@@ -9,6 +9,8 @@ SIZE = 64
 FIELDS = struct.Struct("<8s16sQQQ")
 _MASK = 0xFFFFFFFFFFFFFFFF
 _GOLDEN = 0x9E3779B97F4A7C15
+_known = [b""]
+"""The longest row so far."""
 
 
 def tag(nonce: bytes, liobn: int, ioba: int, sequence: int) -> bytes:
@@ -18,11 +20,21 @@ def tag(nonce: bytes, liobn: int, ioba: int, sequence: int) -> bytes:
 
 def data(nonce: bytes, seed: int, size: int) -> bytes:
     """Bytes that differ in every 8-byte word, between seeds and between nonces; none of them is zero."""
-    # Steps of one odd number from a start that is mixed (splitmix64): cheap in a guest, and no hash module to load.
+    # One row of multiples of an odd number for all, and one mixed word (splitmix64) for each call: integers as long as
+    # the data, so that no code runs word by word in a guest, and no hash module is loaded.
     words = -(-size // 8)
-    start = ((int.from_bytes(nonce[:8], "little") ^ (seed * _GOLDEN)) + _GOLDEN) & _MASK
-    start = ((start ^ (start >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    start = ((start ^ (start >> 27)) * 0x94D049BB133111EB) & _MASK
-    start ^= start >> 31
-    steps = range(start, start + words * _GOLDEN, _GOLDEN)
-    return struct.pack(f"<{words}Q", *[step & _MASK | 0x0101010101010101 for step in steps])[:size]
+    word = ((int.from_bytes(nonce[:8], "little") ^ (seed * _GOLDEN)) + _GOLDEN) & _MASK
+    word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & _MASK
+    word ^= word >> 31
+    row = int.from_bytes(_multiples(words), "little") ^ int.from_bytes(word.to_bytes(8, "little") * words, "little")
+    return (row | int.from_bytes(b"\1" * 8 * words, "little")).to_bytes(8 * words, "little")[:size]
+
+
+def _multiples(words: int) -> bytes:
+    """The first so many multiples of `_GOLDEN`, 8 bytes each: no two are the same."""
+    row = _known[0]
+    if words > len(row) // 8:
+        row = struct.pack(f"<{words}Q", *[each & _MASK for each in range(0, words * _GOLDEN, _GOLDEN)])
+        _known[0] = row  # at once: emulated guests are threads of one process
+    return row[: 8 * words]

@@ -271,7 +271,7 @@ def test_without_a_guard_nothing_is_isolated_and_that_is_found(judged):
     verdict, _ = judged(*VIOLATION, *stopped("pe1"), guard="off")
     assert (verdict.result, verdict.exit_code) == ("finding", 1)
     assert "isolation" in laws(verdict)
-    assert "PE 1 was to be isolated" in words(verdict)
+    assert "PE 1 must be isolated" in words(verdict)
 
 
 def test_a_guard_that_only_observes_tells_who_did_it_and_is_no_pass(judged):
@@ -279,7 +279,7 @@ def test_a_guard_that_only_observes_tells_who_did_it_and_is_no_pass(judged):
     kinds = [event.kind for step in record.steps if step.outcome for event in step.outcome.events]
     assert kinds == ["violation"]
     assert verdict.exit_code == 1
-    assert "PE 1 was to be isolated" in words(verdict)
+    assert "PE 1 must be isolated" in words(verdict)
 
 
 class Neighbour(Guard):

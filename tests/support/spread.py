@@ -15,6 +15,9 @@ MOST = 500
 """MiB that a process of the tests may take at its peak."""
 
 GROWN = 96
+"""MiB by which a process may grow until its dead sessions and tables are collected."""
+NEAR = 300
+"""MiB from which on it may grow by a third of that only: one test alone takes up to 180."""
 
 TOGETHER = {
     "tests/mutants/test_against_the_guest.py": "recorded",
@@ -78,7 +81,8 @@ class Collector:
         self.floor = taken()
 
     def pytest_runtest_logfinish(self):
-        if taken() > self.floor + GROWN:
+        now = taken()
+        if now > self.floor + (GROWN if now < NEAR else GROWN // 3):
             gc.collect()
             trim()
             self.floor = taken()

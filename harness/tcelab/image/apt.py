@@ -222,7 +222,7 @@ class _Root:
         text = _CONFIGURATION.format(architecture=request.architecture, root=self._folder)
         (self._folder / "apt.conf").write_text(text)
 
-    def _run(self, phase: str, *argv: str | Path, accepted: Sequence[int] = (0,)) -> str:
+    def _run(self, phase: str, *argv: str | Path, accepted: Sequence[int] = (0,), into: Path | None = None) -> str:
         limit = RunLimit(phase, STALL_LIMIT, lambda: folder_size(self._folder))
         tool, *rest = argv
         return run(
@@ -230,6 +230,7 @@ class _Root:
             limit,
             folder=self._incoming,
             accepted=accepted,
+            into=into,
         )
 
     def update(self) -> dict[str, str]:
@@ -273,7 +274,12 @@ class _Root:
         # apt knows how its own lists are compressed.
         if index.suffix not in {".lz4", ".gz", ".xz", ".zst", ".bz2", ".lzma"}:
             return index.read_bytes()
-        return self._run("reading package indices", _HELPER, "cat-file", index).encode()
+        plain = self._incoming / "index"
+        try:
+            self._run("reading package indices", _HELPER, "cat-file", index, into=plain)
+            return plain.read_bytes()
+        finally:
+            plain.unlink(missing_ok=True)
 
     def download(self, packages: Sequence[Package]) -> tuple[Path, ...]:
         """Fetch what the cache lacks; returns one checked file per package."""

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from tcelab.errors import HarnessError
@@ -47,23 +48,26 @@ def run(
     folder: Path | None = None,
     stdin: bytes = b"",
     accepted: Sequence[int] = (0,),
+    into: Path | None = None,
 ) -> str:
     """Run a tool to its end and return what it wrote (stdout and stderr together).
 
     :param environment: added to the host's.
+    :param into: a file for stdout, which may be large; stderr alone is returned then.
     :param accepted: exit codes that are no failure.
     :raise HarnessError: it failed (with its last lines), or made no progress for too long.
     """
-    process = subprocess.Popen(
-        [os.fspath(argument) for argument in argv],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        cwd=folder,
-        env={**os.environ, "LC_ALL": "C", **(environment or {})},
-        pass_fds=held_descriptors(),  # see tcelab.image.locks
-        start_new_session=True,  # so that its own children (apt's methods) can be stopped with it
-    )
+    with ExitStack() as stack:
+        process = subprocess.Popen(
+            [os.fspath(argument) for argument in argv],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE if into is None else stack.enter_context(into.open("wb")),
+            stderr=subprocess.STDOUT if into is None else subprocess.PIPE,
+            cwd=folder,
+            env={**os.environ, "LC_ALL": "C", **(environment or {})},
+            pass_fds=held_descriptors(),  # see tcelab.image.locks
+            start_new_session=True,  # so that its own children (apt's methods) can be stopped with it
+        )
     try:
         output = _converse(process, stdin, limit)
         code = process.wait()
@@ -72,7 +76,7 @@ def run(
         process.wait()
         raise
     finally:
-        for pipe in (process.stdin, process.stdout):
+        for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
     if code not in accepted:
@@ -82,24 +86,25 @@ def run(
 
 def _converse(process: subprocess.Popen[bytes], stdin: bytes, limit: RunLimit) -> str:
     """Feed stdin and gather the output until it ends."""
+    said = process.stdout or process.stderr
     assert process.stdin is not None
-    assert process.stdout is not None
+    assert said is not None
     gathered = bytearray()
     pending = memoryview(stdin)
     os.set_blocking(process.stdin.fileno(), False)
     with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
+        selector.register(said, selectors.EVENT_READ)
         selector.register(process.stdin, selectors.EVENT_WRITE)
         while selector.get_map():
             ready = selector.select(limit.seconds)
             if not ready and not limit.moved():
                 raise _failure(limit.phase, f"no progress for {limit.seconds:.0f} s", gathered.decode(errors="replace"))
             for key, _ in ready:
-                if key.fileobj is process.stdout:
+                if key.fileobj is said:
                     block = os.read(key.fd, 1 << 16)
                     gathered += block
                     if not block:
-                        selector.unregister(process.stdout)
+                        selector.unregister(said)
                     continue
                 pending = _feed(key.fd, pending)
                 if not pending:

@@ -1,14 +1,14 @@
-"""Judges a run by laws that need no second opinion: the fold of what succeeded against what the host saw.
+"""Judges a run by laws: compares what the host saw with the fold of the operations that succeeded.
 
 - `advice`: what to add to a program that could not be judged
-- `blame`: which operation did it
-- `core`: the judge: asks the laws at each step
+- `blame`: which operation to blame for a finding
+- `core`: the judge, which applies the laws at each step
 - `finding`: laws, findings, evidence, verdict, as plain data
 - `law`: what a law is
-- `laws`: one file for each law, of its name
-- `ledger`: where laws write what they found, each wrong thing once
+- `laws`: one file for each law, named after it
+- `ledger`: where laws record what they found, each defect once
 - `models`: what must be true after operations that succeeded
-- `standing`: which entries are wrong, look by look: each is news once
+- `standing`: which table entries are wrong, snapshot by snapshot: each is news once
 - `verdict`: makes every verdict
 """
 

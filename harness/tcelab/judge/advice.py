@@ -1,4 +1,4 @@
-"""What to add to a program that could not be judged because of what it leaves out."""
+"""What to add to a program that could not be judged because something is missing in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ LOOK = '{"op": "checkpoint", "stream": true}'
 
 
 def for_view(program: Program, view: str) -> str:
-    """No checkpoint was judged by a view."""
+    """Advice if no checkpoint was judged by a view; empty if there is none to give."""
     checkpoints = [number for number, op in enumerate(program.ops) if isinstance(op, Checkpoint)]
     if not checkpoints:
         return f"add {LOOK} at the end"
@@ -18,7 +18,7 @@ def for_view(program: Program, view: str) -> str:
 
 
 def for_tags(program: Program) -> str:
-    """No live entry was proven by its tag."""
+    """Advice if no live entry was proven by its tag."""
     maps = [number for number, op in enumerate(program.ops) if _maps(op)]
     if not maps:
         return "the program maps nothing"

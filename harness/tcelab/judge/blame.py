@@ -1,4 +1,4 @@
-"""Which operation did it: what is wrong at a checkpoint, and was not at the one before, came of one between them."""
+"""Which operation did it: what is wrong at a checkpoint and was right at the one before was caused in between."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ if TYPE_CHECKING:
 
 Kinds: TypeAlias = tuple[type[Op], ...]
 _STORES: Final[Kinds] = (Ioctl, Repeat, Close, Exit, Hcall, HcallBatch, Native, Ddw, Flip)
-"""Operations of which entries of tables come and go."""
+"""Operations that can change table entries."""
 _MOVES: Final[Kinds] = (Dma, Together, Burst, Engine)
-"""Operations that have a device access memory."""
+"""Operations that make a device access memory."""
 _ASKS: Final[Kinds] = (*_STORES[:-2], Open, Spawn, Bind, Master, Buffer, Protect)
 """Operations that are mostly the kernel's work."""
 
 
 class Blame(NamedTuple):
-    """:ivar operation: its number.
+    """:ivar operation: number of the operation to blame, None if none is known.
 
-    :ivar said: when it must have been, for a message; empty if the operation itself concerned the thing.
-    :ivar concerns: it did, since the checkpoint before.
+    :ivar said: for a message, between which checkpoints it was; empty if the operation concerned the entry itself.
+    :ivar concerns: the operation concerned the entry itself, since the checkpoint before.
     """
 
     operation: int | None
@@ -59,12 +59,12 @@ class Blame(NamedTuple):
 
 
 def last(ledger: Ledger, *kinds: type[Op]) -> int | None:
-    """The last operation of some kinds (of any, if none are given) since the checkpoint before, on the same guest."""
+    """Number of the last operation of some kinds (default: any) since the checkpoint before, on the same guest."""
     return next((number for number, op in _since(ledger) if not kinds or isinstance(op, kinds)), None)
 
 
 def _since(ledger: Ledger) -> Iterator[tuple[int, Op]]:
-    """The last one first."""
+    """Operations since the checkpoint before, on the same guest, the last one first."""
     ops = ledger.program.ops
     for number in range(min(ledger.step, len(ops)) - 1, ledger.since, -1):
         if isinstance(ops[number], Fresh):
@@ -73,12 +73,12 @@ def _since(ledger: Ledger) -> Iterator[tuple[int, Op]]:
 
 
 def between(ledger: Ledger) -> str:
-    """The checkpoint before and this one, in words."""
+    """The time between the checkpoint before and this one, in words."""
     return f"before step {ledger.step}" if ledger.since < 0 else f"between step {ledger.since} and step {ledger.step}"
 
 
 def entry(ledger: Ledger, model: TableModel, number: int) -> Blame:
-    """Of what an entry holds that it did not hold at the checkpoint before."""
+    """Blame for an entry that was not wrong like this at the checkpoint before."""
     concerned = model.last_operation(number)
     if concerned is not None and concerned > ledger.since:
         return Blame(concerned, concerns=True)
@@ -88,20 +88,20 @@ def entry(ledger: Ledger, model: TableModel, number: int) -> Blame:
 
 
 def table(ledger: Ledger) -> int | None:
-    """Of the windows that there are, and their shapes."""
+    """Operation to blame for a table that is missing, extra, or has the wrong size or shape."""
     return last(ledger, *_STORES)
 
 
 def kernel(ledger: Ledger) -> int | None:
-    """Of what the kernel said: the last operation that asked something of it."""
+    """Operation to blame for a line on the console: the last one that was mostly the kernel's work."""
     suspect = last(ledger, *_ASKS)
     return last(ledger) if suspect is None else suspect
 
 
 def page(ledger: Ledger, model: PageModel | None, made: int | None = None) -> int | None:
-    """Of what a page of a buffer holds.
+    """Operation to blame for the contents of a buffer's page.
 
-    :param made: number of the operation that made the entry which leads there, if one does.
+    :param made: number of the operation that made the entry leading there, None without an entry.
     """
     known = max(-1 if model is None else model.writer, -1 if made is None else made)
     moved = next((number for number, op in _since(ledger) if _writes(op)), None)
@@ -114,14 +114,14 @@ def page(ledger: Ledger, model: PageModel | None, made: int | None = None) -> in
 
 
 def access(ledger: Ledger, address: int) -> int | None:
-    """Of an access of a device: the last transfer that goes to that page of the bus, else the last one at all."""
+    """Operation to blame for a device access: the last transfer to that bus page, else the last transfer of all."""
     moves = [(number, op) for number, op in _since(ledger) if isinstance(op, _MOVES)]
     hits = (number for number, op in moves if any(_touches(each, address) for each in _transfers(op)))
     return next(hits, moves[0][0] if moves else None)
 
 
 def _writes(op: Op) -> bool:
-    """It has a device write to memory."""
+    """Does it make a device write to memory?"""
     return isinstance(op, Engine) or any(each.to_memory for each in _transfers(op))
 
 
@@ -141,10 +141,10 @@ def _touches(transfer: Dma | Transfer, address: int) -> bool:
 
 
 def difference(ledger: Ledger, fold: Fold, key: tuple[object, ...], where: tuple[int | None, int | None]) -> int | None:
-    """Of a difference from another run that a checkpoint showed.
+    """Operation to blame for a difference from another run, seen at a checkpoint.
 
-    :param key: of the difference, which tells what it is about.
-    :param where: LIOBN and IOBA, where there are any.
+    :param key: key of the difference, which says what it is about.
+    :param where: LIOBN and IOBA of the difference, None for what it has not.
     """
     match key:
         case ("content", (str() as buffer, int() as number), *_):
@@ -163,7 +163,7 @@ def difference(ledger: Ledger, fold: Fold, key: tuple[object, ...], where: tuple
 
 
 def disk(ledger: Ledger, fold: Fold, name: str, at: int) -> int | None:
-    """Of a byte of a disk."""
+    """Operation to blame for a byte of a disk."""
     model = fold.devices.get(name)
     writer = -1 if model is None else model.wrote(at)
     moved = last(ledger, *_MOVES)

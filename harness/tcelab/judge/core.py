@@ -31,27 +31,27 @@ from tcelab.run.record import KERNELS_LOG, Facts, Outcome, RunRecord, Snapshot, 
 class Judge:
     """Judges a run step by step, as it happens or afterwards: an `Observer` of `tcelab.run.loop`.
 
-    A step is fed once. A checkpoint that turns out suspicious is then looked at again, in two steps::
+    Each step is fed once. If a checkpoint turns out suspicious, the caller takes a second snapshot at once::
 
         if judge.feed(step):                    # by live memory alone: some 1 ms
             judge.confirm(step, snapshot)       # taken by every view: some 40 ms
 
-    Why two: live memory is one reader of QEMU's one array, and a reader can be wrong, by reading a table at an address
-    that QEMU has just left, say. The state stream is another one. It is too slow for every checkpoint, so it is asked
-    where something is wrong, and at once: nothing else is asked of the guest in between, but its kernel runs between
-    the two stops. So `confirm` judges what a table, a page or a disk *is*, by the laws of checkpoints, and adds:
+    Why two: live memory is one reader of QEMU's array, and a reader can be wrong, for example by reading a table at an
+    address that QEMU has just left. The state stream is a second reader. It is too slow for every checkpoint, so it is
+    read only where something is wrong. The program performs nothing in between, but the guest's kernel runs between the
+    two stops. So `confirm` judges what tables, pages and disks *are*, by the laws of checkpoints, and adds:
 
-    - the views that show a wrong thing as well, to the finding that tells of it;
-    - findings of its own: what only one view shows (law `views`), or what came meanwhile.
+    - to a finding, the views that show it as well;
+    - new findings: what only one view shows (law `views`), or what appeared in between.
 
-    It takes no finding back: a finding stands. And it counts nothing twice. What happened since the checkpoint before
-    (refusals, lines of the console) was in the first snapshot and is judged with that; the checkpoint, its batch and
-    its maps were counted by `feed`; the reference has done the operation, and is not asked again.
+    It takes no finding back: a finding stands. And it counts nothing twice: what happened since the checkpoint before
+    (refusals, console lines) was in the first snapshot and was judged with it; `feed` counted the checkpoint, its batch
+    and its maps; the reference has performed the operation and is not asked again.
 
-    Of a program in parts, each part has a judge: `tcelab.judge.verdict.conclude` joins what they wrote down.
+    Each part of a program in parts has a judge of its own; `tcelab.judge.verdict.conclude` joins their ledgers.
 
     :param keep: findings to keep; others are only counted.
-    :param references: for a second opinion; without it, laws alone judge.
+    :param references: for the law `difference`; None: it is not judged.
     """
 
     def __init__(
@@ -67,24 +67,25 @@ class Judge:
         self.fold = Fold(program, facts)
         self.ledger = Ledger(program, keep)
         self._counters = ChargesLaw(), PinsLaw()
-        self._pending = [0, 0]
+        self._pending = [0, 0]  # maps and mapped pages since the last checkpoint
         self._suspicious: Step | None = None
-        self._looks = -1, -1
+        self._looks = -1, -1  # numbers of the last two checkpoints
         self._batch_of = batches(program)
         self._comparison = (
             None if references is None else EmulatorComparison(self.ledger, facts, references, self._to_blame)
         )
 
     def feed(self, step: Step) -> bool:
-        """Judge one step: each once, in order.
+        """Judge one step. Feed each step once, in order.
 
-        :return: it gave a new finding. If it is of a checkpoint, `confirm` may follow, before the next step.
+        :return: did it give a new finding? If it is a checkpoint and did, `confirm` may follow, before the next step.
         """
         before = self.ledger.total
         started = time.perf_counter()
         if isinstance(step.op, Checkpoint):
             self._looks = self._looks[1], step.number
         self.ledger.step = step.number
+        # Of a checkpoint: the one before it, also while it is confirmed; of any other operation: the last one.
         self.ledger.since = self._looks[0] if isinstance(step.op, Checkpoint) else self._looks[1]
         self.ledger.batch = self._batch_of.get(step.number, 0)
         if self._comparison is not None:
@@ -101,7 +102,7 @@ class Judge:
     def confirm(self, step: Step, snapshot: Snapshot) -> None:
         """Judge a second snapshot, taken by every view, of the suspicious checkpoint that was fed last.
 
-        :raise AssertionError: there is none, it was another one, or it was confirmed already.
+        :raise AssertionError: the step is no such checkpoint, or was confirmed already.
         """
         if step is not self._suspicious:
             raise AssertionError(f"step {step.number} is confirmed, and it was not fed last and found suspicious")
@@ -116,12 +117,12 @@ class Judge:
         return self.ledger.total
 
     def proven(self, views: Iterable[str]) -> bool:
-        """Is there, so far, what a pass needs: an entry that its tag proves, and a checkpoint judged by each view?"""
+        """Is the evidence for a pass there: an entry proven by its tag, and a checkpoint judged by each view?"""
         evidence = self.ledger.evidence
         return bool(evidence.tags) and all(evidence.steps.get(view) for view in views)
 
     def verdict(self, run: RunRecord) -> Verdict:
-        """The verdict on a run that has been fed whole. Ask once."""
+        """The verdict on a run that has been fed completely. Call once."""
         self.end(run)
         return conclude([self.ledger], run)
 
@@ -139,9 +140,9 @@ class Judge:
         unwatched(ledger, self.fold)
 
     def _ending(self, run: RunRecord) -> None:
-        """A kernel that died is a finding with the operation in flight; any other early end says nothing about it.
+        """A kernel that died is a finding, with the operation in flight; any other early end is a reason for no pass.
 
-        Source of the rule: only after the agent's handshake, and so after the kernel came up, is there a run at all.
+        A run begins only after the agent's handshake, so the kernel had come up.
         """
         error = None if run.ending is None else run.ending.error
         in_flight = None if run.ending is None else run.ending.in_flight
@@ -174,11 +175,11 @@ class Judge:
                 self._count_dma()
 
     def _to_blame(self, difference: Difference) -> int | None:
-        """The operation of which a difference came that a checkpoint showed."""
+        """Number of the operation to blame for a difference seen at a checkpoint."""
         return blame.difference(self.ledger, self.fold, difference.key, (difference.liobn, difference.ioba))
 
     def _excuse(self, step: int) -> None:
-        """Entries that a declared quirk emptied, exactly where the reference says so."""
+        """Excuse entries that a declared quirk emptied: exactly those that the reference names."""
         for met in self._comparison.quirk_hits if self._comparison is not None else ():
             for liobn, entry in met.lost:
                 self.fold.excuse(liobn, entry, step)
@@ -218,7 +219,7 @@ class Judge:
             self.ledger.took(what, seconds)
 
     def _credit(self, batch: int) -> None:
-        """The maps since the last checkpoint belong to this one's batch size."""
+        """Count the maps since the last checkpoint under this one's batch size."""
         if batch:
             size = self.ledger.size(batch)
             size.checkpoints += 1
@@ -231,6 +232,7 @@ class Judge:
             self._unseen(snapshot)
             return
         ledger = self.ledger
+        # Of a second snapshot, there are no forbidden accesses left: the first was judged with them.
         seen = read_tables(snapshot, self.fold.transfers.take_forbidden())
         self.fold.seen(table for tables in seen.views.values() for table in tables.values())
         asked = self.facts.views if stream else self.facts.views[:1]
@@ -251,7 +253,7 @@ class Judge:
 
 
 def batches(program: Program) -> dict[int, int]:
-    """Number of each operation that has a batch size, and that size: it is the next checkpoint's."""
+    """By number of the operation, the batch size of the next checkpoint; operations without one are left out."""
     out: dict[int, int] = {}
     batch = 0
     for number in range(len(program.ops) - 1, -1, -1):

@@ -26,7 +26,7 @@ LAW_NAMES: Final = (
     "difference",
     "evidence",
 )
-"""The laws, in the order of results: each is a file of `tcelab.judge.laws`, which says what it is."""
+"""The laws, in the order of results; each is defined in the file of its name in `tcelab.judge.laws`."""
 
 
 class Finding(msgspec.Struct, kw_only=True):
@@ -94,7 +94,7 @@ class Batch(msgspec.Struct):
     findings: int = 0
 
     def __add__(self, other: Batch) -> Batch:
-        """Of the same size, on two guests."""
+        """The sum of two batches of the same size, on two guests."""
         pairs = zip(msgspec.structs.astuple(self)[1:], msgspec.structs.astuple(other)[1:], strict=True)
         return Batch(self.size, *(one + another for one, another in pairs))
 
@@ -138,7 +138,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     :ivar tags: live entries that lead to the tag of the page that was mapped.
     :ivar contents: live entries that lead to other bytes, as expected.
     :ivar entries: table entries compared, empty ones too, over all checkpoints and views.
-    :ivar pages: buffer pages compared in guest RAM that were not mapped.
+    :ivar pages: unmapped buffer pages compared in guest RAM.
     :ivar disk: bytes of disks compared.
     :ivar pins: readings of the page-pin counters.
     :ivar dma: transfers of devices.
@@ -165,8 +165,8 @@ class Evidence(msgspec.Struct, kw_only=True):
 
 
 def added(all_: Sequence[Evidence]) -> Evidence:
-    """The sum of what several judgements rest on, at least one: counts are added. Batches, and what checkpoints cost,
-    are left out: they cannot be.
+    """The sum of the evidence of several judgements, at least one. Counts are added; batches and the costs of
+    checkpoints cannot be, and are left out.
     """
     plain = [msgspec.to_builtins(each) for each in all_]
     for each in plain:
@@ -186,15 +186,15 @@ def _sum(values: Sequence[Any]) -> Any:  # noqa: ANN401 - numbers, and dicts of 
 
 
 class Verdict(msgspec.Struct, kw_only=True):
-    """The answer on a run.
+    """The verdict on a run.
 
-    :ivar result: one of the three answers.
+    :ivar result: one of the three results.
     :ivar exit_code: 0 for `pass`, 1 for `finding`, 125 for `could-not-judge`.
     :ivar findings: the first findings, in order.
     :ivar could_not: why there is no pass although nothing was found.
     :ivar evidence: what was judged, and how much of it.
     :ivar more: findings that were counted and not kept.
-    :ivar by_step: number of the step, to law, to the findings that it gave there, those not kept included.
+    :ivar by_step: number of findings, by step and law, those not kept included.
     """
 
     result: Result
@@ -206,7 +206,7 @@ class Verdict(msgspec.Struct, kw_only=True):
     by_step: dict[int, dict[str, int]] = {}
 
     def found(self, begin: int, end: int) -> dict[str, int]:
-        """By law, how many findings the steps `begin .. end-1` gave."""
+        """Number of findings that the steps `begin .. end-1` gave, by law."""
         out: dict[str, int] = {}
         for step, laws in self.by_step.items():
             for law, count in laws.items() if begin <= step < end else ():

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 
 class Law(NamedTuple):
-    """:ivar name: of the law, and of its file in `tcelab.judge.laws`.
+    """:ivar name: name of the law and of its file in `tcelab.judge.laws`.
 
-    :ivar says: its sentence, as results and the README have it.
-    :ivar needs: without which it says nothing.
+    :ivar says: its sentence, as in results and the README.
+    :ivar needs: what it needs; without it, the law says nothing.
     :ivar finds: how it judges, in one sentence.
     """
 

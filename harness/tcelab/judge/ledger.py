@@ -1,4 +1,4 @@
-"""Where laws write down what they found, each wrong thing once."""
+"""Where laws record what they found, each defect once."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tcelab.program import Ddw, Hcall, Ioctl, Op, Program, Rtas
 KEEP: Final = 200
 """Findings that a verdict shows; the rest are counted."""
 SHOWN: Final = 3
-"""Calls of a Repeat or a batch, and TCEs of a list, that are told; a line that nobody reads tells nothing."""
+"""Calls of a Repeat or a batch, and TCEs of a list, that are shown: nobody reads a longer line."""
 _HEX: Final = {"iova", "ioba", "vaddr", "liobn", "start_addr", "args", "tces"}
 """Fields that hold addresses, LIOBNs and TCEs."""
 
 
 def operation_text(program: Program, number: int | None) -> str:
-    """`#12 {"op":"ioctl",...}` without the fields that are empty, empty text for None."""
+    """`#12 {"op":"ioctl",...}` without empty fields; empty text for None."""
     if number is None or not 0 <= number < len(program.ops):
         return ""
     return f"#{number} {op_text(program.ops[number])}"
@@ -35,7 +35,7 @@ def op_text(op: Op) -> str:
 
 
 def op_name(op: Op) -> str:
-    """An operation in a message: its kind, and what it asks for. The whole of it is in the finding's `operation`."""
+    """An operation in a message: its kind and what it asks for. The finding's `operation` has all of it."""
     match op:
         case Ioctl():
             return f"ioctl {op.request}"
@@ -49,7 +49,7 @@ def op_name(op: Op) -> str:
 
 
 def _told(fields: dict[str, Any]) -> dict[str, Any]:
-    """Without what is empty, addresses in hex; of the calls of a Repeat, the first ones."""
+    """Without empty fields, addresses in hex; of several calls, TCEs or transfers, the first ones."""
     kept = {key: _hex(value) if key in _HEX else value for key, value in fields.items() if value not in (None, "", {})}
     for key in ("ops", "calls", "tces", "transfers"):
         many = kept.get(key)
@@ -59,13 +59,13 @@ def _told(fields: dict[str, Any]) -> dict[str, Any]:
     call, struct = kept.get("call"), kept.get("fields")
     if isinstance(call, dict):
         kept["call"] = _told(call)
-    if isinstance(struct, dict):  # where what is empty was passed all the same
+    if isinstance(struct, dict):  # the kernel got these fields even where they are empty
         kept["fields"] = {key: _hex(value) if key in _HEX else value for key, value in struct.items()}
     return kept
 
 
 def _one(each: object) -> object:
-    """Of several: a call, a TCE, or a transfer, which begins with its IOVA."""
+    """One of several: a call, a TCE, or a transfer (a list that begins with its IOVA)."""
     if isinstance(each, dict):
         return _told(each)
     return [_hex(each[0]), *each[1:]] if isinstance(each, list) and each else each
@@ -78,14 +78,14 @@ def _hex(value: object) -> object:
 
 
 class Ledger:
-    """Findings, reasons and counts of one judgement: of a run, or of one part of it. Its memory is bounded by the
-    program, not by what is wrong.
+    """Findings, reasons and counts of one judgement: of a run, or of one part of it. Its size is bounded by the
+    program, however much is wrong.
 
     :ivar step: number of the operation being judged; `batch`: the batch size in progress.
     :ivar since: number of the checkpoint before the one being judged, -1 if there was none.
     :ivar total: all distinct findings, of which the first `keep` are in `findings`.
-    :ivar by_step: how many findings of which law each step gave, also of those that are not kept.
-    :ivar standing: what is wrong in the tables, look by look.
+    :ivar by_step: number of findings, by step and law, those not kept included.
+    :ivar standing: which table entries are wrong, snapshot by snapshot.
     """
 
     def __init__(self, program: Program, keep: int = KEEP) -> None:
@@ -122,10 +122,10 @@ class Ledger:
         view: str = "",
         lasting: bool = True,
     ) -> Finding | None:
-        """Write down a finding unless one of the same law and key is known; then only its view is added.
+        """Record a finding unless one of the same law and key is known; then only add its view.
 
         :param operation: number of the operation to blame.
-        :param lasting: the key is known for good, and not in this step alone.
+        :param lasting: the key stays known for the whole judgement, otherwise for this step alone.
         :return: the finding if it is new.
         """
         memory = self._known if lasting else self._of_step()
@@ -153,7 +153,7 @@ class Ledger:
         return finding
 
     def also_seen(self, law: str, key: Hashable, view: str) -> None:
-        """A view shows what is no news; if it was in this step, the finding gets that view."""
+        """A view shows a known defect: add the view to the finding if this step reported it."""
         self._also_seen(self._of_step().get((law, key)), view)
 
     @staticmethod
@@ -162,7 +162,7 @@ class Ledger:
             known.view = f"{known.view}, {view}"
 
     def _of_step(self) -> dict[Hashable, Finding | None]:
-        """Findings of this step whose keys do not last."""
+        """Findings of this step whose keys are known for this step alone."""
         if self._fresh[0] != self.step:
             self._fresh = self.step, {}
         return self._fresh[1]
@@ -188,7 +188,7 @@ class Ledger:
 
     @contextmanager
     def at(self, step: int, batch: int) -> Iterator[None]:
-        """What is written down meanwhile belongs to an earlier step and its batch size."""
+        """What is recorded within this context belongs to an earlier step and its batch size."""
         now = self.step, self.batch
         self.step, self.batch = step, batch
         try:
@@ -198,7 +198,7 @@ class Ledger:
 
     @property
     def reasons(self) -> list[str]:
-        """Each reason once, with how often and from which step on."""
+        """Each reason once, with its count and first step if there are several."""
         return [
             reason if len(steps) == 1 else f"{reason} ({len(steps)} times, first at step {steps[0]})"
             for reason, steps in self._reasons.items()
@@ -215,7 +215,7 @@ class Ledger:
         self._seconds[what].append(seconds)
 
     def close(self) -> Evidence:
-        """The evidence so far, as a copy of its own."""
+        """A copy of the evidence so far."""
         self.evidence.batches = [self._batches[size] for size in sorted(self._batches)]
         self.evidence.seconds = {
             what: Seconds(len(times), statistics.median(times), max(times)) for what, times in self._seconds.items()
@@ -224,9 +224,9 @@ class Ledger:
 
 
 def joined(program: Program, ledgers: Sequence[Ledger]) -> Ledger:
-    """A ledger of all that is in those of a program's parts, which stay as they are.
+    """One ledger with all that is in those of a program's parts, which stay unchanged.
 
-    :param ledgers: in the program's order.
+    :param ledgers: in program order.
     """
     whole = Ledger(program, ledgers[0].keep if ledgers else KEEP)
     whole.findings = sorted((each for one in ledgers for each in one.findings), key=lambda each: each.step)
@@ -255,4 +255,4 @@ def last_ioctl(ledger: Ledger) -> int | None:
 
 
 MOST: Final = 1000
-"""Wrong entries of one table and look that are told one by one; the rest are only counted."""
+"""Wrong entries of one table and snapshot that are reported one by one; the rest are only counted."""

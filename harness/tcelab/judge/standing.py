@@ -1,4 +1,4 @@
-"""Which entries of tables are wrong, look by look: a wrong entry is news once, and again after it was right."""
+"""Which table entries are wrong, snapshot by snapshot: a wrong entry is news once, and again after it was right."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import numpy.typing as npt
 
 
 class _Wrong(NamedTuple):
-    """What one view showed wrong at its last look, at a step: entry numbers, ascending, and for each of them how it
-    was wrong (shape (n, k), uint64).
+    """What the last snapshot of one view showed wrong.
+
+    :ivar step: number of the checkpoint.
+    :ivar numbers: entry numbers, ascending.
+    :ivar how: how each of them was wrong, shape (n, k), uint64.
     """
 
     step: int
@@ -20,7 +23,7 @@ class _Wrong(NamedTuple):
 
 
 class Standing:
-    """Arrays alone, however much is wrong."""
+    """The wrong entries of each table, by view. Arrays alone, since whole tables can be wrong."""
 
     def __init__(self) -> None:
         self._wrong: dict[Hashable, dict[str, _Wrong]] = {}
@@ -28,18 +31,19 @@ class Standing:
     def news(
         self, what: Hashable, view: str, step: int, numbers: npt.NDArray[np.int64], how: npt.NDArray[np.uint64]
     ) -> npt.NDArray[np.bool_]:
-        """A view has looked: which of the entries that it shows wrong were not wrong in the same way before.
+        """Record what a view shows wrong. Which of it is news: was not wrong in the same way before?
 
         :param what: the law and the table.
-        :param numbers: of all entries that are wrong now, ascending.
-        :param how: for each of them, how: a row of numbers.
+        :param numbers: numbers of all entries that are wrong now, ascending.
+        :param how: how each of them is wrong, a row of numbers.
         :return: for each of them, whether it is news.
         """
         views = self._wrong.setdefault(what, {})
         own = views.get(view)
         new = np.ones(len(numbers), np.bool_)
         for known in views.values() if len(numbers) else ():
-            # What another view showed before this one's last look may have been right meanwhile.
+            # Another view may have shown it since this view's last snapshot: no news. If that view's snapshot is older,
+            # the entry may have been right in between: news.
             if own is None or known.step >= own.step:
                 new &= ~_among(numbers, how, known)
         views[view] = _Wrong(step, numbers, how)

@@ -1,7 +1,7 @@
 """The verdict: on a run, on a program whose parts ran side by side, on a run that never began, on several runs, on a
 leak check.
 
-Nobody else makes one.
+All verdicts are made here.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _NONE: Final[Mapping[int, TcelabError]] = MappingProxyType({})
 
 
 def conclude(ledgers: Sequence[Ledger], run: RunRecord, lost: Mapping[int, TcelabError] = _NONE) -> Verdict:
-    """The verdict on a run, once all that there is was judged. The ledgers stay as they are.
+    """The verdict on a run, once everything was judged. The ledgers stay unchanged.
 
-    :param ledgers: what the judge of each part wrote down, in the program's order; most programs have one part.
-    :param run: of the whole program, see `tcelab.run.join`.
-    :param lost: by number of the part, why it has no record: it had no guest, mostly.
+    :param ledgers: what the judge of each part recorded, in program order; most programs have one part.
+    :param run: record of the whole program, see `tcelab.run.join`.
+    :param lost: by number of the part, why it has no record: mostly, it had no guest.
     """
     ledger = joined(run.program, ledgers)
     ledger.step = len(run.steps)
@@ -45,7 +45,7 @@ def conclude(ledgers: Sequence[Ledger], run: RunRecord, lost: Mapping[int, Tcela
     return Verdict(
         result=result,
         exit_code=exitcode.of_result(result),
-        # In the program's order; what a law says of an operation tells more than that the emulator did something else.
+        # In program order; of one step, `difference` comes last: other laws say more about the cause.
         findings=sorted(ledger.findings, key=lambda each: (each.step, each.law == "difference")),
         could_not=ledger.reasons,
         evidence=ledger.close(),
@@ -55,7 +55,7 @@ def conclude(ledgers: Sequence[Ledger], run: RunRecord, lost: Mapping[int, Tcela
 
 
 def _quirks(ledger: Ledger, run: RunRecord) -> None:
-    """A declared quirk must show in a program that is made to show it, once that was done and compared whole."""
+    """A declared quirk must show in a program made to show it, if that was performed and compared completely."""
     if ledger.reasons or len(run.steps) < len(run.program.ops):
         return
     told = {name for each in ledger.findings for name in each.quirk.split(", ")}
@@ -71,7 +71,7 @@ def _quirks(ledger: Ledger, run: RunRecord) -> None:
 
 
 def never_began(error: TcelabError) -> Verdict:
-    """The verdict on a run that came to no operation: without a QEMU, or with a guest that was lost before."""
+    """The verdict on a run that performed no operation: there was no QEMU, or the guest was lost before."""
     findings = kernel.died_alone(error)
     result = exitcode.result(found=findings, undecided=error)
     return Verdict(
@@ -84,7 +84,7 @@ def never_began(error: TcelabError) -> Verdict:
 
 
 def of_findings(findings: Sequence[Finding], could_not: Sequence[str], judged: Collection[str]) -> Verdict:
-    """The verdict on what was found without a program: by a leak check.
+    """The verdict on findings made without a program, by a leak check.
 
     :param could_not: why there is no pass if nothing was found.
     :param judged: names of the laws that were judged.
@@ -105,8 +105,8 @@ def of_findings(findings: Sequence[Finding], could_not: Sequence[str], judged: C
 def of_several(verdicts: Mapping[str, Verdict], names: Sequence[str]) -> Verdict:
     """The verdict on several runs together.
 
-    :param verdicts: by the name of each run that was begun.
-    :param names: of all that were to be.
+    :param verdicts: by name of the run, for those that began.
+    :param names: names of all runs that were requested.
     """
     left_out = [f"{name}: it was not run" for name in names if name not in verdicts]
     could_not = [f"{name}: {reason}" for name, each in verdicts.items() for reason in each.could_not] + left_out
@@ -124,12 +124,12 @@ def of_several(verdicts: Mapping[str, Verdict], names: Sequence[str]) -> Verdict
 
 
 def _of(name: str, finding: Finding) -> Finding:
-    """Its step is one of the program of that run."""
+    """A finding with the name of its run, to whose program its step belongs."""
     return msgspec.structs.replace(finding, message=f"{name}: {finding.message}")
 
 
 def _evidence(all_: Sequence[Evidence]) -> Evidence:
-    """Of each batch, and of what checkpoints cost, each run alone tells."""
+    """The sum of all evidence; batches and the costs of checkpoints are in the verdict of each run."""
     if not all_:
         return Evidence()
     out = added(all_)

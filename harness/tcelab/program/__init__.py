@@ -1,26 +1,26 @@
 """A program: a topology and a list of operations, as plain data.
 
-Guest operations are done by the agent inside the guest, host operations from outside. A JSON file decodes strictly,
-before anything runs.
+The agent performs guest operations inside the guest; the host performs host operations from outside. A JSON file is
+decoded strictly, before anything runs.
 
-- `diskcontent`: what is on a disk when a session begins
+- `diskcontent`: the contents of a disk when a session begins
 - `expected`: what `expect` of an operation may be
 - `hazards`: what no program may ask for
-- `hostops`: operations that are done from outside, with the guest stopped, and what all operations share
-- `inject`: lies that tcelab tells itself
+- `hostops`: operations that the host performs, and what all operations share
+- `inject`: lies that tcelab tells itself, for self-tests
 - `operations`: the operations, as plain data
 - `operationspage`: makes `docs/operations.md`
 - `pagetags`: the tags in guest memory
-- `parts`: a program in parts, each for a guest of its own
+- `parts`: splits a program into parts, each for a guest of its own
 - `program`: the program, and its form on disk
-- `programjson`: reads a program's JSON, and says what is wrong with it
-- `soundness`: is a program one that any guest can be asked for?
-- `structpage`: what the pages say of a struct, out of its docstring
+- `programjson`: decodes a program's JSON and explains errors in it
+- `soundness`: checks the devices, quirks and page sizes that a program names
+- `structpage`: describes a struct for the pages, from its docstring
 - `topology`: PHBs and devices
-- `validate`: is a program whole?
-- `validate_host`: the same of host operations
-- `validate_hypercalls`: the same of hypercalls
-- `validate_ioctls`: the same of ioctls
+- `validate`: checks the operations of a program before anything boots
+- `validate_host`: its part about host operations
+- `validate_hypercalls`: its part about hypercalls
+- `validate_ioctls`: its part about ioctls
 """
 
 from tcelab.program.hostops import Checkpoint, Ddw, Flip, Fresh, Rtas

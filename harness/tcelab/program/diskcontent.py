@@ -1,4 +1,4 @@
-"""What is on the disk of a virtio-blk device when a session begins: known data, different everywhere."""
+"""The contents of a virtio-blk device's disk when a session begins: known data, no two words of it equal."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Final
 SIZE: Final = 1 << 20
 """Bytes."""
 SIZES: Final = {"virtio-blk": SIZE, "disk": 64 * SIZE}
-"""Bytes of the disk of a device, by its model."""
+"""Size of a device's disk in bytes, by the device's model."""
 _GOLDEN: Final = 0x9E3779B97F4A7C15
 
 
 @cache
 def fresh(name: str) -> bytes:
-    """`SIZE` bytes, by the name of the device: no two of its 8-byte words are equal, and no byte is zero."""
-    import numpy as np  # noqa: PLC0415 - whoever only asks for the size shall not wait for it
+    """`SIZE` bytes that depend on the device's name: no two of the 8-byte words are equal, and no byte is zero."""
+    import numpy as np  # noqa: PLC0415 - whoever only asks for the size does not wait for it
 
     # splitmix64 over the words.
     with np.errstate(over="ignore"):

@@ -1,4 +1,4 @@
-"""What a program may expect of an operation, in words: a word that nothing can give is a mistake of its writer."""
+"""What `expect` of an operation may be: a word that no outcome can match is an error in the program."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tcelab.program.hostops import Checkpoint, Fresh
 from tcelab.program.operations import Burst, Dma, Together
 
 WORDS: Final = frozenset({"ok", *(name for name in vars(errno) if name.startswith("E"))})
-"""Of Linux on this host, whose names are those of powerpc."""
+"""`ok`, and the errno names of Linux on this host, which are the same on powerpc."""
 WENT: Final = frozenset({"passed", "refused"})
-"""What only transfers can be expected to be."""
+"""Words for transfers alone."""
 _NUMBERED: Final = re.compile(r"errno \d+")
-"""How an errno without a name is told."""
+"""How an errno without a name is reported."""
 
 
 def problem(ops: Iterable[Any]) -> str:
-    """The first operation whose `expect` no outcome can be, with its number; empty if there is none."""
+    """Number of the first operation whose `expect` no outcome can match, and why; empty if there is none."""
     for number, op in enumerate(ops):
         if why := wrong(op):
             return f"operation {number}: {why}"
@@ -28,7 +28,7 @@ def problem(ops: Iterable[Any]) -> str:
 
 
 def wrong(op: Any) -> str:  # noqa: ANN401 - an operation, of whatever kind
-    """Why no outcome of an operation can be what it expects; empty if one can, or it expects nothing."""
+    """Why no outcome of an operation can match its `expect`; empty if one can, or it expects nothing."""
     expected = op.expect
     if expected is None:
         return ""
@@ -46,7 +46,7 @@ def wrong(op: Any) -> str:  # noqa: ANN401 - an operation, of whatever kind
 
 
 def _went(op: Any) -> str:  # noqa: ANN401 - an operation, of whatever kind
-    """Why it can be neither passed nor refused."""
+    """Why it can be neither passed nor refused; empty if it can."""
     match op:
         case Dma():
             sizes = [op.size]

@@ -1,4 +1,4 @@
-"""Lies that tcelab can tell itself: each must come back as a finding, or the verdict is worth nothing."""
+"""Lies that tcelab can tell itself: each must give a finding, or the verdict is worth nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIES: Final = ("flip",)
 
 
 def flip(program: Program) -> Program:
-    """Append the flip of one bit of one entry and its undoing, each looked at by every view.
+    """Append a flip of one bit of one entry, and another that undoes it, each followed by a checkpoint of every view.
 
     The program's seed chooses the PE, the entry out of its whole window, and the bit.
 

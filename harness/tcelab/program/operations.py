@@ -1,7 +1,7 @@
-"""The operations of programs, as plain data: what a guest does, and what is done to it from outside.
+"""The operations of programs, as plain data: those of the guest here, those of the host in `hostops`.
 
-The structs here, and those of the host in `hostops`, are the only definition. An agent handler is a function named
-after its operation that takes the same fields.
+These structs are the only definition. An agent handler is a function named after its operation that takes the same
+fields.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Word: TypeAlias = int | str | Page
 
 
 class _GuestOp(_Op, frozen=True, kw_only=True):
-    """:ivar by: The process that does it, by the name that its `spawn` gave it; "": the agent itself."""
+    """:ivar by: The process that performs it, by the name from its `spawn`; "": the agent itself."""
 
     by: str = ""
 
@@ -35,7 +35,7 @@ class Spawn(_GuestOp, frozen=True, kw_only=True):
     """Fork the agent. The child has the agent's open files, none of its buffers (MADV_DONTFORK), and no charges.
 
     :ivar uid: the user that it becomes, without capabilities; null: it stays root.
-    :ivar memlock: its RLIMIT_MEMLOCK, soft and hard, in bytes; null: that of the agent.
+    :ivar memlock: its RLIMIT_MEMLOCK, soft and hard, in bytes; null: the agent's.
     """
 
     process: str
@@ -44,7 +44,7 @@ class Spawn(_GuestOp, frozen=True, kw_only=True):
 
 
 class Exit(_GuestOp, frozen=True, kw_only=True):
-    """End a child. Its files are closed and its memory is freed. Its name and its buffers' names stay used."""
+    """End a child. Its files are closed and its memory is freed. Its name and its buffers' names cannot be reused."""
 
     process: str
 
@@ -52,7 +52,7 @@ class Exit(_GuestOp, frozen=True, kw_only=True):
 class Buffer(_GuestOp, frozen=True, kw_only=True):
     """Allocate memory, aligned to the kernel's page size. Outcome: `value` is its address.
 
-    :ivar seed: pages are touched in an order that depends on it, so that neighbours have scattered frames.
+    :ivar seed: decides the order in which pages are touched, so that neighbours have scattered frames.
     :ivar huge: in huge pages, 2 MiB at a time; each 2 MiB are contiguous in guest RAM.
     """
 
@@ -64,7 +64,7 @@ class Buffer(_GuestOp, frozen=True, kw_only=True):
 
 class Tag(_GuestOp, frozen=True, kw_only=True):
     """Fill pages `first .. first+count-1` of a buffer with the tag of the mapping that they are meant for: page first+i
-    carries (nonce, liobn, ioba + i * 4096, sequence). Found where an entry leads, it proves the entry.
+    carries (nonce, liobn, ioba + i * 4096, sequence). A tag found where an entry leads proves the entry.
     """
 
     buffer: str
@@ -85,13 +85,13 @@ class Fill(_GuestOp, frozen=True, kw_only=True):
 
 
 class Frames(_GuestOp, frozen=True, kw_only=True):
-    """Read from the guest's pagemap where a buffer lies. Outcome: `frames`, the physical address of each IOMMU page."""
+    """Read a buffer's frames from the guest's pagemap. Outcome: `frames`, the physical address of each IOMMU page."""
 
     buffer: str
 
 
 class Protect(_GuestOp, frozen=True, kw_only=True):
-    """Change what a process may do with a whole buffer (mprotect). At first it may read and write."""
+    """Change a process's access to a whole buffer (mprotect). At first it may read and write."""
 
     buffer: str
     access: Literal["none", "read", "write"]
@@ -117,7 +117,7 @@ class Bind(_GuestOp, frozen=True, kw_only=True):
 class Open(_GuestOp, frozen=True, kw_only=True):
     """Open a path. Outcome: `value` is the descriptor.
 
-    :ivar path: `$pe1` in it is the IOMMU group of the bound device pe1.
+    :ivar path: `$pe1` in it stands for the IOMMU group of the bound device pe1.
     """
 
     file: str
@@ -131,13 +131,13 @@ class Close(_GuestOp, frozen=True, kw_only=True):
 
 
 class Ioctl(_GuestOp, frozen=True, kw_only=True):
-    """One ioctl. Outcome: `value` is what it returned, `fields` the struct's output fields; of a MAP_DMA that succeeds
-    also the `frames` of its pages, read while they are pinned.
+    """One ioctl. Outcome: `value` is what it returned, `fields` the struct's output fields; for a MAP_DMA that succeeds
+    also `frames`, those of its pages, read while they are pinned.
 
     :ivar request: a name of the table below, or a number.
-    :ivar fields: of the request's struct, by name. `argsz` is the struct's size unless given, anything else is 0.
-    :ivar value: the third argument as it is, a number or a place in a buffer, in place of `fields`.
-    :ivar into: what to call the descriptor that is returned.
+    :ivar fields: fields of the request's struct, by name. `argsz` defaults to the struct's size, any other to 0.
+    :ivar value: the third argument itself, a number or a place in a buffer, instead of `fields`.
+    :ivar into: name for the returned descriptor.
     """
 
     file: str
@@ -148,11 +148,11 @@ class Ioctl(_GuestOp, frozen=True, kw_only=True):
 
 
 class Repeat(_GuestOp, frozen=True, kw_only=True):
-    """Do rounds of MAP_DMA and UNMAP_DMA on one file in one operation, as fast as the agent can. Words are resolved
-    once. The first call that does not return 0 ends it.
+    """Perform rounds of MAP_DMA and UNMAP_DMA on one file in one operation, as fast as the agent can. Words are
+    resolved once. The first call that does not return 0 ends it.
     Outcome: `value` is 0, or what the call that ended it returned, or its errno. `fields`: `calls`, how many returned
-    0, and `seconds` that all took by the guest's clock. `frames`: those of the pages of each MAP_DMA that succeeded at
-    least once, in the order of `ops`, read afterwards.
+    0, and `seconds` for all of them by the guest's clock. `frames`: those of the pages of each MAP_DMA that succeeded
+    at least once, in the order of `ops`, read afterwards.
 
     :ivar loop: `c`: only C runs between two calls; `python`: each is done as a single `ioctl`, for comparison.
     """
@@ -170,12 +170,12 @@ class Master(_GuestOp, frozen=True, kw_only=True):
 
 
 class Dma(_GuestOp, frozen=True, kw_only=True):
-    """Have a device transfer bytes between its own memory and guest memory, and wait for the end. Outcome: `value` is 0
-    once it ended, whatever was refused; all ones when the device's registers could not be reached. `"expect": "ok"`
-    says only that it ends; `"passed"` and `"refused"` are about every piece of it (what lies in one page).
+    """Make a device transfer bytes between its own memory and guest memory, and wait for the end. Outcome: `value` is 0
+    if it ended, whatever was refused; all ones if the device's registers could not be reached. `"expect": "ok"`
+    requires only that it ends; `"passed"` and `"refused"` apply to every piece of it (the part in one page).
 
     :ivar to_memory: the device writes guest memory; else it reads it.
-    :ivar offset: of the first byte in the device's own memory: the buffer of an edu, the disk of a virtio-blk.
+    :ivar offset: offset of the first byte in the device's own memory: the buffer of an edu, the disk of a virtio-blk.
     """
 
     file: str
@@ -186,10 +186,10 @@ class Dma(_GuestOp, frozen=True, kw_only=True):
 
 
 class Together(_GuestOp, frozen=True, kw_only=True):
-    """Have several edus transfer at the same time: all are started, then all are awaited. Outcome: `value` is 0, or all
-    ones when one of them could not be reached; `fields`: `ends`, the value of each, as its `dma` would have it.
+    """Make several edus transfer at the same time: all are started, then all are awaited. Outcome: `value` is 0, or all
+    ones if one of them could not be reached; `fields`: `ends`, the value of each, as a `dma` would give it.
 
-    :ivar ops: the transfers. They have no `expect` of their own: `"passed"` and `"refused"` are about all of them.
+    :ivar ops: the transfers. They have no `expect` of their own: `"passed"` and `"refused"` apply to all of them.
     """
 
     ops: list[Dma]
@@ -205,9 +205,9 @@ class Transfer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
 
 class Burst(_GuestOp, frozen=True, kw_only=True):
-    """Have a device do many transfers one after the other, as fast as the agent can. Outcome: `value` is 0, or what the
-    transfer that ended it early gave; `fields`: `done`, and `seconds` by the guest's clock. `"passed"` and `"refused"`
-    are about all of them.
+    """Make a device do many transfers one after the other, as fast as the agent can. Outcome: `value` is 0, or that of
+    the transfer that ended it early; `fields`: `done`, and `seconds` by the guest's clock. `"passed"` and `"refused"`
+    apply to all of them.
     """
 
     file: str
@@ -215,9 +215,9 @@ class Burst(_GuestOp, frozen=True, kw_only=True):
 
 
 class Engine(_GuestOp, frozen=True, kw_only=True):
-    """Set up a virtio-blk device, which resets it. From then on it knows one queue.
+    """Set up a virtio-blk device, which resets it. From then on it has one queue.
 
-    :ivar ring: the first of two pages in which the queue lies.
+    :ivar ring: the first of the two pages that hold the queue.
     :ivar iova: bus address at which they are mapped for reading and writing.
     """
 
@@ -261,8 +261,8 @@ class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One hypercall.
 
     :ivar opcode: a name of the list below, or a number.
-    :ivar args: registers from r4 on, four at most; those that are not given are 0.
-    :ivar tces: what the list page of H_PUT_TCE_INDIRECT holds. The third argument is then an offset into that page.
+    :ivar args: registers from r4 on, four at most; the others are 0.
+    :ivar tces: contents of the list page of H_PUT_TCE_INDIRECT. The third argument is then an offset into that page.
     """
 
     opcode: str | int
@@ -274,7 +274,7 @@ class Hcall(_GuestOp, frozen=True, kw_only=True):
     """One hypercall by the guest's kernel (module tce_hcall). Outcome: `value` is its status, signed; `fields`:
     `registers`, r4 to r7 after it, and `ticks` of the time base that it took; `frames`: those of its TCEs, in order.
 
-    :ivar problem_state: by the process itself, `sc 1` in user mode. There are no `registers` and `ticks` then.
+    :ivar problem_state: made by the process itself, `sc 1` in user mode; then there are no `registers` and `ticks`.
     """
 
     call: Call
@@ -283,11 +283,11 @@ class Hcall(_GuestOp, frozen=True, kw_only=True):
 
 class HcallBatch(_GuestOp, frozen=True, kw_only=True):
     """Several hypercalls in one call of the kernel. Outcome: `value` is 0; `fields`: `statuses`, `registers` and
-    `ticks` of each, of the last round; of more rounds than one also `calls` that were done and `seconds` by the guest's
+    `ticks` of each, in the last round; with more than one round also the number of `calls` and `seconds` by the guest's
     clock, and `ticks` are those of all rounds, the same for each. `frames`: those of all TCEs.
 
-    :ivar loop: who does the rounds: the kernel's module; or the agent, by one call of the kernel for each, which reads
-        the results of the last round only. `ticks` are then those of the last round.
+    :ivar loop: who performs the rounds: the kernel's module; or the agent, with one call of the kernel for each round,
+        which reads the results of the last round only. `ticks` are then those of the last round.
     """
 
     calls: list[Call]

@@ -1,6 +1,6 @@
-"""`docs/operations.md`: all operations of programs, made from their docstrings. Each example is one that can be run.
+"""Makes `docs/operations.md`: all operations of programs, from their docstrings. Each example can be run.
 
-`python -m tcelab.program.operationspage > docs/operations.md` makes it anew; a test holds the page against this.
+`python -m tcelab.program.operationspage > docs/operations.md` makes it anew; a test compares the page with this.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MAP: Final = {
     "fields": {"flags": 3, "vaddr": {"buffer": "pages"}, "iova": "0x1f000", "size": "0x1000"},
 }
 BEFORE: Final[list[Example]] = [PE, *CONTAINER, DEVICE, BUFFER, {"op": "frames", "buffer": "pages"}]
-"""What makes all that an example names, unless it says otherwise."""
+"""Makes everything that an example names, unless `OWN` has something else for it."""
 
 CALL: Final = {"opcode": "H_PUT_TCE", "args": ["0x80000100", "0x1f000", {"buffer": "pages", "permissions": 3}]}
 TRANSFER: Final = {"file": "device", "iova": "0x1f000", "size": 64, "to_memory": False}
@@ -93,15 +93,15 @@ EXAMPLES: Final[Mapping[str, list[Example]]] = {
     "ddw": [{"op": "ddw", "call": "create", "device": "pe1", "page_shift": 16, "window_shift": 30}],
     "fresh": [{"op": "fresh"}],
 }
-"""Of each operation; the last line is it, the others lead to it."""
+"""For each operation, the lines of its example: the operation, and what it needs around it."""
 
 TOPOLOGY: Final = {"engine": "fast"}
-"""Of an example that needs another machine than `one-pe`."""
+"""Topology of an example that needs another one than `one-pe`."""
 OWN: Final[Mapping[str, list[Example]]] = {
     "engine": [PE, CONTAINER[1], DEVICE | {"fields": {"name": "disk1"}}, BUFFER],
     "native": [PE],
 }
-"""What leads to an example, where that is not `BEFORE`: a group that is open is nobody else's."""
+"""What comes before an example in place of `BEFORE`: a group that is open cannot be opened again."""
 
 FIELDS: Final[Mapping[str, str]] = {
     "access": "What is allowed from now on",
@@ -132,7 +132,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "times": "How many rounds",
     "transfers": "In order",
 }
-"""What a field means wherever no operation says more."""
+"""Meaning of a field of which the operation's docstring says nothing."""
 
 _INTRO: Final = """\
 # Operations of a program
@@ -217,7 +217,7 @@ def _json(value: object) -> str:
 
 
 def _names() -> Iterator[str]:
-    """What stands in the fields that take a name."""
+    """What the fields that take a name may hold."""
     yield f"`call`: {summary(ops.Call)} {_fields(ops.Call)}\n"
     yield f"TCE: {summary(ops.Tce)} {_fields(ops.Tce)}\n"
     yield f"`transfer`: {summary(ops.Transfer)} As a list: iova, size, to_memory, offset.\n"

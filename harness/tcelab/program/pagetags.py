@@ -1,7 +1,7 @@
-"""The marks that tcelab leaves in guest memory, computed by one code on both sides (`tceagent.tag`).
+"""The tags in guest memory, computed by the same code on host and guest (`tceagent.tag`).
 
-A tag names one page of one mapping and fills the whole page, so that any stray byte in it shows. It is found by
-the host in guest RAM at the address that a TCE leads to: proof of the frame that does not trust the guest.
+A tag names one page of one mapping and fills the whole page, so that any stray byte in it shows. The host finds it in
+guest RAM at the address that a TCE leads to, which proves the frame without trusting the guest.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["PAGE", "SIZE", "compact", "contrast", "data", "describe", "expand", 
 PAGE: Final = 4096
 
 data = lru_cache(maxsize=512)(_data)
-"""`tceagent.tag.data`; what was filled is read again at each checkpoint."""
+"""`tceagent.tag.data`, cached: the same data is compared at each checkpoint."""
 
 
 def describe(pattern: bytes) -> str:
@@ -31,7 +31,7 @@ def describe(pattern: bytes) -> str:
 
 
 def contrast(expected: bytes | None, seen: bytes | None) -> tuple[str, str]:
-    """Two different pages as two texts that are not the same: what they are, and where they differ first.
+    """Two different pages as two different texts: what they are, or their bytes where they first differ.
 
     :param expected: whole or `compact`ed, as is `seen`; None: nothing in particular.
     :param seen: None: there is no RAM.
@@ -52,11 +52,11 @@ def contrast(expected: bytes | None, seen: bytes | None) -> tuple[str, str]:
 
 
 _SHOWN: Final = 16
-"""Bytes from the first difference on that are told."""
+"""Bytes shown from the first difference on."""
 
 
 def _has_name(pattern: bytes) -> bool:
-    """It is a tag, or zeros."""
+    """Is it a tag, or zeros?"""
     return not any(pattern) or pattern.startswith(MAGIC)
 
 

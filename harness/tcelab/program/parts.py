@@ -1,4 +1,4 @@
-"""A program in pieces: where it asks for a fresh guest, and where the host does something."""
+"""Splits a program: where it asks for a fresh guest, and at host operations."""
 
 from __future__ import annotations
 

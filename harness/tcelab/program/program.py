@@ -20,14 +20,14 @@ _DAMAGED: Final = "the file is damaged or cut short; take another copy, or see d
 
 
 class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What to do, on what.
+    """What to do, and on which machine.
 
-    :ivar seed: where the program came from, if random; runs of one program repeat exactly.
-    :ivar isolation: on a platform that isolates a PE when one of its devices does a DMA that its table forbids.
-    :ivar test: the test that recorded it, empty if none did. What the test itself asserted is no part of it.
-    :ivar page_sizes: bytes of a CPU page of the kernels that it was made for. On another it cannot judge: sizes that
-        prove something there may prove nothing elsewhere. Empty: it means the same on any.
-    :ivar shows: quirks that show in it. One of them that is declared and was not met is a finding.
+    :ivar seed: the seed that it was made from, if random; runs of one program repeat exactly.
+    :ivar isolation: for a platform that isolates a PE when one of its devices does a DMA that its table forbids.
+    :ivar test: the test that recorded it, empty if none did. The test's own assertions are not part of it.
+    :ivar page_sizes: CPU page sizes, in bytes, of the kernels that it was made for. With any other it cannot judge:
+        sizes that prove something with one page size may prove nothing with another. Empty: it suits any.
+    :ivar shows: quirks that it is made to show. If one of them is declared and not met, that is a finding.
     """
 
     name: str
@@ -59,7 +59,7 @@ def from_json(data: bytes, source: str) -> Program:
     :raise UsageError: not a program, or of another format, in one line that names the place.
     """
     try:
-        # First of all: a newer one may have operations and fields that nobody here knows.
+        # Checked first: a newer format may have operations and fields that are unknown here.
         form = msgspec.json.decode(data, type=_Header).format
         if form != FORMAT:
             hint = "take a newer tcelab" if form > FORMAT else "make it anew"

@@ -1,7 +1,7 @@
-"""Programs as people write them: numbers in hexadecimal, topologies by name; and what is wrong, with what to change.
+"""Decodes programs as people write them, with hexadecimal numbers and topologies by name; explains what is wrong.
 
-JSON has no hexadecimal numbers: wherever a number is taken, a string such as "0x1f000" is one, also where a name may
-stand as well. A file may have no such name, therefore.
+JSON has no hexadecimal numbers: wherever a number is allowed, a string such as "0x1f000" is one, even if a name is
+allowed as well. Therefore no file may have such a name.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _WHERE: Final = re.compile(r"`\$\.ops\[(\d+)\]\.?(.*)`$")
 _UNKNOWN: Final = re.compile(r"unknown field `(\w+)`$")
 _NAMES: Final = ("file", "into")
 _SHOWN: Final = 60
-"""Characters that are told of what is no operation."""
+"""Characters shown of an element that is no operation."""
 PAGE: Final = "docs/operations.md"
 
 
 def decode(data: bytes, kind: type[T], source: str) -> T:
-    """A program.
+    """Decode a program.
 
     :param kind: `tcelab.program.program.Program`.
     :param source: what to call the data in messages.
-    :raise UsageError: it is none, or says one thing twice, in one line that names the operation.
-    :raise msgspec.DecodeError: it is no JSON. :raise UnicodeDecodeError: it is no text.
+    :raise UsageError: it is not a program, or has a key twice, in one line that names the operation.
+    :raise msgspec.DecodeError: it is not JSON. :raise UnicodeDecodeError: it is not text.
     """
     if twice := _twice(data):
         raise UsageError(f"{source} is not a program: {twice}", next_step="leave one of them out")
@@ -45,7 +45,7 @@ def decode(data: bytes, kind: type[T], source: str) -> T:
         try:
             return msgspec.json.decode(data, type=kind)
         except msgspec.ValidationError:
-            pass  # told below, with more about it
+            pass  # explained below
     raw = msgspec.json.decode(data)
     try:
         eased = _eased(raw, inspect.type_info(kind))
@@ -57,7 +57,7 @@ def decode(data: bytes, kind: type[T], source: str) -> T:
 
 
 class _Doubled(dict[str, Any]):
-    """An object in which a key is twice."""
+    """An object that has a key twice."""
 
     key = ""
 
@@ -73,7 +73,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _twice(data: bytes) -> str:
-    """The first key that an object has twice, and where; empty if there is none. Of them msgspec takes the last."""
+    """The first key that an object has twice, and where; empty if there is none. msgspec would take the last one."""
     found = False
 
     def made(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def _twice(data: bytes) -> str:
     try:
         raw = json.loads(data, object_pairs_hook=made)
     except (ValueError, RecursionError):
-        return ""  # no JSON, which others tell
+        return ""  # not JSON: the decoder reports it
     if not found:
         return ""
     ops = raw.get("ops") if isinstance(raw, dict) else None
@@ -108,7 +108,7 @@ def _is_hex(value: object) -> bool:
 
 
 def _eased(value: Any, kind: inspect.Type) -> Any:  # noqa: ANN401 - JSON, whatever is in it
-    """The value with strings as numbers where its type takes a number. What does not fit its type stays as it is."""
+    """The value with strings as numbers where its type takes a number. What does not fit its type stays unchanged."""
     match kind:
         case inspect.UnionType():
             return _of_union(value, kind)
@@ -150,7 +150,7 @@ def _of_union(value: Any, kind: inspect.UnionType) -> Any:  # noqa: ANN401
 
 
 def _explained(text: str, raw: object, source: str, kind: type) -> UsageError:
-    """What is wrong, with the operation that it is about and what that takes."""
+    """The error, with the operation that it is about and the fields which that takes."""
     found = _WHERE.search(text)
     if found is None:
         return UsageError(f"{source} is not a program: {in_words(text)}", next_step=f"see {PAGE}")

@@ -1,4 +1,4 @@
-"""What a program says of itself: is it sound, and is a guest what it was made for?"""
+"""Checks the devices, quirks and page sizes that a program names."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from tcelab.quirks import check as check_quirks
 
 
 def check(program: Program) -> None:
-    """Before anything boots.
+    """Check a program before anything boots.
 
-    :raise UsageError: it names a device that no program can drive, a quirk that nobody knows, or a page size that no
-        kernel has.
+    :raise UsageError: it names a device that no program can drive, an unknown quirk, or a page size that no kernel has.
     """
     if driven := program.topology.driven:
         raise UsageError(f"device {driven[0].name!r} ({driven[0].model}) is for the kernel's own driver")

@@ -1,4 +1,4 @@
-"""What pages say of a struct: its summary, and each field with type, default and meaning, out of its docstring."""
+"""Describes a struct for the pages, from its docstring: a summary, and each field's type, default and meaning."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def summary(kind: type) -> str:
 
 
 def fields_told(kind: type) -> dict[str, str]:
-    """What the docstrings of a struct, and of those that it is made from, say of each field, on one line."""
+    """What the docstrings of a struct and its bases say of each field, on one line."""
     out: dict[str, str] = {}
     for each in reversed(kind.__mro__):
         if issubclass(each, msgspec.Struct):
@@ -68,7 +68,7 @@ def type_told(kind: Type) -> str:
 
 
 def default_told(field: Field) -> str:
-    """A default as JSON; nothing, if it is a struct or holds some."""
+    """A default as JSON; empty if it is a struct or holds structs."""
     if field.required:
         return "needed"
     if field.default_factory is not msgspec.NODEFAULT:

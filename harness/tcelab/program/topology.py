@@ -1,8 +1,8 @@
-"""What hangs where: the PHBs of the machine, each one partitionable endpoint (PE), and their devices.
+"""The PHBs of the machine, each one partitionable endpoint (PE), and their devices.
 
-PHB 0 always belongs to tcelab: the agent's channel lives there, in a PE of its own, so that nothing that happens
-to a PE under test can touch the verdict's way home. The last PHB is tcelab's as well, a spare PE with which it tries a
-guest. Programs see those between.
+PHB 0 always belongs to tcelab: it has the agent's channel, in a PE of its own, so that results get out whatever happens
+to a PE under test. The last PHB belongs to tcelab as well: a spare PE with which it tries a guest. Programs see those
+between.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SMALL_WINDOW: Final = 16 << 20
 
 CHANNEL_SLOT: Final = 31
 SPARE_PHB: Final = 30
-"""The last of which QEMU places the MMIO windows (hw/ppc/spapr.c, spapr_phb_placement)."""
+"""The last one whose MMIO windows QEMU places (hw/ppc/spapr.c, spapr_phb_placement)."""
 
 
 _SLOTS: Final = 32
@@ -29,9 +29,9 @@ _CPUS: Final = 8
 _BITS: Final = 64
 _FOUR_GIB: Final = 1 << 32
 _NARROW: Final = (1 << 28) - 1
-"""What an edu has when nothing is said (hw/misc/edu.c, dma_mask): 28 bits, and so more than a small window."""
+"""An edu's default mask in QEMU (hw/misc/edu.c, dma_mask): 28 bits, which is more than a small window."""
 KERNEL_DRIVERS: Final = {"disk": "virtio_blk", "e1000": "e1000"}
-"""Models that no program drives, and the kernel's module that does."""
+"""Models that no program drives, and the kernel module that drives each."""
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,30}")
 _TAKEN: Final = ("ram", "qmp", "qtest", "console", "agent", "agent-port", "channel", "dma-api", "dma-api-port")
@@ -41,9 +41,9 @@ _TAKEN: Final = ("ram", "qmp", "qtest", "console", "agent", "agent-port", "chann
 class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A device under test, called `name` by programs.
 
-    :ivar model: programs drive an edu or a virtio-blk; a disk (of virtio-blk, too) or an e1000 is for the kernel's own
+    :ivar model: programs drive an edu or a virtio-blk; a disk (virtio-blk as well) or an e1000 is for the kernel's own
         driver, see `KERNEL_DRIVERS`.
-    :ivar mask: bus addresses that an edu can say are ANDed with it.
+    :ivar mask: an edu ANDs its bus addresses with it.
     """
 
     name: str
@@ -53,8 +53,8 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Phb(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A PCI host bridge: one IOMMU group, one PE. Of its default window, `window_start` is the bus address and
-    `window_size` how many bytes it has: a power of two.
+    """A PCI host bridge: one IOMMU group, one PE. Its default window starts at bus address `window_start` and has
+    `window_size` bytes, a power of two.
     """
 
     index: int
@@ -78,13 +78,13 @@ class Phb(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 SPARE: Final = Phb(SPARE_PHB, (Device("spare", slot=SPARE_PHB),), SMALL_WINDOW)
-"""A PE of every machine with which tcelab tries a guest before it touches those under test."""
+"""A PE that every machine has: tcelab tries a guest with it before it touches those under test."""
 
 
 class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The PHBs under test. The channel's and the spare one are not listed: every machine has them.
 
-    :ivar cpus: of the guest.
+    :ivar cpus: number of the guest's CPUs.
     """
 
     name: str
@@ -115,7 +115,7 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def added(self) -> tuple[Phb, ...]:
-        """Those that QEMU is told to make beside the channel's."""
+        """The PHBs that QEMU is told to make besides the channel's."""
         return (*(phb for phb in self.phbs if phb != SPARE), SPARE)
 
     @property
@@ -124,7 +124,7 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def models(self) -> set[str]:
-        """Of those devices."""
+        """Models of the devices under test."""
         return {device.model for device in self.devices}
 
     @property
@@ -134,7 +134,7 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def _check_slots(phbs: tuple[Phb, ...]) -> None:
-    """A line of QEMU's log names a device by its slot, and not by its PHB (hw/pci/trace-events, pci_cfg_write)."""
+    """Slots differ, since QEMU's log names a device by its slot, not its PHB (hw/pci/trace-events, pci_cfg_write)."""
     owners = {CHANNEL_SLOT: "channel"}
     for device in (device for phb in phbs for device in phb.devices):
         if not 0 <= device.slot < _SLOTS:
@@ -152,7 +152,7 @@ def _check_slots(phbs: tuple[Phb, ...]) -> None:
 def _check_window(phb: Phb) -> None:
     if phb.window_size < window.PAGE_SIZE or phb.window_size & (phb.window_size - 1):
         raise ValueError(f"window_size of PHB {phb.index} must be a power of two: {phb.window_size:#x}")
-    # A kernel keeps where its default window begins in 32 bits (struct iommu_table_group, tce32_start).
+    # The kernel keeps the start of its default window in 32 bits (struct iommu_table_group, tce32_start).
     if phb.window_start % phb.window_size or not 0 <= phb.window_start < _FOUR_GIB:
         raise ValueError(
             f"window_start of PHB {phb.index} must be a multiple of its window_size below 4 GiB: {phb.window_start:#x}"
@@ -160,12 +160,12 @@ def _check_window(phb: Phb) -> None:
 
 
 def _pes(name: str, count: int, window_size: int = window.DEFAULT_WINDOW_SIZE, cpus: int = 1) -> Topology:
-    """`count` PHBs, each with an edu alone; slots differ so that a log line can name the device."""
+    """`count` PHBs, each with one edu; slots differ so that a log line can name the device."""
     return Topology(name, tuple(Phb(i, (Device(f"pe{i}", slot=i),), window_size) for i in range(1, count + 1)), cpus)
 
 
 def _unlike(name: str, first: Phb) -> Topology:
-    """A PE that is not like the others, with one beside it that is."""
+    """A special PE, and an ordinary one beside it."""
     return Topology(name, (first, Phb(2, (Device("pe2", slot=2),), SMALL_WINDOW)))
 
 
@@ -175,7 +175,7 @@ TOPOLOGIES: Final = {
         _pes("one-pe", 1),
         _pes("two-pe", 2),
         _pes("three-pe", 3),
-        # The same two with a fast device: of one that drives an edu alone, a window of 1 GiB has too many places.
+        # The same two with a fast device: a window of 1 GiB has too many places for an edu alone.
         Topology(
             "two-pe-disk",
             (
@@ -204,7 +204,7 @@ DRIVERS: Final = Topology(
     ),
 )
 """A machine for the kernel's own drivers, each device in a PE of its own, and an edu that a command may use through
-VFIO. It is in no list: no program can drive those devices.
+VFIO. It is not in `TOPOLOGIES`: no program can drive those devices.
 """
 
 

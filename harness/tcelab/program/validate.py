@@ -1,6 +1,6 @@
-"""Is a program whole? Said before anything boots: names that are used are made, and stay within what they name.
+"""Checks a program before anything boots: what it names was made before, and accesses stay within what they name.
 
-What the kernel has to refuse (wrong argsz, misaligned or foreign addresses, unknown requests) is not checked: that is
+What the kernel must refuse (wrong argsz, misaligned or foreign addresses, unknown requests) is not checked: that is
 what programs are for.
 """
 
@@ -53,15 +53,15 @@ REPEATED: Final = ("MAP_DMA", "UNMAP_DMA")
 MOST_CALLS: Final = 1_000_000
 """Calls of one Repeat."""
 MOST_TRANSFERS: Final = 100_000
-"""Of one Burst."""
+"""Transfers of one Burst."""
 MOST_PAGES: Final = 65_536
 """IOMMU pages of one buffer: 256 MiB."""
 MOST_PROCESSES: Final = 64
-"""Alive at a time."""
+"""Processes alive at a time."""
 _WORD: Final = 64
 _UID: Final = 32
 _MEMLOCK: Final = 63
-"""Bits of a user and of a limit as the agent's calls take them."""
+"""Bits of a user ID and of a limit, as the agent's calls take them."""
 
 
 @dataclass(slots=True)
@@ -75,7 +75,7 @@ class _Process:
 
 @dataclass(slots=True)
 class _Buffer:
-    """:ivar ring: a device's queue lies there."""
+    """:ivar ring: it holds a device's queue."""
 
     pages: int
     process: str
@@ -84,8 +84,9 @@ class _Buffer:
 
 
 def validate(program: Program, *, guarded: bool = False) -> None:
-    """:param guarded: somebody is to guard its PEs, whether or not they are isolated.
+    """Check all operations of a program.
 
+    :param guarded: its PEs will be guarded, isolated or only observed.
     :raise UsageError: the first operation that cannot be done, with its number and why.
     """
     checker = Checker(program, guarded=guarded)
@@ -94,12 +95,12 @@ def validate(program: Program, *, guarded: bool = False) -> None:
 
 
 class Checker:
-    """Checks the operations of a program as they come: knows what those before have made."""
+    """Checks the operations of a program one by one; it knows what those before have made."""
 
     def __init__(self, program: Program, *, guarded: bool = False) -> None:
         """:param guarded: see `validate`.
 
-        :raise UsageError: it names a device that no program can drive, or no quirk, or no page size.
+        :raise UsageError: the program is not sound, see `soundness.check`.
         """
         soundness.check(program)
         self._name = program.name
@@ -111,14 +112,14 @@ class Checker:
         self._begin()
 
     def _begin(self) -> None:
-        """On a guest on which nothing was made."""
+        """Begin on a guest on which nothing was made."""
         self._processes = {"": _Process()}
         self._spawned: set[str] = set()
         self._buffers: dict[str, _Buffer] = {}
         self._device_of: dict[str, str] = {}
 
     def check(self, op: Op) -> None:
-        """The next operation.
+        """Check the next operation.
 
         :raise UsageError: it cannot be done.
         """
@@ -130,7 +131,7 @@ class Checker:
         self._number += 1
 
     def _problem(self, op: Op) -> str:
-        """Why it cannot be done; empty if it can."""
+        """Why an operation cannot be done; empty if it can."""
         self._by = op.by if isinstance(op, GuestOp) else ""
         if self._by not in self._processes:
             return self._no_process(self._by)
@@ -143,7 +144,7 @@ class Checker:
 
     @property
     def _own(self) -> _Process:
-        """The process that does the operation."""
+        """The process that performs the operation."""
         return self._processes[self._by]
 
     # -- a rule for each operation, named after it
@@ -155,7 +156,7 @@ class Checker:
             return f"there was a process {op.process!r} before" if op.process else "a process has a name"
         if len(self._processes) > MOST_PROCESSES:
             return f"more than {MOST_PROCESSES} processes"
-        # The highest of all users stands for none.
+        # The highest user ID stands for no user.
         if op.uid is not None and not 0 <= op.uid < (1 << _UID) - 1:
             return f"no user has number {op.uid}"
         if op.memlock is not None and not 0 <= op.memlock < 1 << _MEMLOCK:
@@ -256,7 +257,7 @@ class Checker:
         return ""
 
     def _transfer(self, file: str, op: Dma | Transfer) -> str:
-        """Does the device do such a transfer?"""
+        """Why the device cannot do such a transfer; empty if it can."""
         try:
             if self._device_of.get(file) not in self._disks:
                 edu.check(op.size, op.offset)
@@ -296,7 +297,7 @@ class Checker:
         if op.value is not None:
             problem = "an ioctl has fields or a value, not both" if op.fields else self._word(op.value)
         elif op.request == "GROUP_GET_DEVICE_FD":
-            # Any name may be asked for there: the kernel has to refuse those that are no device's.
+            # Any name is allowed: the kernel must refuse those of no device.
             named = [isinstance(word, str) for name, word in op.fields.items() if name == "name"]
             problem = "" if named == [True] * len(op.fields) else "its one field is the name of a device"
         elif op.fields:
@@ -351,7 +352,7 @@ class Checker:
         return f'no process {name!r} was spawned before: add a `spawn` with "process": "{name}"'
 
     def _place(self, name: str) -> str:
-        """Is it a buffer of the process?"""
+        """Why it is no buffer of the process; empty if it is."""
         if name not in self._buffers:
             return f'no buffer {name!r} was made before: add a `buffer` with "name": "{name}"'
         process = self._buffers[name].process
@@ -365,7 +366,7 @@ class Checker:
         return "" if inside else f"outside buffer {name!r} of {pages} pages"
 
     def _written(self, name: str, first: int, size: int) -> str:
-        """The process itself writes there."""
+        """As `_within`, for a place to which the process itself writes."""
         if problem := self._within(name, first, size):
             return problem
         access = self._buffers[name].access

@@ -1,4 +1,4 @@
-"""Which host operations make sense: the part of `tcelab.program.validate` that is about what is done from outside."""
+"""The part of `tcelab.program.validate` about host operations, and messages that other parts share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tcelab.program.operations import Ioctl, Native, Op
 from tcelab.program.topology import Phb
 
 _CELL: Final = 32
-"""Bits of an argument of firmware's services."""
+"""Bits of an argument of a firmware service."""
 _WORD: Final = 64
 
 _LIKE_A_NUMBER: Final = re.compile(r"\s*[-+]?\s*\d|\s*$")
@@ -23,7 +23,7 @@ FIXED: Final = "whoever isolates PEs knows the windows that a machine starts wit
 
 
 def service(op: Rtas | Ddw, devices: Collection[str]) -> str:
-    """Why firmware cannot be asked for it; empty if it can."""
+    """Why a firmware service cannot be called; empty if it can."""
     if isinstance(op, Rtas) and op.call not in isolationrules.CALLS:
         return f"no service {op.call!r}; there are: {', '.join(isolationrules.CALLS)}"
     if op.device not in devices:
@@ -39,12 +39,12 @@ def service(op: Rtas | Ddw, devices: Collection[str]) -> str:
         return problem
     if not isinstance(op, Ddw) or op.call != "create":
         return ""
-    # Firmware takes no window that is smaller than one of its pages.
+    # Firmware creates no window that is smaller than one of its pages.
     return hazards.entries(1 << min(max(op.window_shift - op.page_shift, 0), _WORD))
 
 
 def flip(op: Flip, phbs: Mapping[int, Phb]) -> str:
-    """As `service`. Where a PHB's second window is, and how large, comes out only as the program runs."""
+    """As `service`. Place and size of a PHB's second window are known only when the program runs."""
     phb = phbs.get(op.liobn & ~1)
     second = op.liobn & 1
     inside = phb is not None and (second or phb.window_start <= op.ioba < phb.window_end)
@@ -54,7 +54,7 @@ def flip(op: Flip, phbs: Mapping[int, Phb]) -> str:
 
 
 def moves_windows(op: Op) -> bool:
-    """It may make windows other than the default ones, or is the beginning of it. A reset leads back to those."""
+    """May it make windows other than the default ones, or prepare that? A reset restores the default ones."""
     if isinstance(op, Ddw):
         return op.call != "reset"
     chooses = isinstance(op, Ioctl) and op.request in {"SET_IOMMU", uapi.NUMBERS["SET_IOMMU"]}
@@ -72,12 +72,12 @@ def native(op: Native, bound: Collection[str]) -> str:
 
 
 def no_word(word: str) -> str:
-    """A string stands where a number, or a file's name, has to be, and is neither."""
+    """The message for a string that is neither a number nor a file's name, where it must be one of them."""
     how = 'write a number as 4096 or as "0x1000"'
     return f"{word!r} is no number: {how}" if _LIKE_A_NUMBER.match(word) else f"{unopened(word)}; {how}"
 
 
 def unopened(file: str) -> str:
-    """A file is used that nothing made, and what would make it."""
+    """The message for a file that nothing opened before: it says what would open it."""
     hint = f'add an `open` with "file": "{file}", or "into": "{file}" to the `ioctl` that gives it'
     return f"no file {file!r} was opened before: {hint}"

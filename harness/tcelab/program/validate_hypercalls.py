@@ -1,4 +1,4 @@
-"""Which hypercalls a program may ask for, before anything is done, and whether a platform can do them at all."""
+"""The part of `tcelab.program.validate` about hypercalls."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from tcelab.papr import hcallnumbers, window
 from tcelab.program.operations import Call, Hcall, HcallBatch, Tce
 
 MOST_CALLS: Final = 1024
-"""Of one batch: the module takes no more."""
+"""Calls of one batch: the module takes no more."""
 MOST_ROUNDS: Final = 10_000_000
 MOST_ARGS: Final = 4
 _WORD: Final = 64
 
 Place = Callable[[str, int], str]
-"""Given a buffer and a page number in it, why the process cannot name that; empty: it can."""
+"""Given a buffer and a page number in it, why the process cannot name that page; empty if it can."""
 
 
 def problem(op: Hcall | HcallBatch, place: Place) -> str:
-    """Why a hypercall cannot be asked for; empty if it can."""
+    """Why the hypercalls of an operation cannot be made; empty if they can."""
     if isinstance(op, Hcall):
         if op.problem_state and op.call.tces is not None:
             return "a hypercall of a process has no list page: that is the module's"
@@ -55,5 +55,5 @@ def _word(word: int | Tce, place: Place) -> str:
 
 
 def number(opcode: str | int) -> int:
-    """An opcode by its number."""
+    """The number of an opcode."""
     return hcallnumbers.NAMES[opcode] if isinstance(opcode, str) else opcode

@@ -1,6 +1,4 @@
-"""Which ioctls a program may ask for: the part of `tcelab.program.validate` that is about requests and their
-structs.
-"""
+"""The part of `tcelab.program.validate` about ioctl requests and their structs."""
 
 from __future__ import annotations
 
@@ -12,9 +10,9 @@ from tcelab.program import hazards
 from tcelab.program.operations import Page, Word
 
 _REQUEST: Final = 32
-"""Bits of an ioctl's number as the agent's calls take it."""
+"""Bits of an ioctl's number, as the agent's calls take it."""
 _ANY_ADDRESS: Final = 1 << 46
-"""Where a buffer may lie, to see whether an address fits a field."""
+"""A possible address of a buffer, to see whether addresses fit a field."""
 
 
 def request(request: str | int) -> str:
@@ -26,7 +24,7 @@ def request(request: str | int) -> str:
 
 
 def struct(layout: uapi.Layout, fields: Mapping[str, Word]) -> str:
-    """Why fields do not fit the struct, or are asked of nobody; empty if they do and may be."""
+    """Why fields do not fit the struct, or may not be passed on; empty if they fit and may."""
     stand_ins = {Page: _ANY_ADDRESS, str: 0}
     try:
         layout.pack({name: word if isinstance(word, int) else stand_ins[type(word)] for name, word in fields.items()})

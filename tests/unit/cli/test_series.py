@@ -78,7 +78,7 @@ def test_a_seed_that_is_drawn_is_that_of_all(two, tcelab):
 def test_without_a_guard_it_fails_with_1_and_the_right_words(two, tcelab):
     done = run_isolation(tcelab, "--guard", "off")
     assert done.code == 1
-    assert "was to be isolated by the DMA of operation" in done.out
+    assert "must be isolated by the DMA of operation" in done.out
     assert "topologies: one-pe finding, pair finding" in done.out
     replay = next(line for line in done.out.splitlines() if "replay: " in line)
     assert shlex.split(replay)[-2:] == ["--guard", "off"]

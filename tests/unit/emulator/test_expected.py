@@ -133,9 +133,9 @@ def found(made, *, number):
 
 NO_ENTRY = "its table refuses it: no entry at IOBA 0x40000"
 ALONE = [
-    (write("pe1"), "", "the transfer was to be refused; its table lets it through at IOBA 0x20000 (all passed)"),
+    (write("pe1"), "", "the transfer must be refused; its table lets it through at IOBA 0x20000 (all passed)"),
     (read("pe1", 0x30000), "", "its table lets it through at IOBA 0x30000 (all passed)"),
-    (read("pe1", 0x40000), f"the transfer was to pass; {NO_ENTRY} (all refused)", ""),
+    (read("pe1", 0x40000), f"the transfer must pass; {NO_ENTRY} (all refused)", ""),
     (write("pe1", 0x30000), "its table refuses it: no permission at IOBA 0x30000 (all refused)", ""),
     (write("pe1", 4 << 20), "it is refused: outside the window at IOBA 0x400000 (all refused)", ""),
     (
@@ -146,11 +146,11 @@ ALONE = [
     (
         p.Together(ops=[read("pe1"), write("pe2")]),
         "",
-        "each transfer was to be refused; its table lets it through at IOBA 0x20000 (all passed)",
+        "each transfer must be refused; its table lets it through at IOBA 0x20000 (all passed)",
     ),
     (
         p.Together(ops=[read("pe1"), write("pe2", 0x40000)]),
-        f"each transfer was to pass; {NO_ENTRY} (1 of 2 pieces refused)",
+        f"each transfer must pass; {NO_ENTRY} (1 of 2 pieces refused)",
         "(1 of 2 pieces passed)",
     ),
     (p.Together(ops=[read("pe1", 0x40000), write("pe2", 0x40000)]), f"{NO_ENTRY} (all refused)", ""),
@@ -170,7 +170,7 @@ def test_so_is_one_of_a_device_that_may_not_master_the_bus():
     off = p.Master(file="pe1", on=False)
     ops = [off, structs.replace(write("pe1"), expect="refused"), structs.replace(write("pe1"), expect="passed")]
     said = found(program(*ops, isolation=False), number=len(opened()) + 2)
-    assert said == "the transfer was to pass; it is refused: bus master off at IOBA 0x20000 (all refused)"
+    assert said == "the transfer must pass; it is refused: bus master off at IOBA 0x20000 (all refused)"
 
 
 HOLE, READS = fast.gives(fast.at(2)), fast.takes(fast.at(0))
@@ -180,9 +180,9 @@ HOLE, READS = fast.gives(fast.at(2)), fast.takes(fast.at(0))
 @pytest.mark.parametrize(
     ("transfers", "not_passed", "not_refused"),
     [
-        ([READS] * 5, "", "each transfer was to be refused; its table lets it through (all passed)"),
+        ([READS] * 5, "", "each transfer must be refused; its table lets it through (all passed)"),
         ([READS, HOLE, READS], "no entry at IOBA 0x12000 (1 of 3 pieces refused)", "(2 of 3 pieces passed)"),
-        ([HOLE, HOLE], "each transfer was to pass; its table refuses it: no entry at IOBA 0x12000 (all refused)", ""),
+        ([HOLE, HOLE], "each transfer must pass; its table refuses it: no entry at IOBA 0x12000 (all refused)", ""),
     ],
 )
 def test_so_is_a_burst_of_a_disk(transfers, not_passed, not_refused, word):

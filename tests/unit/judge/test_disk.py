@@ -284,7 +284,7 @@ def test_a_blocked_transfer_that_landed_all_the_same_is_found():
 def test_no_isolation_where_one_had_to_come_is_found():
     verdict = judged(program(read(at(2)), isolation=True), isolates=True, guard="off")
     assert told(verdict) == [("isolation", f"#{after(1)}")]
-    assert "PE 1 was to be isolated" in verdict.findings[0].message
+    assert "PE 1 must be isolated" in verdict.findings[0].message
 
 
 def test_a_violation_in_a_burst_cannot_be_followed():

@@ -289,20 +289,18 @@ class RefusesNoBlockedAccess(Ideal):
             super().refuse(op, address)
 
 
-MISSED = (
-    f"PE 1 was to be isolated by the DMA of operation {FIRST} (pe1 writes 0x400000, outside the window): it was not"
-)
-MISSED_AGAIN = f"PE 1 was to be isolated by the DMA of operation {SECOND} (pe1 reads 0x40000, no entry): it was not"
+MISSED = f"PE 1 must be isolated by the DMA of operation {FIRST} (pe1 writes 0x400000, outside the window): it was not"
+MISSED_AGAIN = f"PE 1 must be isolated by the DMA of operation {SECOND} (pe1 reads 0x40000, no entry): it was not"
 ID, COMMAND = "the identity of", "the command register of"
 
 LIES = {
     NeverIsolates: [MISSED, MISSED_AGAIN],
     IsolatesInSilence: [
         MISSED,
-        f"{FIRST + 1} saw 0xffffffff as {ID} pe1, expected 0x10000ed: PE 1 is isolated after all, which nobody told",
-        f"PE 1 is isolated, and had to block the DMA of operation {FIRST + 17} (pe1b reads 0x20000, the PE is",
+        f"{FIRST + 1} saw 0xffffffff as {ID} pe1, expected 0x10000ed: PE 1 is isolated, though no event reported it",
+        f"PE 1 is isolated and must block the DMA of operation {FIRST + 17} (pe1b reads 0x20000, the PE is",
         MISSED_AGAIN,
-        f"{SECOND + 1} saw 0xffffffff as {ID} pe1b, expected 0x10000ed: PE 1 is isolated after all, which nobody told",
+        f"{SECOND + 1} saw 0xffffffff as {ID} pe1b, expected 0x10000ed: PE 1 is isolated, though no event reported it",
     ],
     IsolatesTheNeighbour: [
         MISSED,
@@ -316,7 +314,7 @@ LIES = {
     ],
     SaysThatTheNeighbourIsToo: [
         f"{FIRST}: PE 2 was isolated, and no operation of its devices explains it (pe2 writes 0x400000, outside the",
-        f"{FIRST + 17}: PE 2 is said to have blocked an access that no operation explains (pe2 reads 0x20000, the PE",
+        f"{FIRST + 17}: PE 2 is reported to have blocked an access that no operation explains (pe2 reads 0x20000, the",
     ],
     LeavesRegistersOpen: [
         f"{FIRST + 1} saw 0x10000ed as {ID} pe1, expected 0xffffffff: PE 1 is stopped",
@@ -329,7 +327,7 @@ LIES = {
         "(rtas ibm,set-eeh-option of pe1, option 3) gave 0, expected -1: PE 1 is stopped",
     ],
     LetsTheGuestHaveItsWay: [
-        f"{FIRST + 19} lets pe1b master the bus, whose PE 1 is isolated, and nobody undid it",
+        f"{FIRST + 19} lets pe1b master the bus, whose PE 1 is isolated, and nothing undid it",
     ],
     AlwaysSaysNormal: [
         "gave 0 (state 0, supported 1, wait 0, recovery 0), expected 0 (state 2, supported 1, wait 0, recovery 0): PE",
@@ -366,7 +364,7 @@ def test_whether_registers_were_to_be_reached_is_told_on_the_right_side(platform
         (MissesTheSibling, "isolation", "reached the registers of pe1b, and PE 1 is stopped"),
         (MissesTheSibling, "tag", "the entry leads to"),
         (LeavesDmaOpen, "isolation", "saw 0x6 as the command register of pe1, expected 0x2: PE 1 is stopped"),
-        (LeavesDmaOpen, "isolation", "and had to block the DMA of operation"),
+        (LeavesDmaOpen, "isolation", "and must block the DMA of operation"),
         (
             ForgetsToTakeBusMastering,
             "isolation",
@@ -479,7 +477,7 @@ def test_the_page_of_an_entry_may_be_known_to_the_platform_alone():
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
-        ("blocked", "the access is told as one that was blocked before"),
+        ("blocked", "the access is reported as blocked"),
         ("violation", "it was only observed"),
     ],
 )
@@ -492,7 +490,10 @@ def test_an_event_of_another_nature_is_none_of_those_that_had_to_be_told():
     messages = told(Retells(program(VIOLATION), kind="reapplied"))
     assert messages == [
         MISSED,
-        f"operation {FIRST}: pe1 of PE 1 is said to have been put back, and no operation had let it master the bus",
+        (
+            f"operation {FIRST}: isolation is reported as reapplied to pe1 of PE 1, "
+            "and no operation had let it master the bus"
+        ),
     ]
 
 
@@ -501,14 +502,14 @@ def test_an_event_of_another_nature_is_none_of_those_that_had_to_be_told():
     [
         (Event(kind="isolated", pe=2, device="pe2", direction="read", iova=7, reason="r"), "PE 2 was isolated, and no"),
         (Event(kind="isolated", pe=7, device="?"), "PE 7 was isolated, and no operation of its devices explains it"),
-        (Event(kind="violation", pe=1, device="pe1"), "a violation of PE 1 is told that no operation explains"),
+        (Event(kind="violation", pe=1, device="pe1"), "a violation of PE 1 is reported that no operation explains"),
         (
             Event(kind="blocked", pe=1, device="pe1"),
-            "PE 1 is said to have blocked an access that no operation explains",
+            "PE 1 is reported to have blocked an access that no operation explains",
         ),
         (
             Event(kind="reapplied", pe=1, device="pe1"),
-            "pe1 of PE 1 is said to have been put back, and no operation had",
+            "isolation is reported as reapplied to pe1 of PE 1, and no operation had",
         ),
     ],
     ids=lambda each: getattr(each, "kind", None),

@@ -18,6 +18,7 @@ from tcelab.papr.isolationrules import CALLS
 from tcelab.program import Dma, Look, Master, Rtas, Together
 from tcelab.program.validate import validate
 from tcelab.run.loop import perform_program
+from thorough import often
 
 DEVICES = st.sampled_from(["pe1", "pe1b", "pe2"])
 PLACES = st.sampled_from([0x20000, 0x20800, 0x20FF0, 0x30000, 0x40000, 0, END - 32, END, END + 4096, 1 << 40])
@@ -68,7 +69,7 @@ def alike(outcome):
     return outcome.value, outcome.errno, outcome.fields, events
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=often(32, 80), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(OPS, st.sampled_from(["freeze", "observe", "off"]))
 def test_whatever_is_done_all_agree(ops, guard):
     asked = program(*ops, isolation=guard == "freeze")

@@ -24,6 +24,7 @@ from tcelab.run.record import Facts, Outcome, Step
 from tcelab.scenarios import SCENARIOS, build
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.warmup import warm_up
+from thorough import often
 
 
 @cache
@@ -185,6 +186,14 @@ def test_a_page_that_was_overwritten_no_longer_proves_by_its_tag():
     assert verdict.evidence.tags == tags - 4, "page 0 is looked at four times while it is mapped"
 
 
+@pytest.mark.parametrize(("liobn", "ioba"), [(ONE.liobn, 0x1000), (ONE.liobn + 1, 0)])
+def test_a_tag_that_names_another_entry_is_right_content_and_no_proof(liobn, ioba):
+    ops = [*MAPS[:-1], *b.tag(Page("pages"), 1, liobn, ioba, 1), MAPS[-1], *b.checkpoint("mapped")]
+    program = Program(name="elsewhere", topology=story().topology, ops=ops)
+    evidence = judge(perform_program(program, Ideal(program))).evidence
+    assert (evidence.tags, evidence.contents) == (0, 1)
+
+
 LOOK = '{"op": "checkpoint", "stream": true}'
 MAPS = [
     *b.buffer("pages", 1, 0),
@@ -309,7 +318,7 @@ def test_request_numbers_have_their_names():
 RANGES = st.tuples(st.booleans(), st.integers(0, 40), st.integers(0, 32), st.integers(1, 3), st.booleans())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=often(80, 200), deadline=None)
 @given(st.lists(RANGES, max_size=30))
 def test_the_fold_is_what_a_plain_dictionary_says(history):
     fold, plain, last = opened_fold(), {}, {}

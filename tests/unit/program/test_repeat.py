@@ -35,6 +35,7 @@ from tcelab.qemu.channel import Cell
 from tcelab.run.loop import perform_program
 from tcelab.run.record import Facts, Outcome, Step
 from tcelab.scenarios import vocabulary as b
+from thorough import often
 
 MAP, UNMAP = 0x20003B71, 0x20003B72
 OK = (0, "", None)
@@ -499,7 +500,7 @@ CALLS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=often(80, 200), deadline=None)
 @given(CALLS, st.integers(1, 5), st.data())
 def test_the_fold_of_a_repeat_is_that_of_its_calls_one_by_one(calls, times, data):
     listed: list[Any] = []

@@ -193,7 +193,7 @@ def test_a_platform_that_isolates_nothing_fails_and_the_words_say_why(guard):
     record, verdict = emulated(program, guard)
     assert (verdict.result, verdict.exit_code) == ("finding", 1)
     told = [finding.message for finding in verdict.findings if finding.law == "isolation"]
-    assert any("PE 1 was to be isolated by the DMA of operation" in message for message in told)
+    assert any("PE 1 must be isolated by the DMA of operation" in message for message in told)
     rows = isolations(record, verdict)
     assert {row.isolated for row in rows} == {0}
     assert not any(row.right for row in rows)

@@ -336,9 +336,9 @@ def test_it(pseries, container):
 @pytest.mark.parametrize(
     ("permissions", "call", "said"),
     [
-        (3, "0, 64, to_memory=True, expect='refused'", "was to be refused; its table lets it through at IOBA 0x0"),
-        (1, "0, 64, to_memory=True", "was to pass; its table refuses it: no permission at IOBA 0x0"),
-        (3, "0xf80, 256, to_memory=True", "was to pass; its table refuses it: no entry at IOBA 0x1000"),
+        (3, "0, 64, to_memory=True, expect='refused'", "must be refused; its table lets it through at IOBA 0x0"),
+        (1, "0, 64, to_memory=True", "must pass; its table refuses it: no permission at IOBA 0x0"),
+        (3, "0xf80, 256, to_memory=True", "must pass; its table refuses it: no entry at IOBA 0x1000"),
         (3, "0xf80, 256, to_memory=True, expect='refused'", "lets it through at IOBA 0xf80 (1 of 2 pieces passed)"),
     ],
 )

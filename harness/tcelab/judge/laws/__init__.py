@@ -1,8 +1,8 @@
 """The laws, each in a file of its name.
 
-A law of operations is asked before an operation is folded in; one of checkpoints, of a snapshot. Those that keep a
-state or are asked at another moment (`hypercalls`, `isolation`, `charges`, `pins`, `difference`, `evidence`) are
-called by `tcelab.judge.core` itself.
+Laws of operations run on each operation, before it is folded in; laws of checkpoints run on each snapshot. Laws that
+keep state or run at another moment (`hypercalls`, `isolation`, `charges`, `pins`, `difference`, `evidence`) are called
+by `tcelab.judge.core` directly.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ ALL: Final = (
 """In the order of results."""
 
 LAWS: Final = {law.name: law.says for law in ALL}
-"""Name of each law and what it says."""
+"""The sentence of each law, by name."""
 
 OPERATION_LAWS: Final[Collection[Callable[[Ledger, Fold, Step, Outcome], None]]] = (
     outcome.outcome,
@@ -69,4 +69,4 @@ CHECKPOINT_LAWS: Final[Collection[Callable[[Ledger, Fold, TableReading], None]]]
     kernel.kernel,
     disk.disk,
 )
-"""In this order: a law tells those after it what it found."""
+"""In this order: `views`, `table` and `tag` leave in the reading what later laws need."""

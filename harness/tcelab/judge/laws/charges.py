@@ -21,8 +21,8 @@ LAW: Final = Law(
 
 
 class ChargesLaw:
-    """VmLck: the window while enabled (v1) or the memory that is registered (v2), and the table of each window from
-    its creation until it is removed or released, of the process that enabled the container.
+    """VmLck of the process that enabled the container: the window while enabled (v1) or the registered memory (v2), and
+    the table of each window from its creation until it is removed or released.
 
     Source: drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_enable, tce_iommu_create_table.
     """
@@ -39,7 +39,7 @@ class ChargesLaw:
         if folded is None:
             return
         if process in fold.driver.doubted:
-            # A call that failed left something there: from now on that is the zero point.
+            # A failed call left an unknown charge: this reading is the new zero point.
             fold.driver.doubted.discard(process)
             self._meters[process].zero = None
         ledger.judged("charges")

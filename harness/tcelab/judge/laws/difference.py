@@ -1,7 +1,7 @@
-"""The second opinion: a reference follows the run, and every difference from it is a finding.
+"""The law of difference, a second opinion: a reference follows the run, and every difference from it is a finding.
 
-What a declared quirk explains is no difference, for the reference has it; what an undeclared one would explain is one,
-and names it.
+The reference has the declared quirks, so what they explain is no difference. A difference that an undeclared quirk
+explains is a finding that names the quirk.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ LAW: Final = Law(
 
 
 MOST: Final = 50
-"""Differences of one part that are told: the first is the cause of most that follow."""
+"""Differences reported for one part: the first one causes most of those that follow."""
 
 
 class Reference(Protocol):
-    """Says what an operation must give, after all those before it."""
+    """Gives the expected outcome of an operation, after all those before it."""
 
     @property
     def facts(self) -> Facts: ...
 
     def follow(self, step: Step) -> Step:
-        """What must come of the operation that was done in a step.
+        """Perform the operation of a step; returns the expected step.
 
-        :raise TcelabError: it cannot tell.
+        :raise TcelabError: the reference cannot follow.
         """
         ...
 
@@ -50,7 +50,7 @@ class Reference(Protocol):
 class References(Protocol):
     """Makes references for one run.
 
-    :ivar known: all quirks that there are.
+    :ivar known: all quirks that exist.
     """
 
     @property
@@ -60,17 +60,17 @@ class References(Protocol):
 
 
 _MOMENTARY: Final = {"refusal", "console"}
-"""First words of keys of differences in what a checkpoint tells of the time since the one before."""
+"""First words of the keys of differences in what happened since the checkpoint before, not in a lasting state."""
 
 Key = tuple[object, ...]
 Blame = Callable[[Difference], int | None]
 
 
 class _Replay(NamedTuple):
-    """What a reference with other quirks makes of the run.
+    """The run compared with a reference that has other quirks.
 
-    :ivar keys: of all differences that there would have been.
-    :ivar met: it met a quirk that is not declared, or would have told something else than the reference did.
+    :ivar keys: keys of all differences from it.
+    :ivar met: it met an undeclared quirk, or expected something else than the reference of the run did.
     """
 
     keys: set[Key]
@@ -80,12 +80,12 @@ class _Replay(NamedTuple):
 class EmulatorComparison:
     """Follows one part of a run. Feed it each step once, in order.
 
-    :ivar quirk_hits: what the reference says of the last step: declared quirks that made a difference, none if it
-        was wrong.
+    :ivar quirk_hits: declared quirks that made a difference in the last step, according to the reference; empty if
+        the step differs from the reference's.
     """
 
     def __init__(self, ledger: Ledger, facts: Facts, references: References, blame: Blame) -> None:
-        """:param blame: given a difference that a checkpoint showed, the number of the operation to blame."""
+        """:param blame: gives the number of the operation to blame for a difference seen at a checkpoint."""
         self._blame = blame
         self._ledger, self._facts, self._references = ledger, facts, references
         self._declared = facts.quirks
@@ -95,9 +95,9 @@ class EmulatorComparison:
         self._last = -1
         self._found: list[tuple[Difference, Finding]] = []
         self._keys: set[Key] = set()
-        self._texts: dict[int, int] = {}  # of what was expected where something differs, by step
+        self._texts: dict[int, int] = {}  # hash of each difference (`_text`) -> its first step
         self._standing: set[Key] = set()
-        self._off: dict[tuple[str, str], int | None] = {}  # of each counter of a process, by how much it is more
+        self._off: dict[tuple[str, str], int | None] = {}  # (counter, process) -> last reading minus the expected one
         self._told = 0
         self.quirk_hits: list[QuirkHit] = []
         self._ever: set[str] = set()
@@ -105,7 +105,7 @@ class EmulatorComparison:
             ledger.evidence.quirks.setdefault(quirk, 0)
 
     def feed(self, step: Step) -> None:
-        """Let the reference do what was done, and report what differs."""
+        """Have the reference perform the operation of a step, and report the differences."""
         self.quirk_hits = []
         if self._reference is None:
             return
@@ -131,17 +131,17 @@ class EmulatorComparison:
         hits = self._reference.take_quirk_hits()
         self._ever.update(each.quirk for each in hits)
         if differences:
-            return  # what the guest did was something else
+            return  # the guest did something else: no proof that it met them
         for each in hits:
             self._ledger.evidence.quirks[each.quirk] += 1
         self.quirk_hits = hits
 
     def _is_news(self, key: Key) -> bool:
-        """It was not so at the checkpoint before, or is about what happened since."""
+        """Is it new since the checkpoint before, or about what happened since then?"""
         return key not in self._standing or key[0] in _MOMENTARY
 
     def _is_off_as_before(self, expected: Step, step: Step) -> bool:
-        """It reads a counter that has been off by as much since it was read before: that was told, of what did it."""
+        """Does it read a counter that is off by as much as at its last reading? Then that was reported."""
         if not isinstance(step.op, Read):
             return False
         seen, right = (each.outcome and each.outcome.value for each in (step, expected))
@@ -153,7 +153,7 @@ class EmulatorComparison:
     def _report(self, step: Step, difference: Difference) -> None:
         self._last, self._told = step.number, self._told + 1
         if self._told > MOST:
-            self._ledger.count("difference")  # it is told no more, and judged all the same
+            self._ledger.count("difference")  # judged and counted, but not reported
             return
         finding = self._ledger.report(
             "difference",
@@ -175,7 +175,7 @@ class EmulatorComparison:
         return self._blame(difference)
 
     def explain(self) -> None:
-        """Name the quirks that explain each difference, if some do: once, at the end."""
+        """Name the quirks that explain each difference, if any do. Call once, at the end."""
         known = frozenset(self._references.known)
         if not self._found or not known:
             return
@@ -187,14 +187,14 @@ class EmulatorComparison:
             return replays[quirks]
 
         def explains(quirks: frozenset[str], difference: Difference) -> bool:
-            """Would there be no such difference, and no other one, were these quirks declared?"""
+            """With these quirks declared, would this difference be gone, and no new one appear?"""
             keys = replay(quirks).keys
             return difference.key not in keys and keys <= self._keys
 
-        # With all of them on, none was met: alone, none would be either.
+        # If none is met with all of them on, none is met alone: no need to try each.
         some = not known <= self._declared and replay(self._declared | known).met
         for difference, finding in self._found:
-            # A quirk that the reference has not met made no difference to what it expects.
+            # Only quirks that the reference met changed what it expects.
             gone = next((q for q in sorted(self._ever) if explains(self._declared - {q}, difference)), "")
             if gone:
                 finding.quirk = gone
@@ -204,7 +204,7 @@ class EmulatorComparison:
                 finding.message += f"; known and not declared: {finding.quirk}"
 
     def _needed(self, known: frozenset[str], explain: Callable[[frozenset[str]], bool]) -> frozenset[str]:
-        """The undeclared quirks that explain something: one if one does, else as few as can be found."""
+        """The undeclared quirks that explain something: a single one if possible, else all without those not needed."""
         others = sorted(known - self._declared)
         for quirk in others:
             if explain(self._declared | {quirk}):
@@ -218,7 +218,7 @@ class EmulatorComparison:
         return needed
 
     def _replay(self, quirks: frozenset[str]) -> _Replay:
-        """What there would have been with other quirks, up to the last difference that was told."""
+        """Compare the run again with other quirks, up to the last difference that was reported."""
         reference = self._references.open(quirks)
         comparison = Comparison(reference.facts, self._facts)
         keys: set[Key] = set()
@@ -239,5 +239,5 @@ class EmulatorComparison:
 
 
 def _text(difference: Difference) -> int:
-    """Stands for what was expected there."""
+    """Hash of a difference and of what was expected there."""
     return hash((difference.key, difference.expected))

@@ -21,13 +21,13 @@ LAW: Final = Law(
 )
 
 _SHOWN = 16
-"""Bytes that are told."""
+"""Bytes shown in a message."""
 
 
 def disk(ledger: Ledger, fold: Fold, seen: TableReading) -> None:
-    """Each disk holds exactly what the transfers that succeeded made of it, and elsewhere what it held at the start.
+    """Each disk holds exactly what the successful transfers wrote, and elsewhere what it held at the start.
 
-    Source: QEMU hw/block/virtio-blk.c; what is refused of a read of memory reaches the disk as zeros.
+    Source: QEMU hw/block/virtio-blk.c; the refused part of a read of memory reaches the disk as zeros.
     """
     for model in fold.devices.values():
         if not isinstance(model, DiskModel):
@@ -39,14 +39,14 @@ def disk(ledger: Ledger, fold: Fold, seen: TableReading) -> None:
         ledger.judged("disk")
         ledger.evidence.disk += len(content)
         if content is model.right:
-            continue  # a MiB at each look adds up
+            continue  # the same object as last time; comparing a MiB at each checkpoint adds up
         if content != model.memory:
             _wrong(ledger, fold, model, content)
         model.right = content
 
 
 def _wrong(ledger: Ledger, fold: Fold, model: DiskModel, content: bytes) -> None:
-    """Tell of the first byte that is wrong; what nobody could know is taken as it is."""
+    """Report the first wrong byte, if any, then adopt the whole disk: from now on, every byte is known."""
     wanted, found, known = (np.frombuffer(each, np.uint8) for each in (model.memory, content, model.known))
     wrong = np.flatnonzero((wanted != found) & (known != 0))
     if len(wrong):
@@ -63,6 +63,6 @@ def _wrong(ledger: Ledger, fold: Fold, model: DiskModel, content: bytes) -> None
             seen=f"{seen} ({differ})",
             operation=blamed,
         )
-    del wanted, known  # a buffer that is looked at cannot be changed
+    del wanted, known  # drop the views before the buffers change
     model.memory[:] = content
     model.known[:] = b"\1" * len(content)

@@ -57,7 +57,7 @@ def _views(ledger: Ledger, run: RunRecord) -> None:
             ledger.undecided_because(
                 _with(f"no checkpoint was judged by the {view} view", advice.for_view(run.program, view))
             )
-    if not evidence.tags and not run.program.test:  # a test may be about something else than mapping
+    if not evidence.tags and not run.program.test:  # a test need not map anything
         ledger.undecided_because(_with("no live entry was proven by its tag", advice.for_tags(run.program)))
 
 
@@ -66,7 +66,7 @@ def _with(reason: str, what_to_add: str) -> str:
 
 
 def unseen_operations(program: Program) -> int | None:
-    """Number of the first operation after the last checkpoint on its guest, None if there is none."""
+    """Number of the first operation that no checkpoint on its guest follows, None if there is none."""
     for part in parts(program):
         last = max((i for i, op in enumerate(part.ops) if isinstance(op, Checkpoint)), default=-1)
         if last < len(part.ops) - 1:

@@ -19,9 +19,7 @@ LAW: Final = Law(
 
 
 def law(ledger: Ledger, hypercalls: HypercallModel, step: Step, outcome: Outcome) -> None:
-    """What hypercalls gave is what the tables hold, nobody but the kernel may make them, and what has no place in a
-    table does not succeed.
-    """
+    """Hypercalls return what the tables hold, and succeed only for the kernel and inside an existing window."""
     if not isinstance(step.op, Hcall | HcallBatch) or outcome.errno:
         return
     ledger.judged("hypercalls", max(hypercalls.judged, 1))

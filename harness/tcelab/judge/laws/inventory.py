@@ -29,7 +29,7 @@ CONTAINER_SET: Final = 2
 
 
 def reports(ledger: Ledger, fold: Fold, step: Step, got: Outcome) -> None:
-    """What kernel and device tree report about a group and its window is the topology, and the state it is in.
+    """What kernel and device tree report about a group and its window matches the topology and the group's state.
 
     Source: `ibm,dma-window` in the device tree (QEMU hw/ppc/spapr_pci.c); drivers/vfio/group.c,
     vfio_group_ioctl_get_status; drivers/vfio/vfio_iommu_spapr_tce.c, VFIO_IOMMU_SPAPR_TCE_GET_INFO.
@@ -68,7 +68,7 @@ def _reported(fold: Fold, step: Step) -> dict[str, int]:
         }
     if isinstance(op, Ddw) and op.call == "create":
         return _made(fold, op)
-    if not isinstance(op, Ioctl) or op.value is not None:  # a struct of the program's own is not reported
+    if not isinstance(op, Ioctl) or op.value is not None:  # a struct passed by address is not reported
         return {}
     name, handle = request_name(op.request), fold.target(op)
     if name == "GROUP_GET_STATUS" and isinstance(handle, GroupModel):
@@ -82,7 +82,7 @@ def _reported(fold: Fold, step: Step) -> dict[str, int]:
 
 
 def _made(fold: Fold, op: Ddw) -> dict[str, int]:
-    """A window that firmware made has the first LIOBN that is free, and lies above a low one (spapr_rtas_ddw.c)."""
+    """A window that firmware creates has the first free LIOBN, and lies high beside another one (spapr_rtas_ddw.c)."""
     windows = fold.group_of[op.device].windows
     free = [liobn for liobn in windows.liobns if liobn not in fold.tables]
     start = windows.phb.window_start if len(free) == len(windows.liobns) else window.SECOND_START
@@ -90,10 +90,10 @@ def _made(fold: Fold, op: Ddw) -> dict[str, int]:
 
 
 def inventory(ledger: Ledger, fold: Fold, seen: TableReading) -> None:
-    """Every view shows exactly the tables of the windows that there are, of the right size, page size and place.
+    """Every view shows exactly the tables of the existing windows, with the right size, page size and bus offset.
 
-    Source: QEMU hw/ppc/spapr_pci.c (one object per window, empty until the window is created). A table that is
-    missing or has another size would make every other law of it hollow.
+    Source: QEMU hw/ppc/spapr_pci.c (one object per window, empty until the window is created). Of a table that is
+    missing or has another size, the other laws would prove nothing.
     """
     for view, tables in seen.views.items():
         ledger.judged("inventory")

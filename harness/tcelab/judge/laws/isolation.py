@@ -1,5 +1,5 @@
-"""The law of isolation: a violation isolates the PE of the device that did it, and nothing else; what is isolated stays
-so until firmware brings it back, in its order.
+"""The law of isolation: a violation isolates the PE of the device that caused it, and no other; the PE stays isolated
+until firmware's recovery, step by step, brings it back.
 
 Sources: tcelab.papr.isolationrules; Documentation/arch/powerpc/eeh-pci-error-recovery.rst (what an isolated PE still
 does).
@@ -28,15 +28,15 @@ LAW: Final = Law(
 
 
 _FIELDS = ("device", "liobn", "iova", "start", "size", "direction", "reason", "entry", "neighbours")
-"""Of an event, all that must be right; of `reapplied`, the first two are told."""
+"""Fields of an event that must be right; a `reapplied` event has only the first two."""
 _NUMBERS = {"liobn", "iova", "start", "entry"}
 Pair = tuple[Event, Event | None]
 
 
 def isolation(ledger: Ledger, fold: Fold, step: Step, got: Outcome) -> None:
-    """What an operation showed of the PEs, and what was told of them, is what their conditions demand.
+    """The state that an operation showed of the PEs, and the events reported, are what the PEs' conditions demand.
 
-    To be asked once the operation is folded in.
+    Call it after the operation is folded in.
     """
     pes = fold.pes
     if pes.isolates or pes.observes:
@@ -55,12 +55,12 @@ def isolation(ledger: Ledger, fold: Fold, step: Step, got: Outcome) -> None:
             _told(ledger, step, expected, seen)
         unreached = {effect.device for effect in pes.effects if effect.what == "reach" and not effect.expected}
         for event in extra:
-            if event.kind != "blocked" or event.device not in unreached:  # that it was reached at all is told above
+            if event.kind != "blocked" or event.device not in unreached:  # else reported above: it was reached
                 _unexplained(ledger, step, event)
 
 
 def _pairs(expected: Sequence[Event], told: Sequence[Event]) -> tuple[list[Pair], list[Event]]:
-    """Each event that had to be told with the one that was, and those that are left: first by device, then by PE."""
+    """Each expected event with the reported one, matched by device, then by PE; and the reported ones left over."""
     found: list[Event | None] = [None] * len(expected)
     left = list(enumerate(told))
     for sort in (_by_device, _by_pe):
@@ -112,8 +112,8 @@ _PAST = {
 _INSTEAD = {
     None: "it was not",
     "violation": "it was only observed",
-    "blocked": "the access is told as one that was blocked before",
-    "isolated": "the access is told as one that isolated it",
+    "blocked": "the access is reported as blocked",
+    "isolated": "the access is reported as the one that isolated it",
 }
 
 
@@ -121,12 +121,12 @@ def _missing(ledger: Ledger, step: Step, expected: Event, seen: Event | None) ->
     instead = _INSTEAD[None if seen is None else seen.kind]
     access = _access(expected)
     message = {
-        "isolated": f"PE {expected.pe} was to be isolated by the DMA of operation {step.number} ({access}): {instead}",
-        "violation": f"operation {step.number} violates the table of PE {expected.pe} ({access}), and nobody tells it",
-        "blocked": f"PE {expected.pe} is isolated, and had to block the DMA of operation {step.number} ({access}): "
-        + (instead if seen else "nobody tells that it did"),
+        "isolated": f"PE {expected.pe} must be isolated by the DMA of operation {step.number} ({access}): {instead}",
+        "violation": f"operation {step.number} violates the table of PE {expected.pe} ({access}): no event reports it",
+        "blocked": f"PE {expected.pe} is isolated and must block the DMA of operation {step.number} ({access}): "
+        + (instead if seen else "no event reports it"),
         "reapplied": f"operation {step.number} lets {expected.device} master the bus, whose PE {expected.pe} is "
-        "isolated, and nobody undid it",
+        "isolated, and nothing undid it",
     }[expected.kind]
     ledger.report(
         "isolation",
@@ -143,10 +143,10 @@ def _missing(ledger: Ledger, step: Step, expected: Event, seen: Event | None) ->
 def _unexplained(ledger: Ledger, step: Step, event: Event) -> None:
     message = {
         "isolated": f"PE {event.pe} was isolated, and no operation of its devices explains it ({_access(event)})",
-        "violation": f"a violation of PE {event.pe} is told that no operation explains ({_access(event)})",
-        "blocked": f"PE {event.pe} is said to have blocked an access that no operation explains ({_access(event)})",
-        "reapplied": f"{event.device} of PE {event.pe} is said to have been put back, and no operation had let it "
-        "master the bus",
+        "violation": f"a violation of PE {event.pe} is reported that no operation explains ({_access(event)})",
+        "blocked": f"PE {event.pe} is reported to have blocked an access that no operation explains ({_access(event)})",
+        "reapplied": f"isolation is reported as reapplied to {event.device} of PE {event.pe}, and no operation had "
+        "let it master the bus",
     }[event.kind]
     ledger.report(
         "isolation",
@@ -165,7 +165,7 @@ def _access(event: Event) -> str:
 
 
 def _shown(ledger: Ledger, effect: Effect, step: Step) -> None:
-    """An operation showed another condition than the PE has. What goes on being wrong is told once."""
+    """An operation showed another condition than the PE has. A condition that stays wrong is reported once."""
     name, pe = effect.device, f"PE {effect.pe} is {effect.title}"
     operation = f"operation {step.number}"
     texts = tuple(_answer(value) for value in (effect.expected, effect.seen))
@@ -177,7 +177,7 @@ def _shown(ledger: Ledger, effect: Effect, step: Step) -> None:
         message = f"{operation} ({op_name(step.op)}) gave {texts[1]}, expected {texts[0]}: {pe}"
     else:
         message = f"{operation} saw {texts[1]} as the {effect.what} of {name}, expected {texts[0]}: {pe}"
-    # Where firmware has no such services, it has none of them.
+    # Firmware that lacks one of these services lacks them all: one finding is enough.
     same = "none" if effect.seen == NO_SERVICE else (effect.freezes, name, texts)
     ledger.report(
         "isolation",
@@ -198,7 +198,7 @@ def _answer(value: object) -> str:
 
 
 def _equal(wanted: object, got: object) -> bool:
-    """`UNKNOWN` stands for any entry that is not empty, `ANYTHING` for any."""
+    """`UNKNOWN` equals any entry that is not empty, `ANYTHING` equals any entry."""
     if isinstance(wanted, list) and isinstance(got, list):
         return len(wanted) == len(got) and all(map(_equal, wanted, got))
     return wanted in (got, ANYTHING) or (wanted == UNKNOWN and bool(got))

@@ -1,4 +1,4 @@
-"""The law of the kernel's own words."""
+"""The law of the kernel's console and its death."""
 
 from __future__ import annotations
 
@@ -23,16 +23,15 @@ LAW: Final = Law(
 
 
 def kernel(ledger: Ledger, fold: Fold, seen: TableReading) -> None:
-    """The kernel said no WARN, BUG or Oops on its console since the last checkpoint, but what a declared quirk makes it
-    say.
-    """
+    """Since the last checkpoint, the kernel printed no WARN, BUG or Oops that no declared quirk explains."""
     ledger.judged("kernel")
     kernel_said(ledger, fold, seen.snapshot.console)
 
 
 def kernel_said(ledger: Ledger, fold: Fold, lines: Iterable[str]) -> None:
-    """Lines of trouble on the console are findings, each: but those that a declared quirk makes it say, some only
-    once on a guest. That it said it where it must, and only there, the comparison with the emulator tells.
+    """Each line of trouble on the console is a finding, unless a declared quirk explains it; some quirks
+    explain it once per guest. The comparison with the emulator checks that such a line came where it must, and only
+    there.
     """
     for line in lines:
         if not declared(line, fold.facts.quirks, fold.warned):
@@ -41,28 +40,28 @@ def kernel_said(ledger: Ledger, fold: Fold, lines: Iterable[str]) -> None:
 
 
 def ended(ledger: Ledger, fold: Fold, trouble: Iterable[str], error: TcelabError | None, in_flight: int | None) -> None:
-    """What the kernel said after the last checkpoint; or, in its place, that it died, for those lines are of its death.
+    """Judge the lines after the last checkpoint; or, if the kernel died, report its death, to which they belong.
 
-    :param error: that ended the run, or the part of it, early.
-    :param in_flight: number of the operation that was begun and not finished, if known.
+    :param error: what ended the run, or its part, early.
+    :param in_flight: number of the operation that had begun and not ended, if known.
     """
     if error is None or not died(error):
         kernel_said(ledger, fold, trouble)
         return
-    what = operation_text(ledger.program, in_flight) or "an operation that is not known"
-    # Not the console's last line: that may be anybody's.
+    what = operation_text(ledger.program, in_flight) or "an unknown operation"
+    # Not the console's last line: that need not be about the death.
     said = (error.said if isinstance(error, GuestLost) else "") or "nothing on its console"
     message = f"the kernel died during {what}: {error.message}"
     ledger.report("kernel", "died", message, expected="alive", seen=said, operation=in_flight)
 
 
 def died_before(ledger: Ledger, error: TcelabError, part: int) -> None:
-    """It died once its agent had answered, and before the part of the program began that it was to do."""
+    """Report a kernel that died after its agent had answered and before its part of the program began."""
     if died(error):
         ledger.report("kernel", ("died before", part), f"the kernel died before its program began: {error.message}")
 
 
 def died_alone(error: TcelabError) -> list[Finding]:
-    """The same, and there is no run at all: the finding, if it is one."""
+    """The finding if the kernel died before there was a run; empty if the error is not a death."""
     seen = "\n".join(error.scene.console[-1:])
     return [Finding(law="kernel", step=0, message=error.message, expected="alive", seen=seen)] if died(error) else []

@@ -26,7 +26,7 @@ LAW: Final = Law(
 def outcome(ledger: Ledger, _fold: Fold, step: Step, got: Outcome) -> None:
     """An operation gave what the program expects of it: `"ok"`, an errno's name, or an exact number.
 
-    Of a transfer that is to be passed or refused, that it ended; what became of it, `went` judges.
+    For a transfer expected to pass or to be refused, only that it ended; `went` judges the rest.
     """
     expected = step.op.expect
     if expected is None:
@@ -49,7 +49,7 @@ def outcome(ledger: Ledger, _fold: Fold, step: Step, got: Outcome) -> None:
 
 
 def as_expected(step: Step, got: Outcome) -> bool:
-    """Did an operation that expects something give it?"""
+    """Did an operation give what it expects?"""
     expected = step.op.expect
     if isinstance(expected, int):
         return got.value == expected and not got.errno
@@ -66,8 +66,8 @@ def as_expected(step: Step, got: Outcome) -> bool:
 
 
 def went(ledger: Ledger, fold: Fold, step: Step, got: Outcome) -> None:
-    """A transfer that ended was passed or refused, whole, as the program expects: by the fold's reckoning, once the
-    operation is folded in. That the device did just that, other laws prove.
+    """A transfer that ended was passed or refused as a whole, as the program expects. Call it after the operation is
+    folded in: the fold says which pieces pass. Other laws prove that the device did just that.
     """
     expected = step.op.expect
     if expected not in WENT or not as_expected(step, got):
@@ -79,17 +79,17 @@ def went(ledger: Ledger, fold: Fold, step: Step, got: Outcome) -> None:
         ledger.undecided_because(f"nobody knows what became of the transfer of operation {step.number}")
         return
     if expected == "passed":
-        to_be, against, why = "to pass", refused, _refusal
+        to_be, against, why = "pass", refused, _refusal
         seen = _all_or_part("refused", refused, whole)
     else:
-        to_be, against, why = "to be refused", whole - refused, _passage
+        to_be, against, why = "be refused", whole - refused, _passage
         seen = _all_or_part("passed", whole - refused, whole)
     if against:
         each = "the transfer" if isinstance(step.op, Dma) else "each transfer"
         ledger.report(
             "outcome",
             step.number,
-            f"operation {step.number} ({op_name(step.op)}): {each} was {to_be}; {why(pieces)} ({seen})",
+            f"operation {step.number} ({op_name(step.op)}): {each} must {to_be}; {why(pieces)} ({seen})",
             expected=str(expected),
             seen=seen,
             operation=step.number,
@@ -101,7 +101,7 @@ def _all_or_part(what: str, count: int, whole: int) -> str:
 
 
 def _refusal(pieces: Collection[dmarules.Piece]) -> str:
-    """Why the first piece is refused that is."""
+    """Why the first refused piece is refused."""
     first = next(piece for piece in pieces if piece.refused)
     why = "no permission" if first.refused == dmarules.PERMISSION else first.refused
     who = "its table refuses it" if first.refused in {dmarules.NO_ENTRY, dmarules.PERMISSION} else "it is refused"
@@ -109,6 +109,6 @@ def _refusal(pieces: Collection[dmarules.Piece]) -> str:
 
 
 def _passage(pieces: Collection[dmarules.Piece]) -> str:
-    """Where the first piece passes that does; of those that are only counted, nobody knows where."""
+    """Where the first passing piece passes; of pieces that are only counted, the place is unknown."""
     first = next((f" at IOBA {piece.iova:#x}" for piece in pieces if not piece.refused), "")
     return f"its table lets it through{first}"

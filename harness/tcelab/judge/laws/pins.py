@@ -20,7 +20,7 @@ LAW: Final = Law(
 
 
 class PinsLaw:
-    """Page pins: one per live entry of any LIOBN (v1), or per CPU page that is registered (v2).
+    """Page pins: one per live entry of any LIOBN (v1), or per registered CPU page (v2).
 
     Source: drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_use_page, tce_iommu_unuse_page, mm_iommu_do_alloc.
     """

@@ -25,11 +25,11 @@ LAW: Final = Law(
 
 
 def refusals(ledger: Ledger, fold: Fold, seen: TableReading) -> None:
-    """QEMU said that it refused each device access that the table forbids, and no other.
+    """QEMU reported a refusal for each device access that the table forbids, and for no other.
 
-    Source: QEMU hw/ppc/spapr_iommu.c, spapr_tce_translate_iommu; the line comes from system/memory.c. An access of
-    which nothing is said went through, if the watcher sees at all: a guard has proven that, or a refusal that was told,
-    be it later. One that never saw any cannot judge.
+    Source: QEMU hw/ppc/spapr_iommu.c, spapr_tce_translate_iommu; the line comes from system/memory.c. An access
+    without a report went through, provided that the watcher works: a guard proves that, and so does any reported
+    refusal, even a later one. A watcher that never saw one cannot judge.
     """
     transfers = fold.transfers
     transfers.watched = transfers.watched or bool(seen.snapshot.refusals) or fold.facts.guard != "off"
@@ -64,7 +64,7 @@ def _told(ledger: Ledger, transfers: Transfers, seen: TableReading) -> None:
 
 
 def unwatched(ledger: Ledger, fold: Fold) -> None:
-    """At the end: what had to be refused, and nobody saw any refusal."""
+    """At the end: no pass if accesses had to be refused, and no refusal was ever seen."""
     for access, step, batch in fold.transfers.unsaid:
         with ledger.at(step, batch):
             ledger.undecided_because(f"the watcher cannot see refused accesses of {access.device}")
@@ -75,7 +75,7 @@ def _place(access: Forbidden) -> tuple[str, int]:
 
 
 def _demanded(forbidden: Sequence[Forbidden]) -> Counter[tuple[str, int]]:
-    """The least that must be told of a page: all that was forbidden there, word by word."""
+    """By direction and page, the least bytes to be reported: those forbidden there, less `SLACK` for each access."""
     out: Counter[tuple[str, int]] = Counter()
     for access in forbidden:
         if not access.maybe:
@@ -84,7 +84,7 @@ def _demanded(forbidden: Sequence[Forbidden]) -> Counter[tuple[str, int]]:
 
 
 def _by_page(forbidden: Sequence[Forbidden]) -> dict[tuple[str, int], list[Forbidden]]:
-    """By direction and page: a refusal is of one page, and its first word may begin before the access does."""
+    """By direction and page: a refusal concerns one page, and its first word may start before the access."""
     out: dict[tuple[str, int], list[Forbidden]] = {}
     for access in forbidden:
         first, end = access.told - SLACK, access.told + access.size
@@ -94,8 +94,8 @@ def _by_page(forbidden: Sequence[Forbidden]) -> dict[tuple[str, int], list[Forbi
 
 
 def _covers(access: Forbidden, refusal: Refusal) -> bool:
-    # A refused access is told in words of 1 to 8 bytes; the first may start before the transfer's unaligned start. What
-    # is summed up of a page has more bytes than lie between, and yet is of that page alone.
+    # QEMU reports a refused access in words of 1 to 8 bytes; the first may start before the transfer's unaligned start.
+    # A summary of a page may count more bytes than fit up to its end, and yet concerns that page alone.
     end = min(refusal.address + max(refusal.size, 1), (refusal.address >> window.PAGE_SHIFT) + 1 << window.PAGE_SHIFT)
     return access.direction == refusal.direction and refusal.address < access.told + access.size and end > access.told
 

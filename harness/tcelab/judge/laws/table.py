@@ -29,13 +29,13 @@ def table(ledger: Ledger, fold: Fold, seen: TableReading) -> None:
     """Each whole table equals the fold: nothing missing, nothing extra anywhere, permissions and frames exact.
 
     Source: PAPR, H_PUT_TCE writes exactly one entry; drivers/vfio/vfio_iommu_spapr_tce.c, a VFIO entry carries exactly
-    the bits asked for. The channel's LIOBN has nothing mapped: its virtio device does not use the table. Of a table
-    with another page size, or in another place, `inventory` tells: its numbers stand for other bus addresses.
+    the bits asked for. The channel's LIOBN has nothing mapped: its virtio device does not use the table. A table
+    with another page size or bus offset is left to `inventory`: its entry numbers mean other bus addresses.
     """
     for view, tables in seen.views.items():
         for liobn, shown in tables.items():
             model = fold.tables.get(liobn)
-            if model is None:  # inventory tells
+            if model is None:  # `inventory` reports it
                 continue
             ledger.judged("table")
             if not same_place(model, shown):
@@ -48,7 +48,7 @@ def table(ledger: Ledger, fold: Fold, seen: TableReading) -> None:
 
 
 _RIGHT: Final = np.empty((0, 2), np.uint64)
-"""How the entries of a right table are wrong."""
+"""The wrong entries of a right table, as (expected, seen): none."""
 
 
 def _compare_table(ledger: Ledger, model: TableModel, seen: TableReading, shown: TableView, view: str) -> None:
@@ -73,7 +73,7 @@ def _compare_table(ledger: Ledger, model: TableModel, seen: TableReading, shown:
 
 
 def _but_untold(model: TableModel, wrong: Differing) -> Differing:
-    """Without those entries whose frame the agent did not tell: the tag law proves it."""
+    """Without entries whose frame the agent did not report, if their permissions are right: `tag` proves the frame."""
     if not len(wrong.numbers):
         return wrong
     unknown = np.flatnonzero((wrong.one == np.uint64(UNKNOWN)) & (wrong.other != 0))
@@ -110,7 +110,7 @@ def _wrong(ledger: Ledger, model: TableModel, snapshot: Snapshot, view: str, pai
 
 
 def _how(model: TableModel, number: int, entry: LiveEntry | None, value: int, blamed: blame.Blame) -> str:
-    """In a few words, how an entry is wrong: the first rule that fits."""
+    """How an entry is wrong, by the first rule that fits."""
     survived = blamed.concerns and number in model.removed
     rules: tuple[tuple[Callable[[], bool], str], ...] = (
         (lambda: number >= model.entries, "there is an entry past the end of the table"),

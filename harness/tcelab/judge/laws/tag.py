@@ -30,9 +30,9 @@ LAW: Final = Law(
 def tag(ledger: Ledger, fold: Fold, seen: TableReading) -> None:
     """Each live entry leads to a page in guest RAM that carries exactly what was written to the page it maps.
 
-    A page whose last writer was a Tag proves its frame without trusting the guest's pagemap: nonce, LIOBN, IOBA and
-    sequence are in it, and it fills the page. Of an IOMMU page of more than 4 KiB, each 4 KiB are judged by themselves.
-    Entries that the table law found wrong are told there.
+    A page whose last writer was a Tag proves its frame without trusting the guest's pagemap: the tag names nonce,
+    LIOBN, IOBA and sequence, and fills the page. An IOMMU page of more than 4 KiB is judged 4 KiB at a time. Entries
+    that the table law found wrong are reported there.
     """
     shown = next(iter(seen.views.values()), None)
     if shown is None:
@@ -42,30 +42,54 @@ def tag(ledger: Ledger, fold: Fold, seen: TableReading) -> None:
             continue
         ledger.judged("tag")
         wrong = seen.wrong.get(liobn, set())
+        proven = own = 0
         for (frame, _), numbers in list(model.leads.items()):
             right = numbers - wrong if wrong else numbers
             if frame is not None and right:
-                _prove_all(ledger, seen, model, frame, right)
+                tagged = _tagged_if_right(seen, model, frame, right)
+                if tagged is None:
+                    _prove_all(ledger, seen, model, frame, right)
+                else:
+                    proven, own = proven + len(right), own + tagged
             for number in right if frame is None and liobn not in seen.unlike else ():
                 _prove_all(ledger, seen, model, _frame(shown[liobn], number), {number})
+        _count(ledger, proven, own)
+
+
+def _tagged_if_right(seen: TableReading, model: TableModel, frame: int, numbers: set[int]) -> int | None:
+    """Whether the page's tag names one of the entries, 0 or 1, if they lead to a page of 4 KiB that holds what it must:
+    nearly all do, and this is cheap. None: judge them by `_prove_all`.
+    """
+    page = model.live[next(iter(numbers))].page
+    if page is None or page.content is None or model.page_shift != window.PAGE_SHIFT:
+        return None
+    if seen.snapshot.pages.get(frame) != page.content:
+        return None
+    seen.led_to.add(frame)
+    if page.tagged is None or page.tagged[0] != model.liobn:
+        return 0
+    return model.number(page.tagged[1]) in numbers
 
 
 def _frame(table: TableView, number: int) -> int:
-    """Where the table says an entry leads, for a frame that the agent did not tell."""
+    """The frame that the table gives for an entry whose frame the agent did not report."""
     return tce.address(int(table.tce[np.searchsorted(table.index, number)]), table.page_shift)
 
 
 def _prove_all(ledger: Ledger, seen: TableReading, model: TableModel, frame: int, numbers: set[int]) -> None:
-    """Judge the IOMMU page at `frame`, to which entries `numbers` lead, 4 KiB by 4 KiB."""
+    """Judge the IOMMU page at `frame`, to which entries `numbers` lead, 4 KiB at a time."""
     first = model.live[next(iter(numbers))]
     if first.raw is not None and first.page is None:
-        return  # a hypercall stores whatever it is given, and nobody said what is there
+        return  # a hypercall stored a raw address: the contents there are unknown
     for part in range(1 << model.page_shift - window.PAGE_SHIFT):
         _prove(ledger, seen, model, (frame, part), numbers)
 
 
 def _prove(ledger: Ledger, seen: TableReading, model: TableModel, where: tuple[int, int], numbers: set[int]) -> None:
-    """Judge 4 KiB: of which IOMMU page, to which entries `numbers` lead, and which of its pages."""
+    """Judge 4 KiB of the IOMMU page to which entries `numbers` lead.
+
+    :param where: frame of the IOMMU page, and the number of the 4 KiB within it.
+    """
     part = where[1]
     frame = where[0] + (part << window.PAGE_SHIFT)
     page = model.live[next(iter(numbers))].page_at(part)
@@ -78,17 +102,21 @@ def _prove(ledger: Ledger, seen: TableReading, model: TableModel, where: tuple[i
         _unproven(ledger, seen, model, (frame, part), min(numbers))
         return
     if page is not None and page.content is None:
-        page.adopt(content)  # no proof of anything: nobody could know what it is
+        page.adopt(content)  # proves nothing: the contents were unknown until now
         return
-    own = _names_own(page, model, part, numbers)
+    _count(ledger, len(numbers), _names_own(page, model, part, numbers))
+
+
+def _count(ledger: Ledger, entries: int, own: int) -> None:
+    """Take into the evidence that so many entries lead to what they must, `own` of them to their own tag."""
     ledger.evidence.tags += own
-    ledger.evidence.contents += len(numbers) - own
-    if ledger.batch:
+    ledger.evidence.contents += entries - own
+    if ledger.batch and entries:
         ledger.size(ledger.batch).tags += own
 
 
 def _names_own(page: PageModel | None, model: TableModel, part: int, numbers: set[int]) -> bool:
-    """The page's tag names one of the entries that lead to it."""
+    """Does the page's tag name one of the entries that lead to it?"""
     if page is None or page.tagged is None:
         return False
     liobn, where = page.tagged

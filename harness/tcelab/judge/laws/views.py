@@ -24,10 +24,11 @@ LAW: Final = Law(
 
 
 def views(ledger: Ledger, fold: Fold, seen: TableReading) -> None:
-    """Live memory and state stream of one stop of the guest show the same tables, entry by entry.
+    """Live memory and state stream, read in one stop of the guest, show the same tables, entry by entry.
 
-    Both read QEMU's one array; a difference means that one reader looked at the wrong place or time. Of a table whose
-    page size or place they do not agree on, entries of one number are not the same: `inventory` tells of that.
+    Both read the same array of QEMU, so a difference means that one of them read the wrong place or at the wrong time.
+    If they disagree on a table's page size or bus offset, equal entry numbers mean different bus addresses: `inventory`
+    reports that.
     """
     live, stream = seen.views.get("live"), seen.views.get("stream")
     if live is None or stream is None:

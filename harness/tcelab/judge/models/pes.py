@@ -118,7 +118,7 @@ class Pes:
         if seen not in (expected, None) and seen == stopped and each.index in self._owed:
             self._owed.discard(each.index)
             each.isolation.violate()
-            title = "isolated after all, which nobody told"
+            title = "isolated, though no event reported it"
         self.effects.append(Effect(what, device, each.index, title, freezes, expected, seen))
 
     def transferred(self, device: DeviceModel, pieces: Sequence[dmarules.Piece], direction: Direction) -> bool:
