@@ -20,6 +20,8 @@ def frame(value):
 class Channel:
     """Gives what it was made with, piece by piece: bytes, or None where nothing comes for a while."""
 
+    waited = 0.0
+
     def __init__(self, *pieces, errors=b"", status=None):
         self._pieces, self._errors, self._status = list(pieces), errors, status
         self.status_event = threading.Event()
@@ -46,6 +48,7 @@ class Channel:
             return b""
         piece = self._pieces.pop(0)
         if piece is None:
+            Channel.waited += 1
             raise TimeoutError
         return piece
 
@@ -83,10 +86,19 @@ def test_a_request_and_its_answer_may_come_in_any_pieces(link):
     assert one._channel.sent == b"\0\0\0\x09a request"
 
 
-def test_a_beat_is_progress_and_no_answer(link):
+@pytest.fixture
+def clock(monkeypatch):
+    """Time passes only where nothing comes: a second each time."""
+    monkeypatch.setattr("tcelab.ssh.agentlink.time", SimpleNamespace(monotonic=lambda: Channel.waited))
+    monkeypatch.setattr(Channel, "waited", 0.0)
+
+
+def test_a_beat_is_progress_and_no_answer(link, clock):
     """Nothing comes for longer than the limit in all, and never for the limit at once."""
     beats = [piece for number in range(4) for piece in (None, frame({"id": None, "beat": number, "at": [3, 17]}))]
-    assert link(*beats, frame({"id": 3})).ask(b"x", "perform", 0.5) == b'{"id":3}'
+    assert link(*beats, frame({"id": 3})).ask(b"x", "perform", 1.5) == b'{"id":3}'
+    with pytest.raises(GuestLost, match=r"nothing came for 1.5 s"):
+        link(*beats, None, None, frame({"id": 3})).ask(b"x", "perform", 1.5)
 
 
 def test_silence_after_a_beat_names_the_operation(link):

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import closing
 from types import SimpleNamespace
 
 import pytest
@@ -27,7 +28,7 @@ from tcelab.run.record import Outcome
 from tcelab.scenarios import build
 from tcelab.ssh import farside
 from tcelab.ssh.choice import SshChoice
-from tcelab.ssh.connection import ask_secret
+from tcelab.ssh.connection import Connection, ask_secret
 from tcelab.ssh.sshsession import SshSession
 
 TWO = topology("two-pe")
@@ -268,10 +269,14 @@ def test_a_machine_that_runs_no_command_is_given_up_in_time(keys, reach):
         reach(server, limits=Limits(copy=0.4, close=0.1))
 
 
-def test_a_machine_that_never_answers_is_given_up_in_time(keys, reach):
+def test_a_machine_that_never_answers_is_given_up_in_time(keys, tmp_path):
+    """paramiko would wait for ever."""
     with SshServer(keys.host, keys.user, deaf=True) as server:
-        with pytest.raises(HarnessError, match="runs no command"):
-            reach(server, limits=Limits(login=2, close=0.1))
+        there = {"host": "127.0.0.1", "port": server.port, "user": "root", "host_key": keys.folder / "host.pub"}
+        choice = SshChoice(**there, keys=(keys.folder / "user",))
+        refused = pytest.raises(HarnessError, match="runs no command")
+        with closing(Connection(choice, Limits())) as connection, refused:
+            farside.start(connection, choice, tmp_path, Limits(login=0.3, close=0.1))
         assert len(server.commands) == 1
 
 
