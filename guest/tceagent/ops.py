@@ -6,7 +6,7 @@ Words are numbers, names, or `{"buffer", "index", "plus"}`.
 
 from __future__ import annotations
 
-from tceagent import devices, errors, hcalls, native, uapi, vfio
+from tceagent import devices, errors, hcalls, native, uapi
 from tceagent import tag as marks
 from tceagent.state import File, unused
 from tceagent.uapi import IOMMU_PAGE
@@ -122,7 +122,7 @@ def put(state: State, *, buffer: str, request: str, offset: int = 0, fields: dic
 def bind(state: State, *, device: str) -> Outcome:
     if device not in state.bound:
         buid, slot = state.devices[device]
-        state.bound[device] = vfio.bind(state.kernel, buid, slot)
+        state.bound[device] = state.binder(state.kernel, buid, slot)
     return {"value": 0, "fields": state.bound[device]}
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from tceagent import vfio
 from tceagent.errors import RefusedError
 from tceagent.uapi import IOMMU_PAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Union
 
     from tceagent import virtio
@@ -40,6 +42,7 @@ class State:
     """:ivar nonce: of the session, 16 bytes; None before the handshake.
 
     :ivar devices: BUID and slot of each device that a program may name.
+    :ivar binder: takes the kernel, BUID and slot, and binds that device.
     :ivar bound: what `bind` found out, by device.
     :ivar buffers: memory, and how many IOMMU pages of it the program knows.
     :ivar children: by the name that the program gave them.
@@ -50,6 +53,7 @@ class State:
         self.kernel = kernel
         self.nonce: bytes | None = None
         self.devices: dict[str, tuple[int, int]] = {}
+        self.binder: Callable[[Kernel, int, int], dict[str, str | int]] = vfio.bind
         self.bound: dict[str, dict[str, str | int]] = {}
         self.buffers: dict[str, tuple[Memory, int]] = {}
         self.files: dict[str, File] = {}
@@ -61,6 +65,7 @@ class State:
         child = State(kernel)
         child.nonce = self.nonce
         child.devices.update(self.devices)
+        child.binder = self.binder
         child.bound.update(self.bound)
         child.files.update((name, File(file.fd, file.config)) for name, file in self.files.items())
         return child

@@ -16,7 +16,7 @@ DEVICES = "/sys/bus/pci/devices"
 TREE = "/sys/firmware/devicetree/base"
 DMA_WINDOW = "ibm,dma-window"
 """Of a PHB in the device tree."""
-_DMA_WINDOW = struct.Struct(">IQQ")  # LIOBN, bus address, size
+WINDOW = struct.Struct(">IQQ")  # LIOBN, bus address, size
 
 
 def bind(kernel: Kernel, buid: int, slot: int) -> dict[str, str | int]:
@@ -33,9 +33,9 @@ def bind(kernel: Kernel, buid: int, slot: int) -> dict[str, str | int]:
         window = kernel.read_file(f"{TREE}/pci@{buid:x}/{DMA_WINDOW}")
     except FileNotFoundError:
         raise LookupError(f"PHB {buid:#x} has no {DMA_WINDOW}: somebody owns it already") from None
-    liobn, window_start, window_size = _DMA_WINDOW.unpack(window)
+    liobn, window_start, window_size = WINDOW.unpack(window)
     try:
-        _drive(kernel, folder, address)
+        drive(kernel, folder, address)
         group = int(_last(kernel.readlink(f"{folder}/iommu_group")))
     except OSError as error:
         raise RefusedError(error) from error
@@ -54,9 +54,9 @@ def find(kernel: Kernel, buid: int, slot: int) -> str:
     seen = []
     for address in kernel.listdir(DEVICES):
         domain, bus, slot_function = address.split(":")
-        node = _node(kernel, address, f"{domain}:{bus}")
-        seen.append(f"{address} ({node})")
-        if f"pci@{buid:x}" in node.split("/") and slot_function == f"{slot:02x}.0":
+        path = node(kernel, address, f"{domain}:{bus}")
+        seen.append(f"{address} ({path})")
+        if f"pci@{buid:x}" in path.split("/") and slot_function == f"{slot:02x}.0":
             return address
     raise LookupError(f"no device at slot {slot} of PHB {buid:#x}; there are: {', '.join(seen) or 'none'}")
 
@@ -75,25 +75,30 @@ def region(kernel: Kernel, fd: int, index: int) -> tuple[int, int]:
     return info["offset"], info["size"]
 
 
-def _drive(kernel: Kernel, folder: str, address: str) -> None:
-    if _driver(kernel, folder) == "vfio-pci":
+def drive(kernel: Kernel, folder: str, address: str) -> None:
+    """Have vfio-pci drive a device, whoever did before.
+
+    :raise OSError, RefusedError: as `bind`.
+    """
+    if driver(kernel, folder) == "vfio-pci":
         return
-    if _driver(kernel, folder):
+    if driver(kernel, folder):
         kernel.write_file(f"{folder}/driver/unbind", address.encode())
     kernel.write_file(f"{folder}/driver_override", b"vfio-pci")
     kernel.write_file("/sys/bus/pci/drivers_probe", address.encode())
-    if _driver(kernel, folder) != "vfio-pci":
+    if driver(kernel, folder) != "vfio-pci":
         raise RefusedError("ENODEV")
 
 
-def _driver(kernel: Kernel, folder: str) -> str:
+def driver(kernel: Kernel, folder: str) -> str:
+    """Of a device; "": none."""
     try:
         return _last(kernel.readlink(f"{folder}/driver"))
     except FileNotFoundError:
         return ""
 
 
-def _node(kernel: Kernel, address: str, bus: str) -> str:
+def node(kernel: Kernel, address: str, bus: str) -> str:
     """The device-tree node of a device or, where it has none, of its bus; "" if neither has one."""
     for path in (f"{DEVICES}/{address}/of_node", f"/sys/class/pci_bus/{bus}/of_node"):
         try:

@@ -29,8 +29,10 @@ class FrameError(Exception):
 class Channel:
     """The agent's end of the port."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, out: int | None = None) -> None:
+        """:param out: where messages go; None: where they come from."""
         self._fd = fd
+        self._out = fd if out is None else out
         self._received = bytearray()
 
     def receive(self) -> bytes:
@@ -49,7 +51,7 @@ class Channel:
             raise ValueError(f"a message of {len(payload)} bytes is longer than {LIMIT}")
         rest = memoryview(len(payload).to_bytes(4, "big") + payload)
         while rest:
-            rest = rest[posix.write(self._fd, rest) :]
+            rest = rest[posix.write(self._out, rest) :]
 
     def _take(self, size: int) -> bytes:
         while len(self._received) < size:

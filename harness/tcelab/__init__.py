@@ -21,6 +21,7 @@
 - `report`: results, texts, live displays
 - `run`: performs a program, and records what happened
 - `scenarios`: programs that tcelab knows by name
+- `ssh`: the platform `ssh`: a machine that already runs
 - `testing`: the pytest plugin
 - `userconfig`: the user's settings
 """

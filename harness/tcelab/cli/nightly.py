@@ -107,7 +107,7 @@ def command(
         )
         note(f"night {night.id}: {len(cells)} cells, in {folder}")
         code = _tell(night, folder, json_to, job.perform())
-    raise click.exceptions.Exit(code if report_to is None else _report(night, folder, report_to, code))
+    raise click.exceptions.Exit(code if report_to is None else _report(folder, report_to, code))
 
 
 def vocabulary() -> Vocabulary:
@@ -196,7 +196,7 @@ def _tell(night: Night, folder: Path, json_to: Path | None, code: int) -> int:
     return output.deliver(nightfile.to_json(night), json_to, code)
 
 
-def _report(night: Night, folder: Path, to: Path, code: int) -> int:
+def _report(folder: Path, to: Path, code: int) -> int:
     """Write the HTML report, with trends and what changed since the night before, by the history."""
     from tcelab import htmlreport  # noqa: PLC0415 - most nights have none
 

@@ -17,12 +17,13 @@ from tcelab.errors import UsageError
 from tcelab.image.archive import VARIABLE
 from tcelab.image.room import CACHE_SIZE, room
 from tcelab.job import setup
-from tcelab.job.platforms import QEMU
+from tcelab.job.platforms import NAMES, QEMU
 from tcelab.job.runoptions import RunOptions, Verb
 from tcelab.program.topology import TOPOLOGIES, topology
 from tcelab.qemu import machine
 from tcelab.qemu.limits import Limits
 from tcelab.run.record import Guarding
+from tcelab.ssh.choice import SshChoice
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -152,11 +153,25 @@ guard_option = click.option(
 )
 
 
+any_platform_option = click.option(
+    "--platform",
+    type=click.Choice(NAMES),
+    default=QEMU,
+    show_default=True,
+    help="Run on a real kernel in a guest, on the emulator of the driver, or on a machine over ssh.",
+)
+
+
 def on_platforms(function: F) -> F:
     """Add the options that choose a platform: `platform`, and `profile` for `choice`."""
     for option in reversed(platform_options):
         function = option(function)
     return function
+
+
+def on_any_platform(function: F) -> F:
+    """As `on_platforms`, for a verb that does without views."""
+    return any_platform_option(platform_options[1](function))
 
 
 def machine_options(function: F) -> F:
@@ -223,6 +238,7 @@ def run_options(
     platform: str = QEMU,
     guard: Guarding | None = None,
     inject: str | None = None,
+    ssh: SshChoice | None = None,
     against: Mapping[str, str | Path] = MappingProxyType({}),
     **machine: Any,  # noqa: ANN401 - click's options
 ) -> RunOptions:
@@ -240,6 +256,7 @@ def run_options(
         guard=guard,
         boot=boot,
         limits=limits,
+        ssh=ssh,
         against=dict(against),
     )
 

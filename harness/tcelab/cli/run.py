@@ -19,12 +19,13 @@ from tcelab.cli.options import (
     guard_option,
     json_option,
     machine_options,
-    on_platforms,
+    on_any_platform,
     run_options,
     seed_option,
     tap_option,
     topology_text,
 )
+from tcelab.cli.sshoptions import ssh_options, take
 from tcelab.errors import UsageError
 from tcelab.job import output, platforms
 from tcelab.job.job import FILES, Job
@@ -43,7 +44,8 @@ def _scenario_list() -> str:
 
 @click.command("run", epilog=f"Scenarios: {_scenario_list()}.")
 @click.argument("target", default=scenarios.DEFAULT, metavar="[SCENARIO|PROGRAM.json|RUNFOLDER]")
-@on_platforms
+@on_any_platform
+@ssh_options
 @machine_options
 @guard_option
 @seed_option
@@ -71,8 +73,9 @@ def command(
 
     Exit codes: 0 pass, 1 finding, 2 wrong usage, 125 could not judge.
     """
+    ssh = take(options)
     if keep and options["platform"] != platforms.QEMU:
-        raise UsageError("--keep is about a guest: the emulator has no console")
+        raise UsageError(f"--keep is about a guest of tcelab's own: {options['platform']} gives no console")
     if keep and not sys.stdin.isatty():
         raise UsageError("--keep needs a terminal: it gives the guest's console to you")
     piped = output.check_files(json=json_to, tap=tap_to)
@@ -82,7 +85,7 @@ def command(
         if keep:
             raise UsageError("--keep is about one guest", next_step=f"name one: --topology {names[0]}")
         programs = [program_of(target, programs[0].seed, lie, name) for name in names]
-    asked = run_options("run", target, guard=guard, inject=lie, boot=boot, limits=limits, **options)
+    asked = run_options("run", target, guard=guard, inject=lie, boot=boot, limits=limits, ssh=ssh, **options)
     pairs = [settle(program, asked) for program in programs]
     # The text goes where the files do not.
     text = Console(stderr=piped)

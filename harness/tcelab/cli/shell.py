@@ -14,6 +14,7 @@ from tcelab.job.output import note
 from tcelab.qemu.fork import opened
 from tcelab.qemu.interact import interact
 from tcelab.qemu.limits import limits as limits_of
+from tcelab.qemu.network import ssh_port
 
 
 @click.command("shell")
@@ -27,5 +28,7 @@ def command(limits: tuple[str, ...], *, boot: bool, **options: Any) -> None:  # 
     ready = setup.prepare(choice(**options))
     folder = artefacts.folder(None)
     with opened(ready.qemu, ready.options, folder, digest=ready.digest, limits=bounds, boot=boot) as session:
+        if ready.options.network:
+            note(f"port {ssh_port(session)} of 127.0.0.1 leads to the guest's port 22")
         note("the guest is ready; Ctrl-] leaves")
         interact(session)

@@ -121,5 +121,5 @@ class GuestReferences:
 
 def second_opinion(topology: Topology, facts: Facts) -> EmulatorReferences | None:
     """Oracles for the run of a real kernel. The emulator needs none against itself, but to tell what its quirks did."""
-    asked = facts.platform == "qemu" or (facts.platform == "emulator" and facts.quirks)
+    asked = facts.platform in {"qemu", "ssh"} or (facts.platform == "emulator" and facts.quirks)
     return EmulatorReferences(topology, facts) if asked else None

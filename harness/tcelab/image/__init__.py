@@ -48,7 +48,7 @@ from tcelab.image.library import (
 )
 from tcelab.image.manifest import Manifest
 from tcelab.image.overlay import agent_digest
-from tcelab.image.recipe import quirks, recipe_names
+from tcelab.image.recipe import network, quirks, recipe_names
 from tcelab.image.store import cache_dir
 
 __all__ = [
@@ -64,6 +64,7 @@ __all__ = [
     "clean",
     "ensure_guest",
     "ensure_qemu",
+    "network",
     "quirks",
     "recipe_names",
     "status",

@@ -69,6 +69,8 @@ class GuestRecipe(_Sources, frozen=True, kw_only=True, tag="guest"):
     """Where the applets' links point to."""
     applets: tuple[str, ...] = ()
     """Links to busybox, by full path."""
+    network: bool = False
+    """The machine has a network card, which leads from a port on the host's loopback to the guest's sshd."""
     toolchain: str = ""
     """Recipe of the tools that build our own module and programs for this kernel; empty: it has none of them."""
 
@@ -175,6 +177,15 @@ def quirks(name: str) -> frozenset[str]:
     """
     recipe = load(name).recipe
     return frozenset(recipe.quirks) if isinstance(recipe, GuestRecipe) else frozenset()
+
+
+def network(name: str) -> bool:
+    """Whether a guest of that recipe has a network card.
+
+    :raise UsageError: there is no such recipe, or it is not valid.
+    """
+    recipe = load(name).recipe
+    return isinstance(recipe, GuestRecipe) and recipe.network
 
 
 def _read(name: str) -> dict[str, object]:

@@ -28,6 +28,8 @@ from tcelab.qemu.qemusession import QemuSession
 from tcelab.report import tabledump
 from tcelab.run.guestfits import require
 from tcelab.run.record import Facts, RunRecord, Step
+from tcelab.ssh import agentlink
+from tcelab.ssh.sshsession import KERNEL_LOG
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -39,6 +41,8 @@ FILES: Final = {
     "qemu command": "qemu.cmd",
     "junit": "junit.xml",
     "log": NAME,
+    "agent log": agentlink.LOG,
+    "kernel log": KERNEL_LOG,
     "isolations": "isolation.log",
     "hypercalls": "hcalls.txt",
     "hypercalls as data": "hcalls.json",
@@ -88,7 +92,8 @@ class Job:
         :raise UsageError: what was chosen cannot be.
         """
         with artefacts.of_a_run(self.folder):
-            platforms.check(self._options.platform, self._options.machine, boot=self._options.boot)
+            asked = self._options
+            platforms.check(asked.platform, asked.machine, boot=asked.boot, ssh=asked.ssh)
             self._perform(keep=keep)
 
     def _perform(self, *, keep: bool) -> None:
@@ -127,7 +132,7 @@ class Job:
         _LOG.info("%s, seed %d, %s", self._program.name, self._program.seed, operations, extra=PHASE)
         began = time.monotonic()
         asked = self._options
-        platform = platforms.prepare(asked.platform, asked.machine, limits=self._limits, boot=asked.boot)
+        platform = platforms.prepare(asked.platform, asked.machine, limits=self._limits, boot=asked.boot, ssh=asked.ssh)
         stack.callback(platform.close)
         self._provenance = platform.provenance
         self._timings["provision"] = time.monotonic() - began
@@ -189,7 +194,7 @@ class Job:
     def _tables(self, record: RunRecord, finding: int | None) -> None:
         """The tables of one checkpoint, see `tabledump`; with a finding, those of the checkpoint before it as well."""
         step = tabledump.telling(record, finding)
-        if step is None:
+        if step is None or not record.facts.views:
             return
         if self._keeper.write(FILES["tables"], tabledump.of_step(step)):
             self.kept_tables = step.number
@@ -227,6 +232,7 @@ class Job:
             platform=asked.platform,
             boot=asked.boot,
             limits=self._limits,
+            ssh=asked.ssh,
             against=asked.against,
         )
 

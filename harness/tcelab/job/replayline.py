@@ -12,9 +12,10 @@ import msgspec
 from tcelab import image
 from tcelab.commandline import typed
 from tcelab.job import setup
-from tcelab.job.platforms import EMULATOR, QEMU
+from tcelab.job.platforms import QEMU
 from tcelab.program import Program
 from tcelab.qemu.limits import Limits
+from tcelab.ssh.choice import SshChoice
 
 OPTIONS: Final = {
     "profile": "--profile",
@@ -53,6 +54,7 @@ def line(
     platform: str = QEMU,
     boot: bool = False,
     limits: Limits | None = None,
+    ssh: SshChoice | None = None,
     against: Mapping[str, Any] | None = None,
 ) -> str:
     """A line for a shell, right from any folder.
@@ -64,7 +66,8 @@ def line(
     """
     words = [verb, str(path.absolute())]
     words += [] if platform == QEMU else ["--platform", platform]
-    words += chosen(choice, of_a_guest=platform != EMULATOR)
+    words += [] if ssh is None else ssh.words()
+    words += chosen(choice, of_a_guest=platform == QEMU)
     if program is not None and choice.guard != ("freeze" if program.isolation else "off"):
         words += ["--guard", choice.guard]
     for name, value in (against or {}).items():
@@ -82,6 +85,7 @@ def of_scenario(
     lie: str | None,
     boot: bool,
     limits: Limits | None,
+    ssh: SshChoice | None = None,
 ) -> str:
     """The line that runs a scenario again on each of its topologies.
 
@@ -89,7 +93,8 @@ def of_scenario(
     """
     words = ["run", name, "--seed", str(seed)]
     words += [] if platform == QEMU else ["--platform", platform]
-    words += chosen(choice, of_a_guest=platform != EMULATOR)
+    words += [] if ssh is None else ssh.words()
+    words += chosen(choice, of_a_guest=platform == QEMU)
     for option, value in (("--guard", guard), ("--inject", lie)):
         words += [] if value is None else [option, value]
     return typed([*words, *opening(limits, boot=boot)])
@@ -106,7 +111,7 @@ def opening(limits: Limits | None, *, boot: bool) -> list[str]:
 def chosen(choice: setup.MachineChoice, *, of_a_guest: bool = True) -> list[str]:
     """The options for a choice, without defaults.
 
-    :param of_a_guest: also those that the emulator does not know.
+    :param of_a_guest: also those that neither the emulator nor a machine over ssh knows.
     """
     words: list[str] = []
     for name, option in OPTIONS.items():

@@ -8,13 +8,15 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from tcelab.job.platforms import QEMU
+from tcelab.job.platforms import QEMU, SSH
 from tcelab.job.setup import MachineChoice
 from tcelab.program import Program
 from tcelab.program.validate import validate
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.limits import limits as limits_of
 from tcelab.run.record import Guarding
+from tcelab.ssh.choice import SshChoice
+from tcelab.ssh.hostless import expect_possible
 
 Verb = Literal["run", "diff", "watch", "table"]
 
@@ -39,6 +41,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     :ivar guard: as given, None if not given; the effective guard is `machine.guard`.
     :ivar boot: boot the guest anew.
     :ivar limits: as they were said, each `PHASE=SECONDS`.
+    :ivar ssh: which machine; None on other platforms.
     :ivar against: in which options the machine differs that `diff` compares with; empty: it is the emulator.
     """
 
@@ -51,6 +54,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     guard: Guarding | None = None
     boot: bool = False
     limits: tuple[str, ...] = ()
+    ssh: SshChoice | None = None
     against: Mapping[str, str | Path] = {}
 
     def bounds(self) -> Limits:
@@ -67,9 +71,11 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     def recorded(self) -> dict[str, Any]:
         """The options for `result.json`: by name, all that the verb has."""
         said = msgspec.structs.asdict(self)
-        del said["verb"], said["machine"]
+        del said["verb"], said["machine"], said["ssh"]
         machine = msgspec.structs.asdict(self.machine)
         said |= {name: value for name, value in machine.items() if name not in _OF_THE_PROGRAM}
+        if self.ssh is not None:
+            said["ssh"] = msgspec.structs.asdict(self.ssh)
         return {name: value for name, value in said.items() if name not in _LEFT_OUT[self.verb]}
 
 
@@ -84,5 +90,7 @@ def settle(program: Program, options: RunOptions) -> tuple[Program, RunOptions]:
     guard = options.guard or ("freeze" if isolates else "off")
     program = msgspec.structs.replace(program, isolation=isolates)
     validate(program, guarded=guard != "off")
+    if options.platform == SSH:
+        expect_possible(program, guard)
     machine = msgspec.structs.replace(options.machine, topology=program.topology, isolates=isolates, guard=guard)
     return program, msgspec.structs.replace(options, machine=machine)

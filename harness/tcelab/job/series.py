@@ -93,6 +93,7 @@ class Series:
             lie=asked.inject,
             boot=asked.boot,
             limits=asked.bounds(),
+            ssh=asked.ssh,
         )
 
     def _write(self, result: report.Result, keeper: Keeper) -> None:

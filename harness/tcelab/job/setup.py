@@ -97,6 +97,7 @@ def prepare(choice: MachineChoice) -> PreparedMachine:
         quirks=quirks,
         isolates=choice.isolates,
         guard=choice.guard,
+        network=image.network(choice.image),
     )
     return PreparedMachine(qemu, options, image.agent_digest(), provenance)
 

@@ -25,7 +25,7 @@ from tcelab.judge.models.rounds import done_of
 from tcelab.judge.verdict import conclude
 from tcelab.papr import window
 from tcelab.program import Burst, Checkpoint, Dma, Fresh, Ioctl, Program, Repeat, Together
-from tcelab.run.record import Facts, Outcome, RunRecord, Snapshot, Step
+from tcelab.run.record import KERNELS_LOG, Facts, Outcome, RunRecord, Snapshot, Step
 
 
 class Judge:
@@ -202,12 +202,21 @@ class Judge:
                 count.reasons[piece.refused] = count.reasons.get(piece.refused, 0) + 1
 
     def _checkpoint(self, step: Step, op: Checkpoint) -> None:
-        self.ledger.evidence.checkpoints += 1
         self._credit(op.batch)
+        if self.facts.views:
+            self.ledger.evidence.checkpoints += 1
         if step.snapshot is None:
             self.ledger.undecided_because("a checkpoint gave no snapshot")
         else:
             self._snapshot(step.snapshot, stream=op.stream)
+
+    def _unseen(self, snapshot: Snapshot) -> None:
+        """A checkpoint of a platform without a view: what the kernel said is all that there is."""
+        seen = read_tables(snapshot, self.fold.transfers.take_forbidden())
+        if KERNELS_LOG not in self.facts.cannot:
+            kernel.kernel(self.ledger, self.fold, seen)
+        for what, seconds in snapshot.seconds.items():
+            self.ledger.took(what, seconds)
 
     def _credit(self, batch: int) -> None:
         """Count the maps since the last checkpoint under this one's batch size."""
@@ -219,6 +228,9 @@ class Judge:
         self._pending = [0, 0]
 
     def _snapshot(self, snapshot: Snapshot, *, stream: bool) -> None:
+        if not self.facts.views:
+            self._unseen(snapshot)
+            return
         ledger = self.ledger
         # Of a second snapshot, there are no forbidden accesses left: the first was judged with them.
         seen = read_tables(snapshot, self.fold.transfers.take_forbidden())

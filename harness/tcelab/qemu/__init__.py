@@ -24,6 +24,7 @@ Only this package uses asyncio; its interface is synchronous.
 - `log`: drains QEMU's log and trace
 - `machine`: QEMU's command line
 - `monitor`: QEMU's monitor (QMP), each command of which is logged
+- `network`: the port of the host that leads to a guest's sshd
 - `portal`: the one asyncio loop, and the way into it
 - `probe`: what a QEMU can do
 - `processmemory`: memory of another process

@@ -22,7 +22,11 @@ class Limits(msgspec.Struct, frozen=True):
     :ivar boot: silence of the console before the agent's handshake. A debug kernel under TCG on a loaded machine
         stays silent for some 20 s in its longest initcall.
     :ivar whole_boot: the boot as a whole: a guest that prints for ever is not progress.
-    :ivar perform: silence of the agent's progress cell. One container release sweeps 262,144 entries, 0.7 s.
+    :ivar connect: over ssh, until a machine shows its banner; each jump host anew.
+    :ivar login: over ssh, to agree on keys, to log in, and to get a channel.
+    :ivar copy: over ssh, silence while the agent is copied and started.
+    :ivar perform: silence of the agent's progress cell, or of its beats over ssh. One container release sweeps 262,144
+        entries, 0.7 s.
     :ivar control: one QMP command, the saving of device state included.
     :ivar settle: silence of the console after a panic, after which its output counts as complete.
     :ivar whole_settle: the whole output after a panic: a dying kernel may print for ever.
@@ -34,6 +38,9 @@ class Limits(msgspec.Struct, frozen=True):
     fork: float = 20.0
     boot: float = 90.0
     whole_boot: float = 600.0
+    connect: float = 30.0
+    login: float = 30.0
+    copy: float = 60.0
     perform: float = 60.0
     control: float = 30.0
     settle: float = 2.0

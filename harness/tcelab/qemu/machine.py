@@ -39,6 +39,8 @@ CPUS: Final[dict[CpuName, tuple[str, str]]] = {
 takes the radix MMU unless it may not (arch/powerpc/mm/init_64.c), POWER8 has the hash MMU alone.
 """
 
+NETWORK: Final = "ssh-net"
+NETWORK_SLOT: Final = 29
 MEMORY: Final = 512
 """MiB of guest RAM by default."""
 GRANULE: Final = 256 * MIB
@@ -80,6 +82,7 @@ class QemuOptions(msgspec.Struct, frozen=True):
     :ivar cpu: one of `CPUS`.
     :ivar append: added to the kernel's command line.
     :ivar quirks: known defects that are declared for the kernel.
+    :ivar network: it has a network card, beside the channel; see `_network`.
     :ivar isolates: the platform is to isolate PEs; `guard`: what is done for it, see `tcelab.run.record.Facts`.
     """
 
@@ -93,6 +96,7 @@ class QemuOptions(msgspec.Struct, frozen=True):
     quirks: frozenset[str] = frozenset()
     isolates: bool = False
     guard: Guarding = "off"
+    network: bool = False
 
 
 class Descriptors(msgspec.Struct, frozen=True):
@@ -191,6 +195,7 @@ def arguments(options: QemuOptions, abilities: Abilities, fds: Descriptors) -> l
         *("-global", "spapr-pci-host-bridge.ddw=off"),
         *("-device", f"virtio-serial-pci,id=channel,bus=pci.{CHANNEL_PHB},addr={CHANNEL_SLOT:#x},romfile="),
         *("-device", f"virtserialport,bus=channel.0,chardev=agent,name={PORT},id=agent-port"),
+        *(_network() if options.network else ()),
         *_phbs(options.topology, fds),
         *(_boot(options) if fds.base is None else ["-S", "-incoming", "defer"]),
         *(_driven(fds) if options.topology.driven else ()),
@@ -203,6 +208,15 @@ def _driven(fds: Descriptors) -> tuple[str, ...]:
     port = f"virtserialport,bus=channel.0,chardev=dma-api,name={DMA_API},id=dma-api-port"
     file = f"file,id=dma-api,path=/proc/self/fd/{fds.dma_api or 0}"
     return ("-msg", "timestamp=on", "-chardev", file, "-device", port)
+
+
+def _network() -> tuple[str, ...]:
+    """A card from which nothing gets out. A port of the host's loopback, which the host's kernel chooses, leads to the
+    guest's sshd; the monitor tells which (`info usernet`).
+    """
+    user = f"user,id={NETWORK},restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22"
+    card = f"virtio-net-pci,id={NETWORK}-card,netdev={NETWORK},bus=pci.{CHANNEL_PHB},addr={NETWORK_SLOT:#x},romfile="
+    return ("-netdev", user, "-device", card)
 
 
 def _boot(options: QemuOptions) -> list[str]:

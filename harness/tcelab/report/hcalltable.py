@@ -77,17 +77,18 @@ def hypercall_rows(run: RunRecord, verdict: Verdict) -> list[HypercallRow]:
         number = labels[case.label]
         before = looks[bisect_right(looks, number - 1) - 1]
         done = [steps[i] for i in (before, number - 1, number) if i in steps]
-        out.append(_row(case, done, number, verdict.found(before + 1, number + 1), run.facts.views[0]))
+        out.append(_row(case, done, number, verdict.found(before + 1, number + 1), next(iter(run.facts.views), "")))
     return out
 
 
 def _row(case: Case, done: Sequence[Step], number: int, found: Mapping[str, int], view: str) -> HypercallRow:
-    expected = _text(case.expected, case.written, case.gives)
+    """:param view: which counts the entries that were written; empty: nobody saw them, and they are left out."""
+    expected = _text(case.expected, case.written if view else None, case.gives)
     seen, findings = "nothing", sum(found.values())
     verdict: Judged = "not done"
     if len(done) == 3 and isinstance(done[1].op, Hcall | HcallBatch) and done[1].outcome is not None:  # noqa: PLR2004
         statuses, r4 = _gave(case, done[1].outcome)
-        seen = _text(statuses, _changed(done[0].snapshot, done[2].snapshot, view), r4)
+        seen = _text(statuses, _changed(done[0].snapshot, done[2].snapshot, view) if view else None, r4)
         verdict = "wrong" if findings or seen != expected else "ok"
         if findings:
             # Status and number of entries say little about the contents of an entry or a register.
@@ -127,7 +128,7 @@ def _gave(case: Case, outcome: Outcome) -> tuple[tuple[int, ...] | str, int | No
     return tuple(statuses), registers[0] if case.gives is not None else None
 
 
-def _text(statuses: tuple[int, ...] | str, written: int, r4: int | None) -> str:
+def _text(statuses: tuple[int, ...] | str, written: int | None, r4: int | None) -> str:
     if isinstance(statuses, str):
         said = f"{statuses} of the module"
     else:
@@ -135,7 +136,8 @@ def _text(statuses: tuple[int, ...] | str, written: int, r4: int | None) -> str:
         runs = [(name, len(list(same))) for name, same in groupby(names)]
         said = " ".join(name if times == 1 else f"{times} x {name}" for name, times in runs)
     parts = [said, f"r4 {r4:#x}"] if r4 is not None else [said]
-    return ", ".join([*parts, f"{written} written"] if written or r4 is None else parts)
+    told = written or (written == 0 and r4 is None)
+    return ", ".join([*parts, f"{written} written"] if told else parts)
 
 
 def _changed(before: Snapshot | None, after: Snapshot | None, view: str) -> int:

@@ -52,7 +52,7 @@ def render(
         compared = evidence.laws["difference"].judged
         say(console, f"compared: {compared:,} steps, {evidence.checkpoints:,} of them checkpoints of whole tables")
     elif extent == "whole":
-        _evidence(console, result.verdict)
+        _evidence(console, result.verdict, seen=result.platform is None or result.platform.name != "ssh")
         isolated = table_lines({"isolated": result.isolations})
         for line in [*isolated, *timeline_lines(result.timeline), *conformance_lines(result.hypercalls)]:
             say(console, line)
@@ -69,6 +69,8 @@ def render(
 
 def _last(console: Console, result: Result, folder: Path | None) -> None:
     """The verdict, and what it does not cover."""
+    if result.platform is not None and result.platform.name == "ssh" and result.verdict.result == "pass":
+        say(console, f"behaviour only, as was asked for; not seen: {', '.join(result.platform.cannot)}")
     test = result.program.test if result.program is not None else ""
     if test and result.verdict.result == "pass":
         say(console, f"the laws hold in all that {test} did; what it asserts itself is no part of a program")
@@ -116,7 +118,8 @@ def _again(console: Console, findings: Sequence[Finding]) -> None:
     say(console, numbers("program.json"))
 
 
-def _evidence(console: Console, verdict: Verdict) -> None:
+def _evidence(console: Console, verdict: Verdict, *, seen: bool) -> None:
+    """:param seen: there were views from outside."""
     evidence = verdict.evidence
     if evidence.batches:
         say(console, "by batch size n", "italic")
@@ -124,7 +127,7 @@ def _evidence(console: Console, verdict: Verdict) -> None:
     if evidence.checkpoints or evidence.operations:
         say(console, "by law", "italic")
         console.print(_laws(verdict))
-        for line in witnesses(evidence):
+        for line in witnesses(evidence) if seen else _behaviour(evidence):
             say(console, line)
 
 
@@ -141,6 +144,12 @@ def ran(result: Result) -> Iterator[str]:
         size = result.platform.page_size // 1024
         yield f"kernel:  {guest['kernel']} {guest['machine']}, {size} KiB pages, {guest['version']}"
         yield f"qemu:    {qemu['version']}, {qemu['firmware']}, TCG, {qemu.get('cpu', 'power9')}"
+    if result.platform is not None and guest and (ssh := result.versions.get("ssh")):
+        size = result.platform.page_size // 1024
+        by = f" by {', '.join(ssh['jumps'])}" if ssh["jumps"] else ""
+        yield f"kernel:  {guest['kernel']} {guest['machine']}, {size} KiB pages, {guest['version']}"
+        yield f"ssh:     {ssh['user']} on {ssh['host']}{by}, {ssh['banner']}, Python {guest['python']}"
+        yield f"devices: {', '.join(f'{name} is {address}' for name, address in ssh['devices'].items())}"
     if mutant := result.versions.get("provenance", {}).get("mutant"):
         broken = f"broken on purpose ({mutant['name']}): {mutant['breaks']}" if mutant["breaks"] else "without a fault"
         yield f"mutant:  {mutant['module']} rebuilt from {mutant['source']}, {broken}"
@@ -214,6 +223,13 @@ def witnesses(evidence: Evidence) -> Iterator[str]:
     yield f"page pins: {counted(evidence.pins, 'reading')}"
     costs = (f"{what} {cost.median * 1e3:.1f} ms" for what, cost in evidence.seconds.items())
     yield f"time per checkpoint (medians): {', '.join(costs)}"
+
+
+def _behaviour(evidence: Evidence) -> Iterator[str]:
+    """The witnesses where nobody looks from outside."""
+    answers = counted(evidence.laws["outcome"].judged, "outcome")
+    pins = counted(evidence.pins, "reading")
+    yield f"views: none; what the kernel answered is judged: {answers}, {pins} of page pins"
 
 
 def _batches(evidence: Evidence) -> Table:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 from tceagent.huge import SIZES
 from tcelab.errors import Unsupported
-from tcelab.program.operations import Buffer, Hcall, HcallBatch, Native, Op
+from tcelab.program.operations import Buffer, Burst, Dma, Engine, Hcall, HcallBatch, Ioctl, Look, Native, Op, Together
 from tcelab.program.program import Program
 from tcelab.program.soundness import sizes
 
 if TYPE_CHECKING:
     from tcelab.run.record import Facts
 
+_DEVICE: Final = "GROUP_GET_DEVICE_FD"
 _SIZES: Final = " or ".join(str(size >> 20) for size in SIZES)
 
 
@@ -38,6 +39,24 @@ def require(program: Program, facts: Facts) -> None:
             next_step="take --cpu power9 or later: by default QEMU gives the hash MMU no pages of that size",
         )
     require_hypercalls(program.ops, facts)
+    _require_models(program, facts)
+
+
+def _require_models(program: Program, facts: Facts) -> None:
+    """Devices that are only bound and mapped for may be of any model."""
+    files = {
+        op.into: op.fields.get("name")
+        for op in program.ops
+        if isinstance(op, Ioctl) and op.request == _DEVICE and op.into
+    }
+    for number, op in enumerate(program.ops):
+        moved = op.ops if isinstance(op, Together) else [op] if isinstance(op, Dma | Burst | Engine | Look) else []
+        for name in (files.get(each.file) for each in moved):
+            if name in facts.unlike:
+                raise Unsupported(
+                    f"operation {number} ({type(op).__name__.lower()}) drives {name}, which is no such device here",
+                    next_step="run a scenario in which no device moves data, such as flow; or give it such a device",
+                )
 
 
 def require_hypercalls(ops: Sequence[Op], facts: Facts) -> None:
@@ -45,8 +64,9 @@ def require_hypercalls(ops: Sequence[Op], facts: Facts) -> None:
     if facts.hypercalls or not any(map(_asks, ops)):
         return
     kernel = facts.versions.get("guest", {}).get("kernel", "under test")
+    why = facts.cannot.get("hypercalls", "its module tce_hcall is not loaded")
     raise Unsupported(
-        f"kernel {kernel} has no raw hypercalls: its module tce_hcall is not loaded",
+        f"kernel {kernel} has no raw hypercalls: {why}",
         next_step="take the image's own kernel, or build guest/kmod for this one: see docs/own-kernel.md",
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 import numpy as np
@@ -16,6 +16,8 @@ from tcelab.program import Op, Program
 ViewName = Literal["live", "stream", "emulator"]
 Guarding = Literal["freeze", "observe", "off"]
 """What is done about violations: `freeze` isolates the PE, `observe` only reports, `off` does not look."""
+KERNELS_LOG: Final = "kernel's log"
+"""Among what a platform cannot give, see `Facts`: what the kernel says of itself."""
 Direction = Literal["read", "write"]
 """The device's: it reads or writes memory."""
 
@@ -162,9 +164,12 @@ class Facts:
     :ivar nonce: 16 bytes, fresh for each session; part of every tag.
     :ivar page_size: bytes of a CPU page of the kernel under test.
     :ivar ram: bytes of guest RAM.
-    :ivar cannot: views that this platform cannot give, and why.
+    :ivar cannot: what this platform cannot give, and why: views, mostly.
     :ivar versions: versions of kernel, QEMU and so on, for the result.
-    :ivar views: the platform's views of its tables; the first one is used at every checkpoint.
+    :ivar views: the platform's views of its tables; the first one is used at every checkpoint. None: nobody looks from
+        outside, and a checkpoint shows what the kernel said, at most.
+    :ivar behaviour_only: laws that need no view from outside are all that is asked for.
+    :ivar unlike: devices that are of another model than the topology says, which no program can drive.
     :ivar profile: profile of the emulator that the driver under test is compared with.
     :ivar quirks: known defects that are declared for its kernel.
     :ivar isolates: the platform is to isolate a PE for a violation; `guard`: what tcelab does for it.
@@ -185,6 +190,8 @@ class Facts:
     guard: Guarding = "off"
     hypercalls: bool = False
     huge: int = HUGE_PAGE
+    behaviour_only: bool = False
+    unlike: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

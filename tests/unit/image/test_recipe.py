@@ -5,7 +5,7 @@ from imagetoy import GUEST_RECIPE, QEMU_RECIPE
 
 from tcelab.errors import UsageError
 from tcelab.image import recipe as recipe_module
-from tcelab.image.recipe import GuestRecipe, QemuRecipe, ToolchainRecipe, load, recipe_names
+from tcelab.image.recipe import GuestRecipe, QemuRecipe, ToolchainRecipe, load, network, quirks, recipe_names
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def recipes(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["guest", "guest-64k", "qemu-10.0", "qemu-11.1", "qemu-7.2", "toolchain"])
+@pytest.mark.parametrize("name", ["guest", "guest-64k", "guest-ssh", "qemu-10.0", "qemu-11.1", "qemu-7.2", "toolchain"])
 def test_every_shipped_recipe_is_valid(name):
     recipe = load(name).recipe
     kinds = {"guest": GuestRecipe, "qemu": QemuRecipe, "toolchain": ToolchainRecipe}
@@ -25,6 +25,21 @@ def test_every_shipped_recipe_is_valid(name):
         assert isinstance(load(recipe.toolchain).recipe, ToolchainRecipe)
     if isinstance(recipe, QemuRecipe):
         assert recipe.version == name.removeprefix("qemu-")
+
+
+def test_the_guest_with_ssh_has_a_network_card_and_what_its_driver_and_sshd_need():
+    assert [name for name in recipe_names() if network(name)] == ["guest-ssh"]
+    plain, own = load("guest").recipe, load("guest-ssh").recipe
+    assert set(own.packages) - set(plain.packages) == {
+        "dropbear-bin",
+        "libcrypt1",
+        "libgmp10",
+        "libtomcrypt1",
+        "libtommath1",
+    }
+    assert set(plain.packages) < set(own.packages)
+    assert set(own.drivers) - set(plain.drivers) == {"virtio_net"}
+    assert quirks("guest-ssh") == quirks("guest")
 
 
 def test_names_are_sorted(recipes):

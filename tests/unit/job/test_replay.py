@@ -26,6 +26,7 @@ from tcelab.qemu.limits import Limits
 from tcelab.quirks import MISALIGNED, ONE_PAGE
 from tcelab.scenarios import proof
 from tcelab.scenarios import vocabulary as b
+from tcelab.ssh.choice import SshChoice
 
 
 def findings(folder):
@@ -175,6 +176,8 @@ def test_every_option_of_a_verb_is_said_or_changes_nothing_of_a_saved_program(ve
         "--any-status",
         "--any-direction",
     }
+    there = SshChoice(host_key=Path("k"), keys=(Path("k"),), jumps=("j",), devices=("d",))
+    said |= {option for option, _ in there._options()}
     nothing = {
         "--archive",
         "--cache-size",

@@ -79,6 +79,11 @@ def test_by_default_all_comes_from_recipes(provisioned):
     }
 
 
+def test_only_an_image_that_has_it_gets_a_network_card(provisioned):
+    assert not ready().options.network
+    assert ready(image="guest-ssh").options.network
+
+
 def test_what_was_chosen_of_the_machine_reaches_it(provisioned):
     options = ready(memory=768, firmware="slof", append="debug").options
     assert (options.memory, options.firmware, options.append) == (768, "slof", "debug")

@@ -76,6 +76,18 @@ def test_the_agents_channel_is_on_the_phb_of_its_own():
     assert port == {"bus": "channel.0", "chardev": "agent", "name": "org.tcelab.agent", "id": "agent-port"}
 
 
+def test_a_network_card_leads_from_the_hosts_loopback_to_the_guests_sshd_and_nowhere_else():
+    assert not values(line(), "-netdev")
+    words = line(network=True)
+    (way,) = values(words, "-netdev")
+    assert way == "user,id=ssh-net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22"
+    (card,) = devices(words, "virtio-net-pci")
+    assert (card["netdev"], card["bus"], card["romfile"]) == ("ssh-net", "pci.0", "")
+    slots = {each.slot for each in topology("four-pe").devices}
+    assert int(card["addr"], 16) not in slots | {topology_module.CHANNEL_SLOT, topology_module.SPARE_PHB}
+    assert devices(line(fds=FORK, network=True), "virtio-net-pci") == [card]
+
+
 def test_guest_ram_is_the_harnesss_own_file_shared_and_the_machines_memory():
     words = line(memory=768)
     assert values(words, "-object") == ["memory-backend-file,id=ram,size=768M,mem-path=/proc/self/fd/15,share=on"]

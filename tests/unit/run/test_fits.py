@@ -14,11 +14,13 @@ from tcelab.emulator.reference import EmulatorReferences
 from tcelab.errors import Unsupported, UsageError
 from tcelab.job.parallel import ParallelRun
 from tcelab.program import Buffer, Ioctl, Page, from_json, load
+from tcelab.program.topology import topology
 from tcelab.program.validate import validate
 from tcelab.quirks import QUIRKS, ROLLBACK
 from tcelab.run import exitcode
 from tcelab.run.guestfits import require
 from tcelab.run.loop import perform_program
+from tcelab.scenarios import build
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 PROGRAMS = sorted(EXAMPLES.rglob("*.json"))
@@ -41,6 +43,32 @@ def verdict_on(program, page_size=4096, *, has=ALL, declared=ALL):
 
 def messages(verdict):
     return [finding.message for finding in verdict.findings]
+
+
+# -- a machine that is not like the topology
+
+
+def test_a_program_drives_no_device_that_is_of_another_model():
+    program = load(EXAMPLES / "dma.json")
+    facts = Ideal(program).facts
+    require(program, facts)
+    devices = frozenset(device.name for device in program.topology.devices)
+    with pytest.raises(Unsupported, match=r"operation \d+ \(dma\) drives pe1, which is no such device here"):
+        require(program, dataclasses.replace(facts, unlike=devices))
+
+
+def test_a_program_that_only_maps_may_have_devices_of_any_model():
+    program = build("flow", topology("two-pe"), 1)
+    require(program, dataclasses.replace(Ideal(program).facts, unlike=frozenset({"pe1", "pe2"})))
+
+
+def test_why_there_are_no_hypercalls_is_what_the_platform_says():
+    program = build("hcalls", topology("two-small"), 1)
+    facts = dataclasses.replace(Ideal(program).facts, hypercalls=False)
+    with pytest.raises(Unsupported, match="its module tce_hcall is not loaded"):
+        require(program, facts)
+    with pytest.raises(Unsupported, match="has no raw hypercalls: LIOBNs differ"):
+        require(program, dataclasses.replace(facts, cannot={"hypercalls": "LIOBNs differ"}))
 
 
 # -- page sizes

@@ -19,11 +19,18 @@ LAW: Final = Law(
 )
 
 
+_REAL: Final = {"qemu", "ssh"}
+"""Platforms with a real kernel."""
+
+
 def evidence(ledger: Ledger, run: RunRecord) -> None:
-    """A pass needs positive evidence: a complete run, both views, a tag proven. Silence is never a pass."""
+    """A pass needs positive evidence: a complete run, both views, a tag proven. Silence is never a pass.
+
+    Where nobody looks from outside, it is a pass only if nothing else than the behaviour was asked for.
+    """
     evidence = ledger.evidence
     ledger.judged("evidence")
-    if run.facts.platform == "qemu" and not evidence.laws["difference"].judged:
+    if run.facts.platform in _REAL and not evidence.laws["difference"].judged:
         ledger.undecided_because("nothing was compared with the emulator")
     if run.program.isolation and not run.facts.isolates:
         ledger.undecided_because("the program is for a platform that isolates PEs, and this one was not asked to")
@@ -31,6 +38,15 @@ def evidence(ledger: Ledger, run: RunRecord) -> None:
         ledger.undecided_because("no operation showed whether a PE was isolated")
     if run.ending is None and len(run.steps) < len(run.program.ops):
         ledger.undecided_because(f"only {len(run.steps)} of {len(run.program.ops)} operations were done")
+    if run.facts.views:
+        _views(ledger, run)
+    elif not run.facts.behaviour_only:
+        for what, why in run.facts.cannot.items():
+            ledger.undecided_because(f"not seen: {what}: {why}")
+
+
+def _views(ledger: Ledger, run: RunRecord) -> None:
+    evidence = ledger.evidence
     unseen = unseen_operations(run.program)
     if unseen is not None:
         ledger.undecided_because(

@@ -29,6 +29,8 @@ class PinsLaw:
         self._meter = Meter()
 
     def __call__(self, ledger: Ledger, fold: Fold, step: Step, got: Outcome) -> None:
+        if "pins" in fold.facts.cannot:
+            return  # nobody has read them
         if isinstance(step.op, Read) and step.op.what == "pins" and got.value is not None:
             self._judge(ledger, fold, step.op.by, got.value)
 
