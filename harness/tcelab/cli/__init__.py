@@ -15,6 +15,7 @@
 - `run`: `tcelab run`
 - `runs`: `tcelab runs`
 - `shell`: `tcelab shell`
+- `sshoptions`: options that say which machine is judged over ssh, and how it is reached
 - `streams`: standard output and standard error that may be closed or full
 - `table`: `tcelab table`
 - `watch`: `tcelab watch`
