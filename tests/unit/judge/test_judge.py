@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
 
 import pytest
@@ -192,6 +193,15 @@ def test_a_tag_that_names_another_entry_is_right_content_and_no_proof(liobn, iob
     program = Program(name="elsewhere", topology=story().topology, ops=ops)
     evidence = judge(perform_program(program, Ideal(program))).evidence
     assert (evidence.tags, evidence.contents) == (0, 1)
+
+
+@pytest.mark.parametrize(("asked", "result"), [(False, "could-not-judge"), (True, "pass")])
+def test_without_a_view_there_is_a_pass_only_where_the_behaviour_is_all_that_was_asked_for(asked, result):
+    record = perform_program(story(), Ideal(story()))
+    record.facts = dataclasses.replace(record.facts, views=(), cannot={}, behaviour_only=asked)
+    verdict = judge(record)
+    assert verdict.result == result
+    assert verdict.could_not == ([] if asked else ["not seen: tables: this platform has no view of them"])
 
 
 LOOK = '{"op": "checkpoint", "stream": true}'

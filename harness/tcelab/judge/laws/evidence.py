@@ -21,6 +21,8 @@ LAW: Final = Law(
 
 _REAL: Final = {"qemu", "ssh"}
 """Platforms with a real kernel."""
+_NO_VIEW: Final = {"tables": "this platform has no view of them"}
+"""In place of the reasons that a platform without views does not give."""
 
 
 def evidence(ledger: Ledger, run: RunRecord) -> None:
@@ -41,7 +43,7 @@ def evidence(ledger: Ledger, run: RunRecord) -> None:
     if run.facts.views:
         _views(ledger, run)
     elif not run.facts.behaviour_only:
-        for what, why in run.facts.cannot.items():
+        for what, why in (run.facts.cannot or _NO_VIEW).items():
             ledger.undecided_because(f"not seen: {what}: {why}")
 
 
