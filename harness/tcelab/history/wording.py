@@ -51,7 +51,7 @@ _RULES: Final = tuple(
         (r"(: (?:an entry|there is an entry) [^;]*); expected .*", r"\1"),
         (r": live memory shows .*(?=; the operations agree)", ": live memory and the state stream differ"),
         (rf": {_BYTES}[\w-]+\) (?=stayed)", ": an entry "),
-        (rf"{_BYTES}{_PERMISSIONS}\)|\b\w+:\d+ \({_PERMISSIONS}\)", r"a TCE (\1\2)"),
+        (rf"{_BYTES}{_PERMISSIONS}\)|(?<![\w-])[\w-]+:\d+ \({_PERMISSIONS}\)", r"a TCE (\1\2)"),
         (r"\b0 \(empty\)", "empty"),
         # Where one of the two is empty, permissions are the program's choice.
         (r"(?<=: the entry is )(empty, \w+ has a TCE|a TCE(?= \(\S+, \w+ has empty)) \([\w-]+\)", r"\1"),

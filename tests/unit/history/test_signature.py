@@ -236,6 +236,10 @@ SAME = {
         of("difference", "the disk of disk1 holds 7a7b at byte 512, emulator has 7c7d"),
         of("difference", "the disk of disk2 holds 11 at byte 0, emulator has 22"),
     ),
+    "buffers whose names have a hyphen": (
+        of("difference", "LIOBN 0x1 IOBA 0x0: the entry is batches-remap:3 (read-write), emulator has 0 (empty)"),
+        of("difference", "LIOBN 0x2 IOBA 0x3000: the entry is a:26 (read), emulator has 0 (empty)"),
+    ),
     "a read entry": (
         of("hypercalls", "H_GET_TCE gives another TCE: expected 0 (empty), seen 0x5003 (page 0x5000, read-write)"),
         of("hypercalls", "H_GET_TCE gives another TCE: expected 0 (empty), seen 0x9003 (page 0x9000, read-write)"),
