@@ -381,6 +381,7 @@ KEYS = {
     "another page": "889372f2ed8e7e0b",
     "a disk": "d6d8eff9eadefd4c",
     "another disk": "eb3348baaf5caaf8",
+    "buffers whose names have a hyphen": "41ac07dd7a927404",
     "a read entry": "a2e5462cf8d03c33",
     "bare hexadecimal": "16cd98cb972c27b8",
     "a loop": "9e65bac7518a6aa0",
