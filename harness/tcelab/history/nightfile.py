@@ -8,8 +8,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from tcelab.errors import UsageError
 from tcelab.run.exitcode import COULD_NOT_JUDGE, FINDING, PASS
+from tcelab.run.resultfile import decode
 
 SCHEMA: Final = 1
 """Raised when a field changes its meaning or is removed; new fields do not raise it."""
@@ -211,14 +211,4 @@ def load(data: bytes, source: str = NAME) -> Night:
 
     :raise UsageError: no night, or one of another schema.
     """
-    try:
-        schema = msgspec.json.decode(data, type=_SchemaHeader).schema
-        if schema != SCHEMA:
-            raise UsageError(f"{source} has schema {schema}, this tcelab reads schema {SCHEMA}")
-        return msgspec.json.decode(data, type=Night)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{source} is not a night: {error}") from None
-
-
-class _SchemaHeader(msgspec.Struct):
-    schema: int
+    return decode(data, Night, SCHEMA, source, "a night")

@@ -15,6 +15,7 @@ import msgspec
 from tcelab import scenarios
 from tcelab.commandline import NAME
 from tcelab.errors import UsageError
+from tcelab.history import names
 from tcelab.history.nightfile import Cell, CellWord
 from tcelab.job import setup
 from tcelab.job.platforms import EMULATOR
@@ -107,18 +108,7 @@ def title(cell: Cell) -> str:
 
 
 def _named(cell: Cell) -> str:
-    words = [
-        *([cell.kind] if cell.kind != "command" else []),
-        cell.scenario,
-        *(cell.kernel or cell.image, cell.qemu, cell.cpu, cell.topology, cell.mutant),
-        *_flat(cell.options),
-    ]
-    return " ".join(filter(None, words))
-
-
-def _flat(options: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in options.items():
-        yield name if value is True else f"{name}={value}"
+    return names.cell({each: getattr(cell, each) for each in names.NAMED}, cell.options)
 
 
 # -- combinations

@@ -10,14 +10,14 @@ from typing import Any
 import msgspec
 
 import tcelab
-from tcelab.errors import TcelabError, UsageError, died
+from tcelab.errors import TcelabError, died
 from tcelab.judge import LAWS, Verdict
 from tcelab.judge.verdict import never_began
 from tcelab.program import Program
 from tcelab.report.hcalltable import HypercallRow, hypercall_rows
 from tcelab.report.isolationlog import Isolations, Moment, isolations, timeline
 from tcelab.run.record import RunRecord
-from tcelab.run.resultfile import SCHEMA, ResultFile, to_json
+from tcelab.run.resultfile import SCHEMA, ResultFile, decode, to_json
 
 
 class ProgramInfo(msgspec.Struct, kw_only=True):
@@ -169,17 +169,7 @@ def load(data: bytes, source: str = "result") -> Result:
 
     :raise UsageError: no result, or of another schema.
     """
-    try:
-        schema = msgspec.json.decode(data, type=_SchemaHeader).schema
-        if schema != SCHEMA:
-            raise UsageError(f"{source} has schema {schema}, this tcelab reads schema {SCHEMA}")
-        return msgspec.json.decode(data, type=Result)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{source} is not a result: {error}") from None
-
-
-class _SchemaHeader(msgspec.Struct):
-    schema: int
+    return decode(data, Result, SCHEMA, source, "a result")
 
 
 def _program(program: Program) -> ProgramInfo:

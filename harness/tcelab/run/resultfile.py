@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
+
+from tcelab.errors import UsageError
+
+T = TypeVar("T")
 
 SCHEMA: Final = 1
 """Raised when a field changes its meaning or goes away; new fields do not raise it."""
@@ -36,3 +40,22 @@ class ResultFile(msgspec.Struct, kw_only=True):
 def to_json(result: ResultFile) -> bytes:
     """Indented JSON; what JSON cannot say (paths) is written as text."""
     return msgspec.json.format(msgspec.json.encode(result, enc_hook=str), indent=1) + b"\n"
+
+
+def decode(data: bytes, kind: type[T], schema: int, source: str, what: str) -> T:
+    """Read back a file that has its schema in it.
+
+    :param source: its name; `what` it should be: `a result`.
+    :raise UsageError: it is none, or of another schema.
+    """
+    try:
+        found = msgspec.json.decode(data, type=_SchemaHeader).schema
+        if found != schema:
+            raise UsageError(f"{source} has schema {found}, this tcelab reads schema {schema}")
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{source} is not {what}: {error}") from None
+
+
+class _SchemaHeader(msgspec.Struct):
+    schema: int
