@@ -21,9 +21,9 @@ for each in failover net_failover virtio_net; do insmod $each.ko; done
 ip link set lo up; ip link set eth0 up; ip addr add 10.0.2.15/24 dev eth0
 """
 _DROPBEAR = """
-mkdir -p /root/.ssh /dev/pts; mount -t devpts devpts /dev/pts
-echo root:x:0:0::/root:/bin/sh >/etc/passwd; chmod 700 /root /root/.ssh
-echo '{authorized}' >/root/.ssh/authorized_keys; chmod 600 /root/.ssh/authorized_keys
+mkdir -p /run/home/.ssh /dev/pts; mount -t devpts devpts /dev/pts
+echo root:x:0:0::/run/home:/bin/sh >/etc/passwd; chmod 700 /run/home /run/home/.ssh
+echo '{authorized}' >/run/home/.ssh/authorized_keys; chmod 600 /run/home/.ssh/authorized_keys
 dropbearkey -t ed25519 -f /run/host-key | grep ^ssh-
 dropbear -r /run/host-key -s -P /run/dropbear.pid
 """
