@@ -52,7 +52,7 @@ class Agent:
             if "second" in message:
                 from tceagent import second  # noqa: PLC0415  hardly ever needed
 
-                return {"id": number, "second": second.perform(self._kernel, **message["second"])}
+                return {"id": number, "second": second.perform(self._kernel, message["second"])}
             program = message["ops"]
             if not (isinstance(number, int) and isinstance(program, list)):
                 raise TypeError("id is a number and ops a list")  # noqa: TRY301  the answer is the same

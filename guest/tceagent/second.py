@@ -26,7 +26,6 @@ _PPC64 = 21 << 16
 """KEXEC_ON_CRASH, KEXEC_ARCH_PPC64: include/uapi/linux/kexec.h"""
 _RESTART_KEXEC = 0x45584543
 """LINUX_REBOOT_CMD_KEXEC, include/uapi/linux/reboot.h"""
-_LONGEST = 1 << 20
 
 
 def tree(kernel: Kernel, path: str = TREE) -> dict[str, Any]:
@@ -41,16 +40,9 @@ def tree(kernel: Kernel, path: str = TREE) -> dict[str, Any]:
 
 
 def find(kernel: Kernel) -> dict[str, Any]:
-    """What the host has to know: `tree`; `crash`, first and last byte reserved for a crash kernel, [] without; `notes`,
-    place and bytes of the notes for who reads a dump.
-    """
-    crash: list[int] = []
-    for line in kernel.read_file("/proc/iomem").decode().splitlines():
-        place, _, name = line.strip().partition(" : ")
-        if name == "Crash kernel":
-            crash = [int(each, 16) for each in place.split("-")]
+    """What the host has to know: `tree`; `notes`, place and bytes of the notes for who reads a dump."""
     notes = [int(each, 16) for each in kernel.read_file("/sys/kernel/vmcoreinfo").split()]
-    return {"tree": tree(kernel), "crash": crash, "notes": notes}
+    return {"tree": tree(kernel), "notes": notes}
 
 
 def load(start: int, pieces: list[dict[str, Any]], *, crash: bool) -> str:
@@ -61,11 +53,12 @@ def load(start: int, pieces: list[dict[str, Any]], *, crash: bool) -> str:
     import ctypes  # noqa: PLC0415  slow to import and hardly ever needed
 
     libc = ctypes.CDLL(None, use_errno=True)
-    buffers = [ctypes.create_string_buffer(a2b_base64(piece["data"])) for piece in pieces]
-    segments = b"".join(
-        pack("=QQQQ", ctypes.addressof(buffer), len(buffer) - 1, piece["at"], piece["size"])
-        for buffer, piece in zip(buffers, pieces)
-    )
+    buffers = []
+    segments = b""
+    for piece in pieces:
+        data = a2b_base64(piece["data"])
+        buffers.append(ctypes.create_string_buffer(data, len(data)))
+        segments += pack("=QQQQ", ctypes.addressof(buffers[-1]), len(data), piece["at"], piece["size"])
     done = libc.syscall(
         *(ctypes.c_ulong(number) for number in (_KEXEC_LOAD, start, len(pieces))),
         ctypes.c_char_p(segments),
@@ -86,11 +79,12 @@ def start(kernel: Kernel, *, crash: bool) -> str:
     return errno_name(ctypes.get_errno())
 
 
-def perform(kernel: Kernel, what: str, **told: Any) -> Union[str, dict[str, Any]]:
-    """One request of the host's.
+def perform(kernel: Kernel, request: dict[str, Any]) -> Union[str, dict[str, Any]]:
+    """One request of the host's: `find`, `load` or `start`, with what each takes.
 
     :raise ValueError: no such request.
     """
+    what, told = request.pop("what"), request
     if what == "find":
         return find(kernel)
     if what == "load":

@@ -19,6 +19,8 @@ import msgspec
 
 from tcelab.errors import HarnessError, Unsupported
 from tcelab.image.elf import Elf
+from tcelab.program.topology import Topology
+from tcelab.qemu.channel import Hello
 from tcelab.qemu.ram import MIB
 from tcelab.qemu.second import trampoline
 from tcelab.qemu.second.flattree import Tree, flatten
@@ -62,6 +64,19 @@ class Loading(msgspec.Struct, frozen=True):
     writes: list[tuple[int, bytes]]
     mailbox: int
     waits: int
+
+
+def impossible(hello: Hello, topology: Topology) -> dict[str, str]:
+    """Which of the events that need a second kernel a guest cannot go through, and why."""
+    found = {}
+    if not hello.kexec:
+        found["Kexec"] = "its kernel can start no other one: it was built without CONFIG_KEXEC"
+    if not hello.crashkernel:
+        found["Crash"] = (
+            f"its kernel keeps no memory for a crash kernel: crashkernel={topology.crashkernel}M does not fit into its"
+            " RAM, or it was built without CONFIG_CRASH_DUMP"
+        )
+    return found
 
 
 def read_kernel(path: Path) -> KernelImage:
