@@ -309,7 +309,7 @@ class QemuSession:
             guard=self._options.guard,
             hypercalls="tce_hcall" in hello.modules,
             huge=hello.huge,
-            impossible=loading.impossible(hello, self._options.topology),
+            impossible=loading.impossible(hello, self._options.topology.crashkernel),
         )
 
     def _part(self, answer: dict[str, Any], name: str, kind: type[T]) -> T:

@@ -19,7 +19,6 @@ import msgspec
 
 from tcelab.errors import HarnessError, Unsupported
 from tcelab.image.elf import Elf
-from tcelab.program.topology import Topology
 from tcelab.qemu.channel import Hello
 from tcelab.qemu.ram import MIB
 from tcelab.qemu.second import trampoline
@@ -66,17 +65,18 @@ class Loading(msgspec.Struct, frozen=True):
     waits: int
 
 
-def impossible(hello: Hello, topology: Topology) -> dict[str, str]:
-    """Which of the events that need a second kernel a guest cannot go through, and why."""
-    found = {}
+def impossible(hello: Hello, crashkernel: int) -> dict[str, str]:
+    """Which of the events that need a second kernel a guest cannot go through, and why.
+
+    :param crashkernel: MiB that its kernel was asked to keep.
+    """
     if not hello.kexec:
-        found["Kexec"] = "its kernel can start no other one: it was built without CONFIG_KEXEC"
+        why = "its kernel can start no other one: it was built without CONFIG_KEXEC"
+        return {"Kexec": why, "Crash": why}
     if not hello.crashkernel:
-        found["Crash"] = (
-            f"its kernel keeps no memory for a crash kernel: crashkernel={topology.crashkernel}M does not fit into its"
-            " RAM, or it was built without CONFIG_CRASH_DUMP"
-        )
-    return found
+        why = f"its kernel keeps no memory for a crash kernel: crashkernel={crashkernel}M does not fit into its RAM"
+        return {"Crash": f"{why}, or it was built without CONFIG_CRASH_DUMP"}
+    return {}
 
 
 def read_kernel(path: Path) -> KernelImage:
