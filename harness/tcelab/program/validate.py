@@ -219,6 +219,8 @@ class Checker:
         return problem or self._words(op.fields.values()) or validate_ioctls.struct(layout, op.fields)
 
     def _bind(self, op: Bind) -> str:
+        if self._life.crashed:
+            return "a crash kernel gives VFIO no windows (SET_IOMMU or ENABLE fail): reset or reboot it before a bind"
         self._own.bound.add(op.device)
         return "" if op.device in self._devices else f"the topology has no device {op.device!r}"
 

@@ -27,7 +27,7 @@ from tcelab.qemu.guest import Guest
 from tcelab.qemu.hostviews import HostViews
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.portal import portal
-from tcelab.run.record import Outcome, Snapshot
+from tcelab.run.record import Event, Outcome, Snapshot
 
 T = TypeVar("T")
 
@@ -91,7 +91,7 @@ class QemuSession:
             _LOG.info("probing QEMU", extra=PHASE)
             abilities = probe.probe(qemu)
         self._abilities = abilities
-        self._options = options
+        self._options = self.options = options
         self._base = base
         self._qemu = qemu
         self.guest = Guest(qemu, abilities, options, limits or Limits(), folder, base=base)
@@ -164,6 +164,18 @@ class QemuSession:
         self.guest.log.drain()
         self.guest.log.take_refusals()
 
+    def request(self, name: str, told: Mapping[str, object]) -> object:
+        """A request of the host's own to the agent, which no program can make; its answer.
+
+        :raise TcelabError: as `perform`.
+        """
+        answer = decode(portal().call(self.guest.ask(self.message(name, told), self._cell.read)), self._number)
+        return self._part(answer, name, object)
+
+    def message(self, name: str, told: Mapping[str, object]) -> bytes:
+        """Such a request as it is sent."""
+        return msgspec.json.encode({"id": self._next(), name: told})
+
     # -- another kernel
 
     @property
@@ -172,10 +184,11 @@ class QemuSession:
         return self.guest.waiter.boot
 
     @contextmanager
-    def restart(self, *, reopens: bool = False) -> Iterator[Guest]:
+    def restart(self, *, reopens: bool = False, machine_stays: bool = False) -> Iterator[Guest]:
         """In the block, the guest's kernel ends; after it, the agent of the next one is awaited.
 
         :param reopens: the agent is greeted only once it has opened its port: the one before could still hear it.
+        :param machine_stays: it is not reset: devices, and PEs that are isolated, are as they were.
         :raise GuestLost: no agent comes up.
         """
         guest = self.guest
@@ -187,8 +200,12 @@ class QemuSession:
         self._devices.clear()
         self._greet(self.facts.versions["agent"]["digest"], nonce=self.facts.nonce, booting=True, reopens=reopens)
         guest.restarts.on = False
-        if self._guard is not None:
+        if self._guard is not None and not machine_stays:
             self._guard.start()
+
+    def happened(self) -> list[Event]:
+        """What the guard has seen since it was asked last, and has done about it."""
+        return [] if self._guard is None else self._guard.settle()
 
     def forget(self) -> None:
         """The machine was reset, and stands still: nothing that was known of its devices is so any more."""

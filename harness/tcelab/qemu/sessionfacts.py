@@ -11,6 +11,7 @@ import tcelab
 from tcelab.image.bases import Held
 from tcelab.qemu import machine, probe
 from tcelab.qemu.channel import Hello
+from tcelab.qemu.second import loading
 from tcelab.run.record import Facts
 
 _TOLD: Final = ("kernel", "version", "machine", "python", "cmdline", "modules")
@@ -58,4 +59,5 @@ def facts(parts: Parts, ram: int, nonce: bytes, hello: Hello) -> Facts:
         guard=options.guard,
         hypercalls="tce_hcall" in hello.modules,
         huge=hello.huge,
+        impossible=loading.impossible(hello, options.topology.crashkernel),
     )
