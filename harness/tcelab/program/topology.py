@@ -131,6 +131,15 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return (*(phb for phb in self.phbs if phb != SPARE), SPARE)
 
     @property
+    def at_start(self) -> Topology:
+        """What of it is plugged in when the machine starts."""
+        there = (phb for phb in self.phbs if phb.plugged)
+        phbs = tuple(
+            msgspec.structs.replace(phb, devices=tuple(each for each in phb.devices if each.plugged)) for phb in there
+        )
+        return msgspec.structs.replace(self, phbs=phbs)
+
+    @property
     def devices(self) -> tuple[Device, ...]:
         return tuple(device for phb in self.phbs for device in phb.devices)
 

@@ -60,12 +60,39 @@ class Guard(PeFreezer):
                 raise Unsupported(f"this QEMU has no trace event {event}: nobody could be blamed for a violation")
             self._ask(self._guest.qmp("trace-event-set-state", name=event, enable=True))
         self._guest.log.listener = self
-        for device in self.devices.values():
+        self._meet([device for device in self.devices.values() if device.there])
+
+    def _meet(self, devices: Sequence[GuardedDevice]) -> None:
+        """Learn some devices, and see each violate its table."""
+        for device in devices:
             self._ask(self._learn(device))
-        for device in self.devices.values():
+        for device in devices:
             if device.model == "edu":
                 self._control(device)
         self._expect_controls()
+
+    def arrived(self, name: str) -> None:
+        """A device was plugged in, and the guest has it. A PE that is isolated stays so, and isolates it.
+
+        :raise HarnessError: as `start`.
+        """
+        self.settle()
+        device = self.devices[name]
+        self._meet([device])
+        with self._lock:
+            device.there = True
+            self._act([device])
+        self.settle()
+
+    def gone(self, name: str) -> None:
+        """A device was pulled."""
+        self.settle()
+        self.left(self.devices[name])
+
+    def new_pe(self, index: int) -> None:
+        """A PHB was plugged in: its PE is not isolated, whatever the one of its index was."""
+        with self._lock:
+            self.pes[index].isolation = isolationrules.Isolation()
 
     async def _learn(self, device: GuardedDevice) -> None:
         """Read its registers, and learn the names of its doorbells by ringing them without effect."""

@@ -201,7 +201,7 @@ class Guest:
 
     async def _save(self) -> tuple[bytes, list[SavedRegister]]:
         registers = []
-        for phb in self._options.topology.added:
+        for phb in self._options.topology.at_start.added:
             for device in phb.devices:
                 for offset, size in _REGISTERS:
                     place = window.buid(phb.index), device.slot, offset, size
