@@ -1,4 +1,4 @@
-"""The guest's part when a PCI device or a PHB is plugged in or pulled, which elsewhere is a daemon's (rtas_errd, drmgr).
+"""The guest's part when a PCI device or a PHB is plugged in or pulled; elsewhere a daemon's (rtas_errd, drmgr).
 
 The host asks for it; no program can. Each step is one that the kernel offers to root. Sources: PAPR 13.5 and 13.6 (DR
 indicators); arch/powerpc/platforms/pseries/dlpar.c (/sys/kernel/dlpar), drivers/pci/hotplug/rpadlpar_sysfs.c.
@@ -64,10 +64,10 @@ def perform(state: State, do: str, drc: int, **where: Any) -> dict[str, Union[st
     return {"errno": "", "step": ""}
 
 
-def _ready(state: State, _drc: int) -> Iterable[Step]:
+def _ready(_state: State, _drc: int) -> Iterable[Step]:
     """Before QEMU plugs anything in: a slot that no driver knew then gets none later."""
     missing = [name for name, sign in MODULES.items() if not exists(sign)]
-    return [(f"load {name}", _load, (state.kernel, name)) for name in missing]
+    return [(f"load {name}", _load, (name,)) for name in missing]
 
 
 def _take_device(state: State, drc: int) -> Iterable[Step]:
@@ -136,15 +136,16 @@ def _set_indicator(kernel: Kernel, indicator: int, drc: int, state: int) -> None
         raise errors.RefusedError(f"status {status}")
 
 
-def _load(kernel: Kernel, name: str) -> None:
+def _load(name: str) -> None:
     """:raise OSError: the kernel does not take the module."""
     import ctypes  # noqa: PLC0415  slow to import and hardly ever needed
 
-    fd = kernel.open(f"{CARRIED}/{name}.ko")
+    # For reading alone: no module is taken from a file that is open for writing.
+    fd = posix.open(f"{CARRIED}/{name}.ko", posix.O_RDONLY | posix.O_CLOEXEC)
     try:
         _call(_FINIT_MODULE, ctypes.c_long(fd), ctypes.create_string_buffer(b""), ctypes.c_long(0))
     finally:
-        kernel.close(fd)
+        posix.close(fd)
 
 
 def _call(number: int, *arguments: Any) -> None:  # noqa: ANN401 - whatever ctypes passes on

@@ -348,7 +348,8 @@ class LinuxKernel:
 
     def describe(self) -> dict[str, str | int | list[str]]:
         """The handshake's description of the machine."""
-        from tceagent import huge as pages  # noqa: PLC0415  hardly ever needed
+        from tceagent import hotplug  # noqa: PLC0415  hardly ever needed
+        from tceagent import huge as pages  # noqa: PLC0415  likewise
 
         uname = posix.uname()
         try:
@@ -364,6 +365,7 @@ class LinuxKernel:
             "huge": pages.size_of(self.read_file),
             "cmdline": self.read_file("/proc/cmdline").decode().strip(),
             "modules": [line.split(" ", 1)[0] for line in modules],
+            "hotplug": hotplug.lacks(),
         }
 
 

@@ -7,11 +7,14 @@ to let go of one. A reset of the machine ends both (QEMU hw/ppc/spapr_drc.c, spa
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final, TypeAlias, get_args
 
 from tcelab.program.lifeops import BridgeAdd, BridgeRemove, DeviceAdd, DeviceRemove
 from tcelab.program.topology import Device, Phb, Topology
 
-HotPlug = DeviceAdd | DeviceRemove | BridgeAdd | BridgeRemove
+HotPlug: TypeAlias = DeviceAdd | DeviceRemove | BridgeAdd | BridgeRemove
+HOT_PLUG: Final = tuple(each.__name__ for each in get_args(HotPlug))
+"""Names of these operations."""
 
 
 @dataclass(slots=True)
@@ -45,6 +48,11 @@ class Plugged:
     def on(self, phb: Phb) -> list[Device]:
         """The devices that the guest has there."""
         return [device for device in phb.devices if device.name in self.devices]
+
+    @property
+    def missing(self) -> set[str]:
+        """Names of the devices that the guest does not have."""
+        return {device.name for device in self.topology.devices} - self.devices
 
     def there(self, index: int) -> bool:
         """QEMU has the PHB, whatever its guest knows."""

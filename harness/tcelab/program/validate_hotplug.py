@@ -5,11 +5,12 @@ Whoever uses a device through VFIO goes first: the kernel waits for that, and no
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TypeAlias
 
 from tcelab.program.lifeops import BridgeAdd, BridgeRemove, DeviceAdd, DeviceRemove
 from tcelab.program.plugged import Plugged
+from tcelab.program.topology import Device
 
 Uses: TypeAlias = Collection[str]
 """Names of devices of which a file, or the file of their group, is open, or that another process knows. An empty name
@@ -30,14 +31,14 @@ def device_add(plugged: Plugged, used: Uses, op: DeviceAdd) -> str:
         return f"PHB {index} is to go"
     if op.device in plugged.offered and not op.consent:
         return f"device {op.device!r} was plugged in already, and the guest not asked"
-    return _free(used, [device.name for device in place[0].devices])
+    return _movable([place[1]]) or _free(used, [device.name for device in place[0].devices])
 
 
 def device_remove(plugged: Plugged, used: Uses, op: DeviceRemove) -> str:
     """Why it cannot be; empty if it can."""
     if (place := plugged.place(op.device)) is None:
         return f"the topology has no device {op.device!r}"
-    if problem := absent(plugged, op.device):
+    if problem := absent(plugged, op.device) or _movable([place[1]]):
         return problem
     if not op.consent:
         return f"device {op.device!r} is to go already" if op.device in plugged.leaving else ""
@@ -46,10 +47,12 @@ def device_remove(plugged: Plugged, used: Uses, op: DeviceRemove) -> str:
 
 def bridge_add(plugged: Plugged, _used: Uses, op: BridgeAdd) -> str:
     """Why it cannot be; empty if it can."""
-    if plugged.phb(op.phb) is None:
+    if (phb := plugged.phb(op.phb)) is None:
         return f"the topology has no PHB {op.phb}"
     if op.phb in plugged.phbs:
         return f"PHB {op.phb} is there already"
+    if problem := _movable(phb.devices):
+        return problem
     offered = op.phb in plugged.offered and not op.consent
     return f"PHB {op.phb} was plugged in already, and the guest not asked" if offered else ""
 
@@ -61,6 +64,8 @@ def bridge_remove(plugged: Plugged, used: Uses, op: BridgeRemove) -> str:
     if op.phb not in plugged.phbs:
         offered = "was never offered to the guest" if op.phb in plugged.offered else "is not there"
         return f"PHB {op.phb} {offered}"
+    if problem := _movable(phb.devices):
+        return problem
     if not op.consent:
         return f"PHB {op.phb} is to go already" if op.phb in plugged.leaving else ""
     if asked := [device.name for device in phb.devices if device.name in plugged.offered]:
@@ -75,6 +80,11 @@ def absent(plugged: Plugged, name: str) -> str:
     if name in plugged.offered:
         return f"device {name!r} was never offered to the guest"
     return f'device {name!r} is not there: add a `deviceadd` with "device": "{name}"'
+
+
+def _movable(devices: Sequence[Device]) -> str:
+    others = [device for device in devices if device.model != "edu"]
+    return f"{others[0].name} is a {others[0].model}: only an edu comes and goes" if others else ""
 
 
 def _free(used: Uses, devices: list[str]) -> str:

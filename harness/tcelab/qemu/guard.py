@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 
 from tceagent import edu, virtio
@@ -83,11 +83,6 @@ class Guard(PeFreezer):
             device.there = True
             self._act([device])
         self.settle()
-
-    def gone(self, name: str) -> None:
-        """A device was pulled."""
-        self.settle()
-        self.left(self.devices[name])
 
     def new_pe(self, index: int) -> None:
         """A PHB was plugged in: its PE is not isolated, whatever the one of its index was."""
@@ -251,13 +246,19 @@ class Guard(PeFreezer):
                 return
             await asyncio.sleep(_POLL)
 
-    def restarted(self) -> None:
-        """The machine was reset: its devices are as at its start, and no PE is isolated."""
+    def restarted(self, plugged: Collection[str]) -> None:
+        """The machine was reset: no PE is isolated.
+
+        :param plugged: names of its devices, which are as at its start.
+        """
         with self._lock:
             for guarded in self.pes.values():
                 guarded.isolation = isolationrules.Isolation()
-                for device in guarded.devices:
-                    device.restarted()
+            for device in self.devices.values():
+                device.restarted()
+                device.there = device.name in plugged
+                if not device.there:
+                    self.left(device)
 
     def reset(self) -> None:
         """Reset every PE to its initial state, for another program."""

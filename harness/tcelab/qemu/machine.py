@@ -268,7 +268,9 @@ def plugging(phb: Phb, device: Device | None, fds: Descriptors) -> dict[str, obj
     behind a device is there from the machine's start.
     """
     driver, *properties = (_phb(phb) if device is None else _device(phb, device, fds)[-1]).split(",")
-    return {"driver": driver} | {name: _typed(name, text) for name, _, text in (each.partition("=") for each in properties)}
+    return {"driver": driver} | {
+        name: _typed(name, text) for name, _, text in (each.partition("=") for each in properties)
+    }
 
 
 _TEXTS: Final = {"id", "bus", "addr", "romfile", "drive", "netdev"}

@@ -21,6 +21,7 @@ from tcelab.image.bases import Held, SavedRegister
 from tcelab.logs import PHASE
 from tcelab.papr import isolationrules, window
 from tcelab.program import Burst, Checkpoint, Ddw, Dma, Engine, Flip, GuestOp, HostOp, Ioctl, LifeOp, Rtas
+from tcelab.program.plugged import HOT_PLUG, Plugged
 from tcelab.program.topology import KERNEL_DRIVERS
 from tcelab.qemu import machine, probe, rtaswindows
 from tcelab.qemu.channel import PROTOCOL, Cell, Hello, decode
@@ -53,6 +54,7 @@ class QemuSession:
     wait raises, and then closes the views, once.
 
     :ivar folder: of its artefacts.
+    :ivar plugged: what is plugged in.
     :ivar began: when opening it began, by `time.monotonic`.
     :ivar reached: seconds from the start at which each phase of the boot, or of the fork, was reached.
     """
@@ -93,6 +95,7 @@ class QemuSession:
         self._hostviews: HostViews
         self._guard: Guard | None = None
         self._devices: dict[str, str] = {}
+        self.plugged = Plugged(options.topology)
         if abilities is None:
             _LOG.info("probing QEMU", extra=PHASE)
             abilities = probe.probe(qemu)
@@ -170,6 +173,18 @@ class QemuSession:
         self.guest.log.drain()
         self.guest.log.take_refusals()
 
+    def request(self, name: str, told: Mapping[str, object]) -> Any:  # noqa: ANN401 - as it came
+        """A request of the host's own to the agent, which no program can make; its answer.
+
+        :raise TcelabError: as `perform`.
+        """
+        request = self._message(name, told)
+        answer = decode(portal().call(self.guest.ask(request, self._cell.read)), self._number)
+        return self._part(answer, name, object)
+
+    def _message(self, name: str, told: Mapping[str, object]) -> bytes:
+        return msgspec.json.encode({"id": self._next(), name: told})
+
     # -- another kernel
 
     @property
@@ -198,8 +213,14 @@ class QemuSession:
 
     def forget(self) -> None:
         """The machine was reset, and stands still: nothing that was known of its devices is so any more."""
+        self.plugged.reset()
         if self._guard is not None:
-            self._guard.restarted()
+            self._guard.restarted(self.plugged.devices)
+
+    @property
+    def guard(self) -> Guard | None:
+        """Of its PEs, if they are guarded."""
+        return self._guard
 
     def _greet(
         self,
@@ -291,6 +312,7 @@ class QemuSession:
             guard=self._options.guard,
             hypercalls="tce_hcall" in hello.modules,
             huge=hello.huge,
+            impossible=dict.fromkeys(HOT_PLUG, hello.hotplug) if hello.hotplug else {},
         )
 
     def _part(self, answer: dict[str, Any], name: str, kind: type[T]) -> T:

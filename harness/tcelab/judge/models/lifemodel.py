@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from tcelab.judge.models import hotplugmodel as hotplug
 from tcelab.judge.models.eventfold import EventFold
-from tcelab.program import LifeOp, Reboot, Reset
+from tcelab.program import BridgeAdd, BridgeRemove, DeviceAdd, DeviceRemove, LifeOp, Reboot, Reset
 from tcelab.run.record import Outcome
 
 
@@ -22,6 +23,10 @@ def _restarted(fold: EventFold, op: Reset | Reboot, _outcome: Outcome, step: int
 LIFE: Final[Mapping[type, Callable[[EventFold, Any, Outcome, int], None]]] = {
     Reset: _restarted,
     Reboot: _restarted,
+    DeviceAdd: hotplug.device_added,
+    DeviceRemove: hotplug.device_removed,
+    BridgeAdd: hotplug.bridge_added,
+    BridgeRemove: hotplug.bridge_removed,
 }
 
 

@@ -7,9 +7,8 @@ hw/ppc/spapr_drc.c, hw/ppc/spapr_pci.c (drc_id_from_devfn), include/hw/ppc/spapr
 
 from __future__ import annotations
 
-from typing import Any, Final
-
-import msgspec
+from collections.abc import Callable
+from typing import Final
 
 from tcelab.errors import HarnessError
 from tcelab.papr import window
@@ -18,14 +17,14 @@ from tcelab.program.plugged import HotPlug, with_it
 from tcelab.program.topology import Device, Phb
 from tcelab.qemu.portal import portal
 from tcelab.qemu.qemusession import QemuSession
-from tcelab.run.record import Outcome
+from tcelab.run.record import Event, Outcome
 
 _PHB: Final = 0x20000000
 _PCI: Final = 0x40000000
 """Kinds of DR connectors."""
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """The guest's kernel refused a step."""
 
     def __init__(self, errno: str, step: str) -> None:
@@ -65,7 +64,8 @@ def bridge_add(session: QemuSession, op: BridgeAdd) -> Outcome:
         if not op.consent:
             return
         _guest(session, "take bridge", _PHB | phb.index, slot=f"PHB {phb.index}")
-        session.bridge_arrived(phb.index)
+        if session.guard is not None:
+            session.guard.new_pe(phb.index)
         for device in with_it(phb):
             _plug(session, phb, device)
             _take(session, phb, device)
@@ -93,15 +93,19 @@ def bridge_remove(session: QemuSession, op: BridgeRemove) -> Outcome:
     return _outcome(session, op, remove)
 
 
-def _outcome(session: QemuSession, op: HotPlug, work: Any) -> Outcome:  # noqa: ANN401 - a step of this module
+def _outcome(session: QemuSession, op: HotPlug, work: Callable[[], None]) -> Outcome:
     """Do it. A refusal of the guest's kernel is the outcome."""
-    events = session.settle()
+    events = _settled(session)
     try:
         work()
-    except _Refused as refused:
+    except _RefusedError as refused:
         return Outcome(errno=refused.errno, fields={"step": refused.step}, events=events)
     session.plugged.happened(op)
-    return Outcome(value=0, events=[*events, *session.settle()])
+    return Outcome(value=0, events=[*events, *_settled(session)])
+
+
+def _settled(session: QemuSession) -> list[Event]:
+    return [] if session.guard is None else session.guard.settle()
 
 
 def _place(session: QemuSession, name: str) -> tuple[Phb, Device]:
@@ -140,38 +144,26 @@ def _deleted(session: QemuSession, name: str) -> None:
 
 def _take(session: QemuSession, phb: Phb, device: Device) -> None:
     _guest(session, "take device", _drc(phb, device))
-    session.arrived(device.name)
+    if session.guard is not None:
+        session.guard.arrived(device.name)
 
 
 def _leave(session: QemuSession, phb: Phb, device: Device) -> None:
     place = {"name": device.name, "buid": window.buid(phb.index), "slot": device.slot}
     _guest(session, "leave device", _drc(phb, device), **place)
     _deleted(session, device.name)
-    session.left(device.name)
+    if session.guard is not None:
+        session.guard.left(session.guard.devices[device.name])
 
 
 def _drc(phb: Phb, device: Device) -> int:
     return _PCI | phb.index << 16 | device.slot << 3
 
 
-class _Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    errno: str
-    step: str
-
-
 def _guest(session: QemuSession, do: str, drc: int, **where: object) -> None:
-    """:raise _Refused: its kernel refused a step."""
-    answer = session.ask("plug", {"do": do, "drc": drc, **where}, _Answer)
-    if answer.errno and do == "ready":
-        raise HarnessError(f"the guest cannot {answer.step}: {answer.errno}", scene=session.scene())
-    if answer.errno:
-        raise _Refused(answer.errno, answer.step)
-
-
-def impossible(lacks: str) -> dict[str, str]:
-    """By the operation's name, why this guest cannot go through it.
-
-    :param lacks: what its kernel and its image lack; empty if nothing.
-    """
-    names = (each.__name__ for each in (DeviceAdd, DeviceRemove, BridgeAdd, BridgeRemove))
-    return dict.fromkeys(names, lacks) if lacks else {}
+    """:raise _RefusedError: its kernel refused a step."""
+    answer = session.request("plug", {"do": do, "drc": drc, **where})
+    if answer["errno"] and do == "ready":
+        raise HarnessError(f"the guest cannot {answer['step']}: {answer['errno']}", scene=session.scene())
+    if answer["errno"]:
+        raise _RefusedError(answer["errno"], answer["step"])
