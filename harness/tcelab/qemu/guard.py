@@ -239,8 +239,10 @@ class Guard(PeFreezer):
             await self._ended(device)
 
     async def _ended(self, device: GuardedDevice) -> None:
-        """Wait until an edu is idle; no event reports that."""
-        while device.model == "edu" and device.address is not None:
+        """Wait until an edu is idle; no event reports that. One whose driver has closed it cannot be asked, and masters
+        the bus no more.
+        """
+        while device.model == "edu" and device.address is not None and device.command & MEMORY:
             command = await self._guest.qtest.load(device.address + edu.COMMAND, 8)
             if command == edu.ALL_ONES or not command & edu.RUN:
                 return

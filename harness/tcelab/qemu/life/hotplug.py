@@ -149,11 +149,12 @@ def _take(session: QemuSession, phb: Phb, device: Device) -> None:
 
 
 def _leave(session: QemuSession, phb: Phb, device: Device) -> None:
+    if session.guard is not None:
+        # Before: a register that the guest writes on the way out is no longer there when the guard would answer.
+        session.guard.left(session.guard.devices[device.name])
     place = {"name": device.name, "buid": window.buid(phb.index), "slot": device.slot}
     _guest(session, "leave device", _drc(phb, device), **place)
     _deleted(session, device.name)
-    if session.guard is not None:
-        session.guard.left(session.guard.devices[device.name])
 
 
 def _drc(phb: Phb, device: Device) -> int:
