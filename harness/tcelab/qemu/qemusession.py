@@ -218,6 +218,11 @@ class QemuSession:
             self._guard.restarted(self.plugged.devices)
 
     @property
+    def views(self) -> HostViews:
+        """Of its tables."""
+        return self._hostviews
+
+    @property
     def guard(self) -> Guard | None:
         """Of its PEs, if they are guarded."""
         return self._guard

@@ -4,6 +4,7 @@ Each family of events is a module; `EVENTS` says which function does what. Befor
 `impossible` tells which of them this guest cannot go through.
 
 - `hotplug`: devices and PHBs come and go
+- `mtree`: after each, QEMU's windows by its memory map
 - `restart`: reset and reboot
 """
 
@@ -13,11 +14,25 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from tcelab.program import BridgeAdd, BridgeRemove, DeviceAdd, DeviceRemove, Reboot, Reset
-from tcelab.qemu.life import hotplug, restart
+from tcelab.qemu.life import hotplug, mtree, restart
 from tcelab.qemu.qemusession import QemuSession
 from tcelab.run.record import Outcome
 
-EVENTS: Final[Mapping[type, Callable[[QemuSession, Any], Outcome]]] = {
+Go = Callable[[QemuSession, Any], Outcome]
+
+
+def _checked(go: Go) -> Go:
+    """After the event, its windows are where QEMU has them."""
+
+    def event(session: QemuSession, op: Any) -> Outcome:  # noqa: ANN401 - each is another operation
+        outcome = go(session, op)
+        mtree.check(session)
+        return outcome
+
+    return event
+
+
+_EVENTS: Final[Mapping[type, Go]] = {
     Reset: restart.reset,
     Reboot: restart.reboot,
     DeviceAdd: hotplug.device_add,
@@ -25,3 +40,4 @@ EVENTS: Final[Mapping[type, Callable[[QemuSession, Any], Outcome]]] = {
     BridgeAdd: hotplug.bridge_add,
     BridgeRemove: hotplug.bridge_remove,
 }
+EVENTS: Final[Mapping[type, Go]] = {kind: _checked(go) for kind, go in _EVENTS.items()}
