@@ -6,7 +6,7 @@ Whoever uses a device through VFIO goes first: the kernel waits for that, and no
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from tcelab.program.lifeops import BridgeAdd, BridgeRemove, DeviceAdd, DeviceRemove
 from tcelab.program.plugged import Plugged
@@ -16,6 +16,8 @@ Uses: TypeAlias = Collection[str]
 """Names of devices of which a file, or the file of their group, is open, or that another process knows. An empty name
 stands for any: the file of a group that the program knows by its number.
 """
+
+_NOT_TAKEN: Final = "was offered, and the guest has not taken it"
 
 
 def device_add(plugged: Plugged, used: Uses, op: DeviceAdd) -> str:
@@ -30,7 +32,7 @@ def device_add(plugged: Plugged, used: Uses, op: DeviceAdd) -> str:
     if index in plugged.leaving:
         return f"PHB {index} is to go"
     if op.device in plugged.offered and not op.consent:
-        return f"device {op.device!r} was plugged in already, and the guest not asked"
+        return f"device {op.device!r} was offered already"
     return _movable([place[1]]) or _free(used, [device.name for device in place[0].devices])
 
 
@@ -53,8 +55,7 @@ def bridge_add(plugged: Plugged, _used: Uses, op: BridgeAdd) -> str:
         return f"PHB {op.phb} is there already"
     if problem := _movable(phb.devices):
         return problem
-    offered = op.phb in plugged.offered and not op.consent
-    return f"PHB {op.phb} was plugged in already, and the guest not asked" if offered else ""
+    return f"PHB {op.phb} was offered already" if op.phb in plugged.offered and not op.consent else ""
 
 
 def bridge_remove(plugged: Plugged, used: Uses, op: BridgeRemove) -> str:
@@ -62,14 +63,13 @@ def bridge_remove(plugged: Plugged, used: Uses, op: BridgeRemove) -> str:
     if (phb := plugged.phb(op.phb)) is None:
         return f"the topology has no PHB {op.phb}"
     if op.phb not in plugged.phbs:
-        offered = "was never offered to the guest" if op.phb in plugged.offered else "is not there"
-        return f"PHB {op.phb} {offered}"
+        return f"PHB {op.phb} {_NOT_TAKEN if op.phb in plugged.offered else 'is not there'}"
     if problem := _movable(phb.devices):
         return problem
     if not op.consent:
         return f"PHB {op.phb} is to go already" if op.phb in plugged.leaving else ""
     if asked := [device.name for device in phb.devices if device.name in plugged.offered]:
-        return f"device {asked[0]!r} was never offered to the guest"
+        return f"device {asked[0]!r} {_NOT_TAKEN}"
     return _free(used, [device.name for device in phb.devices])
 
 
@@ -78,7 +78,7 @@ def absent(plugged: Plugged, name: str) -> str:
     if name in plugged.devices or plugged.place(name) is None:
         return ""
     if name in plugged.offered:
-        return f"device {name!r} was never offered to the guest"
+        return f"device {name!r} {_NOT_TAKEN}"
     return f'device {name!r} is not there: add a `deviceadd` with "device": "{name}"'
 
 

@@ -15,6 +15,7 @@ import msgspec
 
 from tcelab.papr import isolationrules, tce, window
 from tcelab.program import BridgeAdd, BridgeRemove, DeviceAdd, DeviceRemove, Dma, Fresh, Ioctl, Op, Page, Reset
+from tcelab.program.plugged import HotPlug, Plugged
 from tcelab.program.topology import Topology
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.vocabulary import PAGE, Pe
@@ -31,23 +32,58 @@ _LENGTH: Final = 64
 
 
 class _Story:
-    """One guest. Names, seeds and sequences are distinct."""
+    """One guest. Names, seeds and sequences are distinct.
 
-    def __init__(self, topology: Topology, seed: int, scenario: str = "hotplug") -> None:
-        """:param topology: its first PHB has a device that is there and one that is not, its last one is not there."""
-        first, still, bridge = topology.phbs
-        self.first, self.still, self.bridge = (Pe(phb, scenario) for phb in (first, still, bridge))
-        self.here, self.hot = first.devices
+    :ivar first: a PE with a device that is there, `here`, and one that comes and goes, `hot`: the same, if need be.
+    :ivar still: a PE that nobody touches, if there is another one.
+    :ivar bridge: a PE whose PHB comes and goes.
+    """
+
+    def __init__(self, topology: Topology, seed: int) -> None:
+        self._plugged = Plugged(topology)
+        self.first, *others = b.pes(topology, "hotplug")
+        whole = next(phb for phb in topology.phbs if phb.index == self.first.phb.index)
+        self.first = Pe(whole, "hotplug")
+        self.still = others[0] if others else None
+        self.bridge = Pe(next((phb for phb in topology.phbs if not phb.plugged), whole), "hotplug")
+        self.here = next(device.name for device in whole.devices if device.plugged)
+        self.hot = next((device.name for device in whole.devices if not device.plugged), self.here)
         self.ops: list[Op] = []
         self._rng = random.Random(seed)  # noqa: S311 - repeatable on purpose
         self._turn: Iterator[int] = itertools.count(1)
+
+    @property
+    def index(self) -> int:
+        """Of the PHB that comes and goes."""
+        return self.bridge.phb.index
+
+    def plug(self, op: HotPlug) -> None:
+        """Plug in or out, and look."""
+        what = op.device if isinstance(op, DeviceAdd | DeviceRemove) else f"PHB {op.phb}"
+        how = "comes" if isinstance(op, DeviceAdd | BridgeAdd) else "goes"
+        self._plugged.happened(op)
+        self.look(f"{what} {how}" if op.consent else f"{what} {how}, and the guest is not asked", op)
+
+    def without(self, what: str | int) -> None:
+        """A device, or a PHB, is not there."""
+        if what in self._plugged.devices:
+            self.plug(DeviceRemove(device=str(what), expect="ok"))
+        elif what in self._plugged.phbs:
+            self.plug(BridgeRemove(phb=int(what), expect="ok"))
 
     def look(self, label: str, *ops: Op) -> None:
         """Do something, and look at every table."""
         self.ops += [*ops, *b.checkpoint(f"hotplug: {label}", stream=True)]
 
-    def map(self, pe: Pe, devices: Sequence[str], kind: int = b.SPAPR_TCE) -> Page:
-        """A container with entries, which each of these devices uses both ways. Returns the first page."""
+    def rest(self, *, begins: bool) -> None:
+        """The PE that nobody touches begins, or ends, to have entries."""
+        if self.still is not None and begins:
+            self.map(self.still, [self.still.name])
+        elif self.still is not None:
+            self.leave(self.still, [self.still.name])
+
+    def map(self, pe: Pe, devices: Sequence[str], kind: int = b.SPAPR_TCE) -> int:
+        """A container with entries, which each of these devices uses both ways. Returns their first bus address."""
         turn, pe = next(self._turn), _with(pe, devices)
         page, iova = Page(f"hotplug-{turn}"), self._iova(pe)
         self.ops += [*b.buffer(page.buffer, PAGES, turn), *b.bind(pe), *b.open_container(pe, kind)]
@@ -62,7 +98,7 @@ class _Story:
         if kind == b.SPAPR_TCE_V2:
             self._second(pe, page, devices, turn)
         self.look(f"{pe.name} is used by {' and '.join(devices)}")
-        return msgspec.structs.replace(page, plus=iova)
+        return iova
 
     def carry(self, pe: Pe, devices: Sequence[str], iova: int) -> None:
         """Each device reads a page and writes another one."""
@@ -97,99 +133,107 @@ def ops(topology: Topology, seed: int) -> list[Op]:
 
 
 def _devices(story: _Story) -> list[Op]:
-    """A device comes to a PE that has one, goes, and comes again; so does the one that was there at boot."""
-    first, here, hot = story.first, story.here.name, story.hot.name
-    story.map(story.still, [story.still.name])
+    """A device comes to a PE that may have one, goes, and comes again; so does the one that was there at boot."""
+    first, here, hot = story.first, story.here, story.hot
+    story.rest(begins=True)
     for turn in range(2):
-        story.look(f"{hot} comes", DeviceAdd(device=hot, expect="ok"))
-        story.map(first, [hot] if turn else [here, hot])
-        story.leave(first, [hot] if turn else [here, hot])
-        story.look(f"{hot} goes", DeviceRemove(device=hot, expect="ok"))
-    story.look(f"{here} goes", DeviceRemove(device=here, expect="ok"))
-    story.look(f"{here} comes again", DeviceAdd(device=here, expect="ok"))
+        story.without(hot)
+        story.plug(DeviceAdd(device=hot, expect="ok"))
+        users = [hot] if turn or hot == here else [here, hot]
+        story.map(first, users)
+        story.leave(first, users)
+    story.without(hot)
+    story.without(here)
+    story.plug(DeviceAdd(device=here, expect="ok"))
     story.map(first, [here])
     story.leave(first, [here])
-    story.leave(story.still, [story.still.name])
+    story.rest(begins=False)
     return story.ops
 
 
 def _bridges(story: _Story) -> list[Op]:
     """A PHB comes and goes, and is used by containers of both types; at last so does one that was there at boot."""
-    bridge, first = story.bridge, story.first
-    story.map(story.still, [story.still.name])
+    story.rest(begins=True)
     for turn in range(ROUNDS):
-        story.look(f"PHB {bridge.phb.index} comes, round {turn}", BridgeAdd(phb=bridge.phb.index, expect="ok"))
-        story.map(bridge, [bridge.name], (b.SPAPR_TCE, b.SPAPR_TCE_V2)[turn % 2])
-        story.leave(bridge, [bridge.name])
-        story.look(f"PHB {bridge.phb.index} goes, round {turn}", BridgeRemove(phb=bridge.phb.index, expect="ok"))
-    story.look(f"PHB {first.phb.index} goes", BridgeRemove(phb=first.phb.index, expect="ok"))
-    story.look(f"PHB {first.phb.index} comes again", BridgeAdd(phb=first.phb.index, expect="ok"))
-    story.map(first, [story.here.name])
-    story.leave(first, [story.here.name])
+        story.without(story.index)
+        story.plug(BridgeAdd(phb=story.index, expect="ok"))
+        story.map(story.bridge, [story.bridge.name], (b.SPAPR_TCE, b.SPAPR_TCE_V2)[turn % 2])
+        story.leave(story.bridge, [story.bridge.name])
+    first = story.first.phb.index
+    story.without(first)
+    story.plug(BridgeAdd(phb=first, expect="ok"))
+    story.map(story.first, [story.here])
+    story.leave(story.first, [story.here])
+    story.rest(begins=False)
     return story.ops
 
 
 def _unasked(story: _Story) -> list[Op]:
     """QEMU plugs in and is to pull, and the guest does nothing about it: what it has goes on."""
-    first, hot, bridge = story.first, story.hot.name, story.bridge
-    index = bridge.phb.index
-    story.look(f"{hot} is offered", DeviceAdd(device=hot, consent=False, expect="ok"))
-    story.look(f"{hot} is taken", DeviceAdd(device=hot, expect="ok"))
-    page = story.map(first, [hot])
-    story.look(f"{hot} is to go", DeviceRemove(device=hot, consent=False, expect="ok"))
-    story.carry(first, [hot], page.plus)
+    first, hot, bridge = story.first, story.hot, story.bridge
+    story.without(hot)
+    story.plug(DeviceAdd(device=hot, consent=False, expect="ok"))
+    story.plug(DeviceAdd(device=hot, expect="ok"))
+    iova = story.map(first, [hot])
+    story.plug(DeviceRemove(device=hot, consent=False, expect="ok"))
+    story.carry(first, [hot], iova)
     story.leave(first, [hot])
-    story.look(f"{hot} goes", DeviceRemove(device=hot, expect="ok"))
-    story.look(f"PHB {index} is offered", BridgeAdd(phb=index, consent=False, expect="ok"))
-    story.look(f"PHB {index} is taken", BridgeAdd(phb=index, expect="ok"))
-    page = story.map(bridge, [bridge.name])
-    story.look(f"PHB {index} is to go", BridgeRemove(phb=index, consent=False, expect="ok"))
-    story.carry(bridge, [bridge.name], page.plus)
+    story.plug(DeviceRemove(device=hot, expect="ok"))
+    story.without(story.index)
+    story.plug(BridgeAdd(phb=story.index, consent=False, expect="ok"))
+    story.plug(BridgeAdd(phb=story.index, expect="ok"))
+    iova = story.map(bridge, [bridge.name])
+    story.plug(BridgeRemove(phb=story.index, consent=False, expect="ok"))
+    story.carry(bridge, [bridge.name], iova)
     story.leave(bridge, [bridge.name])
-    story.look(f"PHB {index} goes", BridgeRemove(phb=index, expect="ok"))
+    story.plug(BridgeRemove(phb=story.index, expect="ok"))
     return story.ops
 
 
 def _reset(story: _Story) -> list[Op]:
     """A reset ends what the guest was not asked to end: what was offered is there, what was to go is gone."""
-    first, here, bridge = story.first, story.here.name, story.bridge
-    story.ops += [BridgeAdd(phb=bridge.phb.index, consent=False, expect="ok")]
-    story.ops += [DeviceRemove(device=here, consent=False, expect="ok")]
+    here = story.here
+    if story.index != story.first.phb.index:
+        story.plug(BridgeAdd(phb=story.index, consent=False, expect="ok"))
+    story.plug(DeviceRemove(device=here, consent=False, expect="ok"))
     story.look("reset", Reset(expect="ok"))
-    story.map(story.still, [story.still.name])
-    story.look(f"{here} comes again", DeviceAdd(device=here, expect="ok"))
-    story.map(first, [here])
-    story.leave(first, [here])
+    story.plug(DeviceAdd(device=here, expect="ok"))
+    story.map(story.first, [here])
+    story.leave(story.first, [here])
     return story.ops
 
 
 def isolated(topology: Topology, seed: int) -> list[Op]:
     """A PE is isolated, and its device goes and comes: the PE still is. With its PHB, it comes new."""
     story = _Story(topology, seed)
-    first, here, hot, bridge = story.first, story.here.name, story.hot.name, story.bridge
-    pes = [first, story.still]
-    story.map(story.still, [story.still.name])
+    first, here, hot, bridge = story.first, story.here, story.hot, story.bridge
+    story.rest(begins=True)
     story.map(first, [here])
-    story.ops += [*_violate(first, here), *_state(pes)]
+    story.ops += [*_violate(first, here), *_state(here)]
     story.leave(first, [here], label="isolated")
-    story.look(f"{hot} comes to an isolated PE", DeviceAdd(device=hot, expect="ok"), *_state(pes))
-    story.look(f"{here} goes and comes", DeviceRemove(device=here, expect="ok"), DeviceAdd(device=here, expect="ok"))
-    story.ops += _state(pes)
+    if hot != here:
+        story.plug(DeviceAdd(device=hot, expect="ok"))
+        story.ops += _state(hot)
+    story.without(here)
+    story.plug(DeviceAdd(device=here, expect="ok"))
+    story.ops += _state(here)
     for option in (isolationrules.HOT, isolationrules.DEACTIVATE):
         story.ops += b.rtas(here, isolationrules.SET_RESET, option, isolationrules.SUCCESS)
-    story.ops += [*b.rtas(here, isolationrules.CONFIGURE, 0, isolationrules.SUCCESS), *_state(pes)]
-    story.map(first, [here, hot])
-    story.leave(first, [here, hot])
-    index = bridge.phb.index
-    story.look(f"PHB {index} comes", BridgeAdd(phb=index, expect="ok"))
+    story.ops += [*b.rtas(here, isolationrules.CONFIGURE, 0, isolationrules.SUCCESS), *_state(here)]
+    users = [here] if hot == here else [here, hot]
+    story.map(first, users)
+    story.leave(first, users)
+    if story.index != first.phb.index:
+        story.plug(BridgeAdd(phb=story.index, expect="ok"))
     story.map(bridge, [bridge.name])
-    story.ops += [*_violate(bridge, bridge.name), *_state([*pes, bridge])]
-    story.leave(bridge, [bridge.name], label=f"PHB {index} is isolated")
-    story.look(f"PHB {index} goes", BridgeRemove(phb=index, expect="ok"), *_state(pes))
-    story.look(f"PHB {index} comes again", BridgeAdd(phb=index, expect="ok"), *_state([*pes, bridge]))
+    story.ops += [*_violate(bridge, bridge.name), *_state(bridge.name), *_state(here)]
+    story.leave(bridge, [bridge.name], label=f"PHB {story.index} is isolated")
+    story.without(story.index)
+    story.plug(BridgeAdd(phb=story.index, expect="ok"))
+    story.ops += [*_state(bridge.name), *_state(here)]
     story.map(bridge, [bridge.name])
     story.leave(bridge, [bridge.name])
-    story.leave(story.still, [story.still.name])
+    story.rest(begins=False)
     return story.ops
 
 
@@ -215,6 +259,6 @@ def _violate(pe: Pe, name: str) -> list[Op]:
     return [Dma(file=pe.file_of(name), iova=pe.end, size=_LENGTH, to_memory=True, expect="refused")]
 
 
-def _state(pes: Sequence[Pe]) -> list[Op]:
-    """What firmware says of each PE."""
-    return [op for pe in pes for op in b.rtas(pe.name, isolationrules.READ_STATE, 0, isolationrules.SUCCESS)]
+def _state(name: str) -> list[Op]:
+    """What firmware says of the PE of a device."""
+    return b.rtas(name, isolationrules.READ_STATE, 0, isolationrules.SUCCESS)
