@@ -13,6 +13,9 @@ from tcelab.emulator.effects_v2 import SpaprTceV2
 from tcelab.emulator.platform import EmulatedPe, Machine
 from tcelab.program import Crash, Kexec, Reboot, Reset
 from tcelab.quirks import KEXEC_KEEPS, KEXEC_LOSES
+from tcelab.emulator.platform import Machine
+from tcelab.program import BridgeAdd, BridgeRemove, DeviceAdd, DeviceRemove, Reboot, Reset
+from tcelab.program.plugged import HotPlug
 from tcelab.run.record import Outcome
 
 _BY_DEVICE, _BY_BUS = 2, 1
@@ -75,10 +78,20 @@ def _lose(machine: Machine, pes: list[EmulatedPe]) -> None:
             machine.warn("pci_dma_find: WARN_ON")
 
 
+def _plugged(machine: Machine, op: HotPlug) -> Outcome:
+    machine.plugged.happened(op)
+    machine.plug()
+    return Outcome(value=0)
+
+
 EVENTS: Final[Mapping[type, Callable[[Machine, Any], Outcome]]] = {
     Reset: _restarted,
     Reboot: _restarted,
     Kexec: _kexeced,
     Crash: _crashed,
+    DeviceAdd: _plugged,
+    DeviceRemove: _plugged,
+    BridgeAdd: _plugged,
+    BridgeRemove: _plugged,
 }
 """What has no function here the emulator cannot do."""

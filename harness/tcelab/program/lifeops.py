@@ -120,7 +120,7 @@ class Load(_Op, frozen=True, kw_only=True):
     qemu: str = ""
 
 
-LifeOp: TypeAlias = Reset | Reboot | Kexec | Crash
+LifeOp: TypeAlias = Reset | Reboot | Kexec | Crash | DeviceAdd | DeviceRemove | BridgeAdd | BridgeRemove
 """The events that programs may have."""
 
 RESETS: Final = (Reset, Reboot)

@@ -19,6 +19,7 @@ from qemu.qmp import ExecuteError, QMPError, Runstate
 from tcelab.errors import HarnessError, TcelabError
 from tcelab.image.bases import Held, SavedRegister
 from tcelab.papr import window
+from tcelab.program.topology import Device, Phb
 from tcelab.qemu import machine, rom
 from tcelab.qemu.channel import AgentChannel
 from tcelab.qemu.console import Console
@@ -56,6 +57,7 @@ class Guest:
     :ivar console: what the guest wrote.
     :ivar disks: of its devices.
     :ivar restarts: when its kernel is meant to end, and another one to come up.
+    :ivar deleted: names of devices and PHBs that QEMU says are gone.
     :ivar waiter: what every wait goes through; `standstill`: what every stop goes through.
     """
 
@@ -87,6 +89,7 @@ class Guest:
         self._qmp = Monitor("tcelab")
         self.standstill = Standstill(self.qmp, self._not_only_stopped)
         self.restarts = Restarts()
+        self.deleted: set[str] = set()
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
         self._closer: asyncio.Future[None] | None = None
@@ -111,7 +114,7 @@ class Guest:
         self.qtest = Qtest(pairs["qtest"][0], self.ram.size - machine.SCRATCH)
         self._console_end = pairs["console"][0]
         self._console_end.setblocking(False)  # noqa: FBT003 - its only parameter
-        fds = machine.Descriptors(
+        self._fds = fds = machine.Descriptors(
             **{name: pair[1].fileno() for name, pair in pairs.items()},
             log=log_writer,
             ram=self.ram.fd,
@@ -181,7 +184,7 @@ class Guest:
 
     async def _save(self) -> tuple[bytes, list[SavedRegister]]:
         registers = []
-        for phb in self._options.topology.added:
+        for phb in self._options.topology.at_start.added:
             for device in phb.devices:
                 for offset, size in _REGISTERS:
                     place = window.buid(phb.index), device.slot, offset, size
@@ -257,6 +260,8 @@ class Guest:
                     pass
                 case "SHUTDOWN", _ if not self._closing:
                     self.waiter.lose(f"the guest shut down ({data.get('reason')})")
+                case "DEVICE_DELETED", {"device": str(name)}:
+                    await self._gone(name)
                 case "MIGRATION", _ if data["status"] in {"completed", "failed"} and not self._moved.done():
                     self._moved.set_result(data["status"])
                 case "VSERPORT_CHANGE", {"id": "agent-port", "open": True}:
@@ -265,7 +270,35 @@ class Guest:
                     self.waiter.lose("the agent ended")
             self.waiter.activity.set()
 
+    async def _gone(self, name: str) -> None:
+        """A device, or a PHB, is gone. What the log still tells of its tables must not be taken for news later."""
+        await asyncio.to_thread(self.log.drain)
+        for phb in self._options.topology.added:
+            if name == f"phb{phb.index}":
+                self.log.tables.unplugged(phb.index)
+        self.deleted.add(name)
+
     # -- asking
+
+    async def plug(self, phb: Phb, device: Device | None) -> None:
+        """Have QEMU plug a PHB in, or a device of it.
+
+        :raise HarnessError: QEMU refuses.
+        """
+        await self.qmp("device_add", **machine.plugging(phb, device, self._fds))
+
+    async def gone(self, name: str) -> None:
+        """Wait until QEMU says that a device, or a PHB, is gone.
+
+        :raise GuestLost: it does not, within the limit of the phase `unplug`.
+        """
+
+        async def told() -> None:
+            while name not in self.deleted:
+                self.waiter.activity.clear()
+                await self.waiter.activity.wait()
+
+        await self.waiter.run(told(), "unplug", self.limits.unplug)
 
     async def qmp(self, command: str, **arguments: object) -> object:
         """One QMP command, within the limit of the phase `control`.
