@@ -91,6 +91,7 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     :ivar cpus: number of the guest's CPUs.
     :ivar maxmem: MiB that the guest's RAM may grow to, `slots`: in how many pieces; 0: it does not grow.
+    :ivar direct: the kernel's own drivers may have windows of 64 bits, in which the kernel maps all RAM.
     :ivar crashkernel: MiB that the kernel keeps free for a crash kernel; 0: none.
     """
 
@@ -100,6 +101,7 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     maxmem: int = 0
     slots: int = 0
     crashkernel: int = 0
+    direct: bool = False
 
     def __post_init__(self) -> None:
         indexes = [phb.index for phb in self.phbs]

@@ -22,6 +22,7 @@ from tcelab.papr import window
 from tcelab.qemu import machine, rom
 from tcelab.qemu.channel import AgentChannel
 from tcelab.qemu.console import Console
+from tcelab.qemu.dimms import GrowingRam
 from tcelab.qemu.disks import Disks
 from tcelab.qemu.dmaapilog import DmaApi
 from tcelab.qemu.limits import Limits
@@ -30,7 +31,7 @@ from tcelab.qemu.monitor import Monitor
 from tcelab.qemu.probe import Abilities, Qemu, environment
 from tcelab.qemu.qtest import CLOSED as CLOSED_PORT
 from tcelab.qemu.qtest import Qtest
-from tcelab.qemu.ram import MIB, PrivateRam, Ram, SharedRam
+from tcelab.qemu.ram import MIB, PrivateRam, SharedRam
 from tcelab.qemu.standstill import Standstill, host_shares
 from tcelab.qemu.waiter import AGENT_EXITED, CLOSED, NO_AGENT, WATCHER, GuestWaiter
 
@@ -75,7 +76,9 @@ class Guest:
         self._qemu, self._abilities, self._options, self._base = qemu, abilities, options, base
         self.limits, self.folder = limits, folder
         size = options.memory * MIB
-        self.ram: Ram = SharedRam(size) if base is None else PrivateRam(base.ram, size)
+        self.ram = GrowingRam(
+            SharedRam(size) if base is None else PrivateRam(base.ram, size), slots=options.topology.slots
+        )
         self.state = os.memfd_create("tcelab-state", os.MFD_CLOEXEC)
         self.disks, self.dma_api = Disks(options.topology), DmaApi()
         self.console = Console(folder / "console.log")
@@ -121,6 +124,7 @@ class Guest:
             disks=self.disks.files,
             dma_api=self.dma_api.file if self._options.topology.driven else None,
             base=None if self._base is None else self._base.state,
+            dimms=tuple(self.ram.free),
         )
         try:
             self._process = await self._spawn(fds)

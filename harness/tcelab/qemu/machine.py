@@ -109,6 +109,7 @@ class Descriptors(msgspec.Struct, frozen=True):
     :ivar disks: by device; see `tcelab.qemu.disks`.
     :ivar dma_api: see `tcelab.qemu.dmaapilog`; None: the machine has no such port.
     :ivar base: the state that a fork begins with; None: a boot.
+    :ivar dimms: for memory that is plugged in; see `tcelab.qemu.dimms`.
     """
 
     qmp: int
@@ -122,10 +123,11 @@ class Descriptors(msgspec.Struct, frozen=True):
     disks: dict[str, int] = {}
     dma_api: int | None = None
     base: int | None = None
+    dimms: tuple[int, ...] = ()
 
     def all(self) -> tuple[int, ...]:
         single = [number for number in msgspec.structs.astuple(self) if isinstance(number, int)]
-        return (*single, *self.roms.values(), *self.disks.values())
+        return (*single, *self.roms.values(), *self.disks.values(), *self.dimms)
 
 
 def firmware(options: QemuOptions, abilities: Abilities) -> Literal["vof", "slof"]:
@@ -188,7 +190,7 @@ def arguments(options: QemuOptions, abilities: Abilities, fds: Descriptors) -> l
     return [
         *("-M", f"pseries,{_QUIET},ic-mode=xics,memory-backend=ram{vof}"),
         *("-accel", "tcg", "-cpu", CPUS[options.cpu][0], "-smp", str(options.topology.cpus)),
-        *("-m", f"{options.memory}M"),
+        *("-m", f"{options.memory}M{_room(options.topology)}"),
         *("-object", f"{ram},share=on" if fds.base is None else f"{ram},share=off,readonly=on,rom=off"),
         *("-nodefaults", "-display", "none", "-vga", "none", "-action", "panic=pause,reboot=shutdown"),
         *_sockets(fds),
@@ -205,6 +207,11 @@ def arguments(options: QemuOptions, abilities: Abilities, fds: Descriptors) -> l
         *(_driven(fds) if options.topology.driven else ()),
         *_watching(abilities, fds.log),
     ]
+
+
+def _room(topology: Topology) -> str:
+    """To grow."""
+    return f",slots={topology.slots},maxmem={topology.maxmem}M" if topology.slots else ""
 
 
 def _driven(fds: Descriptors) -> tuple[str, ...]:
@@ -230,7 +237,7 @@ def _boot(options: QemuOptions) -> list[str]:
 def _append(options: QemuOptions) -> str:
     usable = options.memory - _RESERVED // MIB
     disk = _DISK if _has_disk(options.topology.devices) else ""
-    driven = _DRIVEN if options.topology.driven and not disk else ""
+    driven = _DRIVEN if options.topology.driven and not disk and not options.topology.direct else ""
     words = (f"{_CMDLINE} mem={usable}M{disk}{driven}", CPUS[options.cpu][1], options.append)
     return " ".join(filter(None, words))
 
