@@ -20,6 +20,7 @@ NOTHING_WARNS: Final = "register-nothing-warns"
 PART_REGISTERS: Final = "register-part-returns-pages"
 REFUSED_SPOILS: Final = "refused-window-spoils-pe"
 CREATE_CHARGES: Final = "failed-create-keeps-charge"
+NOTHING_DIRECT: Final = "no-limit-no-direct-window"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Quirk:
     :ivar kernels: that have it.
     :ivar cure: the commit that cures it; "" while none is known.
     :ivar source: kernel file and function.
+    :ivar platforms: that it shows on, where not on all; a test of a public report has it then, and no program.
     :ivar warns: functions in which it makes the kernel warn; `warns_once`: only the first time after a boot.
     """
 
@@ -40,6 +42,7 @@ class Quirk:
     source: str
     warns: tuple[str, ...] = ()
     warns_once: tuple[str, ...] = ()
+    platforms: str = ""
 
 
 QUIRKS: Final = {
@@ -156,6 +159,16 @@ QUIRKS: Final = {
             "seen on 6.12",
             "",
             "drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_create_table: account_locked_vm before create_table",
+        ),
+        Quirk(
+            NOTHING_DIRECT,
+            "where firmware names no limit to which RAM may grow, the kernel asks for a window of shift 0, is refused,"
+            " and tells its driver all the same that all RAM is mapped: what the driver has its device do then is lost",
+            "the kernel asks for a window of all RAM",
+            "seen on 6.12.95 with QEMU 7.2, which names no limit without maxmem; 6.1.176 is right",
+            "",
+            "arch/powerpc/platforms/pseries/iommu.c, enable_ddw: ddw_memory_hotplug_max of nothing is 0",
+            platforms="QEMU 7.2",
         ),
     )
 }

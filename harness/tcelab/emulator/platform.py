@@ -14,6 +14,7 @@ from tceagent.huge import HUGE_PAGE
 from tcelab.emulator.addressspaces import EmulatedRam, Space
 from tcelab.emulator.edudevice import Edu
 from tcelab.emulator.emulatedguard import EmulatedGuard
+from tcelab.emulator.growth import Growth
 from tcelab.emulator.pci import PciDevice
 from tcelab.emulator.process import OpenFile
 from tcelab.emulator.syscallerrors import KernelDiedError, NotModelledError
@@ -165,6 +166,7 @@ class Machine:
     :ivar on: what is to happen once a driver's container was attached, or enabled; see `tcelab.emulator.preset_states`.
     :ivar without_mm: the driver sees no mm, whoever calls.
     :ivar detaches: the core detaches a group before it releases the driver's container.
+    :ivar memory: how much it has.
     :ivar met: how often each quirk made a difference; `quirk_hits`: the same one by one, until somebody takes them.
     """
 
@@ -182,10 +184,16 @@ class Machine:
         self.detaches = True
         self.met: Counter[str] = Counter()
         self.quirk_hits: list[QuirkHit] = []
+        self.memory = Growth(topology)
         self._warned: set[str] = set()
         self.ram = EmulatedRam(page_size, seed, huge_page)
         self.pes = {phb.index: EmulatedPe(phb, self) for phb in topology.machine}
         self._devices = [device for pe in self.pes.values() for device in pe.devices.values()]
+
+    @property
+    def windows(self) -> dict[int, windowcreation.Windows]:
+        """Those of each PE, by its PHB."""
+        return {index: pe.windows for index, pe in self.pes.items()}
 
     def refuse(self, refusal: Refusal) -> None:
         self.refusals.append(refusal)

@@ -113,6 +113,8 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"a guest has 1..{_CPUS} CPUs, not {self.cpus}")
         if bool(self.maxmem) != bool(self.slots) or min(self.maxmem, self.slots, self.crashkernel) < 0:
             raise ValueError(f"maxmem and slots come together: {self.maxmem} MiB in {self.slots} slots")
+        if self.direct and "virtio-blk" in self.models:
+            raise ValueError("a virtio-blk that programs drive has its kernel keep to default windows: not direct")
         if len(set(names)) != len(names):
             raise ValueError(f"device names must be distinct: {names}")
         for name in names:
@@ -140,6 +142,11 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def models(self) -> set[str]:
         """Models of the devices under test."""
         return {device.model for device in self.devices}
+
+    @property
+    def mapped(self) -> tuple[Phb, ...]:
+        """PHBs with a window in which the kernel maps all RAM: a disk's driver asks for addresses of 64 bits."""
+        return tuple(phb for phb in self.phbs if self.direct and any(device.model == "disk" for device in phb.devices))
 
     @property
     def driven(self) -> tuple[Device, ...]:
@@ -204,6 +211,16 @@ TOPOLOGIES: Final = {
         _pes("four-pe", 4, SMALL_WINDOW),
         _unlike("fast", Phb(1, (Device("pe1", slot=1), Device("disk1", slot=3, model="virtio-blk")), SMALL_WINDOW)),
         _unlike("high-window", Phb(1, (Device("pe1", slot=1),), SMALL_WINDOW, window_start=0x40000000)),
+        Topology(
+            "memory",
+            (
+                Phb(1, (Device("pe1", slot=1),), SMALL_WINDOW),
+                Phb(2, (Device("disk2", slot=3, model="disk"),), SMALL_WINDOW),
+            ),
+            maxmem=4096,
+            slots=4,
+            direct=True,
+        ),
         _unlike("narrow-mask", Phb(1, (Device("pe1", slot=1, mask=_NARROW),), SMALL_WINDOW)),
     )
 }

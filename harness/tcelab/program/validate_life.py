@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tcelab.program.lifeops import Reboot, Reset
+from tcelab.program import validate_memory
+from tcelab.program.lifeops import MemoryAdd, MemoryRemove, Reboot, Reset
 from tcelab.program.topology import Topology
 
 
@@ -19,7 +20,7 @@ class Life:
 
     :ivar guarded: PEs are guarded.
     :ivar devices: names of devices that are there; `phbs`: indexes of bridges that are.
-    :ivar dimms: names of memory that was plugged in.
+    :ivar dimms: memory that was plugged in: its name, and MiB.
     :ivar used: names of devices that a program has opened.
     """
 
@@ -27,7 +28,7 @@ class Life:
     guarded: bool
     devices: set[str] = field(default_factory=set)
     phbs: set[int] = field(default_factory=set)
-    dimms: set[str] = field(default_factory=set)
+    dimms: dict[str, int] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     saved: bool = False
 
@@ -41,7 +42,12 @@ def _always(_life: Life, _op: object) -> str:
     return ""
 
 
-RULES: Final[Mapping[type, Callable[[Life, Any], str]]] = {Reset: _always, Reboot: _always}
+RULES: Final[Mapping[type, Callable[[Life, Any], str]]] = {
+    Reset: _always,
+    Reboot: _always,
+    MemoryAdd: lambda life, op: validate_memory.add(life.topology, life.dimms, op),
+    MemoryRemove: lambda life, op: validate_memory.remove(life.dimms, op),
+}
 """By operation: why it cannot be done; empty if it can. What has no rule cannot be done."""
 
 

@@ -54,6 +54,7 @@ class Guest:
 
     :ivar console: what the guest wrote.
     :ivar disks: of its devices.
+    :ivar on_event: is told each event of QEMU's, with its data.
     :ivar reopened: an agent has opened its port, since somebody cleared this.
     :ivar restarting: its kernel is meant to end, and another one to come up: neither is a loss.
     :ivar waiter: what every wait goes through; `standstill`: what every stop goes through.
@@ -89,6 +90,7 @@ class Guest:
         self._qmp = Monitor("tcelab")
         self.standstill = Standstill(self.qmp, self._not_only_stopped)
         self.restarting = False
+        self.on_event: Callable[[str, dict[str, Any]], None] = lambda *_: None
         self.reopened = asyncio.Event()
         self._restarted: asyncio.Future[None] | None = None
         self._closing = False
@@ -289,16 +291,17 @@ class Guest:
                     self.reopened.set()
                 case "VSERPORT_CHANGE", {"id": "agent-port", "open": False} if not self.restarting:
                     self.waiter.lose("the agent ended")
+            self.on_event(str(event["event"]), data)
             self.waiter.activity.set()
 
     # -- asking
 
-    async def command(self, command: str) -> object:
-        """A QMP command without arguments, within a wait of the caller's.
+    async def command(self, command: str, **arguments: object) -> object:
+        """A QMP command within a wait of the caller's.
 
         :raise HarnessError: QEMU refuses it.
         """
-        return await self._execute(command, {})
+        return await self._execute(command, arguments)
 
     async def qmp(self, command: str, **arguments: object) -> object:
         """One QMP command, within the limit of the phase `control`.

@@ -159,6 +159,11 @@ def check(abilities: Abilities, topology: Topology, cpu: CpuName = CPU) -> None:
             f"QEMU {abilities.version} has no virtio-blk-pci, and topology {topology.name} has one",
             next_step="use a QEMU that was built with it (Debian's are), or tcelab's own: leave --qemu out",
         )
+    if topology.slots and not abilities.dimm:
+        raise Unsupported(
+            f"QEMU {abilities.version} has no pc-dimm, and topology {topology.name} has slots for memory",
+            next_step="use a QEMU that was built with it (Debian's are), or tcelab's own: leave --qemu out",
+        )
     if TRACES[0] not in abilities.traces and not abilities.device_state:
         raise Unsupported(f"QEMU {abilities.version} shows its tables neither by trace nor by device state")
 
@@ -204,7 +209,7 @@ def arguments(options: QemuOptions, abilities: Abilities, fds: Descriptors) -> l
         *_phbs(options.topology, fds),
         *(_boot(options) if fds.base is None or options.restarts else ()),
         *(() if fds.base is None else ("-S", "-incoming", "defer")),
-        *(_driven(fds) if options.topology.driven else ()),
+        *(_driven(fds) if options.topology.driven and not options.topology.direct else ()),
         *_watching(abilities, fds.log),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import platform
 import secrets
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -20,7 +22,7 @@ from tcelab.errors import GuestLost, HarnessError, Interrupted, Scene, TcelabErr
 from tcelab.image.bases import Held, SavedRegister
 from tcelab.logs import PHASE
 from tcelab.papr import isolationrules, window
-from tcelab.program import Burst, Checkpoint, Ddw, Dma, Engine, Flip, GuestOp, HostOp, Ioctl, LifeOp, Rtas
+from tcelab.program import Burst, Checkpoint, Ddw, Dma, Engine, Flip, GuestOp, HostOp, Ioctl, LifeOp, Read, Rtas
 from tcelab.program.topology import KERNEL_DRIVERS
 from tcelab.qemu import machine, probe, rtaswindows
 from tcelab.qemu.channel import PROTOCOL, Cell, Hello, decode
@@ -34,6 +36,8 @@ from tcelab.run.record import Facts, Outcome, Snapshot
 T = TypeVar("T")
 
 _LOG: Final = logging.getLogger(__name__)
+_AGAIN: Final = 0.02
+"""Seconds until a counter is asked for again."""
 _NONCE: Final = 16
 _ENTROPY: Final = 32
 _CLOCK_STEP: Final = 0.05
@@ -248,7 +252,7 @@ class QemuSession:
                 f"the agent's progress cell is not in guest RAM at {hello.cell:#x}, where the agent says that it is",
                 scene=self.scene(),
             )
-        self.facts = self._facts(nonce, hello)
+        self.facts = self._with_memory(self._facts(nonce, hello))
 
     def _expect_now(self, clock: float, asked: float) -> None:
         if not asked - _CLOCK_STEP <= clock <= time.time() + _CLOCK_STEP:
@@ -292,6 +296,41 @@ class QemuSession:
             hypercalls="tce_hcall" in hello.modules,
             huge=hello.huge,
         )
+
+    def _with_memory(self, facts: Facts) -> Facts:
+        """What a topology is about whose memory grows, or is mapped as a whole."""
+        topology = self._options.topology
+        if not topology.slots and not topology.mapped:
+            return facts
+        online, limit = (self.counter(what) for what in ("memory", "limit"))
+        why = "" if online else "its kernel has no blocks of memory in /sys/devices/system/memory"
+        return replace(
+            facts,
+            usable=machine.usable(facts.ram),
+            limit=limit,
+            direct=frozenset(phb.liobn | 1 for phb in topology.mapped),
+            impossible=facts.impossible | ({"MemoryAdd": why, "MemoryRemove": why} if why else {}),
+        )
+
+    def counter(self, what: str) -> int:
+        """A counter of the guest's."""
+        return self._perform([Read(what=what)])[0].value or 0
+
+    def await_counter(self, what: str, value: int) -> None:
+        """Wait until a counter of the guest's has a value, within the limit of the phase `plug`.
+
+        :raise GuestLost: it does not come to have it.
+        """
+
+        async def reached() -> None:
+            while True:
+                request = msgspec.json.encode({"id": self._next(), "ops": [Read(what=what)]})
+                (outcome,) = self._part(decode(await self.guest.channel.ask(request), self._number), "outcomes", list)
+                if outcome.get("value") == value:
+                    return
+                await asyncio.sleep(_AGAIN)
+
+        portal().call(self.guest.waiter.run(reached(), "plug", self.guest.limits.plug))
 
     def _part(self, answer: dict[str, Any], name: str, kind: type[T]) -> T:
         """One part of an answer, checked.

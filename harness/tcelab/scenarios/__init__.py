@@ -10,6 +10,7 @@
 - `isolation`: the scenario `isolation`
 - `legal`: legal transfers by the thousand
 - `lifecycle`: the scenarios `lifecycle` and `lifecycle-isolation`
+- `memory`: the scenario `memory`
 - `places`: entries that expose a fault of address decoding
 - `proof`: the minimum for a pass
 - `rules`: the scenario `rules`
@@ -30,7 +31,7 @@ from typing import Final
 from tcelab.errors import UsageError, meant
 from tcelab.program import Fresh, Op, Program
 from tcelab.program.topology import Topology
-from tcelab.scenarios import batches, dma, flow, hcalls, isolation, lifecycle, rules, windows
+from tcelab.scenarios import batches, dma, flow, hcalls, isolation, lifecycle, memory, rules, windows
 
 DEFAULT: Final = "main"
 
@@ -122,6 +123,12 @@ SCENARIOS: Final = {
             "windows with pages of 4 KiB, 64 KiB and 2 MiB are made, used by the device above 2^59, and removed",
             windows.ops,
             topologies=windows.TOPOLOGIES,
+        ),
+        Scenario(
+            "memory",
+            "memory comes and goes: the kernel's window of all RAM follows exactly, and no other entry changes",
+            memory.ops,
+            topologies=memory.TOPOLOGIES,
         ),
     )
 }

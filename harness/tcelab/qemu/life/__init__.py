@@ -3,6 +3,7 @@
 Each family of events is a module; `EVENTS` says which function does what. Before anything of a program runs,
 `impossible` tells which of them this guest cannot go through.
 
+- `memory`: memory that is plugged in and pulled
 - `restart`: reset and reboot
 """
 
@@ -11,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from tcelab.program import Reboot, Reset
-from tcelab.qemu.life import restart
+from tcelab.program import MemoryAdd, MemoryRemove, Reboot, Reset
+from tcelab.qemu.life import memory, restart
 from tcelab.qemu.qemusession import QemuSession
 from tcelab.run.record import Outcome
 
 EVENTS: Final[Mapping[type, Callable[[QemuSession, Any], Outcome]]] = {
     Reset: restart.reset,
     Reboot: restart.reboot,
+    MemoryAdd: memory.add,
+    MemoryRemove: memory.remove,
 }
