@@ -30,7 +30,7 @@ class Quirk:
     :ivar kernels: that have it.
     :ivar cure: the commit that cures it; "" while none is known.
     :ivar source: kernel file and function.
-    :ivar platforms: that it shows on, where not on all; a test of a public report has it then, and no program.
+    :ivar report: the public report whose test shows it, where no program on the usual platform can.
     :ivar warns: functions in which it makes the kernel warn; `warns_once`: only the first time after a boot.
     """
 
@@ -42,7 +42,7 @@ class Quirk:
     source: str
     warns: tuple[str, ...] = ()
     warns_once: tuple[str, ...] = ()
-    platforms: str = ""
+    report: str = ""
 
 
 QUIRKS: Final = {
@@ -168,7 +168,7 @@ QUIRKS: Final = {
             "seen on 6.12.95 with QEMU 7.2, which names no limit without maxmem; 6.1.176 is right",
             "",
             "arch/powerpc/platforms/pseries/iommu.c, enable_ddw: ddw_memory_hotplug_max of nothing is 0",
-            platforms="QEMU 7.2",
+            report="R01a",
         ),
     )
 }

@@ -15,15 +15,15 @@ from tcelab.run.loop import perform_program
 REPORT = Report(
     id="R02",
     title="memory that comes or goes against windows",
-    reported="When memory was plugged in or pulled, the kernel took every window of 64 bits for one in which it maps all"
-    " RAM: it stored entries beyond the end of a window, or emptied entries of live DMA.",
+    reported="When memory was plugged in or pulled, the kernel took every window of 64 bits for one in which it"
+    " maps all RAM: it stored entries beyond the end of a window, or emptied entries of live DMA.",
     where=("Linux d61cd13e732c (2023-06)", "Linux 6aa989ab2bd0 (2025-01)", "QEMU d0e5a8f2937d"),
     versions="Right on 6.12.95 with QEMU 7.2, 10.0 and 11.1.",
     right="In the window in which all RAM is mapped, exactly the entries of that memory come or go; in no other window"
     " does anything change.",
-    shown="It runs the scenario `memory`, in which a container has pages mapped in two windows of its own meanwhile. Broken"
-    " on purpose, in QEMU's memory: the last page of the memory that came is not mapped; a page of memory that went stays"
-    " mapped; a page of the container is not mapped any more.",
+    shown="It runs the scenario `memory`, in which a container has pages mapped in two windows of its own meanwhile."
+    " Broken on purpose, in QEMU's memory: the last page of the memory that came is not mapped; a page of memory that"
+    " went stays mapped; a page of the container is not mapped any more.",
 )
 
 pytestmark = pytest.mark.guest
