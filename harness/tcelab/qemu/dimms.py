@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tcelab.errors import HarnessError
 from tcelab.program.pagetags import PAGE, compact
-from tcelab.qemu.ram import Ram, expect_room
+from tcelab.qemu.ram import CLOSED, Ram, expect_room
 
 
 @dataclass(slots=True)
@@ -71,7 +71,7 @@ class GrowingRam:
                 try:
                     return dimm.memory[address - dimm.address : address - dimm.address + size]
                 except ValueError:
-                    raise HarnessError("guest RAM was let go") from None
+                    raise HarnessError(CLOSED) from None
         return self._ram.read(address, size)
 
     def pages(self, addresses: Collection[int]) -> dict[int, bytes | None]:

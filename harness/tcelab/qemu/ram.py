@@ -19,7 +19,7 @@ MIB: Final = 1 << 20
 HEADROOM: Final = 128 * MIB
 """What QEMU and the harness need beside the guest's memory."""
 
-_CLOSED: Final = "guest RAM was let go"
+CLOSED: Final = "guest RAM was let go"
 
 FORK_NEEDS: Final = 100 * MIB
 """Bytes that a fork has written once it has run a program; a long program may write more, up to all of RAM."""
@@ -96,7 +96,7 @@ class SharedRam:
         try:
             return self._map[address : address + size]
         except ValueError:
-            raise HarnessError(_CLOSED) from None
+            raise HarnessError(CLOSED) from None
 
     def pages(self, addresses: Collection[int]) -> dict[int, bytes | None]:
         pages = {address: self.read(address, PAGE) for address in addresses}
@@ -145,7 +145,7 @@ class PrivateRam:
 
     def _pieces(self, addresses: Sequence[int], size: int) -> bytes:
         if self._memory is None:
-            raise HarnessError(_CLOSED)
+            raise HarnessError(CLOSED)
         try:
             data = self._memory.pieces([self._at + address for address in addresses], size)
         except OSError as error:

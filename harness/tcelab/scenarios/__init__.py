@@ -52,9 +52,13 @@ class Scenario:
     topologies: tuple[str, ...] = ()
 
     def make(self, topology: Topology, seed: int) -> Program:
-        """:raise UsageError: the topology has no device, or a window that is too small."""
+        """:raise UsageError: the topology has no device, a window that is too small, or a PE that cannot be isolated."""
         if not topology.devices:
             raise UsageError(f"topology {topology.name!r} has no device under test")
+        if self.isolation and topology.direct:
+            raise UsageError(
+                f"scenario {self.name} isolates PEs, and one of topology {topology.name} is of the kernel's own driver"
+            )
         ops = self.ops(topology, seed)
         return Program(name=self.name, topology=topology, ops=ops, seed=seed, isolation=self.isolation)
 

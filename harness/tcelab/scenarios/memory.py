@@ -73,9 +73,12 @@ def ops(topology: Topology, seed: int) -> list[Op]:
             f"scenario memory needs {LEAST_SLOTS} slots for {LEAST_GROWTH} MiB, and topology {topology.name} has"
             f" {topology.slots} and a maxmem of {topology.maxmem} MiB"
         )
-    pe = next((pe for pe in b.pes(topology, "memory") if pe.phb not in topology.mapped), None)
-    if pe is None:
-        raise UsageError(f"scenario memory needs a PE that programs drive, and topology {topology.name} has none")
+    pe = next(iter(b.pes(topology, "memory")), None)
+    if pe is None or not topology.mapped:
+        raise UsageError(
+            f"scenario memory needs a PE that programs drive and one with a direct window, and topology {topology.name}"
+            " has not both"
+        )
     rng = random.Random(seed)  # noqa: S311 - repeatable on purpose
     seeds = itertools.count(rng.randrange(1 << 30))
     place = window.SECOND_START + rng.randrange(SIZE // PAGE - 2) * PAGE
