@@ -58,7 +58,7 @@ from tcelab.program.operations import (
 from tcelab.program.program import Program
 from tcelab.program.validated import BufferState, Process, who
 
-COUNTERS: Final = ("vmlck", "pins")
+COUNTERS: Final = ("vmlck", "pins", "memory", "limit")
 REPEATED: Final = ("MAP_DMA", "UNMAP_DMA")
 MOST_CALLS: Final = 1_000_000
 """Calls of one Repeat."""
@@ -93,11 +93,11 @@ class Checker:
 
         :raise UsageError: the program is not sound, see `soundness.check`.
         """
-        soundness.check(program)
+        soundness.check(program, guarded=guarded or program.isolation)
         self._name = program.name
         self._guarded = guarded or program.isolation
         self._number = 0
-        self._devices = {device.name for device in program.topology.devices}
+        self._devices = {device.name for device in set(program.topology.devices) - set(program.topology.driven)}
         self._disks = {device.name for device in program.topology.devices if device.model == "virtio-blk"}
         self._windows = {phb.liobn: phb for phb in program.topology.machine}
         self._topology = program.topology

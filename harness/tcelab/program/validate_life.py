@@ -9,8 +9,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tcelab.program import validate_hotplug
-from tcelab.program.lifeops import RESETS, BridgeAdd, BridgeRemove, Crash, DeviceAdd, DeviceRemove, Kexec, Reboot, Reset
+from tcelab.program import validate_hotplug, validate_memory
+from tcelab.program.lifeops import (
+    RESETS,
+    BridgeAdd,
+    BridgeRemove,
+    Crash,
+    DeviceAdd,
+    DeviceRemove,
+    Kexec,
+    MemoryAdd,
+    MemoryRemove,
+    Reboot,
+    Reset,
+)
 from tcelab.program.plugged import HotPlug, Plugged
 from tcelab.program.topology import Topology
 
@@ -21,15 +33,15 @@ class Life:
 
     :ivar guarded: PEs are guarded.
     :ivar plugged: devices and PHBs that are there.
-    :ivar dimms: names of memory that was plugged in.
     :ivar crashed: it runs a crash kernel.
     :ivar used: names of devices that a program has opened; see `validate_hotplug.Uses`.
+    :ivar dimms: memory that was plugged in: its name, and MiB.
     """
 
     topology: Topology
     guarded: bool
     plugged: Plugged = field(init=False)
-    dimms: set[str] = field(default_factory=set)
+    dimms: dict[str, int] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     saved: bool = False
     crashed: bool = False
@@ -73,6 +85,8 @@ RULES: Final[Mapping[type, Callable[[Life, Any], str]]] = {
     DeviceRemove: _plugs(validate_hotplug.device_remove),
     BridgeAdd: _plugs(validate_hotplug.bridge_add),
     BridgeRemove: _plugs(validate_hotplug.bridge_remove),
+    MemoryAdd: lambda life, op: validate_memory.add(life.topology, life.dimms, op),
+    MemoryRemove: lambda life, op: validate_memory.remove(life.dimms, op),
 }
 """By operation: why it cannot be done; empty if it can. What has no rule cannot be done."""
 

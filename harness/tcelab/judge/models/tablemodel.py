@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -137,6 +137,12 @@ class TableModel:
     def page_number(self, offset: int) -> int:
         """The number, within its IOMMU page, of the 4 KiB page at an offset from the window's start."""
         return (offset & ((1 << self.page_shift) - 1)) >> window.PAGE_SHIFT
+
+    def begin(self, entries: Mapping[int, LiveEntry]) -> None:
+        """Entries that are there before any operation."""
+        for number, entry in entries.items():
+            self._set([number], entry)
+        self._arrays = None
 
     def put(self, first: int, new: Sequence[LiveEntry], step: int) -> list[LiveEntry]:
         """Store entries from `first` on; returns what was there."""

@@ -6,6 +6,7 @@ Each family of events is a module; `EVENTS` says which function does what. Befor
 - `kexec`: kexec and kdump
 - `hotplug`: devices and PHBs come and go
 - `mtree`: after each, QEMU's windows by its memory map
+- `memory`: memory that is plugged in and pulled
 - `restart`: reset and reboot
 """
 
@@ -14,8 +15,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from tcelab.program import BridgeAdd, BridgeRemove, Crash, DeviceAdd, DeviceRemove, Kexec, Reboot, Reset
-from tcelab.qemu.life import hotplug, kexec, mtree, restart
+from tcelab.program import (
+    BridgeAdd,
+    BridgeRemove,
+    Crash,
+    DeviceAdd,
+    DeviceRemove,
+    Kexec,
+    MemoryAdd,
+    MemoryRemove,
+    Reboot,
+    Reset,
+)
+from tcelab.qemu.life import hotplug, kexec, memory, mtree, restart
 from tcelab.qemu.qemusession import QemuSession
 from tcelab.run.record import Outcome
 
@@ -42,5 +54,7 @@ _EVENTS: Final[Mapping[type, Go]] = {
     DeviceRemove: hotplug.device_remove,
     BridgeAdd: hotplug.bridge_add,
     BridgeRemove: hotplug.bridge_remove,
+    MemoryAdd: memory.add,
+    MemoryRemove: memory.remove,
 }
 EVENTS: Final[Mapping[type, Go]] = {kind: _checked(go) for kind, go in _EVENTS.items()}
