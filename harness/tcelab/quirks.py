@@ -31,6 +31,7 @@ class Quirk:
     :ivar kernels: that have it.
     :ivar cure: the commit that cures it; "" while none is known.
     :ivar source: kernel file and function.
+    :ivar event: it shows in an event in the life of a table, and so in no single call.
     :ivar warns: functions in which it makes the kernel warn; `warns_once`: only the first time after a boot.
     """
 
@@ -40,6 +41,7 @@ class Quirk:
     kernels: str
     cure: str
     source: str
+    event: bool = False
     warns: tuple[str, ...] = ()
     warns_once: tuple[str, ...] = ()
 
@@ -168,6 +170,7 @@ QUIRKS: Final = {
             "",
             "arch/powerpc/platforms/pseries/iommu.c, pci_dma_bus_setup_pSeriesLP: only of the window that it will"
             " use it makes a table, and so clears it",
+            event=True,
         ),
         Quirk(
             KEXEC_LOSES,
@@ -179,6 +182,7 @@ QUIRKS: Final = {
             "",
             "arch/powerpc/platforms/pseries/iommu.c, spapr_tce_platform_iommu_attach_dev: the window is removed, and is"
             " made again by the first MAP_DMA; pci_dma_find: WARN_ON",
+            event=True,
             warns=("pci_dma_find",),
         ),
     )

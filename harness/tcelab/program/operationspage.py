@@ -91,11 +91,13 @@ EXAMPLES: Final[Mapping[str, list[Example]]] = {
     "flip": [{"op": "flip", "liobn": "0x80000100", "ioba": "0x1f000", "bit": 12}],
     "rtas": [{"op": "rtas", "call": isolationrules.READ_STATE, "device": "pe1"}],
     "ddw": [{"op": "ddw", "call": "create", "device": "pe1", "page_shift": 16, "window_shift": 30}],
+    "kexec": [{"op": "kexec", "append": "quiet", "expect": "ok"}],
+    "crash": [{"op": "crash", "expect": "ok"}],
     "fresh": [{"op": "fresh"}],
 }
 """For each operation, the lines of its example: the operation, and what it needs around it."""
 
-TOPOLOGY: Final = {"engine": "fast"}
+TOPOLOGY: Final = {"engine": "fast", "crash": "two-small-kdump"}
 """Topology of an example that needs another one than `one-pe`."""
 OWN: Final[Mapping[str, list[Example]]] = {
     "engine": [PE, CONTAINER[1], DEVICE | {"fields": {"name": "disk1"}}, BUFFER],
