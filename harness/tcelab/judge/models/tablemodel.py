@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
+from operator import is_
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -201,12 +203,12 @@ class TableModel:
     def _within(self, first: int, end: int) -> list[int]:
         """Numbers of the live entries in `first .. end-1`; scans the range or the live entries, the smaller one."""
         if end - first < len(self.live):
-            return [number for number in range(first, end) if number in self.live]
-        return sorted(number for number in self.live if first <= number < end)
+            return list(filter(self.live.__contains__, range(first, end)))
+        return sorted(filter(range(first, end).__contains__, self.live))
 
     def _forget(self, numbers: Sequence[int]) -> list[LiveEntry]:
-        """Empty these entries, all of them live, and return them."""
-        gone = [self.live.pop(number) for number in numbers]
+        """Empty these entries, all of them live, and return them. They ascend, with no other live entry between."""
+        gone = list(map(self.live.pop, numbers))
         self.removed.update(numbers)
         for entry, of_it in _runs(numbers, gone):
             led = self.leads[entry.lead]
@@ -214,6 +216,9 @@ class TableModel:
             if not led:
                 del self.leads[entry.lead]
             self.pinned -= entry.pinned * len(of_it)
+        if numbers and self._has(numbers[0]) and self._has(numbers[-1]):
+            self._tces[numbers[0] : numbers[-1] + 1] = 0
+            return gone
         for number in numbers:
             if self._has(number):
                 self._tces[number] = 0
@@ -232,7 +237,7 @@ class TableModel:
 
 def _runs(numbers: Sequence[int], entries: Sequence[LiveEntry]) -> Iterable[tuple[LiveEntry, Sequence[int]]]:
     """Each entry with its numbers; one entry in all of them, as H_STUFF_TCE stores it, comes once."""
-    if len(entries) > 1 and len({*map(id, entries)}) == 1:
+    if len(entries) > 1 and entries[0] is entries[-1] and all(map(is_, entries, repeat(entries[0]))):
         return [(entries[0], numbers)]
     return [(entry, [number]) for number, entry in zip(numbers, entries, strict=True)]
 
