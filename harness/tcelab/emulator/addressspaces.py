@@ -54,6 +54,14 @@ class EmulatedRam:
         self._next = seed % FRAMES
         self._huge = 0
 
+    def clear(self) -> None:
+        """Nothing is in use: its kernel is gone."""
+        self.pages.clear()
+        self.pins.clear()
+        self.pinned = 0
+        self.lent.clear()
+        self.known.clear()
+
     def allocate(self) -> int:
         """A frame of zeros: its address."""
         return self.allocate_many(1)[0]

@@ -18,6 +18,7 @@ import tcelab
 from tceagent import ops as agent
 from tceagent.huge import HUGE_PAGE
 from tceagent.state import State
+from tcelab.emulator import life
 from tcelab.emulator.addressspaces import Space
 from tcelab.emulator.drivertable import Profile
 from tcelab.emulator.emulatedkernel import EmulatedChild, EmulatedKernel
@@ -29,7 +30,7 @@ from tcelab.emulator.syscallerrors import KernelDiedError, NotModelledError
 from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError, Unsupported
 from tcelab.papr import window
 from tcelab.papr.tcetable import Table
-from tcelab.program import Buffer, Checkpoint, Ddw, Flip, GuestOp, HostOp, Ioctl, Open, Rtas
+from tcelab.program import ENDS_KERNEL, Buffer, Checkpoint, Ddw, Flip, GuestOp, HostOp, Ioctl, LifeOp, Open, Rtas
 from tcelab.program.topology import Topology
 from tcelab.quirks import check
 from tcelab.run.record import Facts, Guarding, Outcome, QuirkHit, Snapshot, TableView
@@ -53,6 +54,7 @@ class Shown(NamedTuple):
 class EmulatorSession:
     """An emulated machine with the agent on it.
 
+    :ivar boot: number of the guest's boot, from 1 on.
     :ivar machine: for inspection; `kernel`: as the agent sees it.
     """
 
@@ -87,13 +89,10 @@ class EmulatorSession:
         self._tables: dict[int, Shown] = {}
         self.machine = Machine(topology, page_size, seed, guard, huge_page)
         arrange(self.machine, preset_states)
-        self._process = Process(Space(self.machine.ram))
-        self.kernel = EmulatedKernel(self.machine, ProfileWithQuirks(used, self.quirks), self._process)
-        self._state = State(self.kernel)
-        self._state.nonce = secrets.token_bytes(_NONCE) if nonce is None else nonce
-        self._state.devices = {
-            device.name: (window.buid(phb.index), device.slot) for phb in topology.added for device in phb.devices
-        }
+        self.boot = 0
+        self._kind, self._topology = ProfileWithQuirks(used, self.quirks), topology
+        session = secrets.token_bytes(_NONCE) if nonce is None else nonce
+        self._boots(session)
         versions: dict[str, Any] = {
             "tcelab": tcelab.__version__,
             "host": {"python": platform.python_version()},
@@ -101,7 +100,7 @@ class EmulatorSession:
         }
         self.facts = Facts(
             platform="emulator",
-            nonce=self._state.nonce,
+            nonce=session,
             page_size=self.machine.page_size,
             ram=RAM,
             huge=huge_page,
@@ -114,6 +113,18 @@ class EmulatorSession:
             guard=guard,
             hypercalls=True,
         )
+
+    def _boots(self, nonce: bytes) -> None:
+        """A kernel comes up, and the agent on it."""
+        self.boot += 1
+        self._process = Process(Space(self.machine.ram))
+        self.kernel = EmulatedKernel(self.machine, self._kind, self._process)
+        self._state = State(self.kernel)
+        self._state.nonce = nonce
+        added = self._topology.added
+        self._state.devices = {
+            device.name: (window.buid(phb.index), device.slot) for phb in added for device in phb.devices
+        }
 
     def __enter__(self) -> Self:
         return self
@@ -194,6 +205,12 @@ class EmulatorSession:
             return self.machine.rtas(op)
         if isinstance(op, Ddw):
             return self.machine.ddw(op)
+        if isinstance(op, LifeOp) and type(op) in life.EVENTS:
+            outcome = life.EVENTS[type(op)](self.machine, op)
+            if isinstance(op, ENDS_KERNEL):
+                self._boots(self.facts.nonce)
+                outcome = msgspec.structs.replace(outcome, fields={**outcome.fields, "boot": self.boot})
+            return outcome
         if not isinstance(op, Checkpoint):
             raise Unsupported(f"the emulator has no rule for operation {type(op).__name__}", scene=self.scene())
         began = time.perf_counter()

@@ -89,6 +89,16 @@ class EmulatedPe:
         for device in self.devices.values():
             device.renew()
 
+    def end_kernel(self) -> None:
+        """The kernel that drove it ends."""
+        self.group_file = None
+        self.bound.clear()
+        self.owned = self.refused_window = False
+        self.kernel_uses = set() if self.first else {0}
+        self.behind.clear()
+        for device in self.devices.values():
+            device.renew()
+
     def mastered(self, device: PciDevice) -> None:
         """The driver of one of its devices has let it master the bus."""
         self._guard.mastered(self.phb.index, self.phb.liobn, device)
@@ -210,6 +220,20 @@ class Machine:
         self.refusals.clear()
         self.guard.take()
         for pe in self.pes.values():
+            pe.renew()
+
+    def end_kernel(self) -> None:
+        """Its kernel ends, and all that it held: memory, files, drivers. Tables and PEs stay as they are."""
+        self._warned.clear()
+        self.ram.clear()
+        for pe in self.pes.values():
+            pe.end_kernel()
+
+    def reset(self) -> None:
+        """As at the machine's start (QEMU hw/ppc/spapr.c, spapr_machine_reset). Disks keep what is on them."""
+        self.guard.take()
+        for pe in self.pes.values():
+            pe.reset()
             pe.renew()
 
     def happened(self, event: str, container: object) -> None:

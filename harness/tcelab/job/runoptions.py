@@ -10,7 +10,7 @@ import msgspec
 
 from tcelab.job.platforms import QEMU, SSH
 from tcelab.job.setup import MachineChoice
-from tcelab.program import Program
+from tcelab.program import ENDS_KERNEL, Program
 from tcelab.program.validate import validate
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.limits import limits as limits_of
@@ -27,7 +27,7 @@ _LEFT_OUT: Final[dict[Verb, frozenset[str]]] = {
     "table": frozenset({"inject", "guard", "against"}),
 }
 """Options that a verb does not have; its results omit them."""
-_OF_THE_PROGRAM: Final = frozenset({"topology", "isolates", "guard"})
+_OF_THE_PROGRAM: Final = frozenset({"topology", "isolates", "guard", "restarts"})
 """Fields of a machine that its program determines; they are in the result's `program`, and are no options."""
 
 
@@ -92,5 +92,11 @@ def settle(program: Program, options: RunOptions) -> tuple[Program, RunOptions]:
     validate(program, guarded=guard != "off")
     if options.platform == SSH:
         expect_possible(program, guard)
-    machine = msgspec.structs.replace(options.machine, topology=program.topology, isolates=isolates, guard=guard)
+    machine = msgspec.structs.replace(
+        options.machine,
+        topology=program.topology,
+        isolates=isolates,
+        guard=guard,
+        restarts=any(isinstance(op, ENDS_KERNEL) for op in program.ops),
+    )
     return program, msgspec.structs.replace(options, machine=machine)

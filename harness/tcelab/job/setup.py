@@ -33,6 +33,7 @@ class MachineChoice(msgspec.Struct, frozen=True, kw_only=True):
         declares for its own; without `without_quirks`.
     :ivar modules: where the modules of `kernel` are: the image's initrd then carries them in place of its own.
     :ivar mutant: of the image's driver, that is to be in the place of the image's own; empty: none.
+    :ivar restarts: the program has its guest boot again.
     :ivar isolates: the program is for a platform that isolates PEs; `guard`: what is done for it, see `Facts`.
     """
 
@@ -50,6 +51,7 @@ class MachineChoice(msgspec.Struct, frozen=True, kw_only=True):
     profile: str = DEFAULT_PROFILE
     expect_quirks: tuple[str, ...] = ()
     without_quirks: tuple[str, ...] = ()
+    restarts: bool = False
     isolates: bool = False
     guard: Guarding = "off"
 
@@ -98,6 +100,7 @@ def prepare(choice: MachineChoice) -> PreparedMachine:
         isolates=choice.isolates,
         guard=choice.guard,
         network=image.network(choice.image),
+        restarts=choice.restarts,
     )
     return PreparedMachine(qemu, options, image.agent_digest(), provenance)
 

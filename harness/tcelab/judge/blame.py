@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, get_args
 
 from tcelab.judge.ledger import Ledger
 from tcelab.papr import window
@@ -21,6 +21,7 @@ from tcelab.program import (
     Hcall,
     HcallBatch,
     Ioctl,
+    LifeOp,
     Master,
     Native,
     Op,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from tcelab.judge.models.tablemodel import TableModel
 
 Kinds: TypeAlias = tuple[type[Op], ...]
-_STORES: Final[Kinds] = (Ioctl, Repeat, Close, Exit, Hcall, HcallBatch, Native, Ddw, Flip)
+_STORES: Final[Kinds] = (Ioctl, Repeat, Close, Exit, Hcall, HcallBatch, Native, *get_args(LifeOp), Ddw, Flip)
 """Operations that can change table entries."""
 _MOVES: Final[Kinds] = (Dma, Together, Burst, Engine)
 """Operations that make a device access memory."""

@@ -18,7 +18,7 @@ from tcelab.judge.laws.pins import PinsLaw
 from tcelab.judge.laws.refusals import unwatched
 from tcelab.judge.ledger import KEEP, Ledger
 from tcelab.judge.models.comparison import Difference
-from tcelab.judge.models.fold import Fold
+from tcelab.judge.models.lifemodel import LivingFold
 from tcelab.judge.models.reading import read_tables
 from tcelab.judge.models.requests import request_name
 from tcelab.judge.models.rounds import done_of
@@ -64,7 +64,7 @@ class Judge:
     ) -> None:
         self.program = program
         self.facts = facts
-        self.fold = Fold(program, facts)
+        self.fold = LivingFold(program, facts)
         self.ledger = Ledger(program, keep)
         self._counters = ChargesLaw(), PinsLaw()
         self._pending = [0, 0]  # maps and mapped pages since the last checkpoint

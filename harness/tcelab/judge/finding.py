@@ -13,6 +13,7 @@ LAW_NAMES: Final = (
     "outcome",
     "inventory",
     "table",
+    "outliving",
     "hypercalls",
     "views",
     "tag",

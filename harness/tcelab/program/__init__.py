@@ -8,6 +8,7 @@ decoded strictly, before anything runs.
 - `hazards`: what no program may ask for
 - `hostops`: operations that the host performs, and what all operations share
 - `inject`: lies that tcelab tells itself, for self-tests
+- `lifeops`: operations in which tables are born, inherited and outlived
 - `operations`: the operations, as plain data
 - `operationspage`: makes `docs/operations.md`
 - `pagetags`: the tags in guest memory
@@ -21,9 +22,27 @@ decoded strictly, before anything runs.
 - `validate_host`: its part about host operations
 - `validate_hypercalls`: its part about hypercalls
 - `validate_ioctls`: its part about ioctls
+- `validate_life`: its part about resets, kexec, hot plug, memory and migration
 """
 
 from tcelab.program.hostops import Checkpoint, Ddw, Flip, Fresh, Rtas
+from tcelab.program.lifeops import (
+    ENDS_KERNEL,
+    RESETS,
+    BridgeAdd,
+    BridgeRemove,
+    Crash,
+    DeviceAdd,
+    DeviceRemove,
+    Kexec,
+    LifeOp,
+    Load,
+    MemoryAdd,
+    MemoryRemove,
+    Reboot,
+    Reset,
+    Save,
+)
 from tcelab.program.operations import (
     Bind,
     Buffer,
@@ -60,14 +79,21 @@ from tcelab.program.operations import (
 from tcelab.program.program import FORMAT, Program, from_json, is_host, load
 
 __all__ = [
+    "ENDS_KERNEL",
     "FORMAT",
+    "RESETS",
     "Bind",
+    "BridgeAdd",
+    "BridgeRemove",
     "Buffer",
     "Burst",
     "Call",
     "Checkpoint",
     "Close",
+    "Crash",
     "Ddw",
+    "DeviceAdd",
+    "DeviceRemove",
     "Dma",
     "Engine",
     "Exit",
@@ -80,8 +106,13 @@ __all__ = [
     "HcallBatch",
     "HostOp",
     "Ioctl",
+    "Kexec",
+    "LifeOp",
+    "Load",
     "Look",
     "Master",
+    "MemoryAdd",
+    "MemoryRemove",
     "Native",
     "Op",
     "Open",
@@ -90,8 +121,11 @@ __all__ = [
     "Protect",
     "Put",
     "Read",
+    "Reboot",
     "Repeat",
+    "Reset",
     "Rtas",
+    "Save",
     "Spawn",
     "Tag",
     "Tce",

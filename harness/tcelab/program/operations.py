@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from tcelab.program.hostops import Checkpoint, Ddw, Flip, Fresh, Rtas, _Op
+from tcelab.program.lifeops import LifeOp
 
 
 class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -333,5 +334,5 @@ GuestOp: TypeAlias = (
     | HcallBatch
     | Native
 )
-HostOp: TypeAlias = Checkpoint | Flip | Rtas | Ddw
+HostOp: TypeAlias = Checkpoint | Flip | Rtas | Ddw | LifeOp
 Op: TypeAlias = GuestOp | HostOp | Fresh

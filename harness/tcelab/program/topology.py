@@ -44,23 +44,28 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     :ivar model: programs drive an edu or a virtio-blk; a disk (virtio-blk as well) or an e1000 is for the kernel's own
         driver, see `KERNEL_DRIVERS`.
     :ivar mask: an edu ANDs its bus addresses with it.
+    :ivar plugged: it is there when the machine starts; otherwise a `deviceadd` plugs it in.
     """
 
     name: str
     slot: int
     model: Literal["edu", "virtio-blk", "disk", "e1000"] = "edu"
     mask: int = (1 << _BITS) - 1
+    plugged: bool = True
 
 
 class Phb(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A PCI host bridge: one IOMMU group, one PE. Its default window starts at bus address `window_start` and has
     `window_size` bytes, a power of two.
+
+    :ivar plugged: it is there when the machine starts; otherwise a `bridgeadd` plugs it in, with its devices.
     """
 
     index: int
     devices: tuple[Device, ...] = ()
     window_size: int = window.DEFAULT_WINDOW_SIZE
     window_start: int = 0
+    plugged: bool = True
 
     @property
     def liobn(self) -> int:
@@ -85,11 +90,16 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The PHBs under test. The channel's and the spare one are not listed: every machine has them.
 
     :ivar cpus: number of the guest's CPUs.
+    :ivar maxmem: MiB that the guest's RAM may grow to, `slots`: in how many pieces; 0: it does not grow.
+    :ivar crashkernel: MiB that the kernel keeps free for a crash kernel; 0: none.
     """
 
     name: str
     phbs: tuple[Phb, ...]
     cpus: int = 1
+    maxmem: int = 0
+    slots: int = 0
+    crashkernel: int = 0
 
     def __post_init__(self) -> None:
         indexes = [phb.index for phb in self.phbs]
@@ -99,6 +109,8 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"PHB indexes must be distinct and within 1..{SPARE_PHB - 1}: {indexes}")
         if not 1 <= self.cpus <= _CPUS:
             raise ValueError(f"a guest has 1..{_CPUS} CPUs, not {self.cpus}")
+        if bool(self.maxmem) != bool(self.slots) or min(self.maxmem, self.slots, self.crashkernel) < 0:
+            raise ValueError(f"maxmem and slots come together: {self.maxmem} MiB in {self.slots} slots")
         if len(set(names)) != len(names):
             raise ValueError(f"device names must be distinct: {names}")
         for name in names:

@@ -14,8 +14,17 @@ from tceagent import edu, uapi, virtio
 from tceagent.huge import HUGE_PAGE
 from tcelab.errors import UsageError
 from tcelab.papr import window
-from tcelab.program import diskcontent, expected, soundness, validate_host, validate_hypercalls, validate_ioctls
+from tcelab.program import (
+    diskcontent,
+    expected,
+    soundness,
+    validate_host,
+    validate_hypercalls,
+    validate_ioctls,
+    validate_life,
+)
 from tcelab.program.hostops import Checkpoint, Ddw, Flip, Fresh, Rtas
+from tcelab.program.lifeops import ENDS_KERNEL, LifeOp
 from tcelab.program.operations import (
     Bind,
     Buffer,
@@ -109,10 +118,16 @@ class Checker:
         self._devices = {device.name for device in program.topology.devices}
         self._disks = {device.name for device in program.topology.devices if device.model == "virtio-blk"}
         self._windows = {phb.liobn: phb for phb in program.topology.machine}
+        self._topology = program.topology
+        self._live()
+
+    def _live(self) -> None:
+        """Begin on a fresh machine."""
+        self._life = validate_life.Life(self._topology, self._guarded)
         self._begin()
 
     def _begin(self) -> None:
-        """Begin on a guest on which nothing was made."""
+        """Begin on a kernel on which nothing was made."""
         self._processes = {"": _Process()}
         self._spawned: set[str] = set()
         self._buffers: dict[str, _Buffer] = {}
@@ -139,8 +154,19 @@ class Checker:
             return validate_host.FIXED
         if problem := expected.wrong(op):
             return problem
+        if isinstance(op, LifeOp):
+            return self._event(op)
         rule: Callable[[Any], str] | None = getattr(self, f"_{type(op).__name__.lower()}", None)
         return "there is no rule for it: nobody knows what it may do" if rule is None else rule(op)
+
+    def _event(self, op: LifeOp) -> str:
+        self._life.used = {
+            self._device_of[name] for each in self._processes.values() for name in each.files & self._device_of.keys()
+        }
+        problem = validate_life.problem(self._life, op)
+        if isinstance(op, ENDS_KERNEL):
+            self._begin()
+        return problem
 
     @property
     def _own(self) -> _Process:
@@ -341,7 +367,7 @@ class Checker:
         return ""
 
     def _fresh(self, _op: Fresh) -> str:
-        self._begin()
+        self._live()
         return ""
 
     # -- names

@@ -76,6 +76,11 @@ class Console:
             self.fatal = _kernels(line)
         self.panicked = self.panicked or PANIC in line
 
+    def begin_boot(self) -> None:
+        """Another kernel is about to come up: what was said before is not said of it."""
+        self._lines.clear()
+        self._partial = ""
+
     def take_trouble(self) -> tuple[str, ...]:
         """Lines of trouble since the last call."""
         taken, self._trouble = tuple(self._trouble), []

@@ -27,6 +27,7 @@ from tcelab.logs import NOTE, PHASE
 from tcelab.program.topology import SPARE
 from tcelab.qemu import ability, basekey, machine, probe
 from tcelab.qemu.guest import Guest
+from tcelab.qemu.life import EVENTS
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.portal import portal
 from tcelab.qemu.qemusession import QemuSession
@@ -365,6 +366,7 @@ class Forks:
             abilities=self.abilities,
             base=base,
             digest=self._digest,
+            events=EVENTS,
             on_spawn=self._on_spawn,
             loaded=loaded,
         )

@@ -224,6 +224,14 @@ class Guard(PeFreezer):
                 return
             await asyncio.sleep(_POLL)
 
+    def restarted(self) -> None:
+        """The machine was reset: its devices are as at its start, and no PE is isolated."""
+        with self._lock:
+            for guarded in self.pes.values():
+                guarded.isolation = isolationrules.Isolation()
+                for device in guarded.devices:
+                    device.restarted()
+
     def reset(self) -> None:
         """Reset every PE to its initial state, for another program."""
         for guarded in self.pes.values():

@@ -102,6 +102,14 @@ class GuardedDevice:
             return None
         return _MMIO_BASE + (self.pe.phb.index + 1) * _MMIO_SIZE + bar - _MMIO_SIZE
 
+    def restarted(self) -> None:
+        """The machine was reset. Its doorbells keep QEMU's names."""
+        self.command = self.bar = self.rom = 0
+        self.wish = self.rung = False
+        self.flights, self.ring = [], []
+        self._ours.clear()
+        self._words = dict.fromkeys(self._words, 0)
+
     # -- what the guest does
 
     def configured(self, offset: int, value: int) -> bool:

@@ -53,6 +53,8 @@ class Guest:
 
     :ivar console: what the guest wrote.
     :ivar disks: of its devices.
+    :ivar reopened: an agent has opened its port, since somebody cleared this.
+    :ivar restarting: its kernel is meant to end, and another one to come up: neither is a loss.
     :ivar waiter: what every wait goes through; `standstill`: what every stop goes through.
     """
 
@@ -83,6 +85,9 @@ class Guest:
         self._said = (folder / "qemu.err").open("w+b")
         self._qmp = Monitor("tcelab")
         self.standstill = Standstill(self.qmp, self._not_only_stopped)
+        self.restarting = False
+        self.reopened = asyncio.Event()
+        self._restarted: asyncio.Future[None] | None = None
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
         self._closer: asyncio.Future[None] | None = None
@@ -270,15 +275,26 @@ class Guest:
                 case "GUEST_PANICKED", _:
                     self.waiter.panicked = True
                     self.waiter.lose("the guest's kernel panicked")
+                case ("RESET", _) | ("SHUTDOWN", {"reason": "guest-reset"}) if self.restarting:
+                    self._left()
                 case "SHUTDOWN", _ if not self._closing:
                     self.waiter.lose(f"the guest shut down ({data.get('reason')})")
                 case "MIGRATION", _ if data["status"] in {"completed", "failed"} and not self._moved.done():
                     self._moved.set_result(data["status"])
-                case "VSERPORT_CHANGE", {"id": "agent-port", "open": False}:
+                case "VSERPORT_CHANGE", {"id": "agent-port", "open": True}:
+                    self.reopened.set()
+                case "VSERPORT_CHANGE", {"id": "agent-port", "open": False} if not self.restarting:
                     self.waiter.lose("the agent ended")
             self.waiter.activity.set()
 
     # -- asking
+
+    async def command(self, command: str) -> object:
+        """A QMP command without arguments, within a wait of the caller's.
+
+        :raise HarnessError: QEMU refuses it.
+        """
+        return await self._execute(command, {})
 
     async def qmp(self, command: str, **arguments: object) -> object:
         """One QMP command, within the limit of the phase `control`.
@@ -313,12 +329,40 @@ class Guest:
             while data := self._console_end.recv(_CONSOLE_CHUNK):
                 self.heard(data)
 
-    async def hello(self, request: bytes) -> bytes:
-        """The handshake: answered when the agent is up. The console's bytes are the progress of the boot."""
-        if self._base is not None:
+    async def restart(self, ask: Coroutine[Any, Any, object]) -> None:
+        """Await `ask`, and then that QEMU resets the machine, or that the guest asks QEMU to.
+
+        :raise GuestLost: it does not, within the limit of the phase `restart`.
+        """
+        self._restarted = asyncio.get_running_loop().create_future()
+
+        async def both() -> None:
+            await ask
+            assert self._restarted is not None
+            await self._restarted
+
+        await self.waiter.run(both(), "restart", self.limits.restart)
+
+    def _left(self) -> None:
+        if self._restarted is not None and not self._restarted.done():
+            self._restarted.set_result(None)
+
+    async def hello(self, request: bytes, *, booting: bool = True, reopens: bool = False) -> bytes:
+        """The handshake: answered when the agent is up. The console's bytes are the progress of the boot.
+
+        :param booting: unless a fork goes on where its base stood.
+        :param reopens: ask once an agent has opened its port.
+        """
+
+        async def ask() -> bytes:
+            if reopens:
+                await self.reopened.wait()
+            return await self.channel.ask(request)
+
+        if self._base is not None and not booting:
             return await self.waiter.run(self.channel.ask(request), "fork", self.limits.fork)
         return await self.waiter.run(
-            self._no_agent_or(self.channel.ask(request)),
+            self._no_agent_or(ask()),
             "boot",
             self.limits.boot,
             lambda: self.console.size,

@@ -83,6 +83,7 @@ class QemuOptions(msgspec.Struct, frozen=True):
     :ivar append: added to the kernel's command line.
     :ivar quirks: known defects that are declared for the kernel.
     :ivar network: it has a network card, beside the channel; see `_network`.
+    :ivar restarts: it may boot again, so that a fork as well needs its kernel and its initrd.
     :ivar isolates: the platform is to isolate PEs; `guard`: what is done for it, see `tcelab.run.record.Facts`.
     """
 
@@ -97,6 +98,7 @@ class QemuOptions(msgspec.Struct, frozen=True):
     isolates: bool = False
     guard: Guarding = "off"
     network: bool = False
+    restarts: bool = False
 
 
 class Descriptors(msgspec.Struct, frozen=True):
@@ -178,7 +180,8 @@ def expect_forkable(options: QemuOptions, abilities: Abilities) -> None:
 def arguments(options: QemuOptions, abilities: Abilities, fds: Descriptors) -> list[str]:
     """QEMU's arguments, without the program.
 
-    A fork gets neither kernel nor initrd: they lie in its RAM.
+    A fork gets neither kernel nor initrd, unless it may boot again: they lie in its RAM, where QEMU leaves them
+    (hw/core/loader.c, rom_reset, writes nothing while a state is awaited).
     """
     vof = ",x-vof=on" if firmware(options, abilities) == "vof" else ""
     ram = f"memory-backend-file,id=ram,size={options.memory}M,mem-path=/proc/self/fd/{fds.ram}"
@@ -197,7 +200,8 @@ def arguments(options: QemuOptions, abilities: Abilities, fds: Descriptors) -> l
         *("-device", f"virtserialport,bus=channel.0,chardev=agent,name={PORT},id=agent-port"),
         *(_network() if options.network else ()),
         *_phbs(options.topology, fds),
-        *(_boot(options) if fds.base is None else ["-S", "-incoming", "defer"]),
+        *(_boot(options) if fds.base is None or options.restarts else ()),
+        *(() if fds.base is None else ("-S", "-incoming", "defer")),
         *(_driven(fds) if options.topology.driven else ()),
         *_watching(abilities, fds.log),
     ]

@@ -7,7 +7,7 @@ import platform
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,7 @@ from tcelab.errors import GuestLost, HarnessError, Interrupted, Scene, TcelabErr
 from tcelab.image.bases import Held, SavedRegister
 from tcelab.logs import PHASE
 from tcelab.papr import isolationrules, window
-from tcelab.program import Burst, Checkpoint, Ddw, Dma, Engine, Flip, GuestOp, HostOp, Ioctl, Rtas
+from tcelab.program import Burst, Checkpoint, Ddw, Dma, Engine, Flip, GuestOp, HostOp, Ioctl, LifeOp, Rtas
 from tcelab.program.topology import KERNEL_DRIVERS
 from tcelab.qemu import machine, probe, rtaswindows
 from tcelab.qemu.channel import PROTOCOL, Cell, Hello, decode
@@ -67,6 +67,7 @@ class QemuSession:
         abilities: probe.Abilities | None = None,
         base: Held | None = None,
         digest: str = "",
+        events: Mapping[type, Callable[[Any, Any], Outcome]] | None = None,
         on_spawn: Callable[[Guest], None] = lambda _: None,
         loaded: Callable[[Guest], None] = lambda _: None,
     ) -> None:
@@ -76,6 +77,8 @@ class QemuSession:
         :param abilities: QEMU's, if they are known.
         :param base: of a guest of the same QEMU and machine; None: boot.
         :param digest: of the agent's sources that the handshake must show; empty: any.
+        :param events: how the events in the life of a table are gone through, by the operation's class; see
+            `tcelab.qemu.life`.
         :param on_spawn: given the guest as soon as there is one, so that another thread can end it.
         :param loaded: called once a fork is loaded, before anything is asked of its agent.
         :raise Unsupported: this host or QEMU cannot.
@@ -85,6 +88,7 @@ class QemuSession:
         self.began = time.monotonic()
         self.folder = folder
         self._number = 0
+        self._events = events or {}
         self._closing = threading.Lock()
         self._hostviews: HostViews
         self._guard: Guard | None = None
@@ -166,7 +170,47 @@ class QemuSession:
         self.guest.log.drain()
         self.guest.log.take_refusals()
 
-    def _greet(self, digest: str, *, renew: bool = False, nonce: bytes | None = None) -> None:
+    # -- another kernel
+
+    @property
+    def boot(self) -> int:
+        """See `tcelab.run.session.Session`."""
+        return self.guest.waiter.boot
+
+    @contextmanager
+    def restart(self, *, reopens: bool = False) -> Iterator[Guest]:
+        """In the block, the guest's kernel ends; after it, the agent of the next one is awaited.
+
+        :param reopens: the agent is greeted only once it has opened its port: the one before could still hear it.
+        :raise GuestLost: no agent comes up.
+        """
+        guest = self.guest
+        guest.restarting = True
+        guest.reopened.clear()
+        guest.console.begin_boot()
+        yield guest
+        guest.waiter.boot += 1
+        self._devices.clear()
+        self._greet(self.facts.versions["agent"]["digest"], nonce=self.facts.nonce, booting=True, reopens=reopens)
+        guest.restarting = False
+        if self._guard is not None:
+            self._guard.start()
+
+    def forget(self) -> None:
+        """The machine was reset, and stands still: nothing that was known of its devices is so any more."""
+        if self._guard is not None:
+            self._guard.restarted()
+
+    def _greet(
+        self,
+        digest: str,
+        *,
+        renew: bool = False,
+        nonce: bytes | None = None,
+        booting: bool = False,
+        reopens: bool = False,
+    ) -> None:
+        booting = booting or (self._base is None and not renew)
         nonce = nonce or secrets.token_bytes(_NONCE)
         devices = {
             device.name: {"buid": window.buid(phb.index), "slot": device.slot}
@@ -176,12 +220,12 @@ class QemuSession:
         }
         told: dict[str, Any] = {"nonce": nonce.hex(), "devices": devices, "renew": renew}
         asked = time.time()
-        if self._base is not None and not renew:
+        if not booting and not renew:
             # The fork's clock stands at the base's last moment, and its random generator would draw what every other
             # fork's draws.
             told |= {"renew": True, "clock": asked, "entropy": secrets.token_bytes(_ENTROPY).hex()}
         request = msgspec.json.encode({"id": self._next(), "hello": told})
-        answer = decode(portal().call(self.guest.hello(request)), self._number)
+        answer = decode(portal().call(self.guest.hello(request, booting=booting, reopens=reopens)), self._number)
         hello = self._part(answer, "hello", Hello)
         if "clock" in told:
             self._expect_now(hello.clock, asked)
@@ -314,6 +358,8 @@ class QemuSession:
         """See `tcelab.run.session.Session`."""
         if isinstance(op, Rtas | Ddw):
             return self._rtas(op)
+        if isinstance(op, LifeOp) and type(op) in self._events:
+            return self._events[type(op)](self, op)
         if not isinstance(op, Checkpoint | Flip):
             raise Unsupported(f"nobody knows how to do operation {type(op).__name__}", scene=self.scene())
         began = time.perf_counter()

@@ -46,6 +46,11 @@ class Standstill:
                 raise await self._lost(status)
             self.holders += 1
 
+    async def adopt(self) -> None:
+        """Hold a guest that QEMU has stopped by itself."""
+        async with self._turn:
+            self.holders += 1
+
     async def _stop(self) -> None:
         if not self.holders:
             await self._command("stop")

@@ -48,6 +48,11 @@ class TableAddresses:
             self._forget(window.liobn(phb, 1))
             self.shapes.pop(window.liobn(phb, 0), None)
 
+    def reset(self) -> None:
+        """The machine is about to be reset: its windows go, and the trace tells of those that come."""
+        self.at.clear()
+        self.shapes.clear()
+
     def _forget(self, liobn: int) -> None:
         self.at.pop(liobn, None)
         self.shapes.pop(liobn, None)

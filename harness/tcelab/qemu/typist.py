@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import pexpect
 from pexpect.fdpexpect import fdspawn
@@ -98,6 +98,18 @@ class Typist:
             status, output = console.match[1], console.before
             self._wait(console, _PROMPT.encode(), limit)
         return CommandEnded(int(status), _ESCAPES.sub("", output.decode("utf-8", "replace")))
+
+    def begin(self, command: str, until: Callable[[Coroutine[Any, Any, None]], Coroutine[Any, Any, None]]) -> None:
+        """Type a command that ends this kernel.
+
+        :param until: awaits the typing, given to it, and then the end.
+        """
+
+        async def typed() -> None:
+            console.send(f"{command}\n".encode())
+
+        with self._console() as console:
+            portal().call(until(typed()))
 
     def _line(self, console: _Console, line: str, limit: float) -> None:
         console.send(f"{line}\n".encode())

@@ -25,6 +25,7 @@ NO_AGENT: Final = "tcelab-init: no agent"
 AGENT_EXITED: Final = "tcelab-init: agent exited"
 _SILENT: Final = {
     "boot": "no agent came up",
+    "restart": "the guest did not leave its kernel",
     "fork": "the fork's agent does not answer",
     "perform": "the agent stopped answering",
 }
@@ -63,6 +64,7 @@ class GuestWaiter:
     later, because the first reason is rarely the best one: the agent's port closes before the console has the oops.
 
     :ivar handshake_done: the agent's handshake is done: from here on a kernel that dies is a finding.
+    :ivar boot: number of the guest's boot, from 1 on.
     :ivar lost: why the guest is lost, once it is.
     :ivar activity: set whenever something was heard from console, monitor or process.
     :ivar gone: QEMU has ended.
@@ -76,6 +78,7 @@ class GuestWaiter:
         loop = asyncio.get_running_loop()
         self.console, self.folder, self.limits = console, folder, limits
         self.handshake_done = self.gone = self.panicked = False
+        self.boot = 1
         self.lost: asyncio.Future[str] = loop.create_future()
         self.activity = asyncio.Event()
         self.listen: Callable[[], Awaitable[None]] = _nothing
@@ -230,6 +233,7 @@ class GuestWaiter:
             step = "its console tells nothing of it; see qemu.log there"
         told = fatal or (f"QEMU stopped it: {stop}" if stop else why)
         when = "" if self.handshake_done else " during boot"
+        when += f" (boot {self.boot} of this guest)" if self.boot > 1 else ""
         return GuestLost(
             f"the guest's kernel died{when}: {told}",
             next_step=step,

@@ -22,7 +22,7 @@ def require(program: Program, facts: Facts) -> None:
     """Check once the guest is up, before anything is judged.
 
     :raise Unsupported: the program is for kernels with other CPU pages; or it has huge pages or makes hypercalls, and
-        the kernel cannot.
+        the kernel cannot; or an event that the platform cannot do.
 
     A program is never rewritten for another page size: IOMMU pages keep their size, so the result would be another
     program that shows something else.
@@ -40,6 +40,7 @@ def require(program: Program, facts: Facts) -> None:
         )
     require_hypercalls(program.ops, facts)
     _require_models(program, facts)
+    _require_events(program.ops, facts)
 
 
 def _require_models(program: Program, facts: Facts) -> None:
@@ -57,6 +58,12 @@ def _require_models(program: Program, facts: Facts) -> None:
                     f"operation {number} ({type(op).__name__.lower()}) drives {name}, which is no such device here",
                     next_step="run a scenario in which no device moves data, such as flow; or give it such a device",
                 )
+
+
+def _require_events(ops: Sequence[Op], facts: Facts) -> None:
+    for number, op in enumerate(ops):
+        if why := facts.impossible.get(type(op).__name__):
+            raise Unsupported(f"operation {number} ({type(op).__name__.lower()}) is impossible here: {why}")
 
 
 def require_hypercalls(ops: Sequence[Op], facts: Facts) -> None:

@@ -162,7 +162,7 @@ class Recorder:
         _LOG.debug("operations %d to %d", first, first + len(ops) - 1)
         for i, outcome in enumerate(self._session.perform(ops)):
             self._frames.update(dict.fromkeys(outcome.frames))
-            step = Step(first + i, ops[i], outcome)
+            step = Step(first + i, ops[i], outcome, boot=self._session.boot)
             self.run.steps.append(step)
             self._observer.feed(step)
 
@@ -173,10 +173,10 @@ class Recorder:
         )
         result = self._session.intervene(op, frames)
         if isinstance(result, Outcome):
-            step = Step(number, op, outcome=result)
+            step = Step(number, op, outcome=result, boot=self._session.boot)
             self._observer.feed(step)
             return step
-        step = Step(number, op, snapshot=result)
+        step = Step(number, op, snapshot=result, boot=self._session.boot)
         if self._observer.feed(step) and isinstance(op, Checkpoint) and not op.stream:
             _LOG.debug("operation %d: something is wrong there, read again by every view", number)
             again = self._session.intervene(msgspec.structs.replace(op, stream=True), frames)

@@ -137,13 +137,18 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One operation of the program, done. `confirmed` is a second snapshot, taken with every view on suspicion."""
+    """One operation of the program, done.
+
+    :ivar confirmed: a second snapshot, taken with every view on suspicion.
+    :ivar boot: number of the guest's boot after it, from 1 on: of kernels that came after its first one.
+    """
 
     number: int
     op: Op
     outcome: Outcome | None = None
     snapshot: Snapshot | None = None
     confirmed: Snapshot | None = None
+    boot: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +178,7 @@ class Facts:
     :ivar profile: profile of the emulator that the driver under test is compared with.
     :ivar quirks: known defects that are declared for its kernel.
     :ivar isolates: the platform is to isolate a PE for a violation; `guard`: what tcelab does for it.
+    :ivar impossible: events in the life of a table that it cannot do, by the operation's name, and why.
     :ivar hypercalls: programs may make hypercalls; `huge`: bytes of a huge page, 0: they may have no
         buffers in huge pages.
     """
@@ -192,6 +198,7 @@ class Facts:
     huge: int = HUGE_PAGE
     behaviour_only: bool = False
     unlike: frozenset[str] = frozenset()
+    impossible: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

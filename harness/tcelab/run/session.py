@@ -15,6 +15,11 @@ class Session(Protocol):
     @property
     def facts(self) -> Facts: ...
 
+    @property
+    def boot(self) -> int:
+        """Number of the guest's boot, from 1 on."""
+        ...
+
     def perform(self, ops: Sequence[GuestOp]) -> list[Outcome]:
         """Do guest operations in order, an outcome for each.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tcelab.errors import UsageError
-from tcelab.program import Buffer, Ddw, Flip, Native, Op, Program, Rtas
+from tcelab.program import Buffer, Ddw, Flip, LifeOp, Native, Op, Program, Rtas
 from tcelab.run.record import Guarding
 
 _ON_A_GUEST: Final = (
@@ -32,6 +32,8 @@ def expect_possible(program: Program, guard: Guarding) -> None:
         )
     for number, op in enumerate(program.ops):
         why = _OUTSIDE.get(type(op), "")
+        if isinstance(op, LifeOp):
+            why = "the host makes the machine live through it"
         if isinstance(op, Buffer) and op.huge:
             why = "it changes how many huge pages the machine keeps"
         if why:

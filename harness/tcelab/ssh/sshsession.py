@@ -80,6 +80,7 @@ class SshSession:
         self._closed = False
         self._number = 0
         self._trouble: list[str] = []
+        self.boot = 1  # nobody makes it boot
         self._link: AgentLink | None = None
         self._connection: Connection | None = None
         try:

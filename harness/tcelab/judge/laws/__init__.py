@@ -21,6 +21,7 @@ from tcelab.judge.laws import (
     kernel,
     memory,
     outcome,
+    outliving,
     pins,
     refusals,
     table,
@@ -28,6 +29,7 @@ from tcelab.judge.laws import (
     views,
 )
 from tcelab.judge.ledger import Ledger
+from tcelab.judge.models.eventfold import EventFold
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.reading import TableReading
 from tcelab.run.record import Outcome, Step
@@ -36,6 +38,7 @@ ALL: Final = (
     outcome.LAW,
     inventory.LAW,
     table.LAW,
+    outliving.LAW,
     hypercalls.LAW,
     views.LAW,
     tag.LAW,
@@ -59,9 +62,10 @@ OPERATION_LAWS: Final[Collection[Callable[[Ledger, Fold, Step, Outcome], None]]]
     inventory.reports,
 )
 
-CHECKPOINT_LAWS: Final[Collection[Callable[[Ledger, Fold, TableReading], None]]] = (
+CHECKPOINT_LAWS: Final[Collection[Callable[[Ledger, EventFold, TableReading], None]]] = (
     inventory.inventory,
     views.views,
+    outliving.outliving,
     table.table,
     tag.tag,
     memory.memory,
@@ -69,4 +73,4 @@ CHECKPOINT_LAWS: Final[Collection[Callable[[Ledger, Fold, TableReading], None]]]
     kernel.kernel,
     disk.disk,
 )
-"""In this order: `views`, `table` and `tag` leave in the reading what later laws need."""
+"""In this order: `views`, `outliving`, `table` and `tag` leave in the reading what later laws need."""

@@ -29,6 +29,7 @@ class ChargesLaw:
 
     def __init__(self) -> None:
         self._meters: defaultdict[str, Meter] = defaultdict(Meter)
+        self._boots = 0
 
     def __call__(self, ledger: Ledger, fold: Fold, step: Step, got: Outcome) -> None:
         if isinstance(step.op, Read) and step.op.what == "vmlck" and got.value is not None:
@@ -38,6 +39,9 @@ class ChargesLaw:
         folded = fold.charge(process)
         if folded is None:
             return
+        if self._boots != fold.boots:
+            self._meters.clear()
+            self._boots = fold.boots
         if process in fold.driver.doubted:
             # A failed call left an unknown charge: this reading is the new zero point.
             fold.driver.doubted.discard(process)

@@ -17,7 +17,7 @@ from tcelab.judge.models.consolelines import kinds
 from tcelab.judge.models.reading import SLACK, refused_bytes
 from tcelab.judge.models.side import LOW, Side
 from tcelab.papr import window
-from tcelab.program import Read, pagetags
+from tcelab.program import ENDS_KERNEL, Read, pagetags
 from tcelab.run.record import KERNELS_LOG, Facts, Outcome, Refusal, Snapshot, Step, TableView
 
 _LARGE: Final = 1 << 24
@@ -51,12 +51,17 @@ class Comparison:
     """Compares the steps of one run (seen) with those of another (expected), as they come."""
 
     def __init__(self, expected: Facts, seen: Facts) -> None:
-        numbers: dict[tuple[str, int], int] = {}
-        self._expected, self._seen = Side(expected, numbers), Side(seen, numbers)
+        self._facts = expected, seen
+        self._begin()
         self._same_nonce = expected.nonce == seen.nonce
         self._names = expected.platform, seen.platform
         self._two_kernels = expected.platform == seen.platform
         self._compared: dict[int, _Compared] = {}
+
+    def _begin(self) -> None:
+        """No buffer is known."""
+        numbers: dict[tuple[str, int], int] = {}
+        self._expected, self._seen = (Side(each, numbers) for each in self._facts)
 
     def compare(self, expected: Step, seen: Step) -> list[Difference]:
         """The differences after the same operation."""
@@ -66,6 +71,9 @@ class Comparison:
             return list(self._snapshots(expected.snapshot, seen.snapshot))
         if expected.outcome is None or seen.outcome is None:
             return []
+        if isinstance(seen.op, ENDS_KERNEL):
+            self._begin()
+            self._compared.clear()
         self._expected.learn(expected.op, expected.outcome)
         self._seen.learn(seen.op, seen.outcome)
         out = list(self._twice(seen.number))

@@ -58,6 +58,12 @@ class DeviceModel:
         self.opens -= 1
         self.master = self.master and self.opens > 0
 
+    def ended(self) -> None:
+        """Its driver is gone with its kernel. Its memory stays as it is."""
+        self.master, self.opens = False, 0
+        self.off_bus()
+        self.thawed()
+
     def off_bus(self) -> None:
         """Its command register was written, and it may not master the bus."""
 

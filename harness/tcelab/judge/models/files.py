@@ -57,11 +57,15 @@ class ContainerModel:
         self.windows, self.regions, self.users, self.sweep = [], set(), {}, None
 
 
+def _nobody(_group: GroupModel, _step: int) -> None: ...
+
+
 @dataclass(slots=True, eq=False)
 class GroupModel:
     """A PE.
 
     :ivar references: its own open files and those of its devices, each of which holds the group's.
+    :ivar parting: told before it leaves its container.
     :ivar given_back: when it leaves its container, the platform creates its default window again (today's kernel).
     """
 
@@ -70,6 +74,7 @@ class GroupModel:
     container: ContainerModel | None = None
     references: int = 0
     given_back: bool = True
+    parting: Callable[[GroupModel, int], None] = _nobody
 
     @property
     def table(self) -> TableModel:
@@ -90,6 +95,7 @@ class GroupModel:
         container, self.container = self.container, None
         if container is None:
             return
+        self.parting(self, step)
         if container.sweep is not None:
             container.sweep(container, self, step)
         if self.given_back:

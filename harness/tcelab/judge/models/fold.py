@@ -6,6 +6,7 @@ drivers/vfio/vfio_iommu_spapr_tce.c, drivers/vfio/container.c, drivers/vfio/grou
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeAlias
 
@@ -23,7 +24,7 @@ from tcelab.judge.models.pes import Pes
 from tcelab.judge.models.pinmodel import Pins
 from tcelab.judge.models.requests import ARGSZ, BY_FIELDS, BY_POINTER, KEEPS_ALL, MEMORY, request_name
 from tcelab.judge.models.rounds import calls_done, rounds
-from tcelab.judge.models.tablemodel import LiveEntry, TableModel, same_place
+from tcelab.judge.models.tablemodel import LiveEntry, Parting, TableModel, same_place
 from tcelab.judge.models.transfers import Transfers
 from tcelab.judge.models.windowmodel import WindowModel
 from tcelab.papr import window
@@ -43,6 +44,7 @@ from tcelab.program import (
     Hcall,
     HcallBatch,
     Ioctl,
+    LifeOp,
     Look,
     Master,
     Native,
@@ -80,10 +82,13 @@ class Fold:
     :ivar pes: their conditions; `transfers`: of their devices.
     :ivar unknown: reasons why something that succeeded could not be folded.
     :ivar warned: functions of the kernel that warn but once, and have.
+    :ivar partings: by LIOBN, the last times that an owner of entries went; `boots`: how many kernels have ended.
     """
 
     def __init__(self, program: Program, facts: Facts) -> None:
-        self.facts = facts
+        self.program, self.facts = program, facts
+        self.partings: dict[int, deque[Parting]] = {}
+        self.boots = 0
         every = program.topology.machine
         self.tables = {phb.liobn: TableModel(phb.liobn, phb.entries, phb.window_start) for phb in every}
         self.windows = {phb.index: WindowModel(phb, self.tables) for phb in every}
@@ -101,10 +106,14 @@ class Fold:
         self.pes = Pes(program.topology.phbs, self.devices, facts)
         self.transfers = Transfers(self.pes, self.unknown)
         self.pins = Pins(facts.page_size, self._entries, self.unknown)
+        self.drive()
+
+    def drive(self) -> None:
+        """A kernel begins, with a driver that has done nothing."""
         self.hypercalls = HypercallModel(
-            self.tables, lambda: self.buffers, facts.ram, self.transfers, self.pins, self.unknown
+            self.tables, lambda: self.buffers, self.facts.ram, self.transfers, self.pins, self.unknown
         )
-        self.driver = DriverModel(self.number, self._place, self.pins, self.unknown, quirks=facts.quirks)
+        self.driver = DriverModel(self.number, self._place, self.pins, self.unknown, quirks=self.facts.quirks)
         self._ioctls: dict[str, Handler] = {
             "SET_IOMMU": self._set_iommu,
             "GROUP_SET_CONTAINER": self._set_container,
@@ -192,6 +201,9 @@ class Fold:
     # -- operations other than ioctls ---------------------------------------------------------------------------
 
     def _plain(self, op: Op, outcome: Outcome, step: int) -> None:
+        if isinstance(op, LifeOp):
+            self.event(op, outcome, step)
+            return
         match op:
             case Bind():
                 self.paths[f"/dev/vfio/{outcome.fields.get('group')}"] = self.group_of[op.device]
@@ -214,6 +226,10 @@ class Fold:
                 self._device_op(op, outcome, step)
             case _:
                 self._memory(op, outcome, step)
+
+    def event(self, op: LifeOp, _outcome: Outcome, step: int) -> None:
+        """An event in the life of a table succeeded."""
+        self.unknown.append(f"there is no rule for what {type(op).__name__} of step {step} has done")
 
     def _ddw(self, op: Ddw, outcome: Outcome, step: int) -> None:
         group = self.group_of[op.device]

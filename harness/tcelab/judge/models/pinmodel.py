@@ -31,6 +31,11 @@ class Pins:
         self.lost = False
         self._told = False
 
+    def begin(self) -> None:
+        """Another kernel counts from anew."""
+        self._by_page.clear()
+        self.off, self.lost = 0, True
+
     def stored(self, gone: Iterable[LiveEntry]) -> None:
         """A hypercall, or firmware, overwrote entries: their pins stay."""
         for entry in gone:

@@ -31,6 +31,7 @@ class TableReading:
     :ivar wrong: by LIOBN, numbers of all entries that the table law found wrong.
     :ivar split: (LIOBN, entry) where the views differ and one of them is right.
     :ivar unlike: LIOBNs of tables with a wrong page size or place: their entries are not compared.
+    :ivar outlived: (LIOBN, entry) of entries that outlive their owner: that law told them.
     :ivar led_to: frames that right entries lead to, which the tag law judged.
     """
 
@@ -40,6 +41,7 @@ class TableReading:
     wrong: dict[int, set[int]] = field(default_factory=dict)
     unlike: set[int] = field(default_factory=set)
     split: set[tuple[int, int]] = field(default_factory=set)
+    outlived: set[tuple[int, int]] = field(default_factory=set)
     led_to: set[int] = field(default_factory=set)
 
 

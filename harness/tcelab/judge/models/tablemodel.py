@@ -83,6 +83,22 @@ class LiveEntry:
         return f"{tce.describe(self.tce)} = {where}"
 
 
+class Parting(NamedTuple):
+    """Entries of one table that must be gone, because their owner is.
+
+    :ivar live: by number; `start`, `page_shift`: of the table then.
+    :ivar how: how the owner went, in words that follow its name.
+    """
+
+    live: dict[int, LiveEntry]
+    start: int
+    page_shift: int
+    how: str
+
+    def at(self, ioba: int) -> LiveEntry | None:
+        return self.live.get((ioba - self.start) >> self.page_shift)
+
+
 class TableModel:
     """The table of one window, its entries numbered from 0. Addresses outside the window have numbers as well, those
     below it negative ones.

@@ -1,0 +1,77 @@
+"""The fold over events in the life of a table: kernels end, the machine is reset, and entries lose their owners.
+
+What is gone is remembered: an entry that a view shows all the same has outlived its owner, and the law `outliving`
+names both.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from tcelab.judge.models.files import Files, GroupModel
+from tcelab.judge.models.fold import Fold
+from tcelab.judge.models.tablemodel import LiveEntry, Parting, TableModel
+from tcelab.papr import isolationrules
+from tcelab.program import Program
+from tcelab.run.record import Facts
+
+_KEPT: Final = 4
+"""Partings of one table that are remembered: an entry that outlives its owner shows at the next checkpoint."""
+
+
+class EventFold(Fold):
+    """The fold, with what events have in common. Each family of events builds on it; see `lifemodel`."""
+
+    def __init__(self, program: Program, facts: Facts) -> None:
+        super().__init__(program, facts)
+        for group in self.groups.values():
+            group.parting = self._parts
+
+    def _parts(self, group: GroupModel, step: int) -> None:
+        """A group leaves its container: what was mapped for it goes."""
+        for table in group.windows.active:
+            self.part(table, f"which let go of it in operation {step}")
+
+    def part(self, table: TableModel, how: str) -> None:
+        """The owners of all live entries of a table go.
+
+        :param how: how they go, in words that follow an owner's name.
+        """
+        if table.live:
+            kept = self.partings.setdefault(table.liobn, deque(maxlen=_KEPT))
+            kept.appendleft(Parting(dict(table.live), table.start, table.page_shift, how))
+
+    def owner(self, entry: LiveEntry) -> str:
+        """Who has an entry, in words."""
+        op = self.program.ops[entry.step] if 0 <= entry.step < len(self.program.ops) else None
+        file, by = getattr(op, "file", ""), getattr(op, "by", "")
+        process = f"process {by}" if by else "the agent"
+        return f"container {file} of {process}" if file else process
+
+    def end_kernel(self, event: str) -> None:
+        """The kernel ends, and with it all processes, containers and buffers. Tables stay as they are.
+
+        :param event: what ended it, in words.
+        """
+        for table in self.tables.values():
+            self.part(table, f"gone with its kernel by {event}")
+        self.boots += 1
+        self.files, self.buffers = Files(), {}
+        self.paths = {f"/dev/vfio/${name}": group for name, group in self.group_of.items()}
+        for group in self.groups.values():
+            group.container, group.references = None, 0
+        for device in self.devices.values():
+            device.ended()
+        self.warned.clear()
+        self.pins.begin()
+        self.drive()
+
+    def reset_machine(self, step: int) -> None:
+        """Every PHB has its default window alone, empty; no PE is isolated (hw/ppc/spapr_pci.c, spapr_phb_reset)."""
+        self.tables.clear()
+        for windows in self.windows.values():
+            windows.restore()
+            windows.default.clear(0, windows.default.entries, step)
+        for each in self.pes.pes.values():
+            each.isolation = isolationrules.Isolation()

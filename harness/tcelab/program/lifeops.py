@@ -1,0 +1,142 @@
+"""Operations of the host in which tables are born, inherited, handed over or outlived.
+
+Source: QEMU hw/ppc/spapr.c (spapr_machine_reset), hw/ppc/spapr_pci.c (spapr_phb_dma_reset), hw/ppc/spapr_drc.c;
+Linux arch/powerpc/kexec, arch/powerpc/platforms/pseries/dlpar.c.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, TypeAlias
+
+from tcelab.program.hostops import _Op
+
+
+class Reset(_Op, frozen=True, kw_only=True):
+    """Reset the machine from outside, as its power button's owner would (QMP system_reset). Its kernel boots anew.
+    Outcome: `value` is 0; `fields`: `boot`, the number of the boot that follows.
+    """
+
+
+class Reboot(_Op, frozen=True, kw_only=True):
+    """Have the guest reboot itself, typed at its console (`reboot -f`). Outcome as of `reset`."""
+
+
+class Kexec(_Op, frozen=True, kw_only=True):
+    """Load a second kernel, the same one, and jump into it: firmware and tables stay. Outcome as of `reset`.
+
+    :ivar append: added to the second kernel's command line.
+    """
+
+    append: str = ""
+
+
+class Crash(_Op, frozen=True, kw_only=True):
+    """Load a crash kernel, the same one, and make the kernel panic: the crash kernel comes up (kdump). The topology
+    needs a `crashkernel`. Outcome as of `reset`.
+
+    :ivar append: added to the crash kernel's command line.
+    """
+
+    append: str = ""
+
+
+class DeviceAdd(_Op, frozen=True, kw_only=True):
+    """Plug a device of the topology in that is not there. Outcome: `value` is 0.
+
+    :ivar consent: the guest takes it; otherwise QEMU has it and the guest was not asked.
+    """
+
+    device: str
+    consent: bool = True
+
+
+class DeviceRemove(_Op, frozen=True, kw_only=True):
+    """Pull a device. Outcome: `value` is 0.
+
+    :ivar consent: the guest lets go of it; otherwise it is asked and does nothing.
+    """
+
+    device: str
+    consent: bool = True
+
+
+class BridgeAdd(_Op, frozen=True, kw_only=True):
+    """Plug a PHB of the topology in that is not there, with its devices. Outcome: `value` is 0.
+
+    :ivar phb: its index.
+    :ivar consent: as of `deviceadd`.
+    """
+
+    phb: int
+    consent: bool = True
+
+
+class BridgeRemove(_Op, frozen=True, kw_only=True):
+    """Pull a PHB with its devices. Outcome: `value` is 0.
+
+    :ivar phb: its index.
+    :ivar consent: as of `deviceremove`.
+    """
+
+    phb: int
+    consent: bool = True
+
+
+class MemoryAdd(_Op, frozen=True, kw_only=True):
+    """Plug memory in. The topology needs `slots` and `maxmem`. Outcome: `value` is 0; `fields`: `address`, where in the
+    guest's physical address space it lies, and `size`, its bytes.
+
+    :ivar dimm: a name for it.
+    :ivar mib: MiB, a multiple of 256.
+    """
+
+    dimm: str
+    mib: int
+
+
+class MemoryRemove(_Op, frozen=True, kw_only=True):
+    """Pull memory that was plugged in. Outcome: `value` is 0.
+
+    :ivar dimm: its name.
+    """
+
+    dimm: str
+
+
+class Save(_Op, frozen=True, kw_only=True):
+    """Stop the guest and save all of it to a file (migration). A `load` must follow. Outcome: `value` is 0; `fields`:
+    `bytes` of the file.
+    """
+
+
+class Load(_Op, frozen=True, kw_only=True):
+    """Load what was saved into a fresh QEMU, which takes the guest over. Outcome: `value` is 0.
+
+    :ivar order: of the devices on the fresh QEMU's command line.
+    :ivar qemu: another QEMU, by its recipe's name; empty: the same one.
+    """
+
+    order: Literal["same", "reversed"] = "same"
+    qemu: str = ""
+
+
+LifeOp: TypeAlias = (
+    Reset
+    | Reboot
+    | Kexec
+    | Crash
+    | DeviceAdd
+    | DeviceRemove
+    | BridgeAdd
+    | BridgeRemove
+    | MemoryAdd
+    | MemoryRemove
+    | Save
+    | Load
+)
+
+RESETS: Final = (Reset, Reboot)
+"""Operations that reset the machine: firmware, tables and PEs are as at its start."""
+
+ENDS_KERNEL: Final = (*RESETS, Kexec, Crash)
+"""Operations after which another kernel runs: processes, files and buffers of the program are gone."""
