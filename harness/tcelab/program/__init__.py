@@ -26,6 +26,7 @@ decoded strictly, before anything runs.
 """
 
 from tcelab.program.hostops import Checkpoint, Ddw, Flip, Fresh, Rtas
+from tcelab.program.kinds import is_guest, is_host, is_life
 from tcelab.program.lifeops import (
     ENDS_KERNEL,
     RESETS,
@@ -76,7 +77,7 @@ from tcelab.program.operations import (
     Transfer,
     Word,
 )
-from tcelab.program.program import FORMAT, Program, from_json, is_host, load
+from tcelab.program.program import FORMAT, Program, from_json, load
 
 __all__ = [
     "ENDS_KERNEL",
@@ -133,6 +134,8 @@ __all__ = [
     "Transfer",
     "Word",
     "from_json",
+    "is_guest",
     "is_host",
+    "is_life",
     "load",
 ]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import repeat
 from operator import is_
 from typing import Any, Final, NamedTuple, TypeAlias
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -30,8 +30,7 @@ _ANYWHERE: Final = -2
 """In place of a page, for an entry with unknown contents."""
 
 
-@dataclass(frozen=True, slots=True)
-class LiveEntry:
+class LiveEntry(msgspec.Struct, frozen=True):
     """A live entry.
 
     :ivar buffer: name of the buffer that it leads to, empty when the program mapped a raw address.
