@@ -442,6 +442,30 @@ def test_a_childs_counters_are_its_own(kernel, spawn):
     assert f"\nPid:\t{os.getpid()}\n" in os.pread(kernel._status, 65536, 0).decode()
 
 
+@pytest.mark.parametrize("chooser", ["child", "parent"])
+def test_memory_is_waited_for_whichever_process_chose_the_type(kernel, spawn, counters, monkeypatch, chooser):
+    """A container is passed on like any file: one process sets its type, another registers memory with it."""
+    counters[0].write_bytes(b"nr_foll_pin_acquired 9\nnr_foll_pin_released 5\n")
+    written = []
+    monkeypatch.setattr(LinuxKernel, "write_file", lambda _kernel, *given: written.append(given))
+    monkeypatch.setattr(fcntl, "ioctl", lambda *_: 0)
+
+    def do(own, op):
+        if op["choose"]:
+            own.ioctl(3, uapi.NUMBERS["SET_IOMMU"], 7)
+        return {"waited": len(written)} if op["choose"] else {"pins": own.pins(), "waited": len(written)}
+
+    child = spawn(do)
+    assert child.ask({"choose": False}) == {"pins": 4, "waited": 0}
+    if chooser == "parent":
+        kernel.ioctl(3, uapi.NUMBERS["SET_IOMMU"], 7)
+    else:
+        child.ask({"choose": True})
+    assert child.ask({"choose": False})["waited"] == 1
+    kernel.pins()
+    assert len(written) == 1
+
+
 def test_a_childs_limit_is_its_own(spawn):
     before = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     child = spawn(lambda *_: {"limit": resource.getrlimit(resource.RLIMIT_MEMLOCK)}, memlock=64 << 10)
