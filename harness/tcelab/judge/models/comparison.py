@@ -24,6 +24,8 @@ _LARGE: Final = 1 << 24
 """Values from here on are registers, and no counters."""
 _BYTES: Final = 16
 """Bytes of a disk that are reported."""
+_NOWHERE: Final = -1
+"""For the frame of a page that nobody knows: no page is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +177,10 @@ class Comparison:
             )
 
     def _contents(self, expected: Snapshot, seen: Snapshot) -> Iterator[Difference]:
-        ours, theirs = self._expected.frames.get, self._seen.frames
         # Nearly always all are equal: that is found without code of ours for each page.
-        if list(map(expected.pages.get, map(ours, theirs))) == list(map(seen.pages.get, theirs.values())):
+        places, frames = self._seen.frames.keys(), self._seen.frames.values()
+        own_frames = [self._expected.frames.get(place, _NOWHERE) for place in places]
+        if list(map(expected.pages.get, own_frames)) == list(map(seen.pages.get, frames)):
             return
         for place, frame in self._seen.frames.items():
             own = self._expected.frames.get(place)
