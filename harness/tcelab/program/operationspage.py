@@ -91,9 +91,11 @@ EXAMPLES: Final[Mapping[str, list[Example]]] = {
     "flip": [{"op": "flip", "liobn": "0x80000100", "ioba": "0x1f000", "bit": 12}],
     "rtas": [{"op": "rtas", "call": isolationrules.READ_STATE, "device": "pe1"}],
     "ddw": [{"op": "ddw", "call": "create", "device": "pe1", "page_shift": 16, "window_shift": 30}],
+    "fresh": [{"op": "fresh"}],
+    "reset": [{"op": "reset", "expect": "ok"}],
+    "reboot": [{"op": "reboot", "expect": "ok"}],
     "kexec": [{"op": "kexec", "append": "quiet", "expect": "ok"}],
     "crash": [{"op": "crash", "expect": "ok"}],
-    "fresh": [{"op": "fresh"}],
 }
 """For each operation, the lines of its example: the operation, and what it needs around it."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import platform
 import secrets
 import threading
 import time
@@ -15,22 +14,20 @@ from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
-import tcelab
 from tcelab.errors import GuestLost, HarnessError, Interrupted, Scene, TcelabError, Unsupported
 from tcelab.image.bases import Held, SavedRegister
 from tcelab.logs import PHASE
 from tcelab.papr import isolationrules, window
 from tcelab.program import Burst, Checkpoint, Ddw, Dma, Engine, Flip, GuestOp, HostOp, Ioctl, LifeOp, Rtas
 from tcelab.program.topology import KERNEL_DRIVERS
-from tcelab.qemu import machine, probe, rtaswindows
+from tcelab.qemu import machine, probe, rtaswindows, sessionfacts
 from tcelab.qemu.channel import PROTOCOL, Cell, Hello, decode
 from tcelab.qemu.guard import Guard, chunks
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.hostviews import HostViews
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.portal import portal
-from tcelab.qemu.second import loading
-from tcelab.run.record import Event, Facts, Outcome, Snapshot
+from tcelab.run.record import Event, Outcome, Snapshot
 
 T = TypeVar("T")
 
@@ -39,10 +36,6 @@ _NONCE: Final = 16
 _ENTROPY: Final = 32
 _CLOCK_STEP: Final = 0.05
 """Seconds by which two clocks may differ that were read one after the other."""
-
-
-_TOLD: Final = ("kernel", "version", "machine", "python", "cmdline", "modules")
-"""Fields of `Hello` that go into the result."""
 
 
 class QemuSession:
@@ -199,14 +192,14 @@ class QemuSession:
         :raise GuestLost: no agent comes up.
         """
         guest = self.guest
-        guest.restarting = True
-        guest.reopened.clear()
+        guest.restarts.on = True
+        guest.restarts.reopened.clear()
         guest.console.begin_boot()
         yield guest
         guest.waiter.boot += 1
         self._devices.clear()
         self._greet(self.facts.versions["agent"]["digest"], nonce=self.facts.nonce, booting=True, reopens=reopens)
-        guest.restarting = False
+        guest.restarts.on = False
         if self._guard is not None and not machine_stays:
             self._guard.start()
 
@@ -266,51 +259,15 @@ class QemuSession:
                 f"the agent's progress cell is not in guest RAM at {hello.cell:#x}, where the agent says that it is",
                 scene=self.scene(),
             )
-        self.facts = self._facts(nonce, hello)
+        self.facts = sessionfacts.facts(
+            (self._qemu, self._abilities, self._options, self._base), self.guest.ram.size, nonce, hello
+        )
 
     def _expect_now(self, clock: float, asked: float) -> None:
         if not asked - _CLOCK_STEP <= clock <= time.time() + _CLOCK_STEP:
             raise HarnessError(
                 f"the fork's clock could not be set: it shows {clock:.3f}, asked at {asked:.3f}", scene=self.scene()
             )
-
-    def _facts(self, nonce: bytes, hello: Hello) -> Facts:
-        cannot = {}
-        if probe.TRACES[0] not in self._abilities.traces:
-            cannot["live"] = f"QEMU {self._abilities.version} does not trace {probe.TRACES[0]}"
-        if not self._abilities.device_state:
-            cannot["stream"] = f"QEMU {self._abilities.version} has no xen-save-devices-state"
-        versions = {
-            "tcelab": tcelab.__version__,
-            "host": {"python": platform.python_version(), "kernel": platform.release(), "machine": platform.machine()},
-            "qemu": {
-                "name": self._qemu.name,
-                **msgspec.to_builtins(self._abilities),
-                "firmware": machine.firmware(self._options, self._abilities),
-                "cpu": self._options.cpu,
-            },
-            "guest": {key: getattr(hello, key) for key in _TOLD},
-            "agent": {"protocol": hello.protocol, "digest": hello.digest},
-        }
-        if self._base is not None:
-            record = self._base.record
-            versions["base"] = {"key": record.key, "built": record.built, "boot": record.boot}
-        versions["quirks"] = sorted(quirks := self._options.quirks)
-        ram = self.guest.ram.size
-        return Facts(
-            "qemu",
-            nonce,
-            hello.page_size,
-            ram,
-            cannot,
-            versions,
-            quirks=quirks,
-            isolates=self._options.isolates,
-            guard=self._options.guard,
-            hypercalls="tce_hcall" in hello.modules,
-            huge=hello.huge,
-            impossible=loading.impossible(hello, self._options.topology.crashkernel),
-        )
 
     def _part(self, answer: dict[str, Any], name: str, kind: type[T]) -> T:
         """One part of an answer, checked.
