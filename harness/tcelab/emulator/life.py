@@ -11,7 +11,19 @@ from typing import Any, Final
 from tcelab.emulator.effects_v1 import SpaprTce
 from tcelab.emulator.effects_v2 import SpaprTceV2
 from tcelab.emulator.platform import EmulatedPe, Machine
-from tcelab.program import Crash, Kexec, Reboot, Reset
+from tcelab.program import (
+    BridgeAdd,
+    BridgeRemove,
+    Crash,
+    DeviceAdd,
+    DeviceRemove,
+    Kexec,
+    MemoryAdd,
+    MemoryRemove,
+    Reboot,
+    Reset,
+)
+from tcelab.program.plugged import HotPlug
 from tcelab.quirks import KEXEC_KEEPS, KEXEC_LOSES
 from tcelab.run.record import Outcome
 
@@ -75,10 +87,32 @@ def _lose(machine: Machine, pes: list[EmulatedPe]) -> None:
             machine.warn("pci_dma_find: WARN_ON")
 
 
+def _plugged(machine: Machine, op: HotPlug) -> Outcome:
+    machine.plugged.happened(op)
+    machine.plug()
+    return Outcome(value=0)
+
+
+def _grown(machine: Machine, op: MemoryAdd) -> Outcome:
+    address = machine.memory.plug(machine.windows, op.dimm, op.mib << 20)
+    return Outcome(value=0, fields={"address": address, "size": op.mib << 20})
+
+
+def _shrunk(machine: Machine, op: MemoryRemove) -> Outcome:
+    machine.memory.pull(machine.windows, op.dimm)
+    return Outcome(value=0)
+
+
 EVENTS: Final[Mapping[type, Callable[[Machine, Any], Outcome]]] = {
     Reset: _restarted,
     Reboot: _restarted,
     Kexec: _kexeced,
     Crash: _crashed,
+    DeviceAdd: _plugged,
+    DeviceRemove: _plugged,
+    BridgeAdd: _plugged,
+    BridgeRemove: _plugged,
+    MemoryAdd: _grown,
+    MemoryRemove: _shrunk,
 }
 """What has no function here the emulator cannot do."""

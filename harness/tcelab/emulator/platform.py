@@ -14,6 +14,7 @@ from tceagent.huge import HUGE_PAGE
 from tcelab.emulator.addressspaces import EmulatedRam, Space
 from tcelab.emulator.edudevice import Edu
 from tcelab.emulator.emulatedguard import EmulatedGuard
+from tcelab.emulator.growth import Growth
 from tcelab.emulator.pci import PciDevice
 from tcelab.emulator.process import OpenFile
 from tcelab.emulator.syscallerrors import KernelDiedError, NotModelledError
@@ -22,6 +23,7 @@ from tcelab.papr import dmarules, window, windowcreation
 from tcelab.papr.isolationrules import Condition, Isolation
 from tcelab.papr.tcetable import Table
 from tcelab.program import Ddw, Rtas
+from tcelab.program.plugged import Plugged
 from tcelab.program.topology import Device, Phb, Topology
 from tcelab.run.record import Direction, Guarding, Outcome, QuirkHit, Refusal
 
@@ -64,7 +66,7 @@ class EmulatedPe:
         self.kernel_uses = set() if self.first else {0}
         self.refused_window = self.inherited = False
         self.behind: dict[int, int] = {}
-        self.devices = {device.name: self._made(device, machine) for device in phb.devices}
+        self.devices: dict[str, PciDevice] = {}
 
     def _made(self, device: Device, machine: Machine) -> PciDevice:
         made: PciDevice
@@ -78,6 +80,14 @@ class EmulatedPe:
 
         made.on_bus = on_bus
         return made
+
+    def plug(self, devices: Sequence[Device], machine: Machine) -> None:
+        """Have these devices and no others: those that come are as new."""
+        names = [device.name for device in devices]
+        self.bound.intersection_update(names)
+        kept = {name: device for name, device in self.devices.items() if name in names}
+        self.devices = kept | {each.name: self._made(each, machine) for each in devices if each.name not in kept}
+        self.connect()
 
     @property
     def table(self) -> Table:
@@ -168,6 +178,8 @@ class Machine:
     :ivar without_mm: the driver sees no mm, whoever calls.
     :ivar detaches: the core detaches a group before it releases the driver's container.
     :ivar quirks: that its kernel has.
+    :ivar plugged: what is plugged in, and so what `pes` and their devices are.
+    :ivar memory: how much it has.
     :ivar met: how often each quirk made a difference; `quirk_hits`: the same one by one, until somebody takes them.
     """
 
@@ -186,10 +198,31 @@ class Machine:
         self.quirks: frozenset[str] = frozenset()
         self.met: Counter[str] = Counter()
         self.quirk_hits: list[QuirkHit] = []
+        self.memory = Growth(topology)
         self._warned: set[str] = set()
         self.ram = EmulatedRam(page_size, seed, huge_page)
-        self.pes = {phb.index: EmulatedPe(phb, self) for phb in topology.machine}
+        self.plugged = Plugged(topology)
+        self.pes: dict[int, EmulatedPe] = {}
+        self._topology = topology
+        self.plug()
+
+    def plug(self) -> None:
+        """Have what is plugged in, and nothing else."""
+        ours = self._topology.phbs
+        for phb in self._topology.machine:
+            if phb in ours and not self.plugged.there(phb.index):
+                self.pes.pop(phb.index, None)
+                continue
+            if phb.index not in self.pes:
+                self.pes[phb.index] = EmulatedPe(phb, self)
+            pe = self.pes[phb.index]
+            pe.plug(self.plugged.on(phb) if phb in ours else phb.devices, self)
         self._devices = [device for pe in self.pes.values() for device in pe.devices.values()]
+
+    @property
+    def windows(self) -> dict[int, windowcreation.Windows]:
+        """Those of each PE, by its PHB."""
+        return {index: pe.windows for index, pe in self.pes.items()}
 
     def refuse(self, refusal: Refusal) -> None:
         self.refusals.append(refusal)
@@ -242,6 +275,8 @@ class Machine:
     def reset(self) -> None:
         """As at the machine's start (QEMU hw/ppc/spapr.c, spapr_machine_reset). Disks keep what is on them."""
         self.guard.take()
+        self.plugged.reset()
+        self.plug()
         for pe in self.pes.values():
             pe.reset()
             pe.renew()

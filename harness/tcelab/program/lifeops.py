@@ -120,7 +120,9 @@ class Load(_Op, frozen=True, kw_only=True):
     qemu: str = ""
 
 
-LifeOp: TypeAlias = Reset | Reboot | Kexec | Crash
+LifeOp: TypeAlias = (
+    Reset | Reboot | Kexec | Crash | DeviceAdd | DeviceRemove | BridgeAdd | BridgeRemove | MemoryAdd | MemoryRemove
+)
 """The events that programs may have."""
 
 RESETS: Final = (Reset, Reboot)

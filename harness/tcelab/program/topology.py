@@ -91,6 +91,7 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     :ivar cpus: number of the guest's CPUs.
     :ivar maxmem: MiB that the guest's RAM may grow to, `slots`: in how many pieces; 0: it does not grow.
+    :ivar direct: the kernel's own drivers may have windows of 64 bits, in which the kernel maps all RAM.
     :ivar crashkernel: MiB that the kernel keeps free for a crash kernel; 0: none.
     """
 
@@ -100,6 +101,7 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     maxmem: int = 0
     slots: int = 0
     crashkernel: int = 0
+    direct: bool = False
 
     def __post_init__(self) -> None:
         indexes = [phb.index for phb in self.phbs]
@@ -111,6 +113,8 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"a guest has 1..{_CPUS} CPUs, not {self.cpus}")
         if bool(self.maxmem) != bool(self.slots) or min(self.maxmem, self.slots, self.crashkernel) < 0:
             raise ValueError(f"maxmem and slots come together: {self.maxmem} MiB in {self.slots} slots")
+        if self.direct and "virtio-blk" in self.models:
+            raise ValueError("a virtio-blk that programs drive has its kernel keep to default windows: not direct")
         if len(set(names)) != len(names):
             raise ValueError(f"device names must be distinct: {names}")
         for name in names:
@@ -131,6 +135,15 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return (*(phb for phb in self.phbs if phb != SPARE), SPARE)
 
     @property
+    def at_start(self) -> Topology:
+        """What of it is plugged in when the machine starts."""
+        there = (phb for phb in self.phbs if phb.plugged)
+        phbs = tuple(
+            msgspec.structs.replace(phb, devices=tuple(each for each in phb.devices if each.plugged)) for phb in there
+        )
+        return msgspec.structs.replace(self, phbs=phbs)
+
+    @property
     def devices(self) -> tuple[Device, ...]:
         return tuple(device for phb in self.phbs for device in phb.devices)
 
@@ -138,6 +151,11 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def models(self) -> set[str]:
         """Models of the devices under test."""
         return {device.model for device in self.devices}
+
+    @property
+    def mapped(self) -> tuple[Phb, ...]:
+        """PHBs with a window in which the kernel maps all RAM: a disk's driver asks for addresses of 64 bits."""
+        return tuple(phb for phb in self.phbs if self.direct and any(device.model == "disk" for device in phb.devices))
 
     @property
     def driven(self) -> tuple[Device, ...]:
@@ -206,6 +224,25 @@ TOPOLOGIES: Final = {
         _pes("four-pe", 4, SMALL_WINDOW),
         _unlike("fast", Phb(1, (Device("pe1", slot=1), Device("disk1", slot=3, model="virtio-blk")), SMALL_WINDOW)),
         _unlike("high-window", Phb(1, (Device("pe1", slot=1),), SMALL_WINDOW, window_start=0x40000000)),
+        # To be plugged in: a device beside one that is there, and a whole PHB. The second PE is left alone.
+        Topology(
+            "hotplug",
+            (
+                Phb(1, (Device("pe1", slot=1), Device("hot1", slot=5, plugged=False)), SMALL_WINDOW),
+                Phb(2, (Device("pe2", slot=2),), SMALL_WINDOW),
+                Phb(3, (Device("pe3", slot=3),), SMALL_WINDOW, plugged=False),
+            ),
+        ),
+        Topology(
+            "memory",
+            (
+                Phb(1, (Device("pe1", slot=1),), SMALL_WINDOW),
+                Phb(2, (Device("disk2", slot=3, model="disk"),), SMALL_WINDOW),
+            ),
+            maxmem=4096,
+            slots=4,
+            direct=True,
+        ),
         _unlike("narrow-mask", Phb(1, (Device("pe1", slot=1, mask=_NARROW),), SMALL_WINDOW)),
     )
 }

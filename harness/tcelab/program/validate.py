@@ -16,8 +16,11 @@ from tcelab.papr import window
 from tcelab.program import (
     diskcontent,
     expected,
+    is_guest,
+    is_life,
     soundness,
     validate_host,
+    validate_hotplug,
     validate_hypercalls,
     validate_ioctls,
     validate_life,
@@ -34,7 +37,6 @@ from tcelab.program.operations import (
     Exit,
     Fill,
     Frames,
-    GuestOp,
     Hcall,
     HcallBatch,
     Ioctl,
@@ -57,7 +59,7 @@ from tcelab.program.operations import (
 from tcelab.program.program import Program
 from tcelab.program.validated import BufferState, Process, who
 
-COUNTERS: Final = ("vmlck", "pins")
+COUNTERS: Final = ("vmlck", "pins", "memory", "limit")
 REPEATED: Final = ("MAP_DMA", "UNMAP_DMA")
 MOST_CALLS: Final = 1_000_000
 """Calls of one Repeat."""
@@ -92,11 +94,11 @@ class Checker:
 
         :raise UsageError: the program is not sound, see `soundness.check`.
         """
-        soundness.check(program)
+        soundness.check(program, guarded=guarded or program.isolation)
         self._name = program.name
         self._guarded = guarded or program.isolation
         self._number = 0
-        self._devices = {device.name for device in program.topology.devices}
+        self._devices = {device.name for device in set(program.topology.devices) - set(program.topology.driven)}
         self._disks = {device.name for device in program.topology.devices if device.model == "virtio-blk"}
         self._windows = {phb.liobn: phb for phb in program.topology.machine}
         self._topology = program.topology
@@ -113,6 +115,7 @@ class Checker:
         self._spawned: set[str] = set()
         self._buffers: dict[str, BufferState] = {}
         self._device_of: dict[str, str] = {}
+        self._group_of: dict[str, str] = {}
 
     def check(self, op: Op) -> None:
         """Check the next operation.
@@ -128,25 +131,26 @@ class Checker:
 
     def _problem(self, op: Op) -> str:
         """Why an operation cannot be done; empty if it can."""
-        self._by = op.by if isinstance(op, GuestOp) else ""
+        self._by = op.by if is_guest(op) else ""
         if self._by not in self._processes:
             return self._no_process(self._by)
         if self._guarded and validate_host.moves_windows(op):
             return validate_host.FIXED
         if problem := expected.wrong(op):
             return problem
-        if isinstance(op, LifeOp):
+        if is_life(op):
             return self._event(op)
         rule: Callable[[Any], str] | None = getattr(self, f"_{type(op).__name__.lower()}", None)
         return "there is no rule for it: nobody knows what it may do" if rule is None else rule(op)
 
     def _event(self, op: LifeOp) -> str:
-        self._life.used = {
-            self._device_of[name] for each in self._processes.values() for name in each.files & self._device_of.keys()
-        }
+        files = {name for each in self._processes.values() for name in each.files}
+        self._life.used = {of[name] for of in (self._device_of, self._group_of) for name in files & of.keys()}
+        self._life.used.update(*(each.bound for name, each in self._processes.items() if name))
         problem = validate_life.problem(self._life, op)
         if isinstance(op, ENDS_KERNEL):
             self._begin()
+        self._own.bound &= self._life.plugged.devices
         return problem
 
     @property
@@ -222,13 +226,18 @@ class Checker:
         if self._life.crashed:
             return "a crash kernel gives VFIO no windows (SET_IOMMU or ENABLE fail): reset or reboot it before a bind"
         self._own.bound.add(op.device)
-        return "" if op.device in self._devices else f"the topology has no device {op.device!r}"
+        if op.device not in self._devices:
+            return f"the topology has no device {op.device!r}"
+        return validate_hotplug.absent(self._life.plugged, op.device)
 
     def _open(self, op: Open) -> str:
         name = op.path.partition("$")[2]
         if name and name not in self._own.bound:
             return f'${name} names a device that was not bound before: add a `bind` with "device": "{name}"'
         self._device_of.pop(op.file, None)
+        self._group_of.pop(op.file, None)
+        if op.path.startswith("/dev/vfio/") and op.path != "/dev/vfio/vfio":
+            self._group_of[op.file] = name
         return self._make_file(op.file)
 
     def _close(self, op: Close) -> str:
@@ -291,7 +300,7 @@ class Checker:
         return next(filter(None, map(self._dma, op.ops)), "")
 
     def _rtas(self, op: Rtas | Ddw) -> str:
-        return validate_host.service(op, self._devices)
+        return validate_host.service(op, self._devices) or validate_hotplug.absent(self._life.plugged, op.device)
 
     _ddw = _rtas
 
@@ -344,7 +353,10 @@ class Checker:
         return validate_host.native(op, self._own.bound)
 
     def _flip(self, op: Flip) -> str:
-        return validate_host.flip(op, self._windows)
+        phb = self._windows.get(op.liobn & ~1)
+        plugged = self._life.plugged
+        there = phb is None or plugged.phb(phb.index) is None or plugged.there(phb.index)
+        return validate_host.flip(op, self._windows if there else {})
 
     def _checkpoint(self, _op: Checkpoint) -> str:
         return ""

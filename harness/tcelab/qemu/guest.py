@@ -19,9 +19,11 @@ from qemu.qmp import ExecuteError, QMPError, Runstate
 from tcelab.errors import HarnessError, TcelabError
 from tcelab.image.bases import Held, SavedRegister
 from tcelab.papr import window
+from tcelab.program.topology import Device, Phb
 from tcelab.qemu import machine, rom
 from tcelab.qemu.channel import AgentChannel
 from tcelab.qemu.console import Console
+from tcelab.qemu.dimms import GrowingRam
 from tcelab.qemu.disks import Disks
 from tcelab.qemu.dmaapilog import DmaApi
 from tcelab.qemu.limits import Limits
@@ -30,7 +32,7 @@ from tcelab.qemu.monitor import Monitor
 from tcelab.qemu.probe import Abilities, Qemu
 from tcelab.qemu.qtest import CLOSED as CLOSED_PORT
 from tcelab.qemu.qtest import Qtest
-from tcelab.qemu.ram import MIB, PrivateRam, Ram, SharedRam
+from tcelab.qemu.ram import MIB, PrivateRam, SharedRam
 from tcelab.qemu.restarts import Restarts
 from tcelab.qemu.spawn import spawned
 from tcelab.qemu.standstill import Standstill, host_shares
@@ -56,6 +58,8 @@ class Guest:
     :ivar console: what the guest wrote.
     :ivar disks: of its devices.
     :ivar restarts: when its kernel is meant to end, and another one to come up.
+    :ivar deleted: names of devices and PHBs that QEMU says are gone.
+    :ivar on_event: is told each event of QEMU's, with its data.
     :ivar waiter: what every wait goes through; `standstill`: what every stop goes through.
     """
 
@@ -76,7 +80,9 @@ class Guest:
         self._qemu, self._abilities, self._options, self._base = qemu, abilities, options, base
         self.limits, self.folder = limits, folder
         size = options.memory * MIB
-        self.ram: Ram = SharedRam(size) if base is None else PrivateRam(base.ram, size)
+        self.ram = GrowingRam(
+            SharedRam(size) if base is None else PrivateRam(base.ram, size), slots=options.topology.slots
+        )
         self.state = os.memfd_create("tcelab-state", os.MFD_CLOEXEC)
         self.disks, self.dma_api = Disks(options.topology), DmaApi()
         self.console = Console(folder / "console.log")
@@ -87,6 +93,8 @@ class Guest:
         self._qmp = Monitor("tcelab")
         self.standstill = Standstill(self.qmp, self._not_only_stopped)
         self.restarts = Restarts()
+        self.deleted: set[str] = set()
+        self.on_event: Callable[[str, dict[str, Any]], None] = lambda *_: None
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
         self._closer: asyncio.Future[None] | None = None
@@ -111,7 +119,7 @@ class Guest:
         self.qtest = Qtest(pairs["qtest"][0], self.ram.size - machine.SCRATCH)
         self._console_end = pairs["console"][0]
         self._console_end.setblocking(False)  # noqa: FBT003 - its only parameter
-        fds = machine.Descriptors(
+        self._fds = fds = machine.Descriptors(
             **{name: pair[1].fileno() for name, pair in pairs.items()},
             log=log_writer,
             ram=self.ram.fd,
@@ -120,6 +128,7 @@ class Guest:
             disks=self.disks.files,
             dma_api=self.dma_api.file if self._options.topology.driven else None,
             base=None if self._base is None else self._base.state,
+            dimms=tuple(self.ram.free),
         )
         try:
             self._process = await self._spawn(fds)
@@ -181,7 +190,7 @@ class Guest:
 
     async def _save(self) -> tuple[bytes, list[SavedRegister]]:
         registers = []
-        for phb in self._options.topology.added:
+        for phb in self._options.topology.at_start.added:
             for device in phb.devices:
                 for offset, size in _REGISTERS:
                     place = window.buid(phb.index), device.slot, offset, size
@@ -257,15 +266,53 @@ class Guest:
                     pass
                 case "SHUTDOWN", _ if not self._closing:
                     self.waiter.lose(f"the guest shut down ({data.get('reason')})")
+                case "DEVICE_DELETED", {"device": str(name)}:
+                    await self._gone(name)
                 case "MIGRATION", _ if data["status"] in {"completed", "failed"} and not self._moved.done():
                     self._moved.set_result(data["status"])
                 case "VSERPORT_CHANGE", {"id": "agent-port", "open": True}:
                     self.restarts.reopened.set()
                 case "VSERPORT_CHANGE", {"id": "agent-port", "open": False} if not self.restarts.on:
                     self.waiter.lose("the agent ended")
+            self.on_event(str(event["event"]), data)
             self.waiter.activity.set()
 
+    async def _gone(self, name: str) -> None:
+        """A device, or a PHB, is gone. What the log still tells of its tables must not be taken for news later."""
+        await asyncio.to_thread(self.log.drain)
+        for phb in self._options.topology.added:
+            if name == f"phb{phb.index}":
+                self.log.tables.unplugged(phb.index)
+        self.deleted.add(name)
+
     # -- asking
+
+    async def command(self, command: str, **arguments: object) -> object:
+        """A QMP command within a wait of the caller's.
+
+        :raise HarnessError: QEMU refuses it.
+        """
+        return await self._execute(command, arguments)
+
+    async def plug(self, phb: Phb, device: Device | None) -> None:
+        """Have QEMU plug a PHB in, or a device of it.
+
+        :raise HarnessError: QEMU refuses.
+        """
+        await self.qmp("device_add", **machine.plugging(phb, device, self._fds))
+
+    async def gone(self, name: str) -> None:
+        """Wait until QEMU says that a device, or a PHB, is gone.
+
+        :raise GuestLost: it does not, within the limit of the phase `unplug`.
+        """
+
+        async def told() -> None:
+            while name not in self.deleted:
+                self.waiter.activity.clear()
+                await self.waiter.activity.wait()
+
+        await self.waiter.run(told(), "unplug", self.limits.unplug)
 
     async def qmp(self, command: str, **arguments: object) -> object:
         """One QMP command, within the limit of the phase `control`.

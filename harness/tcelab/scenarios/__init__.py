@@ -7,9 +7,11 @@
 - `flow`: the scenario `flow`
 - `hcallcases`: the cases of the scenario `hcalls`
 - `hcalls`: the scenario `hcalls`
+- `hotplug`: the scenarios `hotplug` and `hotplug-isolation`
 - `isolation`: the scenario `isolation`
 - `legal`: legal transfers by the thousand
 - `lifecycle`: the scenarios `lifecycle` and `lifecycle-isolation`
+- `memory`: the scenario `memory`
 - `places`: entries that expose a fault of address decoding
 - `proof`: the minimum for a pass
 - `rules`: the scenario `rules`
@@ -31,7 +33,19 @@ from typing import Final
 from tcelab.errors import UsageError, meant
 from tcelab.program import Fresh, Op, Program
 from tcelab.program.topology import Topology
-from tcelab.scenarios import batches, dma, flow, hcalls, isolation, lifecycle, rules, secondkernel, windows
+from tcelab.scenarios import (
+    batches,
+    dma,
+    flow,
+    hcalls,
+    hotplug,
+    isolation,
+    lifecycle,
+    memory,
+    rules,
+    secondkernel,
+    windows,
+)
 
 DEFAULT: Final = "main"
 
@@ -52,9 +66,13 @@ class Scenario:
     topologies: tuple[str, ...] = ()
 
     def make(self, topology: Topology, seed: int) -> Program:
-        """:raise UsageError: the topology has no device, or a window that is too small."""
+        """:raise UsageError: the topology has no device, too small a window, or a PE that cannot be isolated."""
         if not topology.devices:
             raise UsageError(f"topology {topology.name!r} has no device under test")
+        if self.isolation and topology.direct:
+            raise UsageError(
+                f"scenario {self.name} isolates PEs, and one of topology {topology.name} is of the kernel's own driver"
+            )
         ops = self.ops(topology, seed)
         return Program(name=self.name, topology=topology, ops=ops, seed=seed, isolation=self.isolation)
 
@@ -132,6 +150,19 @@ SCENARIOS: Final = {
             topologies=isolation.TOPOLOGIES,
         ),
         Scenario(
+            "hotplug",
+            "devices and bridges come and go, with and without the guest's consent; used by VFIO in between",
+            hotplug.ops,
+            topologies=hotplug.TOPOLOGIES,
+        ),
+        Scenario(
+            "hotplug-isolation",
+            "the same with PEs that are isolated: a device that goes and comes thaws nothing, a bridge comes new",
+            hotplug.isolated,
+            isolation=True,
+            topologies=hotplug.TOPOLOGIES,
+        ),
+        Scenario(
             "hcalls",
             "every TCE hypercall, right and wrong, by the kernel and by a process; all tables after each",
             hcalls.ops,
@@ -142,6 +173,12 @@ SCENARIOS: Final = {
             "windows with pages of 4 KiB, 64 KiB and 2 MiB are made, used by the device above 2^59, and removed",
             windows.ops,
             topologies=windows.TOPOLOGIES,
+        ),
+        Scenario(
+            "memory",
+            "memory comes and goes: the kernel's window of all RAM follows exactly, and no other entry changes",
+            memory.ops,
+            topologies=memory.TOPOLOGIES,
         ),
     )
 }
