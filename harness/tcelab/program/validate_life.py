@@ -50,6 +50,7 @@ class Life:
         self.plugged = Plugged(self.topology)
 
 
+NO_VFIO: Final = "a crash kernel gives VFIO no windows (SET_IOMMU or ENABLE fail): reset or reboot it before a bind"
 _WORDS: Final = 512
 """Characters that may be added to a kernel's command line: it takes 2,048 (COMMAND_LINE_SIZE)."""
 
