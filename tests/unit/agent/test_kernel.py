@@ -320,7 +320,18 @@ def test_the_machine_is_described_as_uname_does(kernel):
     assert (told["kernel"], told["version"], told["machine"]) == (uname.release, uname.version, uname.machine)
     assert told["page_size"] == PAGE
     assert isinstance(told["modules"], list)
-    assert told.keys() == {"kernel", "version", "machine", "python", "page_size", "huge", "cmdline", "modules"}
+    assert told.keys() >= {
+        "kernel",
+        "version",
+        "machine",
+        "python",
+        "page_size",
+        "huge",
+        "kexec",
+        "crashkernel",
+        "cmdline",
+        "modules",
+    }
 
 
 @pytest.mark.parametrize(
@@ -354,9 +365,35 @@ def test_a_kernel_without_modules_has_none(kernel, monkeypatch):
     assert kernel.describe()["modules"] == []
 
 
+@pytest.mark.parametrize(
+    ("files", "kexec", "crashkernel"),
+    [
+        ({}, False, 0),
+        ({"kexec_loaded": b"0\n"}, True, 0),
+        ({"kexec_loaded": b"0\n", "kexec_crash_size": b"0\n"}, True, 0),
+        ({"kexec_loaded": b"0\n", "kexec_crash_size": b"201326592\n"}, True, 201326592),
+    ],
+    ids=["built without", "no crash kernel", "none is kept", "kept"],
+)
+def test_a_kernel_says_whether_it_starts_others(kernel, monkeypatch, files, kexec, crashkernel):
+    read_file = kernel.read_file
+
+    def reading(path):
+        if not path.startswith("/sys/kernel/kexec"):
+            return read_file(path)
+        if path.rpartition("/")[2] not in files:
+            raise FileNotFoundError(path)
+        return files[path.rpartition("/")[2]]
+
+    monkeypatch.setattr(kernel, "read_file", reading)
+    told = kernel.describe()
+    assert (told["kexec"], told["crashkernel"]) == (kexec, crashkernel)
+
+
 def test_the_modules_are_named(kernel, monkeypatch):
     lines = b"vfio_pci 20480 0 - Live 0x0\nvfio 65536 1 vfio_pci, Live 0x0\n"
-    monkeypatch.setattr(kernel, "read_file", lambda path: lines if path == "/proc/modules" else b"console=hvc0\n")
+    files = {"/proc/modules": lines, "/proc/cmdline": b"console=hvc0\n"}
+    monkeypatch.setattr(kernel, "read_file", lambda path: files.get(path, b"0\n"))
     assert kernel.describe()["modules"] == ["vfio_pci", "vfio"]
     assert kernel.describe()["cmdline"] == "console=hvc0"
 
