@@ -50,6 +50,10 @@ class Agent:
             number = message["id"]
             if "hello" in message:
                 return {"id": number, "hello": self._hello(**message["hello"])}
+            if "second" in message:
+                from tceagent import second  # noqa: PLC0415  hardly ever needed
+
+                return {"id": number, "second": second.perform(self._kernel, message["second"])}
             if "plug" in message:
                 from tceagent import hotplug  # noqa: PLC0415  hardly ever needed
 

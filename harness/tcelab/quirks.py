@@ -20,6 +20,9 @@ NOTHING_WARNS: Final = "register-nothing-warns"
 PART_REGISTERS: Final = "register-part-returns-pages"
 REFUSED_SPOILS: Final = "refused-window-spoils-pe"
 CREATE_CHARGES: Final = "failed-create-keeps-charge"
+KEXEC_KEEPS: Final = "kexec-keeps-default-window"
+KEXEC_LOSES: Final = "kexec-loses-default-window"
+NOTHING_DIRECT: Final = "no-limit-no-direct-window"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class Quirk:
     :ivar kernels: that have it.
     :ivar cure: the commit that cures it; "" while none is known.
     :ivar source: kernel file and function.
+    :ivar report: the public report whose test shows it, where no program on the usual platform can.
     :ivar warns: functions in which it makes the kernel warn; `warns_once`: only the first time after a boot.
     """
 
@@ -40,6 +44,7 @@ class Quirk:
     source: str
     warns: tuple[str, ...] = ()
     warns_once: tuple[str, ...] = ()
+    report: str = ""
 
 
 QUIRKS: Final = {
@@ -156,6 +161,38 @@ QUIRKS: Final = {
             "seen on 6.12",
             "",
             "drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_create_table: account_locked_vm before create_table",
+        ),
+        Quirk(
+            KEXEC_KEEPS,
+            "a second kernel (kexec) that finds a 64-bit window of a container clears that one alone: the entries of"
+            " the default window stay, and devices can use them",
+            "both windows are cleared",
+            "seen on 6.12",
+            "",
+            "arch/powerpc/platforms/pseries/iommu.c, pci_dma_bus_setup_pSeriesLP: only of the window that it will"
+            " use it makes a table, and so clears it",
+        ),
+        Quirk(
+            KEXEC_LOSES,
+            "a container that has mapped nothing yet when another kernel is started (kexec, kdump) leaves its PE"
+            " without ibm,dma-window in the device tree: the second kernel warns, and has no IOMMU group for its"
+            " devices",
+            "the second kernel finds the default window",
+            "seen on 6.12",
+            "",
+            "arch/powerpc/platforms/pseries/iommu.c, spapr_tce_platform_iommu_attach_dev: the window is removed, and is"
+            " made again by the first MAP_DMA; pci_dma_find: WARN_ON",
+            warns=("pci_dma_find",),
+        ),
+        Quirk(
+            NOTHING_DIRECT,
+            "where firmware names no limit to which RAM may grow, the kernel asks for a window of shift 0, is refused,"
+            " and tells its driver all the same that all RAM is mapped: what the driver has its device do then is lost",
+            "the kernel asks for a window of all RAM",
+            "seen on 6.12.95 with QEMU 7.2, which names no limit without maxmem; 6.1.176 is right",
+            "",
+            "arch/powerpc/platforms/pseries/iommu.c, enable_ddw: ddw_memory_hotplug_max of nothing is 0",
+            report="R01a",
         ),
     )
 }

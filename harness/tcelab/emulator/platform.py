@@ -14,6 +14,7 @@ from tceagent.huge import HUGE_PAGE
 from tcelab.emulator.addressspaces import EmulatedRam, Space
 from tcelab.emulator.edudevice import Edu
 from tcelab.emulator.emulatedguard import EmulatedGuard
+from tcelab.emulator.growth import Growth
 from tcelab.emulator.pci import PciDevice
 from tcelab.emulator.process import OpenFile
 from tcelab.emulator.syscallerrors import KernelDiedError, NotModelledError
@@ -45,6 +46,7 @@ class EmulatedPe:
     :ivar kernel_uses: entries that the kernel's own DMA API has in use or keeps back, by number: the one of bus
         address 0 (iommu_init_table).
     :ivar refused_window: firmware did not make a window that the kernel asked it for (failed_ddw_pdn_list).
+    :ivar inherited: its 64-bit window was made by a container under a kernel before.
     :ivar behind: what a driver without bounds checks stored past the table's end.
     """
 
@@ -62,7 +64,7 @@ class EmulatedPe:
         self.bound: set[str] = set()
         self.owned = False
         self.kernel_uses = set() if self.first else {0}
-        self.refused_window = False
+        self.refused_window = self.inherited = False
         self.behind: dict[int, int] = {}
         self.devices: dict[str, PciDevice] = {}
 
@@ -161,6 +163,7 @@ class EmulatedPe:
 
     def reset(self) -> None:
         """ibm,reset-pe-dma-window: an empty default window (QEMU hw/ppc/spapr_rtas_ddw.c)."""
+        self.inherited = False
         self.windows.reset()
         self.connect()
 
@@ -174,7 +177,9 @@ class Machine:
     :ivar on: what is to happen once a driver's container was attached, or enabled; see `tcelab.emulator.preset_states`.
     :ivar without_mm: the driver sees no mm, whoever calls.
     :ivar detaches: the core detaches a group before it releases the driver's container.
+    :ivar quirks: that its kernel has.
     :ivar plugged: what is plugged in, and so what `pes` and their devices are.
+    :ivar memory: how much it has.
     :ivar met: how often each quirk made a difference; `quirk_hits`: the same one by one, until somebody takes them.
     """
 
@@ -190,8 +195,10 @@ class Machine:
         self.on: dict[str, list[Callable[[Any], None]]] = {}
         self.without_mm = False
         self.detaches = True
+        self.quirks: frozenset[str] = frozenset()
         self.met: Counter[str] = Counter()
         self.quirk_hits: list[QuirkHit] = []
+        self.memory = Growth(topology)
         self._warned: set[str] = set()
         self.ram = EmulatedRam(page_size, seed, huge_page)
         self.plugged = Plugged(topology)
@@ -211,6 +218,11 @@ class Machine:
             pe = self.pes[phb.index]
             pe.plug(self.plugged.on(phb) if phb in ours else phb.devices, self)
         self._devices = [device for pe in self.pes.values() for device in pe.devices.values()]
+
+    @property
+    def windows(self) -> dict[int, windowcreation.Windows]:
+        """Those of each PE, by its PHB."""
+        return {index: pe.windows for index, pe in self.pes.items()}
 
     def refuse(self, refusal: Refusal) -> None:
         self.refusals.append(refusal)
@@ -247,10 +259,16 @@ class Machine:
         for pe in self.pes.values():
             pe.renew()
 
-    def end_kernel(self) -> None:
-        """Its kernel ends, and all that it held: memory, files, drivers. Tables and PEs stay as they are."""
+    def end_kernel(self, *, memory: bool = False) -> None:
+        """Its kernel ends, and all that it held: memory, files, drivers. Tables and PEs stay as they are.
+
+        :param memory: what was in it stays, and nobody uses it.
+        """
         self._warned.clear()
-        self.ram.clear()
+        if memory:
+            self.ram.let_go()
+        else:
+            self.ram.clear()
         for pe in self.pes.values():
             pe.end_kernel()
 

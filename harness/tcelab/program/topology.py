@@ -91,6 +91,7 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     :ivar cpus: number of the guest's CPUs.
     :ivar maxmem: MiB that the guest's RAM may grow to, `slots`: in how many pieces; 0: it does not grow.
+    :ivar direct: the kernel's own drivers may have windows of 64 bits, in which the kernel maps all RAM.
     :ivar crashkernel: MiB that the kernel keeps free for a crash kernel; 0: none.
     """
 
@@ -100,6 +101,7 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     maxmem: int = 0
     slots: int = 0
     crashkernel: int = 0
+    direct: bool = False
 
     def __post_init__(self) -> None:
         indexes = [phb.index for phb in self.phbs]
@@ -111,6 +113,8 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"a guest has 1..{_CPUS} CPUs, not {self.cpus}")
         if bool(self.maxmem) != bool(self.slots) or min(self.maxmem, self.slots, self.crashkernel) < 0:
             raise ValueError(f"maxmem and slots come together: {self.maxmem} MiB in {self.slots} slots")
+        if self.direct and "virtio-blk" in self.models:
+            raise ValueError("a virtio-blk that programs drive has its kernel keep to default windows: not direct")
         if len(set(names)) != len(names):
             raise ValueError(f"device names must be distinct: {names}")
         for name in names:
@@ -149,6 +153,11 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return {device.model for device in self.devices}
 
     @property
+    def mapped(self) -> tuple[Phb, ...]:
+        """PHBs with a window in which the kernel maps all RAM: a disk's driver asks for addresses of 64 bits."""
+        return tuple(phb for phb in self.phbs if self.direct and any(device.model == "disk" for device in phb.devices))
+
+    @property
     def driven(self) -> tuple[Device, ...]:
         """Devices that the kernel's own drivers drive."""
         return tuple(device for device in self.devices if device.model in KERNEL_DRIVERS)
@@ -180,9 +189,12 @@ def _check_window(phb: Phb) -> None:
         )
 
 
-def _pes(name: str, count: int, window_size: int = window.DEFAULT_WINDOW_SIZE, cpus: int = 1) -> Topology:
+def _pes(
+    name: str, count: int, window_size: int = window.DEFAULT_WINDOW_SIZE, cpus: int = 1, crashkernel: int = 0
+) -> Topology:
     """`count` PHBs, each with one edu; slots differ so that a log line can name the device."""
-    return Topology(name, tuple(Phb(i, (Device(f"pe{i}", slot=i),), window_size) for i in range(1, count + 1)), cpus)
+    phbs = tuple(Phb(i, (Device(f"pe{i}", slot=i),), window_size) for i in range(1, count + 1))
+    return Topology(name, phbs, cpus, crashkernel=crashkernel)
 
 
 def _unlike(name: str, first: Phb) -> Topology:
@@ -207,6 +219,7 @@ TOPOLOGIES: Final = {
         # Windows of 16 MiB: a container of 1 GiB takes 0.3 s to release.
         _pes("two-small", 2, SMALL_WINDOW),
         _pes("two-small-smp", 2, SMALL_WINDOW, cpus=2),
+        _pes("two-small-kdump", 2, SMALL_WINDOW, crashkernel=192),
         Topology("pair", (Phb(1, (Device("pe1", slot=1), Device("pe1b", slot=2)), SMALL_WINDOW),)),
         _pes("four-pe", 4, SMALL_WINDOW),
         _unlike("fast", Phb(1, (Device("pe1", slot=1), Device("disk1", slot=3, model="virtio-blk")), SMALL_WINDOW)),
@@ -219,6 +232,16 @@ TOPOLOGIES: Final = {
                 Phb(2, (Device("pe2", slot=2),), SMALL_WINDOW),
                 Phb(3, (Device("pe3", slot=3),), SMALL_WINDOW, plugged=False),
             ),
+        ),
+        Topology(
+            "memory",
+            (
+                Phb(1, (Device("pe1", slot=1),), SMALL_WINDOW),
+                Phb(2, (Device("disk2", slot=3, model="disk"),), SMALL_WINDOW),
+            ),
+            maxmem=4096,
+            slots=4,
+            direct=True,
         ),
         _unlike("narrow-mask", Phb(1, (Device("pe1", slot=1, mask=_NARROW),), SMALL_WINDOW)),
     )

@@ -7,7 +7,6 @@ what programs are for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tceagent import edu, uapi, virtio
@@ -57,8 +56,9 @@ from tcelab.program.operations import (
     Word,
 )
 from tcelab.program.program import Program
+from tcelab.program.validated import BufferState, Process, who
 
-COUNTERS: Final = ("vmlck", "pins")
+COUNTERS: Final = ("vmlck", "pins", "memory", "limit")
 REPEATED: Final = ("MAP_DMA", "UNMAP_DMA")
 MOST_CALLS: Final = 1_000_000
 """Calls of one Repeat."""
@@ -72,25 +72,6 @@ _WORD: Final = 64
 _UID: Final = 32
 _MEMLOCK: Final = 63
 """Bits of a user ID and of a limit, as the agent's calls take them."""
-
-
-@dataclass(slots=True)
-class _Process:
-    """:ivar bound: devices whose group it knows. `root`: it may do what only root may."""
-
-    files: set[str] = field(default_factory=set)
-    bound: set[str] = field(default_factory=set)
-    root: bool = True
-
-
-@dataclass(slots=True)
-class _Buffer:
-    """:ivar ring: it holds a device's queue."""
-
-    pages: int
-    process: str
-    access: str = "write"
-    ring: bool = False
 
 
 def validate(program: Program, *, guarded: bool = False) -> None:
@@ -112,11 +93,11 @@ class Checker:
 
         :raise UsageError: the program is not sound, see `soundness.check`.
         """
-        soundness.check(program)
+        soundness.check(program, guarded=guarded or program.isolation)
         self._name = program.name
         self._guarded = guarded or program.isolation
         self._number = 0
-        self._devices = {device.name for device in program.topology.devices}
+        self._devices = {device.name for device in set(program.topology.devices) - set(program.topology.driven)}
         self._disks = {device.name for device in program.topology.devices if device.model == "virtio-blk"}
         self._windows = {phb.liobn: phb for phb in program.topology.machine}
         self._topology = program.topology
@@ -129,9 +110,9 @@ class Checker:
 
     def _begin(self) -> None:
         """Begin on a kernel on which nothing was made."""
-        self._processes = {"": _Process()}
+        self._processes = {"": Process()}
         self._spawned: set[str] = set()
-        self._buffers: dict[str, _Buffer] = {}
+        self._buffers: dict[str, BufferState] = {}
         self._device_of: dict[str, str] = {}
         self._group_of: dict[str, str] = {}
 
@@ -172,7 +153,7 @@ class Checker:
         return problem
 
     @property
-    def _own(self) -> _Process:
+    def _own(self) -> Process:
         """The process that performs the operation."""
         return self._processes[self._by]
 
@@ -191,7 +172,7 @@ class Checker:
         if op.memlock is not None and not 0 <= op.memlock < 1 << _MEMLOCK:
             return f"a limit of {op.memlock} bytes"
         self._spawned.add(op.process)
-        self._processes[op.process] = _Process({*self._own.files}, {*self._own.bound}, root=not op.uid)
+        self._processes[op.process] = Process({*self._own.files}, {*self._own.bound}, root=not op.uid)
         return ""
 
     def _exit(self, op: Exit) -> str:
@@ -205,7 +186,7 @@ class Checker:
     def _buffer(self, op: Buffer) -> str:
         if op.name in self._buffers:
             return f"there is a buffer {op.name!r} already"
-        self._buffers[op.name] = _Buffer(op.pages, self._by)
+        self._buffers[op.name] = BufferState(op.pages, self._by)
         if op.huge and op.pages * window.PAGE_SIZE % HUGE_PAGE:
             return f"a buffer in huge pages has a multiple of {HUGE_PAGE // window.PAGE_SIZE} pages"
         if op.pages > MOST_PAGES:
@@ -241,6 +222,8 @@ class Checker:
         return problem or self._words(op.fields.values()) or validate_ioctls.struct(layout, op.fields)
 
     def _bind(self, op: Bind) -> str:
+        if self._life.crashed:
+            return "a crash kernel gives VFIO no windows (SET_IOMMU or ENABLE fail): reset or reboot it before a bind"
         self._own.bound.add(op.device)
         if op.device not in self._devices:
             return f"the topology has no device {op.device!r}"
@@ -393,7 +376,7 @@ class Checker:
         if name not in self._buffers:
             return f'no buffer {name!r} was made before: add a `buffer` with "name": "{name}"'
         process = self._buffers[name].process
-        return "" if process == self._by else f"buffer {name!r} belongs to {_who(process)}, not to {_who(self._by)}"
+        return "" if process == self._by else f"buffer {name!r} belongs to {who(process)}, not to {who(self._by)}"
 
     def _within(self, name: str, first: int, size: int) -> str:
         if problem := self._place(name):
@@ -427,7 +410,3 @@ class Checker:
         if isinstance(word, Page):
             return self._place(word.buffer)
         return "" if word in self._own.files else validate_host.no_word(word)
-
-
-def _who(process: str) -> str:
-    return f"process {process!r}" if process else "the agent itself"

@@ -9,8 +9,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tcelab.program import validate_hotplug
-from tcelab.program.lifeops import RESETS, BridgeAdd, BridgeRemove, DeviceAdd, DeviceRemove, Reboot, Reset
+from tcelab.program import validate_hotplug, validate_memory
+from tcelab.program.lifeops import (
+    RESETS,
+    BridgeAdd,
+    BridgeRemove,
+    Crash,
+    DeviceAdd,
+    DeviceRemove,
+    Kexec,
+    MemoryAdd,
+    MemoryRemove,
+    Reboot,
+    Reset,
+)
 from tcelab.program.plugged import HotPlug, Plugged
 from tcelab.program.topology import Topology
 
@@ -21,22 +33,42 @@ class Life:
 
     :ivar guarded: PEs are guarded.
     :ivar plugged: devices and PHBs that are there.
-    :ivar dimms: names of memory that was plugged in.
+    :ivar crashed: it runs a crash kernel.
     :ivar used: names of devices that a program has opened; see `validate_hotplug.Uses`.
+    :ivar dimms: memory that was plugged in: its name, and MiB.
     """
 
     topology: Topology
     guarded: bool
     plugged: Plugged = field(init=False)
-    dimms: set[str] = field(default_factory=set)
+    dimms: dict[str, int] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     saved: bool = False
+    crashed: bool = False
 
     def __post_init__(self) -> None:
         self.plugged = Plugged(self.topology)
 
 
-def _always(_life: Life, _op: object) -> str:
+_WORDS: Final = 512
+"""Characters that may be added to a kernel's command line: it takes 2,048 (COMMAND_LINE_SIZE)."""
+
+
+def _restarts(life: Life, _op: object) -> str:
+    life.crashed = False
+    return ""
+
+
+def _second(life: Life, op: Kexec | Crash) -> str:
+    """Another kernel is started by the one that runs."""
+    if life.crashed:
+        return "a crash kernel starts no other one: reset or reboot it"
+    if len(op.append) > _WORDS or not (op.append.isascii() and op.append.isprintable()):
+        return f"append is no part of a command line: {_WORDS} printable ASCII characters at most"
+    if isinstance(op, Crash):
+        if not life.topology.crashkernel:
+            return f"topology {life.topology.name} keeps no memory for a crash kernel: it needs crashkernel"
+        life.crashed = True
     return ""
 
 
@@ -45,12 +77,16 @@ def _plugs(rule: Callable[[Plugged, validate_hotplug.Uses, Any], str]) -> Callab
 
 
 RULES: Final[Mapping[type, Callable[[Life, Any], str]]] = {
-    Reset: _always,
-    Reboot: _always,
+    Reset: _restarts,
+    Reboot: _restarts,
+    Kexec: _second,
+    Crash: _second,
     DeviceAdd: _plugs(validate_hotplug.device_add),
     DeviceRemove: _plugs(validate_hotplug.device_remove),
     BridgeAdd: _plugs(validate_hotplug.bridge_add),
     BridgeRemove: _plugs(validate_hotplug.bridge_remove),
+    MemoryAdd: lambda life, op: validate_memory.add(life.topology, life.dimms, op),
+    MemoryRemove: lambda life, op: validate_memory.remove(life.dimms, op),
 }
 """By operation: why it cannot be done; empty if it can. What has no rule cannot be done."""
 

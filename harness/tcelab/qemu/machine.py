@@ -109,6 +109,7 @@ class Descriptors(msgspec.Struct, frozen=True):
     :ivar disks: by device; see `tcelab.qemu.disks`.
     :ivar dma_api: see `tcelab.qemu.dmaapilog`; None: the machine has no such port.
     :ivar base: the state that a fork begins with; None: a boot.
+    :ivar dimms: for memory that is plugged in; see `tcelab.qemu.dimms`.
     """
 
     qmp: int
@@ -122,10 +123,11 @@ class Descriptors(msgspec.Struct, frozen=True):
     disks: dict[str, int] = {}
     dma_api: int | None = None
     base: int | None = None
+    dimms: tuple[int, ...] = ()
 
     def all(self) -> tuple[int, ...]:
         single = [number for number in msgspec.structs.astuple(self) if isinstance(number, int)]
-        return (*single, *self.roms.values(), *self.disks.values())
+        return (*single, *self.roms.values(), *self.disks.values(), *self.dimms)
 
 
 def firmware(options: QemuOptions, abilities: Abilities) -> Literal["vof", "slof"]:
@@ -155,6 +157,11 @@ def check(abilities: Abilities, topology: Topology, cpu: CpuName = CPU) -> None:
     if topology.models & DISKS.keys() and not abilities.virtio_blk:
         raise Unsupported(
             f"QEMU {abilities.version} has no virtio-blk-pci, and topology {topology.name} has one",
+            next_step="use a QEMU that was built with it (Debian's are), or tcelab's own: leave --qemu out",
+        )
+    if topology.slots and not abilities.dimm:
+        raise Unsupported(
+            f"QEMU {abilities.version} has no pc-dimm, and topology {topology.name} has slots for memory",
             next_step="use a QEMU that was built with it (Debian's are), or tcelab's own: leave --qemu out",
         )
     if TRACES[0] not in abilities.traces and not abilities.device_state:
@@ -188,7 +195,7 @@ def arguments(options: QemuOptions, abilities: Abilities, fds: Descriptors) -> l
     return [
         *("-M", f"pseries,{_QUIET},ic-mode=xics,memory-backend=ram{vof}"),
         *("-accel", "tcg", "-cpu", CPUS[options.cpu][0], "-smp", str(options.topology.cpus)),
-        *("-m", f"{options.memory}M"),
+        *("-m", f"{options.memory}M{_room(options.topology)}"),
         *("-object", f"{ram},share=on" if fds.base is None else f"{ram},share=off,readonly=on,rom=off"),
         *("-nodefaults", "-display", "none", "-vga", "none", "-action", "panic=pause,reboot=shutdown"),
         *_sockets(fds),
@@ -202,9 +209,14 @@ def arguments(options: QemuOptions, abilities: Abilities, fds: Descriptors) -> l
         *_phbs(options.topology, fds),
         *(_boot(options) if fds.base is None or options.restarts else ()),
         *(() if fds.base is None else ("-S", "-incoming", "defer")),
-        *(_driven(fds) if options.topology.driven else ()),
+        *(_driven(fds) if options.topology.driven and not options.topology.direct else ()),
         *_watching(abilities, fds.log),
     ]
+
+
+def _room(topology: Topology) -> str:
+    """To grow."""
+    return f",slots={topology.slots},maxmem={topology.maxmem}M" if topology.slots else ""
 
 
 def _driven(fds: Descriptors) -> tuple[str, ...]:
@@ -224,14 +236,17 @@ def _network() -> tuple[str, ...]:
 
 
 def _boot(options: QemuOptions) -> list[str]:
-    return ["-kernel", str(options.kernel), "-initrd", str(options.initrd), "-append", _append(options)]
+    return ["-kernel", str(options.kernel), "-initrd", str(options.initrd), "-append", command_line(options)]
 
 
-def _append(options: QemuOptions) -> str:
+def command_line(options: QemuOptions, *, crash: bool = False) -> str:
+    """The kernel's; that of a crash kernel, which has one CPU, and the memory that its device tree tells."""
     usable = options.memory - _RESERVED // MIB
     disk = _DISK if _has_disk(options.topology.devices) else ""
-    driven = _DRIVEN if options.topology.driven and not disk else ""
-    words = (f"{_CMDLINE} mem={usable}M{disk}{driven}", CPUS[options.cpu][1], options.append)
+    driven = _DRIVEN if options.topology.driven and not disk and not options.topology.direct else ""
+    crashkernel = options.topology.crashkernel
+    memory = f" mem={usable}M" + (f" crashkernel={crashkernel}M" if crashkernel else "")
+    words = (f"{_CMDLINE}{' nr_cpus=1' if crash else memory}{disk}{driven}", CPUS[options.cpu][1], options.append)
     return " ".join(filter(None, words))
 
 

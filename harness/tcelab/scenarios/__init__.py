@@ -11,9 +11,11 @@
 - `isolation`: the scenario `isolation`
 - `legal`: legal transfers by the thousand
 - `lifecycle`: the scenarios `lifecycle` and `lifecycle-isolation`
+- `memory`: the scenario `memory`
 - `places`: entries that expose a fault of address decoding
 - `proof`: the minimum for a pass
 - `rules`: the scenario `rules`
+- `secondkernel`: the scenarios `kexec`, `kexec-isolation` and `kdump`
 - `stories`: the stories of the scenario `isolation`
 - `sweep`: transfers all over a window
 - `violations`: the violations of the scenario `isolation`
@@ -31,7 +33,19 @@ from typing import Final
 from tcelab.errors import UsageError, meant
 from tcelab.program import Fresh, Op, Program
 from tcelab.program.topology import Topology
-from tcelab.scenarios import batches, dma, flow, hcalls, hotplug, isolation, lifecycle, rules, windows
+from tcelab.scenarios import (
+    batches,
+    dma,
+    flow,
+    hcalls,
+    hotplug,
+    isolation,
+    lifecycle,
+    memory,
+    rules,
+    secondkernel,
+    windows,
+)
 
 DEFAULT: Final = "main"
 
@@ -52,9 +66,13 @@ class Scenario:
     topologies: tuple[str, ...] = ()
 
     def make(self, topology: Topology, seed: int) -> Program:
-        """:raise UsageError: the topology has no device, or a window that is too small."""
+        """:raise UsageError: the topology has no device, too small a window, or a PE that cannot be isolated."""
         if not topology.devices:
             raise UsageError(f"topology {topology.name!r} has no device under test")
+        if self.isolation and topology.direct:
+            raise UsageError(
+                f"scenario {self.name} isolates PEs, and one of topology {topology.name} is of the kernel's own driver"
+            )
         ops = self.ops(topology, seed)
         return Program(name=self.name, topology=topology, ops=ops, seed=seed, isolation=self.isolation)
 
@@ -106,6 +124,25 @@ SCENARIOS: Final = {
             topologies=lifecycle.TOPOLOGIES,
         ),
         Scenario(
+            "kexec",
+            "a kernel with entries in default and 64-bit windows starts another one, which must clear them",
+            secondkernel.kexec,
+            topologies=secondkernel.TOPOLOGIES,
+        ),
+        Scenario(
+            "kexec-isolation",
+            "a PE that is isolated stays so over kexec and kdump",
+            secondkernel.isolated,
+            isolation=True,
+            topologies=secondkernel.CRASH_TOPOLOGIES,
+        ),
+        Scenario(
+            "kdump",
+            "a kernel with entries in default and 64-bit windows crashes; its crash kernel leaves them all",
+            secondkernel.kdump,
+            topologies=secondkernel.CRASH_TOPOLOGIES,
+        ),
+        Scenario(
             "isolation",
             "each violation isolates its PE and nothing else, until firmware's services bring it back",
             isolation.ops,
@@ -136,6 +173,12 @@ SCENARIOS: Final = {
             "windows with pages of 4 KiB, 64 KiB and 2 MiB are made, used by the device above 2^59, and removed",
             windows.ops,
             topologies=windows.TOPOLOGIES,
+        ),
+        Scenario(
+            "memory",
+            "memory comes and goes: the kernel's window of all RAM follows exactly, and no other entry changes",
+            memory.ops,
+            topologies=memory.TOPOLOGIES,
         ),
     )
 }

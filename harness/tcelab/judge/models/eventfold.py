@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
+from tcelab.judge.models.directmodel import DirectWindows
 from tcelab.judge.models.files import Files, GroupModel
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.tablemodel import LiveEntry, Parting, TableModel
@@ -34,6 +35,8 @@ class EventFold(Fold):
             self.without(index)
         for group in self.groups.values():
             group.parting = self._parts
+        self.direct = DirectWindows(program.topology, facts, self.windows, self.unknown)
+        self.direct.boot()
 
     def apply(self, step: Step) -> None:
         """See `Fold.apply`. Of an event that the guest's kernel did not bring to its end, nobody knows what it left."""
@@ -76,12 +79,13 @@ class EventFold(Fold):
         process = f"process {by}" if by else "the agent"
         return f"container {file} of {process}" if file else process
 
-    def end_kernel(self, event: str) -> None:
+    def end_kernel(self, event: str, *, parts: bool = True) -> None:
         """The kernel ends, and with it all processes, containers and buffers. Tables stay as they are.
 
         :param event: what ended it, in words.
+        :param parts: the entries that it had must be gone.
         """
-        for table in self.tables.values():
+        for table in self.tables.values() if parts else ():
             self.part(table, f"gone with its kernel by {event}")
         self.boots += 1
         self.files, self.buffers = Files(), {}
@@ -105,3 +109,4 @@ class EventFold(Fold):
             windows.default.clear(0, windows.default.entries, step)
         for each in self.pes.pes.values():
             each.isolation = isolationrules.Isolation()
+        self.direct.boot()

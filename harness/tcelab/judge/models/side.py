@@ -83,6 +83,18 @@ class Side:
         self._places: dict[int, tuple[str, int]] = {}
         self.twice: list[tuple[tuple[str, int], tuple[str, int], int]] = []
         self._pins: int | None = None
+        self._inherited: dict[int, int] = {}
+
+    def inherit(self, before: Side) -> None:
+        """The side as it was until its kernel ended and its tables stayed: entries lead where they led."""
+        shift = len(before._inherited) + len(before._numbers)
+        self._inherited = {frame: number - shift for frame, number in before._inherited.items()}
+        self._inherited |= {frame: -1 - number for frame, number in before._symbols.items()}
+
+    def inherited(self, value: int) -> tuple[int, int] | None:
+        """What an entry stands for that the kernel before had made; None: it had made none that leads there."""
+        number = self._inherited.get(tce.address(value))
+        return None if number is None else (number, value & int(LOW))
 
     def learn(self, op: Op, outcome: Outcome) -> None:
         """Learn frames and addresses from an outcome."""
@@ -154,7 +166,11 @@ class Side:
         return self._symbols.get(frame, (frame >> window.PAGE_SHIFT) + _RAW) if value else 0
 
     def symbols(self, table: TableView) -> npt.NDArray[np.int64]:
-        """For each live entry, the number of the page that it leads to."""
+        """For each live entry, the number of the page that it leads to. Where all RAM is mapped, whose page it is does
+        not matter.
+        """
+        if table.liobn in self.facts.direct:
+            return ((table.tce & _FRAME) >> np.uint64(window.PAGE_SHIFT)).astype(np.int64) + _RAW
         if self._sorted is None:
             known = sorted(self._symbols.items())
             self._sorted = (

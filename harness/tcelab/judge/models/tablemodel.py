@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -138,6 +138,12 @@ class TableModel:
         """The number, within its IOMMU page, of the 4 KiB page at an offset from the window's start."""
         return (offset & ((1 << self.page_shift) - 1)) >> window.PAGE_SHIFT
 
+    def begin(self, entries: Mapping[int, LiveEntry]) -> None:
+        """Entries that are there before any operation."""
+        for number, entry in entries.items():
+            self._set([number], entry)
+        self._arrays = None
+
     def put(self, first: int, new: Sequence[LiveEntry], step: int) -> list[LiveEntry]:
         """Store entries from `first` on; returns what was there."""
         end = first + len(new)
@@ -167,6 +173,17 @@ class TableModel:
         gone = self._forget(self._within(first, end))
         self._touch(first, end, step)
         return gone
+
+    def hand_over(self, step: int, *, memory: bool) -> None:
+        """Its kernel is gone, and all entries stay.
+
+        :param memory: so does what they lead to; otherwise another kernel has that.
+        """
+        for number, entry in list(self.live.items()):
+            kept = replace(entry, pinned=False)
+            if not memory:
+                kept = replace(kept, page=None, rest=(), buffer="", raw=entry.tce, untold=entry.tce is None)
+            self.put(number, [kept], step)
 
     @property
     def untold(self) -> set[int]:

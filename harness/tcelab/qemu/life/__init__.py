@@ -3,8 +3,10 @@
 Each family of events is a module; `EVENTS` says which function does what. Before anything of a program runs,
 `impossible` tells which of them this guest cannot go through.
 
+- `kexec`: kexec and kdump
 - `hotplug`: devices and PHBs come and go
 - `mtree`: after each, QEMU's windows by its memory map
+- `memory`: memory that is plugged in and pulled
 - `restart`: reset and reboot
 """
 
@@ -13,8 +15,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from tcelab.program import BridgeAdd, BridgeRemove, DeviceAdd, DeviceRemove, Reboot, Reset
-from tcelab.qemu.life import hotplug, mtree, restart
+from tcelab.program import (
+    BridgeAdd,
+    BridgeRemove,
+    Crash,
+    DeviceAdd,
+    DeviceRemove,
+    Kexec,
+    MemoryAdd,
+    MemoryRemove,
+    Reboot,
+    Reset,
+)
+from tcelab.qemu.life import hotplug, kexec, memory, mtree, restart
 from tcelab.qemu.qemusession import QemuSession
 from tcelab.run.record import Outcome
 
@@ -35,9 +48,13 @@ def _checked(go: Go) -> Go:
 _EVENTS: Final[Mapping[type, Go]] = {
     Reset: restart.reset,
     Reboot: restart.reboot,
+    Kexec: kexec.kexec,
+    Crash: kexec.crash,
     DeviceAdd: hotplug.device_add,
     DeviceRemove: hotplug.device_remove,
     BridgeAdd: hotplug.bridge_add,
     BridgeRemove: hotplug.bridge_remove,
+    MemoryAdd: memory.add,
+    MemoryRemove: memory.remove,
 }
 EVENTS: Final[Mapping[type, Go]] = {kind: _checked(go) for kind, go in _EVENTS.items()}
