@@ -49,6 +49,10 @@ ONE_OF_EACH = (
     p.Ddw(call="query", device="pe1"),
     p.Reset(),
     p.Reboot(),
+    p.DeviceAdd(device="pe1"),
+    p.DeviceRemove(device="pe1"),
+    p.BridgeAdd(phb=1),
+    p.BridgeRemove(phb=1),
     p.Fresh(),
 )
 
