@@ -33,6 +33,7 @@ class Quirk:
     :ivar cure: the commit that cures it; "" while none is known.
     :ivar source: kernel file and function.
     :ivar report: the public report whose test shows it, where no program on the usual platform can.
+    :ivar event: it shows in an event in the life of a table, and so in no single call.
     :ivar warns: functions in which it makes the kernel warn; `warns_once`: only the first time after a boot.
     """
 
@@ -42,6 +43,7 @@ class Quirk:
     kernels: str
     cure: str
     source: str
+    event: bool = False
     warns: tuple[str, ...] = ()
     warns_once: tuple[str, ...] = ()
     report: str = ""
@@ -171,6 +173,7 @@ QUIRKS: Final = {
             "",
             "arch/powerpc/platforms/pseries/iommu.c, pci_dma_bus_setup_pSeriesLP: only of the window that it will"
             " use it makes a table, and so clears it",
+            event=True,
         ),
         Quirk(
             KEXEC_LOSES,
@@ -182,6 +185,7 @@ QUIRKS: Final = {
             "",
             "arch/powerpc/platforms/pseries/iommu.c, spapr_tce_platform_iommu_attach_dev: the window is removed, and is"
             " made again by the first MAP_DMA; pci_dma_find: WARN_ON",
+            event=True,
             warns=("pci_dma_find",),
         ),
         Quirk(

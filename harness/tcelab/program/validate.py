@@ -16,6 +16,8 @@ from tcelab.papr import window
 from tcelab.program import (
     diskcontent,
     expected,
+    is_guest,
+    is_life,
     soundness,
     validate_host,
     validate_hotplug,
@@ -35,7 +37,6 @@ from tcelab.program.operations import (
     Exit,
     Fill,
     Frames,
-    GuestOp,
     Hcall,
     HcallBatch,
     Ioctl,
@@ -130,14 +131,14 @@ class Checker:
 
     def _problem(self, op: Op) -> str:
         """Why an operation cannot be done; empty if it can."""
-        self._by = op.by if isinstance(op, GuestOp) else ""
+        self._by = op.by if is_guest(op) else ""
         if self._by not in self._processes:
             return self._no_process(self._by)
         if self._guarded and validate_host.moves_windows(op):
             return validate_host.FIXED
         if problem := expected.wrong(op):
             return problem
-        if isinstance(op, LifeOp):
+        if is_life(op):
             return self._event(op)
         rule: Callable[[Any], str] | None = getattr(self, f"_{type(op).__name__.lower()}", None)
         return "there is no rule for it: nobody knows what it may do" if rule is None else rule(op)
