@@ -51,6 +51,10 @@ ONE_OF_EACH = (
     p.Reboot(),
     p.Kexec(),
     p.Crash(),
+    p.DeviceAdd(device="pe1"),
+    p.DeviceRemove(device="pe1"),
+    p.BridgeAdd(phb=1),
+    p.BridgeRemove(phb=1),
     p.Fresh(),
 )
 
