@@ -52,7 +52,7 @@ class Scenario:
     topologies: tuple[str, ...] = ()
 
     def make(self, topology: Topology, seed: int) -> Program:
-        """:raise UsageError: the topology has no device, a window that is too small, or a PE that cannot be isolated."""
+        """:raise UsageError: no device, a window that is too small, or a PE that is not to be isolated."""
         if not topology.devices:
             raise UsageError(f"topology {topology.name!r} has no device under test")
         if self.isolation and topology.direct:
