@@ -20,6 +20,8 @@ NOTHING_WARNS: Final = "register-nothing-warns"
 PART_REGISTERS: Final = "register-part-returns-pages"
 REFUSED_SPOILS: Final = "refused-window-spoils-pe"
 CREATE_CHARGES: Final = "failed-create-keeps-charge"
+KEXEC_KEEPS: Final = "kexec-keeps-default-window"
+KEXEC_LOSES: Final = "kexec-loses-default-window"
 NOTHING_DIRECT: Final = "no-limit-no-direct-window"
 
 
@@ -31,6 +33,7 @@ class Quirk:
     :ivar cure: the commit that cures it; "" while none is known.
     :ivar source: kernel file and function.
     :ivar report: the public report whose test shows it, where no program on the usual platform can.
+    :ivar event: it shows in an event in the life of a table, and so in no single call.
     :ivar warns: functions in which it makes the kernel warn; `warns_once`: only the first time after a boot.
     """
 
@@ -40,6 +43,7 @@ class Quirk:
     kernels: str
     cure: str
     source: str
+    event: bool = False
     warns: tuple[str, ...] = ()
     warns_once: tuple[str, ...] = ()
     report: str = ""
@@ -159,6 +163,30 @@ QUIRKS: Final = {
             "seen on 6.12",
             "",
             "drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_create_table: account_locked_vm before create_table",
+        ),
+        Quirk(
+            KEXEC_KEEPS,
+            "a second kernel (kexec) that finds a 64-bit window of a container clears that one alone: the entries of"
+            " the default window stay, and devices can use them",
+            "both windows are cleared",
+            "seen on 6.12",
+            "",
+            "arch/powerpc/platforms/pseries/iommu.c, pci_dma_bus_setup_pSeriesLP: only of the window that it will"
+            " use it makes a table, and so clears it",
+            event=True,
+        ),
+        Quirk(
+            KEXEC_LOSES,
+            "a container that has mapped nothing yet when another kernel is started (kexec, kdump) leaves its PE"
+            " without ibm,dma-window in the device tree: the second kernel warns, and has no IOMMU group for its"
+            " devices",
+            "the second kernel finds the default window",
+            "seen on 6.12",
+            "",
+            "arch/powerpc/platforms/pseries/iommu.c, spapr_tce_platform_iommu_attach_dev: the window is removed, and is"
+            " made again by the first MAP_DMA; pci_dma_find: WARN_ON",
+            event=True,
+            warns=("pci_dma_find",),
         ),
         Quirk(
             NOTHING_DIRECT,

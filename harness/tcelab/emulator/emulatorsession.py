@@ -90,6 +90,7 @@ class EmulatorSession:
         self._folder = folder
         self._tables: dict[int, Shown] = {}
         self.machine = Machine(topology, page_size, seed, guard, huge_page)
+        self.machine.quirks = self.quirks
         self.machine.memory = memory or self.machine.memory
         arrange(self.machine, preset_states)
         self.boot = 0
@@ -214,6 +215,8 @@ class EmulatorSession:
             return self.machine.ddw(op)
         if isinstance(op, LifeOp) and type(op) in life.EVENTS:
             outcome = life.EVENTS[type(op)](self.machine, op)
+            for name in self.machine.plugged.missing & self._state.bound.keys():
+                del self._state.bound[name]
             if isinstance(op, ENDS_KERNEL):
                 self._boots(self.facts.nonce)
                 outcome = msgspec.structs.replace(outcome, fields={**outcome.fields, "boot": self.boot})

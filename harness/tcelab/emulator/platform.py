@@ -23,6 +23,7 @@ from tcelab.papr import dmarules, window, windowcreation
 from tcelab.papr.isolationrules import Condition, Isolation
 from tcelab.papr.tcetable import Table
 from tcelab.program import Ddw, Rtas
+from tcelab.program.plugged import Plugged
 from tcelab.program.topology import Device, Phb, Topology
 from tcelab.run.record import Direction, Guarding, Outcome, QuirkHit, Refusal
 
@@ -45,6 +46,7 @@ class EmulatedPe:
     :ivar kernel_uses: entries that the kernel's own DMA API has in use or keeps back, by number: the one of bus
         address 0 (iommu_init_table).
     :ivar refused_window: firmware did not make a window that the kernel asked it for (failed_ddw_pdn_list).
+    :ivar inherited: its 64-bit window was made by a container under a kernel before.
     :ivar behind: what a driver without bounds checks stored past the table's end.
     """
 
@@ -62,9 +64,9 @@ class EmulatedPe:
         self.bound: set[str] = set()
         self.owned = False
         self.kernel_uses = set() if self.first else {0}
-        self.refused_window = False
+        self.refused_window = self.inherited = False
         self.behind: dict[int, int] = {}
-        self.devices = {device.name: self._made(device, machine) for device in phb.devices}
+        self.devices: dict[str, PciDevice] = {}
 
     def _made(self, device: Device, machine: Machine) -> PciDevice:
         made: PciDevice
@@ -78,6 +80,14 @@ class EmulatedPe:
 
         made.on_bus = on_bus
         return made
+
+    def plug(self, devices: Sequence[Device], machine: Machine) -> None:
+        """Have these devices and no others: those that come are as new."""
+        names = [device.name for device in devices]
+        self.bound.intersection_update(names)
+        kept = {name: device for name, device in self.devices.items() if name in names}
+        self.devices = kept | {each.name: self._made(each, machine) for each in devices if each.name not in kept}
+        self.connect()
 
     @property
     def table(self) -> Table:
@@ -153,6 +163,7 @@ class EmulatedPe:
 
     def reset(self) -> None:
         """ibm,reset-pe-dma-window: an empty default window (QEMU hw/ppc/spapr_rtas_ddw.c)."""
+        self.inherited = False
         self.windows.reset()
         self.connect()
 
@@ -166,6 +177,8 @@ class Machine:
     :ivar on: what is to happen once a driver's container was attached, or enabled; see `tcelab.emulator.preset_states`.
     :ivar without_mm: the driver sees no mm, whoever calls.
     :ivar detaches: the core detaches a group before it releases the driver's container.
+    :ivar quirks: that its kernel has.
+    :ivar plugged: what is plugged in, and so what `pes` and their devices are.
     :ivar memory: how much it has.
     :ivar met: how often each quirk made a difference; `quirk_hits`: the same one by one, until somebody takes them.
     """
@@ -182,12 +195,28 @@ class Machine:
         self.on: dict[str, list[Callable[[Any], None]]] = {}
         self.without_mm = False
         self.detaches = True
+        self.quirks: frozenset[str] = frozenset()
         self.met: Counter[str] = Counter()
         self.quirk_hits: list[QuirkHit] = []
         self.memory = Growth(topology)
         self._warned: set[str] = set()
         self.ram = EmulatedRam(page_size, seed, huge_page)
-        self.pes = {phb.index: EmulatedPe(phb, self) for phb in topology.machine}
+        self.plugged = Plugged(topology)
+        self.pes: dict[int, EmulatedPe] = {}
+        self._topology = topology
+        self.plug()
+
+    def plug(self) -> None:
+        """Have what is plugged in, and nothing else."""
+        ours = self._topology.phbs
+        for phb in self._topology.machine:
+            if phb in ours and not self.plugged.there(phb.index):
+                self.pes.pop(phb.index, None)
+                continue
+            if phb.index not in self.pes:
+                self.pes[phb.index] = EmulatedPe(phb, self)
+            pe = self.pes[phb.index]
+            pe.plug(self.plugged.on(phb) if phb in ours else phb.devices, self)
         self._devices = [device for pe in self.pes.values() for device in pe.devices.values()]
 
     @property
@@ -230,16 +259,24 @@ class Machine:
         for pe in self.pes.values():
             pe.renew()
 
-    def end_kernel(self) -> None:
-        """Its kernel ends, and all that it held: memory, files, drivers. Tables and PEs stay as they are."""
+    def end_kernel(self, *, memory: bool = False) -> None:
+        """Its kernel ends, and all that it held: memory, files, drivers. Tables and PEs stay as they are.
+
+        :param memory: what was in it stays, and nobody uses it.
+        """
         self._warned.clear()
-        self.ram.clear()
+        if memory:
+            self.ram.let_go()
+        else:
+            self.ram.clear()
         for pe in self.pes.values():
             pe.end_kernel()
 
     def reset(self) -> None:
         """As at the machine's start (QEMU hw/ppc/spapr.c, spapr_machine_reset). Disks keep what is on them."""
         self.guard.take()
+        self.plugged.reset()
+        self.plug()
         for pe in self.pes.values():
             pe.reset()
             pe.renew()

@@ -13,7 +13,7 @@ from tcelab.emulator.growth import Growth
 from tcelab.emulator.hcallfile import tables
 from tcelab.errors import Unsupported
 from tcelab.papr.hcallnumbers import H_PUT_TCE_INDIRECT, LIST_MOST, LIST_PAGE
-from tcelab.program import GuestOp, Hcall, HcallBatch, Op
+from tcelab.program import Hcall, HcallBatch, Op, is_guest
 from tcelab.program.topology import Topology
 from tcelab.quirks import NOTHING_DIRECT, QUIRKS
 from tcelab.run.record import Facts, QuirkHit, Step
@@ -38,7 +38,7 @@ class EmulatorReference(FollowingSession):
         """
         if step.outcome is not None and not step.outcome.errno and self._reads_elsewhere(step.op):
             raise Unsupported("it does not know what the other's RAM holds where a hypercall read a list of TCEs")
-        if isinstance(step.op, GuestOp) and step.outcome is not None and step.outcome.value is not None:
+        if is_guest(step.op) and step.outcome is not None and step.outcome.value is not None:
             self._emulator.place(step.op, step.outcome.value)
         return super().follow(step)
 

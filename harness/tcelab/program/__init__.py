@@ -19,6 +19,7 @@ decoded strictly, before anything runs.
 - `structpage`: describes a struct for the pages, from its docstring
 - `topology`: PHBs and devices
 - `validate`: checks the operations of a program before anything boots
+- `validated`: what a validated program has made so far
 - `validate_host`: its part about host operations
 - `validate_hypercalls`: its part about hypercalls
 - `validate_ioctls`: its part about ioctls
@@ -26,6 +27,7 @@ decoded strictly, before anything runs.
 """
 
 from tcelab.program.hostops import Checkpoint, Ddw, Flip, Fresh, Rtas
+from tcelab.program.kinds import is_guest, is_host, is_life
 from tcelab.program.lifeops import (
     ENDS_KERNEL,
     RESETS,
@@ -76,7 +78,7 @@ from tcelab.program.operations import (
     Transfer,
     Word,
 )
-from tcelab.program.program import FORMAT, Program, from_json, is_host, load
+from tcelab.program.program import FORMAT, Program, from_json, load
 
 __all__ = [
     "ENDS_KERNEL",
@@ -133,6 +135,8 @@ __all__ = [
     "Transfer",
     "Word",
     "from_json",
+    "is_guest",
     "is_host",
+    "is_life",
     "load",
 ]

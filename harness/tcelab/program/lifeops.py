@@ -121,19 +121,9 @@ class Load(_Op, frozen=True, kw_only=True):
 
 
 LifeOp: TypeAlias = (
-    Reset
-    | Reboot
-    | Kexec
-    | Crash
-    | DeviceAdd
-    | DeviceRemove
-    | BridgeAdd
-    | BridgeRemove
-    | MemoryAdd
-    | MemoryRemove
-    | Save
-    | Load
+    Reset | Reboot | Kexec | Crash | DeviceAdd | DeviceRemove | BridgeAdd | BridgeRemove | MemoryAdd | MemoryRemove
 )
+"""The events that programs may have."""
 
 RESETS: Final = (Reset, Reboot)
 """Operations that reset the machine: firmware, tables and PEs are as at its start."""

@@ -95,11 +95,20 @@ EXAMPLES: Final[Mapping[str, list[Example]]] = {
     "ddw": [{"op": "ddw", "call": "create", "device": "pe1", "page_shift": 16, "window_shift": 30}],
     "memoryadd": [GROWN],
     "memoryremove": [GROWN, {"op": "memoryremove", "dimm": "more", "expect": "ok"}],
+    "kexec": [{"op": "kexec", "append": "quiet", "expect": "ok"}],
+    "crash": [{"op": "crash", "expect": "ok"}],
     "fresh": [{"op": "fresh"}],
+    "reset": [{"op": "reset", "expect": "ok"}],
+    "reboot": [{"op": "reboot", "expect": "ok"}],
 }
 """For each operation, the lines of its example: the operation, and what it needs around it."""
 
-TOPOLOGY: Final = {"engine": "fast", "memoryadd": "memory", "memoryremove": "memory"}
+TOPOLOGY: Final = {
+    "engine": "fast",
+    "crash": "two-small-kdump",
+    "memoryadd": "memory",
+    "memoryremove": "memory",
+}
 """Topology of an example that needs another one than `one-pe`."""
 OWN: Final[Mapping[str, list[Example]]] = {
     "engine": [PE, CONTAINER[1], DEVICE | {"fields": {"name": "disk1"}}, BUFFER],

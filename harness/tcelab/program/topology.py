@@ -135,6 +135,15 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return (*(phb for phb in self.phbs if phb != SPARE), SPARE)
 
     @property
+    def at_start(self) -> Topology:
+        """What of it is plugged in when the machine starts."""
+        there = (phb for phb in self.phbs if phb.plugged)
+        phbs = tuple(
+            msgspec.structs.replace(phb, devices=tuple(each for each in phb.devices if each.plugged)) for phb in there
+        )
+        return msgspec.structs.replace(self, phbs=phbs)
+
+    @property
     def devices(self) -> tuple[Device, ...]:
         return tuple(device for phb in self.phbs for device in phb.devices)
 
@@ -180,9 +189,12 @@ def _check_window(phb: Phb) -> None:
         )
 
 
-def _pes(name: str, count: int, window_size: int = window.DEFAULT_WINDOW_SIZE, cpus: int = 1) -> Topology:
+def _pes(
+    name: str, count: int, window_size: int = window.DEFAULT_WINDOW_SIZE, cpus: int = 1, crashkernel: int = 0
+) -> Topology:
     """`count` PHBs, each with one edu; slots differ so that a log line can name the device."""
-    return Topology(name, tuple(Phb(i, (Device(f"pe{i}", slot=i),), window_size) for i in range(1, count + 1)), cpus)
+    phbs = tuple(Phb(i, (Device(f"pe{i}", slot=i),), window_size) for i in range(1, count + 1))
+    return Topology(name, phbs, cpus, crashkernel=crashkernel)
 
 
 def _unlike(name: str, first: Phb) -> Topology:
@@ -207,10 +219,20 @@ TOPOLOGIES: Final = {
         # Windows of 16 MiB: a container of 1 GiB takes 0.3 s to release.
         _pes("two-small", 2, SMALL_WINDOW),
         _pes("two-small-smp", 2, SMALL_WINDOW, cpus=2),
+        _pes("two-small-kdump", 2, SMALL_WINDOW, crashkernel=192),
         Topology("pair", (Phb(1, (Device("pe1", slot=1), Device("pe1b", slot=2)), SMALL_WINDOW),)),
         _pes("four-pe", 4, SMALL_WINDOW),
         _unlike("fast", Phb(1, (Device("pe1", slot=1), Device("disk1", slot=3, model="virtio-blk")), SMALL_WINDOW)),
         _unlike("high-window", Phb(1, (Device("pe1", slot=1),), SMALL_WINDOW, window_start=0x40000000)),
+        # To be plugged in: a device beside one that is there, and a whole PHB. The second PE is left alone.
+        Topology(
+            "hotplug",
+            (
+                Phb(1, (Device("pe1", slot=1), Device("hot1", slot=5, plugged=False)), SMALL_WINDOW),
+                Phb(2, (Device("pe2", slot=2),), SMALL_WINDOW),
+                Phb(3, (Device("pe3", slot=3),), SMALL_WINDOW, plugged=False),
+            ),
+        ),
         Topology(
             "memory",
             (

@@ -7,7 +7,6 @@ what programs are for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tceagent import edu, uapi, virtio
@@ -17,8 +16,11 @@ from tcelab.papr import window
 from tcelab.program import (
     diskcontent,
     expected,
+    is_guest,
+    is_life,
     soundness,
     validate_host,
+    validate_hotplug,
     validate_hypercalls,
     validate_ioctls,
     validate_life,
@@ -35,7 +37,6 @@ from tcelab.program.operations import (
     Exit,
     Fill,
     Frames,
-    GuestOp,
     Hcall,
     HcallBatch,
     Ioctl,
@@ -56,6 +57,7 @@ from tcelab.program.operations import (
     Word,
 )
 from tcelab.program.program import Program
+from tcelab.program.validated import BufferState, Process, who
 
 COUNTERS: Final = ("vmlck", "pins", "memory", "limit")
 REPEATED: Final = ("MAP_DMA", "UNMAP_DMA")
@@ -71,25 +73,6 @@ _WORD: Final = 64
 _UID: Final = 32
 _MEMLOCK: Final = 63
 """Bits of a user ID and of a limit, as the agent's calls take them."""
-
-
-@dataclass(slots=True)
-class _Process:
-    """:ivar bound: devices whose group it knows. `root`: it may do what only root may."""
-
-    files: set[str] = field(default_factory=set)
-    bound: set[str] = field(default_factory=set)
-    root: bool = True
-
-
-@dataclass(slots=True)
-class _Buffer:
-    """:ivar ring: it holds a device's queue."""
-
-    pages: int
-    process: str
-    access: str = "write"
-    ring: bool = False
 
 
 def validate(program: Program, *, guarded: bool = False) -> None:
@@ -128,10 +111,11 @@ class Checker:
 
     def _begin(self) -> None:
         """Begin on a kernel on which nothing was made."""
-        self._processes = {"": _Process()}
+        self._processes = {"": Process()}
         self._spawned: set[str] = set()
-        self._buffers: dict[str, _Buffer] = {}
+        self._buffers: dict[str, BufferState] = {}
         self._device_of: dict[str, str] = {}
+        self._group_of: dict[str, str] = {}
 
     def check(self, op: Op) -> None:
         """Check the next operation.
@@ -147,29 +131,30 @@ class Checker:
 
     def _problem(self, op: Op) -> str:
         """Why an operation cannot be done; empty if it can."""
-        self._by = op.by if isinstance(op, GuestOp) else ""
+        self._by = op.by if is_guest(op) else ""
         if self._by not in self._processes:
             return self._no_process(self._by)
         if self._guarded and validate_host.moves_windows(op):
             return validate_host.FIXED
         if problem := expected.wrong(op):
             return problem
-        if isinstance(op, LifeOp):
+        if is_life(op):
             return self._event(op)
         rule: Callable[[Any], str] | None = getattr(self, f"_{type(op).__name__.lower()}", None)
         return "there is no rule for it: nobody knows what it may do" if rule is None else rule(op)
 
     def _event(self, op: LifeOp) -> str:
-        self._life.used = {
-            self._device_of[name] for each in self._processes.values() for name in each.files & self._device_of.keys()
-        }
+        files = {name for each in self._processes.values() for name in each.files}
+        self._life.used = {of[name] for of in (self._device_of, self._group_of) for name in files & of.keys()}
+        self._life.used.update(*(each.bound for name, each in self._processes.items() if name))
         problem = validate_life.problem(self._life, op)
         if isinstance(op, ENDS_KERNEL):
             self._begin()
+        self._own.bound &= self._life.plugged.devices
         return problem
 
     @property
-    def _own(self) -> _Process:
+    def _own(self) -> Process:
         """The process that performs the operation."""
         return self._processes[self._by]
 
@@ -188,7 +173,7 @@ class Checker:
         if op.memlock is not None and not 0 <= op.memlock < 1 << _MEMLOCK:
             return f"a limit of {op.memlock} bytes"
         self._spawned.add(op.process)
-        self._processes[op.process] = _Process({*self._own.files}, {*self._own.bound}, root=not op.uid)
+        self._processes[op.process] = Process({*self._own.files}, {*self._own.bound}, root=not op.uid)
         return ""
 
     def _exit(self, op: Exit) -> str:
@@ -202,7 +187,7 @@ class Checker:
     def _buffer(self, op: Buffer) -> str:
         if op.name in self._buffers:
             return f"there is a buffer {op.name!r} already"
-        self._buffers[op.name] = _Buffer(op.pages, self._by)
+        self._buffers[op.name] = BufferState(op.pages, self._by)
         if op.huge and op.pages * window.PAGE_SIZE % HUGE_PAGE:
             return f"a buffer in huge pages has a multiple of {HUGE_PAGE // window.PAGE_SIZE} pages"
         if op.pages > MOST_PAGES:
@@ -238,14 +223,21 @@ class Checker:
         return problem or self._words(op.fields.values()) or validate_ioctls.struct(layout, op.fields)
 
     def _bind(self, op: Bind) -> str:
+        if self._life.crashed:
+            return "a crash kernel gives VFIO no windows (SET_IOMMU or ENABLE fail): reset or reboot it before a bind"
         self._own.bound.add(op.device)
-        return "" if op.device in self._devices else f"the topology has no device {op.device!r}"
+        if op.device not in self._devices:
+            return f"the topology has no device {op.device!r}"
+        return validate_hotplug.absent(self._life.plugged, op.device)
 
     def _open(self, op: Open) -> str:
         name = op.path.partition("$")[2]
         if name and name not in self._own.bound:
             return f'${name} names a device that was not bound before: add a `bind` with "device": "{name}"'
         self._device_of.pop(op.file, None)
+        self._group_of.pop(op.file, None)
+        if op.path.startswith("/dev/vfio/") and op.path != "/dev/vfio/vfio":
+            self._group_of[op.file] = name
         return self._make_file(op.file)
 
     def _close(self, op: Close) -> str:
@@ -308,7 +300,7 @@ class Checker:
         return next(filter(None, map(self._dma, op.ops)), "")
 
     def _rtas(self, op: Rtas | Ddw) -> str:
-        return validate_host.service(op, self._devices)
+        return validate_host.service(op, self._devices) or validate_hotplug.absent(self._life.plugged, op.device)
 
     _ddw = _rtas
 
@@ -361,7 +353,10 @@ class Checker:
         return validate_host.native(op, self._own.bound)
 
     def _flip(self, op: Flip) -> str:
-        return validate_host.flip(op, self._windows)
+        phb = self._windows.get(op.liobn & ~1)
+        plugged = self._life.plugged
+        there = phb is None or plugged.phb(phb.index) is None or plugged.there(phb.index)
+        return validate_host.flip(op, self._windows if there else {})
 
     def _checkpoint(self, _op: Checkpoint) -> str:
         return ""
@@ -382,7 +377,7 @@ class Checker:
         if name not in self._buffers:
             return f'no buffer {name!r} was made before: add a `buffer` with "name": "{name}"'
         process = self._buffers[name].process
-        return "" if process == self._by else f"buffer {name!r} belongs to {_who(process)}, not to {_who(self._by)}"
+        return "" if process == self._by else f"buffer {name!r} belongs to {who(process)}, not to {who(self._by)}"
 
     def _within(self, name: str, first: int, size: int) -> str:
         if problem := self._place(name):
@@ -416,7 +411,3 @@ class Checker:
         if isinstance(word, Page):
             return self._place(word.buffer)
         return "" if word in self._own.files else validate_host.no_word(word)
-
-
-def _who(process: str) -> str:
-    return f"process {process!r}" if process else "the agent itself"

@@ -9,8 +9,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tcelab.program import validate_memory
-from tcelab.program.lifeops import MemoryAdd, MemoryRemove, Reboot, Reset
+from tcelab.program import validate_hotplug, validate_memory
+from tcelab.program.lifeops import (
+    RESETS,
+    BridgeAdd,
+    BridgeRemove,
+    Crash,
+    DeviceAdd,
+    DeviceRemove,
+    Kexec,
+    MemoryAdd,
+    MemoryRemove,
+    Reboot,
+    Reset,
+)
+from tcelab.program.plugged import HotPlug, Plugged
 from tcelab.program.topology import Topology
 
 
@@ -19,32 +32,59 @@ class Life:
     """What is plugged in, on the guest as it is now.
 
     :ivar guarded: PEs are guarded.
-    :ivar devices: names of devices that are there; `phbs`: indexes of bridges that are.
+    :ivar plugged: devices and PHBs that are there.
+    :ivar crashed: it runs a crash kernel.
+    :ivar used: names of devices that a program has opened; see `validate_hotplug.Uses`.
     :ivar dimms: memory that was plugged in: its name, and MiB.
-    :ivar used: names of devices that a program has opened.
     """
 
     topology: Topology
     guarded: bool
-    devices: set[str] = field(default_factory=set)
-    phbs: set[int] = field(default_factory=set)
+    plugged: Plugged = field(init=False)
     dimms: dict[str, int] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     saved: bool = False
+    crashed: bool = False
 
     def __post_init__(self) -> None:
-        there = [phb for phb in self.topology.phbs if phb.plugged]
-        self.phbs = {phb.index for phb in there}
-        self.devices = {device.name for phb in there for device in phb.devices if device.plugged}
+        self.plugged = Plugged(self.topology)
 
 
-def _always(_life: Life, _op: object) -> str:
+_WORDS: Final = 512
+"""Characters that may be added to a kernel's command line: it takes 2,048 (COMMAND_LINE_SIZE)."""
+
+
+def _restarts(life: Life, _op: object) -> str:
+    life.crashed = False
     return ""
 
 
+def _second(life: Life, op: Kexec | Crash) -> str:
+    """Another kernel is started by the one that runs."""
+    if life.crashed:
+        return "a crash kernel starts no other one: reset or reboot it"
+    if len(op.append) > _WORDS or not (op.append.isascii() and op.append.isprintable()):
+        return f"append is no part of a command line: {_WORDS} printable ASCII characters at most"
+    if isinstance(op, Crash):
+        if not life.topology.crashkernel:
+            return f"topology {life.topology.name} keeps no memory for a crash kernel: it needs crashkernel"
+        life.crashed = True
+    return ""
+
+
+def _plugs(rule: Callable[[Plugged, validate_hotplug.Uses, Any], str]) -> Callable[[Life, Any], str]:
+    return lambda life, op: rule(life.plugged, life.used, op)
+
+
 RULES: Final[Mapping[type, Callable[[Life, Any], str]]] = {
-    Reset: _always,
-    Reboot: _always,
+    Reset: _restarts,
+    Reboot: _restarts,
+    Kexec: _second,
+    Crash: _second,
+    DeviceAdd: _plugs(validate_hotplug.device_add),
+    DeviceRemove: _plugs(validate_hotplug.device_remove),
+    BridgeAdd: _plugs(validate_hotplug.bridge_add),
+    BridgeRemove: _plugs(validate_hotplug.bridge_remove),
     MemoryAdd: lambda life, op: validate_memory.add(life.topology, life.dimms, op),
     MemoryRemove: lambda life, op: validate_memory.remove(life.dimms, op),
 }
@@ -54,4 +94,12 @@ RULES: Final[Mapping[type, Callable[[Life, Any], str]]] = {
 def problem(life: Life, op: object) -> str:
     """Why an event cannot be; empty if it can, and then it has been."""
     rule = RULES.get(type(op))
-    return "there is no rule for it: nobody knows what it may do" if rule is None else rule(life, op)
+    if rule is None:
+        return "there is no rule for it: nobody knows what it may do"
+    if problem := rule(life, op):
+        return problem
+    if isinstance(op, RESETS):
+        life.plugged.reset()
+    elif isinstance(op, HotPlug):
+        life.plugged.happened(op)
+    return ""

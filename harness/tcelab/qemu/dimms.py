@@ -74,6 +74,10 @@ class GrowingRam:
                     raise HarnessError(CLOSED) from None
         return self._ram.read(address, size)
 
+    def write(self, address: int, data: bytes) -> None:
+        """See `Ram.write`: memory that was there from the start."""
+        self._ram.write(address, data)
+
     def pages(self, addresses: Collection[int]) -> dict[int, bytes | None]:
         """See `Ram.pages`."""
         found = self._ram.pages(addresses)

@@ -236,14 +236,17 @@ def _network() -> tuple[str, ...]:
 
 
 def _boot(options: QemuOptions) -> list[str]:
-    return ["-kernel", str(options.kernel), "-initrd", str(options.initrd), "-append", _append(options)]
+    return ["-kernel", str(options.kernel), "-initrd", str(options.initrd), "-append", command_line(options)]
 
 
-def _append(options: QemuOptions) -> str:
+def command_line(options: QemuOptions, *, crash: bool = False) -> str:
+    """The kernel's; that of a crash kernel, which has one CPU, and the memory that its device tree tells."""
     usable = options.memory - _RESERVED // MIB
     disk = _DISK if _has_disk(options.topology.devices) else ""
     driven = _DRIVEN if options.topology.driven and not disk and not options.topology.direct else ""
-    words = (f"{_CMDLINE} mem={usable}M{disk}{driven}", CPUS[options.cpu][1], options.append)
+    crashkernel = options.topology.crashkernel
+    memory = f" mem={usable}M" + (f" crashkernel={crashkernel}M" if crashkernel else "")
+    words = (f"{_CMDLINE}{' nr_cpus=1' if crash else memory}{disk}{driven}", CPUS[options.cpu][1], options.append)
     return " ".join(filter(None, words))
 
 
@@ -257,16 +260,42 @@ def _sockets(fds: Descriptors) -> list[str]:
 def _phbs(topology: Topology, fds: Descriptors) -> list[str]:
     out = []
     for phb in topology.added:
-        out += ["-device", f"spapr-pci-host-bridge,index={phb.index},id=phb{phb.index}"]
-        out[-1] += f",dma_win_size={phb.window_size:#x},ddw=on"
-        if phb.window_start:
-            out[-1] += f",dma_win_addr={phb.window_start:#x}"
-        if _has_disk(phb.devices):
-            # The BAR that has a virtio device's registers would lie in the 64-bit window, where no ROM can be.
-            out[-1] += ",mem64_win_size=0"
+        if phb.plugged:
+            out += ["-device", _phb(phb)]
         for device in phb.devices:
-            out += _device(phb, device, fds)
+            *backend, option, front = _device(phb, device, fds)
+            out += [*backend, *((option, front) if phb.plugged and device.plugged else ())]
     return out
+
+
+def _phb(phb: Phb) -> str:
+    out = f"spapr-pci-host-bridge,index={phb.index},id=phb{phb.index},dma_win_size={phb.window_size:#x},ddw=on"
+    if phb.window_start:
+        out += f",dma_win_addr={phb.window_start:#x}"
+    if _has_disk(phb.devices):
+        # The BAR that has a virtio device's registers would lie in the 64-bit window, where no ROM can be.
+        out += ",mem64_win_size=0"
+    return out
+
+
+def plugging(phb: Phb, device: Device | None, fds: Descriptors) -> dict[str, object]:
+    """The arguments of `device_add` for a PHB, or for one of its devices, as it would be on the command line. What is
+    behind a device is there from the machine's start.
+    """
+    driver, *properties = (_phb(phb) if device is None else _device(phb, device, fds)[-1]).split(",")
+    return {"driver": driver} | {
+        name: _typed(name, text) for name, _, text in (each.partition("=") for each in properties)
+    }
+
+
+_TEXTS: Final = {"id", "bus", "addr", "romfile", "drive", "netdev"}
+"""Properties that are texts, whatever they look like; of the others QEMU wants numbers and truth values as such."""
+
+
+def _typed(name: str, text: str) -> str | int | bool:
+    if name in _TEXTS:
+        return text
+    return text == "on" if text in {"on", "off"} else int(text, 0)
 
 
 def _device(phb: Phb, device: Device, fds: Descriptors) -> list[str]:

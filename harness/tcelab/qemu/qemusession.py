@@ -2,53 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import platform
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 import msgspec
 
-import tcelab
-from tcelab.errors import GuestLost, HarnessError, Interrupted, Scene, TcelabError, Unsupported
+from tcelab.errors import GuestLost, Interrupted, TcelabError, Unsupported
 from tcelab.image.bases import Held, SavedRegister
 from tcelab.logs import PHASE
-from tcelab.papr import isolationrules, window
-from tcelab.program import Burst, Checkpoint, Ddw, Dma, Engine, Flip, GuestOp, HostOp, Ioctl, LifeOp, Read, Rtas
-from tcelab.program.topology import KERNEL_DRIVERS
+from tcelab.papr import isolationrules
+from tcelab.program import Burst, Checkpoint, Ddw, Dma, Engine, Flip, GuestOp, HostOp, Ioctl, LifeOp, Rtas
+from tcelab.program.plugged import Plugged
 from tcelab.qemu import machine, probe, rtaswindows
-from tcelab.qemu.channel import PROTOCOL, Cell, Hello, decode
+from tcelab.qemu.conversation import Conversation
 from tcelab.qemu.guard import Guard, chunks
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.hostviews import HostViews
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.portal import portal
-from tcelab.run.record import Facts, Outcome, Snapshot
-
-T = TypeVar("T")
+from tcelab.run.record import Event, Outcome, Snapshot
 
 _LOG: Final = logging.getLogger(__name__)
-_AGAIN: Final = 0.02
-"""Seconds until a counter is asked for again."""
-_NONCE: Final = 16
-_ENTROPY: Final = 32
-_CLOCK_STEP: Final = 0.05
-"""Seconds by which two clocks may differ that were read one after the other."""
 
 
-_TOLD: Final = ("kernel", "version", "machine", "python", "cmdline", "modules")
-"""Fields of `Hello` that go into the result."""
-
-
-class QemuSession:
+class QemuSession(Conversation):
     """A guest with its agent ready. Use as a context manager: QEMU ends with it, whatever happens.
 
     Methods run in their caller's thread, one at a time, and hand everything that waits to the loop
@@ -57,6 +40,7 @@ class QemuSession:
     wait raises, and then closes the views, once.
 
     :ivar folder: of its artefacts.
+    :ivar plugged: what is plugged in.
     :ivar began: when opening it began, by `time.monotonic`.
     :ivar reached: seconds from the start at which each phase of the boot, or of the fork, was reached.
     """
@@ -91,19 +75,16 @@ class QemuSession:
         """
         self.began = time.monotonic()
         self.folder = folder
-        self._number = 0
         self._events = events or {}
         self._closing = threading.Lock()
         self._hostviews: HostViews
         self._guard: Guard | None = None
         self._devices: dict[str, str] = {}
+        self.plugged = Plugged(options.topology)
         if abilities is None:
             _LOG.info("probing QEMU", extra=PHASE)
             abilities = probe.probe(qemu)
-        self._abilities = abilities
-        self._options = options
-        self._base = base
-        self._qemu = qemu
+        super().__init__(qemu, abilities, options, base)
         self.guest = Guest(qemu, abilities, options, limits or Limits(), folder, base=base)
         try:
             on_spawn(self.guest)
@@ -116,7 +97,7 @@ class QemuSession:
             if base is not None:
                 self.reached["loaded"] = self.guest.waiter.elapsed()
                 loaded(self.guest)
-            self._greet(digest)
+            self.greet(digest)
             if base is None:
                 self.reached |= self.guest.console.reached
             if options.guard != "off":
@@ -130,12 +111,6 @@ class QemuSession:
         except BaseException:
             self.close()
             raise
-
-    def scene(self) -> Scene:
-        """Where the session is now."""
-        if hasattr(self.guest, "waiter"):
-            return self.guest.waiter.now()
-        return Scene("launch", artefacts=self.guest.folder)
 
     def tail(self, lines: int) -> list[str]:
         """The console's last lines."""
@@ -167,7 +142,7 @@ class QemuSession:
 
         :param nonce: of another session, to be compared with this one; by default a fresh one.
         """
-        self._greet(self.facts.versions["agent"]["digest"], renew=True, nonce=nonce)
+        self.greet(self.facts.versions["agent"]["digest"], renew=True, nonce=nonce)
         self.guest.disks.renew()  # nobody who could write to them is left
         if self._guard is not None:
             self._guard.reset()
@@ -182,169 +157,44 @@ class QemuSession:
         return self.guest.waiter.boot
 
     @contextmanager
-    def restart(self, *, reopens: bool = False) -> Iterator[Guest]:
+    def restart(self, *, reopens: bool = False, machine_stays: bool = False) -> Iterator[Guest]:
         """In the block, the guest's kernel ends; after it, the agent of the next one is awaited.
 
         :param reopens: the agent is greeted only once it has opened its port: the one before could still hear it.
+        :param machine_stays: it is not reset: devices, and PEs that are isolated, are as they were.
         :raise GuestLost: no agent comes up.
         """
         guest = self.guest
-        guest.restarting = True
-        guest.reopened.clear()
+        guest.restarts.on = True
+        guest.restarts.reopened.clear()
         guest.console.begin_boot()
         yield guest
         guest.waiter.boot += 1
         self._devices.clear()
-        self._greet(self.facts.versions["agent"]["digest"], nonce=self.facts.nonce, booting=True, reopens=reopens)
-        guest.restarting = False
-        if self._guard is not None:
+        self.greet(self.facts.versions["agent"]["digest"], nonce=self.facts.nonce, booting=True, reopens=reopens)
+        guest.restarts.on = False
+        if self._guard is not None and not machine_stays:
             self._guard.start()
+
+    def happened(self) -> list[Event]:
+        """What the guard has seen since it was asked last, and has done about it."""
+        return [] if self._guard is None else self._guard.settle()
 
     def forget(self) -> None:
         """The machine was reset, and stands still: nothing that was known of its devices is so any more."""
+        self.plugged.reset()
         if self._guard is not None:
-            self._guard.restarted()
+            self._guard.restarted(self.plugged.devices)
 
-    def _greet(
-        self,
-        digest: str,
-        *,
-        renew: bool = False,
-        nonce: bytes | None = None,
-        booting: bool = False,
-        reopens: bool = False,
-    ) -> None:
-        booting = booting or (self._base is None and not renew)
-        nonce = nonce or secrets.token_bytes(_NONCE)
-        devices = {
-            device.name: {"buid": window.buid(phb.index), "slot": device.slot}
-            for phb in self._options.topology.added
-            for device in phb.devices
-            if device.model not in KERNEL_DRIVERS
-        }
-        told: dict[str, Any] = {"nonce": nonce.hex(), "devices": devices, "renew": renew}
-        asked = time.time()
-        if not booting and not renew:
-            # The fork's clock stands at the base's last moment, and its random generator would draw what every other
-            # fork's draws.
-            told |= {"renew": True, "clock": asked, "entropy": secrets.token_bytes(_ENTROPY).hex()}
-        request = msgspec.json.encode({"id": self._next(), "hello": told})
-        answer = decode(portal().call(self.guest.hello(request, booting=booting, reopens=reopens)), self._number)
-        hello = self._part(answer, "hello", Hello)
-        if "clock" in told:
-            self._expect_now(hello.clock, asked)
-        self.drawn = hello.drawn
-        _LOG.debug("the agent of %s answers, protocol %d, renew=%s", hello.kernel, hello.protocol, renew)
-        if hello.protocol != PROTOCOL:
-            raise HarnessError(
-                f"the agent speaks protocol {hello.protocol}, this tcelab {PROTOCOL}",
-                next_step="rebuild the image: tcelab image build",
-            )
-        if digest and hello.digest != digest:
-            raise HarnessError(
-                f"the initrd carries an agent of other sources ({hello.digest[:12]}) than this tcelab ({digest[:12]})",
-                next_step="rebuild the image: tcelab image build",
-            )
-        self.guest.waiter.handshake_done = True
-        self._cell = Cell(self.guest.ram, hello.cell, nonce)
-        if self._cell.read() is None:
-            raise HarnessError(
-                f"the agent's progress cell is not in guest RAM at {hello.cell:#x}, where the agent says that it is",
-                scene=self.scene(),
-            )
-        self.facts = self._with_memory(self._facts(nonce, hello))
+    @property
+    def views(self) -> HostViews:
+        """Of its tables."""
+        return self._hostviews
 
-    def _expect_now(self, clock: float, asked: float) -> None:
-        if not asked - _CLOCK_STEP <= clock <= time.time() + _CLOCK_STEP:
-            raise HarnessError(
-                f"the fork's clock could not be set: it shows {clock:.3f}, asked at {asked:.3f}", scene=self.scene()
-            )
-
-    def _facts(self, nonce: bytes, hello: Hello) -> Facts:
-        cannot = {}
-        if probe.TRACES[0] not in self._abilities.traces:
-            cannot["live"] = f"QEMU {self._abilities.version} does not trace {probe.TRACES[0]}"
-        if not self._abilities.device_state:
-            cannot["stream"] = f"QEMU {self._abilities.version} has no xen-save-devices-state"
-        versions = {
-            "tcelab": tcelab.__version__,
-            "host": {"python": platform.python_version(), "kernel": platform.release(), "machine": platform.machine()},
-            "qemu": {
-                "name": self._qemu.name,
-                **msgspec.to_builtins(self._abilities),
-                "firmware": machine.firmware(self._options, self._abilities),
-                "cpu": self._options.cpu,
-            },
-            "guest": {key: getattr(hello, key) for key in _TOLD},
-            "agent": {"protocol": hello.protocol, "digest": hello.digest},
-        }
-        if self._base is not None:
-            record = self._base.record
-            versions["base"] = {"key": record.key, "built": record.built, "boot": record.boot}
-        versions["quirks"] = sorted(quirks := self._options.quirks)
-        ram = self.guest.ram.size
-        return Facts(
-            "qemu",
-            nonce,
-            hello.page_size,
-            ram,
-            cannot,
-            versions,
-            quirks=quirks,
-            isolates=self._options.isolates,
-            guard=self._options.guard,
-            hypercalls="tce_hcall" in hello.modules,
-            huge=hello.huge,
-        )
-
-    def _with_memory(self, facts: Facts) -> Facts:
-        """What a topology is about whose memory grows, or is mapped as a whole."""
-        topology = self._options.topology
-        if not topology.slots and not topology.mapped:
-            return facts
-        online, limit = (self.counter(what) for what in ("memory", "limit"))
-        why = "" if online else "its kernel has no blocks of memory in /sys/devices/system/memory"
-        return replace(
-            facts,
-            usable=machine.usable(facts.ram),
-            limit=limit,
-            direct=frozenset(phb.liobn | 1 for phb in topology.mapped),
-            impossible=facts.impossible | ({"MemoryAdd": why, "MemoryRemove": why} if why else {}),
-        )
-
-    def counter(self, what: str) -> int:
-        """A counter of the guest's."""
-        return self._perform([Read(what=what)])[0].value or 0
-
-    def await_counter(self, what: str, value: int) -> None:
-        """Wait until a counter of the guest's has a value, within the limit of the phase `plug`.
-
-        :raise GuestLost: it does not come to have it.
-        """
-
-        async def reached() -> None:
-            while True:
-                request = msgspec.json.encode({"id": self._next(), "ops": [Read(what=what)]})
-                (outcome,) = self._part(decode(await self.guest.channel.ask(request), self._number), "outcomes", list)
-                if outcome.get("value") == value:
-                    return
-                await asyncio.sleep(_AGAIN)
-
-        portal().call(self.guest.waiter.run(reached(), "plug", self.guest.limits.plug))
-
-    def _part(self, answer: dict[str, Any], name: str, kind: type[T]) -> T:
-        """One part of an answer, checked.
-
-        :raise HarnessError: it is not there, or not of that kind.
-        """
-        try:
-            return msgspec.convert(answer[name], kind)
-        except (msgspec.ValidationError, KeyError) as error:
-            raise HarnessError(f"malformed frame from the agent: {error}", scene=self.scene()) from None
-
-    def _next(self) -> int:
-        self._number += 1
-        return self._number
+    @property
+    def guard(self) -> Guard | None:
+        """Of its PEs, if they are guarded."""
+        return self._guard
 
     # -- Session
 
@@ -353,12 +203,12 @@ class QemuSession:
         device.
         """
         if self._guard is None:
-            return self._perform(ops)
+            return self.ask(ops)
         outcomes: list[Outcome] = []
         for chunk in chunks(ops):
             self._announce(chunk[-1])
             try:
-                done = self._perform(chunk)
+                done = self.ask(chunk)
             except GuestLost as error:
                 error.in_flight = None if error.in_flight is None else error.in_flight + len(outcomes)
                 raise
@@ -373,25 +223,6 @@ class QemuSession:
             self._devices[op.into] = str(op.fields.get("name"))
         elif isinstance(op, Dma | Burst | Engine):
             self._guard.announce(op, self._devices.get(op.file, ""))
-
-    def _perform(self, ops: Sequence[GuestOp]) -> list[Outcome]:
-        number = self._next()
-        request = msgspec.json.encode({"id": number, "ops": ops})
-        _LOG.debug("request %d to the agent: %d operations, %d bytes", number, len(ops), len(request))
-        try:
-            answer = decode(portal().call(self.guest.ask(request, self._cell.read)), number)
-        except GuestLost as error:
-            begun = self._cell.read()
-            if begun is not None and begun[0] == number:
-                error.in_flight = begun[1]
-            raise
-        except HarnessError as error:
-            error.scene = error.scene if error.scene.phase else self.scene()
-            raise
-        outcomes = self._part(answer, "outcomes", list[Outcome])
-        if len(outcomes) != len(ops):
-            raise HarnessError(f"the agent gave {len(outcomes)} outcomes for {len(ops)} operations", scene=self.scene())
-        return outcomes
 
     def intervene(self, op: HostOp, frames: Sequence[int]) -> Outcome | Snapshot:
         """See `tcelab.run.session.Session`."""
@@ -452,7 +283,7 @@ class QemuSession:
 
     def _rtas(self, op: Rtas | Ddw) -> Outcome:
         if isinstance(op, Ddw):
-            phbs = self._options.topology.phbs
+            phbs = self.options.topology.phbs
             phb, slot = next((p.index, d.slot) for p in phbs for d in p.devices if d.name == op.device)
             work = rtaswindows.call(self.guest.qtest, op, phb, slot)
             return portal().call(self.guest.waiter.run(work, "control", self.guest.limits.control))

@@ -7,6 +7,7 @@
 - `flow`: the scenario `flow`
 - `hcallcases`: the cases of the scenario `hcalls`
 - `hcalls`: the scenario `hcalls`
+- `hotplug`: the scenarios `hotplug` and `hotplug-isolation`
 - `isolation`: the scenario `isolation`
 - `legal`: legal transfers by the thousand
 - `lifecycle`: the scenarios `lifecycle` and `lifecycle-isolation`
@@ -14,6 +15,7 @@
 - `places`: entries that expose a fault of address decoding
 - `proof`: the minimum for a pass
 - `rules`: the scenario `rules`
+- `secondkernel`: the scenarios `kexec`, `kexec-isolation` and `kdump`
 - `stories`: the stories of the scenario `isolation`
 - `sweep`: transfers all over a window
 - `violations`: the violations of the scenario `isolation`
@@ -31,7 +33,19 @@ from typing import Final
 from tcelab.errors import UsageError, meant
 from tcelab.program import Fresh, Op, Program
 from tcelab.program.topology import Topology
-from tcelab.scenarios import batches, dma, flow, hcalls, isolation, lifecycle, memory, rules, windows
+from tcelab.scenarios import (
+    batches,
+    dma,
+    flow,
+    hcalls,
+    hotplug,
+    isolation,
+    lifecycle,
+    memory,
+    rules,
+    secondkernel,
+    windows,
+)
 
 DEFAULT: Final = "main"
 
@@ -52,7 +66,7 @@ class Scenario:
     topologies: tuple[str, ...] = ()
 
     def make(self, topology: Topology, seed: int) -> Program:
-        """:raise UsageError: no device, a window that is too small, or a PE that is not to be isolated."""
+        """:raise UsageError: the topology has no device, too small a window, or a PE that cannot be isolated."""
         if not topology.devices:
             raise UsageError(f"topology {topology.name!r} has no device under test")
         if self.isolation and topology.direct:
@@ -110,11 +124,43 @@ SCENARIOS: Final = {
             topologies=lifecycle.TOPOLOGIES,
         ),
         Scenario(
+            "kexec",
+            "a kernel with entries in default and 64-bit windows starts another one, which must clear them",
+            secondkernel.kexec,
+            topologies=secondkernel.TOPOLOGIES,
+        ),
+        Scenario(
+            "kexec-isolation",
+            "a PE that is isolated stays so over kexec and kdump",
+            secondkernel.isolated,
+            isolation=True,
+            topologies=secondkernel.CRASH_TOPOLOGIES,
+        ),
+        Scenario(
+            "kdump",
+            "a kernel with entries in default and 64-bit windows crashes; its crash kernel leaves them all",
+            secondkernel.kdump,
+            topologies=secondkernel.CRASH_TOPOLOGIES,
+        ),
+        Scenario(
             "isolation",
             "each violation isolates its PE and nothing else, until firmware's services bring it back",
             isolation.ops,
             isolation=True,
             topologies=isolation.TOPOLOGIES,
+        ),
+        Scenario(
+            "hotplug",
+            "devices and bridges come and go, with and without the guest's consent; used by VFIO in between",
+            hotplug.ops,
+            topologies=hotplug.TOPOLOGIES,
+        ),
+        Scenario(
+            "hotplug-isolation",
+            "the same with PEs that are isolated: a device that goes and comes thaws nothing, a bridge comes new",
+            hotplug.isolated,
+            isolation=True,
+            topologies=hotplug.TOPOLOGIES,
         ),
         Scenario(
             "hcalls",

@@ -15,6 +15,7 @@ from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.tablemodel import LiveEntry, Parting, TableModel
 from tcelab.papr import isolationrules
 from tcelab.program import Program
+from tcelab.program.plugged import Plugged
 from tcelab.run.record import Facts
 
 _KEPT: Final = 4
@@ -22,14 +23,30 @@ _KEPT: Final = 4
 
 
 class EventFold(Fold):
-    """The fold, with what events have in common. Each family of events builds on it; see `lifemodel`."""
+    """The fold, with what events have in common. Each family of events builds on it; see `lifemodel`.
+
+    :ivar plugged: what is plugged in.
+    """
 
     def __init__(self, program: Program, facts: Facts) -> None:
         super().__init__(program, facts)
+        self.plugged = Plugged(program.topology)
+        for index in self.groups.keys() - self.plugged.phbs:
+            self.without(index)
         for group in self.groups.values():
             group.parting = self._parts
         self.direct = DirectWindows(program.topology, facts, self.windows, self.unknown)
         self.direct.boot()
+
+    def without(self, phb: int, how: str = "") -> None:
+        """A PHB is not there, nor are its windows.
+
+        :param how: how the owners of its entries went; see `part`.
+        """
+        for table in self.groups[phb].windows.active:
+            self.part(table, how)
+            self.tables.pop(table.liobn, None)
+        self.windows.pop(phb, None)
 
     def _parts(self, group: GroupModel, step: int) -> None:
         """A group leaves its container: what was mapped for it goes."""
@@ -52,12 +69,13 @@ class EventFold(Fold):
         process = f"process {by}" if by else "the agent"
         return f"container {file} of {process}" if file else process
 
-    def end_kernel(self, event: str) -> None:
+    def end_kernel(self, event: str, *, parts: bool = True) -> None:
         """The kernel ends, and with it all processes, containers and buffers. Tables stay as they are.
 
         :param event: what ended it, in words.
+        :param parts: the entries that it had must be gone.
         """
-        for table in self.tables.values():
+        for table in self.tables.values() if parts else ():
             self.part(table, f"gone with its kernel by {event}")
         self.boots += 1
         self.files, self.buffers = Files(), {}
@@ -73,6 +91,9 @@ class EventFold(Fold):
     def reset_machine(self, step: int) -> None:
         """Every PHB has its default window alone, empty; no PE is isolated (hw/ppc/spapr_pci.c, spapr_phb_reset)."""
         self.tables.clear()
+        self.plugged.reset()
+        for phb in self.windows.keys() & self.groups.keys() - self.plugged.phbs:
+            self.without(phb)
         for windows in self.windows.values():
             windows.restore()
             windows.default.clear(0, windows.default.entries, step)
