@@ -33,6 +33,9 @@ _NARROW: Final = (1 << 28) - 1
 KERNEL_DRIVERS: Final = {"disk": "virtio_blk", "e1000": "e1000"}
 """Models that no program drives, and the kernel module that drives each."""
 
+VERSIONED: Final = re.compile(r"pseries-\d+\.\d+")
+"""A machine type that stays the same from one version of QEMU to the next (hw/ppc/spapr.c, DEFINE_SPAPR_MACHINE)."""
+
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,30}")
 _TAKEN: Final = ("ram", "qmp", "qtest", "console", "agent", "agent-port", "channel", "dma-api", "dma-api-port")
 """Names that mean something else on QEMU's command line."""
@@ -92,6 +95,7 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     :ivar cpus: number of the guest's CPUs.
     :ivar maxmem: MiB that the guest's RAM may grow to, `slots`: in how many pieces; 0: it does not grow.
     :ivar crashkernel: MiB that the kernel keeps free for a crash kernel; 0: none.
+    :ivar machine_type: a versioned one, as `pseries-10.0`, for a `load` into another QEMU; empty: QEMU's newest.
     """
 
     name: str
@@ -100,6 +104,7 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     maxmem: int = 0
     slots: int = 0
     crashkernel: int = 0
+    machine_type: str = ""
 
     def __post_init__(self) -> None:
         indexes = [phb.index for phb in self.phbs]
@@ -111,6 +116,8 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"a guest has 1..{_CPUS} CPUs, not {self.cpus}")
         if bool(self.maxmem) != bool(self.slots) or min(self.maxmem, self.slots, self.crashkernel) < 0:
             raise ValueError(f"maxmem and slots come together: {self.maxmem} MiB in {self.slots} slots")
+        if self.machine_type and not VERSIONED.fullmatch(self.machine_type):
+            raise ValueError(f"not a versioned machine type, as pseries-10.0: {self.machine_type!r}")
         if len(set(names)) != len(names):
             raise ValueError(f"device names must be distinct: {names}")
         for name in names:

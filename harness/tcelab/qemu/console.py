@@ -47,11 +47,12 @@ class Console:
     :ivar reached: phase name to the clock's reading when its line was seen.
     """
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, before: Console | None = None) -> None:
+        """:param before: of the same guest in another QEMU, which this one goes on from."""
         self._file = log.open("wb", buffering=0)
-        self._partial = ""
-        self._lines: deque[str] = deque(maxlen=_LINES_KEPT)
-        self._trouble: list[str] = []
+        self._partial = "" if before is None else before._partial
+        self._lines: deque[str] = deque(() if before is None else before._lines, maxlen=_LINES_KEPT)
+        self._trouble: list[str] = [] if before is None else [*before.take_trouble()]
         self.size = 0
         self.fatal = ""
         self.panicked = False

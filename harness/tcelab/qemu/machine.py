@@ -18,7 +18,7 @@ from tcelab.papr import window
 from tcelab.program.diskcontent import SIZES as DISKS
 from tcelab.program.topology import CHANNEL_PHB, CHANNEL_SLOT, SMALL_WINDOW, SPARE, Device, Phb, Topology
 from tcelab.qemu.channel import PORT
-from tcelab.qemu.probe import TRACES, Abilities
+from tcelab.qemu.probe import TRACES, Abilities, Qemu
 from tcelab.qemu.ram import MIB
 from tcelab.run.record import Guarding
 
@@ -83,6 +83,8 @@ class QemuOptions(msgspec.Struct, frozen=True):
     :ivar append: added to the kernel's command line.
     :ivar quirks: known defects that are declared for the kernel.
     :ivar network: it has a network card, beside the channel; see `_network`.
+    :ivar order: of the PHBs and their devices on the command line, as the topology has them or from the last on.
+    :ivar others: QEMUs by name that the guest may be loaded into.
     :ivar restarts: it may boot again, so that a fork as well needs its kernel and its initrd.
     :ivar isolates: the platform is to isolate PEs; `guard`: what is done for it, see `tcelab.run.record.Facts`.
     """
@@ -99,6 +101,8 @@ class QemuOptions(msgspec.Struct, frozen=True):
     guard: Guarding = "off"
     network: bool = False
     restarts: bool = False
+    order: Literal["same", "reversed"] = "same"
+    others: dict[str, Qemu] = {}
 
 
 class Descriptors(msgspec.Struct, frozen=True):
@@ -109,6 +113,7 @@ class Descriptors(msgspec.Struct, frozen=True):
     :ivar disks: by device; see `tcelab.qemu.disks`.
     :ivar dma_api: see `tcelab.qemu.dmaapilog`; None: the machine has no such port.
     :ivar base: the state that a fork begins with; None: a boot.
+    :ivar stream: what a guest begins with that was saved, RAM and all; see `tcelab.qemu.transit`.
     """
 
     qmp: int
@@ -122,6 +127,7 @@ class Descriptors(msgspec.Struct, frozen=True):
     disks: dict[str, int] = {}
     dma_api: int | None = None
     base: int | None = None
+    stream: int | None = None
 
     def all(self) -> tuple[int, ...]:
         single = [number for number in msgspec.structs.astuple(self) if isinstance(number, int)]
@@ -157,6 +163,11 @@ def check(abilities: Abilities, topology: Topology, cpu: CpuName = CPU) -> None:
             f"QEMU {abilities.version} has no virtio-blk-pci, and topology {topology.name} has one",
             next_step="use a QEMU that was built with it (Debian's are), or tcelab's own: leave --qemu out",
         )
+    if topology.machine_type and topology.machine_type not in abilities.machines:
+        raise Unsupported(
+            f"QEMU {abilities.version} has no machine type {topology.machine_type}, and topology {topology.name} is one",
+            next_step="use a QEMU that is as new, or tcelab's own: leave --qemu out",
+        )
     if TRACES[0] not in abilities.traces and not abilities.device_state:
         raise Unsupported(f"QEMU {abilities.version} shows its tables neither by trace nor by device state")
 
@@ -186,7 +197,7 @@ def arguments(options: QemuOptions, abilities: Abilities, fds: Descriptors) -> l
     vof = ",x-vof=on" if firmware(options, abilities) == "vof" else ""
     ram = f"memory-backend-file,id=ram,size={options.memory}M,mem-path=/proc/self/fd/{fds.ram}"
     return [
-        *("-M", f"pseries,{_QUIET},ic-mode=xics,memory-backend=ram{vof}"),
+        *("-M", f"{options.topology.machine_type or 'pseries'},{_QUIET},ic-mode=xics,memory-backend=ram{vof}"),
         *("-accel", "tcg", "-cpu", CPUS[options.cpu][0], "-smp", str(options.topology.cpus)),
         *("-m", f"{options.memory}M"),
         *("-object", f"{ram},share=on" if fds.base is None else f"{ram},share=off,readonly=on,rom=off"),
@@ -199,9 +210,9 @@ def arguments(options: QemuOptions, abilities: Abilities, fds: Descriptors) -> l
         *("-device", f"virtio-serial-pci,id=channel,bus=pci.{CHANNEL_PHB},addr={CHANNEL_SLOT:#x},romfile="),
         *("-device", f"virtserialport,bus=channel.0,chardev=agent,name={PORT},id=agent-port"),
         *(_network() if options.network else ()),
-        *_phbs(options.topology, fds),
+        *_phbs(options, fds),
         *(_boot(options) if fds.base is None or options.restarts else ()),
-        *(() if fds.base is None else ("-S", "-incoming", "defer")),
+        *(() if fds.base is None and fds.stream is None else ("-S", "-incoming", "defer")),
         *(_driven(fds) if options.topology.driven else ()),
         *_watching(abilities, fds.log),
     ]
@@ -210,7 +221,9 @@ def arguments(options: QemuOptions, abilities: Abilities, fds: Descriptors) -> l
 def _driven(fds: Descriptors) -> tuple[str, ...]:
     """For the kernel's own drivers: the time of each hypercall, and a port for their DMA API trace."""
     port = f"virtserialport,bus=channel.0,chardev=dma-api,name={DMA_API},id=dma-api-port"
-    file = f"file,id=dma-api,path=/proc/self/fd/{fds.dma_api or 0}"
+    # A guest that was loaded goes on with its trace.
+    append = "" if fds.stream is None else ",append=on"
+    file = f"file,id=dma-api,path=/proc/self/fd/{fds.dma_api or 0}{append}"
     return ("-msg", "timestamp=on", "-chardev", file, "-device", port)
 
 
@@ -242,9 +255,10 @@ def _sockets(fds: Descriptors) -> list[str]:
     return [*out, "-qmp", "chardev:qmp", "-serial", "chardev:console", "-qtest", "chardev:qtest", "-qtest-log", "none"]
 
 
-def _phbs(topology: Topology, fds: Descriptors) -> list[str]:
+def _phbs(options: QemuOptions, fds: Descriptors) -> list[str]:
     out = []
-    for phb in topology.added:
+    turn = -1 if options.order == "reversed" else 1
+    for phb in options.topology.added[::turn]:
         out += ["-device", f"spapr-pci-host-bridge,index={phb.index},id=phb{phb.index}"]
         out[-1] += f",dma_win_size={phb.window_size:#x},ddw=on"
         if phb.window_start:
@@ -252,7 +266,7 @@ def _phbs(topology: Topology, fds: Descriptors) -> list[str]:
         if _has_disk(phb.devices):
             # The BAR that has a virtio device's registers would lie in the 64-bit window, where no ROM can be.
             out[-1] += ",mem64_win_size=0"
-        for device in phb.devices:
+        for device in phb.devices[::turn]:
             out += _device(phb, device, fds)
     return out
 
