@@ -9,6 +9,7 @@
 - `hcalls`: the scenario `hcalls`
 - `isolation`: the scenario `isolation`
 - `legal`: legal transfers by the thousand
+- `lifecycle`: the scenarios `lifecycle` and `lifecycle-isolation`
 - `places`: entries that expose a fault of address decoding
 - `proof`: the minimum for a pass
 - `rules`: the scenario `rules`
@@ -29,7 +30,7 @@ from typing import Final
 from tcelab.errors import UsageError, meant
 from tcelab.program import Fresh, Op, Program
 from tcelab.program.topology import Topology
-from tcelab.scenarios import batches, dma, flow, hcalls, isolation, rules, windows
+from tcelab.scenarios import batches, dma, flow, hcalls, isolation, lifecycle, rules, windows
 
 DEFAULT: Final = "main"
 
@@ -90,6 +91,19 @@ SCENARIOS: Final = {
             topologies=dma.TOPOLOGIES,
         ),
         Scenario("rules", "what the driver must do and must refuse, once each, on one PE", rules.ops),
+        Scenario(
+            "lifecycle",
+            "reset and reboot, with entries in a default and in a 64-bit window",
+            lifecycle.ops,
+            topologies=lifecycle.TOPOLOGIES,
+        ),
+        Scenario(
+            "lifecycle-isolation",
+            "reset and reboot of a machine with an isolated PE",
+            lifecycle.isolated,
+            isolation=True,
+            topologies=lifecycle.TOPOLOGIES,
+        ),
         Scenario(
             "isolation",
             "each violation isolates its PE and nothing else, until firmware's services bring it back",

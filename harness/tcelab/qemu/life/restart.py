@@ -1,7 +1,8 @@
 """Reset and reboot: the machine is reset while it stands still, so that the host sees the moment.
 
 A reboot takes the guest's own way up to the firmware's `system-reboot`. QEMU is told to stop there (`set-action`), and
-resets the machine as it would have by itself: both take qemu_system_reset (QEMU system/runstate.c).
+resets the machine as it would have by itself: both take qemu_system_reset (QEMU system/runstate.c). At any other time a
+guest that reboots is lost.
 """
 
 from __future__ import annotations
@@ -29,12 +30,11 @@ def reboot(session: QemuSession, _op: Reboot) -> Outcome:
     """Typed at the console."""
     guest = session.guest
     typist = Typist(session, guest.limits.restart)
-    portal().call(guest.qmp("set-action", reboot="shutdown", shutdown="pause"))
+    portal().call(guest.qmp("set-action", shutdown="pause"))
     with session.restart():
         typist.begin(_COMMAND, guest.restart)
         portal().call(guest.standstill.adopt())
         _reset(session)
-    portal().call(guest.qmp("set-action", reboot="shutdown", shutdown="poweroff"))
     return booted(session)
 
 
@@ -43,7 +43,9 @@ def _reset(session: QemuSession) -> None:
     guest = session.guest
     guest.log.drain()
     guest.log.tables.reset()
+    portal().call(guest.qmp("set-action", reboot="reset"))
     portal().call(guest.restart(guest.command("system_reset")))
+    portal().call(guest.qmp("set-action", reboot="shutdown", shutdown="poweroff"))
     guest.log.drain()
     session.forget()
     portal().call(guest.standstill.end())
