@@ -207,6 +207,8 @@ TOPOLOGIES: Final = {
         _pes("two-small-smp", 2, SMALL_WINDOW, cpus=2),
         Topology("pair", (Phb(1, (Device("pe1", slot=1), Device("pe1b", slot=2)), SMALL_WINDOW),)),
         _pes("four-pe", 4, SMALL_WINDOW),
+        # A machine that other versions of QEMU have as well.
+        Topology("versioned", _pes("", 2, SMALL_WINDOW).phbs, machine_type="pseries-10.0"),
         _unlike("fast", Phb(1, (Device("pe1", slot=1), Device("disk1", slot=3, model="virtio-blk")), SMALL_WINDOW)),
         _unlike("high-window", Phb(1, (Device("pe1", slot=1),), SMALL_WINDOW, window_start=0x40000000)),
         _unlike("narrow-mask", Phb(1, (Device("pe1", slot=1, mask=_NARROW),), SMALL_WINDOW)),

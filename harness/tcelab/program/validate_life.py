@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tcelab.program.lifeops import Reboot, Reset
+from tcelab.program.lifeops import Load, Reboot, Reset, Save
 from tcelab.program.topology import Topology
 
 
@@ -21,6 +21,7 @@ class Life:
     :ivar devices: names of devices that are there; `phbs`: indexes of bridges that are.
     :ivar dimms: names of memory that was plugged in.
     :ivar used: names of devices that a program has opened.
+    :ivar saved: the guest is saved, and stands still.
     """
 
     topology: Topology
@@ -41,7 +42,30 @@ def _always(_life: Life, _op: object) -> str:
     return ""
 
 
-RULES: Final[Mapping[type, Callable[[Life, Any], str]]] = {Reset: _always, Reboot: _always}
+def _save(life: Life, _op: Save) -> str:
+    life.saved = True
+    first = Life(life.topology, life.guarded)
+    changed = sorted(life.devices ^ first.devices) + [f"PHB {each}" for each in sorted(life.phbs ^ first.phbs)]
+    if changed := [*changed, *sorted(life.dimms)]:
+        return f"a fresh QEMU is started as this one was, and {changed[0]} was plugged in or pulled since"
+    return ""
+
+
+def _load(life: Life, op: Load) -> str:
+    if not life.saved:
+        return "nothing was saved before: add a `save`"
+    life.saved = False
+    if op.qemu and not life.topology.machine_type:
+        return f"{op.qemu} may have another newest machine: give the topology a machine_type, as pseries-10.0"
+    return ""
+
+
+RULES: Final[Mapping[type, Callable[[Life, Any], str]]] = {
+    Reset: _always,
+    Reboot: _always,
+    Save: _save,
+    Load: _load,
+}
 """By operation: why it cannot be done; empty if it can. What has no rule cannot be done."""
 
 

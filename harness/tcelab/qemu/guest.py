@@ -199,6 +199,10 @@ class Guest:
         await self.transit.move("migrate", self.state, transit.DEVICES)
         return os.pread(self.state, os.fstat(self.state).st_size, 0), registers
 
+    def hand_over(self) -> None:
+        """Another guest begins with what was saved of this one: disks and traces are that one's."""
+        del self.disks, self.dma_api
+
     @property
     def pid(self) -> int:
         return self._process.pid

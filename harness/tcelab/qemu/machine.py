@@ -83,7 +83,8 @@ class QemuOptions(msgspec.Struct, frozen=True):
     :ivar append: added to the kernel's command line.
     :ivar quirks: known defects that are declared for the kernel.
     :ivar network: it has a network card, beside the channel; see `_network`.
-    :ivar order: of the PHBs and their devices on the command line, as the topology has them or from the last on.
+    :ivar order: of the devices on the command line: each behind its PHB, or all behind the last PHB and from the last
+        device on. PHBs keep theirs: QEMU tells their state apart by it (hw/ppc/spapr_pci.c, vmstate_spapr_pci).
     :ivar others: QEMUs by name that the guest may be loaded into.
     :ivar restarts: it may boot again, so that a fork as well needs its kernel and its initrd.
     :ivar isolates: the platform is to isolate PEs; `guard`: what is done for it, see `tcelab.run.record.Facts`.
@@ -165,7 +166,7 @@ def check(abilities: Abilities, topology: Topology, cpu: CpuName = CPU) -> None:
         )
     if topology.machine_type and topology.machine_type not in abilities.machines:
         raise Unsupported(
-            f"QEMU {abilities.version} has no machine type {topology.machine_type}, and topology {topology.name} is one",
+            f"QEMU {abilities.version} has no machine type {topology.machine_type}, as topology {topology.name} says",
             next_step="use a QEMU that is as new, or tcelab's own: leave --qemu out",
         )
     if TRACES[0] not in abilities.traces and not abilities.device_state:
@@ -256,9 +257,9 @@ def _sockets(fds: Descriptors) -> list[str]:
 
 
 def _phbs(options: QemuOptions, fds: Descriptors) -> list[str]:
-    out = []
-    turn = -1 if options.order == "reversed" else 1
-    for phb in options.topology.added[::turn]:
+    out: list[str] = []
+    last: list[str] = []
+    for phb in options.topology.added:
         out += ["-device", f"spapr-pci-host-bridge,index={phb.index},id=phb{phb.index}"]
         out[-1] += f",dma_win_size={phb.window_size:#x},ddw=on"
         if phb.window_start:
@@ -266,9 +267,12 @@ def _phbs(options: QemuOptions, fds: Descriptors) -> list[str]:
         if _has_disk(phb.devices):
             # The BAR that has a virtio device's registers would lie in the 64-bit window, where no ROM can be.
             out[-1] += ",mem64_win_size=0"
-        for device in phb.devices[::turn]:
-            out += _device(phb, device, fds)
-    return out
+        for device in phb.devices:
+            if options.order == "same":
+                out += _device(phb, device, fds)
+            else:
+                last = [*_device(phb, device, fds), *last]
+    return out + last
 
 
 def _device(phb: Phb, device: Device, fds: Descriptors) -> list[str]:

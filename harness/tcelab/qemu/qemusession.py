@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import platform
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from tcelab.qemu.guard import Guard, chunks
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.hostviews import HostViews
 from tcelab.qemu.limits import Limits
+from tcelab.qemu.movable import MovableSession
 from tcelab.qemu.portal import portal
 from tcelab.run.record import Facts, Outcome, Snapshot
 
@@ -44,7 +44,7 @@ _TOLD: Final = ("kernel", "version", "machine", "python", "cmdline", "modules")
 """Fields of `Hello` that go into the result."""
 
 
-class QemuSession:
+class QemuSession(MovableSession):
     """A guest with its agent ready. Use as a context manager: QEMU ends with it, whatever happens.
 
     Methods run in their caller's thread, one at a time, and hand everything that waits to the loop
@@ -68,6 +68,7 @@ class QemuSession:
         base: Held | None = None,
         digest: str = "",
         events: Mapping[type, Callable[[Any, Any], Outcome]] | None = None,
+        impossible: Mapping[str, str] | None = None,
         on_spawn: Callable[[Guest], None] = lambda _: None,
         loaded: Callable[[Guest], None] = lambda _: None,
     ) -> None:
@@ -78,7 +79,7 @@ class QemuSession:
         :param base: of a guest of the same QEMU and machine; None: boot.
         :param digest: of the agent's sources that the handshake must show; empty: any.
         :param events: how the events in the life of a table are gone through, by the operation's class; see
-            `tcelab.qemu.life`.
+            `tcelab.qemu.life`; `impossible`: which of them it cannot, and why.
         :param on_spawn: given the guest as soon as there is one, so that another thread can end it.
         :param loaded: called once a fork is loaded, before anything is asked of its agent.
         :raise Unsupported: this host or QEMU cannot.
@@ -88,19 +89,14 @@ class QemuSession:
         self.began = time.monotonic()
         self.folder = folder
         self._number = 0
-        self._events = events or {}
-        self._closing = threading.Lock()
-        self._hostviews: HostViews
-        self._guard: Guard | None = None
+        self._events, self._impossible = events or {}, dict(impossible or {})
         self._devices: dict[str, str] = {}
         if abilities is None:
             _LOG.info("probing QEMU", extra=PHASE)
             abilities = probe.probe(qemu)
-        self._abilities = abilities
-        self._options = options
+        super().__init__(qemu, abilities, options)
         self._base = base
-        self._qemu = qemu
-        self.guest = Guest(qemu, abilities, options, limits or Limits(), folder, base=base)
+        self.begin(Guest(qemu, abilities, options, limits or Limits(), folder, base=base))
         try:
             on_spawn(self.guest)
             doing = "booting" if base is None else "forking"
@@ -148,11 +144,7 @@ class QemuSession:
     def close(self) -> None:
         """End QEMU. May be called twice, and from two threads at once."""
         _LOG.debug("closing the guest in %s", self.folder)
-        portal().call(self.guest.close())
-        with self._closing:
-            hostviews = self.__dict__.pop("_hostviews", None)
-        if hostviews is not None:
-            hostviews.close()
+        self.end()
 
     # -- the handshake
 
@@ -214,7 +206,7 @@ class QemuSession:
         nonce = nonce or secrets.token_bytes(_NONCE)
         devices = {
             device.name: {"buid": window.buid(phb.index), "slot": device.slot}
-            for phb in self._options.topology.added
+            for phb in self.options.topology.added
             for device in phb.devices
             if device.model not in KERNEL_DRIVERS
         }
@@ -258,18 +250,18 @@ class QemuSession:
 
     def _facts(self, nonce: bytes, hello: Hello) -> Facts:
         cannot = {}
-        if probe.TRACES[0] not in self._abilities.traces:
-            cannot["live"] = f"QEMU {self._abilities.version} does not trace {probe.TRACES[0]}"
-        if not self._abilities.device_state:
-            cannot["stream"] = f"QEMU {self._abilities.version} has no xen-save-devices-state"
+        if probe.TRACES[0] not in self.abilities.traces:
+            cannot["live"] = f"QEMU {self.abilities.version} does not trace {probe.TRACES[0]}"
+        if not self.abilities.device_state:
+            cannot["stream"] = f"QEMU {self.abilities.version} has no xen-save-devices-state"
         versions = {
             "tcelab": tcelab.__version__,
             "host": {"python": platform.python_version(), "kernel": platform.release(), "machine": platform.machine()},
             "qemu": {
-                "name": self._qemu.name,
-                **msgspec.to_builtins(self._abilities),
-                "firmware": machine.firmware(self._options, self._abilities),
-                "cpu": self._options.cpu,
+                "name": self.qemu.name,
+                **msgspec.to_builtins(self.abilities),
+                "firmware": machine.firmware(self.options, self.abilities),
+                "cpu": self.options.cpu,
             },
             "guest": {key: getattr(hello, key) for key in _TOLD},
             "agent": {"protocol": hello.protocol, "digest": hello.digest},
@@ -277,7 +269,7 @@ class QemuSession:
         if self._base is not None:
             record = self._base.record
             versions["base"] = {"key": record.key, "built": record.built, "boot": record.boot}
-        versions["quirks"] = sorted(quirks := self._options.quirks)
+        versions["quirks"] = sorted(quirks := self.options.quirks)
         ram = self.guest.ram.size
         return Facts(
             "qemu",
@@ -287,10 +279,11 @@ class QemuSession:
             cannot,
             versions,
             quirks=quirks,
-            isolates=self._options.isolates,
-            guard=self._options.guard,
+            isolates=self.options.isolates,
+            guard=self.options.guard,
             hypercalls="tce_hcall" in hello.modules,
             huge=hello.huge,
+            impossible=self._impossible,
         )
 
     def _part(self, answer: dict[str, Any], name: str, kind: type[T]) -> T:
@@ -395,6 +388,7 @@ class QemuSession:
     @contextmanager
     def _stopped(self) -> Iterator[None]:
         """Stop the guest, and read all that QEMU has logged until then."""
+        self.stay()
         portal().call(self.guest.standstill.begin())
         try:
             self.guest.log.drain()
@@ -413,7 +407,7 @@ class QemuSession:
 
     def _rtas(self, op: Rtas | Ddw) -> Outcome:
         if isinstance(op, Ddw):
-            phbs = self._options.topology.phbs
+            phbs = self.options.topology.phbs
             phb, slot = next((p.index, d.slot) for p in phbs for d in p.devices if d.name == op.device)
             work = rtaswindows.call(self.guest.qtest, op, phb, slot)
             return portal().call(self.guest.waiter.run(work, "control", self.guest.limits.control))

@@ -1,7 +1,7 @@
 """A guest's way into a file and out of it: QEMU's migration, with what QEMU itself leaves behind.
 
-A base and its forks share RAM, and only the devices' state is moved (`tcelab.qemu.fork`). A guest that is saved whole is
-moved with its RAM, each page at a place of its own, so that pages of zeros cost nothing (`mapped-ram`, QEMU
+A base and its forks share RAM, and only the devices' state is moved (`tcelab.qemu.fork`). A guest that is saved whole
+is moved with its RAM, each page at a place of its own, so that pages of zeros cost nothing (`mapped-ram`, QEMU
 docs/devel/migration/mapped-ram.rst). Either way the configuration of an edu is put back by hand: QEMU does not save it
 (hw/misc/edu.c has no vmstate). Its registers, its memory and a transfer under way are lost.
 """
@@ -12,7 +12,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -20,14 +20,14 @@ from tcelab.errors import HarnessError
 from tcelab.image.bases import SavedRegister
 from tcelab.papr import window
 from tcelab.program.topology import Device, Phb, Topology
+from tcelab.qemu.console import Console
 from tcelab.qemu.disks import Disks
 from tcelab.qemu.dmaapilog import DmaApi
+from tcelab.qemu.log import Log
 from tcelab.qemu.qtest import Qtest
-
-if TYPE_CHECKING:
-    from tcelab.qemu.console import Console
-    from tcelab.qemu.guest import Guest
-    from tcelab.run.record import Refusal
+from tcelab.qemu.standstill import Standstill
+from tcelab.qemu.waiter import GuestWaiter
+from tcelab.run.record import Refusal
 
 DEVICES: Final = ("events", "x-ignore-shared")
 """Capabilities of a migration that saves a base and loads a fork: report its end, leave RAM in place."""
@@ -118,11 +118,24 @@ class Transit:
                 )
 
 
+class MovedGuest(Protocol):
+    """What is moved with a guest, or put right: see `tcelab.qemu.guest.Guest`."""
+
+    state: int
+    transit: Transit
+    log: Log
+    console: Console
+    disks: Disks
+    dma_api: DmaApi
+    waiter: GuestWaiter
+    standstill: Standstill
+
+
 def _plugged(part: Phb | Device) -> bool:
     return part.plugged
 
 
-async def save(guest: Guest, *, guarded: bool) -> SavedGuest:
+async def save(guest: MovedGuest, *, guarded: bool) -> SavedGuest:
     """A guest that stands still, with its RAM. Until another QEMU has it, this one can still go on.
 
     :param guarded: a ROM that lies over registers is the guard's, who looks at the registers before he lays it again.
@@ -145,7 +158,7 @@ async def save(guest: Guest, *, guarded: bool) -> SavedGuest:
     )
 
 
-async def take_in(guest: Guest, saved: SavedGuest) -> None:
+async def take_in(guest: MovedGuest, saved: SavedGuest) -> None:
     """Have a fresh QEMU begin where a guest was saved, and stand still: much of the harness's is still to be put right.
 
     :raise HarnessError: QEMU cannot.

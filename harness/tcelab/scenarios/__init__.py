@@ -10,6 +10,7 @@
 - `isolation`: the scenario `isolation`
 - `legal`: legal transfers by the thousand
 - `lifecycle`: the scenarios `lifecycle` and `lifecycle-isolation`
+- `migration`: the scenarios `migration` and `migration-isolation`
 - `places`: entries that expose a fault of address decoding
 - `proof`: the minimum for a pass
 - `rules`: the scenario `rules`
@@ -30,7 +31,7 @@ from typing import Final
 from tcelab.errors import UsageError, meant
 from tcelab.program import Fresh, Op, Program
 from tcelab.program.topology import Topology
-from tcelab.scenarios import batches, dma, flow, hcalls, isolation, lifecycle, rules, windows
+from tcelab.scenarios import batches, dma, flow, hcalls, isolation, lifecycle, migration, rules, windows
 
 DEFAULT: Final = "main"
 
@@ -103,6 +104,19 @@ SCENARIOS: Final = {
             lifecycle.isolated,
             isolation=True,
             topologies=lifecycle.TOPOLOGIES,
+        ),
+        Scenario(
+            "migration",
+            "save and load into a fresh QEMU, with entries in both windows, v1 and v2, and a child process",
+            migration.ops,
+            topologies=migration.TOPOLOGIES,
+        ),
+        Scenario(
+            "migration-isolation",
+            "save and load of a machine with an isolated PE",
+            migration.isolated,
+            isolation=True,
+            topologies=migration.TOPOLOGIES[:1],
         ),
         Scenario(
             "isolation",

@@ -21,10 +21,14 @@ _KEPT: Final = 4
 
 
 class EventFold(Fold):
-    """The fold, with what events have in common. Each family of events builds on it; see `lifemodel`."""
+    """The fold, with what events have in common. Each family of events builds on it; see `lifemodel`.
+
+    :ivar defaults: by LIOBN, whether a window was marked as a default one when the guest was saved last.
+    """
 
     def __init__(self, program: Program, facts: Facts) -> None:
         super().__init__(program, facts)
+        self.defaults: dict[int, bool] = {}
         for group in self.groups.values():
             group.parting = self._parts
 

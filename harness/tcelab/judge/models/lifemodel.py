@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from tcelab.judge.models.eventfold import EventFold
-from tcelab.program import LifeOp, Reboot, Reset
+from tcelab.program import LifeOp, Load, Reboot, Reset, Save
 from tcelab.run.record import Outcome
 
 
@@ -19,9 +19,22 @@ def _restarted(fold: EventFold, op: Reset | Reboot, _outcome: Outcome, step: int
     fold.reset_machine(step)
 
 
+def _saved(fold: EventFold, _op: Save, outcome: Outcome, _step: int) -> None:
+    marks = {each["liobn"]: each.get("default") for each in outcome.fields.get("windows", ())}
+    fold.defaults = {liobn: mark for liobn, mark in marks.items() if mark is not None}
+
+
+def _loaded(fold: EventFold, _op: Load, _outcome: Outcome, _step: int) -> None:
+    """All goes on as it was, in another QEMU; but of an edu it knows nothing (hw/misc/edu.c has no vmstate)."""
+    for device in fold.devices.values():
+        device.moved()
+
+
 LIFE: Final[Mapping[type, Callable[[EventFold, Any, Outcome, int], None]]] = {
     Reset: _restarted,
     Reboot: _restarted,
+    Save: _saved,
+    Load: _loaded,
 }
 
 
