@@ -49,6 +49,10 @@ class Agent:
             number = message["id"]
             if "hello" in message:
                 return {"id": number, "hello": self._hello(**message["hello"])}
+            if "second" in message:
+                from tceagent import second  # noqa: PLC0415  hardly ever needed
+
+                return {"id": number, "second": second.perform(self._kernel, message["second"])}
             program = message["ops"]
             if not (isinstance(number, int) and isinstance(program, list)):
                 raise TypeError("id is a number and ops a list")  # noqa: TRY301  the answer is the same

@@ -346,15 +346,12 @@ class LinuxKernel:
         """Show the host, in the cell, that the operation in flight makes progress."""
         _BEATS.pack_into(self._cell, _BEATS_AT, _BEATS.unpack_from(self._cell, _BEATS_AT)[0] + 1)
 
-    def describe(self) -> dict[str, str | int | list[str]]:
+    def describe(self) -> dict[str, str | int | bool | list[str]]:
         """The handshake's description of the machine."""
         from tceagent import huge as pages  # noqa: PLC0415  hardly ever needed
 
         uname = posix.uname()
-        try:
-            modules = self.read_file("/proc/modules").decode().splitlines()
-        except FileNotFoundError:  # a kernel that cannot load any
-            modules = []
+        modules = self._says("/proc/modules").splitlines()
         return {
             "kernel": uname.release,
             "version": uname.version,
@@ -362,9 +359,18 @@ class LinuxKernel:
             "python": sys.version.split(" ", 1)[0],
             "page_size": self.page_size,
             "huge": pages.size_of(self.read_file),
+            "kexec": self._says("/sys/kernel/kexec_loaded") != "",
+            "crashkernel": int(self._says("/sys/kernel/kexec_crash_size") or 0),
             "cmdline": self.read_file("/proc/cmdline").decode().strip(),
             "modules": [line.split(" ", 1)[0] for line in modules],
         }
+
+    def _says(self, path: str) -> str:
+        """What is in a file; "" if the kernel was built without what has it."""
+        try:
+            return self.read_file(path).decode()
+        except FileNotFoundError:
+            return ""
 
 
 def _ioctl_with_word(fd: int, request: int, word: int) -> tuple[int | None, str, bytes]:

@@ -228,6 +228,6 @@ class Kernel(Protocol):
         """Show the host, in the cell, that the operation in flight makes progress."""
         ...
 
-    def describe(self) -> dict[str, Union[str, int, list[str]]]:
+    def describe(self) -> dict[str, Union[str, int, bool, list[str]]]:
         """The handshake's description of the machine."""
         ...

@@ -20,6 +20,8 @@ NOTHING_WARNS: Final = "register-nothing-warns"
 PART_REGISTERS: Final = "register-part-returns-pages"
 REFUSED_SPOILS: Final = "refused-window-spoils-pe"
 CREATE_CHARGES: Final = "failed-create-keeps-charge"
+KEXEC_KEEPS: Final = "kexec-keeps-default-window"
+KEXEC_LOSES: Final = "kexec-loses-default-window"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,28 @@ QUIRKS: Final = {
             "seen on 6.12",
             "",
             "drivers/vfio/vfio_iommu_spapr_tce.c, tce_iommu_create_table: account_locked_vm before create_table",
+        ),
+        Quirk(
+            KEXEC_KEEPS,
+            "a second kernel (kexec) that finds a 64-bit window of a container clears that one alone: the entries of"
+            " the default window stay, and devices can use them",
+            "both windows are cleared",
+            "seen on 6.12",
+            "",
+            "arch/powerpc/platforms/pseries/iommu.c, pci_dma_bus_setup_pSeriesLP: only of the window that it will"
+            " use it makes a table, and so clears it",
+        ),
+        Quirk(
+            KEXEC_LOSES,
+            "a container that has mapped nothing yet when another kernel is started (kexec, kdump) leaves its PE"
+            " without ibm,dma-window in the device tree: the second kernel warns, and has no IOMMU group for its"
+            " devices",
+            "the second kernel finds the default window",
+            "seen on 6.12",
+            "",
+            "arch/powerpc/platforms/pseries/iommu.c, spapr_tce_platform_iommu_attach_dev: the window is removed, and is"
+            " made again by the first MAP_DMA; pci_dma_find: WARN_ON",
+            warns=("pci_dma_find",),
         ),
     )
 }

@@ -47,6 +47,8 @@ ONE_OF_EACH = (
     p.Flip(liobn=0x80000100, ioba=0),
     p.Rtas(call="ibm,read-slot-reset-state2", device="pe1"),
     p.Ddw(call="query", device="pe1"),
+    p.Reset(),
+    p.Reboot(),
     p.Fresh(),
 )
 

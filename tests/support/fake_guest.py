@@ -160,7 +160,7 @@ class FakeGuest:
             os.pwrite(self.state, self.saved, 0)
         return {}
 
-    async def hello(self, request: bytes) -> bytes:
+    async def hello(self, request: bytes, **_how: Any) -> bytes:
         self._note("hello")
         asked = json.loads(request)
         self.asked.append(asked)

@@ -94,6 +94,7 @@ class FakeSession:
         abilities: Any = None,
         base: Any = None,
         digest: str = "",
+        events: Any = None,
         on_spawn: Callable[[Any], None] = lambda _: None,
         loaded: Callable[[Any], None] = lambda _: None,
     ) -> None:
@@ -153,6 +154,10 @@ class FakeSession:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def boot(self) -> int:
+        return 1
 
     def perform(self, ops: Sequence[GuestOp]) -> list[Outcome]:
         self.calls.append("perform")

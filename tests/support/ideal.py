@@ -84,6 +84,8 @@ def as_is(*arguments: Any) -> Any:
 
 
 class Ideal:
+    boot = 1
+
     def __init__(
         self,
         program: Program,

@@ -57,10 +57,14 @@ class EmulatedRam:
     def clear(self) -> None:
         """Nothing is in use: its kernel is gone."""
         self.pages.clear()
+        self.known.clear()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Its kernel is gone, and what was in its memory stays."""
         self.pins.clear()
         self.pinned = 0
         self.lent.clear()
-        self.known.clear()
 
     def allocate(self) -> int:
         """A frame of zeros: its address."""

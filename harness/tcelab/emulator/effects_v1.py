@@ -13,7 +13,7 @@ from tcelab.emulator.addressspaces import FaultError, Space
 from tcelab.emulator.checks import IoctlCall, Request, number_of
 from tcelab.emulator.events import ATTACHED
 from tcelab.emulator.process import Process
-from tcelab.emulator.syscallerrors import SyscallError
+from tcelab.emulator.syscallerrors import NotModelledError, SyscallError
 from tcelab.papr import tce, window
 from tcelab.quirks import BINDS_EARLY, CREATE_CHARGES, NOT_AT_ZERO, PIN_FOR_WRITE, REFUSED_SPOILS, ROLLBACK
 
@@ -56,6 +56,8 @@ class SpaprTce:
             raise SyscallError("ENODEV")
         if self.pe is not None:
             raise SyscallError("EBUSY")
+        if pe.inherited:
+            raise NotModelledError("no rule for a container of a PE whose 64-bit window a kernel before has made")
         self.pe = pe
         self.pending = True
         self.machine.happened(ATTACHED, self)

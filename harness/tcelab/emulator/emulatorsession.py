@@ -88,6 +88,7 @@ class EmulatorSession:
         self._folder = folder
         self._tables: dict[int, Shown] = {}
         self.machine = Machine(topology, page_size, seed, guard, huge_page)
+        self.machine.quirks = self.quirks
         arrange(self.machine, preset_states)
         self.boot = 0
         self._kind, self._topology = ProfileWithQuirks(used, self.quirks), topology

@@ -8,9 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from tcelab.emulator.platform import Machine
-from tcelab.program import Load, Reboot, Reset, Save
+from tcelab.emulator.effects_v1 import SpaprTce
+from tcelab.emulator.effects_v2 import SpaprTceV2
+from tcelab.emulator.platform import EmulatedPe, Machine
+from tcelab.program import Crash, Kexec, Load, Reboot, Reset, Save
+from tcelab.quirks import KEXEC_KEEPS, KEXEC_LOSES
 from tcelab.run.record import Outcome
+
+_BY_DEVICE, _BY_BUS = 2, 1
+"""How often a second kernel looks for the window of a PE (pseries/iommu.c, pci_dma_find): for the group and the set-up
+of each device; for the set-up of the bus.
+"""
 
 
 def _restarted(machine: Machine, _op: Reset | Reboot) -> Outcome:
@@ -37,9 +45,59 @@ def _windows(machine: Machine) -> list[dict[str, Any]]:
     ]
 
 
+def _kexeced(machine: Machine, _op: Kexec) -> Outcome:
+    """A second kernel clears the tables that its device tree has."""
+    lost, high = _taken(machine)
+    machine.end_kernel()
+    for pe in machine.pes.values():
+        if pe not in high:
+            pe.table.clear()
+            continue
+        pe.inherited = True
+        pe.windows.high.clear()
+        if KEXEC_KEEPS not in machine.quirks:
+            pe.table.clear()
+        elif pe.table.words.any():
+            machine.hit_quirk(KEXEC_KEEPS)
+    _lose(machine, lost)
+    return Outcome(value=0)
+
+
+def _crashed(machine: Machine, _op: Crash) -> Outcome:
+    """A crash kernel leaves all tables as they are."""
+    lost, _ = _taken(machine)
+    machine.end_kernel(memory=True)
+    _lose(machine, lost)
+    return Outcome(value=0)
+
+
+def _taken(machine: Machine) -> tuple[list[EmulatedPe], list[EmulatedPe]]:
+    """PEs whose container has not made its default window yet; those in which one has made a high one."""
+    lost, high = [], []
+    for pe in machine.pes.values():
+        container = None if pe.group_file is None else getattr(pe.group_file, "container", None)
+        driver = None if container is None else container.driver
+        if isinstance(driver, SpaprTce) and driver.pending:
+            lost.append(pe)
+        if isinstance(driver, SpaprTceV2) and any(each.table is pe.windows.high for each in driver.windows):
+            high.append(pe)
+    return lost, high
+
+
+def _lose(machine: Machine, pes: list[EmulatedPe]) -> None:
+    """Their window is in no device tree (spapr_tce_platform_iommu_attach_dev removed it)."""
+    for pe in pes if KEXEC_LOSES in machine.quirks else ():
+        pe.owned = True
+        machine.hit_quirk(KEXEC_LOSES)
+        for _ in range(_BY_BUS + _BY_DEVICE * len(pe.devices)):
+            machine.warn("pci_dma_find: WARN_ON")
+
+
 EVENTS: Final[Mapping[type, Callable[[Machine, Any], Outcome]]] = {
     Reset: _restarted,
     Reboot: _restarted,
+    Kexec: _kexeced,
+    Crash: _crashed,
     Save: _saved,
     Load: _loaded,
 }

@@ -44,6 +44,7 @@ class EmulatedPe:
     :ivar kernel_uses: entries that the kernel's own DMA API has in use or keeps back, by number: the one of bus
         address 0 (iommu_init_table).
     :ivar refused_window: firmware did not make a window that the kernel asked it for (failed_ddw_pdn_list).
+    :ivar inherited: its 64-bit window was made by a container under a kernel before.
     :ivar behind: what a driver without bounds checks stored past the table's end.
     """
 
@@ -61,7 +62,7 @@ class EmulatedPe:
         self.bound: set[str] = set()
         self.owned = False
         self.kernel_uses = set() if self.first else {0}
-        self.refused_window = False
+        self.refused_window = self.inherited = False
         self.behind: dict[int, int] = {}
         self.devices = {device.name: self._made(device, machine) for device in phb.devices}
 
@@ -152,6 +153,7 @@ class EmulatedPe:
 
     def reset(self) -> None:
         """ibm,reset-pe-dma-window: an empty default window (QEMU hw/ppc/spapr_rtas_ddw.c)."""
+        self.inherited = False
         self.windows.reset()
         self.connect()
 
@@ -165,6 +167,7 @@ class Machine:
     :ivar on: what is to happen once a driver's container was attached, or enabled; see `tcelab.emulator.preset_states`.
     :ivar without_mm: the driver sees no mm, whoever calls.
     :ivar detaches: the core detaches a group before it releases the driver's container.
+    :ivar quirks: that its kernel has.
     :ivar met: how often each quirk made a difference; `quirk_hits`: the same one by one, until somebody takes them.
     """
 
@@ -180,6 +183,7 @@ class Machine:
         self.on: dict[str, list[Callable[[Any], None]]] = {}
         self.without_mm = False
         self.detaches = True
+        self.quirks: frozenset[str] = frozenset()
         self.met: Counter[str] = Counter()
         self.quirk_hits: list[QuirkHit] = []
         self._warned: set[str] = set()
@@ -228,10 +232,16 @@ class Machine:
             for device in pe.devices.values():
                 device.move()
 
-    def end_kernel(self) -> None:
-        """Its kernel ends, and all that it held: memory, files, drivers. Tables and PEs stay as they are."""
+    def end_kernel(self, *, memory: bool = False) -> None:
+        """Its kernel ends, and all that it held: memory, files, drivers. Tables and PEs stay as they are.
+
+        :param memory: what was in it stays, and nobody uses it.
+        """
         self._warned.clear()
-        self.ram.clear()
+        if memory:
+            self.ram.let_go()
+        else:
+            self.ram.clear()
         for pe in self.pes.values():
             pe.end_kernel()
 

@@ -61,6 +61,18 @@ class Elf:
             self._check("program headers", self._file["e_phoff"], count, self._file.structs.Elf_Phdr.sizeof())
             return any(segment["p_type"] == "PT_INTERP" for segment in self._file.iter_segments())
 
+    def loaded(self) -> Iterator[tuple[int, bytes, int]]:
+        """Of what is loaded: physical address, content, bytes in memory.
+
+        :raise BadElfError: the file is damaged.
+        """
+        with _sound():
+            count = self._file.num_segments()
+            self._check("program headers", self._file["e_phoff"], count, self._file.structs.Elf_Phdr.sizeof())
+            for segment in self._file.iter_segments("PT_LOAD"):
+                self._check("segment", segment["p_offset"], segment["p_filesz"], 1)
+                yield segment["p_paddr"], segment.data(), segment["p_memsz"]
+
     def modinfo(self) -> dict[str, str]:
         """What a module tells of itself; of a key that comes several times, the first value.
 

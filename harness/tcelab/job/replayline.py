@@ -37,6 +37,7 @@ OPTIONS: Final = {
 ELSEWHERE: Final = {
     "topology": "a program brings its own",
     "isolates": "a program says so itself",
+    "restarts": "a program says so itself",
     "guard": "said where it is not what a program like this one has by default",
 }
 """Fields of a choice that have no such option, and why."""

@@ -19,6 +19,7 @@ decoded strictly, before anything runs.
 - `structpage`: describes a struct for the pages, from its docstring
 - `topology`: PHBs and devices
 - `validate`: checks the operations of a program before anything boots
+- `validated`: what a validated program has made so far
 - `validate_host`: its part about host operations
 - `validate_hypercalls`: its part about hypercalls
 - `validate_ioctls`: its part about ioctls

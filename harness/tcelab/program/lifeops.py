@@ -120,20 +120,8 @@ class Load(_Op, frozen=True, kw_only=True):
     qemu: str = ""
 
 
-LifeOp: TypeAlias = (
-    Reset
-    | Reboot
-    | Kexec
-    | Crash
-    | DeviceAdd
-    | DeviceRemove
-    | BridgeAdd
-    | BridgeRemove
-    | MemoryAdd
-    | MemoryRemove
-    | Save
-    | Load
-)
+LifeOp: TypeAlias = Reset | Reboot | Kexec | Crash | Save | Load
+"""The events that programs may have."""
 
 RESETS: Final = (Reset, Reboot)
 """Operations that reset the machine: firmware, tables and PEs are as at its start."""

@@ -92,6 +92,8 @@ EXAMPLES: Final[Mapping[str, list[Example]]] = {
     "rtas": [{"op": "rtas", "call": isolationrules.READ_STATE, "device": "pe1"}],
     "ddw": [{"op": "ddw", "call": "create", "device": "pe1", "page_shift": 16, "window_shift": 30}],
     "fresh": [{"op": "fresh"}],
+    "reset": [{"op": "reset", "expect": "ok"}],
+    "reboot": [{"op": "reboot", "expect": "ok"}],
 }
 """For each operation, the lines of its example: the operation, and what it needs around it."""
 

@@ -178,9 +178,12 @@ def _check_window(phb: Phb) -> None:
         )
 
 
-def _pes(name: str, count: int, window_size: int = window.DEFAULT_WINDOW_SIZE, cpus: int = 1) -> Topology:
+def _pes(
+    name: str, count: int, window_size: int = window.DEFAULT_WINDOW_SIZE, cpus: int = 1, crashkernel: int = 0
+) -> Topology:
     """`count` PHBs, each with one edu; slots differ so that a log line can name the device."""
-    return Topology(name, tuple(Phb(i, (Device(f"pe{i}", slot=i),), window_size) for i in range(1, count + 1)), cpus)
+    phbs = tuple(Phb(i, (Device(f"pe{i}", slot=i),), window_size) for i in range(1, count + 1))
+    return Topology(name, phbs, cpus, crashkernel=crashkernel)
 
 
 def _unlike(name: str, first: Phb) -> Topology:
@@ -205,6 +208,7 @@ TOPOLOGIES: Final = {
         # Windows of 16 MiB: a container of 1 GiB takes 0.3 s to release.
         _pes("two-small", 2, SMALL_WINDOW),
         _pes("two-small-smp", 2, SMALL_WINDOW, cpus=2),
+        _pes("two-small-kdump", 2, SMALL_WINDOW, crashkernel=192),
         Topology("pair", (Phb(1, (Device("pe1", slot=1), Device("pe1b", slot=2)), SMALL_WINDOW),)),
         _pes("four-pe", 4, SMALL_WINDOW),
         # A machine that other versions of QEMU have as well.

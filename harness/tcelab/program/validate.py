@@ -7,7 +7,6 @@ what programs are for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tceagent import edu, uapi, virtio
@@ -56,6 +55,7 @@ from tcelab.program.operations import (
     Word,
 )
 from tcelab.program.program import Program
+from tcelab.program.validated import BufferState, Process, who
 
 COUNTERS: Final = ("vmlck", "pins")
 REPEATED: Final = ("MAP_DMA", "UNMAP_DMA")
@@ -71,25 +71,6 @@ _WORD: Final = 64
 _UID: Final = 32
 _MEMLOCK: Final = 63
 """Bits of a user ID and of a limit, as the agent's calls take them."""
-
-
-@dataclass(slots=True)
-class _Process:
-    """:ivar bound: devices whose group it knows. `root`: it may do what only root may."""
-
-    files: set[str] = field(default_factory=set)
-    bound: set[str] = field(default_factory=set)
-    root: bool = True
-
-
-@dataclass(slots=True)
-class _Buffer:
-    """:ivar ring: it holds a device's queue."""
-
-    pages: int
-    process: str
-    access: str = "write"
-    ring: bool = False
 
 
 def validate(program: Program, *, guarded: bool = False) -> None:
@@ -128,9 +109,9 @@ class Checker:
 
     def _begin(self) -> None:
         """Begin on a kernel on which nothing was made."""
-        self._processes = {"": _Process()}
+        self._processes = {"": Process()}
         self._spawned: set[str] = set()
-        self._buffers: dict[str, _Buffer] = {}
+        self._buffers: dict[str, BufferState] = {}
         self._device_of: dict[str, str] = {}
 
     def check(self, op: Op) -> None:
@@ -171,7 +152,7 @@ class Checker:
         return problem
 
     @property
-    def _own(self) -> _Process:
+    def _own(self) -> Process:
         """The process that performs the operation."""
         return self._processes[self._by]
 
@@ -190,7 +171,7 @@ class Checker:
         if op.memlock is not None and not 0 <= op.memlock < 1 << _MEMLOCK:
             return f"a limit of {op.memlock} bytes"
         self._spawned.add(op.process)
-        self._processes[op.process] = _Process({*self._own.files}, {*self._own.bound}, root=not op.uid)
+        self._processes[op.process] = Process({*self._own.files}, {*self._own.bound}, root=not op.uid)
         return ""
 
     def _exit(self, op: Exit) -> str:
@@ -204,7 +185,7 @@ class Checker:
     def _buffer(self, op: Buffer) -> str:
         if op.name in self._buffers:
             return f"there is a buffer {op.name!r} already"
-        self._buffers[op.name] = _Buffer(op.pages, self._by)
+        self._buffers[op.name] = BufferState(op.pages, self._by)
         if op.huge and op.pages * window.PAGE_SIZE % HUGE_PAGE:
             return f"a buffer in huge pages has a multiple of {HUGE_PAGE // window.PAGE_SIZE} pages"
         if op.pages > MOST_PAGES:
@@ -240,6 +221,8 @@ class Checker:
         return problem or self._words(op.fields.values()) or validate_ioctls.struct(layout, op.fields)
 
     def _bind(self, op: Bind) -> str:
+        if self._life.crashed:
+            return "a crash kernel gives VFIO no windows (SET_IOMMU or ENABLE fail): reset or reboot it before a bind"
         self._own.bound.add(op.device)
         return "" if op.device in self._devices else f"the topology has no device {op.device!r}"
 
@@ -384,7 +367,7 @@ class Checker:
         if name not in self._buffers:
             return f'no buffer {name!r} was made before: add a `buffer` with "name": "{name}"'
         process = self._buffers[name].process
-        return "" if process == self._by else f"buffer {name!r} belongs to {_who(process)}, not to {_who(self._by)}"
+        return "" if process == self._by else f"buffer {name!r} belongs to {who(process)}, not to {who(self._by)}"
 
     def _within(self, name: str, first: int, size: int) -> str:
         if problem := self._place(name):
@@ -418,7 +401,3 @@ class Checker:
         if isinstance(word, Page):
             return self._place(word.buffer)
         return "" if word in self._own.files else validate_host.no_word(word)
-
-
-def _who(process: str) -> str:
-    return f"process {process!r}" if process else "the agent itself"

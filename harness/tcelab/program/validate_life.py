@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tcelab.program.lifeops import Load, Reboot, Reset, Save
+from tcelab.program.lifeops import Crash, Kexec, Load, Reboot, Reset, Save
 from tcelab.program.topology import Topology
 
 
@@ -22,6 +22,7 @@ class Life:
     :ivar dimms: names of memory that was plugged in.
     :ivar used: names of devices that a program has opened.
     :ivar saved: the guest is saved, and stands still.
+    :ivar crashed: it runs a crash kernel.
     """
 
     topology: Topology
@@ -31,6 +32,7 @@ class Life:
     dimms: set[str] = field(default_factory=set)
     used: set[str] = field(default_factory=set)
     saved: bool = False
+    crashed: bool = False
 
     def __post_init__(self) -> None:
         there = [phb for phb in self.topology.phbs if phb.plugged]
@@ -38,7 +40,12 @@ class Life:
         self.devices = {device.name for phb in there for device in phb.devices if device.plugged}
 
 
-def _always(_life: Life, _op: object) -> str:
+_WORDS: Final = 512
+"""Characters that may be added to a kernel's command line: it takes 2,048 (COMMAND_LINE_SIZE)."""
+
+
+def _restarts(life: Life, _op: object) -> str:
+    life.crashed = False
     return ""
 
 
@@ -60,9 +67,24 @@ def _load(life: Life, op: Load) -> str:
     return ""
 
 
+def _second(life: Life, op: Kexec | Crash) -> str:
+    """Another kernel is started by the one that runs."""
+    if life.crashed:
+        return "a crash kernel starts no other one: reset or reboot it"
+    if len(op.append) > _WORDS or not (op.append.isascii() and op.append.isprintable()):
+        return f"append is no part of a command line: {_WORDS} printable ASCII characters at most"
+    if isinstance(op, Crash):
+        if not life.topology.crashkernel:
+            return f"topology {life.topology.name} keeps no memory for a crash kernel: it needs crashkernel"
+        life.crashed = True
+    return ""
+
+
 RULES: Final[Mapping[type, Callable[[Life, Any], str]]] = {
-    Reset: _always,
-    Reboot: _always,
+    Reset: _restarts,
+    Reboot: _restarts,
+    Kexec: _second,
+    Crash: _second,
     Save: _save,
     Load: _load,
 }

@@ -24,6 +24,7 @@ class Hello(msgspec.Struct, frozen=True):
 
     :ivar cell: guest physical address of the progress cell.
     :ivar page_size: bytes; `huge`: that of a huge page, 0: there are none.
+    :ivar kexec: the kernel can start another one; `crashkernel`: bytes that it keeps free for a crash kernel.
     :ivar clock: the guest's, seconds since 1970, once it was set.
     :ivar drawn: 16 bytes of the guest's random generator, in hex, after the host's were stirred in.
     """
@@ -41,6 +42,8 @@ class Hello(msgspec.Struct, frozen=True):
     modules: list[str]
     clock: float
     drawn: str
+    kexec: bool = False
+    crashkernel: int = 0
 
 
 class AgentChannel:

@@ -56,6 +56,7 @@ class Console:
         self.size = 0
         self.fatal = ""
         self.panicked = False
+        self._expected = ""
         self.reached: dict[str, float] = {}
         if before is not None:
             self._partial, lines, trouble = before.left()
@@ -79,6 +80,9 @@ class Console:
         for phase, pattern in PHASES.items():
             if phase not in self.reached and pattern.search(line):
                 self.reached[phase] = now
+        if self._expected and self._expected in line:
+            self._expected = ""
+            return
         if TROUBLE.search(line):
             self._trouble.append(_kernels(line))
         if not self.fatal and FATAL.search(line):
@@ -89,6 +93,10 @@ class Console:
         """Another kernel is about to come up: what was said before is not said of it."""
         self._lines.clear()
         self._partial = ""
+
+    def expect(self, words: str) -> None:
+        """The next line with these words is no trouble: it is meant to be said, once."""
+        self._expected = words
 
     def take_trouble(self) -> tuple[str, ...]:
         """Lines of trouble since the last call."""

@@ -27,7 +27,7 @@ from tcelab.logs import NOTE, PHASE
 from tcelab.program.topology import SPARE
 from tcelab.qemu import ability, basekey, machine, probe
 from tcelab.qemu.guest import Guest
-from tcelab.qemu.life import EVENTS, impossible
+from tcelab.qemu.life import EVENTS
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.portal import portal
 from tcelab.qemu.qemusession import QemuSession
@@ -367,7 +367,6 @@ class Forks:
             base=base,
             digest=self._digest,
             events=EVENTS,
-            impossible=impossible(self._options, self.abilities),
             on_spawn=self._on_spawn,
             loaded=loaded,
         )

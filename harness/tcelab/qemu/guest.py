@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from qemu.qmp import ExecuteError, QMPError, Runstate
 
-from tcelab.errors import HarnessError, TcelabError, Unsupported
+from tcelab.errors import HarnessError, TcelabError
 from tcelab.image.bases import Held, SavedRegister
 from tcelab.qemu import machine, rom, transit
 from tcelab.qemu.channel import AgentChannel
@@ -26,10 +26,12 @@ from tcelab.qemu.dmaapilog import DmaApi
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.log import Log
 from tcelab.qemu.monitor import Monitor
-from tcelab.qemu.probe import Abilities, Qemu, environment
+from tcelab.qemu.probe import Abilities, Qemu
 from tcelab.qemu.qtest import CLOSED as CLOSED_PORT
 from tcelab.qemu.qtest import Qtest
 from tcelab.qemu.ram import MIB, PrivateRam, Ram, SharedRam
+from tcelab.qemu.restarts import Restarts
+from tcelab.qemu.spawn import spawned
 from tcelab.qemu.standstill import Standstill, host_shares
 from tcelab.qemu.transit import SavedGuest, Transit
 from tcelab.qemu.waiter import AGENT_EXITED, CLOSED, NO_AGENT, WATCHER, GuestWaiter
@@ -48,8 +50,7 @@ class Guest:
 
     :ivar console: what the guest wrote.
     :ivar disks: of its devices.
-    :ivar reopened: an agent has opened its port, since somebody cleared this.
-    :ivar restarting: its kernel is meant to end, and another one to come up: neither is a loss.
+    :ivar restarts: when its kernel is meant to end, and another one to come up.
     :ivar waiter: what every wait goes through; `standstill`: what every stop goes through.
     """
 
@@ -84,9 +85,7 @@ class Guest:
         self._said = (folder / "qemu.err").open("w+b")
         self._qmp = Monitor("tcelab")
         self.standstill = Standstill(self.qmp, self._not_only_stopped)
-        self.restarting = False
-        self.reopened = asyncio.Event()
-        self._restarted: asyncio.Future[None] | None = None
+        self.restarts = Restarts()
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
         self._closer: asyncio.Future[None] | None = None
@@ -143,26 +142,7 @@ class Guest:
             await self.waiter.run(transit.take_in(self, self._saved), "load", self.limits.load)
 
     async def _spawn(self, fds: machine.Descriptors) -> asyncio.subprocess.Process:
-        before, options = machine.parent_death(self._abilities)
-        command = [*before, *self._qemu.argv]
-        arguments = [*options, *machine.arguments(self._options, self._abilities, fds)]
-        (self.folder / "qemu.cmd").write_text(machine.loggable(command, arguments) + "\n")
-        try:
-            return await asyncio.create_subprocess_exec(
-                *command,
-                *arguments,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=self._said,
-                stderr=self._said,
-                pass_fds=fds.all(),
-                env=environment(self._qemu),
-                start_new_session=True,  # Ctrl-C is the harness's to handle
-            )
-        except OSError as error:
-            raise Unsupported(
-                f"cannot execute {error.filename or command[0]}: {error.strerror}",
-                next_step="see qemu.cmd there; setpriv comes with util-linux",
-            ) from None
+        return await spawned(self._qemu, self._abilities, self._options, fds, self.folder, self._said)
 
     async def _load(self, base: Held) -> None:
         """Begin where the base was saved, and let it go on."""
@@ -206,8 +186,6 @@ class Guest:
     @property
     def pid(self) -> int:
         return self._process.pid
-
-    # -- what is watched all the time
 
     def _watch(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -257,26 +235,19 @@ class Guest:
                 case "GUEST_PANICKED", _:
                     self.waiter.panicked = True
                     self.waiter.lose("the guest's kernel panicked")
-                case ("RESET", _) | ("SHUTDOWN", {"reason": "guest-reset"}) if self.restarting:
-                    self._left()
+                case str() as name, _ if self.restarts.takes(name, data.get("reason")):
+                    pass
                 case "SHUTDOWN", _ if not self._closing:
                     self.waiter.lose(f"the guest shut down ({data.get('reason')})")
                 case "MIGRATION", _:
                     self.transit.heard(data["status"])
                 case "VSERPORT_CHANGE", {"id": "agent-port", "open": True}:
-                    self.reopened.set()
-                case "VSERPORT_CHANGE", {"id": "agent-port", "open": False} if not self.restarting:
+                    self.restarts.reopened.set()
+                case "VSERPORT_CHANGE", {"id": "agent-port", "open": False} if not self.restarts.on:
                     self.waiter.lose("the agent ended")
             self.waiter.activity.set()
 
     # -- asking
-
-    async def command(self, command: str) -> object:
-        """A QMP command without arguments, within a wait of the caller's.
-
-        :raise HarnessError: QEMU refuses it.
-        """
-        return await self._execute(command, {})
 
     async def qmp(self, command: str, **arguments: object) -> object:
         """One QMP command, within the limit of the phase `control`.
@@ -311,37 +282,23 @@ class Guest:
             while data := self._console_end.recv(_CONSOLE_CHUNK):
                 self.heard(data)
 
-    async def restart(self, ask: Coroutine[Any, Any, object]) -> None:
-        """Await `ask`, and then that QEMU resets the machine, or that the guest asks QEMU to.
+    async def restart(self, ask: Coroutine[Any, Any, object] | None = None) -> None:
+        """Await `ask`, by default system_reset, and then the reset, or that the guest asks for it: phase `restart`."""
+        leave = self.restarts.leave(ask or self._execute("system_reset", {}))
+        await self.waiter.run(leave, "restart", self.limits.restart)
 
-        :raise GuestLost: it does not, within the limit of the phase `restart`.
-        """
-        self._restarted = asyncio.get_running_loop().create_future()
-
-        async def both() -> None:
-            await ask
-            assert self._restarted is not None
-            await self._restarted
-
-        await self.waiter.run(both(), "restart", self.limits.restart)
-
-    def _left(self) -> None:
-        if self._restarted is not None and not self._restarted.done():
-            self._restarted.set_result(None)
-
-    async def hello(self, request: bytes, *, booting: bool = True, reopens: bool = False) -> bytes:
+    async def hello(self, request: bytes, *, booting: bool | None = None, reopens: bool = False) -> bytes:
         """The handshake: answered when the agent is up. The console's bytes are the progress of the boot.
 
-        :param booting: unless a fork goes on where its base stood.
+        :param booting: a kernel comes up; by default unless a fork goes on where its base stood.
         :param reopens: ask once an agent has opened its port.
         """
 
         async def ask() -> bytes:
-            if reopens:
-                await self.reopened.wait()
+            await (self.restarts.reopened.wait() if reopens else asyncio.sleep(0))
             return await self.channel.ask(request)
 
-        if self._base is not None and not booting:
+        if not (self._base is None if booting is None else booting):
             return await self.waiter.run(self.channel.ask(request), "fork", self.limits.fork)
         return await self.waiter.run(
             self._no_agent_or(ask()),

@@ -238,14 +238,17 @@ def _network() -> tuple[str, ...]:
 
 
 def _boot(options: QemuOptions) -> list[str]:
-    return ["-kernel", str(options.kernel), "-initrd", str(options.initrd), "-append", _append(options)]
+    return ["-kernel", str(options.kernel), "-initrd", str(options.initrd), "-append", command_line(options)]
 
 
-def _append(options: QemuOptions) -> str:
+def command_line(options: QemuOptions, *, crash: bool = False) -> str:
+    """The kernel's; that of a crash kernel, which has one CPU, and the memory that its device tree tells."""
     usable = options.memory - _RESERVED // MIB
     disk = _DISK if _has_disk(options.topology.devices) else ""
     driven = _DRIVEN if options.topology.driven and not disk else ""
-    words = (f"{_CMDLINE} mem={usable}M{disk}{driven}", CPUS[options.cpu][1], options.append)
+    crashkernel = options.topology.crashkernel
+    memory = f" mem={usable}M" + (f" crashkernel={crashkernel}M" if crashkernel else "")
+    words = (f"{_CMDLINE}{' nr_cpus=1' if crash else memory}{disk}{driven}", CPUS[options.cpu][1], options.append)
     return " ".join(filter(None, words))
 
 

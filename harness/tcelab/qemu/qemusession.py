@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import platform
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,14 +13,13 @@ from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
-import tcelab
 from tcelab.errors import GuestLost, HarnessError, Interrupted, Scene, TcelabError, Unsupported
 from tcelab.image.bases import Held, SavedRegister
 from tcelab.logs import PHASE
 from tcelab.papr import isolationrules, window
 from tcelab.program import Burst, Checkpoint, Ddw, Dma, Engine, Flip, GuestOp, HostOp, Ioctl, LifeOp, Rtas
 from tcelab.program.topology import KERNEL_DRIVERS
-from tcelab.qemu import machine, probe, rtaswindows
+from tcelab.qemu import machine, probe, rtaswindows, sessionfacts
 from tcelab.qemu.channel import PROTOCOL, Cell, Hello, decode
 from tcelab.qemu.guard import Guard, chunks
 from tcelab.qemu.guest import Guest
@@ -29,7 +27,7 @@ from tcelab.qemu.hostviews import HostViews
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.movable import MovableSession
 from tcelab.qemu.portal import portal
-from tcelab.run.record import Facts, Outcome, Snapshot
+from tcelab.run.record import Event, Outcome, Snapshot
 
 T = TypeVar("T")
 
@@ -38,10 +36,6 @@ _NONCE: Final = 16
 _ENTROPY: Final = 32
 _CLOCK_STEP: Final = 0.05
 """Seconds by which two clocks may differ that were read one after the other."""
-
-
-_TOLD: Final = ("kernel", "version", "machine", "python", "cmdline", "modules")
-"""Fields of `Hello` that go into the result."""
 
 
 class QemuSession(MovableSession):
@@ -68,7 +62,6 @@ class QemuSession(MovableSession):
         base: Held | None = None,
         digest: str = "",
         events: Mapping[type, Callable[[Any, Any], Outcome]] | None = None,
-        impossible: Mapping[str, str] | None = None,
         on_spawn: Callable[[Guest], None] = lambda _: None,
         loaded: Callable[[Guest], None] = lambda _: None,
     ) -> None:
@@ -79,7 +72,7 @@ class QemuSession(MovableSession):
         :param base: of a guest of the same QEMU and machine; None: boot.
         :param digest: of the agent's sources that the handshake must show; empty: any.
         :param events: how the events in the life of a table are gone through, by the operation's class; see
-            `tcelab.qemu.life`; `impossible`: which of them it cannot, and why.
+            `tcelab.qemu.life`.
         :param on_spawn: given the guest as soon as there is one, so that another thread can end it.
         :param loaded: called once a fork is loaded, before anything is asked of its agent.
         :raise Unsupported: this host or QEMU cannot.
@@ -89,7 +82,7 @@ class QemuSession(MovableSession):
         self.began = time.monotonic()
         self.folder = folder
         self._number = 0
-        self._events, self._impossible = events or {}, dict(impossible or {})
+        self._events = events or {}
         self._devices: dict[str, str] = {}
         if abilities is None:
             _LOG.info("probing QEMU", extra=PHASE)
@@ -162,6 +155,18 @@ class QemuSession(MovableSession):
         self.guest.log.drain()
         self.guest.log.take_refusals()
 
+    def request(self, name: str, told: Mapping[str, object]) -> object:
+        """A request of the host's own to the agent, which no program can make; its answer.
+
+        :raise TcelabError: as `perform`.
+        """
+        answer = decode(portal().call(self.guest.ask(self.message(name, told), self._cell.read)), self._number)
+        return self._part(answer, name, object)
+
+    def message(self, name: str, told: Mapping[str, object]) -> bytes:
+        """Such a request as it is sent."""
+        return msgspec.json.encode({"id": self._next(), name: told})
+
     # -- another kernel
 
     @property
@@ -170,23 +175,28 @@ class QemuSession(MovableSession):
         return self.guest.waiter.boot
 
     @contextmanager
-    def restart(self, *, reopens: bool = False) -> Iterator[Guest]:
+    def restart(self, *, reopens: bool = False, machine_stays: bool = False) -> Iterator[Guest]:
         """In the block, the guest's kernel ends; after it, the agent of the next one is awaited.
 
         :param reopens: the agent is greeted only once it has opened its port: the one before could still hear it.
+        :param machine_stays: it is not reset: devices, and PEs that are isolated, are as they were.
         :raise GuestLost: no agent comes up.
         """
         guest = self.guest
-        guest.restarting = True
-        guest.reopened.clear()
+        guest.restarts.on = True
+        guest.restarts.reopened.clear()
         guest.console.begin_boot()
         yield guest
         guest.waiter.boot += 1
         self._devices.clear()
         self._greet(self.facts.versions["agent"]["digest"], nonce=self.facts.nonce, booting=True, reopens=reopens)
-        guest.restarting = False
-        if self._guard is not None:
+        guest.restarts.on = False
+        if self._guard is not None and not machine_stays:
             self._guard.start()
+
+    def happened(self) -> list[Event]:
+        """What the guard has seen since it was asked last, and has done about it."""
+        return [] if self._guard is None else self._guard.settle()
 
     def forget(self) -> None:
         """The machine was reset, and stands still: nothing that was known of its devices is so any more."""
@@ -240,51 +250,15 @@ class QemuSession(MovableSession):
                 f"the agent's progress cell is not in guest RAM at {hello.cell:#x}, where the agent says that it is",
                 scene=self.scene(),
             )
-        self.facts = self._facts(nonce, hello)
+        self.facts = sessionfacts.facts(
+            (self.qemu, self.abilities, self.options, self._base), self.guest.ram.size, nonce, hello
+        )
 
     def _expect_now(self, clock: float, asked: float) -> None:
         if not asked - _CLOCK_STEP <= clock <= time.time() + _CLOCK_STEP:
             raise HarnessError(
                 f"the fork's clock could not be set: it shows {clock:.3f}, asked at {asked:.3f}", scene=self.scene()
             )
-
-    def _facts(self, nonce: bytes, hello: Hello) -> Facts:
-        cannot = {}
-        if probe.TRACES[0] not in self.abilities.traces:
-            cannot["live"] = f"QEMU {self.abilities.version} does not trace {probe.TRACES[0]}"
-        if not self.abilities.device_state:
-            cannot["stream"] = f"QEMU {self.abilities.version} has no xen-save-devices-state"
-        versions = {
-            "tcelab": tcelab.__version__,
-            "host": {"python": platform.python_version(), "kernel": platform.release(), "machine": platform.machine()},
-            "qemu": {
-                "name": self.qemu.name,
-                **msgspec.to_builtins(self.abilities),
-                "firmware": machine.firmware(self.options, self.abilities),
-                "cpu": self.options.cpu,
-            },
-            "guest": {key: getattr(hello, key) for key in _TOLD},
-            "agent": {"protocol": hello.protocol, "digest": hello.digest},
-        }
-        if self._base is not None:
-            record = self._base.record
-            versions["base"] = {"key": record.key, "built": record.built, "boot": record.boot}
-        versions["quirks"] = sorted(quirks := self.options.quirks)
-        ram = self.guest.ram.size
-        return Facts(
-            "qemu",
-            nonce,
-            hello.page_size,
-            ram,
-            cannot,
-            versions,
-            quirks=quirks,
-            isolates=self.options.isolates,
-            guard=self.options.guard,
-            hypercalls="tce_hcall" in hello.modules,
-            huge=hello.huge,
-            impossible=self._impossible,
-        )
 
     def _part(self, answer: dict[str, Any], name: str, kind: type[T]) -> T:
         """One part of an answer, checked.

@@ -58,6 +58,13 @@ class Ram(Protocol):
         """Guest physical memory; None where there is no RAM."""
         ...
 
+    def write(self, address: int, data: bytes) -> None:
+        """Into guest physical memory, which QEMU does not notice.
+
+        :raise HarnessError: there is no RAM, or no longer.
+        """
+        ...
+
     def pages(self, addresses: Collection[int]) -> dict[int, bytes | None]:
         """The IOMMU page at each address, `tag.compact`ed; None if not (wholly) in RAM."""
         ...
@@ -74,6 +81,11 @@ def expect_room(guest: int) -> None:
             f" {room // MIB} MiB available",
             next_step="free memory, or give less with --memory MIB",
         )
+
+
+def _expect_within(ram: Ram, address: int, data: bytes) -> None:
+    if not 0 <= address <= ram.size - len(data):
+        raise HarnessError(f"{len(data)} bytes at {address:#x} do not fit into guest RAM of {ram.size // MIB} MiB")
 
 
 class SharedRam:
@@ -97,6 +109,10 @@ class SharedRam:
             return self._map[address : address + size]
         except ValueError:
             raise HarnessError(_CLOSED) from None
+
+    def write(self, address: int, data: bytes) -> None:
+        _expect_within(self, address, data)
+        os.pwrite(self.fd, data, address)
 
     def pages(self, addresses: Collection[int]) -> dict[int, bytes | None]:
         pages = {address: self.read(address, PAGE) for address in addresses}
@@ -136,6 +152,15 @@ class PrivateRam:
 
     def read(self, address: int, size: int) -> bytes | None:
         return self._pieces([address], size) if 0 <= address <= self.size - size else None
+
+    def write(self, address: int, data: bytes) -> None:
+        _expect_within(self, address, data)
+        if self._memory is None:
+            raise HarnessError(_CLOSED)
+        try:
+            self._memory.write(self._at + address, data)
+        except OSError as error:
+            raise HarnessError(f"cannot write guest RAM: {error.strerror}") from None
 
     def pages(self, addresses: Collection[int]) -> dict[int, bytes | None]:
         inside = [address for address in addresses if 0 <= address <= self.size - PAGE]

@@ -24,6 +24,7 @@ from tcelab.qemu.console import Console
 from tcelab.qemu.disks import Disks
 from tcelab.qemu.dmaapilog import DmaApi
 from tcelab.qemu.log import Log
+from tcelab.qemu.probe import Abilities
 from tcelab.qemu.qtest import Qtest
 from tcelab.qemu.standstill import Standstill
 from tcelab.qemu.waiter import GuestWaiter
@@ -43,6 +44,14 @@ _BLOCK: Final = 512
 """Bytes of a block, as the host counts those of a file."""
 
 Execute = Callable[[str, dict[str, object]], Awaitable[object]]
+
+
+def impossible(abilities: Abilities) -> dict[str, str]:
+    """Events that this QEMU cannot go through, by the operation's name, and why."""
+    if abilities.mapped_ram:
+        return {}
+    why = f"QEMU {abilities.version} cannot save a guest whole: its migration knows no mapped-ram, which 9.0 brought"
+    return dict.fromkeys(("Save", "Load"), why)
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@
 - `places`: entries that expose a fault of address decoding
 - `proof`: the minimum for a pass
 - `rules`: the scenario `rules`
+- `secondkernel`: the scenarios `kexec`, `kexec-isolation` and `kdump`
 - `stories`: the stories of the scenario `isolation`
 - `sweep`: transfers all over a window
 - `violations`: the violations of the scenario `isolation`
@@ -31,7 +32,7 @@ from typing import Final
 from tcelab.errors import UsageError, meant
 from tcelab.program import Fresh, Op, Program
 from tcelab.program.topology import Topology
-from tcelab.scenarios import batches, dma, flow, hcalls, isolation, lifecycle, migration, rules, windows
+from tcelab.scenarios import batches, dma, flow, hcalls, isolation, lifecycle, migration, rules, secondkernel, windows
 
 DEFAULT: Final = "main"
 
@@ -104,6 +105,25 @@ SCENARIOS: Final = {
             lifecycle.isolated,
             isolation=True,
             topologies=lifecycle.TOPOLOGIES,
+        ),
+        Scenario(
+            "kexec",
+            "a kernel with entries in default and 64-bit windows starts another one, which must clear them",
+            secondkernel.kexec,
+            topologies=secondkernel.TOPOLOGIES,
+        ),
+        Scenario(
+            "kexec-isolation",
+            "a PE that is isolated stays so over kexec and kdump",
+            secondkernel.isolated,
+            isolation=True,
+            topologies=secondkernel.CRASH_TOPOLOGIES,
+        ),
+        Scenario(
+            "kdump",
+            "a kernel with entries in default and 64-bit windows crashes; its crash kernel leaves them all",
+            secondkernel.kdump,
+            topologies=secondkernel.CRASH_TOPOLOGIES,
         ),
         Scenario(
             "migration",

@@ -13,7 +13,7 @@ from tceagent.state import State
 from tcelab import program as p
 from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.errors import HarnessError, TcelabError, Unsupported
-from tcelab.judge.models.fold import Fold
+from tcelab.judge.models.lifemodel import LivingFold
 from tcelab.program import Program, operations
 from tcelab.qemu.qemusession import QemuSession
 from tcelab.run.record import Outcome, Step
@@ -59,7 +59,7 @@ def test_the_validator_refuses_what_it_has_no_rule_for(op):
 def folded(op, outcome=None):
     """What the fold cannot tell once an operation has succeeded."""
     program = Program(name="every", topology=SMALL, ops=[])
-    fold = Fold(program, Ideal(program).facts)
+    fold = LivingFold(program, Ideal(program).facts)
     gave = {"group": "1", "done": 1, "calls": 1, "statuses": [0], "registers": [0] * 4, "ends": [0], "seconds": 0.1}
     for number, each in enumerate((*BEFORE, op)):
         last = number == len(BEFORE)

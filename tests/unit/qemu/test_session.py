@@ -115,9 +115,9 @@ def test_a_kernel_that_dies_is_a_finding_only_after_the_handshake(boot, guest, m
     seen = []
     hello = guest.hello
 
-    async def spy(request):
+    async def spy(request, **how):
         seen.append(guest.waiter.handshake_done)
-        return await hello(request)
+        return await hello(request, **how)
 
     monkeypatch.setattr(guest, "hello", spy)
     boot()
@@ -144,7 +144,7 @@ def test_an_agent_that_is_not_ours_ends_the_boot(boot, guest, change, said):
 
 
 def test_an_answer_without_a_handshake_is_malformed(boot, guest, monkeypatch):
-    async def hello(_request):
+    async def hello(_request, **_how):
         return b'{"id":1,"outcomes":[]}'
 
     monkeypatch.setattr(guest, "hello", hello)
@@ -163,7 +163,7 @@ def test_no_digest_given_is_any_agent(boot, guest, monkeypatch, tmp_path):
     )
 
 
-def interrupt(*_arguments):
+def interrupt(*_arguments, **_how):
     """Ctrl-C reaches the caller, never the loop."""
     raise KeyboardInterrupt
 
@@ -255,9 +255,9 @@ def test_a_clock_that_went_on_between_asking_and_answering_is_the_hosts(boot, gu
     monkeypatch.setattr(qemusession.time, "time", lambda: now[0])
     hello = guest.hello
 
-    async def slow(request):
+    async def slow(request, **how):
         now[0] += 3.0
-        return await hello(request)
+        return await hello(request, **how)
 
     monkeypatch.setattr(guest, "hello", slow)
     for off in (0.0, 2.9, 3.04, -0.04):

@@ -38,6 +38,8 @@ class Script:
         if error := self.fail.get(f"{name}{self.calls.count(name)}"):
             raise error
 
+    boot = 1
+
     def perform(self, ops):
         self.note("perform")
         return [Outcome(value=i, frames=self.frames(op)) for i, op in enumerate(ops)]

@@ -17,7 +17,7 @@ from tcelab.judge.models.consolelines import kinds
 from tcelab.judge.models.reading import SLACK, refused_bytes
 from tcelab.judge.models.side import LOW, Side
 from tcelab.papr import window
-from tcelab.program import ENDS_KERNEL, Read, pagetags
+from tcelab.program import ENDS_KERNEL, RESETS, Read, pagetags
 from tcelab.run.record import KERNELS_LOG, Facts, Outcome, Refusal, Snapshot, Step, TableView
 
 _LARGE: Final = 1 << 24
@@ -72,7 +72,11 @@ class Comparison:
         if expected.outcome is None or seen.outcome is None:
             return []
         if isinstance(seen.op, ENDS_KERNEL):
+            before = self._expected, self._seen
             self._begin()
+            if not isinstance(seen.op, RESETS):
+                self._expected.inherit(before[0])
+                self._seen.inherit(before[1])
             self._compared.clear()
         self._expected.learn(expected.op, expected.outcome)
         self._seen.learn(seen.op, seen.outcome)
@@ -163,6 +167,8 @@ class Comparison:
             return
         tces = [dict(zip(view.index.tolist(), view.tce.tolist(), strict=True)) for view in (expected, seen)]
         for number in numbers:
+            if self._inherited(*(side.get(number, 0) for side in tces)):
+                continue
             texts = self._expected.describe(tces[0].get(number, 0)), self._seen.describe(tces[1].get(number, 0))
             ioba = (expected if expected.entries else seen).ioba(number)
             where = f"LIOBN {expected.liobn:#x} IOBA {ioba:#x}"
@@ -173,6 +179,11 @@ class Comparison:
                 liobn=expected.liobn,
                 ioba=ioba,
             )
+
+    def _inherited(self, expected: int, seen: int) -> bool:
+        """Both are the same entry of a kernel before: its page may have become another one's since, on either side."""
+        entry = self._expected.inherited(expected)
+        return entry is not None and entry == self._seen.inherited(seen)
 
     def _contents(self, expected: Snapshot, seen: Snapshot) -> Iterator[Difference]:
         for place, frame in self._seen.frames.items():

@@ -53,12 +53,13 @@ class EventFold(Fold):
         process = f"process {by}" if by else "the agent"
         return f"container {file} of {process}" if file else process
 
-    def end_kernel(self, event: str) -> None:
+    def end_kernel(self, event: str, *, parts: bool = True) -> None:
         """The kernel ends, and with it all processes, containers and buffers. Tables stay as they are.
 
         :param event: what ended it, in words.
+        :param parts: the entries that it had must be gone.
         """
-        for table in self.tables.values():
+        for table in self.tables.values() if parts else ():
             self.part(table, f"gone with its kernel by {event}")
         self.boots += 1
         self.files, self.buffers = Files(), {}

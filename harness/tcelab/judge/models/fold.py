@@ -372,6 +372,11 @@ class Fold:
             handle.kind = None if op.value is None else self.number(op.value)
             handle.sweep = self.driver.sweep
             for group in handle.groups:
+                if group.windows.inherited:
+                    self.unknown.append(
+                        f"step {step} makes a container of a PE whose 64-bit window a kernel before has made: nobody"
+                        " knows which windows it has"
+                    )
                 if not group.given_back:  # the driver of 2013 takes over the kernel's table, and clears it
                     self.driver.sweep(handle, group, step)
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from tcelab.judge.models.eventfold import EventFold
-from tcelab.program import LifeOp, Load, Reboot, Reset, Save
+from tcelab.program import Crash, Kexec, LifeOp, Load, Reboot, Reset, Save
+from tcelab.quirks import KEXEC_KEEPS
 from tcelab.run.record import Outcome
 
 
@@ -30,9 +31,45 @@ def _loaded(fold: EventFold, _op: Load, _outcome: Outcome, _step: int) -> None:
         device.moved()
 
 
+def _kexeced(fold: EventFold, _op: Kexec, _outcome: Outcome, step: int) -> None:
+    """Windows stay. The second kernel clears those that its device tree has, from its first look at a bus on
+    (arch/powerpc/kernel/iommu.c, iommu_table_clear): the default ones, and those that containers made. One that
+    firmware made from outside is in no tree.
+    """
+    theirs = {
+        each.table.liobn
+        for group in fold.groups.values()
+        if group.container is not None
+        for each in group.container.windows
+    }
+    fold.end_kernel(f"operation {step} (kexec)")
+    for windows in fold.windows.values():
+        default, high = windows.liobns
+        kept = {high} - theirs
+        windows.inherited = high in theirs and high in windows.present
+        if windows.inherited and KEXEC_KEEPS in fold.facts.quirks:
+            kept.add(default)
+        for table in windows.active:
+            if table.liobn in kept:
+                table.hand_over(step, memory=False)
+            else:
+                table.clear(0, table.entries, step)
+
+
+def _crashed(fold: EventFold, _op: Crash, _outcome: Outcome, step: int) -> None:
+    """A crash kernel leaves all entries that it finds: devices may still be using them (iommu_table_clear,
+    is_kdump_kernel). It runs in memory of its own: what they lead to stays as it is.
+    """
+    for table in fold.tables.values():
+        table.hand_over(step, memory=True)
+    fold.end_kernel(f"operation {step} (crash)", parts=False)
+
+
 LIFE: Final[Mapping[type, Callable[[EventFold, Any, Outcome, int], None]]] = {
     Reset: _restarted,
     Reboot: _restarted,
+    Kexec: _kexeced,
+    Crash: _crashed,
     Save: _saved,
     Load: _loaded,
 }

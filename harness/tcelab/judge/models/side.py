@@ -87,6 +87,18 @@ class Side:
         self._places: dict[int, tuple[str, int]] = {}
         self.twice: list[tuple[tuple[str, int], tuple[str, int], int]] = []
         self._pins: int | None = None
+        self._inherited: dict[int, int] = {}
+
+    def inherit(self, before: Side) -> None:
+        """The side as it was until its kernel ended and its tables stayed: entries lead where they led."""
+        shift = len(before._inherited) + len(before._numbers)
+        self._inherited = {frame: number - shift for frame, number in before._inherited.items()}
+        self._inherited |= {frame: -1 - number for frame, number in before._symbols.items()}
+
+    def inherited(self, value: int) -> tuple[int, int] | None:
+        """What an entry stands for that the kernel before had made; None: it had made none that leads there."""
+        number = self._inherited.get(tce.address(value))
+        return None if number is None else (number, value & int(LOW))
 
     def learn(self, op: Op, outcome: Outcome) -> None:
         """Learn frames and addresses from an outcome."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -167,6 +167,17 @@ class TableModel:
         gone = self._forget(self._within(first, end))
         self._touch(first, end, step)
         return gone
+
+    def hand_over(self, step: int, *, memory: bool) -> None:
+        """Its kernel is gone, and all entries stay.
+
+        :param memory: so does what they lead to; otherwise another kernel has that.
+        """
+        for number, entry in list(self.live.items()):
+            kept = replace(entry, pinned=False)
+            if not memory:
+                kept = replace(kept, page=None, rest=(), buffer="", raw=entry.tce, untold=entry.tce is None)
+            self.put(number, [kept], step)
 
     @property
     def untold(self) -> set[int]:

@@ -35,7 +35,10 @@ class KernelWindow:
 
 
 class WindowModel:
-    """The windows of one PHB, as the platform has them. Their tables are in `tables`, by LIOBN."""
+    """The windows of one PHB, as the platform has them. Their tables are in `tables`, by LIOBN.
+
+    :ivar inherited: a container under a kernel before has made the 64-bit one.
+    """
 
     def __init__(self, phb: Phb, tables: dict[int, TableModel]) -> None:
         self.phb = phb
@@ -90,6 +93,7 @@ class WindowModel:
 
     def restore(self) -> None:
         """As at the machine's start: the default window alone. Its table is emptied by whoever does it."""
+        self.inherited = False
         self.remove(self.phb.liobn | 1)
         if self.default.entries != self.phb.entries or self.default.page_shift != window.PAGE_SHIFT:
             self.make(self.phb.liobn, window.Shape(self.phb.entries, start=self.phb.window_start))

@@ -18,23 +18,11 @@ from tcelab.logs import PHASE
 from tcelab.program import Load, Save
 from tcelab.qemu import probe, transit
 from tcelab.qemu.guest import Guest
-from tcelab.qemu.machine import QemuOptions
 from tcelab.qemu.portal import portal
 from tcelab.qemu.qemusession import QemuSession
 from tcelab.run.record import Outcome, TableView
 
 _LOG: Final = logging.getLogger(__name__)
-
-
-def impossible(_options: QemuOptions, abilities: probe.Abilities) -> dict[str, str]:
-    """Which of these events a guest cannot go through, and why."""
-    if abilities.mapped_ram:
-        return {}
-    why = (
-        f"QEMU {abilities.version} cannot save a guest whole: it has no migration of RAM to a file (mapped-ram; 9.0 or"
-        " later has)"
-    )
-    return dict.fromkeys(("Save", "Load"), why)
 
 
 def save(session: QemuSession, _op: Save) -> Outcome:

@@ -44,7 +44,7 @@ def _reset(session: QemuSession) -> None:
     guest.log.drain()
     guest.log.tables.reset()
     portal().call(guest.qmp("set-action", reboot="reset"))
-    portal().call(guest.restart(guest.command("system_reset")))
+    portal().call(guest.restart())
     portal().call(guest.qmp("set-action", reboot="shutdown", shutdown="poweroff"))
     guest.log.drain()
     session.forget()

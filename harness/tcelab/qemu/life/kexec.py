@@ -1,0 +1,95 @@
+"""Kexec and kdump: the guest's kernel starts another one, and neither firmware nor QEMU have a part in it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from tcelab.errors import HarnessError
+from tcelab.program import Crash, Kexec
+from tcelab.qemu import machine
+from tcelab.qemu.guest import Guest
+from tcelab.qemu.life.restart import booted
+from tcelab.qemu.portal import portal
+from tcelab.qemu.qemusession import QemuSession
+from tcelab.qemu.second import flattree, loading, trampoline
+from tcelab.run.record import Outcome
+
+_LOOK: Final = 0.005
+"""Seconds between two looks at guest RAM, where nothing reports a change."""
+_LAST_WORDS: Final = "Kernel panic - not syncing: sysrq triggered crash"
+"""How a kernel dies that is told to: this one panic is meant to be."""
+
+
+class _Found(msgspec.Struct, frozen=True):
+    """What the agent tells of its kernel: its device tree in hex, the place and the bytes of its notes."""
+
+    tree: dict[str, object]
+    notes: tuple[int, int]
+
+
+def kexec(session: QemuSession, op: Kexec) -> Outcome:
+    """Load the same kernel, and jump into it."""
+    return _second(session, op.append, crash=False)
+
+
+def crash(session: QemuSession, op: Crash) -> Outcome:
+    """Load the same kernel for a crash, and crash."""
+    return _second(session, op.append, crash=True)
+
+
+def _second(session: QemuSession, append: str, *, crash: bool) -> Outcome:
+    plan = _loaded(session, append, crash=crash)
+    guest = session.guest
+
+    def waits() -> bool:
+        return guest.ram.read(plan.mailbox, 4) == plan.waits.to_bytes(4, "little")
+
+    with session.restart(reopens=True, machine_stays=True):
+        if crash:
+            guest.console.expect(_LAST_WORDS)
+        message = session.message("second", {"what": "start", "crash": crash})
+        portal().call(guest.waiter.run(_left(guest, message, waits), "restart", guest.limits.restart))
+        for at, data in (*plan.writes, (plan.mailbox, trampoline.GO.to_bytes(4, "little"))):
+            guest.ram.write(at, data)
+    return msgspec.structs.replace(booted(session), events=session.happened())
+
+
+def _loaded(session: QemuSession, append: str, *, crash: bool) -> loading.Loading:
+    """Have the guest's kernel take what it jumps to.
+
+    :raise HarnessError: it does not.
+    """
+    options = session.options
+    found = msgspec.convert(session.request("second", {"what": "find"}), _Found)
+    plan = loading.plan(
+        flattree.from_hex(found.tree),
+        loading.read_kernel(options.kernel),
+        options.initrd.read_bytes(),
+        " ".join(filter(None, (machine.command_line(options, crash=crash), append))),
+        ram=machine.usable(session.guest.ram.size),
+        notes=found.notes,
+        crash=crash,
+    )
+    told = {"what": "load", "start": plan.start, "pieces": plan.pieces, "crash": crash}
+    if errno := session.request("second", told):
+        raise HarnessError(
+            f"the guest's kernel takes no {'crash' if crash else 'second'} kernel: {errno}", scene=session.scene()
+        )
+    return plan
+
+
+async def _left(guest: Guest, request: bytes, waits: Callable[[], bool]) -> None:
+    """Ask the agent to leave its kernel. It has no answer, unless it stays."""
+    answer = asyncio.ensure_future(guest.channel.ask(request))
+    try:
+        while not waits():
+            if answer.done():
+                raise HarnessError(f"the guest's kernel does not start the second one: {answer.result()[:200]!r}")
+            await asyncio.sleep(_LOOK)
+    finally:
+        answer.cancel()
+        await asyncio.gather(answer, return_exceptions=True)

@@ -1,0 +1,215 @@
+"""A second kernel: the tree that it is given, where its pieces lie, and the code that waits for it."""
+
+import base64
+import struct
+
+import pytest
+
+from tcelab.errors import HarnessError
+from tcelab.qemu.channel import Hello
+from tcelab.qemu.ram import MIB
+from tcelab.qemu.second import loading, trampoline
+from tcelab.qemu.second.flattree import flatten, from_hex
+
+RTAS = 0x1EFFF000
+KEPT = 0xF800000
+KERNEL = loading.KernelImage(bytes(range(256)) * 512, 40 * MIB)
+INITRD = b"initrd" * 1000
+RAM = 496 * MIB
+NOTES = 0x4F61000, 4132
+
+
+def tree(**chosen):
+    """As a guest of 512 MiB has it."""
+    own = {"bootargs": b"old\0", "linux,initrd-start": bytes(8), "stdout-path": b"/vdevice\0", **chosen}
+    rtas = {"linux,rtas-base": RTAS.to_bytes(4, "big"), "rtas-size": (0x82C).to_bytes(4, "big")}
+    memory = {"device_type": b"memory\0", "reg": struct.pack(">QQ", 0, 512 * MIB)}
+    return {"model": b"toy\0", "chosen": own, "rtas": rtas, "memory@0": memory}
+
+
+def kept():
+    return {"linux,crashkernel-base": KEPT.to_bytes(8, "big"), "linux,crashkernel-size": (192 * MIB).to_bytes(8, "big")}
+
+
+def unflatten(blob):
+    """Nodes and properties, by path, and what is reserved: read by the specification alone."""
+    magic, total, words, strings, kept_at, version, oldest = struct.unpack_from(">7I", blob)
+    assert (magic, total, version, oldest) == (0xD00DFEED, len(blob), 17, 16)
+    reserved = []
+    while (pair := struct.unpack_from(">QQ", blob, kept_at)) != (0, 0):
+        reserved.append(pair)
+        kept_at += 16
+    found, path, at = {}, [], words
+    while (kind := struct.unpack_from(">I", blob, at)[0]) != 9:
+        at += 4
+        if kind == 1:
+            end = blob.index(b"\0", at)
+            path.append(blob[at:end].decode())
+            at = end + 1
+        elif kind == 2:
+            path.pop()
+        else:
+            size, name = struct.unpack_from(">II", blob, at)
+            end = blob.index(b"\0", strings + name)
+            found["/".join([*path, blob[strings + name : end].decode()])] = blob[at + 8 : at + 8 + size]
+            at += 8 + size
+        at += -at % 4
+    return found, reserved
+
+
+def test_a_flat_tree_has_all_that_was_in_the_tree():
+    blob = flatten(from_hex({"a": "0102", "b": {"a": "", "c": {"d": "ff"}}}), [(16, 32)])
+    assert unflatten(blob) == ({"/a": b"\1\2", "/b/a": b"", "/b/c/d": b"\xff"}, [(16, 32)])
+
+
+class Cpu:
+    """As much of a CPU as the trampoline needs, instructions and memory in little endian."""
+
+    def __init__(self, code, at, memory):
+        self.words = {at + 4 * i: word for i, (word,) in enumerate(struct.iter_unpack("<I", code))}
+        self.pc, self.memory = at, memory
+        self.r = {number: 0xDEAD for number in range(32)} | {3: 5, 4: at}
+        self.ctr = self.equal = 0
+
+    def step(self):
+        word = self.words[self.pc]
+        op, to, base, low = word >> 26, word >> 21 & 31, word >> 16 & 31, word & 0xFFFF
+        signed = low - ((low & 0x8000) << 1)
+        place = (self.r[base] if base else 0) + signed
+        then = self.pc + 4
+        if op == 18:
+            then = self.pc + (word & 0x3FFFFFC)
+        elif op == 15:
+            self.r[to] = (self.r[base] if base else 0) + (signed << 16)
+        elif op == 14:
+            self.r[to] = place
+        elif op == 24:
+            self.r[base] = self.r[to] | low
+        elif op == 62:
+            struct.pack_into("<Q", self.memory, place, self.r[to])
+        elif op == 36:
+            struct.pack_into("<I", self.memory, place, self.r[to] & 0xFFFFFFFF)
+        elif op == 32:
+            self.r[to] = struct.unpack_from("<I", self.memory, place)[0]
+        elif op == 11:
+            self.equal = self.r[base] == signed
+        elif op == 16:
+            self.ctr -= to == 16
+            if self.ctr if to == 16 else not self.equal:
+                then = self.pc + signed
+        elif word == 0x4E800420:
+            then = self.ctr
+        elif op == 31 and word >> 1 & 0x3FF == 662:
+            struct.pack_into(">I", self.memory, self.r[word >> 11 & 31], self.r[to])
+        elif op == 31 and word >> 1 & 0x3FF == 467:
+            self.ctr = self.r[to]
+        else:
+            assert word in {0x7C0004AC, 0x4C00012C}, hex(word)
+        self.pc = then
+
+
+def test_the_trampoline_clears_the_place_waits_and_enters_the_kernel():
+    tree_at, kernel, size, mailbox, waits, at = 0x300, 0x1000, 0x1000, 0x400, 0x70000001, 0x8000
+    memory = bytearray(b"\xaa" * 0x3000)
+    cpu = Cpu(trampoline.code(tree_at, kernel, size, mailbox, waits), at, memory)
+    for _ in range(20_000):
+        cpu.step()
+    assert struct.unpack_from("<I", memory, mailbox) == (waits,), "and it is still there"
+    assert memory[kernel : kernel + size] == bytes(size)
+    assert set(memory[kernel + size :] + memory[kernel - 0x100 : kernel]) == {0xAA}
+    assert struct.unpack_from(">I", memory, tree_at + 28) == (5,), "the CPU that boots"
+    struct.pack_into("<I", memory, mailbox, trampoline.GO)
+    while cpu.pc != kernel:
+        cpu.step()
+    assert (cpu.r[3], cpu.r[4], cpu.r[5]) == (tree_at, kernel, 0)
+
+
+def test_the_other_cpus_wait_at_the_address_to_which_they_are_sent():
+    code = trampoline.code(0, 0, 64, 0, 1)
+    assert struct.unpack_from("<I", code, 0x60) == (0x48000000,), "a branch to itself"
+
+
+def planned(*, crash=False, ram=RAM, kernel=KERNEL, **chosen):
+    plan = loading.plan(tree(**chosen), kernel, INITRD, "root=x", ram=ram, notes=NOTES, crash=crash)
+    pieces = {each["at"]: base64.b64decode(each["data"]) for each in plan.pieces}
+    blob = next(data for data in pieces.values() if data.startswith(b"\xd0\x0d\xfe\xed"))
+    return plan, pieces, *unflatten(blob)
+
+
+@pytest.mark.parametrize("crash", [False, True], ids=["kexec", "crash"])
+def test_nothing_lies_on_anything_else(crash):
+    plan, _, _, reserved = planned(crash=crash, **(kept() if crash else {}))
+    first, end = (KEPT, KEPT + 192 * MIB) if crash else (KERNEL.size, RAM)
+    spans = sorted(
+        [(each["at"], each["size"]) for each in plan.pieces]
+        + [(plan.writes[0][0], KERNEL.size), (plan.writes[1][0], len(INITRD)), (RTAS, 0x82C)]
+    )
+    assert all(one + size <= other for (one, size), (other, _) in zip(spans, spans[1:], strict=False))
+    assert all(first <= at and at + size <= end for at, size in spans if at != RTAS)
+    assert all(at % loading.UNIT == 0 and size % loading.UNIT == 0 for at, size in spans[:-1] if size != len(INITRD))
+    (start,) = [each for each in plan.pieces if each["at"] == plan.start]
+    assert plan.start < plan.mailbox < plan.start + start["size"]
+    assert (RTAS, 0x82C) in reserved
+    assert (plan.writes[1][0], len(INITRD)) in reserved
+
+
+def test_the_second_kernel_is_told_its_command_line_and_initrd_and_nothing_of_the_first():
+    plan, _, told, _ = planned(**kept())
+    assert told["/chosen/bootargs"] == b"root=x\0"
+    assert told["/chosen/linux,initrd-start"] == plan.writes[1][0].to_bytes(8, "big")
+    assert told["/chosen/linux,initrd-end"] == (plan.writes[1][0] + len(INITRD)).to_bytes(8, "big")
+    assert told["/chosen/stdout-path"] == b"/vdevice\0"
+    assert not [name for name in told if "crashkernel" in name or "usable" in name]
+    assert plan.writes[0] == (48 * MIB, KERNEL.data)
+
+
+def test_a_crash_kernel_runs_where_it_lies_in_memory_of_its_own():
+    plan, pieces, told, reserved = planned(crash=True, **kept())
+    at, data = plan.writes[0]
+    assert at == KEPT
+    assert data[0x5C:0x60] == b"\1\0\0\0"
+    assert data[:0x5C] + data[0x60:] == KERNEL.data[:0x5C] + KERNEL.data[0x60:]
+    (header,) = [at for at, piece in pieces.items() if piece.startswith(b"\x7fELF")]
+    assert told["/chosen/bootargs"] == f"root=x elfcorehdr={header >> 10}K\0".encode()
+    usable = struct.unpack(">4Q", told["/memory@0/linux,usable-memory"])
+    assert usable == (0, KEPT + 192 * MIB, RTAS, 0x82C)
+    assert (1 << 16, KEPT - (1 << 16)) in reserved, "the memory of the kernel that crashed"
+
+
+def test_of_memory_in_blocks_only_those_that_are_there_are_told():
+    """Two sets: 1 block of 256 MiB that is there, 2 of which one is its neighbour that is not."""
+    there, not_there = 0x8, 0x0
+    packed = struct.pack(">I", 2) + struct.pack(">IQIII", 1, 0, 1, 0, there)
+    packed += struct.pack(">IQIII", 2, 256 * MIB, 2, 0, not_there)
+    its = {"ibm,lmb-size": struct.pack(">Q", 256 * MIB), "ibm,dynamic-memory-v2": packed}
+    whole = tree(**kept())
+    whole["ibm,dynamic-reconfiguration-memory"] = its
+    loading.plan(whole, KERNEL, INITRD, "x", ram=RAM, notes=NOTES, crash=True)
+    assert struct.unpack(">3Q", its["linux,drconf-usable-memory"]) == (1, 0, 256 * MIB)
+
+
+@pytest.mark.parametrize(
+    ("crash", "ram", "size", "said"),
+    [
+        (False, 96 * MIB, 60 * MIB, "no room for a second kernel with its initrd: 61 MiB wanted from 0x4000000 to 0x"),
+        (True, RAM, 300 * MIB, "no room for a second kernel with its initrd: 301 MiB wanted from 0xf800000 to 0x"),
+    ],
+)
+def test_too_little_room_is_said(crash, ram, size, said):
+    with pytest.raises(HarnessError) as refusal:
+        planned(crash=crash, ram=ram, kernel=loading.KernelImage(b"k" * 256, size), **kept())
+    assert refusal.value.message.startswith(said[:40])
+
+
+def test_a_kernel_that_keeps_no_memory_is_no_place_for_a_crash_kernel():
+    with pytest.raises(HarnessError, match="kept no memory for a crash kernel"):
+        planned(crash=True)
+
+
+@pytest.mark.parametrize(
+    ("kexec", "kept_bytes", "impossible"),
+    [(True, 1, set()), (True, 0, {"Crash"}), (False, 0, {"Kexec", "Crash"}), (False, 1, {"Kexec", "Crash"})],
+)
+def test_what_a_kernel_cannot_do_is_known_from_its_handshake(kexec, kept_bytes, impossible):
+    hello = Hello(1, "", 0, 4096, 0, "", "", "", "", "", [], 0.0, "", kexec=kexec, crashkernel=kept_bytes)
+    assert loading.impossible(hello, 192).keys() == impossible
