@@ -1,7 +1,8 @@
 """Answers the host: one answer to each message, until the port breaks.
 
-Messages are `{"id", "hello": {"nonce", "devices", ...}}` and `{"id", "ops": [...]}`. An answer carries the same id and
-`hello` or `outcomes`; or `failed`, when the message, the program or the agent is wrong. A refusal by the kernel is an
+Messages are `{"id", "hello": {"nonce", "devices", ...}}` and `{"id", "ops": [...]}`; and `{"id", "plug": {...}}`, which
+no program causes but an event that the host makes (`tceagent.hotplug`). An answer carries the same id and `hello`,
+`outcomes` or `plug`; or `failed`, when the message, the program or the agent is wrong. A refusal by the kernel is an
 outcome, not a failure.
 """
 
@@ -53,6 +54,10 @@ class Agent:
                 from tceagent import second  # noqa: PLC0415  hardly ever needed
 
                 return {"id": number, "second": second.perform(self._kernel, message["second"])}
+            if "plug" in message:
+                from tceagent import hotplug  # noqa: PLC0415  hardly ever needed
+
+                return {"id": number, "plug": hotplug.perform(self._state, **message["plug"])}
             program = message["ops"]
             if not (isinstance(number, int) and isinstance(program, list)):
                 raise TypeError("id is a number and ops a list")  # noqa: TRY301  the answer is the same

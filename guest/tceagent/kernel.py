@@ -348,7 +348,8 @@ class LinuxKernel:
 
     def describe(self) -> dict[str, str | int | bool | list[str]]:
         """The handshake's description of the machine."""
-        from tceagent import huge as pages  # noqa: PLC0415  hardly ever needed
+        from tceagent import hotplug  # noqa: PLC0415  hardly ever needed
+        from tceagent import huge as pages  # noqa: PLC0415  likewise
 
         uname = posix.uname()
         modules = self._says("/proc/modules").splitlines()
@@ -363,6 +364,7 @@ class LinuxKernel:
             "crashkernel": int(self._says("/sys/kernel/kexec_crash_size") or 0),
             "cmdline": self.read_file("/proc/cmdline").decode().strip(),
             "modules": [line.split(" ", 1)[0] for line in modules],
+            "hotplug": hotplug.lacks(),
         }
 
     def _says(self, path: str) -> str:

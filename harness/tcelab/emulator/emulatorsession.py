@@ -208,6 +208,8 @@ class EmulatorSession:
             return self.machine.ddw(op)
         if isinstance(op, LifeOp) and type(op) in life.EVENTS:
             outcome = life.EVENTS[type(op)](self.machine, op)
+            for name in self.machine.plugged.missing & self._state.bound.keys():
+                del self._state.bound[name]
             if isinstance(op, ENDS_KERNEL):
                 self._boots(self.facts.nonce)
                 outcome = msgspec.structs.replace(outcome, fields={**outcome.fields, "boot": self.boot})

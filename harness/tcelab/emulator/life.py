@@ -11,7 +11,19 @@ from typing import Any, Final
 from tcelab.emulator.effects_v1 import SpaprTce
 from tcelab.emulator.effects_v2 import SpaprTceV2
 from tcelab.emulator.platform import EmulatedPe, Machine
-from tcelab.program import Crash, Kexec, Load, Reboot, Reset, Save
+from tcelab.program import (
+    BridgeAdd,
+    BridgeRemove,
+    Crash,
+    DeviceAdd,
+    DeviceRemove,
+    Kexec,
+    Load,
+    Reboot,
+    Reset,
+    Save,
+)
+from tcelab.program.plugged import HotPlug
 from tcelab.quirks import KEXEC_KEEPS, KEXEC_LOSES
 from tcelab.run.record import Outcome
 
@@ -93,11 +105,21 @@ def _lose(machine: Machine, pes: list[EmulatedPe]) -> None:
             machine.warn("pci_dma_find: WARN_ON")
 
 
+def _plugged(machine: Machine, op: HotPlug) -> Outcome:
+    machine.plugged.happened(op)
+    machine.plug()
+    return Outcome(value=0)
+
+
 EVENTS: Final[Mapping[type, Callable[[Machine, Any], Outcome]]] = {
     Reset: _restarted,
     Reboot: _restarted,
     Kexec: _kexeced,
     Crash: _crashed,
+    DeviceAdd: _plugged,
+    DeviceRemove: _plugged,
+    BridgeAdd: _plugged,
+    BridgeRemove: _plugged,
     Save: _saved,
     Load: _loaded,
 }

@@ -22,6 +22,7 @@ from tcelab.papr import dmarules, window, windowcreation
 from tcelab.papr.isolationrules import Condition, Isolation
 from tcelab.papr.tcetable import Table
 from tcelab.program import Ddw, Rtas
+from tcelab.program.plugged import Plugged
 from tcelab.program.topology import Device, Phb, Topology
 from tcelab.run.record import Direction, Guarding, Outcome, QuirkHit, Refusal
 
@@ -64,7 +65,7 @@ class EmulatedPe:
         self.kernel_uses = set() if self.first else {0}
         self.refused_window = self.inherited = False
         self.behind: dict[int, int] = {}
-        self.devices = {device.name: self._made(device, machine) for device in phb.devices}
+        self.devices: dict[str, PciDevice] = {}
 
     def _made(self, device: Device, machine: Machine) -> PciDevice:
         made: PciDevice
@@ -78,6 +79,14 @@ class EmulatedPe:
 
         made.on_bus = on_bus
         return made
+
+    def plug(self, devices: Sequence[Device], machine: Machine) -> None:
+        """Have these devices and no others: those that come are as new."""
+        names = [device.name for device in devices]
+        self.bound.intersection_update(names)
+        kept = {name: device for name, device in self.devices.items() if name in names}
+        self.devices = kept | {each.name: self._made(each, machine) for each in devices if each.name not in kept}
+        self.connect()
 
     @property
     def table(self) -> Table:
@@ -168,6 +177,7 @@ class Machine:
     :ivar without_mm: the driver sees no mm, whoever calls.
     :ivar detaches: the core detaches a group before it releases the driver's container.
     :ivar quirks: that its kernel has.
+    :ivar plugged: what is plugged in, and so what `pes` and their devices are.
     :ivar met: how often each quirk made a difference; `quirk_hits`: the same one by one, until somebody takes them.
     """
 
@@ -188,7 +198,22 @@ class Machine:
         self.quirk_hits: list[QuirkHit] = []
         self._warned: set[str] = set()
         self.ram = EmulatedRam(page_size, seed, huge_page)
-        self.pes = {phb.index: EmulatedPe(phb, self) for phb in topology.machine}
+        self.plugged = Plugged(topology)
+        self.pes: dict[int, EmulatedPe] = {}
+        self._topology = topology
+        self.plug()
+
+    def plug(self) -> None:
+        """Have what is plugged in, and nothing else."""
+        ours = self._topology.phbs
+        for phb in self._topology.machine:
+            if phb in ours and not self.plugged.there(phb.index):
+                self.pes.pop(phb.index, None)
+                continue
+            if phb.index not in self.pes:
+                self.pes[phb.index] = EmulatedPe(phb, self)
+            pe = self.pes[phb.index]
+            pe.plug(self.plugged.on(phb) if phb in ours else phb.devices, self)
         self._devices = [device for pe in self.pes.values() for device in pe.devices.values()]
 
     def refuse(self, refusal: Refusal) -> None:
@@ -248,6 +273,8 @@ class Machine:
     def reset(self) -> None:
         """As at the machine's start (QEMU hw/ppc/spapr.c, spapr_machine_reset). Disks keep what is on them."""
         self.guard.take()
+        self.plugged.reset()
+        self.plug()
         for pe in self.pes.values():
             pe.reset()
             pe.renew()

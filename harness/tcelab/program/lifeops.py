@@ -120,7 +120,9 @@ class Load(_Op, frozen=True, kw_only=True):
     qemu: str = ""
 
 
-LifeOp: TypeAlias = Reset | Reboot | Kexec | Crash | Save | Load
+LifeOp: TypeAlias = (
+    Reset | Reboot | Kexec | Crash | DeviceAdd | DeviceRemove | BridgeAdd | BridgeRemove | Save | Load
+)
 """The events that programs may have."""
 
 RESETS: Final = (Reset, Reboot)

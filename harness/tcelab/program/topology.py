@@ -138,6 +138,15 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return (*(phb for phb in self.phbs if phb != SPARE), SPARE)
 
     @property
+    def at_start(self) -> Topology:
+        """What of it is plugged in when the machine starts."""
+        there = (phb for phb in self.phbs if phb.plugged)
+        phbs = tuple(
+            msgspec.structs.replace(phb, devices=tuple(each for each in phb.devices if each.plugged)) for phb in there
+        )
+        return msgspec.structs.replace(self, phbs=phbs)
+
+    @property
     def devices(self) -> tuple[Device, ...]:
         return tuple(device for phb in self.phbs for device in phb.devices)
 
@@ -215,6 +224,15 @@ TOPOLOGIES: Final = {
         Topology("versioned", _pes("", 2, SMALL_WINDOW).phbs, machine_type="pseries-10.0"),
         _unlike("fast", Phb(1, (Device("pe1", slot=1), Device("disk1", slot=3, model="virtio-blk")), SMALL_WINDOW)),
         _unlike("high-window", Phb(1, (Device("pe1", slot=1),), SMALL_WINDOW, window_start=0x40000000)),
+        # To be plugged in: a device beside one that is there, and a whole PHB. The second PE is left alone.
+        Topology(
+            "hotplug",
+            (
+                Phb(1, (Device("pe1", slot=1), Device("hot1", slot=5, plugged=False)), SMALL_WINDOW),
+                Phb(2, (Device("pe2", slot=2),), SMALL_WINDOW),
+                Phb(3, (Device("pe3", slot=3),), SMALL_WINDOW, plugged=False),
+            ),
+        ),
         _unlike("narrow-mask", Phb(1, (Device("pe1", slot=1, mask=_NARROW),), SMALL_WINDOW)),
     )
 }

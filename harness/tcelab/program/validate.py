@@ -18,6 +18,7 @@ from tcelab.program import (
     expected,
     soundness,
     validate_host,
+    validate_hotplug,
     validate_hypercalls,
     validate_ioctls,
     validate_life,
@@ -113,6 +114,7 @@ class Checker:
         self._spawned: set[str] = set()
         self._buffers: dict[str, BufferState] = {}
         self._device_of: dict[str, str] = {}
+        self._group_of: dict[str, str] = {}
 
     def check(self, op: Op) -> None:
         """Check the next operation.
@@ -143,12 +145,13 @@ class Checker:
         return "there is no rule for it: nobody knows what it may do" if rule is None else rule(op)
 
     def _event(self, op: LifeOp) -> str:
-        self._life.used = {
-            self._device_of[name] for each in self._processes.values() for name in each.files & self._device_of.keys()
-        }
+        files = {name for each in self._processes.values() for name in each.files}
+        self._life.used = {of[name] for of in (self._device_of, self._group_of) for name in files & of.keys()}
+        self._life.used.update(*(each.bound for name, each in self._processes.items() if name))
         problem = validate_life.problem(self._life, op)
         if isinstance(op, ENDS_KERNEL):
             self._begin()
+        self._own.bound &= self._life.plugged.devices
         return problem
 
     @property
@@ -224,13 +227,18 @@ class Checker:
         if self._life.crashed:
             return "a crash kernel gives VFIO no windows (SET_IOMMU or ENABLE fail): reset or reboot it before a bind"
         self._own.bound.add(op.device)
-        return "" if op.device in self._devices else f"the topology has no device {op.device!r}"
+        if op.device not in self._devices:
+            return f"the topology has no device {op.device!r}"
+        return validate_hotplug.absent(self._life.plugged, op.device)
 
     def _open(self, op: Open) -> str:
         name = op.path.partition("$")[2]
         if name and name not in self._own.bound:
             return f'${name} names a device that was not bound before: add a `bind` with "device": "{name}"'
         self._device_of.pop(op.file, None)
+        self._group_of.pop(op.file, None)
+        if op.path.startswith("/dev/vfio/") and op.path != "/dev/vfio/vfio":
+            self._group_of[op.file] = name
         return self._make_file(op.file)
 
     def _close(self, op: Close) -> str:
@@ -293,7 +301,7 @@ class Checker:
         return next(filter(None, map(self._dma, op.ops)), "")
 
     def _rtas(self, op: Rtas | Ddw) -> str:
-        return validate_host.service(op, self._devices)
+        return validate_host.service(op, self._devices) or validate_hotplug.absent(self._life.plugged, op.device)
 
     _ddw = _rtas
 
@@ -346,7 +354,10 @@ class Checker:
         return validate_host.native(op, self._own.bound)
 
     def _flip(self, op: Flip) -> str:
-        return validate_host.flip(op, self._windows)
+        phb = self._windows.get(op.liobn & ~1)
+        plugged = self._life.plugged
+        there = phb is None or plugged.phb(phb.index) is None or plugged.there(phb.index)
+        return validate_host.flip(op, self._windows if there else {})
 
     def _checkpoint(self, _op: Checkpoint) -> str:
         return ""

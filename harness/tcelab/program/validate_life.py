@@ -9,7 +9,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tcelab.program.lifeops import Crash, Kexec, Load, Reboot, Reset, Save
+from tcelab.program import validate_hotplug
+from tcelab.program.lifeops import (
+    RESETS,
+    BridgeAdd,
+    BridgeRemove,
+    Crash,
+    DeviceAdd,
+    DeviceRemove,
+    Kexec,
+    Load,
+    Reboot,
+    Reset,
+    Save,
+)
+from tcelab.program.plugged import HotPlug, Plugged
 from tcelab.program.topology import Topology
 
 
@@ -18,26 +32,23 @@ class Life:
     """What is plugged in, on the guest as it is now.
 
     :ivar guarded: PEs are guarded.
-    :ivar devices: names of devices that are there; `phbs`: indexes of bridges that are.
+    :ivar plugged: devices and PHBs that are there.
     :ivar dimms: names of memory that was plugged in.
-    :ivar used: names of devices that a program has opened.
     :ivar saved: the guest is saved, and stands still.
     :ivar crashed: it runs a crash kernel.
+    :ivar used: names of devices that a program has opened; see `validate_hotplug.Uses`.
     """
 
     topology: Topology
     guarded: bool
-    devices: set[str] = field(default_factory=set)
-    phbs: set[int] = field(default_factory=set)
+    plugged: Plugged = field(init=False)
     dimms: set[str] = field(default_factory=set)
     used: set[str] = field(default_factory=set)
     saved: bool = False
     crashed: bool = False
 
     def __post_init__(self) -> None:
-        there = [phb for phb in self.topology.phbs if phb.plugged]
-        self.phbs = {phb.index for phb in there}
-        self.devices = {device.name for phb in there for device in phb.devices if device.plugged}
+        self.plugged = Plugged(self.topology)
 
 
 _WORDS: Final = 512
@@ -50,11 +61,9 @@ def _restarts(life: Life, _op: object) -> str:
 
 
 def _save(life: Life, _op: Save) -> str:
+    if life.plugged != Plugged(life.topology) or life.dimms:
+        return "a fresh QEMU is started as this one was, and something was plugged in or pulled since"
     life.saved = True
-    first = Life(life.topology, life.guarded)
-    changed = sorted(life.devices ^ first.devices) + [f"PHB {each}" for each in sorted(life.phbs ^ first.phbs)]
-    if changed := [*changed, *sorted(life.dimms)]:
-        return f"a fresh QEMU is started as this one was, and {changed[0]} was plugged in or pulled since"
     return ""
 
 
@@ -80,11 +89,19 @@ def _second(life: Life, op: Kexec | Crash) -> str:
     return ""
 
 
+def _plugs(rule: Callable[[Plugged, validate_hotplug.Uses, Any], str]) -> Callable[[Life, Any], str]:
+    return lambda life, op: rule(life.plugged, life.used, op)
+
+
 RULES: Final[Mapping[type, Callable[[Life, Any], str]]] = {
     Reset: _restarts,
     Reboot: _restarts,
     Kexec: _second,
     Crash: _second,
+    DeviceAdd: _plugs(validate_hotplug.device_add),
+    DeviceRemove: _plugs(validate_hotplug.device_remove),
+    BridgeAdd: _plugs(validate_hotplug.bridge_add),
+    BridgeRemove: _plugs(validate_hotplug.bridge_remove),
     Save: _save,
     Load: _load,
 }
@@ -94,4 +111,12 @@ RULES: Final[Mapping[type, Callable[[Life, Any], str]]] = {
 def problem(life: Life, op: object) -> str:
     """Why an event cannot be; empty if it can, and then it has been."""
     rule = RULES.get(type(op))
-    return "there is no rule for it: nobody knows what it may do" if rule is None else rule(life, op)
+    if rule is None:
+        return "there is no rule for it: nobody knows what it may do"
+    if problem := rule(life, op):
+        return problem
+    if isinstance(op, RESETS):
+        life.plugged.reset()
+    elif isinstance(op, HotPlug):
+        life.plugged.happened(op)
+    return ""

@@ -25,6 +25,7 @@ class Hello(msgspec.Struct, frozen=True):
     :ivar cell: guest physical address of the progress cell.
     :ivar page_size: bytes; `huge`: that of a huge page, 0: there are none.
     :ivar kexec: the kernel can start another one; `crashkernel`: bytes that it keeps free for a crash kernel.
+    :ivar hotplug: why the guest cannot take devices that are plugged in; empty if it can.
     :ivar clock: the guest's, seconds since 1970, once it was set.
     :ivar drawn: 16 bytes of the guest's random generator, in hex, after the host's were stirred in.
     """
@@ -44,6 +45,7 @@ class Hello(msgspec.Struct, frozen=True):
     drawn: str
     kexec: bool = False
     crashkernel: int = 0
+    hotplug: str = "the image's agent is of another tcelab"
 
 
 class AgentChannel:

@@ -204,7 +204,7 @@ class Forks:
         session = self._booted(folder)
         _LOG.info("trying the guest", extra=PHASE)
         try:
-            why = attempt(session, self._options.topology, thorough=True)
+            why = attempt(session, self._options.topology.at_start, thorough=True)
         except GuestLost as error:
             self._expect_open()
             why = error.message
@@ -324,7 +324,7 @@ class Forks:
         """A fork that does what its base did."""
         session = self._untried(base, folder)
         # On a base whose own trial did not pass, a fork's would not either.
-        why = "" if base.record.trial else attempt(session, self._options.topology, thorough=thorough)
+        why = "" if base.record.trial else attempt(session, self._options.topology.at_start, thorough=thorough)
         _LOG.debug("the fork in %s: %s", folder, why or "fit for use")
         if why:
             session.close()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from tceagent import edu, virtio
@@ -53,9 +53,7 @@ class Guard(PeFreezer):
         :raise HarnessError: a violation was not seen.
         """
         self._listen()
-        for device in self.devices.values():
-            self._ask(self._learn(device))
-        self.prove()
+        self._meet(list(filter(_there, self.devices.values())))
 
     def _listen(self) -> None:
         if len(self._by_slot) < len(self.devices):
@@ -78,7 +76,8 @@ class Guard(PeFreezer):
         self._listen()
         for index, guarded in self.pes.items():
             was = before.pes[index]
-            for device, other in zip(guarded.devices, was.devices, strict=True):
+            for device in filter(_there, guarded.devices):
+                other = before.devices[device.name]
                 self._ask(self._learn(device, reset=not was.isolation.dma))
                 device.wish, device.ring = other.wish, other.ring
             self._become(guarded, copy.copy(was.isolation))
@@ -91,10 +90,38 @@ class Guard(PeFreezer):
 
         :raise HarnessError: one was not seen.
         """
-        for device in self.devices.values():
-            if device.model == "edu" and device.pe.isolation.dma:
+        self._see(device for device in self.devices.values() if device.there and device.pe.isolation.dma)
+
+    def _meet(self, devices: Sequence[GuardedDevice]) -> None:
+        """Learn some devices, and see each violate its table."""
+        for device in devices:
+            self._ask(self._learn(device))
+        self._see(devices)
+
+    def _see(self, devices: Iterable[GuardedDevice]) -> None:
+        """See some devices violate their table."""
+        for device in devices:
+            if device.model == "edu":
                 self._control(device)
         self._expect_controls()
+
+    def arrived(self, name: str) -> None:
+        """A device was plugged in, and the guest has it. A PE that is isolated stays so, and isolates it.
+
+        :raise HarnessError: as `start`.
+        """
+        self.settle()
+        device = self.devices[name]
+        self._meet([device])
+        with self._lock:
+            device.there = True
+            self._act([device])
+        self.settle()
+
+    def new_pe(self, index: int) -> None:
+        """A PHB was plugged in: its PE is not isolated, whatever the one of its index was."""
+        with self._lock:
+            self.pes[index].isolation = isolationrules.Isolation()
 
     async def _learn(self, device: GuardedDevice, *, reset: bool = True) -> None:
         """Read its registers, and learn the names of its doorbells by ringing them without effect.
@@ -250,20 +277,28 @@ class Guard(PeFreezer):
             await self._ended(device)
 
     async def _ended(self, device: GuardedDevice) -> None:
-        """Wait until an edu is idle; no event reports that."""
-        while device.model == "edu" and device.address is not None:
+        """Wait until an edu is idle; no event reports that. One whose driver has closed it cannot be asked, and masters
+        the bus no more.
+        """
+        while device.model == "edu" and device.address is not None and device.command & MEMORY:
             command = await self._guest.qtest.load(device.address + edu.COMMAND, 8)
             if command == edu.ALL_ONES or not command & edu.RUN:
                 return
             await asyncio.sleep(_POLL)
 
-    def restarted(self) -> None:
-        """The machine was reset: its devices are as at its start, and no PE is isolated."""
+    def restarted(self, plugged: Collection[str]) -> None:
+        """The machine was reset: no PE is isolated.
+
+        :param plugged: names of its devices, which are as at its start.
+        """
         with self._lock:
             for guarded in self.pes.values():
                 guarded.isolation = isolationrules.Isolation()
-                for device in guarded.devices:
-                    device.restarted()
+            for device in self.devices.values():
+                device.restarted()
+                device.there = device.name in plugged
+                if not device.there:
+                    self.left(device)
 
     def reset(self) -> None:
         """Reset every PE to its initial state, for another program."""
@@ -274,6 +309,10 @@ class Guard(PeFreezer):
             self._become(guarded, isolationrules.Isolation())
             self._ask(self._reset_virtio(guarded))
         self.settle()
+
+
+def _there(device: GuardedDevice) -> bool:
+    return device.there
 
 
 def _answered(answer: isolationrules.ServiceAnswer) -> Outcome:

@@ -72,7 +72,7 @@ class GuardedDevice:
     """A device.
 
     :ivar command: its command register; `bar`: the register of its BAR; `rom`: that of its ROM. As last seen or set.
-    :ivar wish: its driver wants it to master the bus.
+    :ivar there: it is plugged in. `wish`: its driver wants it to master the bus.
     :ivar regions: QEMU's names (addresses) of its doorbells.
     :ivar flights: transfers that it was told to do since the guard settled last.
     :ivar rung: its doorbell was rung.
@@ -82,6 +82,7 @@ class GuardedDevice:
     def __init__(self, device: Device, pe: GuardedPe) -> None:
         self.name, self.slot, self.model, self.mask, self.pe = device.name, device.slot, device.model, device.mask, pe
         self.command = self.bar = self.rom = 0
+        self.there = device.plugged and pe.phb.plugged
         self.wish = False
         self.regions: set[str] = set()
         self.flights: list[Flight] = []

@@ -18,6 +18,7 @@ from qemu.qmp import ExecuteError, QMPError, Runstate
 
 from tcelab.errors import HarnessError, TcelabError
 from tcelab.image.bases import Held, SavedRegister
+from tcelab.program.topology import Device, Phb
 from tcelab.qemu import machine, rom, transit
 from tcelab.qemu.channel import AgentChannel
 from tcelab.qemu.console import Console
@@ -38,10 +39,6 @@ from tcelab.qemu.waiter import AGENT_EXITED, CLOSED, NO_AGENT, WATCHER, GuestWai
 
 T = TypeVar("T")
 
-_PROMPT: Final = "tcelab#"
-_PUT_OFF: Final = 0.5
-"""Seconds for which an idle kernel may defer work (delayed work, RCU callbacks)."""
-
 _CONSOLE_CHUNK: Final = 1 << 16
 
 
@@ -51,6 +48,7 @@ class Guest:
     :ivar console: what the guest wrote.
     :ivar disks: of its devices.
     :ivar restarts: when its kernel is meant to end, and another one to come up.
+    :ivar deleted: names of devices and PHBs that QEMU says are gone.
     :ivar waiter: what every wait goes through; `standstill`: what every stop goes through.
     """
 
@@ -86,6 +84,7 @@ class Guest:
         self._qmp = Monitor("tcelab")
         self.standstill = Standstill(self.qmp, self._not_only_stopped)
         self.restarts = Restarts()
+        self.deleted: set[str] = set()
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
         self._closer: asyncio.Future[None] | None = None
@@ -110,7 +109,7 @@ class Guest:
         self.transit = Transit(self._execute, self.qtest, self._options.topology)
         self._console_end = pairs["console"][0]
         self._console_end.setblocking(False)  # noqa: FBT003 - its only parameter
-        fds = machine.Descriptors(
+        self._fds = fds = machine.Descriptors(
             **{name: pair[1].fileno() for name, pair in pairs.items()},
             log=log_writer,
             ram=self.ram.fd,
@@ -152,36 +151,15 @@ class Guest:
         await self._execute("cont", {})
 
     async def rest(self) -> None:
-        """Wait until the guest is idle: work that is pending when the base is saved is done again by every fork.
-
-        Waits for init's prompt, which another init may never print, and then for work that the kernel deferred, which
-        nothing reports. Neither is an error.
-        """
-        with contextlib.suppress(TcelabError):
-            await self.waiter.run(self._prompt(), "settle", self.limits.settle)
-        await asyncio.sleep(_PUT_OFF)
-
-    async def _prompt(self) -> None:
-        while _PROMPT not in "".join(self.console.tail(1)):
-            self.waiter.activity.clear()
-            await self.waiter.activity.wait()
+        """Wait until the guest is idle, as `transit.rest` says."""
+        await transit.rest(self)
 
     async def save(self) -> tuple[bytes, list[SavedRegister]]:
         """The device state of a stopped guest, and the registers that this state lacks.
 
         :raise HarnessError: QEMU cannot save it.
         """
-        return await self.waiter.run(self._save(), "load", self.limits.load)
-
-    async def _save(self) -> tuple[bytes, list[SavedRegister]]:
-        registers = await self.transit.registers()
-        os.ftruncate(self.state, 0)
-        await self.transit.move("migrate", self.state, transit.DEVICES)
-        return os.pread(self.state, os.fstat(self.state).st_size, 0), registers
-
-    def hand_over(self) -> None:
-        """Another guest begins with what was saved of this one: disks and traces are that one's."""
-        del self.disks, self.dma_api
+        return await self.waiter.run(transit.save_devices(self), "load", self.limits.load)
 
     @property
     def pid(self) -> int:
@@ -239,6 +217,8 @@ class Guest:
                     pass
                 case "SHUTDOWN", _ if not self._closing:
                     self.waiter.lose(f"the guest shut down ({data.get('reason')})")
+                case "DEVICE_DELETED", {"device": str(name)}:
+                    await self._gone(name)
                 case "MIGRATION", _:
                     self.transit.heard(data["status"])
                 case "VSERPORT_CHANGE", {"id": "agent-port", "open": True}:
@@ -247,7 +227,35 @@ class Guest:
                     self.waiter.lose("the agent ended")
             self.waiter.activity.set()
 
+    async def _gone(self, name: str) -> None:
+        """A device, or a PHB, is gone. What the log still tells of its tables must not be taken for news later."""
+        await asyncio.to_thread(self.log.drain)
+        for phb in self._options.topology.added:
+            if name == f"phb{phb.index}":
+                self.log.tables.unplugged(phb.index)
+        self.deleted.add(name)
+
     # -- asking
+
+    async def plug(self, phb: Phb, device: Device | None) -> None:
+        """Have QEMU plug a PHB in, or a device of it.
+
+        :raise HarnessError: QEMU refuses.
+        """
+        await self.qmp("device_add", **machine.plugging(phb, device, self._fds))
+
+    async def gone(self, name: str) -> None:
+        """Wait until QEMU says that a device, or a PHB, is gone.
+
+        :raise GuestLost: it does not, within the limit of the phase `unplug`.
+        """
+
+        async def told() -> None:
+            while name not in self.deleted:
+                self.waiter.activity.clear()
+                await self.waiter.activity.wait()
+
+        await self.waiter.run(told(), "unplug", self.limits.unplug)
 
     async def qmp(self, command: str, **arguments: object) -> object:
         """One QMP command, within the limit of the phase `control`.

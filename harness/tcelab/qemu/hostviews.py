@@ -85,13 +85,13 @@ class HostViews:
             raise HarnessError("QEMU's trace told of no table: was it built with another trace backend than log?")
         out = []
         for liobn, at in sorted(known.items()):
-            shape = self._shape(liobn)
+            shape = self.shape(liobn)
             if shape is None:
                 raise HarnessError(f"LIOBN {liobn:#x} has a table at {at:#x}, but nothing told its size")
             out.append(self.live.table(liobn, at, shape))
         return out
 
-    def _shape(self, liobn: int) -> window.Shape | None:
+    def shape(self, liobn: int) -> window.Shape | None:
         """The shape of a window: as RTAS created it, else the machine's default."""
         return self._guest.log.tables.shapes.get(liobn, self._defaults.get(liobn))
 
@@ -112,7 +112,7 @@ class HostViews:
         :raise HarnessError: there is no such entry.
         """
         at = self._guest.log.tables.at.get(op.liobn)
-        shape = self._shape(op.liobn) or window.Shape(0)
+        shape = self.shape(op.liobn) or window.Shape(0)
         index = (op.ioba - shape.start) >> shape.page_shift
         if at is None or not 0 <= index < shape.entries or not 0 <= op.bit < 64:  # noqa: PLR2004 - bits of an entry
             raise HarnessError(f"flip: LIOBN {op.liobn:#x} has no bit {op.bit} of an entry for IOBA {op.ioba:#x}")

@@ -263,19 +263,44 @@ def _phbs(options: QemuOptions, fds: Descriptors) -> list[str]:
     out: list[str] = []
     last: list[str] = []
     for phb in options.topology.added:
-        out += ["-device", f"spapr-pci-host-bridge,index={phb.index},id=phb{phb.index}"]
-        out[-1] += f",dma_win_size={phb.window_size:#x},ddw=on"
-        if phb.window_start:
-            out[-1] += f",dma_win_addr={phb.window_start:#x}"
-        if _has_disk(phb.devices):
-            # The BAR that has a virtio device's registers would lie in the 64-bit window, where no ROM can be.
-            out[-1] += ",mem64_win_size=0"
+        if phb.plugged:
+            out += ["-device", _phb(phb)]
         for device in phb.devices:
-            if options.order == "same":
-                out += _device(phb, device, fds)
-            else:
-                last = [*_device(phb, device, fds), *last]
-    return out + last
+            *backend, option, front = _device(phb, device, fds)
+            told = [*backend, *((option, front) if phb.plugged and device.plugged else ())]
+            out += told if options.order == "same" else ()
+            last = [*told, *last]
+    return out if options.order == "same" else out + last
+
+
+def _phb(phb: Phb) -> str:
+    out = f"spapr-pci-host-bridge,index={phb.index},id=phb{phb.index},dma_win_size={phb.window_size:#x},ddw=on"
+    if phb.window_start:
+        out += f",dma_win_addr={phb.window_start:#x}"
+    if _has_disk(phb.devices):
+        # The BAR that has a virtio device's registers would lie in the 64-bit window, where no ROM can be.
+        out += ",mem64_win_size=0"
+    return out
+
+
+def plugging(phb: Phb, device: Device | None, fds: Descriptors) -> dict[str, object]:
+    """The arguments of `device_add` for a PHB, or for one of its devices, as it would be on the command line. What is
+    behind a device is there from the machine's start.
+    """
+    driver, *properties = (_phb(phb) if device is None else _device(phb, device, fds)[-1]).split(",")
+    return {"driver": driver} | {
+        name: _typed(name, text) for name, _, text in (each.partition("=") for each in properties)
+    }
+
+
+_TEXTS: Final = {"id", "bus", "addr", "romfile", "drive", "netdev"}
+"""Properties that are texts, whatever they look like; of the others QEMU wants numbers and truth values as such."""
+
+
+def _typed(name: str, text: str) -> str | int | bool:
+    if name in _TEXTS:
+        return text
+    return text == "on" if text in {"on", "off"} else int(text, 0)
 
 
 def _device(phb: Phb, device: Device, fds: Descriptors) -> list[str]:

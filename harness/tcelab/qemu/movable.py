@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 
-from tcelab.errors import HarnessError
+from tcelab.errors import HarnessError, TcelabError
 from tcelab.qemu import machine, probe
 from tcelab.qemu.channel import Cell
 from tcelab.qemu.guard import Guard
@@ -41,6 +41,15 @@ class MovableSession:
         self.guest = guest
         self._guests.append(guest)
 
+    @property
+    def alive(self) -> bool:
+        """No event has ended the guest so far."""
+        return not self.guest.waiter.lost.done()
+
+    def loss(self) -> TcelabError:
+        """What ended a guest that is not alive."""
+        return portal().call(self.guest.waiter.loss())
+
     def table_views(self) -> list[TableView]:
         """The tables in QEMU's device state, of a guest that stands still; none where that cannot be seen."""
         self.guest.log.drain()
@@ -55,7 +64,7 @@ class MovableSession:
             if self._closed:
                 raise HarnessError("closed: the guest is loaded no more")
             self._guests.append(fresh)
-        self.guest.hand_over()
+        del self.guest.disks, self.guest.dma_api  # they are the fresh one's
 
     def move_in(self, fresh: Guest) -> None:
         """It has taken the guest in, which stands still: views, guard and agent are asked of it from now on."""

@@ -13,11 +13,12 @@ from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
-from tcelab.errors import GuestLost, HarnessError, Interrupted, Scene, TcelabError, Unsupported
+from tcelab.errors import GuestLost, HarnessError, Interrupted, Scene, Unsupported
 from tcelab.image.bases import Held, SavedRegister
 from tcelab.logs import PHASE
 from tcelab.papr import isolationrules, window
 from tcelab.program import Burst, Checkpoint, Ddw, Dma, Engine, Flip, GuestOp, HostOp, Ioctl, LifeOp, Rtas
+from tcelab.program.plugged import Plugged
 from tcelab.program.topology import KERNEL_DRIVERS
 from tcelab.qemu import machine, probe, rtaswindows, sessionfacts
 from tcelab.qemu.channel import PROTOCOL, Cell, Hello, decode
@@ -47,6 +48,7 @@ class QemuSession(MovableSession):
     wait raises, and then closes the views, once.
 
     :ivar folder: of its artefacts.
+    :ivar plugged: what is plugged in.
     :ivar began: when opening it began, by `time.monotonic`.
     :ivar reached: seconds from the start at which each phase of the boot, or of the fork, was reached.
     """
@@ -84,6 +86,7 @@ class QemuSession(MovableSession):
         self._number = 0
         self._events = events or {}
         self._devices: dict[str, str] = {}
+        self.plugged = Plugged(options.topology)
         if abilities is None:
             _LOG.info("probing QEMU", extra=PHASE)
             abilities = probe.probe(qemu)
@@ -155,7 +158,7 @@ class QemuSession(MovableSession):
         self.guest.log.drain()
         self.guest.log.take_refusals()
 
-    def request(self, name: str, told: Mapping[str, object]) -> object:
+    def request(self, name: str, told: Mapping[str, object]) -> Any:  # noqa: ANN401 - as it came
         """A request of the host's own to the agent, which no program can make; its answer.
 
         :raise TcelabError: as `perform`.
@@ -200,8 +203,19 @@ class QemuSession(MovableSession):
 
     def forget(self) -> None:
         """The machine was reset, and stands still: nothing that was known of its devices is so any more."""
+        self.plugged.reset()
         if self._guard is not None:
-            self._guard.restarted()
+            self._guard.restarted(self.plugged.devices)
+
+    @property
+    def views(self) -> HostViews:
+        """Of its tables."""
+        return self._hostviews
+
+    @property
+    def guard(self) -> Guard | None:
+        """Of its PEs, if they are guarded."""
+        return self._guard
 
     def _greet(
         self,
@@ -349,15 +363,6 @@ class QemuSession(MovableSession):
     def go_on(self) -> None:
         """After `save`: the guest goes on after all."""
         portal().call(self.guest.standstill.end())
-
-    @property
-    def alive(self) -> bool:
-        """No event has ended the guest so far."""
-        return not self.guest.waiter.lost.done()
-
-    def loss(self) -> TcelabError:
-        """What ended a guest that is not alive."""
-        return portal().call(self.guest.waiter.loss())
 
     @contextmanager
     def _stopped(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ import msgspec
 
 import tcelab
 from tcelab.image.bases import Held
+from tcelab.program.plugged import HOT_PLUG
 from tcelab.qemu import machine, probe, transit
 from tcelab.qemu.channel import Hello
 from tcelab.qemu.second import loading
@@ -59,5 +60,9 @@ def facts(parts: Parts, ram: int, nonce: bytes, hello: Hello) -> Facts:
         guard=options.guard,
         hypercalls="tce_hcall" in hello.modules,
         huge=hello.huge,
-        impossible={**loading.impossible(hello, options.topology.crashkernel), **transit.impossible(abilities)},
+        impossible={
+            **loading.impossible(hello, options.topology.crashkernel),
+            **(dict.fromkeys(HOT_PLUG, hello.hotplug) if hello.hotplug else {}),
+            **transit.impossible(abilities),
+        },
     )

@@ -53,6 +53,11 @@ class TableAddresses:
         self.at.clear()
         self.shapes.clear()
 
+    def unplugged(self, phb: int) -> None:
+        """A PHB is gone, and its windows with it, of which the trace does not tell."""
+        for number in (0, 1):
+            self._forget(window.liobn(phb, number))
+
     def _forget(self, liobn: int) -> None:
         self.at.pop(liobn, None)
         self.shapes.pop(liobn, None)

@@ -88,8 +88,17 @@ class TraceReader:
                 self._stored(found[1], int(found[2], 16), int(found[3], 16), found[4])
         elif found := _CONFIG.match(line):
             device = self._by_slot.get(int(found[1], 16))
-            if device is not None and device.configured(int(found[2], 16), int(found[3], 16)):
+            # What is just being plugged in is no concern of its PE's yet.
+            if device is not None and device.configured(int(found[2], 16), int(found[3], 16)) and device.there:
                 self.changed(device)
+
+    def left(self, device: GuardedDevice) -> None:
+        """A device was pulled: QEMU may use the names of its doorbells again."""
+        with self._lock:
+            device.there = False
+            device.restarted()
+            device.regions.clear()
+            self._by_region = {region: each for region, each in self._by_region.items() if each is not device}
 
     def _stored(self, region: str, address: int, value: int, name: str) -> None:
         if self.learning is not None and name == _DOORBELLS[self.learning.model]:

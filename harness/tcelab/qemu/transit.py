@@ -9,6 +9,7 @@ docs/devel/migration/mapped-ram.rst). Either way the configuration of an edu is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,13 +17,14 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from tcelab.errors import HarnessError
+from tcelab.errors import HarnessError, TcelabError
 from tcelab.image.bases import SavedRegister
 from tcelab.papr import window
-from tcelab.program.topology import Device, Phb, Topology
+from tcelab.program.topology import Topology
 from tcelab.qemu.console import Console
 from tcelab.qemu.disks import Disks
 from tcelab.qemu.dmaapilog import DmaApi
+from tcelab.qemu.limits import Limits
 from tcelab.qemu.log import Log
 from tcelab.qemu.probe import Abilities
 from tcelab.qemu.qtest import Qtest
@@ -39,6 +41,10 @@ WHOLE: Final = ("events", "mapped-ram")
 ROM: Final = 0x30
 _REGISTERS: Final = ((0x0C, 1), *((0x10 + 4 * bar, 4) for bar in range(6)), (ROM, 4), (0x3C, 1), (0x04, 2))
 """(offset, size) of what a kernel writes into a configuration header, the command last: not in an edu's state."""
+
+_PROMPT: Final = "tcelab#"
+_PUT_OFF: Final = 0.5
+"""Seconds for which an idle kernel may defer work (delayed work, RCU callbacks)."""
 
 _BLOCK: Final = 512
 """Bytes of a block, as the host counts those of a file."""
@@ -105,8 +111,8 @@ class Transit:
     async def registers(self) -> list[SavedRegister]:
         """What the state lacks, of a guest that stands still."""
         out = []
-        for phb in filter(_plugged, self._topology.added):
-            for device in filter(_plugged, phb.devices):
+        for phb in self._topology.at_start.added:
+            for device in phb.devices:
                 for offset, size in _REGISTERS:
                     place = window.buid(phb.index), device.slot, offset, size
                     # An untouched device has zeros there.
@@ -138,10 +144,35 @@ class MovedGuest(Protocol):
     dma_api: DmaApi
     waiter: GuestWaiter
     standstill: Standstill
+    limits: Limits
 
 
-def _plugged(part: Phb | Device) -> bool:
-    return part.plugged
+async def rest(guest: MovedGuest) -> None:
+    """Wait until a guest is idle: work that is pending when the base is saved is done again by every fork.
+
+    Waits for init's prompt, which another init may never print, and then for work that the kernel deferred, which
+    nothing reports. Neither is an error.
+    """
+
+    async def prompt() -> None:
+        while _PROMPT not in "".join(guest.console.tail(1)):
+            guest.waiter.activity.clear()
+            await guest.waiter.activity.wait()
+
+    with contextlib.suppress(TcelabError):
+        await guest.waiter.run(prompt(), "settle", guest.limits.settle)
+    await asyncio.sleep(_PUT_OFF)
+
+
+async def save_devices(guest: MovedGuest) -> tuple[bytes, list[SavedRegister]]:
+    """The device state of a stopped guest, and the registers that this state lacks.
+
+    :raise HarnessError: QEMU cannot save it.
+    """
+    registers = await guest.transit.registers()
+    os.ftruncate(guest.state, 0)
+    await guest.transit.move("migrate", guest.state, DEVICES)
+    return os.pread(guest.state, os.fstat(guest.state).st_size, 0), registers
 
 
 async def save(guest: MovedGuest, *, guarded: bool) -> SavedGuest:

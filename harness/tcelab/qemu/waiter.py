@@ -26,6 +26,7 @@ AGENT_EXITED: Final = "tcelab-init: agent exited"
 _SILENT: Final = {
     "boot": "no agent came up",
     "restart": "the guest did not leave its kernel",
+    "unplug": "the device stays, though the guest let go of it",
     "fork": "the fork's agent does not answer",
     "perform": "the agent stopped answering",
 }

@@ -7,6 +7,7 @@
 - `flow`: the scenario `flow`
 - `hcallcases`: the cases of the scenario `hcalls`
 - `hcalls`: the scenario `hcalls`
+- `hotplug`: the scenarios `hotplug` and `hotplug-isolation`
 - `isolation`: the scenario `isolation`
 - `legal`: legal transfers by the thousand
 - `lifecycle`: the scenarios `lifecycle` and `lifecycle-isolation`
@@ -32,7 +33,19 @@ from typing import Final
 from tcelab.errors import UsageError, meant
 from tcelab.program import Fresh, Op, Program
 from tcelab.program.topology import Topology
-from tcelab.scenarios import batches, dma, flow, hcalls, isolation, lifecycle, migration, rules, secondkernel, windows
+from tcelab.scenarios import (
+    batches,
+    dma,
+    flow,
+    hcalls,
+    hotplug,
+    isolation,
+    lifecycle,
+    migration,
+    rules,
+    secondkernel,
+    windows,
+)
 
 DEFAULT: Final = "main"
 
@@ -144,6 +157,19 @@ SCENARIOS: Final = {
             isolation.ops,
             isolation=True,
             topologies=isolation.TOPOLOGIES,
+        ),
+        Scenario(
+            "hotplug",
+            "devices and bridges come and go, with and without the guest's consent; used by VFIO in between",
+            hotplug.ops,
+            topologies=hotplug.TOPOLOGIES,
+        ),
+        Scenario(
+            "hotplug-isolation",
+            "the same with PEs that are isolated: a device that goes and comes thaws nothing, a bridge comes new",
+            hotplug.isolated,
+            isolation=True,
+            topologies=hotplug.TOPOLOGIES,
         ),
         Scenario(
             "hcalls",

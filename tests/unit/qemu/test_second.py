@@ -68,7 +68,7 @@ class Cpu:
     def __init__(self, code, at, memory):
         self.words = {at + 4 * i: word for i, (word,) in enumerate(struct.iter_unpack("<I", code))}
         self.pc, self.memory = at, memory
-        self.r = {number: 0xDEAD for number in range(32)} | {3: 5, 4: at}
+        self.r = dict.fromkeys(range(32), 57005) | {3: 5, 4: at}
         self.ctr = self.equal = 0
 
     def step(self):

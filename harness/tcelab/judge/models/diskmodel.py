@@ -76,6 +76,11 @@ class DiskModel(DeviceModel):
         """See `DeviceModel.wrote`."""
         return self.writers[at // virtio.SECTOR]
 
+    def replaced(self) -> None:
+        """What is on the disk stays."""
+        self.ended()
+        self.ring = None
+
     # -- transfers
 
     def begun(self, step: int) -> None:

@@ -69,6 +69,12 @@ class DeviceModel:
         self.off_bus()
         self.thawed()
 
+    def replaced(self) -> None:
+        """It was plugged in: it is as at the machine's start."""
+        self.ended()
+        self.memory[:] = bytes(BUFFER)
+        self.known[:] = b"\1" * BUFFER
+
     def off_bus(self) -> None:
         """Its command register was written, and it may not master the bus."""
 

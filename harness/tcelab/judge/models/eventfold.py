@@ -14,6 +14,7 @@ from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.tablemodel import LiveEntry, Parting, TableModel
 from tcelab.papr import isolationrules
 from tcelab.program import Program
+from tcelab.program.plugged import Plugged
 from tcelab.run.record import Facts
 
 _KEPT: Final = 4
@@ -24,13 +25,27 @@ class EventFold(Fold):
     """The fold, with what events have in common. Each family of events builds on it; see `lifemodel`.
 
     :ivar defaults: by LIOBN, whether a window was marked as a default one when the guest was saved last.
+    :ivar plugged: what is plugged in.
     """
 
     def __init__(self, program: Program, facts: Facts) -> None:
         super().__init__(program, facts)
         self.defaults: dict[int, bool] = {}
+        self.plugged = Plugged(program.topology)
+        for index in self.groups.keys() - self.plugged.phbs:
+            self.without(index)
         for group in self.groups.values():
             group.parting = self._parts
+
+    def without(self, phb: int, how: str = "") -> None:
+        """A PHB is not there, nor are its windows.
+
+        :param how: how the owners of its entries went; see `part`.
+        """
+        for table in self.groups[phb].windows.active:
+            self.part(table, how)
+            self.tables.pop(table.liobn, None)
+        self.windows.pop(phb, None)
 
     def _parts(self, group: GroupModel, step: int) -> None:
         """A group leaves its container: what was mapped for it goes."""
@@ -75,6 +90,9 @@ class EventFold(Fold):
     def reset_machine(self, step: int) -> None:
         """Every PHB has its default window alone, empty; no PE is isolated (hw/ppc/spapr_pci.c, spapr_phb_reset)."""
         self.tables.clear()
+        self.plugged.reset()
+        for phb in self.windows.keys() & self.groups.keys() - self.plugged.phbs:
+            self.without(phb)
         for windows in self.windows.values():
             windows.restore()
             windows.default.clear(0, windows.default.entries, step)

@@ -9,8 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from tcelab.judge.models import hotplugmodel as hotplug
 from tcelab.judge.models.eventfold import EventFold
-from tcelab.program import Crash, Kexec, LifeOp, Load, Reboot, Reset, Save
+from tcelab.program import (
+    BridgeAdd,
+    BridgeRemove,
+    Crash,
+    DeviceAdd,
+    DeviceRemove,
+    Kexec,
+    LifeOp,
+    Load,
+    Reboot,
+    Reset,
+    Save,
+)
 from tcelab.quirks import KEXEC_KEEPS
 from tcelab.run.record import Outcome
 
@@ -70,6 +83,10 @@ LIFE: Final[Mapping[type, Callable[[EventFold, Any, Outcome, int], None]]] = {
     Reboot: _restarted,
     Kexec: _kexeced,
     Crash: _crashed,
+    DeviceAdd: hotplug.device_added,
+    DeviceRemove: hotplug.device_removed,
+    BridgeAdd: hotplug.bridge_added,
+    BridgeRemove: hotplug.bridge_removed,
     Save: _saved,
     Load: _loaded,
 }

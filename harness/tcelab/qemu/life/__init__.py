@@ -4,6 +4,8 @@ Each family of events is a module; `EVENTS` says which function does what. Befor
 `impossible` tells which of them this guest cannot go through.
 
 - `kexec`: kexec and kdump
+- `hotplug`: devices and PHBs come and go
+- `mtree`: after each, QEMU's windows by its memory map
 - `restart`: reset and reboot
 - `migration`: save and load
 """
@@ -13,16 +15,46 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from tcelab.program import Crash, Kexec, Load, Reboot, Reset, Save
-from tcelab.qemu.life import kexec, migration, restart
+from tcelab.program import (
+    BridgeAdd,
+    BridgeRemove,
+    Crash,
+    DeviceAdd,
+    DeviceRemove,
+    Kexec,
+    Load,
+    Reboot,
+    Reset,
+    Save,
+)
+from tcelab.qemu.life import hotplug, kexec, migration, mtree, restart
 from tcelab.qemu.qemusession import QemuSession
 from tcelab.run.record import Outcome
 
-EVENTS: Final[Mapping[type, Callable[[QemuSession, Any], Outcome]]] = {
+Go = Callable[[QemuSession, Any], Outcome]
+
+
+def _checked(go: Go) -> Go:
+    """After the event, its windows are where QEMU has them."""
+
+    def event(session: QemuSession, op: Any) -> Outcome:  # noqa: ANN401 - each is another operation
+        outcome = go(session, op)
+        mtree.check(session)
+        return outcome
+
+    return event
+
+
+_EVENTS: Final[Mapping[type, Go]] = {
     Reset: restart.reset,
     Reboot: restart.reboot,
     Kexec: kexec.kexec,
     Crash: kexec.crash,
+    DeviceAdd: hotplug.device_add,
+    DeviceRemove: hotplug.device_remove,
+    BridgeAdd: hotplug.bridge_add,
+    BridgeRemove: hotplug.bridge_remove,
     Save: migration.save,
     Load: migration.load,
 }
+EVENTS: Final[Mapping[type, Go]] = {kind: _checked(go) for kind, go in _EVENTS.items()}

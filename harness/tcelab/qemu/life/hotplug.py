@@ -1,0 +1,170 @@
+"""Hot plug of devices and PHBs: QEMU's part by its monitor, and the guest's, without a daemon, by the agent.
+
+QEMU has a device at once, and tells the guest. The guest takes it, or lets go of it, by DR indicators and its own steps
+(`tceagent.hotplug`); only then is a device that is to go gone, and QEMU says so (DEVICE_DELETED). Source: QEMU
+hw/ppc/spapr_drc.c, hw/ppc/spapr_pci.c (drc_id_from_devfn), include/hw/ppc/spapr_drc.h; PAPR 13.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from tcelab.errors import HarnessError
+from tcelab.papr import window
+from tcelab.program import BridgeAdd, BridgeRemove, DeviceAdd, DeviceRemove
+from tcelab.program.plugged import HotPlug, with_it
+from tcelab.program.topology import Device, Phb
+from tcelab.qemu.portal import portal
+from tcelab.qemu.qemusession import QemuSession
+from tcelab.run.record import Event, Outcome
+
+_PHB: Final = 0x20000000
+_PCI: Final = 0x40000000
+"""Kinds of DR connectors."""
+
+
+class _RefusedError(Exception):
+    """The guest's kernel refused a step."""
+
+    def __init__(self, errno: str, step: str) -> None:
+        self.errno, self.step = errno, step
+
+
+def device_add(session: QemuSession, op: DeviceAdd) -> Outcome:
+    phb, device = _place(session, op.device)
+
+    def add() -> None:
+        if device.name not in session.plugged.offered:
+            _plug(session, phb, device)
+        if op.consent:
+            _take(session, phb, device)
+
+    return _outcome(session, op, add)
+
+
+def device_remove(session: QemuSession, op: DeviceRemove) -> Outcome:
+    phb, device = _place(session, op.device)
+
+    def remove() -> None:
+        if device.name not in session.plugged.leaving:
+            _pull(session, device.name)
+        if op.consent:
+            _leave(session, phb, device)
+
+    return _outcome(session, op, remove)
+
+
+def bridge_add(session: QemuSession, op: BridgeAdd) -> Outcome:
+    phb = _phb(session, op.phb)
+
+    def add() -> None:
+        if phb.index not in session.plugged.offered:
+            _plug(session, phb, None)
+        if not op.consent:
+            return
+        _guest(session, "take bridge", _PHB | phb.index, slot=f"PHB {phb.index}")
+        if session.guard is not None:
+            session.guard.new_pe(phb.index)
+        for device in with_it(phb):
+            _plug(session, phb, device)
+            _take(session, phb, device)
+
+    return _outcome(session, op, add)
+
+
+def bridge_remove(session: QemuSession, op: BridgeRemove) -> Outcome:
+    phb = _phb(session, op.phb)
+    name = f"phb{phb.index}"
+
+    def remove() -> None:
+        if not op.consent:
+            _pull(session, name)
+            return
+        for device in session.plugged.on(phb):
+            if device.name not in session.plugged.leaving:
+                _pull(session, device.name)
+            _leave(session, phb, device)
+        if phb.index not in session.plugged.leaving:
+            _pull(session, name)
+        _guest(session, "leave bridge", _PHB | phb.index, slot=f"PHB {phb.index}")
+        _deleted(session, name)
+
+    return _outcome(session, op, remove)
+
+
+def _outcome(session: QemuSession, op: HotPlug, work: Callable[[], None]) -> Outcome:
+    """Do it. A refusal of the guest's kernel is the outcome."""
+    events = _settled(session)
+    try:
+        work()
+    except _RefusedError as refused:
+        return Outcome(errno=refused.errno, fields={"step": refused.step}, events=events)
+    session.plugged.happened(op)
+    return Outcome(value=0, events=[*events, *_settled(session)])
+
+
+def _settled(session: QemuSession) -> list[Event]:
+    return [] if session.guard is None else session.guard.settle()
+
+
+def _place(session: QemuSession, name: str) -> tuple[Phb, Device]:
+    place = session.plugged.place(name)
+    assert place is not None, name  # validated
+    return place
+
+
+def _phb(session: QemuSession, index: int) -> Phb:
+    phb = session.plugged.phb(index)
+    assert phb is not None, index  # validated
+    return phb
+
+
+# -- QEMU's part
+
+
+def _plug(session: QemuSession, phb: Phb, device: Device | None) -> None:
+    """The guest's slot drivers are there before: a slot that they did not see then they never see."""
+    _guest(session, "ready", 0)
+    portal().call(session.guest.plug(phb, device))
+
+
+def _pull(session: QemuSession, name: str) -> None:
+    session.guest.deleted.discard(name)
+    portal().call(session.guest.qmp("device_del", id=name))
+
+
+def _deleted(session: QemuSession, name: str) -> None:
+    """Wait until QEMU says that a device is gone."""
+    portal().call(session.guest.gone(name))
+
+
+# -- the guest's part
+
+
+def _take(session: QemuSession, phb: Phb, device: Device) -> None:
+    _guest(session, "take device", _drc(phb, device))
+    if session.guard is not None:
+        session.guard.arrived(device.name)
+
+
+def _leave(session: QemuSession, phb: Phb, device: Device) -> None:
+    if session.guard is not None:
+        # Before: a register that the guest writes on the way out is no longer there when the guard would answer.
+        session.guard.left(session.guard.devices[device.name])
+    place = {"name": device.name, "buid": window.buid(phb.index), "slot": device.slot}
+    _guest(session, "leave device", _drc(phb, device), **place)
+    _deleted(session, device.name)
+
+
+def _drc(phb: Phb, device: Device) -> int:
+    return _PCI | phb.index << 16 | device.slot << 3
+
+
+def _guest(session: QemuSession, do: str, drc: int, **where: object) -> None:
+    """:raise _RefusedError: its kernel refused a step."""
+    answer = session.request("plug", {"do": do, "drc": drc, **where})
+    if answer["errno"] and do == "ready":
+        raise HarnessError(f"the guest cannot {answer['step']}: {answer['errno']}", scene=session.scene())
+    if answer["errno"]:
+        raise _RefusedError(answer["errno"], answer["step"])
