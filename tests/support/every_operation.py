@@ -49,8 +49,11 @@ ONE_OF_EACH = (
     p.Ddw(call="query", device="pe1"),
     p.Reset(),
     p.Reboot(),
+    p.Save(),
+    p.Load(),
     p.Fresh(),
 )
+BEFORE_IT = {p.Load: (p.Save(),)}
 
 
 def named(op):
@@ -60,7 +63,7 @@ def named(op):
 def checked(op):
     """What the validator says of an operation."""
     checker = Checker(Program(name="every", topology=SMALL, ops=[]))
-    for each in BEFORE:
+    for each in (*BEFORE, *BEFORE_IT.get(type(op), ())):
         checker.check(each)
     try:
         checker.check(op)

@@ -2,7 +2,7 @@
 
 Windows, entries, containers, processes and devices must be as they were, and go on: after each load devices move data
 through entries that were made before it, and are refused beside them. The fresh QEMU is given its devices in the same
-order, then in another one; on topology `versioned`, another QEMU takes the guest in at last.
+order, then in another one; on topology `versioned` it is another version of QEMU.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tcelab.scenarios.vocabulary import PAGE, Pe
 
 TOPOLOGIES: Final = ("two-small", "versioned")
 OTHER: Final = "qemu-10.0"
-"""What takes a guest of a versioned machine in at last."""
+"""What takes a guest of a versioned machine in."""
 PAGES: Final = 16
 """Of each buffer: a whole CPU page of any kernel."""
 LENGTH: Final = 1024
@@ -52,7 +52,7 @@ class _Story:
 
     def move(self, order: Literal["same", "reversed"] = "same", qemu: str = "") -> None:
         """Save and load."""
-        label = qemu or f"{order} order"
+        label = f"{order} order{f', {qemu}' if qemu else ''}"
         self.look(f"{label}: before")
         self.ops += [Save(expect="ok"), Load(order=order, qemu=qemu, expect="ok")]
         self.look(f"{label}: after")
@@ -96,6 +96,9 @@ class _Story:
         ]
 
 
+_ORDERS: Final[tuple[Literal["same", "reversed"], ...]] = ("same", "reversed")
+
+
 def _story(topology: Topology, seed: int) -> _Story:
     pes = b.pes(topology, "migration")
     if short := next((pe for pe in pes if pe.entries < 4 * PAGES), None):
@@ -122,18 +125,15 @@ def ops(topology: Topology, seed: int) -> list[Op]:
         place = story.container(other, b.SPAPR_TCE)[1]
         story.use(other, place)
         story.by(_CHILD, first)
-    for order in ("same", "reversed"):
-        story.move(order)
+    for order in _ORDERS:
+        story.move(order, OTHER if topology.machine_type else "")
         for pe, iova in used:
             story.use(pe, iova)
     for other in others[:1]:
         first = len(story.ops)
         story.use(other, place)
-        story.ops += b.unmap_dma(other, place, PAGES // 2)
+        story.ops += [*b.unmap_dma(other, place, PAGES), *_closed(other)]
         story.by(_CHILD, first)
-    if topology.machine_type:
-        story.move("reversed", OTHER)
-        story.use(*used[0])
     _leave(story, used, others)
     return story.ops
 
@@ -145,9 +145,12 @@ def _leave(story: _Story, used: Sequence[tuple[Pe, int]], others: Sequence[Pe]) 
     story.look("unmapped")
     story.ops += b.ask(story.pes[0], "SPAPR_TCE_REMOVE", start_addr=window.SECOND_START)
     story.ops += [Exit(process=_CHILD, expect="ok")] if others else []
-    one = story.pes[0]
-    story.ops += b.close(one.device, one.group, one.container)
+    story.ops += _closed(story.pes[0])
     story.look("closed")
+
+
+def _closed(pe: Pe) -> list[Op]:
+    return b.close(pe.device, pe.group, pe.container)
 
 
 def isolated(topology: Topology, seed: int) -> list[Op]:
@@ -159,7 +162,7 @@ def isolated(topology: Topology, seed: int) -> list[Op]:
     places = {pe.name: story.container(pe, b.SPAPR_TCE)[1] for pe in story.pes}
     place = places[one.name]
     story.ops += [_beyond(one, place)]
-    for order in ("same", "reversed"):
+    for order in _ORDERS:
         story.move(order)
         story.ops += [Look(file=one.device, what="identity", expect=_ONES), *_states(story.pes)]
         story.ops += [Dma(file=one.device, iova=place, size=LENGTH, to_memory=True)]
@@ -171,6 +174,8 @@ def isolated(topology: Topology, seed: int) -> list[Op]:
     story.use(one, place, refused=False)
     story.ops += [_beyond(one, place)]
     story.look("isolated again")
+    story.ops += [op for pe in story.pes for op in _closed(pe)]
+    story.look("closed")
     return story.ops
 
 
