@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from pathlib import Path
 
@@ -54,6 +55,20 @@ class Call:
             assert self._heard.wait_for(lambda: text in self.err or self.process.poll() is not None, limit), self.err
             assert text in self.err, self.out + self.err
 
+    def wait_until(self, seen, what, limit=PATIENCE):
+        """Until something is seen to be so, which it will not be once the command has ended.
+
+        :param what: the phase that is waited for, for the message.
+        """
+        deadline = time.monotonic() + limit
+        while not seen():
+            ended, late = self.process.poll() is not None, time.monotonic() > deadline
+            if late:
+                self.process.kill()
+            assert not ended or seen(), f"it ended before this: {what}: {self.said}"
+            assert not late, f"not within {limit:g} s: {what}: {self.said}"
+            time.sleep(0.05)
+
     def send(self, number):
         self.process.send_signal(number)
 
@@ -61,7 +76,8 @@ class Call:
         """Wait for its end; the exit code."""
         code = self.process.wait(limit)
         for reader in self._readers:
-            reader.join()
+            reader.join(limit)
+            assert not reader.is_alive(), f"it has ended, and another process keeps its output open: {self.processes()}"
         self.process.stdout.close()
         self.process.stderr.close()
         return code

@@ -283,9 +283,33 @@ def _shuffled(count: int, seed: int) -> list[int]:
     return order
 
 
+def _memory(kernel: Kernel) -> int:
+    """MiB of memory that the kernel has online; 0: it does not say."""
+    try:
+        size = int(kernel.read_file(BLOCKS + "/block_size_bytes"), 16)
+        blocks = [name for name in kernel.listdir(BLOCKS) if name[:6] == "memory" and name[6:].isdigit()]
+    except OSError:
+        return 0
+    return sum(kernel.read_file(BLOCKS + "/" + name + "/state").strip() == b"online" for name in blocks) * size >> 20
+
+
+def _limit(kernel: Kernel) -> int:
+    """MiB that firmware says RAM may grow to; 0: it names no limit."""
+    try:
+        return int.from_bytes(kernel.read_file(LIMIT)[:8], "big") >> 20
+    except OSError:
+        return 0
+
+
+BLOCKS = "/sys/devices/system/memory"
+LIMIT = "/proc/device-tree/rtas/ibm,lrdr-capacity"
+"""PAPR 7.3.1; the kernel takes its first number as the end of all memory that may come (hot_add_drconf_memory_max)."""
+
 _COUNTERS: dict[str, Callable[[Kernel], int]] = {
     "vmlck": lambda kernel: kernel.vmlck(),
     "pins": lambda kernel: kernel.pins(),
+    "memory": _memory,
+    "limit": _limit,
 }
 
 _LOOPS: dict[str, Callable[..., tuple[int, int | None, str]]] = {

@@ -22,6 +22,7 @@ REFUSED_SPOILS: Final = "refused-window-spoils-pe"
 CREATE_CHARGES: Final = "failed-create-keeps-charge"
 KEXEC_KEEPS: Final = "kexec-keeps-default-window"
 KEXEC_LOSES: Final = "kexec-loses-default-window"
+NOTHING_DIRECT: Final = "no-limit-no-direct-window"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Quirk:
     :ivar kernels: that have it.
     :ivar cure: the commit that cures it; "" while none is known.
     :ivar source: kernel file and function.
+    :ivar report: the public report whose test shows it, where no program on the usual platform can.
+    :ivar event: it shows in an event in the life of a table, and so in no single call.
     :ivar warns: functions in which it makes the kernel warn; `warns_once`: only the first time after a boot.
     """
 
@@ -40,8 +43,10 @@ class Quirk:
     kernels: str
     cure: str
     source: str
+    event: bool = False
     warns: tuple[str, ...] = ()
     warns_once: tuple[str, ...] = ()
+    report: str = ""
 
 
 QUIRKS: Final = {
@@ -168,6 +173,7 @@ QUIRKS: Final = {
             "",
             "arch/powerpc/platforms/pseries/iommu.c, pci_dma_bus_setup_pSeriesLP: only of the window that it will"
             " use it makes a table, and so clears it",
+            event=True,
         ),
         Quirk(
             KEXEC_LOSES,
@@ -179,7 +185,18 @@ QUIRKS: Final = {
             "",
             "arch/powerpc/platforms/pseries/iommu.c, spapr_tce_platform_iommu_attach_dev: the window is removed, and is"
             " made again by the first MAP_DMA; pci_dma_find: WARN_ON",
+            event=True,
             warns=("pci_dma_find",),
+        ),
+        Quirk(
+            NOTHING_DIRECT,
+            "where firmware names no limit to which RAM may grow, the kernel asks for a window of shift 0, is refused,"
+            " and tells its driver all the same that all RAM is mapped: what the driver has its device do then is lost",
+            "the kernel asks for a window of all RAM",
+            "seen on 6.12.95 with QEMU 7.2, which names no limit without maxmem; 6.1.176 is right",
+            "",
+            "arch/powerpc/platforms/pseries/iommu.c, enable_ddw: ddw_memory_hotplug_max of nothing is 0",
+            report="R01a",
         ),
     )
 }

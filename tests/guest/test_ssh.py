@@ -2,7 +2,6 @@
 
 import getpass
 import json
-import os
 import signal
 import time
 from types import SimpleNamespace
@@ -82,13 +81,12 @@ def test_openssh_takes_the_agent_by_sftp_and_nothing_is_left(host, tmp_path):
 
 def test_a_tcelab_that_is_killed_leaves_nothing_behind_openssh(host, tmp_path):
     call = Call("run", "flow", *host.words, "--python", python(stuck=9), state=tmp_path / "state")
-    deadline = time.monotonic() + PATIENCE
-    while not any(b"stuck" in each.read_bytes() for each in call.state.rglob("agent.log")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    logs = call.state.rglob
+    call.wait_until(lambda: any(b"stuck" in log.read_bytes() for log in logs("agent.log")), "the agent is stuck")
     assert list(host.far.iterdir()) != []
-    os.kill(call.process.pid, signal.SIGKILL)
+    call.send(signal.SIGKILL)
     call.end()
-    while any(host.far.iterdir()):
-        assert time.monotonic() < deadline
+    deadline = time.monotonic() + PATIENCE
+    while left := list(host.far.iterdir()):
+        assert time.monotonic() < deadline, f"the other side has not cleaned up within {PATIENCE:g} s: {left}"
         time.sleep(0.05)

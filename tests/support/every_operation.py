@@ -49,6 +49,8 @@ ONE_OF_EACH = (
     p.Ddw(call="query", device="pe1"),
     p.Reset(),
     p.Reboot(),
+    p.Kexec(),
+    p.Crash(),
     p.Save(),
     p.Load(),
     p.Fresh(),

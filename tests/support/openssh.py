@@ -1,5 +1,6 @@
 """Debian's OpenSSH server on loopback, from its signed packages, unpacked into the cache: nothing is installed, none of
-its scripts runs. Started by root, it finds its own user and folder in a mount namespace of its own.
+its scripts runs. It finds the accounts that it needs in a mount namespace of its own: whoever runs the tests may have a
+locked account, or no shell.
 """
 
 import os
@@ -9,8 +10,9 @@ import subprocess
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import DEVNULL
 
-from patience import PATIENCE
+from patience import PATIENCE, SOON
 from tcelab.image.apt import FetchRequest, fetch, host_architecture, unpack
 from tcelab.image.loader import loader_argv
 from tcelab.image.locks import lock
@@ -35,13 +37,17 @@ AllowUsers {user}
 SetEnv TMPDIR={far}
 Subsystem sftp {sftp}
 """
-_AS_ROOT = """
+_ACCOUNTS = """
 set -e
-mount --bind {folder}/passwd /etc/passwd
+for each in passwd shadow; do
+    [ ! -e /etc/$each ] || mount --bind {folder}/$each /etc/$each
+done
 mount -t tmpfs none /run
 mkdir -m 755 /run/sshd
 exec "$@"
 """
+_UNSHARE = ("unshare", "--mount")
+_UNSHARE_AS_A_USER = ("unshare", "--user", "--map-current-user", "--keep-caps", "--mount")
 
 
 def tree():
@@ -66,12 +72,16 @@ def sshd(folder, user, far):
     config.write_text(_CONFIG.format(port=port, folder=folder, user=user, far=far, sftp=sftp))
     # -r: it does not start itself anew for each connection, which it would do without its loader.
     argv = [*loader_argv(where, "usr/sbin/sshd"), "-D", "-e", "-r", "-f", str(config)]
-    if os.geteuid() == 0:
-        users = Path("/etc/passwd").read_text() + "sshd:x:64999:65534::/run/sshd:/bin/false\n"
-        (folder / "passwd").write_text(users)
-        argv = ["unshare", "-m", "sh", "-c", _AS_ROOT.format(folder=folder), "sh", *argv]
+    own = f"{user}:*:{os.geteuid()}:{os.getegid()}::{folder}:/bin/sh\n"
+    (folder / "passwd").write_text(own + Path("/etc/passwd").read_text() + "sshd:*:64999:65534::/run/sshd:/bin/false\n")
+    (folder / "shadow").write_text(f"{user}:*:::::::\n")
+    unshare = _UNSHARE if os.geteuid() == 0 else _UNSHARE_AS_A_USER
+    # A user who may have no namespace is let in as the machine's own account says.
+    tried = subprocess.run([*unshare, "true"], stderr=DEVNULL, timeout=SOON, check=False)
+    if os.geteuid() == 0 or tried.returncode == 0:
+        argv = [*unshare, "sh", "-c", _ACCOUNTS.format(folder=folder), "sh", *argv]
     with (folder / "sshd.log").open("wb") as log:
-        process = subprocess.Popen(argv, stderr=log, stdout=log, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(argv, stderr=log, stdout=log, stdin=DEVNULL)
     try:
         yield port, process
     finally:

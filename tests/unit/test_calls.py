@@ -9,6 +9,7 @@ import pytest
 
 import calls
 from calls import Call
+from patience import PATIENCE
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_a_process_that_outlives_a_command_is_noticed(shm, tmp_path, monkeypatch
     call = called(
         tmp_path, "import subprocess; subprocess.Popen(['sleep', '600'], stdout=2, stderr=subprocess.DEVNULL)"
     )
-    assert call.process.wait() == 0
+    assert call.process.wait(PATIENCE) == 0
     (left,) = call.processes("sleep")
     try:
         with pytest.raises(AssertionError, match=f"process {left} survived: sleep"):
@@ -65,6 +66,32 @@ def test_a_process_that_outlives_a_command_is_noticed(shm, tmp_path, monkeypatch
     finally:
         os.kill(left, signal.SIGKILL)
     call.end()
+
+
+def test_what_a_command_does_not_come_to_is_not_waited_for_once_it_has_ended(tmp_path):
+    call = called(tmp_path, "")
+    with pytest.raises(AssertionError, match="it ended before this: the guest is there: ready"):
+        call.wait_until(lambda: False, "the guest is there")
+    assert call.end() == 0
+
+
+def test_a_wait_for_a_command_ends_at_its_limit_and_so_does_the_command(tmp_path):
+    call = called(tmp_path, "import time; time.sleep(600)")
+    with pytest.raises(AssertionError, match=r"not within 0\.1 s: the guest is there"):
+        call.wait_until(lambda: False, "the guest is there", limit=0.1)
+    assert call.end() == -signal.SIGKILL
+
+
+def test_an_output_that_another_process_keeps_open_is_not_waited_for_without_a_limit(tmp_path):
+    call = called(tmp_path, "import subprocess; subprocess.Popen(['sleep', '600'], stderr=subprocess.DEVNULL)")
+    assert call.process.wait(PATIENCE) == 0
+    (left,) = call.processes("sleep")
+    try:
+        with pytest.raises(AssertionError, match=rf"another process keeps its output open: \[{left}\]"):
+            call.end(limit=0.1)
+    finally:
+        os.kill(left, signal.SIGKILL)
+    assert call.end() == 0
 
 
 def test_what_was_there_before_is_not_of_a_command(shm, tmp_path):

@@ -10,8 +10,10 @@ import random
 from typing import TYPE_CHECKING, Any, Final
 
 from tceagent import vfio
+from tceagent.ops import BLOCKS, LIMIT
 from tcelab.emulator import hcallfile
 from tcelab.emulator.addressspaces import MASK, SCRATCH, SCRATCH_SIZE, Area
+from tcelab.emulator.growth import BLOCK
 from tcelab.emulator.hcallfile import HcallFile
 from tcelab.emulator.pci import EmulatedRegisters
 from tcelab.emulator.platform import EmulatedPe, Machine
@@ -204,6 +206,8 @@ class EmulatedKernel:
         raise _error("ENOENT", path)
 
     def listdir(self, path: str) -> list[str]:
+        if path == BLOCKS:
+            return [f"memory{number}" for number in self.machine.memory.blocks]
         if path != DEVICES:
             raise NotModelledError(f"the emulator has no folder {path}")
         return sorted(pe.address_of(name) for pe in self._pes() for name in pe.devices)
@@ -224,6 +228,12 @@ class EmulatedKernel:
         for pe in self._pes():
             if path == f"{TREE}/pci@{window.buid(pe.phb.index):x}/{vfio.DMA_WINDOW}" and not pe.owned:
                 return pe.dma_window()
+        if path == f"{BLOCKS}/block_size_bytes":
+            return b"%x" % BLOCK
+        if path.startswith(BLOCKS):
+            return b"online"
+        if path == LIMIT:
+            return (self.machine.memory.limit << 20).to_bytes(8, "big")
         raise _error("ENOENT", path)
 
     def write_file(self, path: str, data: bytes) -> None:

@@ -22,6 +22,7 @@ from tcelab.emulator import life
 from tcelab.emulator.addressspaces import Space
 from tcelab.emulator.drivertable import Profile
 from tcelab.emulator.emulatedkernel import EmulatedChild, EmulatedKernel
+from tcelab.emulator.growth import RAM, Growth
 from tcelab.emulator.platform import Machine
 from tcelab.emulator.preset_states import arrange
 from tcelab.emulator.process import Process
@@ -32,11 +33,10 @@ from tcelab.papr import window
 from tcelab.papr.tcetable import Table
 from tcelab.program import ENDS_KERNEL, Buffer, Checkpoint, Ddw, Flip, GuestOp, HostOp, Ioctl, LifeOp, Open, Rtas
 from tcelab.program.topology import Topology
-from tcelab.quirks import check
+from tcelab.quirks import NOTHING_DIRECT, check
 from tcelab.run.record import Facts, Guarding, Outcome, QuirkHit, Snapshot, TableView
 
 VIEW: Final = "emulator"
-RAM: Final = 512 << 20
 _NONCE: Final = 16
 _LINES: Final = 20
 _FRAME: Final = np.uint64((1 << 64) - window.PAGE_SIZE)
@@ -73,6 +73,7 @@ class EmulatorSession:
         folder: Path | None = None,
         isolates: bool = False,
         guard: Guarding = "off",
+        memory: Growth | None = None,
     ) -> None:
         """:param nonce: of the tags; by default a fresh one.
         :param seed: scatters the frames.
@@ -81,6 +82,7 @@ class EmulatorSession:
         :param folder: for artefacts of those who drive it; it writes none itself.
         :param isolates: what is asked of it; see `tcelab.run.record.Facts`.
         :param guard: what it does about violations.
+        :param memory: how much it has, if not as much as a guest by default.
         :raise UsageError: no such profile, quirk or state.
         """
         used = driver or profile(profile_name)
@@ -89,6 +91,7 @@ class EmulatorSession:
         self._tables: dict[int, Shown] = {}
         self.machine = Machine(topology, page_size, seed, guard, huge_page)
         self.machine.quirks = self.quirks
+        self.machine.memory = memory or self.machine.memory
         arrange(self.machine, preset_states)
         self.boot = 0
         self._kind, self._topology = ProfileWithQuirks(used, self.quirks), topology
@@ -113,11 +116,15 @@ class EmulatorSession:
             isolates=isolates,
             guard=guard,
             hypercalls=True,
+            direct=frozenset(phb.liobn | 1 for phb in topology.mapped),
         )
 
     def _boots(self, nonce: bytes) -> None:
         """A kernel comes up, and the agent on it."""
         self.boot += 1
+        self.machine.memory.boot(self.machine.windows)
+        if self.machine.memory.blind:
+            self.machine.hit_quirk(NOTHING_DIRECT)
         self._process = Process(Space(self.machine.ram))
         self.kernel = EmulatedKernel(self.machine, self._kind, self._process)
         self._state = State(self.kernel)

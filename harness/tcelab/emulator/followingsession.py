@@ -34,7 +34,7 @@ class FollowingSession:
             (outcome,) = self._session.perform([op])  # type: ignore[list-item]
             self._frames.update(dict.fromkeys(outcome.frames))
             return Step(number, op, outcome=outcome)
-        result = self._session.intervene(op, list(self._frames))  # type: ignore[arg-type]
+        result = self._session.intervene(op, list(self._frames))
         if isinstance(result, Outcome):
             return Step(number, op, outcome=result)
         return Step(number, op, snapshot=result)

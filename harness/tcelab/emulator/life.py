@@ -19,6 +19,8 @@ from tcelab.program import (
     DeviceRemove,
     Kexec,
     Load,
+    MemoryAdd,
+    MemoryRemove,
     Reboot,
     Reset,
     Save,
@@ -111,6 +113,16 @@ def _plugged(machine: Machine, op: HotPlug) -> Outcome:
     return Outcome(value=0)
 
 
+def _grown(machine: Machine, op: MemoryAdd) -> Outcome:
+    address = machine.memory.plug(machine.windows, op.dimm, op.mib << 20)
+    return Outcome(value=0, fields={"address": address, "size": op.mib << 20})
+
+
+def _shrunk(machine: Machine, op: MemoryRemove) -> Outcome:
+    machine.memory.pull(machine.windows, op.dimm)
+    return Outcome(value=0)
+
+
 EVENTS: Final[Mapping[type, Callable[[Machine, Any], Outcome]]] = {
     Reset: _restarted,
     Reboot: _restarted,
@@ -120,6 +132,8 @@ EVENTS: Final[Mapping[type, Callable[[Machine, Any], Outcome]]] = {
     DeviceRemove: _plugged,
     BridgeAdd: _plugged,
     BridgeRemove: _plugged,
+    MemoryAdd: _grown,
+    MemoryRemove: _shrunk,
     Save: _saved,
     Load: _loaded,
 }

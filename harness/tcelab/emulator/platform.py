@@ -14,6 +14,7 @@ from tceagent.huge import HUGE_PAGE
 from tcelab.emulator.addressspaces import EmulatedRam, Space
 from tcelab.emulator.edudevice import Edu
 from tcelab.emulator.emulatedguard import EmulatedGuard
+from tcelab.emulator.growth import Growth
 from tcelab.emulator.pci import PciDevice
 from tcelab.emulator.process import OpenFile
 from tcelab.emulator.syscallerrors import KernelDiedError, NotModelledError
@@ -178,6 +179,7 @@ class Machine:
     :ivar detaches: the core detaches a group before it releases the driver's container.
     :ivar quirks: that its kernel has.
     :ivar plugged: what is plugged in, and so what `pes` and their devices are.
+    :ivar memory: how much it has.
     :ivar met: how often each quirk made a difference; `quirk_hits`: the same one by one, until somebody takes them.
     """
 
@@ -196,6 +198,7 @@ class Machine:
         self.quirks: frozenset[str] = frozenset()
         self.met: Counter[str] = Counter()
         self.quirk_hits: list[QuirkHit] = []
+        self.memory = Growth(topology)
         self._warned: set[str] = set()
         self.ram = EmulatedRam(page_size, seed, huge_page)
         self.plugged = Plugged(topology)
@@ -215,6 +218,11 @@ class Machine:
             pe = self.pes[phb.index]
             pe.plug(self.plugged.on(phb) if phb in ours else phb.devices, self)
         self._devices = [device for pe in self.pes.values() for device in pe.devices.values()]
+
+    @property
+    def windows(self) -> dict[int, windowcreation.Windows]:
+        """Those of each PE, by its PHB."""
+        return {index: pe.windows for index, pe in self.pes.items()}
 
     def refuse(self, refusal: Refusal) -> None:
         self.refusals.append(refusal)

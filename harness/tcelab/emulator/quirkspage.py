@@ -25,8 +25,8 @@ A quirk is a known defect of a kernel, with a name. A declared quirk is part of 
 - A declared quirk must show: where the emulator meets it and the kernel does not, or in a program that is made to
   show it (`shows`), the missing defect is a finding.
 
-The report lists the quirks that a run met. Each quirk has a program of 10 to 40 operations that shows it. Run on
-your kernel, it passes once the kernel is cured:
+The report lists the quirks that a run met. Each quirk has a program of 10 to 40 operations that shows it, unless it
+needs another platform. Run on your kernel, it passes once the kernel is cured:
 
     tcelab run docs/examples/quirks/rollback-loses-entries.json --kernel vmlinux
 
@@ -53,7 +53,8 @@ def _section(quirk: Quirk) -> Iterator[str]:
         yield f"- The kernel warns in {_listed(quirk.warns)}, each time."
     if quirk.warns_once:
         yield f"- The kernel warns in {_listed(quirk.warns_once)}, once after each boot."
-    yield f"- Program: `docs/examples/quirks/{quirk.name}.json`.\n"
+    shown = f"[{quirk.report}](reports.md#{quirk.report.lower()})"
+    yield f"- Test: {shown}.\n" if quirk.report else f"- Program: `docs/examples/quirks/{quirk.name}.json`.\n"
 
 
 def _listed(names: tuple[str, ...]) -> str:

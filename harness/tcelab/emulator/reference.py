@@ -9,12 +9,13 @@ from tceagent.huge import HUGE_PAGE
 from tcelab.emulator.drivertable import Profile
 from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.emulator.followingsession import FollowingSession, Renewable
+from tcelab.emulator.growth import Growth
 from tcelab.emulator.hcallfile import tables
 from tcelab.errors import Unsupported
 from tcelab.papr.hcallnumbers import H_PUT_TCE_INDIRECT, LIST_MOST, LIST_PAGE
-from tcelab.program import GuestOp, Hcall, HcallBatch, Op
+from tcelab.program import Hcall, HcallBatch, Op, is_guest
 from tcelab.program.topology import Topology
-from tcelab.quirks import QUIRKS
+from tcelab.quirks import NOTHING_DIRECT, QUIRKS
 from tcelab.run.record import Facts, QuirkHit, Step
 
 _INDIRECT: Final = ("H_PUT_TCE_INDIRECT", H_PUT_TCE_INDIRECT)
@@ -37,7 +38,7 @@ class EmulatorReference(FollowingSession):
         """
         if step.outcome is not None and not step.outcome.errno and self._reads_elsewhere(step.op):
             raise Unsupported("it does not know what the other's RAM holds where a hypercall read a list of TCEs")
-        if isinstance(step.op, GuestOp) and step.outcome is not None and step.outcome.value is not None:
+        if is_guest(step.op) and step.outcome is not None and step.outcome.value is not None:
             self._emulator.place(step.op, step.outcome.value)
         return super().follow(step)
 
@@ -72,6 +73,9 @@ class EmulatorReferences:
 
     def open(self, quirks: frozenset[str]) -> EmulatorReference:
         """A reference that has these quirks."""
+        facts = self._facts
+        blind = NOTHING_DIRECT in quirks
+        memory = Growth(self._topology, facts.ram, facts.usable, facts.limit, blind=blind)
         session = EmulatorSession(
             self._topology,
             profile_name=self._facts.profile,
@@ -82,6 +86,7 @@ class EmulatorReferences:
             driver=self._driver,
             isolates=self._facts.isolates,
             guard="freeze" if self._facts.isolates else self._facts.guard,
+            memory=memory,
         )
         return EmulatorReference(session, self._facts.ram)
 

@@ -12,7 +12,7 @@ import msgspec
 from tcelab.errors import UsageError
 from tcelab.fuzz import simpler
 from tcelab.logs import NOTE
-from tcelab.program import Buffer, Checkpoint, GuestOp, Op, Program
+from tcelab.program import Buffer, Checkpoint, Op, Program, is_guest
 from tcelab.program.validate import Checker, validate
 
 _LOG: Final = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def watch_all(program: Program) -> Program:
     following = [*program.ops[1:], None]
     for number, (op, after) in enumerate(zip(program.ops, following, strict=True)):
         ops.append(op)
-        if isinstance(op, GuestOp) and not isinstance(after, Checkpoint):
+        if is_guest(op) and not isinstance(after, Checkpoint):
             ops.append(Checkpoint(label=f"after operation {number}"))
     return msgspec.structs.replace(program, ops=ops)
 

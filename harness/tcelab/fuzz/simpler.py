@@ -21,7 +21,6 @@ from tcelab.program import (
     Exit,
     Fill,
     Frames,
-    GuestOp,
     Hcall,
     HcallBatch,
     Ioctl,
@@ -35,6 +34,7 @@ from tcelab.program import (
     Spawn,
     Tag,
     Word,
+    is_guest,
 )
 from tcelab.program.topology import Topology
 
@@ -65,7 +65,7 @@ def smaller(number: int, least: int = 0) -> Iterator[int]:
 
 def alone(op: Op) -> Iterator[Sequence[Op]]:
     """Simpler operations to try in its place."""
-    if isinstance(op, GuestOp) and op.by:
+    if is_guest(op) and op.by:
         yield [replace(op, by="")]
     match op:
         case Spawn():
@@ -157,7 +157,7 @@ def merged(ops: Sequence[Op]) -> Iterator[Change]:
 
 def _by_the_agent(child: str, ops: Sequence[Op]) -> list[Op]:
     rest = [op for op in ops if not (isinstance(op, Spawn | Exit) and op.process == child)]
-    return [replace(op, by="") if isinstance(op, GuestOp) and op.by == child else op for op in rest]
+    return [replace(op, by="") if is_guest(op) and op.by == child else op for op in rest]
 
 
 def _in_buffer(old: str, new: str, ops: Sequence[Op]) -> list[Op]:

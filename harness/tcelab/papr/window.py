@@ -36,6 +36,23 @@ class Shape(NamedTuple):
     start: int = 0
 
 
+_RAM_ALIGNED: Final = 1 << 30
+"""Memory that is plugged in lies above RAM, from the next multiple on (QEMU hw/ppc/spapr.c, SPAPR_DEVICE_MEM_ALIGN)."""
+DIRECT_SHIFT: Final = 24
+"""Of the pages of a direct window: the largest that QEMU offers (hw/ppc/spapr_pci.c, pgsz)."""
+
+
+def direct(ram: int, maxmem: int) -> Shape:
+    """The window in which Linux maps all RAM: large enough for all that may come.
+
+    Source: Linux arch/powerpc/platforms/pseries/iommu.c, enable_ddw.
+
+    :param maxmem: bytes that RAM may grow to; 0: it does not grow.
+    """
+    top = -(-ram // _RAM_ALIGNED) * _RAM_ALIGNED + maxmem - ram if maxmem else ram
+    return Shape(1 << max((top - 1).bit_length() - DIRECT_SHIFT, 0), DIRECT_SHIFT, SECOND_START)
+
+
 def liobn(phb: int, window: int = 0) -> int:
     """Logical I/O bus number of a PHB's window."""
     return PCI_LIOBN | (phb << 8) | window

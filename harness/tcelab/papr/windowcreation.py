@@ -1,5 +1,8 @@
 """Dynamic DMA windows (DDW): how firmware creates and removes them.
 
+PAPR restores the default window when the last window is removed, unless that is the default one. QEMU keeps the mark of
+the default one with its LIOBN: a window that was created in its place counts as the default one.
+
 Source: PAPR 7.3.31; QEMU hw/ppc/spapr_rtas_ddw.c (the checks and their order), hw/ppc/spapr_pci.c (where windows lie,
 pgsz).
 """
@@ -67,9 +70,12 @@ class Windows:
         return WindowAnswer(SUCCESS, {"liobn": free.liobn, "start": start})
 
     def remove(self, liobn: int) -> WindowAnswer:
+        """Remove a window. When the upper one was the last, the default one is restored."""
         if liobn not in {table.liobn for table in self.active}:
             return WindowAnswer(PARAMETER_ERROR, {})
         self._put(_none(liobn))
+        if not self.active and liobn != self.low.liobn:
+            self.reset()
         return WindowAnswer(SUCCESS, {})
 
     def reset(self) -> WindowAnswer:

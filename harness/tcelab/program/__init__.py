@@ -27,6 +27,7 @@ decoded strictly, before anything runs.
 """
 
 from tcelab.program.hostops import Checkpoint, Ddw, Flip, Fresh, Rtas
+from tcelab.program.kinds import is_guest, is_host, is_life
 from tcelab.program.lifeops import (
     ENDS_KERNEL,
     RESETS,
@@ -77,7 +78,7 @@ from tcelab.program.operations import (
     Transfer,
     Word,
 )
-from tcelab.program.program import FORMAT, Program, from_json, is_host, load
+from tcelab.program.program import FORMAT, Program, from_json, load
 
 __all__ = [
     "ENDS_KERNEL",
@@ -134,6 +135,8 @@ __all__ = [
     "Transfer",
     "Word",
     "from_json",
+    "is_guest",
     "is_host",
+    "is_life",
     "load",
 ]

@@ -123,7 +123,18 @@ class Load(_Op, frozen=True, kw_only=True):
 
 
 LifeOp: TypeAlias = (
-    Reset | Reboot | Kexec | Crash | DeviceAdd | DeviceRemove | BridgeAdd | BridgeRemove | Save | Load
+    Reset
+    | Reboot
+    | Kexec
+    | Crash
+    | DeviceAdd
+    | DeviceRemove
+    | BridgeAdd
+    | BridgeRemove
+    | MemoryAdd
+    | MemoryRemove
+    | Save
+    | Load
 )
 """The events that programs may have."""
 

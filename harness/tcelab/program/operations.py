@@ -240,7 +240,8 @@ class Look(_GuestOp, frozen=True, kw_only=True):
 class Read(_GuestOp, frozen=True, kw_only=True):
     """Read a counter. Outcome: `value`.
 
-    :ivar what: `vmlck` (KiB of locked memory of the process) or `pins` (page pins held, whole kernel).
+    :ivar what: `vmlck` (KiB of locked memory of the process), `pins` (page pins held, whole kernel), `memory` (MiB that
+        the kernel has online) or `limit` (MiB that firmware says RAM may grow to; 0: it does not say).
     """
 
     what: str

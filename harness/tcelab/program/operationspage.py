@@ -51,6 +51,8 @@ BEFORE: Final[list[Example]] = [PE, *CONTAINER, DEVICE, BUFFER, {"op": "frames",
 CALL: Final = {"opcode": "H_PUT_TCE", "args": ["0x80000100", "0x1f000", {"buffer": "pages", "permissions": 3}]}
 TRANSFER: Final = {"file": "device", "iova": "0x1f000", "size": 64, "to_memory": False}
 
+GROWN: Final = {"op": "memoryadd", "dimm": "more", "mib": 256, "expect": "ok"}
+
 EXAMPLES: Final[Mapping[str, list[Example]]] = {
     "spawn": [{"op": "spawn", "process": "child", "uid": 1000, "memlock": "0x100000"}],
     "exit": [{"op": "spawn", "process": "child"}, {"op": "exit", "process": "child"}],
@@ -91,6 +93,10 @@ EXAMPLES: Final[Mapping[str, list[Example]]] = {
     "flip": [{"op": "flip", "liobn": "0x80000100", "ioba": "0x1f000", "bit": 12}],
     "rtas": [{"op": "rtas", "call": isolationrules.READ_STATE, "device": "pe1"}],
     "ddw": [{"op": "ddw", "call": "create", "device": "pe1", "page_shift": 16, "window_shift": 30}],
+    "memoryadd": [GROWN],
+    "memoryremove": [GROWN, {"op": "memoryremove", "dimm": "more", "expect": "ok"}],
+    "kexec": [{"op": "kexec", "append": "quiet", "expect": "ok"}],
+    "crash": [{"op": "crash", "expect": "ok"}],
     "fresh": [{"op": "fresh"}],
     "reset": [{"op": "reset", "expect": "ok"}],
     "reboot": [{"op": "reboot", "expect": "ok"}],
@@ -99,7 +105,12 @@ EXAMPLES: Final[Mapping[str, list[Example]]] = {
 }
 """For each operation, the lines of its example: the operation, and what it needs around it."""
 
-TOPOLOGY: Final = {"engine": "fast"}
+TOPOLOGY: Final = {
+    "engine": "fast",
+    "crash": "two-small-kdump",
+    "memoryadd": "memory",
+    "memoryremove": "memory",
+}
 """Topology of an example that needs another one than `one-pe`."""
 OWN: Final[Mapping[str, list[Example]]] = {
     "engine": [PE, CONTAINER[1], DEVICE | {"fields": {"name": "disk1"}}, BUFFER],

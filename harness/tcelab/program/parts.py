@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from tcelab.program.hostops import Fresh
+from tcelab.program.kinds import is_host
 from tcelab.program.operations import GuestOp, HostOp, Op
-from tcelab.program.program import Program, is_host
+from tcelab.program.program import Program
 
 
 def stretches(ops: Sequence[Op]) -> Iterator[tuple[int, list[GuestOp] | HostOp]]:
@@ -19,7 +20,7 @@ def stretches(ops: Sequence[Op]) -> Iterator[tuple[int, list[GuestOp] | HostOp]]
             if pending:
                 yield number - len(pending), pending
                 pending = []
-            yield number, op  # type: ignore[misc]
+            yield number, op
         else:
             pending.append(op)  # type: ignore[arg-type]
     if pending:

@@ -9,7 +9,7 @@ import msgspec
 
 from tcelab.errors import UsageError
 from tcelab.program import expected, programjson
-from tcelab.program.operations import HostOp, Op
+from tcelab.program.operations import Op
 from tcelab.program.topology import Topology
 
 FORMAT: Final = 1
@@ -46,10 +46,6 @@ class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 class _Header(msgspec.Struct):
     format: int = FORMAT
-
-
-def is_host(op: Op) -> bool:
-    return isinstance(op, HostOp)
 
 
 def from_json(data: bytes, source: str) -> Program:

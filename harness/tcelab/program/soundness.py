@@ -10,12 +10,17 @@ from tcelab.program.program import Program
 from tcelab.quirks import check as check_quirks
 
 
-def check(program: Program) -> None:
+def check(program: Program, *, guarded: bool = False) -> None:
     """Check a program before anything boots.
 
-    :raise UsageError: it names a device that no program can drive, an unknown quirk, or a page size that no kernel has.
+    :raise UsageError: it names a device that no program can drive, an unknown quirk, or a page size that no kernel has;
+        or it isolates PEs of which the kernel's own driver has one.
     """
-    if driven := program.topology.driven:
+    if program.topology.direct and guarded:
+        raise UsageError(
+            f"PEs of topology {program.topology.name} cannot be guarded: the kernel's own driver has a direct window"
+        )
+    if (driven := program.topology.driven) and not program.topology.direct:
         raise UsageError(f"device {driven[0].name!r} ({driven[0].model}) is for the kernel's own driver")
     check_quirks(program.shows)
     if odd := next((size for size in program.page_sizes if size < window.PAGE_SIZE or size & size - 1), None):

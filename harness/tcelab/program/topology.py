@@ -94,6 +94,7 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     :ivar cpus: number of the guest's CPUs.
     :ivar maxmem: MiB that the guest's RAM may grow to, `slots`: in how many pieces; 0: it does not grow.
+    :ivar direct: the kernel's own drivers may have windows of 64 bits, in which the kernel maps all RAM.
     :ivar crashkernel: MiB that the kernel keeps free for a crash kernel; 0: none.
     :ivar machine_type: a versioned one, as `pseries-10.0`, for a `load` into another QEMU; empty: QEMU's newest.
     """
@@ -104,6 +105,7 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     maxmem: int = 0
     slots: int = 0
     crashkernel: int = 0
+    direct: bool = False
     machine_type: str = ""
 
     def __post_init__(self) -> None:
@@ -116,6 +118,8 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"a guest has 1..{_CPUS} CPUs, not {self.cpus}")
         if bool(self.maxmem) != bool(self.slots) or min(self.maxmem, self.slots, self.crashkernel) < 0:
             raise ValueError(f"maxmem and slots come together: {self.maxmem} MiB in {self.slots} slots")
+        if self.direct and "virtio-blk" in self.models:
+            raise ValueError("a virtio-blk that programs drive has its kernel keep to default windows: not direct")
         if self.machine_type and not VERSIONED.fullmatch(self.machine_type):
             raise ValueError(f"not a versioned machine type, as pseries-10.0: {self.machine_type!r}")
         if len(set(names)) != len(names):
@@ -154,6 +158,11 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def models(self) -> set[str]:
         """Models of the devices under test."""
         return {device.model for device in self.devices}
+
+    @property
+    def mapped(self) -> tuple[Phb, ...]:
+        """PHBs with a window in which the kernel maps all RAM: a disk's driver asks for addresses of 64 bits."""
+        return tuple(phb for phb in self.phbs if self.direct and any(device.model == "disk" for device in phb.devices))
 
     @property
     def driven(self) -> tuple[Device, ...]:
@@ -232,6 +241,16 @@ TOPOLOGIES: Final = {
                 Phb(2, (Device("pe2", slot=2),), SMALL_WINDOW),
                 Phb(3, (Device("pe3", slot=3),), SMALL_WINDOW, plugged=False),
             ),
+        ),
+        Topology(
+            "memory",
+            (
+                Phb(1, (Device("pe1", slot=1),), SMALL_WINDOW),
+                Phb(2, (Device("disk2", slot=3, model="disk"),), SMALL_WINDOW),
+            ),
+            maxmem=4096,
+            slots=4,
+            direct=True,
         ),
         _unlike("narrow-mask", Phb(1, (Device("pe1", slot=1, mask=_NARROW),), SMALL_WINDOW)),
     )

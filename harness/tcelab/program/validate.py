@@ -16,6 +16,8 @@ from tcelab.papr import window
 from tcelab.program import (
     diskcontent,
     expected,
+    is_guest,
+    is_life,
     soundness,
     validate_host,
     validate_hotplug,
@@ -35,7 +37,6 @@ from tcelab.program.operations import (
     Exit,
     Fill,
     Frames,
-    GuestOp,
     Hcall,
     HcallBatch,
     Ioctl,
@@ -58,7 +59,7 @@ from tcelab.program.operations import (
 from tcelab.program.program import Program
 from tcelab.program.validated import BufferState, Process, who
 
-COUNTERS: Final = ("vmlck", "pins")
+COUNTERS: Final = ("vmlck", "pins", "memory", "limit")
 REPEATED: Final = ("MAP_DMA", "UNMAP_DMA")
 MOST_CALLS: Final = 1_000_000
 """Calls of one Repeat."""
@@ -93,11 +94,11 @@ class Checker:
 
         :raise UsageError: the program is not sound, see `soundness.check`.
         """
-        soundness.check(program)
+        soundness.check(program, guarded=guarded or program.isolation)
         self._name = program.name
         self._guarded = guarded or program.isolation
         self._number = 0
-        self._devices = {device.name for device in program.topology.devices}
+        self._devices = {device.name for device in set(program.topology.devices) - set(program.topology.driven)}
         self._disks = {device.name for device in program.topology.devices if device.model == "virtio-blk"}
         self._windows = {phb.liobn: phb for phb in program.topology.machine}
         self._topology = program.topology
@@ -130,7 +131,7 @@ class Checker:
 
     def _problem(self, op: Op) -> str:
         """Why an operation cannot be done; empty if it can."""
-        self._by = op.by if isinstance(op, GuestOp) else ""
+        self._by = op.by if is_guest(op) else ""
         if self._by not in self._processes:
             return self._no_process(self._by)
         if self._guarded and validate_host.moves_windows(op):
@@ -139,7 +140,7 @@ class Checker:
             return problem
         if self._life.saved and not isinstance(op, Load):
             return "the guest was saved and stands still: add a `load` before it"
-        if isinstance(op, LifeOp):
+        if is_life(op):
             return self._event(op)
         rule: Callable[[Any], str] | None = getattr(self, f"_{type(op).__name__.lower()}", None)
         return "there is no rule for it: nobody knows what it may do" if rule is None else rule(op)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tcelab.program import validate_hotplug
+from tcelab.program import validate_hotplug, validate_memory
 from tcelab.program.lifeops import (
     RESETS,
     BridgeAdd,
@@ -19,6 +19,8 @@ from tcelab.program.lifeops import (
     DeviceRemove,
     Kexec,
     Load,
+    MemoryAdd,
+    MemoryRemove,
     Reboot,
     Reset,
     Save,
@@ -33,16 +35,16 @@ class Life:
 
     :ivar guarded: PEs are guarded.
     :ivar plugged: devices and PHBs that are there.
-    :ivar dimms: names of memory that was plugged in.
     :ivar saved: the guest is saved, and stands still.
     :ivar crashed: it runs a crash kernel.
     :ivar used: names of devices that a program has opened; see `validate_hotplug.Uses`.
+    :ivar dimms: memory that was plugged in: its name, and MiB.
     """
 
     topology: Topology
     guarded: bool
     plugged: Plugged = field(init=False)
-    dimms: set[str] = field(default_factory=set)
+    dimms: dict[str, int] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     saved: bool = False
     crashed: bool = False
@@ -102,6 +104,8 @@ RULES: Final[Mapping[type, Callable[[Life, Any], str]]] = {
     DeviceRemove: _plugs(validate_hotplug.device_remove),
     BridgeAdd: _plugs(validate_hotplug.bridge_add),
     BridgeRemove: _plugs(validate_hotplug.bridge_remove),
+    MemoryAdd: lambda life, op: validate_memory.add(life.topology, life.dimms, op),
+    MemoryRemove: lambda life, op: validate_memory.remove(life.dimms, op),
     Save: _save,
     Load: _load,
 }

@@ -22,6 +22,7 @@ from tcelab.program.topology import Device, Phb
 from tcelab.qemu import machine, rom, transit
 from tcelab.qemu.channel import AgentChannel
 from tcelab.qemu.console import Console
+from tcelab.qemu.dimms import GrowingRam
 from tcelab.qemu.disks import Disks
 from tcelab.qemu.dmaapilog import DmaApi
 from tcelab.qemu.limits import Limits
@@ -30,7 +31,7 @@ from tcelab.qemu.monitor import Monitor
 from tcelab.qemu.probe import Abilities, Qemu
 from tcelab.qemu.qtest import CLOSED as CLOSED_PORT
 from tcelab.qemu.qtest import Qtest
-from tcelab.qemu.ram import MIB, PrivateRam, Ram, SharedRam
+from tcelab.qemu.ram import MIB, PrivateRam, SharedRam
 from tcelab.qemu.restarts import Restarts
 from tcelab.qemu.spawn import spawned
 from tcelab.qemu.standstill import Standstill, host_shares
@@ -49,6 +50,7 @@ class Guest:
     :ivar disks: of its devices.
     :ivar restarts: when its kernel is meant to end, and another one to come up.
     :ivar deleted: names of devices and PHBs that QEMU says are gone.
+    :ivar on_event: is told each event of QEMU's, with its data.
     :ivar waiter: what every wait goes through; `standstill`: what every stop goes through.
     """
 
@@ -70,12 +72,13 @@ class Guest:
         self._qemu, self._abilities, self._options, self._base = qemu, abilities, options, base
         self.limits, self.folder = limits, folder
         size = options.memory * MIB
-        self.ram: Ram = SharedRam(size) if base is None else PrivateRam(base.ram, size)
+        self.ram = GrowingRam(
+            SharedRam(size) if base is None else PrivateRam(base.ram, size), slots=options.topology.slots
+        )
         self.state = os.memfd_create("tcelab-state", os.MFD_CLOEXEC)
         self._saved = saved
-        self.disks, self.dma_api = (
-            (Disks(options.topology), DmaApi()) if saved is None else (saved.disks, saved.dma_api)
-        )
+        self.disks = Disks(options.topology) if saved is None else saved.disks
+        self.dma_api = DmaApi() if saved is None else saved.dma_api
         self.console = Console(folder / "console.log", None if saved is None else saved.console)
         if base is not None:
             # The boot messages belong to the fork as well: a warning among them is a finding of the fork.
@@ -85,6 +88,7 @@ class Guest:
         self.standstill = Standstill(self.qmp, self._not_only_stopped)
         self.restarts = Restarts()
         self.deleted: set[str] = set()
+        self.on_event: Callable[[str, dict[str, Any]], None] = lambda *_: None
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
         self._closer: asyncio.Future[None] | None = None
@@ -119,6 +123,7 @@ class Guest:
             dma_api=self.dma_api.file if self._options.topology.driven else None,
             base=None if self._base is None else self._base.state,
             stream=None if self._saved is None else self._saved.stream,
+            dimms=tuple(self.ram.free),
         )
         try:
             self._process = await self._spawn(fds)
@@ -155,10 +160,7 @@ class Guest:
         await transit.rest(self)
 
     async def save(self) -> tuple[bytes, list[SavedRegister]]:
-        """The device state of a stopped guest, and the registers that this state lacks.
-
-        :raise HarnessError: QEMU cannot save it.
-        """
+        """See `transit.save_devices`."""
         return await self.waiter.run(transit.save_devices(self), "load", self.limits.load)
 
     @property
@@ -225,6 +227,7 @@ class Guest:
                     self.restarts.reopened.set()
                 case "VSERPORT_CHANGE", {"id": "agent-port", "open": False} if not self.restarts.on:
                     self.waiter.lose("the agent ended")
+            self.on_event(str(event["event"]), data)
             self.waiter.activity.set()
 
     async def _gone(self, name: str) -> None:
@@ -236,6 +239,13 @@ class Guest:
         self.deleted.add(name)
 
     # -- asking
+
+    async def command(self, command: str, **arguments: object) -> object:
+        """A QMP command within a wait of the caller's.
+
+        :raise HarnessError: QEMU refuses it.
+        """
+        return await self._execute(command, arguments)
 
     async def plug(self, phb: Phb, device: Device | None) -> None:
         """Have QEMU plug a PHB in, or a device of it.

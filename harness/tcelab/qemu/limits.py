@@ -24,6 +24,7 @@ class Limits(msgspec.Struct, frozen=True):
     :ivar whole_boot: the boot as a whole: a guest that prints for ever is not progress.
     :ivar restart: from asking a guest to reset or to leave its kernel until it has; its next boot is a `boot`.
     :ivar unplug: from the guest's last step until QEMU says that a device is gone.
+    :ivar plug: from plugging memory in, or pulling it, until the guest has taken it or given it back.
     :ivar connect: over ssh, until a machine shows its banner; each jump host anew.
     :ivar login: over ssh, to agree on keys, to log in, and to get a channel.
     :ivar copy: over ssh, silence while the agent is copied and started.
@@ -42,6 +43,7 @@ class Limits(msgspec.Struct, frozen=True):
     whole_boot: float = 600.0
     restart: float = 60.0
     unplug: float = 30.0
+    plug: float = 60.0
     connect: float = 30.0
     login: float = 30.0
     copy: float = 60.0

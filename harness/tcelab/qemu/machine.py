@@ -115,6 +115,7 @@ class Descriptors(msgspec.Struct, frozen=True):
     :ivar dma_api: see `tcelab.qemu.dmaapilog`; None: the machine has no such port.
     :ivar base: the state that a fork begins with; None: a boot.
     :ivar stream: what a guest begins with that was saved, RAM and all; see `tcelab.qemu.transit`.
+    :ivar dimms: for memory that is plugged in; see `tcelab.qemu.dimms`.
     """
 
     qmp: int
@@ -129,10 +130,11 @@ class Descriptors(msgspec.Struct, frozen=True):
     dma_api: int | None = None
     base: int | None = None
     stream: int | None = None
+    dimms: tuple[int, ...] = ()
 
     def all(self) -> tuple[int, ...]:
         single = [number for number in msgspec.structs.astuple(self) if isinstance(number, int)]
-        return (*single, *self.roms.values(), *self.disks.values())
+        return (*single, *self.roms.values(), *self.disks.values(), *self.dimms)
 
 
 def firmware(options: QemuOptions, abilities: Abilities) -> Literal["vof", "slof"]:
@@ -169,6 +171,11 @@ def check(abilities: Abilities, topology: Topology, cpu: CpuName = CPU) -> None:
             f"QEMU {abilities.version} has no machine type {topology.machine_type}, as topology {topology.name} says",
             next_step="use a QEMU that is as new, or tcelab's own: leave --qemu out",
         )
+    if topology.slots and not abilities.dimm:
+        raise Unsupported(
+            f"QEMU {abilities.version} has no pc-dimm, and topology {topology.name} has slots for memory",
+            next_step="use a QEMU that was built with it (Debian's are), or tcelab's own: leave --qemu out",
+        )
     if TRACES[0] not in abilities.traces and not abilities.device_state:
         raise Unsupported(f"QEMU {abilities.version} shows its tables neither by trace nor by device state")
 
@@ -200,7 +207,7 @@ def arguments(options: QemuOptions, abilities: Abilities, fds: Descriptors) -> l
     return [
         *("-M", f"{options.topology.machine_type or 'pseries'},{_QUIET},ic-mode=xics,memory-backend=ram{vof}"),
         *("-accel", "tcg", "-cpu", CPUS[options.cpu][0], "-smp", str(options.topology.cpus)),
-        *("-m", f"{options.memory}M"),
+        *("-m", f"{options.memory}M{_room(options.topology)}"),
         *("-object", f"{ram},share=on" if fds.base is None else f"{ram},share=off,readonly=on,rom=off"),
         *("-nodefaults", "-display", "none", "-vga", "none", "-action", "panic=pause,reboot=shutdown"),
         *_sockets(fds),
@@ -214,9 +221,14 @@ def arguments(options: QemuOptions, abilities: Abilities, fds: Descriptors) -> l
         *_phbs(options, fds),
         *(_boot(options) if fds.base is None or options.restarts else ()),
         *(() if fds.base is None and fds.stream is None else ("-S", "-incoming", "defer")),
-        *(_driven(fds) if options.topology.driven else ()),
+        *(_driven(fds) if options.topology.driven and not options.topology.direct else ()),
         *_watching(abilities, fds.log),
     ]
+
+
+def _room(topology: Topology) -> str:
+    """To grow."""
+    return f",slots={topology.slots},maxmem={topology.maxmem}M" if topology.slots else ""
 
 
 def _driven(fds: Descriptors) -> tuple[str, ...]:
@@ -245,7 +257,7 @@ def command_line(options: QemuOptions, *, crash: bool = False) -> str:
     """The kernel's; that of a crash kernel, which has one CPU, and the memory that its device tree tells."""
     usable = options.memory - _RESERVED // MIB
     disk = _DISK if _has_disk(options.topology.devices) else ""
-    driven = _DRIVEN if options.topology.driven and not disk else ""
+    driven = _DRIVEN if options.topology.driven and not disk and not options.topology.direct else ""
     crashkernel = options.topology.crashkernel
     memory = f" mem={usable}M" + (f" crashkernel={crashkernel}M" if crashkernel else "")
     words = (f"{_CMDLINE}{' nr_cpus=1' if crash else memory}{disk}{driven}", CPUS[options.cpu][1], options.append)

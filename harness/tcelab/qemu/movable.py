@@ -6,30 +6,29 @@ import os
 import threading
 
 from tcelab.errors import HarnessError, TcelabError
+from tcelab.image.bases import Held
 from tcelab.qemu import machine, probe
-from tcelab.qemu.channel import Cell
+from tcelab.qemu.conversation import Conversation
 from tcelab.qemu.guard import Guard
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.hostviews import HostViews
 from tcelab.qemu.portal import portal
 from tcelab.qemu.transit import SavedGuest
-from tcelab.run.record import Facts, TableView
+from tcelab.run.record import TableView
 
 
-class MovableSession:
-    """:ivar qemu: the QEMU that the guest began with, and its `abilities`.
+class MovableSession(Conversation):
+    """:ivar guest: in the QEMU that has it now.
 
-    :ivar options: what the guest's machine is started with.
-    :ivar guest: in the QEMU that has it now.
     :ivar saved: what was saved of it and is still to be loaded.
     """
 
-    facts: Facts
     _hostviews: HostViews
-    _cell: Cell
 
-    def __init__(self, qemu: probe.Qemu, abilities: probe.Abilities, options: machine.QemuOptions) -> None:
-        self.qemu, self.abilities, self.options = qemu, abilities, options
+    def __init__(
+        self, qemu: probe.Qemu, abilities: probe.Abilities, options: machine.QemuOptions, base: Held | None
+    ) -> None:
+        super().__init__(qemu, abilities, options, base)
         self.saved: SavedGuest | None = None
         self._guard: Guard | None = None
         self._guests: list[Guest] = []
@@ -40,6 +39,11 @@ class MovableSession:
         """The first QEMU is about to have the guest."""
         self.guest = guest
         self._guests.append(guest)
+
+    @property
+    def first(self) -> tuple[probe.Qemu, probe.Abilities]:
+        """The QEMU that the guest began with."""
+        return self._qemu, self._abilities
 
     @property
     def alive(self) -> bool:

@@ -64,7 +64,8 @@ class Abilities(msgspec.Struct, frozen=True):
     """What a QEMU can do.
 
     :ivar version: as it calls itself.
-    :ivar edu: has the `edu` device; `virtio_blk`: the `virtio-blk-pci` device.
+    :ivar edu: has the `edu` device; `virtio_blk`: the `virtio-blk-pci` device; `dimm`: `pc-dimm`, memory to
+        plug in.
     :ivar vof: its pseries machine has `x-vof`, and starts with it.
     :ivar exit_with_parent: `-run-with exit-with-parent=on`.
     :ivar traces: those of `TRACES` that exist.
@@ -86,6 +87,7 @@ class Abilities(msgspec.Struct, frozen=True):
     device_state: bool
     private_ram: bool = False
     virtio_blk: bool = False
+    dimm: bool = False
     cpus: tuple[str, ...] = ()
     machines: tuple[str, ...] = ()
     mapped_ram: bool = False
@@ -244,6 +246,7 @@ async def _questions(end: socket.socket, log_flags: tuple[str, ...]) -> Abilitie
         version=f"{number} {version['package']}".strip(),
         edu="edu" in types,
         virtio_blk="virtio-blk-pci" in types,
+        dimm="pc-dimm" in types,
         vof="x-vof" in await properties(f"{pseries[0]['name']}-machine"),
         exit_with_parent="exit-with-parent" in options.get("run-with", set()),
         traces=tuple(event for event in TRACES if event in traces),

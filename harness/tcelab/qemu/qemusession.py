@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 import msgspec
 
-from tcelab.errors import GuestLost, HarnessError, Interrupted, Scene, Unsupported
+from tcelab.errors import GuestLost, Interrupted, Unsupported
 from tcelab.image.bases import Held, SavedRegister
 from tcelab.logs import PHASE
-from tcelab.papr import isolationrules, window
+from tcelab.papr import isolationrules
 from tcelab.program import Burst, Checkpoint, Ddw, Dma, Engine, Flip, GuestOp, HostOp, Ioctl, LifeOp, Rtas
 from tcelab.program.plugged import Plugged
-from tcelab.program.topology import KERNEL_DRIVERS
-from tcelab.qemu import machine, probe, rtaswindows, sessionfacts
-from tcelab.qemu.channel import PROTOCOL, Cell, Hello, decode
+from tcelab.qemu import machine, probe, rtaswindows
 from tcelab.qemu.guard import Guard, chunks
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.hostviews import HostViews
@@ -30,13 +27,7 @@ from tcelab.qemu.movable import MovableSession
 from tcelab.qemu.portal import portal
 from tcelab.run.record import Event, Outcome, Snapshot
 
-T = TypeVar("T")
-
 _LOG: Final = logging.getLogger(__name__)
-_NONCE: Final = 16
-_ENTROPY: Final = 32
-_CLOCK_STEP: Final = 0.05
-"""Seconds by which two clocks may differ that were read one after the other."""
 
 
 class QemuSession(MovableSession):
@@ -83,15 +74,13 @@ class QemuSession(MovableSession):
         """
         self.began = time.monotonic()
         self.folder = folder
-        self._number = 0
         self._events = events or {}
         self._devices: dict[str, str] = {}
         self.plugged = Plugged(options.topology)
         if abilities is None:
             _LOG.info("probing QEMU", extra=PHASE)
             abilities = probe.probe(qemu)
-        super().__init__(qemu, abilities, options)
-        self._base = base
+        super().__init__(qemu, abilities, options, base)
         self.begin(Guest(qemu, abilities, options, limits or Limits(), folder, base=base))
         try:
             on_spawn(self.guest)
@@ -104,7 +93,7 @@ class QemuSession(MovableSession):
             if base is not None:
                 self.reached["loaded"] = self.guest.waiter.elapsed()
                 loaded(self.guest)
-            self._greet(digest)
+            self.greet(digest)
             if base is None:
                 self.reached |= self.guest.console.reached
             if options.guard != "off":
@@ -118,12 +107,6 @@ class QemuSession(MovableSession):
         except BaseException:
             self.close()
             raise
-
-    def scene(self) -> Scene:
-        """Where the session is now."""
-        if hasattr(self.guest, "waiter"):
-            return self.guest.waiter.now()
-        return Scene("launch", artefacts=self.guest.folder)
 
     def tail(self, lines: int) -> list[str]:
         """The console's last lines."""
@@ -151,24 +134,12 @@ class QemuSession(MovableSession):
 
         :param nonce: of another session, to be compared with this one; by default a fresh one.
         """
-        self._greet(self.facts.versions["agent"]["digest"], renew=True, nonce=nonce)
+        self.greet(self.facts.versions["agent"]["digest"], renew=True, nonce=nonce)
         self.guest.disks.renew()  # nobody who could write to them is left
         if self._guard is not None:
             self._guard.reset()
         self.guest.log.drain()
         self.guest.log.take_refusals()
-
-    def request(self, name: str, told: Mapping[str, object]) -> Any:  # noqa: ANN401 - as it came
-        """A request of the host's own to the agent, which no program can make; its answer.
-
-        :raise TcelabError: as `perform`.
-        """
-        answer = decode(portal().call(self.guest.ask(self.message(name, told), self._cell.read)), self._number)
-        return self._part(answer, name, object)
-
-    def message(self, name: str, told: Mapping[str, object]) -> bytes:
-        """Such a request as it is sent."""
-        return msgspec.json.encode({"id": self._next(), name: told})
 
     # -- another kernel
 
@@ -192,7 +163,7 @@ class QemuSession(MovableSession):
         yield guest
         guest.waiter.boot += 1
         self._devices.clear()
-        self._greet(self.facts.versions["agent"]["digest"], nonce=self.facts.nonce, booting=True, reopens=reopens)
+        self.greet(self.facts.versions["agent"]["digest"], nonce=self.facts.nonce, booting=True, reopens=reopens)
         guest.restarts.on = False
         if self._guard is not None and not machine_stays:
             self._guard.start()
@@ -217,77 +188,6 @@ class QemuSession(MovableSession):
         """Of its PEs, if they are guarded."""
         return self._guard
 
-    def _greet(
-        self,
-        digest: str,
-        *,
-        renew: bool = False,
-        nonce: bytes | None = None,
-        booting: bool = False,
-        reopens: bool = False,
-    ) -> None:
-        booting = booting or (self._base is None and not renew)
-        nonce = nonce or secrets.token_bytes(_NONCE)
-        devices = {
-            device.name: {"buid": window.buid(phb.index), "slot": device.slot}
-            for phb in self.options.topology.added
-            for device in phb.devices
-            if device.model not in KERNEL_DRIVERS
-        }
-        told: dict[str, Any] = {"nonce": nonce.hex(), "devices": devices, "renew": renew}
-        asked = time.time()
-        if not booting and not renew:
-            # The fork's clock stands at the base's last moment, and its random generator would draw what every other
-            # fork's draws.
-            told |= {"renew": True, "clock": asked, "entropy": secrets.token_bytes(_ENTROPY).hex()}
-        request = msgspec.json.encode({"id": self._next(), "hello": told})
-        answer = decode(portal().call(self.guest.hello(request, booting=booting, reopens=reopens)), self._number)
-        hello = self._part(answer, "hello", Hello)
-        if "clock" in told:
-            self._expect_now(hello.clock, asked)
-        self.drawn = hello.drawn
-        _LOG.debug("the agent of %s answers, protocol %d, renew=%s", hello.kernel, hello.protocol, renew)
-        if hello.protocol != PROTOCOL:
-            raise HarnessError(
-                f"the agent speaks protocol {hello.protocol}, this tcelab {PROTOCOL}",
-                next_step="rebuild the image: tcelab image build",
-            )
-        if digest and hello.digest != digest:
-            raise HarnessError(
-                f"the initrd carries an agent of other sources ({hello.digest[:12]}) than this tcelab ({digest[:12]})",
-                next_step="rebuild the image: tcelab image build",
-            )
-        self.guest.waiter.handshake_done = True
-        self._cell = Cell(self.guest.ram, hello.cell, nonce)
-        if self._cell.read() is None:
-            raise HarnessError(
-                f"the agent's progress cell is not in guest RAM at {hello.cell:#x}, where the agent says that it is",
-                scene=self.scene(),
-            )
-        self.facts = sessionfacts.facts(
-            (self.qemu, self.abilities, self.options, self._base), self.guest.ram.size, nonce, hello
-        )
-
-    def _expect_now(self, clock: float, asked: float) -> None:
-        if not asked - _CLOCK_STEP <= clock <= time.time() + _CLOCK_STEP:
-            raise HarnessError(
-                f"the fork's clock could not be set: it shows {clock:.3f}, asked at {asked:.3f}", scene=self.scene()
-            )
-
-    def _part(self, answer: dict[str, Any], name: str, kind: type[T]) -> T:
-        """One part of an answer, checked.
-
-        :raise HarnessError: it is not there, or not of that kind.
-        """
-        try:
-            return msgspec.convert(answer[name], kind)
-        except (msgspec.ValidationError, KeyError) as error:
-            raise HarnessError(f"malformed frame from the agent: {error}", scene=self.scene()) from None
-
-    def _next(self) -> int:
-        self._number += 1
-        return self._number
-
     # -- Session
 
     def perform(self, ops: Sequence[GuestOp]) -> list[Outcome]:
@@ -295,12 +195,12 @@ class QemuSession(MovableSession):
         device.
         """
         if self._guard is None:
-            return self._perform(ops)
+            return self.ask(ops)
         outcomes: list[Outcome] = []
         for chunk in chunks(ops):
             self._announce(chunk[-1])
             try:
-                done = self._perform(chunk)
+                done = self.ask(chunk)
             except GuestLost as error:
                 error.in_flight = None if error.in_flight is None else error.in_flight + len(outcomes)
                 raise
@@ -315,25 +215,6 @@ class QemuSession(MovableSession):
             self._devices[op.into] = str(op.fields.get("name"))
         elif isinstance(op, Dma | Burst | Engine):
             self._guard.announce(op, self._devices.get(op.file, ""))
-
-    def _perform(self, ops: Sequence[GuestOp]) -> list[Outcome]:
-        number = self._next()
-        request = msgspec.json.encode({"id": number, "ops": ops})
-        _LOG.debug("request %d to the agent: %d operations, %d bytes", number, len(ops), len(request))
-        try:
-            answer = decode(portal().call(self.guest.ask(request, self._cell.read)), number)
-        except GuestLost as error:
-            begun = self._cell.read()
-            if begun is not None and begun[0] == number:
-                error.in_flight = begun[1]
-            raise
-        except HarnessError as error:
-            error.scene = error.scene if error.scene.phase else self.scene()
-            raise
-        outcomes = self._part(answer, "outcomes", list[Outcome])
-        if len(outcomes) != len(ops):
-            raise HarnessError(f"the agent gave {len(outcomes)} outcomes for {len(ops)} operations", scene=self.scene())
-        return outcomes
 
     def intervene(self, op: HostOp, frames: Sequence[int]) -> Outcome | Snapshot:
         """See `tcelab.run.session.Session`."""

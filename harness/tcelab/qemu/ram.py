@@ -19,7 +19,7 @@ MIB: Final = 1 << 20
 HEADROOM: Final = 128 * MIB
 """What QEMU and the harness need beside the guest's memory."""
 
-_CLOSED: Final = "guest RAM was let go"
+CLOSED: Final = "guest RAM was let go"
 
 FORK_NEEDS: Final = 100 * MIB
 """Bytes that a fork has written once it has run a program; a long program may write more, up to all of RAM."""
@@ -83,7 +83,7 @@ def expect_room(guest: int) -> None:
         )
 
 
-def _expect_within(ram: Ram, address: int, data: bytes) -> None:
+def expect_within(ram: Ram, address: int, data: bytes) -> None:
     if not 0 <= address <= ram.size - len(data):
         raise HarnessError(f"{len(data)} bytes at {address:#x} do not fit into guest RAM of {ram.size // MIB} MiB")
 
@@ -108,10 +108,10 @@ class SharedRam:
         try:
             return self._map[address : address + size]
         except ValueError:
-            raise HarnessError(_CLOSED) from None
+            raise HarnessError(CLOSED) from None
 
     def write(self, address: int, data: bytes) -> None:
-        _expect_within(self, address, data)
+        expect_within(self, address, data)
         os.pwrite(self.fd, data, address)
 
     def pages(self, addresses: Collection[int]) -> dict[int, bytes | None]:
@@ -154,9 +154,9 @@ class PrivateRam:
         return self._pieces([address], size) if 0 <= address <= self.size - size else None
 
     def write(self, address: int, data: bytes) -> None:
-        _expect_within(self, address, data)
+        expect_within(self, address, data)
         if self._memory is None:
-            raise HarnessError(_CLOSED)
+            raise HarnessError(CLOSED)
         try:
             self._memory.write(self._at + address, data)
         except OSError as error:
@@ -170,7 +170,7 @@ class PrivateRam:
 
     def _pieces(self, addresses: Sequence[int], size: int) -> bytes:
         if self._memory is None:
-            raise HarnessError(_CLOSED)
+            raise HarnessError(CLOSED)
         try:
             data = self._memory.pieces([self._at + address for address in addresses], size)
         except OSError as error:

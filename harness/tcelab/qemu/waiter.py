@@ -27,6 +27,7 @@ _SILENT: Final = {
     "boot": "no agent came up",
     "restart": "the guest did not leave its kernel",
     "unplug": "the device stays, though the guest let go of it",
+    "plug": "the guest does not take memory, or does not give it back",
     "fork": "the fork's agent does not answer",
     "perform": "the agent stopped answering",
 }

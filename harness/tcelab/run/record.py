@@ -181,6 +181,9 @@ class Facts:
     :ivar quirks: known defects that are declared for its kernel.
     :ivar isolates: the platform is to isolate a PE for a violation; `guard`: what tcelab does for it.
     :ivar impossible: events in the life of a table that it cannot do, by the operation's name, and why.
+    :ivar usable: bytes of RAM that the kernel may use, 0: all; `limit`: MiB that firmware says RAM may grow to, None:
+        nobody has asked.
+    :ivar direct: LIOBNs of windows in which the kernel maps all RAM.
     :ivar hypercalls: programs may make hypercalls; `huge`: bytes of a huge page, 0: they may have no
         buffers in huge pages.
     """
@@ -201,6 +204,9 @@ class Facts:
     behaviour_only: bool = False
     unlike: frozenset[str] = frozenset()
     impossible: dict[str, str] = field(default_factory=dict)
+    usable: int = 0
+    limit: int | None = None
+    direct: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

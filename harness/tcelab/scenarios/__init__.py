@@ -11,6 +11,7 @@
 - `isolation`: the scenario `isolation`
 - `legal`: legal transfers by the thousand
 - `lifecycle`: the scenarios `lifecycle` and `lifecycle-isolation`
+- `memory`: the scenario `memory`
 - `migration`: the scenarios `migration` and `migration-isolation`
 - `places`: entries that expose a fault of address decoding
 - `proof`: the minimum for a pass
@@ -41,6 +42,7 @@ from tcelab.scenarios import (
     hotplug,
     isolation,
     lifecycle,
+    memory,
     migration,
     rules,
     secondkernel,
@@ -66,9 +68,13 @@ class Scenario:
     topologies: tuple[str, ...] = ()
 
     def make(self, topology: Topology, seed: int) -> Program:
-        """:raise UsageError: the topology has no device, or a window that is too small."""
+        """:raise UsageError: the topology has no device, too small a window, or a PE that cannot be isolated."""
         if not topology.devices:
             raise UsageError(f"topology {topology.name!r} has no device under test")
+        if self.isolation and topology.direct:
+            raise UsageError(
+                f"scenario {self.name} isolates PEs, and one of topology {topology.name} is of the kernel's own driver"
+            )
         ops = self.ops(topology, seed)
         return Program(name=self.name, topology=topology, ops=ops, seed=seed, isolation=self.isolation)
 
@@ -182,6 +188,12 @@ SCENARIOS: Final = {
             "windows with pages of 4 KiB, 64 KiB and 2 MiB are made, used by the device above 2^59, and removed",
             windows.ops,
             topologies=windows.TOPOLOGIES,
+        ),
+        Scenario(
+            "memory",
+            "memory comes and goes: the kernel's window of all RAM follows exactly, and no other entry changes",
+            memory.ops,
+            topologies=memory.TOPOLOGIES,
         ),
     )
 }

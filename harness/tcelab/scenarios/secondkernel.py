@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from tcelab.papr import isolationrules, tce, window
-from tcelab.program import Crash, Dma, Fresh, Kexec, Op, Page, Reset, Spawn
+from tcelab.program import Crash, Dma, Fresh, Kexec, Look, Op, Page, Reset, Spawn
 from tcelab.program.topology import Topology
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.vocabulary import PAGE, Pe
@@ -27,6 +27,8 @@ _SHIFT: Final = 12
 _SIZE: Final = 1 << 24
 """Page shift and bytes of the 64-bit window."""
 _LENGTH: Final = 64
+_ONES: Final = 0xFFFFFFFF
+"""What a driver reads of a device that it cannot reach."""
 
 
 def kexec(topology: Topology, seed: int) -> list[Op]:
@@ -60,12 +62,21 @@ def isolated(topology: Topology, seed: int) -> list[Op]:
         out += [*_v1(pe, name, seed), Dma(file=pe.device, iova=pe.end, size=_LENGTH, to_memory=True, expect="refused")]
         out += [*_state(pes), *b.checkpoint(f"kexec: isolated before a {name}", stream=True), event()]
         out += [*_state(pes), *b.checkpoint(f"kexec: isolated after a {name}", stream=True)]
+        if name == "kexec":
+            out += _out_of_reach(pe, seed + 1)
         out += _recover(pe)
         if name == "kexec":
-            out += [*_v1(pe, "again", seed + 1), *_state(pes), *b.checkpoint("kexec: recovered", stream=True)]
-        else:
-            out += [*_state(pes), *b.checkpoint("kexec: recovered under the crash kernel", stream=True)]
+            out += [*b.master(pe, on=True), *b.dma(pe, pe.iova(_number(pe, seed + 1)), _LENGTH, to_memory=False)]
+        out += [*_state(pes), *b.checkpoint(f"kexec: recovered after a {name}", stream=True)]
     return out
+
+
+def _out_of_reach(pe: Pe, seed: int) -> list[Op]:
+    """The second kernel's driver maps for the isolated PE, and does not get through to its device."""
+    *ops, transfer = _v1(pe, "again", seed)
+    look = Look(file=pe.device, what="identity", expect=_ONES)
+    tried = msgspec.structs.replace(transfer, expect=None)
+    return [*ops, look, tried, *b.checkpoint("kexec: still out of reach", stream=True)]
 
 
 def _inherited(pes: list[Pe], seed: int) -> list[Op]:

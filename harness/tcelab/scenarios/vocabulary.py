@@ -91,8 +91,8 @@ class Pe:
 
 
 def pes(topology: Topology, scenario: str) -> list[Pe]:
-    """The PEs of a topology that carry a device when the machine starts."""
-    return [Pe(phb, scenario) for phb in topology.at_start.phbs if phb.devices]
+    """The PEs of a topology that carry a device which programs drive when the machine starts."""
+    return [Pe(phb, scenario) for phb in topology.at_start.phbs if set(phb.devices) - set(topology.driven)]
 
 
 def bind(pe: Pe) -> list[Op]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import msgspec
+import publicreports
 import pytest
 
 from tcelab.cli import VERBS, cli, commandspage
@@ -55,6 +56,11 @@ def test_a_page_that_is_made_from_the_code_is_what_the_code_says(maker):
     assert page == maker.page(), "make it anew: ./scripts/pages"
     assert f"python -m {maker.__name__} > docs/{name}.md" in page
     assert f"{maker.__name__.removeprefix('tcelab.')} " in (ROOT / "scripts" / "pages").read_text().replace(";", " ")
+
+
+def test_the_page_of_reports_is_what_their_tests_say():
+    assert (DOCS / "reports.md").read_text() == publicreports.page(), "make it anew: ./scripts/pages"
+    assert len(publicreports.reports()) == len(list(publicreports.FOLDER.glob("test_*.py"))) > 0
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,15 @@ def test_what_is_not_there_cannot_be_removed(windows):
     assert [windows.remove(liobn).status for liobn in (LOW | 1, LOW + 0x100, LOW, LOW)] == [-3, -3, 0, -3]
 
 
+def test_the_default_window_comes_back_when_the_last_one_goes_that_is_not_in_its_place(windows):
+    windows.create(16, 28)
+    assert [windows.remove(LOW).status, windows.remove(LOW | 1).status] == [0, 0]
+    assert shapes(windows) == {LOW: (4096, 12, 0)}
+    windows.remove(LOW)
+    windows.create(16, 28)
+    assert (windows.remove(LOW).status, shapes(windows)) == (0, {})
+
+
 def test_a_reset_empties_the_default_window(windows):
     windows.low.put(7, 0x7003)
     windows.create(16, 28)

@@ -266,6 +266,8 @@ def test_windows_that_firmware_makes_and_drops_are_followed(stage):
     stage.do(*ddw("remove", liobn=SECOND))
     assert SECOND not in stage.fold.tables
     stage.do(*ddw("remove", liobn=SECOND | 1))
+    assert stage.shape(SECOND) == (1024, 12, 0), "the last one that is not the default one brings that back"
+    stage.do(*ddw("remove", liobn=SECOND))
     stage.do(*ddw("create", {"liobn": SECOND, "start": 0}, page_shift=21, window_shift=30))
     assert stage.shape(SECOND) == (512, 21, 0)
     stage.do(*ddw("create", value=-1, page_shift=12, window_shift=30))

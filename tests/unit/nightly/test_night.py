@@ -14,6 +14,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from patience import PATIENCE
 from tcelab import image
 from tcelab.errors import HarnessError
 from tcelab.history import nightfile
@@ -385,8 +386,8 @@ def test_killing_by_cookie_spares_others(monkeypatch):
     other = subprocess.Popen(["sleep", "655"], env={**os.environ, process.COOKIE: "night/22"})
     try:
         assert process.kill_all("night/2") == 1
-        assert mine.wait() == -9
+        assert mine.wait(PATIENCE) == -9
         assert other.poll() is None
         assert process.kill_all("night/") == 1
     finally:
-        other.wait()
+        other.wait(PATIENCE)

@@ -98,9 +98,9 @@ def test_words_are_the_table_itself():
     table = Table(LIOBN, 16)
     table.put(3, TOP - 1)
     assert table.words[3] == TOP - 1
-    table.words[4] = 7
-    assert table.get(4) == 7
     assert table.words.dtype == np.uint64
+    with pytest.raises(ValueError, match="read-only"):
+        table.words[4] = 7  # the table would not notice
 
 
 def test_live_entries_come_ascending_in_the_types_of_the_views():
@@ -111,6 +111,26 @@ def test_live_entries_come_ascending_in_the_types_of_the_views():
     assert (index.dtype, words.dtype) == (np.uint32, np.uint64)
     assert index.tolist() == [2, 9, 15]
     assert words.tolist() == [0x2003, 0x9003, 0xF003]
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("put"), st.integers(0, 1099), tces),
+            st.tuples(st.just("fill"), st.integers(0, 1200), st.integers(0, 1200), tces | st.just(0)),
+            st.tuples(st.just("store"), st.integers(0, 1200), st.lists(tces, max_size=3)),
+            st.tuples(st.just("clear")),
+        ),
+        max_size=12,
+    )
+)
+def test_live_entries_are_all_that_are_not_zero_wherever_they_lie_in_a_large_table(steps):
+    table = Table(LIOBN, 1100)
+    for name, *how in steps:
+        getattr(table, name)(*[np.array(each, np.uint64) if isinstance(each, list) else each for each in how])
+        index, words = table.live()
+        assert np.array_equal(index, np.flatnonzero(table.words))
+        assert np.array_equal(words, table.words[index])
 
 
 def test_live_entries_are_a_copy():

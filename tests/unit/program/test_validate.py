@@ -63,6 +63,15 @@ def test_what_has_to_be_there_before_is_named(op, said):
 @pytest.mark.parametrize("name", scenarios.SCENARIOS)
 @pytest.mark.parametrize("where", TOPOLOGIES.values(), ids=TOPOLOGIES)
 def test_every_scenario_is_whole_with_and_without_a_lie(name, where):
+    scenario = scenarios.SCENARIOS[name]
+    if name == "memory" and where.name not in scenario.topologies:
+        with pytest.raises(UsageError, match="scenario memory needs 3 slots"):
+            scenarios.build(name, where, 3)
+        return
+    if where.direct and scenario.isolation:
+        with pytest.raises(UsageError, match=f"scenario {name} isolates PEs, and one of topology memory"):
+            scenarios.build(name, where, 3)
+        return
     made = scenarios.build(name, where, 3)
     validate(made)
     validate(inject.flip(made))

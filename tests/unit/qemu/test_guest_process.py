@@ -20,7 +20,6 @@ from patience import PATIENCE, SOON
 from tcelab.errors import GuestLost, HarnessError, Unsupported
 from tcelab.image.bases import SavedRegister
 from tcelab.program.topology import topology
-from tcelab.qemu import guest as guest_module
 from tcelab.qemu import machine, transit
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.limits import Limits
@@ -566,7 +565,7 @@ def test_a_guest_is_at_rest_a_little_after_its_inits_prompt(make, put_off):
     time.sleep(0.1)
     assert not resting.done()
     began = time.monotonic()
-    tell(guest, "x-console", text=f"{guest_module._PROMPT}")
+    tell(guest, "x-console", text=f"{transit._PROMPT}")
     resting.result(PATIENCE)
     assert time.monotonic() - began >= 0.05
 

@@ -33,6 +33,8 @@ def test_abilities_are_what_qemu_answers():
         device_state=True,
         private_ram=True,
         cpus=("power10", "power9"),
+        machines=("pseries-9.9",),
+        mapped_ram=True,
     )
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import struct
+from itertools import pairwise
 
 import pytest
 
@@ -73,39 +74,55 @@ class Cpu:
 
     def step(self):
         word = self.words[self.pc]
-        op, to, base, low = word >> 26, word >> 21 & 31, word >> 16 & 31, word & 0xFFFF
-        signed = low - ((low & 0x8000) << 1)
-        place = (self.r[base] if base else 0) + signed
-        then = self.pc + 4
-        if op == 18:
-            then = self.pc + (word & 0x3FFFFFC)
-        elif op == 15:
-            self.r[to] = (self.r[base] if base else 0) + (signed << 16)
-        elif op == 14:
-            self.r[to] = place
-        elif op == 24:
-            self.r[base] = self.r[to] | low
-        elif op == 62:
-            struct.pack_into("<Q", self.memory, place, self.r[to])
-        elif op == 36:
-            struct.pack_into("<I", self.memory, place, self.r[to] & 0xFFFFFFFF)
-        elif op == 32:
-            self.r[to] = struct.unpack_from("<I", self.memory, place)[0]
-        elif op == 11:
-            self.equal = self.r[base] == signed
-        elif op == 16:
-            self.ctr -= to == 16
-            if self.ctr if to == 16 else not self.equal:
-                then = self.pc + signed
-        elif word == 0x4E800420:
-            then = self.ctr
-        elif op == 31 and word >> 1 & 0x3FF == 662:
-            struct.pack_into(">I", self.memory, self.r[word >> 11 & 31], self.r[to])
-        elif op == 31 and word >> 1 & 0x3FF == 467:
-            self.ctr = self.r[to]
+        self.word, self.to, self.base = word, word >> 21 & 31, word >> 16 & 31
+        self.low = word & 0xFFFF
+        self.signed = self.low - ((self.low & 0x8000) << 1)
+        self.place = (self.r[self.base] if self.base else 0) + self.signed
+        self.pc += 4
+        getattr(self, f"op_{word >> 26}")()
+
+    def op_11(self):  # cmpwi
+        self.equal = self.r[self.base] == self.signed
+
+    def op_14(self):  # addi
+        self.r[self.to] = self.place
+
+    def op_15(self):  # addis
+        self.r[self.to] = (self.r[self.base] if self.base else 0) + (self.signed << 16)
+
+    def op_16(self):  # bdnz, bne
+        self.ctr -= self.to == 16
+        if self.ctr if self.to == 16 else not self.equal:
+            self.pc += self.signed - 4
+
+    def op_18(self):  # b
+        self.pc += (self.word & 0x3FFFFFC) - 4
+
+    def op_19(self):  # bctr, isync
+        if self.word == 0x4E800420:
+            self.pc = self.ctr
         else:
-            assert word in {0x7C0004AC, 0x4C00012C}, hex(word)
-        self.pc = then
+            assert self.word == 0x4C00012C
+
+    def op_24(self):  # ori
+        self.r[self.base] = self.r[self.to] | self.low
+
+    def op_31(self):  # mtctr, stwbrx, sync
+        if self.word >> 1 & 0x3FF == 467:
+            self.ctr = self.r[self.to]
+        elif self.word >> 1 & 0x3FF == 662:
+            struct.pack_into(">I", self.memory, self.r[self.word >> 11 & 31], self.r[self.to])
+        else:
+            assert self.word == 0x7C0004AC
+
+    def op_32(self):  # lwz
+        self.r[self.to] = struct.unpack_from("<I", self.memory, self.place)[0]
+
+    def op_36(self):  # stw
+        struct.pack_into("<I", self.memory, self.place, self.r[self.to] & 0xFFFFFFFF)
+
+    def op_62(self):  # std
+        struct.pack_into("<Q", self.memory, self.place, self.r[self.to])
 
 
 def test_the_trampoline_clears_the_place_waits_and_enters_the_kernel():
@@ -144,7 +161,7 @@ def test_nothing_lies_on_anything_else(crash):
         [(each["at"], each["size"]) for each in plan.pieces]
         + [(plan.writes[0][0], KERNEL.size), (plan.writes[1][0], len(INITRD)), (RTAS, 0x82C)]
     )
-    assert all(one + size <= other for (one, size), (other, _) in zip(spans, spans[1:], strict=False))
+    assert all(one + size <= other for (one, size), (other, _) in pairwise(spans))
     assert all(first <= at and at + size <= end for at, size in spans if at != RTAS)
     assert all(at % loading.UNIT == 0 and size % loading.UNIT == 0 for at, size in spans[:-1] if size != len(INITRD))
     (start,) = [each for each in plan.pieces if each["at"] == plan.start]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
+from tcelab.judge.models.directmodel import DirectWindows
 from tcelab.judge.models.files import Files, GroupModel
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.tablemodel import LiveEntry, Parting, TableModel
@@ -36,6 +37,8 @@ class EventFold(Fold):
             self.without(index)
         for group in self.groups.values():
             group.parting = self._parts
+        self.direct = DirectWindows(program.topology, facts, self.windows, self.unknown)
+        self.direct.boot()
 
     def without(self, phb: int, how: str = "") -> None:
         """A PHB is not there, nor are its windows.
@@ -98,3 +101,4 @@ class EventFold(Fold):
             windows.default.clear(0, windows.default.entries, step)
         for each in self.pes.pes.values():
             each.isolation = isolationrules.Isolation()
+        self.direct.boot()

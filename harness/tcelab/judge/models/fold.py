@@ -61,6 +61,7 @@ from tcelab.program import (
     Tag,
     Together,
     Word,
+    is_life,
     pagetags,
 )
 from tcelab.program.topology import Device
@@ -201,7 +202,7 @@ class Fold:
     # -- operations other than ioctls ---------------------------------------------------------------------------
 
     def _plain(self, op: Op, outcome: Outcome, step: int) -> None:
-        if isinstance(op, LifeOp):
+        if is_life(op):
             self.event(op, outcome, step)
             return
         match op:

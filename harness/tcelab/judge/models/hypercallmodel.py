@@ -230,11 +230,15 @@ class HypercallModel:
         aligned = opcode == STUFF or (tce_list or 0) % _LIST == 0
         return room if room < count <= most and aligned else 0
 
-    def _stored(self, how: tuple[int, int], word: Word, tces: list[Word] | None, step: int) -> list[Word]:
-        """The TCEs that it stored, in order."""
+    def _stored(self, how: tuple[int, int], word: Word, tces: list[Word] | None, step: int) -> list[tuple[Word, int]]:
+        """The TCEs that it stored, in order, each with the number of entries that it was stored in."""
         opcode, count = how
         if opcode in (PUT, STUFF):
-            return [word] * count
+            return [(word, count)]
+        return [(each, 1) for each in self._listed(count, word, tces, step)]
+
+    def _listed(self, count: int, word: Word, tces: list[Word] | None, step: int) -> list[Word]:
+        """What the list of H_PUT_TCE_INDIRECT held."""
         if tces is not None:
             return [*tces, *[Word(0)] * (_MOST - len(tces))][:count]
         page = word.page or self._page_at(word.value)
@@ -251,15 +255,17 @@ class HypercallModel:
         pages = (page for buffer in self._buffers().values() for page in buffer.pages)
         return next((page for page in pages if address is not None and page.frame == address), None)
 
-    def _store(self, model: TableModel, first: int, words: Sequence[Word], step: int) -> None:
+    def _store(self, model: TableModel, first: int, words: Sequence[tuple[Word, int]], step: int) -> None:
         at = first
-        for empty, run in groupby(words, lambda word: word.value == 0):
-            same = list(run)  # H_STUFF_TCE stores one word, possibly in the whole table
-            once = same[0] is same[-1] and len({*map(id, same)}) == 1
-            entries = [_entry(same[0], step)] * len(same) if once else [_entry(word, step) for word in same]
-            gone = model.clear(at, at + len(entries), step) if empty else model.put(at, entries, step)
+        for empty, run in groupby(words, lambda word: word[0].value == 0):
+            same = list(run)
+            count = sum(times for _, times in same)
+            if empty:
+                gone = model.clear(at, at + count, step)
+            else:
+                gone = model.put(at, [entry for word, times in same for entry in [_entry(word, step)] * times], step)
             self._pins.stored(gone)
-            at += len(entries)
+            at += count
 
     # -- unknown entries
 

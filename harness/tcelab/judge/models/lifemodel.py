@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from tcelab.judge.models import hotplugmodel as hotplug
+from tcelab.judge.models.directmodel import Piece
 from tcelab.judge.models.eventfold import EventFold
 from tcelab.program import (
     BridgeAdd,
@@ -20,6 +21,8 @@ from tcelab.program import (
     Kexec,
     LifeOp,
     Load,
+    MemoryAdd,
+    MemoryRemove,
     Reboot,
     Reset,
     Save,
@@ -78,6 +81,19 @@ def _crashed(fold: EventFold, _op: Crash, _outcome: Outcome, step: int) -> None:
     fold.end_kernel(f"operation {step} (crash)", parts=False)
 
 
+def _plugged(fold: EventFold, op: MemoryAdd, outcome: Outcome, step: int) -> None:
+    address, size = outcome.fields.get("address"), outcome.fields.get("size")
+    if outcome.value != 0 or size != op.mib << 20 or type(address) is not int:
+        fold.unknown.append(f"MemoryAdd of step {step} did not tell where its memory lies")
+        return
+    fold.direct.plugged(op.dimm, Piece(address, size), step)
+
+
+def _pulled(fold: EventFold, op: MemoryRemove, outcome: Outcome, step: int) -> None:
+    if outcome.value == 0 and op.dimm in fold.direct.pieces:
+        fold.direct.pulled(op.dimm, step)
+
+
 LIFE: Final[Mapping[type, Callable[[EventFold, Any, Outcome, int], None]]] = {
     Reset: _restarted,
     Reboot: _restarted,
@@ -87,6 +103,8 @@ LIFE: Final[Mapping[type, Callable[[EventFold, Any, Outcome, int], None]]] = {
     DeviceRemove: hotplug.device_removed,
     BridgeAdd: hotplug.bridge_added,
     BridgeRemove: hotplug.bridge_removed,
+    MemoryAdd: _plugged,
+    MemoryRemove: _pulled,
     Save: _saved,
     Load: _loaded,
 }

@@ -170,7 +170,11 @@ class Side:
         return self._symbols.get(frame, (frame >> window.PAGE_SHIFT) + _RAW) if value else 0
 
     def symbols(self, table: TableView) -> npt.NDArray[np.int64]:
-        """For each live entry, the number of the page that it leads to."""
+        """For each live entry, the number of the page that it leads to. Where all RAM is mapped, whose page it is does
+        not matter.
+        """
+        if table.liobn in self.facts.direct:
+            return ((table.tce & _FRAME) >> np.uint64(window.PAGE_SHIFT)).astype(np.int64) + _RAW
         if self._sorted is None:
             known = sorted(self._symbols.items())
             self._sorted = (

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
+from operator import is_
 from typing import Any, Final, NamedTuple, TypeAlias
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -28,8 +30,7 @@ _ANYWHERE: Final = -2
 """In place of a page, for an entry with unknown contents."""
 
 
-@dataclass(frozen=True, slots=True)
-class LiveEntry:
+class LiveEntry(msgspec.Struct, frozen=True):
     """A live entry.
 
     :ivar buffer: name of the buffer that it leads to, empty when the program mapped a raw address.
@@ -138,6 +139,12 @@ class TableModel:
         """The number, within its IOMMU page, of the 4 KiB page at an offset from the window's start."""
         return (offset & ((1 << self.page_shift) - 1)) >> window.PAGE_SHIFT
 
+    def begin(self, entries: Mapping[int, LiveEntry]) -> None:
+        """Entries that are there before any operation."""
+        for number, entry in entries.items():
+            self._set([number], entry)
+        self._arrays = None
+
     def put(self, first: int, new: Sequence[LiveEntry], step: int) -> list[LiveEntry]:
         """Store entries from `first` on; returns what was there."""
         end = first + len(new)
@@ -174,9 +181,11 @@ class TableModel:
         :param memory: so does what they lead to; otherwise another kernel has that.
         """
         for number, entry in list(self.live.items()):
-            kept = replace(entry, pinned=False)
+            kept = msgspec.structs.replace(entry, pinned=False)
             if not memory:
-                kept = replace(kept, page=None, rest=(), buffer="", raw=entry.tce, untold=entry.tce is None)
+                kept = msgspec.structs.replace(
+                    kept, page=None, rest=(), buffer="", raw=entry.tce, untold=entry.tce is None
+                )
             self.put(number, [kept], step)
 
     @property
@@ -228,12 +237,12 @@ class TableModel:
     def _within(self, first: int, end: int) -> list[int]:
         """Numbers of the live entries in `first .. end-1`; scans the range or the live entries, the smaller one."""
         if end - first < len(self.live):
-            return [number for number in range(first, end) if number in self.live]
-        return sorted(number for number in self.live if first <= number < end)
+            return list(filter(self.live.__contains__, range(first, end)))
+        return sorted(filter(range(first, end).__contains__, self.live))
 
     def _forget(self, numbers: Sequence[int]) -> list[LiveEntry]:
-        """Empty these entries, all of them live, and return them."""
-        gone = [self.live.pop(number) for number in numbers]
+        """Empty these entries, all of them live, and return them. They ascend, with no other live entry between."""
+        gone = list(map(self.live.pop, numbers))
         self.removed.update(numbers)
         for entry, of_it in _runs(numbers, gone):
             led = self.leads[entry.lead]
@@ -241,6 +250,9 @@ class TableModel:
             if not led:
                 del self.leads[entry.lead]
             self.pinned -= entry.pinned * len(of_it)
+        if numbers and self._has(numbers[0]) and self._has(numbers[-1]):
+            self._tces[numbers[0] : numbers[-1] + 1] = 0
+            return gone
         for number in numbers:
             if self._has(number):
                 self._tces[number] = 0
@@ -259,7 +271,7 @@ class TableModel:
 
 def _runs(numbers: Sequence[int], entries: Sequence[LiveEntry]) -> Iterable[tuple[LiveEntry, Sequence[int]]]:
     """Each entry with its numbers; one entry in all of them, as H_STUFF_TCE stores it, comes once."""
-    if len(entries) > 1 and len({*map(id, entries)}) == 1:
+    if len(entries) > 1 and entries[0] is entries[-1] and all(map(is_, entries, repeat(entries[0]))):
         return [(entries[0], numbers)]
     return [(entry, [number]) for number, entry in zip(numbers, entries, strict=True)]
 

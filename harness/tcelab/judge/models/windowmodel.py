@@ -1,6 +1,7 @@
 """The DMA windows of a PE: the platform's, which are its tables, and those that a driver created for itself.
 
-Source: QEMU hw/ppc/spapr_rtas_ddw.c (a reset drops all windows and makes the default one anew), Linux
+Source: QEMU hw/ppc/spapr_rtas_ddw.c (a reset drops all windows and makes the default one anew; so does the removal of
+the last window, unless it has the default one's LIOBN), Linux
 drivers/vfio/vfio_iommu_spapr_tce.c (a container has a table for each window) and
 arch/powerpc/platforms/pseries/iommu.c (spapr_tce_create_table: a low window is the platform's default one, of which the
 driver uses as much as it asked for).
@@ -89,12 +90,15 @@ class WindowModel:
         return self._tables[liobn]
 
     def remove(self, liobn: int) -> None:
-        self._tables.pop(liobn, None)
+        """A window goes, and the default one comes back if that was the last."""
+        there = self._tables.pop(liobn, None)
+        if there is not None and not self.present and liobn != self.phb.liobn:
+            self.restore()
 
     def restore(self) -> None:
         """As at the machine's start: the default window alone. Its table is emptied by whoever does it."""
         self.inherited = False
-        self.remove(self.phb.liobn | 1)
+        self._tables.pop(self.phb.liobn | 1, None)
         if self.default.entries != self.phb.entries or self.default.page_shift != window.PAGE_SHIFT:
             self.make(self.phb.liobn, window.Shape(self.phb.entries, start=self.phb.window_start))
 

@@ -6,6 +6,7 @@ Each family of events is a module; `EVENTS` says which function does what. Befor
 - `kexec`: kexec and kdump
 - `hotplug`: devices and PHBs come and go
 - `mtree`: after each, QEMU's windows by its memory map
+- `memory`: memory that is plugged in and pulled
 - `restart`: reset and reboot
 - `migration`: save and load
 """
@@ -23,11 +24,13 @@ from tcelab.program import (
     DeviceRemove,
     Kexec,
     Load,
+    MemoryAdd,
+    MemoryRemove,
     Reboot,
     Reset,
     Save,
 )
-from tcelab.qemu.life import hotplug, kexec, migration, mtree, restart
+from tcelab.qemu.life import hotplug, kexec, memory, migration, mtree, restart
 from tcelab.qemu.qemusession import QemuSession
 from tcelab.run.record import Outcome
 
@@ -54,6 +57,8 @@ _EVENTS: Final[Mapping[type, Go]] = {
     DeviceRemove: hotplug.device_remove,
     BridgeAdd: hotplug.bridge_add,
     BridgeRemove: hotplug.bridge_remove,
+    MemoryAdd: memory.add,
+    MemoryRemove: memory.remove,
 }
 EVENTS: Final[Mapping[type, Go]] = {
     **{kind: _checked(go) for kind, go in _EVENTS.items()},

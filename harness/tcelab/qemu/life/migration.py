@@ -41,8 +41,10 @@ def load(session: QemuSession, op: Load) -> Outcome:
     """A fresh QEMU takes in what was saved."""
     saved = session.saved
     assert saved is not None, "a load comes after a save"
-    qemu = session.options.others[op.qemu] if op.qemu else session.qemu
-    abilities = probe.probe(qemu) if op.qemu else session.abilities
+    qemu, abilities = session.first
+    if op.qemu:
+        qemu = session.options.others[op.qemu]
+        abilities = probe.probe(qemu)
     options = msgspec.structs.replace(session.options, order=op.order)
     _LOG.info("loading the guest into QEMU %s", abilities.version, extra=PHASE)
     fresh = Guest(qemu, abilities, options, session.guest.limits, _folder(session), saved=saved)

@@ -1,0 +1,74 @@
+"""How much memory the emulated machine has, what is plugged in, and where its kernel maps all of it.
+
+Frames are not bound to that memory, see `addressspaces`. Source: QEMU hw/ppc/spapr.c (memory that is plugged in lies
+above RAM, from the next GiB on), hw/mem/memory-device.c (the lowest place that is free); Linux
+arch/powerpc/platforms/pseries/iommu.c (enable_ddw, iommu_mem_notifier).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, TypeAlias
+
+from tcelab.papr import tce, window
+from tcelab.papr.windowcreation import Windows
+from tcelab.program.topology import Topology
+
+ByPhb: TypeAlias = Mapping[int, Windows]
+
+RAM: Final = 512 << 20
+_ALIGNED: Final = 1 << 30
+_MIB: Final = 1 << 20
+BLOCK: Final = 256 * _MIB
+"""Of memory, as the kernel takes it."""
+
+
+class Growth:
+    """:ivar limit: MiB that firmware says RAM may grow to; `blind`: without it, the kernel makes no direct window."""
+
+    def __init__(
+        self, topology: Topology, ram: int = RAM, usable: int = 0, limit: int | None = None, *, blind: bool = False
+    ) -> None:
+        """:param ram: bytes at the start.
+        :param usable: those of them that the kernel may use; 0: all.
+        """
+        self._mapped = [phb.index for phb in topology.mapped]
+        self._ram, self._usable = ram, usable or ram
+        self._shape = window.direct(ram, topology.maxmem * _MIB)
+        self.limit = (topology.maxmem or ram // _MIB) if limit is None else limit
+        self.blind = bool(blind and self._mapped and not self.limit)
+        self._pieces: dict[str, tuple[int, int]] = {}
+
+    @property
+    def blocks(self) -> list[int]:
+        """Numbers of the blocks of memory that the kernel has."""
+        pieces = [(0, self._ram), *self._pieces.values()]
+        return sorted(at // BLOCK for first, size in pieces for at in range(first, first + size, BLOCK))
+
+    def boot(self, windows: ByPhb) -> None:
+        """A kernel comes up, and makes the windows."""
+        for index in () if self.blind else self._mapped:
+            size = self._shape.entries << self._shape.page_shift
+            windows[index].create(self._shape.page_shift, size.bit_length() - 1)
+        self._store(windows, 0, self._usable, tce.PERMISSIONS)
+
+    def plug(self, windows: ByPhb, name: str, size: int) -> int:
+        """Memory comes, at the lowest place where there is room. Returns its address."""
+        address = -(-self._ram // _ALIGNED) * _ALIGNED
+        for first, taken in sorted(self._pieces.values()):
+            if first - address >= size:
+                break
+            address = max(address, first + taken)
+        self._pieces[name] = address, size
+        self._store(windows, address, size, tce.PERMISSIONS)
+        return address
+
+    def pull(self, windows: ByPhb, name: str) -> None:
+        """Memory goes."""
+        self._store(windows, *self._pieces.pop(name), 0)
+
+    def _store(self, windows: ByPhb, address: int, size: int, permissions: int) -> None:
+        for index in () if self.blind else self._mapped:
+            table = windows[index].high
+            for each in range(address, address + size, 1 << self._shape.page_shift):
+                table.put(each >> self._shape.page_shift, tce.pack(each, permissions) if permissions else 0)

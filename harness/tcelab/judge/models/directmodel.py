@@ -1,0 +1,81 @@
+"""Direct windows: the kernel's own driver may use 64 bits, and the kernel maps all RAM for it, once and for ever.
+
+What is right: every page of memory that the kernel has is mapped, to itself, for reading and writing; nothing else is.
+Memory that comes is mapped, and memory that goes is not any more. Source: Linux arch/powerpc/platforms/pseries/iommu.c
+(enable_ddw, iommu_mem_notifier).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from tcelab.judge.models.tablemodel import LiveEntry, TableModel
+from tcelab.judge.models.windowmodel import WindowModel
+from tcelab.papr import tce, window
+from tcelab.program.topology import Topology
+from tcelab.quirks import NOTHING_DIRECT
+from tcelab.run.record import Facts
+
+_MIB: Final = 1 << 20
+_RAM: Final = "RAM"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Memory that was plugged in."""
+
+    address: int
+    size: int
+
+
+class DirectWindows:
+    """:ivar pieces: memory that was plugged in, by name.
+
+    :ivar unknown: gets reasons why it is not known what is right.
+    """
+
+    def __init__(self, topology: Topology, facts: Facts, windows: dict[int, WindowModel], unknown: list[str]) -> None:
+        self._windows = [windows[phb.index] for phb in topology.mapped]
+        self._shape = window.direct(facts.ram, topology.maxmem * _MIB)
+        self._usable = facts.usable or facts.ram
+        self._none = NOTHING_DIRECT in facts.quirks and facts.limit == 0
+        self._unknown = unknown
+        self.pieces: dict[str, Piece] = {}
+
+    @property
+    def liobns(self) -> set[int]:
+        """Of the windows."""
+        return {each.liobns[1] for each in self._windows}
+
+    def boot(self) -> None:
+        """A kernel has come up, and maps its memory."""
+        if self.pieces:
+            self._unknown.append("which of the memory that was plugged in the next kernel uses is not known")
+        for windows in [] if self._none else self._windows:
+            table = windows.make(windows.liobns[1], self._shape)
+            table.begin(dict(self._entries(table, _RAM, Piece(0, self._usable))))
+
+    def plugged(self, name: str, piece: Piece, step: int) -> None:
+        """The kernel has taken memory."""
+        self.pieces[name] = piece
+        for table in self._tables():
+            entries = self._entries(table, name, piece, step)
+            first = piece.address >> table.page_shift
+            table.put(first, [entry for _, entry in entries], step)
+
+    def pulled(self, name: str, step: int) -> None:
+        """The kernel has given memory back."""
+        piece = self.pieces.pop(name)
+        for table in self._tables():
+            table.clear(piece.address >> table.page_shift, piece.address + piece.size >> table.page_shift, step)
+
+    def _tables(self) -> list[TableModel]:
+        return [table for each in self._windows for table in each.active if table.liobn == each.liobns[1]]
+
+    def _entries(self, table: TableModel, name: str, piece: Piece, step: int = -1) -> Iterable[tuple[int, LiveEntry]]:
+        unit = 1 << table.page_shift
+        for number, address in enumerate(range(piece.address, piece.address + piece.size, unit)):
+            word = tce.pack(address, tce.PERMISSIONS)
+            yield address // unit, LiveEntry(tce.PERMISSIONS, name, number, None, address, step, raw=word)
