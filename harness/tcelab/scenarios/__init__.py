@@ -12,6 +12,7 @@
 - `legal`: legal transfers by the thousand
 - `lifecycle`: the scenarios `lifecycle` and `lifecycle-isolation`
 - `memory`: the scenario `memory`
+- `migration`: the scenarios `migration` and `migration-isolation`
 - `places`: entries that expose a fault of address decoding
 - `proof`: the minimum for a pass
 - `rules`: the scenario `rules`
@@ -44,6 +45,7 @@ from tcelab.scenarios import (
     isolation,
     lifecycle,
     memory,
+    migration,
     rules,
     secondkernel,
     windows,
@@ -149,6 +151,19 @@ SCENARIOS: Final = {
             secondkernel.kdump,
             topologies=secondkernel.CRASH_TOPOLOGIES,
             crashkernel=CRASHKERNEL,
+        ),
+        Scenario(
+            "migration",
+            "save and load into a fresh QEMU, with entries in both windows, v1 and v2, and a child process",
+            migration.ops,
+            topologies=migration.TOPOLOGIES,
+        ),
+        Scenario(
+            "migration-isolation",
+            "save and load of a machine with an isolated PE",
+            migration.isolated,
+            isolation=True,
+            topologies=migration.TOPOLOGIES[:1],
         ),
         Scenario(
             "isolation",
