@@ -13,7 +13,6 @@ from typing import Final
 
 import msgspec
 
-from tcelab.errors import UsageError
 from tcelab.papr import isolationrules, tce, window
 from tcelab.program import BridgeAdd, BridgeRemove, DeviceAdd, DeviceRemove, Dma, Fresh, Ioctl, Op, Page, Reset
 from tcelab.program.plugged import HotPlug, Plugged
