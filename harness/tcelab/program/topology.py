@@ -19,6 +19,9 @@ CHANNEL_PHB: Final = 0
 SMALL_WINDOW: Final = 16 << 20
 """Bytes of the windows on PHBs that are not under test: fewer entries to clear at boot and to read at checkpoints."""
 
+CRASHKERNEL: Final = 192
+"""MiB in which a crash kernel runs, with its initrd and the agent."""
+
 CHANNEL_SLOT: Final = 31
 SPARE_PHB: Final = 30
 """The last one whose MMIO windows QEMU places (hw/ppc/spapr.c, spapr_phb_placement)."""
@@ -226,7 +229,7 @@ TOPOLOGIES: Final = {
         # Windows of 16 MiB: a container of 1 GiB takes 0.3 s to release.
         _pes("two-small", 2, SMALL_WINDOW),
         _pes("two-small-smp", 2, SMALL_WINDOW, cpus=2),
-        _pes("two-small-kdump", 2, SMALL_WINDOW, crashkernel=192),
+        _pes("two-small-kdump", 2, SMALL_WINDOW, crashkernel=CRASHKERNEL),
         Topology("pair", (Phb(1, (Device("pe1", slot=1), Device("pe1b", slot=2)), SMALL_WINDOW),)),
         _pes("four-pe", 4, SMALL_WINDOW),
         # A machine that other versions of QEMU have as well.

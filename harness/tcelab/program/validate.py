@@ -226,7 +226,7 @@ class Checker:
 
     def _bind(self, op: Bind) -> str:
         if self._life.crashed:
-            return "a crash kernel gives VFIO no windows (SET_IOMMU or ENABLE fail): reset or reboot it before a bind"
+            return validate_life.NO_VFIO
         self._own.bound.add(op.device)
         if op.device not in self._devices:
             return f"the topology has no device {op.device!r}"

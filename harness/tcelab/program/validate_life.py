@@ -53,6 +53,7 @@ class Life:
         self.plugged = Plugged(self.topology)
 
 
+NO_VFIO: Final = "a crash kernel gives VFIO no windows (SET_IOMMU or ENABLE fail): reset or reboot it before a bind"
 _WORDS: Final = 512
 """Characters that may be added to a kernel's command line: it takes 2,048 (COMMAND_LINE_SIZE)."""
 
@@ -84,6 +85,9 @@ def _second(life: Life, op: Kexec | Crash) -> str:
         return "a crash kernel starts no other one: reset or reboot it"
     if len(op.append) > _WORDS or not (op.append.isascii() and op.append.isprintable()):
         return f"append is no part of a command line: {_WORDS} printable ASCII characters at most"
+    if life.topology.direct or life.dimms:
+        what = "memory that was plugged in" if life.dimms else "a window of 64 bits that the kernel's own driver has"
+        return f"nobody knows what a second kernel makes of {what}"
     if isinstance(op, Crash):
         if not life.topology.crashkernel:
             return f"topology {life.topology.name} keeps no memory for a crash kernel: it needs crashkernel"
