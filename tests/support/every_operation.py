@@ -51,8 +51,15 @@ ONE_OF_EACH = (
     p.Reboot(),
     p.Kexec(),
     p.Crash(),
+    p.DeviceAdd(device="pe1"),
+    p.DeviceRemove(device="pe1"),
+    p.BridgeAdd(phb=1),
+    p.BridgeRemove(phb=1),
+    p.Save(),
+    p.Load(),
     p.Fresh(),
 )
+BEFORE_IT = {p.Load: (p.Save(),)}
 
 
 def named(op):
@@ -62,7 +69,7 @@ def named(op):
 def checked(op):
     """What the validator says of an operation."""
     checker = Checker(Program(name="every", topology=SMALL, ops=[]))
-    for each in BEFORE:
+    for each in (*BEFORE, *BEFORE_IT.get(type(op), ())):
         checker.check(each)
     try:
         checker.check(op)

@@ -17,6 +17,8 @@ import paramiko
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from patience import PATIENCE, SOON
+
 FAR_SIDE = Path(__file__).with_name("far_side.py")
 
 
@@ -64,7 +66,7 @@ class _Rules(paramiko.ServerInterface):
 
     def check_channel_exec_request(self, channel, command):
         self._server.commands.append(command.decode())
-        self._server.deaf.wait()
+        self._server.deaf.wait(PATIENCE)
         threading.Thread(target=self._server.run, args=(channel, self._transport, command), daemon=True).start()
         return True
 
@@ -105,7 +107,7 @@ class SshServer:
         for transport in self._transports:
             transport.close()
         for process in self.processes:
-            process.wait(timeout=30)
+            process.wait(SOON)
 
     def _accept(self):
         while True:
@@ -146,22 +148,22 @@ class SshServer:
         channel.sendall(self._noise)
 
         def incoming():
-            while data := channel.recv(1 << 16):
-                process.stdin.write(data)
-            process.stdin.close()
+            with process.stdin:
+                while data := channel.recv(1 << 16):
+                    process.stdin.write(data)
 
         def errors():
-            while data := process.stderr.read(1 << 16):
-                channel.sendall_stderr(data)
-            process.stderr.close()
+            with process.stderr:
+                while data := process.stderr.read(1 << 16):
+                    channel.sendall_stderr(data)
 
         others = [threading.Thread(target=_quietly, args=(each,), daemon=True) for each in (incoming, errors)]
         for each in others:
             each.start()
-        _quietly(lambda: self._outgoing(channel, transport, process))
-        process.stdout.close()
-        status = process.wait()
-        others[1].join()
+        with process.stdout:
+            _quietly(lambda: self._outgoing(channel, transport, process))
+        status = process.wait(PATIENCE)
+        others[1].join(PATIENCE)
         _quietly(lambda: (channel.send_exit_status(status), channel.close()))
 
     def _outgoing(self, channel, transport, process):

@@ -26,7 +26,7 @@ from tcelab.program import (
     validate_life,
 )
 from tcelab.program.hostops import Checkpoint, Ddw, Flip, Fresh, Rtas
-from tcelab.program.lifeops import ENDS_KERNEL, LifeOp
+from tcelab.program.lifeops import ENDS_KERNEL, LifeOp, Load
 from tcelab.program.operations import (
     Bind,
     Buffer,
@@ -138,6 +138,8 @@ class Checker:
             return validate_host.FIXED
         if problem := expected.wrong(op):
             return problem
+        if self._life.saved and not isinstance(op, Load):
+            return "the guest was saved and stands still: add a `load` before it"
         if is_life(op):
             return self._event(op)
         rule: Callable[[Any], str] | None = getattr(self, f"_{type(op).__name__.lower()}", None)
@@ -224,7 +226,7 @@ class Checker:
 
     def _bind(self, op: Bind) -> str:
         if self._life.crashed:
-            return "a crash kernel gives VFIO no windows (SET_IOMMU or ENABLE fail): reset or reboot it before a bind"
+            return validate_life.NO_VFIO
         self._own.bound.add(op.device)
         if op.device not in self._devices:
             return f"the topology has no device {op.device!r}"

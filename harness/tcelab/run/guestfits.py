@@ -45,6 +45,8 @@ def require(program: Program, facts: Facts) -> None:
 
 def _require_models(program: Program, facts: Facts) -> None:
     """Devices that are only bound and mapped for may be of any model."""
+    if not facts.unlike:
+        return
     files = {
         op.into: op.fields.get("name")
         for op in program.ops

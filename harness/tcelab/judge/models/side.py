@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -23,12 +24,14 @@ from tcelab.program import (
     Hcall,
     HcallBatch,
     Ioctl,
+    Load,
     Op,
     Open,
     Page,
     Put,
     Read,
     Repeat,
+    Save,
 )
 from tcelab.run.record import Event, Facts, Outcome, TableView
 
@@ -38,6 +41,8 @@ _COMPARED: Final[dict[type[Op], tuple[str, ...]]] = {
     Burst: ("done",),
     Hcall: (),
     HcallBatch: ("statuses", "calls"),
+    Save: (),
+    Load: (),
 }
 """Output fields that depend neither on time nor on a kernel's order of devices."""
 
@@ -192,7 +197,7 @@ class Side:
         number = self._symbols.get(tce.address(value))
         if number is None:
             return tce.describe(value)
-        buffer, page = next(place for place, known in self._numbers.items() if known == number)
+        buffer, page = next(islice(self._numbers, number, None))  # they are numbered as they come
         return f"{buffer}:{page} ({tce.PERMISSION_NAMES[tce.permissions(value)]})"
 
     def _repeated(self, op: Repeat, frames: Sequence[int]) -> None:
