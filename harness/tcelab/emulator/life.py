@@ -18,10 +18,12 @@ from tcelab.program import (
     DeviceAdd,
     DeviceRemove,
     Kexec,
+    Load,
     MemoryAdd,
     MemoryRemove,
     Reboot,
     Reset,
+    Save,
 )
 from tcelab.program.plugged import HotPlug
 from tcelab.quirks import KEXEC_KEEPS, KEXEC_LOSES
@@ -37,6 +39,24 @@ def _restarted(machine: Machine, _op: Reset | Reboot) -> Outcome:
     machine.end_kernel()
     machine.reset()
     return Outcome(value=0)
+
+
+def _saved(machine: Machine, _op: Save) -> Outcome:
+    return Outcome(value=0, fields={"windows": _windows(machine)})
+
+
+def _loaded(machine: Machine, _op: Load) -> Outcome:
+    """All goes on as it was, but for what QEMU does not save of an edu (hw/misc/edu.c)."""
+    machine.move()
+    return Outcome(value=0, fields={"windows": _windows(machine)})
+
+
+def _windows(machine: Machine) -> list[dict[str, Any]]:
+    tables = (table for pe in machine.pes.values() for table in pe.windows.active)
+    return [
+        {"liobn": each.liobn, "entries": each.entries, "page_shift": each.page_shift, "start": each.bus_offset}
+        for each in sorted(tables, key=lambda each: each.liobn)
+    ]
 
 
 def _kexeced(machine: Machine, _op: Kexec) -> Outcome:
@@ -114,5 +134,7 @@ EVENTS: Final[Mapping[type, Callable[[Machine, Any], Outcome]]] = {
     BridgeRemove: _plugged,
     MemoryAdd: _grown,
     MemoryRemove: _shrunk,
+    Save: _saved,
+    Load: _loaded,
 }
 """What has no function here the emulator cannot do."""

@@ -105,15 +105,17 @@ class MemoryRemove(_Op, frozen=True, kw_only=True):
 
 class Save(_Op, frozen=True, kw_only=True):
     """Stop the guest and save all of it to a file (migration). A `load` must follow. Outcome: `value` is 0; `fields`:
-    `bytes` of the file.
+    `bytes` of the file, and `windows` as of `load`.
     """
 
 
 class Load(_Op, frozen=True, kw_only=True):
-    """Load what was saved into a fresh QEMU, which takes the guest over. Outcome: `value` is 0.
+    """Load what was saved into a fresh QEMU, which takes the guest over. Outcome: `value` is 0; `fields`: `windows`,
+    each with its `liobn`, `entries`, `page_shift` and `start`, and whether QEMU has it as the `default` one.
 
-    :ivar order: of the devices on the fresh QEMU's command line.
-    :ivar qemu: another QEMU, by its recipe's name; empty: the same one.
+    :ivar order: of the devices on the fresh QEMU's command line: each behind its PHB, as the topology has them; or all
+        behind the last PHB, from the last one on.
+    :ivar qemu: another QEMU, by its recipe's name; empty: the one that the guest began with.
     """
 
     order: Literal["same", "reversed"] = "same"
@@ -121,7 +123,18 @@ class Load(_Op, frozen=True, kw_only=True):
 
 
 LifeOp: TypeAlias = (
-    Reset | Reboot | Kexec | Crash | DeviceAdd | DeviceRemove | BridgeAdd | BridgeRemove | MemoryAdd | MemoryRemove
+    Reset
+    | Reboot
+    | Kexec
+    | Crash
+    | DeviceAdd
+    | DeviceRemove
+    | BridgeAdd
+    | BridgeRemove
+    | MemoryAdd
+    | MemoryRemove
+    | Save
+    | Load
 )
 """The events that programs may have."""
 

@@ -100,6 +100,8 @@ EXAMPLES: Final[Mapping[str, list[Example]]] = {
     "fresh": [{"op": "fresh"}],
     "reset": [{"op": "reset", "expect": "ok"}],
     "reboot": [{"op": "reboot", "expect": "ok"}],
+    "save": [{"op": "save", "expect": "ok"}, {"op": "load", "expect": "ok"}],
+    "load": [{"op": "save", "expect": "ok"}, {"op": "load", "order": "reversed", "expect": "ok"}],
 }
 """For each operation, the lines of its example: the operation, and what it needs around it."""
 

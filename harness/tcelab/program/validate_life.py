@@ -18,10 +18,12 @@ from tcelab.program.lifeops import (
     DeviceAdd,
     DeviceRemove,
     Kexec,
+    Load,
     MemoryAdd,
     MemoryRemove,
     Reboot,
     Reset,
+    Save,
 )
 from tcelab.program.plugged import HotPlug, Plugged
 from tcelab.program.topology import Topology
@@ -33,6 +35,7 @@ class Life:
 
     :ivar guarded: PEs are guarded.
     :ivar plugged: devices and PHBs that are there.
+    :ivar saved: the guest is saved, and stands still.
     :ivar crashed: it runs a crash kernel.
     :ivar used: names of devices that a program has opened; see `validate_hotplug.Uses`.
     :ivar dimms: memory that was plugged in: its name, and MiB.
@@ -57,6 +60,22 @@ _WORDS: Final = 512
 
 def _restarts(life: Life, _op: object) -> str:
     life.crashed = False
+    return ""
+
+
+def _save(life: Life, _op: Save) -> str:
+    if life.plugged != Plugged(life.topology) or life.dimms:
+        return "a fresh QEMU is started as this one was, and something was plugged in or pulled since"
+    life.saved = True
+    return ""
+
+
+def _load(life: Life, op: Load) -> str:
+    if not life.saved:
+        return "nothing was saved before: add a `save`"
+    life.saved = False
+    if op.qemu and not life.topology.machine_type:
+        return f"{op.qemu} may have another newest machine: give the topology a machine_type, as pseries-10.0"
     return ""
 
 
@@ -91,6 +110,8 @@ RULES: Final[Mapping[type, Callable[[Life, Any], str]]] = {
     BridgeRemove: _plugs(validate_hotplug.bridge_remove),
     MemoryAdd: lambda life, op: validate_memory.add(life.topology, life.dimms, op),
     MemoryRemove: lambda life, op: validate_memory.remove(life.dimms, op),
+    Save: _save,
+    Load: _load,
 }
 """By operation: why it cannot be done; empty if it can. What has no rule cannot be done."""
 

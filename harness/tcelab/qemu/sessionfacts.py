@@ -11,7 +11,7 @@ import tcelab
 from tcelab.image.bases import Held
 from tcelab.program import RESETS
 from tcelab.program.plugged import HOT_PLUG
-from tcelab.qemu import machine, probe
+from tcelab.qemu import machine, probe, transit
 from tcelab.qemu.channel import Hello
 from tcelab.qemu.second import loading
 from tcelab.run.record import Facts
@@ -68,5 +68,6 @@ def facts(parts: Parts, ram: int, nonce: bytes, hello: Hello) -> Facts:
             **loading.impossible(hello, options.topology.crashkernel),
             **(dict.fromkeys(_RESETS, _NO_KERNEL) if base is not None and not options.restarts else {}),
             **(dict.fromkeys(HOT_PLUG, hello.hotplug) if hello.hotplug else {}),
+            **transit.impossible(abilities),
         },
     )

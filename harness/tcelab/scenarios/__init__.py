@@ -12,6 +12,7 @@
 - `legal`: legal transfers by the thousand
 - `lifecycle`: the scenarios `lifecycle` and `lifecycle-isolation`
 - `memory`: the scenario `memory`
+- `migration`: the scenarios `migration` and `migration-isolation`
 - `places`: entries that expose a fault of address decoding
 - `proof`: the minimum for a pass
 - `rules`: the scenario `rules`
@@ -44,6 +45,7 @@ from tcelab.scenarios import (
     isolation,
     lifecycle,
     memory,
+    migration,
     rules,
     secondkernel,
     windows,
@@ -117,40 +119,6 @@ SCENARIOS: Final = {
         ),
         Scenario("rules", "what the driver must do and must refuse, once each, on one PE", rules.ops),
         Scenario(
-            "lifecycle",
-            "reset and reboot, with entries in a default and in a 64-bit window",
-            lifecycle.ops,
-            topologies=lifecycle.TOPOLOGIES,
-        ),
-        Scenario(
-            "lifecycle-isolation",
-            "reset and reboot of a machine with an isolated PE",
-            lifecycle.isolated,
-            isolation=True,
-            topologies=lifecycle.TOPOLOGIES,
-        ),
-        Scenario(
-            "kexec",
-            "a kernel with entries in default and 64-bit windows starts another one, which must clear them",
-            secondkernel.kexec,
-            topologies=secondkernel.TOPOLOGIES,
-        ),
-        Scenario(
-            "kexec-isolation",
-            "a PE that is isolated stays so over kexec and kdump",
-            secondkernel.isolated,
-            isolation=True,
-            topologies=secondkernel.CRASH_TOPOLOGIES,
-            crashkernel=CRASHKERNEL,
-        ),
-        Scenario(
-            "kdump",
-            "a kernel with entries in default and 64-bit windows crashes; its crash kernel leaves them all",
-            secondkernel.kdump,
-            topologies=secondkernel.CRASH_TOPOLOGIES,
-            crashkernel=CRASHKERNEL,
-        ),
-        Scenario(
             "isolation",
             "each violation isolates its PE and nothing else, until firmware's services bring it back",
             isolation.ops,
@@ -187,6 +155,53 @@ SCENARIOS: Final = {
             "memory comes and goes: the kernel's window of all RAM follows exactly, and no other entry changes",
             memory.ops,
             topologies=memory.TOPOLOGIES,
+        ),
+        Scenario(
+            "lifecycle",
+            "reset and reboot, with entries in a default and in a 64-bit window",
+            lifecycle.ops,
+            topologies=lifecycle.TOPOLOGIES,
+        ),
+        Scenario(
+            "lifecycle-isolation",
+            "reset and reboot of a machine with an isolated PE",
+            lifecycle.isolated,
+            isolation=True,
+            topologies=lifecycle.TOPOLOGIES,
+        ),
+        Scenario(
+            "kexec",
+            "a kernel with entries in default and 64-bit windows starts another one, which must clear them",
+            secondkernel.kexec,
+            topologies=secondkernel.TOPOLOGIES,
+        ),
+        Scenario(
+            "kexec-isolation",
+            "a PE that is isolated stays so over kexec and kdump",
+            secondkernel.isolated,
+            isolation=True,
+            topologies=secondkernel.CRASH_TOPOLOGIES,
+            crashkernel=CRASHKERNEL,
+        ),
+        Scenario(
+            "kdump",
+            "a kernel with entries in default and 64-bit windows crashes; its crash kernel leaves them all",
+            secondkernel.kdump,
+            topologies=secondkernel.CRASH_TOPOLOGIES,
+            crashkernel=CRASHKERNEL,
+        ),
+        Scenario(
+            "migration",
+            "save and load into a fresh QEMU, with entries in both windows, v1 and v2, and a child process",
+            migration.ops,
+            topologies=migration.TOPOLOGIES,
+        ),
+        Scenario(
+            "migration-isolation",
+            "save and load of a machine with an isolated PE",
+            migration.isolated,
+            isolation=True,
+            topologies=migration.TOPOLOGIES[:1],
         ),
     )
 }

@@ -25,11 +25,13 @@ _KEPT: Final = 4
 class EventFold(Fold):
     """The fold, with what events have in common. Each family of events builds on it; see `lifemodel`.
 
+    :ivar defaults: by LIOBN, whether a window was marked as a default one when the guest was saved last.
     :ivar plugged: what is plugged in.
     """
 
     def __init__(self, program: Program, facts: Facts) -> None:
         super().__init__(program, facts)
+        self.defaults: dict[int, bool] = {}
         self.plugged = Plugged(program.topology)
         for index in self.groups.keys() - self.plugged.phbs:
             self.without(index)

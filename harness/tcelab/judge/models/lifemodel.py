@@ -20,10 +20,12 @@ from tcelab.program import (
     DeviceRemove,
     Kexec,
     LifeOp,
+    Load,
     MemoryAdd,
     MemoryRemove,
     Reboot,
     Reset,
+    Save,
 )
 from tcelab.quirks import KEXEC_KEEPS
 from tcelab.run.record import Outcome
@@ -32,6 +34,17 @@ from tcelab.run.record import Outcome
 def _restarted(fold: EventFold, op: Reset | Reboot, _outcome: Outcome, step: int) -> None:
     fold.end_kernel(f"operation {step} ({type(op).__name__.lower()})")
     fold.reset_machine(step)
+
+
+def _saved(fold: EventFold, _op: Save, outcome: Outcome, _step: int) -> None:
+    marks = {each["liobn"]: each.get("default") for each in outcome.fields.get("windows", ())}
+    fold.defaults = {liobn: mark for liobn, mark in marks.items() if mark is not None}
+
+
+def _loaded(fold: EventFold, _op: Load, _outcome: Outcome, _step: int) -> None:
+    """All goes on as it was, in another QEMU; but of an edu it knows nothing (hw/misc/edu.c has no vmstate)."""
+    for device in fold.devices.values():
+        device.moved()
 
 
 def _kexeced(fold: EventFold, _op: Kexec, _outcome: Outcome, step: int) -> None:
@@ -92,6 +105,8 @@ LIFE: Final[Mapping[type, Callable[[EventFold, Any, Outcome, int], None]]] = {
     BridgeRemove: hotplug.bridge_removed,
     MemoryAdd: _plugged,
     MemoryRemove: _pulled,
+    Save: _saved,
+    Load: _loaded,
 }
 
 

@@ -24,12 +24,14 @@ from tcelab.program import (
     Hcall,
     HcallBatch,
     Ioctl,
+    Load,
     Op,
     Open,
     Page,
     Put,
     Read,
     Repeat,
+    Save,
 )
 from tcelab.run.record import Event, Facts, Outcome, TableView
 
@@ -39,6 +41,8 @@ _COMPARED: Final[dict[type[Op], tuple[str, ...]]] = {
     Burst: ("done",),
     Hcall: (),
     HcallBatch: ("statuses", "calls"),
+    Save: (),
+    Load: (),
 }
 """Output fields that depend neither on time nor on a kernel's order of devices."""
 
