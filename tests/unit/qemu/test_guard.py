@@ -338,6 +338,8 @@ def test_a_device_that_left_is_no_concern_of_anybodys(stand):
     # The guest writes to it on the way out, and QEMU gives the name of its doorbell to something else.
     stand.master("pe1b", on=True)
     stand.transfer("pe1b", 0x5000, 8)
+    stand.log.drain()
+    assert not stand.guard.devices["pe1b"].rung
     assert stand.guard.settle() == []
     assert stand.port.writes == []
     stand.refuse("write", 0x5000)
