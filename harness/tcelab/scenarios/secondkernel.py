@@ -88,8 +88,8 @@ def _out_of_reach(pe: Pe, seed: int) -> list[Op]:
 def _expect_no_direct(topology: Topology) -> None:
     if topology.direct:
         raise UsageError(
-            f"a second kernel finds windows of the kernel's own driver on topology {topology.name}: nobody knows what it"
-            " makes of them"
+            f"a second kernel finds windows of the kernel's own driver on topology {topology.name}: nobody knows what"
+            " it makes of them"
         )
 
 
