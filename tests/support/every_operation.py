@@ -55,11 +55,14 @@ ONE_OF_EACH = (
     p.DeviceRemove(device="pe1"),
     p.BridgeAdd(phb=1),
     p.BridgeRemove(phb=1),
+    p.MemoryAdd(dimm="more", mib=256),
+    p.MemoryRemove(dimm="more"),
     p.Save(),
     p.Load(),
     p.Fresh(),
 )
-BEFORE_IT = {p.Load: (p.Save(),)}
+BEFORE_IT = {p.Load: (p.Save(),), p.MemoryRemove: (p.MemoryAdd(dimm="more", mib=256),)}
+"""What an operation needs before it, besides `BEFORE`."""
 
 
 def named(op):

@@ -67,7 +67,7 @@ def _begin(w: World, topology: Topology) -> None:
     _count(w)
     w.ops.append(Checkpoint(label="begin"))
     own = w.raw.devices if w.hypercalls else ()
-    w.ops += [Bind(device=device.name) for device in topology.devices if device not in own]
+    w.ops += [Bind(device=device.name) for device in topology.at_start.devices if device not in own]
     w.allocate(w.agent, USUAL)
     w.allocate(w.agent, LARGE)
 

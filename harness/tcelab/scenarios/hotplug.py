@@ -105,12 +105,12 @@ class _Story:
         return iova
 
     def carry(self, pe: Pe, devices: Sequence[str], iova: int) -> None:
-        """Each device reads a page and writes another one."""
+        """Each device writes what it holds, which is nothing when it has just come; reads a page; and writes that."""
         pe = self._uses[pe.liobn]
         for number, name in enumerate(devices):
-            at = iova + (number * 2 + 1) * PAGE
-            self.ops += _dma(pe, name, at, to_memory=False)
-            self.ops += _dma(pe, name, at + PAGE, to_memory=True)
+            at = iova + (number * 3 + 1) * PAGE
+            for page, to_memory in enumerate((True, False, True)):
+                self.ops += _dma(pe, name, at + page * PAGE, to_memory=to_memory)
 
     def violate(self, pe: Pe, name: str) -> list[Op]:
         """A transfer past the window."""

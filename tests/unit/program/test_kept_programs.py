@@ -30,6 +30,7 @@ VERDICTS = {
     "1-2026-11-30-disk": "pass",
     "1-2026-11-30-fuzz": "pass",
     "1-2026-11-30-hcalls": "pass",
+    "1-2026-11-30-hotplug": "pass",
     "1-2026-11-30-isolation-pair": "pass",
     "1-2026-11-30-lifecycle": "pass",
     "1-2026-11-30-memory": "pass",
