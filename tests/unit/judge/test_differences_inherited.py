@@ -5,7 +5,7 @@ import pytest
 from ideal import NONCE
 
 from tcelab.judge.models.comparison import Comparison
-from tcelab.program import Checkpoint, Frames, Kexec, Reset
+from tcelab.program import Call, Checkpoint, Frames, HcallBatch, Kexec, Reset
 from tcelab.run.record import Facts, Outcome, Snapshot, Step, TableView
 
 LIOBN = 0x80000100
@@ -55,3 +55,21 @@ def test_an_inherited_entry_that_changed_is_told(seen, expected):
 
 def test_nothing_is_inherited_over_a_reset():
     assert len(compared(Reset(), seen=ONE | 3, expected=OTHER | 3)) == 1
+
+
+@pytest.mark.parametrize("after", [(), (0x90000, ONE), (OTHER, 0x90000)], ids=["", "one", "other"])
+def test_a_hypercall_reads_an_inherited_entry(after):
+    def read(tce):
+        got = Outcome(value=0, fields={"statuses": [0], "registers": [[tce, 0, 0, 0]], "ticks": [1]})
+        return Step(3, HcallBatch(calls=[Call("H_GET_TCE", [LIOBN, 0x3000])]), got)
+
+    def told(tce):
+        comparison = Comparison(facts("emulator"), facts("qemu"))
+        pairs = [(frames(0, "b", OTHER), frames(0, "b", ONE))]
+        pairs += [(Step(1, Kexec(), Outcome(value=0)), Step(1, Kexec(), Outcome(value=0)))]
+        pairs += [(frames(2, "new", after[0]), frames(2, "new", after[1]))] if after else []
+        pairs += [(read(OTHER | 3), read(tce))]
+        return [difference for one, other in pairs for difference in comparison.compare(one, other)]
+
+    assert told(ONE | 3) == []
+    assert len(told(ONE | 1)) == len(told(0x20000 | 3)) == len(told(0)) == 1
