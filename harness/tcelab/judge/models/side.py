@@ -15,9 +15,14 @@ from tcelab.judge.models.hypercallmodel import seen_registers, words_of
 from tcelab.judge.models.requests import request_name
 from tcelab.papr import tce, window
 from tcelab.program import (
+    ENDS_KERNEL,
     Bind,
+    BridgeAdd,
+    BridgeRemove,
     Buffer,
     Burst,
+    DeviceAdd,
+    DeviceRemove,
     Engine,
     Exit,
     Frames,
@@ -25,6 +30,8 @@ from tcelab.program import (
     HcallBatch,
     Ioctl,
     Load,
+    MemoryAdd,
+    MemoryRemove,
     Op,
     Open,
     Page,
@@ -41,8 +48,9 @@ _COMPARED: Final[dict[type[Op], tuple[str, ...]]] = {
     Burst: ("done",),
     Hcall: (),
     HcallBatch: ("statuses", "calls"),
-    Save: (),
-    Load: (),
+    **dict.fromkeys(ENDS_KERNEL, ("boot",)),
+    **dict.fromkeys((DeviceAdd, DeviceRemove, BridgeAdd, BridgeRemove, MemoryRemove, Save, Load), ()),
+    MemoryAdd: ("address", "size"),
 }
 """Output fields that depend neither on time nor on a kernel's order of devices."""
 
