@@ -65,10 +65,14 @@ class MovableSession(Conversation):
         :raise HarnessError: the session was closed meanwhile.
         """
         with self._closing:
-            if self._closed:
-                raise HarnessError("closed: the guest is loaded no more")
-            self._guests.append(fresh)
-        del self.guest.disks, self.guest.dma_api  # they are the fresh one's
+            gone = self._closed
+            owner = fresh if gone else self.guest
+            del owner.disks, owner.dma_api  # they are the other one's
+            if not gone:
+                self._guests.append(fresh)
+        if gone:
+            portal().call(fresh.close())
+            raise HarnessError("closed: the guest is loaded no more")
 
     def move_in(self, fresh: Guest) -> None:
         """It has taken the guest in, which stands still: views, guard and agent are asked of it from now on."""

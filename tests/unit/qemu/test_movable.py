@@ -49,9 +49,11 @@ def test_a_session_that_is_closed_during_a_load_closes_both_and_loads_no_more(se
     session.end()
     session.end()
     assert (first.closed, second.closed, is_open(held.stream)) == (2, 2, False)
+    late = Guest()
     for load in (session.succeed, session.move_in):
         with pytest.raises(HarnessError, match="closed: the guest is loaded no more"):
-            load(Guest())
+            load(late)
+    assert late.closed == 1
 
 
 def test_the_qemu_that_takes_the_guest_in_has_its_disks_and_the_other_one_ends(session):

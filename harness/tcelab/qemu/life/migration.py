@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from tcelab.errors import Unsupported
 from tcelab.logs import PHASE
 from tcelab.program import Load, Save
 from tcelab.qemu import probe, transit
@@ -44,6 +45,13 @@ def load(session: QemuSession, op: Load) -> Outcome:
     assert saved is not None, "a load comes after a save"
     qemu, abilities = session.first
     if op.qemu:
+        if op.qemu not in session.options.others:
+            raise Unsupported(
+                f"QEMU {op.qemu} was not made ready before the guest began: only a program that is known as a whole is"
+                " loaded into another QEMU",
+                next_step="run it as a program: tcelab run FILE",
+                scene=session.scene(),
+            )
         qemu = session.options.others[op.qemu]
         abilities = probe.probe(qemu)
     options = msgspec.structs.replace(session.options, order=op.order)
