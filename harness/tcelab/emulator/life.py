@@ -11,6 +11,8 @@ from typing import Any, Final
 from tcelab.emulator.effects_v1 import SpaprTce
 from tcelab.emulator.effects_v2 import SpaprTceV2
 from tcelab.emulator.platform import EmulatedPe, Machine
+from tcelab.errors import Unsupported
+from tcelab.papr import window
 from tcelab.program import (
     BridgeAdd,
     BridgeRemove,
@@ -59,8 +61,22 @@ def _windows(machine: Machine) -> list[dict[str, Any]]:
     ]
 
 
+def _odd(pe: EmulatedPe) -> bool:
+    """Its v2 container has removed the default window, or made another in its place."""
+    driver = _driver(pe)
+    if not isinstance(driver, SpaprTceV2) or driver.pending:
+        return False
+    low = next((each for each in driver.windows if each.table is pe.windows.low), None)
+    return low is None or (low.size, low.table.page_shift) != (pe.window_size, window.PAGE_SHIFT)
+
+
 def _kexeced(machine: Machine, _op: Kexec) -> Outcome:
-    """A second kernel clears the tables that its device tree has."""
+    """A second kernel clears the tables that its device tree has.
+
+    :raise Unsupported: there is no rule for what a device tree has.
+    """
+    if any(map(_odd, machine.pes.values())):
+        raise Unsupported("the emulator has no rule for a kexec while a container has no default window")
     lost, high = _taken(machine)
     machine.end_kernel()
     for pe in machine.pes.values():
@@ -89,13 +105,18 @@ def _taken(machine: Machine) -> tuple[list[EmulatedPe], list[EmulatedPe]]:
     """PEs whose container has not made its default window yet; those in which one has made a high one."""
     lost, high = [], []
     for pe in machine.pes.values():
-        container = None if pe.group_file is None else getattr(pe.group_file, "container", None)
-        driver = None if container is None else container.driver
+        driver = _driver(pe)
         if isinstance(driver, SpaprTce) and driver.pending:
             lost.append(pe)
         if isinstance(driver, SpaprTceV2) and any(each.table is pe.windows.high for each in driver.windows):
             high.append(pe)
     return lost, high
+
+
+def _driver(pe: EmulatedPe) -> object:
+    """Of the container that has its group; None: there is none."""
+    container = getattr(pe.group_file, "container", None)
+    return None if container is None else container.driver
 
 
 def _lose(machine: Machine, pes: list[EmulatedPe]) -> None:

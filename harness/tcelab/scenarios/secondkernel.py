@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from tcelab.errors import UsageError
 from tcelab.papr import isolationrules, tce, window
 from tcelab.program import Crash, Dma, Fresh, Kexec, Look, Op, Page, Reset, Spawn
 from tcelab.program.topology import Topology
@@ -31,7 +32,11 @@ _ONES: Final = 0xFFFFFFFF
 
 
 def kexec(topology: Topology, seed: int) -> list[Op]:
-    """A kernel with entries in all kinds of windows starts another one, which uses one of them again."""
+    """A kernel with entries in all kinds of windows starts another one, which uses one of them again.
+
+    :raise UsageError: the kernel's own driver has a window.
+    """
+    _expect_no_direct(topology)
     pes = b.pes(topology, "kexec")
     out = [*_inherited(pes, seed), Kexec(expect="ok"), *b.checkpoint("kexec: the second kernel", stream=True)]
     out += [*_v1(pes[0], "again", seed + 1), *b.checkpoint("kexec: used again", stream=True)]
@@ -40,7 +45,11 @@ def kexec(topology: Topology, seed: int) -> list[Op]:
 
 
 def kdump(topology: Topology, seed: int) -> list[Op]:
-    """A kernel with entries in all kinds of windows crashes; its crash kernel leaves them."""
+    """A kernel with entries in all kinds of windows crashes; its crash kernel leaves them.
+
+    :raise UsageError: as `kexec`.
+    """
+    _expect_no_direct(topology)
     pes = b.pes(topology, "kdump")
     out = [*_inherited(pes, seed), Crash(expect="ok"), *b.checkpoint("kdump: the crash kernel", stream=True)]
     out += [Reset(expect="ok"), *b.checkpoint("kdump: reset", stream=True)]
@@ -74,6 +83,14 @@ def _out_of_reach(pe: Pe, seed: int) -> list[Op]:
     look = Look(file=pe.device, what="identity", expect=_ONES)
     tried = msgspec.structs.replace(transfer, expect=None)
     return [*ops, look, tried, *b.checkpoint("kexec: still out of reach", stream=True)]
+
+
+def _expect_no_direct(topology: Topology) -> None:
+    if topology.direct:
+        raise UsageError(
+            f"a second kernel finds windows of the kernel's own driver on topology {topology.name}: nobody knows what"
+            " it makes of them"
+        )
 
 
 def _inherited(pes: list[Pe], seed: int) -> list[Op]:

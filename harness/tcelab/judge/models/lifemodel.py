@@ -12,6 +12,8 @@ from typing import Any, Final
 from tcelab.judge.models import hotplugmodel as hotplug
 from tcelab.judge.models.directmodel import Piece
 from tcelab.judge.models.eventfold import EventFold
+from tcelab.judge.models.files import ContainerModel
+from tcelab.papr import window
 from tcelab.program import (
     BridgeAdd,
     BridgeRemove,
@@ -27,6 +29,7 @@ from tcelab.program import (
     Reset,
     Save,
 )
+from tcelab.program.topology import Phb
 from tcelab.quirks import KEXEC_KEEPS
 from tcelab.run.record import Outcome
 
@@ -47,6 +50,14 @@ def _loaded(fold: EventFold, _op: Load, _outcome: Outcome, _step: int) -> None:
         device.moved()
 
 
+def _odd(container: ContainerModel, phb: Phb) -> bool:
+    """It has removed the default window, or made another in its place."""
+    low = next((each for each in container.windows if each.table.liobn == phb.liobn), None)
+    if low is None:
+        return container.made or container.cancelled
+    return (low.size, low.table.page_shift) != (phb.window_size, window.PAGE_SHIFT)
+
+
 def _kexeced(fold: EventFold, _op: Kexec, _outcome: Outcome, step: int) -> None:
     """Windows stay. The second kernel clears those that its device tree has, from its first look at a bus on
     (arch/powerpc/kernel/iommu.c, iommu_table_clear): the default ones, and those that containers made. One that
@@ -58,6 +69,12 @@ def _kexeced(fold: EventFold, _op: Kexec, _outcome: Outcome, step: int) -> None:
         if group.container is not None
         for each in group.container.windows
     }
+    for group in fold.groups.values():
+        if group.container is not None and _odd(group.container, group.phb):
+            fold.unknown.append(
+                f"step {step} starts another kernel while a container has no default window like the platform's: nobody"
+                " knows what the device tree then tells"
+            )
     fold.end_kernel(f"operation {step} (kexec)")
     for windows in fold.windows.values():
         default, high = windows.liobns

@@ -18,6 +18,7 @@ from tcelab.logs import PHASE
 from tcelab.program import Load, Save
 from tcelab.qemu import probe, transit
 from tcelab.qemu.guest import Guest
+from tcelab.qemu.life import mtree
 from tcelab.qemu.portal import portal
 from tcelab.qemu.qemusession import QemuSession
 from tcelab.run.record import Outcome, TableView
@@ -51,6 +52,7 @@ def load(session: QemuSession, op: Load) -> Outcome:
     session.succeed(fresh)
     portal().call(fresh.start())
     session.move_in(fresh)
+    fresh.log.tables.keep(mtree.now(session))
     windows = told(session.table_views())
     session.go_on_moved()
     return Outcome(value=0, fields={"windows": windows})
