@@ -13,7 +13,8 @@ from tcelab.program.hostops import _Op
 
 class Reset(_Op, frozen=True, kw_only=True):
     """Reset the machine from outside, as its power button's owner would (QMP system_reset). Its kernel boots anew.
-    Outcome: `value` is 0; `fields`: `boot`, the number of the boot that follows.
+    Outcome: `value` is 0; `fields`: `boot`, the number of the boot that follows, and, as of every event but `save` and
+    `load`, `hypercalls`: those that the guest made on tables meanwhile, by LIOBN and kind.
     """
 
 

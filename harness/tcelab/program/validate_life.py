@@ -38,13 +38,15 @@ class Life:
     :ivar saved: the guest is saved, and stands still.
     :ivar crashed: it runs a crash kernel.
     :ivar used: names of devices that a program has opened; see `validate_hotplug.Uses`.
-    :ivar dimms: memory that was plugged in: its name, and MiB.
+    :ivar dimms: memory that was plugged in: its name, and MiB; `unused`: what of it the kernel does not use, which has
+        booted since.
     """
 
     topology: Topology
     guarded: bool
     plugged: Plugged = field(init=False)
     dimms: dict[str, int] = field(default_factory=dict)
+    unused: set[str] = field(default_factory=set)
     used: set[str] = field(default_factory=set)
     saved: bool = False
     crashed: bool = False
@@ -60,6 +62,7 @@ _WORDS: Final = 512
 
 def _restarts(life: Life, _op: object) -> str:
     life.crashed = False
+    life.unused = {*life.dimms}
     return ""
 
 
@@ -109,7 +112,7 @@ RULES: Final[Mapping[type, Callable[[Life, Any], str]]] = {
     BridgeAdd: _plugs(validate_hotplug.bridge_add),
     BridgeRemove: _plugs(validate_hotplug.bridge_remove),
     MemoryAdd: lambda life, op: validate_memory.add(life.topology, life.dimms, op),
-    MemoryRemove: lambda life, op: validate_memory.remove(life.dimms, op),
+    MemoryRemove: lambda life, op: validate_memory.remove(life.dimms, life.unused, op),
     Save: _save,
     Load: _load,
 }

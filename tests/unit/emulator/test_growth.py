@@ -76,10 +76,13 @@ def test_a_counter_tells_the_memory_and_how_much_there_may_be():
     assert found(judged(*ops, LOOK)) == []
 
 
-def test_all_ram_is_mapped_again_after_a_reset():
-    assert found(judged(Reset(), LOOK)) == []
-    verdict = judged(ADD, Reset(), LOOK)
-    assert "which of the memory that was plugged in the next kernel uses is not known" in verdict.could_not
+def test_all_ram_is_mapped_again_after_a_reset_and_what_was_plugged_in_is_not():
+    two = MemoryAdd(dimm="two", mib=256, expect="ok")
+    ops = [ADD, Reset(), Read(what="memory", expect=512), LOOK, two, Read(what="memory", expect=768), LOOK]
+    verdict = judged(*ops)
+    assert (found(verdict), "RAM" in "".join(verdict.could_not)) == ([], False)
+    stale = Flip(liobn=DIRECT, ioba=PLUGGED, bit=0)
+    assert found(judged(ADD, Reset(), stale, LOOK)) == [("table", DIRECT, PLUGGED)]
 
 
 def test_a_kernel_that_needs_a_limit_makes_no_window_without_one():

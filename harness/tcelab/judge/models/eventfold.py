@@ -37,7 +37,7 @@ class EventFold(Fold):
             self.without(index)
         for group in self.groups.values():
             group.parting = self._parts
-        self.direct = DirectWindows(program.topology, facts, self.windows, self.unknown)
+        self.direct = DirectWindows(program.topology, facts, self.windows)
         self.direct.boot()
 
     def apply(self, step: Step) -> None:

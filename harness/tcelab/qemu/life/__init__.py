@@ -4,6 +4,7 @@ Each family of events is a module; `EVENTS` says which function does what. Befor
 `impossible` tells which of them this guest cannot go through.
 
 - `kexec`: kexec and kdump
+- `counting`: hypercalls meanwhile
 - `hotplug`: devices and PHBs come and go
 - `mtree`: after each, QEMU's windows by its memory map
 - `memory`: memory that is plugged in and pulled
@@ -15,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
+
+import msgspec
 
 from tcelab.program import (
     BridgeAdd,
@@ -31,6 +34,7 @@ from tcelab.program import (
     Save,
 )
 from tcelab.qemu.life import hotplug, kexec, memory, migration, mtree, restart
+from tcelab.qemu.life.counting import counted
 from tcelab.qemu.qemusession import QemuSession
 from tcelab.run.record import Outcome
 
@@ -38,12 +42,13 @@ Go = Callable[[QemuSession, Any], Outcome]
 
 
 def _checked(go: Go) -> Go:
-    """After the event, its windows are where QEMU has them."""
+    """Hypercalls are counted meanwhile; after the event, its windows are where QEMU has them."""
 
     def event(session: QemuSession, op: Any) -> Outcome:  # noqa: ANN401 - each is another operation
-        outcome = go(session, op)
+        with counted(session) as counts:
+            outcome = go(session, op)
         mtree.check(session)
-        return outcome
+        return msgspec.structs.replace(outcome, fields={**outcome.fields, "hypercalls": counts.told()})
 
     return event
 
