@@ -78,6 +78,7 @@ def test_without_the_declaration_each_entry_that_stays_is_named_with_its_owner(j
     assert all(f"container {PE.container} of the agent" in each.message for each in verdict.findings[:1])
 
 
+@pytest.mark.night
 def test_a_crash_kernel_leaves_every_entry_of_every_window(judged):
     verdict = judged(program(Crash(expect="ok")))
     assert ([each.message for each in verdict.findings], verdict.could_not) == ([], [])

@@ -58,6 +58,7 @@ def told(steps, pe):
     return out
 
 
+@pytest.mark.night
 def test_a_bridge_comes_and_goes_three_times(judged):
     _devices, bridges, *_ = parts(scenarios.build("hotplug", WHERE, 5))
     assert [op.phb for op in bridges.ops if isinstance(op, BridgeRemove)].count(3) == 2

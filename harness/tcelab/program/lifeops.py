@@ -96,7 +96,7 @@ class MemoryAdd(_Op, frozen=True, kw_only=True):
 
 
 class MemoryRemove(_Op, frozen=True, kw_only=True):
-    """Pull memory that was plugged in. Outcome: `value` is 0.
+    """Pull memory that was plugged in. Outcome: `value` is 0; EBUSY: the guest has kept all of it.
 
     :ivar dimm: its name.
     """
@@ -138,6 +138,9 @@ LifeOp: TypeAlias = (
     | Load
 )
 """The events that programs may have."""
+
+KEPT: Final = "EBUSY"
+"""Errno of a `memoryremove` whose memory the guest keeps; nothing has changed then."""
 
 RESETS: Final = (Reset, Reboot)
 """Operations that reset the machine: firmware, tables and PEs are as at its start."""

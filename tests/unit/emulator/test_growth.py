@@ -6,11 +6,13 @@ import pytest
 from tcelab import scenarios
 from tcelab.emulator import EmulatorSession
 from tcelab.emulator.growth import Growth
+from tcelab.emulator.reference import EmulatorReferences
 from tcelab.judge import Judge
 from tcelab.papr import window
 from tcelab.program import Checkpoint, Flip, MemoryAdd, MemoryRemove, Program, Read, Reset
 from tcelab.program.topology import topology
 from tcelab.run.loop import perform_program
+from tcelab.run.record import Outcome
 
 TOPOLOGY = topology("memory")
 DIRECT = 0x80000201
@@ -58,6 +60,31 @@ def test_one_wrong_entry_is_named(ops, ioba, said):
     verdict = judged(*ops, LOOK)
     assert found(verdict) == [("table", DIRECT, ioba)]
     assert said in verdict.findings[0].message
+
+
+class Keeping(EmulatorSession):
+    """A guest that keeps memory; with `maps`, not all of its entries."""
+
+    maps = True
+
+    def intervene(self, op, frames):
+        if not isinstance(op, MemoryRemove):
+            return super().intervene(op, frames)
+        if not self.maps:
+            super().intervene(Flip(liobn=DIRECT, ioba=PLUGGED, bit=0), frames)
+        return Outcome(errno="EBUSY")
+
+
+@pytest.mark.parametrize("maps", [True, False])
+def test_memory_that_the_guest_keeps_stays_mapped(maps):
+    program = Program(name="growth", topology=TOPOLOGY, ops=[ADD, MemoryRemove(dimm="one"), LOOK])
+    session = Keeping(TOPOLOGY)
+    session.maps = maps
+    judge = Judge(program, session.facts, references=EmulatorReferences(TOPOLOGY, session.facts))
+    verdict = judge.verdict(perform_program(program, session, judge))
+    wrong = [(law, DIRECT, PLUGGED) for law in ("table", "difference")]
+    assert found(verdict) == ([] if maps else wrong)
+    assert [each for each in verdict.could_not if "memoryremove" in each] == []
 
 
 def test_memory_takes_the_lowest_place_that_is_free():

@@ -14,7 +14,8 @@ from tcelab.judge.models.files import Files, GroupModel
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.tablemodel import LiveEntry, Parting, TableModel
 from tcelab.papr import isolationrules
-from tcelab.program import LifeOp, Program
+from tcelab.program import LifeOp, MemoryRemove, Program
+from tcelab.program.lifeops import KEPT
 from tcelab.program.plugged import Plugged
 from tcelab.run.record import Facts, Step
 
@@ -41,8 +42,12 @@ class EventFold(Fold):
         self.direct.boot()
 
     def apply(self, step: Step) -> None:
-        """See `Fold.apply`. Of an event that the guest's kernel did not bring to its end, nobody knows what it left."""
+        """See `Fold.apply`. Of an event that the guest's kernel did not bring to its end, nobody knows what it left.
+        Memory that it keeps stays as it is.
+        """
         outcome = step.outcome
+        if isinstance(step.op, MemoryRemove) and outcome is not None and outcome.errno == KEPT:
+            return
         if isinstance(step.op, LifeOp) and outcome is not None and outcome.errno:
             where = f" in its step {outcome.fields['step']}" if "step" in outcome.fields else ""
             name = type(step.op).__name__.lower()
