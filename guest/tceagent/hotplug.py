@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tceagent.seam import Kernel
     from tceagent.state import State
 
-    Step = tuple[str, Callable[..., None], tuple[Any, ...]]
+    Step = tuple[str, Callable[..., Union[int, None]], tuple[Any, ...]]
 
 DLPAR = "/sys/kernel/dlpar"
 RESCAN = "/sys/bus/pci/rescan"
@@ -57,10 +57,11 @@ def perform(state: State, do: str, drc: int, **where: Any) -> dict[str, Union[st
     """
     for step, work, arguments in _DO[do](state, drc, **where):
         try:
-            work(*arguments)
-        except (OSError, errors.RefusedError) as error:
-            refused = errors.RefusedError(error) if isinstance(error, OSError) else error
-            return {"errno": refused.errno, "step": step}
+            status = work(*arguments)
+        except OSError as error:
+            return {"errno": errors.RefusedError(error).errno, "step": step}
+        if status:
+            return {"errno": "EIO", "step": f"{step}, which gives {status}"}
     return {"errno": "", "step": ""}
 
 
@@ -119,11 +120,10 @@ def _indicate(kernel: Kernel, indicator: int, drc: int, state: int) -> Step:
     return f"set-indicator {indicator}", _set_indicator, (kernel, indicator, drc, state)
 
 
-def _set_indicator(kernel: Kernel, indicator: int, drc: int, state: int) -> None:
-    """RTAS set-indicator, by the system call that passes calls on to firmware.
+def _set_indicator(kernel: Kernel, indicator: int, drc: int, state: int) -> int:
+    """RTAS set-indicator, by the system call that passes calls on to firmware: its status.
 
     :raise OSError: the kernel passes none on.
-    :raise RefusedError: firmware refuses it.
     """
     import ctypes  # noqa: PLC0415  slow to import and hardly ever needed
 
@@ -131,9 +131,7 @@ def _set_indicator(kernel: Kernel, indicator: int, drc: int, state: int) -> None
     cells = [token, 3, 1, indicator, drc, state, *[0] * (_ARGUMENTS - 3)]
     block = ctypes.create_string_buffer(b"".join(cell.to_bytes(_CELL, "big") for cell in cells) + bytes(8 + _CELL))
     _call(_SYS_RTAS, block)
-    status = int.from_bytes(block.raw[_STATUS_AT : _STATUS_AT + _CELL], "big", signed=True)
-    if status:
-        raise errors.RefusedError(f"status {status}")
+    return int.from_bytes(block.raw[_STATUS_AT : _STATUS_AT + _CELL], "big", signed=True)
 
 
 def _load(name: str) -> None:

@@ -110,7 +110,8 @@ class LinuxKernel:
 
     def __init__(self) -> None:
         self._vmstat: int | None = None
-        self._lets_go_late = False
+        # Shared with the children, whichever of them sets the type: files are passed on, and so are containers.
+        self._lets_go_late = mmap.mmap(-1, 1)
         self._mapped: list[Registers] = []
         self._children: list[child.LinuxChild] = []
         self._open_own()
@@ -138,7 +139,8 @@ class LinuxKernel:
         try:
             if isinstance(argument, int):
                 value: int = fcntl.ioctl(fd, request, argument)
-                self._lets_go_late |= (request, argument) == _TYPE_V2
+                if (request, argument) == _TYPE_V2:
+                    self._lets_go_late[0] = 1
             else:
                 value = fcntl.ioctl(fd, request, out, True)  # noqa: FBT003  positional only
         except OSError as error:
@@ -236,7 +238,7 @@ class LinuxKernel:
         if self._vmstat is None:
             self._refresh = posix.open("/proc/sys/vm/stat_refresh", posix.O_WRONLY | posix.O_CLOEXEC)
             self._vmstat = posix.open("/proc/vmstat", posix.O_RDONLY | posix.O_CLOEXEC)
-        if self._lets_go_late:
+        if self._lets_go_late[0]:
             # Registered memory is released by an RCU callback (mm_iommu_release): wait for all of them.
             self.write_file(_RCU_BARRIER, b"1")
         # The counters are per CPU and folded lazily; this folds them now.

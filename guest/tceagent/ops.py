@@ -290,7 +290,15 @@ def _memory(kernel: Kernel) -> int:
         blocks = [name for name in kernel.listdir(BLOCKS) if name[:6] == "memory" and name[6:].isdigit()]
     except OSError:
         return 0
-    return sum(kernel.read_file(BLOCKS + "/" + name + "/state").strip() == b"online" for name in blocks) * size >> 20
+    return sum(_online(kernel, name) for name in blocks) * size >> 20
+
+
+def _online(kernel: Kernel, block: str) -> bool:
+    """A block that comes or goes has a folder, and no state in it yet, or no more."""
+    try:
+        return kernel.read_file(BLOCKS + "/" + block + "/state").strip() == b"online"
+    except OSError:
+        return False
 
 
 def _limit(kernel: Kernel) -> int:

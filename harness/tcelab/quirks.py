@@ -178,7 +178,7 @@ QUIRKS: Final = {
         Quirk(
             KEXEC_LOSES,
             "a container that has mapped nothing yet when another kernel is started (kexec, kdump) leaves its PE"
-            " without ibm,dma-window in the device tree: the second kernel warns, and has no IOMMU group for its"
+            " without a window in the device tree: the second kernel warns, and has no IOMMU group for its"
             " devices",
             "the second kernel finds the default window",
             "seen on 6.12",

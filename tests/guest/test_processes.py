@@ -158,6 +158,20 @@ def test_what_a_child_has_mapped_outlives_it_while_its_parent_has_the_container(
     assert (pins(pseries), vmlck(pseries)) == (free, 0)
 
 
+def test_registered_memory_is_given_back_by_the_next_reading_whichever_process_chose_the_type(pseries, names):
+    """The driver leaves it to RCU, which takes its time: who reads the pins waits, whoever had chosen the type."""
+    free = pins(pseries)
+    *before, choice, _status = b.open_container(names, b.SPAPR_TCE_V2)
+    pseries.perform(*b.bind(names), *b.buffer("b", 8, 1), *before)
+    pseries.perform(Spawn(process="child", expect="ok"), *by("child", [choice]))
+    memory = {"vaddr": Page("b"), "size": 6 * PAGE}
+    pseries.perform(Ioctl(file=names.container, request="SPAPR_REGISTER_MEMORY", fields=memory, expect="ok"))
+    assert pins(pseries) - free == 6
+    leave = Ioctl(file=names.group, request="GROUP_UNSET_CONTAINER", expect="ok")
+    _, after = pseries.perform(leave, Read(what="pins", expect="ok"))  # in one request: RCU has no time in between
+    assert after.outcome.value == free
+
+
 def test_an_address_of_the_agents_memory_means_nothing_to_a_child(pseries, opened):
     (step,) = pseries.perform(Buffer(name="agents", pages=8, expect="ok"))
     pseries.perform(Spawn(process="child", expect="ok"), *by("child", b.enable(opened)))

@@ -1,5 +1,7 @@
 """What the tests of public reports share."""
 
+import dataclasses
+
 import pytest
 
 from tcelab.emulator.reference import second_opinion
@@ -22,7 +24,7 @@ def judged(_tcelab_guests):
 
     def of(program, without=frozenset()):
         with _tcelab_guests.fresh(program.topology.name, 0) as session:
-            facts = session.facts
+            facts = dataclasses.replace(session.facts, quirks=session.facts.quirks - without)
             judge = Judge(program, facts, references=second_opinion(program.topology, facts))
             return judge.verdict(perform_program(program, session, judge))
 

@@ -51,6 +51,7 @@ class Meddling:
 
     def __init__(self, session, after, liobn, ioba, word):
         self._session, self._after, self._place, self._word = session, after, (liobn, ioba), word
+        self.broken = None
 
     def __getattr__(self, name):
         return getattr(self._session, name)
@@ -109,6 +110,7 @@ def test_an_entry_that_is_wrong_after_the_event_is_named(fresh, lie):
     meddling = Meddling(fresh, after, liobn, ioba, word)
     verdict = judged(scenario(until), meddling)
     broken = meddling.broken
+    assert verdict.could_not == []
     assert [(each.law, each.liobn, each.ioba) for each in verdict.findings] == [
         ("table", liobn, broken),
         ("difference", liobn, broken),

@@ -3,9 +3,14 @@
 import pytest
 from publicreports import Report
 
+from tcelab.emulator.reference import second_opinion
+from tcelab.job import setup
+from tcelab.judge import Judge
 from tcelab.papr import window
-from tcelab.program import Buffer, Call, Ddw, Flip, Frames, HcallBatch, Program, Tag, Tce
+from tcelab.program import Buffer, Call, Ddw, Flip, Frames, HcallBatch, Program, Reset, Tag, Tce
 from tcelab.program.topology import topology
+from tcelab.qemu.fork import Forks
+from tcelab.run.loop import perform_program
 from tcelab.scenarios import vocabulary as b
 
 REPORT = Report(
@@ -25,7 +30,7 @@ REPORT = Report(
     " window is removed, unless that is the default one.",
     shown="It fills both windows with entries by hypercalls, and resets them; removes the default one, then the other;"
     " removes the default one, makes another in its place, and removes that; asks firmware each time; compares each"
-    " table.",
+    " table. At night, it resets the machine with both windows full.",
 )
 
 pytestmark = pytest.mark.guest
@@ -88,6 +93,19 @@ def program(*ops):
 
 def test_the_default_window_comes_back_empty_and_alone(judged):
     verdict = judged(program(*RESET, *BOTH, *GONE, *ANOTHER, *RESET, *BOTH))
+    assert ([each.message for each in verdict.findings], verdict.could_not, verdict.result) == ([], [], "pass")
+
+
+@pytest.mark.night
+@pytest.mark.parametrize("qemu", ["qemu-7.2", "qemu-10.0", "qemu-11.1"])
+def test_a_reset_of_the_machine_leaves_the_default_windows_alone_and_empty(tmp_path, qemu):
+    ready = setup.prepare(setup.MachineChoice(topology=TOPOLOGY, qemu=qemu, restarts=True))
+    made = program(Reset(expect="ok"), *look("the machine was reset"))
+    forks = Forks(ready.qemu, ready.options, digest=ready.digest, boot=True)
+    with forks.open(tmp_path) as session:
+        judge = Judge(made, session.facts, references=second_opinion(TOPOLOGY, session.facts))
+        verdict = judge.verdict(perform_program(made, session, judge))
+    forks.close()
     assert ([each.message for each in verdict.findings], verdict.could_not, verdict.result) == ([], [], "pass")
 
 

@@ -51,8 +51,18 @@ ONE_OF_EACH = (
     p.Reboot(),
     p.Kexec(),
     p.Crash(),
+    p.DeviceAdd(device="pe1"),
+    p.DeviceRemove(device="pe1"),
+    p.BridgeAdd(phb=1),
+    p.BridgeRemove(phb=1),
+    p.MemoryAdd(dimm="more", mib=256),
+    p.MemoryRemove(dimm="more"),
+    p.Save(),
+    p.Load(),
     p.Fresh(),
 )
+BEFORE_IT = {p.Load: (p.Save(),), p.MemoryRemove: (p.MemoryAdd(dimm="more", mib=256),)}
+"""What an operation needs before it, besides `BEFORE`."""
 
 
 def named(op):
@@ -62,7 +72,7 @@ def named(op):
 def checked(op):
     """What the validator says of an operation."""
     checker = Checker(Program(name="every", topology=SMALL, ops=[]))
-    for each in BEFORE:
+    for each in (*BEFORE, *BEFORE_IT.get(type(op), ())):
         checker.check(each)
     try:
         checker.check(op)

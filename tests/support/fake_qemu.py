@@ -22,6 +22,7 @@ ANSWERS = {
     "query-commands": [{"name": "stop"}, {"name": "xen-save-devices-state"}],
     "trace-event-get-state": [{"name": "spapr_iommu_ddw_create"}, {"name": "spapr_iommu_new_table"}],
     "query-cpu-definitions": [{"name": name} for name in ("power9", "power9_v2.2", "power10", "970")],
+    "query-migrate-capabilities": [{"capability": "events"}, {"capability": "mapped-ram"}],
     "query-version": {"qemu": {"major": 9, "minor": 8, "micro": 7}, "package": "Toy 1"},
     "query-status": {"status": "running"},
     "query-migrate": {"status": "failed", "error-desc": "the file is full"},

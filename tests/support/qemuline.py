@@ -13,6 +13,7 @@ from tcelab.qemu.machine import Descriptors, QemuOptions, arguments
 
 FDS = Descriptors(qmp=11, qtest=17, console=12, agent=13, log=14, ram=15, state=16, roms={"edu": 19})
 FORK = msgspec.structs.replace(FDS, base=18)
+LOADED = msgspec.structs.replace(FDS, stream=18)
 
 
 def options(where="two-pe", **more):

@@ -7,6 +7,7 @@ of two figures of one run.
 - `emulator`: `tcelab bench emulator`: one program on the emulator and on a fork; the fuzzer's rate
 - `fork`: `tcelab bench fork`: what a fresh guest costs, and the memory of each
 - `isolation`: `tcelab bench isolation`: how fast a PE is isolated; legal transfers a second
+- `life`: `tcelab bench life`: what a reset, a reboot and a kexec cost, beside a boot
 - `nights`: `tcelab bench history`: how fast a history of many nights answers
 - `plot`: the figure of `bench batch`
 - `table`: `tcelab bench table`: what it costs to read and to judge all tables, by view

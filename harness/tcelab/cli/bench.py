@@ -11,7 +11,21 @@ from typing import Any
 
 import click
 
-from tcelab.bench import BenchJob, Figure, Measured, batch, boot, emulator, fork, isolation, nights, plot, table, watch
+from tcelab.bench import (
+    BenchJob,
+    Figure,
+    Measured,
+    batch,
+    boot,
+    emulator,
+    fork,
+    isolation,
+    life,
+    nights,
+    plot,
+    table,
+    watch,
+)
 from tcelab.cli.options import choice, json_option, machine_options
 from tcelab.job import output
 from tcelab.job.output import note
@@ -110,6 +124,12 @@ def isolation_(job: BenchJob) -> Measured:
 def watch_(job: BenchJob) -> Measured:
     """Measure what `tcelab watch` costs a guest that maps and unmaps as fast as it can."""
     return watch.measure(job)
+
+
+@benchmark("life", repeat=3, turn="Turns, each with a boot.")
+def life_(job: BenchJob) -> Measured:
+    """Measure what the events in the life of a table cost until the guest answers again, beside a cold boot."""
+    return life.measure(job)
 
 
 @command.command("history")

@@ -159,11 +159,10 @@ def _tell(console: Console, tally: Tally, seed: int, folder: Path, replays: Sequ
     for name, times in sorted(tally.left_out.items()):
         _line(console, f"left out: {counted(times, 'operation')} that would hang the kernel, by quirk {name}")
     for number, (found, replay) in enumerate(zip(tally.found, replays, strict=True), 1):
-        _line(
-            console,
-            f"finding {number}: {counted(len(found.original.ops), 'operation')} shrunk to {len(found.program.ops)}",
-            "bold red",
-        )
+        size, left = counted(len(found.original.ops), "operation"), f"{len(found.program.ops):,}"
+        missed = f"cut to {left}, not shrunk: fresh guests did not show it again"
+        became = missed if found.missed else f"shrunk to {left}"
+        _line(console, f"finding {number}: {size} {became}", "bold red")
         for line in finding_lines(found.finding):
             _line(console, f"  {line}")
         _line(console, f"  {numbers(found.file.name)}")

@@ -15,7 +15,9 @@ platform of its own, and the readable statement of the driver's rules (`profiles
 - `emulatorsession`: the platform `emulator` as a `Session`
 - `events`: events of a container that a preset state waits for
 - `followingsession`: repeats on one session what another has done
+- `growth`: memory that comes and goes, and the windows in which all of it is mapped
 - `hcallfile`: the file of the module `tce_hcall`
+- `life`: events in the life of a table
 - `pci`: configuration space and registers of a PCI device, and the condition of its PE
 - `platform`: the machine: PHBs, tables, devices, RAM, clock, kernel log
 - `preset_states`: states that no program can make, set up before it begins

@@ -63,6 +63,12 @@ class Edu(PciDevice):
         self._due: float | None = None
         self._now = 0.0
 
+    def move(self) -> None:
+        """Another QEMU has it now, and nothing of it was saved: a transfer under way is never done."""
+        self.memory[:] = bytes(len(self.memory))
+        self._words = dict.fromkeys(self._words, 0)
+        self._inverted, self._due = 0, None
+
     def read(self, offset: int, size: int) -> int:
         """Read a register, in the device's byte order. An unsupported size reads as all ones."""
         if size == 8 and offset in self._words:  # noqa: PLR2004 - bytes

@@ -38,15 +38,19 @@ class Growth:
         self.limit = (topology.maxmem or ram // _MIB) if limit is None else limit
         self.blind = bool(blind and self._mapped and not self.limit)
         self._pieces: dict[str, tuple[int, int]] = {}
+        self._unused: set[str] = set()
 
     @property
     def blocks(self) -> list[int]:
         """Numbers of the blocks of memory that the kernel has."""
-        pieces = [(0, self._ram), *self._pieces.values()]
+        pieces = [(0, self._ram), *(place for name, place in self._pieces.items() if name not in self._unused)]
         return sorted(at // BLOCK for first, size in pieces for at in range(first, first + size, BLOCK))
 
     def boot(self, windows: ByPhb) -> None:
-        """A kernel comes up, and makes the windows."""
+        """A kernel comes up, and makes the windows. What is plugged in before it does not use: its command line says
+        how much RAM there is.
+        """
+        self._unused = {*self._pieces}
         for index in () if self.blind else self._mapped:
             size = self._shape.entries << self._shape.page_shift
             windows[index].create(self._shape.page_shift, size.bit_length() - 1)

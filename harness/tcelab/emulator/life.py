@@ -11,6 +11,8 @@ from typing import Any, Final
 from tcelab.emulator.effects_v1 import SpaprTce
 from tcelab.emulator.effects_v2 import SpaprTceV2
 from tcelab.emulator.platform import EmulatedPe, Machine
+from tcelab.errors import Unsupported
+from tcelab.papr import window
 from tcelab.program import (
     BridgeAdd,
     BridgeRemove,
@@ -18,10 +20,12 @@ from tcelab.program import (
     DeviceAdd,
     DeviceRemove,
     Kexec,
+    Load,
     MemoryAdd,
     MemoryRemove,
     Reboot,
     Reset,
+    Save,
 )
 from tcelab.program.plugged import HotPlug
 from tcelab.quirks import KEXEC_KEEPS, KEXEC_LOSES
@@ -39,8 +43,40 @@ def _restarted(machine: Machine, _op: Reset | Reboot) -> Outcome:
     return Outcome(value=0)
 
 
+def _saved(machine: Machine, _op: Save) -> Outcome:
+    return Outcome(value=0, fields={"windows": _windows(machine)})
+
+
+def _loaded(machine: Machine, _op: Load) -> Outcome:
+    """All goes on as it was, but for what QEMU does not save of an edu (hw/misc/edu.c)."""
+    machine.move()
+    return Outcome(value=0, fields={"windows": _windows(machine)})
+
+
+def _windows(machine: Machine) -> list[dict[str, Any]]:
+    tables = (table for pe in machine.pes.values() for table in pe.windows.active)
+    return [
+        {"liobn": each.liobn, "entries": each.entries, "page_shift": each.page_shift, "start": each.bus_offset}
+        for each in sorted(tables, key=lambda each: each.liobn)
+    ]
+
+
+def _odd(pe: EmulatedPe) -> bool:
+    """Its v2 container has removed the default window, or made another in its place."""
+    driver = _driver(pe)
+    if not isinstance(driver, SpaprTceV2) or driver.pending:
+        return False
+    low = next((each for each in driver.windows if each.table is pe.windows.low), None)
+    return low is None or (low.size, low.table.page_shift) != (pe.window_size, window.PAGE_SHIFT)
+
+
 def _kexeced(machine: Machine, _op: Kexec) -> Outcome:
-    """A second kernel clears the tables that its device tree has."""
+    """A second kernel clears the tables that its device tree has.
+
+    :raise Unsupported: there is no rule for what a device tree has.
+    """
+    if any(map(_odd, machine.pes.values())):
+        raise Unsupported("the emulator has no rule for a kexec while a container has no default window")
     lost, high = _taken(machine)
     machine.end_kernel()
     for pe in machine.pes.values():
@@ -69,13 +105,18 @@ def _taken(machine: Machine) -> tuple[list[EmulatedPe], list[EmulatedPe]]:
     """PEs whose container has not made its default window yet; those in which one has made a high one."""
     lost, high = [], []
     for pe in machine.pes.values():
-        container = None if pe.group_file is None else getattr(pe.group_file, "container", None)
-        driver = None if container is None else container.driver
+        driver = _driver(pe)
         if isinstance(driver, SpaprTce) and driver.pending:
             lost.append(pe)
         if isinstance(driver, SpaprTceV2) and any(each.table is pe.windows.high for each in driver.windows):
             high.append(pe)
     return lost, high
+
+
+def _driver(pe: EmulatedPe) -> object:
+    """Of the container that has its group; None: there is none."""
+    container = getattr(pe.group_file, "container", None)
+    return None if container is None else container.driver
 
 
 def _lose(machine: Machine, pes: list[EmulatedPe]) -> None:
@@ -114,5 +155,7 @@ EVENTS: Final[Mapping[type, Callable[[Machine, Any], Outcome]]] = {
     BridgeRemove: _plugged,
     MemoryAdd: _grown,
     MemoryRemove: _shrunk,
+    Save: _saved,
+    Load: _loaded,
 }
 """What has no function here the emulator cannot do."""

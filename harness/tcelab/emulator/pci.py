@@ -52,6 +52,9 @@ class PciDevice:
         self.turn = 0
         self.on_bus: Callable[[Sequence[dmarules.Piece], Direction], None] = lambda _pieces, _direction: None
 
+    def move(self) -> None:
+        """Another QEMU has it now. By default all of it was saved."""
+
     def read(self, offset: int, size: int) -> int:
         """Read a register, in the device's byte order."""
         raise NotImplementedError

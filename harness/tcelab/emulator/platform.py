@@ -259,6 +259,12 @@ class Machine:
         for pe in self.pes.values():
             pe.renew()
 
+    def move(self) -> None:
+        """Another QEMU takes it in, with all that QEMU saves."""
+        for pe in self.pes.values():
+            for device in pe.devices.values():
+                device.move()
+
     def end_kernel(self, *, memory: bool = False) -> None:
         """Its kernel ends, and all that it held: memory, files, drivers. Tables and PEs stay as they are.
 

@@ -299,8 +299,8 @@ class Campaign:
         file = self._folder / f"finding-{len(self.tally.found) + 1}.json"
         self.keeper.write(file.with_suffix(".original.json").name, program.to_json())  # now: shrinking takes its time
         cut = until_step(program, finding.step)
-        told, best = finding, watch_all(cut)
-        interrupted = False
+        told, best = finding, cut
+        interrupted = shows = False
         tries = itertools.count(1)
 
         def judged(candidate: Program) -> Verdict:
@@ -308,7 +308,7 @@ class Campaign:
             return verdict
 
         def fails(candidate: Program) -> bool:
-            nonlocal told, best, interrupted
+            nonlocal told, best, interrupted, shows
             number = next(tries)
             if time.monotonic() - self._told >= SILENCE:
                 self._say(f"  shrinking: try {number}, of {len(candidate.ops):,} operations")
@@ -319,28 +319,33 @@ class Campaign:
                 interrupted = True
                 raise EnoughError from None
             if hit is not None:
-                told, best = hit, candidate  # the last one that failed is the smallest
+                told, best, shows = hit, candidate, True  # the last one that failed is the smallest
                 self._told = time.monotonic()  # shrinking says so
             return hit is not None
 
+        missed = False
         try:
             with about("  shrinking"):
-                best = shrink(best, fails, most=TRIES)
+                # Checkpoints everywhere name the operation that did it, and take the time that some failures need.
+                for number, start in enumerate((watch_all(cut), cut)):
+                    if not shows and not interrupted:
+                        shrink(start, fails, most=TRIES - number)
+                missed = not shows and not interrupted
         except KeyboardInterrupt:
             interrupted = True
         finally:  # whatever happens, the finding stands
-            self._save(done, told, best)
+            self._save(done, told, best, missed=missed)
         with self._lock:
             self.known = (self.known or frozenset()) | _named(finding)
         if interrupted:
             raise Interrupted
         return bool(finding.quirk)
 
-    def _save(self, done: Done, finding: Finding, program: Program) -> None:
+    def _save(self, done: Done, finding: Finding, program: Program, *, missed: bool = False) -> None:
         """Save a finding as a program whose last operation is a checkpoint."""
         file = self._folder / f"finding-{len(self.tally.found) + 1}.json"
         self.keeper.write(file.name, to_save(program).to_json())
-        self.tally.found.append(Found(finding, program, done.program, file, done.known))
+        self.tally.found.append(Found(finding, program, done.program, file, done.known, missed=missed))
 
 
 def _named(finding: Finding) -> frozenset[str]:

@@ -67,7 +67,8 @@ def _begin(w: World, topology: Topology) -> None:
     _count(w)
     w.ops.append(Checkpoint(label="begin"))
     own = w.raw.devices if w.hypercalls else ()
-    w.ops += [Bind(device=device.name) for device in topology.devices if device not in own]
+    there = set(topology.at_start.devices) - set(topology.driven)
+    w.ops += [Bind(device=each.name) for each in topology.devices if each in there and each not in own]
     w.allocate(w.agent, USUAL)
     w.allocate(w.agent, LARGE)
 

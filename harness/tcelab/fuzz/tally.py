@@ -16,6 +16,7 @@ class Found:
 
     :ivar file: where it was saved.
     :ivar known: quirks that were known when it was found; it shows if these are declared.
+    :ivar missed: the failure did not show again when it was to be shrunk: `program` is the original up to it.
     """
 
     finding: Finding
@@ -23,6 +24,7 @@ class Found:
     original: Program
     file: Path
     known: frozenset[str] = frozenset()
+    missed: bool = False
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ class World:
         self.dmas = 0
         self.agent = MadeProcess("")
         self.processes = [self.agent]
-        self.groups = [MadeGroup(phb) for phb in topology.phbs if phb.devices]
+        self.groups = [MadeGroup(phb) for phb in topology.at_start.phbs if set(phb.devices) - set(topology.driven)]
         if not self.groups:
             raise UsageError(f"topology {topology.name!r} has no device under test")
         self.hypercalls = hypercalls and len(self.groups) > 1

@@ -10,7 +10,7 @@ import msgspec
 
 from tcelab.job.platforms import QEMU, SSH
 from tcelab.job.setup import MachineChoice
-from tcelab.program import ENDS_KERNEL, Program
+from tcelab.program import ENDS_KERNEL, Load, Program
 from tcelab.program.validate import validate
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.limits import limits as limits_of
@@ -27,7 +27,7 @@ _LEFT_OUT: Final[dict[Verb, frozenset[str]]] = {
     "table": frozenset({"inject", "guard", "against"}),
 }
 """Options that a verb does not have; its results omit them."""
-_OF_THE_PROGRAM: Final = frozenset({"topology", "isolates", "guard", "restarts"})
+_OF_THE_PROGRAM: Final = frozenset({"topology", "isolates", "guard", "restarts", "loads"})
 """Fields of a machine that its program determines; they are in the result's `program`, and are no options."""
 
 
@@ -98,5 +98,6 @@ def settle(program: Program, options: RunOptions) -> tuple[Program, RunOptions]:
         isolates=isolates,
         guard=guard,
         restarts=any(isinstance(op, ENDS_KERNEL) for op in program.ops),
+        loads=tuple(sorted({op.qemu for op in program.ops if isinstance(op, Load) and op.qemu})),
     )
     return program, msgspec.structs.replace(options, machine=machine)

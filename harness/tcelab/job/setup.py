@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from tcelab import image
-from tcelab.errors import UsageError
+from tcelab.errors import Unsupported, UsageError
 from tcelab.image import mutants
 from tcelab.job.ownkernel import OwnKernel, examine
 from tcelab.program.topology import Topology
@@ -34,6 +34,7 @@ class MachineChoice(msgspec.Struct, frozen=True, kw_only=True):
     :ivar modules: where the modules of `kernel` are: the image's initrd then carries them in place of its own.
     :ivar mutant: of the image's driver, that is to be in the place of the image's own; empty: none.
     :ivar restarts: the program has its guest boot again.
+    :ivar loads: other QEMUs, by the names of their recipes, that the program loads its guest into.
     :ivar isolates: the program is for a platform that isolates PEs; `guard`: what is done for it, see `Facts`.
     """
 
@@ -52,6 +53,7 @@ class MachineChoice(msgspec.Struct, frozen=True, kw_only=True):
     expect_quirks: tuple[str, ...] = ()
     without_quirks: tuple[str, ...] = ()
     restarts: bool = False
+    loads: tuple[str, ...] = ()
     isolates: bool = False
     guard: Guarding = "off"
 
@@ -101,6 +103,7 @@ def prepare(choice: MachineChoice) -> PreparedMachine:
         guard=choice.guard,
         network=image.network(choice.image),
         restarts=choice.restarts,
+        others=_others(choice, provenance),
     )
     return PreparedMachine(qemu, options, image.agent_digest(), provenance)
 
@@ -116,8 +119,9 @@ def check(choice: MachineChoice) -> None:
             raise _missing(what, path)
     quirks_of(choice)
     image.quirks(choice.image)
-    if choice.qemu not in image.recipe_names():
-        probe.by_path(choice.qemu)
+    for name in (choice.qemu, *choice.loads):
+        if name not in image.recipe_names():
+            probe.by_path(name)
 
 
 def _missing(what: str, path: Path) -> UsageError:
@@ -167,6 +171,25 @@ def _check(choice: MachineChoice) -> OwnKernel | None:
     if choice.modules is not None:
         raise UsageError("--modules are those of a kernel of yours", next_step="give --kernel too")
     return None
+
+
+def _others(choice: MachineChoice, provenance: dict[str, Any]) -> dict[str, probe.Qemu]:
+    """The other QEMUs that the guest is to be loaded into.
+
+    :raise Unsupported: one that cannot take it in.
+    """
+    out = {}
+    for name in choice.loads:
+        told: dict[str, Any] = {}
+        out[name] = _qemu(name, told)
+        provenance.setdefault("loads", {})[name] = told["qemu"]
+        abilities = probe.probe(out[name])
+        machine.check(abilities, choice.topology, choice.cpu)
+        if not abilities.mapped_ram:
+            raise Unsupported(
+                f"a guest cannot be loaded into {name}: QEMU {abilities.version} has no migration of RAM from a file"
+            )
+    return out
 
 
 def _qemu(name: str, provenance: dict[str, Any]) -> probe.Qemu:

@@ -8,22 +8,26 @@ decoded strictly, before anything runs.
 - `hazards`: what no program may ask for
 - `hostops`: operations that the host performs, and what all operations share
 - `inject`: lies that tcelab tells itself, for self-tests
+- `kinds`: kinds of operations
 - `lifeops`: operations in which tables are born, inherited and outlived
 - `operations`: the operations, as plain data
 - `operationspage`: makes `docs/operations.md`
 - `pagetags`: the tags in guest memory
 - `parts`: splits a program into parts, each for a guest of its own
+- `plugged`: what of a topology is plugged in
 - `program`: the program, and its form on disk
 - `programjson`: decodes a program's JSON and explains errors in it
 - `soundness`: checks the devices, quirks and page sizes that a program names
 - `structpage`: describes a struct for the pages, from its docstring
 - `topology`: PHBs and devices
-- `validate`: checks the operations of a program before anything boots
-- `validated`: what a validated program has made so far
 - `validate_host`: its part about host operations
+- `validate_hotplug`: rules of devices and PHBs that come and go
 - `validate_hypercalls`: its part about hypercalls
 - `validate_ioctls`: its part about ioctls
 - `validate_life`: its part about resets, kexec, hot plug, memory and migration
+- `validate_memory`: rules of memory that comes and goes
+- `validate`: checks the operations of a program before anything boots
+- `validated`: what a validated program has made so far
 """
 
 from tcelab.program.hostops import Checkpoint, Ddw, Flip, Fresh, Rtas

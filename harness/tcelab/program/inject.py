@@ -23,7 +23,7 @@ def flip(program: Program) -> Program:
     :raise UsageError: there is no PE under test.
     """
     chance = random.Random(program.seed)  # noqa: S311 - repeats exactly, that is the point
-    phbs = [phb for phb in program.topology.phbs if phb.devices]
+    phbs = [phb for phb in program.topology.at_start.phbs if phb.devices]
     if not phbs:
         raise UsageError(f"topology {program.topology.name!r} has no PE under test whose table could lie")
     phb = chance.choice(phbs)

@@ -13,7 +13,8 @@ from tcelab.program.hostops import _Op
 
 class Reset(_Op, frozen=True, kw_only=True):
     """Reset the machine from outside, as its power button's owner would (QMP system_reset). Its kernel boots anew.
-    Outcome: `value` is 0; `fields`: `boot`, the number of the boot that follows.
+    Outcome: `value` is 0; `fields`: `boot`, the number of the boot that follows, and, as of every event but `save` and
+    `load`, `hypercalls`: those that the guest made on tables meanwhile, by LIOBN and kind.
     """
 
 
@@ -95,7 +96,7 @@ class MemoryAdd(_Op, frozen=True, kw_only=True):
 
 
 class MemoryRemove(_Op, frozen=True, kw_only=True):
-    """Pull memory that was plugged in. Outcome: `value` is 0.
+    """Pull memory that was plugged in. Outcome: `value` is 0; EBUSY: the guest has kept all of it.
 
     :ivar dimm: its name.
     """
@@ -105,15 +106,17 @@ class MemoryRemove(_Op, frozen=True, kw_only=True):
 
 class Save(_Op, frozen=True, kw_only=True):
     """Stop the guest and save all of it to a file (migration). A `load` must follow. Outcome: `value` is 0; `fields`:
-    `bytes` of the file.
+    `bytes` of the file, and `windows` as of `load`.
     """
 
 
 class Load(_Op, frozen=True, kw_only=True):
-    """Load what was saved into a fresh QEMU, which takes the guest over. Outcome: `value` is 0.
+    """Load what was saved into a fresh QEMU, which takes the guest over. Outcome: `value` is 0; `fields`: `windows`,
+    each with its `liobn`, `entries`, `page_shift` and `start`, and whether QEMU has it as the `default` one.
 
-    :ivar order: of the devices on the fresh QEMU's command line.
-    :ivar qemu: another QEMU, by its recipe's name; empty: the same one.
+    :ivar order: of the devices on the fresh QEMU's command line: each behind its PHB, as the topology has them; or all
+        behind the last PHB, from the last one on.
+    :ivar qemu: another QEMU, by its recipe's name; empty: the one that the guest began with.
     """
 
     order: Literal["same", "reversed"] = "same"
@@ -121,9 +124,23 @@ class Load(_Op, frozen=True, kw_only=True):
 
 
 LifeOp: TypeAlias = (
-    Reset | Reboot | Kexec | Crash | DeviceAdd | DeviceRemove | BridgeAdd | BridgeRemove | MemoryAdd | MemoryRemove
+    Reset
+    | Reboot
+    | Kexec
+    | Crash
+    | DeviceAdd
+    | DeviceRemove
+    | BridgeAdd
+    | BridgeRemove
+    | MemoryAdd
+    | MemoryRemove
+    | Save
+    | Load
 )
 """The events that programs may have."""
+
+KEPT: Final = "EBUSY"
+"""Errno of a `memoryremove` whose memory the guest keeps; nothing has changed then."""
 
 RESETS: Final = (Reset, Reboot)
 """Operations that reset the machine: firmware, tables and PEs are as at its start."""

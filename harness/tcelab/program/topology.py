@@ -19,6 +19,9 @@ CHANNEL_PHB: Final = 0
 SMALL_WINDOW: Final = 16 << 20
 """Bytes of the windows on PHBs that are not under test: fewer entries to clear at boot and to read at checkpoints."""
 
+CRASHKERNEL: Final = 192
+"""MiB in which a crash kernel runs, with its initrd and the agent."""
+
 CHANNEL_SLOT: Final = 31
 SPARE_PHB: Final = 30
 """The last one whose MMIO windows QEMU places (hw/ppc/spapr.c, spapr_phb_placement)."""
@@ -32,6 +35,9 @@ _NARROW: Final = (1 << 28) - 1
 """An edu's default mask in QEMU (hw/misc/edu.c, dma_mask): 28 bits, which is more than a small window."""
 KERNEL_DRIVERS: Final = {"disk": "virtio_blk", "e1000": "e1000"}
 """Models that no program drives, and the kernel module that drives each."""
+
+VERSIONED: Final = re.compile(r"pseries-\d+\.\d+")
+"""A machine type that stays the same from one version of QEMU to the next (hw/ppc/spapr.c, DEFINE_SPAPR_MACHINE)."""
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,30}")
 _TAKEN: Final = ("ram", "qmp", "qtest", "console", "agent", "agent-port", "channel", "dma-api", "dma-api-port")
@@ -93,6 +99,7 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     :ivar maxmem: MiB that the guest's RAM may grow to, `slots`: in how many pieces; 0: it does not grow.
     :ivar direct: the kernel's own drivers may have windows of 64 bits, in which the kernel maps all RAM.
     :ivar crashkernel: MiB that the kernel keeps free for a crash kernel; 0: none.
+    :ivar machine_type: a versioned one, as `pseries-10.0`, for a `load` into another QEMU; empty: QEMU's newest.
     """
 
     name: str
@@ -102,6 +109,7 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     slots: int = 0
     crashkernel: int = 0
     direct: bool = False
+    machine_type: str = ""
 
     def __post_init__(self) -> None:
         indexes = [phb.index for phb in self.phbs]
@@ -115,6 +123,8 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"maxmem and slots come together: {self.maxmem} MiB in {self.slots} slots")
         if self.direct and "virtio-blk" in self.models:
             raise ValueError("a virtio-blk that programs drive has its kernel keep to default windows: not direct")
+        if self.machine_type and not VERSIONED.fullmatch(self.machine_type):
+            raise ValueError(f"not a versioned machine type, as pseries-10.0: {self.machine_type!r}")
         if len(set(names)) != len(names):
             raise ValueError(f"device names must be distinct: {names}")
         for name in names:
@@ -219,9 +229,11 @@ TOPOLOGIES: Final = {
         # Windows of 16 MiB: a container of 1 GiB takes 0.3 s to release.
         _pes("two-small", 2, SMALL_WINDOW),
         _pes("two-small-smp", 2, SMALL_WINDOW, cpus=2),
-        _pes("two-small-kdump", 2, SMALL_WINDOW, crashkernel=192),
+        _pes("two-small-kdump", 2, SMALL_WINDOW, crashkernel=CRASHKERNEL),
         Topology("pair", (Phb(1, (Device("pe1", slot=1), Device("pe1b", slot=2)), SMALL_WINDOW),)),
         _pes("four-pe", 4, SMALL_WINDOW),
+        # A machine that other versions of QEMU have as well.
+        Topology("versioned", _pes("", 2, SMALL_WINDOW).phbs, machine_type="pseries-10.0"),
         _unlike("fast", Phb(1, (Device("pe1", slot=1), Device("disk1", slot=3, model="virtio-blk")), SMALL_WINDOW)),
         _unlike("high-window", Phb(1, (Device("pe1", slot=1),), SMALL_WINDOW, window_start=0x40000000)),
         # To be plugged in: a device beside one that is there, and a whole PHB. The second PE is left alone.

@@ -6,7 +6,7 @@ what programs are for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 from tceagent import edu, uapi, virtio
@@ -26,7 +26,7 @@ from tcelab.program import (
     validate_life,
 )
 from tcelab.program.hostops import Checkpoint, Ddw, Flip, Fresh, Rtas
-from tcelab.program.lifeops import ENDS_KERNEL, LifeOp
+from tcelab.program.lifeops import ENDS_KERNEL, LifeOp, Load
 from tcelab.program.operations import (
     Bind,
     Buffer,
@@ -45,7 +45,6 @@ from tcelab.program.operations import (
     Native,
     Op,
     Open,
-    Page,
     Protect,
     Put,
     Read,
@@ -54,10 +53,9 @@ from tcelab.program.operations import (
     Tag,
     Together,
     Transfer,
-    Word,
 )
 from tcelab.program.program import Program
-from tcelab.program.validated import BufferState, Process, who
+from tcelab.program.validated import BufferState, Made, Process
 
 COUNTERS: Final = ("vmlck", "pins", "memory", "limit")
 REPEATED: Final = ("MAP_DMA", "UNMAP_DMA")
@@ -86,7 +84,7 @@ def validate(program: Program, *, guarded: bool = False) -> None:
         checker.check(op)
 
 
-class Checker:
+class Checker(Made):
     """Checks the operations of a program one by one; it knows what those before have made."""
 
     def __init__(self, program: Program, *, guarded: bool = False) -> None:
@@ -109,14 +107,6 @@ class Checker:
         self._life = validate_life.Life(self._topology, self._guarded)
         self._begin()
 
-    def _begin(self) -> None:
-        """Begin on a kernel on which nothing was made."""
-        self._processes = {"": Process()}
-        self._spawned: set[str] = set()
-        self._buffers: dict[str, BufferState] = {}
-        self._device_of: dict[str, str] = {}
-        self._group_of: dict[str, str] = {}
-
     def check(self, op: Op) -> None:
         """Check the next operation.
 
@@ -138,6 +128,8 @@ class Checker:
             return validate_host.FIXED
         if problem := expected.wrong(op):
             return problem
+        if self._life.saved and not isinstance(op, Load):
+            return "the guest was saved and stands still: add a `load` before it"
         if is_life(op):
             return self._event(op)
         rule: Callable[[Any], str] | None = getattr(self, f"_{type(op).__name__.lower()}", None)
@@ -152,11 +144,6 @@ class Checker:
             self._begin()
         self._own.bound &= self._life.plugged.devices
         return problem
-
-    @property
-    def _own(self) -> Process:
-        """The process that performs the operation."""
-        return self._processes[self._by]
 
     # -- a rule for each operation, named after it
 
@@ -224,7 +211,7 @@ class Checker:
 
     def _bind(self, op: Bind) -> str:
         if self._life.crashed:
-            return "a crash kernel gives VFIO no windows (SET_IOMMU or ENABLE fail): reset or reboot it before a bind"
+            return validate_life.NO_VFIO
         self._own.bound.add(op.device)
         if op.device not in self._devices:
             return f"the topology has no device {op.device!r}"
@@ -364,50 +351,3 @@ class Checker:
     def _fresh(self, _op: Fresh) -> str:
         self._live()
         return ""
-
-    # -- names
-
-    def _no_process(self, name: str) -> str:
-        if name in self._spawned:
-            return f"process {name!r} has exited"
-        return f'no process {name!r} was spawned before: add a `spawn` with "process": "{name}"'
-
-    def _place(self, name: str) -> str:
-        """Why it is no buffer of the process; empty if it is."""
-        if name not in self._buffers:
-            return f'no buffer {name!r} was made before: add a `buffer` with "name": "{name}"'
-        process = self._buffers[name].process
-        return "" if process == self._by else f"buffer {name!r} belongs to {who(process)}, not to {who(self._by)}"
-
-    def _within(self, name: str, first: int, size: int) -> str:
-        if problem := self._place(name):
-            return problem
-        pages = self._buffers[name].pages
-        inside = 0 <= first <= first + size <= pages * window.PAGE_SIZE
-        return "" if inside else f"outside buffer {name!r} of {pages} pages"
-
-    def _written(self, name: str, first: int, size: int) -> str:
-        """As `_within`, for a place to which the process itself writes."""
-        if problem := self._within(name, first, size):
-            return problem
-        access = self._buffers[name].access
-        return "" if access == "write" else f"buffer {name!r} is protected: its access is {access}"
-
-    def _file(self, name: str) -> str:
-        return "" if name in self._own.files else validate_host.unopened(name)
-
-    def _make_file(self, name: str) -> str:
-        if any(name in process.files for process in self._processes.values()):
-            return f"there is a file {name!r} already"
-        self._own.files.add(name)
-        return ""
-
-    def _words(self, words: Iterable[Word]) -> str:
-        return next(filter(None, map(self._word, words)), "")
-
-    def _word(self, word: Word) -> str:
-        if isinstance(word, int):
-            return "" if 0 <= word < 1 << _WORD else f"a word has {_WORD} bits, and {word} has not"
-        if isinstance(word, Page):
-            return self._place(word.buffer)
-        return "" if word in self._own.files else validate_host.no_word(word)

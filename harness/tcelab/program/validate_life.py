@@ -18,10 +18,12 @@ from tcelab.program.lifeops import (
     DeviceAdd,
     DeviceRemove,
     Kexec,
+    Load,
     MemoryAdd,
     MemoryRemove,
     Reboot,
     Reset,
+    Save,
 )
 from tcelab.program.plugged import HotPlug, Plugged
 from tcelab.program.topology import Topology
@@ -33,15 +35,18 @@ class Life:
 
     :ivar guarded: PEs are guarded.
     :ivar plugged: devices and PHBs that are there.
+    :ivar saved: the guest is saved, and stands still.
     :ivar crashed: it runs a crash kernel.
     :ivar used: names of devices that a program has opened; see `validate_hotplug.Uses`.
-    :ivar dimms: memory that was plugged in: its name, and MiB.
+    :ivar dimms: memory that was plugged in: its name, and MiB; `unused`: what of it the kernel does not use, which has
+        booted since.
     """
 
     topology: Topology
     guarded: bool
     plugged: Plugged = field(init=False)
     dimms: dict[str, int] = field(default_factory=dict)
+    unused: set[str] = field(default_factory=set)
     used: set[str] = field(default_factory=set)
     saved: bool = False
     crashed: bool = False
@@ -50,12 +55,30 @@ class Life:
         self.plugged = Plugged(self.topology)
 
 
+NO_VFIO: Final = "a crash kernel gives VFIO no windows (SET_IOMMU or ENABLE fail): reset or reboot it before a bind"
 _WORDS: Final = 512
 """Characters that may be added to a kernel's command line: it takes 2,048 (COMMAND_LINE_SIZE)."""
 
 
 def _restarts(life: Life, _op: object) -> str:
     life.crashed = False
+    life.unused = {*life.dimms}
+    return ""
+
+
+def _save(life: Life, _op: Save) -> str:
+    if life.plugged != Plugged(life.topology) or life.dimms:
+        return "a fresh QEMU is started as this one was, and something was plugged in or pulled since"
+    life.saved = True
+    return ""
+
+
+def _load(life: Life, op: Load) -> str:
+    if not life.saved:
+        return "nothing was saved before: add a `save`"
+    life.saved = False
+    if op.qemu and not life.topology.machine_type:
+        return f"{op.qemu} may have another newest machine: give the topology a machine_type, as pseries-10.0"
     return ""
 
 
@@ -65,6 +88,9 @@ def _second(life: Life, op: Kexec | Crash) -> str:
         return "a crash kernel starts no other one: reset or reboot it"
     if len(op.append) > _WORDS or not (op.append.isascii() and op.append.isprintable()):
         return f"append is no part of a command line: {_WORDS} printable ASCII characters at most"
+    if life.topology.direct or life.dimms:
+        what = "memory that was plugged in" if life.dimms else "a window of 64 bits that the kernel's own driver has"
+        return f"nobody knows what a second kernel makes of {what}"
     if isinstance(op, Crash):
         if not life.topology.crashkernel:
             return f"topology {life.topology.name} keeps no memory for a crash kernel: it needs crashkernel"
@@ -86,7 +112,9 @@ RULES: Final[Mapping[type, Callable[[Life, Any], str]]] = {
     BridgeAdd: _plugs(validate_hotplug.bridge_add),
     BridgeRemove: _plugs(validate_hotplug.bridge_remove),
     MemoryAdd: lambda life, op: validate_memory.add(life.topology, life.dimms, op),
-    MemoryRemove: lambda life, op: validate_memory.remove(life.dimms, op),
+    MemoryRemove: lambda life, op: validate_memory.remove(life.dimms, life.unused, op),
+    Save: _save,
+    Load: _load,
 }
 """By operation: why it cannot be done; empty if it can. What has no rule cannot be done."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Final
 
 from tcelab.program.lifeops import MemoryAdd, MemoryRemove
@@ -35,11 +36,16 @@ def add(topology: Topology, dimms: dict[str, int], op: MemoryAdd) -> str:
     return problem
 
 
-def remove(dimms: dict[str, int], op: MemoryRemove) -> str:
-    """Why memory cannot be pulled; empty if it can. The guest may keep it: it counts as gone if that is required."""
+def remove(dimms: dict[str, int], unused: Collection[str], op: MemoryRemove) -> str:
+    """Why memory cannot be pulled; empty if it can. The guest may keep it: it counts as gone if that is required.
+
+    :param unused: what the kernel does not use, since it has booted with it.
+    """
     if op.dimm not in dimms:
         hint = f'add a `memoryadd` with "dimm": "{op.dimm}"'
         return f"no memory {op.dimm!r} was plugged in before: {hint}"
+    if op.dimm in unused:
+        return f"the kernel has booted since {op.dimm} was plugged in, does not use it, and so cannot give it back"
     if op.expect in ("ok", 0):
         del dimms[op.dimm]
     return ""

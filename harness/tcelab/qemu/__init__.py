@@ -7,6 +7,8 @@ Only this package uses asyncio; its interface is synchronous.
 - `basekey`: the hash of all that a base is made of
 - `channel`: the agent's channel
 - `console`: the guest's console
+- `conversation`: what is said between host and agent
+- `dimms`: memory that is plugged in
 - `disks`: the disks of a guest
 - `dmaapilog`: the trace of the guest kernel's DMA API
 - `driven`: a guest whose devices belong to the kernel's own drivers
@@ -19,11 +21,13 @@ Only this package uses asyncio; its interface is synchronous.
 - `interact`: a guest's console for a person
 - `kconfig`: what a kernel was built with
 - `kernelfile`: what a kernel's file tells before a boot
+- `life`: events in the life of a table
 - `limits`: how long each phase may take
 - `livesample`: looks at tables while the guest runs
 - `log`: drains QEMU's log and trace
 - `machine`: QEMU's command line
 - `monitor`: QEMU's monitor (QMP), each command of which is logged
+- `movable`: which guests can be moved
 - `network`: the port of the host that leads to a guest's sshd
 - `portal`: the one asyncio loop, and the way into it
 - `probe`: what a QEMU can do
@@ -31,11 +35,16 @@ Only this package uses asyncio; its interface is synchronous.
 - `qemusession`: the platform `qemu` as a `Session`
 - `qtest`: QEMU's test port
 - `ram`: guest RAM
+- `restarts`: where a kernel is meant to end
 - `rom`: option ROMs of ones, which hide a frozen device's registers
 - `rtaswindows`: firmware's services for windows, asked from outside
+- `second`: a second kernel, for kexec and kdump
+- `sessionfacts`: what a session under QEMU is
+- `spawn`: starts QEMU
 - `standstill`: keeps the guest stopped while anybody needs it stopped
 - `tableaddresses`: the host address of each TCE table in QEMU's memory, from the trace
 - `tracereader`: which device was told to do what, by QEMU's trace, and which PE is to blame
+- `transit`: a guest on its way from one QEMU to another
 - `trial`: the program that a guest must pass before it is used
 - `typist`: types commands at the guest's shell
 - `views`: ways to see the tables

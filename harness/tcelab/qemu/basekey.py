@@ -10,12 +10,12 @@ import msgspec
 
 from tcelab.errors import Unsupported
 from tcelab.image import bases, known
-from tcelab.qemu import guest, machine, trial
+from tcelab.qemu import guest, machine, transit, trial
 from tcelab.qemu.probe import Abilities, Qemu
 from tcelab.scenarios import warmup
 
 _NO_FDS: Final = machine.Descriptors(0, 0, 0, 0, 0, 0, 0)
-_MAKERS: Final = (bases, guest, machine, trial, warmup)
+_MAKERS: Final = (bases, guest, machine, transit, trial, warmup)
 """Modules whose code decides what a base holds."""
 
 

@@ -125,6 +125,10 @@ class Cell:
         self._address = address
         self._nonce = nonce
 
+    def move(self, ram: Ram) -> None:
+        """The guest's RAM is another file."""
+        self._ram = ram
+
     def read(self) -> tuple[int, int, int] | None:
         """(request, operation) begun last, and the count of progress marks of long operations; None if the page is not,
         or no longer, where the agent said.

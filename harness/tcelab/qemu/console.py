@@ -47,7 +47,8 @@ class Console:
     :ivar reached: phase name to the clock's reading when its line was seen.
     """
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, before: Console | None = None) -> None:
+        """:param before: of the same guest in another QEMU, which this one goes on from."""
         self._file = log.open("wb", buffering=0)
         self._partial = ""
         self._lines: deque[str] = deque(maxlen=_LINES_KEPT)
@@ -57,6 +58,14 @@ class Console:
         self.panicked = False
         self._expected = ""
         self.reached: dict[str, float] = {}
+        if before is not None:
+            self._partial, lines, trouble = before.left()
+            self._lines.extend(lines)
+            self._trouble.extend(trouble)
+
+    def left(self) -> tuple[str, list[str], tuple[str, ...]]:
+        """What another one goes on from: the line that was begun, the lines that are kept, the trouble nobody took."""
+        return self._partial, [*self._lines], self.take_trouble()
 
     def feed(self, data: bytes, now: float) -> None:
         """Take bytes as they come; `now` is the clock's reading."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from tceagent import edu, virtio
@@ -52,6 +52,10 @@ class Guard(PeFreezer):
         :raise Unsupported: this QEMU does not tell what a guard needs.
         :raise HarnessError: a violation was not seen.
         """
+        self._listen()
+        self._meet(list(filter(_there, self.devices.values())))
+
+    def _listen(self) -> None:
         if len(self._by_slot) < len(self.devices):
             raise Unsupported("devices under guard need slots of their own over the whole topology")
         for event in EVENTS:
@@ -60,12 +64,42 @@ class Guard(PeFreezer):
                 raise Unsupported(f"this QEMU has no trace event {event}: nobody could be blamed for a violation")
             self._ask(self._guest.qmp("trace-event-set-state", name=event, enable=True))
         self._guest.log.listener = self
-        self._meet([device for device in self.devices.values() if device.there])
+
+    def resume(self, before: Guard) -> None:
+        """Guard a guest that another QEMU has taken in and that stands still: what was isolated is isolated again.
+
+        An isolated PE is left alone by whoever proves what the guard sees: it has been seen to be isolated. A virtio
+        device in one is reset, as it would be before it is thawed; any other goes on with its queue.
+
+        :raise TcelabError: as `start`.
+        """
+        self._listen()
+        for index, guarded in self.pes.items():
+            was = before.pes[index]
+            for device in filter(_there, guarded.devices):
+                other = before.devices[device.name]
+                self._ask(self._learn(device, reset=not was.isolation.dma))
+                device.wish, device.ring = other.wish, other.ring
+            self._become(guarded, copy.copy(was.isolation))
+        self._guest.log.drain()
+        self._guest.log.take_refusals()
+        self._forget()
+
+    def prove(self) -> None:
+        """Prove for each PE whose DMA passes that a violation is seen and attributed to its device.
+
+        :raise HarnessError: one was not seen.
+        """
+        self._see(device for device in self.devices.values() if device.there and device.pe.isolation.dma)
 
     def _meet(self, devices: Sequence[GuardedDevice]) -> None:
         """Learn some devices, and see each violate its table."""
         for device in devices:
             self._ask(self._learn(device))
+        self._see(devices)
+
+    def _see(self, devices: Iterable[GuardedDevice]) -> None:
+        """See some devices violate their table."""
         for device in devices:
             if device.model == "edu":
                 self._control(device)
@@ -89,8 +123,11 @@ class Guard(PeFreezer):
         with self._lock:
             self.pes[index].isolation = isolationrules.Isolation()
 
-    async def _learn(self, device: GuardedDevice) -> None:
-        """Read its registers, and learn the names of its doorbells by ringing them without effect."""
+    async def _learn(self, device: GuardedDevice, *, reset: bool = True) -> None:
+        """Read its registers, and learn the names of its doorbells by ringing them without effect.
+
+        :param reset: a virtio device is reset before; otherwise it looks for requests in its queue, and finds none.
+        """
         port = self._guest.qtest
         for offset in (COMMAND, BARS[device.model], ROM):
             value = await port.read_config(*device.register(offset))
@@ -103,7 +140,8 @@ class Guard(PeFreezer):
         if device.model == "edu":
             await port.store(device.address + edu.LIVENESS, 4, 0)
         else:
-            await port.store(device.address + _STATUS, 1, 0)
+            if reset:
+                await port.store(device.address + _STATUS, 1, 0)
             await port.store(device.address + _NOTIFY, 2, 0)
         await asyncio.to_thread(self._guest.log.drain)
         self.learning = None
@@ -271,6 +309,10 @@ class Guard(PeFreezer):
             self._become(guarded, isolationrules.Isolation())
             self._ask(self._reset_virtio(guarded))
         self.settle()
+
+
+def _there(device: GuardedDevice) -> bool:
+    return device.there
 
 
 def _answered(answer: isolationrules.ServiceAnswer) -> Outcome:

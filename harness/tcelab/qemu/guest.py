@@ -18,9 +18,8 @@ from qemu.qmp import ExecuteError, QMPError, Runstate
 
 from tcelab.errors import HarnessError, TcelabError
 from tcelab.image.bases import Held, SavedRegister
-from tcelab.papr import window
 from tcelab.program.topology import Device, Phb
-from tcelab.qemu import machine, rom
+from tcelab.qemu import machine, rom, transit
 from tcelab.qemu.channel import AgentChannel
 from tcelab.qemu.console import Console
 from tcelab.qemu.dimms import GrowingRam
@@ -36,20 +35,12 @@ from tcelab.qemu.ram import MIB, PrivateRam, SharedRam
 from tcelab.qemu.restarts import Restarts
 from tcelab.qemu.spawn import spawned
 from tcelab.qemu.standstill import Standstill, host_shares
+from tcelab.qemu.transit import SavedGuest, Transit
 from tcelab.qemu.waiter import AGENT_EXITED, CLOSED, NO_AGENT, WATCHER, GuestWaiter
 
 T = TypeVar("T")
 
-_PROMPT: Final = "tcelab#"
-_PUT_OFF: Final = 0.5
-"""Seconds for which an idle kernel may defer work (delayed work, RCU callbacks)."""
-
 _CONSOLE_CHUNK: Final = 1 << 16
-_CAPABILITIES: Final = ("events", "x-ignore-shared")
-"""Capabilities of the migration that saves a base and loads a fork: report its end, leave RAM in place."""
-
-_REGISTERS: Final = ((0x0C, 1), *((0x10 + 4 * bar, 4) for bar in range(6)), (0x30, 4), (0x3C, 1), (0x04, 2))
-"""(offset, size) of what a kernel writes into a configuration header, the command last: not in an edu's state."""
 
 
 class Guest:
@@ -72,8 +63,9 @@ class Guest:
         folder: Path,
         *,
         base: Held | None = None,
+        saved: SavedGuest | None = None,
     ) -> None:
-        """:param base: what to fork; None: boot.
+        """:param base: what to fork; `saved`: what to take in; None: boot.
         :raise Unsupported: no room for guest RAM, or this QEMU cannot.
         """
         machine.check(abilities, options.topology, options.cpu)
@@ -84,8 +76,10 @@ class Guest:
             SharedRam(size) if base is None else PrivateRam(base.ram, size), slots=options.topology.slots
         )
         self.state = os.memfd_create("tcelab-state", os.MFD_CLOEXEC)
-        self.disks, self.dma_api = Disks(options.topology), DmaApi()
-        self.console = Console(folder / "console.log")
+        self._saved = saved
+        self.disks = Disks(options.topology) if saved is None else saved.disks
+        self.dma_api = DmaApi() if saved is None else saved.dma_api
+        self.console = Console(folder / "console.log", None if saved is None else saved.console)
         if base is not None:
             # The boot messages belong to the fork as well: a warning among them is a finding of the fork.
             self.console.feed(base.console, 0.0)
@@ -111,12 +105,12 @@ class Guest:
         self._starting = asyncio.current_task()
         if self._closing:
             raise HarnessError("closed before it began")
-        self._moved: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         pairs = {name: socket.socketpair() for name in ("qmp", "qtest", "console", "agent")}
         log_reader, log_writer = os.pipe2(os.O_CLOEXEC)
         self.log = self.waiter.log = Log(log_reader, self.folder / "qemu.log")
         self.channel = AgentChannel(pairs["agent"][0])
         self.qtest = Qtest(pairs["qtest"][0], self.ram.size - machine.SCRATCH)
+        self.transit = Transit(self._execute, self.qtest, self._options.topology)
         self._console_end = pairs["console"][0]
         self._console_end.setblocking(False)  # noqa: FBT003 - its only parameter
         self._fds = fds = machine.Descriptors(
@@ -128,6 +122,7 @@ class Guest:
             disks=self.disks.files,
             dma_api=self.dma_api.file if self._options.topology.driven else None,
             base=None if self._base is None else self._base.state,
+            stream=None if self._saved is None else self._saved.stream,
             dimms=tuple(self.ram.free),
         )
         try:
@@ -147,6 +142,8 @@ class Guest:
         self.ram.attach(self.pid)
         if self._base is not None:
             await self.waiter.run(self._load(self._base), "load", self.limits.load)
+        if self._saved is not None:
+            await self.waiter.run(transit.take_in(self, self._saved), "load", self.limits.load)
 
     async def _spawn(self, fds: machine.Descriptors) -> asyncio.subprocess.Process:
         return await spawned(self._qemu, self._abilities, self._options, fds, self.folder, self._said)
@@ -154,61 +151,17 @@ class Guest:
     async def _load(self, base: Held) -> None:
         """Begin where the base was saved, and let it go on."""
         self.log.tables.shapes.update(base.record.windows)
-        await self._move("migrate-incoming", base.state)
-        for register in base.record.registers:
-            place = register.buid, register.slot, register.offset, register.size
-            await self.qtest.write_config(*place, register.value)
-            seen = await self.qtest.read_config(*place)
-            if seen != register.value:
-                raise HarnessError(
-                    f"slot {register.slot} of PHB {register.buid:#x} does not take its register {register.offset:#x}"
-                    f" back: {register.value:#x} written, {seen:#x} read"
-                )
+        await self.transit.move("migrate-incoming", base.state, transit.DEVICES)
+        await self.transit.put_back(base.record.registers)
         await self._execute("cont", {})
 
     async def rest(self) -> None:
-        """Wait until the guest is idle: work that is pending when the base is saved is done again by every fork.
-
-        Waits for init's prompt, which another init may never print, and then for work that the kernel deferred, which
-        nothing reports. Neither is an error.
-        """
-        with contextlib.suppress(TcelabError):
-            await self.waiter.run(self._prompt(), "settle", self.limits.settle)
-        await asyncio.sleep(_PUT_OFF)
-
-    async def _prompt(self) -> None:
-        while _PROMPT not in "".join(self.console.tail(1)):
-            self.waiter.activity.clear()
-            await self.waiter.activity.wait()
+        """Wait until the guest is idle, as `transit.rest` says."""
+        await transit.rest(self)
 
     async def save(self) -> tuple[bytes, list[SavedRegister]]:
-        """The device state of a stopped guest, and the registers that this state lacks.
-
-        :raise HarnessError: QEMU cannot save it.
-        """
-        return await self.waiter.run(self._save(), "load", self.limits.load)
-
-    async def _save(self) -> tuple[bytes, list[SavedRegister]]:
-        registers = []
-        for phb in self._options.topology.at_start.added:
-            for device in phb.devices:
-                for offset, size in _REGISTERS:
-                    place = window.buid(phb.index), device.slot, offset, size
-                    # An untouched device has zeros there.
-                    if value := await self.qtest.read_config(*place):
-                        registers.append(SavedRegister(*place, value))
-        os.ftruncate(self.state, 0)
-        await self._move("migrate", self.state)
-        return os.pread(self.state, os.fstat(self.state).st_size, 0), registers
-
-    async def _move(self, command: str, file: int) -> None:
-        """Save to, or load from, a file by its descriptor, which QEMU has inherited."""
-        capabilities = [{"capability": name, "state": True} for name in _CAPABILITIES]
-        await self._execute("migrate-set-capabilities", {"capabilities": capabilities})
-        await self._execute(command, {"uri": f"file:/proc/self/fd/{file}"})
-        if await self._moved != "completed":
-            why = msgspec.convert(await self._execute("query-migrate", {}), dict[str, Any])
-            raise HarnessError(f"QEMU's {command} failed: {why.get('error-desc', 'it does not say why')}")
+        """See `transit.save_devices`."""
+        return await self.waiter.run(transit.save_devices(self), "load", self.limits.load)
 
     @property
     def pid(self) -> int:
@@ -268,8 +221,8 @@ class Guest:
                     self.waiter.lose(f"the guest shut down ({data.get('reason')})")
                 case "DEVICE_DELETED", {"device": str(name)}:
                     await self._gone(name)
-                case "MIGRATION", _ if data["status"] in {"completed", "failed"} and not self._moved.done():
-                    self._moved.set_result(data["status"])
+                case "MIGRATION", _:
+                    self.transit.heard(data["status"])
                 case "VSERPORT_CHANGE", {"id": "agent-port", "open": True}:
                     self.restarts.reopened.set()
                 case "VSERPORT_CHANGE", {"id": "agent-port", "open": False} if not self.restarts.on:

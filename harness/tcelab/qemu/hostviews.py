@@ -48,7 +48,7 @@ class HostViews:
         tables: list[TableView] = []
         readers: dict[str, Callable[[], list[TableView]]] = {"live": self._read_live}
         if op.stream:
-            readers["stream"] = self._read_stream
+            readers["stream"] = self.streamed
         for view, reader in readers.items():
             began = time.perf_counter()
             if view in cannot:
@@ -95,7 +95,11 @@ class HostViews:
         """The shape of a window: as RTAS created it, else the machine's default."""
         return self._guest.log.tables.shapes.get(liobn, self._defaults.get(liobn))
 
-    def _read_stream(self) -> list[TableView]:
+    def streamed(self) -> list[TableView]:
+        """The tables in QEMU's device state.
+
+        :raise HarnessError: QEMU does not save it, or not as it should be.
+        """
         os.ftruncate(self._guest.state, 0)
         path = f"/proc/self/fd/{self._guest.state}"
         portal().call(self._guest.qmp("xen-save-devices-state", filename=path))

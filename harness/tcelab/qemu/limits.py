@@ -17,7 +17,7 @@ class Limits(msgspec.Struct, frozen=True):
     """The phases in the order in which a run meets them.
 
     :ivar launch: from spawning QEMU to its QMP greeting and negotiation.
-    :ivar load: a fork's state, from the file to the devices.
+    :ivar load: a fork's state, from the file to the devices; or a whole guest, to a file or from it.
     :ivar fork: from a fork's start to its agent's first answer.
     :ivar boot: silence of the console before the agent's handshake. A debug kernel under TCG on a loaded machine
         stays silent for some 20 s in its longest initcall.

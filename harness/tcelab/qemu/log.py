@@ -125,6 +125,7 @@ class Log:
         self.refused = 0
         self.strayed = self.checkstop = self._before = ""
         self._refusals = Refusals()
+        self._carried: tuple[Refusal, ...] = ()
         self._pipe = pipe
         self._path = path
         self._file = path.open("wb")
@@ -152,13 +153,18 @@ class Log:
     def refusals(self) -> tuple[Refusal, ...]:
         """Those that nobody has taken yet."""
         with self._lock:
-            return self._refusals.told()
+            return (*self._carried, *self._refusals.told())
+
+    def carry(self, refusals: tuple[Refusal, ...]) -> None:
+        """Refusals of the QEMU that had the guest before, which nobody has taken yet."""
+        self._carried = refusals
 
     def take_refusals(self) -> tuple[Refusal, ...]:
         """Refused accesses since the last call; `drain` first."""
         with self._lock:
             taken, self._refusals = self._refusals, Refusals()
-        return taken.told()
+            carried, self._carried = self._carried, ()
+        return (*carried, *taken.told())
 
     def close(self) -> None:
         """Drain what is left and let go; QEMU must have ended."""

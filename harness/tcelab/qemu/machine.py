@@ -18,7 +18,7 @@ from tcelab.papr import window
 from tcelab.program.diskcontent import SIZES as DISKS
 from tcelab.program.topology import CHANNEL_PHB, CHANNEL_SLOT, SMALL_WINDOW, SPARE, Device, Phb, Topology
 from tcelab.qemu.channel import PORT
-from tcelab.qemu.probe import TRACES, Abilities
+from tcelab.qemu.probe import TRACES, Abilities, Qemu
 from tcelab.qemu.ram import MIB
 from tcelab.run.record import Guarding
 
@@ -83,6 +83,9 @@ class QemuOptions(msgspec.Struct, frozen=True):
     :ivar append: added to the kernel's command line.
     :ivar quirks: known defects that are declared for the kernel.
     :ivar network: it has a network card, beside the channel; see `_network`.
+    :ivar order: of the devices on the command line: each behind its PHB, or all behind the last PHB and from the last
+        device on. PHBs keep theirs: QEMU tells their state apart by it (hw/ppc/spapr_pci.c, vmstate_spapr_pci).
+    :ivar others: QEMUs by name that the guest may be loaded into.
     :ivar restarts: it may boot again, so that a fork as well needs its kernel and its initrd.
     :ivar isolates: the platform is to isolate PEs; `guard`: what is done for it, see `tcelab.run.record.Facts`.
     """
@@ -99,6 +102,8 @@ class QemuOptions(msgspec.Struct, frozen=True):
     guard: Guarding = "off"
     network: bool = False
     restarts: bool = False
+    order: Literal["same", "reversed"] = "same"
+    others: dict[str, Qemu] = {}
 
 
 class Descriptors(msgspec.Struct, frozen=True):
@@ -109,6 +114,7 @@ class Descriptors(msgspec.Struct, frozen=True):
     :ivar disks: by device; see `tcelab.qemu.disks`.
     :ivar dma_api: see `tcelab.qemu.dmaapilog`; None: the machine has no such port.
     :ivar base: the state that a fork begins with; None: a boot.
+    :ivar stream: what a guest begins with that was saved, RAM and all; see `tcelab.qemu.transit`.
     :ivar dimms: for memory that is plugged in; see `tcelab.qemu.dimms`.
     """
 
@@ -123,6 +129,7 @@ class Descriptors(msgspec.Struct, frozen=True):
     disks: dict[str, int] = {}
     dma_api: int | None = None
     base: int | None = None
+    stream: int | None = None
     dimms: tuple[int, ...] = ()
 
     def all(self) -> tuple[int, ...]:
@@ -159,6 +166,11 @@ def check(abilities: Abilities, topology: Topology, cpu: CpuName = CPU) -> None:
             f"QEMU {abilities.version} has no virtio-blk-pci, and topology {topology.name} has one",
             next_step="use a QEMU that was built with it (Debian's are), or tcelab's own: leave --qemu out",
         )
+    if topology.machine_type and topology.machine_type not in abilities.machines:
+        raise Unsupported(
+            f"QEMU {abilities.version} has no machine type {topology.machine_type}, as topology {topology.name} says",
+            next_step="use a QEMU that is as new, or tcelab's own: leave --qemu out",
+        )
     if topology.slots and not abilities.dimm:
         raise Unsupported(
             f"QEMU {abilities.version} has no pc-dimm, and topology {topology.name} has slots for memory",
@@ -193,7 +205,7 @@ def arguments(options: QemuOptions, abilities: Abilities, fds: Descriptors) -> l
     vof = ",x-vof=on" if firmware(options, abilities) == "vof" else ""
     ram = f"memory-backend-file,id=ram,size={options.memory}M,mem-path=/proc/self/fd/{fds.ram}"
     return [
-        *("-M", f"pseries,{_QUIET},ic-mode=xics,memory-backend=ram{vof}"),
+        *("-M", f"{options.topology.machine_type or 'pseries'},{_QUIET},ic-mode=xics,memory-backend=ram{vof}"),
         *("-accel", "tcg", "-cpu", CPUS[options.cpu][0], "-smp", str(options.topology.cpus)),
         *("-m", f"{options.memory}M{_room(options.topology)}"),
         *("-object", f"{ram},share=on" if fds.base is None else f"{ram},share=off,readonly=on,rom=off"),
@@ -206,9 +218,9 @@ def arguments(options: QemuOptions, abilities: Abilities, fds: Descriptors) -> l
         *("-device", f"virtio-serial-pci,id=channel,bus=pci.{CHANNEL_PHB},addr={CHANNEL_SLOT:#x},romfile="),
         *("-device", f"virtserialport,bus=channel.0,chardev=agent,name={PORT},id=agent-port"),
         *(_network() if options.network else ()),
-        *_phbs(options.topology, fds),
+        *_phbs(options, fds),
         *(_boot(options) if fds.base is None or options.restarts else ()),
-        *(() if fds.base is None else ("-S", "-incoming", "defer")),
+        *(() if fds.base is None and fds.stream is None else ("-S", "-incoming", "defer")),
         *(_driven(fds) if options.topology.driven and not options.topology.direct else ()),
         *_watching(abilities, fds.log),
     ]
@@ -222,7 +234,9 @@ def _room(topology: Topology) -> str:
 def _driven(fds: Descriptors) -> tuple[str, ...]:
     """For the kernel's own drivers: the time of each hypercall, and a port for their DMA API trace."""
     port = f"virtserialport,bus=channel.0,chardev=dma-api,name={DMA_API},id=dma-api-port"
-    file = f"file,id=dma-api,path=/proc/self/fd/{fds.dma_api or 0}"
+    # A guest that was loaded goes on with its trace.
+    append = "" if fds.stream is None else ",append=on"
+    file = f"file,id=dma-api,path=/proc/self/fd/{fds.dma_api or 0}{append}"
     return ("-msg", "timestamp=on", "-chardev", file, "-device", port)
 
 
@@ -257,15 +271,18 @@ def _sockets(fds: Descriptors) -> list[str]:
     return [*out, "-qmp", "chardev:qmp", "-serial", "chardev:console", "-qtest", "chardev:qtest", "-qtest-log", "none"]
 
 
-def _phbs(topology: Topology, fds: Descriptors) -> list[str]:
-    out = []
-    for phb in topology.added:
+def _phbs(options: QemuOptions, fds: Descriptors) -> list[str]:
+    out: list[str] = []
+    last: list[str] = []
+    for phb in options.topology.added:
         if phb.plugged:
             out += ["-device", _phb(phb)]
         for device in phb.devices:
             *backend, option, front = _device(phb, device, fds)
-            out += [*backend, *((option, front) if phb.plugged and device.plugged else ())]
-    return out
+            told = [*backend, *((option, front) if phb.plugged and device.plugged else ())]
+            out += told if options.order == "same" else ()
+            last = [*told, *last]
+    return out if options.order == "same" else out + last
 
 
 def _phb(phb: Phb) -> str:

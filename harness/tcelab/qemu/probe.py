@@ -21,6 +21,7 @@ from qemu.qmp import QMPClient, QMPError
 
 from tcelab.errors import HarnessError, Scene, UsageError
 from tcelab.image.manifest import file_sha256
+from tcelab.program.topology import VERSIONED
 from tcelab.qemu.portal import portal
 
 _LIMIT: Final = 30.0
@@ -72,6 +73,8 @@ class Abilities(msgspec.Struct, frozen=True):
     :ivar device_state: can save device state beside a running guest (`xen-save-devices-state`).
     :ivar private_ram: maps a file that it may only read as RAM, copy-on-write: what a fork needs.
     :ivar cpus: its models of POWER CPUs, without a revision.
+    :ivar machines: the versioned machine types that it can be, as `pseries-10.0`.
+    :ivar mapped_ram: saves a guest with each page of its RAM at a place of its own (capability `mapped-ram`).
     :ivar firmware_sha256: of each of `FIRMWARE` that it finds.
     """
 
@@ -86,6 +89,8 @@ class Abilities(msgspec.Struct, frozen=True):
     virtio_blk: bool = False
     dimm: bool = False
     cpus: tuple[str, ...] = ()
+    machines: tuple[str, ...] = ()
+    mapped_ram: bool = False
     firmware_sha256: dict[str, str] = {}
 
 
@@ -233,6 +238,7 @@ async def _questions(end: socket.socket, log_flags: tuple[str, ...]) -> Abilitie
     commands = {each["name"] for each in _rows(await ask("query-commands"))}
     traces = {each["name"] for each in _rows(await ask("trace-event-get-state", {"name": "spapr_iommu_*"}))}
     cpus = {each["name"] for each in _rows(await ask("query-cpu-definitions"))}
+    moves = {each["capability"] for each in _rows(await ask("query-migrate-capabilities"))}
     version = await ask("query-version")
     assert isinstance(version, dict)
     number = ".".join(str(version["qemu"][part]) for part in ("major", "minor", "micro"))
@@ -247,6 +253,8 @@ async def _questions(end: socket.socket, log_flags: tuple[str, ...]) -> Abilitie
         log_flags=log_flags,
         device_state="xen-save-devices-state" in commands,
         cpus=tuple(sorted(name for name in cpus if re.fullmatch(r"power\d+", name))),
+        machines=tuple(sorted(each["name"] for each in machines if VERSIONED.fullmatch(each["name"]))),
+        mapped_ram="mapped-ram" in moves,
         private_ram={"readonly", "rom"} <= await properties("memory-backend-file"),
     )
     await client.disconnect()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,25 +12,25 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from tcelab.errors import GuestLost, Interrupted, TcelabError, Unsupported
+from tcelab.errors import GuestLost, Interrupted, Unsupported
 from tcelab.image.bases import Held, SavedRegister
 from tcelab.logs import PHASE
 from tcelab.papr import isolationrules
 from tcelab.program import Burst, Checkpoint, Ddw, Dma, Engine, Flip, GuestOp, HostOp, Ioctl, LifeOp, Rtas
 from tcelab.program.plugged import Plugged
 from tcelab.qemu import machine, probe, rtaswindows
-from tcelab.qemu.conversation import Conversation
 from tcelab.qemu.guard import Guard, chunks
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.hostviews import HostViews
 from tcelab.qemu.limits import Limits
+from tcelab.qemu.movable import MovableSession
 from tcelab.qemu.portal import portal
 from tcelab.run.record import Event, Outcome, Snapshot
 
 _LOG: Final = logging.getLogger(__name__)
 
 
-class QemuSession(Conversation):
+class QemuSession(MovableSession):
     """A guest with its agent ready. Use as a context manager: QEMU ends with it, whatever happens.
 
     Methods run in their caller's thread, one at a time, and hand everything that waits to the loop
@@ -76,16 +75,13 @@ class QemuSession(Conversation):
         self.began = time.monotonic()
         self.folder = folder
         self._events = events or {}
-        self._closing = threading.Lock()
-        self._hostviews: HostViews
-        self._guard: Guard | None = None
         self._devices: dict[str, str] = {}
         self.plugged = Plugged(options.topology)
         if abilities is None:
             _LOG.info("probing QEMU", extra=PHASE)
             abilities = probe.probe(qemu)
         super().__init__(qemu, abilities, options, base)
-        self.guest = Guest(qemu, abilities, options, limits or Limits(), folder, base=base)
+        self.begin(Guest(qemu, abilities, options, limits or Limits(), folder, base=base))
         try:
             on_spawn(self.guest)
             doing = "booting" if base is None else "forking"
@@ -127,11 +123,7 @@ class QemuSession(Conversation):
     def close(self) -> None:
         """End QEMU. May be called twice, and from two threads at once."""
         _LOG.debug("closing the guest in %s", self.folder)
-        portal().call(self.guest.close())
-        with self._closing:
-            hostviews = self.__dict__.pop("_hostviews", None)
-        if hostviews is not None:
-            hostviews.close()
+        self.end()
 
     # -- the handshake
 
@@ -253,18 +245,10 @@ class QemuSession(Conversation):
         """After `save`: the guest goes on after all."""
         portal().call(self.guest.standstill.end())
 
-    @property
-    def alive(self) -> bool:
-        """No event has ended the guest so far."""
-        return not self.guest.waiter.lost.done()
-
-    def loss(self) -> TcelabError:
-        """What ended a guest that is not alive."""
-        return portal().call(self.guest.waiter.loss())
-
     @contextmanager
     def _stopped(self) -> Iterator[None]:
         """Stop the guest, and read all that QEMU has logged until then."""
+        self.stay()
         portal().call(self.guest.standstill.begin())
         try:
             self.guest.log.drain()

@@ -9,14 +9,18 @@ import msgspec
 
 import tcelab
 from tcelab.image.bases import Held
+from tcelab.program import RESETS
 from tcelab.program.plugged import HOT_PLUG
-from tcelab.qemu import machine, probe
+from tcelab.qemu import machine, probe, transit
 from tcelab.qemu.channel import Hello
 from tcelab.qemu.second import loading
 from tcelab.run.record import Facts
 
 _TOLD: Final = ("kernel", "version", "machine", "python", "cmdline", "modules")
 """Fields of `Hello` that go into the result."""
+
+_RESETS: Final = tuple(each.__name__ for each in RESETS)
+_NO_KERNEL: Final = "this fork has no kernel that QEMU could boot: ask for a guest that restarts"
 
 Parts = tuple[probe.Qemu, probe.Abilities, machine.QemuOptions, Held | None]
 """QEMU, what it can do, the machine, and the base of a fork."""
@@ -62,6 +66,8 @@ def facts(parts: Parts, ram: int, nonce: bytes, hello: Hello) -> Facts:
         huge=hello.huge,
         impossible={
             **loading.impossible(hello, options.topology.crashkernel),
+            **(dict.fromkeys(_RESETS, _NO_KERNEL) if base is not None and not options.restarts else {}),
             **(dict.fromkeys(HOT_PLUG, hello.hotplug) if hello.hotplug else {}),
+            **transit.impossible(abilities),
         },
     )

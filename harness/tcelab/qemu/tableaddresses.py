@@ -6,6 +6,7 @@ Source: QEMU hw/ppc/trace-events (spapr_iommu_new_table, spapr_iommu_ddw_*).
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Final
 
 from tcelab.papr import window
@@ -47,6 +48,10 @@ class TableAddresses:
             phb = int(found[1], 16) - window.BASE_BUID
             self._forget(window.liobn(phb, 1))
             self.shapes.pop(window.liobn(phb, 0), None)
+
+    def keep(self, liobns: Collection[int]) -> None:
+        """A guest was loaded. QEMU traces the windows that it has at its start, and none that a load takes away."""
+        self.at = {liobn: at for liobn, at in self.at.items() if liobn in liobns}
 
     def reset(self) -> None:
         """The machine is about to be reset: its windows go, and the trace tells of those that come."""

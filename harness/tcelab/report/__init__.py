@@ -7,6 +7,7 @@
 - `ktap`: KTAP, for the kernel's test runners
 - `lawspage`: `docs/laws.md`, made from the laws
 - `leakchecktext`: the final text of a leak check
+- `lifelog`: events in the life of a table, and the hypercalls meanwhile
 - `livedisplay`: shows the tables of a running guest
 - `progress`: progress on standard error
 - `result`: `result.json`

@@ -16,6 +16,7 @@ from tcelab.judge.verdict import never_began
 from tcelab.program import Program
 from tcelab.report.hcalltable import HypercallRow, hypercall_rows
 from tcelab.report.isolationlog import Isolations, Moment, isolations, timeline
+from tcelab.report.lifelog import LifeEvent, life
 from tcelab.run.record import RunRecord
 from tcelab.run.resultfile import SCHEMA, ResultFile, decode, to_json
 
@@ -82,6 +83,7 @@ class Result(ResultFile, kw_only=True):
     :ivar ended: how far the run came, and what ended it.
     :ivar isolations: for each kind of violation, how many were tried, and how many isolated the PE.
     :ivar timeline: events of each PE, and calls of firmware services, in order.
+    :ivar life: events in the life of a table, in order.
     :ivar hypercalls: the conformance table of scenario `hcalls`.
     :ivar runs: the result of each run, if several share this file; the timeline is only in each run's own file.
     """
@@ -92,6 +94,7 @@ class Result(ResultFile, kw_only=True):
     ended: RunEnded
     isolations: list[Isolations] = msgspec.field(default_factory=list)
     timeline: list[Moment] = msgspec.field(default_factory=list)
+    life: list[LifeEvent] = msgspec.field(default_factory=list)
     hypercalls: list[HypercallRow] = msgspec.field(default_factory=list)
     runs: list[Result] = msgspec.field(default_factory=list)
 
@@ -126,6 +129,7 @@ def make(
         laws=dict(LAWS),
         isolations=isolations(run, verdict),
         timeline=timeline(run),
+        life=life(run),
         hypercalls=hypercall_rows(run, verdict),
         replay=replay,
     )

@@ -17,6 +17,7 @@ from tcelab.leakcheck.judge import describe
 from tcelab.leakcheck.leakresult import LeakFinding
 from tcelab.report.hcalltable import conformance_lines
 from tcelab.report.isolationlog import table_lines, timeline_lines
+from tcelab.report.lifelog import life_lines
 from tcelab.report.result import Result
 from tcelab.run import exitcode
 
@@ -54,7 +55,12 @@ def render(
     elif extent == "whole":
         _evidence(console, result.verdict, seen=result.platform is None or result.platform.name != "ssh")
         isolated = table_lines({"isolated": result.isolations})
-        for line in [*isolated, *timeline_lines(result.timeline), *conformance_lines(result.hypercalls)]:
+        for line in [
+            *isolated,
+            *timeline_lines(result.timeline),
+            *life_lines(result.life),
+            *conformance_lines(result.hypercalls),
+        ]:
             say(console, line)
     tell_findings(console, result.verdict, result.replay)
     told = "\n".join(result.ended.report)

@@ -84,6 +84,7 @@ class TableView:
     :ivar entries: number of entries of the table, 0 when the window is not active.
     :ivar index: their entry numbers, ascending (shape (n,), uint32).
     :ivar tce: their values in host order (shape (n,), uint64).
+    :ivar default: it is marked as the PE's default window; None: this view does not show it.
     """
 
     liobn: int
@@ -93,6 +94,7 @@ class TableView:
     tce: npt.NDArray[np.uint64]
     page_shift: int = 12
     bus_offset: int = 0
+    default: bool | None = None
 
     def ioba(self, number: int) -> int:
         """Bus address of an entry."""

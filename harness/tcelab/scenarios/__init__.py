@@ -12,6 +12,7 @@
 - `legal`: legal transfers by the thousand
 - `lifecycle`: the scenarios `lifecycle` and `lifecycle-isolation`
 - `memory`: the scenario `memory`
+- `migration`: the scenarios `migration` and `migration-isolation`
 - `places`: entries that expose a fault of address decoding
 - `proof`: the minimum for a pass
 - `rules`: the scenario `rules`
@@ -30,9 +31,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from tcelab.errors import UsageError, meant
 from tcelab.program import Fresh, Op, Program
-from tcelab.program.topology import Topology
+from tcelab.program.topology import CRASHKERNEL, Topology
 from tcelab.scenarios import (
     batches,
     dma,
@@ -42,6 +45,7 @@ from tcelab.scenarios import (
     isolation,
     lifecycle,
     memory,
+    migration,
     rules,
     secondkernel,
     windows,
@@ -57,6 +61,7 @@ class Scenario:
     :ivar ops: returns the operations for a topology and a seed; deterministic.
     :ivar isolation: the scenario is for a platform that isolates PEs.
     :ivar topologies: the topologies that it runs on in turn by default; empty: `two-pe`.
+    :ivar crashkernel: MiB that a guest keeps for a crash kernel, if its topology does not say how many.
     """
 
     name: str
@@ -64,6 +69,7 @@ class Scenario:
     ops: Callable[[Topology, int], list[Op]]
     isolation: bool = False
     topologies: tuple[str, ...] = ()
+    crashkernel: int = 0
 
     def make(self, topology: Topology, seed: int) -> Program:
         """:raise UsageError: the topology has no device, too small a window, or a PE that cannot be isolated."""
@@ -73,6 +79,8 @@ class Scenario:
             raise UsageError(
                 f"scenario {self.name} isolates PEs, and one of topology {topology.name} is of the kernel's own driver"
             )
+        if self.crashkernel and not topology.crashkernel:
+            topology = msgspec.structs.replace(topology, crashkernel=self.crashkernel)
         ops = self.ops(topology, seed)
         return Program(name=self.name, topology=topology, ops=ops, seed=seed, isolation=self.isolation)
 
@@ -111,38 +119,6 @@ SCENARIOS: Final = {
         ),
         Scenario("rules", "what the driver must do and must refuse, once each, on one PE", rules.ops),
         Scenario(
-            "lifecycle",
-            "reset and reboot, with entries in a default and in a 64-bit window",
-            lifecycle.ops,
-            topologies=lifecycle.TOPOLOGIES,
-        ),
-        Scenario(
-            "lifecycle-isolation",
-            "reset and reboot of a machine with an isolated PE",
-            lifecycle.isolated,
-            isolation=True,
-            topologies=lifecycle.TOPOLOGIES,
-        ),
-        Scenario(
-            "kexec",
-            "a kernel with entries in default and 64-bit windows starts another one, which must clear them",
-            secondkernel.kexec,
-            topologies=secondkernel.TOPOLOGIES,
-        ),
-        Scenario(
-            "kexec-isolation",
-            "a PE that is isolated stays so over kexec and kdump",
-            secondkernel.isolated,
-            isolation=True,
-            topologies=secondkernel.CRASH_TOPOLOGIES,
-        ),
-        Scenario(
-            "kdump",
-            "a kernel with entries in default and 64-bit windows crashes; its crash kernel leaves them all",
-            secondkernel.kdump,
-            topologies=secondkernel.CRASH_TOPOLOGIES,
-        ),
-        Scenario(
             "isolation",
             "each violation isolates its PE and nothing else, until firmware's services bring it back",
             isolation.ops,
@@ -179,6 +155,53 @@ SCENARIOS: Final = {
             "memory comes and goes: the kernel's window of all RAM follows exactly, and no other entry changes",
             memory.ops,
             topologies=memory.TOPOLOGIES,
+        ),
+        Scenario(
+            "lifecycle",
+            "reset and reboot, with entries in a default and in a 64-bit window",
+            lifecycle.ops,
+            topologies=lifecycle.TOPOLOGIES,
+        ),
+        Scenario(
+            "lifecycle-isolation",
+            "reset and reboot of a machine with an isolated PE",
+            lifecycle.isolated,
+            isolation=True,
+            topologies=lifecycle.TOPOLOGIES,
+        ),
+        Scenario(
+            "kexec",
+            "a kernel with entries in default and 64-bit windows starts another one, which must clear them",
+            secondkernel.kexec,
+            topologies=secondkernel.TOPOLOGIES,
+        ),
+        Scenario(
+            "kexec-isolation",
+            "a PE that is isolated stays so over kexec and kdump",
+            secondkernel.isolated,
+            isolation=True,
+            topologies=secondkernel.CRASH_TOPOLOGIES,
+            crashkernel=CRASHKERNEL,
+        ),
+        Scenario(
+            "kdump",
+            "a kernel with entries in default and 64-bit windows crashes; its crash kernel leaves them all",
+            secondkernel.kdump,
+            topologies=secondkernel.CRASH_TOPOLOGIES,
+            crashkernel=CRASHKERNEL,
+        ),
+        Scenario(
+            "migration",
+            "save and load into a fresh QEMU, with entries in both windows, v1 and v2, and a child process",
+            migration.ops,
+            topologies=migration.TOPOLOGIES,
+        ),
+        Scenario(
+            "migration-isolation",
+            "save and load of a machine with an isolated PE",
+            migration.isolated,
+            isolation=True,
+            topologies=migration.TOPOLOGIES[:1],
         ),
     )
 }

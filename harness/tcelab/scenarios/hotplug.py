@@ -41,14 +41,17 @@ class _Story:
 
     def __init__(self, topology: Topology, seed: int) -> None:
         self._plugged = Plugged(topology)
-        self.first, *others = b.pes(topology, "hotplug")
-        whole = next(phb for phb in topology.phbs if phb.index == self.first.phb.index)
+        # A disk stays where it is.
+        whole, *others = (
+            phb for phb in topology.phbs if phb.plugged and {each.model for each in phb.devices} == {"edu"}
+        )
         self.first = Pe(whole, "hotplug")
-        self.still = others[0] if others else None
+        self.still = Pe(others[0], "hotplug") if others else None
         self.bridge = Pe(next((phb for phb in topology.phbs if not phb.plugged), whole), "hotplug")
         self.here = next(device.name for device in whole.devices if device.plugged)
         self.hot = next((device.name for device in whole.devices if not device.plugged), self.here)
         self.ops: list[Op] = []
+        self._uses: dict[int, Pe] = {}
         self._rng = random.Random(seed)  # noqa: S311 - repeatable on purpose
         self._turn: Iterator[int] = itertools.count(1)
 
@@ -84,7 +87,8 @@ class _Story:
 
     def map(self, pe: Pe, devices: Sequence[str], kind: int = b.SPAPR_TCE) -> int:
         """A container with entries, which each of these devices uses both ways. Returns their first bus address."""
-        turn, pe = next(self._turn), _with(pe, devices)
+        turn = next(self._turn)
+        pe = self._uses[pe.liobn] = _with(pe, devices, f"hotplug-{turn}")
         page, iova = Page(f"hotplug-{turn}"), self._iova(pe)
         self.ops += [*b.buffer(page.buffer, PAGES, turn), *b.bind(pe), *b.open_container(pe, kind)]
         if kind == b.SPAPR_TCE:
@@ -101,15 +105,21 @@ class _Story:
         return iova
 
     def carry(self, pe: Pe, devices: Sequence[str], iova: int) -> None:
-        """Each device reads a page and writes another one."""
+        """Each device writes what it holds, which is nothing when it has just come; reads a page; and writes that."""
+        pe = self._uses[pe.liobn]
         for number, name in enumerate(devices):
-            at = iova + (number * 2 + 1) * PAGE
-            self.ops += _dma(pe, name, at, to_memory=False)
-            self.ops += _dma(pe, name, at + PAGE, to_memory=True)
+            at = iova + (number * 3 + 1) * PAGE
+            for page, to_memory in enumerate((True, False, True)):
+                self.ops += _dma(pe, name, at + page * PAGE, to_memory=to_memory)
+
+    def violate(self, pe: Pe, name: str) -> list[Op]:
+        """A transfer past the window."""
+        file = self._uses[pe.liobn].file_of(name)
+        return [Dma(file=file, iova=pe.end, size=_LENGTH, to_memory=True, expect="refused")]
 
     def leave(self, pe: Pe, devices: Sequence[str], *, label: str = "") -> None:
         """Close everything."""
-        pe = _with(pe, devices)
+        pe = self._uses[pe.liobn]
         files = [*(pe.file_of(name) for name in devices), pe.group, pe.container]
         self.look(label or f"{pe.name} is closed", *b.close(*files))
 
@@ -209,7 +219,7 @@ def isolated(topology: Topology, seed: int) -> list[Op]:
     first, here, hot, bridge = story.first, story.here, story.hot, story.bridge
     story.rest(begins=True)
     story.map(first, [here])
-    story.ops += [*_violate(first, here), *_state(here)]
+    story.ops += [*story.violate(first, here), *_state(here)]
     story.leave(first, [here], label="isolated")
     if hot != here:
         story.plug(DeviceAdd(device=hot, expect="ok"))
@@ -226,7 +236,7 @@ def isolated(topology: Topology, seed: int) -> list[Op]:
     if story.index != first.phb.index:
         story.plug(BridgeAdd(phb=story.index, expect="ok"))
     story.map(bridge, [bridge.name])
-    story.ops += [*_violate(bridge, bridge.name), *_state(bridge.name), *_state(here)]
+    story.ops += [*story.violate(bridge, bridge.name), *_state(bridge.name), *_state(here)]
     story.leave(bridge, [bridge.name], label=f"PHB {story.index} is isolated")
     story.without(story.index)
     story.plug(BridgeAdd(phb=story.index, expect="ok"))
@@ -237,10 +247,10 @@ def isolated(topology: Topology, seed: int) -> list[Op]:
     return story.ops
 
 
-def _with(pe: Pe, devices: Sequence[str]) -> Pe:
-    """A PE with some of its devices."""
+def _with(pe: Pe, devices: Sequence[str], use: str) -> Pe:
+    """A PE with some of its devices, and names of its own for the files."""
     kept = tuple(device for device in pe.phb.devices if device.name in devices)
-    return Pe(msgspec.structs.replace(pe.phb, devices=kept), pe.scenario)
+    return Pe(msgspec.structs.replace(pe.phb, devices=kept), use)
 
 
 def _device(pe: Pe, name: str) -> list[Op]:
@@ -252,11 +262,6 @@ def _device(pe: Pe, name: str) -> list[Op]:
 
 def _dma(pe: Pe, name: str, iova: int, *, to_memory: bool) -> list[Op]:
     return [Dma(file=pe.file_of(name), iova=iova, size=_LENGTH, to_memory=to_memory, expect="ok")]
-
-
-def _violate(pe: Pe, name: str) -> list[Op]:
-    """A transfer past the window."""
-    return [Dma(file=pe.file_of(name), iova=pe.end, size=_LENGTH, to_memory=True, expect="refused")]
 
 
 def _state(name: str) -> list[Op]:

@@ -50,7 +50,7 @@ def ops(topology: Topology, seed: int) -> list[Op]:
         out += _mapped(story, b.SPAPR_TCE_V2, f"{name}: between")
         out += [event(), *b.checkpoint(f"lifecycle: {name} of a v2 container", stream=True)]
         out += _mapped(story, b.SPAPR_TCE, f"{name}: after")
-        out += [*b.close(story.pes[0].group), *b.checkpoint(f"lifecycle: {name}: closed", stream=True)]
+        out += _closed(story.pes[0], name)
     return out
 
 
@@ -66,7 +66,7 @@ def isolated(topology: Topology, seed: int) -> list[Op]:
         out += [*_state(story.pes), *b.checkpoint(f"lifecycle: {name}: isolated", stream=True)]
         out += [event(), *_state(story.pes)]
         out += b.checkpoint(f"lifecycle: {name} of an isolated PE", stream=True)
-        out += _mapped(story, b.SPAPR_TCE, f"{name}: after")
+        out += [*_mapped(story, b.SPAPR_TCE, f"{name}: after"), *_closed(pe, name)]
     return out
 
 
@@ -95,6 +95,12 @@ def _second(pe: Pe, page: Page, turn: int) -> list[Op]:
         *b.tag(page, PAGES, pe.liobn | 1, window.SECOND_START, turn),
         *b.ask(pe, "MAP_DMA", flags=tce.PERMISSIONS, vaddr=page, iova=window.SECOND_START, size=PAGES * PAGE),
     ]
+
+
+def _closed(pe: Pe, name: str) -> list[Op]:
+    """Its last user lets go of it."""
+    files = (op for file in (pe.device, pe.group, pe.container) for op in b.close(file))
+    return [*files, *b.checkpoint(f"lifecycle: {name}: closed", stream=True)]
 
 
 def _violate(pe: Pe) -> list[Op]:

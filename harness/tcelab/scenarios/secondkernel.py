@@ -8,11 +8,11 @@ be using it. A reset ends both: then everything is as at the machine's start.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
+from tcelab.errors import UsageError
 from tcelab.papr import isolationrules, tce, window
 from tcelab.program import Crash, Dma, Fresh, Kexec, Look, Op, Page, Reset, Spawn
 from tcelab.program.topology import Topology
@@ -32,41 +32,47 @@ _ONES: Final = 0xFFFFFFFF
 
 
 def kexec(topology: Topology, seed: int) -> list[Op]:
-    """A kernel with entries in all kinds of windows starts another one, which uses one of them again."""
+    """A kernel with entries in all kinds of windows starts another one, which uses one of them again.
+
+    :raise UsageError: the kernel's own driver has a window.
+    """
+    _expect_no_direct(topology)
     pes = b.pes(topology, "kexec")
     out = [*_inherited(pes, seed), Kexec(expect="ok"), *b.checkpoint("kexec: the second kernel", stream=True)]
     out += [*_v1(pes[0], "again", seed + 1), *b.checkpoint("kexec: used again", stream=True)]
-    out += [*b.close(pes[0].device, pes[0].group, pes[0].container)]
     out += [Reset(expect="ok"), *b.checkpoint("kexec: reset", stream=True)]
-    return [*out, *_v1(pes[-1], "last", seed + 2), *b.checkpoint("kexec: as at the start", stream=True)]
+    return [*out, *_last(pes[-1], seed + 2)]
 
 
 def kdump(topology: Topology, seed: int) -> list[Op]:
-    """A kernel with entries in all kinds of windows crashes; its crash kernel leaves them."""
+    """A kernel with entries in all kinds of windows crashes; its crash kernel leaves them.
+
+    :raise UsageError: as `kexec`.
+    """
+    _expect_no_direct(topology)
     pes = b.pes(topology, "kdump")
     out = [*_inherited(pes, seed), Crash(expect="ok"), *b.checkpoint("kdump: the crash kernel", stream=True)]
     out += [Reset(expect="ok"), *b.checkpoint("kdump: reset", stream=True)]
-    return [*out, *_v1(pes[-1], "last", seed + 2), *b.checkpoint("kdump: as at the start", stream=True)]
+    return [*out, *_last(pes[-1], seed + 2)]
 
 
 def isolated(topology: Topology, seed: int) -> list[Op]:
     """A PE that is isolated stays so under the second kernel: nobody calls firmware. It is recovered there."""
     out: list[Op] = []
-    events: dict[str, Callable[[], Op]] = {"kexec": lambda: Kexec(expect="ok")}
-    if topology.crashkernel:
-        events["crash"] = lambda: Crash(expect="ok")
+    events: dict[str, Op] = {"kexec": Kexec(expect="ok"), "crash": Crash(expect="ok")}
     for name, event in events.items():
         pes = b.pes(topology, "kexec")
         pe = pes[0]
         out += [Fresh()] if out else []
         out += [*_v1(pe, name, seed), Dma(file=pe.device, iova=pe.end, size=_LENGTH, to_memory=True, expect="refused")]
-        out += [*_state(pes), *b.checkpoint(f"kexec: isolated before a {name}", stream=True), event()]
+        out += [*_state(pes), *b.checkpoint(f"kexec: isolated before a {name}", stream=True), event]
         out += [*_state(pes), *b.checkpoint(f"kexec: isolated after a {name}", stream=True)]
         if name == "kexec":
             out += _out_of_reach(pe, seed + 1)
         out += _recover(pe)
         if name == "kexec":
             out += [*b.master(pe, on=True), *b.dma(pe, pe.iova(_number(pe, seed + 1)), _LENGTH, to_memory=False)]
+            out += b.close(pe.device, pe.group, pe.container)
         out += [*_state(pes), *b.checkpoint(f"kexec: recovered after a {name}", stream=True)]
     return out
 
@@ -77,6 +83,14 @@ def _out_of_reach(pe: Pe, seed: int) -> list[Op]:
     look = Look(file=pe.device, what="identity", expect=_ONES)
     tried = msgspec.structs.replace(transfer, expect=None)
     return [*ops, look, tried, *b.checkpoint("kexec: still out of reach", stream=True)]
+
+
+def _expect_no_direct(topology: Topology) -> None:
+    if topology.direct:
+        raise UsageError(
+            f"a second kernel finds windows of the kernel's own driver on topology {topology.name}: nobody knows what"
+            " it makes of them"
+        )
 
 
 def _inherited(pes: list[Pe], seed: int) -> list[Op]:
@@ -135,6 +149,12 @@ def _recover(pe: Pe) -> list[Op]:
         (isolationrules.CONFIGURE, 0),
     )
     return [op for call, option in steps for op in b.rtas(pe.name, call, option, isolationrules.SUCCESS)]
+
+
+def _last(pe: Pe, seed: int) -> list[Op]:
+    """All is as at the machine's start."""
+    ops = [*_v1(pe, "last", seed), *b.checkpoint(f"{pe.scenario}: as at the start", stream=True)]
+    return [*ops, *b.close(pe.device, pe.group, pe.container), *b.checkpoint(f"{pe.scenario}: closed", stream=True)]
 
 
 def _state(pes: list[Pe]) -> list[Op]:

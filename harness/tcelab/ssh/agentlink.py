@@ -157,18 +157,19 @@ class AgentLink:
         if self._closed:
             return
         self._closed = True
-        try:
-            with bounded(self._channel, self.limits.close):
-                self._channel.shutdown_write()
-            self._channel.status_event.wait(self.limits.close)
-            if not self._channel.status_event.is_set():
-                _LOG.info("the agent on %s did not end within %g s", self.host, self.limits.close)
-            self._end()
-        except (OSError, EOFError) as error:
-            _LOG.debug("closing: %r", error)
-        finally:
-            self._channel.close()
-            self._log.close()
+        with self._log:  # closed whatever happens: the connection may break at each of these steps
+            try:
+                try:
+                    with bounded(self._channel, self.limits.close):
+                        self._channel.shutdown_write()
+                    self._channel.status_event.wait(self.limits.close)
+                    if not self._channel.status_event.is_set():
+                        _LOG.info("the agent on %s did not end within %g s", self.host, self.limits.close)
+                    self._end()
+                finally:
+                    self._channel.close()
+            except (OSError, EOFError) as error:
+                _LOG.debug("closing: %r", error)
 
     # -- reading
 

@@ -320,7 +320,18 @@ def test_the_machine_is_described_as_uname_does(kernel):
     assert (told["kernel"], told["version"], told["machine"]) == (uname.release, uname.version, uname.machine)
     assert told["page_size"] == PAGE
     assert isinstance(told["modules"], list)
-    assert told.keys() == {"kernel", "version", "machine", "python", "page_size", "huge", "cmdline", "modules"}
+    assert told.keys() >= {
+        "kernel",
+        "version",
+        "machine",
+        "python",
+        "page_size",
+        "huge",
+        "kexec",
+        "crashkernel",
+        "cmdline",
+        "modules",
+    }
 
 
 @pytest.mark.parametrize(
@@ -354,9 +365,35 @@ def test_a_kernel_without_modules_has_none(kernel, monkeypatch):
     assert kernel.describe()["modules"] == []
 
 
+@pytest.mark.parametrize(
+    ("files", "kexec", "crashkernel"),
+    [
+        ({}, False, 0),
+        ({"kexec_loaded": b"0\n"}, True, 0),
+        ({"kexec_loaded": b"0\n", "kexec_crash_size": b"0\n"}, True, 0),
+        ({"kexec_loaded": b"0\n", "kexec_crash_size": b"201326592\n"}, True, 201326592),
+    ],
+    ids=["built without", "no crash kernel", "none is kept", "kept"],
+)
+def test_a_kernel_says_whether_it_starts_others(kernel, monkeypatch, files, kexec, crashkernel):
+    read_file = kernel.read_file
+
+    def reading(path):
+        if not path.startswith("/sys/kernel/kexec"):
+            return read_file(path)
+        if path.rpartition("/")[2] not in files:
+            raise FileNotFoundError(path)
+        return files[path.rpartition("/")[2]]
+
+    monkeypatch.setattr(kernel, "read_file", reading)
+    told = kernel.describe()
+    assert (told["kexec"], told["crashkernel"]) == (kexec, crashkernel)
+
+
 def test_the_modules_are_named(kernel, monkeypatch):
     lines = b"vfio_pci 20480 0 - Live 0x0\nvfio 65536 1 vfio_pci, Live 0x0\n"
-    monkeypatch.setattr(kernel, "read_file", lambda path: lines if path == "/proc/modules" else b"console=hvc0\n")
+    files = {"/proc/modules": lines, "/proc/cmdline": b"console=hvc0\n"}
+    monkeypatch.setattr(kernel, "read_file", lambda path: files.get(path, b"0\n"))
     assert kernel.describe()["modules"] == ["vfio_pci", "vfio"]
     assert kernel.describe()["cmdline"] == "console=hvc0"
 
@@ -440,6 +477,30 @@ def test_a_childs_counters_are_its_own(kernel, spawn):
     assert told["pagemap"] == f"/proc/{told['pid']}/pagemap"
     assert told["vmlck"] == 0
     assert f"\nPid:\t{os.getpid()}\n" in os.pread(kernel._status, 65536, 0).decode()
+
+
+@pytest.mark.parametrize("chooser", ["child", "parent"])
+def test_memory_is_waited_for_whichever_process_chose_the_type(kernel, spawn, counters, monkeypatch, chooser):
+    """A container is passed on like any file: one process sets its type, another registers memory with it."""
+    counters[0].write_bytes(b"nr_foll_pin_acquired 9\nnr_foll_pin_released 5\n")
+    written = []
+    monkeypatch.setattr(LinuxKernel, "write_file", lambda _kernel, *given: written.append(given))
+    monkeypatch.setattr(fcntl, "ioctl", lambda *_: 0)
+
+    def do(own, op):
+        if op["choose"]:
+            own.ioctl(3, uapi.NUMBERS["SET_IOMMU"], 7)
+        return {"waited": len(written)} if op["choose"] else {"pins": own.pins(), "waited": len(written)}
+
+    child = spawn(do)
+    assert child.ask({"choose": False}) == {"pins": 4, "waited": 0}
+    if chooser == "parent":
+        kernel.ioctl(3, uapi.NUMBERS["SET_IOMMU"], 7)
+    else:
+        child.ask({"choose": True})
+    assert child.ask({"choose": False})["waited"] == 1
+    kernel.pins()
+    assert len(written) == 1
 
 
 def test_a_childs_limit_is_its_own(spawn):

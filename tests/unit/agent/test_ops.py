@@ -458,6 +458,18 @@ def test_a_dma_that_would_leave_the_devices_buffer_is_refused_before_the_device_
     assert {call[0] for call in kernel.calls} == {"ioctl", "pread"}  # what device it is
 
 
+def test_a_block_of_memory_that_comes_or_goes_is_not_online(state, kernel):
+    assert (do(state, "read", what="memory"), do(state, "read", what="limit")) == ({"value": 0}, {"value": 0})
+    folder = "/sys/devices/system/memory"
+    states = {"memory0": b"online\n", "memory1": b"online\n", "memory4": b"going-offline\n", "memory5": None}
+    kernel.files |= {
+        f"{folder}/{name}/{'phys_index' if text is None else 'state'}": text for name, text in states.items()
+    }
+    kernel.files |= {f"{folder}/block_size_bytes": b"10000000\n", f"{folder}/memory_hotplug": b"online"}
+    kernel.files["/proc/device-tree/rtas/ibm,lrdr-capacity"] = (9 << 29).to_bytes(8, "big") + bytes(12)
+    assert (do(state, "read", what="memory"), do(state, "read", what="limit")) == ({"value": 512}, {"value": 4608})
+
+
 @pytest.mark.parametrize(("what", "value"), [("vmlck", 2048), ("pins", 32)])
 def test_counters_are_read(state, what, value):
     assert do(state, "read", what=what) == {"value": value}

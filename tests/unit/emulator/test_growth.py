@@ -6,11 +6,13 @@ import pytest
 from tcelab import scenarios
 from tcelab.emulator import EmulatorSession
 from tcelab.emulator.growth import Growth
+from tcelab.emulator.reference import EmulatorReferences
 from tcelab.judge import Judge
 from tcelab.papr import window
 from tcelab.program import Checkpoint, Flip, MemoryAdd, MemoryRemove, Program, Read, Reset
 from tcelab.program.topology import topology
 from tcelab.run.loop import perform_program
+from tcelab.run.record import Outcome
 
 TOPOLOGY = topology("memory")
 DIRECT = 0x80000201
@@ -60,6 +62,31 @@ def test_one_wrong_entry_is_named(ops, ioba, said):
     assert said in verdict.findings[0].message
 
 
+class Keeping(EmulatorSession):
+    """A guest that keeps memory; with `maps`, not all of its entries."""
+
+    maps = True
+
+    def intervene(self, op, frames):
+        if not isinstance(op, MemoryRemove):
+            return super().intervene(op, frames)
+        if not self.maps:
+            super().intervene(Flip(liobn=DIRECT, ioba=PLUGGED, bit=0), frames)
+        return Outcome(errno="EBUSY")
+
+
+@pytest.mark.parametrize("maps", [True, False])
+def test_memory_that_the_guest_keeps_stays_mapped(maps):
+    program = Program(name="growth", topology=TOPOLOGY, ops=[ADD, MemoryRemove(dimm="one"), LOOK])
+    session = Keeping(TOPOLOGY)
+    session.maps = maps
+    judge = Judge(program, session.facts, references=EmulatorReferences(TOPOLOGY, session.facts))
+    verdict = judge.verdict(perform_program(program, session, judge))
+    wrong = [(law, DIRECT, PLUGGED) for law in ("table", "difference")]
+    assert found(verdict) == ([] if maps else wrong)
+    assert [each for each in verdict.could_not if "memoryremove" in each] == []
+
+
 def test_memory_takes_the_lowest_place_that_is_free():
     windows = EmulatorSession(TOPOLOGY).machine.windows
     growth = Growth(TOPOLOGY)
@@ -76,10 +103,13 @@ def test_a_counter_tells_the_memory_and_how_much_there_may_be():
     assert found(judged(*ops, LOOK)) == []
 
 
-def test_all_ram_is_mapped_again_after_a_reset():
-    assert found(judged(Reset(), LOOK)) == []
-    verdict = judged(ADD, Reset(), LOOK)
-    assert "which of the memory that was plugged in the next kernel uses is not known" in verdict.could_not
+def test_all_ram_is_mapped_again_after_a_reset_and_what_was_plugged_in_is_not():
+    two = MemoryAdd(dimm="two", mib=256, expect="ok")
+    ops = [ADD, Reset(), Read(what="memory", expect=512), LOOK, two, Read(what="memory", expect=768), LOOK]
+    verdict = judged(*ops)
+    assert (found(verdict), "RAM" in "".join(verdict.could_not)) == ([], False)
+    stale = Flip(liobn=DIRECT, ioba=PLUGGED, bit=0)
+    assert found(judged(ADD, Reset(), stale, LOOK)) == [("table", DIRECT, PLUGGED)]
 
 
 def test_a_kernel_that_needs_a_limit_makes_no_window_without_one():

@@ -5,11 +5,13 @@ import pytest
 
 from tcelab.emulator import EmulatorSession
 from tcelab.judge import Judge
+from tcelab.judge.models.lifemodel import LivingFold
 from tcelab.papr import window
 from tcelab.program import Call, Checkpoint, Crash, Ddw, HcallBatch, Kexec, Page, Program, Spawn, Tce
 from tcelab.program.topology import topology
 from tcelab.quirks import KEXEC_KEEPS, KEXEC_LOSES
 from tcelab.run.loop import perform_program
+from tcelab.run.record import Outcome, Step
 from tcelab.scenarios import vocabulary as b
 
 TOPOLOGY = topology("two-small-kdump")
@@ -144,6 +146,32 @@ def test_a_container_on_an_inherited_window_is_not_judged():
     found = verdict(*before(), Kexec(expect="ok"), *b.checkpoint("after"), *again)
     assert said(found) == []
     assert any("a kernel before has made" in each for each in found.could_not)
+
+
+@pytest.mark.parametrize("instead", [(), b.ask(TWO, "SPAPR_TCE_CREATE", page_shift=12, window_size=1 << 23, levels=1)])
+def test_a_container_without_the_platforms_default_window_is_not_judged(instead):
+    """Neither by the laws nor by the emulator: what the device tree then tells, nobody knows."""
+    ops = [
+        *b.bind(TWO),
+        *b.open_container(TWO, b.SPAPR_TCE_V2),
+        *b.buffer("b", PAGES, 1),
+        *b.ask(TWO, "SPAPR_REGISTER_MEMORY", vaddr=Page("b"), size=PAGES * PAGE),
+        *b.map_dma(TWO, Page("b"), V2, 1, 3),
+        *b.unmap_dma(TWO, V2, 1),
+        *b.ask(TWO, "SPAPR_TCE_REMOVE", start_addr=0),
+        *instead,
+        Kexec(expect="ok"),
+    ]
+    found = verdict(*ops)
+    assert said(found) == []
+    assert any("has no rule for a kexec while a container has no default window" in each for each in found.could_not)
+    program = Program(name="second", topology=TOPOLOGY, ops=ops)
+    with EmulatorSession(TOPOLOGY, seed=1) as session:
+        fold = LivingFold(program, session.facts)
+        for step in perform_program(program, session, Judge(program, session.facts)).steps:
+            fold.apply(step)
+        fold.apply(Step(len(ops) - 1, ops[-1], Outcome(value=0)))
+    assert "nobody knows what the device tree then tells" in "".join(fold.unknown)
 
 
 @pytest.mark.parametrize("quirks", [(), (KEXEC_LOSES,)], ids=["none", "declared"])

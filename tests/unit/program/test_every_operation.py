@@ -3,7 +3,7 @@
 import typing
 
 import pytest
-from every_operation import BEFORE, ONE_OF_EACH, checked, named
+from every_operation import BEFORE, BEFORE_IT, ONE_OF_EACH, checked, named
 from ideal import Ideal
 from msgspec import structs
 from story import ONE, SMALL
@@ -91,6 +91,8 @@ def emulated(op):
     """What ended an operation on the emulator; empty: it was done, whatever it gave."""
     session = EmulatorSession(SMALL)
     session.perform(BEFORE)
+    for each in BEFORE_IT.get(type(op), ()):
+        session.intervene(each, [])
     try:
         if isinstance(op, operations._GuestOp):
             session.perform([op])

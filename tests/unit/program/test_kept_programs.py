@@ -30,11 +30,13 @@ VERDICTS = {
     "1-2026-11-30-disk": "pass",
     "1-2026-11-30-fuzz": "pass",
     "1-2026-11-30-hcalls": "pass",
+    "1-2026-11-30-hotplug": "pass",
     "1-2026-11-30-isolation-pair": "pass",
     "1-2026-11-30-lifecycle": "pass",
     "1-2026-11-30-memory": "pass",
     "1-2026-11-30-kdump": "pass",
     "1-2026-11-30-kexec": "pass",
+    "1-2026-11-30-migration": "pass",
     "1-2026-11-30-native": "could-not-judge",  # the emulator runs no programs
 }
 

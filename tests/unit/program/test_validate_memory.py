@@ -3,7 +3,7 @@
 import pytest
 
 from tcelab.errors import UsageError
-from tcelab.program import Bind, MemoryAdd, MemoryRemove, Program
+from tcelab.program import Bind, MemoryAdd, MemoryRemove, Program, Reset
 from tcelab.program.topology import Phb, Topology, topology
 from tcelab.program.validate import validate
 
@@ -30,6 +30,7 @@ def add(dimm="one", mib=256):
             'no memory \'one\' was plugged in before: add a `memoryadd` with "dimm": "one"',
         ),
         ([add(), MemoryRemove(dimm="one", expect="ok"), MemoryRemove(dimm="one")], "memory", "no memory 'one'"),
+        ([add(), Reset(), MemoryRemove(dimm="one")], "memory", "does not use it, and so cannot give it back"),
         ([Bind(device="disk2")], "memory", "the topology has no device 'disk2'"),
     ],
 )

@@ -328,6 +328,49 @@ def test_who_only_observes_tells_and_touches_nothing():
     assert stand.call(isolationrules.SET_OPTION, isolationrules.THAW_MMIO) == -3
 
 
+# -- devices that come and go
+
+
+def test_a_device_that_left_is_no_concern_of_anybodys(stand):
+    stand.violate("pe1")
+    stand.guard.left(stand.guard.devices["pe1b"])
+    stand.port.writes.clear()
+    # The guest writes to it on the way out, and QEMU gives the name of its doorbell to something else.
+    stand.master("pe1b", on=True)
+    stand.transfer("pe1b", 0x5000, 8)
+    stand.log.drain()
+    assert not stand.guard.devices["pe1b"].rung
+    assert stand.guard.settle() == []
+    assert stand.port.writes == []
+    stand.refuse("write", 0x5000)
+    (event,) = stand.guard.settle()
+    assert (event.kind, event.reason) == ("unblamed", "no device has a transfer there")
+
+
+def test_a_device_that_comes_is_learnt_and_tried(stand):
+    stand.guard.left(stand.guard.devices["pe1b"])
+    stand.forget()
+    stand.guard.arrived("pe1b")
+    stand.master("pe1b", on=True)
+    (event,) = stand.violate("pe1b")
+    assert (event.kind, event.device) == ("isolated", "pe1b")
+
+
+def test_a_device_that_comes_to_an_isolated_pe_is_isolated(stand):
+    stand.violate("pe1")
+    stand.guard.left(stand.guard.devices["pe1b"])
+    stand.forget()
+    stand.guard.arrived("pe1b")
+    assert stand.port.writes[-1] == (2, 0x30, BAR + 0x200001)
+    assert not stand.guard.pes[1].isolation.dma
+
+
+def test_a_phb_that_comes_again_is_not_isolated(stand):
+    stand.violate("pe1")
+    stand.guard.new_pe(1)
+    assert stand.guard.pes[1].isolation.dma
+
+
 # -- what the guest tries while its PE is isolated
 
 

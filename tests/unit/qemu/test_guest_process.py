@@ -20,8 +20,7 @@ from patience import PATIENCE, SOON
 from tcelab.errors import GuestLost, HarnessError, Unsupported
 from tcelab.image.bases import SavedRegister
 from tcelab.program.topology import topology
-from tcelab.qemu import guest as guest_module
-from tcelab.qemu import machine
+from tcelab.qemu import machine, transit
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.portal import portal
@@ -555,7 +554,7 @@ def test_a_guest_is_saved_with_the_registers_that_qemu_does_not_save_the_command
 @pytest.fixture
 def put_off(monkeypatch):
     """What the kernel has put off takes no time here."""
-    monkeypatch.setattr(guest_module, "_PUT_OFF", 0.05)
+    monkeypatch.setattr(transit, "_PUT_OFF", 0.05)
 
 
 def test_a_guest_is_at_rest_a_little_after_its_inits_prompt(make, put_off):
@@ -566,7 +565,7 @@ def test_a_guest_is_at_rest_a_little_after_its_inits_prompt(make, put_off):
     time.sleep(0.1)
     assert not resting.done()
     began = time.monotonic()
-    tell(guest, "x-console", text=f"{guest_module._PROMPT}")
+    tell(guest, "x-console", text=f"{transit._PROMPT}")
     resting.result(PATIENCE)
     assert time.monotonic() - began >= 0.05
 
@@ -584,3 +583,47 @@ def test_a_guest_that_cannot_be_saved_is_told_with_qemus_words(make):
     with pytest.raises(HarnessError, match="QEMU's migrate failed: the file is full") as caught:
         portal().call(guest.save())
     assert caught.value.scene.phase == "load"
+
+
+# -- a guest that is saved whole, and another QEMU that takes it in
+
+
+def test_a_guest_is_saved_whole_and_another_qemu_takes_it_in_and_stands_still(make, tmp_path):
+    first = make(registers=[[BUID, 1, 0x30, 4, 0x80000001], [BUID, 1, 0x04, 2, 6]])
+    portal().call(first.start())
+    first.heard(b"before\nhalf a li")
+    first.waiter.boot = 3
+    saved = portal().call(transit.save(first, guarded=True))
+    whole = [
+        "migrate-set-capabilities",
+        {"capability": "events", "state": True},
+        {"capability": "mapped-ram", "state": True},
+        {"capability": "x-ignore-shared", "state": False},
+    ]
+    assert journal(first) == [whole, ["migrate", "the devices' state"]]
+    # A ROM over registers is the guard's, who lays it again.
+    assert saved.registers == [SavedRegister(BUID, 1, 0x04, 2, 6)]
+    (tmp_path / "loaded").mkdir()
+    second = Guest(fake(), abilities(), first._options, QUICK, tmp_path / "loaded", saved=saved)
+    try:
+        portal().call(second.start())
+        assert journal(second) == [
+            whole,
+            ["migrate-incoming", "the devices' state"],
+            ["ibm,write-pci-config", BUID, 1, 0x04, 2, 6],
+        ]
+        assert (second.standstill.holders, second.waiter.boot, second.waiter.handshake_done) == (1, 3, True)
+        assert second.disks is first.disks
+        second.heard(b"ne\n")
+        assert second.console.tail(2) == ["before", "half a line"]
+    finally:
+        os.close(saved.stream)
+        del first.disks, first.dma_api
+        portal().call(second.close())
+
+
+def test_a_guest_that_cannot_be_saved_whole_is_told_with_qemus_words(make):
+    guest = make(migration="failed")
+    portal().call(guest.start())
+    with pytest.raises(HarnessError, match="QEMU's migrate failed: the file is full"):
+        portal().call(transit.save(guest, guarded=False))

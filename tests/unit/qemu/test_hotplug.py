@@ -4,11 +4,17 @@ import pytest
 from fake_guest import abilities
 from qemuline import FDS, devices, line, options
 
+from tcelab.errors import Unsupported
 from tcelab.papr.window import Shape
+from tcelab.program import BridgeRemove, Checkpoint, DeviceAdd, Program
 from tcelab.program.topology import Device, Phb, Topology, topology
 from tcelab.qemu import machine
+from tcelab.qemu.channel import Hello
 from tcelab.qemu.life import mtree
+from tcelab.qemu.probe import Qemu
+from tcelab.qemu.sessionfacts import facts
 from tcelab.qemu.tableaddresses import TableAddresses
+from tcelab.run.guestfits import require
 
 WHERE = topology("hotplug")
 PHB = Phb(7, (Device("d", 4, mask=0xFFF), Device("v", 6, model="virtio-blk")), 1 << 20, window_start=1 << 20)
@@ -21,6 +27,23 @@ MAP = """memory-region: pci@800000020000005.iommu-root\r
     0000000000000000-ffffffffffffffff (prio 0, i/o): tce-root-80000601\r
 """
 BOTH = {0x80000500: Shape(4096), 0x80000501: Shape(1 << 18, start=1 << 59)}
+
+
+@pytest.mark.parametrize("op", [DeviceAdd(device="hot1"), BridgeRemove(phb=1)])
+def test_a_guest_that_cannot_is_refused_with_the_reason_before_anything_runs(op):
+    """By its handshake alone."""
+    lacks = "the guest's kernel has no rpaphp, and the image does not carry it"
+    parts = Qemu(argv=("q",), name="q"), abilities(), options(WHERE), None
+    program = Program(name="p", topology=WHERE, ops=[Checkpoint(), op])
+
+    def required(hotplug):
+        hello = Hello(1, "", 0, 4096, 0, "", "", "", "", "", [], 0.0, "", hotplug=hotplug)
+        require(program, facts(parts, 1 << 28, bytes(16), hello))
+
+    required("")
+    with pytest.raises(Unsupported) as refused:
+        required(lacks)
+    assert refused.value.message == f"operation 1 ({type(op).__name__.lower()}) is impossible here: {lacks}"
 
 
 def test_what_is_not_plugged_in_at_the_start_is_not_on_the_command_line():

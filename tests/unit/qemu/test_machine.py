@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 from fake_guest import abilities
-from qemuline import FDS, FORK, devices, line, options, values
+from qemuline import FDS, FORK, LOADED, devices, line, options, values
 
 from tcelab.errors import Unsupported, UsageError
 from tcelab.papr.window import Shape
@@ -283,3 +283,31 @@ def test_memory_that_no_pseries_machine_has_is_refused(memory):
 def test_the_command_line_in_the_log_can_be_pasted_into_a_shell():
     words = ["-append", "console=hvc0 x='1'"]
     assert shlex.split(machine.loggable(["my qemu"], words)) == ["my qemu", *words]
+
+
+def test_a_guest_that_is_loaded_has_ram_of_its_own_its_kernel_and_waits_for_its_state():
+    words, boot = line(fds=LOADED), line()
+    assert [word for word in words if word not in boot] == ["-S", "-incoming", "defer"]
+    assert [word for word in boot if word not in words] == []
+
+
+def test_devices_in_another_order_are_the_same_devices_and_come_behind_all_phbs():
+    words, usual = line("pair", order="reversed"), line("pair")
+    assert sorted(words) == sorted(usual)
+    fronts = [each.partition(",")[0] for each in values(words, "-device")]
+    assert fronts == ["virtio-serial-pci", "virtserialport", *["spapr-pci-host-bridge"] * 2, *["edu"] * 3]
+    assert [each["id"] for each in devices(words, "edu")] == ["spare", "pe1b", "pe1"]
+    assert devices(words, "spapr-pci-host-bridge") == devices(usual, "spapr-pci-host-bridge")
+
+
+def test_a_machine_type_is_asked_for_by_name_and_refused_where_qemu_has_it_not():
+    (machine_,) = values(line("versioned"), "-M")
+    assert machine_.startswith("pseries-10.0,")
+    with pytest.raises(Unsupported, match=r"has no machine type pseries-10\.0, as topology versioned says"):
+        machine.check(abilities(machines=("pseries-9.2",)), topology("versioned"))
+    machine.check(abilities(machines=("pseries-10.0",)), topology("versioned"))
+
+
+def test_a_machine_type_has_a_version():
+    with pytest.raises(ValueError, match=r"not a versioned machine type, as pseries-10\.0: 'pseries'"):
+        Topology("x", (Phb(1),), machine_type="pseries")

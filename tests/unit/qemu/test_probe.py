@@ -33,6 +33,8 @@ def test_abilities_are_what_qemu_answers():
         device_state=True,
         private_ram=True,
         cpus=("power10", "power9"),
+        machines=("pseries-9.9",),
+        mapped_ram=True,
     )
 
 
@@ -65,6 +67,7 @@ def test_what_qemu_does_not_name_it_cannot():
         "query-commands": [{"name": "xen-load-devices-state"}],
         "trace-event-get-state": [],
         "query-cpu-definitions": [{"name": "power9_v2.2"}],
+        "query-migrate-capabilities": [{"capability": "events"}],
         "query-version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""},
     }
     text = "Log items (comma separated):\nguest_errors log when the guest does\n\ninvalid_memory x\n"

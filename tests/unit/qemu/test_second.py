@@ -143,7 +143,7 @@ def test_the_trampoline_clears_the_place_waits_and_enters_the_kernel():
 
 def test_the_other_cpus_wait_at_the_address_to_which_they_are_sent():
     code = trampoline.code(0, 0, 64, 0, 1)
-    assert struct.unpack_from("<I", code, 0x60) == (0x48000000,), "a branch to itself"
+    assert struct.unpack_from(">I", code, 0x60) == (0x48000000,), "a branch to itself, in big endian"
 
 
 def planned(*, crash=False, ram=RAM, kernel=KERNEL, **chosen):

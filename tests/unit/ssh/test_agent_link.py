@@ -167,3 +167,16 @@ def test_closing_twice_is_closing_once(link):
     one.close()
     one.close()
     assert (one.status, one.tail()) == (0, ["last words"])
+
+
+@pytest.mark.parametrize("step", ["shutdown_write", "close"])
+def test_a_connection_that_breaks_while_it_is_closed_is_closed_all_the_same(link, monkeypatch, step):
+    """Between paramiko's look at the connection and its message, the other side may have gone."""
+
+    def broken(_channel):
+        raise EOFError
+
+    one = link(errors=b"last words", status=0)
+    monkeypatch.setattr(Channel, step, broken)
+    one.close()
+    assert one._log.closed

@@ -30,7 +30,6 @@ from tcelab.judge.laws import (
 )
 from tcelab.judge.ledger import Ledger
 from tcelab.judge.models.eventfold import EventFold
-from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.reading import TableReading
 from tcelab.run.record import Outcome, Step
 
@@ -57,9 +56,10 @@ ALL: Final = (
 LAWS: Final = {law.name: law.says for law in ALL}
 """The sentence of each law, by name."""
 
-OPERATION_LAWS: Final[Collection[Callable[[Ledger, Fold, Step, Outcome], None]]] = (
+OPERATION_LAWS: Final[Collection[Callable[[Ledger, EventFold, Step, Outcome], None]]] = (
     outcome.outcome,
     inventory.reports,
+    inventory.arrivals,
 )
 
 CHECKPOINT_LAWS: Final[Collection[Callable[[Ledger, EventFold, TableReading], None]]] = (

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from tcelab.judge import blame
 from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger, op_name
+from tcelab.judge.models.eventfold import EventFold
 from tcelab.judge.models.files import GroupModel
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.reading import TableReading
 from tcelab.judge.models.requests import request_name
 from tcelab.papr import window
-from tcelab.program import Bind, Ddw, Ioctl
+from tcelab.program import Bind, Ddw, Ioctl, Load
 from tcelab.run.record import Outcome, Step
 
 LAW: Final = Law(
@@ -87,6 +88,46 @@ def _made(fold: Fold, op: Ddw) -> dict[str, int]:
     free = [liobn for liobn in windows.liobns if liobn not in fold.tables]
     start = windows.phb.window_start if len(free) == len(windows.liobns) else window.SECOND_START
     return {"liobn": free[0], "start": start} if free else {}
+
+
+def arrivals(ledger: Ledger, fold: EventFold, step: Step, got: Outcome) -> None:
+    """After a load, QEMU has every window where it was, with its page size, its entries and its mark.
+
+    Source: QEMU hw/ppc/spapr_iommu.c (vmstate_spapr_tce_table: a place of 0 is not in the stream, so the window lies
+    where the fresh QEMU would have it; a size that is another one is taken over without a word).
+    """
+    if not isinstance(step.op, Load) or got.errno or not got.fields.get("windows"):
+        return
+    ledger.judged("inventory")
+    arrived = {each["liobn"]: each for each in got.fields["windows"]}
+    for liobn in sorted(arrived.keys() | fold.tables.keys()):
+        expected, seen = _sides(fold, liobn, arrived.get(liobn))
+        if expected != seen:
+            ledger.report(
+                "inventory",
+                (liobn, "arrived", seen, expected),
+                f"LIOBN {liobn:#x} does not arrive as it was: expected {expected}, seen {seen}",
+                liobn=liobn,
+                expected=expected,
+                seen=seen,
+                operation=step.number,
+            )
+
+
+def _sides(fold: EventFold, liobn: int, arrived: dict[str, Any] | None) -> tuple[str, str]:
+    """A window as it must arrive, and as it does. Marks count where they were told both times."""
+    model = fold.tables.get(liobn)
+    marks = fold.defaults.get(liobn), None if arrived is None else arrived.get("default")
+    mark, its_mark = (None, None) if None in marks else marks
+    expected = "no window" if model is None else _window(model.entries, model.page_shift, model.start, mark)
+    if arrived is None:
+        return expected, "no window"
+    return expected, _window(arrived["entries"], arrived["page_shift"], arrived["start"], its_mark)
+
+
+def _window(entries: int, page_shift: int, start: int, default: bool | None) -> str:  # noqa: FBT001 - of one window
+    mark = "" if default is None else ", the default one" if default else ", not the default one"
+    return f"{entries} entries, {_shape(page_shift, start)}{mark}"
 
 
 def inventory(ledger: Ledger, fold: Fold, seen: TableReading) -> None:

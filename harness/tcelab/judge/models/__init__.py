@@ -3,12 +3,16 @@
 - `chargemodel`: what containers charge a process for
 - `comparison`: differences between two runs of one program
 - `consolelines`: which console lines are reported, and which a declared quirk explains
+- `directmodel`: windows in which the kernel maps all RAM
 - `diskmodel`: what a virtio-blk device must hold
 - `drivermodel`: what a container's driver does when it succeeds
 - `edumodel`: what an edu must hold
+- `eventfold`: the fold over such events
 - `files`: who has which container, group or device open
 - `fold`: what must be true after the operations that succeeded
+- `hotplugmodel`: what is right after a device or a PHB came or went
 - `hypercallmodel`: what must be true after raw hypercalls
+- `lifemodel`: what is right after each event in the life of a table
 - `memorymodel`: what guest memory must hold
 - `meters`: counters of the kernel that move as the fold does
 - `pes`: the condition of each PE, and its observable effects

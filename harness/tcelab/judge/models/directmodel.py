@@ -31,17 +31,13 @@ class Piece:
 
 
 class DirectWindows:
-    """:ivar pieces: memory that was plugged in, by name.
+    """:ivar pieces: memory that was plugged in and that the kernel uses, by name."""
 
-    :ivar unknown: gets reasons why it is not known what is right.
-    """
-
-    def __init__(self, topology: Topology, facts: Facts, windows: dict[int, WindowModel], unknown: list[str]) -> None:
+    def __init__(self, topology: Topology, facts: Facts, windows: dict[int, WindowModel]) -> None:
         self._windows = [windows[phb.index] for phb in topology.mapped]
         self._shape = window.direct(facts.ram, topology.maxmem * _MIB)
         self._usable = facts.usable or facts.ram
         self._none = NOTHING_DIRECT in facts.quirks and facts.limit == 0
-        self._unknown = unknown
         self.pieces: dict[str, Piece] = {}
 
     @property
@@ -50,9 +46,10 @@ class DirectWindows:
         return {each.liobns[1] for each in self._windows}
 
     def boot(self) -> None:
-        """A kernel has come up, and maps its memory."""
-        if self.pieces:
-            self._unknown.append("which of the memory that was plugged in the next kernel uses is not known")
+        """A kernel has come up, and maps its memory: what is there at the machine's start, as its command line says
+        (mem=). What was plugged in before it does not use.
+        """
+        self.pieces.clear()
         for windows in [] if self._none else self._windows:
             table = windows.make(windows.liobns[1], self._shape)
             table.begin(dict(self._entries(table, _RAM, Piece(0, self._usable))))

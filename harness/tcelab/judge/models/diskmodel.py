@@ -69,6 +69,9 @@ class DiskModel(DeviceModel):
         """Thawing resets it."""
         self._asker = None
 
+    def moved(self) -> None:
+        """QEMU saves all of it, and its disk is the same file."""
+
     def wrote(self, at: int) -> int:
         """See `DeviceModel.wrote`."""
         return self.writers[at // virtio.SECTOR]

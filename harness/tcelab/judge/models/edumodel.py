@@ -58,6 +58,11 @@ class DeviceModel:
         self.opens -= 1
         self.master = self.master and self.opens > 0
 
+    def moved(self) -> None:
+        """Another QEMU has it now, which begins with an edu that has done nothing."""
+        self.memory[:] = bytes(len(self.memory))
+        self.known[:] = b"\1" * len(self.known)
+
     def ended(self) -> None:
         """Its driver is gone with its kernel. Its memory stays as it is."""
         self.master, self.opens = False, 0

@@ -14,9 +14,10 @@ from tcelab.judge.models.files import Files, GroupModel
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.tablemodel import LiveEntry, Parting, TableModel
 from tcelab.papr import isolationrules
-from tcelab.program import Program
+from tcelab.program import LifeOp, MemoryRemove, Program
+from tcelab.program.lifeops import KEPT
 from tcelab.program.plugged import Plugged
-from tcelab.run.record import Facts
+from tcelab.run.record import Facts, Step
 
 _KEPT: Final = 4
 """Partings of one table that are remembered: an entry that outlives its owner shows at the next checkpoint."""
@@ -25,18 +26,34 @@ _KEPT: Final = 4
 class EventFold(Fold):
     """The fold, with what events have in common. Each family of events builds on it; see `lifemodel`.
 
+    :ivar defaults: by LIOBN, whether a window was marked as a default one when the guest was saved last.
     :ivar plugged: what is plugged in.
     """
 
     def __init__(self, program: Program, facts: Facts) -> None:
         super().__init__(program, facts)
+        self.defaults: dict[int, bool] = {}
         self.plugged = Plugged(program.topology)
         for index in self.groups.keys() - self.plugged.phbs:
             self.without(index)
         for group in self.groups.values():
             group.parting = self._parts
-        self.direct = DirectWindows(program.topology, facts, self.windows, self.unknown)
+        self.direct = DirectWindows(program.topology, facts, self.windows)
         self.direct.boot()
+
+    def apply(self, step: Step) -> None:
+        """See `Fold.apply`. Of an event that the guest's kernel did not bring to its end, nobody knows what it left.
+        Memory that it keeps stays as it is.
+        """
+        outcome = step.outcome
+        if isinstance(step.op, MemoryRemove) and outcome is not None and outcome.errno == KEPT:
+            return
+        if isinstance(step.op, LifeOp) and outcome is not None and outcome.errno:
+            where = f" in its step {outcome.fields['step']}" if "step" in outcome.fields else ""
+            name = type(step.op).__name__.lower()
+            self.unknown.append(f"{name} of step {step.number} ended with {outcome.errno}{where}: what did it leave?")
+            return
+        super().apply(step)
 
     def without(self, phb: int, how: str = "") -> None:
         """A PHB is not there, nor are its windows.

@@ -12,6 +12,8 @@ from typing import Any, Final
 from tcelab.judge.models import hotplugmodel as hotplug
 from tcelab.judge.models.directmodel import Piece
 from tcelab.judge.models.eventfold import EventFold
+from tcelab.judge.models.files import ContainerModel
+from tcelab.papr import window
 from tcelab.program import (
     BridgeAdd,
     BridgeRemove,
@@ -20,11 +22,14 @@ from tcelab.program import (
     DeviceRemove,
     Kexec,
     LifeOp,
+    Load,
     MemoryAdd,
     MemoryRemove,
     Reboot,
     Reset,
+    Save,
 )
+from tcelab.program.topology import Phb
 from tcelab.quirks import KEXEC_KEEPS
 from tcelab.run.record import Outcome
 
@@ -32,6 +37,25 @@ from tcelab.run.record import Outcome
 def _restarted(fold: EventFold, op: Reset | Reboot, _outcome: Outcome, step: int) -> None:
     fold.end_kernel(f"operation {step} ({type(op).__name__.lower()})")
     fold.reset_machine(step)
+
+
+def _saved(fold: EventFold, _op: Save, outcome: Outcome, _step: int) -> None:
+    marks = {each["liobn"]: each.get("default") for each in outcome.fields.get("windows", ())}
+    fold.defaults = {liobn: mark for liobn, mark in marks.items() if mark is not None}
+
+
+def _loaded(fold: EventFold, _op: Load, _outcome: Outcome, _step: int) -> None:
+    """All goes on as it was, in another QEMU; but of an edu it knows nothing (hw/misc/edu.c has no vmstate)."""
+    for device in fold.devices.values():
+        device.moved()
+
+
+def _odd(container: ContainerModel, phb: Phb) -> bool:
+    """It has removed the default window, or made another in its place."""
+    low = next((each for each in container.windows if each.table.liobn == phb.liobn), None)
+    if low is None:
+        return container.made or container.cancelled
+    return (low.size, low.table.page_shift) != (phb.window_size, window.PAGE_SHIFT)
 
 
 def _kexeced(fold: EventFold, _op: Kexec, _outcome: Outcome, step: int) -> None:
@@ -45,6 +69,12 @@ def _kexeced(fold: EventFold, _op: Kexec, _outcome: Outcome, step: int) -> None:
         if group.container is not None
         for each in group.container.windows
     }
+    for group in fold.groups.values():
+        if group.container is not None and _odd(group.container, group.phb):
+            fold.unknown.append(
+                f"step {step} starts another kernel while a container has no default window like the platform's: nobody"
+                " knows what the device tree then tells"
+            )
     fold.end_kernel(f"operation {step} (kexec)")
     for windows in fold.windows.values():
         default, high = windows.liobns
@@ -92,6 +122,8 @@ LIFE: Final[Mapping[type, Callable[[EventFold, Any, Outcome, int], None]]] = {
     BridgeRemove: hotplug.bridge_removed,
     MemoryAdd: _plugged,
     MemoryRemove: _pulled,
+    Save: _saved,
+    Load: _loaded,
 }
 
 

@@ -15,21 +15,30 @@ from tcelab.judge.models.hypercallmodel import seen_registers, words_of
 from tcelab.judge.models.requests import request_name
 from tcelab.papr import tce, window
 from tcelab.program import (
+    ENDS_KERNEL,
     Bind,
+    BridgeAdd,
+    BridgeRemove,
     Buffer,
     Burst,
+    DeviceAdd,
+    DeviceRemove,
     Engine,
     Exit,
     Frames,
     Hcall,
     HcallBatch,
     Ioctl,
+    Load,
+    MemoryAdd,
+    MemoryRemove,
     Op,
     Open,
     Page,
     Put,
     Read,
     Repeat,
+    Save,
 )
 from tcelab.run.record import Event, Facts, Outcome, TableView
 
@@ -39,6 +48,9 @@ _COMPARED: Final[dict[type[Op], tuple[str, ...]]] = {
     Burst: ("done",),
     Hcall: (),
     HcallBatch: ("statuses", "calls"),
+    **dict.fromkeys(ENDS_KERNEL, ("boot",)),
+    **dict.fromkeys((DeviceAdd, DeviceRemove, BridgeAdd, BridgeRemove, MemoryRemove, Save, Load), ()),
+    MemoryAdd: ("address", "size"),
 }
 """Output fields that depend neither on time nor on a kernel's order of devices."""
 
@@ -56,6 +68,25 @@ class Happening(NamedTuple):
     liobn: int
     key: tuple[object, ...]
     text: str
+
+
+class Led(NamedTuple):
+    """Where a TCE leads: the number of its page, and its low bits.
+
+    :ivar before: the number that its page had under the kernel before: whose page it is now may differ in two runs.
+    """
+
+    page: int
+    low: int
+    before: int | None = None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Led) or self.low != other.low:
+            return False
+        return self.page == other.page or (self.before is not None and self.before == other.before)
+
+    def __hash__(self) -> int:
+        return hash(self.low)
 
 
 class Side:
@@ -139,7 +170,7 @@ class Side:
         out |= {name: outcome.fields[name] for name in names if name in outcome.fields}
         if isinstance(op, Hcall | HcallBatch):
             out["registers"] = [
-                tuple((self._symbol(each), each & int(LOW)) if leads else each for leads, each in registers)
+                tuple(self._led(each) if leads else each for leads, each in registers)
                 for registers in seen_registers(op, outcome)
             ]
         return out | {"frames": tuple(bool(frame) for frame in outcome.frames)}
@@ -151,7 +182,7 @@ class Side:
 
     def _happening(self, event: Event) -> Happening:
         entries = [event.entry, *event.neighbours]
-        symbols = tuple(None if each is None else (self._symbol(each), each & int(LOW)) for each in entries)
+        symbols = tuple(None if each is None else self._led(each) for each in entries)
         names = ("kind", "pe", "liobn", "device", "iova", "start", "size", "direction", "reason")
         key = (*(getattr(event, name) for name in names), symbols)
         text = f"PE {event.pe} {event.kind}: {event.device}"
@@ -165,6 +196,11 @@ class Side:
         """As `symbols`, of one entry."""
         frame = tce.address(value)
         return self._symbols.get(frame, (frame >> window.PAGE_SHIFT) + _RAW) if value else 0
+
+    def _led(self, value: int) -> Led:
+        """A TCE that a hypercall gave."""
+        inherited = self.inherited(value)
+        return Led(self._symbol(value), value & int(LOW), None if inherited is None else inherited[0])
 
     def symbols(self, table: TableView) -> npt.NDArray[np.int64]:
         """For each live entry, the number of the page that it leads to. Where all RAM is mapped, whose page it is does

@@ -180,13 +180,17 @@ class TableModel:
 
         :param memory: so does what they lead to; otherwise another kernel has that.
         """
-        for number, entry in list(self.live.items()):
+        run: list[LiveEntry] = []
+        for number, entry in sorted(self.live.items()):
             kept = msgspec.structs.replace(entry, pinned=False)
             if not memory:
                 kept = msgspec.structs.replace(
                     kept, page=None, rest=(), buffer="", raw=entry.tce, untold=entry.tce is None
                 )
-            self.put(number, [kept], step)
+            run.append(kept)
+            if number + 1 not in self.live:
+                self.put(number + 1 - len(run), run, step)
+                run = []
 
     @property
     def untold(self) -> set[int]:

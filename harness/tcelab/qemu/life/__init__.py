@@ -4,16 +4,20 @@ Each family of events is a module; `EVENTS` says which function does what. Befor
 `impossible` tells which of them this guest cannot go through.
 
 - `kexec`: kexec and kdump
+- `counting`: hypercalls meanwhile
 - `hotplug`: devices and PHBs come and go
 - `mtree`: after each, QEMU's windows by its memory map
 - `memory`: memory that is plugged in and pulled
 - `restart`: reset and reboot
+- `migration`: save and load
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
+
+import msgspec
 
 from tcelab.program import (
     BridgeAdd,
@@ -22,12 +26,15 @@ from tcelab.program import (
     DeviceAdd,
     DeviceRemove,
     Kexec,
+    Load,
     MemoryAdd,
     MemoryRemove,
     Reboot,
     Reset,
+    Save,
 )
-from tcelab.qemu.life import hotplug, kexec, memory, mtree, restart
+from tcelab.qemu.life import hotplug, kexec, memory, migration, mtree, restart
+from tcelab.qemu.life.counting import counted
 from tcelab.qemu.qemusession import QemuSession
 from tcelab.run.record import Outcome
 
@@ -35,12 +42,13 @@ Go = Callable[[QemuSession, Any], Outcome]
 
 
 def _checked(go: Go) -> Go:
-    """After the event, its windows are where QEMU has them."""
+    """Hypercalls are counted meanwhile; after the event, its windows are where QEMU has them."""
 
     def event(session: QemuSession, op: Any) -> Outcome:  # noqa: ANN401 - each is another operation
-        outcome = go(session, op)
+        with counted(session) as counts:
+            outcome = go(session, op)
         mtree.check(session)
-        return outcome
+        return msgspec.structs.replace(outcome, fields={**outcome.fields, "hypercalls": counts.told()})
 
     return event
 
@@ -57,4 +65,9 @@ _EVENTS: Final[Mapping[type, Go]] = {
     MemoryAdd: memory.add,
     MemoryRemove: memory.remove,
 }
-EVENTS: Final[Mapping[type, Go]] = {kind: _checked(go) for kind, go in _EVENTS.items()}
+EVENTS: Final[Mapping[type, Go]] = {
+    **{kind: _checked(go) for kind, go in _EVENTS.items()},
+    # A guest that is saved stands still; where windows arrive is the judge's to say (law `inventory`).
+    Save: migration.save,
+    Load: migration.load,
+}

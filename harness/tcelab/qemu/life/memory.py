@@ -11,12 +11,13 @@ from typing import Any, Final
 
 from tcelab.errors import HarnessError
 from tcelab.program import MemoryAdd, MemoryRemove
+from tcelab.program.lifeops import KEPT
 from tcelab.qemu.portal import portal
 from tcelab.qemu.qemusession import QemuSession
 from tcelab.qemu.ram import MIB
 from tcelab.run.record import Outcome
 
-_KEPT: Final = frozenset({"DEVICE_UNPLUG_GUEST_ERROR", "MEM_UNPLUG_ERROR"})
+_KEEPS: Final = frozenset({"DEVICE_UNPLUG_GUEST_ERROR", "MEM_UNPLUG_ERROR"})
 """Events by which QEMU says that the guest gives nothing back: the second is of QEMU up to 9."""
 
 
@@ -55,7 +56,7 @@ def remove(session: QemuSession, op: MemoryRemove) -> Outcome:
     before = session.counter("memory")
     if not portal().call(guest.waiter.run(_pulled(session, device), "plug", guest.limits.plug)):
         session.await_counter("memory", before)
-        return Outcome(errno="EBUSY")
+        return Outcome(errno=KEPT)
     portal().call(guest.qmp("object-del", id=backend))
     size = guest.ram.unplug(op.dimm)
     session.await_counter("memory", before - size // MIB)
@@ -68,7 +69,7 @@ async def _pulled(session: QemuSession, device: str) -> bool:
 
     def heard(event: str, data: dict[str, Any]) -> None:
         gone = event == "DEVICE_DELETED"
-        if (gone or event in _KEPT) and data.get("device") == device and not ended.done():
+        if (gone or event in _KEEPS) and data.get("device") == device and not ended.done():
             ended.set_result(gone)
 
     session.guest.on_event = heard

@@ -27,6 +27,13 @@ def windows(text: str) -> dict[int, tuple[int, int]]:
     return {liobn: (first, last) for liobn, first, last in found}
 
 
+def now(session: QemuSession) -> dict[int, tuple[int, int]]:
+    """The active windows of a guest that stands still; all that QEMU has traced until then has been read."""
+    text = portal().call(session.guest.qmp("human-monitor-command", **{"command-line": "info mtree"}))
+    session.guest.log.drain()
+    return windows(str(text))
+
+
 def check(session: QemuSession) -> None:
     """:raise HarnessError: the windows that QEMU has are not those of which its trace has told."""
     if "live" in session.facts.cannot:  # the trace tells nothing
@@ -34,12 +41,11 @@ def check(session: QemuSession) -> None:
     guest = session.guest
     portal().call(guest.standstill.begin())
     try:
-        text = portal().call(guest.qmp("human-monitor-command", **{"command-line": "info mtree"}))
-        guest.log.drain()
+        mapped = now(session)
     finally:
         portal().call(guest.standstill.end())
     told = {liobn: session.views.shape(liobn) for liobn in guest.log.tables.at}
-    if problem := difference(windows(str(text)), told):
+    if problem := difference(mapped, told):
         raise HarnessError(
             f"QEMU's memory map and its trace do not agree on its windows: {problem}",
             next_step="no table can be read like this; please report it, with qemu.log",

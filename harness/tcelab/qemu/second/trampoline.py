@@ -5,8 +5,8 @@ waits until the host has written the kernel. The zeros are no waste: QEMU transl
 stored something, and what the host writes it does not see. Then it enters the kernel as the flattened-tree protocol
 has it (Documentation/arch/powerpc/booting.rst): r3 the tree, r4 the kernel, r5 0.
 
-The first 256 bytes are copied to address 0, where the other CPUs are sent to 0x60 and wait for what the second kernel
-has there.
+The first 256 bytes are copied to address 0, where the other CPUs are sent to 0x60, in big endian (kexec_wait), and wait
+for what the second kernel has there.
 """
 
 from __future__ import annotations
@@ -87,6 +87,6 @@ def code(tree: int, kernel: int, size: int, mailbox: int, waits: int) -> bytes:
         _BCTR,
     ]
     head = [_STAY | _COPIED, *[0] * (_COPIED // 4 - 1)]
-    head[HELD // 4] = _STAY
+    head[HELD // 4] = int.from_bytes(_STAY.to_bytes(4, "big"), "little")
     words = (*head, *main)
     return struct.pack(f"<{len(words)}I", *words)

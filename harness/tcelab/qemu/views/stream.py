@@ -61,7 +61,9 @@ def _section(stream: bytes, name_at: int) -> tuple[TableView, int]:
         raise HarnessError(f"state stream: LIOBN {liobn:#x} in instance {instance:#x}, version {version} (expected 3)")
     at += _TABLE.size
     words = np.frombuffer(stream, ">u8", entries, at).astype(np.uint64)
-    at += entries * 8 + 1  # def_win
+    at += entries * 8
+    default = bool(stream[at])
+    at += 1
     page_shift, bus_offset = 12, 0
     if stream[at] == _SUBSECTION and stream.startswith(_EX_NAME, at + 1):
         _, bus_offset, page_shift = _EX.unpack_from(stream, at + 1 + len(_EX_NAME))
@@ -69,4 +71,4 @@ def _section(stream: bytes, name_at: int) -> tuple[TableView, int]:
     if stream[at] != _FOOTER or stream[at + 1 : at + 5] != section_id:
         raise HarnessError(f"state stream: the section of LIOBN {liobn:#x} does not end where its fields end")
     index = np.flatnonzero(words).astype(np.uint32)
-    return TableView(liobn, "stream", entries, index, words[index], page_shift, bus_offset), at + 5
+    return TableView(liobn, "stream", entries, index, words[index], page_shift, bus_offset, default), at + 5
