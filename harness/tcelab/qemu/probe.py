@@ -43,7 +43,7 @@ LOG_FLAGS: Final = ("guest_errors", "invalid_mem")
 """`-d` items under which QEMU tells of refused accesses: the second where it exists (8.0 or so and up)."""
 
 
-VERSION: Final = 4
+VERSION: Final = 5
 """Version of the questions; raising it invalidates remembered answers."""
 
 
