@@ -38,6 +38,7 @@ ELSEWHERE: Final = {
     "topology": "a program brings its own",
     "isolates": "a program says so itself",
     "restarts": "a program says so itself",
+    "loads": "a program says so itself",
     "guard": "said where it is not what a program like this one has by default",
 }
 """Fields of a choice that have no such option, and why."""

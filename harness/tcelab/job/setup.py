@@ -173,7 +173,7 @@ def _check(choice: MachineChoice) -> OwnKernel | None:
     return None
 
 
-def _others(choice: MachineChoice, provenance: dict[str, Any]) -> dict[str, probe.Qemu]:
+def _others(choice: MachineChoice, provenance: dict[str, Any]) -> dict[str, tuple[probe.Qemu, probe.Abilities]]:
     """The other QEMUs that the guest is to be loaded into.
 
     :raise Unsupported: one that cannot take it in.
@@ -181,9 +181,10 @@ def _others(choice: MachineChoice, provenance: dict[str, Any]) -> dict[str, prob
     out = {}
     for name in choice.loads:
         told: dict[str, Any] = {}
-        out[name] = _qemu(name, told)
+        qemu = _qemu(name, told)
         provenance.setdefault("loads", {})[name] = told["qemu"]
-        abilities = probe.probe(out[name])
+        abilities = probe.probe(qemu)
+        out[name] = qemu, abilities
         machine.check(abilities, choice.topology, choice.cpu)
         if not abilities.mapped_ram:
             raise Unsupported(

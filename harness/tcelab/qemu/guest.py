@@ -376,8 +376,8 @@ class Guest:
             await asyncio.wait({self._starting}, timeout=self.limits.close)
         process = getattr(self, "_process", None)
         if process is not None and process.returncode is None:
-            # A fork has nothing to save, and a QEMU that was never reached cannot be asked.
-            if self._base is None and self._qmp.runstate is Runstate.RUNNING:
+            # A fork, or a QEMU whose guest another one has, saves nothing; one that was never reached cannot be asked.
+            if self._base is None and hasattr(self, "disks") and self._qmp.runstate is Runstate.RUNNING:
                 with contextlib.suppress(QMPError, OSError, TimeoutError):
                     await asyncio.wait_for(self._qmp.execute("quit"), self.limits.close)
                 with contextlib.suppress(TimeoutError):

@@ -103,7 +103,7 @@ class QemuOptions(msgspec.Struct, frozen=True):
     network: bool = False
     restarts: bool = False
     order: Literal["same", "reversed"] = "same"
-    others: dict[str, Qemu] = {}
+    others: dict[str, tuple[Qemu, Abilities]] = {}
 
 
 class Descriptors(msgspec.Struct, frozen=True):

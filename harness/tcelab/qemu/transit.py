@@ -46,6 +46,8 @@ _PROMPT: Final = "tcelab#"
 _PUT_OFF: Final = 0.5
 """Seconds for which an idle kernel may defer work (delayed work, RCU callbacks)."""
 
+_ANY_SPEED: Final = 1 << 40
+"""Bytes per second: QEMU saves 128 MiB a second unless it is told."""
 _BLOCK: Final = 512
 """Bytes of a block, as the host counts those of a file."""
 
@@ -103,6 +105,7 @@ class Transit:
         names = dict.fromkeys((*capabilities, "x-ignore-shared"))
         told = [{"capability": name, "state": name in capabilities} for name in names]
         await self._execute("migrate-set-capabilities", {"capabilities": told})
+        await self._execute("migrate-set-parameters", {"max-bandwidth": _ANY_SPEED})
         await self._execute(command, {"uri": f"file:/proc/self/fd/{file}"})
         if await self._moved != "completed":
             why = msgspec.convert(await self._execute("query-migrate", {}), dict[str, Any])

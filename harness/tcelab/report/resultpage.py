@@ -15,7 +15,7 @@ from msgspec.inspect import NoneType, StructType, Type, UnionType, type_info
 from tcelab.judge.finding import Batch, DmaCount, Evidence, Finding, LawCount, Seconds, Verdict
 from tcelab.leakcheck import leakresult
 from tcelab.program.structpage import default_told, fields_told, summary, type_told
-from tcelab.report import hcalltable, isolationlog, result
+from tcelab.report import hcalltable, isolationlog, lifelog, result
 from tcelab.run.record import Event
 from tcelab.run.resultfile import SCHEMA
 
@@ -45,6 +45,8 @@ STRUCTS: Final[tuple[type[msgspec.Struct], ...]] = (
     result.RunEnded,
     isolationlog.Isolations,
     isolationlog.Moment,
+    lifelog.LifeEvent,
+    lifelog.HypercallCount,
     Event,
     hcalltable.HypercallRow,
 )

@@ -63,7 +63,7 @@ def test_the_emulator_refuses_what_is_about_a_guest(name, value):
 
 
 def test_whoever_adds_an_option_says_whether_it_is_about_a_guest():
-    others = {"topology", "profile", "expect_quirks", "without_quirks", "isolates", "guard", "restarts"}
+    others = {"topology", "profile", "expect_quirks", "without_quirks", "isolates", "guard", "restarts", "loads"}
     assert set(platforms._OF_A_GUEST) | others == {field.name for field in msgspec.structs.fields(MachineChoice)}
 
 

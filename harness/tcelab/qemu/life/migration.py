@@ -17,7 +17,7 @@ import msgspec
 from tcelab.errors import Unsupported
 from tcelab.logs import PHASE
 from tcelab.program import Load, Save
-from tcelab.qemu import probe, transit
+from tcelab.qemu import transit
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.life import mtree
 from tcelab.qemu.portal import portal
@@ -52,8 +52,7 @@ def load(session: QemuSession, op: Load) -> Outcome:
                 next_step="run it as a program: tcelab run FILE",
                 scene=session.scene(),
             )
-        qemu = session.options.others[op.qemu]
-        abilities = probe.probe(qemu)
+        qemu, abilities = session.options.others[op.qemu]
     options = msgspec.structs.replace(session.options, order=op.order)
     _LOG.info("loading the guest into QEMU %s", abilities.version, extra=PHASE)
     fresh = Guest(qemu, abilities, options, session.guest.limits, _folder(session), saved=saved)
