@@ -21,7 +21,7 @@ REPORT = Report(
     " default window was lost, so that the last window to go was not followed by it.",
     where=("QEMU 00d4f525ec8d (2014)", "QEMU a26fdf393404 (2016)", "QEMU 31cc81f72801 (2022)"),
     versions="QEMU 10.0 and 11.1 are right, also from 11.1 to 10.0. QEMU 11.1.3 loads nothing that 10.0.13 saved: it"
-    " refuses the virtio-serial device of the agent's channel. PHBs in another order are refused by both. 7.2 cannot"
+    " refuses the virtio-serial device of the agent's channel. 11.1.3 refuses PHBs in another order. 7.2 cannot"
     " save a guest whole.",
     right="Every window arrives with its LIOBN, place, page size, entries and mark, whatever the order of the devices;"
     " when the last window is removed afterwards, the default one comes back.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from msgspec import structs
 from story import ONE, SMALL
 
 from tcelab import program as p
@@ -63,6 +64,12 @@ ONE_OF_EACH = (
 )
 BEFORE_IT = {p.Load: (p.Save(),), p.MemoryRemove: (p.MemoryAdd(dimm="more", mib=256),)}
 """What an operation needs before it, besides `BEFORE`."""
+GROWING = structs.replace(SMALL, maxmem=1024, slots=2)
+
+
+def before(op):
+    """What is done before it, all of it."""
+    return (*BEFORE, *BEFORE_IT.get(type(op), ()))
 
 
 def named(op):
@@ -71,8 +78,8 @@ def named(op):
 
 def checked(op):
     """What the validator says of an operation."""
-    checker = Checker(Program(name="every", topology=SMALL, ops=[]))
-    for each in (*BEFORE, *BEFORE_IT.get(type(op), ())):
+    checker = Checker(Program(name="every", topology=GROWING, ops=[]))
+    for each in before(op):
         checker.check(each)
     try:
         checker.check(op)

@@ -123,6 +123,10 @@ TOPOLOGY: Final = {
 OWN: Final[Mapping[str, list[Example]]] = {
     "engine": [PE, CONTAINER[1], DEVICE | {"fields": {"name": "disk1"}}, BUFFER],
     "native": [PE],
+    "deviceadd": [],
+    "deviceremove": [],
+    "bridgeadd": [],
+    "bridgeremove": [],
 }
 """What comes before an example in place of `BEFORE`: a group that is open cannot be opened again."""
 

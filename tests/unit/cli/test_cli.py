@@ -669,7 +669,8 @@ def test_a_host_that_can_do_the_main_job_is_0(tcelab, healthy):
     (told,) = [line for line in done.out.splitlines() if "  qemu  " in line]
     assert told == (
         "ok  qemu           9.9.9: forks, VOF, both firmware files, edu, every CPU of --cpu, live tables,"
-        " the state stream, refused accesses told in full, ends with its parent; without virtio-blk"
+        " the state stream, refused accesses told in full, ends with its parent; without virtio-blk, memory to plug in,"
+        " versioned machine types, save and load"
     )
     assert done.out.count("fix:") == 1
 
@@ -685,9 +686,10 @@ def test_a_host_that_can_do_the_main_job_is_0(tcelab, healthy):
 )
 def test_what_a_qemu_cannot_do_is_told_in_words(lost):
     (name,) = lost
-    told = doctor.abilities(abilities(virtio_blk=True, **lost))
+    whole = {"virtio_blk": True, "dimm": True, "machines": ("pseries-10.0",), "mapped_ram": True}
+    told = doctor.abilities(abilities(**whole, **lost))
     assert told.partition("; without ")[2] == doctor._ABILITIES[name]
-    assert "without" not in doctor.abilities(abilities(virtio_blk=True))
+    assert "without" not in doctor.abilities(abilities(**whole))
 
 
 def test_all_that_is_asked_of_a_qemu_has_a_word():

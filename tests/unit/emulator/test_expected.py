@@ -6,7 +6,7 @@ import json
 
 import fast_story as fast
 import pytest
-from every_operation import BEFORE, DMA, ONE_OF_EACH, checked, named
+from every_operation import BEFORE, DMA, ONE_OF_EACH, before, checked, named
 from isolation_story import TWO_DEVICES, opened, program, read, write
 from msgspec import structs
 from story import ONE, SMALL
@@ -37,11 +37,12 @@ def test_each_operation_honours_what_is_expected_of_it_or_refuses_it(op, expect)
         assert f"expect {expect!r} of a {named(op).lower()}, which gives nothing that could be expected" in why
         return
     assert "expect" not in why
-    made = Program(name="p", topology=SMALL, ops=[*BEFORE, op])
+    first = before(op)
+    made = Program(name="p", topology=SMALL, ops=[*first, op])
     watch = Judge(made, EmulatorSession(SMALL).facts)
-    for number, each in enumerate(BEFORE):
+    for number, each in enumerate(first):
         watch.feed(Step(number, each, Outcome(value=0, fields={"group": "1"})))
-    watch.feed(Step(len(BEFORE), op, Outcome(errno="EXDEV")))
+    watch.feed(Step(len(first), op, Outcome(errno="EXDEV")))
     (found,) = [each for each in watch.ledger.findings if each.law == "outcome"]
     assert (found.expected, found.seen.split()[0]) == (str(expect), "EXDEV")
 
@@ -51,7 +52,7 @@ def test_what_honours_it_gives_something_that_can_be_held_against_it(op):
     """Of a session: an outcome, and no look at the guest, of which no law of outcomes hears."""
     if isinstance(op, p.Native):
         return  # a real guest's own program; the agent gives its outcomes as it does all others
-    ops = [*BEFORE, structs.replace(op, expect=NOTHING)]
+    ops = [*before(op), structs.replace(op, expect=NOTHING)]
     done = perform_program(Program(name="p", topology=SMALL, ops=ops), EmulatorSession(SMALL))
     assert done.ending is None
     assert done.steps[-1].outcome is not None
@@ -210,7 +211,8 @@ def test_a_transfer_that_did_not_end_is_neither(word, got):
 def test_a_transfer_of_a_file_that_is_no_device_could_not_be_judged():
     """Whoever says that it ended."""
     op = structs.replace(DMA, file=ONE.group, expect="refused")
-    made = Program(name="p", topology=SMALL, ops=[*BEFORE, op])
+    first = before(op)
+    made = Program(name="p", topology=SMALL, ops=[*first, op])
     watch = Judge(made, EmulatorSession(SMALL).facts)
     for number, each in enumerate(made.ops):
         watch.feed(Step(number, each, Outcome(value=0, fields={"group": "1"})))

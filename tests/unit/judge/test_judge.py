@@ -35,8 +35,20 @@ def honest(name, where):
     return ParallelRun(program, lambda part: Ideal(program)).run()[1]
 
 
-ONLY_EMULATED = {"windows", "lifecycle", "lifecycle-isolation"}
-"""Scenarios of which only the emulator knows enough."""
+ONLY_EMULATED = {
+    "windows",
+    "lifecycle",
+    "lifecycle-isolation",
+    "kexec",
+    "kexec-isolation",
+    "kdump",
+    "hotplug",
+    "hotplug-isolation",
+    "memory",
+    "migration",
+    "migration-isolation",
+}
+"""Scenarios of which the ideal session knows too little: of windows and of events, only the emulator knows enough."""
 
 
 @pytest.mark.parametrize("name", sorted(SCENARIOS.keys() - ONLY_EMULATED))

@@ -1,10 +1,13 @@
 """Reset and reboot as the judge sees them: the laws alone, on the emulator, whose machine is told to do it wrongly."""
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
 from tcelab.emulator import EmulatorSession
 from tcelab.judge import Judge
+from tcelab.judge.models.comparison import Comparison
 from tcelab.papr import isolationrules, window
 from tcelab.program import Checkpoint, Close, Page, Program, Read, Reboot, Reset
 from tcelab.program.topology import topology
@@ -154,3 +157,16 @@ def test_a_pe_that_is_still_isolated_after_a_reset_is_found():
     judge = Judge(program, session.facts)
     verdict = judge.verdict(perform_program(program, Wrong(session, isolated), judge))
     assert [(each.law, each.step) for each in verdict.findings] == [("isolation", end + 2)]
+
+
+def test_of_a_command_register_only_what_the_driver_writes_is_compared():
+    """SLOF enables SERR#, VOF nothing: that is no difference of the kernel's."""
+    ops = [*before(), *b.open_device(ONE)]
+    program = Program(name="life", topology=TOPOLOGY, ops=ops)
+    session = EmulatorSession(TOPOLOGY)
+    run = perform_program(program, session)
+    step = run.steps[-1]
+    one, other = (msgspec.structs.replace(step.outcome, value=value) for value in (0x106, 0x2))
+    compare = Comparison(session.facts, session.facts).compare
+    assert compare(step, replace(step, outcome=one)) == []
+    assert [each.seen for each in compare(step, replace(step, outcome=other))] == ["value 2"]

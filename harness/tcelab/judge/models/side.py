@@ -12,6 +12,7 @@ import numpy.typing as npt
 from tceagent import uapi
 from tcelab.errors import counted
 from tcelab.judge.models.hypercallmodel import seen_registers, words_of
+from tcelab.judge.models.pes import MASTER, MEMORY, UNREACHED
 from tcelab.judge.models.requests import request_name
 from tcelab.papr import tce, window
 from tcelab.program import (
@@ -30,6 +31,7 @@ from tcelab.program import (
     HcallBatch,
     Ioctl,
     Load,
+    Master,
     MemoryAdd,
     MemoryRemove,
     Op,
@@ -162,6 +164,8 @@ class Side:
         value: object = outcome.value
         if made and outcome.value is not None:
             value = "made" if outcome.value >= 0 else outcome.value
+        elif isinstance(op, Master) and outcome.value not in (None, UNREACHED):
+            value = outcome.value & (MEMORY | MASTER)  # the rest is firmware's: SLOF enables SERR#, VOF nothing
         elif isinstance(op, Read) and op.what == "pins" and outcome.value is not None:
             self._pins = outcome.value if self._pins is None else self._pins
             value = outcome.value - self._pins
