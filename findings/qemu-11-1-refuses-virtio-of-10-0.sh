@@ -13,6 +13,7 @@
 set -u
 work="$(mktemp -d)" || exit 125
 trap 'rm -rf "$work"' EXIT
+# shellcheck disable=SC2016 # apt's own format, not the shell's
 site="$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | sort -u | head -n 1)"
 [ -n "$site" ] || exit 125
 
