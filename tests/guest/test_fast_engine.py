@@ -160,7 +160,7 @@ def test_a_transfer_that_only_says_that_it_was_done_is_found(session):
     """Its queue says so, and nothing moved."""
 
     class Liar:
-        facts = session.facts
+        facts, boot = session.facts, session.boot
         trouble, finish, intervene = session.trouble, session.finish, session.intervene
 
         def perform(self, ops):
