@@ -67,7 +67,7 @@ class Conversation:
         renew: bool = False,
         nonce: bytes | None = None,
         booting: bool = False,
-        reopens: bool = False,
+        closes: bool = False,
     ) -> None:
         booting = booting or (self._base is None and not renew)
         nonce = nonce or secrets.token_bytes(_NONCE)
@@ -84,7 +84,7 @@ class Conversation:
             # fork's draws.
             told |= {"renew": True, "clock": asked, "entropy": secrets.token_bytes(_ENTROPY).hex()}
         request = msgspec.json.encode({"id": self._next(), "hello": told})
-        answer = decode(portal().call(self.guest.hello(request, booting=booting, reopens=reopens)), self._number)
+        answer = decode(portal().call(self.guest.hello(request, booting=booting, closes=closes)), self._number)
         hello = self._part(answer, "hello", Hello)
         if "clock" in told:
             self._expect_now(hello.clock, asked)

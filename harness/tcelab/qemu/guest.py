@@ -223,10 +223,10 @@ class Guest:
                     await self._gone(name)
                 case "MIGRATION", _:
                     self.transit.heard(data["status"])
-                case "VSERPORT_CHANGE", {"id": "agent-port", "open": True}:
-                    self.restarts.reopened.set()
-                case "VSERPORT_CHANGE", {"id": "agent-port", "open": False} if not self.restarts.on:
-                    self.waiter.lose("the agent ended")
+                case "VSERPORT_CHANGE", {"id": "agent-port", "open": False}:
+                    self.restarts.closed.set()
+                    if not self.restarts.on:
+                        self.waiter.lose("the agent ended")
             self.on_event(str(event["event"]), data)
             self.waiter.activity.set()
 
@@ -305,15 +305,15 @@ class Guest:
         leave = self.restarts.leave(ask or self._execute("system_reset", {}))
         await self.waiter.run(leave, "restart", self.limits.restart)
 
-    async def hello(self, request: bytes, *, booting: bool | None = None, reopens: bool = False) -> bytes:
+    async def hello(self, request: bytes, *, booting: bool | None = None, closes: bool = False) -> bytes:
         """The handshake: answered when the agent is up. The console's bytes are the progress of the boot.
 
         :param booting: a kernel comes up; by default unless a fork goes on where its base stood.
-        :param reopens: ask once an agent has opened its port.
+        :param closes: ask once the agent before has lost its port.
         """
 
         async def ask() -> bytes:
-            await (self.restarts.reopened.wait() if reopens else asyncio.sleep(0))
+            await (self.restarts.closed.wait() if closes else asyncio.sleep(0))
             return await self.channel.ask(request)
 
         if not (self._base is None if booting is None else booting):

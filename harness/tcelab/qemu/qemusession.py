@@ -149,21 +149,22 @@ class QemuSession(MovableSession):
         return self.guest.waiter.boot
 
     @contextmanager
-    def restart(self, *, reopens: bool = False, machine_stays: bool = False) -> Iterator[Guest]:
+    def restart(self, *, closes: bool = False, machine_stays: bool = False) -> Iterator[Guest]:
         """In the block, the guest's kernel ends; after it, the agent of the next one is awaited.
 
-        :param reopens: the agent is greeted only once it has opened its port: the one before could still hear it.
+        :param closes: the next agent is greeted only once the one before has lost its port, and cannot hear it. QEMU
+            tells at once that a port was closed, and up to a second late that it was opened again (VSERPORT_CHANGE).
         :param machine_stays: it is not reset: devices, and PEs that are isolated, are as they were.
         :raise GuestLost: no agent comes up.
         """
         guest = self.guest
         guest.restarts.on = True
-        guest.restarts.reopened.clear()
+        guest.restarts.closed.clear()
         guest.console.begin_boot()
         yield guest
         guest.waiter.boot += 1
         self._devices.clear()
-        self.greet(self.facts.versions["agent"]["digest"], nonce=self.facts.nonce, booting=True, reopens=reopens)
+        self.greet(self.facts.versions["agent"]["digest"], nonce=self.facts.nonce, booting=True, closes=closes)
         guest.restarts.on = False
         if self._guard is not None and not machine_stays:
             self._guard.start()

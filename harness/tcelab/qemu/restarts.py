@@ -11,12 +11,12 @@ class Restarts:
     """Of one guest; lives on the loop.
 
     :ivar on: its kernel is meant to end.
-    :ivar reopened: an agent has opened its port, since somebody cleared this.
+    :ivar closed: the agent's port was closed, since somebody cleared this: whoever opens it next is another agent.
     """
 
     def __init__(self) -> None:
         self.on = False
-        self.reopened = asyncio.Event()
+        self.closed = asyncio.Event()
         self._left: asyncio.Future[None] | None = None
 
     def takes(self, event: str, reason: object) -> bool:

@@ -48,7 +48,7 @@ def _second(session: QemuSession, append: str, *, crash: bool) -> Outcome:
     def waits() -> bool:
         return guest.ram.read(plan.mailbox, 4) == plan.waits.to_bytes(4, "little")
 
-    with session.restart(reopens=True, machine_stays=True):
+    with session.restart(closes=True, machine_stays=True):
         if crash:
             guest.console.expect(_LAST_WORDS)
         message = session.message("second", {"what": "start", "crash": crash})
