@@ -74,7 +74,7 @@ class GrowingRam:
                     raise HarnessError(CLOSED) from None
         return self._ram.read(address, size)
 
-    def write(self, address: int, data: bytes) -> None:
+    def write(self, address: int, data: bytes | bytearray) -> None:
         """See `Ram.write`: memory that was there from the start."""
         self._ram.write(address, data)
 

@@ -43,7 +43,7 @@ class ProcessMemory:
         """
         return os.pread(self._fd, size, at)
 
-    def write(self, at: int, data: bytes) -> None:
+    def write(self, at: int, data: bytes | bytearray) -> None:
         os.pwrite(self._fd, data, at)
 
     def fill(self, room: npt.NDArray[np.generic], at: int) -> int:

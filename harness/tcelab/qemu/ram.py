@@ -58,7 +58,7 @@ class Ram(Protocol):
         """Guest physical memory; None where there is no RAM."""
         ...
 
-    def write(self, address: int, data: bytes) -> None:
+    def write(self, address: int, data: bytes | bytearray) -> None:
         """Into guest physical memory, which QEMU does not notice.
 
         :raise HarnessError: there is no RAM, or no longer.
@@ -83,7 +83,7 @@ def expect_room(guest: int) -> None:
         )
 
 
-def expect_within(ram: Ram, address: int, data: bytes) -> None:
+def expect_within(ram: Ram, address: int, data: bytes | bytearray) -> None:
     if not 0 <= address <= ram.size - len(data):
         raise HarnessError(f"{len(data)} bytes at {address:#x} do not fit into guest RAM of {ram.size // MIB} MiB")
 
@@ -110,7 +110,7 @@ class SharedRam:
         except ValueError:
             raise HarnessError(CLOSED) from None
 
-    def write(self, address: int, data: bytes) -> None:
+    def write(self, address: int, data: bytes | bytearray) -> None:
         expect_within(self, address, data)
         os.pwrite(self.fd, data, address)
 
@@ -153,7 +153,7 @@ class PrivateRam:
     def read(self, address: int, size: int) -> bytes | None:
         return self._pieces([address], size) if 0 <= address <= self.size - size else None
 
-    def write(self, address: int, data: bytes) -> None:
+    def write(self, address: int, data: bytes | bytearray) -> None:
         expect_within(self, address, data)
         if self._memory is None:
             raise HarnessError(CLOSED)

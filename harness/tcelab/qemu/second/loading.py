@@ -7,7 +7,6 @@ what the first kernel put there about itself is left out, and a crash kernel is 
 
 from __future__ import annotations
 
-import io
 import secrets
 import struct
 from base64 import b64encode
@@ -46,7 +45,7 @@ class KernelImage(msgspec.Struct, frozen=True):
     :ivar size: its bytes in memory, what is zero at first included.
     """
 
-    data: bytes
+    data: bytes | bytearray
     size: int
 
 
@@ -60,7 +59,7 @@ class Loading(msgspec.Struct, frozen=True):
 
     start: int
     pieces: list[dict[str, Any]]
-    writes: list[tuple[int, bytes]]
+    writes: list[tuple[int, bytes | bytearray]]
     mailbox: int
     waits: int
 
@@ -81,15 +80,16 @@ def impossible(hello: Hello, crashkernel: int) -> dict[str, str]:
 
 def read_kernel(path: Path) -> KernelImage:
     """:raise Unsupported: a kernel of another byte order than a guest's agent."""
-    elf = Elf(io.BytesIO(path.read_bytes()))
-    if not elf.little_endian:
-        raise Unsupported(f"{path} is big endian: no such kernel is started by another one here")
-    image, size = bytearray(), 0
-    for place, data, in_memory in elf.loaded():
-        image += bytes(max(0, place + len(data) - len(image)))
-        image[place : place + len(data)] = data
-        size = max(size, place + in_memory)
-    return KernelImage(bytes(image), -(-size // UNIT) * UNIT)
+    with path.open("rb") as file:
+        elf = Elf(file)
+        if not elf.little_endian:
+            raise Unsupported(f"{path} is big endian: no such kernel is started by another one here")
+        image, size = bytearray(), 0
+        for place, data, in_memory in elf.loaded():
+            image += bytes(max(0, place + len(data) - len(image)))
+            image[place : place + len(data)] = data
+            size = max(size, place + in_memory)
+    return KernelImage(image, -(-size // UNIT) * UNIT)
 
 
 def plan(
@@ -107,13 +107,15 @@ def plan(
     initrd_at, header_at, code_at = places.take(len(initrd)), places.take(UNIT), places.take(UNIT)
     mailbox, waits = code_at + UNIT // 2, secrets.randbits(31)
     pieces = [(code_at, trampoline.code(places.next, at, kernel.size, mailbox, waits), UNIT)]
-    data = kernel.data
+    writes: list[tuple[int, bytes | bytearray]] = [(at, kernel.data), (initrd_at, initrd)]
     reserved = [rtas, (initrd_at, len(initrd))]
     chosen = tree["chosen"]
     for name in [name for name in chosen if name.startswith(_OF_THE_FIRST)]:
         del chosen[name]
     if crash:
-        data = data[:_RUN_IN_PLACE] + (1).to_bytes(4, "little") + data[_RUN_IN_PLACE + 4 :]
+        writes.append(
+            (at + _RUN_IN_PLACE, (1).to_bytes(4, "little"))
+        )  # after the kernel itself, which is large to copy
         pieces.append((header_at, _dump_header(notes, ram), UNIT))
         command_line += f" elfcorehdr={header_at >> 10}K"
         reserved += [(_SPARED, first - _SPARED), (header_at, UNIT)]
@@ -128,7 +130,7 @@ def plan(
             f"no room for a second kernel with its initrd: {(places.next - first) // MIB} MiB wanted from {room}"
         )
     told = [{"at": at, "data": b64encode(piece).decode(), "size": size} for at, piece, size in pieces]
-    return Loading(code_at, told, [(at, data), (initrd_at, initrd)], mailbox, waits)
+    return Loading(code_at, told, writes, mailbox, waits)
 
 
 class _Places:
