@@ -14,9 +14,9 @@ import pytest
 MOST = 500
 """MiB that a process of the tests may take at its peak."""
 
-GROWN = 96
+GROWN = 64
 """MiB by which a process may grow until its dead sessions and tables are collected."""
-NEAR = 300
+NEAR = 240
 """MiB from which on it may grow by a third of that only: one test alone takes up to 180."""
 
 TOGETHER = {
