@@ -305,6 +305,13 @@ def test_what_is_repacked_without_a_change_is_imported(empty, good):
     assert transfer.import_images(empty / "good.tar") == ["toy"]
 
 
+def says_the_same(packed, plain):
+    try:
+        return zstd.decompress(packed) == plain
+    except zstd.ZstdError:
+        return False
+
+
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "zstd"])
 def test_a_file_that_is_damaged_or_cut_short_anywhere_is_refused(empty, good, capsys, packed):
     content = zstd.compress(good) if packed else good
@@ -312,7 +319,10 @@ def test_a_file_that_is_damaged_or_cut_short_anywhere_is_refused(empty, good, ca
     for at in range(0, len(content), step):
         (empty / "short.tar").write_bytes(content[:at])
         imported(empty / "short.tar", capsys)
-        (empty / "flipped.tar").write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        flipped = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+        if packed and says_the_same(flipped, good):
+            continue  # a bit of a frame's header that only advises whoever unpacks it
+        (empty / "flipped.tar").write_bytes(flipped)
         imported(empty / "flipped.tar", capsys)
     for more in (b"x", content):
         (empty / "long.tar").write_bytes(content + more)
