@@ -51,7 +51,7 @@ class DrivenGuest:
         """See `LeakGuest.sees_refusals`: the spare device writes where its table has no entry."""
         pe = b.Pe(SPARE, "control")
         begin = [*b.bind(pe), *b.open_container(pe), *b.enable(pe), *b.open_device(pe)]
-        ops = [*begin, *b.dma(pe, 0, _SHORT, to_memory=True), *b.close(pe.device, pe.group, pe.container)]
+        ops = [*begin, *b.dma(pe, 0, _SHORT, to_memory=True), *b.let_go(pe)]
         self._session.perform(cast("list[GuestOp]", ops))
         log = self._session.guest.log
         log.drain()

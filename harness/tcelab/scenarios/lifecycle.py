@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from tcelab.papr import isolationrules, tce, window
+from tcelab.papr import tce, window
 from tcelab.program import Dma, Fresh, Op, Page, Reboot, Reset
 from tcelab.program.topology import Topology
 from tcelab.scenarios import vocabulary as b
@@ -62,9 +62,9 @@ def isolated(topology: Topology, seed: int) -> list[Op]:
         pe = story.pes[0]
         out += [Fresh()] if out else []
         out += _mapped(story, b.SPAPR_TCE, f"{name}: before")
-        out += _violate(pe)
-        out += [*_state(story.pes), *b.checkpoint(f"lifecycle: {name}: isolated", stream=True)]
-        out += [event(), *_state(story.pes)]
+        out += [Dma(file=pe.device, iova=pe.end, size=_LENGTH, to_memory=True, expect="refused")]
+        out += [*b.states(story.pes), *b.checkpoint(f"lifecycle: {name}: isolated", stream=True)]
+        out += [event(), *b.states(story.pes)]
         out += b.checkpoint(f"lifecycle: {name} of an isolated PE", stream=True)
         out += [*_mapped(story, b.SPAPR_TCE, f"{name}: after"), *_closed(pe, name)]
     return out
@@ -99,15 +99,4 @@ def _second(pe: Pe, page: Page, turn: int) -> list[Op]:
 
 def _closed(pe: Pe, name: str) -> list[Op]:
     """Its last user lets go of it."""
-    files = (op for file in (pe.device, pe.group, pe.container) for op in b.close(file))
-    return [*files, *b.checkpoint(f"lifecycle: {name}: closed", stream=True)]
-
-
-def _violate(pe: Pe) -> list[Op]:
-    """A transfer past the window."""
-    return [Dma(file=pe.device, iova=pe.iova(pe.entries), size=_LENGTH, to_memory=True, expect="refused")]
-
-
-def _state(pes: list[Pe]) -> list[Op]:
-    """What firmware says of each PE."""
-    return [op for pe in pes for op in b.rtas(pe.name, isolationrules.READ_STATE, 0, isolationrules.SUCCESS)]
+    return [*b.let_go(pe), *b.checkpoint(f"lifecycle: {name}: closed", stream=True)]

@@ -115,6 +115,6 @@ def _end(story: _Story) -> None:
     story.ops += b.dma(pe, pe.iova(story.entry + 1), LENGTH, to_memory=True)
     story.ops.append(MemoryRemove(dimm="two", expect="ok"))
     story.look("unmapped, and memory gone")
-    story.ops += b.close(pe.device, pe.group, pe.container)
+    story.ops += b.let_go(pe)
     story.ops.append(MemoryRemove(dimm="three", expect="ok"))
     story.look("end")

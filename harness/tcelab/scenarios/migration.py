@@ -21,6 +21,7 @@ from tcelab.program import Dma, Exit, Load, Look, Op, Page, Save, Spawn
 from tcelab.program.operations import GuestOp
 from tcelab.program.topology import Topology
 from tcelab.scenarios import vocabulary as b
+from tcelab.scenarios.effects import ONES
 from tcelab.scenarios.vocabulary import PAGE, Pe
 
 TOPOLOGIES: Final = ("two-small", "versioned")
@@ -30,8 +31,6 @@ PAGES: Final = 16
 """Of each buffer: a whole CPU page of any kernel."""
 LENGTH: Final = 1024
 """Bytes of a transfer."""
-_ONES: Final = 0xFFFFFFFF
-"""A register that cannot be reached."""
 _CHILD: Final = "migration-child"
 _SHIFT: Final = 12
 _SIZE: Final = 1 << 24
@@ -132,7 +131,7 @@ def ops(topology: Topology, seed: int) -> list[Op]:
     for other in others[:1]:
         first = len(story.ops)
         story.use(other, place)
-        story.ops += [*b.unmap_dma(other, place, PAGES), *_closed(other)]
+        story.ops += [*b.unmap_dma(other, place, PAGES), *b.let_go(other)]
         story.by(_CHILD, first)
     _leave(story, used, others)
     return story.ops
@@ -145,12 +144,8 @@ def _leave(story: _Story, used: Sequence[tuple[Pe, int]], others: Sequence[Pe]) 
     story.look("unmapped")
     story.ops += b.ask(story.pes[0], "SPAPR_TCE_REMOVE", start_addr=window.SECOND_START)
     story.ops += [Exit(process=_CHILD, expect="ok")] if others else []
-    story.ops += _closed(story.pes[0])
+    story.ops += b.let_go(story.pes[0])
     story.look("closed")
-
-
-def _closed(pe: Pe) -> list[Op]:
-    return b.close(pe.device, pe.group, pe.container)
 
 
 def isolated(topology: Topology, seed: int) -> list[Op]:
@@ -164,21 +159,16 @@ def isolated(topology: Topology, seed: int) -> list[Op]:
     story.ops += [_beyond(one, place)]
     for order in _ORDERS:
         story.move(order)
-        story.ops += [Look(file=one.device, what="identity", expect=_ONES), *_states(story.pes)]
+        story.ops += [Look(file=one.device, what="identity", expect=ONES), *b.states(story.pes)]
         story.ops += [Dma(file=one.device, iova=place, size=LENGTH, to_memory=True)]
         for other in others:
             story.use(other, places[other.name], refused=False)
     for option in (isolationrules.THAW_MMIO, isolationrules.THAW_DMA):
         story.ops += b.rtas(one.name, isolationrules.SET_OPTION, option, isolationrules.SUCCESS)
-    story.ops += _states(story.pes)
+    story.ops += b.states(story.pes)
     story.use(one, place, refused=False)
     story.ops += [_beyond(one, place)]
     story.look("isolated again")
-    story.ops += [op for pe in story.pes for op in _closed(pe)]
+    story.ops += [op for pe in story.pes for op in b.let_go(pe)]
     story.look("closed")
     return story.ops
-
-
-def _states(pes: Sequence[Pe]) -> list[Op]:
-    """What firmware says of each PE."""
-    return [op for pe in pes for op in b.rtas(pe.name, isolationrules.READ_STATE, 0, isolationrules.SUCCESS)]

@@ -17,6 +17,7 @@ from tcelab.papr import isolationrules, tce, window
 from tcelab.program import Crash, Dma, Fresh, Kexec, Look, Op, Page, Reset, Spawn
 from tcelab.program.topology import Topology
 from tcelab.scenarios import vocabulary as b
+from tcelab.scenarios.effects import ONES
 from tcelab.scenarios.vocabulary import PAGE, Pe
 
 TOPOLOGIES: Final = ("two-small",)
@@ -27,8 +28,6 @@ _SHIFT: Final = 12
 _SIZE: Final = 1 << 24
 """Page shift and bytes of the 64-bit window."""
 _LENGTH: Final = 64
-_ONES: Final = 0xFFFFFFFF
-"""What a driver reads of a device that it cannot reach."""
 
 
 def kexec(topology: Topology, seed: int) -> list[Op]:
@@ -65,22 +64,22 @@ def isolated(topology: Topology, seed: int) -> list[Op]:
         pe = pes[0]
         out += [Fresh()] if out else []
         out += [*_v1(pe, name, seed), Dma(file=pe.device, iova=pe.end, size=_LENGTH, to_memory=True, expect="refused")]
-        out += [*_state(pes), *b.checkpoint(f"kexec: isolated before a {name}", stream=True), event]
-        out += [*_state(pes), *b.checkpoint(f"kexec: isolated after a {name}", stream=True)]
+        out += [*b.states(pes), *b.checkpoint(f"kexec: isolated before a {name}", stream=True), event]
+        out += [*b.states(pes), *b.checkpoint(f"kexec: isolated after a {name}", stream=True)]
         if name == "kexec":
             out += _out_of_reach(pe, seed + 1)
         out += _recover(pe)
         if name == "kexec":
             out += [*b.master(pe, on=True), *b.dma(pe, pe.iova(_number(pe, seed + 1)), _LENGTH, to_memory=False)]
-            out += b.close(pe.device, pe.group, pe.container)
-        out += [*_state(pes), *b.checkpoint(f"kexec: recovered after a {name}", stream=True)]
+            out += b.let_go(pe)
+        out += [*b.states(pes), *b.checkpoint(f"kexec: recovered after a {name}", stream=True)]
     return out
 
 
 def _out_of_reach(pe: Pe, seed: int) -> list[Op]:
     """The second kernel's driver maps for the isolated PE, and does not get through to its device."""
     *ops, transfer = _v1(pe, "again", seed)
-    look = Look(file=pe.device, what="identity", expect=_ONES)
+    look = Look(file=pe.device, what="identity", expect=ONES)
     tried = msgspec.structs.replace(transfer, expect=None)
     return [*ops, look, tried, *b.checkpoint("kexec: still out of reach", stream=True)]
 
@@ -154,9 +153,4 @@ def _recover(pe: Pe) -> list[Op]:
 def _last(pe: Pe, seed: int) -> list[Op]:
     """All is as at the machine's start."""
     ops = [*_v1(pe, "last", seed), *b.checkpoint(f"{pe.scenario}: as at the start", stream=True)]
-    return [*ops, *b.close(pe.device, pe.group, pe.container), *b.checkpoint(f"{pe.scenario}: closed", stream=True)]
-
-
-def _state(pes: list[Pe]) -> list[Op]:
-    """What firmware says of each PE."""
-    return [op for pe in pes for op in b.rtas(pe.name, isolationrules.READ_STATE, 0, isolationrules.SUCCESS)]
+    return [*ops, *b.let_go(pe), *b.checkpoint(f"{pe.scenario}: closed", stream=True)]

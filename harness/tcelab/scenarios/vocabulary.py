@@ -9,7 +9,7 @@ from typing import Final, Literal
 import msgspec
 
 from tceagent import uapi
-from tcelab.papr import window
+from tcelab.papr import isolationrules, window
 from tcelab.program import (
     Bind,
     Buffer,
@@ -232,3 +232,13 @@ def pins() -> list[Op]:
 
 def checkpoint(label: str, *, stream: bool = False, batch: int = 0) -> list[Op]:
     return [Checkpoint(label=label, stream=stream, batch=batch)]
+
+
+def states(pes: Sequence[Pe]) -> list[Op]:
+    """What firmware says of each PE."""
+    return [op for pe in pes for op in rtas(pe.name, isolationrules.READ_STATE, 0, isolationrules.SUCCESS)]
+
+
+def let_go(pe: Pe) -> list[Op]:
+    """Close the device, the group and the container, in this order."""
+    return close(pe.device, pe.group, pe.container)

@@ -262,7 +262,7 @@ def _end(story: WindowStory) -> None:
     used = pe.start + pe.phb.window_size // 2 - 2 * PAGE
     story.write(used)
     story.ops += b.fill(Page(story.small, 3), LENGTH, next(story.seeds))
-    story.ops += b.close(pe.device, pe.group, pe.container)
+    story.ops += b.let_go(pe)
     story.look("closed")
     again = Pe(pe.phb, "windows-again")
     story.pe = again
@@ -273,7 +273,7 @@ def _end(story: WindowStory) -> None:
     story.write(used)
     story.look("the default window, as it was")
     _taken(story, last)
-    story.ops += [*b.close(again.device, again.group, again.container)]
+    story.ops += b.let_go(again)
     story.look("end")
 
 

@@ -17,7 +17,7 @@ from tcelab.program.plugged import HotPlug, with_it
 from tcelab.program.topology import Device, Phb
 from tcelab.qemu.portal import portal
 from tcelab.qemu.qemusession import QemuSession
-from tcelab.run.record import Event, Outcome
+from tcelab.run.record import Outcome
 
 _PHB: Final = 0x20000000
 _PCI: Final = 0x40000000
@@ -95,17 +95,13 @@ def bridge_remove(session: QemuSession, op: BridgeRemove) -> Outcome:
 
 def _outcome(session: QemuSession, op: HotPlug, work: Callable[[], None]) -> Outcome:
     """Do it. A refusal of the guest's kernel is the outcome."""
-    events = _settled(session)
+    events = session.happened()
     try:
         work()
     except _RefusedError as refused:
         return Outcome(errno=refused.errno, fields={"step": refused.step}, events=events)
     session.plugged.happened(op)
-    return Outcome(value=0, events=[*events, *_settled(session)])
-
-
-def _settled(session: QemuSession) -> list[Event]:
-    return [] if session.guard is None else session.guard.settle()
+    return Outcome(value=0, events=[*events, *session.happened()])
 
 
 def _place(session: QemuSession, name: str) -> tuple[Phb, Device]:
