@@ -6,12 +6,13 @@ The lie is told in QEMU's memory, once the event is over: an entry is put back t
 from contextlib import closing
 
 import pytest
+from turnedentry import TurnedEntry
 
 from tcelab.emulator.reference import second_opinion
 from tcelab.errors import GuestLost
 from tcelab.job import setup
 from tcelab.judge import Judge
-from tcelab.program import Checkpoint, Flip, Page, Program, Reboot, Reset
+from tcelab.program import Page, Program, Reboot, Reset
 from tcelab.program.topology import topology
 from tcelab.qemu.fork import Forks
 from tcelab.qemu.typist import Typist
@@ -44,33 +45,13 @@ def mapped():
     ]
 
 
-class Keeping:
-    """A session whose QEMU keeps an entry over the event: it is put back before the checkpoint `after the lie`."""
-
-    def __init__(self, session):
-        self._session, self._was = session, 0
-
-    def __getattr__(self, name):
-        return getattr(self._session, name)
-
-    def intervene(self, op, frames):
-        if isinstance(op, Checkpoint) and op.label == "after the lie":
-            for bit in (bit for bit in range(64) if self._was >> bit & 1):
-                self._session.intervene(Flip(liobn=ONE.liobn, ioba=LEFT, bit=bit), [])
-        result = self._session.intervene(op, frames)
-        if isinstance(op, Checkpoint) and op.label == "before":
-            table = next(table for table in result.tables if table.liobn == ONE.liobn)
-            self._was = int(table.tce[[table.ioba(int(number)) for number in table.index].index(LEFT)])
-        return result
-
-
 @pytest.mark.parametrize("event", [Reset, Reboot])
 def test_an_entry_that_qemu_keeps_over_the_event_is_named_with_its_owner(fresh, event):
     ops = [*mapped(), *b.checkpoint("before"), event(expect="ok"), *b.checkpoint("after it", stream=True)]
     ops += b.checkpoint("after the lie", stream=True)
     program = Program(name="life", topology=TOPOLOGY, ops=ops)
     judge = Judge(program, fresh.facts, references=second_opinion(TOPOLOGY, fresh.facts))
-    run = perform_program(program, Keeping(fresh), judge)
+    run = perform_program(program, TurnedEntry(fresh, ONE.liobn, LEFT), judge)
     verdict = judge.verdict(run)
     assert {(each.liobn, each.ioba, each.step) for each in verdict.findings} == {(ONE.liobn, LEFT, len(ops) - 1)}
     found = {each.law: each.message for each in verdict.findings}

@@ -8,12 +8,13 @@ from contextlib import closing
 
 import msgspec
 import pytest
+from turnedentry import TurnedEntry
 
 from tcelab.emulator.reference import second_opinion
 from tcelab.job import setup
 from tcelab.judge import Judge
 from tcelab.papr import isolationrules
-from tcelab.program import Checkpoint, Crash, Dma, Flip, Kexec, Look, Page, Program, Spawn
+from tcelab.program import Checkpoint, Crash, Dma, Kexec, Look, Page, Program, Spawn
 from tcelab.program.topology import topology
 from tcelab.qemu.fork import Forks
 from tcelab.run.loop import perform_program
@@ -41,42 +42,17 @@ def owned():
     return [*b.bind(ONE), Spawn(process="child", expect="ok"), *theirs, *b.checkpoint("before", stream=True)]
 
 
-class Lying:
-    """A session that changes the entry of `LEFT` before the checkpoint `after the lie`: to what it was at the one
-    `before`, or, with `empties`, to nothing.
-    """
-
-    def __init__(self, session, *, empties):
-        self._session, self._empties, self._was = session, empties, 0
-
-    def __getattr__(self, name):
-        return getattr(self._session, name)
-
-    def _entry(self, snapshot):
-        table = next(table for table in snapshot.tables if table.liobn == ONE.liobn)
-        return {table.ioba(int(number)): int(tce) for number, tce in zip(table.index, table.tce, strict=True)}[LEFT]
-
-    def intervene(self, op, frames):
-        if isinstance(op, Checkpoint) and op.label == "after the lie":
-            for bit in (bit for bit in range(64) if self._was >> bit & 1):
-                self._session.intervene(Flip(liobn=ONE.liobn, ioba=LEFT, bit=bit), [])
-        result = self._session.intervene(op, frames)
-        if isinstance(op, Checkpoint) and op.label == "before":
-            self._was = self._entry(result)
-        return result
-
-
 @pytest.fixture
 def fresh(_tcelab_guests):
     with _tcelab_guests.fresh(TOPOLOGY.name, 0) as session:
         yield session
 
 
-def judged(session, event, *, empties):
+def judged(session, event):
     ops = [*owned(), event, *b.checkpoint("after it", stream=True), *b.checkpoint("after the lie", stream=True)]
     program = Program(name="second", topology=TOPOLOGY, ops=ops)
     judge = Judge(program, session.facts, references=second_opinion(TOPOLOGY, session.facts))
-    return program, judge.verdict(perform_program(program, Lying(session, empties=empties), judge))
+    return program, judge.verdict(perform_program(program, TurnedEntry(session, ONE.liobn, LEFT), judge))
 
 
 def only_the_lie(program, verdict):
@@ -87,7 +63,7 @@ def only_the_lie(program, verdict):
 
 
 def test_a_second_kernel_clears_what_it_finds_and_an_entry_that_stays_is_named_with_its_owner(fresh):
-    found = only_the_lie(*judged(fresh, Kexec(append="quiet", expect="ok"), empties=False))
+    found = only_the_lie(*judged(fresh, Kexec(append="quiet", expect="ok")))
     assert found.keys() == {"outliving", "difference"}
     assert f"container {ONE.container} of process child" in found["outliving"]
     assert fresh.boot == 2
@@ -96,7 +72,7 @@ def test_a_second_kernel_clears_what_it_finds_and_an_entry_that_stays_is_named_w
 
 
 def test_a_crash_kernel_leaves_what_it_finds_and_one_entry_that_it_clears_is_named(fresh):
-    found = only_the_lie(*judged(fresh, Crash(expect="ok"), empties=True))
+    found = only_the_lie(*judged(fresh, Crash(expect="ok")))
     assert found.keys() == {"table", "difference"}
     assert "an entry that was mapped is missing" in found["table"]
     assert "elfcorehdr=" in fresh.facts.versions["guest"]["cmdline"]
