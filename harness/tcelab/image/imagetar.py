@@ -4,6 +4,7 @@ one that it expects.
 
 from __future__ import annotations
 
+import copy
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -70,11 +71,8 @@ class Reader:
 
     def exactly(self, size: int) -> bytes:
         data = b""
-        try:
-            while len(data) < size and (more := self._stream.read(size - len(data))):
-                data += more
-        except EOFError:
-            pass
+        while len(data) < size and (more := self._read(size - len(data))):
+            data += more
         if len(data) < size:
             raise self.refuse("it is cut short")
         return data
@@ -97,6 +95,11 @@ class Reader:
         least, largest = (wanted.size, wanted.size) if most is None else (0, most)
         if not least <= found.size <= largest:
             raise self.refuse(f"{wanted.name} holds {found.size} bytes, which it must not")
+        # A header has bytes that tarfile reads over (after the checksum, behind a name); whoever exports writes it so.
+        exact = copy.copy(wanted)
+        exact.size = found.size
+        if block != exact.tobuf(tarfile.USTAR_FORMAT):
+            raise self.refuse(f"it is damaged before {wanted.name}")
         return found.size
 
     def small(self, name: str, most: int) -> bytes:
@@ -111,8 +114,14 @@ class Reader:
             raise self.refuse("it is damaged: there is something between its members")
 
     def end(self) -> None:
-        if any(self.exactly(2 * BLOCK)) or self._stream.read(1):
+        if any(self.exactly(2 * BLOCK)) or self._read(1):
             raise self.refuse("there is more in it than it says")
+
+    def _read(self, most: int) -> bytes:
+        try:
+            return self._stream.read(most)
+        except EOFError:  # of a compressed file without its end, also when all that is wanted was in it
+            raise self.refuse("it is cut short") from None
 
 
 def _kind(member: tarfile.TarInfo) -> str:

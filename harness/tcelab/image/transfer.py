@@ -60,7 +60,7 @@ _HEAD_LIMIT: Final = 1 << 20
 _MANIFEST_LIMIT: Final = 64 << 20
 _COPY: Final = 1 << 20
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
-_LEVEL: Final = 9
+_OPTIONS: Final = {zstd.CompressionParameter.compression_level: 9, zstd.CompressionParameter.checksum_flag: 1}
 
 
 class _Wanted(NamedTuple):
@@ -88,7 +88,7 @@ def export_images(names: Sequence[str], path: Path) -> str:
         manifests = {name: stack.enter_context(_held(name)) for name in order}
         with _appearing(path) as scratch, scratch.open("wb") as file:
             if path.suffix == ".zst":
-                with zstd.ZstdFile(file, "w", level=_LEVEL) as packed:
+                with zstd.ZstdFile(file, "w", options=_OPTIONS) as packed:
                     _write(packed, manifests)
             else:
                 _write(file, manifests)
@@ -139,7 +139,7 @@ def _write(to: Writable, manifests: Mapping[str, Manifest]) -> None:
         host=host_architecture(),
         manifests={name: hashlib.sha256(text).hexdigest() for name, text in texts.items()},
     )
-    _put(to, regular(HEAD, len(text := msgspec.json.encode(head) + b"\n")), text)
+    _put(to, regular(HEAD, len(text := _head_text(head))), text)
     for name, manifest in manifests.items():
         _put(to, regular(f"{name}/{MANIFEST}", len(texts[name])), texts[name])
         for file in manifest.files:
@@ -150,6 +150,10 @@ def _write(to: Writable, manifests: Mapping[str, Manifest]) -> None:
                     shutil.copyfileobj(content, to, _COPY)
                 to.write(bytes(-file.size % BLOCK))
     to.write(bytes(2 * BLOCK))
+
+
+def _head_text(head: Head) -> bytes:
+    return msgspec.json.encode(head) + b"\n"
 
 
 def _put(to: Writable, member: tarfile.TarInfo, content: bytes) -> None:
@@ -229,11 +233,14 @@ def _other(path: Path, why: str) -> UsageError:
 def _head(reader: Reader) -> Head:
     """What the archive says of itself: that it is for this tcelab and this host."""
     try:
-        head = msgspec.json.decode(reader.small(HEAD, _HEAD_LIMIT), type=Head)
+        text = reader.small(HEAD, _HEAD_LIMIT)
+        head = msgspec.json.decode(text, type=Head)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise reader.refuse(f"its {HEAD} is damaged") from None
     if head.schema != SCHEMA:
         raise _other(reader.path, f"it has schema {head.schema}, this tcelab reads schema {SCHEMA}")
+    if text != _head_text(head):
+        raise reader.refuse(f"its {HEAD} is damaged")
     if head.agent != agent_digest():
         raise _other(reader.path, f"its agent is that of tcelab {head.tcelab!r}, with the digest {head.agent[:12]!r}")
     if head.host != host_architecture():
