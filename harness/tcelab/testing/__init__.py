@@ -6,4 +6,5 @@
 - `plugin`: the pytest plugin and its fixtures
 - `pseries`: a guest that a test drives call by call
 - `transferred`: the observed result of one transfer
+- `unjudged`: tests that could not be judged, and the exit code of pytest
 """

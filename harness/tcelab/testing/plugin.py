@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from tcelab.testing import unjudged
+
 if TYPE_CHECKING:
     from tcelab.job import setup
     from tcelab.job.pool import Emulators, Guests
@@ -60,6 +62,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(unjudged.Unjudged())
     config.addinivalue_line(
         "markers",
         "tcelab(topology='two-pe', needs=()): the machine of the test's guest, and what it must be able to do;"
@@ -239,12 +242,12 @@ def _settle(item: pytest.Item, guest: Pseries) -> None:
     if isinstance(guest.ending, Interrupted):
         return  # and the whole run will be, too
     if guest.ending is not None:
-        pytest.fail(guest.ending.report(), pytrace=False)
+        unjudged.fail_by(guest.ending, guest.ending.report())
     if verdict.findings:
         lines = [f"{each.law}: {each.message}" for each in verdict.findings[:3]]
         pytest.fail("\n".join([f"tcelab: {_findings(verdict.findings)} in all that was done", *lines]), pytrace=False)
     if guest.unseen:
-        pytest.fail("\n".join(["tcelab: could not judge", *guest.unseen]), pytrace=False)
+        unjudged.fail("\n".join(["tcelab: could not judge", *guest.unseen]))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -346,10 +349,7 @@ def _clearly() -> Iterator[None]:
     except Interrupted:
         raise KeyboardInterrupt from None
     except TcelabError as error:
-        text = error.report()
-    else:
-        return
-    pytest.fail(text, pytrace=False)
+        unjudged.fail_by(error, error.report())
 
 
 def _driven(item: pytest.Item, session: Any, topology_name: str, *, shared: bool = False) -> Pseries:  # noqa: ANN401

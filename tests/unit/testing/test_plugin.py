@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import shlex
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import plugin_stand
@@ -459,6 +460,57 @@ def test_it(pseries):
 """)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*tcelab: the agent stopped answering*"])
+
+
+LOST = """
+    pseries.session.lost = True
+    pseries.buffer(1)
+"""
+IN_SETUP = """
+    pass
+@pytest.fixture
+def mine(pseries):
+    pseries.session.lost = True
+    pseries.buffer(1)
+def test_that_asks(mine):
+    pass
+"""
+DIED = """
+    raise GuestLost("Kernel panic", kernel_died=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "told"),
+    [
+        ([LOST, "    pass"], 125, "tcelab: 1 could not be judged: exit code 125, not 1"),
+        ([IN_SETUP, LOST], 125, "tcelab: 2 could not be judged: exit code 125, not 1"),
+        ([LOST, "    assert False"], 1, "tcelab: 1 of 2 failures could not be judged"),
+        ([LOST, "    pseries.pe('pe1').open().map(pseries.buffer(1), 1 << 30)"], 1, "tcelab: 1 of 2 failures *"),
+        ([DIED], 1, "*1 failed*"),
+        (["    raise UsageError('wrong')"], 1, "*1 failed*"),
+        (["    pytest.skip()"], 0, "*1 skipped*"),
+    ],
+    ids=["lost", "in setup too", "and one that fails", "and a finding", "the kernel died", "wrong usage", "skipped"],
+)
+def test_a_run_that_failed_only_by_what_could_not_be_judged_ends_with_125(run, ends, code, told):
+    imports = "import pytest\nfrom tcelab.errors import GuestLost, UsageError\n"
+    result = run(imports + "".join(f"def test_{at}(pseries):\n{end}\n" for at, end in enumerate(ends)), "-rf")
+    assert result.ret == code
+    result.stdout.fnmatch_lines([told])
+
+
+def test_what_could_not_be_judged_is_told_in_junit_and_by_workers(pytester):
+    pytester.makepyfile(
+        "from tcelab.errors import HarnessError\n"
+        "def test_lost(): raise HarnessError('the disk is full')\n"
+        "def test_fine(): pass\n"
+    )
+    result = pytester.runpytest_subprocess("-p", "no:hypothesispytest", "-n", "1", "--junitxml=junit.xml")
+    assert result.ret == 125
+    cases = list(ET.parse(pytester.path / "junit.xml").iter("testcase"))
+    told = {case.get("name"): [each.get("value") for each in case.iter("property")] for case in cases}
+    assert told == {"test_lost": ["could not judge"], "test_fine": []}
 
 
 def test_tables_that_differ_are_told_by_runs_of_entries(run):
