@@ -60,7 +60,10 @@ _HEAD_LIMIT: Final = 1 << 20
 _MANIFEST_LIMIT: Final = 64 << 20
 _COPY: Final = 1 << 20
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
-_OPTIONS: Final = {zstd.CompressionParameter.compression_level: 9, zstd.CompressionParameter.checksum_flag: 1}
+_OPTIONS: Final[Mapping[int, int]] = {
+    zstd.CompressionParameter.compression_level: 9,
+    zstd.CompressionParameter.checksum_flag: 1,
+}
 
 
 class _Wanted(NamedTuple):
