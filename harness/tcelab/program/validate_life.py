@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tcelab.program import validate_hotplug, validate_memory
+from tcelab.program import validate_flight, validate_hotplug, validate_memory
 from tcelab.program.lifeops import (
+    FLOWN,
     RESETS,
     BridgeAdd,
     BridgeRemove,
@@ -124,7 +125,8 @@ def problem(life: Life, op: object) -> str:
     rule = RULES.get(type(op))
     if rule is None:
         return "there is no rule for it: nobody knows what it may do"
-    if problem := rule(life, op):
+    flown = validate_flight.problem(life.plugged, op) if isinstance(op, FLOWN) else ""
+    if problem := flown or rule(life, op):
         return problem
     if isinstance(op, RESETS):
         life.plugged.reset()

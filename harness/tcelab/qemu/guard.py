@@ -300,6 +300,11 @@ class Guard(PeFreezer):
                 if not device.there:
                     self.left(device)
 
+    def flies(self, name: str, flight: Flight) -> None:
+        """The transfer of a device goes on although the machine was reset: it is to blame for what is refused of it."""
+        with self._lock:
+            self.devices[name].flights = [flight]
+
     def reset(self) -> None:
         """Reset every PE to its initial state, for another program."""
         for guarded in self.pes.values():
