@@ -96,12 +96,12 @@ def _refusals(target: Target, told: Flown) -> Iterator[_Wrong]:
     near = {each >> window.PAGE_SHIFT for each in (piece.iova, piece.told, piece.offset)}
     refused = sum(size for address, size in told.refused if address >> window.PAGE_SHIFT in near)
     ioba = piece.iova & ~(window.PAGE_SIZE - 1)
-    place = f"of {piece.size} bytes at {piece.iova:#x}"
+    place = f"{piece.size} bytes at {piece.iova:#x}"
     if piece.refused and refused < piece.size - SLACK:
         text = f"{refused} bytes refused" if refused else "no refusal"
-        yield _Wrong(target.liobn, ioba, f"{place} must be refused ({piece.refused})", "refused", text)
+        yield _Wrong(target.liobn, ioba, f"must be refused ({piece.refused}): {place}", "refused", text)
     elif not piece.refused and refused:
-        yield _Wrong(target.liobn, ioba, f"{place} must pass", "no refusal", f"{refused} bytes refused")
+        yield _Wrong(target.liobn, ioba, f"must pass: {place}", "no refusal", f"{refused} bytes refused")
 
 
 def _place(target: Target, pages: dict[int, FlownPage]) -> Iterator[_Wrong]:
