@@ -14,10 +14,10 @@ Flown: TypeAlias = Reset | Reboot | Kexec | Crash | DeviceRemove | BridgeRemove 
 _WORD: Final = 64
 
 
-def problem(plugged: Plugged, op: Flown) -> str:
+def problem(plugged: Plugged, op: Flown, *, crashed: bool) -> str:
     """Why its device cannot be in flight; empty if it can, or none is.
 
-    :param plugged: before the event.
+    :param plugged: before the event; `crashed`: a crash kernel runs then.
     """
     if (flight := op.flight) is None:
         return ""
@@ -29,7 +29,7 @@ def problem(plugged: Plugged, op: Flown) -> str:
         return problem
     if isinstance(op, RESETS) and {flight.device, phb.index} & plugged.leaving:
         return f"a reset takes {flight.device!r} away, which was to go"
-    return _leaves(plugged, op, flight) if isinstance(op, DeviceRemove | BridgeRemove) else ""
+    return _leaves(plugged, op, flight, crashed=crashed) if isinstance(op, DeviceRemove | BridgeRemove) else ""
 
 
 def _transfer(flight: Flight, device: Device) -> str:
@@ -44,7 +44,9 @@ def _transfer(flight: Flight, device: Device) -> str:
     return ""
 
 
-def _leaves(plugged: Plugged, op: DeviceRemove | BridgeRemove, flight: Flight) -> str:
+def _leaves(plugged: Plugged, op: DeviceRemove | BridgeRemove, flight: Flight, *, crashed: bool) -> str:
+    if crashed:
+        return "nobody knows which devices master the bus under a crash kernel"
     phb = plugged.phb(op.phb) if isinstance(op, BridgeRemove) else None
     going = [op.device] if isinstance(op, DeviceRemove) else [] if phb is None else [each.name for each in phb.devices]
     return "" if flight.device in going else f"{flight.device!r} does not go by it"

@@ -125,7 +125,7 @@ def problem(life: Life, op: object) -> str:
     rule = RULES.get(type(op))
     if rule is None:
         return "there is no rule for it: nobody knows what it may do"
-    flown = validate_flight.problem(life.plugged, op) if isinstance(op, FLOWN) else ""
+    flown = validate_flight.problem(life.plugged, op, crashed=life.crashed) if isinstance(op, FLOWN) else ""
     if problem := flown or rule(life, op):
         return problem
     if isinstance(op, RESETS):
