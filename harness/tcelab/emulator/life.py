@@ -30,7 +30,7 @@ from tcelab.program import (
     Save,
 )
 from tcelab.program.plugged import HotPlug
-from tcelab.quirks import KEXEC_KEEPS, KEXEC_LOSES
+from tcelab.quirks import COMING_LOSES, KEXEC_KEEPS, KEXEC_LOSES
 from tcelab.run.record import Outcome
 
 Flown: TypeAlias = Reset | Reboot | Kexec | Crash | DeviceRemove | BridgeRemove | Save
@@ -156,7 +156,29 @@ def _plugged(machine: Machine, op: HotPlug) -> Outcome:
     flight = _aloft(machine, op, masters=op.consent) if isinstance(op, DeviceRemove | BridgeRemove) else None
     machine.plugged.happened(op)
     machine.plug()
+    if isinstance(op, DeviceAdd) and op.consent:
+        _scanned(machine, op.device)
+    elif isinstance(op, BridgeAdd) and op.consent and machine.pes[op.phb].devices:
+        _scanned(machine, "")
     return _landed(flight)
+
+
+def _scanned(machine: Machine, comes: str) -> None:
+    """All buses are scanned: for the device that comes, and, the first time, for the bus, the kernel looks for the
+    window of the PE in the device tree. A container has removed it until it has mapped something; and once more when
+    another device joins its group.
+    """
+    taken, _ = _taken(machine)
+    warnings = 0
+    for pe in machine.pes.values():
+        own = comes in pe.devices and _driver(pe) is not None
+        without = pe in taken or own
+        warnings += (pe in taken and own) + (without and not pe.scanned) + own
+        pe.scanned = True
+    for _ in range(warnings if COMING_LOSES in machine.quirks else 0):
+        machine.warn("pci_dma_find: WARN_ON")
+    if warnings and COMING_LOSES in machine.quirks:
+        machine.hit_quirk(COMING_LOSES)
 
 
 def _grown(machine: Machine, op: MemoryAdd) -> Outcome:
