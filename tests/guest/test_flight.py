@@ -204,3 +204,16 @@ def test_a_load_knows_nothing_of_a_transfer_under_way(on):
         )
     assert (verdict.findings, verdict.could_not, verdict.result) == ([], [], "pass")
     assert (told["started"], changed(told)) == (True, {SECOND: False, THIRD: False})
+
+
+def test_one_that_violates_the_table_over_an_event_isolates_its_pe(tmp_path):
+    ready = setup.prepare(setup.MachineChoice(topology=HOT, isolates=True, guard="freeze"))
+    violating = Flight(device=PULLED.name, iova=PULLED.end, size=64, to_memory=True)
+    asked = DeviceRemove(device="pe1", consent=False, expect="ok", flight=violating)
+    ops = [*mapped(PULLED), asked, *b.states(b.pes(HOT, "aloft")[:2]), *AFTER]
+    with closing(Forks(ready.qemu, ready.options, digest=ready.digest)) as forks, forks.open(tmp_path) as session:
+        told, verdict = judged(session, HOT, ops)
+        freezes = [each.isolation.freezes for each in session.guard.pes.values()]
+    assert (verdict.findings, verdict.could_not, verdict.result) == ([], [], "pass")
+    assert told["refused"] == [(PULLED.end, 64)]
+    assert freezes == [1, 0, 0]
