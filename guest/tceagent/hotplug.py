@@ -78,12 +78,16 @@ def _take_device(state: State, drc: int) -> Iterable[Step]:
     yield "rescan", kernel.write_file, (RESCAN, b"1")
 
 
-def _leave_device(state: State, drc: int, name: str, buid: int, slot: int) -> Iterable[Step]:
+def _leave_device(
+    state: State, drc: int, name: str, buid: int, slot: int, *, gives_back: bool = True
+) -> Iterable[Step]:
+    """:param gives_back: it does the last step; otherwise the host does."""
     kernel = state.kernel
     state.bound.pop(name, None)
     yield "remove", kernel.write_file, (f"{vfio.DEVICES}/{vfio.find(kernel, buid, slot)}/remove", b"1")
     yield _tree(kernel, "remove", drc)
-    yield _indicate(kernel, ISOLATION, drc, 0)
+    if gives_back:
+        yield _indicate(kernel, ISOLATION, drc, 0)
 
 
 def _take_bridge(state: State, drc: int, slot: str) -> Iterable[Step]:

@@ -22,6 +22,7 @@ REFUSED_SPOILS: Final = "refused-window-spoils-pe"
 CREATE_CHARGES: Final = "failed-create-keeps-charge"
 KEXEC_KEEPS: Final = "kexec-keeps-default-window"
 KEXEC_LOSES: Final = "kexec-loses-default-window"
+COMING_LOSES: Final = "device-added-in-use-loses-window"
 NOTHING_DIRECT: Final = "no-limit-no-direct-window"
 
 
@@ -185,6 +186,20 @@ QUIRKS: Final = {
             "",
             "arch/powerpc/platforms/pseries/iommu.c, spapr_tce_platform_iommu_attach_dev: the window is removed, and is"
             " made again by the first MAP_DMA; pci_dma_find: WARN_ON",
+            event=True,
+            warns=("pci_dma_find",),
+        ),
+        Quirk(
+            COMING_LOSES,
+            "a device that comes to a PE that a container has finds no window in the device tree: the kernel warns for"
+            " the device, and for each bus that it scans for the first time since its boot and that has none; where"
+            " the container has mapped nothing yet, the device gets no IOMMU group either",
+            "nothing is said, and the device is in the group",
+            "seen on 6.12",
+            "",
+            "arch/powerpc/platforms/pseries/iommu.c, spapr_tce_platform_iommu_attach_dev: the window is removed when a"
+            " device of the group is attached; pci_dma_find: WARN_ON, for pSeries_pci_device_group,"
+            " pci_dma_bus_setup_pSeriesLP and pci_dma_dev_setup_pSeriesLP",
             event=True,
             warns=("pci_dma_find",),
         ),

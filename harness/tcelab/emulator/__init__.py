@@ -14,6 +14,7 @@ platform of its own, and the readable statement of the driver's rules (`profiles
 - `emulatedkernel`: the emulated kernel as the agent asks it
 - `emulatorsession`: the platform `emulator` as a `Session`
 - `events`: events of a container that a preset state waits for
+- `flights`: a device in flight over an event
 - `followingsession`: repeats on one session what another has done
 - `growth`: memory that comes and goes, and the windows in which all of it is mapped
 - `hcallfile`: the file of the module `tce_hcall`

@@ -215,6 +215,8 @@ class EmulatorSession:
             return self.machine.ddw(op)
         if isinstance(op, LifeOp) and type(op) in life.EVENTS:
             outcome = life.EVENTS[type(op)](self.machine, op)
+            if events := self.machine.guard.take():
+                outcome = msgspec.structs.replace(outcome, events=events)
             for name in self.machine.plugged.missing & self._state.bound.keys():
                 del self._state.bound[name]
             if isinstance(op, ENDS_KERNEL):

@@ -6,10 +6,12 @@ Where another kernel follows, the session brings it up afterwards.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
+from weakref import WeakKeyDictionary
 
 from tcelab.emulator.effects_v1 import SpaprTce
 from tcelab.emulator.effects_v2 import SpaprTceV2
+from tcelab.emulator.flights import EmulatedFlight
 from tcelab.emulator.platform import EmulatedPe, Machine
 from tcelab.errors import Unsupported
 from tcelab.papr import window
@@ -28,8 +30,12 @@ from tcelab.program import (
     Save,
 )
 from tcelab.program.plugged import HotPlug
-from tcelab.quirks import KEXEC_KEEPS, KEXEC_LOSES
+from tcelab.quirks import COMING_LOSES, KEXEC_KEEPS, KEXEC_LOSES
 from tcelab.run.record import Outcome
+
+Flown: TypeAlias = Reset | Reboot | Kexec | Crash | DeviceRemove | BridgeRemove | Save
+_ALOFT: Final[WeakKeyDictionary[Machine, EmulatedFlight | None]] = WeakKeyDictionary()
+"""Of machines that are saved."""
 
 _BY_DEVICE, _BY_BUS = 2, 1
 """How often a second kernel looks for the window of a PE (pseries/iommu.c, pci_dma_find): for the group and the set-up
@@ -37,20 +43,35 @@ of each device; for the set-up of the bus.
 """
 
 
-def _restarted(machine: Machine, _op: Reset | Reboot) -> Outcome:
-    machine.end_kernel()
+def _restarted(machine: Machine, op: Reset | Reboot) -> Outcome:
+    flight = _aloft(machine, op)
+    machine.end_kernel(memory=True)
     machine.reset()
-    return Outcome(value=0)
+    outcome = _landed(flight)
+    machine.ram.clear()
+    return outcome
 
 
-def _saved(machine: Machine, _op: Save) -> Outcome:
+def _aloft(machine: Machine, op: Flown, *, masters: bool = False) -> EmulatedFlight | None:
+    """The device that is in flight over an event."""
+    return None if op.flight is None else EmulatedFlight(machine, op.flight, masters=masters)
+
+
+def _landed(flight: EmulatedFlight | None) -> Outcome:
+    """The outcome of an event, once a device in flight has done what it does."""
+    return Outcome(value=0, fields={} if flight is None else {"flight": flight.ends().fields()})
+
+
+def _saved(machine: Machine, op: Save) -> Outcome:
+    _ALOFT[machine] = _aloft(machine, op)
     return Outcome(value=0, fields={"windows": _windows(machine)})
 
 
 def _loaded(machine: Machine, _op: Load) -> Outcome:
     """All goes on as it was, but for what QEMU does not save of an edu (hw/misc/edu.c)."""
     machine.move()
-    return Outcome(value=0, fields={"windows": _windows(machine)})
+    outcome = _landed(_ALOFT.pop(machine, None))
+    return Outcome(value=0, fields={**outcome.fields, "windows": _windows(machine)})
 
 
 def _windows(machine: Machine) -> list[dict[str, Any]]:
@@ -70,7 +91,7 @@ def _odd(pe: EmulatedPe) -> bool:
     return low is None or (low.size, low.table.page_shift) != (pe.window_size, window.PAGE_SHIFT)
 
 
-def _kexeced(machine: Machine, _op: Kexec) -> Outcome:
+def _kexeced(machine: Machine, op: Kexec) -> Outcome:
     """A second kernel clears the tables that its device tree has.
 
     :raise Unsupported: there is no rule for what a device tree has.
@@ -78,7 +99,9 @@ def _kexeced(machine: Machine, _op: Kexec) -> Outcome:
     if any(map(_odd, machine.pes.values())):
         raise Unsupported("the emulator has no rule for a kexec while a container has no default window")
     lost, high = _taken(machine)
-    machine.end_kernel()
+    machine.end_kernel(memory=True)
+    outcome = _landed(_aloft(machine, op))
+    machine.ram.clear()
     for pe in machine.pes.values():
         if pe not in high:
             pe.table.clear()
@@ -90,15 +113,16 @@ def _kexeced(machine: Machine, _op: Kexec) -> Outcome:
         elif pe.table.words.any():
             machine.hit_quirk(KEXEC_KEEPS)
     _lose(machine, lost)
-    return Outcome(value=0)
+    return outcome
 
 
-def _crashed(machine: Machine, _op: Crash) -> Outcome:
+def _crashed(machine: Machine, op: Crash) -> Outcome:
     """A crash kernel leaves all tables as they are."""
     lost, _ = _taken(machine)
+    outcome = _landed(_aloft(machine, op))
     machine.end_kernel(memory=True)
     _lose(machine, lost)
-    return Outcome(value=0)
+    return outcome
 
 
 def _taken(machine: Machine) -> tuple[list[EmulatedPe], list[EmulatedPe]]:
@@ -129,9 +153,32 @@ def _lose(machine: Machine, pes: list[EmulatedPe]) -> None:
 
 
 def _plugged(machine: Machine, op: HotPlug) -> Outcome:
+    flight = _aloft(machine, op, masters=op.consent) if isinstance(op, DeviceRemove | BridgeRemove) else None
     machine.plugged.happened(op)
     machine.plug()
-    return Outcome(value=0)
+    if isinstance(op, DeviceAdd) and op.consent:
+        _scanned(machine, op.device)
+    elif isinstance(op, BridgeAdd) and op.consent and machine.pes[op.phb].devices:
+        _scanned(machine, "")
+    return _landed(flight)
+
+
+def _scanned(machine: Machine, comes: str) -> None:
+    """All buses are scanned: for the device that comes, and, the first time, for the bus, the kernel looks for the
+    window of the PE in the device tree. A container has removed it until it has mapped something; and once more when
+    another device joins its group.
+    """
+    taken, _ = _taken(machine)
+    warnings = 0
+    for pe in machine.pes.values():
+        own = comes in pe.devices and _driver(pe) is not None
+        without = pe in taken or own
+        warnings += (pe in taken and own) + (without and not pe.scanned) + own
+        pe.scanned = True
+    for _ in range(warnings if COMING_LOSES in machine.quirks else 0):
+        machine.warn("pci_dma_find: WARN_ON")
+    if warnings and COMING_LOSES in machine.quirks:
+        machine.hit_quirk(COMING_LOSES)
 
 
 def _grown(machine: Machine, op: MemoryAdd) -> Outcome:

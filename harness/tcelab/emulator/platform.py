@@ -46,6 +46,7 @@ class EmulatedPe:
     :ivar kernel_uses: entries that the kernel's own DMA API has in use or keeps back, by number: the one of bus
         address 0 (iommu_init_table).
     :ivar refused_window: firmware did not make a window that the kernel asked it for (failed_ddw_pdn_list).
+    :ivar scanned: its bus was scanned anew since its kernel booted.
     :ivar inherited: its 64-bit window was made by a container under a kernel before.
     :ivar behind: what a driver without bounds checks stored past the table's end.
     """
@@ -64,7 +65,7 @@ class EmulatedPe:
         self.bound: set[str] = set()
         self.owned = False
         self.kernel_uses = set() if self.first else {0}
-        self.refused_window = self.inherited = False
+        self.refused_window = self.inherited = self.scanned = False
         self.behind: dict[int, int] = {}
         self.devices: dict[str, PciDevice] = {}
 
@@ -104,7 +105,7 @@ class EmulatedPe:
         """The kernel that drove it ends."""
         self.group_file = None
         self.bound.clear()
-        self.owned = self.refused_window = False
+        self.owned = self.refused_window = self.scanned = False
         self.kernel_uses = set() if self.first else {0}
         self.behind.clear()
         for device in self.devices.values():

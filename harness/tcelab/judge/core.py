@@ -12,6 +12,7 @@ from tcelab.judge.finding import Verdict
 from tcelab.judge.laws import CHECKPOINT_LAWS, OPERATION_LAWS, hypercalls, kernel
 from tcelab.judge.laws.charges import ChargesLaw
 from tcelab.judge.laws.difference import EmulatorComparison, References
+from tcelab.judge.laws.flight import flight
 from tcelab.judge.laws.isolation import isolation
 from tcelab.judge.laws.outcome import went
 from tcelab.judge.laws.pins import PinsLaw
@@ -160,6 +161,7 @@ class Judge:
             law(ledger, self.fold, step, outcome)
         self.fold.apply(step)
         went(ledger, self.fold, step, outcome)
+        flight(ledger, self.fold, step, outcome)
         isolation(ledger, self.fold, step, outcome)
         hypercalls.law(ledger, self.fold.hypercalls, step, outcome)
         self._excuse(step.number)
@@ -172,6 +174,8 @@ class Judge:
                 for call, times in done_of(step.op, outcome):
                     self._count_map(call, times)
             case Dma() | Together() | Burst() if not outcome.errno:
+                self._count_dma()
+            case _ if self.fold.flown is not None:
                 self._count_dma()
 
     def _to_blame(self, difference: Difference) -> int | None:

@@ -20,6 +20,7 @@ LAW_NAMES: Final = (
     "memory",
     "disk",
     "refusals",
+    "flight",
     "isolation",
     "charges",
     "pins",

@@ -56,9 +56,8 @@ def _told(fields: dict[str, Any]) -> dict[str, Any]:
         if isinstance(many, list):
             more = [f"and {len(many) - SHOWN} more"] if len(many) > SHOWN else []
             kept[key] = [*map(_one, many[:SHOWN]), *more]
-    call, struct = kept.get("call"), kept.get("fields")
-    if isinstance(call, dict):
-        kept["call"] = _told(call)
+    struct = kept.get("fields")
+    kept |= {key: _told(each) for key in ("call", "flight") if isinstance(each := kept.get(key), dict)}
     if isinstance(struct, dict):  # the kernel got these fields even where they are empty
         kept["fields"] = {key: _hex(value) if key in _HEX else value for key, value in struct.items()}
     return kept

@@ -20,6 +20,7 @@ decoded strictly, before anything runs.
 - `soundness`: checks the devices, quirks and page sizes that a program names
 - `structpage`: describes a struct for the pages, from its docstring
 - `topology`: PHBs and devices
+- `validate_flight`: rules of a device in flight over an event
 - `validate_host`: its part about host operations
 - `validate_hotplug`: rules of devices and PHBs that come and go
 - `validate_hypercalls`: its part about hypercalls
@@ -34,12 +35,14 @@ from tcelab.program.hostops import Checkpoint, Ddw, Flip, Fresh, Rtas
 from tcelab.program.kinds import is_guest, is_host, is_life
 from tcelab.program.lifeops import (
     ENDS_KERNEL,
+    FLOWN,
     RESETS,
     BridgeAdd,
     BridgeRemove,
     Crash,
     DeviceAdd,
     DeviceRemove,
+    Flight,
     Kexec,
     LifeOp,
     Load,
@@ -86,6 +89,7 @@ from tcelab.program.program import FORMAT, Program, from_json, load
 
 __all__ = [
     "ENDS_KERNEL",
+    "FLOWN",
     "FORMAT",
     "RESETS",
     "Bind",
@@ -104,6 +108,7 @@ __all__ = [
     "Engine",
     "Exit",
     "Fill",
+    "Flight",
     "Flip",
     "Frames",
     "Fresh",

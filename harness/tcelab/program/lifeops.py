@@ -8,21 +8,46 @@ from __future__ import annotations
 
 from typing import Final, Literal, TypeAlias
 
+import msgspec
+
 from tcelab.program.hostops import _Op
 
 
-class Reset(_Op, frozen=True, kw_only=True):
+class Flight(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A transfer that an edu is told to do while the guest stands still, and that the event meets before its end: 100
+    ms of the guest's clock later the device translates, and does what the tables say then.
+
+    :ivar device: its name in the topology; the other fields are those of `dma`.
+    """
+
+    device: str
+    iova: int
+    size: int
+    to_memory: bool
+    offset: int = 0
+
+
+class _Flown(_Op, frozen=True, kw_only=True):
+    """:ivar flight: a device in flight meanwhile, see below. The outcome of the event, of a `save` that of its `load`,
+    then has a field `flight`: whether the device has `started` it, what QEMU `refused` of it, and the `pages` to which
+    the tables led then, with what was there `before` and what has `changed`.
+    """
+
+    flight: Flight | None = None
+
+
+class Reset(_Flown, frozen=True, kw_only=True):
     """Reset the machine from outside, as its power button's owner would (QMP system_reset). Its kernel boots anew.
     Outcome: `value` is 0; `fields`: `boot`, the number of the boot that follows, and, as of every event but `save` and
     `load`, `hypercalls`: those that the guest made on tables meanwhile, by LIOBN and kind.
     """
 
 
-class Reboot(_Op, frozen=True, kw_only=True):
+class Reboot(_Flown, frozen=True, kw_only=True):
     """Have the guest reboot itself, typed at its console (`reboot -f`). Outcome as of `reset`."""
 
 
-class Kexec(_Op, frozen=True, kw_only=True):
+class Kexec(_Flown, frozen=True, kw_only=True):
     """Load a second kernel, the same one, and jump into it: firmware and tables stay. Outcome as of `reset`.
 
     :ivar append: added to the second kernel's command line.
@@ -31,7 +56,7 @@ class Kexec(_Op, frozen=True, kw_only=True):
     append: str = ""
 
 
-class Crash(_Op, frozen=True, kw_only=True):
+class Crash(_Flown, frozen=True, kw_only=True):
     """Load a crash kernel, the same one, and make the kernel panic: the crash kernel comes up (kdump). The topology
     needs a `crashkernel`. Outcome as of `reset`.
 
@@ -51,7 +76,7 @@ class DeviceAdd(_Op, frozen=True, kw_only=True):
     consent: bool = True
 
 
-class DeviceRemove(_Op, frozen=True, kw_only=True):
+class DeviceRemove(_Flown, frozen=True, kw_only=True):
     """Pull a device. Outcome: `value` is 0.
 
     :ivar consent: the guest lets go of it; otherwise it is asked and does nothing.
@@ -72,7 +97,7 @@ class BridgeAdd(_Op, frozen=True, kw_only=True):
     consent: bool = True
 
 
-class BridgeRemove(_Op, frozen=True, kw_only=True):
+class BridgeRemove(_Flown, frozen=True, kw_only=True):
     """Pull a PHB with its devices. Outcome: `value` is 0.
 
     :ivar phb: its index.
@@ -104,7 +129,7 @@ class MemoryRemove(_Op, frozen=True, kw_only=True):
     dimm: str
 
 
-class Save(_Op, frozen=True, kw_only=True):
+class Save(_Flown, frozen=True, kw_only=True):
     """Stop the guest and save all of it to a file (migration). A `load` must follow. Outcome: `value` is 0; `fields`:
     `bytes` of the file, and `windows` as of `load`.
     """
@@ -147,3 +172,6 @@ RESETS: Final = (Reset, Reboot)
 
 ENDS_KERNEL: Final = (*RESETS, Kexec, Crash)
 """Operations after which another kernel runs: processes, files and buffers of the program are gone."""
+
+FLOWN: Final = (*ENDS_KERNEL, DeviceRemove, BridgeRemove, Save)
+"""Operations over which a device may be in flight."""

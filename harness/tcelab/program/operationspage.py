@@ -16,7 +16,7 @@ from msgspec.inspect import type_info as info_of
 
 from tceagent import uapi
 from tcelab.papr import hcallnumbers, isolationrules
-from tcelab.program import hostops
+from tcelab.program import hostops, lifeops
 from tcelab.program import operations as ops
 from tcelab.program.structpage import default_told, fields_told, summary, type_told
 from tcelab.program.topology import TOPOLOGIES
@@ -51,6 +51,7 @@ BEFORE: Final[list[Example]] = [PE, *CONTAINER, DEVICE, BUFFER, {"op": "frames",
 CALL: Final = {"opcode": "H_PUT_TCE", "args": ["0x80000100", "0x1f000", {"buffer": "pages", "permissions": 3}]}
 TRANSFER: Final = {"file": "device", "iova": "0x1f000", "size": 64, "to_memory": False}
 
+ALOFT: Final = {"device": "pe1", "iova": "0x1f000", "size": 64, "to_memory": True}
 GROWN: Final = {"op": "memoryadd", "dimm": "more", "mib": 256, "expect": "ok"}
 
 EXAMPLES: Final[Mapping[str, list[Example]]] = {
@@ -96,7 +97,7 @@ EXAMPLES: Final[Mapping[str, list[Example]]] = {
     "reset": [{"op": "reset", "expect": "ok"}],
     "reboot": [{"op": "reboot", "expect": "ok"}],
     "kexec": [{"op": "kexec", "append": "quiet", "expect": "ok"}],
-    "crash": [{"op": "crash", "expect": "ok"}],
+    "crash": [{"op": "crash", "expect": "ok", "flight": ALOFT}],
     "deviceadd": [{"op": "deviceadd", "device": "hot1", "expect": "ok"}],
     "deviceremove": [{"op": "deviceremove", "device": "pe2", "expect": "ok"}],
     "bridgeadd": [{"op": "bridgeadd", "phb": 3, "expect": "ok"}],
@@ -248,6 +249,7 @@ def _names() -> Iterator[str]:
     yield f"`call`: {summary(ops.Call)} {_fields(ops.Call)}\n"
     yield f"TCE: {summary(ops.Tce)} {_fields(ops.Tce)}\n"
     yield f"`transfer`: {summary(ops.Transfer)} As a list: iova, size, to_memory, offset.\n"
+    yield f"`flight`: {summary(lifeops.Flight)} {_fields(lifeops.Flight)}\n"
     yield f"`opcode` of a call: {_listed(hcallnumbers.NAMES)}, or a number.\n"
     yield f"`call` of `rtas`: {_listed(isolationrules.CALLS)}.\n"
     yield "`request` of `ioctl` and `put`, with the fields of its struct (`argsz` is its size unless said):\n"

@@ -215,6 +215,8 @@ class Checker(Made):
         self._own.bound.add(op.device)
         if op.device not in self._devices:
             return f"the topology has no device {op.device!r}"
+        if op.device in self._life.joined:
+            return f"{op.device} came while VFIO had its PE, and may have no group: pull it, and add it again"
         return validate_hotplug.absent(self._life.plugged, op.device)
 
     def _open(self, op: Open) -> str:

@@ -20,7 +20,7 @@ stands for any: the file of a group that the program knows by its number.
 _NOT_TAKEN: Final = "was offered, and the guest has not taken it"
 
 
-def device_add(plugged: Plugged, used: Uses, op: DeviceAdd) -> str:
+def device_add(plugged: Plugged, op: DeviceAdd) -> str:
     """Why it cannot be; empty if it can."""
     if (place := plugged.place(op.device)) is None:
         return f"the topology has no device {op.device!r}"
@@ -33,7 +33,7 @@ def device_add(plugged: Plugged, used: Uses, op: DeviceAdd) -> str:
         return f"PHB {index} is to go"
     if op.device in plugged.offered and not op.consent:
         return f"device {op.device!r} was offered already"
-    return _movable([place[1]]) or _free(used, [device.name for device in place[0].devices])
+    return _movable([place[1]])
 
 
 def device_remove(plugged: Plugged, used: Uses, op: DeviceRemove) -> str:
@@ -89,5 +89,10 @@ def _movable(devices: Sequence[Device]) -> str:
 
 def _free(used: Uses, devices: list[str]) -> str:
     if taken := [name for name in devices if name in used or "" in used]:
-        return f"the group of device {taken[0]!r} is in use: close its files first, and let other processes exit"
+        return in_use(taken[0])
     return ""
+
+
+def in_use(name: str) -> str:
+    """The message for a device that VFIO has."""
+    return f"the group of device {name!r} is in use: close its files first, and let other processes exit"

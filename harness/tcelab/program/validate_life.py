@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tcelab.program import validate_hotplug, validate_memory
+from tcelab.program import validate_flight, validate_hotplug, validate_memory
 from tcelab.program.lifeops import (
+    FLOWN,
     RESETS,
     BridgeAdd,
     BridgeRemove,
@@ -37,6 +38,7 @@ class Life:
     :ivar plugged: devices and PHBs that are there.
     :ivar saved: the guest is saved, and stands still.
     :ivar crashed: it runs a crash kernel.
+    :ivar joined: devices that came to a PE that VFIO had, and were not pulled since.
     :ivar used: names of devices that a program has opened; see `validate_hotplug.Uses`.
     :ivar dimms: memory that was plugged in: its name, and MiB; `unused`: what of it the kernel does not use, which has
         booted since.
@@ -50,6 +52,7 @@ class Life:
     used: set[str] = field(default_factory=set)
     saved: bool = False
     crashed: bool = False
+    joined: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.plugged = Plugged(self.topology)
@@ -63,6 +66,7 @@ _WORDS: Final = 512
 def _restarts(life: Life, _op: object) -> str:
     life.crashed = False
     life.unused = {*life.dimms}
+    life.joined.clear()
     return ""
 
 
@@ -86,6 +90,8 @@ def _second(life: Life, op: Kexec | Crash) -> str:
     """Another kernel is started by the one that runs."""
     if life.crashed:
         return "a crash kernel starts no other one: reset or reboot it"
+    if life.joined:
+        return f"nobody knows what a second kernel makes of a window that {min(life.joined)} has found in use"
     if len(op.append) > _WORDS or not (op.append.isascii() and op.append.isprintable()):
         return f"append is no part of a command line: {_WORDS} printable ASCII characters at most"
     if life.topology.direct or life.dimms:
@@ -98,6 +104,20 @@ def _second(life: Life, op: Kexec | Crash) -> str:
     return ""
 
 
+def _device_add(life: Life, op: DeviceAdd) -> str:
+    """One that comes while VFIO has its PE is looked for in the device tree, and then left alone."""
+    if problem := validate_hotplug.device_add(life.plugged, op):
+        return problem
+    place = life.plugged.place(op.device)
+    there = set() if place is None else {device.name for device in place[0].devices}
+    if not op.consent or not (life.used & there or "" in life.used):
+        return ""
+    if life.guarded or life.joined & there:
+        return validate_hotplug.in_use(min(life.used & there, default=op.device))
+    life.joined.add(op.device)
+    return ""
+
+
 def _plugs(rule: Callable[[Plugged, validate_hotplug.Uses, Any], str]) -> Callable[[Life, Any], str]:
     return lambda life, op: rule(life.plugged, life.used, op)
 
@@ -107,7 +127,7 @@ RULES: Final[Mapping[type, Callable[[Life, Any], str]]] = {
     Reboot: _restarts,
     Kexec: _second,
     Crash: _second,
-    DeviceAdd: _plugs(validate_hotplug.device_add),
+    DeviceAdd: _device_add,
     DeviceRemove: _plugs(validate_hotplug.device_remove),
     BridgeAdd: _plugs(validate_hotplug.bridge_add),
     BridgeRemove: _plugs(validate_hotplug.bridge_remove),
@@ -124,10 +144,12 @@ def problem(life: Life, op: object) -> str:
     rule = RULES.get(type(op))
     if rule is None:
         return "there is no rule for it: nobody knows what it may do"
-    if problem := rule(life, op):
+    flown = validate_flight.problem(life.plugged, op, crashed=life.crashed) if isinstance(op, FLOWN) else ""
+    if problem := flown or rule(life, op):
         return problem
     if isinstance(op, RESETS):
         life.plugged.reset()
     elif isinstance(op, HotPlug):
         life.plugged.happened(op)
+        life.joined &= life.plugged.devices
     return ""

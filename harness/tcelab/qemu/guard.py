@@ -23,7 +23,7 @@ from tcelab.program import Burst, Close, Dma, Engine, Exit, GuestOp, Ioctl, Look
 from tcelab.qemu.freeze import PeFreezer
 from tcelab.qemu.guardeddevice import BARS, COMMAND, MASTER, MEMORY, ROM, Flight, GuardedDevice, GuardedPe
 from tcelab.qemu.tracereader import EVENTS, Control
-from tcelab.run.record import Event, Outcome
+from tcelab.run.record import Event, Outcome, Refusal
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -52,6 +52,14 @@ class Guard(PeFreezer):
         :raise Unsupported: this QEMU does not tell what a guard needs.
         :raise HarnessError: a violation was not seen.
         """
+        self.meet()
+        self._guest.log.take_refusals()
+
+    def meet(self) -> None:
+        """As `start`, on a machine that was reset. What it refused before stays to be told.
+
+        :raise TcelabError: as `start`.
+        """
         self._listen()
         self._meet(list(filter(_there, self.devices.values())))
 
@@ -74,6 +82,7 @@ class Guard(PeFreezer):
         :raise TcelabError: as `start`.
         """
         self._listen()
+        earlier = self._earlier()
         for index, guarded in self.pes.items():
             was = before.pes[index]
             for device in filter(_there, guarded.devices):
@@ -83,6 +92,7 @@ class Guard(PeFreezer):
             self._become(guarded, copy.copy(was.isolation))
         self._guest.log.drain()
         self._guest.log.take_refusals()
+        self._guest.log.carry(earlier)
         self._forget()
 
     def prove(self) -> None:
@@ -99,11 +109,17 @@ class Guard(PeFreezer):
         self._see(devices)
 
     def _see(self, devices: Iterable[GuardedDevice]) -> None:
-        """See some devices violate their table."""
+        """See some devices violate their table. What was refused before stays to be told."""
+        earlier = self._earlier()
         for device in devices:
             if device.model == "edu":
                 self._control(device)
         self._expect_controls()
+        self._guest.log.carry(earlier)
+
+    def _earlier(self) -> tuple[Refusal, ...]:
+        self._guest.log.drain()
+        return self._guest.log.take_refusals()
 
     def arrived(self, name: str) -> None:
         """A device was plugged in, and the guest has it. A PE that is isolated stays so, and isolates it.
@@ -299,6 +315,11 @@ class Guard(PeFreezer):
                 device.there = device.name in plugged
                 if not device.there:
                     self.left(device)
+
+    def flies(self, name: str, flight: Flight) -> None:
+        """The transfer of a device goes on although the machine was reset: it is to blame for what is refused of it."""
+        with self._lock:
+            self.devices[name].flights = [flight]
 
     def reset(self) -> None:
         """Reset every PE to its initial state, for another program."""

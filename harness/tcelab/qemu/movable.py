@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import Any, Protocol
 
 from tcelab.errors import HarnessError, TcelabError
 from tcelab.image.bases import Held
@@ -17,10 +18,23 @@ from tcelab.qemu.transit import SavedGuest
 from tcelab.run.record import TableView
 
 
+class Aloft(Protocol):
+    """A transfer that was under way when the guest was saved; see `tcelab.qemu.life.flight`."""
+
+    def over(self) -> None:
+        """Wait until it must be over."""
+        ...
+
+    def told(self) -> dict[str, Any]:
+        """What came of it."""
+        ...
+
+
 class MovableSession(Conversation):
     """:ivar guest: in the QEMU that has it now.
 
     :ivar saved: what was saved of it and is still to be loaded.
+    :ivar in_flight: a transfer that was under way then.
     """
 
     _hostviews: HostViews
@@ -30,6 +44,7 @@ class MovableSession(Conversation):
     ) -> None:
         super().__init__(qemu, abilities, options, base)
         self.saved: SavedGuest | None = None
+        self.in_flight: Aloft | None = None
         self._guard: Guard | None = None
         self._guests: list[Guest] = []
         self._closing = threading.Lock()

@@ -167,7 +167,7 @@ class QemuSession(MovableSession):
         self.greet(self.facts.versions["agent"]["digest"], nonce=self.facts.nonce, booting=True, closes=closes)
         guest.restarts.on = False
         if self._guard is not None and not machine_stays:
-            self._guard.start()
+            self._guard.meet()
 
     def happened(self) -> list[Event]:
         """What the guard has seen since it was asked last, and has done about it."""

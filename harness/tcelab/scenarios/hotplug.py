@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from tcelab.papr import isolationrules, tce, window
-from tcelab.program import BridgeAdd, BridgeRemove, DeviceAdd, DeviceRemove, Dma, Fresh, Ioctl, Op, Page, Reset
+from tcelab.program import BridgeAdd, BridgeRemove, DeviceAdd, DeviceRemove, Dma, Flight, Fresh, Ioctl, Op, Page, Reset
 from tcelab.program.plugged import HotPlug, Plugged
 from tcelab.program.topology import Topology
 from tcelab.scenarios import vocabulary as b
@@ -185,18 +185,19 @@ def _unasked(story: _Story) -> list[Op]:
     story.plug(DeviceAdd(device=hot, consent=False, expect="ok"))
     story.plug(DeviceAdd(device=hot, expect="ok"))
     iova = story.map(first, [hot])
-    story.plug(DeviceRemove(device=hot, consent=False, expect="ok"))
+    story.plug(DeviceRemove(device=hot, consent=False, expect="ok", flight=_aloft(hot, iova)))
     story.carry(first, [hot], iova)
     story.leave(first, [hot])
-    story.plug(DeviceRemove(device=hot, expect="ok"))
+    story.plug(DeviceRemove(device=hot, expect="ok", flight=_aloft(hot, iova)))
     story.without(story.index)
     story.plug(BridgeAdd(phb=story.index, consent=False, expect="ok"))
     story.plug(BridgeAdd(phb=story.index, expect="ok"))
     iova = story.map(bridge, [bridge.name])
-    story.plug(BridgeRemove(phb=story.index, consent=False, expect="ok"))
+    aloft = _aloft(bridge.name, iova)
+    story.plug(BridgeRemove(phb=story.index, consent=False, expect="ok", flight=aloft))
     story.carry(bridge, [bridge.name], iova)
     story.leave(bridge, [bridge.name])
-    story.plug(BridgeRemove(phb=story.index, expect="ok"))
+    story.plug(BridgeRemove(phb=story.index, expect="ok", flight=aloft))
     return story.ops
 
 
@@ -245,6 +246,11 @@ def isolated(topology: Topology, seed: int) -> list[Op]:
     story.leave(bridge, [bridge.name])
     story.rest(begins=False)
     return story.ops
+
+
+def _aloft(name: str, iova: int) -> Flight:
+    """A device is about to write over the end of a page, from which on two are mapped."""
+    return Flight(device=name, iova=iova + PAGE - _LENGTH // 2, size=_LENGTH, to_memory=True)
 
 
 def _with(pe: Pe, devices: Sequence[str], use: str) -> Pe:

@@ -1,8 +1,8 @@
 """`lifecycle`: what a reset and a reboot leave of tables, windows and PEs, in each state in which they may find them.
 
 Before each event, one PE has what the state says: entries of a v1 container, a 64-bit window of a v2 container beside
-the default one, or a PE that is isolated. Afterwards everything must be as at the machine's start, and the same is done
-again, so that what an event spoilt shows.
+the default one, or a PE that is isolated; and its device is in flight when the event comes. Afterwards everything must
+be as at the machine's start, and the same is done again, so that what an event spoilt shows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from tcelab.papr import tce, window
-from tcelab.program import Dma, Fresh, Op, Page, Reboot, Reset
+from tcelab.program import Dma, Flight, Fresh, Op, Page, Reboot, Reset
 from tcelab.program.topology import Topology
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.vocabulary import PAGE, Pe
@@ -25,9 +25,9 @@ _SHIFT: Final = 12
 _SIZE: Final = 1 << 24
 """Page shift and bytes of the 64-bit window."""
 _LENGTH: Final = 64
-EVENTS: Final[dict[str, Callable[[], Op]]] = {
-    "reset": lambda: Reset(expect="ok"),
-    "reboot": lambda: Reboot(expect="ok"),
+EVENTS: Final[dict[str, Callable[[Flight | None], Op]]] = {
+    "reset": lambda flight: Reset(expect="ok", flight=flight),
+    "reboot": lambda flight: Reboot(expect="ok", flight=flight),
 }
 
 
@@ -45,11 +45,13 @@ def ops(topology: Topology, seed: int) -> list[Op]:
     for name, event in EVENTS.items():
         story = _Story(b.pes(topology, "lifecycle"), random.Random(seed), itertools.count(1))  # noqa: S311 - repeatable
         out += [Fresh()] if out else []
-        out += _mapped(story, b.SPAPR_TCE, f"{name}: before")
-        out += [event(), *b.checkpoint(f"lifecycle: {name} of a v1 container", stream=True)]
-        out += _mapped(story, b.SPAPR_TCE_V2, f"{name}: between")
-        out += [event(), *b.checkpoint(f"lifecycle: {name} of a v2 container", stream=True)]
-        out += _mapped(story, b.SPAPR_TCE, f"{name}: after")
+        mapped, first = _mapped(story, b.SPAPR_TCE, f"{name}: before")
+        out += [*mapped, event(b.aloft(story.pes[0], first))]
+        out += b.checkpoint(f"lifecycle: {name} of a v1 container", stream=True)
+        mapped, _ = _mapped(story, b.SPAPR_TCE_V2, f"{name}: between")
+        out += [*mapped, event(b.aloft(story.pes[0], window.SECOND_START))]
+        out += b.checkpoint(f"lifecycle: {name} of a v2 container", stream=True)
+        out += _mapped(story, b.SPAPR_TCE, f"{name}: after")[0]
         out += _closed(story.pes[0], name)
     return out
 
@@ -61,17 +63,19 @@ def isolated(topology: Topology, seed: int) -> list[Op]:
         story = _Story(b.pes(topology, "lifecycle"), random.Random(seed), itertools.count(1))  # noqa: S311 - repeatable
         pe = story.pes[0]
         out += [Fresh()] if out else []
-        out += _mapped(story, b.SPAPR_TCE, f"{name}: before")
-        out += [Dma(file=pe.device, iova=pe.end, size=_LENGTH, to_memory=True, expect="refused")]
+        mapped, first = _mapped(story, b.SPAPR_TCE, f"{name}: before")
+        out += [*mapped, Dma(file=pe.device, iova=pe.end, size=_LENGTH, to_memory=True, expect="refused")]
         out += [*b.states(story.pes), *b.checkpoint(f"lifecycle: {name}: isolated", stream=True)]
-        out += [event(), *b.states(story.pes)]
+        out += [event(b.aloft(pe, first)), *b.states(story.pes)]
         out += b.checkpoint(f"lifecycle: {name} of an isolated PE", stream=True)
-        out += [*_mapped(story, b.SPAPR_TCE, f"{name}: after"), *_closed(pe, name)]
+        out += [*_mapped(story, b.SPAPR_TCE, f"{name}: after")[0], *_closed(pe, name)]
     return out
 
 
-def _mapped(story: _Story, kind: int, label: str) -> list[Op]:
-    """The first PE has a container with entries in the window that its type has, and its device uses them."""
+def _mapped(story: _Story, kind: int, label: str) -> tuple[list[Op], int]:
+    """The first PE has a container with entries in the window that its type has, from a bus address on, and its device
+    uses them.
+    """
     pe, turn = story.pes[0], next(story.turn)
     name = f"life-{turn}"
     page, number = Page(name), story.rng.randrange(1, pe.entries - PAGES) // PAGES * PAGES
@@ -85,7 +89,7 @@ def _mapped(story: _Story, kind: int, label: str) -> list[Op]:
     if kind == b.SPAPR_TCE_V2:
         out += _second(pe, page, turn)
     out += b.dma(pe, pe.iova(number), _LENGTH, to_memory=False)
-    return [*out, *b.vmlck(), *b.pins(), *b.checkpoint(f"lifecycle: {label}", stream=True)]
+    return [*out, *b.vmlck(), *b.pins(), *b.checkpoint(f"lifecycle: {label}", stream=True)], pe.iova(number)
 
 
 def _second(pe: Pe, page: Page, turn: int) -> list[Op]:

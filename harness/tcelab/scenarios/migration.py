@@ -17,7 +17,7 @@ import msgspec
 
 from tcelab.errors import UsageError
 from tcelab.papr import isolationrules, tce, window
-from tcelab.program import Dma, Exit, Load, Look, Op, Page, Save, Spawn
+from tcelab.program import Dma, Exit, Flight, Load, Look, Op, Page, Save, Spawn
 from tcelab.program.operations import GuestOp
 from tcelab.program.topology import Topology
 from tcelab.scenarios import vocabulary as b
@@ -39,12 +39,15 @@ _SIZE: Final = 1 << 24
 
 @dataclass(slots=True)
 class _Story:
-    """One guest. `seeds` gives numbers that make names, seeds and sequences distinct."""
+    """One guest. `seeds` gives numbers that make names, seeds and sequences distinct; `aloft` is in flight when it is
+    saved.
+    """
 
     pes: list[Pe]
     rng: random.Random
     seeds: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     ops: list[Op] = field(default_factory=list)
+    aloft: Flight | None = None
 
     def look(self, label: str) -> None:
         self.ops += [*b.vmlck(), *b.pins(), *b.checkpoint(f"migration: {label}", stream=True)]
@@ -53,7 +56,7 @@ class _Story:
         """Save and load."""
         label = f"{order} order{f', {qemu}' if qemu else ''}"
         self.look(f"{label}: before")
-        self.ops += [Save(expect="ok"), Load(order=order, qemu=qemu, expect="ok")]
+        self.ops += [Save(expect="ok", flight=self.aloft), Load(order=order, qemu=qemu, expect="ok")]
         self.look(f"{label}: after")
 
     def container(self, pe: Pe, kind: int) -> tuple[Page, int]:
@@ -119,6 +122,7 @@ def ops(topology: Topology, seed: int) -> list[Op]:
     one, *others = story.pes
     story.ops += [Spawn(process=_CHILD, expect="ok")] if others else []
     used = [(one, story.container(one, b.SPAPR_TCE_V2)[1]), (one, story.second(one)[1])]
+    story.aloft = b.aloft(*used[0])
     for other in others[:1]:
         first = len(story.ops)
         place = story.container(other, b.SPAPR_TCE)[1]
@@ -157,6 +161,7 @@ def isolated(topology: Topology, seed: int) -> list[Op]:
     places = {pe.name: story.container(pe, b.SPAPR_TCE)[1] for pe in story.pes}
     place = places[one.name]
     story.ops += [_beyond(one, place)]
+    story.aloft = b.aloft(one, place)
     for order in _ORDERS:
         story.move(order)
         story.ops += [Look(file=one.device, what="identity", expect=ONES), *b.states(story.pes)]

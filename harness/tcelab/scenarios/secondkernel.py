@@ -37,7 +37,9 @@ def kexec(topology: Topology, seed: int) -> list[Op]:
     """
     _expect_no_direct(topology)
     pes = b.pes(topology, "kexec")
-    out = [*_inherited(pes, seed), Kexec(expect="ok"), *b.checkpoint("kexec: the second kernel", stream=True)]
+    aloft = b.aloft(pes[0], pes[0].iova(_number(pes[0], seed)))
+    out = [*_inherited(pes, seed), Kexec(expect="ok", flight=aloft)]
+    out += [*b.checkpoint("kexec: the second kernel", stream=True)]
     out += [*_v1(pes[0], "again", seed + 1), *b.checkpoint("kexec: used again", stream=True)]
     out += [Reset(expect="ok"), *b.checkpoint("kexec: reset", stream=True)]
     return [*out, *_last(pes[-1], seed + 2)]
@@ -50,7 +52,9 @@ def kdump(topology: Topology, seed: int) -> list[Op]:
     """
     _expect_no_direct(topology)
     pes = b.pes(topology, "kdump")
-    out = [*_inherited(pes, seed), Crash(expect="ok"), *b.checkpoint("kdump: the crash kernel", stream=True)]
+    aloft = b.aloft(pes[0], pes[0].iova(_number(pes[0], seed)))
+    out = [*_inherited(pes, seed), Crash(expect="ok", flight=aloft)]
+    out += [*b.checkpoint("kdump: the crash kernel", stream=True)]
     out += [Reset(expect="ok"), *b.checkpoint("kdump: reset", stream=True)]
     return [*out, *_last(pes[-1], seed + 2)]
 

@@ -18,6 +18,7 @@ from tcelab.program import (
     Ddw,
     Dma,
     Fill,
+    Flight,
     Frames,
     Ioctl,
     Look,
@@ -38,6 +39,8 @@ SPAPR_TCE_V2: Final = uapi.SPAPR_TCE_V2_IOMMU
 """VFIO container types, include/uapi/linux/vfio.h."""
 
 PAGE: Final = window.PAGE_SIZE
+_ALOFT: Final = 64
+"""Bytes of a transfer in flight over an event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +197,14 @@ def repeat(ops: list[Op], times: int, loop: Literal["c", "python"] = "c") -> lis
     """Do maps and unmaps `times` times in one operation. Each call must give what the single operation expects."""
     calls = [msgspec.structs.replace(op, expect=None) for op in ops if isinstance(op, Ioctl)]
     return [Repeat(ops=calls, times=times, loop=loop, expect="ok")]
+
+
+def aloft(pe: Pe, iova: int) -> Flight | None:
+    """Its device is about to write over the end of a page, from which on two are mapped; only an edu can be."""
+    device = next(device for device in pe.phb.devices if device.name == pe.name)
+    if device.model != "edu":
+        return None
+    return Flight(device=pe.name, iova=iova + PAGE - _ALOFT // 2, size=_ALOFT, to_memory=True)
 
 
 def dma(pe: Pe, iova: int, size: int, *, to_memory: bool, offset: int = 0) -> list[Op]:

@@ -38,6 +38,7 @@ class FakeLog:
         self.tables = SimpleNamespace(at={0x80000100: 0x1000, 0x80000200: 0x2000}, shapes={})
         self.listener = None
         self.said = []
+        self.refused = []
         self.strayed = ""
 
     def drain(self):
@@ -46,12 +47,17 @@ class FakeLog:
 
     def hear(self, line):
         if isinstance(line, tuple):
+            self.refused.append(line)
             self.listener.refused(*line)
         else:
             self.listener.line(line)
 
     def take_refusals(self):
-        return ()
+        taken, self.refused = tuple(self.refused), []
+        return taken
+
+    def carry(self, refusals):
+        self.refused = [*refusals]
 
 
 class FakePort:
@@ -666,3 +672,32 @@ def test_what_may_touch_a_device_ends_a_chunk():
     ops = [Read(what="pins"), look, Read(what="pins"), Read(what="pins"), Together(ops=[dma]), Master(file="d")]
     opens = Ioctl(file="g", request="GROUP_GET_DEVICE_FD", fields={"name": "pe1"}, into="d")
     assert list(chunks([*ops, opens, Read(what="pins")])) == [ops[:2], ops[2:5], ops[5:], [opens], [Read(what="pins")]]
+
+
+BEFORE = ("write", 0x5000, 8)
+"""Refused before the guard proves anew what it sees."""
+
+
+def test_what_was_refused_before_a_device_came_is_still_to_be_told(stand):
+    stand.log.refused = [BEFORE]
+    stand.guard.left(stand.guard.devices["pe1b"])
+    stand.guard.arrived("pe1b")
+    assert stand.log.refused == [BEFORE], "and what the guard's own violation made is not"
+
+
+def test_what_was_refused_before_a_reset_is_still_to_be_told_and_what_was_before_the_start_is_not(stand):
+    stand.log.refused = [BEFORE]
+    stand.guard.restarted({"pe1", "pe1b", "pe2"})
+    stand.guard.meet()
+    assert stand.log.refused == [BEFORE]
+    stand.guard.start()
+    assert stand.log.refused == []
+
+
+def test_what_was_refused_before_a_load_is_still_to_be_told():
+    before, after = Stand(), Stand()
+    before.guard.start()
+    after.log.refused = [BEFORE]
+    after.guard.resume(before.guard)
+    after.guard.prove()
+    assert after.log.refused == [BEFORE]

@@ -1,8 +1,8 @@
 """The laws, each in a file of its name.
 
 Laws of operations run on each operation, before it is folded in; laws of checkpoints run on each snapshot. Laws that
-keep state or run at another moment (`hypercalls`, `isolation`, `charges`, `pins`, `difference`, `evidence`) are called
-by `tcelab.judge.core` directly.
+keep state or run at another moment (`hypercalls`, `flight`, `isolation`, `charges`, `pins`, `difference`, `evidence`)
+are called by `tcelab.judge.core` directly.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from tcelab.judge.laws import (
     difference,
     disk,
     evidence,
+    flight,
     hypercalls,
     inventory,
     isolation,
@@ -44,6 +45,7 @@ ALL: Final = (
     memory.LAW,
     disk.LAW,
     refusals.LAW,
+    flight.LAW,
     isolation.LAW,
     charges.LAW,
     pins.LAW,

@@ -9,6 +9,7 @@
 - `edumodel`: what an edu must hold
 - `eventfold`: the fold over such events
 - `files`: who has which container, group or device open
+- `flightmodel`: what a device in flight over an event must do
 - `fold`: what must be true after the operations that succeeded
 - `hotplugmodel`: what is right after a device or a PHB came or went
 - `hypercallmodel`: what must be true after raw hypercalls

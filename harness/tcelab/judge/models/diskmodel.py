@@ -15,7 +15,7 @@ from tcelab.judge.models.edumodel import Asker, DeviceModel
 from tcelab.judge.models.memorymodel import PageModel
 from tcelab.judge.models.windowmodel import WindowModel
 from tcelab.papr import dmarules, tce, window
-from tcelab.program import Dma, Transfer, diskcontent, pagetags
+from tcelab.program import Dma, Flight, Transfer, diskcontent, pagetags
 
 VIRTIO_BLK: Final = virtio.IS_READY
 """Its identity: one queue, and no vector."""
@@ -97,7 +97,7 @@ class DiskModel(DeviceModel):
         found = [table.permissions(table.number(place)) for table, place in zip(tables, places, strict=True)]
         return found == [tce.PERMISSIONS] * 2
 
-    def transfer(self, op: Dma | Transfer, step: int, *, isolated: bool = False) -> list[dmarules.Piece]:
+    def transfer(self, op: Dma | Transfer | Flight, step: int, *, isolated: bool = False) -> list[dmarules.Piece]:
         """Move the data of one transfer; its pieces."""
         pieces = super().transfer(op, step, isolated=isolated)
         if not op.to_memory:

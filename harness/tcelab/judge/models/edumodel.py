@@ -16,7 +16,7 @@ from tcelab.judge.models.memorymodel import PageModel
 from tcelab.judge.models.tablemodel import TableModel
 from tcelab.judge.models.windowmodel import WindowModel
 from tcelab.papr import dmarules
-from tcelab.program import Dma, Transfer, pagetags
+from tcelab.program import Dma, Flight, Transfer, pagetags
 
 BUFFER: Final = edu.BUFFER_SIZE
 Asker = tuple[str, str]
@@ -88,7 +88,7 @@ class DeviceModel:
     def begun(self, step: int) -> None:
         """It is about to get a command."""
 
-    def transfer(self, op: Dma | Transfer, step: int, *, isolated: bool = False) -> list[dmarules.Piece]:
+    def transfer(self, op: Dma | Transfer | Flight, step: int, *, isolated: bool = False) -> list[dmarules.Piece]:
         """Move the data of one transfer; its pieces, none when the device refuses it itself.
 
         :param isolated: the DMA of its PE is stopped.
@@ -118,7 +118,7 @@ class DeviceModel:
         """
         return 0, 0
 
-    def pieces(self, op: Dma | Transfer, *, isolated: bool) -> list[dmarules.Piece]:
+    def pieces(self, op: Dma | Transfer | Flight, *, isolated: bool) -> list[dmarules.Piece]:
         """The pieces of a transfer, by the table as it is now."""
         iova = op.iova & self.mask
         return self.windows.pieces(iova, op.size, to_memory=op.to_memory, master=self.master, isolated=isolated)
@@ -128,7 +128,7 @@ class DeviceModel:
         table = self.windows.active[piece.window]
         return table.live[piece.entry].page_at(table.page_number(piece.offset))
 
-    def doubt(self, op: Dma | Transfer, step: int) -> None:
+    def doubt(self, op: Dma | Transfer | Flight, step: int) -> None:
         """It is unknown whether a transfer was done."""
         for piece in self.transfer(op, step):
             page = self._nearest(piece)

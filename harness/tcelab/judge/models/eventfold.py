@@ -10,11 +10,13 @@ from collections import deque
 from typing import Final
 
 from tcelab.judge.models.directmodel import DirectWindows
+from tcelab.judge.models.edumodel import DeviceModel
 from tcelab.judge.models.files import Files, GroupModel
+from tcelab.judge.models.flightmodel import FlightModel, Target
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.tablemodel import LiveEntry, Parting, TableModel
-from tcelab.papr import isolationrules
-from tcelab.program import LifeOp, MemoryRemove, Program
+from tcelab.papr import dmarules, isolationrules, tce, window
+from tcelab.program import Flight, LifeOp, MemoryRemove, Program
 from tcelab.program.lifeops import KEPT
 from tcelab.program.plugged import Plugged
 from tcelab.run.record import Facts, Step
@@ -27,12 +29,15 @@ class EventFold(Fold):
     """The fold, with what events have in common. Each family of events builds on it; see `lifemodel`.
 
     :ivar defaults: by LIOBN, whether a window was marked as a default one when the guest was saved last.
+    :ivar flown: the device that was in flight over the last operation; `aloft`: when the guest was saved.
     :ivar plugged: what is plugged in.
     """
 
     def __init__(self, program: Program, facts: Facts) -> None:
         super().__init__(program, facts)
         self.defaults: dict[int, bool] = {}
+        self.aloft: Flight | None = None
+        self.flown: FlightModel | None = None
         self.plugged = Plugged(program.topology)
         for index in self.groups.keys() - self.plugged.phbs:
             self.without(index)
@@ -46,6 +51,7 @@ class EventFold(Fold):
         Memory that it keeps stays as it is.
         """
         outcome = step.outcome
+        self.flown = None
         if isinstance(step.op, MemoryRemove) and outcome is not None and outcome.errno == KEPT:
             return
         if isinstance(step.op, LifeOp) and outcome is not None and outcome.errno:
@@ -117,3 +123,44 @@ class EventFold(Fold):
         for each in self.pes.pes.values():
             each.isolation = isolationrules.Isolation()
         self.direct.boot()
+
+    # -- a device in flight over an event
+
+    def reaches(self, flight: Flight | None) -> bool:
+        """It can be started now: its PE is not isolated."""
+        return flight is not None and self.pes.of[flight.device].isolation.mmio
+
+    def fly(self, flight: Flight | None, step: int, *, reached: bool | None = None) -> None:
+        """Its transfer is done now, by the tables and the device as they are.
+
+        :param reached: it could be started; by default if it could be now.
+        """
+        if flight is None:
+            return
+        device, pe = self.devices[flight.device], self.pes.of[flight.device]
+        if not (self.reaches(flight) if reached is None else reached):
+            self.flown = FlightModel(flight, pe.phb.liobn, reached=False)
+            return
+        inside = slice(flight.offset, flight.offset + flight.size)
+        data = None if 0 in device.known[inside] else bytes(device.memory[inside])
+        pieces = self.transfers.flown(device, flight, step)
+        if pieces is not None:
+            targets = tuple(_target(device, piece) for piece in pieces)
+            self.flown = FlightModel(flight, pe.phb.liobn, reached=True, targets=targets, data=data)
+
+    def lost(self, flight: Flight | None, never: str) -> None:
+        """Its transfer is never done.
+
+        :param never: why, in words.
+        """
+        if flight is not None:
+            liobn = self.pes.of[flight.device].phb.liobn
+            self.flown = FlightModel(flight, liobn, self.reaches(flight), never)
+
+
+def _target(device: DeviceModel, piece: dmarules.Piece) -> Target:
+    """Where a piece goes."""
+    table = device.windows.active[piece.window]
+    word = None if piece.refused else table.live[piece.entry].tce
+    part = table.page_number(piece.offset) << window.PAGE_SHIFT
+    return Target(piece, table.liobn, None if word is None else tce.address(word, table.page_shift) + part)

@@ -22,6 +22,7 @@ def device_added(fold: EventFold, op: DeviceAdd, _outcome: Outcome, _step: int) 
 
 
 def device_removed(fold: EventFold, op: DeviceRemove, _outcome: Outcome, step: int) -> None:
+    _flies(fold, op, step)
     fold.plugged.happened(op)
     if op.consent:
         _pulled(fold, op.device, fold.group_of[op.device].windows.liobns, step)
@@ -39,11 +40,20 @@ def bridge_added(fold: EventFold, op: BridgeAdd, _outcome: Outcome, _step: int) 
 
 def bridge_removed(fold: EventFold, op: BridgeRemove, _outcome: Outcome, step: int) -> None:
     group = fold.groups[op.phb]
+    _flies(fold, op, step)
     if op.consent:
         for device in fold.plugged.on(group.phb):
             _pulled(fold, device.name, group.windows.liobns, step)
         fold.without(op.phb, f"gone with PHB {op.phb} by operation {step} (bridgeremove)")
     fold.plugged.happened(op)
+
+
+def _flies(fold: EventFold, op: DeviceRemove | BridgeRemove, step: int) -> None:
+    """The transfer of a device that goes is never done (hw/misc/edu.c, pci_edu_uninit). Of one that stays, it is."""
+    if op.consent:
+        fold.lost(op.flight, "its device is gone")
+    else:
+        fold.fly(op.flight, step)
 
 
 def _pulled(fold: EventFold, name: str, liobns: tuple[int, ...], step: int) -> None:

@@ -35,11 +35,14 @@ from tcelab.run.record import Outcome
 
 
 def _restarted(fold: EventFold, op: Reset | Reboot, _outcome: Outcome, step: int) -> None:
+    reached = fold.reaches(op.flight)
     fold.end_kernel(f"operation {step} ({type(op).__name__.lower()})")
     fold.reset_machine(step)
+    fold.fly(op.flight, step, reached=reached)
 
 
-def _saved(fold: EventFold, _op: Save, outcome: Outcome, _step: int) -> None:
+def _saved(fold: EventFold, op: Save, outcome: Outcome, _step: int) -> None:
+    fold.aloft = op.flight
     marks = {each["liobn"]: each.get("default") for each in outcome.fields.get("windows", ())}
     fold.defaults = {liobn: mark for liobn, mark in marks.items() if mark is not None}
 
@@ -48,6 +51,8 @@ def _loaded(fold: EventFold, _op: Load, _outcome: Outcome, _step: int) -> None:
     """All goes on as it was, in another QEMU; but of an edu it knows nothing (hw/misc/edu.c has no vmstate)."""
     for device in fold.devices.values():
         device.moved()
+    fold.lost(fold.aloft, "its device is another QEMU's now, which knows nothing of it")
+    fold.aloft = None
 
 
 def _odd(container: ContainerModel, phb: Phb) -> bool:
@@ -58,7 +63,7 @@ def _odd(container: ContainerModel, phb: Phb) -> bool:
     return (low.size, low.table.page_shift) != (phb.window_size, window.PAGE_SHIFT)
 
 
-def _kexeced(fold: EventFold, _op: Kexec, _outcome: Outcome, step: int) -> None:
+def _kexeced(fold: EventFold, op: Kexec, _outcome: Outcome, step: int) -> None:
     """Windows stay. The second kernel clears those that its device tree has, from its first look at a bus on
     (arch/powerpc/kernel/iommu.c, iommu_table_clear): the default ones, and those that containers made. One that
     firmware made from outside is in no tree.
@@ -76,6 +81,7 @@ def _kexeced(fold: EventFold, _op: Kexec, _outcome: Outcome, step: int) -> None:
                 " knows what the device tree then tells"
             )
     fold.end_kernel(f"operation {step} (kexec)")
+    fold.fly(op.flight, step)  # the first kernel is gone, and has had no device master the bus any more
     for windows in fold.windows.values():
         default, high = windows.liobns
         kept = {high} - theirs
@@ -89,10 +95,11 @@ def _kexeced(fold: EventFold, _op: Kexec, _outcome: Outcome, step: int) -> None:
                 table.clear(0, table.entries, step)
 
 
-def _crashed(fold: EventFold, _op: Crash, _outcome: Outcome, step: int) -> None:
+def _crashed(fold: EventFold, op: Crash, _outcome: Outcome, step: int) -> None:
     """A crash kernel leaves all entries that it finds: devices may still be using them (iommu_table_clear,
     is_kdump_kernel). It runs in memory of its own: what they lead to stays as it is.
     """
+    fold.fly(op.flight, step)
     for table in fold.tables.values():
         table.hand_over(step, memory=True)
     fold.end_kernel(f"operation {step} (crash)", parts=False)

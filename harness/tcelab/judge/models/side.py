@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -172,6 +172,8 @@ class Side:
         out: dict[str, object] = {"errno": outcome.errno} if outcome.errno else {"value": value}
         names = _COMPARED.get(type(op), tuple(outcome.fields))
         out |= {name: outcome.fields[name] for name in names if name in outcome.fields}
+        if "flight" in outcome.fields:
+            out["flight"] = _flown(outcome.fields["flight"])
         if isinstance(op, Hcall | HcallBatch):
             out["registers"] = [
                 tuple(self._led(each) if leads else each for leads, each in registers)
@@ -291,3 +293,9 @@ class Side:
             if isinstance(vaddr, int) and 0 <= vaddr - address < pages * window.PAGE_SIZE:
                 return name, (vaddr - address) // window.PAGE_SIZE
         return f"address {vaddr}", 0
+
+
+def _flown(flight: dict[str, Any]) -> dict[str, object]:
+    """What must be equal of a device that was in flight: whether anything was refused, and which bus pages changed."""
+    changed = [page["ioba"] for page in flight["pages"] if page["changed"]]
+    return {"started": flight["started"], "refused": bool(flight["refused"]), "changed": changed}

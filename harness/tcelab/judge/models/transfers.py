@@ -9,7 +9,7 @@ from tcelab.judge.models.edumodel import Asker, DeviceModel, Forbidden
 from tcelab.judge.models.memorymodel import PageModel
 from tcelab.judge.models.pes import Pes
 from tcelab.papr import dmarules
-from tcelab.program import Burst, Dma, Engine, Together, Transfer
+from tcelab.program import Burst, Dma, Engine, Flight, Together, Transfer
 from tcelab.run.record import Outcome
 
 
@@ -49,6 +49,16 @@ class Transfers:
         """One transfer."""
         self._begun(device, step)
         self._one(device, op, outcome.value, step, (op.by, op.file))
+
+    def flown(self, device: DeviceModel, op: Flight, step: int) -> list[dmarules.Piece] | None:
+        """A transfer that an event met in flight: its pieces; None: nobody knows. Its refusals are its event's to tell
+        (law `flight`).
+        """
+        if self._goes_anywhere(device, op, step):
+            return None
+        pieces = device.transfer(op, step, isolated=not self._pes.of[device.name].isolation.dma)
+        self._told(device, op, pieces, foreseen=True)
+        return pieces
 
     def engine(self, device: DeviceModel, op: Engine, pages: list[PageModel], outcome: Outcome, step: int) -> None:
         """A virtio device is set up. `pages`: for its ring."""
@@ -104,7 +114,7 @@ class Transfers:
         self._unknown.append(f"Burst of step {step} violates its table: what the isolation left of it is not known")
         self._doubt(device, rest, step)
 
-    def _doubt(self, device: DeviceModel, transfers: Sequence[Dma | Transfer], step: int) -> None:
+    def _doubt(self, device: DeviceModel, transfers: Sequence[Dma | Transfer | Flight], step: int) -> None:
         """It is unknown which of them were done or refused."""
         self._pes.certain, self.doubted = False, True
         for each in transfers:
@@ -124,7 +134,7 @@ class Transfers:
             self._forbid(device, device.table.liobn, (writes, iova, iova, size), pieces[0].refused, step)
         self._told(device, op, pieces, foreseen=foreseen)
 
-    def _goes_anywhere(self, device: DeviceModel, op: Dma | Transfer, step: int) -> bool:
+    def _goes_anywhere(self, device: DeviceModel, op: Dma | Transfer | Flight, step: int) -> bool:
         """It uses an entry with unknown contents, so its data and permission are unknown too."""
         tables = device.windows.active
         if not any(table.untold for table in tables):
@@ -153,7 +163,9 @@ class Transfers:
             self.forbidden.append(Forbidden(device.name, *place, dmarules.ISOLATED, step, maybe=True))
         return violated
 
-    def _told(self, device: DeviceModel, op: Dma | Transfer, pieces: list[dmarules.Piece], *, foreseen: bool) -> bool:
+    def _told(
+        self, device: DeviceModel, op: Dma | Transfer | Flight, pieces: list[dmarules.Piece], *, foreseen: bool
+    ) -> bool:
         self.done.append(pieces)
         return foreseen and self._pes.transferred(device, pieces, "write" if op.to_memory else "read")
 

@@ -5,6 +5,7 @@ Each family of events is a module; `EVENTS` says which function does what. Befor
 
 - `kexec`: kexec and kdump
 - `counting`: hypercalls meanwhile
+- `flight`: a device in flight over an event
 - `hotplug`: devices and PHBs come and go
 - `mtree`: after each, QEMU's windows by its memory map
 - `memory`: memory that is plugged in and pulled

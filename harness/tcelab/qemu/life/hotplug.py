@@ -7,21 +7,25 @@ hw/ppc/spapr_drc.c, hw/ppc/spapr_pci.c (drc_id_from_devfn), include/hw/ppc/spapr
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from tcelab.errors import HarnessError
 from tcelab.papr import window
-from tcelab.program import BridgeAdd, BridgeRemove, DeviceAdd, DeviceRemove
+from tcelab.program import BridgeAdd, BridgeRemove, DeviceAdd, DeviceRemove, Flight
 from tcelab.program.plugged import HotPlug, with_it
 from tcelab.program.topology import Device, Phb
+from tcelab.qemu.life.flight import InFlight
 from tcelab.qemu.portal import portal
 from tcelab.qemu.qemusession import QemuSession
+from tcelab.qemu.qtest import RtasCall
 from tcelab.run.record import Outcome
 
 _PHB: Final = 0x20000000
 _PCI: Final = 0x40000000
 """Kinds of DR connectors."""
+_ISOLATION: Final = 9001
+"""A DR indicator: 0 gives a device back (PAPR 13.5)."""
 
 
 class _RefusedError(Exception):
@@ -45,14 +49,17 @@ def device_add(session: QemuSession, op: DeviceAdd) -> Outcome:
 
 def device_remove(session: QemuSession, op: DeviceRemove) -> Outcome:
     phb, device = _place(session, op.device)
+    flown: dict[str, Any] = {}
 
     def remove() -> None:
         if device.name not in session.plugged.leaving:
+            in_flight = _aloft(session, op)
             _pull(session, device.name)
+            _ends(session, in_flight, flown)
         if op.consent:
-            _leave(session, phb, device)
+            _leave(session, phb, device, op.flight, flown)
 
-    return _outcome(session, op, remove)
+    return _outcome(session, op, remove, flown)
 
 
 def bridge_add(session: QemuSession, op: BridgeAdd) -> Outcome:
@@ -76,32 +83,42 @@ def bridge_add(session: QemuSession, op: BridgeAdd) -> Outcome:
 def bridge_remove(session: QemuSession, op: BridgeRemove) -> Outcome:
     phb = _phb(session, op.phb)
     name = f"phb{phb.index}"
+    flown: dict[str, Any] = {}
 
     def remove() -> None:
         if not op.consent:
+            in_flight = _aloft(session, op)
             _pull(session, name)
+            _ends(session, in_flight, flown)
             return
+        _guest(session, "ready", 0)
         for device in session.plugged.on(phb):
             if device.name not in session.plugged.leaving:
                 _pull(session, device.name)
-            _leave(session, phb, device)
+            _leave(session, phb, device, op.flight, flown)
         if phb.index not in session.plugged.leaving:
             _pull(session, name)
         _guest(session, "leave bridge", _PHB | phb.index, slot=f"PHB {phb.index}")
         _deleted(session, name)
 
-    return _outcome(session, op, remove)
+    return _outcome(session, op, remove, flown)
 
 
-def _outcome(session: QemuSession, op: HotPlug, work: Callable[[], None]) -> Outcome:
-    """Do it. A refusal of the guest's kernel is the outcome."""
+def _outcome(
+    session: QemuSession, op: HotPlug, work: Callable[[], None], flown: Mapping[str, Any] | None = None
+) -> Outcome:
+    """Do it. A refusal of the guest's kernel is the outcome.
+
+    :param flown: gets what came of a device in flight.
+    """
     events = session.happened()
     try:
         work()
     except _RefusedError as refused:
         return Outcome(errno=refused.errno, fields={"step": refused.step}, events=events)
     session.plugged.happened(op)
-    return Outcome(value=0, events=[*events, *session.happened()])
+    fields = {"flight": flown} if flown else {}
+    return Outcome(value=0, fields=fields, events=[*events, *session.happened()])
 
 
 def _place(session: QemuSession, name: str) -> tuple[Phb, Device]:
@@ -144,13 +161,48 @@ def _take(session: QemuSession, phb: Phb, device: Device) -> None:
         session.guard.arrived(device.name)
 
 
-def _leave(session: QemuSession, phb: Phb, device: Device) -> None:
+def _leave(session: QemuSession, phb: Phb, device: Device, flight: Flight | None, flown: dict[str, Any]) -> None:
+    """:param flight: of this device or another one; `flown` gets what came of it."""
     if session.guard is not None:
         # Before: a register that the guest writes on the way out is no longer there when the guard would answer.
         session.guard.left(session.guard.devices[device.name])
     place = {"name": device.name, "buid": window.buid(phb.index), "slot": device.slot}
-    _guest(session, "leave device", _drc(phb, device), **place)
+    if flight is None or flight.device != device.name:
+        _guest(session, "leave device", _drc(phb, device), **place)
+        _deleted(session, device.name)
+        return
+    _guest(session, "leave device", _drc(phb, device), **place, gives_back=False)
+    in_flight, standstill = InFlight(session, flight), session.guest.standstill
+    portal().call(standstill.begin())
+    in_flight.start(masters=True)
+    call = RtasCall("set-indicator", (_ISOLATION, _drc(phb, device), 0), 1)
+    ((status,),) = portal().call(session.guest.qtest.calls([call]))
+    portal().call(standstill.end())
+    if status:
+        raise _RefusedError("EIO", f"set-indicator {_ISOLATION}, which gives {status}")
     _deleted(session, device.name)
+    if session.guard is not None:
+        session.guard.left(session.guard.devices[device.name])  # its registers were written once more
+    _ends(session, in_flight, flown)
+
+
+def _aloft(session: QemuSession, op: DeviceRemove | BridgeRemove) -> InFlight | None:
+    """Before QEMU asks a guest that does nothing about it."""
+    if op.consent or op.flight is None:
+        return None
+    in_flight, standstill = InFlight(session, op.flight), session.guest.standstill
+    portal().call(standstill.begin())
+    in_flight.start()
+    portal().call(standstill.end())
+    return in_flight
+
+
+def _ends(session: QemuSession, flight: InFlight | None, flown: dict[str, Any]) -> None:
+    if flight is not None:
+        flight.over()
+        portal().call(session.guest.standstill.begin())
+        flown.update(flight.told())
+        portal().call(session.guest.standstill.end())
 
 
 def _drc(phb: Phb, device: Device) -> int:

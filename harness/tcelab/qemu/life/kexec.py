@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from tcelab.errors import HarnessError
-from tcelab.program import Crash, Kexec
+from tcelab.program import Crash, Flight, Kexec
 from tcelab.qemu import machine
 from tcelab.qemu.guest import Guest
+from tcelab.qemu.life.flight import InFlight
 from tcelab.qemu.life.restart import booted
 from tcelab.qemu.portal import portal
 from tcelab.qemu.qemusession import QemuSession
@@ -33,16 +34,16 @@ class _Found(msgspec.Struct, frozen=True):
 
 def kexec(session: QemuSession, op: Kexec) -> Outcome:
     """Load the same kernel, and jump into it."""
-    return _second(session, op.append, crash=False)
+    return _second(session, op, crash=False)
 
 
 def crash(session: QemuSession, op: Crash) -> Outcome:
     """Load the same kernel for a crash, and crash."""
-    return _second(session, op.append, crash=True)
+    return _second(session, op, crash=True)
 
 
-def _second(session: QemuSession, append: str, *, crash: bool) -> Outcome:
-    plan = _loaded(session, append, crash=crash)
+def _second(session: QemuSession, op: Kexec | Crash, *, crash: bool) -> Outcome:
+    plan = _loaded(session, op.append, crash=crash)
     guest = session.guest
 
     def waits() -> bool:
@@ -53,9 +54,25 @@ def _second(session: QemuSession, append: str, *, crash: bool) -> Outcome:
             guest.console.expect(_LAST_WORDS)
         message = session.message("second", {"what": "start", "crash": crash})
         portal().call(guest.waiter.run(_left(guest, message, waits), "restart", guest.limits.restart))
+        flown = {} if op.flight is None else _fly(session, op.flight)
         for at, data in (*plan.writes, (plan.mailbox, trampoline.GO.to_bytes(4, "little"))):
             guest.ram.write(at, data)
-    return msgspec.structs.replace(booted(session), events=session.happened())
+    return msgspec.structs.replace(booted(session, flown), events=session.happened())
+
+
+def _fly(session: QemuSession, flight: Flight) -> dict[str, Any]:
+    """A device is told to transfer when no kernel runs any more, and is done with it before the next one does: the CPU
+    waits in the trampoline.
+    """
+    in_flight, standstill = InFlight(session, flight), session.guest.standstill
+    portal().call(standstill.begin())
+    in_flight.start()
+    portal().call(standstill.end())
+    in_flight.over()
+    portal().call(standstill.begin())
+    flown = in_flight.told()
+    portal().call(standstill.end())
+    return flown
 
 
 def _loaded(session: QemuSession, append: str, *, crash: bool) -> loading.Loading:

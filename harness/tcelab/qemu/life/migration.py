@@ -20,6 +20,8 @@ from tcelab.program import Load, Save
 from tcelab.qemu import transit
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.life import mtree
+from tcelab.qemu.life.flight import InFlight
+from tcelab.qemu.movable import Aloft
 from tcelab.qemu.portal import portal
 from tcelab.qemu.qemusession import QemuSession
 from tcelab.run.record import Outcome, TableView
@@ -27,10 +29,14 @@ from tcelab.run.record import Outcome, TableView
 _LOG: Final = logging.getLogger(__name__)
 
 
-def save(session: QemuSession, _op: Save) -> Outcome:
+def save(session: QemuSession, op: Save) -> Outcome:
     """Stop the guest for good, and save it."""
     guest = session.guest
     portal().call(guest.standstill.begin())
+    session.in_flight = None
+    if op.flight is not None:
+        session.in_flight = in_flight = InFlight(session, op.flight)
+        in_flight.start()
     windows = told(session.table_views())
     guarded = session.options.guard != "off"
     work = transit.save(guest, guarded=guarded)
@@ -62,7 +68,19 @@ def load(session: QemuSession, op: Load) -> Outcome:
     fresh.log.tables.keep(mtree.now(session))
     windows = told(session.table_views())
     session.go_on_moved()
-    return Outcome(value=0, fields={"windows": windows})
+    in_flight, session.in_flight = session.in_flight, None
+    flown = {} if in_flight is None else {"flight": _lands(session, in_flight)}
+    return Outcome(value=0, fields={"windows": windows, **flown})
+
+
+def _lands(session: QemuSession, flight: Aloft) -> dict[str, Any]:
+    """Until a transfer that was under way when the guest was saved must be over, it idles in the fresh QEMU."""
+    standstill = session.guest.standstill
+    flight.over()
+    portal().call(standstill.begin())
+    flown = flight.told()
+    portal().call(standstill.end())
+    return flown
 
 
 def _folder(session: QemuSession) -> Path:
