@@ -73,15 +73,26 @@ class SpaprTceV2(SpaprTce):
         self.windows: list[ContainerWindow] = []
         self.regions: dict[tuple[int, int], RegisteredMemory] = {}
 
+    def attach(self, pe: EmulatedPe) -> None:
+        """tce_iommu_attach_group: one more group, while there is no window that it would have to share."""
+        if not pe.has_table:
+            raise SyscallError("ENODEV")
+        if self.windows:
+            raise SyscallError("EPERM")
+        self.take(pe)
+
     def detach(self, pe: EmulatedPe, _process: Process) -> None:
         """tce_iommu_detach_group, and spapr_tce_platform_iommu_attach_dev behind it."""
+        if pe in self.others:
+            self.others.remove(pe)
+            return
         if self.pe is not pe:
             return
         for each in self.windows:
             self._sweep(each)
         if not self.pending:
             pe.reset()
-        self.pe = None
+        self.pe = self.others.pop(0) if self.others else None
 
     def release(self, _process: Process) -> None:
         """tce_iommu_release: tables, then what is registered."""
@@ -231,6 +242,8 @@ class SpaprTceV2(SpaprTce):
             if refusal := _asked_for(pe, shift, size):
                 self._not_made(pages)
                 raise SyscallError(refusal)
+        elif self.others:
+            raise SyscallError(self._in_vain(pe, shift, size, pages))
         elif shift != window.PAGE_SHIFT or size > pe.window_size or self.windows:
             raise NotModelledError("the emulator does not know what becomes of such a window in place of the low one")
         else:
@@ -239,6 +252,20 @@ class SpaprTceV2(SpaprTce):
         self.windows.append(ContainerWindow(table, size, pages, {}))
         call.param["start_addr"] = table.bus_offset
         return 0
+
+    def _in_vain(self, pe: EmulatedPe, shift: int, size: int, pages: int) -> str:
+        """A window of a container with several groups, of which none has one: the errno's name. What is no default
+        window is made beside the platform's, and removed.
+        """
+        if shift == window.PAGE_SHIFT and size <= pe.window_size:
+            pe.reset()
+            return self.not_shared(pages)
+        if refusal := _asked_for(pe, shift, size):
+            self._not_made(pages)
+            return refusal
+        pe.windows.remove(pe.windows.high.liobn)
+        pe.connect()
+        return self.not_shared(pages)
 
     def remove(self, call: IoctlCall) -> int:
         """tce_iommu_remove_window: the window that the address lies in. A low one stays with the platform, empty."""

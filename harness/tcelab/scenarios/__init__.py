@@ -5,6 +5,7 @@
 - `effects`: what a PE must show in each of its conditions
 - `endpoint`: one PE in the scenario `isolation`
 - `flow`: the scenario `flow`
+- `groups`: the scenario `groups`
 - `hcallcases`: the cases of the scenario `hcalls`
 - `hcalls`: the scenario `hcalls`
 - `hotplug`: the scenarios `hotplug` and `hotplug-isolation`
@@ -40,6 +41,7 @@ from tcelab.scenarios import (
     batches,
     dma,
     flow,
+    groups,
     hcalls,
     hotplug,
     isolation,
@@ -149,6 +151,12 @@ SCENARIOS: Final = {
             "windows with pages of 4 KiB, 64 KiB and 2 MiB are made, used by the device above 2^59, and removed",
             windows.ops,
             topologies=windows.TOPOLOGIES,
+        ),
+        Scenario(
+            "groups",
+            "two groups in one v2 container: no window while both are there; they leave and come back in any order",
+            groups.ops,
+            topologies=groups.TOPOLOGIES,
         ),
         Scenario(
             "memory",
