@@ -103,7 +103,7 @@ WINDOWS = (
     v2("windows are not refunded when the group leaves", SpaprTceV2.release, "self._refund(each.pages)", "pass"),
 )
 
-ATTACH, DETACH, VAIN = SpaprTceV2.attach, SpaprTceV2.detach, SpaprTceV2._in_vain
+ATTACH, DETACH, MADE, NOT_SET = SpaprTceV2.attach, SpaprTceV2.detach, SpaprTceV2._made, SpaprTceV2._not_set
 GROUPS = (
     v2("a container with a window takes another group", ATTACH, "if self.windows:", "if False:"),
     v2("the group that came last comes last", SpaprTce.take, "self.pe = pe", "self.pe = self.pe or pe"),
@@ -121,10 +121,17 @@ GROUPS = (
         "self.pe.reset()",
         "self.others or self.pe.reset()",
     ),
-    v2("a low window made in vain empties nothing", VAIN, "pe.reset()", "pass"),
-    v2("a window made in vain stays", VAIN, "pe.windows.remove(pe.windows.high.liobn)", "pass"),
-    v2("any window of pages of 4 KiB is the default one", VAIN, " and size <= pe.window_size", ""),
-    v2("any window that is no larger is the default one", VAIN, "shift == window.PAGE_SHIFT and ", ""),
+    v2("a low window that is made empties nothing", MADE, "pe.reset()", "pass"),
+    v2("a window made in vain stays", NOT_SET, "pe.windows.remove(table.liobn)", "pass"),
+    v2("any window of pages of 4 KiB is the default one", MADE, " and size <= pe.window_size", ""),
+    v2("any window that is no larger is the default one", MADE, "shift == window.PAGE_SHIFT and ", ""),
+    v2("a window of 64 bits keeps nobody from the other's place", MADE, "if self.windows:", "if False:"),
+    v2(
+        "a window of 64 bits is never the first",
+        CREATE,
+        "int(any(not each.number for each in self.windows))",
+        "int(size > pe.window_size)",
+    ),
     v2("a group that leaves takes all along", DETACH, "self.others.pop(0) if self.others else None", "None"),
     v2("a group that leaves stays", DETACH, "self.others.remove(pe)", "pass"),
     edit(

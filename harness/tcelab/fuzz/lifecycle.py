@@ -286,7 +286,7 @@ def odd_join(w: World) -> bool:
 
 
 def crowd(w: World) -> bool:
-    """Two groups in a container before it has a type: one too many."""
+    """Two groups in a container before it has a type: one too many for type v1."""
     by = w.pick(w.processes)
     groups = [file for file in by.files if isinstance(file.what, MadeGroup) and not file.what.devices][:2]
     containers = [file for file in by.files if isinstance(file.what, MadeContainer)]
@@ -298,6 +298,26 @@ def crowd(w: World) -> bool:
     for group in groups:
         w.set_container(by, group, container)
     w.set_iommu(by, container, SPAPR_TCE)
+    if w.v2 and not any(group.phb.window_start for group in w.groups):
+        w.set_iommu(by, container, SPAPR_TCE_V2)
+    return True
+
+
+def gather(w: World) -> bool:
+    """One more group for a container of type v2, which takes it while it has no window."""
+    found = [
+        (by, group, container)
+        for by, group in files(w, MadeGroup)
+        for container in by.files
+        if isinstance(group.what, MadeGroup)
+        and group.what.container is None
+        and isinstance(container.what, MadeContainer)
+        and container.what.v2 is not None
+        and container.what.groups
+    ]
+    if not found:
+        return False
+    w.set_container(*w.pick(found))
     return True
 
 

@@ -97,7 +97,7 @@ OUT_OF_ORDER: Final = (
     Move(10, lifecycle.odd_status),
     Move(30, lifecycle.odd_type),
     Move(30, lifecycle.odd_join),
-    Move(5, lifecycle.crowd),
+    Move(10, lifecycle.crowd),
     Move(25, lifecycle.odd_leave),
     Move(30, lifecycle.odd_enable),
     Move(15, lifecycle.odd_disable),
@@ -126,6 +126,7 @@ V2: Final = (
     Move(24, regions.remove),
     Move(220, regions.map_registered),
     Move(150, regions.unmap_registered),
+    Move(60, lifecycle.gather),
 )
 V2_OUT_OF_ORDER: Final = (
     Move(50, regions.odd_memory),

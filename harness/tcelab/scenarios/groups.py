@@ -15,7 +15,7 @@ from typing import Final
 
 from tcelab.errors import UsageError
 from tcelab.papr import window
-from tcelab.program import Ioctl, Op, Open, Page
+from tcelab.program import Dma, Ioctl, Op, Open, Page
 from tcelab.program.topology import Topology
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.vocabulary import PAGE, SPAPR_TCE, SPAPR_TCE_V2, Pe
@@ -37,32 +37,46 @@ BUFFER: Final = "groups"
 class GroupsStory:
     """:ivar container: the file of the container that the groups share.
 
-    :ivar made: numbers of the containers that were opened.
+    :ivar groups: by PE, the file of its group; `devices`: that of its device.
+    :ivar made: numbers of the files that were opened.
     """
 
     pes: Sequence[Pe]
     rng: random.Random
     ops: list[Op] = field(default_factory=list)
     container: str = ""
+    groups: dict[str, str] = field(default_factory=dict)
+    devices: dict[str, str] = field(default_factory=dict)
     made: Iterator[int] = field(default_factory=itertools.count)
 
     # -- the container and its groups
 
     def open(self) -> None:
         """A fresh container without groups."""
-        self.container = f"groups-container-{next(self.made)}"
+        self.container = f"groups-{next(self.made)}-container"
         self.ops.append(Open(file=self.container, path="/dev/vfio/vfio", expect="ok"))
 
     def open_group(self, pe: Pe) -> None:
-        self.ops.append(Open(file=pe.group, path=f"/dev/vfio/${pe.name}", expect="ok"))
+        self.groups[pe.name] = f"groups-{next(self.made)}-{pe.name}-group"
+        self.ops.append(Open(file=self.groups[pe.name], path=f"/dev/vfio/${pe.name}", expect="ok"))
+
+    def open_device(self, pe: Pe) -> None:
+        """A file of its device, which masters the bus."""
+        file = self.devices[pe.name] = f"groups-{next(self.made)}-{pe.name}-device"
+        fields: dict[str, int | str | Page] = {"name": pe.name}
+        asked = Ioctl(file=self.groups[pe.name], request="GROUP_GET_DEVICE_FD", fields=fields, into=file, expect="ok")
+        self.ops += [asked, *b.master_of(file, on=True)]
+
+    def close_device(self, pe: Pe) -> None:
+        self.ops += b.close(self.devices[pe.name])
 
     def join(self, pe: Pe, expect: str = "ok") -> None:
         fields: dict[str, int | str | Page] = {"container": self.container}
-        self.ops.append(Ioctl(file=pe.group, request="GROUP_SET_CONTAINER", fields=fields, expect=expect))
-        self.ops.append(Ioctl(file=pe.group, request="GROUP_GET_STATUS", expect="ok"))
+        self.ops.append(Ioctl(file=self.groups[pe.name], request="GROUP_SET_CONTAINER", fields=fields, expect=expect))
+        self.ops.append(Ioctl(file=self.groups[pe.name], request="GROUP_GET_STATUS", expect="ok"))
 
     def leave(self, pe: Pe, expect: str = "ok") -> None:
-        self.ops.append(Ioctl(file=pe.group, request="GROUP_UNSET_CONTAINER", expect=expect))
+        self.ops.append(Ioctl(file=self.groups[pe.name], request="GROUP_UNSET_CONTAINER", expect=expect))
 
     def set_type(self, kind: int = SPAPR_TCE_V2, expect: str = "ok") -> None:
         self.ops.append(Ioctl(file=self.container, request="SET_IOMMU", value=kind, expect=expect))
@@ -96,8 +110,9 @@ class GroupsStory:
 
     def transfers(self, pe: Pe, iova: int) -> None:
         """The device reads and writes, or is refused."""
-        self.ops += b.dma(pe, iova, LENGTH, to_memory=False)
-        self.ops += b.dma(pe, iova + PAGE // 2, LENGTH, to_memory=True)
+        file = self.devices[pe.name]
+        self.ops += [Dma(file=file, iova=iova, size=LENGTH, to_memory=False, expect="ok")]
+        self.ops += [Dma(file=file, iova=iova + PAGE // 2, size=LENGTH, to_memory=True, expect="ok")]
 
     def look(self, label: str) -> None:
         self.ops += [*b.vmlck(), *b.pins(), *b.checkpoint(f"groups: {label}", stream=True)]
@@ -132,11 +147,11 @@ def _late(story: GroupsStory, first: Pe, later: Pe) -> None:
     story.none(first)
     story.none(later)
     for pe in (first, later):
-        story.ops += b.open_device(pe)
+        story.open_device(pe)
         story.transfers(pe, pe.start)
     story.look("two groups, no window")
     story.leave(later, "EBUSY")
-    story.ops += b.close(later.device)
+    story.close_device(later)
     story.leave(later)
     _alone(story, first, later)
     _beside(story, first, later)
@@ -148,7 +163,8 @@ def _late(story: GroupsStory, first: Pe, later: Pe) -> None:
     story.map(first, 0, first.start, "ENXIO")
     story.create(window.PAGE_SHIFT, first.phb.window_size, "EPERM")
     story.look("two groups again, no window")
-    story.ops += b.close(first.device, story.container)
+    story.close_device(first)
+    story.ops += b.close(story.container)
     story.leave(first)
     story.leave(later)
     story.look("nobody")
@@ -174,12 +190,12 @@ def _beside(story: GroupsStory, pe: Pe, other: Pe) -> None:
     story.set_type()
     story.register()
     story.map(other, 3, other.start + 2 * PAGE)
-    story.ops += b.open_device(other)
+    story.open_device(other)
     story.transfers(other, other.start + 2 * PAGE)
     story.transfers(pe, pe.start + PAGE)
     story.transfers(other, window.SECOND_START)
     story.look("two containers")
-    story.ops += b.close(other.device)
+    story.close_device(other)
     story.leave(other)
     story.ops += b.close(story.container)
     story.container = shared
@@ -211,15 +227,15 @@ def _early(story: GroupsStory, first: Pe, later: Pe) -> None:
 
 def _closed(story: GroupsStory) -> None:
     """Two groups and their container are closed in every order."""
-    one, two = story.pes
-    story.ops += b.close(one.group, two.group)
-    for number, order in enumerate(itertools.permutations((one.group, two.group, ""))):
+    names = [pe.name for pe in story.pes]
+    story.ops += b.close(*story.groups.values())
+    for number, order in enumerate(itertools.permutations((*names, ""))):
         story.open()
         for pe in story.pes:
             story.open_group(pe)
             story.join(pe)
         story.set_type()
         story.register()
-        story.map(one, 0, one.start, "EPERM")
-        story.ops += b.close(*(name or story.container for name in order))
+        story.map(story.pes[0], 0, story.pes[0].start, "EPERM")
+        story.ops += b.close(*(story.groups.get(name, story.container) for name in order))
         story.look(f"closed, order {number}")
