@@ -24,6 +24,7 @@
 - `vocabulary`: the words of scenarios: each function returns operations
 - `warmup`: a small program that shows that a guest works
 - `windows`: the scenario `windows`
+- `windowsisolation`: the scenario `windows-isolation`
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ from tcelab.scenarios import (
     rules,
     secondkernel,
     windows,
+    windowsisolation,
 )
 
 DEFAULT: Final = "main"
@@ -151,6 +153,13 @@ SCENARIOS: Final = {
             "windows with pages of 4 KiB, 64 KiB and 2 MiB are made, used by the device above 2^59, and removed",
             windows.ops,
             topologies=windows.TOPOLOGIES,
+        ),
+        Scenario(
+            "windows-isolation",
+            "a violation of either window isolates the PE, windows of 64 bits with pages of 4 KiB, 64 KiB and 2 MiB",
+            windowsisolation.ops,
+            isolation=True,
+            topologies=windowsisolation.TOPOLOGIES,
         ),
         Scenario(
             "groups",
