@@ -81,10 +81,10 @@ def judged(forks, tmp_path, monkeypatch):
         finally:
             session.close()
 
-    def done(*ops, guard="freeze", broken=None):
+    def done(*ops, guard="freeze", broken=None, begin=set_up):
         if broken is not None:
             monkeypatch.setattr(session_module, "Guard", broken)
-        program = Program(name="isolation", topology=TRIO, isolation=True, ops=[*set_up(), *ops, *b.checkpoint("end")])
+        program = Program(name="isolation", topology=TRIO, isolation=True, ops=[*begin(), *ops, *b.checkpoint("end")])
         with guest(guard) as session:
             judge = Judge(program, session.facts, references=second_opinion(TRIO, session.facts))
             record = perform_program(program, session, judge)
@@ -383,6 +383,95 @@ def test_a_broken_guard_is_found_out(judged, broken):
     verdict, _ = judged(*WHOLE_STORY, broken=broken)
     assert verdict.exit_code == 1, verdict.could_not
     assert laws(verdict) & {"outcome", "isolation", "memory", "tag"}
+
+
+# -- windows of 64 bits
+
+
+UP = 1 << 59
+HOLE_UP = UP + 0x2005000
+"""No device has a transfer at its offset in the other window."""
+
+
+def with_windows():
+    """As `set_up`, of containers of type v2: each PE has the four pages in a window above as well."""
+    ops = [*b.buffer("m", 16, 7)]
+    for number, pe in enumerate(b.pes(TRIO, "i")):
+        ops += [*b.bind(pe), *b.open_container(pe, b.SPAPR_TCE_V2)]
+        ops += b.ask(pe, "SPAPR_REGISTER_MEMORY", vaddr=Page("m"), size=16 * 4096)
+        ops += b.ask(pe, "SPAPR_TCE_CREATE", page_shift=12, window_size=1 << 28, levels=1)
+        ops += b.tag(Page("m", 8 * number), 4, pe.liobn, BASE, number)
+        for at in (BASE, UP + BASE):
+            ops += b.map_dma(pe, Page("m", 8 * number), at, 4, 3)
+        for device in pe.phb.devices:
+            fields = {"name": device.name}
+            ops.append(b.Ioctl(file=pe.group, request="GROUP_GET_DEVICE_FD", fields=fields, into=device.name))
+            ops.append(Master(file=device.name, on=True, expect=MASTER))
+    return [*ops, *b.checkpoint("set up", stream=True)]
+
+
+def up_and_down(device):
+    """It reads by one window and writes by the other."""
+    return [dma(device, UP + BASE, 64, to_memory=False), dma(device, BASE + 0x1000, 64), *goes_on(device)]
+
+
+ABOVE = [
+    *up_and_down("pe2"),
+    dma("pe1b", HOLE_UP),
+    *b.checkpoint("violated"),
+    *stopped("pe1", "pe1b"),
+    *up_and_down("pe2"),
+    rtas(THAW_MMIO),
+    rtas(THAW_DMA),
+    *up_and_down("pe1"),
+    *up_and_down("pe1b"),
+]
+
+
+def test_a_violation_of_a_window_above_isolates_the_whole_pe_and_nothing_else(judged):
+    verdict, record = judged(*ABOVE, begin=with_windows)
+    assert (verdict.findings, verdict.result) == ([], "pass"), verdict.could_not
+    (event,) = next(step.outcome.events for step in record.steps if step.outcome and step.outcome.events)
+    assert (event.pe, event.liobn, event.device, event.iova) == (1, 0x80000101, "pe1b", HOLE_UP)
+    assert (event.reason, event.entry) == ("no entry", 0)
+
+
+def test_of_two_windows_the_removed_one_is_violated_and_the_other_one_is_still_good(judged):
+    one = b.pes(TRIO, "i")[0]
+    gone = b.ask(one, "SPAPR_TCE_REMOVE", start_addr=UP)
+    verdict, _ = judged(
+        *up_and_down("pe1"),
+        *gone,
+        *normal("pe1"),
+        dma("pe1", UP + BASE),
+        *stopped("pe1", "pe1b"),
+        *up_and_down("pe2"),
+        begin=with_windows,
+    )
+    assert (verdict.findings, verdict.result) == ([], "pass"), verdict.could_not
+
+
+class LooksBelow(Guard):
+    """Knows the windows that a machine starts with, and no others."""
+
+    def refused(self, direction, address, size):
+        high = [each for each in self.devices.values() for flight in each.flights if flight.iova >= UP]
+        if not high:
+            super().refused(direction, address, size)
+
+
+class TellsTheWindowBelow(Guard):
+    """Blames the right PE, and names the wrong window."""
+
+    def violated(self, watched, event):
+        super().violated(watched, msgspec.structs.replace(event, liobn=watched.phb.liobn))
+
+
+@pytest.mark.parametrize("broken", [LooksBelow, TellsTheWindowBelow, BlamesTheOther])
+def test_a_guard_that_is_broken_for_windows_above_is_found_out(judged, broken):
+    verdict, _ = judged(*ABOVE, broken=broken, begin=with_windows)
+    assert verdict.exit_code == 1, verdict.could_not
+    assert "isolation" in laws(verdict)
 
 
 # -- what may go wrong meanwhile

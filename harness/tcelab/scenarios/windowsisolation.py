@@ -21,7 +21,7 @@ from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.effects import WAYS
 from tcelab.scenarios.endpoint import Endpoint
 from tcelab.scenarios.isolation import LEAST_ENTRIES, IsolationStory
-from tcelab.scenarios.violations import HOLE, ONLY_READ, ONLY_WRITE
+from tcelab.scenarios.violations import HOLE, ONLY_READ, ONLY_WRITE, OWN, STRIDE
 from tcelab.scenarios.vocabulary import PAGE, SPAPR_TCE_V2, Pe
 
 TOPOLOGIES: Final = ("two-small", "pair")
@@ -64,6 +64,11 @@ class WindowedEndpoint(Endpoint):
     def above(self, page: int) -> int:
         """Bus address of a page in the window above: 0 the device reads, 2 it writes; nothing else is mapped there."""
         return HIGH + APART + (8 * self.number + page) * self.unit
+
+    @property
+    def pages(self) -> int:
+        """Of its other buffer: whole pages of any kernel, all of which are registered."""
+        return 2 * OWN + STRIDE * 2 * (len(self.devices) - 1) + 2
 
     def allocate(self) -> list[Op]:
         huge = Buffer(name=self.high, pages=HUGE, seed=1, huge=True, expect="ok")
