@@ -315,10 +315,9 @@ def gather(w: World) -> bool:
         and container.what.v2 is not None
         and container.what.groups
     ]
-    if not found:
-        return False
-    w.set_container(*w.pick(found))
-    return True
+    if found:
+        w.set_container(*w.pick(found))
+    return bool(found)
 
 
 def odd_leave(w: World) -> bool:
