@@ -100,11 +100,18 @@ def set_up():
         ops += [*b.bind(pe), *b.open_container(pe), *b.enable(pe)]
         ops += b.tag(Page("m", 8 * number), 4, pe.liobn, BASE, number)
         ops += b.map_dma(pe, Page("m", 8 * number), BASE, 4, 3)
-        for device in pe.phb.devices:
-            fields = {"name": device.name}
-            ops.append(b.Ioctl(file=pe.group, request="GROUP_GET_DEVICE_FD", fields=fields, into=device.name))
-            ops.append(Master(file=device.name, on=True, expect=MASTER))
+        ops += mastering(pe)
     return [*ops, *b.checkpoint("set up", stream=True)]
+
+
+def mastering(pe):
+    """Each of its devices, by its name, which masters the bus."""
+    ops = []
+    for device in pe.phb.devices:
+        fields = {"name": device.name}
+        ops.append(b.Ioctl(file=pe.group, request="GROUP_GET_DEVICE_FD", fields=fields, into=device.name))
+        ops.append(Master(file=device.name, on=True, expect=MASTER))
+    return ops
 
 
 def dma(device, iova=BASE, size=8, *, to_memory=True, expect=0, offset=0):
@@ -403,10 +410,7 @@ def with_windows():
         ops += b.tag(Page("m", 8 * number), 4, pe.liobn, BASE, number)
         for at in (BASE, UP + BASE):
             ops += b.map_dma(pe, Page("m", 8 * number), at, 4, 3)
-        for device in pe.phb.devices:
-            fields = {"name": device.name}
-            ops.append(b.Ioctl(file=pe.group, request="GROUP_GET_DEVICE_FD", fields=fields, into=device.name))
-            ops.append(Master(file=device.name, on=True, expect=MASTER))
+        ops += mastering(pe)
     return [*ops, *b.checkpoint("set up", stream=True)]
 
 

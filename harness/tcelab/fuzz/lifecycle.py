@@ -78,8 +78,11 @@ def attached(w: World, *, free: bool = False) -> list[tuple[MadeProcess, MadeFil
     ]
 
 
-def joinable(w: World) -> list[tuple[MadeProcess, MadeFile, MadeFile]]:
-    """Files of groups and containers that are not attached to each other, where a process has both."""
+def joinable(w: World, *, gathered: bool = False) -> list[tuple[MadeProcess, MadeFile, MadeFile]]:
+    """Files of groups that are in no container, and of containers, where a process has both.
+
+    :param gathered: only containers of type v2 that have a group, else those that have none.
+    """
     return [
         (by, group, container)
         for by, group in files(w, MadeGroup)
@@ -87,7 +90,8 @@ def joinable(w: World) -> list[tuple[MadeProcess, MadeFile, MadeFile]]:
         if isinstance(group.what, MadeGroup)
         and group.what.container is None
         and isinstance(container.what, MadeContainer)
-        and not container.what.groups
+        and bool(container.what.groups) == gathered
+        and (container.what.v2 is not None or not gathered)
     ]
 
 
@@ -305,16 +309,7 @@ def crowd(w: World) -> bool:
 
 def gather(w: World) -> bool:
     """One more group for a container of type v2, which takes it while it has no window."""
-    found = [
-        (by, group, container)
-        for by, group in files(w, MadeGroup)
-        for container in by.files
-        if isinstance(group.what, MadeGroup)
-        and group.what.container is None
-        and isinstance(container.what, MadeContainer)
-        and container.what.v2 is not None
-        and container.what.groups
-    ]
+    found = joinable(w, gathered=True)
     if found:
         w.set_container(*w.pick(found))
     return bool(found)

@@ -97,7 +97,7 @@ OUT_OF_ORDER: Final = (
     Move(10, lifecycle.odd_status),
     Move(30, lifecycle.odd_type),
     Move(30, lifecycle.odd_join),
-    Move(10, lifecycle.crowd),
+    Move(5, lifecycle.crowd),
     Move(25, lifecycle.odd_leave),
     Move(30, lifecycle.odd_enable),
     Move(15, lifecycle.odd_disable),

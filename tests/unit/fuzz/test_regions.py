@@ -20,7 +20,7 @@ from thorough import often
 SMALL = topology("two-small")
 ALL = frozenset(QUIRKS)
 V2 = 7
-SEEDS = (0, 15, 24, 36)
+SEEDS = (0, 1, 16, 32)
 
 
 def made(seed, where=SMALL, steps=1500, *, v2=True, hypercalls=False):
@@ -47,7 +47,7 @@ def in_vain():
 @pytest.fixture(scope="module")
 def lived(in_vain):
     """A few programs, and what came of them on a kernel with all known defects."""
-    programs = [made(seed, hypercalls=seed == 0) for seed in often(SEEDS, (*SEEDS, *range(1, 5)))]
+    programs = [made(seed, hypercalls=seed == 0) for seed in often(SEEDS, (*SEEDS, *range(2, 6)))]
     return [judged(program) for program in programs]
 
 
