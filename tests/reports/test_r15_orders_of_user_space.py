@@ -187,6 +187,7 @@ def test_each_wrong_order_has_its_errno_and_changes_nothing(judged):
     assert ([each.message for each in verdict.findings], verdict.could_not, verdict.result) == ([], [], "pass")
 
 
+@pytest.mark.night
 def test_memory_in_use_that_can_be_unregistered_is_a_finding_unless_it_is_declared(judged):
     verdict = judged(program(*unregistered()), {UNREGISTERS_IN_USE})
     assert verdict.result == "finding"
@@ -198,6 +199,7 @@ def test_a_window_grows_for_a_second_segment_and_no_mapping_is_lost(judged):
     assert ([each.message for each in verdict.findings], verdict.could_not, verdict.result) == ([], [], "pass")
 
 
+@pytest.mark.night
 def test_an_entry_that_is_not_mapped_again_is_named(judged):
     at = HIGH + (3 << 16)
     verdict = judged(program(*grown(16, Flip(liobn=ONE.liobn | 1, ioba=at, bit=0))))
