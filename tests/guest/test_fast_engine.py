@@ -7,6 +7,7 @@ import os
 import random
 
 import pytest
+from fast_story import above
 
 from tcelab.emulator.reference import second_opinion
 from tcelab.judge import Judge
@@ -214,6 +215,11 @@ def test_permissions_are_those_of_the_direction(session):
 def memory(record, label):
     """All pages at a checkpoint."""
     return next(step for step in record.steps if isinstance(step.op, Checkpoint) and step.op.label == label).snapshot
+
+
+def test_it_uses_a_window_above_as_the_default_one(session):
+    verdict, _ = judged(session, Program(name="above", topology=FAST, ops=above()))
+    assert ([each.message for each in verdict.findings], verdict.could_not, verdict.result) == ([], [], "pass")
 
 
 def test_a_device_that_may_not_master_the_bus_does_nothing_now_or_later(session):

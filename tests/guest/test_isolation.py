@@ -81,10 +81,10 @@ def judged(forks, tmp_path, monkeypatch):
         finally:
             session.close()
 
-    def done(*ops, guard="freeze", broken=None):
+    def done(*ops, guard="freeze", broken=None, begin=set_up):
         if broken is not None:
             monkeypatch.setattr(session_module, "Guard", broken)
-        program = Program(name="isolation", topology=TRIO, isolation=True, ops=[*set_up(), *ops, *b.checkpoint("end")])
+        program = Program(name="isolation", topology=TRIO, isolation=True, ops=[*begin(), *ops, *b.checkpoint("end")])
         with guest(guard) as session:
             judge = Judge(program, session.facts, references=second_opinion(TRIO, session.facts))
             record = perform_program(program, session, judge)
@@ -100,11 +100,18 @@ def set_up():
         ops += [*b.bind(pe), *b.open_container(pe), *b.enable(pe)]
         ops += b.tag(Page("m", 8 * number), 4, pe.liobn, BASE, number)
         ops += b.map_dma(pe, Page("m", 8 * number), BASE, 4, 3)
-        for device in pe.phb.devices:
-            fields = {"name": device.name}
-            ops.append(b.Ioctl(file=pe.group, request="GROUP_GET_DEVICE_FD", fields=fields, into=device.name))
-            ops.append(Master(file=device.name, on=True, expect=MASTER))
+        ops += mastering(pe)
     return [*ops, *b.checkpoint("set up", stream=True)]
+
+
+def mastering(pe):
+    """Each of its devices, by its name, which masters the bus."""
+    ops = []
+    for device in pe.phb.devices:
+        fields = {"name": device.name}
+        ops.append(b.Ioctl(file=pe.group, request="GROUP_GET_DEVICE_FD", fields=fields, into=device.name))
+        ops.append(Master(file=device.name, on=True, expect=MASTER))
+    return ops
 
 
 def dma(device, iova=BASE, size=8, *, to_memory=True, expect=0, offset=0):
@@ -383,6 +390,90 @@ def test_a_broken_guard_is_found_out(judged, broken):
     verdict, _ = judged(*WHOLE_STORY, broken=broken)
     assert verdict.exit_code == 1, verdict.could_not
     assert laws(verdict) & {"outcome", "isolation", "memory", "tag"}
+
+
+# -- windows of 64 bits
+
+
+UP = 1 << 59
+HOLE_UP = UP + 0x2005000
+"""No device has a transfer at its offset in the other window."""
+
+
+def with_windows():
+    """As `set_up`, of containers of type v2: each PE has the four pages in a window above as well."""
+    ops = [*b.buffer("m", 16, 7)]
+    for number, pe in enumerate(b.pes(TRIO, "i")):
+        ops += [*b.bind(pe), *b.open_container(pe, b.SPAPR_TCE_V2)]
+        ops += b.ask(pe, "SPAPR_REGISTER_MEMORY", vaddr=Page("m"), size=16 * 4096)
+        ops += b.ask(pe, "SPAPR_TCE_CREATE", page_shift=12, window_size=1 << 28, levels=1)
+        ops += b.tag(Page("m", 8 * number), 4, pe.liobn, BASE, number)
+        for at in (BASE, UP + BASE):
+            ops += b.map_dma(pe, Page("m", 8 * number), at, 4, 3)
+        ops += mastering(pe)
+    return [*ops, *b.checkpoint("set up", stream=True)]
+
+
+def up_and_down(device):
+    """It reads by one window and writes by the other."""
+    return [dma(device, UP + BASE, 64, to_memory=False), dma(device, BASE + 0x1000, 64), *goes_on(device)]
+
+
+ABOVE = [
+    *up_and_down("pe2"),
+    dma("pe1b", HOLE_UP),
+    *b.checkpoint("violated"),
+    *stopped("pe1", "pe1b"),
+    *up_and_down("pe2"),
+    rtas(THAW_MMIO),
+    rtas(THAW_DMA),
+    *up_and_down("pe1"),
+    *up_and_down("pe1b"),
+]
+
+
+REMOVED = [
+    *b.ask(b.pes(TRIO, "i")[0], "SPAPR_TCE_REMOVE", start_addr=UP),
+    *normal("pe1"),
+    dma("pe1", UP + BASE),
+    *stopped("pe1", "pe1b"),
+    *up_and_down("pe2"),
+]
+"""What was mapped in a window that is removed violates it; the other window is as good as before."""
+
+
+def test_a_violation_of_a_window_above_isolates_the_whole_pe_and_nothing_else(judged):
+    verdict, record = judged(*ABOVE, *REMOVED, begin=with_windows)
+    assert (verdict.findings, verdict.result) == ([], "pass"), verdict.could_not
+    events = [event for step in record.steps if step.outcome for event in step.outcome.events]
+    first, last = (event for event in events if event.kind == "isolated")
+    assert (first.pe, first.liobn, first.device, first.iova) == (1, 0x80000101, "pe1b", HOLE_UP)
+    assert (first.reason, first.entry) == ("no entry", 0)
+    assert (last.pe, last.liobn, last.device, last.iova) == (1, 0x80000100, "pe1", UP + BASE)
+    assert (last.reason, last.entry) == ("outside the window", None)
+
+
+class LooksBelow(Guard):
+    """Knows the windows that a machine starts with, and no others."""
+
+    def refused(self, direction, address, size):
+        high = [each for each in self.devices.values() for flight in each.flights if flight.iova >= UP]
+        if not high:
+            super().refused(direction, address, size)
+
+
+class TellsTheWindowBelow(Guard):
+    """Blames the right PE, and names the wrong window."""
+
+    def violated(self, watched, event):
+        super().violated(watched, msgspec.structs.replace(event, liobn=watched.phb.liobn))
+
+
+@pytest.mark.parametrize("broken", [LooksBelow, TellsTheWindowBelow, BlamesTheOther])
+def test_a_guard_that_is_broken_for_windows_above_is_found_out(judged, broken):
+    verdict, _ = judged(*ABOVE, broken=broken, begin=with_windows)
+    assert verdict.exit_code == 1, verdict.could_not
+    assert "isolation" in laws(verdict)
 
 
 # -- what may go wrong meanwhile

@@ -148,7 +148,7 @@ WINDOWS = (
     driver("GET_INFO wants more room for DDW", linux_v1._info, "if argsz >= INFO_DDW.size", "if argsz > INFO_DDW.size"),
     driver("GET_INFO keeps what was in the struct", linux_v1._info, "dict.fromkeys(INFO_DDW.fields, 0)", "{}"),
     driver("the window is made by each MAP", SpaprTce.make_default_window, "self.pending = False", "pass"),
-    driver("a group that comes has its window", SpaprTce.attach, "self.pending = True", "self.pending = False"),
+    driver("a group that comes has its window", SpaprTce.take, "self.pending = True", "self.pending = False"),
     driver(
         "nobody warns of a window that begins elsewhere",
         SpaprTce.make_default_window,

@@ -6,6 +6,7 @@ from functools import partial
 
 from mutants.by_hand import NO_RIGHT, edit
 from mutants.mutant import Mutant
+from tcelab.emulator import vfiocore
 from tcelab.emulator.effects_v1 import SpaprTce
 from tcelab.emulator.effects_v2 import ContainerWindow, SpaprTceV2
 from tcelab.emulator.platform import Machine
@@ -102,6 +103,53 @@ WINDOWS = (
     v2("windows are not refunded when the group leaves", SpaprTceV2.release, "self._refund(each.pages)", "pass"),
 )
 
+ATTACH, DETACH, MADE, NOT_SET = SpaprTceV2.attach, SpaprTceV2.detach, SpaprTceV2._made, SpaprTceV2._not_set
+GROUPS = (
+    v2("a container with a window takes another group", ATTACH, "if self.windows:", "if False:"),
+    v2("the group that came last comes last", SpaprTce.take, "self.pe = pe", "self.pe = self.pe or pe"),
+    v2(
+        "a group that comes later brings a window",
+        SpaprTce.take,
+        "self.others.insert(0, self.pe)",
+        "self.others.insert(0, self.pe); self.pending = True",
+    ),
+    v2("groups have a window in common", SpaprTce.make_default_window, "if self.others:", "if False:"),
+    v2("a window that is made in vain stays charged", SpaprTce.not_shared, "self._refund(pages)", "pass"),
+    v2(
+        "a default window made in vain empties nothing",
+        SpaprTce.make_default_window,
+        "self.pe.reset()",
+        "self.others or self.pe.reset()",
+    ),
+    v2("a low window that is made empties nothing", MADE, "pe.reset()", "pass"),
+    v2("a window made in vain stays", NOT_SET, "pe.windows.remove(table.liobn)", "pass"),
+    v2("any window of pages of 4 KiB is the default one", MADE, " and size <= pe.window_size", ""),
+    v2("any window that is no larger is the default one", MADE, "shift == window.PAGE_SHIFT and ", ""),
+    v2("a window of 64 bits keeps nobody from the other's place", MADE, "if self.windows:", "if False:"),
+    v2(
+        "a window of 64 bits is never the first",
+        CREATE,
+        "int(any(not each.number for each in self.windows))",
+        "int(size > pe.window_size)",
+    ),
+    v2("a group that leaves takes all along", DETACH, "self.others.pop(0) if self.others else None", "None"),
+    v2("a group that leaves stays", DETACH, "self.others.remove(pe)", "pass"),
+    edit(
+        "linux-v2",
+        "the type is set for the first group first",
+        vfiocore.ContainerFile.join,
+        "insert(0, group)",
+        "append(group)",
+    ),
+    edit(
+        "linux-v2",
+        "a PE that is not taken stays as it was",
+        vfiocore.ContainerFile.join,
+        "self._give_back(group.pe)",
+        "group.pe.owned = False",
+    ),
+)
+
 
 def all_by_hand_v2() -> list[Mutant]:
-    return [*MAPS, *MEMORY, *WINDOWS]
+    return [*MAPS, *MEMORY, *WINDOWS, *GROUPS]

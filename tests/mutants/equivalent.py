@@ -19,7 +19,6 @@ EQUIVALENT = {
     "linux-v2 SPAPR_REGISTER_MEMORY: 'binds' before \"another mm's\"": BOUND,
     "linux-v2 SPAPR_TCE_CREATE: 'binds' before \"another mm's\"": BOUND,
     "linux-v2 SPAPR_TCE_REMOVE: 'binds' before \"another mm's\"": BOUND,
-    "linux-v2 SPAPR_TCE_CREATE: 'default window' gives ENOMEM": "without a group nobody gets that far",
     "core GROUP_UNSET_CONTAINER: 'in use' before 'has no container'": "a group with an open device has a container",
     "hcalls H_STUFF_TCE: 'a page outside the window' before 'no pages'": NOTHING_STORED,
     "hcalls H_PUT_TCE_INDIRECT: 'a page outside the window' before 'no pages'": NOTHING_STORED,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tcelab.program import Checkpoint, Dma, Engine, Ioctl, Master, Op, Page, Program, Transfer
+from tcelab.program import Burst, Checkpoint, Dma, Engine, Ioctl, Master, Op, Page, Program, Transfer
 from tcelab.program.topology import topology
 from tcelab.scenarios import vocabulary as b
 
@@ -65,6 +65,52 @@ def gives(iova: int, size: int = 512, offset: int = 0) -> Transfer:
 def takes(iova: int, size: int = 512, offset: int = 0) -> Transfer:
     """In a burst: memory is read, and the disk written."""
     return Transfer(iova, size, to_memory=False, offset=offset)
+
+
+UP = 1 << 59
+"""Where a second window begins."""
+
+
+def above() -> list[Op]:
+    """The disk has its queue in a window above, and carries data there and in the default one; the last transfer
+    writes what it may only read.
+    """
+    fields: dict[str, int | str | Page] = {"name": "disk1"}
+
+    def mapped(page: int, iova: int, count: int, permissions: int) -> list[Op]:
+        return b.map_dma(ONE, Page("m", page), iova, count, permissions)
+
+    return [
+        *b.buffer("m", 16, 1),
+        *b.fill(Page("m"), 16 * 4096, 7),
+        *b.bind(ONE),
+        *b.open_container(ONE, b.SPAPR_TCE_V2),
+        *b.ask(ONE, "SPAPR_REGISTER_MEMORY", vaddr=Page("m"), size=16 * 4096),
+        *b.ask(ONE, "SPAPR_TCE_CREATE", page_shift=12, window_size=1 << 28, levels=1),
+        *b.tag(Page("m", 8), 1, ONE.liobn | 1, UP + TAGGED, 5),
+        Ioctl(file=ONE.group, request="GROUP_GET_DEVICE_FD", fields=fields, into="disk", expect="ok"),
+        Master(file="disk", expect="ok"),
+        *mapped(0, UP + RING, 2, BOTH),
+        *mapped(2, UP + BASE, 2, BOTH),
+        *mapped(4, UP + BASE + 0x4000, 1, READ),
+        *mapped(6, BASE, 1, BOTH),
+        *mapped(8, UP + TAGGED, 1, READ),
+        Engine(file="disk", ring=Page("m"), iova=UP + RING, expect=0),
+        Burst(
+            file="disk",
+            transfers=[
+                *(gives(UP + BASE + place, 512, place) for place in range(0, 4096, 512)),
+                takes(UP + BASE + 0x1000, 1024, 8192),
+                gives(BASE, 512, 1024),
+                takes(BASE, 512, 4096),
+                takes(UP + TAGGED, 4096, 16384),
+            ],
+            expect="passed",
+        ),
+        Checkpoint(label="carried", stream=True),
+        write(UP + BASE + 0x4000),
+        Checkpoint(label="refused", stream=True),
+    ]
 
 
 def program(*ops: Op, isolation: bool = False) -> Program:

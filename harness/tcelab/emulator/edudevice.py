@@ -114,20 +114,13 @@ class Edu(PciDevice):
             permissions=lambda entry: tce.permissions(self.table.get(entry)),
             window_start=self.table.bus_offset,
             page_shift=self.table.page_shift,
-            more=self._more(),
+            more=self.more(),
             master=self.wish,
             isolated=not self.isolation.dma,
         )
         for piece in pieces:
             self._move(piece, at + piece.start, to_memory=to_memory)
         self.on_bus(pieces, "write" if to_memory else "read")
-
-    def _more(self) -> list[dmarules.Window]:
-        second = self.second
-        if second is None or not second.entries:
-            return []
-        granted = lambda entry: tce.permissions(second.get(entry))  # noqa: E731
-        return [dmarules.Window(second.bus_offset, second.entries, granted, second.page_shift)]
 
     def _move(self, piece: dmarules.Piece, at: int, *, to_memory: bool) -> None:
         inside = slice(at, at + piece.size)

@@ -30,6 +30,7 @@ class SpaprTce:
     """A container of the driver (struct tce_container).
 
     :ivar space: the mm that it is bound to, once it is.
+    :ivar others: further PEs, of a v2 container with several groups; `pe` is then the one that was attached last.
     :ivar locked: CPU pages charged by ENABLE; `table_pages`: by the table of the default window.
     :ivar pending: the default window is made by the first MAP or UNMAP (def_window_pending).
     """
@@ -39,6 +40,7 @@ class SpaprTce:
         self.profile = profile
         self.quirks = quirks
         self.pe: EmulatedPe | None = None
+        self.others: list[EmulatedPe] = []
         self.enabled = False
         self.space: Space | None = None
         self.locked = 0
@@ -56,10 +58,17 @@ class SpaprTce:
             raise SyscallError("ENODEV")
         if self.pe is not None:
             raise SyscallError("EBUSY")
+        self.take(pe)
+
+    def take(self, pe: EmulatedPe) -> None:
+        """tce_iommu_attach_group, once nothing is in the way."""
         if pe.inherited:
             raise NotModelledError("no rule for a container of a PE whose 64-bit window a kernel before has made")
+        if self.pe is None:
+            self.pending = True
+        else:
+            self.others.insert(0, self.pe)
         self.pe = pe
-        self.pending = True
         self.machine.happened(ATTACHED, self)
 
     def detach(self, pe: EmulatedPe, _process: Process) -> None:
@@ -127,12 +136,22 @@ class SpaprTce:
         if self._spoilt(self.pe):
             self._not_made(pages)
             return "ENODEV"
-        self.table_pages = pages
         self.pe.reset()
+        if self.others:
+            return self.not_shared(pages)
+        self.table_pages = pages
         self.pending = False
         if self.pe.first and NOT_AT_ZERO in self.quirks and self.machine.warn_once(_NOT_AT_ZERO):
             self.machine.hit_quirk(NOT_AT_ZERO)
         return None
+
+    def not_shared(self, pages: int) -> str:
+        """tce_iommu_create_window of a container with several groups, from set_window on: the errno's name.
+
+        A table is its PE's alone (pseries/iommu.c, spapr_tce_set_window). It was made of `pages`, and goes again.
+        """
+        self._refund(pages)
+        return "EPERM"
 
     def _spoilt(self, pe: EmulatedPe) -> bool:
         """spapr_tce_create_table: for a PE in failed_ddw_pdn_list it makes nothing, not even a default window."""

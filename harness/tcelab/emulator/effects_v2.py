@@ -34,12 +34,14 @@ class ContainerWindow:
     :ivar size: bytes, which may be fewer than the platform's table has.
     :ivar pages: CPU pages charged for its table.
     :ivar users: the region that each live entry leads to, by number (it_userspace).
+    :ivar number: which of the container's two it is (struct tce_container, tables).
     """
 
     table: Table
     size: int
     pages: int
     users: dict[int, RegisteredMemory]
+    number: int = 0
 
     @property
     def start(self) -> int:
@@ -73,15 +75,26 @@ class SpaprTceV2(SpaprTce):
         self.windows: list[ContainerWindow] = []
         self.regions: dict[tuple[int, int], RegisteredMemory] = {}
 
+    def attach(self, pe: EmulatedPe) -> None:
+        """tce_iommu_attach_group: one more group, while there is no window that it would have to share."""
+        if not pe.has_table:
+            raise SyscallError("ENODEV")
+        if self.windows:
+            raise SyscallError("EPERM")
+        self.take(pe)
+
     def detach(self, pe: EmulatedPe, _process: Process) -> None:
         """tce_iommu_detach_group, and spapr_tce_platform_iommu_attach_dev behind it."""
+        if pe in self.others:
+            self.others.remove(pe)
+            return
         if self.pe is not pe:
             return
         for each in self.windows:
             self._sweep(each)
         if not self.pending:
             pe.reset()
-        self.pe = None
+        self.pe = self.others.pop(0) if self.others else None
 
     def release(self, _process: Process) -> None:
         """tce_iommu_release: tables, then what is registered."""
@@ -226,19 +239,39 @@ class SpaprTceV2(SpaprTce):
         if self._spoilt(pe):
             self._not_made(pages)
             raise SyscallError("ENODEV")
-        has_low = any(each.table.liobn == pe.phb.liobn for each in self.windows)
-        if has_low:
-            if refusal := _asked_for(pe, shift, size):
-                self._not_made(pages)
-                raise SyscallError(refusal)
-        elif shift != window.PAGE_SHIFT or size > pe.window_size or self.windows:
-            raise NotModelledError("the emulator does not know what becomes of such a window in place of the low one")
-        else:
-            pe.reset()
-        table = pe.windows.high if has_low else pe.table
-        self.windows.append(ContainerWindow(table, size, pages, {}))
+        number = int(any(not each.number for each in self.windows))
+        try:
+            table = self._made(pe, number, shift, size)
+        except SyscallError:
+            self._not_made(pages)
+            raise
+        if self.others:
+            raise SyscallError(self._not_set(pe, table, pages))
+        self.windows.append(ContainerWindow(table, size, pages, {}, number))
         call.param["start_addr"] = table.bus_offset
         return 0
+
+    def _made(self, pe: EmulatedPe, number: int, shift: int, size: int) -> Table:
+        """spapr_tce_create_table, once nothing is wrong with the PE: the first of a container's two windows may be the
+        platform's default one. Any other is one that firmware makes beside that, whether the container has it or not.
+        """
+        if not number:
+            if self.windows:
+                raise SyscallError("EPERM")  # they are one window, of 64 bits
+            if shift == window.PAGE_SHIFT and size <= pe.window_size:
+                pe.reset()
+                return pe.table
+        if pe.create_window(shift, size.bit_length() - 1).status != windowcreation.SUCCESS:
+            pe.refused_window = True
+            raise SyscallError("ENODEV")
+        return pe.windows.high
+
+    def _not_set(self, pe: EmulatedPe, table: Table, pages: int) -> str:
+        """spapr_tce_unset_window, of a window that was made for a container with several groups: the errno's name."""
+        if table is not pe.table:
+            pe.windows.remove(table.liobn)
+            pe.connect()
+        return self.not_shared(pages)
 
     def remove(self, call: IoctlCall) -> int:
         """tce_iommu_remove_window: the window that the address lies in. A low one stays with the platform, empty."""
@@ -322,11 +355,3 @@ class SpaprTceV2(SpaprTce):
         if region is not None:
             region.mapped += 1
             found.users[entry] = region
-
-
-def _asked_for(pe: EmulatedPe, shift: int, size: int) -> str:
-    """spapr_tce_create_table of a second window: the errno's name when firmware does not make it."""
-    if pe.create_window(shift, size.bit_length() - 1).status == windowcreation.SUCCESS:
-        return ""
-    pe.refused_window = True
-    return "ENODEV"

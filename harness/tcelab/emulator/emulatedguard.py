@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from tcelab.emulator.pci import PciDevice
-from tcelab.papr import dmarules, isolationrules
-from tcelab.papr.tcetable import Table
+from tcelab.papr import dmarules, isolationrules, windowcreation
 from tcelab.program import Rtas
 from tcelab.run.record import Direction, Event, Guarding, Outcome
 
@@ -32,16 +31,22 @@ class EmulatedGuard:
         self._waiting: list[tuple[PciDevice, Event]] = []
 
     def transferred(
-        self, index: int, device: PciDevice, table: Table, pieces: Sequence[dmarules.Piece], direction: Direction
+        self,
+        index: int,
+        device: PciDevice,
+        windows: windowcreation.Windows,
+        pieces: Sequence[dmarules.Piece],
+        direction: Direction,
     ) -> None:
         """Note a transfer of a device on the bus. Its consequences follow in `settle`.
 
-        :param index: of its PHB.
+        :param index: of its PHB. `windows`: of its PE.
         """
         first = next((piece for piece in pieces if piece.refused), None)
         if first is None or first.refused == dmarules.NO_MASTER or self.mode == "off":
             return
-        number = first.entry
+        table = windows.at(first.iova)
+        number = (first.iova - table.bus_offset) >> table.page_shift
         beside = [table.get(each) for each in (number - 1, number + 1) if 0 <= each < table.entries]
         event = Event(
             kind="blocked",

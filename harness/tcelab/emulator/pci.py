@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Final, Literal, NamedTuple
 
 from tceagent import devices, uapi
-from tcelab.papr import dmarules
+from tcelab.papr import dmarules, tce
 from tcelab.papr.isolationrules import Isolation
 from tcelab.papr.tcetable import Table
 from tcelab.run.record import Direction
@@ -51,6 +51,14 @@ class PciDevice:
         self.opens = 0
         self.turn = 0
         self.on_bus: Callable[[Sequence[dmarules.Piece], Direction], None] = lambda _pieces, _direction: None
+
+    def more(self) -> list[dmarules.Window]:
+        """The windows that it meets besides the first one."""
+        second = self.second
+        if second is None or not second.entries:
+            return []
+        granted = lambda entry: tce.permissions(second.get(entry))  # noqa: E731
+        return [dmarules.Window(second.bus_offset, second.entries, granted, second.page_shift)]
 
     def move(self) -> None:
         """Another QEMU has it now. By default all of it was saved."""

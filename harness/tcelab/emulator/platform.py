@@ -77,7 +77,7 @@ class EmulatedPe:
             made = VirtioBlk(device.name, self.table, machine.ram, machine.refuse, self.isolation)
 
         def on_bus(pieces: Sequence[dmarules.Piece], direction: Direction) -> None:
-            machine.guard.transferred(self.phb.index, made, made.table, pieces, direction)
+            machine.guard.transferred(self.phb.index, made, self.windows, pieces, direction)
 
         made.on_bus = on_bus
         return made

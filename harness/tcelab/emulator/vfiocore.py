@@ -43,16 +43,19 @@ class ContainerFile(OpenFile):
         return self.driver.ioctl(process, request, argument)
 
     def join(self, group: GroupFile) -> None:
-        """vfio_container_attach_group; the group's own checks come before."""
+        """vfio_container_attach_group; the group's own checks come before. The group that came last is first.
+
+        A PE whose group the driver does not take goes back to the platform, as in `leave`.
+        """
         group.pe.owned = True
         if self.driver is not None:
             try:
                 self.driver.attach(group.pe)
             except SyscallError:
-                group.pe.owned = False
+                self._give_back(group.pe)
                 raise
         group.container = self
-        self.groups.append(group)
+        self.groups.insert(0, group)
         self.get()
 
     def leave(self, group: GroupFile, process: Process) -> None:
@@ -68,10 +71,13 @@ class ContainerFile(OpenFile):
         if not self.groups and self.driver is not None:
             self.driver.release(process)
             self.driver = None
-        if self.kind.gives_back:
-            group.pe.reset()
-        group.pe.owned = False
+        self._give_back(group.pe)
         self.put(process)
+
+    def _give_back(self, pe: EmulatedPe) -> None:
+        if self.kind.gives_back:
+            pe.reset()
+        pe.owned = False
 
 
 class GroupFile(OpenFile):

@@ -72,10 +72,10 @@ def _config() -> bytes:
 class _Ring(NamedTuple):
     """The two pages of the queue, as they lie in RAM: the bytes of a frame, and where in them the page begins.
 
-    :ivar version: of the table by which they were found.
+    :ivar version: of the tables by which they were found.
     """
 
-    version: int
+    version: tuple[object, ...]
     queue: bytearray
     at: int
     request: bytearray
@@ -190,7 +190,7 @@ class VirtioBlk(PciDevice):
             self._blocked()
             return
         ring = self._ring
-        if ring is None or ring.version != self.table.version:
+        if ring is None or ring.version != self._version:
             ring = self._ring = self._find_ring()
         (wanted,) = _INDEX.unpack_from(ring.queue, ring.at + _AVAILABLE_INDEX)
         while self._index != wanted:
@@ -216,13 +216,24 @@ class VirtioBlk(PciDevice):
                 raise NotModelledError(f"the queue of {self.name} at {self._iova:#x} is not in RAM")
             pages.append((self._ram.lend(base), address - base))
         (queue, at), (request, there) = pages
-        return _Ring(self.table.version, queue, at, request, there)
+        return _Ring(self._version, queue, at, request, there)
+
+    @property
+    def _version(self) -> tuple[object, ...]:
+        second = self.second
+        return (self.table, self.table.version, second, None if second is None else second.version)
 
     def _address(self, iova: int, needed: int) -> int | None:
-        """Where in RAM a bus address leads, None when the table refuses it."""
-        number = self.table.index(iova)
-        entry = self.table.get(number) if number < self.table.entries else 0
-        return tce.address(entry) + iova % window.PAGE_SIZE if entry & needed == needed else None
+        """Where in RAM a bus address leads, None when the tables refuse it."""
+        table = self.table
+        number = table.index(iova)
+        if number >= table.entries:
+            if self.second is None or (number := self.second.index(iova)) >= self.second.entries:
+                return None
+            table = self.second
+        entry = table.get(number)
+        inside = iova & (1 << table.page_shift) - 1
+        return tce.address(entry, table.page_shift) + inside if entry & needed == needed else None
 
     def _request(self, ring: _Ring) -> None:
         """One request, done at once (virtio_blk_handle_request, virtqueue_push)."""
@@ -294,6 +305,8 @@ class VirtioBlk(PciDevice):
             entries=self.table.entries,
             permissions=lambda entry: tce.permissions(self.table.get(entry)),
             window_start=self.table.bus_offset,
+            page_shift=self.table.page_shift,
+            more=self.more(),
             master=self.wish,
             isolated=not self.isolation.dma,
         )

@@ -78,8 +78,11 @@ def attached(w: World, *, free: bool = False) -> list[tuple[MadeProcess, MadeFil
     ]
 
 
-def joinable(w: World) -> list[tuple[MadeProcess, MadeFile, MadeFile]]:
-    """Files of groups and containers that are not attached to each other, where a process has both."""
+def joinable(w: World, *, gathered: bool = False) -> list[tuple[MadeProcess, MadeFile, MadeFile]]:
+    """Files of groups that are in no container, and of containers, where a process has both.
+
+    :param gathered: only containers of type v2 that have a group, else those that have none.
+    """
     return [
         (by, group, container)
         for by, group in files(w, MadeGroup)
@@ -87,7 +90,8 @@ def joinable(w: World) -> list[tuple[MadeProcess, MadeFile, MadeFile]]:
         if isinstance(group.what, MadeGroup)
         and group.what.container is None
         and isinstance(container.what, MadeContainer)
-        and not container.what.groups
+        and bool(container.what.groups) == gathered
+        and (container.what.v2 is not None or not gathered)
     ]
 
 
@@ -286,7 +290,7 @@ def odd_join(w: World) -> bool:
 
 
 def crowd(w: World) -> bool:
-    """Two groups in a container before it has a type: one too many."""
+    """Two groups in a container before it has a type: one too many for type v1."""
     by = w.pick(w.processes)
     groups = [file for file in by.files if isinstance(file.what, MadeGroup) and not file.what.devices][:2]
     containers = [file for file in by.files if isinstance(file.what, MadeContainer)]
@@ -298,7 +302,17 @@ def crowd(w: World) -> bool:
     for group in groups:
         w.set_container(by, group, container)
     w.set_iommu(by, container, SPAPR_TCE)
+    if w.v2 and not any(group.phb.window_start for group in w.groups):
+        w.set_iommu(by, container, SPAPR_TCE_V2)
     return True
+
+
+def gather(w: World) -> bool:
+    """One more group for a container of type v2, which takes it while it has no window."""
+    found = joinable(w, gathered=True)
+    if found:
+        w.set_container(*w.pick(found))
+    return bool(found)
 
 
 def odd_leave(w: World) -> bool:

@@ -83,12 +83,13 @@ class MadeWindow:
 class V2:
     """Further state of a v2 container.
 
-    :ivar low: the default window exists, or will.
+    :ivar low: the default window exists, or will. `made`: some window does, probably.
     :ivar live: window, first entry, entries and memory of maps that still exist.
     """
 
     regions: list[MadeRegion] = field(default_factory=list)
     low: bool = True
+    made: bool = False
     high: MadeWindow | None = None
     live: list[tuple[MadeWindow, int, int, MadeRegion]] = field(default_factory=list)
 
@@ -102,12 +103,14 @@ class V2:
             self.high = None
         else:
             self.low = False
+        self.made = self.high is not None
 
 
 @dataclass(slots=True, eq=False)
 class MadeContainer:
-    """:ivar typed: SET_IOMMU was done. `v2`: with that type.
+    """:ivar groups: windows are made for the first of them.
 
+    :ivar typed: SET_IOMMU was done. `v2`: with that type.
     :ivar owner: the process to which it is bound.
     :ivar live: (bus address, pages) of maps that still exist.
     """
@@ -118,6 +121,11 @@ class MadeContainer:
     owner: MadeProcess | None = None
     live: list[tuple[int, int]] = field(default_factory=list)
     v2: V2 | None = None
+
+    @property
+    def shared(self) -> bool:
+        """It has several groups, and gets no window."""
+        return len(self.groups) > 1
 
     def mapped(self, iova: int, pages: int) -> None:
         if pages:

@@ -126,6 +126,7 @@ V2: Final = (
     Move(24, regions.remove),
     Move(220, regions.map_registered),
     Move(150, regions.unmap_registered),
+    Move(60, lifecycle.gather),
 )
 V2_OUT_OF_ORDER: Final = (
     Move(50, regions.odd_memory),

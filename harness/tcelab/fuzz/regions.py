@@ -1,7 +1,7 @@
 """Random steps with a v2 container: memory is registered, windows are created and removed, and maps use both.
 
 Every map lies within its window, or begins outside (see `tcelab.fuzz.hazard`), and every window is one that firmware
-has room for. No window is created where the emulator has no rule (beside a high one, in place of the low one).
+has room for, so none beside a high one in the place of the low one.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from tcelab.program import Ddw, Page
 
 HUGE: Final = 512
 """Pages of the buffer in huge pages: one of them."""
+HUGE_SHIFT: Final = 21
+"""Of a huge page."""
 SHIFTS: Final = (12, 12, 16, 16, 21, 24)
 ENTRIES: Final = (1, 16, 64, 256, 4096)
 ODD_WINDOWS: Final[tuple[Fields, ...]] = (
@@ -60,6 +62,12 @@ def _ask(w: World, chosen: Ready, request: str, fields: Fields) -> None:
     w.ioctl(by, file, request, fields)
 
 
+def _may_make(container: MadeContainer) -> None:
+    """A request is made that makes the default window."""
+    if container.v2 is not None and not container.shared and container.v2.low:
+        container.v2.made = True
+
+
 # -- memory
 
 
@@ -68,8 +76,9 @@ def register(w: World) -> bool:
         return False
     chosen = w.pick(found)
     _, _, v2, by = chosen
-    memory = _memory(w, by)
-    pages = memory.pages if w.chance(0.6) else 1 + w.below(memory.pages)
+    huge = v2.high is not None and v2.high.shift == HUGE_SHIFT
+    memory = _memory(w, by, likely=0.8 if huge else 0.3)
+    pages = memory.pages if huge or w.chance(0.6) else 1 + w.below(memory.pages)
     region = MadeRegion(memory, w.below(memory.pages - pages + 1), pages)
     _ask(w, chosen, "SPAPR_REGISTER_MEMORY", _fields(region))
     if not any(region.meets(each) for each in _all_regions(w, by)):
@@ -77,11 +86,12 @@ def register(w: World) -> bool:
     return True
 
 
-def _memory(w: World, by: MadeProcess) -> MadeMemory:
-    if w.huge and w.chance(0.3) and not any(each.huge for each in by.memory) and w.room(by, HUGE):
+def _memory(w: World, by: MadeProcess, *, likely: float = 0.3) -> MadeMemory:
+    """:param likely: how likely it is in huge pages."""
+    if w.huge and w.chance(likely) and not any(each.huge for each in by.memory) and w.room(by, HUGE):
         return w.allocate(by, HUGE, huge=True)
     huge = [each for each in by.writable if each.huge]
-    return w.pick(huge) if huge and w.chance(0.3) else w.some_memory(by, some_pages(w))
+    return w.pick(huge) if huge and w.chance(likely) else w.some_memory(by, some_pages(w))
 
 
 def _fields(region: MadeRegion) -> Fields:
@@ -147,10 +157,13 @@ def create(w: World) -> bool:
     chosen = w.pick(possible)
     _, container, v2, _ = chosen
     group = container.groups[0]
+    if container.shared or (not v2.low and w.chance(0.3)):
+        v2.high = _in_its_place(w, chosen)
+        return True
     if not v2.low:
         size = group.phb.window_size
         _ask(w, chosen, "SPAPR_TCE_CREATE", {"page_shift": PAGE_SHIFT, "window_size": size, "levels": 1})
-        v2.low = not size & size - 1
+        v2.low = v2.made = not size & size - 1
         return True
     shift = w.pick(SHIFTS)
     fields: Fields = {"page_shift": shift, "window_size": w.pick(ENTRIES) << shift, "levels": w.below(2)}
@@ -160,8 +173,20 @@ def create(w: World) -> bool:
         return True
     if v2.high is None and not group.refused:
         v2.high = MadeWindow(SECOND_START, shift, int(fields["window_size"]) >> shift)  # type: ignore[arg-type]
+    _may_make(container)
     _ask(w, chosen, "SPAPR_TCE_CREATE", fields)
     return True
+
+
+def _in_its_place(w: World, chosen: Ready) -> MadeWindow | None:
+    """A window that is no default one, of a container without the low one, or of several groups, which get none."""
+    _, container, v2, _ = chosen
+    shift, entries = w.pick(SHIFTS[2:]), w.pick(ENTRIES[1:])
+    _ask(w, chosen, "SPAPR_TCE_CREATE", {"page_shift": shift, "window_size": entries << shift, "levels": 1})
+    if container.shared or container.groups[0].refused:
+        return None
+    v2.made = True
+    return MadeWindow(SECOND_START, shift, entries)
 
 
 def _without_room(w: World, chosen: Ready, fields: Fields) -> None:
@@ -203,6 +228,7 @@ def odd_window(w: World) -> bool:
         _ask(w, chosen, "SPAPR_TCE_REMOVE", {"start_addr": 0, **w.pick(({"argsz": 15}, {"flags": 1}))})
     else:
         fields: Fields = {"page_shift": 12, "window_size": 1 << 20, "levels": 1}
+        _may_make(chosen[1])
         _ask(w, chosen, "SPAPR_TCE_CREATE", fields | w.pick(ODD_WINDOWS))
     return True
 
@@ -242,6 +268,9 @@ def map_registered(w: World) -> bool:
         liobn = container.groups[0].phb.liobn | (shape.start == SECOND_START)
         mark(w, by, page, units * unit, liobn, iova)
     w.ioctl(by, file, "MAP_DMA", fields)
+    _may_make(container)
+    if container.shared:
+        return True
     region.mapped += units
     v2.live.append((shape, entry, units, region))
     del v2.live[:-64]
@@ -253,7 +282,8 @@ def unmap_registered(w: World) -> bool:
     live = [each for each in ready(w, mapping=True) if each[2].live]
     if not live:
         return False
-    file, _, v2, by = w.pick(live)
+    file, container, v2, by = w.pick(live)
+    _may_make(container)
     at = w.below(len(v2.live))
     shape, entry, units, region = v2.live[at]
     if w.chance(0.7):
@@ -294,6 +324,7 @@ def odd_map(w: World) -> bool:
         lambda: {"vaddr": Page(w.some_memory(by, 1).name)},
         lambda: {"size": 0},
     )
+    _may_make(container)
     w.ioctl(by, file, "MAP_DMA", fields | w.pick(faults)())
     return True
 

@@ -306,14 +306,15 @@ class World:
 
     def set_container(self, by: MadeProcess, group_file: MadeFile, file: MadeFile) -> None:
         group, container = group_file.what, file.what
-        if isinstance(container, MadeContainer) and container.v2 is not None:
-            return  # a second group, of which the emulator knows nothing
         self.ioctl(by, group_file, "GROUP_SET_CONTAINER", {"container": file.name})
         if not isinstance(group, MadeGroup) or not isinstance(container, MadeContainer) or group.container is not None:
             return
         if not (container.typed and container.groups):
             group.container = container
             container.groups.append(group)
+        elif container.v2 is not None and not container.v2.made:
+            group.container = container
+            container.groups.insert(0, group)
 
     def unset_container(self, by: MadeProcess, file: MadeFile) -> None:
         self.ioctl(by, file, "GROUP_UNSET_CONTAINER")
@@ -332,7 +333,9 @@ class World:
     def set_iommu(self, by: MadeProcess, file: MadeFile, kind: int) -> None:
         self.ioctl(by, file, "SET_IOMMU", value=kind)
         container = file.what
-        if not isinstance(container, MadeContainer) or len(container.groups) != 1 or container.typed:
+        if not isinstance(container, MadeContainer) or not container.groups or container.typed:
+            return
+        if container.shared and kind == SPAPR_TCE:
             return
         if kind in {SPAPR_TCE, SPAPR_TCE_V2}:
             container.typed = True

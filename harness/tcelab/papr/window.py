@@ -35,6 +35,11 @@ class Shape(NamedTuple):
     page_shift: int = PAGE_SHIFT
     start: int = 0
 
+    @property
+    def end(self) -> int:
+        """Bus address of the first byte after it."""
+        return self.start + (self.entries << self.page_shift)
+
 
 _RAM_ALIGNED: Final = 1 << 30
 """Memory that is plugged in lies above RAM, from the next multiple on (QEMU hw/ppc/spapr.c, SPAPR_DEVICE_MEM_ALIGN)."""

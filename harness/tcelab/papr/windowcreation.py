@@ -52,6 +52,11 @@ class Windows:
     def active(self) -> list[Table]:
         return [table for table in self.tables if table.entries]
 
+    def at(self, iova: int) -> Table:
+        """The table of a bus address; the first one if the address is outside all windows."""
+        there = self.active or [self.low]
+        return next((each for each in there if each.index(iova) < each.entries), there[0])
+
     def query(self) -> WindowAnswer:
         sizes = sum(SHIFTS.values())
         left = MOST - len(self.active)

@@ -124,8 +124,6 @@ class Checker(Made):
         self._by = op.by if is_guest(op) else ""
         if self._by not in self._processes:
             return self._no_process(self._by)
-        if self._guarded and validate_host.moves_windows(op):
-            return validate_host.FIXED
         if problem := expected.wrong(op):
             return problem
         if self._life.saved and not isinstance(op, Load):

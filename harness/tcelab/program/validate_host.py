@@ -6,11 +6,10 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from tceagent import uapi
 from tcelab.papr import isolationrules
 from tcelab.program import hazards
 from tcelab.program.hostops import Ddw, Flip, Rtas
-from tcelab.program.operations import Ioctl, Native, Op
+from tcelab.program.operations import Native
 from tcelab.program.topology import Phb
 
 _CELL: Final = 32
@@ -18,8 +17,6 @@ _CELL: Final = 32
 _WORD: Final = 64
 
 _LIKE_A_NUMBER: Final = re.compile(r"\s*[-+]?\s*\d|\s*$")
-
-FIXED: Final = "whoever isolates PEs knows the windows that a machine starts with, and no others"
 
 
 def service(op: Rtas | Ddw, devices: Collection[str]) -> str:
@@ -51,14 +48,6 @@ def flip(op: Flip, phbs: Mapping[int, Phb]) -> str:
     if not inside or not 0 <= op.ioba < 1 << _WORD or not 0 <= op.bit < _WORD:
         return f"LIOBN {op.liobn:#x} has no bit {op.bit} of an entry for IOBA {op.ioba:#x}"
     return ""
-
-
-def moves_windows(op: Op) -> bool:
-    """May it make windows other than the default ones, or prepare that? A reset restores the default ones."""
-    if isinstance(op, Ddw):
-        return op.call != "reset"
-    chooses = isinstance(op, Ioctl) and op.request in {"SET_IOMMU", uapi.NUMBERS["SET_IOMMU"]}
-    return chooses and isinstance(op, Ioctl) and op.value == uapi.SPAPR_TCE_V2_IOMMU
 
 
 def native(op: Native, bound: Collection[str]) -> str:

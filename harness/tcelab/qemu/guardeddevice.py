@@ -8,6 +8,7 @@ hw/virtio/virtio-pci.c, hw/ppc/spapr.c (spapr_phb_placement).
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
@@ -44,16 +45,18 @@ class Flight(NamedTuple):
     iova: int
     size: int
 
-    def located(self, direction: str, address: int, size: int, phb: Phb) -> int | None:
+    def located(self, direction: str, address: int, size: int, windows: Iterable[window.Shape]) -> int | None:
         """The bus address of a refused access of some bytes, if it belongs to this transfer.
 
         :param address: as QEMU reports it: the offset in the window when the table refused it, else the bus address.
             QEMU reports whole words, so the first may begin before the transfer does.
+        :param windows: those of the PE.
         """
         if direction != self.direction:
             return None
-        inside = max(self.iova, phb.window_start), min(self.iova + self.size, phb.window_end)
-        for first, end, shift in ((*inside, phb.window_start), (self.iova, self.iova + self.size, 0)):
+        whole = self.iova, self.iova + self.size
+        inside = [(max(whole[0], each.start), min(whole[1], each.end), each.start) for each in windows]
+        for first, end, shift in (*inside, (*whole, 0)):
             if first - shift < address + max(size, 1) and address < end - shift:
                 return address + shift
         return None
@@ -141,11 +144,13 @@ class GuardedDevice:
             iova = self._words[edu.DESTINATION if to_memory else edu.SOURCE] & self.mask
             self.flights.append(Flight("write" if to_memory else "read", iova, self._words[edu.COUNT]))
 
-    def flight(self, direction: str, address: int, size: int) -> tuple[Flight, int] | None:
+    def flight(
+        self, direction: str, address: int, size: int, windows: Collection[window.Shape]
+    ) -> tuple[Flight, int] | None:
         """The last transfer in flight that a refused access may belong to, and the bus address of that access."""
         ring = self.ring if self.rung else []
         for flight in [*reversed(self.flights), *ring]:
-            at = flight.located(direction, address, size, self.pe.phb)
+            at = flight.located(direction, address, size, windows)
             if at is not None:
                 return flight, at
         return None

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from typing import Final
 
 from tcelab.papr import window
+from tcelab.program.topology import Phb
 
 _NEW_TABLE: Final = re.compile(r"spapr_iommu_new_table liobn=(?:0x)?([0-9a-f]+) table=(0x[0-9a-f]+|\(nil\))")
 _DDW_CREATE: Final = re.compile(
@@ -48,6 +49,13 @@ class TableAddresses:
             phb = int(found[1], 16) - window.BASE_BUID
             self._forget(window.liobn(phb, 1))
             self.shapes.pop(window.liobn(phb, 0), None)
+
+    def windows(self, phb: Phb) -> dict[int, window.Shape]:
+        """The windows of a PHB that have tables, by LIOBN, window 0 first; one without entries where there is none."""
+        first = window.Shape(phb.entries, start=phb.window_start)
+        shapes = {phb.liobn: first, **self.shapes}
+        there = {liobn: shapes[liobn] for liobn in (phb.liobn, phb.liobn | 1) if liobn in self.at and liobn in shapes}
+        return there or {phb.liobn: first._replace(entries=0)}
 
     def keep(self, liobns: Collection[int]) -> None:
         """A guest was loaded. QEMU traces the windows that it has at its start, and none that a load takes away."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Collection
 from typing import Any, Final
 
 import msgspec
@@ -112,7 +113,7 @@ class TraceReader:
         """QEMU refused an access. On the log's thread."""
         with self._lock:
             last = self._last
-            if last is not None and last[1].located(direction, address, size, last[0].pe.phb) is not None:
+            if last is not None and last[1].located(direction, address, size, self._shapes(last[0])) is not None:
                 return
             try:
                 self._refused(direction, address, size)
@@ -123,7 +124,7 @@ class TraceReader:
         found = [
             (device, *place)
             for device in self.devices.values()
-            if (place := device.flight(direction, address, size)) is not None
+            if (place := device.flight(direction, address, size, self._shapes(device))) is not None
         ]
         if len(found) != 1:
             names = " and ".join(device.name for device, *_ in found)
@@ -149,8 +150,8 @@ class TraceReader:
         guarded = device.pe
         at = self._guest.waiter.elapsed()
         place = _place(guarded, device, flight) | {"iova": max(address, flight.iova), "at": at}
-        reason, entry, neighbours = self._table(guarded, address, flight.direction)
-        place |= {"entry": entry, "neighbours": neighbours}
+        liobn, reason, entry, neighbours = self._table(guarded, address, flight.direction)
+        place |= {"liobn": liobn, "entry": entry, "neighbours": neighbours}
         if not guarded.isolation.dma:
             self._tell(Event(kind="blocked", reason=dmarules.ISOLATED, **place))
         elif not reason:
@@ -158,20 +159,26 @@ class TraceReader:
         else:
             self.violated(guarded, Event(kind="violation", reason=reason, **place))
 
-    def _table(self, guarded: GuardedPe, address: int, direction: str) -> tuple[str, int | None, list[int]]:
-        """Why the table refuses an access: the reason, the entry, and those beside it."""
-        liobn, log = guarded.phb.liobn, self._guest.log
-        at = log.tables.at.get(liobn)
-        shape = log.tables.shapes.get(liobn)
-        count = guarded.phb.entries if shape is None else shape.entries
-        number = (address - guarded.phb.window_start) >> window.PAGE_SHIFT
+    def _shapes(self, device: GuardedDevice) -> Collection[window.Shape]:
+        """The windows of a device's PE. QEMU tells in one stream when they come and go, and what it refuses."""
+        return self._guest.log.tables.windows(device.pe.phb).values()
+
+    def _table(self, guarded: GuardedPe, address: int, direction: str) -> tuple[int, str, int | None, list[int]]:
+        """Which table refuses an access, by its LIOBN, and why: the reason, the entry, and those beside it. Outside all
+        windows, it is the first one.
+        """
+        tables = self._guest.log.tables
+        windows = tables.windows(guarded.phb)
+        liobn = next((each for each, its in windows.items() if its.start <= address < its.end), next(iter(windows)))
+        shape, at = windows[liobn], tables.at.get(liobn)
+        number, count = (address - shape.start) >> shape.page_shift, shape.entries
         if at is None or not 0 <= number < count:
-            return dmarules.OUTSIDE, None, self._beside(at, number, count)
+            return liobn, dmarules.OUTSIDE, None, self._beside(at, number, count)
         (entry,) = self._live.entries(at, number, 1)
         needed = tce.WRITE if direction == "write" else tce.READ
         granted = tce.permissions(entry)
         reason = dmarules.NO_ENTRY if not granted else "" if granted & needed else dmarules.PERMISSION
-        return reason, entry, self._beside(at, number, count)
+        return liobn, reason, entry, self._beside(at, number, count)
 
     def _beside(self, at: int | None, number: int, count: int) -> list[int]:
         if at is None:
@@ -198,7 +205,6 @@ class TraceReader:
 def _place(guarded: GuardedPe, device: GuardedDevice, flight: Flight) -> dict[str, Any]:
     return {
         "pe": guarded.phb.index,
-        "liobn": guarded.phb.liobn,
         "device": device.name,
         "start": flight.iova,
         "size": flight.size,

@@ -5,6 +5,7 @@
 - `effects`: what a PE must show in each of its conditions
 - `endpoint`: one PE in the scenario `isolation`
 - `flow`: the scenario `flow`
+- `groups`: the scenario `groups`
 - `hcallcases`: the cases of the scenario `hcalls`
 - `hcalls`: the scenario `hcalls`
 - `hotplug`: the scenarios `hotplug` and `hotplug-isolation`
@@ -23,6 +24,7 @@
 - `vocabulary`: the words of scenarios: each function returns operations
 - `warmup`: a small program that shows that a guest works
 - `windows`: the scenario `windows`
+- `windowsisolation`: the scenario `windows-isolation`
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from tcelab.scenarios import (
     batches,
     dma,
     flow,
+    groups,
     hcalls,
     hotplug,
     isolation,
@@ -49,6 +52,7 @@ from tcelab.scenarios import (
     rules,
     secondkernel,
     windows,
+    windowsisolation,
 )
 
 DEFAULT: Final = "main"
@@ -149,6 +153,19 @@ SCENARIOS: Final = {
             "windows with pages of 4 KiB, 64 KiB and 2 MiB are made, used by the device above 2^59, and removed",
             windows.ops,
             topologies=windows.TOPOLOGIES,
+        ),
+        Scenario(
+            "windows-isolation",
+            "a violation of either window isolates the PE, windows of 64 bits with pages of 4 KiB, 64 KiB and 2 MiB",
+            windowsisolation.ops,
+            isolation=True,
+            topologies=windowsisolation.TOPOLOGIES,
+        ),
+        Scenario(
+            "groups",
+            "two groups in one v2 container: no window while both are there; they leave and come back in any order",
+            groups.ops,
+            topologies=groups.TOPOLOGIES,
         ),
         Scenario(
             "memory",

@@ -5,11 +5,27 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from fast_story import BASE, BOTH, FAST, ONES, RING, at, engine, gives, opened, read, takes, write
+from fast_story import BASE, BOTH, FAST, ONES, RING, above, at, engine, gives, opened, read, takes, write
 
 from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.errors import Unsupported
-from tcelab.program import Burst, Checkpoint, Close, Engine, Exit, Ioctl, Look, Master, Page, Rtas, Spawn, diskcontent
+from tcelab.judge import Judge
+from tcelab.program import (
+    Burst,
+    Checkpoint,
+    Close,
+    Engine,
+    Exit,
+    Ioctl,
+    Look,
+    Master,
+    Page,
+    Program,
+    Rtas,
+    Spawn,
+    diskcontent,
+)
+from tcelab.run.loop import perform_program
 from tcelab.scenarios import vocabulary as b
 
 ONE = b.pes(FAST, "fast")[0]
@@ -236,6 +252,14 @@ def test_a_change_of_the_table_counts_at_once(stand):
 
 
 # -- as others see it
+
+
+def test_it_uses_a_window_above_as_the_default_one():
+    made = Program(name="above", topology=FAST, ops=above())
+    session = EmulatorSession(FAST)
+    judge = Judge(made, session.facts)
+    verdict = judge.verdict(perform_program(made, session, judge))
+    assert ([each.message for each in verdict.findings], verdict.could_not, verdict.result) == ([], [], "pass")
 
 
 def test_it_looks_as_qemu_shows_it(stand):

@@ -47,6 +47,8 @@ ONLY_EMULATED = {
     "memory",
     "migration",
     "migration-isolation",
+    "groups",
+    "windows-isolation",
 }
 """Scenarios of which the ideal session knows too little: of windows and of events, only the emulator knows enough."""
 

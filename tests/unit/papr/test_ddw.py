@@ -5,12 +5,10 @@ import asyncio
 import pytest
 from msgspec import structs
 
-from tceagent import huge
 from tcelab.errors import UsageError
 from tcelab.job.runoptions import RunOptions, settle
 from tcelab.job.setup import MachineChoice
-from tcelab.papr import dmarules, tce, window
-from tcelab.program import Buffer, Ddw, Flip, Ioctl, Program, validate_host
+from tcelab.program import Buffer, Ddw, Flip, Program
 from tcelab.program.topology import topology
 from tcelab.program.validate import validate
 from tcelab.qemu import rtaswindows
@@ -115,103 +113,12 @@ MOVING += [structs.replace(MOVING[1], request=0x20003B66)]
 
 
 @pytest.mark.parametrize("op", MOVING, ids=["firmware", "type v2", "type v2 by number"])
-def test_nobody_isolates_pes_whose_windows_come_and_go(op):
+def test_pes_are_isolated_whose_windows_come_and_go(op):
     opens = b.open_container(ONE)[:1]
-    with pytest.raises(UsageError, match="knows the windows that a machine starts with, and no others"):
-        validate(program(*opens, op, isolation=True))
-    for guard in ("freeze", "observe"):
-        with pytest.raises(UsageError, match=r"operation 1 .*: whoever isolates"):
-            settle(program(*opens, op), asked(guard))
-    assert settle(program(*opens, op), asked(None))[1].machine.guard == "off"
+    validate(program(*opens, op, isolation=True))
+    for guard in ("freeze", "observe", None):
+        assert settle(program(*opens, op), asked(guard))[1].machine.guard == (guard or "off")
 
 
 def asked(guard):
     return RunOptions(verb="run", target="p", guard=guard, machine=MachineChoice(topology=WHERE))
-
-
-def test_a_reset_leads_back_to_the_windows_that_a_machine_starts_with():
-    reset = Ddw(call="reset", device="pe1")
-    assert not validate_host.moves_windows(reset)
-    validate(program(reset, isolation=True))
-
-
-def test_a_container_of_type_v1_has_the_windows_that_it_found():
-    ops = [*b.open_container(ONE), Ioctl(file="x", request="ENABLE", value=7)]
-    assert not any(map(validate_host.moves_windows, ops))
-
-
-# -- transfers over several windows
-
-
-def over(iova, size, **how):
-    low, high = {0: 3, 1: tce.READ}, {0: tce.WRITE, 2: 3}
-    more = [dmarules.Window(1 << 59, 4, lambda i: high.get(i, 0), 16)]
-    pieces = dmarules.pieces(
-        iova, size, entries=2, permissions=lambda i: low.get(i, 0), more=more, **{"to_memory": True, **how}
-    )
-    return [(each.iova, each.size, each.window, each.entry, each.offset, each.refused, each.told) for each in pieces]
-
-
-@pytest.mark.parametrize(
-    ("iova", "size", "piece"),
-    [
-        (0x10, 16, (0x10, 16, 0, 0, 0x10, "", 0x10)),
-        (0x1010, 16, (0x1010, 16, 0, 1, 0x1010, "permission", 0x1010)),
-        (0x2000, 16, (0x2000, 16, 0, 2, 0x2000, "outside the window", 0x2000)),
-        ((1 << 59) + 0xF010, 16, ((1 << 59) + 0xF010, 16, 1, 0, 0xF010, "", (1 << 59) + 0xF010)),
-        ((1 << 59) + 0x10000, 16, ((1 << 59) + 0x10000, 16, 1, 1, 0x10000, "no entry", 0x10000)),
-    ],
-)
-def test_a_piece_goes_by_the_window_that_has_its_address(iova, size, piece):
-    assert over(iova, size) == [piece]
-
-
-def test_what_is_after_the_last_window_and_before_it_is_outside():
-    for iova in ((1 << 59) + (4 << 16), (1 << 59) - 16):
-        ((_, _, _, _, _, why, told),) = over(iova, 16)
-        assert (why, told) == ("outside the window", iova)
-
-
-def test_a_large_page_is_passed_in_pieces_of_4_kib_with_one_entry():
-    pieces = over((1 << 59) + 0xFF00, 0x300, to_memory=True)
-    assert [(size, entry, why) for _, size, _, entry, _, why, _ in pieces] == [(0x100, 0, ""), (0x200, 1, "no entry")]
-    inside = over((1 << 59) + 0x20F00, 0x1200)
-    assert [(size, entry, offset, why) for _, size, _, entry, offset, why, _ in inside] == [
-        (0x100, 2, 0x20F00, ""),
-        (0x1000, 2, 0x21000, ""),
-        (0x100, 2, 0x22000, ""),
-    ]
-    assert window.SECOND_START == 1 << 59
-
-
-# -- memory in huge pages
-
-
-@pytest.mark.parametrize(("free", "pool", "size", "written"), [(0, 3, 4 << 20, b"5"), (1, 1, (2 << 20) + 1, b"2")])
-def test_the_pool_grows_by_the_huge_pages_that_it_lacks(monkeypatch, free, pool, size, written):
-    files, wrote, made = {"free_hugepages": free, "nr_hugepages": pool}, [], []
-    monkeypatch.setattr(huge.mmap, "mmap", lambda *given: made.append(given) or "area")
-    read = lambda path: str(files[path.rpartition("/")[2]]).encode()  # noqa: E731
-    assert huge.area(size, read, lambda path, data: wrote.append((path, data))) == "area"
-    assert wrote == [("/proc/sys/vm/nr_hugepages", written)]
-    assert made == [(-1, 4 << 20, huge.mmap.MAP_PRIVATE | huge.mmap.MAP_ANONYMOUS | 0x40000)]
-
-
-def test_a_kernel_with_larger_huge_pages_gives_one_of_them_for_two(monkeypatch):
-    wrote, made = [], []
-    monkeypatch.setattr(huge.mmap, "mmap", lambda *given: made.append(given) or "area")
-
-    def read(path):
-        if "2048kB" in path:
-            raise FileNotFoundError(path)
-        return b"0"
-
-    assert huge.area(4 << 20, read, lambda path, data: wrote.append(data)) == "area"
-    assert (wrote, made[0][1]) == ([b"1"], 16 << 20)
-
-
-def test_a_pool_with_enough_of_them_is_left_alone(monkeypatch):
-    wrote = []
-    monkeypatch.setattr(huge.mmap, "mmap", lambda *_: "area")
-    assert huge.area(2 << 20, lambda _: b"1", lambda *given: wrote.append(given)) == "area"
-    assert wrote == []

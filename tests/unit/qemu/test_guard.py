@@ -9,12 +9,14 @@ import pytest
 
 from tcelab.errors import HarnessError, Unsupported
 from tcelab.papr import isolationrules
+from tcelab.papr.window import Shape
 from tcelab.program import Burst, Dma, Engine, Ioctl, Look, Master, Page, Read, Rtas, Together, Transfer
 from tcelab.program.topology import Device, Phb, Topology
 from tcelab.qemu.guard import Guard, chunks
 from tcelab.qemu.guardeddevice import Flight
 from tcelab.qemu.portal import portal
 from tcelab.qemu.standstill import Standstill
+from tcelab.qemu.tableaddresses import TableAddresses
 
 BAR = 0x80000000
 NARROW = 0xFFFFF
@@ -35,7 +37,8 @@ ON, OFF = 0x106, 0x102
 
 class FakeLog:
     def __init__(self):
-        self.tables = SimpleNamespace(at={0x80000100: 0x1000, 0x80000200: 0x2000}, shapes={})
+        self.tables = TableAddresses()
+        self.tables.at |= {0x80000100: 0x1000, 0x80000200: 0x2000}
         self.listener = None
         self.said = []
         self.refused = []
@@ -262,6 +265,50 @@ def test_a_transfer_over_the_start_of_a_window_is_told_in_two_places(stand):
 def test_below_a_window_that_does_not_start_at_0_is_outside(stand):
     (event,) = stand.violate("pe2", WINDOW - 8)
     assert (event.pe, event.reason, event.neighbours) == (2, "outside the window", [0])
+
+
+UP = 1 << 59
+MADE = (
+    "spapr_iommu_ddw_create buid=0x800000020000001 addr=0x0, page size=0x10000, requested=0x100000,"
+    " start addr=800000000000000, liobn=80000101"
+)
+SECOND = ["spapr_iommu_new_table liobn=80000101 table=0x7000 fd=-1", MADE]
+LOW, HIGH = 0x80000100, 0x80000101
+
+
+@pytest.mark.parametrize(
+    ("gone", "access", "entry", "event"),
+    [
+        (0, (UP + 0x12000, 0x12000), 0, (HIGH, "no entry", 0, [0x3003, 0x5003])),
+        (0, (UP + 0x12000, 0x12000), 0x4001, (HIGH, "permission", 0x4001, [0x3003, 0x5003])),
+        (0, (UP + 0x100000, UP + 0x100000), 0, (LOW, "outside the window", None, [])),
+        (0, (0x12000, 0x12000), 0, (LOW, "no entry", 0, [0, 0])),
+        (HIGH, (UP + 0x12000, UP + 0x12000), 0, (LOW, "outside the window", None, [])),
+        (LOW, (UP + 0x100000, UP + 0x100000), 0, (HIGH, "outside the window", None, [0x6003])),
+        (LOW, (0x12000, 0x12000), 0, (HIGH, "outside the window", None, [])),
+    ],
+    ids=["hole", "permission", "behind", "low", "removed", "behind the only one", "low is gone"],
+)
+def test_a_pe_is_isolated_whichever_of_its_windows_was_violated(stand, gone, access, entry, event):
+    iova, as_told = access
+    for line in [*SECOND, *([f"spapr_iommu_ddw_remove liobn={gone:x}"] if gone else [])]:
+        stand.log.tables.line(line)
+    stand.held |= {(0x7000, 0): 0x3003, (0x7000, 1): entry, (0x7000, 2): 0x5003, (0x7000, 15): 0x6003}
+    stand.transfer("pe1", iova, 8)
+    stand.refuse("write", as_told)
+    (seen,) = stand.guard.settle()
+    assert (seen.kind, seen.pe, seen.device, seen.iova) == ("isolated", 1, "pe1", iova)
+    assert (seen.liobn, seen.reason, seen.entry, seen.neighbours) == event
+
+
+def test_what_the_same_offset_in_another_window_permits_is_nobodys_violation(stand):
+    for line in SECOND:
+        stand.log.tables.line(line)
+    stand.held[0x7000, 1] = 0x4003
+    stand.transfer("pe1", UP + 0x12000, 8)
+    stand.refuse("write", 0x12000)
+    (event,) = stand.guard.settle()
+    assert (event.kind, event.reason) == ("unblamed", "the table of pe1 lets it pass")
 
 
 def test_an_address_that_nobody_was_told_to_go_to_is_nobodys(stand):
@@ -642,11 +689,12 @@ def test_a_virtio_device_is_blamed_by_what_it_was_about_to_be_told():
     ring = STORE.format(cpu=0, mr="0xbb", at=0x80003000, value=0, name="virtio-pci-notify-virtio-blk")
     stand.guard.announce(Engine(file="f", ring=Page("r"), iova=0x10000), "disk")
     stand.guard.announce(Burst(file="f", transfers=[Transfer(0x20000, 512, to_memory=True)]), "disk")
-    assert disk.flight("write", 0x20000, 4) == (Flight("write", 0x20000, 512), 0x20000)
-    assert disk.flight("read", 0x10010, 4) is None
+    whole = [Shape(WINDOW >> 12)]
+    assert disk.flight("write", 0x20000, 4, whole) == (Flight("write", 0x20000, 512), 0x20000)
+    assert disk.flight("read", 0x10010, 4, whole) is None
     stand.log.said += [ring]
     stand.guard._guest.log.drain()
-    assert disk.flight("read", 0x10010, 4) is not None
+    assert disk.flight("read", 0x10010, 4, whole) is not None
 
 
 def test_a_device_that_cannot_read_its_queue_was_blocked_from_what_it_was_to_do():

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.errors import UsageError
 from tcelab.judge import Judge
+from tcelab.papr.window import Shape
 from tcelab.program import ENDS_KERNEL, Burst, Checkpoint, Close, Dma, Ioctl, Open, Page, Program, Together, from_json
 from tcelab.program.parts import parts
 from tcelab.program.topology import Device, Phb, Topology, topology
@@ -206,14 +207,14 @@ class Refusing(EmulatorSession):
 
     def __init__(self, where: Topology, guard: Guarding) -> None:
         super().__init__(where, isolates=guard == "freeze", guard=guard)
-        self.phbs = {phb.index: phb for phb in where.phbs}
         self.seen, self.refused, self.confused = [], 0, []
         transferred, take = self.machine.guard.transferred, self.machine.guard.take
 
-        def on_bus(index, device, table, pieces, direction):
+        def on_bus(index, device, windows, pieces, direction):
             flight = Flight(direction, pieces[0].iova, sum(piece.size for piece in pieces))
-            self.seen.append((index, device.name, flight, pieces))
-            return transferred(index, device, table, pieces, direction)
+            shapes = [Shape(each.entries, each.page_shift, each.bus_offset) for each in windows.active]
+            self.seen.append((device.name, flight, pieces, shapes))
+            return transferred(index, device, windows, pieces, direction)
 
         def taken():
             self.compare()
@@ -223,14 +224,13 @@ class Refusing(EmulatorSession):
 
     def compare(self) -> None:
         seen, self.seen = self.seen, []
-        for _, name, flight, pieces in seen:
+        for name, flight, pieces, _ in seen:
             for piece in (piece for piece in pieces if piece.refused):
                 self.refused += 1
                 self.confused += [
                     (name, other, hex(piece.told), piece.refused)
-                    for index, other, its, _ in seen
-                    if other != name
-                    and its.located(flight.direction, piece.told, piece.size, self.phbs[index]) is not None
+                    for other, its, _, shapes in seen
+                    if other != name and its.located(flight.direction, piece.told, piece.size, shapes) is not None
                 ]
 
 

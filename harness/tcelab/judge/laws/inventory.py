@@ -8,7 +8,7 @@ from tcelab.judge import blame
 from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger, op_name
 from tcelab.judge.models.eventfold import EventFold
-from tcelab.judge.models.files import GroupModel
+from tcelab.judge.models.files import ContainerModel, GroupModel
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.reading import TableReading
 from tcelab.judge.models.requests import request_name
@@ -74,11 +74,9 @@ def _reported(fold: Fold, step: Step) -> dict[str, int]:
     name, handle = request_name(op.request), fold.target(op)
     if name == "GROUP_GET_STATUS" and isinstance(handle, GroupModel):
         return {"flags": VIABLE | (CONTAINER_SET if handle.container else 0)}
-    if name == "SPAPR_TCE_GET_INFO":
-        for group in fold.groups.values():
-            if group.container is not None and group.container is handle:
-                phb = group.phb
-                return {"dma32_window_start": phb.window_start, "dma32_window_size": phb.window_size & 0xFFFFFFFF}
+    if name == "SPAPR_TCE_GET_INFO" and isinstance(handle, ContainerModel) and handle.groups:
+        phb = handle.groups[0].phb
+        return {"dma32_window_start": phb.window_start, "dma32_window_size": phb.window_size & 0xFFFFFFFF}
     return {}
 
 

@@ -92,9 +92,9 @@ class DriverModel:
         if outcome.value == 0:
             return
         if name == _CREATE and outcome.errno == "ENODEV" and REFUSED_SPOILS in self._quirks:
-            self._spoilt.update(group.phb.index for group in container.groups)
+            self._spoilt.update(group.phb.index for group in container.groups[:1])
         tables = _MAY_CHARGE if name == _CREATE and container.kind == V2 else {"ENODEV"}
-        if outcome.errno in tables:
+        if outcome.errno in tables and not _in_vain(container, outcome):  # which refunds (tce_iommu_free_table)
             self.doubted.add(op.by if container.payer is None else container.payer)
         if name != _CREATE:
             self._failed(container, op, step)
@@ -103,9 +103,13 @@ class DriverModel:
         # The first MAP, UNMAP or TCE_CREATE that passes the checks of its struct creates the default window, even if it
         # then fails (tce_iommu_ioctl: tce_iommu_create_default_window comes before the window is looked up).
         may = container.kind == V2 if name == _CREATE else container.enabled
-        if not may or container.made or container.cancelled or outcome.errno in NOT_REACHED[name]:
+        if _in_vain(container, outcome) and container.payer in {None, op.by}:
+            self._try(container, name, op, step)
             return
-        if outcome.errno == "ENODEV" and any(group.phb.index in self._spoilt for group in container.groups):
+        never = NOT_REACHED[name] | ({"ENOMEM"} if len(container.groups) > 1 else set())
+        if not may or container.made or container.cancelled or outcome.errno in never:
+            return
+        if outcome.errno == "ENODEV" and any(group.phb.index in self._spoilt for group in container.groups[:1]):
             return
         passed = self._passed(name, op)
         if passed is None and outcome.errno == "EFAULT":
@@ -118,6 +122,23 @@ class DriverModel:
         elif argsz >= ARGSZ[name] and not flags & ~FLAGS[name]:
             self._make_default(container, step)
             container.payer = op.by if container.payer is None else container.payer
+
+    def _try(self, container: ContainerModel, name: str, op: Ioctl, step: int) -> None:
+        """A window was made for the first of several groups, and removed again.
+
+        The platform makes its default window anew before it is the container's (restore_default_dma_window). Without
+        it, no MAP and no UNMAP makes any, and a CREATE the one that it asks for.
+        """
+        if name != _CREATE and (not container.enabled or container.cancelled):
+            return
+        shift, size = (self._number(op.fields.get(each, 0)) for each in ("page_shift", "window_size"))
+        first = container.groups[0]
+        container.payer = op.by
+        if op.value is not None and container.cancelled:
+            self._unknown.append(f"{name} of step {step} has emptied a table, or not: its struct is not known")
+        elif not container.cancelled or (shift == window.PAGE_SHIFT and (size or 0) <= first.phb.window_size):
+            first.windows.restore()
+            first.table.clear(0, first.table.entries, step)
 
     def _make_default(self, container: ContainerModel, step: int) -> None:
         container.made = True
@@ -359,6 +380,11 @@ class DriverModel:
             for group in handle.groups:
                 if each.table is not group.table:
                     group.windows.remove(each.table.liobn)
+
+
+def _in_vain(container: ContainerModel, outcome: Outcome) -> bool:
+    """Several groups have no window in common, on platforms where a table is its PE's alone (spapr_tce_set_window)."""
+    return outcome.errno == "EPERM" and container.kind == V2 and len(container.groups) > 1
 
 
 def _window_of(container: ContainerModel, group: GroupModel, iova: int) -> TableModel:

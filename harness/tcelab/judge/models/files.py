@@ -19,7 +19,10 @@ from tcelab.program.topology import Phb
 
 @dataclass(slots=True, eq=False)
 class ContainerModel:
-    """:ivar made: the default window's table was created, and charged; `cancelled`: it was removed before that.
+    """:ivar groups: the driver makes windows for the first of them: the one that joined last, but of those that joined
+        before SET_IOMMU the first (each of two lists is in the reverse order of the one before it: list_add).
+
+    :ivar made: the default window's table was created, and charged; `cancelled`: it was removed before that.
 
     :ivar payer: the process that is charged, once one has enabled it or registered memory.
     :ivar windows: all that were created, the default one too.
@@ -90,6 +93,22 @@ class GroupModel:
         made = self.container.kind == uapi.SPAPR_TCE_V2_IOMMU and self.phb.liobn in self.windows.present
         return made and not theirs and (op.call == "create" or (op.call == "remove" and op.liobn == high))
 
+    def join(self, container: ContainerModel) -> None:
+        """It is in a container from now on."""
+        self.container = container
+        container.groups.insert(len(container.groups) if container.kind is None else 0, self)
+
+    def not_taken(self, step: int) -> None:
+        """A container's driver does not take it: VFIO gives its PE back (vfio_container_attach_group)."""
+        if self.container is None:
+            self._come_back(step)
+
+    def _come_back(self, step: int) -> None:
+        """The platform has its PE again, and creates its default window again."""
+        if self.given_back:
+            self.windows.restore()
+            self.table.clear(0, self.table.entries, step)
+
     def leave(self, step: int) -> None:
         """Leave its container, if it is in one."""
         container, self.container = self.container, None
@@ -98,9 +117,7 @@ class GroupModel:
         self.parting(self, step)
         if container.sweep is not None:
             container.sweep(container, self, step)
-        if self.given_back:
-            self.windows.restore()
-            self.table.clear(0, self.table.entries, step)
+        self._come_back(step)
         container.groups.remove(self)
         container.windows = [each for each in container.windows if each.table.liobn not in self.windows.liobns]
         if not container.groups:

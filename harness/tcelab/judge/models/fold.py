@@ -22,7 +22,7 @@ from tcelab.judge.models.hypercallmodel import HypercallModel
 from tcelab.judge.models.memorymodel import BufferModel, PageModel, written
 from tcelab.judge.models.pes import Pes
 from tcelab.judge.models.pinmodel import Pins
-from tcelab.judge.models.requests import ARGSZ, BY_FIELDS, BY_POINTER, KEEPS_ALL, MEMORY, request_name
+from tcelab.judge.models.requests import ARGSZ, BY_FIELDS, BY_POINTER, KEEPS_ALL, MEMORY, NOT_TAKEN, request_name
 from tcelab.judge.models.rounds import calls_done, rounds
 from tcelab.judge.models.tablemodel import LiveEntry, Parting, TableModel, same_place
 from tcelab.judge.models.transfers import Transfers
@@ -317,6 +317,8 @@ class Fold:
                 if not outcome.errno and (outcome.value == 0 or name not in {*ARGSZ, *MEMORY}):
                     self.unknown.append(f"{name} of step {step} passed a struct that we cannot see")
                 return
+        if name == "GROUP_SET_CONTAINER" and outcome.errno in NOT_TAKEN and isinstance(handle, GroupModel):
+            handle.not_taken(step)
         if outcome.errno or name in KEEPS_ALL:
             return
         if name in self._ioctls:
@@ -356,8 +358,7 @@ class Fold:
     def _set_container(self, handle: object, op: Ioctl, outcome: Outcome, _step: int) -> None:
         container = self.files.get(op.by, str(op.fields.get("container")))
         if outcome.value == 0 and isinstance(handle, GroupModel) and isinstance(container, ContainerModel):
-            handle.container = container
-            container.groups.append(handle)
+            handle.join(container)
 
     def _unset_container(self, handle: object, _op: Ioctl, outcome: Outcome, step: int) -> None:
         if outcome.value == 0 and isinstance(handle, GroupModel):

@@ -16,6 +16,8 @@ NOT_REACHED: Final = {
     "SPAPR_TCE_CREATE": {"EPERM", "ENXIO", "EFAULT", "ENOTTY"},
 }
 """Errnos that show that the pending default window was not created."""
+NOT_TAKEN: Final = {"EBUSY", "EPERM"}
+"""Errnos of GROUP_SET_CONTAINER that show that the container's driver does not take the group."""
 MEMORY: Final = {"SPAPR_REGISTER_MEMORY", "SPAPR_UNREGISTER_MEMORY", "SPAPR_TCE_REMOVE"}
 """Requests of v2 containers whose struct the kernel only reads."""
 BY_FIELDS: Final = {"MAP_DMA", "UNMAP_DMA", *MEMORY}
