@@ -1,4 +1,5 @@
-"""The guest's part when a PCI device or a PHB is plugged in or pulled; elsewhere a daemon's (rtas_errd, drmgr).
+"""The guest's part when a PCI device or a PHB is plugged in or pulled; `tceagent.helpers` has it done by the programs
+of a distribution.
 
 The host asks for it; no program can. Each step is one that the kernel offers to root. Sources: PAPR 13.5 and 13.6 (DR
 indicators); arch/powerpc/platforms/pseries/dlpar.c (/sys/kernel/dlpar), drivers/pci/hotplug/rpadlpar_sysfs.c.
@@ -25,6 +26,8 @@ RESCAN = "/sys/bus/pci/rescan"
 ADD_SLOT, REMOVE_SLOT = "/sys/bus/pci/slots/control/add_slot", "/sys/bus/pci/slots/control/remove_slot"
 MODULES = {"rpaphp": "/sys/module/rpaphp", "rpadlpar_io": "/sys/bus/pci/slots/control"}
 """By name, in load order: what there is once it is loaded, or built in."""
+HELPERS = {"drmgr": "/usr/sbin/drmgr", "rtas_errd": "/usr/sbin/rtas_errd"}
+"""Programs that do it elsewhere; see `tceagent.helpers`."""
 CARRIED = "/lib/modules-tcelab"
 TOKEN = f"{vfio.TREE}/rtas/set-indicator"
 
@@ -50,12 +53,19 @@ def lacks() -> str:
     return ""
 
 
-def perform(state: State, do: str, drc: int, **where: Any) -> dict[str, Union[str, int]]:  # noqa: ANN401 - as it came
+def perform(
+    state: State,
+    do: str,
+    drc: int,
+    by: str = "",
+    **where: Any,  # noqa: ANN401 - as it came
+) -> dict[str, Union[str, int]]:
     """Take or give back what the DR connector `drc` stands for.
 
+    :param by: the program that does it, one of `tceagent.helpers`; "": the steps here.
     :return: `errno`, and at which `step`, if the kernel refused one.
     """
-    for step, work, arguments in _DO[do](state, drc, **where):
+    for step, work, arguments in _steps(state, do, drc, by, where):
         try:
             status = work(*arguments)
         except OSError as error:
@@ -63,6 +73,15 @@ def perform(state: State, do: str, drc: int, **where: Any) -> dict[str, Union[st
         if status:
             return {"errno": "EIO", "step": f"{step}, which gives {status}"}
     return {"errno": "", "step": ""}
+
+
+def _steps(state: State, do: str, drc: int, by: str, where: dict[str, Any]) -> Iterable[Step]:
+    if not by:
+        return _DO[do](state, drc, **where)
+    from tceagent import helpers  # noqa: PLC0415  hardly ever needed
+
+    steps = [*_ready(state, drc)] if do == "ready" else []
+    return [*steps, *helpers.DO[by](state, do, drc, **where)]
 
 
 def _ready(_state: State, _drc: int) -> Iterable[Step]:

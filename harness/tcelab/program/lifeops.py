@@ -10,6 +10,11 @@ from typing import Final, Literal, TypeAlias
 
 from tcelab.program.hostops import _Op
 
+Consent: TypeAlias = bool | Literal["drmgr", "rtas_errd"]
+"""Who does the guest's part of a hot plug: the agent, by the kernel's own files (true); drmgr, which the agent calls as
+an administrator would; rtas_errd, which hears QEMU's event and calls drmgr by itself; or nobody (false).
+"""
+
 
 class Reset(_Op, frozen=True, kw_only=True):
     """Reset the machine from outside, as its power button's owner would (QMP system_reset). Its kernel boots anew.
@@ -44,11 +49,12 @@ class Crash(_Op, frozen=True, kw_only=True):
 class DeviceAdd(_Op, frozen=True, kw_only=True):
     """Plug a device of the topology in that is not there. Outcome: `value` is 0.
 
-    :ivar consent: the guest takes it; otherwise QEMU has it and the guest was not asked.
+    :ivar consent: the guest takes it; otherwise QEMU has it and the guest was not asked. By name: by which of its
+        programs it does, see the page on the life of a table; the image must have them.
     """
 
     device: str
-    consent: bool = True
+    consent: Consent = True
 
 
 class DeviceRemove(_Op, frozen=True, kw_only=True):
@@ -58,7 +64,7 @@ class DeviceRemove(_Op, frozen=True, kw_only=True):
     """
 
     device: str
-    consent: bool = True
+    consent: Consent = True
 
 
 class BridgeAdd(_Op, frozen=True, kw_only=True):
@@ -69,7 +75,7 @@ class BridgeAdd(_Op, frozen=True, kw_only=True):
     """
 
     phb: int
-    consent: bool = True
+    consent: Consent = True
 
 
 class BridgeRemove(_Op, frozen=True, kw_only=True):
@@ -80,7 +86,7 @@ class BridgeRemove(_Op, frozen=True, kw_only=True):
     """
 
     phb: int
-    consent: bool = True
+    consent: Consent = True
 
 
 class MemoryAdd(_Op, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from tcelab.program import validate_hotplug, validate_memory
 from tcelab.program.lifeops import (
+    ENDS_KERNEL,
     RESETS,
     BridgeAdd,
     BridgeRemove,
@@ -25,7 +26,7 @@ from tcelab.program.lifeops import (
     Reset,
     Save,
 )
-from tcelab.program.plugged import HotPlug, Plugged
+from tcelab.program.plugged import DAEMON, HotPlug, Plugged
 from tcelab.program.topology import Topology
 
 
@@ -35,6 +36,7 @@ class Life:
 
     :ivar guarded: PEs are guarded.
     :ivar plugged: devices and PHBs that are there.
+    :ivar daemon: see `validate_hotplug.taker`.
     :ivar saved: the guest is saved, and stands still.
     :ivar crashed: it runs a crash kernel.
     :ivar used: names of devices that a program has opened; see `validate_hotplug.Uses`.
@@ -48,6 +50,7 @@ class Life:
     dimms: dict[str, int] = field(default_factory=dict)
     unused: set[str] = field(default_factory=set)
     used: set[str] = field(default_factory=set)
+    daemon: bool | None = None
     saved: bool = False
     crashed: bool = False
 
@@ -99,7 +102,7 @@ def _second(life: Life, op: Kexec | Crash) -> str:
 
 
 def _plugs(rule: Callable[[Plugged, validate_hotplug.Uses, Any], str]) -> Callable[[Life, Any], str]:
-    return lambda life, op: rule(life.plugged, life.used, op)
+    return lambda life, op: validate_hotplug.taker(op, daemon=life.daemon) or rule(life.plugged, life.used, op)
 
 
 RULES: Final[Mapping[type, Callable[[Life, Any], str]]] = {
@@ -126,8 +129,11 @@ def problem(life: Life, op: object) -> str:
         return "there is no rule for it: nobody knows what it may do"
     if problem := rule(life, op):
         return problem
+    if isinstance(op, ENDS_KERNEL):
+        life.daemon = None
     if isinstance(op, RESETS):
         life.plugged.reset()
     elif isinstance(op, HotPlug):
         life.plugged.happened(op)
+        life.daemon = op.consent == DAEMON
     return ""

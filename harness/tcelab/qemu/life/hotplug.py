@@ -1,8 +1,9 @@
-"""Hot plug of devices and PHBs: QEMU's part by its monitor, and the guest's, without a daemon, by the agent.
+"""Hot plug of devices and PHBs: QEMU's part by its monitor, and the guest's by the agent, without a daemon.
 
 QEMU has a device at once, and tells the guest. The guest takes it, or lets go of it, by DR indicators and its own steps
-(`tceagent.hotplug`); only then is a device that is to go gone, and QEMU says so (DEVICE_DELETED). Source: QEMU
-hw/ppc/spapr_drc.c, hw/ppc/spapr_pci.c (drc_id_from_devfn), include/hw/ppc/spapr_drc.h; PAPR 13.5.
+(`tceagent.hotplug`), or by a program of its own where the program asks for that (`tceagent.helpers`); only then is a
+device that is to go gone, and QEMU says so (DEVICE_DELETED). Source: QEMU hw/ppc/spapr_drc.c, hw/ppc/spapr_pci.c
+(drc_id_from_devfn), include/hw/ppc/spapr_drc.h; PAPR 13.5.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ def device_add(session: QemuSession, op: DeviceAdd) -> Outcome:
 
     def add() -> None:
         if device.name not in session.plugged.offered:
-            _plug(session, phb, device)
+            _plug(session, phb, device, _by(op))
         if op.consent:
-            _take(session, phb, device)
+            _take(session, phb, device, _by(op))
 
     return _outcome(session, op, add)
 
@@ -47,10 +48,10 @@ def device_remove(session: QemuSession, op: DeviceRemove) -> Outcome:
     phb, device = _place(session, op.device)
 
     def remove() -> None:
-        if device.name not in session.plugged.leaving:
-            _pull(session, device.name)
         if op.consent:
-            _leave(session, phb, device)
+            _leave(session, phb, device, _by(op))
+        else:
+            _pull(session, device.name)
 
     return _outcome(session, op, remove)
 
@@ -60,15 +61,15 @@ def bridge_add(session: QemuSession, op: BridgeAdd) -> Outcome:
 
     def add() -> None:
         if phb.index not in session.plugged.offered:
-            _plug(session, phb, None)
+            _plug(session, phb, None, _by(op))
         if not op.consent:
             return
-        _guest(session, "take bridge", _PHB | phb.index, slot=f"PHB {phb.index}")
+        _bridge(session, "take bridge", phb, _by(op))
         if session.guard is not None:
             session.guard.new_pe(phb.index)
         for device in with_it(phb):
-            _plug(session, phb, device)
-            _take(session, phb, device)
+            _plug(session, phb, device, _by(op))
+            _take(session, phb, device, _by(op))
 
     return _outcome(session, op, add)
 
@@ -82,12 +83,10 @@ def bridge_remove(session: QemuSession, op: BridgeRemove) -> Outcome:
             _pull(session, name)
             return
         for device in session.plugged.on(phb):
-            if device.name not in session.plugged.leaving:
-                _pull(session, device.name)
-            _leave(session, phb, device)
+            _leave(session, phb, device, _by(op))
         if phb.index not in session.plugged.leaving:
-            _pull(session, name)
-        _guest(session, "leave bridge", _PHB | phb.index, slot=f"PHB {phb.index}")
+            _pull(session, name, _by(op))
+        _bridge(session, "leave bridge", phb, _by(op))
         _deleted(session, name)
 
     return _outcome(session, op, remove)
@@ -102,6 +101,11 @@ def _outcome(session: QemuSession, op: HotPlug, work: Callable[[], None]) -> Out
         return Outcome(errno=refused.errno, fields={"step": refused.step}, events=events)
     session.plugged.happened(op)
     return Outcome(value=0, events=[*events, *session.happened()])
+
+
+def _by(op: HotPlug) -> str:
+    """The program that does the guest's part; empty: the agent does, or nobody."""
+    return op.consent if isinstance(op.consent, str) else ""
 
 
 def _place(session: QemuSession, name: str) -> tuple[Phb, Device]:
@@ -119,13 +123,15 @@ def _phb(session: QemuSession, index: int) -> Phb:
 # -- QEMU's part
 
 
-def _plug(session: QemuSession, phb: Phb, device: Device | None) -> None:
+def _plug(session: QemuSession, phb: Phb, device: Device | None, by: str) -> None:
     """The guest's slot drivers are there before: a slot that they did not see then they never see."""
-    _guest(session, "ready", 0)
+    _guest(session, "ready", 0, by)
     portal().call(session.guest.plug(phb, device))
 
 
-def _pull(session: QemuSession, name: str) -> None:
+def _pull(session: QemuSession, name: str, by: str = "") -> None:
+    if by:
+        _guest(session, "ready", 0, by)
     session.guest.deleted.discard(name)
     portal().call(session.guest.qmp("device_del", id=name))
 
@@ -138,28 +144,40 @@ def _deleted(session: QemuSession, name: str) -> None:
 # -- the guest's part
 
 
-def _take(session: QemuSession, phb: Phb, device: Device) -> None:
-    _guest(session, "take device", _drc(phb, device))
+def _take(session: QemuSession, phb: Phb, device: Device, by: str) -> None:
+    place = _named(phb, device) if by else {}
+    _guest(session, "take device", _drc(phb, device), by, **place)
     if session.guard is not None:
         session.guard.arrived(device.name)
 
 
-def _leave(session: QemuSession, phb: Phb, device: Device) -> None:
+def _leave(session: QemuSession, phb: Phb, device: Device, by: str) -> None:
+    """Have it pulled, unless it was already, and wait until it is gone."""
     if session.guard is not None:
         # Before: a register that the guest writes on the way out is no longer there when the guard would answer.
         session.guard.left(session.guard.devices[device.name])
-    place = {"name": device.name, "buid": window.buid(phb.index), "slot": device.slot}
-    _guest(session, "leave device", _drc(phb, device), **place)
+    if device.name not in session.plugged.leaving:
+        _pull(session, device.name, by)
+    _guest(session, "leave device", _drc(phb, device), by, **_named(phb, device))
     _deleted(session, device.name)
+
+
+def _bridge(session: QemuSession, do: str, phb: Phb, by: str) -> None:
+    place = {"name": "", "buid": window.buid(phb.index)} if by else {}
+    _guest(session, do, _PHB | phb.index, by, slot=f"PHB {phb.index}", **place)
+
+
+def _named(phb: Phb, device: Device) -> dict[str, object]:
+    return {"name": device.name, "buid": window.buid(phb.index), "slot": device.slot}
 
 
 def _drc(phb: Phb, device: Device) -> int:
     return _PCI | phb.index << 16 | device.slot << 3
 
 
-def _guest(session: QemuSession, do: str, drc: int, **where: object) -> None:
+def _guest(session: QemuSession, do: str, drc: int, by: str = "", **where: object) -> None:
     """:raise _RefusedError: its kernel refused a step."""
-    answer = session.request("plug", {"do": do, "drc": drc, **where})
+    answer = session.request("plug", {"do": do, "drc": drc, **({"by": by} if by else {}), **where})
     if answer["errno"] and do == "ready":
         raise HarnessError(f"the guest cannot {answer['step']}: {answer['errno']}", scene=session.scene())
     if answer["errno"]:
