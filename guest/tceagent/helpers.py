@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import posix
 
-from tceagent import vfio
+from tceagent import hotplug, vfio
 from tceagent.hotplug import HELPERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Any
+    from typing import Any, Union
 
     from tceagent.hotplug import Step
     from tceagent.seam import Kernel
@@ -39,6 +39,21 @@ _WORDS = {
 """Of drmgr's command line."""
 
 
+def perform(
+    state: State,
+    do: str,
+    drc: int,
+    by: str,
+    **where: Any,  # noqa: ANN401 - as it came
+) -> dict[str, Union[str, int]]:
+    """As `tceagent.hotplug.perform`.
+
+    :param by: the program that does it.
+    """
+    before = hotplug.ready(state, drc) if do == "ready" else ()
+    return hotplug.follow([*before, *_DO[by](state, do, drc, **where)])
+
+
 def _by_drmgr(state: State, do: str, drc: int, **where: Any) -> Iterable[Step]:  # noqa: ANN401 - as it came
     """As rtas_errd calls it: without asking anybody."""
     if do == "ready":
@@ -51,7 +66,7 @@ def _by_drmgr(state: State, do: str, drc: int, **where: Any) -> Iterable[Step]: 
 def _by_daemon(state: State, do: str, _drc: int, **where: Any) -> Iterable[Step]:  # noqa: ANN401 - as it came
     """Nothing but waiting, once the daemon runs."""
     if do == "ready":
-        if not state.daemon:
+        if state.daemon is None:
             yield "start rtas_errd", _start, (state,)
         return
     state.bound.pop(where["name"], None)
@@ -59,7 +74,7 @@ def _by_daemon(state: State, do: str, _drc: int, **where: Any) -> Iterable[Step]
     yield "rtas_errd", _await, (state.kernel, there, where, do.startswith("take"))
 
 
-DO: dict[str, Callable[..., Iterable[Step]]] = {"drmgr": _by_drmgr, "rtas_errd": _by_daemon}
+_DO: dict[str, Callable[..., Iterable[Step]]] = {"drmgr": _by_drmgr, "rtas_errd": _by_daemon}
 
 
 def stop(kernel: Kernel) -> None:
@@ -86,7 +101,7 @@ def running(kernel: Kernel, *names: str) -> list[int]:
 
 def _start(state: State) -> int:
     _discard_events()
-    state.daemon = True
+    state.daemon = lambda: stop(state.kernel)
     return _run(state.kernel, [HELPERS["rtas_errd"]])
 
 

@@ -53,19 +53,14 @@ def lacks() -> str:
     return ""
 
 
-def perform(
-    state: State,
-    do: str,
-    drc: int,
-    by: str = "",
-    **where: Any,  # noqa: ANN401 - as it came
-) -> dict[str, Union[str, int]]:
-    """Take or give back what the DR connector `drc` stands for.
+def perform(state: State, do: str, drc: int, **where: Any) -> dict[str, Union[str, int]]:  # noqa: ANN401 - as it came
+    """Take or give back what the DR connector `drc` stands for: as `follow`."""
+    return follow(_DO[do](state, drc, **where))
 
-    :param by: the program that does it, one of `tceagent.helpers`; "": the steps here.
-    :return: `errno`, and at which `step`, if the kernel refused one.
-    """
-    for step, work, arguments in _steps(state, do, drc, by, where):
+
+def follow(steps: Iterable[Step]) -> dict[str, Union[str, int]]:
+    """:return: `errno`, and at which `step`, if the kernel refused one."""
+    for step, work, arguments in steps:
         try:
             status = work(*arguments)
         except OSError as error:
@@ -75,16 +70,7 @@ def perform(
     return {"errno": "", "step": ""}
 
 
-def _steps(state: State, do: str, drc: int, by: str, where: dict[str, Any]) -> Iterable[Step]:
-    if not by:
-        return _DO[do](state, drc, **where)
-    from tceagent import helpers  # noqa: PLC0415  hardly ever needed
-
-    steps = [*_ready(state, drc)] if do == "ready" else []
-    return [*steps, *helpers.DO[by](state, do, drc, **where)]
-
-
-def _ready(_state: State, _drc: int) -> Iterable[Step]:
+def ready(_state: State, _drc: int) -> Iterable[Step]:
     """Before QEMU plugs anything in: a slot that no driver knew then gets none later."""
     missing = [name for name, sign in MODULES.items() if not exists(sign)]
     return [(f"load {name}", _load, (name,)) for name in missing]
@@ -122,7 +108,7 @@ def _leave_bridge(state: State, drc: int, slot: str) -> Iterable[Step]:
 
 
 _DO: dict[str, Callable[..., Iterable[Step]]] = {
-    "ready": _ready,
+    "ready": ready,
     "take device": _take_device,
     "leave device": _leave_device,
     "take bridge": _take_bridge,

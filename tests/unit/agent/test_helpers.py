@@ -3,7 +3,8 @@
 import pytest
 from agent_fake import FakeKernel
 
-from tceagent import helpers, hotplug, vfio
+from tceagent import helpers, hotplug, vfio, wire
+from tceagent.agent import Agent
 from tceagent.state import State
 
 BUID = 0x800000020000003
@@ -60,21 +61,29 @@ def programs(monkeypatch):
 def test_drmgr_is_called_as_an_administrator_would_and_nothing_else_is_done(programs, do, drc, where, words):
     state = State(Guest())
     state.bound = {"pe1": {"group": 1}, "pe3": {"group": 3}}
-    assert hotplug.perform(state, do, drc, "drmgr", **where) == {"errno": "", "step": ""}
+    assert helpers.perform(state, do, drc, "drmgr", **where) == {"errno": "", "step": ""}
     assert (programs, state.kernel.calls) == ([f"/usr/sbin/drmgr {words}"], [])
     assert ("pe3" in state.bound) == (where is PHB), "a device that comes or goes is bound no more"
 
 
 def test_a_program_that_fails_is_told(monkeypatch):
     monkeypatch.setattr(helpers, "_run", lambda _kernel, _words: 3)
-    told = hotplug.perform(State(Guest()), "take device", DRC, "drmgr", **DEVICE)
+    told = helpers.perform(State(Guest()), "take device", DRC, "drmgr", **DEVICE)
     assert told == {"errno": "EIO", "step": "drmgr, which gives 3"}
+
+
+def test_the_host_chooses_who_does_it(programs):
+    about = {"do": "ready", "drc": 0}
+    agent = Agent(Guest())
+    for plug in (about, {**about, "by": "drmgr"}, {**about, "by": "rtas_errd"}):
+        assert agent.answer(wire.encode({"id": 1, "plug": plug})) == {"id": 1, "plug": {"errno": "", "step": ""}}
+    assert programs == ["discard", "/usr/sbin/rtas_errd"]
 
 
 def test_the_daemon_is_started_once_and_hears_nothing_of_before(programs):
     state = State(Guest())
     for _ in range(2):
-        assert hotplug.perform(state, "ready", 0, "rtas_errd")["errno"] == ""
+        assert helpers.perform(state, "ready", 0, "rtas_errd")["errno"] == ""
     assert programs == ["discard", "/usr/sbin/rtas_errd"]
 
 
@@ -89,13 +98,13 @@ def test_the_daemon_is_started_once_and_hears_nothing_of_before(programs):
 )
 def test_the_daemon_is_waited_for_until_drmgr_has_ended(programs, do, turns, looks):
     kernel = Guest(*turns)
-    assert hotplug.perform(State(kernel), do, DRC, "rtas_errd", **(DEVICE if "device" in do else PHB))["errno"] == ""
+    assert helpers.perform(State(kernel), do, DRC, "rtas_errd", **(DEVICE if "device" in do else PHB))["errno"] == ""
     assert (programs, kernel.calls, kernel.beats) == ([], [], looks)
 
 
 def test_a_daemon_that_does_nothing_is_told():
     kernel = Guest((False, False))
-    told = hotplug.perform(State(kernel), "take device", DRC, "rtas_errd", **DEVICE)
+    told = helpers.perform(State(kernel), "take device", DRC, "rtas_errd", **DEVICE)
     assert told == {"errno": "ETIMEDOUT", "step": "rtas_errd"}
     assert helpers.LIMIT <= kernel.waited < helpers.LIMIT + 1
 
@@ -106,9 +115,9 @@ def test_the_next_program_finds_no_daemon(monkeypatch):
     monkeypatch.setattr(helpers.posix, "kill", lambda *what: killed.append(what))
     state.renew()
     assert killed == [], "none was started"
-    state.daemon = True
+    state.daemon = lambda: helpers.stop(state.kernel)
     state.renew()
-    assert (killed, alive, state.daemon) == ([(41, 15)], [], False)
+    assert (killed, alive, state.daemon) == ([(41, 15)], [], None)
 
 
 def test_what_is_there_is_seen_in_the_guests_own_files(monkeypatch):
