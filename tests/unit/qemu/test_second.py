@@ -174,6 +174,7 @@ def test_the_second_kernel_is_told_its_command_line_and_initrd_and_nothing_of_th
     assert not [name for name in told if "crashkernel" in name or "usable" in name]
     assert plan.writes[0] == (48 * MIB, KERNEL.data)
     assert plan.place == (48 * MIB, KERNEL.size)
+    assert plan.left == (1 << 16, KERNEL.size - (1 << 16)), "where the first one was"
 
 
 @pytest.mark.parametrize("crash", [False, True], ids=["kexec", "crash"])
@@ -186,6 +187,7 @@ def test_each_kernel_is_given_a_seed_of_its_own_for_its_random_numbers(crash):
 def test_a_crash_kernel_runs_where_it_lies_in_memory_of_its_own():
     plan, pieces, told, reserved = planned(crash=True, **kept())
     assert plan.writes[0] == (KEPT, KERNEL.data)
+    assert plan.left[1] == 0, "the first one is what a dump is about"
     assert plan.writes[-1] == (KEPT + 0x5C, b"\1\0\0\0"), "over the kernel's, so after it"
     (header,) = [at for at, piece in pieces.items() if piece.startswith(b"\x7fELF")]
     assert told["/chosen/bootargs"] == f"root=x elfcorehdr={header >> 10}K\0".encode()

@@ -60,6 +60,8 @@ class Loading(msgspec.Struct, frozen=True):
 
     :ivar pieces: that the first kernel is given, as `tceagent.second.load` takes them.
     :ivar place: the second kernel's, which QEMU is to fill with zeros before anything is written there.
+    :ivar left: where the second kernel will copy itself to, over the first one, which no CPU runs any more; without the
+        bytes that every kernel uses. A crash kernel stays where it is.
     :ivar writes: what the host writes: address, bytes.
     :ivar mailbox: address of the trampoline's word; `waits`: what it holds once the trampoline waits.
     """
@@ -67,6 +69,7 @@ class Loading(msgspec.Struct, frozen=True):
     start: int
     pieces: list[dict[str, Any]]
     place: Range
+    left: Range
     writes: list[tuple[int, bytes | bytearray]]
     mailbox: int
     waits: int
@@ -139,7 +142,8 @@ def plan(
             f"no room for a second kernel with its initrd: {(places.next - first) // MIB} MiB wanted from {room}"
         )
     told = [{"at": at, "data": b64encode(piece).decode(), "size": size} for at, piece, size in pieces]
-    return Loading(code_at, told, (at, kernel.size), writes, mailbox, waits)
+    left = _SPARED, 0 if crash else kernel.size - _SPARED
+    return Loading(code_at, told, (at, kernel.size), left, writes, mailbox, waits)
 
 
 class _Places:
