@@ -55,9 +55,11 @@ class Agent:
 
                 return {"id": number, "second": second.perform(self._kernel, message["second"])}
             if "plug" in message:
-                from tceagent import hotplug  # noqa: PLC0415  hardly ever needed
-
-                return {"id": number, "plug": hotplug.perform(self._state, **message["plug"])}
+                if "by" in message["plug"]:
+                    from tceagent import helpers as way  # noqa: PLC0415  hardly ever needed
+                else:
+                    from tceagent import hotplug as way  # type: ignore[no-redef]  # noqa: PLC0415  likewise
+                return {"id": number, "plug": way.perform(self._state, **message["plug"])}
             program = message["ops"]
             if not (isinstance(number, int) and isinstance(program, list)):
                 raise TypeError("id is a number and ops a list")  # noqa: TRY301  the answer is the same

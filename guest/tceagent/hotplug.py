@@ -1,4 +1,5 @@
-"""The guest's part when a PCI device or a PHB is plugged in or pulled; elsewhere a daemon's (rtas_errd, drmgr).
+"""The guest's part when a PCI device or a PHB is plugged in or pulled; `tceagent.helpers` has it done by the programs
+of a distribution.
 
 The host asks for it; no program can. Each step is one that the kernel offers to root. Sources: PAPR 13.5 and 13.6 (DR
 indicators); arch/powerpc/platforms/pseries/dlpar.c (/sys/kernel/dlpar), drivers/pci/hotplug/rpadlpar_sysfs.c.
@@ -25,6 +26,8 @@ RESCAN = "/sys/bus/pci/rescan"
 ADD_SLOT, REMOVE_SLOT = "/sys/bus/pci/slots/control/add_slot", "/sys/bus/pci/slots/control/remove_slot"
 MODULES = {"rpaphp": "/sys/module/rpaphp", "rpadlpar_io": "/sys/bus/pci/slots/control"}
 """By name, in load order: what there is once it is loaded, or built in."""
+HELPERS = {"drmgr": "/usr/sbin/drmgr", "rtas_errd": "/usr/sbin/rtas_errd"}
+"""Programs that do it elsewhere; see `tceagent.helpers`."""
 CARRIED = "/lib/modules-tcelab"
 TOKEN = f"{vfio.TREE}/rtas/set-indicator"
 
@@ -51,11 +54,13 @@ def lacks() -> str:
 
 
 def perform(state: State, do: str, drc: int, **where: Any) -> dict[str, Union[str, int]]:  # noqa: ANN401 - as it came
-    """Take or give back what the DR connector `drc` stands for.
+    """Take or give back what the DR connector `drc` stands for: as `follow`."""
+    return follow(_DO[do](state, drc, **where))
 
-    :return: `errno`, and at which `step`, if the kernel refused one.
-    """
-    for step, work, arguments in _DO[do](state, drc, **where):
+
+def follow(steps: Iterable[Step]) -> dict[str, Union[str, int]]:
+    """:return: `errno`, and at which `step`, if the kernel refused one."""
+    for step, work, arguments in steps:
         try:
             status = work(*arguments)
         except OSError as error:
@@ -65,7 +70,7 @@ def perform(state: State, do: str, drc: int, **where: Any) -> dict[str, Union[st
     return {"errno": "", "step": ""}
 
 
-def _ready(_state: State, _drc: int) -> Iterable[Step]:
+def ready(_state: State, _drc: int) -> Iterable[Step]:
     """Before QEMU plugs anything in: a slot that no driver knew then gets none later."""
     missing = [name for name, sign in MODULES.items() if not exists(sign)]
     return [(f"load {name}", _load, (name,)) for name in missing]
@@ -107,7 +112,7 @@ def _leave_bridge(state: State, drc: int, slot: str) -> Iterable[Step]:
 
 
 _DO: dict[str, Callable[..., Iterable[Step]]] = {
-    "ready": _ready,
+    "ready": ready,
     "take device": _take_device,
     "leave device": _leave_device,
     "take bridge": _take_bridge,

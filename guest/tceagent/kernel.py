@@ -367,6 +367,7 @@ class LinuxKernel:
             "cmdline": self.read_file("/proc/cmdline").decode().strip(),
             "modules": [line.split(" ", 1)[0] for line in modules],
             "hotplug": hotplug.lacks(),
+            "helpers": [name for name, path in hotplug.HELPERS.items() if hotplug.exists(path)],
         }
 
     def _says(self, path: str) -> str:

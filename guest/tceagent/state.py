@@ -46,6 +46,7 @@ class State:
     :ivar bound: what `bind` found out, by device.
     :ivar buffers: memory, and how many IOMMU pages of it the program knows.
     :ivar children: by the name that the program gave them.
+    :ivar daemon: ends the one that was started; see `tceagent.helpers`.
     :ivar hypercalls: descriptor of the file through which hypercalls are made, once one was.
     """
 
@@ -59,6 +60,7 @@ class State:
         self.files: dict[str, File] = {}
         self.children: dict[str, Child] = {}
         self.hypercalls: int | None = None
+        self.daemon: Callable[[], None] | None = None
 
     def fork(self, kernel: Kernel) -> State:
         """A child's initial state: `kernel` is the kernel as it sees it. Mapped registers stay the parent's."""
@@ -78,6 +80,9 @@ class State:
             if file.registers is not None:
                 file.registers.close()
             self.kernel.close(file.fd)
+        if self.daemon is not None:
+            self.daemon()
+            self.daemon = None
         if self.hypercalls is not None:
             self.kernel.close(self.hypercalls)
             self.hypercalls = None

@@ -12,6 +12,11 @@ import msgspec
 
 from tcelab.program.hostops import _Op
 
+Consent: TypeAlias = bool | Literal["drmgr", "rtas_errd"]
+"""Who does the guest's part of a hot plug: the agent, by the kernel's own files (true); drmgr, which the agent calls as
+an administrator would; rtas_errd, which hears QEMU's event and calls drmgr by itself; or nobody (false).
+"""
+
 
 class Flight(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A transfer that an edu is told to do while the guest stands still, and that the event meets before its end: 100
@@ -69,11 +74,12 @@ class Crash(_Flown, frozen=True, kw_only=True):
 class DeviceAdd(_Op, frozen=True, kw_only=True):
     """Plug a device of the topology in that is not there. Outcome: `value` is 0.
 
-    :ivar consent: the guest takes it; otherwise QEMU has it and the guest was not asked.
+    :ivar consent: the guest takes it; otherwise QEMU has it and the guest was not asked. By name: by which of its
+        programs it does, see the page on the life of a table; the image must have them.
     """
 
     device: str
-    consent: bool = True
+    consent: Consent = True
 
 
 class DeviceRemove(_Flown, frozen=True, kw_only=True):
@@ -83,7 +89,7 @@ class DeviceRemove(_Flown, frozen=True, kw_only=True):
     """
 
     device: str
-    consent: bool = True
+    consent: Consent = True
 
 
 class BridgeAdd(_Op, frozen=True, kw_only=True):
@@ -94,7 +100,7 @@ class BridgeAdd(_Op, frozen=True, kw_only=True):
     """
 
     phb: int
-    consent: bool = True
+    consent: Consent = True
 
 
 class BridgeRemove(_Flown, frozen=True, kw_only=True):
@@ -105,7 +111,7 @@ class BridgeRemove(_Flown, frozen=True, kw_only=True):
     """
 
     phb: int
-    consent: bool = True
+    consent: Consent = True
 
 
 class MemoryAdd(_Op, frozen=True, kw_only=True):

@@ -9,12 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias, get_args
 
-from tcelab.program.lifeops import BridgeAdd, BridgeRemove, DeviceAdd, DeviceRemove
+from tcelab.program.lifeops import BridgeAdd, BridgeRemove, Consent, DeviceAdd, DeviceRemove
 from tcelab.program.topology import Device, Phb, Topology
 
 HotPlug: TypeAlias = DeviceAdd | DeviceRemove | BridgeAdd | BridgeRemove
 HOT_PLUG: Final = tuple(each.__name__ for each in get_args(HotPlug))
 """Names of these operations."""
+HELPERS: Final[tuple[str, ...]] = get_args(get_args(Consent)[1])
+"""Programs of a guest that do its part."""
+DAEMON: Final = "rtas_errd"
 
 
 @dataclass(slots=True)

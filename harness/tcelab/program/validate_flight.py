@@ -45,6 +45,8 @@ def _transfer(flight: Flight, device: Device) -> str:
 
 
 def _leaves(plugged: Plugged, op: DeviceRemove | BridgeRemove, flight: Flight, *, crashed: bool) -> str:
+    if isinstance(op.consent, str):
+        return f"{op.consent} gives a device back by itself, and leaves no time for one in flight"
     if crashed:
         return "nobody knows which devices master the bus under a crash kernel"
     phb = plugged.phb(op.phb) if isinstance(op, BridgeRemove) else None

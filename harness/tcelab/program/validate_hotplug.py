@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from typing import Final, TypeAlias
 
 from tcelab.program.lifeops import BridgeAdd, BridgeRemove, DeviceAdd, DeviceRemove
-from tcelab.program.plugged import Plugged
+from tcelab.program.plugged import DAEMON, HotPlug, Plugged
 from tcelab.program.topology import Device
 
 Uses: TypeAlias = Collection[str]
@@ -18,6 +18,16 @@ stands for any: the file of a group that the program knows by its number.
 """
 
 _NOT_TAKEN: Final = "was offered, and the guest has not taken it"
+
+
+def taker(op: HotPlug, *, daemon: bool | None) -> str:
+    """Why the guest's part cannot be done by whom the program names; empty if it can.
+
+    :param daemon: rtas_errd does it on this kernel; None: nobody has yet.
+    """
+    if daemon is None or daemon == (op.consent == DAEMON):
+        return ""
+    return f"{DAEMON} takes whatever comes and leaves whatever is to go: all hot plug of a kernel is its own, or none"
 
 
 def device_add(plugged: Plugged, op: DeviceAdd) -> str:

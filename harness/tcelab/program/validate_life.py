@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from tcelab.program import validate_flight, validate_hotplug, validate_memory
 from tcelab.program.lifeops import (
+    ENDS_KERNEL,
     FLOWN,
     RESETS,
     BridgeAdd,
@@ -26,7 +27,7 @@ from tcelab.program.lifeops import (
     Reset,
     Save,
 )
-from tcelab.program.plugged import HotPlug, Plugged
+from tcelab.program.plugged import DAEMON, HotPlug, Plugged
 from tcelab.program.topology import Topology
 
 
@@ -36,6 +37,7 @@ class Life:
 
     :ivar guarded: PEs are guarded.
     :ivar plugged: devices and PHBs that are there.
+    :ivar daemon: see `validate_hotplug.taker`.
     :ivar saved: the guest is saved, and stands still.
     :ivar crashed: it runs a crash kernel.
     :ivar joined: devices that came to a PE that VFIO had, and were not pulled since.
@@ -50,6 +52,7 @@ class Life:
     dimms: dict[str, int] = field(default_factory=dict)
     unused: set[str] = field(default_factory=set)
     used: set[str] = field(default_factory=set)
+    daemon: bool | None = None
     saved: bool = False
     crashed: bool = False
     joined: set[str] = field(default_factory=set)
@@ -106,20 +109,21 @@ def _second(life: Life, op: Kexec | Crash) -> str:
 
 def _device_add(life: Life, op: DeviceAdd) -> str:
     """One that comes while VFIO has its PE is looked for in the device tree, and then left alone."""
-    if problem := validate_hotplug.device_add(life.plugged, op):
+    taker = validate_hotplug.taker(op, daemon=life.daemon)
+    if problem := taker or validate_hotplug.device_add(life.plugged, op):
         return problem
     place = life.plugged.place(op.device)
     there = set() if place is None else {device.name for device in place[0].devices}
     if not op.consent or not (life.used & there or "" in life.used):
         return ""
-    if life.guarded or life.joined & there:
+    if life.guarded or life.joined & there or isinstance(op.consent, str):
         return validate_hotplug.in_use(min(life.used & there, default=op.device))
     life.joined.add(op.device)
     return ""
 
 
 def _plugs(rule: Callable[[Plugged, validate_hotplug.Uses, Any], str]) -> Callable[[Life, Any], str]:
-    return lambda life, op: rule(life.plugged, life.used, op)
+    return lambda life, op: validate_hotplug.taker(op, daemon=life.daemon) or rule(life.plugged, life.used, op)
 
 
 RULES: Final[Mapping[type, Callable[[Life, Any], str]]] = {
@@ -147,9 +151,12 @@ def problem(life: Life, op: object) -> str:
     flown = validate_flight.problem(life.plugged, op, crashed=life.crashed) if isinstance(op, FLOWN) else ""
     if problem := flown or rule(life, op):
         return problem
+    if isinstance(op, ENDS_KERNEL):
+        life.daemon = None
     if isinstance(op, RESETS):
         life.plugged.reset()
     elif isinstance(op, HotPlug):
         life.plugged.happened(op)
         life.joined &= life.plugged.devices
+        life.daemon = op.consent == DAEMON
     return ""

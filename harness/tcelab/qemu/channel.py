@@ -26,6 +26,7 @@ class Hello(msgspec.Struct, frozen=True):
     :ivar page_size: bytes; `huge`: that of a huge page, 0: there are none.
     :ivar kexec: the kernel can start another one; `crashkernel`: bytes that it keeps free for a crash kernel.
     :ivar hotplug: why the guest cannot take devices that are plugged in; empty if it can.
+    :ivar helpers: programs for hot plug that the image has; see `tceagent.helpers`.
     :ivar clock: the guest's, seconds since 1970, once it was set.
     :ivar drawn: 16 bytes of the guest's random generator, in hex, after the host's were stirred in.
     """
@@ -46,6 +47,7 @@ class Hello(msgspec.Struct, frozen=True):
     kexec: bool = False
     crashkernel: int = 0
     hotplug: str = "the image's agent is of another tcelab"
+    helpers: list[str] = []
 
 
 class AgentChannel:

@@ -143,6 +143,10 @@ class Qtest:
         """As `load`."""
         await self.commands([f"write{_LETTERS[size]} {address:#x} {value:#x}"])
 
+    async def clear(self, address: int, size: int) -> None:
+        """Fill guest memory with zeros, as a device would: code that was translated there is translated anew."""
+        await self.commands([f"memset {address:#x} {size:#x} 0"])
+
     async def commands(self, commands: Sequence[str]) -> list[str]:
         """Send some commands, and give what was answered to each.
 

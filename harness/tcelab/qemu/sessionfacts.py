@@ -10,7 +10,7 @@ import msgspec
 import tcelab
 from tcelab.image.bases import Held
 from tcelab.program import RESETS
-from tcelab.program.plugged import HOT_PLUG
+from tcelab.program.plugged import HELPERS, HOT_PLUG
 from tcelab.qemu import machine, probe, transit
 from tcelab.qemu.channel import Hello
 from tcelab.qemu.second import loading
@@ -68,6 +68,7 @@ def facts(parts: Parts, ram: int, nonce: bytes, hello: Hello) -> Facts:
             **loading.impossible(hello, options.topology.crashkernel),
             **(dict.fromkeys(_RESETS, _NO_KERNEL) if base is not None and not options.restarts else {}),
             **(dict.fromkeys(HOT_PLUG, hello.hotplug) if hello.hotplug else {}),
+            **{name: f"the image has no {name}, as guest-drmgr has" for name in HELPERS if name not in hello.helpers},
             **transit.impossible(abilities),
         },
     )

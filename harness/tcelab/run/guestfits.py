@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from tceagent.huge import SIZES
 from tcelab.errors import Unsupported
 from tcelab.program.operations import Buffer, Burst, Dma, Engine, Hcall, HcallBatch, Ioctl, Look, Native, Op, Together
+from tcelab.program.plugged import HotPlug
 from tcelab.program.program import Program
 from tcelab.program.soundness import sizes
 
@@ -64,8 +65,10 @@ def _require_models(program: Program, facts: Facts) -> None:
 
 def _require_events(ops: Sequence[Op], facts: Facts) -> None:
     for number, op in enumerate(ops):
-        if why := facts.impossible.get(type(op).__name__):
-            raise Unsupported(f"operation {number} ({type(op).__name__.lower()}) is impossible here: {why}")
+        name = type(op).__name__
+        by = op.consent if isinstance(op, HotPlug) else ""
+        if why := facts.impossible.get(name) or facts.impossible.get(str(by)):
+            raise Unsupported(f"operation {number} ({name.lower()}) is impossible here: {why}")
 
 
 def require_hypercalls(ops: Sequence[Op], facts: Facts) -> None:

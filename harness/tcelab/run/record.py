@@ -180,7 +180,8 @@ class Facts:
     :ivar profile: profile of the emulator that the driver under test is compared with.
     :ivar quirks: known defects that are declared for its kernel.
     :ivar isolates: the platform is to isolate a PE for a violation; `guard`: what tcelab does for it.
-    :ivar impossible: events in the life of a table that it cannot do, by the operation's name, and why.
+    :ivar impossible: events in the life of a table that it cannot do, by the operation's name, and why; likewise the
+        programs that it has not, by theirs (`consent`).
     :ivar usable: bytes of RAM that the kernel may use, 0: all; `limit`: MiB that firmware says RAM may grow to, None:
         nobody has asked.
     :ivar direct: LIOBNs of windows in which the kernel maps all RAM.

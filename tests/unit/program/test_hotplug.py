@@ -27,6 +27,7 @@ WHERE = topology("hotplug")
 DISK = Topology("disk", (Phb(1, (Device("disk1", 1, model="virtio-blk"),), 1 << 24),))
 USED = Bind(device="pe3"), Open(file="g", path="/dev/vfio/$pe3")
 IN_USE = "the group of device 'pe3' is in use: close its files first, and let other processes exit"
+MIXED = "rtas_errd takes whatever comes and leaves whatever is to go: all hot plug of a kernel is its own, or none"
 OLD = (Bind(device="pe1"),)
 NUMBERED = Open(file="g", path="/dev/vfio/7")
 
@@ -76,6 +77,9 @@ def said(*ops, where=WHERE):
         ),
         ([DeviceRemove(device="pe1", consent=False), Reset(), Bind(device="pe1")], "device 'pe1' is not there"),
         ([DeviceAdd(device="hot1"), Fresh(), Bind(device="hot1")], "device 'hot1' is not there"),
+        ([DeviceAdd(device="hot1", consent="rtas_errd"), DeviceRemove(device="hot1")], MIXED),
+        ([BridgeAdd(phb=3, consent="drmgr"), BridgeRemove(phb=3, consent="rtas_errd")], MIXED),
+        ([BridgeAdd(phb=3, consent=False), BridgeAdd(phb=3, consent="rtas_errd")], MIXED),
     ],
 )
 def test_what_cannot_be_is_refused(ops, why):
@@ -94,6 +98,14 @@ def test_what_cannot_be_is_refused(ops, why):
         [BridgeAdd(phb=3, consent=False), Flip(liobn=0x80000300, ioba=0)],
         [DeviceAdd(device="hot1", consent=False), Reset(), Bind(device="hot1")],
         [BridgeRemove(phb=1), BridgeAdd(phb=1), Bind(device="pe1"), DeviceAdd(device="hot1")],
+        # drmgr is a tool like any other; the daemon goes with its kernel.
+        [
+            DeviceAdd(device="hot1", consent=False),
+            DeviceAdd(device="hot1", consent="drmgr"),
+            DeviceRemove(device="pe1"),
+        ],
+        [DeviceAdd(device="hot1", consent="rtas_errd"), Reset(), DeviceRemove(device="hot1", consent="drmgr")],
+        [DeviceRemove(device="pe1"), Fresh(), DeviceRemove(device="pe1", consent="rtas_errd")],
     ],
 )
 def test_what_can_be_is_not(ops):

@@ -6,7 +6,7 @@ from qemuline import FDS, devices, line, options
 
 from tcelab.errors import Unsupported
 from tcelab.papr.window import Shape
-from tcelab.program import BridgeRemove, Checkpoint, DeviceAdd, Program
+from tcelab.program import BridgeRemove, Checkpoint, DeviceAdd, DeviceRemove, Program
 from tcelab.program.topology import Device, Phb, Topology, topology
 from tcelab.qemu import machine
 from tcelab.qemu.channel import Hello
@@ -44,6 +44,22 @@ def test_a_guest_that_cannot_is_refused_with_the_reason_before_anything_runs(op)
     with pytest.raises(Unsupported) as refused:
         required(lacks)
     assert refused.value.message == f"operation 1 ({type(op).__name__.lower()}) is impossible here: {lacks}"
+
+
+def test_an_image_without_the_program_is_refused_before_anything_runs():
+    parts = Qemu(argv=("q",), name="q"), abilities(), options(WHERE), None
+    ops = [DeviceAdd(device="hot1", consent=True), DeviceRemove(device="hot1", consent="drmgr")]
+
+    def required(*helpers):
+        hello = Hello(1, "", 0, 4096, 0, "", "", "", "", "", [], 0.0, "", hotplug="", helpers=[*helpers])
+        require(Program(name="p", topology=WHERE, ops=ops), facts(parts, 1 << 28, bytes(16), hello))
+
+    required("drmgr")
+    with pytest.raises(Unsupported) as refused:
+        required("rtas_errd")
+    assert refused.value.message == (
+        "operation 1 (deviceremove) is impossible here: the image has no drmgr, as guest-drmgr has"
+    )
 
 
 def test_what_is_not_plugged_in_at_the_start_is_not_on_the_command_line():

@@ -203,6 +203,10 @@ def test_memory_is_accessed_by_its_size(asked, size, letter):
     assert asked(["OK"], "store", 0x200100000098, size, 3).heard == [f"write{letter} 0x200100000098 0x3\n"]
 
 
+def test_memory_is_cleared_as_a_whole(asked):
+    assert asked(["OK"], "clear", 0x3000000, 0x20000).heard == ["memset 0x3000000 0x20000 0\n"]
+
+
 def test_two_tasks_never_mix_their_commands():
     """The memory for arguments is one: a batch is sent whole."""
     port = Port([*READ] * 20)

@@ -1,8 +1,9 @@
-"""Hot plug of devices and PHBs: QEMU's part by its monitor, and the guest's, without a daemon, by the agent.
+"""Hot plug of devices and PHBs: QEMU's part by its monitor, and the guest's by the agent, without a daemon.
 
 QEMU has a device at once, and tells the guest. The guest takes it, or lets go of it, by DR indicators and its own steps
-(`tceagent.hotplug`); only then is a device that is to go gone, and QEMU says so (DEVICE_DELETED). Source: QEMU
-hw/ppc/spapr_drc.c, hw/ppc/spapr_pci.c (drc_id_from_devfn), include/hw/ppc/spapr_drc.h; PAPR 13.5.
+(`tceagent.hotplug`), or by a program of its own where the program asks for that (`tceagent.helpers`); only then is a
+device that is to go gone, and QEMU says so (DEVICE_DELETED). Source: QEMU hw/ppc/spapr_drc.c, hw/ppc/spapr_pci.c
+(drc_id_from_devfn), include/hw/ppc/spapr_drc.h; PAPR 13.5.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, Final
 
 from tcelab.errors import HarnessError
 from tcelab.papr import window
-from tcelab.program import BridgeAdd, BridgeRemove, DeviceAdd, DeviceRemove, Flight
+from tcelab.program import BridgeAdd, BridgeRemove, DeviceAdd, DeviceRemove
 from tcelab.program.plugged import HotPlug, with_it
 from tcelab.program.topology import Device, Phb
 from tcelab.qemu.life.flight import InFlight
@@ -40,9 +41,9 @@ def device_add(session: QemuSession, op: DeviceAdd) -> Outcome:
 
     def add() -> None:
         if device.name not in session.plugged.offered:
-            _plug(session, phb, device)
+            _plug(session, phb, device, _by(op))
         if op.consent:
-            _take(session, phb, device)
+            _take(session, phb, device, _by(op))
 
     return _outcome(session, op, add)
 
@@ -52,12 +53,12 @@ def device_remove(session: QemuSession, op: DeviceRemove) -> Outcome:
     flown: dict[str, Any] = {}
 
     def remove() -> None:
-        if device.name not in session.plugged.leaving:
+        if op.consent:
+            _leave(session, phb, device, op, flown)
+        elif device.name not in session.plugged.leaving:
             in_flight = _aloft(session, op)
             _pull(session, device.name)
             _ends(session, in_flight, flown)
-        if op.consent:
-            _leave(session, phb, device, op.flight, flown)
 
     return _outcome(session, op, remove, flown)
 
@@ -67,15 +68,15 @@ def bridge_add(session: QemuSession, op: BridgeAdd) -> Outcome:
 
     def add() -> None:
         if phb.index not in session.plugged.offered:
-            _plug(session, phb, None)
+            _plug(session, phb, None, _by(op))
         if not op.consent:
             return
-        _guest(session, "take bridge", _PHB | phb.index, slot=f"PHB {phb.index}")
+        _bridge(session, "take bridge", phb, _by(op))
         if session.guard is not None:
             session.guard.new_pe(phb.index)
         for device in with_it(phb):
-            _plug(session, phb, device)
-            _take(session, phb, device)
+            _plug(session, phb, device, _by(op))
+            _take(session, phb, device, _by(op))
 
     return _outcome(session, op, add)
 
@@ -91,14 +92,12 @@ def bridge_remove(session: QemuSession, op: BridgeRemove) -> Outcome:
             _pull(session, name)
             _ends(session, in_flight, flown)
             return
-        _guest(session, "ready", 0)
+        _guest(session, "ready", 0, _by(op))
         for device in session.plugged.on(phb):
-            if device.name not in session.plugged.leaving:
-                _pull(session, device.name)
-            _leave(session, phb, device, op.flight, flown)
+            _leave(session, phb, device, op, flown)
         if phb.index not in session.plugged.leaving:
-            _pull(session, name)
-        _guest(session, "leave bridge", _PHB | phb.index, slot=f"PHB {phb.index}")
+            _pull(session, name, _by(op))
+        _bridge(session, "leave bridge", phb, _by(op))
         _deleted(session, name)
 
     return _outcome(session, op, remove, flown)
@@ -121,6 +120,11 @@ def _outcome(
     return Outcome(value=0, fields=fields, events=[*events, *session.happened()])
 
 
+def _by(op: HotPlug) -> str:
+    """The program that does the guest's part; empty: the agent does, or nobody."""
+    return op.consent if isinstance(op.consent, str) else ""
+
+
 def _place(session: QemuSession, name: str) -> tuple[Phb, Device]:
     place = session.plugged.place(name)
     assert place is not None, name  # validated
@@ -136,13 +140,15 @@ def _phb(session: QemuSession, index: int) -> Phb:
 # -- QEMU's part
 
 
-def _plug(session: QemuSession, phb: Phb, device: Device | None) -> None:
+def _plug(session: QemuSession, phb: Phb, device: Device | None, by: str) -> None:
     """The guest's slot drivers are there before: a slot that they did not see then they never see."""
-    _guest(session, "ready", 0)
+    _guest(session, "ready", 0, by)
     portal().call(session.guest.plug(phb, device))
 
 
-def _pull(session: QemuSession, name: str) -> None:
+def _pull(session: QemuSession, name: str, by: str = "") -> None:
+    if by:
+        _guest(session, "ready", 0, by)
     session.guest.deleted.discard(name)
     portal().call(session.guest.qmp("device_del", id=name))
 
@@ -155,24 +161,31 @@ def _deleted(session: QemuSession, name: str) -> None:
 # -- the guest's part
 
 
-def _take(session: QemuSession, phb: Phb, device: Device) -> None:
-    _guest(session, "take device", _drc(phb, device))
+def _take(session: QemuSession, phb: Phb, device: Device, by: str) -> None:
+    place = _named(phb, device) if by else {}
+    _guest(session, "take device", _drc(phb, device), by, **place)
     if session.guard is not None:
         session.guard.arrived(device.name)
 
 
-def _leave(session: QemuSession, phb: Phb, device: Device, flight: Flight | None, flown: dict[str, Any]) -> None:
-    """:param flight: of this device or another one; `flown` gets what came of it."""
+def _leave(
+    session: QemuSession, phb: Phb, device: Device, op: DeviceRemove | BridgeRemove, flown: dict[str, Any]
+) -> None:
+    """Have it pulled, unless it was already, and wait until it is gone.
+
+    :param flown: gets what came of a flight of this device.
+    """
     if session.guard is not None:
         # Before: a register that the guest writes on the way out is no longer there when the guard would answer.
         session.guard.left(session.guard.devices[device.name])
-    place = {"name": device.name, "buid": window.buid(phb.index), "slot": device.slot}
-    if flight is None or flight.device != device.name:
-        _guest(session, "leave device", _drc(phb, device), **place)
+    if device.name not in session.plugged.leaving:
+        _pull(session, device.name, _by(op))
+    if op.flight is None or op.flight.device != device.name:
+        _guest(session, "leave device", _drc(phb, device), _by(op), **_named(phb, device))
         _deleted(session, device.name)
         return
-    _guest(session, "leave device", _drc(phb, device), **place, gives_back=False)
-    in_flight, standstill = InFlight(session, flight), session.guest.standstill
+    _guest(session, "leave device", _drc(phb, device), **_named(phb, device), gives_back=False)
+    in_flight, standstill = InFlight(session, op.flight), session.guest.standstill
     portal().call(standstill.begin())
     in_flight.start(masters=True)
     call = RtasCall("set-indicator", (_ISOLATION, _drc(phb, device), 0), 1)
@@ -205,13 +218,22 @@ def _ends(session: QemuSession, flight: InFlight | None, flown: dict[str, Any]) 
         portal().call(session.guest.standstill.end())
 
 
+def _bridge(session: QemuSession, do: str, phb: Phb, by: str) -> None:
+    place = {"name": "", "buid": window.buid(phb.index)} if by else {}
+    _guest(session, do, _PHB | phb.index, by, slot=f"PHB {phb.index}", **place)
+
+
+def _named(phb: Phb, device: Device) -> dict[str, object]:
+    return {"name": device.name, "buid": window.buid(phb.index), "slot": device.slot}
+
+
 def _drc(phb: Phb, device: Device) -> int:
     return _PCI | phb.index << 16 | device.slot << 3
 
 
-def _guest(session: QemuSession, do: str, drc: int, **where: object) -> None:
+def _guest(session: QemuSession, do: str, drc: int, by: str = "", **where: object) -> None:
     """:raise _RefusedError: its kernel refused a step."""
-    answer = session.request("plug", {"do": do, "drc": drc, **where})
+    answer = session.request("plug", {"do": do, "drc": drc, **({"by": by} if by else {}), **where})
     if answer["errno"] and do == "ready":
         raise HarnessError(f"the guest cannot {answer['step']}: {answer['errno']}", scene=session.scene())
     if answer["errno"]:

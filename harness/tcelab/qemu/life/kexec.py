@@ -16,11 +16,13 @@ from tcelab.qemu.life.flight import InFlight
 from tcelab.qemu.life.restart import booted
 from tcelab.qemu.portal import portal
 from tcelab.qemu.qemusession import QemuSession
+from tcelab.qemu.ram import MIB
 from tcelab.qemu.second import flattree, loading, trampoline
 from tcelab.run.record import Outcome
 
 _LOOK: Final = 0.005
 """Seconds between two looks at guest RAM, where nothing reports a change."""
+_PIECE: Final = 4 * MIB
 _LAST_WORDS: Final = "Kernel panic - not syncing: sysrq triggered crash"
 """How a kernel dies that is told to: this one panic is meant to be."""
 
@@ -55,6 +57,10 @@ def _second(session: QemuSession, op: Kexec | Crash, *, crash: bool) -> Outcome:
         message = session.message("second", {"what": "start", "crash": crash})
         portal().call(guest.waiter.run(_left(guest, message, waits), "restart", guest.limits.restart))
         flown = {} if op.flight is None else _fly(session, op.flight)
+        # QEMU does not see what is written below. What it has translated there, it forgets by this alone.
+        _clear(guest, *plan.place)
+        if session.options.topology.cpus == 1:  # another one might still be on its way out
+            _forget(guest, *plan.left)
         for at, data in (*plan.writes, (plan.mailbox, trampoline.GO.to_bytes(4, "little"))):
             guest.ram.write(at, data)
     return msgspec.structs.replace(booted(session, flown), events=session.happened())
@@ -73,6 +79,22 @@ def _fly(session: QemuSession, flight: Flight) -> dict[str, Any]:
     flown = in_flight.told()
     portal().call(standstill.end())
     return flown
+
+
+def _clear(guest: Guest, address: int, size: int) -> None:
+    portal().call(guest.waiter.run(guest.qtest.clear(address, size), "control", guest.limits.control))
+
+
+def _forget(guest: Guest, address: int, size: int) -> None:
+    """Have QEMU forget what it has translated there, and leave memory as it is. Else each store of the second kernel,
+    which copies itself there, is looked up among the code of the first: half a second of a boot.
+    """
+    for at in range(address, address + size, _PIECE):
+        piece = min(_PIECE, address + size - at)
+        held = guest.ram.read(at, piece)
+        assert held is not None  # below the second kernel
+        _clear(guest, at, piece)
+        guest.ram.write(at, held)
 
 
 def _loaded(session: QemuSession, append: str, *, crash: bool) -> loading.Loading:

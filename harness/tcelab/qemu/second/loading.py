@@ -32,6 +32,12 @@ _SPARED: Final = 1 << 16
 """Bytes at address 0 that every kernel uses."""
 _OF_THE_FIRST: Final = ("linux,crashkernel-", "linux,initrd-", "linux,kernel-", "linux,htab-", "linux,tce-")
 """Beginnings of properties that a kernel leaves in `chosen` about itself."""
+_SEED: Final = "rng-seed"
+"""Of the random generator: as firmware, kexec_file_load(2) gives each kernel a fresh one (drivers/of/kexec.c), and a
+kernel wipes it from its tree as soon as it has it. Without one, whoever first asks for random numbers waits for them: 1
+s of a Python's start under TCG.
+"""
+_SEED_SIZE: Final = 128
 _KERNEL_MAP: Final = 0xC000000000000000
 _ASSIGNED, _KEPT = 0x8, 0x80
 """Flags of a block of memory: it is there; it is not for the kernel."""
@@ -53,12 +59,17 @@ class Loading(msgspec.Struct, frozen=True):
     """:ivar start: where the first kernel jumps to.
 
     :ivar pieces: that the first kernel is given, as `tceagent.second.load` takes them.
+    :ivar place: the second kernel's, which QEMU is to fill with zeros before anything is written there.
+    :ivar left: where the second kernel will copy itself to, over the first one, which no CPU runs any more; without the
+        bytes that every kernel uses. A crash kernel stays where it is.
     :ivar writes: what the host writes: address, bytes.
     :ivar mailbox: address of the trampoline's word; `waits`: what it holds once the trampoline waits.
     """
 
     start: int
     pieces: list[dict[str, Any]]
+    place: Range
+    left: Range
     writes: list[tuple[int, bytes | bytearray]]
     mailbox: int
     waits: int
@@ -106,12 +117,13 @@ def plan(
     at = places.take(kernel.size)
     initrd_at, header_at, code_at = places.take(len(initrd)), places.take(UNIT), places.take(UNIT)
     mailbox, waits = code_at + UNIT // 2, secrets.randbits(31)
-    pieces = [(code_at, trampoline.code(places.next, at, kernel.size, mailbox, waits), UNIT)]
+    pieces = [(code_at, trampoline.code(places.next, at, mailbox, waits), UNIT)]
     writes: list[tuple[int, bytes | bytearray]] = [(at, kernel.data), (initrd_at, initrd)]
     reserved = [rtas, (initrd_at, len(initrd))]
     chosen = tree["chosen"]
     for name in [name for name in chosen if name.startswith(_OF_THE_FIRST)]:
         del chosen[name]
+    chosen[_SEED] = secrets.token_bytes(_SEED_SIZE)
     if crash:
         writes.append(
             (at + _RUN_IN_PLACE, (1).to_bytes(4, "little"))
@@ -130,7 +142,8 @@ def plan(
             f"no room for a second kernel with its initrd: {(places.next - first) // MIB} MiB wanted from {room}"
         )
     told = [{"at": at, "data": b64encode(piece).decode(), "size": size} for at, piece, size in pieces]
-    return Loading(code_at, told, writes, mailbox, waits)
+    left = _SPARED, 0 if crash else kernel.size - _SPARED
+    return Loading(code_at, told, (at, kernel.size), left, writes, mailbox, waits)
 
 
 class _Places:

@@ -1,9 +1,8 @@
 """The code to which a kernel jumps that starts another one (arch/powerpc/kernel/misc_64.S, kexec_sequence).
 
-It is entered with the CPU's number in r3. It fills the second kernel's place with zeros, says that it is there, and
-waits until the host has written the kernel. The zeros are no waste: QEMU translates code anew only where the guest has
-stored something, and what the host writes it does not see. Then it enters the kernel as the flattened-tree protocol
-has it (Documentation/arch/powerpc/booting.rst): r3 the tree, r4 the kernel, r5 0.
+It is entered with the CPU's number in r3. It says that it is there, and waits until the host has written the second
+kernel. Then it enters the kernel as the flattened-tree protocol has it (Documentation/arch/powerpc/booting.rst): r3 the
+tree, r4 the kernel, r5 0.
 
 The first 256 bytes are copied to address 0, where the other CPUs are sent to 0x60, in big endian (kexec_wait), and wait
 for what the second kernel has there.
@@ -18,13 +17,11 @@ from tcelab.qemu.second.flattree import BOOT_CPU_AT
 
 GO: Final = 2
 """In the mailbox: the trampoline is to go on."""
-STEP: Final = 64
-"""Bytes that are cleared at a time: the kernel's place is a multiple of them."""
 HELD: Final = 0x60
 """Where the other CPUs wait."""
 _COPIED: Final = 0x100
 
-_R0, _CPU, _KERNEL, _R5, _TREE, _PLACE, _COUNT, _VALUE = 0, 3, 4, 5, 6, 8, 9, 10
+_R0, _CPU, _KERNEL, _R5, _TREE, _PLACE, _R9, _VALUE = 0, 3, 4, 5, 6, 8, 9, 10
 _STAY: Final = 0x48000000
 _SYNC: Final = 0x7C0004AC
 _ISYNC: Final = 0x4C00012C
@@ -54,23 +51,14 @@ def _back(opcode: int, condition: int, instructions: int) -> int:
     return opcode << 26 | condition << 16 | -4 * instructions & 0xFFFC
 
 
-def code(tree: int, kernel: int, size: int, mailbox: int, waits: int) -> bytes:
-    """:param tree: where it is; `kernel`: likewise, `size` its bytes in memory, a multiple of `STEP`.
+def code(tree: int, kernel: int, mailbox: int, waits: int) -> bytes:
+    """:param tree: where it is; `kernel`: likewise.
     :param mailbox: where a word is for host and guest; `waits`: what it holds once the trampoline waits.
     """
-    stores = [_d(62, _VALUE, _PLACE, at) for at in range(0, STEP, 8)]  # std
     main = [
         *_load(_TREE, tree),
         _addi(_R5, _TREE, BOOT_CPU_AT),
         0x7C00052C | _CPU << 21 | _R5 << 11,  # stwbrx: the header is big endian
-        *_load(_PLACE, kernel),
-        *_load(_COUNT, size // STEP),
-        _to_count(_COUNT),
-        _addi(_VALUE, _R0, 0),
-        *stores,
-        _addi(_PLACE, _PLACE, STEP),
-        _back(16, 0x200, len(stores) + 1),  # bdnz
-        _SYNC,
         *_load(_PLACE, mailbox),
         *_load(_VALUE, waits),
         _d(36, _VALUE, _PLACE, 0),  # stw
@@ -82,7 +70,7 @@ def code(tree: int, kernel: int, size: int, mailbox: int, waits: int) -> bytes:
         _ISYNC,
         _addi(_CPU, _TREE, 0),
         *_load(_KERNEL, kernel),
-        *(_addi(register, _R0, 0) for register in range(_R5, _COUNT + 1)),
+        *(_addi(register, _R0, 0) for register in range(_R5, _R9 + 1)),
         _to_count(_KERNEL),
         _BCTR,
     ]
