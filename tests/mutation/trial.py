@@ -48,12 +48,14 @@ def run_tests(tree: Path, files: Sequence[str], *plugins: object) -> int:
         os.environ[name] = str(scratch / name)
     quiet = ["-q", "--no-header", "--tb=short", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
     needed = ("no:cacheprovider", "tcelab.testing.plugin", "_hypothesis_pytestplugin", "pytest_timeout")
-    ours = [word for name in needed for word in ("-p", name)]
+    ours = ["--override-ini", _ADDOPTS, *(word for name in needed for word in ("-p", name))]
     os.environ[_NO_AUTOLOAD] = "1"  # what else is installed costs its import
     return int(pytest.main(["-x", *quiet, *ours, *files], plugins=[_Autoload(), *plugins]))
 
 
 _NO_AUTOLOAD = "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
+_ADDOPTS = "addopts=--strict-markers --strict-config --import-mode=importlib -p pytester"
+"""Those of pyproject.toml, but for the plugins that it names: `run_tests` names its own."""
 
 
 class _Autoload:

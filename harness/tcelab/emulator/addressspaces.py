@@ -6,7 +6,6 @@ Frames are scattered by a seed, so that neighbouring pages of a buffer do not ha
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -51,6 +50,9 @@ class EmulatedRam:
         self.pinned = 0
         self.lent: set[int] = set()
         self.known: dict[int, bytes] = {}
+        self._asked: frozenset[int] | None = None
+        self._told: dict[int, bytes | None] = {}
+        self._unknown: set[int] = set()
         self._next = seed % FRAMES
         self._huge = 0
 
@@ -58,6 +60,7 @@ class EmulatedRam:
         """Nothing is in use: its kernel is gone."""
         self.pages.clear()
         self.known.clear()
+        self._asked = None
         self.let_go()
 
     def let_go(self) -> None:
@@ -123,12 +126,19 @@ class EmulatedRam:
             self.known[address] = content
         return content
 
-    def iommu_pages(self, addresses: Collection[int]) -> dict[int, bytes | None]:
-        """Many of them. Most are known: of those, no code of ours is run."""
-        pages = dict(zip(addresses, map(self.known.get, addresses), strict=True))
-        for address in [address for address, content in pages.items() if content is None]:
-            pages[address] = self.iommu_page(address)
-        return pages
+    def iommu_pages(self, addresses: frozenset[int]) -> dict[int, bytes | None]:
+        """Many of them. Whoever asks for the same ones again gives the same set: then only those that may have
+        changed are looked up.
+        """
+        told = self._told
+        if addresses is not self._asked:
+            self._asked = addresses
+            told = self._told = dict(zip(addresses, map(self.known.get, addresses), strict=True))
+            self._unknown = {address for address, content in told.items() if content is None}
+        for address in self._unknown:
+            told[address] = self.iommu_page(address)
+        self._unknown.difference_update(self.known.keys() & self._unknown)
+        return told.copy()
 
     def changing(self, frame: int) -> bytearray:
         """The bytes of a frame, for a caller that writes to them at once."""
@@ -146,7 +156,8 @@ class EmulatedRam:
     def _forget(self, frame: int) -> None:
         if self.known:
             for address in range(frame, frame + self.page_size, window.PAGE_SIZE):
-                self.known.pop(address, None)
+                if self.known.pop(address, None) is not None and address in self._told:
+                    self._unknown.add(address)
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes within one CPU page, as a device reads them; zeros outside RAM."""

@@ -7,6 +7,7 @@ import platform
 import secrets
 import time
 from collections.abc import Collection, Sequence
+from operator import is_not
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
@@ -51,6 +52,14 @@ class Shown(NamedTuple):
     led_to: frozenset[int]
 
 
+class Wanted(NamedTuple):
+    """Pages that a snapshot shows: those asked for, and those that entries of the tables lead to."""
+
+    frames: list[int]
+    led_to: list[frozenset[int]]
+    addresses: frozenset[int]
+
+
 class EmulatorSession:
     """An emulated machine with the agent on it.
 
@@ -89,6 +98,7 @@ class EmulatorSession:
         self.quirks = check(quirks)
         self._folder = folder
         self._tables: dict[int, Shown] = {}
+        self._wanted = Wanted([], [], frozenset())
         self.machine = Machine(topology, page_size, seed, guard, huge_page)
         self.machine.quirks = self.quirks
         self.machine.memory = memory or self.machine.memory
@@ -227,7 +237,7 @@ class EmulatorSession:
             raise Unsupported(f"the emulator has no rule for operation {type(op).__name__}", scene=self.scene())
         began = time.perf_counter()
         shown = [self._shown(table) for pe in self.machine.pes.values() for table in pe.windows.active]
-        pages = self.machine.ram.iommu_pages(set().union(frames, *(each.led_to for each in shown)))
+        pages = self.machine.ram.iommu_pages(self._addresses(frames, [each.led_to for each in shown]))
         tables = [each.table for each in shown]
         refusals, self.machine.refusals = tuple(self.machine.refusals), []
         return Snapshot(
@@ -239,6 +249,13 @@ class EmulatorSession:
             console=self.trouble(),
             seconds={VIEW: time.perf_counter() - began},
         )
+
+    def _addresses(self, frames: Sequence[int], led_to: list[frozenset[int]]) -> frozenset[int]:
+        """The same set for as long as it is asked for the same pages, and no table has changed."""
+        known = self._wanted
+        if known.frames != frames or len(known.led_to) != len(led_to) or any(map(is_not, known.led_to, led_to)):
+            known = self._wanted = Wanted(list(frames), led_to, frozenset().union(frames, *led_to))
+        return known.addresses
 
     def _shown(self, table: Table) -> Shown:
         """A table, read again only if something was stored in it."""

@@ -13,7 +13,6 @@ import signal
 import stat
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -631,16 +630,10 @@ def test_guests_are_cleaned_alone_or_with_all_else_and_not_with_one_image(tcelab
 # -- doctor
 
 
-@cache
-def archive_of_the_host():
-    """As this host's apt tells it, asked once."""
-    return doctor.archive.find()
-
-
 @pytest.fixture
 def healthy(monkeypatch, tmp_path):
     """A host on which the main job can run."""
-    found = archive_of_the_host()
+    found = doctor.archive.Archive("http://archive.example/debian", "", (tmp_path,), "the host's apt")
     monkeypatch.setattr(doctor.archive, "find", lambda: found)
     statuses(monkeypatch, **{"guest": "ok", setup.DEFAULT_QEMU: "ok", "guest-64k": "absent"})
     monkeypatch.setattr(image, "cache_dir", lambda: tmp_path)
@@ -665,6 +658,7 @@ def test_a_host_that_can_do_the_main_job_is_0(tcelab, healthy):
     assert {"python", "setpriv", "apt-get", "dpkg-deb", "gpgv", "keyring", "memory", "cache", "live view"} <= set(told)
     assert set(told.values()) == {"ok", "-"}
     assert told["guest-64k"] == "-"
+    assert "ok  archive        http://archive.example/debian, by the host's apt\n" in done.out
     assert re.search(r"fix: \S*tcelab image build guest-64k", done.out)
     (told,) = [line for line in done.out.splitlines() if "  qemu  " in line]
     assert told == (

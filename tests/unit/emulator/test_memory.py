@@ -266,3 +266,37 @@ def test_a_page_that_was_read_shows_what_is_written_to_it_later_by_whomever():
     for word in (b"lent", b"kept"):
         lent[:4] = word
         assert ram.iommu_pages([first])[first][:4] == word
+
+
+def test_pages_that_are_asked_for_again_are_those_of_now():
+    ram = EmulatedRam(PAGE, 1)
+    space = Space(ram)
+    area = space.allocate(5 * PAGE)
+    kept, written, freed, lent, cleared = frames = space.frames(area.address, 5 * PAGE)
+    beyond = ram.allocate() + (1 << 40)
+    asked = frozenset({*frames, beyond})
+    blank = bytes(64)
+    assert ram.iommu_pages(asked) == {**dict.fromkeys(frames, blank), beyond: None}
+
+    def told():
+        again = ram.iommu_pages(asked)
+        assert again == {address: ram.iommu_page(address) for address in asked}
+        return {address: content and content[:4] for address, content in again.items()}
+
+    area.write(PAGE, b"once")
+    assert told()[written] == b"once"
+    ram.write(written, b"more")
+    ram.free(freed)
+    page = area.page(3)
+    page[:4] = b"lent"
+    ram.pages[beyond] = b"RAM!" + bytes(PAGE - 4)
+    assert told() == {kept: bytes(4), written: b"more", freed: None, lent: b"lent", cleared: bytes(4), beyond: b"RAM!"}
+    page[:4] = b"anew"
+    assert told()[lent] == b"anew"
+    before = ram.iommu_pages(asked)
+    before.clear()  # the asker's own
+    assert told()[kept] == bytes(4)
+    ram.let_go()
+    assert told()[lent] == b"anew"
+    ram.clear()
+    assert set(told().values()) == {None}

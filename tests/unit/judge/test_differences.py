@@ -415,6 +415,17 @@ def test_memory_is_compared_byte_by_byte_where_both_runs_have_one_nonce(two):
     assert len(two.looked(*contents(tagged(1), bytes(stray)))) == 1
 
 
+def test_memory_is_compared_in_the_frames_that_are_known_by_then():
+    two = Two()
+    told = contents(tagged(1), tagged(2))
+    assert two.looked(*told) == []
+    assert two.done(Spawn(process="p"), OK, OK) == []
+    two.buffer("m", by="p")
+    assert len(two.looked(*told)) == 1
+    assert two.done(Exit(process="p"), OK, OK) == []
+    assert two.looked(*told) == []
+
+
 def test_memory_is_not_compared_where_each_run_has_a_nonce_of_its_own():
     two = Two(nonce=OTHER)
     two.buffer()

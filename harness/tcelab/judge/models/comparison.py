@@ -49,6 +49,16 @@ class _Compared(NamedTuple):
     differences: list[Difference]
 
 
+class _Paired(NamedTuple):
+    """The frames of each side that hold the same places, for as long as neither side learns of others."""
+
+    expected: dict[tuple[str, int], int]
+    seen: dict[tuple[str, int], int]
+    learnt: tuple[int, int]
+    own: list[int]
+    others: list[int]
+
+
 class Comparison:
     """Compares the steps of one run (seen) with those of another (expected), as they come."""
 
@@ -64,6 +74,7 @@ class Comparison:
         """No buffer is known."""
         numbers: dict[tuple[str, int], int] = {}
         self._expected, self._seen = (Side(each, numbers) for each in self._facts)
+        self._paired = _Paired({}, {}, (0, 0), [], [])
 
     def compare(self, expected: Step, seen: Step) -> list[Difference]:
         """The differences after the same operation."""
@@ -189,9 +200,8 @@ class Comparison:
 
     def _contents(self, expected: Snapshot, seen: Snapshot) -> Iterator[Difference]:
         # Nearly always all are equal: that is found without code of ours for each page.
-        places, frames = self._seen.frames.keys(), self._seen.frames.values()
-        own_frames = [self._expected.frames.get(place, _NOWHERE) for place in places]
-        if list(map(expected.pages.get, own_frames)) == list(map(seen.pages.get, frames)):
+        pairs = self._pairs()
+        if list(map(expected.pages.get, pairs.own)) == list(map(seen.pages.get, pairs.others)):
             return
         for place, frame in self._seen.frames.items():
             own = self._expected.frames.get(place)
@@ -202,6 +212,14 @@ class Comparison:
                 texts = pagetags.contrast(wanted, content) if wanted else ("no RAM", pagetags.describe(content or b""))
                 message = f"buffer {place[0]} page {place[1]} holds {texts[1]}, {self._names[0]} has {texts[0]}"
                 yield Difference(("content", place, content), message, texts[0], texts[1])
+
+    def _pairs(self) -> _Paired:
+        expected, seen, learnt = self._expected.frames, self._seen.frames, (self._expected.learnt, self._seen.learnt)
+        known = self._paired
+        if known.expected is not expected or known.seen is not seen or known.learnt != learnt:
+            own = [expected.get(place, _NOWHERE) for place in seen]
+            known = self._paired = _Paired(expected, seen, learnt, own, list(seen.values()))
+        return known
 
     def _disks(self, expected: dict[str, bytes], seen: dict[str, bytes]) -> Iterator[Difference]:
         for name in sorted(expected.keys() & seen.keys()):

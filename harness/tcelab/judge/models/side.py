@@ -263,20 +263,21 @@ class Side:
         return buffer, page
 
     def _know(self, buffer: str, first: int, frames: Sequence[int]) -> None:
+        _, pages = self._addresses.get(buffer, (0, first + len(frames)))
         for number, frame in enumerate(frames, first):
-            self._learn(*self._place(buffer, number), frame)
+            place = (buffer, number) if number < pages else self._place(buffer, number)
+            if frame and self.frames.get(place) != frame:  # most are known: a page is mapped again and again
+                self._learn(place, frame)
 
-    def _learn(self, buffer: str, page: int, frame: int) -> None:
-        if not frame or self.frames.get((buffer, page)) == frame:
-            return
+    def _learn(self, place: tuple[str, int], frame: int) -> None:
         self._sorted = None
         self.learnt += 1
         there = self._places.get(frame)
-        if there is not None and there != (buffer, page) and self.frames.get(there) == frame:
-            self.twice.append((there, (buffer, page), frame))
-        self._places[frame] = buffer, page
-        number = self._numbers.setdefault((buffer, page), len(self._numbers))
-        self.frames[buffer, page] = frame
+        if there is not None and there != place and self.frames.get(there) == frame:
+            self.twice.append((there, place, frame))
+        self._places[frame] = place
+        number = self._numbers.setdefault(place, len(self._numbers))
+        self.frames[place] = frame
         self._symbols[frame] = number
 
     def _forget(self, process: str) -> None:
