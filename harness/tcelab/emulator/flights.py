@@ -30,7 +30,7 @@ class EmulatedFlight:
         self.started = device.isolation.mmio
         self._earlier, machine.refusals = machine.refusals, []
         self._frames = _leads_to(pe, flight.iova & device.mask, flight.size)
-        self._before = machine.ram.iommu_pages(self._frames.values())
+        self._before = machine.ram.iommu_pages(frozenset(self._frames.values()))
         if self.started:
             if masters:
                 device.master = True
@@ -41,7 +41,7 @@ class EmulatedFlight:
         machine = self._machine
         machine.sleep(TRANSFER_TIME)
         own, machine.refusals = machine.refusals, self._earlier
-        after = machine.ram.iommu_pages(self._frames.values())
+        after = machine.ram.iommu_pages(frozenset(self._frames.values()))
         pages = [flown_page(*place, self._before[place[1]], after[place[1]]) for place in sorted(self._frames.items())]
         return Flown(self.started, [(each.address, each.size) for each in own], pages)
 

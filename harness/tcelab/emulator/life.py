@@ -153,7 +153,7 @@ def _lose(machine: Machine, pes: list[EmulatedPe]) -> None:
 
 
 def _plugged(machine: Machine, op: HotPlug) -> Outcome:
-    flight = _aloft(machine, op, masters=op.consent) if isinstance(op, DeviceRemove | BridgeRemove) else None
+    flight = _aloft(machine, op, masters=bool(op.consent)) if isinstance(op, DeviceRemove | BridgeRemove) else None
     machine.plugged.happened(op)
     machine.plug()
     if isinstance(op, DeviceAdd) and op.consent:

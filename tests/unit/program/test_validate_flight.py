@@ -36,6 +36,7 @@ def said(*ops, where=HOT):
             "a reset takes 'pe1' away, which was to go",
         ),
         ([BridgeRemove(phb=1, consent=False), Reset(flight=PE1)], "a reset takes 'pe1' away, which was to go"),
+        ([DeviceRemove(device="pe1", consent="drmgr", flight=PE1)], "drmgr gives a device back by itself"),
         ([Save(), Save(flight=PE1)], "the guest was saved and stands still"),
     ],
 )

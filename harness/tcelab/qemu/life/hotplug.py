@@ -184,7 +184,7 @@ def _leave(
         _guest(session, "leave device", _drc(phb, device), _by(op), **_named(phb, device))
         _deleted(session, device.name)
         return
-    _guest(session, "leave device", _drc(phb, device), **_named(phb, device), gives_back=False)
+    _guest(session, "leave device", _drc(phb, device), gives_back=False, **_named(phb, device))
     in_flight, standstill = InFlight(session, op.flight), session.guest.standstill
     portal().call(standstill.begin())
     in_flight.start(masters=True)
@@ -223,7 +223,7 @@ def _bridge(session: QemuSession, do: str, phb: Phb, by: str) -> None:
     _guest(session, do, _PHB | phb.index, by, slot=f"PHB {phb.index}", **place)
 
 
-def _named(phb: Phb, device: Device) -> dict[str, object]:
+def _named(phb: Phb, device: Device) -> dict[str, Any]:
     return {"name": device.name, "buid": window.buid(phb.index), "slot": device.slot}
 
 
