@@ -14,6 +14,7 @@ from tcelab.judge.laws.charges import ChargesLaw
 from tcelab.judge.laws.difference import EmulatorComparison, References
 from tcelab.judge.laws.isolation import isolation
 from tcelab.judge.laws.outcome import went
+from tcelab.judge.laws.papr import PaprLaw
 from tcelab.judge.laws.pins import PinsLaw
 from tcelab.judge.laws.refusals import unwatched
 from tcelab.judge.ledger import KEEP, Ledger
@@ -67,6 +68,7 @@ class Judge:
         self.fold = LivingFold(program, facts)
         self.ledger = Ledger(program, keep)
         self._counters = ChargesLaw(), PinsLaw()
+        self._papr = PaprLaw()
         self._pending = [0, 0]  # maps and mapped pages since the last checkpoint
         self._suspicious: Step | None = None
         self._looks = -1, -1  # numbers of the last two checkpoints
@@ -138,6 +140,7 @@ class Judge:
         for reason in self.fold.unknown:
             ledger.undecided_because(reason)
         unwatched(ledger, self.fold)
+        self._papr.end(ledger, self.fold)
 
     def _ending(self, run: RunRecord) -> None:
         """A kernel that died is a finding, with the operation in flight; any other early end is a reason for no pass.
@@ -162,6 +165,7 @@ class Judge:
         went(ledger, self.fold, step, outcome)
         isolation(ledger, self.fold, step, outcome)
         hypercalls.law(ledger, self.fold.hypercalls, step, outcome)
+        self._papr.operation(self.fold, step, outcome)
         self._excuse(step.number)
         for counter in self._counters:
             counter(ledger, self.fold, step, outcome)
@@ -248,6 +252,7 @@ class Judge:
                 size.stream += view == "stream"
         for law in CHECKPOINT_LAWS:
             law(ledger, self.fold, seen)
+        self._papr.checkpoint(ledger, self.fold, snapshot)
         for what, seconds in snapshot.seconds.items():
             ledger.took(what, seconds)
 

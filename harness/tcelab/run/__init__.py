@@ -1,5 +1,6 @@
 """Performs programs on sessions, and records what happened.
 
+- `conduct`: what a guest asks of its platform
 - `exitcode`: the exit codes, and what decides on them
 - `guestfits`: does a guest fit a program?
 - `join`: one record of the records of a program's parts
