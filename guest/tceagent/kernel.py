@@ -344,6 +344,10 @@ class LinuxKernel:
         self._cell = page
         return page, self.frames(_address_of(page), 1)[0]
 
+    def pin(self, cpu: int) -> None:
+        """Keep this process on one CPU: of those that there are, counted round."""
+        posix.sched_setaffinity(0, {cpu % (posix.cpu_count() or 1)})
+
     def beat(self) -> None:
         """Show the host, in the cell, that the operation in flight makes progress."""
         _BEATS.pack_into(self._cell, _BEATS_AT, _BEATS.unpack_from(self._cell, _BEATS_AT)[0] + 1)

@@ -20,6 +20,7 @@ from tcelab.judge.laws.refusals import unwatched
 from tcelab.judge.ledger import KEEP, Ledger
 from tcelab.judge.models.comparison import Difference
 from tcelab.judge.models.lifemodel import LivingFold
+from tcelab.judge.models.racemodel import Races
 from tcelab.judge.models.reading import read_tables
 from tcelab.judge.models.requests import request_name
 from tcelab.judge.models.rounds import done_of
@@ -69,6 +70,7 @@ class Judge:
         self.ledger = Ledger(program, keep)
         self._counters = ChargesLaw(), PinsLaw()
         self._papr = PaprLaw()
+        self._races = Races(self.fold.unknown)
         self._pending = [0, 0]  # maps and mapped pages since the last checkpoint
         self._suspicious: Step | None = None
         self._looks = -1, -1  # numbers of the last two checkpoints
@@ -162,6 +164,7 @@ class Judge:
         for law in OPERATION_LAWS:
             law(ledger, self.fold, step, outcome)
         self.fold.apply(step)
+        self._races.feed(step, self.fold.tables)
         went(ledger, self.fold, step, outcome)
         isolation(ledger, self.fold, step, outcome)
         hypercalls.law(ledger, self.fold.hypercalls, step, outcome)
@@ -238,7 +241,9 @@ class Judge:
         ledger = self.ledger
         # Of a second snapshot, there are no forbidden accesses left: the first was judged with them.
         seen = read_tables(snapshot, self.fold.transfers.take_forbidden())
-        self.fold.seen(table for tables in seen.views.values() for table in tables.values())
+        shown = [table for tables in seen.views.values() for table in tables.values()]
+        hypercalls.serial(ledger, self.fold, self._races.seen(shown, self.fold.hypercalls.apply))
+        self.fold.seen(shown)
         asked = self.facts.views if stream else self.facts.views[:1]
         for view in asked:
             if view not in seen.views:

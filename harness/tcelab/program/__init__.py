@@ -20,6 +20,7 @@ decoded strictly, before anything runs.
 - `soundness`: checks the devices, quirks and page sizes that a program names
 - `structpage`: describes a struct for the pages, from its docstring
 - `topology`: PHBs and devices
+- `validate_atonce`: its part about operations that are begun at once
 - `validate_host`: its part about host operations
 - `validate_hotplug`: rules of devices and PHBs that come and go
 - `validate_hypercalls`: its part about hypercalls
@@ -50,6 +51,7 @@ from tcelab.program.lifeops import (
     Save,
 )
 from tcelab.program.operations import (
+    AtOnce,
     Bind,
     Buffer,
     Burst,
@@ -88,6 +90,7 @@ __all__ = [
     "ENDS_KERNEL",
     "FORMAT",
     "RESETS",
+    "AtOnce",
     "Bind",
     "BridgeAdd",
     "BridgeRemove",

@@ -7,5 +7,6 @@
 - `loop`: performs a program on a session
 - `record`: what happened
 - `resultfile`: what each `result.json` holds
+- `serialorder`: an order of hypercalls made at once that explains what they left
 - `session`: the interface of a platform
 """
