@@ -11,7 +11,7 @@ from __future__ import annotations
 import posix
 from struct import Struct
 
-from tceagent import ops, wire
+from tceagent import atonce, ops, wire
 from tceagent.state import State
 
 TYPE_CHECKING = False
@@ -103,10 +103,16 @@ class Agent:
     def _perform(self, number: int, program: list[dict[str, Any]]) -> dict[str, Any]:
         outcomes: list[dict[str, Any]] = []
         for index, op in enumerate(program):
+            if len(outcomes) > index:
+                continue  # it was begun with others
             try:
                 # For the host to find in guest memory if the kernel dies of this operation.
                 _CELL_PROGRESS.pack_into(self._cell, _CELL_HEAD.size, number, index)
-                outcomes.append(ops.perform(self._state, op))
+                if op["op"] == "atonce":
+                    group = program[index + 1 : index + 1 + op["count"]]
+                    outcomes += atonce.perform(self._state, op["count"], group)
+                else:
+                    outcomes.append(ops.perform(self._state, op))
             except Exception:  # noqa: BLE001  whatever it is, the host must hear of it
                 return {"id": number, "failed": {"at": index, "traceback": wire.failure()}, "outcomes": outcomes}
         return {"id": number, "outcomes": outcomes}

@@ -35,17 +35,24 @@ class LinuxChild:
 
     def ask(self, op: Op) -> Outcome:
         """:raise ChildError: the operation raised there, or the child is dead."""
+        self.begin(op)
+        return self.answer()
+
+    def begin(self, op: Op) -> None:
+        """Have it begin an operation. :raise ChildError: it is dead."""
         if self._fd is None or self._status is not None:
             raise ChildError(self._death())
         try:
             self._link.send(wire.encode(op))
-            return self.answer()
-        except (EOFError, OSError):
+        except OSError:
             raise ChildError(self._death()) from None
 
     def answer(self) -> Outcome:
-        """Its next answer."""
-        answer = wire.decode(self._link.receive())
+        """Its next answer. :raise ChildError: as `ask`."""
+        try:
+            answer = wire.decode(self._link.receive())
+        except (EOFError, OSError):
+            raise ChildError(self._death()) from None
         if "failed" in answer:
             raise ChildError(f"in process {self._pid}:\n{answer['failed']}")
         outcome: Outcome = answer["outcome"]

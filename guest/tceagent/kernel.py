@@ -32,8 +32,7 @@ CELL = "/run/tcelab.cell"
 """On a ramfs, made by init: its pages never move and, unlike locked memory, are charged to no process."""
 
 _BEATS = Struct("<Q")
-_BEATS_AT = 40
-"""In the cell, behind what the agent writes there."""
+_BEATS_AT = 40  # in the cell, behind what the agent writes there
 
 _ADD_ENTROPY = 0x80085203  # RNDADDENTROPY, _IOW('R', 3, int [2]) as powerpc spells it
 _RESEED = 0x20005207  # RNDRESEEDCRNG, _IO('R', 7)
@@ -343,6 +342,10 @@ class LinuxKernel:
         page[0] = 0
         self._cell = page
         return page, self.frames(_address_of(page), 1)[0]
+
+    def pin(self, cpu: int) -> None:
+        """Keep this process on one CPU: of those that there are, counted round."""
+        posix.sched_setaffinity(0, {cpu % (posix.cpu_count() or 1)})
 
     def beat(self) -> None:
         """Show the host, in the cell, that the operation in flight makes progress."""

@@ -6,7 +6,7 @@ Words are numbers, names, or `{"buffer", "index", "plus"}`.
 
 from __future__ import annotations
 
-from tceagent import devices, errors, hcalls, native, uapi
+from tceagent import atonce, devices, errors, hcalls, native, uapi
 from tceagent import tag as marks
 from tceagent.state import File, unused
 from tceagent.uapi import IOMMU_PAGE
@@ -57,10 +57,15 @@ def spawn(state: State, *, process: str, uid: int | None = None, memlock: int | 
 
     def serve(kernel: Kernel) -> Callable[[Op], Outcome]:
         own = state.fork(kernel)
-        return lambda op: perform(own, op)
+        return lambda op: atonce.serve(kernel, lambda each: perform(own, each), op)
 
     state.children[process] = state.kernel.spawn(serve, uid, memlock)
     return {"value": 0}
+
+
+def at_once(state: State, *, count: int) -> Outcome:  # noqa: ARG001  as every handler
+    """Where operations are done one by one, those after it are done in their order."""
+    return {"value": 0, "fields": {"spans": [[0, 0]] * count}}
 
 
 def exit_(state: State, *, process: str) -> Outcome:
@@ -327,6 +332,7 @@ _LOOPS: dict[str, Callable[..., tuple[int, int | None, str]]] = {
 
 HANDLERS: dict[str, Callable[..., Outcome]] = {
     "spawn": spawn,
+    "atonce": at_once,
     "exit": exit_,
     "buffer": buffer,
     "tag": tag,

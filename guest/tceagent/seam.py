@@ -73,6 +73,14 @@ class Child(Protocol):
         """:raise Exception: what the operation raised there, or that the child has died."""
         ...
 
+    def begin(self, op: Op) -> None:
+        """As `ask`, without waiting for the outcome. :raise Exception: it has died."""
+        ...
+
+    def answer(self) -> Outcome:
+        """The outcome of what was begun. :raise Exception: as `ask`."""
+        ...
+
     def end(self) -> None:
         """Let it exit: its files are closed and its memory is gone when this returns.
 
@@ -169,6 +177,10 @@ class Kernel(Protocol):
         :param memlock: its RLIMIT_MEMLOCK, soft and hard, in bytes; None: as its parent's.
         :raise Exception: it could not become that.
         """
+        ...
+
+    def pin(self, cpu: int) -> None:
+        """Keep this process on one CPU: of those that there are, counted round."""
         ...
 
     def run(self, program: str, arguments: list[str]) -> tuple[int, bytes]:

@@ -48,6 +48,14 @@ class FakeChild:
         self._parent.calls.append(("ask", op))
         return self.do(op)
 
+    def begin(self, op):
+        self._parent.calls.append(("begin", dict(op)))
+        self.begun = op
+
+    def answer(self):
+        self._parent.calls.append(("answer", self._parent.children.index(self)))
+        return self.do(self.begun)
+
     def end(self):
         self._parent.calls.append(("end", self._parent.children.index(self)))
 
@@ -143,6 +151,9 @@ class FakeKernel:
             if value != 0:
                 return done, value, refusal
         return len(requests) * times, 0, ""
+
+    def pin(self, cpu):
+        self.calls.append(("pin", cpu))
 
     def beat(self):
         self.calls.append(("beat",))

@@ -19,6 +19,7 @@ FACTS = {
     "registers": [{"buid": 0x800000020000001, "slot": 1, "offset": 4, "size": 2, "value": 6}],
     "windows": {0x80000101: list(SHAPE)},
     "trial": "",
+    "conduct": {"calls": {"H_STUFF_TCE": 8}},
 }
 CHUNK = 64 << 10
 

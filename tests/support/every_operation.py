@@ -43,6 +43,7 @@ ONE_OF_EACH = (
     p.Read(what="vmlck"),
     p.Hcall(call=p.Call("H_GET_TCE", [])),
     p.HcallBatch(calls=[p.Call("H_GET_TCE", [])]),
+    p.AtOnce(count=2),
     p.Native(program="vfio_loop", args=[]),
     p.Checkpoint(),
     p.Flip(liobn=0x80000100, ioba=0),

@@ -17,6 +17,7 @@ from tcelab.errors import Scene
 from tcelab.image.bases import SavedRegister
 from tcelab.papr.window import Shape
 from tcelab.qemu.channel import Cell
+from tcelab.qemu.conduct import Heard
 from tcelab.qemu.probe import LOG_FLAGS, TRACES, Abilities
 from tcelab.qemu.tableaddresses import TableAddresses
 from tcelab.qemu.views.stream import MAGIC
@@ -93,7 +94,7 @@ class FakeGuest:
         self.refusals: list[Any] = []
         self.pid = 77
         self.state = os.memfd_create("fake-state")
-        self.console = SimpleNamespace(reached={"kernel": 0.5})
+        self.console = SimpleNamespace(reached={"kernel": 0.5}, heard=Heard())
         self.waiter = SimpleNamespace(handshake_done=False, elapsed=lambda: 2.5, now=lambda: NOW, lost=Future())
         self.log = SimpleNamespace(tables=TableAddresses(), drain=self._drain, take_refusals=self._take_refusals)
         self.ram = SimpleNamespace(size=RAM, read=self._read, pages=self._pages)

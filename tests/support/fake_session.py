@@ -18,6 +18,7 @@ from tcelab.image.bases import SavedRegister
 from tcelab.logs import PHASE
 from tcelab.papr.window import Shape
 from tcelab.program import Dma, GuestOp
+from tcelab.qemu.conduct import Heard
 from tcelab.run.record import Outcome, Refusal
 from tcelab.scenarios.warmup import warm_up
 
@@ -75,6 +76,7 @@ class _Guest:
         self.ram = SimpleNamespace(fd=os.memfd_create("fake-ram"))
         os.ftruncate(self.ram.fd, 1 << 20)
         os.pwrite(self.ram.fd, b"as booted", 0x5000)
+        self.console = SimpleNamespace(heard=Heard())
         self.log = SimpleNamespace(tables=SimpleNamespace(shapes={0x80000101: SHAPE}), refusals=())
 
     async def close(self) -> None:

@@ -95,6 +95,7 @@ def command(
         limit=timeout,
         settle=settle,
         expect_entries=0 if words else LIMIT,
+        any_size=not chosen.papr,
         **asked,
     )
     told = options | {"timeout": timeout, "settle": settle, **asked, "boot": boot}
@@ -163,7 +164,9 @@ def expect_command(words: tuple[str, ...], result: LeakResult) -> None:
 def _again(words: tuple[str, ...], chosen: setup.MachineChoice, told: dict[str, Any], limits: Limits) -> str:
     """The command that does the same again."""
     own = [word for name in ("timeout", "settle") for word in (f"--{name}", f"{told[name]:g}")]
-    own += [f"--{name.replace('_', '-')}" for name, value in told.items() if value is True and name != "boot"]
+    own += [
+        f"--{name.replace('_', '-')}" for name, value in told.items() if value is True and name not in {"boot", "papr"}
+    ]
     guest = [*replayline.chosen(chosen), *replayline.opening(limits, boot=told["boot"])]
     return typed_line(["leakcheck", *guest, *own, *(["--", *words] if words else [])])
 

@@ -102,6 +102,14 @@ _GUEST_OPTIONS = [
         help="Do not declare this defect of the image's recipe: it becomes a finding.",
     ),
     click.option(
+        "--no-papr",
+        "papr",
+        is_flag=True,
+        flag_value=False,
+        default=True,
+        help="Do not judge the law papr: for old kernels, which ask for what PAPR forbids.",
+    ),
+    click.option(
         "--cache-size",
         metavar="SIZE",
         expose_value=False,
@@ -204,6 +212,7 @@ def choice(
     expect_quirks: tuple[str, ...] = (),
     without_quirks: tuple[str, ...] = (),
     profile: str = setup.DEFAULT_PROFILE,
+    papr: bool = True,
 ) -> setup.MachineChoice:
     """The options as a choice.
 
@@ -225,6 +234,7 @@ def choice(
         profile=profile,
         expect_quirks=expect_quirks,
         without_quirks=without_quirks,
+        papr=papr,
     )
 
 

@@ -43,6 +43,14 @@ class EmulatedChild:
         """Have it do one operation: its outcome."""
         return self._perform(op)
 
+    def begin(self, op: dict[str, Any]) -> None:
+        """Have it do one operation, of which `answer` tells."""
+        self._outcome = self._perform(op)
+
+    def answer(self) -> dict[str, Any]:
+        """The outcome of what was begun."""
+        return self._outcome
+
     def end(self) -> None:
         """It exits."""
         process = self.kernel.process
@@ -266,6 +274,9 @@ class EmulatedKernel:
     def cell(self) -> tuple[bytearray, int]:
         frame = self.machine.ram.allocate()
         return self.machine.ram.lend(frame), frame
+
+    def pin(self, cpu: int) -> None:
+        """Does nothing: one operation is done after the other."""
 
     def beat(self) -> None:
         """Does nothing: nobody waits for progress."""

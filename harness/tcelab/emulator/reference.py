@@ -13,11 +13,12 @@ from tcelab.emulator.growth import Growth
 from tcelab.emulator.hcallfile import tables
 from tcelab.errors import Unsupported
 from tcelab.papr.hcallnumbers import H_PUT_TCE_INDIRECT, LIST_MOST, LIST_PAGE
-from tcelab.program import Hcall, HcallBatch, MemoryRemove, Op, is_guest
+from tcelab.program import AtOnce, Hcall, HcallBatch, MemoryRemove, Op, is_guest
 from tcelab.program.lifeops import KEPT
 from tcelab.program.topology import Topology
 from tcelab.quirks import NOTHING_DIRECT, QUIRKS
 from tcelab.run.record import Facts, QuirkHit, Step
+from tcelab.run.serialorder import reading, serial, single
 
 _INDIRECT: Final = ("H_PUT_TCE_INDIRECT", H_PUT_TCE_INDIRECT)
 _PAGES: Final = range(1, LIST_MOST + 1)
@@ -30,6 +31,8 @@ class EmulatorReference(FollowingSession):
         """:param ram: bytes of the RAM of the guest that it follows."""
         super().__init__(session)
         self._emulator, self._ram = session, ram
+        self._left = 0
+        self._group: list[Step] = []
 
     def follow(self, step: Step) -> Step:
         """Repeat one operation, with buffers at the same addresses and files with the same descriptors, so that structs
@@ -37,6 +40,7 @@ class EmulatorReference(FollowingSession):
 
         :raise TcelabError: as `FollowingSession`; or a hypercall read what only the other has in its RAM.
         """
+        self._as_there(step)
         if step.outcome is not None and not step.outcome.errno and self._reads_elsewhere(step.op):
             raise Unsupported("it does not know what the other's RAM holds where a hypercall read a list of TCEs")
         if is_guest(step.op) and step.outcome is not None and step.outcome.value is not None:
@@ -44,6 +48,21 @@ class EmulatorReference(FollowingSession):
         if isinstance(step.op, MemoryRemove) and step.outcome is not None and step.outcome.errno == KEPT:
             return step  # whether it keeps memory that is in use is the guest's to say
         return super().follow(step)
+
+    def _as_there(self, step: Step) -> None:
+        """Of hypercalls that were made at once, do the last ones again in an order that explains what the other has."""
+        if isinstance(step.op, AtOnce):
+            self._left, self._group = step.op.count, []
+        elif self._left:
+            self._left -= 1
+            self._group.append(step)
+        elif self._group and step.snapshot is not None:
+            done = [(each.op, each.outcome) for each in self._group if each.outcome is not None]
+            for lane, position in serial(done, *reading(step.snapshot.tables)).order:
+                self._session.perform([single(done[lane][0], position)])
+            self._group = []
+        else:
+            self._group = []
 
     def _reads_elsewhere(self, op: Op) -> bool:
         """H_PUT_TCE_INDIRECT reads RAM by its address: there each guest has something of its own."""

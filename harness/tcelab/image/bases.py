@@ -37,6 +37,7 @@ from tcelab.image.sparse import copy, ram_sha256
 from tcelab.image.store import cache_dir, clear_no_space, remove
 from tcelab.logs import NOTE, PHASE
 from tcelab.papr.window import Shape
+from tcelab.run.conduct import Conduct
 
 __all__ = [
     "SCHEMA",
@@ -61,7 +62,7 @@ __all__ = [
 
 _LOG: Final = logging.getLogger(__name__)
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 _DAY: Final = 86400
 _made: Final[set[str]] = set()
 """Keys of those that this process has written."""
@@ -103,6 +104,7 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
     :ivar registers: what a fork puts back, in this order.
     :ivar windows: by LIOBN, of each window that was created by RTAS.
     :ivar trial: what the small program found on a guest that was booted before this one; empty: it passed on this one.
+    :ivar conduct: what its boot asked of the platform.
     :ivar files: by name.
     """
 
@@ -114,6 +116,7 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
     registers: list[SavedRegister]
     windows: dict[int, Shape]
     trial: str
+    conduct: Conduct
     files: dict[str, Stored]
 
 

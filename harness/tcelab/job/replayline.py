@@ -31,6 +31,7 @@ OPTIONS: Final = {
     "firmware": "--firmware",
     "expect_quirks": "--expect-quirk",
     "without_quirks": "--without-quirk",
+    "papr": "--no-papr",
 }
 """The option of each field of a choice."""
 
@@ -119,6 +120,9 @@ def chosen(choice: setup.MachineChoice, *, of_a_guest: bool = True) -> list[str]
     for name, option in OPTIONS.items():
         value = getattr(choice, name)
         if value == _DEFAULTS[name] or not (of_a_guest or name in {"profile", "expect_quirks", "without_quirks"}):
+            continue
+        if isinstance(value, bool):
+            words.append(option)
             continue
         for each in value if isinstance(value, Sequence) and not isinstance(value, str) else [value]:
             words += [option, _spelled(name, each)]

@@ -33,6 +33,7 @@ class MachineChoice(msgspec.Struct, frozen=True, kw_only=True):
         declares for its own; without `without_quirks`.
     :ivar modules: where the modules of `kernel` are: the image's initrd then carries them in place of its own.
     :ivar mutant: of the image's driver, that is to be in the place of the image's own; empty: none.
+    :ivar papr: the law of that name is judged.
     :ivar restarts: the program has its guest boot again.
     :ivar loads: other QEMUs, by the names of their recipes, that the program loads its guest into.
     :ivar isolates: the program is for a platform that isolates PEs; `guard`: what is done for it, see `Facts`.
@@ -56,6 +57,7 @@ class MachineChoice(msgspec.Struct, frozen=True, kw_only=True):
     loads: tuple[str, ...] = ()
     isolates: bool = False
     guard: Guarding = "off"
+    papr: bool = True
 
 
 class PreparedMachine(msgspec.Struct, frozen=True):
@@ -104,6 +106,7 @@ def prepare(choice: MachineChoice) -> PreparedMachine:
         network=image.network(choice.image),
         restarts=choice.restarts,
         others=_others(choice, provenance),
+        papr=choice.papr,
     )
     return PreparedMachine(qemu, options, image.agent_digest(), provenance)
 

@@ -15,11 +15,13 @@ from tcelab.judge.laws.difference import EmulatorComparison, References
 from tcelab.judge.laws.flight import flight
 from tcelab.judge.laws.isolation import isolation
 from tcelab.judge.laws.outcome import went
+from tcelab.judge.laws.papr import PaprLaw
 from tcelab.judge.laws.pins import PinsLaw
 from tcelab.judge.laws.refusals import unwatched
 from tcelab.judge.ledger import KEEP, Ledger
 from tcelab.judge.models.comparison import Difference
 from tcelab.judge.models.lifemodel import LivingFold
+from tcelab.judge.models.racemodel import Races
 from tcelab.judge.models.reading import read_tables
 from tcelab.judge.models.requests import request_name
 from tcelab.judge.models.rounds import done_of
@@ -68,6 +70,8 @@ class Judge:
         self.fold = LivingFold(program, facts)
         self.ledger = Ledger(program, keep)
         self._counters = ChargesLaw(), PinsLaw()
+        self._papr = PaprLaw()
+        self._races = Races(self.fold.unknown)
         self._pending = [0, 0]  # maps and mapped pages since the last checkpoint
         self._suspicious: Step | None = None
         self._looks = -1, -1  # numbers of the last two checkpoints
@@ -139,6 +143,7 @@ class Judge:
         for reason in self.fold.unknown:
             ledger.undecided_because(reason)
         unwatched(ledger, self.fold)
+        self._papr.end(ledger, self.fold)
 
     def _ending(self, run: RunRecord) -> None:
         """A kernel that died is a finding, with the operation in flight; any other early end is a reason for no pass.
@@ -160,10 +165,12 @@ class Judge:
         for law in OPERATION_LAWS:
             law(ledger, self.fold, step, outcome)
         self.fold.apply(step)
+        self._races.feed(step, self.fold.tables)
         went(ledger, self.fold, step, outcome)
         flight(ledger, self.fold, step, outcome)
         isolation(ledger, self.fold, step, outcome)
         hypercalls.law(ledger, self.fold.hypercalls, step, outcome)
+        self._papr.operation(self.fold, step, outcome)
         self._excuse(step.number)
         for counter in self._counters:
             counter(ledger, self.fold, step, outcome)
@@ -238,7 +245,9 @@ class Judge:
         ledger = self.ledger
         # Of a second snapshot, there are no forbidden accesses left: the first was judged with them.
         seen = read_tables(snapshot, self.fold.transfers.take_forbidden())
-        self.fold.seen(table for tables in seen.views.values() for table in tables.values())
+        shown = [table for tables in seen.views.values() for table in tables.values()]
+        hypercalls.serial(ledger, self.fold, self._races.seen(shown, self.fold.hypercalls.apply))
+        self.fold.seen(shown)
         asked = self.facts.views if stream else self.facts.views[:1]
         for view in asked:
             if view not in seen.views:
@@ -252,6 +261,7 @@ class Judge:
                 size.stream += view == "stream"
         for law in CHECKPOINT_LAWS:
             law(ledger, self.fold, seen)
+        self._papr.checkpoint(ledger, self.fold, snapshot)
         for what, seconds in snapshot.seconds.items():
             ledger.took(what, seconds)
 

@@ -15,6 +15,7 @@ LAW_NAMES: Final = (
     "table",
     "outliving",
     "hypercalls",
+    "papr",
     "views",
     "tag",
     "memory",
@@ -131,6 +132,19 @@ class Seconds(msgspec.Struct):
     worst: float
 
 
+class PaprCount(msgspec.Struct):
+    """What the law `papr` was judged on.
+
+    :ivar calls: by name of the hypercall or of the firmware service, how often the guest asked, its boot included.
+    :ivar programs: forbidden ones that programs asked for, which are no findings.
+    :ivar off: parts of the program in which it was switched off.
+    """
+
+    calls: dict[str, int] = {}
+    programs: int = 0
+    off: int = 0
+
+
 class Evidence(msgspec.Struct, kw_only=True):
     """What the verdict rests on.
 
@@ -144,6 +158,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     :ivar disk: bytes of disks compared.
     :ivar pins: readings of the page-pin counters.
     :ivar dma: transfers of devices.
+    :ivar papr: what the guest asked of its platform.
     :ivar laws: what each law gave, by name.
     :ivar batches: what each batch size gave.
     :ivar quirks: declared quirks, and how often each made a difference.
@@ -160,6 +175,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     disk: int = 0
     pins: int = 0
     dma: DmaCount = msgspec.field(default_factory=DmaCount)
+    papr: PaprCount = msgspec.field(default_factory=PaprCount)
     laws: dict[str, LawCount] = msgspec.field(default_factory=lambda: {law: LawCount() for law in LAW_NAMES})
     batches: list[Batch] = []
     quirks: dict[str, int] = {}

@@ -97,6 +97,7 @@ class LeakPlan(msgspec.Struct, frozen=True, kw_only=True):
     :ivar settle: seconds for pending work to finish.
     :ivar any_status: a failing command is judged as well.
     :ivar any_direction: the DMA API's trace is not recorded, and entries are not compared with it.
+    :ivar any_size: calls of more than 512 entries are no findings.
     :ivar expect_entries: entries that at least one hypercall of the command must store at once; 0: any number.
     """
 
@@ -106,6 +107,7 @@ class LeakPlan(msgspec.Struct, frozen=True, kw_only=True):
     settle: float = 5.0
     any_status: bool = False
     any_direction: bool = False
+    any_size: bool = False
     expect_entries: int = 0
 
 
@@ -132,7 +134,7 @@ class LeakCheck:
         self._guest, self._plan = guest, plan
         self._names = {liobn: device.name for liobn, device in guest.devices.items()}
         self._judge = LeakJudge(self._names, guest.ram)
-        self._follower = Follower(self._judge, guest.devices, guest.page_size, guest.asked)
+        self._follower = Follower(self._judge, guest.devices, guest.page_size, guest.asked, any_size=plan.any_size)
         self._views = {"stream": 0, "replay": 0}
         self._tables: list[TableAt] = []
         self._entries: dict[tuple[str, int | None, int | None, int | None], LeakFinding] = {}

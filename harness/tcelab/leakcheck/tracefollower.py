@@ -40,9 +40,18 @@ class Follower:
     """
 
     def __init__(
-        self, judge: LeakJudge, devices: Mapping[int, Device], page_size: int, more: Callable[[], bytes]
+        self,
+        judge: LeakJudge,
+        devices: Mapping[int, Device],
+        page_size: int,
+        more: Callable[[], bytes],
+        *,
+        any_size: bool = False,
     ) -> None:
-        """:param more: what has come from the DMA API since it was last called."""
+        """:param more: what has come from the DMA API since it was last called.
+        :param any_size: a call may have any number of entries.
+        """
+        self._any_size = any_size
         self.phase: Phase = "bind"
         self.counts = {phase: Counts() for phase in PHASES}
         self.raws = Raws()
@@ -107,7 +116,7 @@ class Follower:
         if len(self._broken) < _TOLD and any(self._judge.call(call)):
             self._broken.append(call)
         key = call.liobn, call.name, call.ioba, call.entries
-        if call.entries > LIMIT:
+        if call.entries > LIMIT and not self._any_size:
             self._large.setdefault(key, call)
         if call.liobn in self._devices:
             if call.status:

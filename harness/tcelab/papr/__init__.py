@@ -1,5 +1,6 @@
 """The platform's rules as PAPR and QEMU's pseries machine have them: pure, importing nothing of ours.
 
+- `conductrules`: what a guest's kernel may not ask for
 - `dmarules`: which pieces of a device's transfer pass, and which are refused
 - `hcallnumbers`: opcodes and statuses of the TCE hypercalls
 - `hcallrules`: the rules of H_GET_TCE, H_PUT_TCE, H_STUFF_TCE and H_PUT_TCE_INDIRECT

@@ -20,6 +20,7 @@ decoded strictly, before anything runs.
 - `soundness`: checks the devices, quirks and page sizes that a program names
 - `structpage`: describes a struct for the pages, from its docstring
 - `topology`: PHBs and devices
+- `validate_atonce`: its part about operations that are begun at once
 - `validate_flight`: rules of a device in flight over an event
 - `validate_host`: its part about host operations
 - `validate_hotplug`: rules of devices and PHBs that come and go
@@ -53,6 +54,7 @@ from tcelab.program.lifeops import (
     Save,
 )
 from tcelab.program.operations import (
+    AtOnce,
     Bind,
     Buffer,
     Burst,
@@ -92,6 +94,7 @@ __all__ = [
     "FLOWN",
     "FORMAT",
     "RESETS",
+    "AtOnce",
     "Bind",
     "BridgeAdd",
     "BridgeRemove",

@@ -297,6 +297,17 @@ class HcallBatch(_GuestOp, frozen=True, kw_only=True):
     loop: Literal["module", "agent"] = "module"
 
 
+class AtOnce(_GuestOp, frozen=True, kw_only=True):
+    """Begin the next `count` operations at once, by as many processes (`by`), each on a CPU of its own as far as there
+    are as many. They can be `hcall`, `hcallbatch`, `repeat`, `ioctl`, `open`, `close`. What they leave is judged as
+    what one after the other would: of an entry that several of them write, whichever order explains all entries. A
+    `checkpoint` follows before anything else is done with such entries. The emulator does them in the order in which
+    they stand. Outcome: `fields`: `spans`, when each began and ended, seconds by the guest's clock.
+    """
+
+    count: int
+
+
 class Native(_GuestOp, frozen=True, kw_only=True):
     """Run one of the guest's own C programs to its end. Outcome: `value` is its exit status, 0 if all went well;
     `fields`: the numbers that it reports. `vfio_loop` (group, pages, rounds) maps and unmaps as `repeat` does, without
@@ -333,6 +344,7 @@ GuestOp: TypeAlias = (
     | Read
     | Hcall
     | HcallBatch
+    | AtOnce
     | Native
 )
 HostOp: TypeAlias = Checkpoint | Flip | Rtas | Ddw | LifeOp

@@ -89,6 +89,13 @@ EXAMPLES: Final[Mapping[str, list[Example]]] = {
     "read": [{"op": "read", "what": "vmlck"}],
     "hcall": [{"op": "hcall", "call": CALL, "expect": 0}],
     "hcallbatch": [{"op": "hcallbatch", "calls": [CALL], "times": 10}],
+    "atonce": [
+        {"op": "spawn", "process": "one"},
+        {"op": "spawn", "process": "two"},
+        {"op": "atonce", "count": 2},
+        {"op": "ioctl", "by": "one", "file": "container", "request": "GET_API_VERSION"},
+        {"op": "ioctl", "by": "two", "file": "container", "request": "GET_API_VERSION"},
+    ],
     "native": [{"op": "native", "program": "vfio_loop", "args": ["$pe1", 32, 100]}],
     "checkpoint": [{"op": "checkpoint", "label": "mapped", "stream": True}],
     "flip": [{"op": "flip", "liobn": "0x80000100", "ioba": "0x1f000", "bit": 12}],

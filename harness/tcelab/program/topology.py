@@ -229,6 +229,7 @@ TOPOLOGIES: Final = {
         # Windows of 16 MiB: a container of 1 GiB takes 0.3 s to release.
         _pes("two-small", 2, SMALL_WINDOW),
         _pes("two-small-smp", 2, SMALL_WINDOW, cpus=2),
+        _pes("four-cpus", 2, SMALL_WINDOW, cpus=4),
         _pes("two-small-kdump", 2, SMALL_WINDOW, crashkernel=CRASHKERNEL),
         Topology("pair", (Phb(1, (Device("pe1", slot=1), Device("pe1b", slot=2)), SMALL_WINDOW),)),
         _pes("four-pe", 4, SMALL_WINDOW),

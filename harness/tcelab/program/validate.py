@@ -19,6 +19,7 @@ from tcelab.program import (
     is_guest,
     is_life,
     soundness,
+    validate_atonce,
     validate_host,
     validate_hotplug,
     validate_hypercalls,
@@ -28,6 +29,7 @@ from tcelab.program import (
 from tcelab.program.hostops import Checkpoint, Ddw, Flip, Fresh, Rtas
 from tcelab.program.lifeops import ENDS_KERNEL, LifeOp, Load
 from tcelab.program.operations import (
+    AtOnce,
     Bind,
     Buffer,
     Burst,
@@ -82,6 +84,7 @@ def validate(program: Program, *, guarded: bool = False) -> None:
     checker = Checker(program, guarded=guarded)
     for op in program.ops:
         checker.check(op)
+    checker.end()
 
 
 class Checker(Made):
@@ -100,6 +103,7 @@ class Checker(Made):
         self._disks = {device.name for device in program.topology.devices if device.model == "virtio-blk"}
         self._windows = {phb.liobn: phb for phb in program.topology.machine}
         self._topology = program.topology
+        self._group = validate_atonce.Group(guarded=self._guarded)
         self._live()
 
     def _live(self) -> None:
@@ -124,7 +128,7 @@ class Checker(Made):
         self._by = op.by if is_guest(op) else ""
         if self._by not in self._processes:
             return self._no_process(self._by)
-        if problem := expected.wrong(op):
+        if problem := expected.wrong(op) or self._group.problem(op):
             return problem
         if self._life.saved and not isinstance(op, Load):
             return "the guest was saved and stands still: add a `load` before it"
@@ -132,6 +136,14 @@ class Checker(Made):
             return self._event(op)
         rule: Callable[[Any], str] | None = getattr(self, f"_{type(op).__name__.lower()}", None)
         return "there is no rule for it: nobody knows what it may do" if rule is None else rule(op)
+
+    def end(self) -> None:
+        """The program has no more operations.
+
+        :raise UsageError: some were to be begun at once.
+        """
+        if self._group.left:
+            raise UsageError(f"program {self._name!r} ends amidst operations that are begun at once")
 
     def _event(self, op: LifeOp) -> str:
         files = {name for each in self._processes.values() for name in each.files}
@@ -160,6 +172,9 @@ class Checker(Made):
         self._spawned.add(op.process)
         self._processes[op.process] = Process({*self._own.files}, {*self._own.bound}, root=not op.uid)
         return ""
+
+    def _atonce(self, _op: AtOnce) -> str:
+        return "only the agent itself begins operations at once" if self._by else ""
 
     def _exit(self, op: Exit) -> str:
         if self._by:

@@ -7,6 +7,8 @@ from collections import deque
 from pathlib import Path
 from typing import Final
 
+from tcelab.qemu.conduct import SAID, Heard
+
 FATAL: Final = re.compile(
     r"Kernel panic - not syncing|\bOops: |Unable to handle kernel|kernel BUG at |BUG: (?:Unable|Kernel)"
     r"|BUG: soft lockup|watchdog: .*(?:LOCKUP|lockup)|rcu: INFO: \S+ (?:self-)?detected"
@@ -45,6 +47,7 @@ class Console:
     :ivar size: bytes seen; a measure of progress during the boot.
     :ivar fatal: the first line that says that the kernel is dead, or empty; `panicked`: it said that it panics.
     :ivar reached: phase name to the clock's reading when its line was seen.
+    :ivar heard: what the guest asks of its platform; QEMU's log tells it as well.
     """
 
     def __init__(self, log: Path, before: Console | None = None) -> None:
@@ -58,6 +61,7 @@ class Console:
         self.panicked = False
         self._expected = ""
         self.reached: dict[str, float] = {}
+        self.heard: Heard = Heard() if before is None else before.heard
         if before is not None:
             self._partial, lines, trouble = before.left()
             self._lines.extend(lines)
@@ -77,6 +81,8 @@ class Console:
 
     def _line(self, line: str, now: float) -> None:
         self._lines.append(line)
+        if SAID in line:
+            self.heard.said(line)
         for phase, pattern in PHASES.items():
             if phase not in self.reached and pattern.search(line):
                 self.reached[phase] = now

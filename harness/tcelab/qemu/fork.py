@@ -261,6 +261,7 @@ class Forks:
             "registers": msgspec.to_builtins(registers),
             "windows": dict(log.tables.shapes),
             "trial": trial,
+            "conduct": msgspec.to_builtins(session.guest.console.heard.boot),
         }
         files = {"state": state, "console": (session.guest.folder / "console.log").read_bytes()}
         bases.store(key, session.guest.ram.fd, files, facts)

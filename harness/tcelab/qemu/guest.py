@@ -83,6 +83,7 @@ class Guest:
         if base is not None:
             # The boot messages belong to the fork as well: a warning among them is a finding of the fork.
             self.console.feed(base.console, 0.0)
+            self.console.heard.forked(base.record.conduct)
         self._said = (folder / "qemu.err").open("w+b")
         self._qmp = Monitor("tcelab")
         self.standstill = Standstill(self.qmp, self._not_only_stopped)
@@ -107,7 +108,7 @@ class Guest:
             raise HarnessError("closed before it began")
         pairs = {name: socket.socketpair() for name in ("qmp", "qtest", "console", "agent")}
         log_reader, log_writer = os.pipe2(os.O_CLOEXEC)
-        self.log = self.waiter.log = Log(log_reader, self.folder / "qemu.log")
+        self.log = self.waiter.log = Log(log_reader, self.folder / "qemu.log", self.console.heard)
         self.channel = AgentChannel(pairs["agent"][0])
         self.qtest = Qtest(pairs["qtest"][0], self.ram.size - machine.SCRATCH)
         self.transit = Transit(self._execute, self.qtest, self._options.topology)

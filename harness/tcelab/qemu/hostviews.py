@@ -29,9 +29,11 @@ class HostViews:
     :ivar live: QEMU's memory.
     """
 
-    def __init__(self, guest: Guest, topology: Topology) -> None:
-        """:raise Unsupported: the host does not let us read our own child."""
-        self._guest = guest
+    def __init__(self, guest: Guest, topology: Topology, *, papr: bool = False) -> None:
+        """:param papr: snapshots tell what the guest asks of its platform.
+        :raise Unsupported: the host does not let us read our own child.
+        """
+        self._guest, self._papr = guest, papr
         self._defaults = machine.default_windows(topology)
         # A program before QEMU (setpriv, a loader) execs QEMU, so the child is QEMU itself.
         self.live = LiveMemory(guest.pid)
@@ -77,6 +79,7 @@ class HostViews:
             refusals=self._guest.log.take_refusals(),
             console=portal().call(self._guest.trouble()),
             seconds=seconds,
+            conduct=self._guest.console.heard.take() if self._papr else None,
         )
 
     def _read_live(self) -> list[TableView]:

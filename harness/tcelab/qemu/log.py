@@ -23,6 +23,7 @@ from typing import Final, Literal, Protocol
 
 from tcelab.errors import HarnessError
 from tcelab.papr import window
+from tcelab.qemu.conduct import HCALLS, Heard
 from tcelab.qemu.tableaddresses import TableAddresses
 from tcelab.run.record import Refusal
 
@@ -111,14 +112,18 @@ class Log:
     :ivar tables: the tables by the trace, up to the last line read.
     :ivar listener: hears of the other lines, in order; called by whoever reads, and never by two at once.
     :ivar tables_listener: likewise hears each line about tables.
+    :ivar heard: what the guest asks of its platform.
     :ivar recent: the last refusals, taken or not; `refused`: how many there were.
     :ivar strayed: the first access to a device's ROM that was refused, or empty. A CPU reads a ROM, and drops what it
         writes to one, without asking: QEMU misdirected an access that was meant for another region.
     :ivar checkstop: a text if the guest's CPU stopped for good, with what QEMU refused just before; else empty.
     """
 
-    def __init__(self, pipe: int, path: Path) -> None:
+    def __init__(self, pipe: int, path: Path, heard: Heard | None = None) -> None:
+        """:param heard: of the guest, if somebody else has it as well."""
         self.tables = TableAddresses()
+        self.heard = Heard() if heard is None else heard
+        self.heard.shapes = self.tables.shapes
         self.listener: Listener | None = None
         self.tables_listener: Callable[[str], None] | None = None
         self.recent: deque[str] = deque(maxlen=RECENT)
@@ -239,7 +244,9 @@ class Log:
             why = f", after: {self._before}" if self._before.startswith("Invalid ") else ""
             self.checkstop = self.checkstop or f"{found[0]}{why}"
         elif "spapr_iommu" in line:
-            self.tables.line(line)
+            self.heard.trace(line)
+            if HCALLS not in line:
+                self.tables.line(line)
             if self.tables_listener is not None:
                 self.tables_listener(line)
         elif self.listener is not None:

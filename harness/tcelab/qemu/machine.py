@@ -87,6 +87,7 @@ class QemuOptions(msgspec.Struct, frozen=True):
         device on. PHBs keep theirs: QEMU tells their state apart by it (hw/ppc/spapr_pci.c, vmstate_spapr_pci).
     :ivar others: QEMUs by name that the guest may be loaded into.
     :ivar restarts: it may boot again, so that a fork as well needs its kernel and its initrd.
+    :ivar papr: what the guest asks of its platform is listened to. A base is made with it, so it makes no other base.
     :ivar isolates: the platform is to isolate PEs; `guard`: what is done for it, see `tcelab.run.record.Facts`.
     """
 
@@ -104,6 +105,7 @@ class QemuOptions(msgspec.Struct, frozen=True):
     restarts: bool = False
     order: Literal["same", "reversed"] = "same"
     others: dict[str, tuple[Qemu, Abilities]] = {}
+    papr: bool = True
 
 
 class Descriptors(msgspec.Struct, frozen=True):

@@ -94,7 +94,7 @@ class MovableSession(Conversation):
         with self._closing:
             if self._closed:
                 raise HarnessError("closed: the guest is loaded no more")
-            before, self._hostviews = self._hostviews, HostViews(fresh, self.options.topology)
+            before, self._hostviews = self._hostviews, HostViews(fresh, self.options.topology, papr=self.options.papr)
             self.guest = fresh
         before.close()
         self._cell.move(fresh.ram)

@@ -22,6 +22,7 @@ from qemu.qmp import QMPClient, QMPError
 from tcelab.errors import HarnessError, Scene, UsageError
 from tcelab.image.manifest import file_sha256
 from tcelab.program.topology import VERSIONED
+from tcelab.qemu.conduct import TRACES as HEARD
 from tcelab.qemu.portal import portal
 
 _LIMIT: Final = 30.0
@@ -32,8 +33,9 @@ TRACES: Final = (
     "spapr_iommu_ddw_create",
     "spapr_iommu_ddw_remove",
     "spapr_iommu_ddw_reset",
+    *HEARD,
 )
-"""Trace events that the live view follows. The first is required."""
+"""Trace events that the live view follows, of which the first is required; and what a guest asks for."""
 
 FIRMWARE: Final = ("slof.bin", "vof.bin")
 
@@ -43,7 +45,7 @@ LOG_FLAGS: Final = ("guest_errors", "invalid_mem")
 """`-d` items under which QEMU tells of refused accesses: the second where it exists (8.0 or so and up)."""
 
 
-VERSION: Final = 5
+VERSION: Final = 6
 """Version of the questions; raising it invalidates remembered answers."""
 
 

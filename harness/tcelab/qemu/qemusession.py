@@ -18,7 +18,7 @@ from tcelab.logs import PHASE
 from tcelab.papr import isolationrules
 from tcelab.program import Burst, Checkpoint, Ddw, Dma, Engine, Flip, GuestOp, HostOp, Ioctl, LifeOp, Rtas
 from tcelab.program.plugged import Plugged
-from tcelab.qemu import machine, probe, rtaswindows
+from tcelab.qemu import conduct, machine, probe, rtaswindows
 from tcelab.qemu.guard import Guard, chunks
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.hostviews import HostViews
@@ -88,7 +88,7 @@ class QemuSession(MovableSession):
             firmware = machine.firmware(options, abilities)
             _LOG.info("%s under QEMU %s, %s", doing, abilities.version, firmware, extra=PHASE)
             portal().call(self.guest.start())
-            self._hostviews = HostViews(self.guest, options.topology)
+            self._hostviews = HostViews(self.guest, options.topology, papr=options.papr)
             self.reached = {}
             if base is not None:
                 self.reached["loaded"] = self.guest.waiter.elapsed()
@@ -96,6 +96,12 @@ class QemuSession(MovableSession):
             self.greet(digest)
             if base is None:
                 self.reached |= self.guest.console.reached
+                self.guest.log.drain()
+                self.guest.console.heard.booted()
+            if not options.papr:
+                for name in conduct.TRACES:
+                    off = {"name": name, "enable": False, "ignore-unavailable": True}
+                    portal().call(self.guest.qmp("trace-event-set-state", **off))
             if options.guard != "off":
                 self._guard = Guard(self.guest, self._hostviews.live, options.topology, options.guard)
                 self._guard.start()
@@ -140,6 +146,7 @@ class QemuSession(MovableSession):
             self._guard.reset()
         self.guest.log.drain()
         self.guest.log.take_refusals()
+        self.guest.console.heard.renew()
 
     # -- another kernel
 

@@ -11,7 +11,7 @@ import tcelab
 from tcelab.image.bases import Held
 from tcelab.program import RESETS
 from tcelab.program.plugged import HELPERS, HOT_PLUG
-from tcelab.qemu import machine, probe, transit
+from tcelab.qemu import conduct, machine, probe, transit
 from tcelab.qemu.channel import Hello
 from tcelab.qemu.second import loading
 from tcelab.run.record import Facts
@@ -64,6 +64,7 @@ def facts(parts: Parts, ram: int, nonce: bytes, hello: Hello) -> Facts:
         guard=options.guard,
         hypercalls="tce_hcall" in hello.modules,
         huge=hello.huge,
+        papr="off" if not options.papr else "heard" if set(conduct.TRACES) <= set(abilities.traces) else "unheard",
         impossible={
             **loading.impossible(hello, options.topology.crashkernel),
             **(dict.fromkeys(_RESETS, _NO_KERNEL) if base is not None and not options.restarts else {}),

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 from msgspec.inspect import NoneType, StructType, Type, UnionType, type_info
 
-from tcelab.judge.finding import Batch, DmaCount, Evidence, Finding, LawCount, Seconds, Verdict
+from tcelab.judge.finding import Batch, DmaCount, Evidence, Finding, LawCount, PaprCount, Seconds, Verdict
 from tcelab.leakcheck import leakresult
 from tcelab.program.structpage import default_told, fields_told, summary, type_told
 from tcelab.report import hcalltable, isolationlog, lifelog, result
@@ -39,6 +39,7 @@ STRUCTS: Final[tuple[type[msgspec.Struct], ...]] = (
     LawCount,
     Batch,
     DmaCount,
+    PaprCount,
     Seconds,
     result.ProgramInfo,
     result.PlatformInfo,

@@ -227,8 +227,20 @@ def witnesses(evidence: Evidence) -> Iterator[str]:
     passed = f"{counted(dma.allowed, 'piece')} through"
     yield f"device DMA: {counted(dma.transfers, 'transfer')}, {passed}, {dma.refused:,} refused ({controls})"
     yield f"page pins: {counted(evidence.pins, 'reading')}"
+    yield from asked(evidence)
     costs = (f"{what} {cost.median * 1e3:.1f} ms" for what, cost in evidence.seconds.items())
     yield f"time per checkpoint (medians): {', '.join(costs)}"
+
+
+def asked(evidence: Evidence) -> Iterator[str]:
+    """What the guest asked of its platform, its boot included; nothing where nobody listened."""
+    papr = evidence.papr
+    if papr.off:
+        yield "asked of the platform: not judged, --no-papr"
+    if papr.calls:
+        calls = ", ".join(f"{times:,} {name}" for name, times in sorted(papr.calls.items()))
+        exempt = f"; {papr.programs:,} that PAPR forbids are the program's own" if papr.programs else ""
+        yield f"asked of the platform: {calls}{exempt}"
 
 
 def _behaviour(evidence: Evidence) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Performs programs on sessions, and records what happened.
 
+- `conduct`: what a guest asks of its platform
 - `exitcode`: the exit codes, and what decides on them
 - `flown`: what came of a device in flight over an event
 - `guestfits`: does a guest fit a program?
@@ -7,5 +8,6 @@
 - `loop`: performs a program on a session
 - `record`: what happened
 - `resultfile`: what each `result.json` holds
+- `serialorder`: an order of hypercalls made at once that explains what they left
 - `session`: the interface of a platform
 """

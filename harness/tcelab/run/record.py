@@ -12,6 +12,7 @@ import numpy.typing as npt
 from tceagent.huge import HUGE_PAGE
 from tcelab.errors import Scene, TcelabError
 from tcelab.program import Op, Program
+from tcelab.run.conduct import Conduct
 
 ViewName = Literal["live", "stream", "emulator"]
 Guarding = Literal["freeze", "observe", "off"]
@@ -126,6 +127,7 @@ class Snapshot:
     :ivar refusals: refusals in QEMU's log since the previous snapshot.
     :ivar disks: all that is on each disk, by device.
     :ivar seconds: what each part of the snapshot took.
+    :ivar conduct: None: nobody listens.
     """
 
     tables: tuple[TableView, ...]
@@ -135,6 +137,7 @@ class Snapshot:
     console: tuple[str, ...] = ()
     disks: dict[str, bytes] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    conduct: Conduct | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +188,7 @@ class Facts:
     :ivar usable: bytes of RAM that the kernel may use, 0: all; `limit`: MiB that firmware says RAM may grow to, None:
         nobody has asked.
     :ivar direct: LIOBNs of windows in which the kernel maps all RAM.
+    :ivar papr: what it asks of its platform is listened to; else why not.
     :ivar hypercalls: programs may make hypercalls; `huge`: bytes of a huge page, 0: they may have no
         buffers in huge pages.
     """
@@ -208,6 +212,7 @@ class Facts:
     usable: int = 0
     limit: int | None = None
     direct: frozenset[int] = frozenset()
+    papr: Literal["heard", "off", "unheard"] = "unheard"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@
 - `proof`: the minimum for a pass
 - `rules`: the scenario `rules`
 - `secondkernel`: the scenarios `kexec`, `kexec-isolation` and `kdump`
+- `smp`: the scenario `smp`
 - `stories`: the stories of the scenario `isolation`
 - `sweep`: transfers all over a window
 - `violations`: the violations of the scenario `isolation`
@@ -51,6 +52,7 @@ from tcelab.scenarios import (
     migration,
     rules,
     secondkernel,
+    smp,
     windows,
     windowsisolation,
 )
@@ -206,6 +208,12 @@ SCENARIOS: Final = {
             secondkernel.kdump,
             topologies=secondkernel.CRASH_TOPOLOGIES,
             crashkernel=CRASHKERNEL,
+        ),
+        Scenario(
+            "smp",
+            "several CPUs use one table and several at once, by hypercalls and containers; PEs change hands",
+            smp.ops,
+            topologies=smp.TOPOLOGIES,
         ),
         Scenario(
             "migration",

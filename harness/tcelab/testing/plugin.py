@@ -37,6 +37,7 @@ OPTIONS: Final = {
     "ahead": "Guests that are kept ready; by default one for each core.",
 }
 """Each is `--tcelab-NAME` and the ini option `tcelab_NAME`, with `_` for `-`."""
+FLAGS: Final = {"boot": "Boot each guest, fork none.", "no-papr": "Do not judge the law papr."}
 
 PLATFORMS: Final = ("qemu", "emulator")
 CPUS: Final = ("power8", "power9", "power9-hash", "power10", "power11")
@@ -44,7 +45,6 @@ CPUS: Final = ("power8", "power9", "power9-hash", "power10", "power11")
 _PATHS: Final = ("kernel", "modules", "initrd")
 _NUMBERS: Final = ("memory", "ahead")
 _TOPOLOGY: Final = "two-pe"
-
 _GUESTS: Final = pytest.StashKey[list["Pseries"]]()
 _TOLD: Final = pytest.StashKey[bool]()
 """The test has failed, and its report has the sections of its guests."""
@@ -57,8 +57,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         group.addoption(f"--tcelab-{name}", dest=f"tcelab_{name}", help=text, metavar=name.upper())
         for spelling in _ini(name):
             parser.addini(spelling, text)
-    group.addoption("--tcelab-boot", dest="tcelab_boot", action="store_true", help="Boot each guest, fork none.")
-    parser.addini("tcelab_boot", "Boot each guest, fork none.", "bool", default=False)
+    for name, text in FLAGS.items():
+        group.addoption(f"--tcelab-{name}", dest=_ini(name)[0], action="store_true", help=text)
+        parser.addini(_ini(name)[0], text, "bool", default=False)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -109,7 +110,7 @@ def _tcelab_guests(
     guests = Guests(
         choice,
         lambda: tmp_path_factory.mktemp("tcelab"),
-        boot=_boot(config),
+        boot=_flag(config, "boot"),
         ahead=int(_option(config, "ahead")) if _option(config, "ahead") else _share(),
     )
     try:
@@ -265,7 +266,7 @@ def _sections(guest: Pseries, config: pytest.Config) -> list[tuple[str, str]]:
     from tcelab.testing.explain import sections  # noqa: PLC0415
 
     try:
-        return [(f"tcelab {name}", text) for name, text in sections(guest, _choice(config), boot=_boot(config))]
+        return [(f"tcelab {name}", text) for name, text in sections(guest, _choice(config), boot=_flag(config, "boot"))]
     except OSError as error:  # for example a full disk; the test's own report must appear nevertheless
         return [("tcelab", f"nothing more can be told: {error}")]
 
@@ -295,8 +296,7 @@ def _findings(findings: Sequence[object]) -> str:
 
 
 def _option(config: pytest.Config, name: str) -> str:
-    given = (config.getini(spelling) for spelling in _ini(name))
-    return str(config.getoption(f"tcelab_{name}") or next(filter(None, given), ""))
+    return str(config.getoption(f"tcelab_{name}") or next(filter(None, map(config.getini, _ini(name))), ""))
 
 
 def _ini(name: str) -> list[str]:
@@ -387,14 +387,14 @@ def _choice(config: pytest.Config) -> setup.MachineChoice:
     from tcelab.program.topology import topology  # noqa: PLC0415
 
     given = {name: _option(config, name) for name in OPTIONS}
-    names = ("qemu", "image", "append", "cpu", "profile")
-    chosen: dict[str, Any] = {name: given[name] for name in names if given[name]}
+    chosen: dict[str, Any] = {
+        name: given[name] for name in ("qemu", "image", "append", "cpu", "profile") if given[name]
+    }
     chosen["expect_quirks"] = tuple(given["expect-quirk"].split())
     chosen |= {name: Path(given[name]) for name in _PATHS if given[name]}
-    if given["memory"]:
-        chosen["memory"] = int(given["memory"])
-    return setup.MachineChoice(topology=topology(_TOPOLOGY), **chosen)
+    chosen |= {"memory": int(given["memory"])} if given["memory"] else {}
+    return setup.MachineChoice(topology=topology(_TOPOLOGY), papr=not _flag(config, "no_papr"), **chosen)
 
 
-def _boot(config: pytest.Config) -> bool:
-    return bool(config.getoption("tcelab_boot") or config.getini("tcelab_boot"))
+def _flag(config: pytest.Config, name: str) -> bool:
+    return bool(config.getoption(f"tcelab_{name}") or config.getini(f"tcelab_{name}"))

@@ -231,6 +231,7 @@ def test_the_profile_of_a_container_type_is_the_driver_that_makes_both(tcelab):
         (("--without-quirk", "nonsense"), "no quirk nonsense; there are: "),
         (("--platform", "emulator", "--expect-quirk", "nonsense"), "no quirk nonsense; there are: "),
         (("--platform", "emulator", "--kernel", "/k"), "--kernel is about a guest"),
+        (("--platform", "emulator", "--no-papr"), "--no-papr is about a guest"),
         (("--platform", "emulator", "--keep"), "--keep is about a guest"),
         (("--platform", "powernv"), "'powernv' is not one of"),
     ],

@@ -17,7 +17,7 @@ from tcelab.program import Close
 
 MACHINE = {
     *("qemu", "image", "kernel", "modules", "initrd", "mutant", "memory", "cpu", "firmware", "append"),
-    *("expect_quirks", "without_quirks", "topology_name"),
+    *("expect_quirks", "without_quirks", "topology_name", "papr"),
 }
 KEYS = {
     "run": MACHINE | {"target", "platform", "profile", "inject", "guard", "boot", "limits"},

@@ -44,7 +44,7 @@ class Guest:
 
 def test_the_traces_are_on_for_as_long_as_the_event_lasts_and_the_last_line_is_heard():
     guest = Guest()
-    with counted(SimpleNamespace(guest=guest)) as counts:
+    with counted(SimpleNamespace(guest=guest, options=SimpleNamespace(papr=False))) as counts:
         assert [(name, on) for _, name, on, _ in guest.asked] == [
             (f"spapr_iommu_pci_{end}", True) for end in ("put", "get", "stuff", "indirect")
         ]
@@ -58,7 +58,16 @@ def test_the_traces_are_on_for_as_long_as_the_event_lasts_and_the_last_line_is_h
 def test_where_a_leak_check_counts_it_alone_does():
     heard = []
     guest = Guest(heard.append)
-    with counted(SimpleNamespace(guest=guest)) as counts:
+    with counted(SimpleNamespace(guest=guest, options=SimpleNamespace(papr=True))) as counts:
         guest.lines += LINES
         guest.drain()
     assert (counts.told(), heard, guest.asked) == ([], list(LINES), [])
+
+
+def test_traces_that_the_law_papr_listens_to_stay_on():
+    guest = Guest()
+    with counted(SimpleNamespace(guest=guest, options=SimpleNamespace(papr=True))):
+        pass
+    assert [(name, on) for _, name, on, _ in guest.asked] == [
+        (f"spapr_iommu_pci_{end}", on) for on in (True, False) for end in ("put", "get")
+    ]

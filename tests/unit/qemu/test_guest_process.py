@@ -25,6 +25,7 @@ from tcelab.qemu.guest import Guest
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.portal import portal
 from tcelab.qemu.probe import Qemu
+from tcelab.run.conduct import Conduct
 
 FAKE = Path(__file__).parents[2] / "support" / "fake_qemu.py"
 QUICK = Limits(settle=0.05, close=2.0, launch=PATIENCE, load=PATIENCE, boot=PATIENCE, control=PATIENCE)
@@ -65,7 +66,7 @@ def base(tmp_path):
         os.pwrite(ram.fileno(), b"as saved", 0x5000)
         state.write(b"what devices were")
         state.flush()
-        record = SimpleNamespace(windows={0x80000101: SHAPE}, registers=[])
+        record = SimpleNamespace(windows={0x80000101: SHAPE}, registers=[], conduct=Conduct())
         yield SimpleNamespace(ram=ram.fileno(), state=state.fileno(), console=b"Linux version 6.12\n", record=record)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tcelab.errors import UsageError
-from tcelab.program import Buffer, Checkpoint, Ddw, Flip, Fresh, Native, Program, Rtas
+from tcelab.program import AtOnce, Buffer, Checkpoint, Ddw, Flip, Fresh, Native, Program, Rtas
 from tcelab.program.topology import topology
 from tcelab.scenarios import SCENARIOS, build
 from tcelab.ssh.hostless import expect_possible
@@ -22,6 +22,7 @@ def program(*ops, **more):
         (Rtas(call="ibm,set-slot-reset", device="pe1"), "asked through QEMU"),
         (Ddw(call="query", device="pe1"), "asked through QEMU"),
         (Native(program="vfio_loop", args=[]), "that tcelab's own image has"),
+        (AtOnce(count=2), "one operation is done after the other"),
         (Buffer(name="b", pages=512, huge=True), "huge pages"),
     ],
 )

@@ -1,8 +1,8 @@
 """The laws, each in a file of its name.
 
 Laws of operations run on each operation, before it is folded in; laws of checkpoints run on each snapshot. Laws that
-keep state or run at another moment (`hypercalls`, `flight`, `isolation`, `charges`, `pins`, `difference`, `evidence`)
-are called by `tcelab.judge.core` directly.
+keep state or run at another moment (`hypercalls`, `papr`, `flight`, `isolation`, `charges`, `pins`, `difference`,
+`evidence`) are called by `tcelab.judge.core` directly.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tcelab.judge.laws import (
     memory,
     outcome,
     outliving,
+    papr,
     pins,
     refusals,
     table,
@@ -40,6 +41,7 @@ ALL: Final = (
     table.LAW,
     outliving.LAW,
     hypercalls.LAW,
+    papr.LAW,
     views.LAW,
     tag.LAW,
     memory.LAW,

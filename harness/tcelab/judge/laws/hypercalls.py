@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
+from tcelab.judge import blame
 from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger
+from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.hypercallmodel import HypercallModel
 from tcelab.program import Hcall, HcallBatch
 from tcelab.run.record import Outcome, Step
+from tcelab.run.serialorder import Place
 
 LAW: Final = Law(
     "hypercalls",
     says="hypercalls return what the tables hold, and succeed only inside an existing window, never from user mode",
     needs="the operation hcall or hcallbatch",
-    finds="compares status and registers with what the tables hold, and folds what succeeded into them",
+    finds="compares status and registers with what the tables hold, and folds what succeeded into them; calls that were"
+    " made at once, in an order that explains what they left: there must be one",
 )
 
 
@@ -34,3 +39,24 @@ def law(ledger: Ledger, hypercalls: HypercallModel, step: Step, outcome: Outcome
             seen=wrong.seen,
             operation=step.number,
         )
+
+
+def serial(ledger: Ledger, fold: Fold, contradiction: Sequence[Place]) -> None:
+    """What hypercalls that were made at once have left is what some order of them would have left.
+
+    :param contradiction: entries that no order explains together.
+    """
+    if not contradiction:
+        return
+    places = [f"LIOBN {liobn:#x} IOBA {fold.tables[liobn].ioba(number):#x}" for liobn, number in contradiction]
+    liobn, number = contradiction[0]
+    ledger.report(
+        "hypercalls",
+        (ledger.step, *contradiction),
+        f"no order of the hypercalls that were made at once explains these entries together: {', '.join(places)}",
+        liobn=liobn,
+        ioba=fold.tables[liobn].ioba(number),
+        expected="what one call after the other would leave",
+        seen="parts of calls",
+        operation=blame.table(ledger),
+    )

@@ -29,6 +29,7 @@ from tcelab.judge.models.transfers import Transfers
 from tcelab.judge.models.windowmodel import WindowModel
 from tcelab.papr import window
 from tcelab.program import (
+    AtOnce,
     Bind,
     Buffer,
     Burst,
@@ -285,7 +286,7 @@ class Fold:
                 self.buffers[op.buffer].access = op.access
             case Frames():
                 self.buffers[op.buffer].learn(0, outcome.frames)
-            case Read() | Native() | Flip() | Fresh():
+            case Read() | Native() | Flip() | Fresh() | AtOnce():
                 pass  # nothing that the fold follows: counters, what undoes itself, a lie, another guest's beginning
             case _:
                 self.unknown.append(f"there is no rule for what {type(op).__name__} of step {step} has done")

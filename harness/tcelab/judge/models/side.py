@@ -17,6 +17,7 @@ from tcelab.judge.models.requests import request_name
 from tcelab.papr import tce, window
 from tcelab.program import (
     ENDS_KERNEL,
+    AtOnce,
     Bind,
     BridgeAdd,
     BridgeRemove,
@@ -46,6 +47,7 @@ from tcelab.run.record import Event, Facts, Outcome, TableView
 
 _COMPARED: Final[dict[type[Op], tuple[str, ...]]] = {
     Bind: ("liobn", "window_start", "window_size", "buid"),
+    AtOnce: (),
     Repeat: ("calls",),
     Burst: ("done",),
     Hcall: (),

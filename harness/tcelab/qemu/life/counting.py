@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from tcelab.qemu.conduct import TRACES
 from tcelab.qemu.portal import portal
 from tcelab.qemu.qemusession import QemuSession
 
@@ -46,9 +47,10 @@ def counted(session: QemuSession) -> Iterator[HypercallCounts]:
     guest, counts = session.guest, HypercallCounts()
     log, before = guest.log, guest.log.tables_listener
 
+    heard = TRACES if session.options.papr else ()
+
     def trace(*, on: bool) -> None:
-        for end in KINDS:
-            name = f"spapr_iommu_pci_{end}"
+        for name in (name for end in KINDS if (name := f"spapr_iommu_pci_{end}") not in heard):
             portal().call(guest.qmp("trace-event-set-state", name=name, enable=on, **{"ignore-unavailable": True}))
 
     if before is not None:  # it has asked for the traces, and needs them afterwards
