@@ -1,4 +1,6 @@
-"""Mutants of the guest's driver, as a user runs them, and what `images/mutants.toml` says must be found."""
+"""Mutants of the guest's driver and of its kernel, as a user runs them, and what must be found by `images/mutants.toml`
+and `images/kernel-mutants.toml`.
+"""
 
 import json
 import re
@@ -10,6 +12,10 @@ KNOWN = mutants.known()
 FAULTS = {fault.name: fault for fault in KNOWN.fault}
 FETCHING = 600
 """Seconds: the first of them fetches a compiler and the kernel's sources."""
+OF_KERNEL = {fault.name: fault for fault in mutants.known_of_kernel().fault}
+BUILDING = 4 * 60 * 60
+"""Seconds: the first of them builds a kernel, on a machine that may have other work."""
+BUILT = mutants.known_of_kernel().image
 
 
 def run(scenario, name, state):
@@ -27,13 +33,38 @@ def run(scenario, name, state):
     return code, result
 
 
-def assert_found(name, state):
-    fault = FAULTS[name]
-    code, result = run(fault.run, name, state)
-    told = [f"{each['law']}: {each['message']}" for each in result["verdict"]["findings"]]
+def run_kernel(verb, state, *options):
+    """Exit code and result of a scenario, or of the leak check, on a kernel that was built; booted."""
+    words = [mutants.LEAKCHECK] if verb == mutants.LEAKCHECK else ["run", verb, "--seed", KNOWN.seed]
+    code, call = tcelab(*words, *options, "--boot", "--json", "-", state=state, limit=BUILDING)
+    assert "Traceback" not in call.said
+    result = json.loads(call.out) if call.out else {}
+    assert result["versions"]["provenance"]["image"]["name"] == BUILT, call.said
+    return code, result
+
+
+def _told(result):
+    found = result["findings"] if "findings" in result else result["verdict"]["findings"]
+    return [f"{each['law']}: {each['message']}" for each in found]
+
+
+def _assert_told(fault, code, result):
+    told = _told(result)
     assert code == 1, told
     for pattern in fault.finds:
         assert any(re.match(pattern, line) for line in told), (pattern, told)
+
+
+def assert_found(name, state):
+    fault = FAULTS[name]
+    _assert_told(fault, *run(fault.run, name, state))
+
+
+def assert_found_in_kernel(name, state):
+    fault = OF_KERNEL[name]
+    code, result = run_kernel(fault.run, state, "--mutant", name)
+    assert result["versions"]["provenance"]["mutant"]["name"] == name
+    _assert_told(fault, code, result)
 
 
 def assert_passes(scenario, state):
@@ -41,3 +72,10 @@ def assert_passes(scenario, state):
     code, result = run(scenario, mutants.CLEAN, state)
     assert code == 0, result["verdict"]
     assert result["verdict"]["findings"] == []
+
+
+def assert_kernel_passes(verb, state):
+    """The kernel that was built, without a fault."""
+    code, result = run_kernel(verb, state, "--image", BUILT)
+    assert (code, _told(result)) == (0, [])
+    assert "mutant" not in result["versions"]["provenance"]

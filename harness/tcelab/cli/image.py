@@ -26,12 +26,12 @@ def command() -> None:
 @click.option("--newest", is_flag=True, help="Of the newest packages, whatever images/NAME.lock says.")
 @archive_option
 def build(names: tuple[str, ...], *, missing: bool, newest: bool) -> None:
-    """Build NAMES (default: all recipes) from Debian's packages, signatures checked. Versions that are locked are
-    taken where the archive still has them, else the newest that fit.
+    """Build NAMES (default: all recipes but those of a kernel) from Debian's packages, signatures checked. Versions
+    that are locked are taken where the archive still has them, else the newest that fit.
     """
     if missing and newest:
         raise UsageError("--missing and --newest exclude each other: --newest always builds")
-    for name in names or image.recipe_names():
+    for name in names or _usual():
         if missing and image.status(name, full=False).state == "ok":
             continue
         image.build(name, newest=newest)
@@ -42,16 +42,21 @@ def build(names: tuple[str, ...], *, missing: bool, newest: bool) -> None:
 @click.option("--built", is_flag=True, help="Lock what the images in the cache were built of; build nothing.")
 @archive_option
 def lock_(names: tuple[str, ...], *, built: bool) -> None:
-    """Build NAMES (default: all recipes) of the newest packages, and lock these by version and hash in
-    images/NAME.lock. What is locked for other architectures stays.
+    """Build NAMES (default: all recipes but those of a kernel) of the newest packages, and lock these by version and
+    hash in images/NAME.lock. What is locked for other architectures stays.
     """
-    for name in names or image.recipe_names():
+    for name in names or _usual():
         manifest = image.built(name) if built else image.build(name, newest=True)
         before = recipelock.read_lock(name)
         changes = recipelock.write_lock(name, manifest)
         click.echo(f"{name}: {counted(len(manifest.packages), 'package')} locked, {len(changes)} changed")
         for each in changes if before else ():
             click.echo(f"  {each.told()}")
+
+
+def _usual() -> list[str]:
+    """The recipes that are meant when none is named."""
+    return [name for name in image.recipe_names() if not image.on_request(name)]
 
 
 @command.command("drift")
@@ -129,10 +134,10 @@ def _list_bases(*, quick: bool) -> bool:
 
 @command.command("mutants")
 def mutants_() -> None:
-    """List the mutants of the guest's VFIO driver for --mutant: each changes one line."""
+    """List the mutants for --mutant: of the guest's VFIO driver, then of its kernel. Each changes one line."""
     every = mutants.known()
     click.echo(f"{mutants.CLEAN:20} {every.module} of {every.source}, rebuilt without a fault")
-    for fault in every.fault:
+    for fault in (*every.fault, *mutants.known_of_kernel().fault):
         click.echo(f"{fault.name:20} {fault.breaks}")
 
 

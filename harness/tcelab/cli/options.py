@@ -68,7 +68,8 @@ _GUEST_OPTIONS = [
         "--mutant",
         default="",
         metavar="NAME",
-        help="Rebuild the image's VFIO driver with this fault, which must be found: see tcelab image mutants.",
+        help="Rebuild the image's VFIO driver, or a kernel, with this fault, which must be found: see tcelab image"
+        " mutants.",
     ),
     click.option("--append", default="", help="Append this to the kernel's command line."),
     click.option(
@@ -222,7 +223,7 @@ def choice(
     return setup.MachineChoice(
         topology=topology(topology_name),
         qemu=qemu,
-        image=image,
+        image=setup.image_of(image, mutant),
         kernel=kernel,
         modules=modules,
         initrd=initrd,

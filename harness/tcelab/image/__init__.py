@@ -11,8 +11,10 @@
 - `hosttools`: runs the host's tools, with a limit on silence
 - `imagetar`: the file that carries images: its members, and a strict reader
 - `kbuild`: builds kernel modules and C programs for a guest
+- `kernelmutants`: the guest's kernel, built with one line of built-in code changed
+- `kerneltree`: a kernel's sources and objects in the cache
 - `known`: remembers facts about files and QEMU builds until these change
-- `library`: the images of this user: built when needed, checked, removed
+- `library`: the images of this user: built when needed, checked
 - `loader`: runs a program of an unpacked package tree
 - `locks`: locks between processes
 - `manifest`: what an image consists of, and how to verify it
@@ -26,6 +28,8 @@
 - `resources`: where tcelab's own files lie
 - `room`: how much room kept bases may take
 - `select`: which files of the packages go into an image
+- `shelf`: what of images is in the cache, and its removal
+- `sourcepackage`: reads the package of a kernel's sources
 - `sparse`: copies and hashes RAM files without their zeros
 - `staleness`: decides whether an image is usable, or is stale or damaged and must be built again
 - `store`: the cache on disk
@@ -35,20 +39,17 @@
 
 from tcelab.image.library import (
     GuestImage,
-    ImageStatus,
     OtherKernel,
     QemuBuild,
     build,
-    built,
-    clean,
     ensure_guest,
     ensure_qemu,
-    status,
     toolchain,
 )
 from tcelab.image.manifest import Manifest
 from tcelab.image.overlay import agent_digest
-from tcelab.image.recipe import network, quirks, recipe_names
+from tcelab.image.recipe import network, on_request, quirks, recipe_names
+from tcelab.image.shelf import ImageStatus, built, clean, status
 from tcelab.image.store import cache_dir
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "ensure_guest",
     "ensure_qemu",
     "network",
+    "on_request",
     "quirks",
     "recipe_names",
     "status",

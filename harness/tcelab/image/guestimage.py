@@ -14,11 +14,12 @@ from tcelab.image import modules as drivers
 from tcelab.image.apt import Fetch, Fetched, FetchRequest, host_architecture, unpack
 from tcelab.image.bytecode import CompileJob, compile_all
 from tcelab.image.overlay import BASE
+from tcelab.image.packages import Package
 from tcelab.image.recipe import GuestRecipe
 from tcelab.image.select import prune, require, walk
 from tcelab.logs import NOTE
 
-__all__ = ["KERNEL", "BuiltGuest", "NativeBuild", "build_guest"]
+__all__ = ["KERNEL", "BuiltGuest", "NativeBuild", "OwnBuild", "build_guest"]
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -42,6 +43,14 @@ class NativeBuild(NamedTuple):
     toolchain: str
 
 
+class OwnBuild(NamedTuple):
+    """A kernel that was built from its sources. `packages`: these sources."""
+
+    vmlinux: Path
+    release: str
+    packages: tuple[Package, ...]
+
+
 class BuiltGuest(NamedTuple):
     """What the manifest tells about a guest image."""
 
@@ -52,27 +61,37 @@ class BuiltGuest(NamedTuple):
     toolchain: str
 
 
-def build_guest(recipe: GuestRecipe, image: Path, fetch: Fetch, native: Callable[[str], NativeBuild]) -> BuiltGuest:
+def build_guest(
+    recipe: GuestRecipe, image: Path, fetch: Fetch, native: Callable[[str], NativeBuild], own: OwnBuild | None = None
+) -> BuiltGuest:
     """Fill an image's folder with ``vmlinux``, ``base.cpio`` and ``tools/``.
 
     The load order of the modules is in the guest's ``/etc/tcelab-modules``: one absolute path per line.
 
     :param image: the empty folder to fill; scratch trees in it are removed again.
     :param native: given the kernel's release, builds what is ours.
+    :param own: the kernel, if it is not that of a package; it has no modules but ours.
     :raise HarnessError: a package, the kernel or a module is missing.
     """
-    of_guest = fetch(_request(recipe, recipe.architecture, (recipe.kernel, *recipe.packages)))
+    kernel = (recipe.kernel,) if own is None else ()
+    of_guest = fetch(_request(recipe, recipe.architecture, (*kernel, *recipe.packages)))
     of_host = fetch(_request(recipe, host_architecture(), recipe.compiler))
     root, tools, scratch = image / ".root", image / "tools", image / ".scratch"
     unpack(of_guest, root)
     unpack(of_host, tools)
-    release = _take_kernel(root, image / KERNEL)
-    modules = _modules(root / "lib/modules" / release, recipe.modules)
+    modules: dict[str, bytes] = {}
+    carried: dict[str, bytes] = {}
+    if own is not None:
+        release = own.release
+        shutil.copy(own.vmlinux, image / KERNEL)
+    else:
+        release = _take_kernel(root, image / KERNEL)
+        modules = _modules(root / "lib/modules" / release, recipe.modules)
+        # With their dependencies, except those that are loaded anyway.
+        carried = _modules(root / "lib/modules" / release, [*recipe.modules, *recipe.drivers])
+        shutil.rmtree(root / "lib/modules")
     ours = native(release)
     modules |= ours.modules
-    # With their dependencies, except those that are loaded anyway.
-    carried = _modules(root / "lib/modules" / release, [*recipe.modules, *recipe.drivers])
-    shutil.rmtree(root / "lib/modules")
     for tree in (root, tools):
         prune(tree, recipe.drop, recipe.keep)
         require(tree, recipe.required)
@@ -88,7 +107,8 @@ def build_guest(recipe: GuestRecipe, image: Path, fetch: Fetch, native: Callable
         cpio.write_archive(stream, entries)
     for folder in (root, scratch):
         shutil.rmtree(folder)
-    return BuiltGuest([of_guest, of_host], release, list(modules), recipe.python, ours.toolchain)
+    fetched = [of_guest, of_host, *([Fetched(packages=own.packages, files=())] if own is not None else [])]
+    return BuiltGuest(fetched, release, list(modules), recipe.python, ours.toolchain)
 
 
 def _request(recipe: GuestRecipe, architecture: str, packages: tuple[str, ...]) -> FetchRequest:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -24,7 +24,7 @@ from tcelab.image.resources import kmod_dir, native_dir
 from tcelab.image.store import cache_dir
 from tcelab.image.toolchain import headers
 
-__all__ = ["Toolchain", "native", "require_release"]
+__all__ = ["Toolchain", "native", "require_path", "require_release"]
 
 BUILD_LIMIT: Final = 120.0
 """Seconds in which make or the compiler must say something."""
@@ -95,24 +95,34 @@ class Toolchain(NamedTuple):
             return target.read_bytes()
 
     def _run(self, phase: str, tool: str, *arguments: str | Path) -> None:
-        for path in (self.folder, *(each for each in arguments if isinstance(each, Path))):
-            if re.search(r"[\s:]", str(path)):
-                raise HarnessError(
-                    f"{phase}: kbuild works in no folder with a space or a colon in its name: {path}",
-                    next_step="name another folder in TCELAB_CACHE",
-                )
+        require_path(phase, self.folder, *(each for each in arguments if isinstance(each, Path)))
         # Nothing of the host's environment: it may be set up for another build.
         environment = ("env", "-i", "LC_ALL=C", f"PATH={self.folder / 'usr/bin'}:/usr/bin:/bin")
         run([*environment, tool, *arguments], RunLimit(phase, BUILD_LIMIT))
 
 
-def native(tools: Toolchain, release: str) -> NativeBuild:
+def native(tools: Toolchain, release: str, modules: Mapping[str, bytes] | None = None) -> NativeBuild:
     """What is ours in a guest, built for its kernel.
 
+    :param modules: already built in the kernel's own tree; None: with the kernel's headers.
     :raise HarnessError: it does not compile.
     """
     programs = {path.stem: tools.program(path) for path in sorted(native_dir().glob("*.c"))}
-    return NativeBuild(tools.modules(kmod_dir(), release), programs, tools.tree_sha256)
+    built = tools.modules(kmod_dir(), release) if modules is None else dict(modules)
+    return NativeBuild(built, programs, tools.tree_sha256)
+
+
+def require_path(phase: str, *paths: Path) -> None:
+    """Check that kbuild can work in these folders.
+
+    :raise HarnessError: it cannot.
+    """
+    for path in paths:
+        if re.search(r"[\s:]", str(path)):
+            raise HarnessError(
+                f"{phase}: kbuild works in no folder with a space or a colon in its name: {path}",
+                next_step="name another folder in TCELAB_CACHE",
+            )
 
 
 def require_release(name: str, module: bytes, release: str) -> None:

@@ -1,10 +1,10 @@
-"""The images of this user: built when needed, checked, removed."""
+"""The images of this user: built when needed, checked."""
 
 from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -12,9 +12,10 @@ from typing import Final, NamedTuple
 import msgspec
 
 from tcelab.errors import UsageError
-from tcelab.image import apt
-from tcelab.image.guestimage import KERNEL, NativeBuild, build_guest
+from tcelab.image import apt, kerneltree
+from tcelab.image.guestimage import KERNEL, NativeBuild, OwnBuild, build_guest
 from tcelab.image.kbuild import Toolchain, native
+from tcelab.image.kerneltree import KernelTree
 from tcelab.image.locks import lock
 from tcelab.image.manifest import (
     Manifest,
@@ -25,32 +26,34 @@ from tcelab.image.manifest import (
 )
 from tcelab.image.overlay import agent_digest, combined_initrd
 from tcelab.image.qemu import build_qemu, qemu_argv, qemu_environment
-from tcelab.image.recipe import GuestRecipe, Loaded, QemuRecipe, ToolchainRecipe, load, recipe_names
+from tcelab.image.recipe import (
+    GuestRecipe,
+    KernelRecipe,
+    Loaded,
+    QemuRecipe,
+    ToolchainRecipe,
+    load,
+)
 from tcelab.image.recipelock import drift, fetching, read_lock
-from tcelab.image.staleness import State, problems_of, usable
+from tcelab.image.resources import kmod_dir
+from tcelab.image.staleness import usable
 from tcelab.image.store import (
-    cache_dir,
-    folder_size,
     image_dir,
     new_image,
-    remove,
-    remove_leftovers,
 )
 from tcelab.image.toolchain import build_toolchain, wanted
 from tcelab.logs import NOTE, about
 
 __all__ = [
     "GuestImage",
-    "ImageStatus",
     "OtherKernel",
     "QemuBuild",
     "build",
-    "built",
-    "clean",
     "ensure_guest",
+    "ensure_kernel",
     "ensure_qemu",
     "image_lock",
-    "status",
+    "kernel_tree",
     "toolchain",
 ]
 
@@ -93,22 +96,6 @@ class QemuBuild(msgspec.Struct, frozen=True):
     argv: tuple[str, ...]
     environment: dict[str, str]
     manifest: Manifest
-
-
-class ImageStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How an image stands.
-
-    :ivar state: "stale": built from another recipe or by another version of tcelab's builder.
-    :ivar problems: what is damaged or stale, one line each, beginning with the file's path where there is one.
-    :ivar size: bytes on disk.
-    """
-
-    name: str
-    state: State
-    problems: list[str]
-    size: int
-    folder: Path
-    manifest: Manifest | None
 
 
 def ensure_guest(
@@ -169,7 +156,7 @@ def toolchain(
 
     Nobody replaces them while the block lasts.
 
-    :param release: of the kernel, as `uname -r` gives it.
+    :param release: of the kernel, as `uname -r` gives it; empty: none's headers are needed.
     :param newest: if it is built, then of the newest packages, whatever is locked.
     :raise UsageError: no such recipe, or it is not a toolchain's.
     :raise Unsupported: it must be built and this host cannot.
@@ -180,9 +167,48 @@ def toolchain(
         raise UsageError(f"{name} is a {loaded.kind}, not a toolchain", next_step="see tcelab image list")
     with image_lock(name):
         manifest = usable(loaded)
-        if manifest is None or release not in manifest.kernels:
+        if manifest is None or (release and release not in manifest.kernels):
             manifest = _build(loaded, fetch, release, newest=newest)
         yield Toolchain(image_dir(name), loaded.recipe, manifest.tree_sha256)
+
+
+def ensure_kernel(name: str) -> Manifest:
+    """What is known about a kernel that was built from its sources; built when absent, stale or visibly damaged.
+
+    :raise UsageError: no such recipe, or it is not a kernel's.
+    :raise Unsupported: it must be built and this host cannot.
+    :raise HarnessError: the build failed.
+    """
+    return _ensure(_kernel(name))
+
+
+@contextmanager
+def kernel_tree(name: str, *, fetch: apt.Fetch = apt.fetch, newest: bool = False) -> Iterator[KernelTree]:
+    """The sources and objects of a kernel, which nobody else touches while the block lasts.
+
+    :param newest: of the newest packages, whatever is locked; then the tree is made anew.
+    :raise UsageError: no such recipe, or it is not a kernel's.
+    :raise Unsupported: this host cannot build it.
+    :raise HarnessError: the build failed.
+    """
+    loaded = _kernel(name)
+    assert isinstance(loaded.recipe, KernelRecipe)
+    kerneltree.require_host(loaded.recipe)
+    locking = fetching(fetch, read_lock(name), newest=newest)
+    with (
+        toolchain("", name=loaded.recipe.toolchain, fetch=fetch, newest=newest) as tools,
+        kerneltree.tree_lock(name),
+    ):
+        if newest:
+            kerneltree.clean(name)
+        yield kerneltree.opened(loaded, tools, locking)
+
+
+def _kernel(name: str) -> Loaded:
+    loaded = load(name)
+    if not isinstance(loaded.recipe, KernelRecipe):
+        raise UsageError(f"{name} is a {loaded.kind}, not a kernel", next_step="see tcelab image list")
+    return loaded
 
 
 def build(name: str, *, fetch: apt.Fetch = apt.fetch, newest: bool = False) -> Manifest:
@@ -197,73 +223,6 @@ def build(name: str, *, fetch: apt.Fetch = apt.fetch, newest: bool = False) -> M
     loaded = load(name)
     with image_lock(name):
         return _build(loaded, fetch, newest=newest)
-
-
-def built(name: str) -> Manifest:
-    """What is known about an image that is there, undamaged and of today's recipe, whatever its lock says.
-
-    :raise UsageError: there is none, or no such recipe.
-    """
-    loaded, folder = load(name), image_dir(name)
-    manifest = read_manifest(folder)
-    if (
-        manifest is None
-        or manifest.recipe_sha256 != loaded.sha256
-        or problems_of(loaded, folder, manifest, full=True)[0]
-    ):
-        raise UsageError(f"{name} is not built, or stale, or damaged", next_step=f"tcelab image build {name}")
-    return manifest
-
-
-def status(name: str, *, full: bool = True) -> ImageStatus:
-    """How an image stands.
-
-    :param full: read and check all of it (a second or so), not only presence and sizes.
-    :raise UsageError: no such recipe.
-    """
-    loaded = load(name)
-    folder = image_dir(name)
-    manifest = read_manifest(folder)
-    damaged, stale = problems_of(loaded, folder, manifest, full=full)
-    state: State = "ok"
-    if not folder.exists():
-        state = "absent"
-    elif damaged:
-        state = "damaged"
-    elif stale:
-        state = "stale"
-    return ImageStatus(
-        name=name,
-        state=state,
-        problems=[] if state == "absent" else damaged + stale,
-        size=folder_size(folder),
-        folder=folder,
-        manifest=manifest,
-    )
-
-
-def clean(names: Sequence[str]) -> int:
-    """Delete images and return the bytes freed.
-
-    :param names: images; none: all of them, and what is kept for the next build: packages, indices, mutants.
-    :raise UsageError: no such recipe.
-    """
-    known = recipe_names()
-    for name in names:
-        if name not in known:
-            load(name)  # says what is wrong with it
-    freed = 0
-    # Every lock was taken in turn, so no build can be reading the packages that are removed last.
-    for name in names or sorted({*known, *_present()}):
-        with image_lock(name):
-            freed += remove(image_dir(name))
-            remove_leftovers(name)
-    if not names:
-        with lock("packages", "another download of packages"):
-            freed += remove(cache_dir() / "apt")
-        with lock("mutants", "another build of a mutant"):
-            freed += remove(cache_dir() / "mutants")
-    return freed
 
 
 def _modules_of(other: Callable[[str], OtherKernel] | None, manifest: Manifest) -> Mapping[str, bytes] | None:
@@ -291,11 +250,6 @@ def image_lock(name: str) -> AbstractContextManager[None]:
     return lock(f"image-{name}", f"another build of {name}")
 
 
-def _present() -> list[str]:
-    """Names of all images in the cache, also those without a recipe today."""
-    return sorted(path.name for path in (cache_dir() / "images").glob("*") if not path.name.startswith("."))
-
-
 def _ensure(loaded: Loaded) -> Manifest:
     manifest = usable(loaded)
     if manifest is not None:
@@ -314,7 +268,8 @@ def _build(loaded: Loaded, source: apt.Fetch, release: str = "", *, newest: bool
     with about(loaded.name), new_image(loaded.name) as folder:
         facts: dict[str, object]
         if isinstance(loaded.recipe, GuestRecipe):
-            guest = build_guest(loaded.recipe, folder, fetch, _native(loaded.recipe, source, newest=newest))
+            own = _own(loaded.recipe)
+            guest = build_guest(loaded.recipe, folder, fetch, _native(loaded.recipe, source, newest=newest), own)
             fetched = guest.fetched
             facts = {
                 "kernel_release": guest.kernel_release,
@@ -328,6 +283,12 @@ def _build(loaded: Loaded, source: apt.Fetch, release: str = "", *, newest: bool
             tools = build_toolchain(loaded.recipe, kernels, folder, fetch)
             fetched = tools.fetched
             facts = {"kernels": tools.kernels}
+        elif isinstance(loaded.recipe, KernelRecipe):
+            with kernel_tree(loaded.name, fetch=source, newest=newest) as tree:
+                (folder / KERNEL).write_bytes(tree.vmlinux())
+                (folder / "config").write_bytes(tree.config())
+                fetched = [apt.Fetched(packages=(tree.package,), files=())]
+                facts = {"kernel_release": tree.release, "toolchain": tree.tools.tree_sha256}
         else:
             qemu = build_qemu(loaded.recipe, folder, fetch)
             fetched = [qemu.fetched]
@@ -360,8 +321,22 @@ def _built(recipe: GuestRecipe, release: str, fetch: apt.Fetch, *, newest: bool)
         hosts = " and ".join(known.hosts)
         _LOG.warning("no raw hypercalls: their module can be built on %s only", hosts, extra=NOTE)
         return NativeBuild({}, {}, "")
-    with toolchain(release, name=recipe.toolchain, fetch=fetch, newest=newest) as tools:
-        return native(tools, release)
+    modules = None
+    if recipe.built:
+        with kernel_tree(recipe.built, fetch=fetch) as tree:
+            modules = tree.modules(kmod_dir())
+    wanted_headers = "" if recipe.built else release
+    with toolchain(wanted_headers, name=recipe.toolchain, fetch=fetch, newest=newest) as tools:
+        return native(tools, release, modules)
+
+
+def _own(recipe: GuestRecipe) -> OwnBuild | None:
+    """The kernel that was built for a guest; None: it has that of a package."""
+    if not recipe.built:
+        return None
+    with about(recipe.built):
+        manifest = ensure_kernel(recipe.built)
+    return OwnBuild(image_dir(recipe.built) / KERNEL, manifest.kernel_release, tuple(manifest.packages))
 
 
 def _manifest(loaded: Loaded, folder: Path, fetched: list[apt.Fetched], facts: dict[str, object]) -> Manifest:

@@ -2,6 +2,7 @@
 
 ``images/mutants.toml`` says which lines. The sources are those of the image's very kernel, from Debian's package; they
 are patched in a scratch folder of the cache. Neither they nor the modules are part of tcelab.
+``images/kernel-mutants.toml`` says the same of built-in code; :mod:`tcelab.image.kernelmutants` builds it.
 
 Layout, in the cache (``tcelab.image.store``)::
 
@@ -14,35 +15,57 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import subprocess
-import tarfile
 import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
 from tcelab.errors import HarnessError, UsageError
-from tcelab.image import apt, library
+from tcelab.image import apt, library, sourcepackage
 from tcelab.image.kbuild import Toolchain
 from tcelab.image.locks import lock
 from tcelab.image.manifest import Manifest
 from tcelab.image.packages import Package
-from tcelab.image.recipe import MUTANTS, GuestRecipe, load
+from tcelab.image.recipe import KERNEL_MUTANTS, MUTANTS, GuestRecipe, load
 from tcelab.image.resources import recipes_dir
 from tcelab.image.store import cache_dir, clear_no_space
 from tcelab.logs import NOTE
 
-__all__ = ["CLEAN", "Built", "Fault", "Mutants", "Sources", "build", "find", "known", "patched", "sources"]
+__all__ = [
+    "CLEAN",
+    "LEAKCHECK",
+    "Built",
+    "Fault",
+    "KernelFault",
+    "KernelMutants",
+    "Mutants",
+    "Sources",
+    "build",
+    "find",
+    "known",
+    "known_of_kernel",
+    "of_kernel",
+    "patched",
+    "place",
+    "replaced",
+    "sources",
+    "write",
+]
 
 _LOG: Final = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 CLEAN: Final = "clean"
 """Name of the mutant that has no fault."""
 
+LEAKCHECK: Final = "leakcheck"
+"""In the place of a scenario: the leak check finds it."""
+
 _FILE: Final = f"{MUTANTS}.toml"
+_KERNEL_FILE: Final = f"{KERNEL_MUTANTS}.toml"
 
 
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -83,6 +106,30 @@ class Mutants(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         return (self.file, *self.beside)
 
 
+class KernelFault(Fault, frozen=True, kw_only=True):
+    """One line of built-in code.
+
+    :ivar file: of the kernel's sources, in which `old` is once.
+    :ivar run: a scenario, or `LEAKCHECK`.
+    """
+
+    file: str
+
+
+class KernelMutants(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="kernel-mutants"
+):
+    """All faults of built-in code.
+
+    :ivar image: recipe of the guest whose kernel is built with one of them.
+    :ivar seed: of the scenarios that must find the faults.
+    """
+
+    image: str
+    seed: int
+    fault: tuple[KernelFault, ...]
+
+
 class Sources(msgspec.Struct, frozen=True):
     """Source files by name, and the package that holds them."""
 
@@ -117,25 +164,44 @@ def known() -> Mutants:
 
     :raise UsageError: it is not valid.
     """
-    path = recipes_dir() / _FILE
+    return _read(_FILE, Mutants)
+
+
+def known_of_kernel() -> KernelMutants:
+    """What ``images/kernel-mutants.toml`` says.
+
+    :raise UsageError: it is not valid.
+    """
+    return _read(_KERNEL_FILE, KernelMutants)
+
+
+def _read(file: str, kind: type[_T]) -> _T:
     try:
-        return msgspec.convert(tomllib.loads(path.read_text()), type=Mutants)
+        return msgspec.convert(tomllib.loads((recipes_dir() / file).read_text()), type=kind)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
-        raise UsageError(f"{_FILE}: {error}", next_step="correct it") from error
+        raise UsageError(f"{file}: {error}", next_step="correct it") from error
 
 
 def find(name: str) -> Fault | None:
-    """A fault by its name; None: `CLEAN`.
+    """A fault of the driver or of built-in code by its name; None: `CLEAN`.
 
     :raise UsageError: there is none of that name.
     """
-    faults = {fault.name: fault for fault in known().fault}
+    faults: dict[str, Fault] = {fault.name: fault for fault in (*known().fault, *known_of_kernel().fault)}
     if name != CLEAN and name not in faults:
         raise UsageError(
             f"no mutant is called {name!r}; there are: {', '.join([CLEAN, *faults])}",
             next_step="see tcelab image mutants",
         )
     return faults.get(name)
+
+
+def of_kernel(name: str) -> bool:
+    """Whether a mutant is one of built-in code.
+
+    :raise UsageError: there is none of that name.
+    """
+    return isinstance(find(name), KernelFault)
 
 
 def build(name: str, image: str, manifest: Manifest, *, fetch: apt.Fetch = apt.fetch) -> Built:
@@ -147,18 +213,20 @@ def build(name: str, image: str, manifest: Manifest, *, fetch: apt.Fetch = apt.f
     :raise HarnessError: the sources have changed, or do not compile.
     """
     fault, mutants, recipe = find(name), known(), load(image).recipe
+    if isinstance(fault, KernelFault):
+        raise UsageError(f"the mutant {name} is no fault of the driver, but of built-in code")
     if not isinstance(recipe, GuestRecipe) or not recipe.toolchain:
         raise UsageError(f"the recipe {image} names no toolchain that could build a mutant of its driver")
     with lock("mutants", "another build of a mutant"), clear_no_space():
         of_kernel = sources(mutants, recipe, manifest, fetch)
         files = patched(fault, of_kernel, mutants) | {"Kbuild": f"obj-m := {mutants.module}.o\n"}
         parts = [mutants.module, manifest.kernel_release, load(recipe.toolchain).sha256, files]
-        target = _place(parts, ".ko")
+        target = place(parts, ".ko")
         if not target.is_file():
             release = manifest.kernel_release
             with library.toolchain(release, name=recipe.toolchain, fetch=fetch) as toolchain:
                 _LOG.info("building %s, mutant %s", mutants.module, name, extra=NOTE)
-                _write(target, _compiled(files, toolchain, release)[mutants.module])
+                write(target, _compiled(files, toolchain, release)[mutants.module])
         return Built(mutants.module, target.read_bytes(), fault, of_kernel.package)
 
 
@@ -169,15 +237,24 @@ def patched(fault: Fault | None, of_kernel: Sources, mutants: Mutants) -> dict[s
     """
     files = dict(of_kernel.files)
     if fault is not None:
-        times = files[mutants.file].count(fault.old)
-        if times != 1:
-            raise HarnessError(
-                f"{_FILE}: {fault.name}: {mutants.folder}/{mutants.file} of {of_kernel.package.name}"
-                f" {of_kernel.package.version} has the old text {times} times, not once: the source has moved on",
-                next_step=f"correct `old` and `new` of {fault.name}",
-            )
-        files[mutants.file] = files[mutants.file].replace(fault.old, fault.new)
+        where = f"{mutants.folder}/{mutants.file} of {of_kernel.package.name} {of_kernel.package.version}"
+        files[mutants.file] = replaced(fault, files[mutants.file], f"{_FILE}: {fault.name}: {where}")
     return files
+
+
+def replaced(fault: Fault, text: str, where: str) -> str:
+    """The text of a file with a fault.
+
+    :param where: the fault and its file, for the message.
+    :raise HarnessError: its line is not there, or more than once.
+    """
+    times = text.count(fault.old)
+    if times != 1:
+        raise HarnessError(
+            f"{where} has the old text {times} times, not once: the source has moved on",
+            next_step=f"correct `old` and `new` of {fault.name}",
+        )
+    return text.replace(fault.old, fault.new)
 
 
 def sources(mutants: Mutants, recipe: GuestRecipe, manifest: Manifest, fetch: apt.Fetch) -> Sources:
@@ -186,9 +263,9 @@ def sources(mutants: Mutants, recipe: GuestRecipe, manifest: Manifest, fetch: ap
     :raise HarnessError: Debian has no sources of this very kernel (any more), or a file has moved.
     """
     kernel = next(each for each in manifest.packages if each.name.startswith("linux-image-"))
-    place = _place([kernel.version, mutants.source, mutants.folder, mutants.files], ".json")
+    kept = place([kernel.version, mutants.source, mutants.folder, mutants.files], ".json")
     try:
-        return msgspec.json.decode(place.read_bytes(), type=Sources)
+        return msgspec.json.decode(kept.read_bytes(), type=Sources)
     except (FileNotFoundError, msgspec.DecodeError):
         pass
     request = apt.FetchRequest(
@@ -205,7 +282,7 @@ def sources(mutants: Mutants, recipe: GuestRecipe, manifest: Manifest, fetch: ap
         )
     _LOG.info("taking %d files out of %s %s", len(mutants.files), package.name, package.version, extra=NOTE)
     found = Sources(package, _extract(deb, mutants))
-    _write(place, msgspec.json.encode(found))
+    write(kept, msgspec.json.encode(found))
     # The rest of these 150 MB is never needed.
     deb.unlink(missing_ok=True)
     return found
@@ -213,27 +290,8 @@ def sources(mutants: Mutants, recipe: GuestRecipe, manifest: Manifest, fetch: ap
 
 def _extract(deb: Path, mutants: Mutants) -> dict[str, str]:
     """The wanted files out of the archive in a package; reading ends with the last of them."""
-    prefix = f"{mutants.source}/{mutants.folder}/"
-    wanted = {prefix + name: name for name in mutants.files}
-    files: dict[str, str] = {}
-    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as process:  # noqa: S607
-        try:
-            assert process.stdout is not None
-            with tarfile.open(fileobj=process.stdout, mode="r|") as package:
-                archive = next((each for each in package if each.name.endswith(f"/{mutants.source}.tar.xz")), None)
-                content = None if archive is None else package.extractfile(archive)
-                if content is not None:
-                    with tarfile.open(fileobj=content, mode="r|xz") as tree:
-                        for member in tree:
-                            file = tree.extractfile(member) if member.name in wanted else None
-                            if file is not None:
-                                files[wanted[member.name]] = file.read().decode()
-                            if len(files) == len(wanted):
-                                break
-        except tarfile.TarError as error:
-            raise HarnessError(f"the package {mutants.source} cannot be read: {error}") from error
-        finally:
-            process.kill()
+    wanted = {f"{mutants.folder}/{name}": name for name in mutants.files}
+    files = {wanted[path]: text for path, text in sourcepackage.take(deb, mutants.source, set(wanted)).items()}
     missing = [name for name in mutants.files if name not in files]
     if missing:
         raise HarnessError(
@@ -251,14 +309,14 @@ def _compiled(files: Mapping[str, str], toolchain: Toolchain, release: str) -> M
         return toolchain.modules(Path(scratch), release)
 
 
-def _place(parts: object, suffix: str) -> Path:
+def place(parts: object, suffix: str) -> Path:
     """Where in the cache that lies which these make out."""
     key = hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()[:32]
     return cache_dir() / "mutants" / f"{key}{suffix}"
 
 
-def _write(path: Path, content: bytes) -> None:
-    """In one step."""
+def write(path: Path, content: bytes) -> None:
+    """Write a file in one step."""
     path.parent.mkdir(exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=".new-", dir=path.parent)
     try:

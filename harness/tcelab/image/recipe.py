@@ -15,8 +15,10 @@ from tcelab.errors import UsageError, in_words
 from tcelab.image.resources import kmod_dir, native_dir, recipes_dir
 
 __all__ = [
+    "KERNEL_MUTANTS",
     "MUTANTS",
     "GuestRecipe",
+    "KernelRecipe",
     "Loaded",
     "QemuRecipe",
     "Recipe",
@@ -30,7 +32,8 @@ __all__ = [
 _CORRECT = "correct the recipe"
 
 MUTANTS = "mutants"
-"""Name of the one file in the folder that is no recipe, see :mod:`tcelab.image.mutants`."""
+KERNEL_MUTANTS = "kernel-mutants"
+"""Names of the files in the folder that are no recipes, see :mod:`tcelab.image.mutants`."""
 
 
 class _Sources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
@@ -42,6 +45,8 @@ class _Sources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Files that stay in although ``drop`` matches them."""
     required: tuple[str, ...] = ()
     """Files that must be there in the end: a package that moved one is noticed at build, not at boot."""
+    on_request: bool = False
+    """Built only when it is named, or needed by what is named."""
 
 
 class GuestRecipe(_Sources, frozen=True, kw_only=True, tag="guest"):
@@ -73,6 +78,8 @@ class GuestRecipe(_Sources, frozen=True, kw_only=True, tag="guest"):
     """The machine has a network card, which leads from a port on the host's loopback to the guest's sshd."""
     toolchain: str = ""
     """Recipe of the tools that build our own module and programs for this kernel; empty: it has none of them."""
+    built: str = ""
+    """Recipe of a kernel that is built, in the place of the package `kernel`; empty: the package."""
 
 
 class QemuRecipe(_Sources, frozen=True, kw_only=True, tag="qemu"):
@@ -103,9 +110,28 @@ class ToolchainRecipe(_Sources, frozen=True, kw_only=True, tag="toolchain"):
     """What the tools' names begin with."""
     compiler: str
     """The C compiler's name, without the prefix."""
+    host_compiler: str = ""
+    """Name of the C compiler for programs of the host, which a kernel's build runs; empty: it has none."""
 
 
-Recipe = GuestRecipe | QemuRecipe | ToolchainRecipe
+class KernelRecipe(_Sources, frozen=True, kw_only=True, tag="kernel"):
+    """A kernel, built from Debian's sources. `drop`, `keep` and `required` are about its source tree."""
+
+    architecture: str
+    """Debian's name of the architecture whose packages are asked for the sources."""
+    source: str
+    """Name of the package of the sources; it holds `NAME.tar.xz`."""
+    target: str
+    """The kernel's name of the architecture that it is built for (ARCH)."""
+    toolchain: str
+    """Recipe of the tools that build it."""
+    options: tuple[str, ...]
+    """Its configuration, without `CONFIG_`: `NAME` is `NAME=y`. All others are off, or what these select."""
+    more: tuple[str, ...] = ()
+    """Further options; one that `options` has as well counts as it is here. For a recipe `like` another one."""
+
+
+Recipe = GuestRecipe | QemuRecipe | ToolchainRecipe | KernelRecipe
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -121,13 +147,13 @@ class Loaded(msgspec.Struct, frozen=True):
 
     @property
     def kind(self) -> str:
-        """For people: guest, QEMU or toolchain."""
+        """For people: guest, QEMU, toolchain or kernel."""
         return "QEMU" if isinstance(self.recipe, QemuRecipe) else str(self.recipe.__struct_config__.tag)
 
 
 def recipe_names() -> list[str]:
     """Names of all recipes, sorted."""
-    return sorted(path.stem for path in recipes_dir().glob("*.toml") if path.stem != MUTANTS)
+    return sorted(path.stem for path in recipes_dir().glob("*.toml") if path.stem not in {MUTANTS, KERNEL_MUTANTS})
 
 
 def lock_path(name: str) -> Path:
@@ -152,10 +178,12 @@ def load(name: str) -> Loaded:
             raise UsageError(f"{where}: like = {base!r} is no complete recipe", next_step=_CORRECT)
         fields = base_fields | fields
     recipe = convert(fields, where)
-    # Quirks describe a kernel and do not change the image.
-    built = {name: value for name, value in fields.items() if name != "quirks"}
+    # Quirks describe a kernel and do not change the image, nor does when it is built.
+    built = {name: value for name, value in fields.items() if name not in {"quirks", "on_request"}}
     if isinstance(recipe, GuestRecipe) and recipe.toolchain:
         built["sources"] = _sources_sha256()
+    if isinstance(recipe, GuestRecipe) and recipe.built:
+        built["built"] = load(recipe.built).sha256
     digest = hashlib.sha256(msgspec.json.encode(built, order="deterministic")).hexdigest()
     return Loaded(name, digest, recipe)
 
@@ -186,6 +214,14 @@ def network(name: str) -> bool:
     """
     recipe = load(name).recipe
     return isinstance(recipe, GuestRecipe) and recipe.network
+
+
+def on_request(name: str) -> bool:
+    """Whether a recipe is built only when it is named, or needed by what is named.
+
+    :raise UsageError: there is no such recipe, or it is not valid.
+    """
+    return load(name).recipe.on_request
 
 
 def _read(name: str) -> dict[str, object]:

@@ -108,7 +108,7 @@ def fetching(fetch: Fetch, locked: tuple[Locked, ...], *, newest: bool) -> Fetch
 
     def locking(request: FetchRequest) -> Fetched:
         fetched = fetch(request if newest else msgspec.structs.replace(request, locked=locked))
-        if locked and request.architecture not in {each.architecture for each in locked}:
+        if locked and {request.architecture, "all"}.isdisjoint(each.architecture for each in locked):
             _LOG.warning("nothing is locked for %s: the newest packages are taken", request.architecture, extra=NOTE)
         for each in drift(fetched.packages, locked):
             why = "newest" if newest else "the locked version is not to be had" if each.locked else "new"

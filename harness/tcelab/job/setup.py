@@ -10,7 +10,7 @@ import msgspec
 
 from tcelab import image
 from tcelab.errors import Unsupported, UsageError
-from tcelab.image import mutants
+from tcelab.image import kernelmutants, mutants
 from tcelab.job.ownkernel import OwnKernel, examine
 from tcelab.program.topology import Topology
 from tcelab.qemu import machine, probe
@@ -32,7 +32,7 @@ class MachineChoice(msgspec.Struct, frozen=True, kw_only=True):
     :ivar expect_quirks: known defects that are declared for the kernel, beside those that the recipe of the image
         declares for its own; without `without_quirks`.
     :ivar modules: where the modules of `kernel` are: the image's initrd then carries them in place of its own.
-    :ivar mutant: of the image's driver, that is to be in the place of the image's own; empty: none.
+    :ivar mutant: of the image's driver or kernel, that is to be in the place of the image's own; empty: none.
     :ivar papr: the law of that name is judged.
     :ivar restarts: the program has its guest boot again.
     :ivar loads: other QEMUs, by the names of their recipes, that the program loads its guest into.
@@ -85,9 +85,13 @@ def prepare(choice: MachineChoice) -> PreparedMachine:
     qemu = _qemu(choice.qemu, provenance)
     kernel, initrd = choice.kernel, choice.initrd
     if kernel is None or initrd is None:
-        instead = _mutant(choice, provenance) if choice.mutant else None
+        of_kernel = bool(choice.mutant) and mutants.of_kernel(choice.mutant)
+        instead = _mutant(choice, provenance) if choice.mutant and not of_kernel else None
         guest = image.ensure_guest(choice.image, own.for_image if own is not None else None, instead)
         provenance["image"] = {"name": guest.name, "manifest": msgspec.to_builtins(guest.manifest)}
+        if of_kernel:
+            built = kernelmutants.build(choice.mutant)
+            kernel, provenance["mutant"] = built.path, built.told()
         kernel, initrd = kernel or guest.kernel, initrd or guest.initrd
     provenance |= {"kernel": str(kernel), "initrd": str(initrd)}
     if own is not None:
@@ -127,6 +131,22 @@ def check(choice: MachineChoice) -> None:
             probe.by_path(name)
 
 
+def image_of(name: str, mutant: str) -> str:
+    """The image that is run: a mutant of built-in code is one of the kernel that is built for an image of its own.
+
+    :raise UsageError: another image was chosen, or nobody knows the mutant.
+    """
+    if not mutant or not mutants.of_kernel(mutant):
+        return name
+    own = mutants.known_of_kernel().image
+    if name not in {DEFAULT_IMAGE, own}:
+        raise UsageError(
+            f"the mutant {mutant} is one of the kernel of the image {own}, and --image is {name}",
+            next_step="leave --image out",
+        )
+    return own
+
+
 def _missing(what: str, path: Path) -> UsageError:
     return UsageError(
         f"no {what} {path}", next_step=f"give the path of a file; without --{what} the image's own is run"
@@ -163,7 +183,7 @@ def _check(choice: MachineChoice) -> OwnKernel | None:
     if choice.mutant:
         mutants.find(choice.mutant)
         if choice.kernel is not None or choice.initrd is not None:
-            raise UsageError("--mutant is about the image's own driver: leave --kernel and --initrd out")
+            raise UsageError("--mutant is about the image's own driver or kernel: leave --kernel and --initrd out")
     if choice.modules is not None and choice.initrd is not None:
         raise UsageError(
             "--modules and --initrd exclude each other: an initrd of yours is used as it is",

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from tcelab.judge import Verdict
 from tcelab.leakcheck.leakresult import PHASES, LeakResult
-from tcelab.report.text import SHOWN, say, tell_findings, tell_verdict
+from tcelab.report.text import SHOWN, mutant_lines, say, tell_findings, tell_verdict
 
 _SIZES: Final = 12
 """Most sizes of one hypercall that get a row each."""
@@ -30,6 +30,8 @@ def render(console: Console, result: LeakResult, verdict: Verdict, folder: Path 
         say(console, f"kernel:  {guest['kernel']} {guest['machine']}, {guest['version']}")
         qemu = result.versions["qemu"]
         say(console, f"qemu:    {qemu['version']}, TCG, {qemu.get('cpu', 'power9')}")
+    for line in mutant_lines(result.versions):
+        say(console, line)
     for line in result.output[-SHOWN:]:
         say(console, f"  | {line}")
     if result.status is not None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from rich import box
 from rich.console import Console
@@ -156,12 +156,17 @@ def ran(result: Result) -> Iterator[str]:
         yield f"kernel:  {guest['kernel']} {guest['machine']}, {size} KiB pages, {guest['version']}"
         yield f"ssh:     {ssh['user']} on {ssh['host']}{by}, {ssh['banner']}, Python {guest['python']}"
         yield f"devices: {', '.join(f'{name} is {address}' for name, address in ssh['devices'].items())}"
-    if mutant := result.versions.get("provenance", {}).get("mutant"):
-        broken = f"broken on purpose ({mutant['name']}): {mutant['breaks']}" if mutant["breaks"] else "without a fault"
-        yield f"mutant:  {mutant['module']} rebuilt from {mutant['source']}, {broken}"
+    yield from mutant_lines(result.versions)
     if quirks := result.verdict.evidence.quirks:
         met = [f"{name} ({_times(times)})" for name, times in quirks.items() if times]
         yield f"quirks:  {len(quirks)} declared for this kernel, met: {', '.join(met) or 'none'}"
+
+
+def mutant_lines(versions: Mapping[str, Any]) -> Iterator[str]:
+    """The fault that was put into the driver or the kernel, if there is one."""
+    if mutant := versions.get("provenance", {}).get("mutant"):
+        broken = f"broken on purpose ({mutant['name']}): {mutant['breaks']}" if mutant["breaks"] else "without a fault"
+        yield f"mutant:  {mutant['module']} rebuilt from {mutant['source']}, {broken}"
 
 
 def _times(times: int) -> str:

@@ -535,6 +535,7 @@ def statuses(monkeypatch, **states):
 
     monkeypatch.setattr(image, "status", status)
     monkeypatch.setattr(image, "recipe_names", lambda: list(states))
+    monkeypatch.setattr(image, "on_request", lambda name: name == "kernel")
     return asked
 
 
@@ -568,11 +569,22 @@ def test_only_what_is_missing_is_built_when_asked_so(tcelab, monkeypatch):
     assert tcelab("image", "build", "--newest", "--missing").code == 2
 
 
+def test_a_kernel_is_built_only_when_it_is_named(tcelab, monkeypatch):
+    statuses(monkeypatch, guest="ok", kernel="absent")
+    built = []
+    monkeypatch.setattr(image, "build", lambda name, *, newest: built.append((name, newest)))
+    tcelab("image", "build")
+    tcelab("image", "build", "--missing")
+    assert built == [("guest", False)]
+    tcelab("image", "build", "kernel")
+    assert built == [("guest", False), ("kernel", False)]
+
+
 def test_the_mutants_are_listed_with_what_they_break(tcelab):
     lines = tcelab("image", "mutants").out.splitlines()
     assert lines[0].split()[:2] == ["clean", "vfio_iommu_spapr_tce"]
     assert [line.split(maxsplit=1) for line in lines[1:]] == [
-        [each.name, each.breaks] for each in mutants.known().fault
+        [each.name, each.breaks] for each in (*mutants.known().fault, *mutants.known_of_kernel().fault)
     ]
 
 

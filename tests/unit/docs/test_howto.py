@@ -26,7 +26,8 @@ def test_the_page_does_what_it_says(page, tmp_path, forks):
 
 
 def test_every_broken_driver_that_a_page_names_is_one():
-    known = {each["name"] for each in tomllib.loads((ROOT / "images" / "mutants.toml").read_text())["fault"]}
+    files = [ROOT / "images" / name for name in ("mutants.toml", "kernel-mutants.toml")]
+    known = {each["name"] for file in files for each in tomllib.loads(file.read_text())["fault"]}
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
     named = {name for page in pages for name in re.findall(r"--mutant ([a-z][\w-]+)", page.read_text())}
     assert len(named) >= 2

@@ -13,14 +13,19 @@ import pytest
 
 from tcelab import scenarios
 from tcelab.errors import HarnessError, UsageError
-from tcelab.image import apt, library, mutants
-from tcelab.image.mutants import CLEAN, Fault, Sources, patched
+from tcelab.image import apt, library, mutants, shelf
+from tcelab.image.mutants import CLEAN, LEAKCHECK, Fault, Sources, patched
 from tcelab.image.packages import Package
+from tcelab.image.recipe import load, recipe_names
 from tcelab.judge.laws import LAWS
+from tcelab.leakcheck.leakresult import LAWS as LEAK_LAWS
 
 KNOWN = mutants.known()
 FAULTS = {fault.name: fault for fault in KNOWN.fault}
 each_fault = pytest.mark.parametrize("fault", FAULTS.values(), ids=list(FAULTS))
+OF_KERNEL = {fault.name: fault for fault in mutants.known_of_kernel().fault}
+EVERY = FAULTS | OF_KERNEL
+each_fault_of_any = pytest.mark.parametrize("fault", EVERY.values(), ids=list(EVERY))
 
 SOURCE = """\
 static long map(void)
@@ -50,13 +55,13 @@ def test_there_are_a_dozen_and_more_and_each_has_a_name_of_its_own():
     assert CLEAN not in FAULTS
 
 
-@each_fault
+@each_fault_of_any
 def test_one_line_of_it_differs(fault):
     changes = list(unified_diff(fault.old.splitlines(), fault.new.splitlines(), n=0, lineterm=""))[2:]
     assert [line[0] for line in changes] == ["@", "-", "+"]
 
 
-@each_fault
+@each_fault_of_any
 def test_it_says_in_one_sentence_what_it_breaks(fault):
     assert fault.breaks[0].isupper()
     assert fault.breaks.endswith(".")
@@ -75,6 +80,24 @@ def test_what_must_find_it_is_a_scenario_and_names_a_law_and_an_entry_or_a_count
         assert law != "difference"
         re.compile(pattern)
         assert re.search(r"LIOBN 0x\w+ IOBA 0x\w+|\d+ pages|seen \d+|gave value|reports \w+|WARNING", rest), rest
+
+
+@pytest.mark.parametrize("fault", OF_KERNEL.values(), ids=list(OF_KERNEL))
+def test_a_fault_of_built_in_code_names_its_file_and_what_must_find_it(fault):
+    assert fault.file.startswith("arch/powerpc/")
+    assert fault.run in {*scenarios.SCENARIOS, LEAKCHECK}
+    for pattern in fault.finds:
+        law, colon, rest = pattern.partition(": ")
+        assert colon
+        assert law in {*LAWS, *LEAK_LAWS}
+        re.compile(pattern)
+        assert re.search(r"LIOBN 0x\w+|seen \d+|\d+ entries", rest), rest
+
+
+def test_the_faults_of_built_in_code_are_of_a_guest_whose_kernel_is_built():
+    assert load(mutants.known_of_kernel().image).recipe.built
+    assert not set(OF_KERNEL) & {*FAULTS, CLEAN}
+    assert len({(fault.file, fault.old, fault.new) for fault in OF_KERNEL.values()}) == len(OF_KERNEL)
 
 
 def test_no_two_faults_are_one():
@@ -98,7 +121,7 @@ def test_a_table_that_is_wrong_is_refused_by_its_field(tmp_path, monkeypatch, ch
 
 
 def test_it_is_no_recipe_of_an_image():
-    assert "mutants" not in library.recipe_names()
+    assert not [name for name in recipe_names() if "mutants" in name]
 
 
 def test_an_unknown_mutant_names_those_that_exist():
@@ -259,5 +282,5 @@ def test_a_file_that_is_no_longer_there_says_that_the_source_has_moved_on(stand)
 @pytest_needs_dpkg
 def test_cleaning_everything_removes_the_mutants(stand):
     stand.build(CLEAN)
-    library.clean([])
+    shelf.clean([])
     assert not (stand.folder / "cache/mutants").exists()

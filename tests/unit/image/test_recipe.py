@@ -5,7 +5,18 @@ from imagetoy import GUEST_RECIPE, QEMU_RECIPE
 
 from tcelab.errors import UsageError
 from tcelab.image import recipe as recipe_module
-from tcelab.image.recipe import GuestRecipe, QemuRecipe, ToolchainRecipe, load, network, quirks, recipe_names
+from tcelab.image.recipe import (
+    GuestRecipe,
+    KernelRecipe,
+    QemuRecipe,
+    ToolchainRecipe,
+    load,
+    network,
+    on_request,
+    quirks,
+    recipe_names,
+)
+from tcelab.image.recipelock import read_lock
 
 
 @pytest.fixture
@@ -16,15 +27,43 @@ def recipes(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["guest", "guest-64k", "guest-ssh", "qemu-10.0", "qemu-11.1", "qemu-7.2", "toolchain"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "guest",
+        "guest-64k",
+        "guest-built",
+        "guest-ssh",
+        "kernel",
+        "qemu-10.0",
+        "qemu-11.1",
+        "qemu-7.2",
+        "toolchain",
+        "toolchain-kernel",
+    ],
+)
 def test_every_shipped_recipe_is_valid(name):
     recipe = load(name).recipe
-    kinds = {"guest": GuestRecipe, "qemu": QemuRecipe, "toolchain": ToolchainRecipe}
+    kinds = {"guest": GuestRecipe, "qemu": QemuRecipe, "toolchain": ToolchainRecipe, "kernel": KernelRecipe}
     assert isinstance(recipe, kinds[name.partition("-")[0]])
     if isinstance(recipe, GuestRecipe):
         assert isinstance(load(recipe.toolchain).recipe, ToolchainRecipe)
     if isinstance(recipe, QemuRecipe):
         assert recipe.version == name.removeprefix("qemu-")
+
+
+def test_a_kernel_is_built_on_request_alone_and_by_tools_that_can():
+    assert [name for name in recipe_names() if on_request(name)] == ["guest-built", "kernel", "toolchain-kernel"]
+    guest, kernel = load("guest-built").recipe, load("kernel").recipe
+    assert (guest.built, guest.kernel, guest.modules) == ("kernel", "", ())
+    assert load(kernel.toolchain).recipe.host_compiler
+
+
+def test_the_kernel_that_is_built_is_of_the_sources_of_the_image():
+    (source,) = [each for each in read_lock("kernel") if each.name == load("kernel").recipe.source]
+    (package,) = [each for each in read_lock("guest") if each.name.startswith("linux-image-")]
+    assert source.version == package.version
+    assert source in read_lock("guest-built")
 
 
 def test_the_guest_with_ssh_has_a_network_card_and_what_its_driver_and_sshd_need():

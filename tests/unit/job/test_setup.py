@@ -12,7 +12,7 @@ from kerneltoy import vmlinux
 
 from tcelab import image
 from tcelab.errors import UsageError
-from tcelab.image import mutants
+from tcelab.image import kernelmutants, mutants
 from tcelab.image.packages import Package
 from tcelab.job import setup
 from tcelab.job.setup import MachineChoice, prepare
@@ -100,6 +100,37 @@ def test_an_own_kernel_takes_the_place_of_the_images(provisioned, files):
 def test_an_own_initrd_takes_the_place_of_the_images(provisioned, files):
     got = ready(initrd=files / "initrd")
     assert (got.options.kernel, got.options.initrd) == (Path("/image/vmlinux"), files / "initrd")
+
+
+def test_a_mutant_of_built_in_code_is_a_kernel_and_the_result_names_it(provisioned, monkeypatch):
+    fault = mutants.find("free-long")
+    package = Package("linux-source", "6", "all", "stable", "0" * 64, 1)
+    built = kernelmutants.BuiltKernel(Path(__file__), fault, package)
+    monkeypatch.setattr(kernelmutants, "build", lambda name: built if name == "free-long" else None)
+    got = ready(image="guest-built", mutant="free-long")
+    assert provisioned == ["qemu qemu-11.1", "guest guest-built"]
+    assert (got.options.kernel, got.options.initrd) == (Path(__file__), Path("/image/initrd"))
+    told = got.provenance["mutant"]
+    assert (told["name"], told["breaks"], told["module"]) == ("free-long", fault.breaks, "vmlinux")
+    assert got.provenance["kernel"] == __file__
+
+
+@pytest.mark.parametrize(
+    ("mutant", "chosen", "run"),
+    [
+        ("", "guest-64k", "guest-64k"),
+        ("lost-write", "guest-64k", "guest-64k"),
+        ("free-long", "guest", "guest-built"),
+        ("free-long", "guest-built", "guest-built"),
+    ],
+)
+def test_a_mutant_of_built_in_code_is_one_of_the_image_whose_kernel_is_built(mutant, chosen, run):
+    assert setup.image_of(chosen, mutant) == run
+
+
+def test_a_mutant_of_built_in_code_is_none_of_another_image():
+    with pytest.raises(UsageError, match="free-long is one of the kernel of the image guest-built, and --image is g"):
+        setup.image_of("guest-64k", "free-long")
 
 
 def test_a_mutant_takes_the_place_of_the_images_driver_and_the_result_names_it(provisioned, monkeypatch):

@@ -16,8 +16,21 @@ from story import FIRST, after, nth, story
 from tcelab.errors import GuestLost, HarnessError, Scene, UsageError
 from tcelab.job.parallel import ParallelRun
 from tcelab.judge import LAWS
+from tcelab.leakcheck.leakresult import LeakResult
 from tcelab.program.topology import topology
-from tcelab.report import SCHEMA, Progress, failed, junit, load, make, render, to_json, write, write_junit
+from tcelab.report import (
+    SCHEMA,
+    Progress,
+    failed,
+    junit,
+    leakchecktext,
+    load,
+    make,
+    render,
+    to_json,
+    write,
+    write_junit,
+)
 from tcelab.run.loop import perform_program
 from tcelab.scenarios import build
 
@@ -127,6 +140,16 @@ def test_the_text_says_that_the_driver_is_no_kernels_own(breaks, said):
         "mutant": {"name": "some", "breaks": breaks, "module": "spapr_tce", "source": "linux-source 6"}
     }
     assert f"mutant:  spapr_tce rebuilt from linux-source 6, {said}" in printed(result)
+
+
+def test_the_text_of_a_leak_check_says_that_the_kernel_is_broken_on_purpose():
+    out = io.StringIO()
+    result = LeakResult(tcelab="1", command="work")
+    result.versions["provenance"] = {
+        "mutant": {"name": "some", "breaks": "It breaks.", "module": "vmlinux", "source": "linux-source 6"}
+    }
+    leakchecktext.render(Console(file=out, width=100), result, result.conclude())
+    assert "mutant:  vmlinux rebuilt from linux-source 6, broken on purpose (some): It breaks." in out.getvalue()
 
 
 def test_the_text_of_a_pass_names_its_witnesses_and_ends_with_the_verdict():
