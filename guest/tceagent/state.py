@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Union
 
-    from tceagent import virtio
+    from tceagent import dmadriver, virtio
     from tceagent.seam import Child, Kernel, Memory, Registers
 
     Word = Union[int, str, dict[str, Any]]
@@ -47,6 +47,7 @@ class State:
     :ivar buffers: memory, and how many IOMMU pages of it the program knows.
     :ivar children: by the name that the program gave them.
     :ivar hypercalls: descriptor of the file through which hypercalls are made, once one was.
+    :ivar dma: the driver of the DMA API, once it was asked for something.
     """
 
     def __init__(self, kernel: Kernel) -> None:
@@ -59,6 +60,7 @@ class State:
         self.files: dict[str, File] = {}
         self.children: dict[str, Child] = {}
         self.hypercalls: int | None = None
+        self.dma: dmadriver.Driver | None = None
 
     def fork(self, kernel: Kernel) -> State:
         """A child's initial state: `kernel` is the kernel as it sees it. Mapped registers stay the parent's."""
@@ -81,6 +83,9 @@ class State:
         if self.hypercalls is not None:
             self.kernel.close(self.hypercalls)
             self.hypercalls = None
+        if self.dma is not None:
+            self.dma.renew()
+            self.dma = None
         self.files.clear()
         self.buffers.clear()
 

@@ -12,6 +12,7 @@ from tcelab.judge.finding import Verdict
 from tcelab.judge.laws import CHECKPOINT_LAWS, OPERATION_LAWS, hypercalls, kernel
 from tcelab.judge.laws.charges import ChargesLaw
 from tcelab.judge.laws.difference import EmulatorComparison, References
+from tcelab.judge.laws.handles import device_said
 from tcelab.judge.laws.isolation import isolation
 from tcelab.judge.laws.outcome import went
 from tcelab.judge.laws.pins import PinsLaw
@@ -24,7 +25,7 @@ from tcelab.judge.models.requests import request_name
 from tcelab.judge.models.rounds import done_of
 from tcelab.judge.verdict import conclude
 from tcelab.papr import window
-from tcelab.program import Burst, Checkpoint, Dma, Fresh, Ioctl, Program, Repeat, Together
+from tcelab.program import Burst, Checkpoint, Dma, DmaMove, Fresh, Ioctl, Program, Repeat, Together
 from tcelab.run.record import KERNELS_LOG, Facts, Outcome, RunRecord, Snapshot, Step
 
 
@@ -160,6 +161,7 @@ class Judge:
             law(ledger, self.fold, step, outcome)
         self.fold.apply(step)
         went(ledger, self.fold, step, outcome)
+        device_said(ledger, self.fold, step, outcome)
         isolation(ledger, self.fold, step, outcome)
         hypercalls.law(ledger, self.fold.hypercalls, step, outcome)
         self._excuse(step.number)
@@ -171,7 +173,7 @@ class Judge:
             case Repeat():
                 for call, times in done_of(step.op, outcome):
                     self._count_map(call, times)
-            case Dma() | Together() | Burst() if not outcome.errno:
+            case Dma() | Together() | Burst() | DmaMove() if not outcome.errno:
                 self._count_dma()
 
     def _to_blame(self, difference: Difference) -> int | None:

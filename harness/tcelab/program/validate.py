@@ -19,12 +19,15 @@ from tcelab.program import (
     is_guest,
     is_life,
     soundness,
+    validate_dma,
     validate_host,
     validate_hotplug,
     validate_hypercalls,
     validate_ioctls,
     validate_life,
 )
+from tcelab.program.dmaops import DmaAlloc, DmaBind, DmaOp
+from tcelab.program.guestop import Page
 from tcelab.program.hostops import Checkpoint, Ddw, Flip, Fresh, Rtas
 from tcelab.program.lifeops import ENDS_KERNEL, LifeOp, Load
 from tcelab.program.operations import (
@@ -130,12 +133,46 @@ class Checker(Made):
             return problem
         if self._life.saved and not isinstance(op, Load):
             return "the guest was saved and stands still: add a `load` before it"
+        return self._ruled(op)
+
+    def _ruled(self, op: Op) -> str:
+        """As `_problem`, by the rule for its kind."""
         if is_life(op):
             return self._event(op)
+        if isinstance(op, DmaOp):
+            return self._dmaapi(op)
         rule: Callable[[Any], str] | None = getattr(self, f"_{type(op).__name__.lower()}", None)
         return "there is no rule for it: nobody knows what it may do" if rule is None else rule(op)
 
+    def _begin(self) -> None:
+        super()._begin()
+        self._drivers = validate_dma.Drivers(self._topology)
+        self._vfio: set[int] = set()
+
+    def _dmaapi(self, op: DmaOp) -> str:
+        if self._by or self._guarded:
+            return validate_dma.NOT_CHILD if self._by else validate_dma.GUARDED
+        if isinstance(op, DmaBind):
+            return validate_dma.bind(self._drivers, self._life.plugged, self._vfio, op)
+        if isinstance(op, DmaAlloc) and op.buffer in self._buffers:
+            return f"there is a buffer {op.buffer!r} already"
+        problem = validate_dma.problem(self._drivers, self._mappable, op)
+        if isinstance(op, DmaAlloc):
+            self._buffers[op.buffer] = BufferState(op.pages, self._by, coherent=True)
+        for name in [name for name, each in self._drivers.maps.items() if each.coherent and not each.live]:
+            self._buffers.pop(name, None)
+        return problem
+
+    def _mappable(self, page: Page, size: int) -> tuple[str, bool]:
+        problem = self._written(page.buffer, page.index * window.PAGE_SIZE + page.plus, size)
+        if problem:
+            return problem, False
+        buffer = self._buffers[page.buffer]
+        return ("coherent memory is mapped already" if buffer.coherent else ""), buffer.huge
+
     def _event(self, op: LifeOp) -> str:
+        if problem := self._drivers.event(op):
+            return problem
         files = {name for each in self._processes.values() for name in each.files}
         self._life.used = {of[name] for of in (self._device_of, self._group_of) for name in files & of.keys()}
         self._life.used.update(*(each.bound for name, each in self._processes.items() if name))
@@ -174,7 +211,7 @@ class Checker(Made):
     def _buffer(self, op: Buffer) -> str:
         if op.name in self._buffers:
             return f"there is a buffer {op.name!r} already"
-        self._buffers[op.name] = BufferState(op.pages, self._by)
+        self._buffers[op.name] = BufferState(op.pages, self._by, huge=op.huge)
         if op.huge and op.pages * window.PAGE_SIZE % HUGE_PAGE:
             return f"a buffer in huge pages has a multiple of {HUGE_PAGE // window.PAGE_SIZE} pages"
         if op.pages > MOST_PAGES:
@@ -192,10 +229,10 @@ class Checker(Made):
         return self._written(op.buffer, op.offset, op.size)
 
     def _frames(self, op: Frames) -> str:
-        return self._within(op.buffer, 0, 0)
+        return self._own_memory(op.buffer)
 
     def _protect(self, op: Protect) -> str:
-        if problem := self._within(op.buffer, 0, 0):
+        if problem := self._own_memory(op.buffer):
             return problem
         if self._buffers[op.buffer].ring:
             return f"a device's queue lies in buffer {op.buffer!r}"
@@ -215,7 +252,10 @@ class Checker(Made):
         self._own.bound.add(op.device)
         if op.device not in self._devices:
             return f"the topology has no device {op.device!r}"
-        return validate_hotplug.absent(self._life.plugged, op.device)
+        if self._drivers.model(op.device) == "testdev":
+            return f"{op.device} is an iommu-testdev: only a driver of the DMA API drives it, see `dmabind`"
+        self._vfio.add(self._drivers.phb(op.device))
+        return self._drivers.has(op.device) or validate_hotplug.absent(self._life.plugged, op.device)
 
     def _open(self, op: Open) -> str:
         name = op.path.partition("$")[2]
@@ -256,7 +296,8 @@ class Checker(Made):
             return f"{name} is no virtio-blk"
         if op.ring.plus or op.iova % window.PAGE_SIZE or op.iova > (1 << _WORD) - virtio.RING:
             return "a ring is two whole pages"
-        if problem := self._written(op.ring.buffer, op.ring.index * window.PAGE_SIZE, virtio.RING):
+        place = op.ring.index * window.PAGE_SIZE
+        if problem := self._own_memory(op.ring.buffer) or self._written(op.ring.buffer, place, virtio.RING):
             return problem
         self._buffers[op.ring.buffer].ring = True
         return ""
@@ -287,6 +328,8 @@ class Checker(Made):
         return next(filter(None, map(self._dma, op.ops)), "")
 
     def _rtas(self, op: Rtas | Ddw) -> str:
+        if isinstance(op, Ddw) and op.call != "query" and (problem := self._drivers.has(op.device)):
+            return problem
         return validate_host.service(op, self._devices) or validate_hotplug.absent(self._life.plugged, op.device)
 
     _ddw = _rtas
@@ -330,9 +373,10 @@ class Checker(Made):
         return next(filter(None, map(self._ioctl, op.ops)), "")
 
     def _hcall(self, op: Hcall | HcallBatch) -> str:
-        return validate_hypercalls.problem(
-            op, lambda name, page: self._within(name, page * window.PAGE_SIZE, window.PAGE_SIZE)
-        )
+        def place(name: str, page: int) -> str:
+            return self._own_memory(name) or self._within(name, page * window.PAGE_SIZE, window.PAGE_SIZE)
+
+        return validate_hypercalls.problem(op, place)
 
     _hcallbatch = _hcall
 

@@ -184,8 +184,8 @@ class Facts:
     :ivar usable: bytes of RAM that the kernel may use, 0: all; `limit`: MiB that firmware says RAM may grow to, None:
         nobody has asked.
     :ivar direct: LIOBNs of windows in which the kernel maps all RAM.
-    :ivar hypercalls: programs may make hypercalls; `huge`: bytes of a huge page, 0: they may have no
-        buffers in huge pages.
+    :ivar hypercalls: programs may make hypercalls; `drivers`: they may use the kernel's DMA API; `huge`: bytes of a
+        huge page, 0: they may have no buffers in huge pages.
     """
 
     platform: str
@@ -200,6 +200,7 @@ class Facts:
     isolates: bool = False
     guard: Guarding = "off"
     hypercalls: bool = False
+    drivers: bool = False
     huge: int = HUGE_PAGE
     behaviour_only: bool = False
     unlike: frozenset[str] = frozenset()

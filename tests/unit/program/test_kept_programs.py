@@ -28,6 +28,7 @@ VERDICTS = {
     "1-2026-11-24-windows": "pass",
     "1-2026-11-29-quirk": "pass",
     "1-2026-11-30-disk": "pass",
+    "1-2026-11-30-dma-api": "pass",
     "1-2026-11-30-fuzz": "pass",
     "1-2026-11-30-hcalls": "pass",
     "1-2026-11-30-hotplug": "pass",

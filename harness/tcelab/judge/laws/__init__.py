@@ -15,6 +15,7 @@ from tcelab.judge.laws import (
     difference,
     disk,
     evidence,
+    handles,
     hypercalls,
     inventory,
     isolation,
@@ -38,6 +39,7 @@ ALL: Final = (
     inventory.LAW,
     table.LAW,
     outliving.LAW,
+    handles.LAW,
     hypercalls.LAW,
     views.LAW,
     tag.LAW,
@@ -60,12 +62,14 @@ OPERATION_LAWS: Final[Collection[Callable[[Ledger, EventFold, Step, Outcome], No
     outcome.outcome,
     inventory.reports,
     inventory.arrivals,
+    handles.told,
 )
 
 CHECKPOINT_LAWS: Final[Collection[Callable[[Ledger, EventFold, TableReading], None]]] = (
     inventory.inventory,
     views.views,
     outliving.outliving,
+    handles.handles,
     table.table,
     tag.tag,
     memory.memory,
@@ -73,4 +77,4 @@ CHECKPOINT_LAWS: Final[Collection[Callable[[Ledger, EventFold, TableReading], No
     kernel.kernel,
     disk.disk,
 )
-"""In this order: `views`, `outliving`, `table` and `tag` leave in the reading what later laws need."""
+"""In this order: `views`, `outliving`, `handles`, `table` and `tag` leave in the reading what later laws need."""
