@@ -252,8 +252,6 @@ class Checker(Made):
         self._own.bound.add(op.device)
         if op.device not in self._devices:
             return f"the topology has no device {op.device!r}"
-        if self._drivers.model(op.device) == "testdev":
-            return f"{op.device} is an iommu-testdev: only a driver of the DMA API drives it, see `dmabind`"
         self._vfio.add(self._drivers.phb(op.device))
         return self._drivers.has(op.device) or validate_hotplug.absent(self._life.plugged, op.device)
 
@@ -304,6 +302,8 @@ class Checker(Made):
 
     def _transfer(self, file: str, op: Dma | Transfer) -> str:
         """Why the device cannot do such a transfer; empty if it can."""
+        if self._drivers.model(name := self._device_of.get(file, "")) == "testdev":
+            return f"{name} is an iommu-testdev: only a driver of the DMA API has it move data, see `dmamove`"
         try:
             if self._device_of.get(file) not in self._disks:
                 edu.check(op.size, op.offset)

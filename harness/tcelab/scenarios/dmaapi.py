@@ -39,6 +39,8 @@ TOPOLOGIES: Final = ("dma-api", "dma-api-default")
 MASKS: Final = (32, 64, 33, 40, 64, 47, 63)
 """Bits, in this order: each change of the way that a device takes, and what is between."""
 WIDE: Final = 64
+REACHES: Final = 60
+"""Bits of a mask that reaches a window at 1 << 59, once there is one."""
 EVERYTHING: Final = (1 << WIDE) - 1
 """Mask of a device that leaves addresses as they are."""
 DIRECTIONS: Final[tuple[Direction, ...]] = get_args(Direction)
@@ -114,7 +116,7 @@ class _Story:
 
     def use(self, coherent: str, bits: int) -> None:
         """The device reads and writes: what it is allowed to, and what it is not, unless it may reach all RAM."""
-        anything = self._wide and bits == WIDE
+        anything = self._wide and bits >= REACHES
         kinds = {direction: name for name, direction, size in self._live if size >= _LENGTH}
         for direction, name in kinds.items():
             for to_memory in (True,) if self.only_writes else (False, True):

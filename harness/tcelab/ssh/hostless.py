@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tcelab.errors import UsageError
-from tcelab.program import Buffer, Ddw, Flip, LifeOp, Native, Op, Program, Rtas
+from tcelab.program import Buffer, Ddw, DmaBind, Flip, LifeOp, Native, Op, Program, Rtas
 from tcelab.run.record import Guarding
 
 _ON_A_GUEST: Final = (
@@ -15,6 +15,7 @@ _OUTSIDE: Final[dict[type[Op], str]] = {
     Flip: "it changes a table in QEMU's memory",
     Rtas: "firmware is asked through QEMU",
     Ddw: "firmware is asked through QEMU",
+    DmaBind: "a driver that tcelab's own image has takes the device, and nobody sees its tables",
     Native: "it runs a program that tcelab's own image has",
 }
 """Operations that nobody can do there, and why. A checkpoint can be passed: it is not seen, and that is told."""

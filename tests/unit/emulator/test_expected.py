@@ -25,7 +25,7 @@ from tcelab.run.record import Outcome, Step
 NOTHING = 77777
 """What nothing gives."""
 BLIND = (p.Checkpoint, p.Fresh)
-TRANSFERS = (p.Dma, p.Together, p.Burst)
+TRANSFERS = (p.Dma, p.Together, p.Burst, p.DmaMove)
 
 
 @pytest.mark.parametrize("expect", ["ok", "EINVAL", "EIO", 0, NOTHING], ids=str)

@@ -1,0 +1,58 @@
+"""The kernel's own DMA API on a real guest: a driver maps, its device reaches exactly that, and each lie is found."""
+
+import pytest
+from dma_story import DIRECT, LIOBN, READ, UNMAP, WHERE, Lying, handle_of, story, told
+
+from tcelab.emulator.reference import second_opinion
+from tcelab.judge import Judge
+from tcelab.run.loop import perform_program
+
+pytestmark = pytest.mark.guest
+
+
+@pytest.fixture
+def judged(_tcelab_guests):
+    def of(program, **lie):
+        with _tcelab_guests.fresh(WHERE.name, 0) as session:
+            guest = Lying(session, **lie)
+            judge = Judge(program, session.facts, references=second_opinion(WHERE, session.facts))
+            record = perform_program(program, guest, judge)
+        assert record.ending is None, record.ending.error
+        return judge.verdict(record), guest
+
+    return of
+
+
+def test_each_handle_leads_to_its_bytes(judged):
+    verdict, _ = judged(story())
+    assert ([each.message for each in verdict.findings], verdict.could_not, verdict.result) == ([], [], "pass")
+
+
+def left(outcomes):
+    return outcomes[READ].frames[0] | 1
+
+
+TURNS = {
+    "left": (40, UNMAP, LIOBN, handle_of(READ), left, "an entry survives mapping 'r'"),
+    "all RAM": (64, READ, DIRECT, handle_of(READ), lambda _: 2, "gives other permissions"),
+}
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_an_entry_that_is_turned_in_qemus_memory_is_named(judged, turn):
+    bits, number, liobn, where, which, said = TURNS[turn]
+    verdict, guest = judged(story(bits), number=number, turn=(liobn, where, which))
+    found = next(each for each in verdict.findings if each.law == "handles")
+    assert said in found.message
+    assert (found.liobn, found.ioba) == (liobn, guest.turned)
+    assert found.view == "live, stream"
+
+
+def test_a_handle_that_is_a_page_off_is_named(judged):
+    def off(outcome):
+        ((handle, size),) = outcome.fields["segments"]
+        return told(outcome, segments=[[handle + 4096, size]])
+
+    verdict, _ = judged(story(), number=READ, change=off)
+    found = next(each for each in verdict.findings if each.law == "handles")
+    assert f"(operation {READ}): no entry at its handle" in found.message
