@@ -1,7 +1,7 @@
 """The kernel's own DMA API on a real guest: a driver maps, its device reaches exactly that, and each lie is found."""
 
 import pytest
-from dma_story import DIRECT, LIOBN, READ, UNMAP, WHERE, Lying, handle_of, story, told
+from dma_story import DIRECT, LIOBN, READ, UNMAP, WHERE, Lying, handle_of, story
 
 from tcelab.emulator.reference import second_opinion
 from tcelab.judge import Judge
@@ -46,13 +46,3 @@ def test_an_entry_that_is_turned_in_qemus_memory_is_named(judged, turn):
     assert said in found.message
     assert (found.liobn, found.ioba) == (liobn, guest.turned)
     assert found.view == "live, stream"
-
-
-def test_a_handle_that_is_a_page_off_is_named(judged):
-    def off(outcome):
-        ((handle, size),) = outcome.fields["segments"]
-        return told(outcome, segments=[[handle + 4096, size]])
-
-    verdict, _ = judged(story(), number=READ, change=off)
-    found = next(each for each in verdict.findings if each.law == "handles")
-    assert f"(operation {READ}): no entry at its handle" in found.message

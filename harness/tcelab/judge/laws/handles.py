@@ -25,7 +25,8 @@ LAW: Final = Law(
     finds="follows each handle through the tables to the page behind it, and compares it with its mask and with others",
 )
 
-_WORD: Final = (1 << 64) - 1
+MOST: Final = 8
+"""Entries of one mapping that are told; more are counted."""
 
 
 def told(ledger: Ledger, fold: EventFold, step: Step, got: Outcome) -> None:
@@ -189,6 +190,13 @@ def _reached(ledger: Ledger, fold: EventFold, seen: TableReading, shown: Shown, 
     seen.handled.add((table.liobn, number))
     what = f"{who}: {_how(value, granted)}"
     place = table.liobn, span.handle & -window.PAGE_SIZE
+    wrong = fold.dma.wrong.setdefault(made.step, set())
+    if len(wrong) >= MOST and (table.liobn, number, value) not in wrong:
+        if (table.liobn, number, value) not in fold.dma.untold:
+            fold.dma.untold.add((table.liobn, number, value))
+            ledger.count("handles")
+        return
+    wrong.add((table.liobn, number, value))
     _entry(ledger, (table.liobn, number, value, made.step, span.number), place, (what, *sides), (blamed, view))
 
 

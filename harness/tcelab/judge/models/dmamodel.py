@@ -152,6 +152,8 @@ class DmaModel:
     :ivar states: of devices, by name; they outlive the driver.
     :ivar gone: by LIOBN and number, entries that must be gone since the mapping that had them ended: what had them,
         and the number of the operation that ended it.
+    :ivar wrong: by the operation that made a mapping, LIOBN, number and word of its entries that were told to be wrong;
+        `untold`: of those that were only counted.
     """
 
     def __init__(self, fold: Machine) -> None:
@@ -164,6 +166,8 @@ class DmaModel:
         self.ended: dict[str, MapModel] = {}
         self.states: dict[str, DriverState] = {}
         self.gone: dict[tuple[int, int], tuple[str, int]] = {}
+        self.wrong: dict[int, set[tuple[int, int, int]]] = {}
+        self.untold: set[tuple[int, int, int]] = set()
 
     def state(self, device: str) -> DriverState:
         return self.states.setdefault(device, DriverState())
