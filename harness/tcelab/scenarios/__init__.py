@@ -119,12 +119,6 @@ SCENARIOS: Final = {
             dma.ops,
             topologies=dma.TOPOLOGIES,
         ),
-        Scenario(
-            "dma-api",
-            "the kernel's own DMA API under every mask: each handle leads to its bytes, in its direction, and no more",
-            dmaapi.ops,
-            topologies=dmaapi.TOPOLOGIES,
-        ),
         Scenario("rules", "what the driver must do and must refuse, once each, on one PE", rules.ops),
         Scenario(
             "isolation",
@@ -163,6 +157,12 @@ SCENARIOS: Final = {
             "memory comes and goes: the kernel's window of all RAM follows exactly, and no other entry changes",
             memory.ops,
             topologies=memory.TOPOLOGIES,
+        ),
+        Scenario(
+            "dma-api",
+            "the kernel's own DMA API under every mask: each handle leads to its bytes, in its direction, and no more",
+            dmaapi.ops,
+            topologies=dmaapi.TOPOLOGIES,
         ),
         Scenario(
             "lifecycle",
