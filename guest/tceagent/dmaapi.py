@@ -115,7 +115,9 @@ def alloc(state: State, *, device: str, buffer: str, pages: int) -> Outcome:
         return answer.outcome()
     driver.maps[buffer] = device, number, answer.segments
     state.buffers[buffer] = Coherent(driver, device, number, size), pages
-    frames = [answer.extra + page * IOMMU_PAGE for page in range(pages)]
+    # It comes in whole pages of the CPU, and all of them are mapped.
+    whole = -(-size // state.kernel.page_size) * state.kernel.page_size
+    frames = [answer.extra + at for at in range(0, whole, IOMMU_PAGE)]
     return {**answer.outcome(segments=answer.segments), "frames": frames}
 
 

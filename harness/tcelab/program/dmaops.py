@@ -58,8 +58,8 @@ class DmaMask(_GuestOp, frozen=True, kw_only=True):
 
 class DmaAlloc(_GuestOp, frozen=True, kw_only=True):
     """Allocate coherent memory (dma_alloc_coherent), as a buffer of that name, mapped for both directions. Outcome:
-    `value` is 1; `fields`: `segments`, its handle and bytes; `frames`. Only `tag`, `fill`, `dmamove` and `dmafree` name
-    such a buffer.
+    `value` is 1; `fields`: `segments`, its handle and bytes; `frames`, those of whole CPU pages. Only `tag`, `fill`,
+    `dmamove` and `dmafree` name such a buffer.
     """
 
     device: str
