@@ -1,26 +1,17 @@
 """The kernel's own DMA API on a real guest: a driver maps, its device reaches exactly that, and each lie is found."""
 
-import pytest
-from dma_story import DIRECT, LIOBN, READ, UNMAP, WHERE, Lying, handle_of, story
+from functools import partial
 
-from tcelab.emulator.reference import second_opinion
-from tcelab.judge import Judge
-from tcelab.run.loop import perform_program
+import dma_story
+import pytest
+from dma_story import DIRECT, LIOBN, READ, UNMAP, handle_of, story
 
 pytestmark = pytest.mark.guest
 
 
 @pytest.fixture
 def judged(_tcelab_guests):
-    def of(program, **lie):
-        with _tcelab_guests.fresh(WHERE.name, 0) as session:
-            guest = Lying(session, **lie)
-            judge = Judge(program, session.facts, references=second_opinion(WHERE, session.facts))
-            record = perform_program(program, guest, judge)
-        assert record.ending is None, record.ending.error
-        return judge.verdict(record), guest
-
-    return of
+    return partial(dma_story.done, _tcelab_guests)
 
 
 def test_each_handle_leads_to_its_bytes(judged):

@@ -1,11 +1,12 @@
 """R13: a handle that pointed at the start of its page, where pages of the IOMMU are larger than the CPU's."""
 
+from functools import partial
+
+import dma_story
 import pytest
-from dma_story import Lying, told
+from dma_story import WHERE, told
 from publicreports import Report
 
-from tcelab.emulator.reference import second_opinion
-from tcelab.judge import Judge
 from tcelab.program import (
     Buffer,
     Checkpoint,
@@ -20,8 +21,6 @@ from tcelab.program import (
     Program,
     Tag,
 )
-from tcelab.program.topology import topology
-from tcelab.run.loop import perform_program
 
 REPORT = Report(
     id="R13",
@@ -39,7 +38,6 @@ REPORT = Report(
 
 pytestmark = pytest.mark.guest
 
-WHERE = topology("dma-api")
 STARTS = [(0, 4096), (1, 4095), (100, 1), (4095, 1), (2048, 77), (4032, 64), (7, 500)]
 """Place of the first byte in its page, and bytes."""
 PAGES = len(STARTS)
@@ -80,13 +78,7 @@ def program(bits):
 
 @pytest.fixture
 def done(_tcelab_guests):
-    def of(asked, **lie):
-        with _tcelab_guests.fresh(WHERE.name, 0) as session:
-            guest = Lying(session, **lie)
-            judge = Judge(asked, session.facts, references=second_opinion(WHERE, session.facts))
-            return judge.verdict(perform_program(asked, guest, judge)), guest
-
-    return of
+    return partial(dma_story.done, _tcelab_guests)
 
 
 @pytest.mark.parametrize(("bits", "page"), [(32, 12), pytest.param(64, 24, marks=pytest.mark.night)])

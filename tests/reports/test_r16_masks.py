@@ -1,14 +1,13 @@
 """R16: devices that cannot reach a window at 1 << 59."""
 
+from functools import partial
+
+import dma_story
 import pytest
-from dma_story import Lying, story, told
+from dma_story import WHERE, story, told
 from publicreports import Report
 
-from tcelab.emulator.reference import second_opinion
-from tcelab.judge import Judge
 from tcelab.program import Checkpoint, DmaAlloc, DmaBind, DmaFree, DmaMap, DmaMask, DmaUnmap, Page, Program
-from tcelab.program.topology import topology
-from tcelab.run.loop import perform_program
 
 REPORT = Report(
     id="R16",
@@ -25,7 +24,6 @@ REPORT = Report(
 
 pytestmark = pytest.mark.guest
 
-WHERE = topology("dma-api")
 MASKS = (32, 33, 40, 47, 63, 64)
 HIGH = 1 << 59
 FRESH, AGAIN = 3, 3 + 7
@@ -52,13 +50,7 @@ def program(*asked):
 
 @pytest.fixture
 def done(_tcelab_guests):
-    def of(asked, **lie):
-        with _tcelab_guests.fresh(WHERE.name, 0) as session:
-            guest = Lying(session, **lie)
-            judge = Judge(asked, session.facts, references=second_opinion(WHERE, session.facts))
-            return judge.verdict(perform_program(asked, guest, judge)), guest
-
-    return of
+    return partial(dma_story.done, _tcelab_guests)
 
 
 def places(guest, turns):

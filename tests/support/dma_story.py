@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from tcelab.emulator.reference import second_opinion
+from tcelab.judge import Judge
 from tcelab.program import Buffer as Memory
 from tcelab.program import (
     Checkpoint,
@@ -22,6 +24,7 @@ from tcelab.program import (
     Tag,
 )
 from tcelab.program.topology import topology
+from tcelab.run.loop import perform_program
 
 WHERE = topology("dma-api")
 LIOBN, DIRECT, NEIGHBOUR = 0x80000100, 0x80000101, 0x80000300
@@ -103,3 +106,13 @@ def handle_of(number, segment=0):
 def told(outcome, **fields):
     """The same outcome with other fields."""
     return replace(outcome, fields={**outcome.fields, **fields})
+
+
+def done(guests, program, **lie):
+    """The verdict on a program that a fork has done, with the emulator as reference, and the fork: perhaps it lied."""
+    with guests.fresh(WHERE.name, 0) as session:
+        guest = Lying(session, **lie)
+        judge = Judge(program, session.facts, references=second_opinion(WHERE, session.facts))
+        record = perform_program(program, guest, judge)
+    assert record.ending is None, record.ending.error
+    return judge.verdict(record), guest

@@ -70,7 +70,7 @@ class _Story:
         self._live: list[tuple[str, Direction, int]] = []
 
     def look(self, label: str) -> None:
-        self.ops += b.checkpoint(f"dma-api: {self.name}: {label}", stream=True)
+        self.ops += [*b.pins(), *b.checkpoint(f"dma-api: {self.name}: {label}", stream=True)]
 
     def begin(self) -> None:
         self.ops += [*b.buffer(self.buffer, PAGES, next(self._numbers)), DmaBind(device=self.name, expect="ok")]

@@ -148,7 +148,7 @@ def handles(ledger: Ledger, fold: EventFold, seen: TableReading) -> None:
                 _reached(ledger, fold, seen, (tables, view), (made, span))
         for (liobn, number), (name, step) in dma.gone.items():
             value = _value(tables.get(liobn), number)
-            if value and number not in fold.tables[liobn].live:
+            if value and liobn in fold.tables and number not in fold.tables[liobn].live:
                 shown = tables[liobn]
                 what = f"an entry survives mapping {name!r}, which operation {step} ended"
                 key, place = (liobn, number, value, step), (liobn, shown.ioba(number))
