@@ -1,4 +1,4 @@
-"""The operations of the DMA API, done by the kernel's driver `tce_dma` (guest/kmod/tce_dma.c), which tells the handles.
+"""The operations of the DMA API, done by the driver `tce_dma` (guest/kmod/tce_dma_main.c), which tells the handles.
 
 The device itself is driven from here: its registers are mapped by sysfs. See `tceagent.ops`.
 """

@@ -1,4 +1,4 @@
-"""The kernel's driver `tce_dma` (guest/kmod/tce_dma.c): its file, and the bytes of requests and answers."""
+"""The kernel's driver `tce_dma` (guest/kmod/tce_dma_main.c): its file, and the bytes of requests and answers."""
 
 from __future__ import annotations
 

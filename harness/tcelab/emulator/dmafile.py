@@ -1,7 +1,7 @@
 """The file of the driver `tce_dma`: the kernel's DMA API, in bytes as the module takes.
 
 Which handle a driver gets is the kernel's to choose. By itself the emulator gives the lowest that is free; a reference
-gives what the other run was given, and stores what must then be in the tables. Source: guest/kmod/tce_dma.c; Linux
+gives what the other run was given, and stores what must then be in the tables. Source: guest/kmod/tce_dma_main.c; Linux
 arch/powerpc/kernel/dma-iommu.c, arch/powerpc/platforms/pseries/iommu.c (iommu_bypass_supported_pSeriesLP, enable_ddw).
 """
 

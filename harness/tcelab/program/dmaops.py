@@ -1,4 +1,4 @@
-"""Operations of the kernel's own DMA API, as a driver uses it: guest/kmod/tce_dma.c is that driver.
+"""Operations of the kernel's own DMA API, as a driver uses it: guest/kmod/tce_dma_main.c is that driver.
 
 Bus addresses ("handles") are the kernel's to choose: no operation names one, and each outcome tells those that were
 given. Source: Linux Documentation/core-api/dma-api.rst.
