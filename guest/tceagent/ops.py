@@ -6,7 +6,7 @@ Words are numbers, names, or `{"buffer", "index", "plus"}`.
 
 from __future__ import annotations
 
-from tceagent import atonce, devices, errors, hcalls, native, uapi
+from tceagent import atonce, devices, dmaapi, errors, hcalls, native, uapi
 from tceagent import tag as marks
 from tceagent.state import File, unused
 from tceagent.uapi import IOMMU_PAGE
@@ -355,5 +355,15 @@ HANDLERS: dict[str, Callable[..., Outcome]] = {
     "hcall": hcalls.hcall,
     "hcallbatch": hcalls.hcall_batch,
     "native": native.native,
+    "dmabind": dmaapi.bind,
+    "dmaunbind": dmaapi.unbind,
+    "dmamask": dmaapi.mask,
+    "dmaalloc": dmaapi.alloc,
+    "dmafree": dmaapi.free,
+    "dmamap": dmaapi.map_,
+    "dmamapsg": dmaapi.map_sg,
+    "dmasync": dmaapi.sync,
+    "dmaunmap": dmaapi.unmap,
+    "dmamove": dmaapi.move,
 }
 """By the tag of the struct."""

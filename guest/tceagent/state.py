@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Union
 
-    from tceagent import virtio
+    from tceagent import dmadriver, virtio
     from tceagent.seam import Child, Kernel, Memory, Registers
 
     Word = Union[int, str, dict[str, Any]]
@@ -48,6 +48,7 @@ class State:
     :ivar children: by the name that the program gave them.
     :ivar daemon: ends the one that was started; see `tceagent.helpers`.
     :ivar hypercalls: descriptor of the file through which hypercalls are made, once one was.
+    :ivar dma: the driver of the DMA API, once it was asked for something.
     """
 
     def __init__(self, kernel: Kernel) -> None:
@@ -61,6 +62,7 @@ class State:
         self.children: dict[str, Child] = {}
         self.hypercalls: int | None = None
         self.daemon: Callable[[], None] | None = None
+        self.dma: dmadriver.Driver | None = None
 
     def fork(self, kernel: Kernel) -> State:
         """A child's initial state: `kernel` is the kernel as it sees it. Mapped registers stay the parent's."""
@@ -86,6 +88,9 @@ class State:
         if self.hypercalls is not None:
             self.kernel.close(self.hypercalls)
             self.hypercalls = None
+        if self.dma is not None:
+            self.dma.renew()
+            self.dma = None
         self.files.clear()
         self.buffers.clear()
 

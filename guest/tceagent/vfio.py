@@ -29,24 +29,26 @@ def bind(kernel: Kernel, buid: int, slot: int) -> dict[str, str | int]:
     """
     address = find(kernel, buid, slot)
     folder = f"{DEVICES}/{address}"
-    try:
-        window = kernel.read_file(f"{TREE}/pci@{buid:x}/{DMA_WINDOW}")
-    except FileNotFoundError:
-        raise LookupError(f"PHB {buid:#x} has no {DMA_WINDOW}: somebody owns it already") from None
-    liobn, window_start, window_size = WINDOW.unpack(window)
+    told = window_of(kernel, buid)
     try:
         drive(kernel, folder, address)
         group = int(_last(kernel.readlink(f"{folder}/iommu_group")))
     except OSError as error:
         raise RefusedError(error) from error
-    return {
-        "address": address,
-        "group": group,
-        "liobn": liobn,
-        "window_start": window_start,
-        "window_size": window_size,
-        "buid": buid,
-    }
+    return {"address": address, "group": group, **told}
+
+
+def window_of(kernel: Kernel, buid: int) -> dict[str, int]:
+    """The default window of a PHB, by its device tree: liobn, window_start, window_size (bytes), buid.
+
+    :raise LookupError: it has none.
+    """
+    try:
+        window = kernel.read_file(f"{TREE}/pci@{buid:x}/{DMA_WINDOW}")
+    except FileNotFoundError:
+        raise LookupError(f"PHB {buid:#x} has no {DMA_WINDOW}: somebody owns it already") from None
+    liobn, window_start, window_size = WINDOW.unpack(window)
+    return {"liobn": liobn, "window_start": window_start, "window_size": window_size, "buid": buid}
 
 
 def find(kernel: Kernel, buid: int, slot: int) -> str:
@@ -75,18 +77,18 @@ def region(kernel: Kernel, fd: int, index: int) -> tuple[int, int]:
     return info["offset"], info["size"]
 
 
-def drive(kernel: Kernel, folder: str, address: str) -> None:
-    """Have vfio-pci drive a device, whoever did before.
+def drive(kernel: Kernel, folder: str, address: str, name: str = "vfio-pci") -> None:
+    """Have a driver drive a device, whoever did before.
 
     :raise OSError, RefusedError: as `bind`.
     """
-    if driver(kernel, folder) == "vfio-pci":
+    if driver(kernel, folder) == name:
         return
     if driver(kernel, folder):
         kernel.write_file(f"{folder}/driver/unbind", address.encode())
-    kernel.write_file(f"{folder}/driver_override", b"vfio-pci")
+    kernel.write_file(f"{folder}/driver_override", name.encode())
     kernel.write_file("/sys/bus/pci/drivers_probe", address.encode())
-    if driver(kernel, folder) != "vfio-pci":
+    if driver(kernel, folder) != name:
         raise RefusedError("ENODEV")
 
 

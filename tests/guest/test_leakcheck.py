@@ -1,16 +1,12 @@
 """`tcelab leakcheck`: the kernel's own drivers at work, and mappings that are really left behind."""
 
-import base64
 import json
-import shlex
 import struct
-import zlib
-from pathlib import Path
 
 import pytest
+from dmafaults import MODULE, dma_faults, python, unpacked
 
 from calls import tcelab
-from tcelab.image import library
 
 pytestmark = pytest.mark.guest
 
@@ -45,31 +41,11 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
 """
 
 
-MODULE = "/tmp/dma_faults.ko"
-
-
-def dma_faults():
-    """The module of `dma_faults/`, for the image's kernel."""
-    release = library.ensure_guest("guest").manifest.kernel_release
-    with library.toolchain(release) as toolchain:
-        return toolchain.modules(Path(__file__).with_name("dma_faults"), release)["dma_faults"]
-
-
-def unpacked(module):
-    """A program that writes the module into a file of the guest."""
-    text = base64.b64encode(zlib.compress(module, 9)).decode()
-    return f"import binascii, zlib; open('{MODULE}', 'wb').write(zlib.decompress(binascii.a2b_base64('{text}')))"
-
-
 def leakcheck(state, *command, options=()):
     """The exit code, the result, and what was printed."""
     code, call = tcelab("leakcheck", "--json", "-", "--settle", "1", *options, "--", *command, state=state)
     assert call.out, call.err
     return code, json.loads(call.out), call.err
-
-
-def python(program):
-    return shlex.join(["python3.11", "-S", "-c", program])
 
 
 def raw(opcode, *args, tces=()):

@@ -45,6 +45,16 @@ ONE_OF_EACH = (
     p.HcallBatch(calls=[p.Call("H_GET_TCE", [])]),
     p.AtOnce(count=2),
     p.Native(program="vfio_loop", args=[]),
+    p.DmaBind(device="pe2"),
+    p.DmaUnbind(device="pe2"),
+    p.DmaMask(device="pe2", bits=64),
+    p.DmaAlloc(device="pe2", buffer="own", pages=2),
+    p.DmaFree(buffer="own"),
+    p.DmaMap(device="pe2", name="m", page=p.Page("b"), size=8),
+    p.DmaMapSg(device="pe2", name="m", parts=[p.Part(p.Page("b"), 8)]),
+    p.DmaSync(name="m", whom="cpu"),
+    p.DmaUnmap(name="m"),
+    p.DmaMove(name="m", size=8, to_memory=False),
     p.Checkpoint(),
     p.Flip(liobn=0x80000100, ioba=0),
     p.Rtas(call="ibm,read-slot-reset-state2", device="pe1"),
@@ -63,7 +73,17 @@ ONE_OF_EACH = (
     p.Load(),
     p.Fresh(),
 )
-BEFORE_IT = {p.Load: (p.Save(),), p.MemoryRemove: (p.MemoryAdd(dimm="more", mib=256),)}
+DRIVEN = (
+    p.DmaBind(device="pe2"),
+    p.DmaAlloc(device="pe2", buffer="own", pages=2),
+    p.DmaMap(device="pe2", name="m", page=p.Page("b"), size=8),
+)
+BEFORE_IT = {
+    p.Load: (p.Save(),),
+    p.MemoryRemove: (p.MemoryAdd(dimm="more", mib=256),),
+    **dict.fromkeys((p.DmaUnbind, p.DmaMask, p.DmaAlloc, p.DmaMap, p.DmaMapSg), DRIVEN[:1]),
+    **dict.fromkeys((p.DmaFree, p.DmaSync, p.DmaUnmap, p.DmaMove), DRIVEN),
+}
 """What an operation needs before it, besides `BEFORE`."""
 GROWING = structs.replace(SMALL, maxmem=1024, slots=2)
 

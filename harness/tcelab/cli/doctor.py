@@ -46,6 +46,7 @@ _ABILITIES: Final = {
     "edu": "edu",
     "virtio_blk": "virtio-blk",
     "dimm": "memory to plug in",
+    "testdev": "iommu-testdev",
     "machines": "versioned machine types",
     "mapped_ram": "save and load",
     "cpus": "every CPU of --cpu",

@@ -5,6 +5,8 @@ platform of its own, and the readable statement of the driver's rules (`profiles
 
 - `addressspaces`: frames of RAM with their pins, and address spaces of processes (mm)
 - `checks`: the shape of a rule: what a request checks, in which order, and what each failure returns
+- `dmafile`: the file of the driver `tce_dma`: the kernel's own DMA API
+- `dmastate`: what the kernel keeps of devices of that driver
 - `drivertable`: a driver as a table of such rules
 - `edudevice`: the device `edu`
 - `effects_2013`: what the driver of May 2013 does once no check fails
@@ -27,6 +29,7 @@ platform of its own, and the readable statement of the driver's rules (`profiles
 - `quirkspage`: `docs/quirks.md`: all known defects of kernels, made from `tcelab.quirks`
 - `reference`: the emulator as the reference of another platform's run
 - `syscallerrors`: errors of a system call, of an oops, and of what is not modelled
+- `testdevice`: the device `iommu-testdev`
 - `vfiocore`: VFIO's core: container and group files
 - `vfiopci`: a device's file: regions, interrupts, configuration
 - `virtiodevice`: the device `virtio-blk`

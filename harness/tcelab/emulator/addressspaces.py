@@ -41,7 +41,9 @@ class EmulatedRam:
     :ivar known: IOMMU pages by address, `pagetags.compact`ed, for as long as nothing in their frame changes.
     """
 
-    def __init__(self, page_size: int, seed: int, huge_page: int = HUGE_PAGE) -> None:
+    def __init__(self, page_size: int, seed: int, huge_page: int = HUGE_PAGE, frames: int = FRAMES) -> None:
+        """:param frames: how many there are, a power of two."""
+        self._frames = frames
         self.page_size = page_size
         self.huge_page = huge_page
         self.pages: dict[int, bytes | bytearray] = {}
@@ -53,7 +55,7 @@ class EmulatedRam:
         self._asked: frozenset[int] | None = None
         self._told: dict[int, bytes | None] = {}
         self._unknown: set[int] = set()
-        self._next = seed % FRAMES
+        self._next = seed % frames
         self._huge = 0
 
     def clear(self) -> None:
@@ -75,15 +77,15 @@ class EmulatedRam:
 
     def allocate_many(self, pages: int) -> list[int]:
         """Frames of zeros: their addresses."""
-        numbers = [(self._next + _STEP * each) % FRAMES for each in range(1, pages + 1)]
-        self._next = (self._next + _STEP * pages) % FRAMES
+        numbers = [(self._next + _STEP * each) % self._frames for each in range(1, pages + 1)]
+        self._next = (self._next + _STEP * pages) % self._frames
         frames = [_FIRST + number * self.page_size for number in numbers]
         self.pages.update(dict.fromkeys(frames, self._zeros))
         return frames
 
     def allocate_huge(self, pages: int) -> list[int]:
         """Frames of huge pages, all of them one after the other."""
-        first = _FIRST + FRAMES * self.page_size + self._huge
+        first = _FIRST + self._frames * self.page_size + self._huge
         self._huge += pages * self.page_size
         frames = [first + number * self.page_size for number in range(pages)]
         self.pages.update(dict.fromkeys(frames, self._zeros))

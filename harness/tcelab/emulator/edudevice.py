@@ -133,7 +133,7 @@ class Edu(PciDevice):
             return
         table = self.second if piece.window and self.second is not None else self.table
         inside_page = piece.offset & (1 << table.page_shift) - 1
-        address = tce.address(table.get(piece.entry), table.page_shift) + inside_page
+        address = self.real(table, tce.address(table.get(piece.entry), table.page_shift) + inside_page)
         if to_memory:
             self._ram.write(address, bytes(self.memory[inside]))
         else:

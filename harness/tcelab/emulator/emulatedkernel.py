@@ -9,10 +9,11 @@ import errno
 import random
 from typing import TYPE_CHECKING, Any, Final
 
-from tceagent import vfio
+from tceagent import dmadriver, vfio
 from tceagent.ops import BLOCKS, LIMIT
 from tcelab.emulator import hcallfile
 from tcelab.emulator.addressspaces import MASK, SCRATCH, SCRATCH_SIZE, Area
+from tcelab.emulator.dmafile import DmaFile, RegistersFile
 from tcelab.emulator.growth import BLOCK
 from tcelab.emulator.hcallfile import HcallFile
 from tcelab.emulator.pci import EmulatedRegisters
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 DEVICES: Final = vfio.DEVICES
 TREE: Final = vfio.TREE
 _ROOT: Final = 0
+_OURS: Final = (hcallfile.PATH, dmadriver.PATH)
+_RESOURCE: Final = "/resource0"
 _PLAIN: Final = ("/dev/null", "/dev/zero")
 
 
@@ -67,6 +70,7 @@ class EmulatedKernel:
         self.page_size = machine.page_size
         self._kind = kind
         self._since_1970 = 0.0
+        self._override = ""
         self._chance = random.Random(machine.now)  # noqa: S311 - repeatable on purpose
 
     # -- files
@@ -76,7 +80,7 @@ class EmulatedKernel:
             file = self._opened(path)
         except SyscallError as refused:
             raise refused.os_error() from None
-        if path == hcallfile.PATH:
+        if path in _OURS or path.endswith(_RESOURCE):
             self.process.wanted = hcallfile.descriptor(self.process)
         return self.process.install(file)
 
@@ -85,6 +89,11 @@ class EmulatedKernel:
             return ContainerFile(self.machine, self._kind)
         if path == hcallfile.PATH:
             return HcallFile(self.machine, self.process)
+        if path == dmadriver.PATH:
+            return DmaFile(self.machine, self.process)
+        if path.endswith(_RESOURCE):
+            owner, name, _ = self._device(path)
+            return RegistersFile(owner.devices[name])
         if path in _PLAIN:
             return OpenFile()
         pe = next((pe for pe in self.machine.pes.values() if pe.bound and path == f"/dev/vfio/{pe.group}"), None)
@@ -226,8 +235,8 @@ class EmulatedKernel:
             "iommu_group": f"../../../kernel/iommu_groups/{pe.group}",
             "of_node": f"../../../firmware/devicetree/base/pci@{window.buid(pe.phb.index):x}/device",
         }
-        if name in pe.bound:
-            links["driver"] = "../../../bus/pci/drivers/vfio-pci"
+        if name in pe.bound | pe.driven:
+            links["driver"] = f"../../../bus/pci/drivers/{'vfio-pci' if name in pe.bound else dmadriver.DRIVER}"
         if what not in links:
             raise _error("ENOENT", path)
         return links[what]
@@ -240,14 +249,29 @@ class EmulatedKernel:
             return b"%x" % BLOCK
         if path.startswith(BLOCKS):
             return b"online"
+        if path.startswith(DEVICES) and path.endswith("/config"):
+            pe, name, _ = self._device(path)
+            return bytes(pe.devices[name].config)
         if path == LIMIT:
             return (self.machine.memory.limit << 20).to_bytes(8, "big")
         raise _error("ENOENT", path)
 
     def write_file(self, path: str, data: bytes) -> None:
-        if path == "/sys/bus/pci/drivers_probe":
+        if path.endswith("/driver_override"):
+            self._override = data.decode().strip()
+        elif path == "/sys/bus/pci/drivers_probe":
             pe, name, _ = self._device(f"{DEVICES}/{data.decode()}")
-            pe.bound.add(name)
+            if self._override == dmadriver.DRIVER:
+                pe.driven.add(name)
+                pe.devices[name].master = True
+            else:
+                pe.bound.add(name)
+        elif path == f"/sys/bus/pci/drivers/{dmadriver.DRIVER}/unbind":
+            pe, name, _ = self._device(f"{DEVICES}/{data.decode()}")
+            pe.driven.discard(name)
+            pe.devices[name].master = False
+            for file in [] if pe.keep else self.process.opened(DmaFile):
+                file.unbound(name)
 
     # -- time; only waiting lets it pass
 
@@ -282,7 +306,7 @@ class EmulatedKernel:
         """Does nothing: nobody waits for progress."""
 
     def describe(self) -> dict[str, str | int | list[str]]:
-        name, modules = self._kind.profile.name, ["tce_hcall"]
+        name, modules = self._kind.profile.name, ["tce_hcall", dmadriver.DRIVER]
         return {"kernel": name, "version": "", "machine": "emulator", "page_size": self.page_size, "modules": modules}
 
 

@@ -126,6 +126,7 @@ class EmulatorSession:
             isolates=isolates,
             guard=guard,
             hypercalls=True,
+            drivers=True,
             direct=frozenset(phb.liobn | 1 for phb in topology.mapped),
         )
 
@@ -289,6 +290,10 @@ class EmulatorSession:
     def descriptor(self, file: str) -> int:
         """Of an open file of the agent."""
         return self._state.file(file).fd
+
+    def handles(self, outcome: Outcome) -> None:
+        """Have the next mapping of the DMA API get the handles that another one got, or the same refusal."""
+        self.machine.dma.want(outcome)
 
     def place(self, op: GuestOp, value: int) -> None:
         """Have the next operation make its buffer at an address, or its file with a descriptor, if it can be there."""

@@ -32,7 +32,8 @@ class Growth:
         """:param ram: bytes at the start.
         :param usable: those of them that the kernel may use; 0: all.
         """
-        self._mapped = [phb.index for phb in topology.mapped]
+        self._from_boot = [phb.index for phb in topology.mapped]
+        self._mapped = list(self._from_boot)
         self._ram, self._usable = ram, usable or ram
         self._shape = window.direct(ram, topology.maxmem * _MIB)
         self.limit = (topology.maxmem or ram // _MIB) if limit is None else limit
@@ -51,10 +52,22 @@ class Growth:
         how much RAM there is.
         """
         self._unused = {*self._pieces}
-        for index in () if self.blind else self._mapped:
-            size = self._shape.entries << self._shape.page_shift
-            windows[index].create(self._shape.page_shift, size.bit_length() - 1)
-        self._store(windows, 0, self._usable, tce.PERMISSIONS)
+        self._mapped = []
+        for index in self._from_boot:
+            self.map_all(index, windows)
+
+    def map_all(self, index: int, windows: ByPhb) -> None:
+        """A driver on a PHB may use 64 bits: its kernel makes the window, unless there is one."""
+        if index in self._mapped:
+            return
+        self._mapped.append(index)
+        if self.blind:
+            return
+        size = self._shape.entries << self._shape.page_shift
+        windows[index].create(self._shape.page_shift, size.bit_length() - 1)
+        pieces = [place for name, place in self._pieces.items() if name not in self._unused]
+        for place in [(0, self._usable), *pieces]:
+            self._store({index: windows[index]}, *place, tce.PERMISSIONS)
 
     def plug(self, windows: ByPhb, name: str, size: int) -> int:
         """Memory comes, at the lowest place where there is room. Returns its address."""
@@ -73,6 +86,8 @@ class Growth:
 
     def _store(self, windows: ByPhb, address: int, size: int, permissions: int) -> None:
         for index in () if self.blind else self._mapped:
+            if index not in windows:
+                continue
             table = windows[index].high
             for each in range(address, address + size, 1 << self._shape.page_shift):
                 table.put(each >> self._shape.page_shift, tce.pack(each, permissions) if permissions else 0)

@@ -30,6 +30,7 @@ class PciDevice:
     :ivar table: of its PE's default window; `second`: of the other one, if it met one. `isolation`: the PE's condition.
     :ivar opens: how many files of it VFIO has open.
     :ivar on_bus: called with each transfer's pieces and direction. Transfers without a refusal may be left out.
+    :ivar real: gives the real address that an entry of a table leads to, by the address in it.
     :ivar turn: order of transfers that are due at the same time.
     :ivar order: of the bytes in its registers.
     :ivar bar: the region that holds its registers.
@@ -50,6 +51,7 @@ class PciDevice:
         self.isolation = isolation or Isolation()
         self.opens = 0
         self.turn = 0
+        self.real: Callable[[Table, int], int] = lambda _table, address: address
         self.on_bus: Callable[[Sequence[dmarules.Piece], Direction], None] = lambda _pieces, _direction: None
 
     def more(self) -> list[dmarules.Window]:

@@ -11,13 +11,15 @@ from operator import attrgetter
 from typing import Any, Final, NoReturn
 
 from tceagent.huge import HUGE_PAGE
-from tcelab.emulator.addressspaces import EmulatedRam, Space
+from tcelab.emulator.addressspaces import FRAMES, EmulatedRam, Space
+from tcelab.emulator.dmastate import DmaApi
 from tcelab.emulator.edudevice import Edu
 from tcelab.emulator.emulatedguard import EmulatedGuard
 from tcelab.emulator.growth import Growth
 from tcelab.emulator.pci import PciDevice
 from tcelab.emulator.process import OpenFile
 from tcelab.emulator.syscallerrors import KernelDiedError, NotModelledError
+from tcelab.emulator.testdevice import TestDevice
 from tcelab.emulator.virtiodevice import VirtioBlk
 from tcelab.papr import dmarules, window, windowcreation
 from tcelab.papr.isolationrules import Condition, Isolation
@@ -28,6 +30,8 @@ from tcelab.program.topology import Device, Phb, Topology
 from tcelab.run.record import Direction, Guarding, Outcome, QuirkHit, Refusal
 
 _TURN: Final = attrgetter("turn")
+_IN_RAM: Final = 256 << 20
+"""Bytes of RAM in which frames lie where a program may have all RAM mapped: half of it."""
 _HOLDS: Final = 1 << 25
 """Entries of a table: 256 MiB."""
 
@@ -39,6 +43,7 @@ class EmulatedPe:
     :ivar isolation: its condition.
     :ivar group_file: its open file, if it is open.
     :ivar bound: names of devices that vfio-pci drives.
+    :ivar driven: names of those that the driver of the DMA API has; `keep`: what it has mapped outlives it.
     :ivar first: number of the window's first entry, counted from bus address 0 (it_offset).
     :ivar window_size: bytes, as its group says it. `has_group`, `has_table`: its table knows its group and its group
         its table, unless a defect breaks that.
@@ -63,6 +68,8 @@ class EmulatedPe:
         self.window_size = phb.window_size
         self.group_file: OpenFile | None = None
         self.bound: set[str] = set()
+        self.driven: set[str] = set()
+        self.keep = False
         self.owned = False
         self.kernel_uses = set() if self.first else {0}
         self.refused_window = self.inherited = self.scanned = False
@@ -73,6 +80,8 @@ class EmulatedPe:
         made: PciDevice
         if device.model == "edu":
             made = Edu(device.name, self.table, machine.ram, machine.refuse, device.mask, isolation=self.isolation)
+        elif device.model == "testdev":
+            made = TestDevice(device.name, self.table, machine.ram, machine.refuse, self.isolation)
         else:
             made = VirtioBlk(device.name, self.table, machine.ram, machine.refuse, self.isolation)
 
@@ -80,6 +89,7 @@ class EmulatedPe:
             machine.guard.transferred(self.phb.index, made, self.windows, pieces, direction)
 
         made.on_bus = on_bus
+        made.real = lambda table, address: machine.dma.real(table, address)  # noqa: PLW0108 - of the kernel then
         return made
 
     def plug(self, devices: Sequence[Device], machine: Machine) -> None:
@@ -105,6 +115,7 @@ class EmulatedPe:
         """The kernel that drove it ends."""
         self.group_file = None
         self.bound.clear()
+        self.driven.clear()
         self.owned = self.refused_window = self.scanned = False
         self.kernel_uses = set() if self.first else {0}
         self.behind.clear()
@@ -181,6 +192,7 @@ class Machine:
     :ivar quirks: that its kernel has.
     :ivar plugged: what is plugged in, and so what `pes` and their devices are.
     :ivar memory: how much it has.
+    :ivar dma: what its kernel's DMA API has.
     :ivar met: how often each quirk made a difference; `quirk_hits`: the same one by one, until somebody takes them.
     """
 
@@ -200,8 +212,10 @@ class Machine:
         self.met: Counter[str] = Counter()
         self.quirk_hits: list[QuirkHit] = []
         self.memory = Growth(topology)
+        self.dma = DmaApi(topology.wide)
         self._warned: set[str] = set()
-        self.ram = EmulatedRam(page_size, seed, huge_page)
+        within = "testdev" in topology.models  # what is mapped as a whole must have all of it
+        self.ram = EmulatedRam(page_size, seed, huge_page, _IN_RAM // page_size if within else FRAMES)
         self.plugged = Plugged(topology)
         self.pes: dict[int, EmulatedPe] = {}
         self._topology = topology
@@ -272,6 +286,7 @@ class Machine:
         :param memory: what was in it stays, and nobody uses it.
         """
         self._warned.clear()
+        self.dma = DmaApi(self._topology.wide)
         if memory:
             self.ram.let_go()
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from tcelab.emulator.addressspaces import MASK, Space
 from tcelab.emulator.syscallerrors import SyscallError
@@ -51,6 +51,8 @@ class OpenFile:
         """
         raise SyscallError("ENODEV")
 
+
+Kind = TypeVar("Kind", bound=OpenFile)
 
 MEMLOCK: Final = 8 << 20
 """Bytes: RLIMIT_MEMLOCK of the agent."""
@@ -107,6 +109,10 @@ class Process:
         fd = wanted if wanted is not None and wanted not in self._files else self._lowest()
         self._files[fd] = file
         return fd
+
+    def opened(self, kind: type[Kind]) -> list[Kind]:
+        """Its open files of a kind."""
+        return [file for file in self._files.values() if isinstance(file, kind)]
 
     def _lowest(self) -> int:
         return next(fd for fd in itertools.count(_FIRST_FD) if fd not in self._files)

@@ -196,7 +196,7 @@ def open_device(w: World) -> bool:
     if not groups:
         return False
     by, file, group = w.pick(groups)
-    w.open_device(by, file, w.pick(group.phb.devices).name)
+    w.open_device(by, file, w.pick([each for each in group.phb.devices if each.model != "testdev"]).name)
     return True
 
 
@@ -347,7 +347,7 @@ def odd_device(w: World) -> bool:
     if not (groups := files(w, MadeGroup)):
         return False
     by, file = w.pick(groups)
-    names = [device.name for group in w.groups for device in group.phb.devices]
+    names = [each.name for group in w.groups for each in group.phb.devices if each.model != "testdev"]
     w.open_device(by, file, w.pick((*names, "", "nobody", "ffff:00:00.0")))
     return True
 

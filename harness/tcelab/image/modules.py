@@ -32,6 +32,10 @@ DRIVERS: Final = {
 HYPERCALLS: Final = "tce_hcall"
 """Our module: a kernel that has loaded it takes raw hypercalls from root. Loaded last, where there is one."""
 
+DMA_API: Final = "tce_dma"
+"""Our driver that uses the kernel's DMA API for programs."""
+OURS: Final = (DMA_API, HYPERCALLS)
+
 _FOLDER: Final = "lib/modules-tcelab"
 _LOAD_ORDER: Final = "etc/tcelab-modules"
 
@@ -88,8 +92,8 @@ def resolve(folder: Path, names: Sequence[str]) -> Resolved:
 def of_kernel(given: Path, release: str) -> dict[str, bytes]:
     """The drivers that the kernel of a release has as modules, with all they depend on, in load order.
 
-    Behind them our own module for raw hypercalls, if it is among them: built with that kernel's headers (`make M=`
-    in guest/kmod) and put there by hand.
+    Behind them our own modules, those of them that are there: built with that kernel's headers (`make M=` in
+    guest/kmod) and put there by hand.
 
     :param given: a folder of one kernel's modules (lib/modules/RELEASE, or the kernel's build tree), the folder above
         it, or a root that holds lib/modules/RELEASE or usr/lib/modules/RELEASE (INSTALL_MOD_PATH, an unpacked package).
@@ -100,9 +104,8 @@ def of_kernel(given: Path, release: str) -> dict[str, bytes]:
     if given.is_file():
         return _single(given, release)
     folder = _fitting(given, release)
-    modules, missing = resolve(folder, [*DRIVERS, HYPERCALLS])
-    if HYPERCALLS in missing:  # no raw hypercalls, then
-        missing.remove(HYPERCALLS)
+    modules, missing = resolve(folder, [*DRIVERS, *OURS])
+    missing = [name for name in missing if name not in OURS]  # no raw hypercalls, then, or no driver of the DMA API
     for name, content in modules.items():
         if (found := release_of(content)) not in {"", release}:
             raise UsageError(
@@ -183,7 +186,7 @@ def _fitting(given: Path, release: str) -> Path:
 def _release(folder: Path) -> str:
     """Of which kernel the modules in a folder are; empty when it holds none."""
     for name, path in _modules(folder):
-        if name == HYPERCALLS:  # put there by hand
+        if name in OURS:  # put there by hand
             continue
         release = release_of(_unpacked(path)) if _can_unpack(path) else ""
         return release or folder.resolve().name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tcelab.program import Checkpoint, Ioctl, Program, Repeat, Tag
+from tcelab.program import Checkpoint, DmaMap, DmaMapSg, Ioctl, Program, Repeat, Tag
 
 LOOK = '{"op": "checkpoint", "stream": true}'
 
@@ -32,4 +32,6 @@ def for_tags(program: Program) -> str:
 
 def _maps(op: object) -> bool:
     calls = op.ops if isinstance(op, Repeat) else [op]
+    if isinstance(op, DmaMap | DmaMapSg):
+        return True
     return any(isinstance(each, Ioctl) and each.request == "MAP_DMA" for each in calls)

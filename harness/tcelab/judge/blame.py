@@ -14,6 +14,8 @@ from tcelab.program import (
     Close,
     Ddw,
     Dma,
+    DmaMove,
+    DmaOp,
     Engine,
     Exit,
     Flip,
@@ -39,9 +41,21 @@ if TYPE_CHECKING:
     from tcelab.judge.models.tablemodel import TableModel
 
 Kinds: TypeAlias = tuple[type[Op], ...]
-_STORES: Final[Kinds] = (Ioctl, Repeat, Close, Exit, Hcall, HcallBatch, Native, *get_args(LifeOp), Ddw, Flip)
+_STORES: Final[Kinds] = (
+    Ioctl,
+    Repeat,
+    Close,
+    Exit,
+    Hcall,
+    HcallBatch,
+    Native,
+    *get_args(DmaOp),
+    *get_args(LifeOp),
+    Ddw,
+    Flip,
+)
 """Operations that can change table entries."""
-_MOVES: Final[Kinds] = (Dma, Together, Burst, Engine)
+_MOVES: Final[Kinds] = (Dma, Together, Burst, Engine, DmaMove)
 """Operations that make a device access memory."""
 _ASKS: Final[Kinds] = (*_STORES[:-2], Open, Spawn, Bind, Master, Buffer, Protect)
 """Operations that are mostly the kernel's work."""
@@ -123,7 +137,11 @@ def access(ledger: Ledger, address: int) -> int | None:
 
 def _writes(op: Op) -> bool:
     """Does it make a device write to memory?"""
-    return isinstance(op, Engine) or any(each.to_memory for each in _transfers(op))
+    return (
+        isinstance(op, Engine)
+        or (isinstance(op, DmaMove) and op.to_memory)
+        or any(each.to_memory for each in _transfers(op))
+    )
 
 
 def _transfers(op: Op) -> Iterator[Dma | Transfer]:

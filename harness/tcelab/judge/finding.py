@@ -14,6 +14,7 @@ LAW_NAMES: Final = (
     "inventory",
     "table",
     "outliving",
+    "handles",
     "hypercalls",
     "papr",
     "views",

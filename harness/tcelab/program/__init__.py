@@ -4,7 +4,9 @@ The agent performs guest operations inside the guest; the host performs host ope
 decoded strictly, before anything runs.
 
 - `diskcontent`: the contents of a disk when a session begins
+- `dmaops`: operations of the kernel's own DMA API
 - `expected`: what `expect` of an operation may be
+- `guestop`: what all operations of the guest share
 - `hazards`: what no program may ask for
 - `hostops`: operations that the host performs, and what all operations share
 - `inject`: lies that tcelab tells itself, for self-tests
@@ -21,6 +23,7 @@ decoded strictly, before anything runs.
 - `structpage`: describes a struct for the pages, from its docstring
 - `topology`: PHBs and devices
 - `validate_atonce`: its part about operations that are begun at once
+- `validate_dma`: its part about the DMA API
 - `validate_flight`: rules of a device in flight over an event
 - `validate_host`: its part about host operations
 - `validate_hotplug`: rules of devices and PHBs that come and go
@@ -32,6 +35,21 @@ decoded strictly, before anything runs.
 - `validated`: what a validated program has made so far
 """
 
+from tcelab.program.dmaops import (
+    DmaAlloc,
+    DmaBind,
+    DmaFree,
+    DmaMap,
+    DmaMapSg,
+    DmaMask,
+    DmaMove,
+    DmaOp,
+    DmaSync,
+    DmaUnbind,
+    DmaUnmap,
+    Part,
+)
+from tcelab.program.guestop import Page, Word
 from tcelab.program.hostops import Checkpoint, Ddw, Flip, Fresh, Rtas
 from tcelab.program.kinds import is_guest, is_host, is_life
 from tcelab.program.lifeops import (
@@ -75,7 +93,6 @@ from tcelab.program.operations import (
     Native,
     Op,
     Open,
-    Page,
     Protect,
     Put,
     Read,
@@ -85,7 +102,6 @@ from tcelab.program.operations import (
     Tce,
     Together,
     Transfer,
-    Word,
 )
 from tcelab.program.program import FORMAT, Program, from_json, load
 
@@ -108,6 +124,17 @@ __all__ = [
     "DeviceAdd",
     "DeviceRemove",
     "Dma",
+    "DmaAlloc",
+    "DmaBind",
+    "DmaFree",
+    "DmaMap",
+    "DmaMapSg",
+    "DmaMask",
+    "DmaMove",
+    "DmaOp",
+    "DmaSync",
+    "DmaUnbind",
+    "DmaUnmap",
     "Engine",
     "Exit",
     "Fill",
@@ -131,6 +158,7 @@ __all__ = [
     "Op",
     "Open",
     "Page",
+    "Part",
     "Program",
     "Protect",
     "Put",

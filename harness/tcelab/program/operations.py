@@ -10,26 +10,10 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from tcelab.program.hostops import Checkpoint, Ddw, Flip, Fresh, Rtas, _Op
+from tcelab.program.dmaops import DmaOp
+from tcelab.program.guestop import Page, Word, _GuestOp
+from tcelab.program.hostops import Checkpoint, Ddw, Flip, Fresh, Rtas
 from tcelab.program.lifeops import LifeOp
-
-
-class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A symbolic address: `plus` bytes into IOMMU page (4 KiB) number `index` of a buffer."""
-
-    buffer: str
-    index: int = 0
-    plus: int = 0
-
-
-Word: TypeAlias = int | str | Page
-"""A number; the name of a file or device; or a place in a buffer."""
-
-
-class _GuestOp(_Op, frozen=True, kw_only=True):
-    """:ivar by: The process that performs it, by the name from its `spawn`; "": the agent itself."""
-
-    by: str = ""
 
 
 class Spawn(_GuestOp, frozen=True, kw_only=True):
@@ -346,6 +330,7 @@ GuestOp: TypeAlias = (
     | HcallBatch
     | AtOnce
     | Native
+    | DmaOp
 )
 HostOp: TypeAlias = Checkpoint | Flip | Rtas | Ddw | LifeOp
 Op: TypeAlias = GuestOp | HostOp | Fresh

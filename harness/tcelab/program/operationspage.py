@@ -16,7 +16,7 @@ from msgspec.inspect import type_info as info_of
 
 from tceagent import uapi
 from tcelab.papr import hcallnumbers, isolationrules
-from tcelab.program import hostops, lifeops
+from tcelab.program import guestop, hostops, lifeops
 from tcelab.program import operations as ops
 from tcelab.program.structpage import default_told, fields_told, summary, type_told
 from tcelab.program.topology import TOPOLOGIES
@@ -50,6 +50,16 @@ BEFORE: Final[list[Example]] = [PE, *CONTAINER, DEVICE, BUFFER, {"op": "frames",
 
 CALL: Final = {"opcode": "H_PUT_TCE", "args": ["0x80000100", "0x1f000", {"buffer": "pages", "permissions": 3}]}
 TRANSFER: Final = {"file": "device", "iova": "0x1f000", "size": 64, "to_memory": False}
+
+MAPPED: Final[Example] = {
+    "op": "dmamap",
+    "device": "pe1",
+    "name": "m",
+    "page": {"buffer": "pages", "index": 1},
+    "size": 512,
+}
+DRIVEN: Final[list[Example]] = [BUFFER, {"op": "dmabind", "device": "pe1"}, MAPPED]
+"""A driver of the DMA API with something mapped."""
 
 ALOFT: Final = {"device": "pe1", "iova": "0x1f000", "size": 64, "to_memory": True}
 GROWN: Final = {"op": "memoryadd", "dimm": "more", "mib": 256, "expect": "ok"}
@@ -97,6 +107,27 @@ EXAMPLES: Final[Mapping[str, list[Example]]] = {
         {"op": "ioctl", "by": "two", "file": "container", "request": "GET_API_VERSION"},
     ],
     "native": [{"op": "native", "program": "vfio_loop", "args": ["$pe1", 32, 100]}],
+    "dmabind": [{"op": "dmabind", "device": "pe2", "expect": "ok"}],
+    "dmaunbind": [{"op": "dmaunbind", "device": "pe1", "late": True}, {"op": "dmaunmap", "name": "m"}],
+    "dmamask": [{"op": "dmamask", "device": "pe2", "bits": 40, "which": "streaming"}],
+    "dmaalloc": [{"op": "dmaalloc", "device": "pe1", "buffer": "own", "pages": 2, "expect": "ok"}],
+    "dmafree": [
+        {"op": "dmaalloc", "device": "pe1", "buffer": "own", "pages": 2},
+        {"op": "dmafree", "buffer": "own", "expect": "ok"},
+    ],
+    "dmamap": [MAPPED | {"name": "other", "how": "page", "direction": "to-device"}],
+    "dmamapsg": [
+        {
+            "op": "dmamapsg",
+            "device": "pe1",
+            "name": "list",
+            "parts": [[{"buffer": "pages", "index": 1, "plus": 100}, 64], [{"buffer": "pages", "index": 4}, 4096]],
+            "direction": "from-device",
+        }
+    ],
+    "dmasync": [{"op": "dmasync", "name": "m", "whom": "cpu", "size": 64}],
+    "dmaunmap": [{"op": "dmaunmap", "name": "m", "expect": "ok"}],
+    "dmamove": [{"op": "dmamove", "name": "m", "size": 64, "to_memory": True, "offset": 8, "expect": "passed"}],
     "checkpoint": [{"op": "checkpoint", "label": "mapped", "stream": True}],
     "flip": [{"op": "flip", "liobn": "0x80000100", "ioba": "0x1f000", "bit": 12}],
     "rtas": [{"op": "rtas", "call": isolationrules.READ_STATE, "device": "pe1"}],
@@ -119,6 +150,8 @@ EXAMPLES: Final[Mapping[str, list[Example]]] = {
 
 TOPOLOGY: Final = {
     "engine": "fast",
+    "dmabind": "two-pe",
+    "dmamask": "two-pe",
     "crash": "two-small-kdump",
     "deviceadd": "hotplug",
     "deviceremove": "hotplug",
@@ -131,6 +164,11 @@ TOPOLOGY: Final = {
 OWN: Final[Mapping[str, list[Example]]] = {
     "engine": [PE, CONTAINER[1], DEVICE | {"fields": {"name": "disk1"}}, BUFFER],
     "native": [PE],
+    "dmabind": [],
+    "dmamask": [{"op": "dmabind", "device": "pe2"}],
+    **dict.fromkeys(
+        ("dmaunbind", "dmaalloc", "dmafree", "dmamap", "dmamapsg", "dmasync", "dmaunmap", "dmamove"), DRIVEN
+    ),
     "deviceadd": [],
     "deviceremove": [],
     "bridgeadd": [],
@@ -140,12 +178,14 @@ OWN: Final[Mapping[str, list[Example]]] = {
 
 FIELDS: Final[Mapping[str, str]] = {
     "access": "What is allowed from now on",
+    "bits": "Its number of bits, 24 to 64",
     "bit": "0 is the least significant",
     "buffer": "Its name",
     "call": "A name, or opcode and arguments: see below",
     "calls": "Of one round, see below",
     "count": "How many pages",
     "device": "Its name in the topology",
+    "direction": "Who writes the memory: with `to-device`, the device only reads it",
     "fields": "Of the struct, as those of `ioctl`",
     "file": "Its name: that which `open`, or `into` of an `ioctl`, gave it",
     "first": "Number of the first page",
@@ -158,6 +198,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "on": "Set it, else clear it",
     "ops": "The calls of one round",
     "pages": "IOMMU pages of 4 KiB",
+    "parts": "In order, each a place in a buffer and a number of bytes",
     "process": "Its name, for `by`",
     "program": "Its name",
     "request": "The request whose struct it is",
@@ -226,10 +267,10 @@ def page() -> str:
 
 
 def _intro() -> str:
-    base, guest = fields_told(hostops._Op), fields_told(ops._GuestOp)  # noqa: SLF001 - what all share
+    base, guest = fields_told(hostops._Op), fields_told(guestop._GuestOp)  # noqa: SLF001 - what all share
     ending = [{"op": "checkpoint", "stream": True}]
     full = _json({"name": "mine", "topology": "one-pe", "ops": [PE, *ending]})
-    place = summary(ops.Page)
+    place = summary(guestop.Page)
     return _INTRO.format(full=full, topologies=", ".join(TOPOLOGIES), expect=base["expect"], by=guest["by"], page=place)
 
 

@@ -20,6 +20,10 @@ def check(program: Program, *, guarded: bool = False) -> None:
         raise UsageError(
             f"PEs of topology {program.topology.name} cannot be guarded: the kernel's own driver has a direct window"
         )
+    if "testdev" in program.topology.models and guarded:
+        raise UsageError(
+            f"PEs of topology {program.topology.name} cannot be guarded: an iommu-testdev does DMA whoever forbids it"
+        )
     if (driven := program.topology.driven) and not program.topology.direct:
         raise UsageError(f"device {driven[0].name!r} ({driven[0].model}) is for the kernel's own driver")
     check_quirks(program.shows)

@@ -48,14 +48,14 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A device under test, called `name` by programs.
 
     :ivar model: programs drive an edu or a virtio-blk; a disk (virtio-blk as well) or an e1000 is for the kernel's own
-        driver, see `KERNEL_DRIVERS`.
+        driver, see `KERNEL_DRIVERS`; a testdev (iommu-testdev) is for programs that use the DMA API.
     :ivar mask: an edu ANDs its bus addresses with it.
     :ivar plugged: it is there when the machine starts; otherwise a `deviceadd` plugs it in.
     """
 
     name: str
     slot: int
-    model: Literal["edu", "virtio-blk", "disk", "e1000"] = "edu"
+    model: Literal["edu", "virtio-blk", "disk", "e1000", "testdev"] = "edu"
     mask: int = (1 << _BITS) - 1
     plugged: bool = True
 
@@ -168,6 +168,14 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(phb for phb in self.phbs if self.direct and any(device.model == "disk" for device in phb.devices))
 
     @property
+    def wide(self) -> bool:
+        """The kernel may make windows of 64 bits for its own drivers. For a virtio-blk that programs drive it may not,
+        nor where nobody asks for it.
+        """
+        ours = self.models & {*KERNEL_DRIVERS, "testdev"}
+        return "virtio-blk" not in self.models and (self.direct or not ours)
+
+    @property
     def driven(self) -> tuple[Device, ...]:
         """Devices that the kernel's own drivers drive."""
         return tuple(device for device in self.devices if device.model in KERNEL_DRIVERS)
@@ -210,6 +218,13 @@ def _pes(
 def _unlike(name: str, first: Phb) -> Topology:
     """A special PE, and an ordinary one beside it."""
     return Topology(name, (first, Phb(2, (Device("pe2", slot=2),), SMALL_WINDOW)))
+
+
+def _dma_api(name: str, *, direct: bool) -> Topology:
+    """A PE with both devices that the driver of the DMA API knows, one with an edu, and one that nobody touches."""
+    first = Phb(1, (Device("pe1", slot=1), Device("test1", slot=3, model="testdev")), SMALL_WINDOW)
+    others = (Phb(2, (Device("pe2", slot=2),), SMALL_WINDOW), Phb(3, (Device("pe3", slot=4),), SMALL_WINDOW))
+    return Topology(name, (first, *others), direct=direct)
 
 
 TOPOLOGIES: Final = {
@@ -256,6 +271,8 @@ TOPOLOGIES: Final = {
             slots=4,
             direct=True,
         ),
+        _dma_api("dma-api", direct=True),
+        _dma_api("dma-api-default", direct=False),
         _unlike("narrow-mask", Phb(1, (Device("pe1", slot=1, mask=_NARROW),), SMALL_WINDOW)),
     )
 }

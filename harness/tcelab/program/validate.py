@@ -20,12 +20,14 @@ from tcelab.program import (
     is_life,
     soundness,
     validate_atonce,
+    validate_dma,
     validate_host,
     validate_hotplug,
     validate_hypercalls,
     validate_ioctls,
     validate_life,
 )
+from tcelab.program.dmaops import DmaOp
 from tcelab.program.hostops import Checkpoint, Ddw, Flip, Fresh, Rtas
 from tcelab.program.lifeops import ENDS_KERNEL, LifeOp, Load
 from tcelab.program.operations import (
@@ -57,7 +59,7 @@ from tcelab.program.operations import (
     Transfer,
 )
 from tcelab.program.program import Program
-from tcelab.program.validated import BufferState, Made, Process
+from tcelab.program.validated import BufferState, Process
 
 COUNTERS: Final = ("vmlck", "pins", "memory", "limit")
 REPEATED: Final = ("MAP_DMA", "UNMAP_DMA")
@@ -87,7 +89,7 @@ def validate(program: Program, *, guarded: bool = False) -> None:
     checker.end()
 
 
-class Checker(Made):
+class Checker(validate_dma.DriverRules):
     """Checks the operations of a program one by one; it knows what those before have made."""
 
     def __init__(self, program: Program, *, guarded: bool = False) -> None:
@@ -132,8 +134,14 @@ class Checker(Made):
             return problem
         if self._life.saved and not isinstance(op, Load):
             return "the guest was saved and stands still: add a `load` before it"
+        return self._ruled(op)
+
+    def _ruled(self, op: Op) -> str:
+        """As `_problem`, by the rule for its kind."""
         if is_life(op):
             return self._event(op)
+        if isinstance(op, DmaOp):
+            return self._dmaapi(op)
         rule: Callable[[Any], str] | None = getattr(self, f"_{type(op).__name__.lower()}", None)
         return "there is no rule for it: nobody knows what it may do" if rule is None else rule(op)
 
@@ -146,6 +154,8 @@ class Checker(Made):
             raise UsageError(f"program {self._name!r} ends amidst operations that are begun at once")
 
     def _event(self, op: LifeOp) -> str:
+        if problem := self._drivers.event(op):
+            return problem
         files = {name for each in self._processes.values() for name in each.files}
         self._life.used = {of[name] for of in (self._device_of, self._group_of) for name in files & of.keys()}
         self._life.used.update(*(each.bound for name, each in self._processes.items() if name))
@@ -187,7 +197,7 @@ class Checker(Made):
     def _buffer(self, op: Buffer) -> str:
         if op.name in self._buffers:
             return f"there is a buffer {op.name!r} already"
-        self._buffers[op.name] = BufferState(op.pages, self._by)
+        self._buffers[op.name] = BufferState(op.pages, self._by, huge=op.huge)
         if op.huge and op.pages * window.PAGE_SIZE % HUGE_PAGE:
             return f"a buffer in huge pages has a multiple of {HUGE_PAGE // window.PAGE_SIZE} pages"
         if op.pages > MOST_PAGES:
@@ -205,10 +215,10 @@ class Checker(Made):
         return self._written(op.buffer, op.offset, op.size)
 
     def _frames(self, op: Frames) -> str:
-        return self._within(op.buffer, 0, 0)
+        return self._own_memory(op.buffer)
 
     def _protect(self, op: Protect) -> str:
-        if problem := self._within(op.buffer, 0, 0):
+        if problem := self._own_memory(op.buffer):
             return problem
         if self._buffers[op.buffer].ring:
             return f"a device's queue lies in buffer {op.buffer!r}"
@@ -230,7 +240,8 @@ class Checker(Made):
             return f"the topology has no device {op.device!r}"
         if op.device in self._life.joined:
             return f"{op.device} came while VFIO had its PE, and may have no group: pull it, and add it again"
-        return validate_hotplug.absent(self._life.plugged, op.device)
+        self._drivers.vfio.add(self._drivers.phb(op.device))
+        return self._drivers.has(op.device) or validate_hotplug.absent(self._life.plugged, op.device)
 
     def _open(self, op: Open) -> str:
         name = op.path.partition("$")[2]
@@ -271,13 +282,16 @@ class Checker(Made):
             return f"{name} is no virtio-blk"
         if op.ring.plus or op.iova % window.PAGE_SIZE or op.iova > (1 << _WORD) - virtio.RING:
             return "a ring is two whole pages"
-        if problem := self._written(op.ring.buffer, op.ring.index * window.PAGE_SIZE, virtio.RING):
+        place = op.ring.index * window.PAGE_SIZE
+        if problem := self._own_memory(op.ring.buffer) or self._written(op.ring.buffer, place, virtio.RING):
             return problem
         self._buffers[op.ring.buffer].ring = True
         return ""
 
     def _transfer(self, file: str, op: Dma | Transfer) -> str:
         """Why the device cannot do such a transfer; empty if it can."""
+        if self._drivers.model(name := self._device_of.get(file, "")) == "testdev":
+            return f"{name} is an iommu-testdev: only a driver of the DMA API has it move data, see `dmamove`"
         try:
             if self._device_of.get(file) not in self._disks:
                 edu.check(op.size, op.offset)
@@ -302,6 +316,8 @@ class Checker(Made):
         return next(filter(None, map(self._dma, op.ops)), "")
 
     def _rtas(self, op: Rtas | Ddw) -> str:
+        if isinstance(op, Ddw) and op.call != "query" and (problem := self._drivers.has(op.device)):
+            return problem
         return validate_host.service(op, self._devices) or validate_hotplug.absent(self._life.plugged, op.device)
 
     _ddw = _rtas
@@ -345,9 +361,10 @@ class Checker(Made):
         return next(filter(None, map(self._ioctl, op.ops)), "")
 
     def _hcall(self, op: Hcall | HcallBatch) -> str:
-        return validate_hypercalls.problem(
-            op, lambda name, page: self._within(name, page * window.PAGE_SIZE, window.PAGE_SIZE)
-        )
+        def place(name: str, page: int) -> str:
+            return self._own_memory(name) or self._within(name, page * window.PAGE_SIZE, window.PAGE_SIZE)
+
+        return validate_hypercalls.problem(op, place)
 
     _hcallbatch = _hcall
 

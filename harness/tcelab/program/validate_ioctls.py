@@ -7,7 +7,7 @@ from typing import Final
 
 from tceagent import uapi
 from tcelab.program import hazards
-from tcelab.program.operations import Page, Word
+from tcelab.program.guestop import Page, Word
 
 _REQUEST: Final = 32
 """Bits of an ioctl's number, as the agent's calls take it."""

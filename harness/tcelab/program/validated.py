@@ -8,7 +8,7 @@ from typing import Final
 
 from tcelab.papr import window
 from tcelab.program import validate_host
-from tcelab.program.operations import Page, Word
+from tcelab.program.guestop import Page, Word
 
 _WORD: Final = 64
 
@@ -24,12 +24,14 @@ class Process:
 
 @dataclass(slots=True)
 class BufferState:
-    """:ivar ring: it holds a device's queue."""
+    """:ivar ring: it holds a device's queue; `huge`: it is in huge pages; `coherent`: its memory is a driver's."""
 
     pages: int
     process: str
     access: str = "write"
     ring: bool = False
+    huge: bool = False
+    coherent: bool = False
 
 
 def who(process: str) -> str:
@@ -84,6 +86,13 @@ class Made:
         access = self._buffers[name].access
         return "" if access == "write" else f"buffer {name!r} is protected: its access is {access}"
 
+    def _own_memory(self, name: str) -> str:
+        """As `_place`, for memory that has an address in the process."""
+        if problem := self._place(name):
+            return problem
+        coherent = self._buffers[name].coherent
+        return f"{name!r} is coherent memory: only its driver reaches it" if coherent else ""
+
     def _file(self, name: str) -> str:
         return "" if name in self._own.files else validate_host.unopened(name)
 
@@ -100,5 +109,5 @@ class Made:
         if isinstance(word, int):
             return "" if 0 <= word < 1 << _WORD else f"a word has {_WORD} bits, and {word} has not"
         if isinstance(word, Page):
-            return self._place(word.buffer)
+            return self._own_memory(word.buffer)
         return "" if word in self._own.files else validate_host.no_word(word)

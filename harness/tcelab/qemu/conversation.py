@@ -119,13 +119,12 @@ class Conversation:
     def _with_memory(self, facts: Facts) -> Facts:
         """What a topology is about whose memory grows, or is mapped as a whole."""
         topology = self.options.topology
-        if not topology.slots and not topology.mapped:
+        if not topology.slots and not topology.mapped and not (topology.wide and "testdev" in topology.models):
             return facts
         online, limit = (self.counter(what) for what in ("memory", "limit"))
         why = "" if online else "its kernel has no blocks of memory in /sys/devices/system/memory"
         return replace(
             facts,
-            usable=machine.usable(facts.ram),
             limit=limit,
             direct=frozenset(phb.liobn | 1 for phb in topology.mapped),
             impossible=facts.impossible | ({"MemoryAdd": why, "MemoryRemove": why} if why else {}),

@@ -163,6 +163,11 @@ def check(abilities: Abilities, topology: Topology, cpu: CpuName = CPU) -> None:
             f"QEMU {abilities.version} has no edu device, so no device can do DMA",
             next_step="use a QEMU that was built with it (Debian's are), or tcelab's own: leave --qemu out",
         )
+    if "testdev" in topology.models and not abilities.testdev:
+        raise Unsupported(
+            f"QEMU {abilities.version} has no iommu-testdev, and topology {topology.name} has one",
+            next_step="use QEMU 11.1 or newer, or tcelab's own: leave --qemu out",
+        )
     if topology.models & DISKS.keys() and not abilities.virtio_blk:
         raise Unsupported(
             f"QEMU {abilities.version} has no virtio-blk-pci, and topology {topology.name} has one",
@@ -259,7 +264,7 @@ def command_line(options: QemuOptions, *, crash: bool = False) -> str:
     """The kernel's; that of a crash kernel, which has one CPU, and the memory that its device tree tells."""
     usable = options.memory - _RESERVED // MIB
     disk = _DISK if _has_disk(options.topology.devices) else ""
-    driven = _DRIVEN if options.topology.driven and not disk and not options.topology.direct else ""
+    driven = "" if disk or options.topology.wide else _DRIVEN
     crashkernel = options.topology.crashkernel
     memory = f" mem={usable}M" + (f" crashkernel={crashkernel}M" if crashkernel else "")
     words = (f"{_CMDLINE}{' nr_cpus=1' if crash else memory}{disk}{driven}", CPUS[options.cpu][1], options.append)
@@ -325,6 +330,8 @@ def _device(phb: Phb, device: Device, fds: Descriptors) -> list[str]:
         user = f"user,id={net},restrict=on,ipv6=off"
         return ["-netdev", user, "-device", f"e1000,{at},netdev={net},romfile="]
     rom = "" if phb == SPARE else f",romfile=/proc/self/fd/{fds.roms.get(device.model, 0)}"
+    if device.model == "testdev":
+        return ["-device", f"iommu-testdev,{at}"]
     if device.model == "edu":
         return ["-device", f"edu,{at},dma_mask={device.mask:#x}{rom}"]
     node = f"disk-{phb.index}-{device.slot}"

@@ -67,7 +67,7 @@ class Abilities(msgspec.Struct, frozen=True):
 
     :ivar version: as it calls itself.
     :ivar edu: has the `edu` device; `virtio_blk`: the `virtio-blk-pci` device; `dimm`: `pc-dimm`, memory to
-        plug in.
+        plug in; `testdev`: `iommu-testdev`.
     :ivar vof: its pseries machine has `x-vof`, and starts with it.
     :ivar exit_with_parent: `-run-with exit-with-parent=on`.
     :ivar traces: those of `TRACES` that exist.
@@ -90,6 +90,7 @@ class Abilities(msgspec.Struct, frozen=True):
     private_ram: bool = False
     virtio_blk: bool = False
     dimm: bool = False
+    testdev: bool = False
     cpus: tuple[str, ...] = ()
     machines: tuple[str, ...] = ()
     mapped_ram: bool = False
@@ -249,6 +250,7 @@ async def _questions(end: socket.socket, log_flags: tuple[str, ...]) -> Abilitie
         edu="edu" in types,
         virtio_blk="virtio-blk-pci" in types,
         dimm="pc-dimm" in types,
+        testdev="iommu-testdev" in types,
         vof="x-vof" in await properties(f"{pseries[0]['name']}-machine"),
         exit_with_parent="exit-with-parent" in options.get("run-with", set()),
         traces=tuple(event for event in TRACES if event in traces),

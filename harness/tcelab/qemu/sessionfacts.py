@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 import tcelab
+from tceagent.dmadriver import DRIVER
 from tcelab.image.bases import Held
 from tcelab.program import RESETS
 from tcelab.program.plugged import HELPERS, HOT_PLUG
@@ -63,8 +64,10 @@ def facts(parts: Parts, ram: int, nonce: bytes, hello: Hello) -> Facts:
         isolates=options.isolates,
         guard=options.guard,
         hypercalls="tce_hcall" in hello.modules,
+        drivers=DRIVER in hello.modules,
         huge=hello.huge,
         papr="off" if not options.papr else "heard" if set(conduct.TRACES) <= set(abilities.traces) else "unheard",
+        usable=machine.usable(ram),
         impossible={
             **loading.impossible(hello, options.topology.crashkernel),
             **(dict.fromkeys(_RESETS, _NO_KERNEL) if base is not None and not options.restarts else {}),

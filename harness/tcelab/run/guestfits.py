@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from tceagent.huge import SIZES
 from tcelab.errors import Unsupported
+from tcelab.program.dmaops import DmaBind
 from tcelab.program.operations import Buffer, Burst, Dma, Engine, Hcall, HcallBatch, Ioctl, Look, Native, Op, Together
 from tcelab.program.plugged import HotPlug
 from tcelab.program.program import Program
@@ -40,6 +41,7 @@ def require(program: Program, facts: Facts) -> None:
             next_step="take --cpu power9 or later: by default QEMU gives the hash MMU no pages of that size",
         )
     require_hypercalls(program.ops, facts)
+    _require_drivers(program.ops, facts)
     _require_models(program, facts)
     _require_events(program.ops, facts)
 
@@ -79,6 +81,17 @@ def require_hypercalls(ops: Sequence[Op], facts: Facts) -> None:
     why = facts.cannot.get("hypercalls", "its module tce_hcall is not loaded")
     raise Unsupported(
         f"kernel {kernel} has no raw hypercalls: {why}",
+        next_step="take the image's own kernel, or build guest/kmod for this one: see docs/own-kernel.md",
+    )
+
+
+def _require_drivers(ops: Sequence[Op], facts: Facts) -> None:
+    if facts.drivers or not any(isinstance(op, DmaBind) for op in ops):
+        return
+    kernel = facts.versions.get("guest", {}).get("kernel", "under test")
+    why = facts.cannot.get("drivers", "its module tce_dma is not loaded")
+    raise Unsupported(
+        f"kernel {kernel} has no driver that uses the DMA API: {why}",
         next_step="take the image's own kernel, or build guest/kmod for this one: see docs/own-kernel.md",
     )
 

@@ -189,8 +189,8 @@ class Facts:
         nobody has asked.
     :ivar direct: LIOBNs of windows in which the kernel maps all RAM.
     :ivar papr: what it asks of its platform is listened to; else why not.
-    :ivar hypercalls: programs may make hypercalls; `huge`: bytes of a huge page, 0: they may have no
-        buffers in huge pages.
+    :ivar hypercalls: programs may make hypercalls; `drivers`: they may use the kernel's DMA API; `huge`: bytes of a
+        huge page, 0: they may have no buffers in huge pages.
     """
 
     platform: str
@@ -205,6 +205,7 @@ class Facts:
     isolates: bool = False
     guard: Guarding = "off"
     hypercalls: bool = False
+    drivers: bool = False
     huge: int = HUGE_PAGE
     behaviour_only: bool = False
     unlike: frozenset[str] = frozenset()

@@ -2,6 +2,7 @@
 
 - `batches`: the scenario `batches`
 - `dma`: the scenario `dma`
+- `dmaapi`: the scenario `dma-api`
 - `effects`: what a PE must show in each of its conditions
 - `endpoint`: one PE in the scenario `isolation`
 - `flow`: the scenario `flow`
@@ -42,6 +43,7 @@ from tcelab.program.topology import CRASHKERNEL, Topology
 from tcelab.scenarios import (
     batches,
     dma,
+    dmaapi,
     flow,
     groups,
     hcalls,
@@ -81,7 +83,7 @@ class Scenario:
         """:raise UsageError: the topology has no device, too small a window, or a PE that cannot be isolated."""
         if not topology.devices:
             raise UsageError(f"topology {topology.name!r} has no device under test")
-        if self.isolation and topology.direct:
+        if self.isolation and (topology.direct or "testdev" in topology.models):
             raise UsageError(
                 f"scenario {self.name} isolates PEs, and one of topology {topology.name} is of the kernel's own driver"
             )
@@ -174,6 +176,12 @@ SCENARIOS: Final = {
             "memory comes and goes: the kernel's window of all RAM follows exactly, and no other entry changes",
             memory.ops,
             topologies=memory.TOPOLOGIES,
+        ),
+        Scenario(
+            "dma-api",
+            "the kernel's own DMA API under every mask: each handle leads to its bytes, in its direction, and no more",
+            dmaapi.ops,
+            topologies=dmaapi.TOPOLOGIES,
         ),
         Scenario(
             "lifecycle",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tcelab.errors import UsageError
-from tcelab.program import AtOnce, Buffer, Ddw, Flip, LifeOp, Native, Op, Program, Rtas
+from tcelab.program import AtOnce, Buffer, Ddw, DmaBind, Flip, LifeOp, Native, Op, Program, Rtas
 from tcelab.run.record import Guarding
 
 _ON_A_GUEST: Final = (
@@ -16,6 +16,7 @@ _OUTSIDE: Final[dict[type[Op], str]] = {
     Rtas: "firmware is asked through QEMU",
     Ddw: "firmware is asked through QEMU",
     AtOnce: "there one operation is done after the other",
+    DmaBind: "a driver that tcelab's own image has takes the device, and nobody sees its tables",
     Native: "it runs a program that tcelab's own image has",
 }
 """Operations that nobody can do there, and why. A checkpoint can be passed: it is not seen, and that is told."""

@@ -17,7 +17,7 @@ MODULE_PARM_DESC(slot, "of the device, which it has alone of all PHBs");
 
 static char *fault = "";
 module_param(fault, charp, 0);
-MODULE_PARM_DESC(fault, "both-ways, read-only, large-stuff, shared");
+MODULE_PARM_DESC(fault, "both-ways, read-only, swapped, large-stuff, shared, part-off, one-short, one-left, one-more");
 
 #define LARGE	600	/* IOMMU pages: more than one hypercall may name */
 #define SEVERAL	16
@@ -26,6 +26,7 @@ static struct pci_dev *device;
 static struct iommu_table *table;
 static struct iommu_table_ops ours, *theirs;
 static long frees_more;
+static unsigned int sets;	/* calls of set */
 
 static bool is(const char *name)
 {
@@ -39,6 +40,13 @@ static int set(struct iommu_table *tbl, long index, long npages, unsigned long u
 		direction = DMA_BIDIRECTIONAL;
 	if (is("read-only"))
 		direction = DMA_TO_DEVICE;
+	if (is("swapped") && direction != DMA_BIDIRECTIONAL)
+		direction = direction == DMA_TO_DEVICE ? DMA_FROM_DEVICE : DMA_TO_DEVICE;
+	/* Every second call: the second part of a list of two. */
+	if (is("part-off") && sets++ % 2)
+		uaddr += 1ul << tbl->it_page_shift;
+	if (is("one-short") && npages >= 512)
+		npages--;
 	return theirs->set(tbl, index, npages, uaddr, direction, attrs);
 }
 
@@ -46,8 +54,10 @@ static void clear(struct iommu_table *tbl, long index, long npages)
 {
 	if (is("large-stuff") && npages > LARGE / 2)
 		plpar_hcall_norets(H_STUFF_TCE, tbl->it_index, index << tbl->it_page_shift, 0, npages);
+	else if (is("one-left") && npages > 1)
+		theirs->clear(tbl, index, npages - 1);
 	else
-		theirs->clear(tbl, index, npages);
+		theirs->clear(tbl, index, npages + (is("one-more") && npages > 1));
 	if (frees_more)
 		clear_bit(index + npages - tbl->it_offset, tbl->it_map);
 }

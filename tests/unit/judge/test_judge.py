@@ -49,8 +49,11 @@ ONLY_EMULATED = {
     "migration-isolation",
     "groups",
     "windows-isolation",
+    "dma-api",
 }
-"""Scenarios of which the ideal session knows too little: of windows and of events, only the emulator knows enough."""
+"""Scenarios of which the ideal session knows too little: of windows, of events and of the kernel's own drivers, only
+the emulator knows enough.
+"""
 
 
 @pytest.mark.parametrize("name", sorted(SCENARIOS.keys() - ONLY_EMULATED))
@@ -80,9 +83,9 @@ def test_an_honest_guest_passes_the_small_program_that_touches_the_spare_pe_alon
 
 def test_a_pass_of_main_has_judged_every_law_and_every_batch_size():
     evidence = honest("main", "two-pe").evidence
-    # There are no hypercalls, no disk and no events, no PE is isolated in it, and nobody listens or was asked for an
-    # opinion.
-    unjudged = ["hypercalls", "papr", "disk", "flight", "isolation", "difference"]
+    # No driver of the kernel, no hypercalls, no disk, no events; no PE is isolated in it, and nobody listens or was
+    # asked for an opinion.
+    unjudged = ["handles", "hypercalls", "papr", "disk", "flight", "isolation", "difference"]
     assert [law for law in LAWS if not evidence.laws[law].judged] == unjudged
     assert [batch.size for batch in evidence.batches] == list(range(1, 33))
     for batch in evidence.batches:

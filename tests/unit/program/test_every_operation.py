@@ -14,7 +14,7 @@ from tcelab import program as p
 from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.errors import HarnessError, TcelabError, Unsupported
 from tcelab.judge.models.lifemodel import LivingFold
-from tcelab.program import Program, operations
+from tcelab.program import Program, guestop, hostops, operations
 from tcelab.qemu.qemusession import QemuSession
 from tcelab.run.record import Outcome, Step
 
@@ -23,11 +23,11 @@ GUEST = typing.get_args(operations.GuestOp)
 HOST = typing.get_args(operations.HostOp)
 
 
-class GuestDummy(operations._GuestOp, frozen=True, kw_only=True):
+class GuestDummy(guestop._GuestOp, frozen=True, kw_only=True):
     """A new operation of the agent's, of which nobody has thought yet."""
 
 
-class HostDummy(operations._Op, frozen=True, kw_only=True):
+class HostDummy(hostops._Op, frozen=True, kw_only=True):
     """One of the host's."""
 
 
@@ -92,9 +92,9 @@ def emulated(op):
     session = EmulatorSession(SMALL)
     session.perform(BEFORE)
     for each in BEFORE_IT.get(type(op), ()):
-        session.intervene(each, [])
+        session.perform([each]) if isinstance(each, guestop._GuestOp) else session.intervene(each, [])
     try:
-        if isinstance(op, operations._GuestOp):
+        if isinstance(op, guestop._GuestOp):
             session.perform([op])
         else:
             session.intervene(op, [])

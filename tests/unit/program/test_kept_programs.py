@@ -29,6 +29,7 @@ VERDICTS = {
     "1-2026-11-29-quirk": "pass",
     "1-2026-11-30-atonce": "could-not-judge",  # none of its entries is proven by its tag
     "1-2026-11-30-disk": "pass",
+    "1-2026-11-30-dma-api": "pass",
     "1-2026-11-30-flight": "pass",
     "1-2026-11-30-fuzz": "pass",
     "1-2026-11-30-hcalls": "pass",

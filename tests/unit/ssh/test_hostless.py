@@ -3,7 +3,7 @@
 import pytest
 
 from tcelab.errors import UsageError
-from tcelab.program import AtOnce, Buffer, Checkpoint, Ddw, Flip, Fresh, Native, Program, Rtas
+from tcelab.program import AtOnce, Buffer, Checkpoint, Ddw, DmaBind, Flip, Fresh, Native, Program, Rtas
 from tcelab.program.topology import topology
 from tcelab.scenarios import SCENARIOS, build
 from tcelab.ssh.hostless import expect_possible
@@ -21,6 +21,7 @@ def program(*ops, **more):
         (Flip(liobn=0x80000001, ioba=0), "a table in QEMU's memory"),
         (Rtas(call="ibm,set-slot-reset", device="pe1"), "asked through QEMU"),
         (Ddw(call="query", device="pe1"), "asked through QEMU"),
+        (DmaBind(device="pe1"), "nobody sees its tables"),
         (Native(program="vfio_loop", args=[]), "that tcelab's own image has"),
         (AtOnce(count=2), "one operation is done after the other"),
         (Buffer(name="b", pages=512, huge=True), "huge pages"),

@@ -16,6 +16,7 @@ from tcelab.judge.laws import (
     disk,
     evidence,
     flight,
+    handles,
     hypercalls,
     inventory,
     isolation,
@@ -40,6 +41,7 @@ ALL: Final = (
     inventory.LAW,
     table.LAW,
     outliving.LAW,
+    handles.LAW,
     hypercalls.LAW,
     papr.LAW,
     views.LAW,
@@ -64,12 +66,14 @@ OPERATION_LAWS: Final[Collection[Callable[[Ledger, EventFold, Step, Outcome], No
     outcome.outcome,
     inventory.reports,
     inventory.arrivals,
+    handles.told,
 )
 
 CHECKPOINT_LAWS: Final[Collection[Callable[[Ledger, EventFold, TableReading], None]]] = (
     inventory.inventory,
     views.views,
     outliving.outliving,
+    handles.handles,
     table.table,
     tag.tag,
     memory.memory,
@@ -77,4 +81,4 @@ CHECKPOINT_LAWS: Final[Collection[Callable[[Ledger, EventFold, TableReading], No
     kernel.kernel,
     disk.disk,
 )
-"""In this order: `views`, `outliving`, `table` and `tag` leave in the reading what later laws need."""
+"""In this order: `views`, `outliving`, `handles`, `table` and `tag` leave in the reading what later laws need."""

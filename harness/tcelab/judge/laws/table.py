@@ -54,7 +54,9 @@ _RIGHT: Final = np.empty((0, 2), np.uint64)
 def _compare_table(ledger: Ledger, model: TableModel, seen: TableReading, shown: TableView, view: str) -> None:
     wrong = _but_untold(model, differing(model.arrays(), (shown.index, shown.tce)))
     seen.wrong.setdefault(model.liobn, set()).update(wrong.numbers.tolist())
-    if told_already := [number for liobn, number in (*seen.split, *seen.outlived) if liobn == model.liobn]:
+    if told_already := [
+        number for liobn, number in (*seen.split, *seen.outlived, *seen.handled) if liobn == model.liobn
+    ]:
         wrong = wrong.where(~np.isin(wrong.numbers, told_already))
     if not len(wrong.numbers):
         ledger.standing.news(("table", model.liobn), view, ledger.step, wrong.numbers, _RIGHT)

@@ -5,6 +5,7 @@
 - `consolelines`: which console lines are reported, and which a declared quirk explains
 - `directmodel`: windows in which the kernel maps all RAM
 - `diskmodel`: what a virtio-blk device must hold
+- `dmamodel`: what the kernel's DMA API must have done
 - `drivermodel`: what a container's driver does when it succeeds
 - `edumodel`: what an edu must hold
 - `eventfold`: the fold over such events

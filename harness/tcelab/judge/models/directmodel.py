@@ -34,7 +34,8 @@ class DirectWindows:
     """:ivar pieces: memory that was plugged in and that the kernel uses, by name."""
 
     def __init__(self, topology: Topology, facts: Facts, windows: dict[int, WindowModel]) -> None:
-        self._windows = [windows[phb.index] for phb in topology.mapped]
+        self._from_boot = [windows[phb.index] for phb in topology.mapped]
+        self._windows = list(self._from_boot)
         self._shape = window.direct(facts.ram, topology.maxmem * _MIB)
         self._usable = facts.usable or facts.ram
         self._none = NOTHING_DIRECT in facts.quirks and facts.limit == 0
@@ -50,9 +51,19 @@ class DirectWindows:
         (mem=). What was plugged in before it does not use.
         """
         self.pieces.clear()
-        for windows in [] if self._none else self._windows:
-            table = windows.make(windows.liobns[1], self._shape)
-            table.begin(dict(self._entries(table, _RAM, Piece(0, self._usable))))
+        self._windows = []
+        for windows in self._from_boot:
+            self.make(windows)
+
+    def make(self, windows: WindowModel) -> None:
+        """The first driver of a PE that may use 64 bits has such a window made, which stays."""
+        if self._none or windows in self._windows:
+            return
+        self._windows.append(windows)
+        table = windows.make(windows.liobns[1], self._shape)
+        table.begin(dict(self._entries(table, _RAM, Piece(0, self._usable))))
+        for name, piece in self.pieces.items():
+            table.begin(dict(self._entries(table, name, piece)))
 
     def plugged(self, name: str, piece: Piece, step: int) -> None:
         """The kernel has taken memory."""

@@ -7,7 +7,7 @@ drivers/vfio/pci/vfio_pci_core.c (vfio_pci_core_enable and vfio_pci_core_disable
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,10 +15,11 @@ from tceagent import edu
 from tcelab.judge.models.memorymodel import PageModel
 from tcelab.judge.models.tablemodel import TableModel
 from tcelab.judge.models.windowmodel import WindowModel
-from tcelab.papr import dmarules
+from tcelab.papr import dmarules, tce
 from tcelab.program import Dma, Flight, Transfer, pagetags
 
 BUFFER: Final = edu.BUFFER_SIZE
+Anywhere = Callable[[TableModel, int], PageModel | None]
 Asker = tuple[str, str]
 """A process, and what it calls a device's file."""
 EDU: Final = edu.IS_EDU
@@ -34,6 +35,7 @@ class DeviceModel:
 
     :ivar memory: its own buffer; it starts as zeros and outlives open and close.
     :ivar known: for each of its bytes: 1, or 0 if unknown.
+    :ivar anywhere: gives the page of a buffer at a real address, where a window's entries lead to all of RAM.
     """
 
     name: str
@@ -44,6 +46,7 @@ class DeviceModel:
     memory: bytearray = field(default_factory=lambda: bytearray(BUFFER))
     known: bytearray = field(default_factory=lambda: bytearray(b"\1" * BUFFER))
     identity: int = EDU
+    anywhere: Anywhere = lambda _table, _address: None
 
     @property
     def table(self) -> TableModel:
@@ -126,7 +129,12 @@ class DeviceModel:
     def page(self, piece: dmarules.Piece) -> PageModel | None:
         """Where a piece that is not refused goes, None when it is no page of a buffer."""
         table = self.windows.active[piece.window]
-        return table.live[piece.entry].page_at(table.page_number(piece.offset))
+        entry = table.live[piece.entry]
+        page = entry.page_at(table.page_number(piece.offset))
+        if page is None and entry.raw is not None:
+            inside = piece.offset & ((1 << table.page_shift) - 1)
+            return self.anywhere(table, tce.address(entry.raw, table.page_shift) + inside)
+        return page
 
     def doubt(self, op: Dma | Transfer | Flight, step: int) -> None:
         """It is unknown whether a transfer was done."""

@@ -10,15 +10,18 @@ from collections import deque
 from typing import Final
 
 from tcelab.judge.models.directmodel import DirectWindows
+from tcelab.judge.models.dmamodel import DmaModel, TestDeviceModel
 from tcelab.judge.models.edumodel import DeviceModel
 from tcelab.judge.models.files import Files, GroupModel
 from tcelab.judge.models.flightmodel import FlightModel, Target
 from tcelab.judge.models.fold import Fold
+from tcelab.judge.models.memorymodel import PageModel
 from tcelab.judge.models.tablemodel import LiveEntry, Parting, TableModel
 from tcelab.papr import dmarules, isolationrules, tce, window
-from tcelab.program import Flight, LifeOp, MemoryRemove, Program
+from tcelab.program import DmaOp, Flight, LifeOp, MemoryRemove, Program
 from tcelab.program.lifeops import KEPT
 from tcelab.program.plugged import Plugged
+from tcelab.program.topology import Device
 from tcelab.run.record import Facts, Step
 
 _KEPT: Final = 4
@@ -31,6 +34,7 @@ class EventFold(Fold):
     :ivar defaults: by LIOBN, whether a window was marked as a default one when the guest was saved last.
     :ivar flown: the device that was in flight over the last operation; `aloft`: when the guest was saved.
     :ivar plugged: what is plugged in.
+    :ivar dma: what the kernel's DMA API gave to a program's driver.
     """
 
     def __init__(self, program: Program, facts: Facts) -> None:
@@ -45,6 +49,21 @@ class EventFold(Fold):
             group.parting = self._parts
         self.direct = DirectWindows(program.topology, facts, self.windows)
         self.direct.boot()
+        self.dma = DmaModel(self)
+        for device in self.devices.values():
+            device.anywhere = self._anywhere
+
+    def _device(self, device: Device) -> DeviceModel:
+        if device.model == "testdev":
+            return TestDeviceModel(device.name, self.group_of[device.name].windows, device.mask)
+        return super()._device(device)
+
+    def _anywhere(self, table: TableModel, address: int) -> PageModel | None:
+        """The page of a buffer at a real address, of a window in which all RAM is mapped."""
+        if table.liobn not in self.direct.liobns:
+            return None
+        frame = address & -window.PAGE_SIZE
+        return next((page for each in self.buffers.values() for page in each.pages if page.frame == frame), None)
 
     def apply(self, step: Step) -> None:
         """See `Fold.apply`. Of an event that the guest's kernel did not bring to its end, nobody knows what it left.
@@ -58,6 +77,12 @@ class EventFold(Fold):
             where = f" in its step {outcome.fields['step']}" if "step" in outcome.fields else ""
             name = type(step.op).__name__.lower()
             self.unknown.append(f"{name} of step {step.number} ended with {outcome.errno}{where}: what did it leave?")
+            return
+        if isinstance(step.op, DmaOp) and outcome is not None:
+            self.pes.begin()
+            self.transfers.begin()
+            self.dma.apply(step.op, outcome, step.number)
+            self.pes.end(outcome.events)
             return
         super().apply(step)
 
@@ -109,6 +134,7 @@ class EventFold(Fold):
             device.ended()
         self.warned.clear()
         self.pins.begin()
+        self.dma.begin()
         self.drive()
 
     def reset_machine(self, step: int) -> None:

@@ -32,6 +32,7 @@ class TableReading:
     :ivar split: (LIOBN, entry) where the views differ and one of them is right.
     :ivar unlike: LIOBNs of tables with a wrong page size or place: their entries are not compared.
     :ivar outlived: (LIOBN, entry) of entries that outlive their owner: that law told them.
+    :ivar handled: (LIOBN, entry) of entries that a driver's handle leads to, or led to: the law of handles told them.
     :ivar led_to: frames that right entries lead to, which the tag law judged.
     """
 
@@ -42,6 +43,7 @@ class TableReading:
     unlike: set[int] = field(default_factory=set)
     split: set[tuple[int, int]] = field(default_factory=set)
     outlived: set[tuple[int, int]] = field(default_factory=set)
+    handled: set[tuple[int, int]] = field(default_factory=set)
     led_to: set[int] = field(default_factory=set)
 
 

@@ -25,6 +25,13 @@ from tcelab.program import (
     Burst,
     DeviceAdd,
     DeviceRemove,
+    DmaAlloc,
+    DmaBind,
+    DmaFree,
+    DmaMap,
+    DmaMapSg,
+    DmaMask,
+    DmaUnbind,
     Engine,
     Exit,
     Frames,
@@ -38,6 +45,7 @@ from tcelab.program import (
     Op,
     Open,
     Page,
+    Part,
     Put,
     Read,
     Repeat,
@@ -48,6 +56,7 @@ from tcelab.run.record import Event, Facts, Outcome, TableView
 _COMPARED: Final[dict[type[Op], tuple[str, ...]]] = {
     Bind: ("liobn", "window_start", "window_size", "buid"),
     AtOnce: (),
+    DmaBind: ("liobn", "window_start", "window_size", "buid", "streaming", "coherent", "direct"),
     Repeat: ("calls",),
     Burst: ("done",),
     Hcall: (),
@@ -98,6 +107,7 @@ class Side:
 
     :ivar twice: two places of live buffers that are reported to share a frame.
     :ivar learnt: counts the frames that it came to know, or to know for another page.
+    :ivar direct: LIOBNs of windows that a driver of the DMA API has had made, in which all RAM is mapped.
     :ivar named: pages with structs that contain addresses or descriptors, which differ between two kernels.
     :ivar rings: pages with the queue of a device, and `queues`, their bus pages: an isolated device may or may not have
         reported its last transfer as done.
@@ -120,6 +130,9 @@ class Side:
         self.twice: list[tuple[tuple[str, int], tuple[str, int], int]] = []
         self._pins: int | None = None
         self._inherited: dict[int, int] = {}
+        self.direct: set[int] = set()
+        self._liobns: dict[str, int] = {}
+        self._coherent: dict[str, str] = {}
 
     def inherit(self, before: Side) -> None:
         """The side as it was until its kernel ended and its tables stayed: entries lead where they led."""
@@ -154,9 +167,38 @@ class Side:
                 self._know(*self._page(op), outcome.frames)
             case Repeat():
                 self._repeated(op, outcome.frames)
+            case DmaBind() | DmaUnbind() | DmaMask() | DmaAlloc() | DmaFree() | DmaMap() | DmaMapSg():
+                self._drive(op, outcome)
             case Hcall() | HcallBatch():
                 for word, frame in zip(words_of(op), outcome.frames, strict=False):
                     self._know(word.buffer, word.index, [frame])
+
+    def _drive(self, op: Op, outcome: Outcome) -> None:
+        """What a driver of the DMA API is given."""
+        match op:
+            case DmaBind():
+                self._liobns[op.device] = outcome.fields.get("liobn", 0)
+            case DmaMask() if outcome.fields.get("direct"):
+                self.direct.add(self._liobns.get(op.device, 0) | 1)
+            case DmaAlloc():
+                self._coherent[op.buffer] = op.device
+                self._know(op.buffer, 0, outcome.frames)
+            case DmaFree() if not outcome.errno:
+                self._freed(op.buffer)
+            case DmaUnbind() if not op.late and not outcome.errno:
+                for name in [name for name, device in self._coherent.items() if device == op.device]:
+                    self._freed(name)
+            case DmaMap() | DmaMapSg():
+                frames = iter(outcome.frames)
+                for part in [Part(op.page, op.size)] if isinstance(op, DmaMap) else op.parts:
+                    first, offset = divmod(part.page.index * window.PAGE_SIZE + part.page.plus, window.PAGE_SIZE)
+                    count = -(-(offset + part.size) // window.PAGE_SIZE)
+                    self._know(part.page.buffer, first, list(islice(frames, count)))
+
+    def _freed(self, buffer: str) -> None:
+        """The kernel has the memory again."""
+        self._coherent.pop(buffer, None)
+        self.frames = {place: frame for place, frame in self.frames.items() if place[0] != buffer}
 
     def told(self, op: Op, outcome: Outcome) -> dict[str, object]:
         """The parts of an outcome that must be equal."""
@@ -214,7 +256,7 @@ class Side:
         """For each live entry, the number of the page that it leads to. Where all RAM is mapped, whose page it is does
         not matter.
         """
-        if table.liobn in self.facts.direct:
+        if table.liobn in self.facts.direct or table.liobn in self.direct:
             return ((table.tce & _FRAME) >> np.uint64(window.PAGE_SHIFT)).astype(np.int64) + _RAW
         if self._sorted is None:
             known = sorted(self._symbols.items())

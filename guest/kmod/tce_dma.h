@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* tce_dma: the format of requests and answers, and what its parts share. See tce_dma_main.c. */
+
+#ifndef TCE_DMA_H
+#define TCE_DMA_H
+
+#include <linux/dma-mapping.h>
+#include <linux/list.h>
+#include <linux/mutex.h>
+#include <linux/pci.h>
+#include <linux/scatterlist.h>
+#include <linux/sizes.h>
+#include <linux/types.h>
+
+#define TCE_DMA_VERSION		1
+#define TCE_DMA_PARTS		256		/* of one mapping, at most */
+#define TCE_DMA_PAGES		4096		/* CPU pages of one mapping, at most */
+#define TCE_DMA_COHERENT	SZ_1M		/* bytes of one allocation, at most */
+#define TCE_DMA_ROUNDS		1000000
+#define TCE_DMA_BYTES		SZ_2M		/* in one write, at most */
+#define TCE_DMA_BREATH		64		/* rounds between two looks at the scheduler and at signals */
+
+enum tce_dma_command {
+	TCE_DMA_STATE,	/* nothing: tells the device's masks */
+	TCE_DMA_MASK,	/* args: which (bit 0 streaming, bit 1 coherent), bits */
+	TCE_DMA_ALLOC,	/* args: id, bytes */
+	TCE_DMA_MAP,	/* args: id, how, direction; parts follow */
+	TCE_DMA_SYNC,	/* args: id, whom for (0 CPU, 1 device), offset, bytes */
+	TCE_DMA_UNMAP,	/* args: id; of an allocation as well */
+	TCE_DMA_READ,	/* args: id of an allocation, offset, bytes */
+	TCE_DMA_WRITE,	/* args: id of an allocation, offset, bytes; data follow */
+	TCE_DMA_KEEP,	/* args: whether mappings outlive the driver's next unbinding */
+	TCE_DMA_LOOP,	/* args: rounds, how, direction; parts follow: map and unmap them in each round */
+};
+
+enum tce_dma_how { TCE_DMA_SINGLE, TCE_DMA_PAGE, TCE_DMA_SG };
+
+struct tce_dma_request {
+	u32 version;
+	u32 command;
+	u32 domain;
+	u32 place;	/* bus << 8 | devfn */
+	u64 args[4];
+	u32 count;	/* parts that follow */
+	u32 reserved;	/* 0 */
+};
+
+struct tce_dma_part {
+	u64 address;	/* in the process */
+	u64 size;
+};
+
+/* Read back: this, then count segments, or the bytes that were asked for. */
+struct tce_dma_answer {
+	s64 value;	/* 0, or what the DMA API refused it with; of a map, the number of segments */
+	u64 streaming;	/* the masks afterwards */
+	u64 coherent;
+	u64 direct;	/* dma_ops_bypass */
+	u64 extra;	/* of an allocation, the real address of its memory; of a loop, its ticks */
+};
+
+struct tce_dma_segment {
+	u64 handle;
+	u64 size;
+};
+
+/* A device that the driver has or had. */
+struct target {
+	struct pci_dev *pdev;
+	struct list_head targets;
+	unsigned int live;	/* mappings */
+	bool bound;
+	bool keep;
+};
+
+struct mapping {
+	struct list_head mappings;
+	struct target *target;
+	void *owner;
+	u64 id;
+	enum tce_dma_how how;
+	enum dma_data_direction direction;
+	size_t size;
+	dma_addr_t handle;
+	void *memory;		/* of an allocation; otherwise NULL */
+	struct page **pages;
+	unsigned int pinned;
+	struct sg_table list;
+};
+
+struct tce_dma_file {
+	void *answer;
+	size_t size;	/* bytes of the answer */
+	size_t taken;	/* of which were read */
+};
+
+extern struct mutex tce_dma_lock;	/* for all that follows, and the files */
+extern struct list_head tce_dma_targets;
+extern struct list_head tce_dma_mappings;
+
+/* tce_dma_mapping.c */
+struct target *tce_dma_find_target(u32 domain, u32 place);
+struct mapping *tce_dma_find_mapping(void *owner, u64 id);
+void tce_dma_forget_target(struct target *target);
+void tce_dma_unmap(struct mapping *mapping);
+void tce_dma_put_pages(struct mapping *mapping);
+void tce_dma_drop(struct mapping *mapping);
+int tce_dma_check_parts(const struct tce_dma_part *parts, u32 count, enum tce_dma_how how);
+int tce_dma_take_pages(struct mapping *mapping, const struct tce_dma_part *parts, u32 count);
+int tce_dma_map(struct mapping *mapping);
+struct mapping *tce_dma_new_mapping(struct tce_dma_file *file, struct target *target, u64 id);
+void tce_dma_keep(struct mapping *mapping);
+
+/* tce_dma_requests.c */
+int tce_dma_perform(struct tce_dma_file *file, const struct tce_dma_request *request, size_t size);
+
+#endif

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * tce_dma: does on command what drivers do with the DMA API, and tells the bus addresses ("handles") that they get.
+ *
+ * A PCI driver for QEMU's edu and iommu-testdev. It binds to no device by itself: driver_override must name it. One
+ * write to /dev/tce_dma is one request; its answer is read back. What a process maps is pages of its own memory, which
+ * stay where they are until they are unmapped. What a file has mapped is unmapped when it is closed, at the latest.
+ * For root alone. See struct tce_dma_request in tce_dma.h for the format, which is in native byte order with natural
+ * alignment.
+ *
+ * A request that would make the kernel stumble is refused by an errno of the write. What the DMA API itself refuses is
+ * the value of an answer.
+ *
+ * Source: Documentation/core-api/dma-api.rst.
+ */
+
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/capability.h>
+#include <linux/fs.h>
+#include <linux/miscdevice.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+
+#include "tce_dma.h"
+
+static const struct pci_device_id known[] = {
+	{ PCI_DEVICE(0x1234, 0x11e8) },	/* edu */
+	{ PCI_DEVICE(0x1b36, 0x0005) },	/* iommu-testdev */
+	{ }
+};
+
+static void forget(struct tce_dma_file *file)
+{
+	kvfree(file->answer);
+	file->answer = NULL;
+	file->size = 0;
+	file->taken = 0;
+}
+
+static ssize_t tce_dma_write(struct file *filp, const char __user *from, size_t size, loff_t *pos)
+{
+	struct tce_dma_file *file = filp->private_data;
+	void *request;
+	int error;
+
+	/* Again: the file may have been handed to somebody else. */
+	if (!capable(CAP_SYS_ADMIN))
+		return -EPERM;
+	if (size < sizeof(struct tce_dma_request) || size > TCE_DMA_BYTES)
+		return -EINVAL;
+	request = kvmalloc(size, GFP_KERNEL);
+	if (!request)
+		return -ENOMEM;
+	error = copy_from_user(request, from, size) ? -EFAULT : 0;
+	if (!error && mutex_lock_interruptible(&tce_dma_lock))
+		error = -EINTR;
+	if (!error) {
+		forget(file);
+		error = tce_dma_perform(file, request, size);
+		mutex_unlock(&tce_dma_lock);
+	}
+	kvfree(request);
+	return error ? error : size;
+}
+
+/* The answer to the last request, each byte once. */
+static ssize_t tce_dma_read(struct file *filp, char __user *to, size_t size, loff_t *pos)
+{
+	struct tce_dma_file *file = filp->private_data;
+	ssize_t taken;
+
+	if (mutex_lock_interruptible(&tce_dma_lock))
+		return -EINTR;
+	taken = min(size, file->size - file->taken);
+	if (taken && copy_to_user(to, (const u8 *)file->answer + file->taken, taken))
+		taken = -EFAULT;
+	else
+		file->taken += taken;
+	mutex_unlock(&tce_dma_lock);
+	return taken;
+}
+
+static int tce_dma_open(struct inode *inode, struct file *filp)
+{
+	if (!capable(CAP_SYS_ADMIN))
+		return -EPERM;
+	filp->private_data = kzalloc(sizeof(struct tce_dma_file), GFP_KERNEL);
+	return filp->private_data ? 0 : -ENOMEM;
+}
+
+static int tce_dma_release(struct inode *inode, struct file *filp)
+{
+	struct tce_dma_file *file = filp->private_data;
+	struct mapping *mapping, *next;
+
+	mutex_lock(&tce_dma_lock);
+	list_for_each_entry_safe(mapping, next, &tce_dma_mappings, mappings)
+		if (mapping->owner == file) {
+			tce_dma_unmap(mapping);
+			tce_dma_drop(mapping);
+		}
+	mutex_unlock(&tce_dma_lock);
+	forget(file);
+	kfree(file);
+	return 0;
+}
+
+static const struct file_operations tce_dma_operations = {
+	.owner = THIS_MODULE,
+	.open = tce_dma_open,
+	.release = tce_dma_release,
+	.read = tce_dma_read,
+	.write = tce_dma_write,
+	.llseek = noop_llseek,
+};
+
+static struct miscdevice tce_dma_device = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "tce_dma",
+	.mode = 0600,
+	.fops = &tce_dma_operations,
+};
+
+static int tce_dma_probe(struct pci_dev *pdev, const struct pci_device_id *id)
+{
+	struct target *target;
+	int error;
+
+	/* Of no other device is it known what it does once it masters the bus. */
+	if (!pci_match_id(known, pdev))
+		return -ENODEV;
+	target = kzalloc(sizeof(*target), GFP_KERNEL);
+	if (!target)
+		return -ENOMEM;
+	error = pci_enable_device(pdev);
+	if (error) {
+		kfree(target);
+		return error;
+	}
+	pci_set_master(pdev);
+	target->pdev = pci_dev_get(pdev);
+	target->bound = true;
+	mutex_lock(&tce_dma_lock);
+	list_add(&target->targets, &tce_dma_targets);
+	mutex_unlock(&tce_dma_lock);
+	pci_set_drvdata(pdev, target);
+	return 0;
+}
+
+static void tce_dma_remove(struct pci_dev *pdev)
+{
+	struct target *target = pci_get_drvdata(pdev);
+	struct mapping *mapping, *next;
+
+	mutex_lock(&tce_dma_lock);
+	list_for_each_entry_safe(mapping, next, &tce_dma_mappings, mappings)
+		if (mapping->target == target && !target->keep) {
+			tce_dma_unmap(mapping);
+			tce_dma_drop(mapping);
+		}
+	target->bound = false;
+	tce_dma_forget_target(target);
+	mutex_unlock(&tce_dma_lock);
+	pci_clear_master(pdev);
+	pci_disable_device(pdev);
+}
+
+static struct pci_driver tce_dma_driver = {
+	.name = "tce_dma",
+	.probe = tce_dma_probe,
+	.remove = tce_dma_remove,
+};
+
+static int __init tce_dma_init(void)
+{
+	int error = pci_register_driver(&tce_dma_driver);
+
+	if (error)
+		return error;
+	error = misc_register(&tce_dma_device);
+	if (error)
+		pci_unregister_driver(&tce_dma_driver);
+	return error;
+}
+
+static void __exit tce_dma_exit(void)
+{
+	misc_deregister(&tce_dma_device);
+	pci_unregister_driver(&tce_dma_driver);
+}
+
+module_init(tce_dma_init);
+module_exit(tce_dma_exit);
+
+MODULE_DESCRIPTION("What drivers do with the DMA API, on command, for tests");
+MODULE_LICENSE("GPL");

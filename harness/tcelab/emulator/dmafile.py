@@ -1,0 +1,301 @@
+"""The file of the driver `tce_dma`: the kernel's DMA API, in bytes as the module takes.
+
+Which handle a driver gets is the kernel's to choose. By itself the emulator gives the lowest that is free; a reference
+gives what the other run was given, and stores what must then be in the tables. Source: guest/kmod/tce_dma_main.c; Linux
+arch/powerpc/kernel/dma-iommu.c, arch/powerpc/platforms/pseries/iommu.c (iommu_bypass_supported_pSeriesLP, enable_ddw).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from tceagent import dmadriver
+from tcelab.emulator.dmastate import PCI_MASK
+from tcelab.emulator.growth import RAM
+from tcelab.emulator.pci import EmulatedRegisters, PciDevice
+from tcelab.emulator.process import OpenFile
+from tcelab.emulator.syscallerrors import NotModelledError, SyscallError
+from tcelab.papr import tce, window
+
+if TYPE_CHECKING:
+    from tcelab.emulator.platform import EmulatedPe, Machine
+    from tcelab.emulator.process import Process
+
+_PERMISSIONS: Final = {0: tce.PERMISSIONS, 1: tce.READ, 2: tce.PERMISSIONS}
+"""By enum dma_data_direction (arch/powerpc/platforms/pseries/iommu.c, tce_build_pSeriesLP)."""
+_ALL: Final = 64
+_REACHES: Final = 60
+"""Bits of the addresses of a window at 1 << 59."""
+_STREAMING: Final = 1
+_COHERENT: Final = 2
+
+
+class Mapping(NamedTuple):
+    """:ivar entries: numbers of its entries in the default window.
+
+    :ivar memory: real address of coherent memory, 0: there is none; `frames`: of its CPU pages.
+    """
+
+    device: str
+    entries: list[int]
+    size: int
+    memory: int = 0
+    frames: tuple[int, ...] = ()
+
+
+class RegistersFile(OpenFile):
+    """The file of sysfs by which a device's registers are mapped (resource0)."""
+
+    def __init__(self, device: PciDevice) -> None:
+        super().__init__()
+        self._device = device
+
+    def map(self, _offset: int, _size: int, _process: Process) -> EmulatedRegisters:
+        """See `OpenFile`."""
+        return EmulatedRegisters(self._device, lambda: None)
+
+
+class DmaFile(OpenFile):
+    """An open file: `write` does one request, `read` returns its answer, once."""
+
+    def __init__(self, machine: Machine, process: Process) -> None:
+        """:raise RefusedError: EACCES, the file is root's alone."""
+        super().__init__()
+        if process.uid:
+            raise SyscallError("EACCES")
+        self._machine, self._process = machine, process
+        self._maps: dict[int, Mapping] = {}
+        self._answer = b""
+
+    def release(self, process: Process) -> None:
+        """See `OpenFile`."""
+        while self._maps:
+            self._end(next(iter(self._maps)))
+        super().release(process)
+
+    def pwrite(self, data: bytes, _offset: int) -> int:
+        """:raise RefusedError: the driver refuses, and nothing was done."""
+        version, command, domain, place, *args, parts, _ = dmadriver.REQUEST.unpack_from(data)
+        rest = data[dmadriver.REQUEST.size :]
+        if version != dmadriver.VERSION:
+            raise SyscallError("EINVAL")
+        if command in {dmadriver.SYNC, dmadriver.UNMAP, dmadriver.READ, dmadriver.WRITE}:
+            self._of_mapping(command, args, rest)
+            return len(data)
+        pe, device = self._device(domain, place)
+        if command == dmadriver.MASK:
+            self._mask(pe, device, args)
+        elif command == dmadriver.ALLOC:
+            self._alloc(pe, device, args)
+        elif command == dmadriver.MAP:
+            each = [dmadriver.PART.unpack_from(rest, at * dmadriver.PART.size) for at in range(parts)]
+            self._map(pe, device, args, [(address, size) for address, size in each])
+        elif command in {dmadriver.STATE, dmadriver.KEEP}:
+            if command == dmadriver.KEEP:
+                pe.keep = bool(args[0])
+            self._say(device, 0)
+        else:
+            raise SyscallError("EINVAL")
+        return len(data)
+
+    def pread(self, size: int, _offset: int) -> bytes:
+        """An answer, as far as there is any."""
+        out, self._answer = self._answer[:size], self._answer[size:]
+        return out
+
+    def _device(self, domain: int, place: int) -> tuple[EmulatedPe, str]:
+        for pe in self._machine.pes.values():
+            for name in pe.driven:
+                number, bus, rest = pe.address_of(name).split(":")
+                slot, function = rest.split(".")
+                if (int(number, 16), int(bus, 16) << 8 | int(slot, 16) << 3 | int(function)) == (domain, place):
+                    return pe, name
+        raise SyscallError("ENODEV")
+
+    def _say(self, device: str, value: int, extra: int = 0, more: bytes = b"") -> None:
+        masks = self._machine.dma.of(device)
+        bits = ((1 << each) - 1 for each in (masks.streaming, masks.coherent))
+        self._answer = dmadriver.ANSWER.pack(value, *bits, masks.direct, extra) + more
+
+    # -- masks
+
+    def _mask(self, pe: EmulatedPe, device: str, args: list[int]) -> None:
+        which, bits = args[:2]
+        masks = self._machine.dma.of(device)
+        if any(each.device == device for each in self._maps.values()):
+            raise SyscallError("EBUSY")
+        masks.direct = self._direct(pe, bits)
+        if which & _STREAMING:
+            masks.streaming = bits
+        if which & _COHERENT:
+            masks.coherent = bits
+        self._say(device, 0)
+
+    def _direct(self, pe: EmulatedPe, bits: int) -> bool:
+        """With more than 32 bits, a device may use a window in which all RAM is, and with 64 it has one made. With
+        less, firmware would have to move it below the mask; where it does not, the kernel asks no more for that PE.
+        """
+        dma = self._machine.dma
+        if not dma.wide or bits <= PCI_MASK:
+            return False
+        if not pe.windows.high.entries and pe.phb.index not in dma.refused:
+            if bits == _ALL:
+                self._machine.memory.map_all(pe.phb.index, self._machine.windows)
+                pe.connect()
+            else:
+                dma.refused.add(pe.phb.index)
+        return bool(pe.windows.high.entries)
+
+    # -- mappings
+
+    def _alloc(self, pe: EmulatedPe, device: str, args: list[int]) -> None:
+        number, size = args[:2]
+        ram = self._machine.ram
+        frames = ram.allocate_huge(-(-size // ram.page_size))
+        whole = [(frames[0], len(frames) * ram.page_size)]
+        told = self._place(pe, device, whole, self._machine.dma.of(device).coherent)
+        if isinstance(told, str):
+            for frame in frames:
+                ram.free(frame)
+            self._say(device, -getattr(errno, told))
+            return
+        told = [(told[0][0], size)]
+        entries = self._store(pe, whole, [(told[0][0], whole[0][1])], tce.PERMISSIONS)
+        self._maps[number] = Mapping(device, entries, size, frames[0], tuple(frames))
+        self._say(device, 1, frames[0], dmadriver.SEGMENT.pack(*told[0]))
+
+    def _map(self, pe: EmulatedPe, device: str, args: list[int], parts: list[tuple[int, int]]) -> None:
+        number, _, direction = args[:3]
+        space = self._process.space
+        real = []
+        for address, size in parts:
+            frames = space.frames(address, size)
+            if 0 in frames:
+                raise SyscallError("EFAULT")
+            if any(each != frames[0] + at * window.PAGE_SIZE for at, each in enumerate(frames)):
+                raise SyscallError("EXDEV")
+            real.append((frames[0] + address % window.PAGE_SIZE, size))
+        told = self._place(pe, device, real, self._machine.dma.of(device).streaming)
+        if isinstance(told, str):
+            self._say(device, -getattr(errno, told))
+            return
+        entries = self._store(pe, real, told, _PERMISSIONS[direction])
+        self._maps[number] = Mapping(device, entries, sum(size for _, size in parts))
+        self._say(device, len(told), 0, b"".join(dmadriver.SEGMENT.pack(*each) for each in told))
+
+    def _place(
+        self, pe: EmulatedPe, device: str, real: list[tuple[int, int]], bits: int
+    ) -> list[tuple[int, int]] | str:
+        """The handles of memory at these real addresses, or why there are none."""
+        dma = self._machine.dma
+        wanted, dma.wanted = dma.wanted, None
+        if wanted is not None:
+            return wanted
+        if dma.of(device).direct and bits >= _REACHES:
+            if any(address + size > RAM for address, size in real):
+                raise NotModelledError(
+                    "the emulator's frames lie outside its RAM: where all of it is mapped, they are not"
+                )
+            return [(pe.windows.high.bus_offset + address, size) for address, size in real]
+        out: list[tuple[int, int]] = []
+        taken: set[int] = set()
+        for address, size in real:
+            pages = _pages(address, size)
+            first = next(
+                (
+                    each
+                    for each in range(not pe.first, pe.table.entries - pages + 1)
+                    if not any(pe.table.get(each + more) or each + more in taken for more in range(pages))
+                ),
+                None,
+            )
+            if first is None:
+                return "ENOMEM"
+            taken.update(range(first, first + pages))
+            handle = pe.table.bus_offset + first * window.PAGE_SIZE + address % window.PAGE_SIZE
+            if (handle + size - 1) >> bits:
+                return "ENOMEM"
+            out.append((handle, size))
+        return _merged(out)
+
+    def _store(
+        self, pe: EmulatedPe, real: list[tuple[int, int]], told: list[tuple[int, int]], permissions: int
+    ) -> list[int]:
+        """Have the entries lead from handles to memory, in the order of the bytes of both. Returns their numbers."""
+        table, out = pe.table, []
+        handles = iter([handle + at for handle, size in told for at in _starts(handle, size)])
+        for address, size in real:
+            for at in _starts(address, size):
+                handle = next(handles, 0)
+                number, frame = table.index(handle), (address + at) & -window.PAGE_SIZE
+                if 0 <= number < table.entries:
+                    table.put(number, tce.pack(frame, permissions))
+                    out.append(number)
+                elif 0 <= pe.windows.high.index(handle) < pe.windows.high.entries:
+                    self._machine.dma.frames[(handle - pe.windows.high.bus_offset) & -window.PAGE_SIZE] = frame
+        return out
+
+    def _of_mapping(self, command: int, args: list[int], rest: bytes) -> None:
+        mapping = self._maps.get(args[0])
+        if mapping is None:
+            raise SyscallError("ENOENT")
+        more = b""
+        if command == dmadriver.UNMAP:
+            self._end(args[0])
+        elif command != dmadriver.SYNC:
+            offset, size = args[1:3]
+            if not mapping.memory or offset + size > mapping.size:
+                raise SyscallError("EINVAL")
+            if command == dmadriver.READ:
+                more = self._each(mapping, offset, size, self._machine.ram.read)
+            else:
+                self._written(mapping, offset, rest)
+        self._say(mapping.device, 0, 0, more)
+
+    def _each(self, mapping: Mapping, offset: int, size: int, read: Callable[[int, int], bytes]) -> bytes:
+        page = self._machine.page_size
+        starts = range(offset & -page, offset + size, page)
+        bounds = [(max(offset, start), min(offset + size, start + page)) for start in starts]
+        return b"".join(read(mapping.memory + first, end - first) for first, end in bounds)
+
+    def _written(self, mapping: Mapping, offset: int, data: bytes) -> None:
+        page = self._machine.page_size
+        for start in range(offset & -page, offset + len(data), page):
+            first, end = max(offset, start), min(offset + len(data), start + page)
+            self._machine.ram.write(mapping.memory + first, data[first - offset : end - offset])
+
+    def _end(self, number: int) -> None:
+        mapping = self._maps.pop(number)
+        pe = next(pe for pe in self._machine.pes.values() if mapping.device in pe.devices)
+        for entry in mapping.entries:
+            pe.table.put(entry, 0)
+        for frame in mapping.frames:
+            self._machine.ram.free(frame)
+
+    def unbound(self, device: str) -> None:
+        """Its driver is gone, and all that it had is unmapped."""
+        for number in [number for number, each in self._maps.items() if each.device == device]:
+            self._end(number)
+
+
+def _pages(address: int, size: int) -> int:
+    return (address + size - 1 >> window.PAGE_SHIFT) - (address >> window.PAGE_SHIFT) + 1
+
+
+def _starts(address: int, size: int) -> list[int]:
+    """Offsets of the bytes at which its IOMMU pages begin, the first one included."""
+    first = -(address % window.PAGE_SIZE)
+    return [max(at, 0) for at in range(first, size, window.PAGE_SIZE)]
+
+
+def _merged(segments: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """What follows directly on another one's bytes is one with it."""
+    out: list[tuple[int, int]] = []
+    for handle, size in segments:
+        if out and sum(out[-1]) == handle:
+            out[-1] = out[-1][0], out[-1][1] + size
+        else:
+            out.append((handle, size))
+    return out
