@@ -12,6 +12,8 @@ from typing import Final, NamedTuple
 
 from tcelab.papr import hcallnumbers, tce, window
 
+QUERY: Final = "ibm,query-pe-dma-window"
+CREATE: Final = "ibm,create-pe-dma-window"
 MOST: Final = hcallnumbers.LIST_MOST
 """Entries of one hypercall."""
 

@@ -6,6 +6,7 @@ Only this package uses asyncio; its interface is synchronous.
 - `ahead`: forks that are ready before they are asked for
 - `basekey`: the hash of all that a base is made of
 - `channel`: the agent's channel
+- `conduct`: what a guest asks of its platform, from trace and console
 - `console`: the guest's console
 - `conversation`: what is said between host and agent
 - `dimms`: memory that is plugged in

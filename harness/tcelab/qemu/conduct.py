@@ -22,11 +22,9 @@ from typing import Final
 import msgspec
 
 from tcelab.papr import conductrules, window
-from tcelab.papr.conductrules import Offer
+from tcelab.papr.conductrules import CREATE, QUERY, Offer
 from tcelab.run.conduct import Breach, Conduct
 
-QUERY: Final = "ibm,query-pe-dma-window"
-CREATE: Final = "ibm,create-pe-dma-window"
 TRACES: Final = ("spapr_iommu_pci_stuff", "spapr_iommu_pci_indirect")
 """Trace events that are listened to besides those of windows."""
 HCALLS: Final = "spapr_iommu_pci_"
@@ -43,11 +41,11 @@ _INDIRECT: Final = re.compile(
 )
 _MADE: Final = re.compile(rf"spapr_iommu_ddw_create buid={_HEX} addr=\S+ page size={_HEX},? requested={_HEX},? start")
 _QUERIED: Final = re.compile(
-    r"ibm,query-pe-dma-windows?\([0-9a-f]+\) [0-9a-f]+ ([0-9a-f]+ [0-9a-f]+) returned (-?\d+), lb=([0-9a-f]+)"
+    rf"{QUERY}s?\([0-9a-f]+\) [0-9a-f]+ ([0-9a-f]+ [0-9a-f]+) returned (-?\d+), lb=([0-9a-f]+)"
     r" ps=([0-9a-f]+) wn=(\d+)"
 )
 _CREATED: Final = re.compile(
-    r"ibm,create-pe-dma-window\([0-9a-f]+\) [0-9a-f]+ ([0-9a-f]+ [0-9a-f]+) ([0-9a-f]+) ([0-9a-f]+) returned (-?\d+)"
+    rf"{CREATE}\([0-9a-f]+\) [0-9a-f]+ ([0-9a-f]+ [0-9a-f]+) ([0-9a-f]+) ([0-9a-f]+) returned (-?\d+)"
 )
 _MASK: Final = (1 << 64) - 1
 

@@ -76,7 +76,7 @@ def look(opened, *frames, stream=False):
 
 def test_a_boot_reads_the_memory_of_the_guests_own_process_and_dates_its_phases(boot, guest, memory):
     up = boot()
-    assert guest.calls == ["start", "hello"]
+    assert guest.calls == ["start", "hello", "drain"]
     assert memory.pid == guest.pid == 77
     assert up.reached == {"kernel": 0.5, "ready": 2.5}
     assert guest.made_of[3] == Limits()

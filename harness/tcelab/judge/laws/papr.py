@@ -30,7 +30,6 @@ LAW: Final = Law(
 _NAMES: Final = {number: name for name, number in NUMBERS.items()}
 _PAGES, _LIOBN, _IOBA = 3, 0, 1
 """Arguments of a hypercall."""
-_CREATES: Final = "ibm,create-pe-dma-window"
 
 
 @dataclass(slots=True)
@@ -64,12 +63,12 @@ class PaprLaw:
             case Ioctl() if request_name(step.op.request) == "SPAPR_TCE_CREATE":
                 # The kernel passes on what its caller asks for.
                 if step.op.value is not None:
-                    self._own[_CREATES, None].append(_Own(None, 0, 1))
+                    self._own[conductrules.CREATE, None].append(_Own(None, 0, 1))
                 size = fold.number(step.op.fields.get("window_size", 0)) or 0
                 shift = fold.number(step.op.fields.get("page_shift", 0)) or 0
-                self._own[_CREATES, shift].append(_Own(None, max(size - 1, 0).bit_length(), 1))
+                self._own[conductrules.CREATE, shift].append(_Own(None, max(size - 1, 0).bit_length(), 1))
             case Ddw(call="create"):
-                self._own[_CREATES, step.op.page_shift].append(_Own(None, step.op.window_shift, 1))
+                self._own[conductrules.CREATE, step.op.page_shift].append(_Own(None, step.op.window_shift, 1))
 
     def _call(self, call: Call, times: int) -> None:
         number = hcallnumbers.NAMES.get(call.opcode, 0) if isinstance(call.opcode, str) else call.opcode
@@ -112,7 +111,7 @@ class PaprLaw:
         met = 0
         if breach.boot:
             return 0
-        of = breach.page_shift if breach.call == _CREATES else breach.liobn
+        of = breach.page_shift if breach.call == conductrules.CREATE else breach.liobn
         for own in (*self._own.get((breach.call, of), ()), *self._own.get((breach.call, None), ())):
             if _is(breach, own):
                 taken = min(own.times, times - met)
@@ -123,7 +122,7 @@ class PaprLaw:
 
 def _is(breach: Breach, own: _Own) -> bool:
     """May a breach be a call that the program made?"""
-    if breach.call == _CREATES:
+    if breach.call == conductrules.CREATE:
         return own.entries in {0, breach.window_shift}
     same = breach.ioba is None or own.ioba is None or breach.ioba >> breach.page_shift == own.ioba >> breach.page_shift
     # Of a list that was not stored to its end, the trace tells fewer entries.
@@ -132,14 +131,14 @@ def _is(breach: Breach, own: _Own) -> bool:
 
 def _declared(breach: Breach, fold: Fold) -> bool:
     """Does a declared quirk explain it? The comparison with the emulator counts it."""
-    nothing = breach.call == _CREATES and breach.window_shift == 0 and fold.facts.limit == 0
+    nothing = breach.call == conductrules.CREATE and breach.window_shift == 0 and fold.facts.limit == 0
     return nothing and NOTHING_DIRECT in fold.facts.quirks
 
 
 def _report(ledger: Ledger, breach: Breach, times: int) -> None:
     first = "in its boot" if breach.boot else blame.between(ledger)
     often = f"{times:,} times" if times > 1 else "once"
-    window = breach.call == _CREATES
+    window = breach.call == conductrules.CREATE
     where = "" if window else f"LIOBN {breach.liobn:#x}" + ("" if breach.ioba is None else f" IOBA {breach.ioba:#x}")
     what = f"{breach.call} {'for' if window else 'of'} {breach.why}"
     ledger.report(
