@@ -12,8 +12,6 @@ import pytest
 if TYPE_CHECKING:
     from tcelab.errors import TcelabError
 
-CODE: Final = 125
-"""As `tcelab.run.exitcode` has it: the plugin is loaded into every test run, and shall not cost its import."""
 PROPERTY: Final = ("tcelab", "could not judge")
 """Of a test case in junit.xml."""
 _MARK: Final = "tcelab_unjudged"
@@ -45,6 +43,12 @@ def _undecided(error: BaseException) -> bool:
     return bool(getattr(error, _MARK, isinstance(error, TcelabError) and not isinstance(error, UsageError)))
 
 
+def _code() -> int:
+    from tcelab.run import exitcode  # noqa: PLC0415
+
+    return exitcode.COULD_NOT_JUDGE
+
+
 class Unjudged:
     """A plugin of pytest, which counts them. With pytest-xdist, that of the main process has all reports."""
 
@@ -73,12 +77,12 @@ class Unjudged:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if self._alone and session.exitstatus == pytest.ExitCode.TESTS_FAILED:
-            session.exitstatus = CODE
+            session.exitstatus = _code()
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:  # noqa: ANN401 - pytest does not export its type
         if self._unjudged:
             of = "" if self._alone else f" of {self._failed} failures"
-            code = f": exit code {CODE}, not 1" if self._alone else ""
+            code = f": exit code {_code()}, not 1" if self._alone else ""
             terminalreporter.write_line(f"tcelab: {self._unjudged}{of} could not be judged{code}")
 
     @property

@@ -21,6 +21,7 @@ from tcelab.qemu.guardeddevice import BARS, COMMAND, MASTER, MEMORY, GuardedDevi
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.portal import portal
 from tcelab.qemu.qemusession import QemuSession
+from tcelab.qemu.second.trampoline import STAY
 from tcelab.run.flown import Flown, flown_page
 from tcelab.run.record import Refusal
 
@@ -29,8 +30,6 @@ TIME: Final = 0.1
 _MORE: Final = 0.01
 _ENTRY: Final = 0x100
 """Where the first CPU begins after a reset (QEMU hw/ppc/spapr_cpu_core.c, SPAPR_ENTRY_POINT)."""
-_STAY: Final = 0x48000000
-"""A branch to itself, big endian, as a CPU is after a reset."""
 
 
 class InFlight:
@@ -179,7 +178,7 @@ class HeldCpu:
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
         (self._was,) = portal().call(guest.qtest.commands([f"read {_ENTRY:#x} 0x4"]))
-        self._write(f"{_STAY:#x}")
+        self._write(f"{STAY:#x}")
 
     def go(self) -> None:
         """Let it begin. The guest stands still."""

@@ -22,7 +22,8 @@ HELD: Final = 0x60
 _COPIED: Final = 0x100
 
 _R0, _CPU, _KERNEL, _R5, _TREE, _PLACE, _R9, _VALUE = 0, 3, 4, 5, 6, 8, 9, 10
-_STAY: Final = 0x48000000
+STAY: Final = 0x48000000
+"""A branch to itself."""
 _SYNC: Final = 0x7C0004AC
 _ISYNC: Final = 0x4C00012C
 _BCTR: Final = 0x4E800420
@@ -74,7 +75,7 @@ def code(tree: int, kernel: int, mailbox: int, waits: int) -> bytes:
         _to_count(_KERNEL),
         _BCTR,
     ]
-    head = [_STAY | _COPIED, *[0] * (_COPIED // 4 - 1)]
-    head[HELD // 4] = int.from_bytes(_STAY.to_bytes(4, "big"), "little")
+    head = [STAY | _COPIED, *[0] * (_COPIED // 4 - 1)]
+    head[HELD // 4] = int.from_bytes(STAY.to_bytes(4, "big"), "little")
     words = (*head, *main)
     return struct.pack(f"<{len(words)}I", *words)
