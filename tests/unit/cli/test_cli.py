@@ -676,7 +676,7 @@ def test_a_host_that_can_do_the_main_job_is_0(tcelab, healthy):
     assert told == (
         "ok  qemu           9.9.9: forks, VOF, both firmware files, edu, every CPU of --cpu, live tables,"
         " the state stream, refused accesses told in full, ends with its parent; without virtio-blk, memory to plug in,"
-        " versioned machine types, save and load"
+        " iommu-testdev, versioned machine types, save and load"
     )
     assert done.out.count("fix:") == 1
 
