@@ -7,68 +7,30 @@ transfer before QEMU lets go of it.
 from contextlib import closing
 
 import pytest
+from aloft import AFTER, FIRST, PAGES, SECOND, THIRD, across, changed, judged, mapped
 from turnedentry import TurnedEntry
 
-from tcelab.emulator.reference import second_opinion
 from tcelab.job import setup
-from tcelab.judge import Judge
 from tcelab.papr import tce, window
-from tcelab.program import Call, Checkpoint, Ddw, DeviceRemove, Flight, Hcall, Load, Page, Program, Reset, Save, Tce
+from tcelab.program import Call, Checkpoint, Ddw, DeviceRemove, Flight, Hcall, Load, Page, Reset, Save, Tce
 from tcelab.program.topology import topology
 from tcelab.qemu.fork import Forks
 from tcelab.qemu.life.flight import InFlight
 from tcelab.qemu.portal import portal
-from tcelab.run.loop import perform_program
 from tcelab.scenarios import vocabulary as b
 
 pytestmark = pytest.mark.guest
 
 TOPOLOGY, HOT = topology("two-small"), topology("hotplug")
 ONE, PULLED = b.pes(TOPOLOGY, "aloft")[0], b.pes(HOT, "aloft")[0]
-PAGES, FIRST = 16, 0x20000
 HIGH, HIGH_AT = ONE.liobn | 1, window.SECOND_START
 STALE = HIGH_AT + 5 * b.PAGE
-SECOND, THIRD = FIRST + b.PAGE, FIRST + 2 * b.PAGE
-AFTER = b.checkpoint("after", stream=True)
-
-
-def mapped(pe):
-    return [
-        *b.bind(pe),
-        *b.open_container(pe),
-        *b.enable(pe),
-        *b.buffer("b", PAGES, 1),
-        *b.tag(Page("b"), PAGES, pe.liobn, FIRST, 1),
-        *b.map_dma(pe, Page("b"), FIRST, PAGES, tce.PERMISSIONS),
-        *b.open_device(pe),
-        *b.dma(pe, FIRST, 64, to_memory=False),
-        *b.checkpoint("before", stream=True),
-    ]
 
 
 def raw():
     """An entry that is nobody's, and stays when its device goes."""
     put = Hcall(call=Call("H_PUT_TCE", [PULLED.liobn, FIRST, Tce("b")]), expect=0)
     return [*b.buffer("b", PAGES, 1), *b.tag(Page("b"), 1, PULLED.liobn, FIRST, 1), put, *b.checkpoint("before")]
-
-
-def across(pe=ONE):
-    """Over the end of the second page."""
-    return Flight(device=pe.name, iova=THIRD - 16, size=32, to_memory=True)
-
-
-def judged(session, where, ops):
-    program = Program(name="aloft", topology=where, ops=ops)
-    judge = Judge(program, session.facts, references=second_opinion(where, session.facts))
-    run = perform_program(program, session, judge)
-    assert run.ending is None, run.ending.error
-    told = next(step.outcome.fields["flight"] for step in run.steps if step.outcome and "flight" in step.outcome.fields)
-    return told, judge.verdict(run)
-
-
-def changed(told):
-    """By bus page: did any byte change there? The law says which must."""
-    return {page["ioba"]: bool(page["changed"]) for page in told["pages"]}
 
 
 @pytest.fixture
@@ -177,7 +139,7 @@ def test_what_a_reset_does_not_end_is_named(restarting, meanwhile):
         entry(flight._session, ONE.liobn, THIRD, tce.pack(flight._frames[THIRD], tce.PERMISSIONS))
 
     meanwhile(put_back)
-    ops = [*both_windows(), Reset(expect="ok", flight=across()), *AFTER]
+    ops = [*both_windows(), Reset(expect="ok", flight=across(ONE)), *AFTER]
     ops += b.checkpoint("after the lie", stream=True)
     told, verdict = judged(StaleWindow(restarting, HIGH, STALE), TOPOLOGY, ops)
     assert changed(told) == {SECOND: False, THIRD: True}
@@ -200,7 +162,7 @@ def test_what_a_reset_does_not_end_is_named(restarting, meanwhile):
 def test_a_load_knows_nothing_of_a_transfer_under_way(on):
     with on(TOPOLOGY) as session:
         told, verdict = judged(
-            session, TOPOLOGY, [*mapped(ONE), Save(expect="ok", flight=across()), Load(expect="ok"), *AFTER]
+            session, TOPOLOGY, [*mapped(ONE), Save(expect="ok", flight=across(ONE)), Load(expect="ok"), *AFTER]
         )
     assert (verdict.findings, verdict.could_not, verdict.result) == ([], [], "pass")
     assert (told["started"], changed(told)) == (True, {SECOND: False, THIRD: False})

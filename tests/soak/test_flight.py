@@ -1,52 +1,19 @@
 """A device in flight over a crash and a kexec of a real guest; over a crash, somebody empties an entry meanwhile."""
 
 import pytest
+from aloft import AFTER, SECOND, THIRD, across, changed, judged, mapped
 
-from tcelab.emulator.reference import second_opinion
-from tcelab.judge import Judge
-from tcelab.papr import tce, window
-from tcelab.program import Crash, Flight, Kexec, Load, Page, Program, Save
+from tcelab.papr import window
+from tcelab.program import Crash, Kexec, Load, Save
 from tcelab.program.topology import topology
 from tcelab.qemu.life.flight import InFlight
-from tcelab.run.loop import perform_program
 from tcelab.scenarios import vocabulary as b
 
 pytestmark = pytest.mark.guest
 
 TOPOLOGY = topology("two-small-kdump")
 ONE = b.pes(TOPOLOGY, "aloft")[0]
-PAGES, FIRST = 16, 0x20000
-SECOND, THIRD = FIRST + b.PAGE, FIRST + 2 * b.PAGE
-AFTER = b.checkpoint("after", stream=True)
-ACROSS = Flight(device=ONE.name, iova=THIRD - 16, size=32, to_memory=True)
-
-
-def mapped():
-    return [
-        *b.bind(ONE),
-        *b.open_container(ONE),
-        *b.enable(ONE),
-        *b.buffer("b", PAGES, 1),
-        *b.tag(Page("b"), PAGES, ONE.liobn, FIRST, 1),
-        *b.map_dma(ONE, Page("b"), FIRST, PAGES, tce.PERMISSIONS),
-        *b.open_device(ONE),
-        *b.dma(ONE, FIRST, 64, to_memory=False),
-        *b.checkpoint("before", stream=True),
-    ]
-
-
-def judged(session, ops):
-    program = Program(name="aloft", topology=TOPOLOGY, ops=[*mapped(), *ops])
-    judge = Judge(program, session.facts, references=second_opinion(TOPOLOGY, session.facts))
-    run = perform_program(program, session, judge)
-    assert run.ending is None, run.ending.error
-    told = next(step.outcome.fields["flight"] for step in run.steps if step.outcome and "flight" in step.outcome.fields)
-    return told, judge.verdict(run)
-
-
-def changed(told):
-    """By bus page: did any byte change there? The law says which must."""
-    return {page["ioba"]: bool(page["changed"]) for page in told["pages"]}
+ACROSS = across(ONE)
 
 
 @pytest.fixture
@@ -64,7 +31,7 @@ def test_an_entry_that_is_emptied_over_a_crash_is_named_and_so_is_what_it_led_to
         real(flight)
 
     monkeypatch.setattr(InFlight, "over", over)
-    told, verdict = judged(fresh, [Crash(expect="ok", flight=ACROSS), *AFTER])
+    told, verdict = judged(fresh, TOPOLOGY, [*mapped(ONE), Crash(expect="ok", flight=ACROSS), *AFTER])
     assert (changed(told), told["refused"]) == ({SECOND: True, THIRD: False}, [(THIRD, 16)])
     found = [each for each in verdict.findings if each.law == "flight"]
     assert {(each.liobn, each.ioba) for each in found} == {(ONE.liobn, THIRD)}
@@ -77,7 +44,14 @@ def test_an_entry_that_is_emptied_over_a_crash_is_named_and_so_is_what_it_led_to
 
 
 def test_a_load_knows_nothing_of_it_and_a_kexec_lets_nothing_through(fresh):
-    ops = [Save(expect="ok", flight=ACROSS), Load(expect="ok"), *AFTER, Kexec(expect="ok", flight=ACROSS), *AFTER]
-    _, verdict = judged(fresh, ops)
+    ops = [
+        *mapped(ONE),
+        Save(expect="ok", flight=ACROSS),
+        Load(expect="ok"),
+        *AFTER,
+        Kexec(expect="ok", flight=ACROSS),
+        *AFTER,
+    ]
+    _, verdict = judged(fresh, TOPOLOGY, ops)
     assert (verdict.findings, verdict.could_not, verdict.result) == ([], [], "pass")
     assert verdict.evidence.laws["flight"].judged == 2
