@@ -209,6 +209,11 @@ def _others(choice: MachineChoice, provenance: dict[str, Any]) -> dict[str, tupl
         abilities = probe.probe(qemu)
         out[name] = qemu, abilities
         machine.check(abilities, choice.topology, choice.cpu)
+        if choice.topology.cpus > 1 and not abilities.all_cpus_go_on:
+            raise Unsupported(
+                f"a guest cannot be loaded into {name}: QEMU {abilities.version} loads a guest with several CPUs, and"
+                " only the first goes on"
+            )
         if not abilities.mapped_ram:
             raise Unsupported(
                 f"a guest cannot be loaded into {name}: QEMU {abilities.version} has no migration of RAM from a file"

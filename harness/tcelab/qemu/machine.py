@@ -198,6 +198,8 @@ def expect_forkable(options: QemuOptions, abilities: Abilities) -> None:
     """:raise Unsupported: a guest of this machine cannot be forked."""
     if not abilities.private_ram:
         raise Unsupported(f"QEMU {abilities.version} cannot map a read-only RAM file copy-on-write")
+    if options.topology.cpus > 1 and not abilities.all_cpus_go_on:
+        raise Unsupported(f"QEMU {abilities.version} loads a guest with several CPUs, and only the first goes on")
     if options.memory * MIB > _TREE_LIMIT:
         # With more, the tree lies amidst RAM that the guest uses.
         raise Unsupported(f"with more than {_TREE_LIMIT // MIB} MiB, QEMU writes its device tree into the fork's RAM")

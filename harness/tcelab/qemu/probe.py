@@ -62,6 +62,10 @@ class Qemu(msgspec.Struct, frozen=True):
     build: str = ""
 
 
+_ALL_CPUS: Final = 11
+"""Major version of the first QEMU that was seen to load several CPUs."""
+
+
 class Abilities(msgspec.Struct, frozen=True):
     """What a QEMU can do.
 
@@ -95,6 +99,13 @@ class Abilities(msgspec.Struct, frozen=True):
     machines: tuple[str, ...] = ()
     mapped_ram: bool = False
     firmware_sha256: dict[str, str] = {}
+
+    @property
+    def all_cpus_go_on(self) -> bool:
+        """A guest with several CPUs goes on with all of them when it is loaded. On 10.0.13 only the first one does, and
+        the guest's watchdog tells a lockup of the others; on 11.1.3 they do.
+        """
+        return int(self.version.partition(".")[0]) >= _ALL_CPUS
 
 
 def by_path(path: str) -> Qemu:

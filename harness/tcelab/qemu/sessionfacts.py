@@ -73,6 +73,6 @@ def facts(parts: Parts, ram: int, nonce: bytes, hello: Hello) -> Facts:
             **(dict.fromkeys(_RESETS, _NO_KERNEL) if base is not None and not options.restarts else {}),
             **(dict.fromkeys(HOT_PLUG, hello.hotplug) if hello.hotplug else {}),
             **{name: f"the image has no {name}, as guest-drmgr has" for name in HELPERS if name not in hello.helpers},
-            **transit.impossible(abilities),
+            **transit.impossible(abilities, options.topology.cpus),
         },
     )

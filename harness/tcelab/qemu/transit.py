@@ -54,8 +54,11 @@ _BLOCK: Final = 512
 Execute = Callable[[str, dict[str, object]], Awaitable[object]]
 
 
-def impossible(abilities: Abilities) -> dict[str, str]:
-    """Events that this QEMU cannot go through, by the operation's name, and why."""
+def impossible(abilities: Abilities, cpus: int) -> dict[str, str]:
+    """Events that this QEMU cannot go through with a guest of so many CPUs, by the operation's name, and why."""
+    if cpus > 1 and not abilities.all_cpus_go_on:
+        why = f"QEMU {abilities.version} loads a guest with several CPUs, and only the first goes on"
+        return dict.fromkeys(("Save", "Load"), why)
     if abilities.mapped_ram:
         return {}
     why = f"QEMU {abilities.version} cannot save a guest whole: its migration knows no mapped-ram, which 9.0 brought"

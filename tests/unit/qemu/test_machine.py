@@ -12,7 +12,7 @@ from tcelab.errors import Unsupported, UsageError
 from tcelab.papr.window import Shape
 from tcelab.program import topology as topology_module
 from tcelab.program.topology import Device, Phb, Topology, topology
-from tcelab.qemu import machine
+from tcelab.qemu import machine, transit
 from tcelab.qemu.probe import LOG_FLAGS, TRACES
 
 SPARE = {"index": "30", "id": "phb30", "dma_win_size": "0x1000000", "ddw": "on"}
@@ -184,6 +184,18 @@ def test_a_machine_can_be_forked_where_qemu_maps_ram_copy_on_write_and_its_tree_
         machine.expect_forkable(options(), abilities(private_ram=False))
     with pytest.raises(Unsupported, match="with more than 2048 MiB"):
         machine.expect_forkable(options(memory=2304), abilities())
+
+
+def test_several_cpus_are_loaded_only_by_a_qemu_that_lets_all_of_them_go_on():
+    """QEMU 10.0.13 lets the first one go on: the guest's kernel then tells a lockup, which is no defect of it."""
+    two = options(topology("two-small-smp"))
+    machine.expect_forkable(two, abilities(version="11.1.3"))
+    assert transit.impossible(abilities(version="11.1.3", mapped_ram=True), 2) == {}
+    old = abilities(version="10.0.13", mapped_ram=True)
+    with pytest.raises(Unsupported, match=r"QEMU 10\.0\.13 loads a guest with several CPUs"):
+        machine.expect_forkable(two, old)
+    assert set(transit.impossible(old, 2)) == {"Save", "Load"}
+    assert transit.impossible(old, 1) == {}
 
 
 def test_the_hosts_own_arguments_of_rtas_lie_where_the_kernel_has_no_memory_and_qemu_no_tree():
