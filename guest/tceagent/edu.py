@@ -63,6 +63,17 @@ def transfer(kernel: Kernel, registers: Registers, iova: int, size: int, offset:
     return 0 if wait(kernel, registers) else None
 
 
+def words(iova: int, size: int, offset: int, *, to_memory: bool) -> dict[int, int]:
+    """What starts a transfer, see `transfer`: the value of each register, in the order in which they are written."""
+    inside = BUFFER + offset
+    return {
+        SOURCE: inside if to_memory else iova,
+        DESTINATION: iova if to_memory else inside,
+        COUNT: size,
+        COMMAND: RUN | (TO_MEMORY if to_memory else 0),
+    }
+
+
 def begin(registers: Registers, iova: int, size: int, offset: int, *, to_memory: bool) -> bool:
     """Start a transfer, see `transfer`.
 
@@ -70,11 +81,8 @@ def begin(registers: Registers, iova: int, size: int, offset: int, *, to_memory:
     :raise ValueError: see `check`; before the device is touched.
     """
     check(size, offset)
-    inside = BUFFER + offset
-    registers.write64(SOURCE, swap(inside if to_memory else iova))
-    registers.write64(DESTINATION, swap(iova if to_memory else inside))
-    registers.write64(COUNT, swap(size))
-    registers.write64(COMMAND, swap(RUN | TO_MEMORY if to_memory else RUN))
+    for register, value in words(iova, size, offset, to_memory=to_memory).items():
+        registers.write64(register, swap(value))
     return registers.read64(COMMAND) != ALL_ONES
 
 

@@ -48,13 +48,7 @@ class EmulatedFlight:
 
 def _start(device: Edu, flight: Flight, now: float) -> None:
     device.tick(now)
-    inside = edu.BUFFER + flight.offset
-    words = {
-        edu.SOURCE: inside if flight.to_memory else flight.iova,
-        edu.DESTINATION: flight.iova if flight.to_memory else inside,
-        edu.COUNT: flight.size,
-        edu.COMMAND: edu.RUN | (edu.TO_MEMORY if flight.to_memory else 0),
-    }
+    words = edu.words(flight.iova, flight.size, flight.offset, to_memory=flight.to_memory)
     for offset, value in words.items():
         device.write(offset, _WORD, value)
 

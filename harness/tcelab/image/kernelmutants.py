@@ -36,13 +36,7 @@ class BuiltKernel(NamedTuple):
 
     def told(self) -> dict[str, object]:
         """For the result, so that its report cannot be mistaken for one on the kernel without the fault."""
-        return {
-            "name": self.fault.name,
-            "breaks": self.fault.breaks,
-            "module": KERNEL,
-            "source": f"{self.package.name} {self.package.version}",
-            "sha256": hashlib.sha256(self.path.read_bytes()).hexdigest(),
-        }
+        return mutants.Built(KERNEL, self.path.read_bytes(), self.fault, self.package).told()
 
 
 def build(name: str, *, fetch: apt.Fetch = apt.fetch) -> BuiltKernel:

@@ -149,7 +149,7 @@ class Built(NamedTuple):
     package: Package
 
     def told(self) -> dict[str, object]:
-        """For the result, so that its report cannot be mistaken for one on the kernel's own driver."""
+        """For the result, so that its report cannot be mistaken for one on the kernel's own code."""
         return {
             "name": CLEAN if self.fault is None else self.fault.name,
             "breaks": "" if self.fault is None else self.fault.breaks,

@@ -82,7 +82,7 @@ class EmulatorPlatform:
         """:raise UsageError: what was chosen is about a guest, or no such profile or quirk."""
         foreign = [name for name in _OF_A_GUEST if getattr(choice, name) != _DEFAULTS[name]]
         if foreign:
-            raise UsageError(f"the emulator runs no kernel: {_option(foreign[0])} is about a guest")
+            raise UsageError(f"the emulator runs no kernel: {setup.OPTIONS[foreign[0]]} is about a guest")
         self._choice = choice
         self._quirks = check_quirks(choice.expect_quirks) - check_quirks(choice.without_quirks)
         self._seeds = itertools.count()
@@ -143,11 +143,6 @@ _OF_A_GUEST: Final = (
 _DEFAULTS: Final = {field.name: field.default for field in msgspec.structs.fields(setup.MachineChoice)}
 
 
-def _option(name: str) -> str:
-    """Of a field of a choice, as it is typed."""
-    return "--no-papr" if name == "papr" else f"--{name}"
-
-
 def check(name: str, choice: setup.MachineChoice, *, boot: bool = False, ssh: SshChoice | None = None) -> None:
     """The cheap checks of `prepare` and `open`, before any progress is shown; asks for a password, if that was wanted.
 
@@ -169,7 +164,7 @@ def check(name: str, choice: setup.MachineChoice, *, boot: bool = False, ssh: Ss
 def _check_ssh(choice: setup.MachineChoice, machine: SshChoice, *, boot: bool) -> None:
     foreign = [name for name in _OF_A_GUEST if getattr(choice, name) != _DEFAULTS[name]]
     if foreign or boot:
-        option = _option(foreign[0] if foreign else "boot")
+        option = setup.OPTIONS[foreign[0]] if foreign else "--boot"
         raise UsageError(f"over ssh a machine is taken as it is: {option} is about a guest of tcelab's own")
     _expect_todays(choice.profile)
     check_quirks({*choice.expect_quirks, *choice.without_quirks})

@@ -13,27 +13,10 @@ from tcelab import image
 from tcelab.commandline import typed
 from tcelab.job import setup
 from tcelab.job.platforms import QEMU
+from tcelab.job.setup import OPTIONS
 from tcelab.program import Program
 from tcelab.qemu.limits import Limits
 from tcelab.ssh.choice import SshChoice
-
-OPTIONS: Final = {
-    "profile": "--profile",
-    "qemu": "--qemu",
-    "image": "--image",
-    "kernel": "--kernel",
-    "modules": "--modules",
-    "initrd": "--initrd",
-    "mutant": "--mutant",
-    "append": "--append",
-    "memory": "--memory",
-    "cpu": "--cpu",
-    "firmware": "--firmware",
-    "expect_quirks": "--expect-quirk",
-    "without_quirks": "--without-quirk",
-    "papr": "--no-papr",
-}
-"""The option of each field of a choice."""
 
 ELSEWHERE: Final = {
     "topology": "a program brings its own",

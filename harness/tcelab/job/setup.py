@@ -60,6 +60,25 @@ class MachineChoice(msgspec.Struct, frozen=True, kw_only=True):
     papr: bool = True
 
 
+OPTIONS: Final = {
+    "profile": "--profile",
+    "qemu": "--qemu",
+    "image": "--image",
+    "kernel": "--kernel",
+    "modules": "--modules",
+    "initrd": "--initrd",
+    "mutant": "--mutant",
+    "append": "--append",
+    "memory": "--memory",
+    "cpu": "--cpu",
+    "firmware": "--firmware",
+    "expect_quirks": "--expect-quirk",
+    "without_quirks": "--without-quirk",
+    "papr": "--no-papr",
+}
+"""The option of each field of a choice."""
+
+
 class PreparedMachine(msgspec.Struct, frozen=True):
     """All that a session needs: each name of the choice looked up, and provisioned.
 

@@ -21,12 +21,8 @@ from tcelab.run.record import TableView
 class Aloft(Protocol):
     """A transfer that was under way when the guest was saved; see `tcelab.qemu.life.flight`."""
 
-    def over(self) -> None:
-        """Wait until it must be over."""
-        ...
-
-    def told(self) -> dict[str, Any]:
-        """What came of it."""
+    def arrive(self) -> dict[str, Any]:
+        """Wait for its end, and give what came of it."""
         ...
 
 

@@ -107,6 +107,22 @@ class InFlight:
         inside = ioba - shape.start & (1 << shape.page_shift) - 1 & ~(window.PAGE_SIZE - 1)
         return tce.address(entry, shape.page_shift) + inside if tce.permissions(entry) else None
 
+    def depart(self) -> None:
+        """Start it. The guest runs before and after."""
+        standstill = self._guest.standstill
+        portal().call(standstill.begin())
+        self.start()
+        portal().call(standstill.end())
+
+    def arrive(self) -> dict[str, Any]:
+        """Wait for its end, and give what came of it. The guest runs before and after."""
+        self.over()
+        standstill = self._guest.standstill
+        portal().call(standstill.begin())
+        told = self.told()
+        portal().call(standstill.end())
+        return told
+
     def over(self) -> None:
         """Wait until it must be over: the guest runs."""
         guest = self._guest
@@ -149,13 +165,7 @@ async def _started(guest: Guest, phb: Phb, device: Device, flight: Flight, *, ma
         await guest.qtest.write_config(*known.register(COMMAND), wanted)
     if await guest.qtest.load(known.address + edu.COMMAND, 8) == edu.ALL_ONES:
         return False  # its PE is isolated: what is written where a ROM covers them is an access that went astray
-    inside = edu.BUFFER + flight.offset
-    words = {
-        edu.SOURCE: inside if flight.to_memory else flight.iova,
-        edu.DESTINATION: flight.iova if flight.to_memory else inside,
-        edu.COUNT: flight.size,
-        edu.COMMAND: edu.RUN | (edu.TO_MEMORY if flight.to_memory else 0),
-    }
+    words = edu.words(flight.iova, flight.size, flight.offset, to_memory=flight.to_memory)
     for offset, value in words.items():
         await guest.qtest.store(known.address + offset, 8, value)
     return bool(await guest.qtest.load(known.address + edu.COMMAND, 8) & edu.RUN)

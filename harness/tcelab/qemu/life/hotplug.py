@@ -58,7 +58,7 @@ def device_remove(session: QemuSession, op: DeviceRemove) -> Outcome:
         elif device.name not in session.plugged.leaving:
             in_flight = _aloft(session, op)
             _pull(session, device.name)
-            _ends(session, in_flight, flown)
+            flown.update(in_flight.arrive() if in_flight is not None else {})
 
     return _outcome(session, op, remove, flown)
 
@@ -90,7 +90,7 @@ def bridge_remove(session: QemuSession, op: BridgeRemove) -> Outcome:
         if not op.consent:
             in_flight = _aloft(session, op)
             _pull(session, name)
-            _ends(session, in_flight, flown)
+            flown.update(in_flight.arrive() if in_flight is not None else {})
             return
         _guest(session, "ready", 0, _by(op))
         for device in session.plugged.on(phb):
@@ -196,26 +196,16 @@ def _leave(
     _deleted(session, device.name)
     if session.guard is not None:
         session.guard.left(session.guard.devices[device.name])  # its registers were written once more
-    _ends(session, in_flight, flown)
+    flown.update(in_flight.arrive())
 
 
 def _aloft(session: QemuSession, op: DeviceRemove | BridgeRemove) -> InFlight | None:
     """Before QEMU asks a guest that does nothing about it."""
     if op.consent or op.flight is None:
         return None
-    in_flight, standstill = InFlight(session, op.flight), session.guest.standstill
-    portal().call(standstill.begin())
-    in_flight.start()
-    portal().call(standstill.end())
+    in_flight = InFlight(session, op.flight)
+    in_flight.depart()
     return in_flight
-
-
-def _ends(session: QemuSession, flight: InFlight | None, flown: dict[str, Any]) -> None:
-    if flight is not None:
-        flight.over()
-        portal().call(session.guest.standstill.begin())
-        flown.update(flight.told())
-        portal().call(session.guest.standstill.end())
 
 
 def _bridge(session: QemuSession, do: str, phb: Phb, by: str) -> None:

@@ -70,15 +70,9 @@ def _fly(session: QemuSession, flight: Flight) -> dict[str, Any]:
     """A device is told to transfer when no kernel runs any more, and is done with it before the next one does: the CPU
     waits in the trampoline.
     """
-    in_flight, standstill = InFlight(session, flight), session.guest.standstill
-    portal().call(standstill.begin())
-    in_flight.start()
-    portal().call(standstill.end())
-    in_flight.over()
-    portal().call(standstill.begin())
-    flown = in_flight.told()
-    portal().call(standstill.end())
-    return flown
+    in_flight = InFlight(session, flight)
+    in_flight.depart()
+    return in_flight.arrive()
 
 
 def _clear(guest: Guest, address: int, size: int) -> None:

@@ -21,7 +21,6 @@ from tcelab.qemu import transit
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.life import mtree
 from tcelab.qemu.life.flight import InFlight
-from tcelab.qemu.movable import Aloft
 from tcelab.qemu.portal import portal
 from tcelab.qemu.qemusession import QemuSession
 from tcelab.run.record import Outcome, TableView
@@ -69,18 +68,9 @@ def load(session: QemuSession, op: Load) -> Outcome:
     windows = told(session.table_views())
     session.go_on_moved()
     in_flight, session.in_flight = session.in_flight, None
-    flown = {} if in_flight is None else {"flight": _lands(session, in_flight)}
+    # Until a transfer that was under way when the guest was saved must be over, it idles in the fresh QEMU.
+    flown = {} if in_flight is None else {"flight": in_flight.arrive()}
     return Outcome(value=0, fields={"windows": windows, **flown})
-
-
-def _lands(session: QemuSession, flight: Aloft) -> dict[str, Any]:
-    """Until a transfer that was under way when the guest was saved must be over, it idles in the fresh QEMU."""
-    standstill = session.guest.standstill
-    flight.over()
-    portal().call(standstill.begin())
-    flown = flight.told()
-    portal().call(standstill.end())
-    return flown
 
 
 def _folder(session: QemuSession) -> Path:
