@@ -23,6 +23,10 @@ settings.load_profile("tcelab")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# What is imported and collected stays, and is not looked through again and again meanwhile.
+gc.set_threshold(100_000, 50, 100)
+
+
 def pytest_configure(config):
     spread.give_back()
     output = getattr(config, "workeroutput", None)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-
 from tcelab.judge import blame
 from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger, op_name
@@ -115,6 +113,10 @@ def _within(ledger: Ledger, dma: DmaModel, step: Step, segments: list[Segment]) 
             what = f"handle {segment.handle:#x} has an entry of mapping {other.name!r} (operation {other.step})"
             place = max(segment.handle, shared.handle) & -window.PAGE_SIZE
             _tell(ledger, step, what, ("entries of its own", f"{shared.handle:#x}"), ioba=place)
+
+
+_NUMBERS: Final = 1 << 32
+"""A table's entries are numbered by 32 bits."""
 
 
 def _pages(segment: Segment) -> set[int]:
@@ -251,8 +253,9 @@ def _number(table: TableView, handle: int) -> int:
 
 def _value(table: TableView | None, number: int) -> int:
     """An entry of a table as it was seen; 0: it is empty."""
-    if table is None:
+    if table is None or not 0 <= number < _NUMBERS:
         return 0
-    at = int(np.searchsorted(table.index, number))
+    # Sought as what the numbers are: for an int, numpy makes all of them anew as signed ones.
+    at = int(table.index.searchsorted(table.index.dtype.type(number)))
     there = at < len(table.index) and int(table.index[at]) == number
     return int(table.tce[at]) if there else 0
