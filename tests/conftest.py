@@ -11,7 +11,7 @@ import spread
 from hypothesis import HealthCheck, settings
 
 import rowkit
-from thorough import often
+from thorough import THOROUGH, often
 
 # How fast an example is done says nothing: others may be at work here.
 settings.register_profile(
@@ -32,6 +32,14 @@ def pytest_configure(config):
     output = getattr(config, "workeroutput", None)
     config.pluginmanager.register(spread.Collector(), "tcelab-collector")
     config.pluginmanager.register(spread.Whole() if output is None else spread.Worker(output), "tcelab-spread")
+
+
+def pytest_collection_modifyitems(config, items):
+    """What is for the night stays out of all other runs, and is counted as deselected."""
+    left = [item for item in items if not THOROUGH and item.get_closest_marker("night")]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
 
 
 def pytest_collection_finish():
