@@ -148,7 +148,11 @@ def handles(ledger: Ledger, fold: EventFold, seen: TableReading) -> None:
             ledger.judged("handles")
             for span in made.spans:
                 _reached(ledger, fold, seen, (tables, view), (made, span))
+        ended = {liobn for liobn, _ in dma.gone} & tables.keys()
+        held = {liobn: frozenset(tables[liobn].index.tolist()) for liobn in ended}
         for (liobn, number), (name, step) in dma.gone.items():
+            if number not in held.get(liobn, ()):  # nearly always: a long run has ended thousands
+                continue
             value = _value(tables.get(liobn), number)
             if value and liobn in fold.tables and number not in fold.tables[liobn].live:
                 shown = tables[liobn]
