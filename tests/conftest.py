@@ -11,7 +11,7 @@ import spread
 from hypothesis import HealthCheck, settings
 
 import rowkit
-from thorough import often
+from thorough import THOROUGH, often
 
 # How fast an example is done says nothing: others may be at work here.
 settings.register_profile(
@@ -23,11 +23,23 @@ settings.load_profile("tcelab")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# What is imported and collected stays, and is not looked through again and again meanwhile.
+gc.set_threshold(100_000, 50, 100)
+
+
 def pytest_configure(config):
     spread.give_back()
     output = getattr(config, "workeroutput", None)
     config.pluginmanager.register(spread.Collector(), "tcelab-collector")
     config.pluginmanager.register(spread.Whole() if output is None else spread.Worker(output), "tcelab-spread")
+
+
+def pytest_collection_modifyitems(config, items):
+    """What is for the night stays out of all other runs, and is counted as deselected."""
+    left = [item for item in items if not THOROUGH and item.get_closest_marker("night")]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
 
 
 def pytest_collection_finish():

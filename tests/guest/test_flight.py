@@ -132,6 +132,7 @@ class StaleWindow(TurnedEntry):
         return super().intervene(op, frames)
 
 
+@pytest.mark.night
 def test_what_a_reset_does_not_end_is_named(restarting, meanwhile):
     """An entry that is back before the transfer ends lets it write; a 64-bit window that is back has an owner."""
 

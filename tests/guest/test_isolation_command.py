@@ -27,10 +27,10 @@ def test_a_guarded_guest_passes_and_each_isolation_is_told(tmp_path):
 
 
 def test_without_a_guard_the_same_is_a_finding_that_says_what_was_to_be_isolated(tmp_path):
-    code, call = tcelab("run", "isolation", "--topology", "one-pe", "--seed", 1, "--guard", "off", state=tmp_path)
+    code, call = tcelab("run", "isolation", "--topology", "pair", "--seed", 1, "--guard", "off", state=tmp_path)
     assert code == 1, call.err
     assert "isolation: PE 1 must be isolated by the DMA of operation" in call.out
-    assert ["hole", "0/2", "BAD"] in [line.split() for line in call.out.splitlines()]
+    assert ["hole", "0/4", "BAD"] in [line.split() for line in call.out.splitlines()]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,13 @@ def fresh(_tcelab_guests):
     return lambda name: _tcelab_guests.fresh(name, 0)
 
 
-@pytest.mark.parametrize("name", ["pair", "four-pe", "high-window", "narrow-mask"])
+NIGHT = pytest.mark.night
+"""For those of which a base is booted that no other test has."""
+
+
+@pytest.mark.parametrize(
+    "name", ["pair", pytest.param("four-pe", marks=NIGHT), "high-window", pytest.param("narrow-mask", marks=NIGHT)]
+)
 def test_a_flow_passes(fresh, name):
     with fresh(name) as session:
         verdict = judged(scenarios.build("flow", topology(name), 12), session)

@@ -7,15 +7,6 @@ import pytest
 from tcelab.emulator.reference import second_opinion
 from tcelab.judge import Judge
 from tcelab.run.loop import perform_program
-from thorough import THOROUGH
-
-
-def pytest_collection_modifyitems(config, items):
-    """What is for the night stays out of all other runs, and is counted as deselected."""
-    left = [item for item in items if not THOROUGH and item.get_closest_marker("night")]
-    if left:
-        config.hook.pytest_deselected(items=left)
-        items[:] = [item for item in items if item not in left]
 
 
 @pytest.fixture

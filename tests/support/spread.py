@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import json
 import os
 import resource
 
@@ -105,15 +106,22 @@ class Whole:
             def _split_scope(self, nodeid):
                 return piece(nodeid)
 
+            def mark_test_complete(self, node, item_index, duration=0):
+                self._forget(node, self.registered_collections[node][item_index])
+                self._reschedule(node)
+
+            def _forget(self, node, nodeid):
+                """What is done: all that is assigned is counted, at each of tens of thousands of events."""
+                assigned = self.assigned_work[node]
+                del assigned[piece(nodeid)][nodeid]
+                if not assigned[piece(nodeid)]:
+                    del assigned[piece(nodeid)]
+
             def remove_node(self, node):
                 """Else the test that ended its worker is run again, and ends the next one."""
-                left = {scope: tests for scope, tests in self.assigned_work[node].items() if not all(tests.values())}
-                self.assigned_work[node] = left
-                at, tests = next(
-                    ((name, each) for each in left.values() for name in each if not each[name]), (None, {})
-                )
+                at = next((name for tests in self.assigned_work[node].values() for name in tests), None)
                 if at is not None:
-                    tests[at] = True
+                    self._forget(node, at)
                 super().remove_node(node)
                 return at
 
@@ -134,6 +142,12 @@ class Whole:
 
     def pytest_runtest_logreport(self, report):
         self.reported.add(report.nodeid)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_from_serializable(self, config, data):
+        if (told := data.pop(Worker.TOLD, None)) is not None:
+            return config.hook.pytest_report_from_serializable(config=config, data=json.loads(told) | data)
+        return None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session):
@@ -158,8 +172,16 @@ class Whole:
 class Worker:
     """In a worker: its peak is told to the process that was started."""
 
+    TOLD = "report of a worker, as JSON"
+
     def __init__(self, output) -> None:
         self.output = output
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_report_to_serializable(self):
+        """A report of a test that passed is one text: execnet goes through each key of it in Python."""
+        data = yield
+        return {self.TOLD: json.dumps(data)} if data and data["outcome"] == "passed" else data
 
     def pytest_runtest_logfinish(self, nodeid):
         if peak() > MOST:

@@ -76,9 +76,10 @@ def test_a_worker_that_is_gone_is_a_failure_and_the_rest_is_run(pytester, monkey
     monkeypatch.setenv("PYTHONPATH", str(Path(spread.__file__).parent))
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makeconftest(CONFTEST)
-    pytester.makepyfile(test_one="import os\ndef test_goes(): os._exit(0)\n", test_two="def test_stays(): pass\n")
+    one = "import os\ndef test_is(): pass\ndef test_goes(): os._exit(0)\ndef test_is_left(): pass\n"
+    pytester.makepyfile(test_one=one, test_two="def test_stays(): pass\n")
     done = pytester.runpytest_subprocess("-p", "xdist.plugin", "-n", "2", "-p", "no:cacheprovider")
-    done.assert_outcomes(passed=1, failed=1)
+    done.assert_outcomes(passed=3, failed=1)
     assert done.ret == FAILED
     done.stdout.fnmatch_lines(["*crashed while running*test_goes*", "memory: * MiB at the peak of the largest of *"])
 

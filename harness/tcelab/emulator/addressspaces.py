@@ -137,8 +137,9 @@ class EmulatedRam:
             self._asked = addresses
             told = self._told = dict(zip(addresses, map(self.known.get, addresses), strict=True))
             self._unknown = {address for address, content in told.items() if content is None}
-        for address in self._unknown:
-            told[address] = self.iommu_page(address)
+        for address in self._unknown:  # where all RAM is mapped, thousands are of no page that there is
+            there = address & -self.page_size in self.pages
+            told[address] = self.iommu_page(address) if there else self.known.get(address)
         self._unknown.difference_update(self.known.keys() & self._unknown)
         return told.copy()
 

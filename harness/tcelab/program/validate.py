@@ -6,7 +6,9 @@ what programs are for.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Final
 
 from tceagent import edu, uapi, virtio
@@ -77,6 +79,12 @@ _MEMLOCK: Final = 63
 """Bits of a user ID and of a limit, as the agent's calls take them."""
 
 
+@cache
+def _rule(kind: type[Op]) -> str:
+    """The name of the method that has the rule for a kind of operation."""
+    return sys.intern(f"_{kind.__name__.lower()}")
+
+
 def validate(program: Program, *, guarded: bool = False) -> None:
     """Check all operations of a program.
 
@@ -142,7 +150,7 @@ class Checker(validate_dma.DriverRules):
             return self._event(op)
         if isinstance(op, DmaOp):
             return self._dmaapi(op)
-        rule: Callable[[Any], str] | None = getattr(self, f"_{type(op).__name__.lower()}", None)
+        rule: Callable[[Any], str] | None = getattr(self, _rule(type(op)), None)
         return "there is no rule for it: nobody knows what it may do" if rule is None else rule(op)
 
     def end(self) -> None:

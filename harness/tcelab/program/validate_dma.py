@@ -73,13 +73,17 @@ class Drivers:
     vfio: set[int] = field(default_factory=set)
     maps: dict[str, Mapped] = field(default_factory=dict)
     wide: set[str] = field(default_factory=set)
+    _models: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._models = {each.name: each.model for each in self.topology.devices}
 
     def phb(self, device: str) -> int:
         """Index of the PHB that has a device; -1: there is no such device."""
         return next((phb.index for phb in self.topology.phbs for each in phb.devices if each.name == device), -1)
 
     def model(self, device: str) -> str:
-        return next((each.model for each in self.topology.devices if each.name == device), "")
+        return self._models.get(device, "")
 
     def has(self, device: str) -> str:
         """Why VFIO cannot have a device; empty if it can."""

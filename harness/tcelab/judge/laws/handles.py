@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-
 from tcelab.judge import blame
 from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger, op_name
@@ -117,6 +115,10 @@ def _within(ledger: Ledger, dma: DmaModel, step: Step, segments: list[Segment]) 
             _tell(ledger, step, what, ("entries of its own", f"{shared.handle:#x}"), ioba=place)
 
 
+_NUMBERS: Final = 1 << 32
+"""A table's entries are numbered by 32 bits."""
+
+
 def _pages(segment: Segment) -> set[int]:
     return set(range(segment.handle >> window.PAGE_SHIFT, (segment.last >> window.PAGE_SHIFT) + 1))
 
@@ -146,7 +148,11 @@ def handles(ledger: Ledger, fold: EventFold, seen: TableReading) -> None:
             ledger.judged("handles")
             for span in made.spans:
                 _reached(ledger, fold, seen, (tables, view), (made, span))
+        ended = {liobn for liobn, _ in dma.gone} & tables.keys()
+        held = {liobn: frozenset(tables[liobn].index.tolist()) for liobn in ended}
         for (liobn, number), (name, step) in dma.gone.items():
+            if number not in held.get(liobn, ()):  # nearly always: a long run has ended thousands
+                continue
             value = _value(tables.get(liobn), number)
             if value and liobn in fold.tables and number not in fold.tables[liobn].live:
                 shown = tables[liobn]
@@ -251,8 +257,9 @@ def _number(table: TableView, handle: int) -> int:
 
 def _value(table: TableView | None, number: int) -> int:
     """An entry of a table as it was seen; 0: it is empty."""
-    if table is None:
+    if table is None or not 0 <= number < _NUMBERS:
         return 0
-    at = int(np.searchsorted(table.index, number))
+    # Sought as what the numbers are: for an int, numpy makes all of them anew as signed ones.
+    at = int(table.index.searchsorted(table.index.dtype.type(number)))
     there = at < len(table.index) and int(table.index[at]) == number
     return int(table.tce[at]) if there else 0
