@@ -10,6 +10,7 @@ import mmap
 import os
 import struct
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Final
 
 HEADER: Final = 4096
@@ -19,8 +20,8 @@ RANGES: Final = 64
 INSTRUCTION: Final = 4
 EXECUTED, FELL, TOOK = 1, 2, 4
 
-_LOADED: Final = 24
-"""Where in the header the plugin says that it was loaded."""
+_LOADED, _ROWS = 24, 32
+"""Where in the header the plugin says that it was loaded, and where the ranges are."""
 
 Range = tuple[int, int]
 """Guest virtual addresses: first, and behind the last."""
@@ -29,16 +30,31 @@ Range = tuple[int, int]
 class CoverMap:
     """:ivar fd: of the file; the plugin's option is `argument`."""
 
-    def __init__(self, ranges: Sequence[Range]) -> None:
-        self._ranges = ranges
-        self._offsets = list(_offsets(ranges))
-        size = HEADER + sum(_room(each) for each in ranges)
+    def __init__(self, ranges: Sequence[Range], movable: Sequence[Range] = ()) -> None:
+        """:param movable: ranges of which a copy may be looked at elsewhere, see `move`."""
+        self._movable = movable
+        self._ranges = [*ranges, *movable]
+        self._offsets = list(_offsets(self._ranges))
+        self._count = len(ranges)
+        size = HEADER + sum(map(_room, self._ranges))
         self.fd = os.memfd_create("tcelab-coverage", os.MFD_CLOEXEC)
         os.ftruncate(self.fd, size)
         self._memory = mmap.mmap(self.fd, size)
-        rows = [number for each, at in zip(ranges, self._offsets, strict=True) for number in (*each, at)]
-        head = struct.pack(f"<4Q{len(rows)}Q", MAGIC, size, len(ranges), 0, *rows)
-        self._memory[: len(head)] = head
+        self._memory[:_ROWS] = struct.pack("<4Q", MAGIC, size, len(self._ranges), 0)
+        self._ranges[self._count :] = [(0, 0)] * len(movable)
+        self._write()
+
+    def move(self, by: int) -> None:
+        """From now on, the movable ranges are looked at that far behind themselves as well. What was there before must
+        have been read.
+        """
+        self._ranges[self._count :] = [(start + by, end + by) for start, end in self._movable]
+        self._write()
+
+    def _write(self) -> None:
+        rows = [number for each, at in zip(self._ranges, self._offsets, strict=True) for number in (*each, at)]
+        head = struct.pack(f"<{len(rows)}Q", *rows)
+        self._memory[_ROWS : _ROWS + len(head)] = head
 
     @property
     def loaded(self) -> bool:
@@ -58,8 +74,9 @@ class CoverMap:
 
     def clear(self) -> None:
         """Nothing was executed so far."""
-        for each, at in zip(self._ranges, self._offsets, strict=True):
-            _punch(self._memory, at, _room(each))
+        size = len(self._memory)
+        for begin, end in pairwise([*self._offsets, size]):
+            _punch(self._memory, begin, end - begin)
 
     def close(self) -> None:
         self._memory.close()

@@ -58,7 +58,7 @@ class Recorder:
         """:param start: of the kernel's code, where it lies by itself."""
         self._targets, self._start = targets, start
         self._plugins: dict[tuple[str, ...], Path] = {}
-        self._ranges = (*_ranges(targets), *MODULES)
+        self._ranges = _ranges(targets)
         self.modules = [target.module for target in targets if target.module]
         self._lock = threading.Lock()
         self._missing: dict[str, None] = {}
@@ -80,7 +80,7 @@ class Recorder:
 
     def guest(self) -> GuestCoverage:
         """Of one QEMU that is about to be started."""
-        return GuestCoverage(self, CoverMap(self._ranges))
+        return GuestCoverage(self, CoverMap((*self._ranges, *MODULES), self._ranges))
 
     def option(self, qemu: tuple[str, ...], descriptor: int | None) -> tuple[str, ...]:
         """Of that QEMU's command line."""
@@ -95,8 +95,6 @@ class Recorder:
         if not seen.loaded:
             self.lacks("a QEMU ran without the plugin")
             return
-        if places is not None and places.start != self._start:
-            self.lacks(f"a kernel ran at {places.start:#x}, not at {self._start:#x}: its built-in code is not counted")
         with self._lock:
             self._guests += 1
             for target in self._targets:
@@ -106,14 +104,15 @@ class Recorder:
                 for function in target.functions:
                     data = seen.read(base + function.start, len(function.code))
                     if data is None:
-                        self._missing[f"{target.name}: it lies at {base:#x}, where nothing is recorded"] = None
+                        at = base + function.start
+                        self._missing[f"{target.name}: it lies at {at:#x}, where nothing is recorded"] = None
                         break
                     _add(self._seen[target.name, function.name], data)
 
     def _base(self, target: Target, places: Places | None) -> int | None:
         """What the starts of its functions are to be added to."""
         if not target.module:
-            return 0
+            return 0 if places is None else places.start - self._start
         where = None if places is None else places.modules.get(target.module, {}).get(_TEXT)
         if where is None:
             why = "the guest ended before it said where" if places is None else "it was not loaded"
@@ -165,6 +164,12 @@ class GuestCoverage:
         self.places = places
         if why:
             self._recorder.lacks(why)
+
+    def crashes(self, by: int) -> None:
+        """The next kernel will run that far behind where this one runs."""
+        with self._lock:
+            if not self._closed:
+                self._map.move(by)
 
     def follow(self, before: CoveredGuest) -> None:
         """It goes on with the guest of another QEMU."""
@@ -238,7 +243,7 @@ def _ranges(targets: Sequence[Target]) -> list[Range]:
             joined[-1] = joined[-1][0], max(joined[-1][1], end)
         else:
             joined.append((start, end))
-    while len(joined) > RANGES - len(MODULES):
+    while len(joined) > (RANGES - len(MODULES)) // 2:
         gaps = [after[0] - before[1] for before, after in pairwise(joined)]
         at = gaps.index(min(gaps))
         joined[at : at + 2] = [(joined[at][0], joined[at + 1][1])]

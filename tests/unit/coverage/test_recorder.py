@@ -151,13 +151,24 @@ def test_a_module_outside_of_what_is_recorded_is_missing(recorder):
     guest, _ = opened(recorder, where=places(0xC00A000000000000))
     guest.close()
     (why,) = recorder.result().missing
-    assert "mod: it lies at 0xc00a000000000000" in why
+    assert "mod: it lies at 0xc00a000000000040" in why
 
 
-def test_a_kernel_that_runs_elsewhere_is_told(recorder):
-    guest, _ = opened(recorder, where=places(start=START + 0x8000000))
+def test_a_crash_kernel_is_counted_where_it_runs(recorder):
+    guest, _ = opened(recorder)
+    guest.crashes(0xF800000)
+    guest.ended()
+    Plugin(guest).executes(AT + 0xF800000, EXECUTED, EXECUTED | TOOK)
+    guest.located(places(start=START + 0xF800000))
     guest.close()
-    assert "a kernel ran at 0xc000000008000000" in recorder.result().missing[0]
+    assert lacks(recorder, "f").never == [8, 12]
+    assert recorder.result().missing == []
+
+
+def test_a_kernel_that_runs_anywhere_else_is_told(recorder):
+    guest, _ = opened(recorder, where=places(start=START + 0x7000000))
+    guest.close()
+    assert "file.c: it lies at 0xc000000007010000" in recorder.result().missing[0]
 
 
 def test_a_qemu_without_the_plugin_is_told(recorder):
@@ -193,6 +204,7 @@ def test_many_scattered_functions_fit_into_the_header():
     recorder = Recorder([Target("all", "", functions)], START)
     guest, plugin = opened(recorder)
     assert len(plugin.ranges) == 64
+    assert sum(first < last for first, last, _ in plugin.ranges) == 33
     plugin.executes(AT + 199 * 0x10000, EXECUTED, EXECUTED)
     guest.close()
     assert lacks(recorder, "f199").reached == 1
