@@ -10,6 +10,7 @@ import msgspec
 class FunctionCoverage(msgspec.Struct, frozen=True, kw_only=True):
     """One function. Offsets are in bytes, from its first instruction.
 
+    :ivar name: as the kernel or the module has it, with what a compiler appends.
     :ivar blocks: how many basic blocks it has.
     :ivar branches: offset of each conditional branch; it has two outcomes.
     :ivar never: offset of each block that was never executed.

@@ -18,7 +18,7 @@ from tcelab.coverage.kernelcode import KernelCode
 from tcelab.coverage.lcov import lcov
 from tcelab.coverage.recorder import Recorder, Target
 from tcelab.coverage.result import Coverage, together
-from tcelab.errors import Interrupted, TcelabError, Unsupported, UsageError
+from tcelab.errors import HarnessError, Interrupted, TcelabError, Unsupported, UsageError
 from tcelab.image import known
 from tcelab.job.keeping import Keeper
 from tcelab.job.setup import PreparedMachine
@@ -26,6 +26,7 @@ from tcelab.logs import NOTE, PHASE
 from tcelab.qemu.fork import opened
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.plugin import plugin
+from tcelab.run.resultfile import SCHEMA
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -137,10 +138,31 @@ def kept(recording: Recording | None, keeper: Keeper) -> Coverage | None:
     if recording is None:
         return None
     coverage = recording.result()
-    lines = [*text.unit_lines(coverage), *text.function_lines(coverage)]
-    keeper.write(FILES["coverage"], "".join(f"{line}\n" for line in lines).encode())
-    keeper.write(FILES["coverage tracefile"], lcov(coverage).encode())
+    for name, data in _files(coverage).items():
+        keeper.write(name, data)
     return coverage
+
+
+def write(coverage: Coverage, folder: Path) -> None:
+    """What was recorded of no single run: into a folder that `tcelab coverage` takes for one.
+
+    :raise HarnessError: it cannot be written.
+    """
+    data = msgspec.json.format(msgspec.json.encode({"schema": SCHEMA, "coverage": coverage}), indent=1)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in {**_files(coverage), "result.json": data + b"\n"}.items():
+            (folder / name).write_bytes(content)
+    except OSError as error:
+        raise HarnessError(f"cannot write {error.filename}: {error.strerror}", next_step="make room there") from None
+
+
+def _files(coverage: Coverage) -> dict[str, bytes]:
+    lines = [*text.unit_lines(coverage), *text.function_lines(coverage)]
+    return {
+        FILES["coverage"]: "".join(f"{line}\n" for line in lines).encode(),
+        FILES["coverage tracefile"]: lcov(coverage).encode(),
+    }
 
 
 def _makers() -> str:
