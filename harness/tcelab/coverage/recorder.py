@@ -87,16 +87,17 @@ class Recorder:
         plugin = self._plugins.get(qemu)
         return ("-plugin", f"{plugin},fd={descriptor}") if plugin and descriptor is not None else ()
 
-    def take(self, seen: CoverMap, places: Places | None) -> None:
-        """Add what one QEMU has executed.
+    def take(self, seen: CoverMap, places: Places | None, *, last: bool) -> None:
+        """Add what one kernel has executed.
 
-        :param places: where its kernel lay meanwhile.
+        :param places: where it lay meanwhile.
+        :param last: its QEMU has ended.
         """
         if not seen.loaded:
             self.lacks("a QEMU ran without the plugin")
             return
         with self._lock:
-            self._guests += 1
+            self._guests += last
             for target in self._targets:
                 base = self._base(target, places)
                 if base is None:
@@ -179,7 +180,7 @@ class GuestCoverage:
     def ended(self) -> None:
         """Its kernel has ended, and another one begins: its modules may lie elsewhere."""
         with self._lock:
-            self._harvest()
+            self._harvest(last=False)
             if not self._closed:
                 self._map.clear()
         self.places = None
@@ -187,14 +188,14 @@ class GuestCoverage:
     def close(self) -> None:
         """QEMU has ended. May be called twice."""
         with self._lock:
-            self._harvest()
+            self._harvest(last=True)
             if not self._closed:
                 self._closed = True
                 self._map.close()
 
-    def _harvest(self) -> None:
+    def _harvest(self, *, last: bool) -> None:
         if self._counts and not self._closed:
-            self._recorder.take(self._map, self.places)
+            self._recorder.take(self._map, self.places, last=last)
 
 
 def code_of(target: Target) -> str:

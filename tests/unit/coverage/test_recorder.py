@@ -129,6 +129,7 @@ def test_a_module_that_the_next_kernel_loads_elsewhere_is_counted_in_both_places
     guest.located(places(MODULE + 0x8000))
     guest.close()
     assert lacks(recorder, "m").never == []
+    assert recorder.result().guests == 1
 
 
 def test_a_module_that_nobody_has_located_is_missing_with_a_reason(recorder):
