@@ -13,6 +13,7 @@ from tcelab.cli import runs
 from tcelab.cli.coverageoptions import FAIL_UNDER, enough
 from tcelab.coverage.lcov import lcov
 from tcelab.coverage.result import Coverage, gained, together
+from tcelab.coverage.table import table
 from tcelab.coverage.text import function_lines, gain_lines, unit_lines
 from tcelab.coverage.unreachable import explained
 from tcelab.errors import UsageError
@@ -34,6 +35,9 @@ class _Covered(msgspec.Struct):
 @click.argument("names", nargs=-1, required=True, metavar="RUN...")
 @click.option("--against", metavar="RUN", multiple=True, help="Tell which blocks are reached that these runs did not.")
 @click.option("--functions", is_flag=True, help="A line for each function, with the blocks that were never executed.")
+@click.option(
+    "--table", "as_table", is_flag=True, help="A table in Markdown alone, with a row for each run."
+)
 @click.option("--lcov", "lcov_to", type=_PATH, metavar="FILE", help="Write a tracefile, for genhtml; - is stdout.")
 @click.option("--json", "json_to", type=_PATH, metavar="FILE", help="Write the sum as data; - is stdout.")
 @FAIL_UNDER
@@ -45,6 +49,7 @@ def command(
     coverage_fail_under: float | None,
     *,
     functions: bool,
+    as_table: bool,
 ) -> None:
     """Add up what RUNs executed of their kernels, which were recorded with --coverage: folders, or names of
     `tcelab runs list`. A folder that has no result itself stands for all that are in it.
@@ -53,10 +58,13 @@ def command(
     missing.
     """
     piped = output.check_files(json=json_to, lcov=lcov_to)
-    coverage = together(each for name in names for each in _of(name))
+    several = {name: each for given in names for name, each in _of(given)}
+    coverage = together(several.values())
     lines = [*unit_lines(coverage), *(function_lines(coverage) if functions else ())]
+    if as_table:
+        lines = [*table(several)]
     if against:
-        lines += gain_lines(gained(coverage, together(each for name in against for each in _of(name))))
+        lines += gain_lines(gained(coverage, together(each for name in against for _, each in _of(name))))
     for line in lines:
         click.echo(line, err=piped)
     code = exitcode.of_result("finding" if any(explained(unit).wrong for unit in coverage.units) else "pass")
@@ -66,14 +74,14 @@ def command(
     raise click.exceptions.Exit(output.deliver(data + b"\n", json_to, code))
 
 
-def _of(name: str) -> Iterator[Coverage]:
-    """What a run recorded, or each in a folder of several.
+def _of(name: str) -> Iterator[tuple[str, Coverage]]:
+    """What a run recorded, or each in a folder of several, by the name of its folder.
 
     :raise UsageError: nothing was recorded.
     """
     folder = Path(name) if Path(name).is_dir() else runs.find(name)
     files = [folder / _RESULT] if (folder / _RESULT).is_file() else sorted(folder.glob(f"*/{_RESULT}"))
-    found = [coverage for each in files if (coverage := _read(each)) is not None]
+    found = [(each.parent.name, coverage) for each in files if (coverage := _read(each)) is not None]
     if not found:
         raise UsageError(f"{folder}: nothing was recorded there", next_step="run with --coverage")
     yield from found

@@ -7,6 +7,7 @@
 - `lcov`: a tracefile, for genhtml and other tools
 - `recorder`: records the guests of one command
 - `result`: what `result.json` has of it; sums and differences
+- `table`: coverage by run, in Markdown
 - `text`: the summary by function
 - `units`: what is recorded by default: source files and modules by their functions
 - `unreachable`: blocks that no guest of ours can reach, and why

@@ -58,6 +58,20 @@ def test_what_another_run_did_not_reach_is_named(run):
     assert "no block is reached" in invoke(one, "--against", two).output
 
 
+def test_a_table_has_a_row_for_each_run_and_their_sum(run, tmp_path):
+    run("all/one", coverage([0, 4]))
+    run("all/two", coverage([4, 8]))
+    assert invoke(str(tmp_path / "all"), "--table").output.splitlines() == [
+        "| run | file.c 4 / 0 |",
+        "| --- | --- |",
+        "| one | 2 / 0 |",
+        "| two | 2 / 0 |",
+        "| all together | 3 / 0 |",
+        "| of all blocks | 75.0 % |",
+        "| of those that can be reached | 75.0 % |",
+    ]
+
+
 def test_a_run_without_coverage_is_wrong_usage(run):
     with pytest.raises(UsageError, match="nothing was recorded there"):
         invoke(run("none", None))
