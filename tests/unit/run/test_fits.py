@@ -148,6 +148,7 @@ def test_every_example_says_for_which_pages_it_is_made_and_what_shows_in_it(path
         "dma": set(),
         "dma-api": set(),
         "kdump-full": set(),
+        "window-order": set(),
     }
     assert set(program.shows) == ({path.stem} if path.stem in QUIRK else others[path.stem])
 
