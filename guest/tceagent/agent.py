@@ -1,9 +1,9 @@
 """Answers the host: one answer to each message, until the port breaks.
 
-Messages are `{"id", "hello": {"nonce", "devices", ...}}` and `{"id", "ops": [...]}`; and `{"id", "plug": {...}}`, which
-no program causes but an event that the host makes (`tceagent.hotplug`). An answer carries the same id and `hello`,
-`outcomes` or `plug`; or `failed`, when the message, the program or the agent is wrong. A refusal by the kernel is an
-outcome, not a failure.
+Messages are `{"id", "hello": {"nonce", "devices", ...}}` and `{"id", "ops": [...]}`; and those that no program causes:
+`{"id", "plug": {...}}` of an event that the host makes (`tceagent.hotplug`), `{"id", "places": {...}}` of what the host
+wants to know (`tceagent.places`). An answer carries the same id and `hello`, `outcomes`, `plug` or `places`; or
+`failed`, when the message, the program or the agent is wrong. A refusal by the kernel is an outcome, not a failure.
 """
 
 from __future__ import annotations
@@ -54,6 +54,10 @@ class Agent:
                 from tceagent import second  # noqa: PLC0415  hardly ever needed
 
                 return {"id": number, "second": second.perform(self._kernel, message["second"])}
+            if "places" in message:
+                from tceagent import places  # noqa: PLC0415  hardly ever needed
+
+                return {"id": number, "places": places.find(self._kernel, **message["places"])}
             if "plug" in message:
                 if "by" in message["plug"]:
                     from tceagent import helpers as way  # noqa: PLC0415  hardly ever needed

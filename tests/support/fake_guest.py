@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tcelab.coverage.cover import NOTHING
 from tcelab.errors import Scene
 from tcelab.image.bases import SavedRegister
 from tcelab.papr.window import Shape
@@ -91,6 +92,7 @@ class FakeGuest:
         self.words: list[str] = []
         self.registers: list[SavedRegister] = []
         self.clock_off = 0.0
+        self.cover = NOTHING.guest()
         self.refusals: list[Any] = []
         self.pid = 77
         self.state = os.memfd_create("fake-state")

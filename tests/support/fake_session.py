@@ -77,6 +77,7 @@ class _Guest:
         os.ftruncate(self.ram.fd, 1 << 20)
         os.pwrite(self.ram.fd, b"as booted", 0x5000)
         self.console = SimpleNamespace(heard=Heard())
+        self.cover = session.given.options.cover.guest()
         self.log = SimpleNamespace(tables=SimpleNamespace(shapes={0x80000101: SHAPE}), refusals=())
 
     async def close(self) -> None:
@@ -103,6 +104,7 @@ class FakeSession:
         self.world, self.plan = world, plan
         self.given = SimpleNamespace(qemu=qemu, options=options, limits=limits, abilities=abilities, digest=digest)
         self.base, self.folder, self._on_spawn = base, folder, on_spawn
+        self.forked = base is not None
         self._loaded = loaded
         self.ended = False
         self.closed = 0

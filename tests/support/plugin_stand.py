@@ -51,7 +51,7 @@ class StandGuests:
     said = []  # noqa: RUF012 - one for all
     sessions = []  # noqa: RUF012 - likewise
 
-    def __init__(self, choice, folder, *, limits=None, boot=False, ahead=None):
+    def __init__(self, choice, folder, *, limits=None, boot=False, ahead=None, recording=None):
         self._folder = folder
         self.said.append(("made", choice, boot, ahead))
 

@@ -2,6 +2,8 @@
 
 - `bench`: `tcelab bench`
 - `commandspage`: `docs/commands.md`, made from the commands
+- `coverage`: `tcelab coverage`
+- `coverageoptions`: options that record what is executed of the kernel
 - `diff`: `tcelab diff`
 - `doctor`: `tcelab doctor`
 - `fuzz`: `tcelab fuzz`
@@ -46,6 +48,7 @@ VERBS: Final = {
     "watch": "Run a program, or attach to a run in another terminal, and show its tables live.",
     "table": "Write TCE tables to a file, and compare two of them.",
     "leakcheck": "Run a command on the kernel's own drivers, and report the TCEs that it leaves.",
+    "coverage": "Add up what runs executed of their kernels, and compare it with others.",
     "doctor": "Check this host: what works, what is missing, and the fix.",
     "runs": "List, show and remove the folders of runs.",
     "nightly": "Run a matrix of cells on all cores: QEMUs, kernels, CPUs, topologies, scenarios, seeds.",

@@ -16,14 +16,17 @@ from rich.console import Console
 from rich.text import Text
 
 import tcelab
+from tcelab.cli.coverageoptions import coverage_options, enough, recorded
 from tcelab.cli.options import boot_option, choice, machine_options, topology_text
 from tcelab.commandline import typed
+from tcelab.coverage.text import unit_lines
 from tcelab.errors import Interrupted, TcelabError, counted
 from tcelab.fuzz import campaign, fuzzresult
 from tcelab.fuzz.tally import Found, Tally
 from tcelab.job import artefacts, output, replayline, setup
 from tcelab.job.keeping import expecting_room
 from tcelab.job.pool import Guests
+from tcelab.job.recording import Recording, kept
 from tcelab.logs import NOTE, shown_on
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.limits import limits as limits_of
@@ -63,6 +66,7 @@ class _Timed:
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for what is found; new or empty.")
 @boot_option
+@coverage_options
 def command(
     *,
     seed: int | None,
@@ -80,6 +84,7 @@ def command(
     Exit codes: 0 no difference, 1 a finding, 2 wrong usage, 125 could not judge.
     """
     console = Console()
+    covered = recorded(options)
     chosen = choice(**options)
     given = click.get_current_context().get_parameter_source("topology_name") is click.core.ParameterSource.COMMANDLINE
     bounds = limits_of(limits)
@@ -91,7 +96,8 @@ def command(
     folder = artefacts.folder(out)
     said = "seed %d, %s operations in programs on guests of their own, some at a time"
     _LOG.info(said, number, f"{steps:,}", extra=NOTE)
-    guests = Guests(chosen, artefacts.numbered(folder / "guests"), limits=bounds, boot=boot)
+    recording = Recording.of(covered, bounds)
+    guests = Guests(chosen, artefacts.numbered(folder / "guests"), limits=bounds, boot=boot, recording=recording)
     job = campaign.Campaign(
         number,
         lambda name: guests.fresh(name, None),
@@ -123,10 +129,13 @@ def command(
         return typed(["fuzz", "--seed", str(number), "--steps", str(steps), "--every", str(every), *same])
 
     replays = [again(found) for found in job.tally.found]
-    job.keeper.write("result.json", to_json(fuzzresult.make(job.tally, number, replays, tcelab.__version__)))
+    seen = kept(recording, job.keeper)
+    job.keeper.write("result.json", to_json(fuzzresult.make(job.tally, number, replays, tcelab.__version__, seen)))
+    for line in unit_lines(seen) if seen is not None else ():
+        _line(console, line)
     code = _tell(console, job.tally, number, folder, replays)
     output.unkept(console, job.keeper)
-    raise click.exceptions.Exit(code)
+    raise click.exceptions.Exit(enough(covered, seen, code))
 
 
 topology_text(command, "By default two-pe, and now and then another.")

@@ -15,12 +15,14 @@ import msgspec
 from rich.console import Console
 
 import tcelab
+from tcelab.cli.coverageoptions import coverage_options, enough, recorded
 from tcelab.cli.options import boot_option, choice, guest_options, json_option, tap_option
 from tcelab.commandline import typed as typed_line
 from tcelab.errors import GuestLost, HarnessError, Interrupted, TcelabError, UsageError, died
 from tcelab.job import artefacts, output, replayline, setup
 from tcelab.job.keeping import Keeper
 from tcelab.job.output import note
+from tcelab.job.recording import Recording, kept, onto
 from tcelab.leakcheck import drivers
 from tcelab.leakcheck.check import LeakCheck, LeakPlan
 from tcelab.leakcheck.leakresult import LeakResult
@@ -59,6 +61,7 @@ _SECONDS: Final = click.FloatRange(0, min_open=True)
 @json_option("result.json")
 @tap_option
 @boot_option
+@coverage_options
 def command(
     words: tuple[str, ...],
     timeout: float,
@@ -83,6 +86,7 @@ def command(
     of the tables is broken; 2 wrong usage, or the guest does not have COMMAND; 125 could not judge, for example because
     COMMAND failed.
     """
+    covered = recorded(options)
     line = typed(words) if words else drivers.exercise(DRIVERS.driven)
     bounds = limits_of(limits)
     piped = output.check_files(json=json_to, tap=tap_to)
@@ -99,8 +103,8 @@ def command(
         **asked,
     )
     told = options | {"timeout": timeout, "settle": settle, **asked, "boot": boot}
-    result = LeakResult(tcelab=tcelab.__version__, command=line, options=told)
-    ready = setup.prepare(chosen)
+    result, recording = LeakResult(tcelab=tcelab.__version__, command=line, options=told), Recording.of(covered, bounds)
+    ready = onto(recording, setup.prepare(chosen))
     result.versions["provenance"] = ready.provenance
     folder = artefacts.folder(out)
     keeper = Keeper(folder)
@@ -128,14 +132,14 @@ def command(
     result.timings["whole"] = round(time.monotonic() - began, 3)
     result.replay = _again(words, chosen, told, bounds)
     result.artefacts = dict(FILES)
+    result.coverage = kept(recording, keeper)
     verdict = result.conclude()
-    data = to_json(result)
-    keeper.write("result.json", data)
+    keeper.write("result.json", data := to_json(result))
     keeper.write(FILES["junit"], junit_of_leak_check(result, verdict))
     text = Console(stderr=piped)
     render(text, result, verdict, folder)
     output.unkept(text, keeper)
-    code = output.deliver(data, json_to, result.exit_code)
+    code = output.deliver(data, json_to, enough(covered, result.coverage, result.exit_code))
     code = output.deliver(ktap_of_leak_check(result, verdict), tap_to, code)
     if interrupted and not result.findings:
         raise KeyboardInterrupt

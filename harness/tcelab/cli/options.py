@@ -18,6 +18,7 @@ from tcelab.image.archive import VARIABLE
 from tcelab.image.room import CACHE_SIZE, room
 from tcelab.job import setup
 from tcelab.job.platforms import NAMES, QEMU
+from tcelab.job.recording import CoverageChoice
 from tcelab.job.runoptions import RunOptions, Verb
 from tcelab.program.topology import TOPOLOGIES, topology
 from tcelab.qemu import machine
@@ -251,6 +252,7 @@ def run_options(
     inject: str | None = None,
     ssh: SshChoice | None = None,
     against: Mapping[str, str | Path] = MappingProxyType({}),
+    coverage: CoverageChoice | None = None,
     **machine: Any,  # noqa: ANN401 - click's options
 ) -> RunOptions:
     """All that a verb was told to do with a program.
@@ -269,6 +271,7 @@ def run_options(
         limits=limits,
         ssh=ssh,
         against=dict(against),
+        coverage=coverage,
     )
 
 

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from tcelab import report, scenarios
+from tcelab.cli.coverageoptions import coverage_options, enough, recorded
 from tcelab.cli.options import (
     OF_SCENARIO,
     boot_option,
@@ -54,6 +55,7 @@ def _scenario_list() -> str:
 @json_option("result.json")
 @tap_option
 @boot_option
+@coverage_options
 @click.option("--keep", is_flag=True, help="Leave the guest running after the verdict, and give its console to you.")
 def command(
     target: str,
@@ -73,7 +75,7 @@ def command(
 
     Exit codes: 0 pass, 1 finding, 2 wrong usage, 125 could not judge.
     """
-    ssh = take(options)
+    ssh, coverage = take(options), recorded(options)
     if not typed("target"):
         target = scenarios.OVER_SSH if options["platform"] == platforms.SSH else scenarios.DEFAULT
     if keep and options["platform"] != platforms.QEMU:
@@ -87,7 +89,8 @@ def command(
         if keep:
             raise UsageError("--keep is about one guest", next_step=f"name one: --topology {names[0]}")
         programs = [program_of(target, programs[0].seed, lie, name) for name in names]
-    asked = run_options("run", target, guard=guard, inject=lie, boot=boot, limits=limits, ssh=ssh, **options)
+    options |= {"guard": guard, "inject": lie, "ssh": ssh, "coverage": coverage}
+    asked = run_options("run", target, boot=boot, limits=limits, **options)
     pairs = [settle(program, asked) for program in programs]
     # The text goes where the files do not.
     text = Console(stderr=piped)
@@ -102,7 +105,8 @@ def command(
             raise  # else it was judged: an interrupt while all is put away changes nothing
     assert work.result is not None
     code = output.deliver(report.to_json(work.result), json_to, work.result.verdict.exit_code)
-    raise click.exceptions.Exit(output.deliver(report.ktap(work.result), tap_to, code))
+    code = output.deliver(report.ktap(work.result), tap_to, code)
+    raise click.exceptions.Exit(enough(coverage, work.result.coverage, code))
 
 
 def _usual() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tcelab.coverage.result import Coverage
 from tcelab.fuzz.tally import Tally
 from tcelab.judge import Finding
 from tcelab.run import exitcode
@@ -22,6 +23,7 @@ class FuzzResult(ResultFile, kw_only=True):
     :ivar could_not: why there is no pass although nothing was found.
     :ivar counts: programs, operations, checkpoints and entries compared.
     :ivar quirks: how often each quirk made a difference.
+    :ivar coverage: what was executed of the kernel; null unless `--coverage` was given.
     """
 
     verdict: exitcode.Result
@@ -33,9 +35,10 @@ class FuzzResult(ResultFile, kw_only=True):
     could_not: list[str]
     counts: dict[str, int]
     quirks: dict[str, int]
+    coverage: Coverage | None = None
 
 
-def make(tally: Tally, seed: int, replays: Sequence[str], version: str) -> FuzzResult:
+def make(tally: Tally, seed: int, replays: Sequence[str], version: str, coverage: Coverage | None = None) -> FuzzResult:
     """From what a campaign did.
 
     :param replays: a command for each finding.
@@ -55,4 +58,5 @@ def make(tally: Tally, seed: int, replays: Sequence[str], version: str) -> FuzzR
         counts={name: getattr(tally, name) for name in counts},
         quirks={name: times for name, times in sorted(tally.quirks.items()) if times},
         replay=replays[0] if replays else "",
+        coverage=coverage,
     )

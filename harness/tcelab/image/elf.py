@@ -19,6 +19,9 @@ __all__ = ["BadElfError", "Elf", "modinfo"]
 _MACHINES: Final = {"EM_386": "i386", "EM_PPC": "32-bit PowerPC", "EM_AARCH64": "arm64"}
 """Architectures whose common name differs from the ELF specification's."""
 
+_BRANCHES: Final = {10, 116}
+"""R_PPC64_REL24, R_PPC64_REL24_NOTOC: ELFv2 ABI, 3.5.3."""
+
 
 class BadElfError(Exception):
     """A file is no ELF file, or a damaged one. The message is one line."""
@@ -72,6 +75,50 @@ class Elf:
             for segment in self._file.iter_segments("PT_LOAD"):
                 self._check("segment", segment["p_offset"], segment["p_filesz"], 1)
                 yield segment["p_paddr"], segment.data(), segment["p_memsz"]
+
+    def section(self, name: str) -> bytes:
+        """A section's content; empty if it is not there.
+
+        :raise BadElfError: the file is damaged.
+        """
+        return next((self._content(each) for each in self._sections() if each.name == name), b"")
+
+    def functions(self, section: str) -> list[tuple[str, int, int]]:
+        """The functions of a section: name, offset in the section, bytes.
+
+        :raise BadElfError: the file is damaged.
+        """
+        from elftools.elf.sections import SymbolTableSection  # noqa: PLC0415
+
+        sections = self._sections()
+        number = next((index for index, each in enumerate(sections) if each.name == section), None)
+        with _sound():
+            return [
+                (each.name, each["st_value"], each["st_size"])
+                for table in sections
+                if isinstance(table, SymbolTableSection)
+                for each in table.iter_symbols()
+                if each["st_info"]["type"] == "STT_FUNC" and each["st_shndx"] == number
+            ]
+
+    def branches(self, section: str) -> dict[int, str]:
+        """By offset in a section, the symbols that branches there are relocated to (R_PPC64_REL24 and its kin).
+
+        :raise BadElfError: the file is damaged.
+        """
+        from elftools.elf.relocation import RelocationSection  # noqa: PLC0415
+        from elftools.elf.sections import SymbolTableSection  # noqa: PLC0415
+
+        found: dict[int, str] = {}
+        sections = self._sections()
+        with _sound():
+            for each in sections:
+                symbols = self._file.get_section(each["sh_link"]) if each.name == f".rela{section}" else None
+                if isinstance(each, RelocationSection) and isinstance(symbols, SymbolTableSection):
+                    for entry in each.iter_relocations():
+                        if entry["r_info_type"] in _BRANCHES:
+                            found[entry["r_offset"]] = symbols.get_symbol(entry["r_info_sym"]).name
+        return found
 
     def modinfo(self) -> dict[str, str]:
         """What a module tells of itself; of a key that comes several times, the first value.

@@ -9,6 +9,7 @@
 - `parallel`: runs the parts of a program side by side
 - `platforms`: the platforms by name
 - `pool`: guests for tests
+- `recording`: has guests record what they execute of their kernel
 - `replayline`: makes the command that repeats a run
 - `runoptions`: what a verb is asked to do: one typed set, settled for a program
 - `series`: one scenario on several topologies

@@ -18,6 +18,8 @@ from tcelab.errors import HarnessError, Interrupted, TcelabError, UsageError, co
 from tcelab.job import artefacts, output, platforms, replayline, setup
 from tcelab.job.keeping import Keeper, expecting_room
 from tcelab.job.parallel import EndableSession, ParallelRun
+from tcelab.job.recording import FILES as COVERAGE
+from tcelab.job.recording import Recording, kept
 from tcelab.job.runoptions import RunOptions
 from tcelab.judge.laws.difference import References
 from tcelab.logs import PHASE, of_guest
@@ -48,6 +50,7 @@ FILES: Final = {
     "hypercalls as data": "hcalls.json",
     "tables": tabledump.NAME,
     "tables before": tabledump.BEFORE,
+    **COVERAGE,
 }
 """What is in the folder of a run, beside result.json."""
 
@@ -83,6 +86,7 @@ class Job:
         self._timings: dict[str, float] = {}
         self._provenance: dict[str, Any] = {}
         self._keeper = Keeper(self.folder)
+        self._recording = Recording.of(options.coverage, self._limits)
         with expecting_room(self.folder):
             (self.folder / FILES["program"]).write_bytes(program.to_json())
 
@@ -115,6 +119,8 @@ class Job:
                 self._failed(HarnessError(f"internal error: {error!r}", next_step="please report it"))
                 raise
             else:
+                if isinstance(beside.kept, QemuSession):
+                    beside.kept.guest.cover.ended()  # what its user does with it is none of its program's
                 record.facts.versions["provenance"] = self._provenance
                 self._log(report.timeline(record))
                 self._conformance(report.hypercall_rows(record, verdict))
@@ -132,7 +138,14 @@ class Job:
         _LOG.info("%s, seed %d, %s", self._program.name, self._program.seed, operations, extra=PHASE)
         began = time.monotonic()
         asked = self._options
-        platform = platforms.prepare(asked.platform, asked.machine, limits=self._limits, boot=asked.boot, ssh=asked.ssh)
+        platform = platforms.prepare(
+            asked.platform,
+            asked.machine,
+            limits=self._limits,
+            boot=asked.boot,
+            ssh=asked.ssh,
+            recording=self._recording,
+        )
         stack.callback(platform.close)
         self._provenance = platform.provenance
         self._timings["provision"] = time.monotonic() - began
@@ -210,9 +223,10 @@ class Job:
         self._write(report.failed(error, self._program, versions={"provenance": self._provenance}, **self._common()))
 
     def _common(self) -> dict[str, Any]:
+        coverage = kept(self._recording, self._keeper)
         there = {what: name for what, name in FILES.items() if (self.folder / name).exists() or what == "junit"}
         told = {"options": self._options.recorded(), "timings": self._timings, "artefacts": there}
-        return told | {"replay": self._replay()}
+        return told | {"replay": self._replay(), "coverage": coverage}
 
     def _write(self, result: report.Result) -> None:
         self.result = result

@@ -15,6 +15,7 @@ from tcelab.emulator.profiles import profile
 from tcelab.errors import Interrupted, UsageError
 from tcelab.job import setup
 from tcelab.job.parallel import EndableSession
+from tcelab.job.recording import Recording, onto
 from tcelab.logs import PHASE
 from tcelab.qemu import fork
 from tcelab.qemu.limits import Limits
@@ -57,12 +58,19 @@ class Platform(Protocol):
 class QemuPlatform:
     """A real kernel in a guest under QEMU, forked if possible."""
 
-    def __init__(self, choice: setup.MachineChoice, *, limits: Limits | None = None, boot: bool = False) -> None:
+    def __init__(
+        self,
+        choice: setup.MachineChoice,
+        *,
+        limits: Limits | None = None,
+        boot: bool = False,
+        recording: Recording | None = None,
+    ) -> None:
         """Provisions.
 
         :raise TcelabError: as `setup.prepare`.
         """
-        ready = setup.prepare(choice)
+        ready = onto(recording, setup.prepare(choice))
         self.provenance = ready.provenance
         self._forks = fork.Forks(ready.qemu, ready.options, digest=ready.digest, limits=limits or Limits(), boot=boot)
 
@@ -184,6 +192,7 @@ def prepare(
     limits: Limits | None = None,
     boot: bool = False,
     ssh: SshChoice | None = None,
+    recording: Recording | None = None,
 ) -> Platform:
     """:raise TcelabError: the platform cannot be had, or not with that choice."""
     check(name, choice, boot=boot, ssh=ssh)
@@ -191,4 +200,4 @@ def prepare(
         return SshPlatform(choice, ssh or SshChoice(), limits=limits)
     if name == EMULATOR:
         return EmulatorPlatform(choice)
-    return QemuPlatform(choice, limits=limits, boot=boot)
+    return QemuPlatform(choice, limits=limits, boot=boot, recording=recording)

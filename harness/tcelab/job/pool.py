@@ -13,6 +13,7 @@ from tcelab.emulator import EmulatorSession
 from tcelab.errors import HarnessError, Unsupported
 from tcelab.job import setup
 from tcelab.job.platforms import EmulatorPlatform
+from tcelab.job.recording import Recording, onto
 from tcelab.program.topology import topology
 from tcelab.qemu.ahead import Ahead
 from tcelab.qemu.fork import Forks
@@ -63,6 +64,7 @@ class Guests:
         limits: Limits | None = None,
         boot: bool = False,
         ahead: int | None = None,
+        recording: Recording | None = None,
     ) -> None:
         """:param choice: of the machine; tests choose the topology.
         :param folder: makes a private folder for the artefacts of a guest.
@@ -71,6 +73,7 @@ class Guests:
         """
         self.choice = choice
         self._folder, self._limits, self._boot = folder, limits, boot
+        self._recording = recording
         self._count = (os.cpu_count() or 1) if ahead is None else ahead
         self._closed = False
         self._forks: dict[str, Forks] = {}
@@ -109,7 +112,7 @@ class Guests:
     def _of(self, name: str) -> Forks:
         if name not in self._forks:
             choice = msgspec.structs.replace(self.choice, topology=topology(name))
-            ready = setup.prepare(choice)
+            ready = onto(self._recording, setup.prepare(choice))
             self._forks[name] = Forks(
                 ready.qemu,
                 ready.options,

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from tcelab.job.platforms import QEMU, SSH
+from tcelab.job.recording import CoverageChoice
 from tcelab.job.setup import MachineChoice
 from tcelab.program import ENDS_KERNEL, Load, Program
 from tcelab.program.validate import validate
@@ -42,6 +43,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     :ivar boot: boot the guest anew.
     :ivar limits: as they were said, each `PHASE=SECONDS`.
     :ivar ssh: which machine; None on other platforms.
+    :ivar coverage: what is recorded of the kernel's code; None: nothing.
     :ivar against: in which options the machine differs that `diff` compares with; empty: it is the emulator.
     """
 
@@ -56,6 +58,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     limits: tuple[str, ...] = ()
     ssh: SshChoice | None = None
     against: Mapping[str, str | Path] = {}
+    coverage: CoverageChoice | None = None
 
     def bounds(self) -> Limits:
         """The limits as numbers.
@@ -71,11 +74,13 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     def recorded(self) -> dict[str, Any]:
         """The options for `result.json`: by name, all that the verb has."""
         said = msgspec.structs.asdict(self)
-        del said["verb"], said["machine"], said["ssh"]
+        del said["verb"], said["machine"], said["ssh"], said["coverage"]
         machine = msgspec.structs.asdict(self.machine)
         said |= {name: value for name, value in machine.items() if name not in _OF_THE_PROGRAM}
         if self.ssh is not None:
             said["ssh"] = msgspec.structs.asdict(self.ssh)
+        if self.coverage is not None:
+            said["coverage"] = msgspec.structs.asdict(self.coverage)
         return {name: value for name, value in said.items() if name not in _LEFT_OUT[self.verb]}
 
 

@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from tcelab.coverage.result import Coverage
 from tcelab.judge import Finding, Verdict
 from tcelab.judge.verdict import of_findings
 from tcelab.run import exitcode
@@ -163,6 +164,7 @@ class LeakResult(ResultFile, kw_only=True):
     :ivar asked: the mappings that drivers requested, counted.
     :ivar views: entries compared with live memory, by view: the state stream, the replay of the trace. `asked stored`
         and `asked live`: entries of the trace, and of live memory, compared with what drivers requested.
+    :ivar coverage: what was executed of the kernel; null unless `--coverage` was given.
     """
 
     verdict: exitcode.Result = "could-not-judge"
@@ -179,6 +181,7 @@ class LeakResult(ResultFile, kw_only=True):
     refused: list[Refused] = msgspec.field(default_factory=list)
     asked: list[AskedMappings] = msgspec.field(default_factory=list)
     views: dict[str, int] = msgspec.field(default_factory=dict)
+    coverage: Coverage | None = None
     laws: dict[str, str] = msgspec.field(default_factory=lambda: dict(LAWS))
 
     def conclude(self) -> Verdict:

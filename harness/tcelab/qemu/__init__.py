@@ -30,6 +30,7 @@ Only this package uses asyncio; its interface is synchronous.
 - `monitor`: QEMU's monitor (QMP), each command of which is logged
 - `movable`: which guests can be moved
 - `network`: the port of the host that leads to a guest's sshd
+- `plugin`: our TCG plugin, built for a QEMU and tried on it
 - `portal`: the one asyncio loop, and the way into it
 - `probe`: what a QEMU can do
 - `processmemory`: memory of another process

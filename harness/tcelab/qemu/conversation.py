@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from tcelab.coverage.cover import Places
 from tcelab.errors import GuestLost, HarnessError, Scene
 from tcelab.image.bases import Held
 from tcelab.papr import window
@@ -53,6 +54,11 @@ class Conversation:
         self._qemu, self._abilities, self.options, self._base = qemu, abilities, options, base
         self._number = 0
         self._cell: Cell
+
+    @property
+    def forked(self) -> bool:
+        """It began where its base stood."""
+        return self._base is not None
 
     def scene(self) -> Scene:
         """Where the session is now."""
@@ -109,6 +115,30 @@ class Conversation:
             )
         parts = self._qemu, self._abilities, self.options, self._base
         self.facts = self._with_memory(sessionfacts.facts(parts, self.guest.ram.size, nonce, hello))
+        if not renew:
+            self._locate()
+
+    def _locate(self) -> None:
+        """Where the kernel lies, for who records what it executes."""
+        cover = self.guest.cover
+        if cover.fd is None:
+            return
+        try:
+            cover.located(self.places(cover.modules))
+        except HarnessError as error:
+            cover.located(None, f"the agent does not say where the kernel lies: {error.message}")
+
+    def places(self, modules: Sequence[str], *, symbols: bool = False) -> Places:
+        """Where modules lie, and the kernel.
+
+        :param symbols: those of the kernel as well, which takes seconds.
+        :raise HarnessError: the agent does not say.
+        """
+        answer = self.request("places", {"modules": list(modules), "symbols": symbols})
+        try:
+            return msgspec.convert(answer, Places)
+        except msgspec.ValidationError as error:
+            raise HarnessError(f"malformed frame from the agent: {error}", scene=self.scene()) from None
 
     def _expect_now(self, clock: float, asked: float) -> None:
         if not asked - _CLOCK_STEP <= clock <= time.time() + _CLOCK_STEP:

@@ -115,6 +115,7 @@ class Forks:
 
     def _grown(self, session: QemuSession) -> QemuSession:
         """The caller owns it from now on."""
+        session.guest.cover.begin(anew=session.forked)
         self._young.discard(session.guest)
         return session
 

@@ -72,9 +72,9 @@ class Guest:
         self._qemu, self._abilities, self._options, self._base = qemu, abilities, options, base
         self.limits, self.folder = limits, folder
         size = options.memory * MIB
-        self.ram = GrowingRam(
-            SharedRam(size) if base is None else PrivateRam(base.ram, size), slots=options.topology.slots
-        )
+        ram = SharedRam(size) if base is None else PrivateRam(base.ram, size)
+        self.ram = GrowingRam(ram, slots=options.topology.slots)
+        self.cover = options.cover.guest()
         self.state = os.memfd_create("tcelab-state", os.MFD_CLOEXEC)
         self._saved = saved
         self.disks = Disks(options.topology) if saved is None else saved.disks
@@ -125,6 +125,7 @@ class Guest:
             base=None if self._base is None else self._base.state,
             stream=None if self._saved is None else self._saved.stream,
             dimms=tuple(self.ram.free),
+            coverage=self.cover.fd,
         )
         try:
             self._process = await self._spawn(fds)
@@ -234,9 +235,8 @@ class Guest:
     async def _gone(self, name: str) -> None:
         """A device, or a PHB, is gone. What the log still tells of its tables must not be taken for news later."""
         await asyncio.to_thread(self.log.drain)
-        for phb in self._options.topology.added:
-            if name == f"phb{phb.index}":
-                self.log.tables.unplugged(phb.index)
+        for phb in (each for each in self._options.topology.added if name == f"phb{each.index}"):
+            self.log.tables.unplugged(phb.index)
         self.deleted.add(name)
 
     # -- asking
@@ -394,7 +394,7 @@ class Guest:
         self._let_go()
 
     def _let_go(self) -> None:
-        for name in ("log", "channel", "qtest", "_console_end", "console", "ram", "disks", "dma_api", "_said"):
+        for name in ("cover", "log", "channel", "qtest", "_console_end", "console", "ram", "disks", "dma_api", "_said"):
             if (part := getattr(self, name, None)) is not None:
                 part.close()
         os.close(self.state)

@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from tcelab.coverage.cover import NOTHING, Cover
 from tcelab.errors import Unsupported, UsageError
 from tcelab.leakcheck.dmaapi import PORT as DMA_API
 from tcelab.papr import window
@@ -88,6 +89,7 @@ class QemuOptions(msgspec.Struct, frozen=True):
     :ivar others: QEMUs by name that the guest may be loaded into.
     :ivar restarts: it may boot again, so that a fork as well needs its kernel and its initrd.
     :ivar papr: what the guest asks of its platform is listened to. A base is made with it, so it makes no other base.
+    :ivar cover: what is recorded of the code that it executes; it makes no other base.
     :ivar isolates: the platform is to isolate PEs; `guard`: what is done for it, see `tcelab.run.record.Facts`.
     """
 
@@ -106,6 +108,7 @@ class QemuOptions(msgspec.Struct, frozen=True):
     order: Literal["same", "reversed"] = "same"
     others: dict[str, tuple[Qemu, Abilities]] = {}
     papr: bool = True
+    cover: Cover = NOTHING
 
 
 class Descriptors(msgspec.Struct, frozen=True):
@@ -118,6 +121,7 @@ class Descriptors(msgspec.Struct, frozen=True):
     :ivar base: the state that a fork begins with; None: a boot.
     :ivar stream: what a guest begins with that was saved, RAM and all; see `tcelab.qemu.transit`.
     :ivar dimms: for memory that is plugged in; see `tcelab.qemu.dimms`.
+    :ivar coverage: see `tcelab.coverage.covermap`; None: nothing is recorded.
     """
 
     qmp: int
@@ -133,6 +137,7 @@ class Descriptors(msgspec.Struct, frozen=True):
     base: int | None = None
     stream: int | None = None
     dimms: tuple[int, ...] = ()
+    coverage: int | None = None
 
     def all(self) -> tuple[int, ...]:
         single = [number for number in msgspec.structs.astuple(self) if isinstance(number, int)]

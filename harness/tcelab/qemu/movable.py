@@ -90,9 +90,11 @@ class MovableSession(Conversation):
         with self._closing:
             if self._closed:
                 raise HarnessError("closed: the guest is loaded no more")
+            moved = self.guest.cover
             before, self._hostviews = self._hostviews, HostViews(fresh, self.options.topology, papr=self.options.papr)
             self.guest = fresh
         before.close()
+        fresh.cover.follow(moved)
         self._cell.move(fresh.ram)
         if self._guard is not None:
             guard = Guard(fresh, self._hostviews.live, self.options.topology, self.options.guard)

@@ -169,6 +169,7 @@ class QemuSession(MovableSession):
         guest.restarts.closed.clear()
         guest.console.begin_boot()
         yield guest
+        guest.cover.ended()
         guest.waiter.boot += 1
         self._devices.clear()
         self.greet(self.facts.versions["agent"]["digest"], nonce=self.facts.nonce, booting=True, closes=closes)

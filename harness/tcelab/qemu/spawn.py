@@ -26,7 +26,7 @@ async def spawned(  # noqa: PLR0917 - all that a process is made of
     """
     before, own = machine.parent_death(abilities)
     command = [*before, *qemu.argv]
-    arguments = [*own, *machine.arguments(options, abilities, fds)]
+    arguments = [*own, *machine.arguments(options, abilities, fds), *options.cover.option(qemu.argv, fds.coverage)]
     (folder / "qemu.cmd").write_text(machine.loggable(command, arguments) + "\n")
     try:
         return await asyncio.create_subprocess_exec(

@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from tcelab.coverage.text import unit_lines
 from tcelab.judge import Verdict
 from tcelab.leakcheck.leakresult import PHASES, LeakResult
 from tcelab.report.text import SHOWN, mutant_lines, say, tell_findings, tell_verdict
@@ -43,6 +44,8 @@ def render(console: Console, result: LeakResult, verdict: Verdict, folder: Path 
         say(console, "hypercalls, by how many entries each stored", "italic")
         console.print(_histogram(result))
     for line in _permissions(result):
+        say(console, line)
+    for line in unit_lines(result.coverage) if result.coverage is not None else ():
         say(console, line)
     tell_findings(console, verdict, result.replay, program=False)
     for reason in verdict.could_not:

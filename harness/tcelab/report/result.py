@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 import tcelab
+from tcelab.coverage.result import Coverage
 from tcelab.errors import TcelabError, died
 from tcelab.judge import LAWS, Verdict
 from tcelab.judge.verdict import never_began
@@ -85,6 +86,7 @@ class Result(ResultFile, kw_only=True):
     :ivar timeline: events of each PE, and calls of firmware services, in order.
     :ivar life: events in the life of a table, in order.
     :ivar hypercalls: the conformance table of scenario `hcalls`.
+    :ivar coverage: what was executed of the kernel; null unless `--coverage` was given.
     :ivar runs: the result of each run, if several share this file; the timeline is only in each run's own file.
     """
 
@@ -96,6 +98,7 @@ class Result(ResultFile, kw_only=True):
     timeline: list[Moment] = msgspec.field(default_factory=list)
     life: list[LifeEvent] = msgspec.field(default_factory=list)
     hypercalls: list[HypercallRow] = msgspec.field(default_factory=list)
+    coverage: Coverage | None = None
     runs: list[Result] = msgspec.field(default_factory=list)
 
 
@@ -107,6 +110,7 @@ def make(
     timings: Mapping[str, float] | None = None,
     artefacts: Mapping[str, str] | None = None,
     replay: str = "",
+    coverage: Coverage | None = None,
 ) -> Result:
     """The result of a run that was judged."""
     facts = run.facts
@@ -132,6 +136,7 @@ def make(
         life=life(run),
         hypercalls=hypercall_rows(run, verdict),
         replay=replay,
+        coverage=coverage,
     )
 
 
@@ -144,6 +149,7 @@ def failed(
     artefacts: Mapping[str, str] | None = None,
     versions: Mapping[str, Any] | None = None,
     replay: str = "",
+    coverage: Coverage | None = None,
 ) -> Result:
     """The result of a run that never began: a missing QEMU, a guest that was lost before its program.
 
@@ -161,6 +167,7 @@ def failed(
         ended=RunEnded(complete=False, done=0, report=error.report().splitlines()),
         laws=dict(LAWS),
         replay=replay,
+        coverage=coverage,
     )
 
 

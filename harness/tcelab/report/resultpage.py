@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 from msgspec.inspect import NoneType, StructType, Type, UnionType, type_info
 
+from tcelab.coverage.result import Coverage, FunctionCoverage, UnitCoverage
 from tcelab.judge.finding import Batch, DmaCount, Evidence, Finding, LawCount, PaprCount, Seconds, Verdict
 from tcelab.leakcheck import leakresult
 from tcelab.program.structpage import default_told, fields_told, summary, type_told
@@ -50,6 +51,9 @@ STRUCTS: Final[tuple[type[msgspec.Struct], ...]] = (
     lifelog.HypercallCount,
     Event,
     hcalltable.HypercallRow,
+    Coverage,
+    UnitCoverage,
+    FunctionCoverage,
 )
 """What the result of a run may hold."""
 LEAKS: Final[tuple[type[msgspec.Struct], ...]] = (

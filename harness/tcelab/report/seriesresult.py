@@ -11,6 +11,8 @@ import msgspec
 from rich.console import Console
 
 import tcelab
+from tcelab.coverage.result import together
+from tcelab.coverage.text import unit_lines
 from tcelab.errors import counted
 from tcelab.judge import LAWS
 from tcelab.judge.verdict import of_several
@@ -51,7 +53,8 @@ def merge(runs: Mapping[str, Result], programs: Sequence[Program], options: Mapp
             kernel_died=any(each.ended.kernel_died for each in results),
         ),
         laws=dict(LAWS),
-        runs=[msgspec.structs.replace(each, timeline=[]) for each in results],
+        coverage=together(recorded) if (recorded := [each.coverage for each in results if each.coverage]) else None,
+        runs=[msgspec.structs.replace(each, timeline=[], coverage=None) for each in results],
     )
 
 
@@ -69,6 +72,9 @@ def render_series(console: Console, result: Result, *, folder: Path | None = Non
     told = {each.program.topology: each for each in result.runs if each.program is not None}
     for line in table_lines({name: told[name].isolations for name in names if name in told}):
         say(console, line)
+    if result.coverage is not None:
+        for line in unit_lines(result.coverage):
+            say(console, line)
     ran = {name: told[name].verdict.result if name in told else "not run" for name in names}
     say(console, f"topologies: {', '.join(f'{name} {word}' for name, word in ran.items())}")
     if result.replay and result.verdict.result != "pass":

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tcelab.coverage.text import unit_lines
 from tcelab.errors import counted
 from tcelab.judge import Evidence, Finding, LawCount, Verdict
 from tcelab.leakcheck.judge import describe
@@ -61,6 +62,9 @@ def render(
             *life_lines(result.life),
             *conformance_lines(result.hypercalls),
         ]:
+            say(console, line)
+    if result.coverage is not None:
+        for line in unit_lines(result.coverage):
             say(console, line)
     tell_findings(console, result.verdict, result.replay)
     told = "\n".join(result.ended.report)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from tcelab.testing import unjudged
+from tcelab.testing import covered, unjudged
 
 if TYPE_CHECKING:
     from tcelab.job import setup
@@ -35,6 +35,7 @@ OPTIONS: Final = {
     "profile": "Of the emulated driver.",
     "expect-quirk": "Known defects of the kernel, separated by spaces, beside those that the image's recipe declares.",
     "ahead": "Guests that are kept ready; by default one for each core.",
+    "coverage": "Record what is executed of the kernel: into this folder, for tcelab coverage.",
 }
 """Each is `--tcelab-NAME` and the ini option `tcelab_NAME`, with `_` for `-`."""
 FLAGS: Final = {"boot": "Boot each guest, fork none.", "no-papr": "Do not judge the law papr."}
@@ -64,6 +65,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(unjudged.Unjudged())
+    covered.register(config, _option(config, "coverage"), emulated=_option(config, "platform") == "emulator")
     config.addinivalue_line(
         "markers",
         "tcelab(topology='two-pe', needs=()): the machine of the test's guest, and what it must be able to do;"
@@ -107,12 +109,9 @@ def _tcelab_guests(
         with _clearly():
             yield Emulators(choice, lambda: tmp_path_factory.mktemp("tcelab"))
         return
-    guests = Guests(
-        choice,
-        lambda: tmp_path_factory.mktemp("tcelab"),
-        boot=_flag(config, "boot"),
-        ahead=int(_option(config, "ahead")) if _option(config, "ahead") else _share(),
-    )
+    ahead = int(_option(config, "ahead")) if _option(config, "ahead") else _share()
+    boot, recording = _flag(config, "boot"), covered.recording(config)
+    guests = Guests(choice, lambda: tmp_path_factory.mktemp("tcelab"), boot=boot, ahead=ahead, recording=recording)
     try:
         yield guests
     finally:

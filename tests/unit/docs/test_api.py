@@ -28,7 +28,7 @@ def public(holder, module):
 OBJECTS = {
     f"{module.__name__}.{name}": each
     for module in MODULES
-    if not module.__name__.endswith((".plugin", ".unjudged"))  # what pytest is given, not what a test uses
+    if not module.__name__.endswith((".plugin", ".unjudged", ".covered"))  # what pytest is given, not what a test uses
     for name, each in public(module, module.__name__).items()
     if inspect.isclass(each) or inspect.isfunction(each)
 }

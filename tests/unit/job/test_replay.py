@@ -181,6 +181,9 @@ def test_every_option_of_a_verb_is_said_or_changes_nothing_of_a_saved_program(ve
     nothing = {
         "--archive",
         "--cache-size",
+        "--coverage",
+        "--coverage-of",
+        "--coverage-fail-under",
         "--topology",
         "--seed",
         "--tap",

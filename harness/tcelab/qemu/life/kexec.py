@@ -57,6 +57,8 @@ def _second(session: QemuSession, op: Kexec | Crash, *, crash: bool) -> Outcome:
         message = session.message("second", {"what": "start", "crash": crash})
         portal().call(guest.waiter.run(_left(guest, message, waits), "restart", guest.limits.restart))
         flown = {} if op.flight is None else _fly(session, op.flight)
+        if crash:
+            guest.cover.crashes(plan.place[0])
         # QEMU does not see what is written below. What it has translated there, it forgets by this alone.
         _clear(guest, *plan.place)
         if session.options.topology.cpus == 1:  # another one might still be on its way out
