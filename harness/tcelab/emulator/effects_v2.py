@@ -227,7 +227,7 @@ class SpaprTceV2(SpaprTce):
             raise SyscallError("ENOSPC")
         if shift not in windowcreation.SHIFTS:
             raise SyscallError("EINVAL")
-        bytes_of_table = _WHOLE if levels > 1 else (size >> shift) * _ENTRY
+        bytes_of_table = _WHOLE if levels > 1 else size * _ENTRY >> shift
         if not bytes_of_table:
             raise SyscallError("EINVAL")
         pages = self._pages(bytes_of_table)
@@ -239,6 +239,9 @@ class SpaprTceV2(SpaprTce):
         if self._spoilt(pe):
             self._not_made(pages)
             raise SyscallError("ENODEV")
+        if not size >> shift:  # firmware has no room for it: spapr_tce_create_table, largest_available_block
+            self._not_made(pages)
+            raise SyscallError("EINVAL")
         number = int(any(not each.number for each in self.windows))
         try:
             table = self._made(pe, number, shift, size)
