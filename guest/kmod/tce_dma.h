@@ -14,6 +14,7 @@
 
 #define TCE_DMA_VERSION		1
 #define TCE_DMA_PARTS		256		/* of one mapping, at most */
+#define TCE_DMA_HELD		1024		/* parts of all lists that a file holds, at most */
 #define TCE_DMA_PAGES		4096		/* CPU pages of one mapping, at most */
 #define TCE_DMA_COHERENT	SZ_1M		/* bytes of one allocation, at most */
 #define TCE_DMA_ROUNDS		1000000
@@ -30,7 +31,11 @@ enum tce_dma_command {
 	TCE_DMA_READ,	/* args: id of an allocation, offset, bytes */
 	TCE_DMA_WRITE,	/* args: id of an allocation, offset, bytes; data follow */
 	TCE_DMA_KEEP,	/* args: whether mappings outlive the driver's next unbinding */
-	TCE_DMA_LOOP,	/* args: rounds, how, direction; parts follow: map and unmap them in each round */
+	TCE_DMA_HOLD,	/* args: parts of each list, direction; parts follow: take hold of their pages, map nothing */
+	TCE_DMA_MAPS,	/* map all lists that are held */
+	TCE_DMA_UNMAPS,	/* unmap all of them */
+	TCE_DMA_LOOP,	/* args: rounds: map and unmap all of them in each */
+	TCE_DMA_DROP,	/* hold none any more */
 };
 
 enum tce_dma_how { TCE_DMA_SINGLE, TCE_DMA_PAGE, TCE_DMA_SG };
@@ -88,7 +93,16 @@ struct mapping {
 	struct sg_table list;
 };
 
+/* Lists whose pages are held, so that they can be mapped and unmapped over and over. */
+struct batch {
+	struct target *target;
+	u32 count;
+	bool mapped;
+	struct mapping *lists[];
+};
+
 struct tce_dma_file {
+	struct batch *batch;
 	void *answer;
 	size_t size;	/* bytes of the answer */
 	size_t taken;	/* of which were read */
@@ -110,6 +124,15 @@ int tce_dma_take_pages(struct mapping *mapping, const struct tce_dma_part *parts
 int tce_dma_map(struct mapping *mapping);
 struct mapping *tce_dma_new_mapping(struct tce_dma_file *file, struct target *target, u64 id);
 void tce_dma_keep(struct mapping *mapping);
+int tce_dma_prepare(struct tce_dma_file *file, struct target *target, const struct tce_dma_part *parts, u32 count,
+		    struct mapping **made);
+
+/* tce_dma_batch.c */
+int tce_dma_hold(struct tce_dma_file *file, struct target *target, const struct tce_dma_request *request);
+int tce_dma_map_batch(struct batch *batch);
+void tce_dma_unmap_batch(struct batch *batch);
+int tce_dma_loop(struct batch *batch, u64 rounds, u64 *ticks);
+void tce_dma_drop_batch(struct tce_dma_file *file);
 
 /* tce_dma_requests.c */
 int tce_dma_perform(struct tce_dma_file *file, const struct tce_dma_request *request, size_t size);

@@ -102,6 +102,7 @@ static int tce_dma_release(struct inode *inode, struct file *filp)
 			tce_dma_unmap(mapping);
 			tce_dma_drop(mapping);
 		}
+	tce_dma_drop_batch(file);
 	mutex_unlock(&tce_dma_lock);
 	forget(file);
 	kfree(file);

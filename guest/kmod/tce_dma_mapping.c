@@ -87,7 +87,7 @@ int tce_dma_check_parts(const struct tce_dma_part *parts, u32 count, enum tce_dm
 	unsigned long pages = 0;
 	u32 i;
 
-	if (!count || count > TCE_DMA_PARTS || (how != TCE_DMA_SG && count != 1))
+	if (!count || count > TCE_DMA_HELD || (how != TCE_DMA_SG && count != 1))
 		return -EINVAL;
 	for (i = 0; i < count; i++) {
 		if (!parts[i].size || parts[i].size > (u64)TCE_DMA_PAGES << PAGE_SHIFT)
@@ -170,4 +170,21 @@ void tce_dma_keep(struct mapping *mapping)
 {
 	list_add(&mapping->mappings, &tce_dma_mappings);
 	mapping->target->live++;
+}
+
+/* Of these parts, with their pages, and not mapped yet. */
+int tce_dma_prepare(struct tce_dma_file *file, struct target *target, const struct tce_dma_part *parts, u32 count,
+		    struct mapping **made)
+{
+	struct mapping *mapping = tce_dma_new_mapping(file, target, 0);
+	int error;
+
+	if (!mapping)
+		return -ENOMEM;
+	error = tce_dma_take_pages(mapping, parts, count);
+	if (error)
+		tce_dma_put_pages(mapping);
+	else
+		*made = mapping;
+	return error;
 }

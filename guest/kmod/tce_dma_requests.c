@@ -2,12 +2,9 @@
 /* tce_dma: what each request does. */
 
 #include <linux/mm.h>
-#include <linux/sched.h>
-#include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 #include <asm/page.h>
-#include <asm/time.h>
 
 #include "tce_dma.h"
 
@@ -77,98 +74,133 @@ static int allocate(struct tce_dma_file *file, struct target *target, const u64 
 	return 0;
 }
 
-static void tell_segments(struct tce_dma_file *file, struct mapping *mapping)
+/* Returns where the next one's begin. */
+static struct tce_dma_segment *tell_segments(struct tce_dma_segment *segment, struct mapping *mapping)
 {
-	struct tce_dma_segment *segment = file->answer + sizeof(struct tce_dma_answer);
 	struct scatterlist *entry;
 	int i;
 
 	if (mapping->how != TCE_DMA_SG) {
 		segment->handle = mapping->handle;
 		segment->size = mapping->size;
-		return;
+		return segment + 1;
 	}
 	for_each_sgtable_dma_sg(&mapping->list, entry, i) {
 		segment->handle = sg_dma_address(entry);
 		segment->size = sg_dma_len(entry);
 		segment++;
 	}
-}
-
-static int prepare(struct tce_dma_file *file, struct target *target, const struct tce_dma_request *request,
-		   struct mapping **made)
-{
-	const struct tce_dma_part *parts = (const void *)(request + 1);
-	struct mapping *mapping;
-	int error;
-
-	if (request->args[1] > TCE_DMA_SG || request->args[2] > DMA_FROM_DEVICE)
-		return -EINVAL;
-	error = tce_dma_check_parts(parts, request->count, request->args[1]);
-	if (error)
-		return error;
-	mapping = tce_dma_new_mapping(file, target, request->args[0]);
-	if (!mapping)
-		return -ENOMEM;
-	mapping->how = request->args[1];
-	mapping->direction = request->args[2];
-	error = tce_dma_take_pages(mapping, parts, request->count);
-	if (error)
-		tce_dma_put_pages(mapping);
-	else
-		*made = mapping;
-	return error;
+	return segment;
 }
 
 static int map_parts(struct tce_dma_file *file, struct target *target, const struct tce_dma_request *request)
 {
+	const struct tce_dma_part *parts = (const void *)(request + 1);
 	struct mapping *mapping;
 	unsigned int segments;
 	int error, value;
 
 	if (tce_dma_find_mapping(file, request->args[0]))
 		return -EINVAL;
-	error = prepare(file, target, request, &mapping);
+	if (request->args[1] > TCE_DMA_SG || request->args[2] > DMA_FROM_DEVICE)
+		return -EINVAL;
+	if (request->count > TCE_DMA_PARTS)
+		return -EINVAL;
+	error = tce_dma_check_parts(parts, request->count, request->args[1]);
 	if (error)
 		return error;
+	error = tce_dma_prepare(file, target, parts, request->count, &mapping);
+	if (error)
+		return error;
+	mapping->id = request->args[0];
+	mapping->how = request->args[1];
+	mapping->direction = request->args[2];
 	value = tce_dma_map(mapping);
 	segments = value ? 0 : mapping->how == TCE_DMA_SG ? mapping->list.nents : 1;
-	error = answer_with(file, target, value ?: segments, 0, segments * sizeof(struct tce_dma_segment));
+	error = answer_with(file, target, value ? value : (s64)segments, 0, segments * sizeof(struct tce_dma_segment));
 	if (value || error) {
 		if (!value)
 			tce_dma_unmap(mapping);
 		tce_dma_put_pages(mapping);
 		return error;
 	}
-	tell_segments(file, mapping);
+	tell_segments(file->answer + sizeof(struct tce_dma_answer), mapping);
 	tce_dma_keep(mapping);
 	return 0;
 }
 
-static int loop(struct tce_dma_file *file, struct target *target, const struct tce_dma_request *request)
+/* How many segments all lists of a batch have. */
+static unsigned int segments_of(const struct batch *batch)
 {
-	struct mapping *mapping;
-	int error, value = 0;
-	u64 round, began;
+	unsigned int segments = 0;
+	u32 i;
 
-	if (!request->args[0] || request->args[0] > TCE_DMA_ROUNDS)
-		return -EINVAL;
-	error = prepare(file, target, request, &mapping);
-	if (error)
+	for (i = 0; i < batch->count; i++)
+		segments += batch->lists[i]->list.nents;
+	return segments;
+}
+
+static int map_batch(struct tce_dma_file *file)
+{
+	struct batch *batch = file->batch;
+	struct tce_dma_segment *segment;
+	int error, value;
+	u32 i;
+
+	if (batch->mapped)
+		return -EBUSY;
+	value = tce_dma_map_batch(batch);
+	error = answer_with(file, batch->target, value ? value : (s64)batch->count, 0,
+			    value ? 0 : segments_of(batch) * sizeof(*segment));
+	if (error && !value)
+		tce_dma_unmap_batch(batch);
+	if (error || value)
 		return error;
-	began = mftb();
-	for (round = 0; round < request->args[0] && !value; round++) {
-		value = tce_dma_map(mapping);
-		if (!value)
-			tce_dma_unmap(mapping);
-		if (round % TCE_DMA_BREATH)
-			continue;
-		cond_resched();
-		if (signal_pending(current))
-			value = -EINTR;
+	segment = file->answer + sizeof(struct tce_dma_answer);
+	for (i = 0; i < batch->count; i++)
+		segment = tell_segments(segment, batch->lists[i]);
+	return 0;
+}
+
+/* Requests for the lists that a file holds. */
+static int of_batch(struct tce_dma_file *file, const struct tce_dma_request *request)
+{
+	struct target *target;
+	u64 ticks = 0;
+	int value = 0;
+
+	if (!file->batch)
+		return -ENOENT;
+	target = file->batch->target;
+	switch (request->command) {
+	case TCE_DMA_MAPS:
+		return map_batch(file);
+	case TCE_DMA_UNMAPS:
+		if (!file->batch->mapped)
+			return -ENOENT;
+		tce_dma_unmap_batch(file->batch);
+		break;
+	case TCE_DMA_LOOP:
+		if (file->batch->mapped)
+			return -EBUSY;
+		if (!request->args[0] || request->args[0] > TCE_DMA_ROUNDS)
+			return -EINVAL;
+		value = tce_dma_loop(file->batch, request->args[0], &ticks);
+		break;
 	}
-	tce_dma_put_pages(mapping);
-	return answer_with(file, target, value, mftb() - began, 0);
+	return answer_with(file, target, value, ticks, 0);
+}
+
+static int drop_batch(struct tce_dma_file *file)
+{
+	int error;
+
+	if (!file->batch)
+		return -ENOENT;
+	error = answer_with(file, file->batch->target, 0, 0, 0);
+	if (!error)
+		tce_dma_drop_batch(file);
+	return error;
 }
 
 static int sync(struct tce_dma_file *file, struct mapping *mapping, const u64 *args)
@@ -236,8 +268,9 @@ int tce_dma_perform(struct tce_dma_file *file, const struct tce_dma_request *req
 {
 	struct target *target = tce_dma_find_target(request->domain, request->place);
 	size_t rest = size - sizeof(*request);
+	int error;
 
-	if (request->version != TCE_DMA_VERSION || request->reserved || request->count > TCE_DMA_PARTS)
+	if (request->version != TCE_DMA_VERSION || request->reserved || request->count > TCE_DMA_HELD)
 		return -EINVAL;
 	if (request->count * sizeof(struct tce_dma_part) > rest)
 		return -EINVAL;
@@ -247,6 +280,12 @@ int tce_dma_perform(struct tce_dma_file *file, const struct tce_dma_request *req
 	case TCE_DMA_READ:
 	case TCE_DMA_WRITE:
 		return of_mapping(file, request, rest);
+	case TCE_DMA_MAPS:
+	case TCE_DMA_UNMAPS:
+	case TCE_DMA_LOOP:
+		return of_batch(file, request);
+	case TCE_DMA_DROP:
+		return drop_batch(file);
 	}
 	if (!target)
 		return -ENODEV;
@@ -259,8 +298,9 @@ int tce_dma_perform(struct tce_dma_file *file, const struct tce_dma_request *req
 		return allocate(file, target, request->args);
 	case TCE_DMA_MAP:
 		return map_parts(file, target, request);
-	case TCE_DMA_LOOP:
-		return loop(file, target, request);
+	case TCE_DMA_HOLD:
+		error = tce_dma_hold(file, target, request);
+		return error ? error : answer_with(file, target, file->batch->count, 0, 0);
 	case TCE_DMA_KEEP:
 		target->keep = request->args[0];
 		return answer_with(file, target, 0, 0, 0);

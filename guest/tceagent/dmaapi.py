@@ -8,17 +8,25 @@ from __future__ import annotations
 from tceagent import dmadriver, edu, errors, testdev, vfio
 from tceagent.dmadriver import (
     ALLOC,
+    ANSWER,
     DIRECTIONS,
     DRIVER,
+    DROP,
+    HELD,
+    HOLD,
     HOW,
     KEEP,
+    LOOP,
     MAP,
+    MAPS,
     MASK,
     PART,
     READ,
+    SEGMENT,
     STATE,
     SYNC,
     UNMAP,
+    UNMAPS,
     WHICH,
     WRITE,
     Driver,
@@ -78,6 +86,7 @@ def bind(state: State, *, device: str) -> Outcome:
         vfio.drive(kernel, f"{vfio.DEVICES}/{address}", address, DRIVER)
     except OSError as error:
         raise errors.RefusedError(error) from error
+    state.bound.pop(device, None)  # it is not VFIO's any more
     domain, bus, rest = address.split(":")
     number, function = rest.split(".")
     driver.addresses[device] = address
@@ -158,6 +167,61 @@ def _mapped(
     # Read now, while the pages are held: later they may have moved.
     frames = [frame for place in places for frame in state.kernel.frames(*place)]
     return {**answer.outcome(segments=answer.segments), "frames": frames}
+
+
+def repeat(
+    state: State,
+    *,
+    device: str,
+    lists: list[list[tuple[dict[str, Any], int]]],
+    times: int,
+    direction: str = "both",
+    loop: str = "module",
+) -> Outcome:
+    driver, kernel = _driver(state), state.kernel
+    data = b"".join(PART.pack(state.resolve(page), size) for parts in lists for page, size in parts)
+    args = len(lists[0]), DIRECTIONS[direction]
+    driver.ask(device, HOLD, args, data, len(data) // PART.size)
+    rounds = max(1, _BEAT // (len(data) // PART.size))
+    done, errno = 0, ""
+    try:
+        began = kernel.monotonic()
+        while done < times and not errno:
+            kernel.beat()
+            errno = _LOOPS[loop](driver, device, min(rounds, times - done))
+            done += 0 if errno else min(rounds, times - done)
+        seconds = kernel.monotonic() - began
+    finally:
+        driver.ask(device, DROP)
+    outcome: Outcome = {"errno": errno} if errno else {"value": 0}
+    return {**outcome, "fields": {"lists": done * len(lists), "seconds": seconds}}
+
+
+def _by_the_module(driver: Driver, device: str, rounds: int) -> str:
+    """:return: the name of an errno, empty if all went well."""
+    return driver.ask(device, LOOP, (rounds,)).errno
+
+
+def _by_requests(driver: Driver, device: str, rounds: int) -> str:
+    """One that maps all lists and tells their handles, and one that unmaps them, each time. Returns as above."""
+    kernel, fd = driver.kernel, driver.fd
+    maps, unmaps = driver.packed(device, MAPS), driver.packed(device, UNMAPS)
+    most = ANSWER.size + SEGMENT.size * HELD
+    try:
+        for _ in range(rounds):
+            kernel.pwrite(fd, maps, 0)
+            answer = kernel.pread(fd, most, 0)
+            if ANSWER.unpack_from(answer)[0] < 0:
+                return dmadriver.Answer(answer).errno
+            kernel.pwrite(fd, unmaps, 0)
+    except OSError as error:
+        raise errors.RefusedError(error) from error
+    return ""
+
+
+_BEAT = 16384
+"""Parts that are mapped between two progress marks, about: see `tceagent.ops`."""
+_LOOPS = {"module": _by_the_module, "agent": _by_requests}
 
 
 def sync(state: State, *, name: str, whom: str, offset: int = 0, size: int = 0) -> Outcome:

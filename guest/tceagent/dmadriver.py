@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 DRIVER = "tce_dma"
 PATH = "/dev/tce_dma"
 VERSION = 1
-STATE, MASK, ALLOC, MAP, SYNC, UNMAP, READ, WRITE, KEEP, LOOP = range(10)
+STATE, MASK, ALLOC, MAP, SYNC, UNMAP, READ, WRITE, KEEP, HOLD, MAPS, UNMAPS, LOOP, DROP = range(14)
 REQUEST = Struct("=IIIIQQQQII")
 """Version, command, domain, place, four arguments, parts, 0."""
 PART = Struct("=QQ")
@@ -25,7 +25,11 @@ ANSWER = Struct("=qQQQQ")
 SEGMENT = Struct("=QQ")
 """Handle and bytes."""
 PARTS = 256
-"""Of one request, at most."""
+"""Of one mapping, at most."""
+HELD = 1024
+"""Parts of all lists that are held, at most."""
+ROUNDS = 1_000_000
+"""Of one loop, at most."""
 HOW = {"single": 0, "page": 1, "sg": 2}
 DIRECTIONS = {"both": 0, "to-device": 1, "from-device": 2}
 WHICH = {"streaming": 1, "coherent": 2, "both": 3}
@@ -59,10 +63,14 @@ class Driver:
         self._numbers += 1
         return self._numbers
 
+    def packed(self, device: str, command: int, args: tuple[int, ...] = (), parts: int = 0) -> bytes:
+        """A request, without what follows it."""
+        padded = (*args, 0, 0, 0, 0)[:4]
+        return REQUEST.pack(VERSION, command, *self.places.get(device, (0, 0)), *padded, parts, 0)
+
     def ask(self, device: str, command: int, args: tuple[int, ...] = (), data: bytes = b"", parts: int = 0) -> Answer:
         """:raise RefusedError: the driver refuses."""
-        padded = (*args, 0, 0, 0, 0)[:4]
-        request = REQUEST.pack(VERSION, command, *self.places.get(device, (0, 0)), *padded, parts, 0) + data
+        request = self.packed(device, command, args, parts) + data
         most = SEGMENT.size * PARTS + (args[2] if command == READ else 0)
         try:
             self.kernel.pwrite(self.fd, request, 0)

@@ -362,6 +362,7 @@ HANDLERS: dict[str, Callable[..., Outcome]] = {
     "dmafree": dmaapi.free,
     "dmamap": dmaapi.map_,
     "dmamapsg": dmaapi.map_sg,
+    "dmarepeat": dmaapi.repeat,
     "dmasync": dmaapi.sync,
     "dmaunmap": dmaapi.unmap,
     "dmamove": dmaapi.move,

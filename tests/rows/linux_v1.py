@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from rows import linux_v1_charge, linux_v1_info, linux_v1_map, linux_v1_pages, linux_v1_unmap
+from rows import linux_v1_charge, linux_v1_handover, linux_v1_info, linux_v1_map, linux_v1_pages, linux_v1_unmap
 
 ROWS: Final = (
     *linux_v1_info.ROWS,
@@ -12,4 +12,5 @@ ROWS: Final = (
     *linux_v1_pages.ROWS,
     *linux_v1_unmap.ROWS,
     *linux_v1_charge.ROWS,
+    *linux_v1_handover.ROWS,
 )

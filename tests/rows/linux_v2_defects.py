@@ -108,6 +108,7 @@ def spoilt(first: str, second: str, expect: Expect, left: int | None) -> Ops:
         GIVEN_BACK,
         create(13, expect="EINVAL", by=first),
         create(size=3 * SIZE, expect="EINVAL", by=first),
+        create(12, size=PAGE // 2, expect="EINVAL" if expect == "ok" else expect, by=first),
         create(expect=expect, by=first),
         ended(first),
         *closed(),

@@ -52,6 +52,7 @@ ONE_OF_EACH = (
     p.DmaFree(buffer="own"),
     p.DmaMap(device="pe2", name="m", page=p.Page("b"), size=8),
     p.DmaMapSg(device="pe2", name="m", parts=[p.Part(p.Page("b"), 8)]),
+    p.DmaRepeat(device="pe2", lists=[[p.Part(p.Page("b"), 8)]], times=3),
     p.DmaSync(name="m", whom="cpu"),
     p.DmaUnmap(name="m"),
     p.DmaMove(name="m", size=8, to_memory=False),
@@ -81,7 +82,7 @@ DRIVEN = (
 BEFORE_IT = {
     p.Load: (p.Save(),),
     p.MemoryRemove: (p.MemoryAdd(dimm="more", mib=256),),
-    **dict.fromkeys((p.DmaUnbind, p.DmaMask, p.DmaAlloc, p.DmaMap, p.DmaMapSg), DRIVEN[:1]),
+    **dict.fromkeys((p.DmaUnbind, p.DmaMask, p.DmaAlloc, p.DmaMap, p.DmaMapSg, p.DmaRepeat), DRIVEN[:1]),
     **dict.fromkeys((p.DmaFree, p.DmaSync, p.DmaUnmap, p.DmaMove), DRIVEN),
 }
 """What an operation needs before it, besides `BEFORE`."""

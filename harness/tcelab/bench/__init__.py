@@ -4,6 +4,7 @@ of two figures of one run.
 - `batch`: `tcelab bench batch`: what a map and an unmap of n pages cost, by call and by page
 - `benchguests`: guests for benchmarks, and the description of the host
 - `boot`: `tcelab bench boot`: how long a boot takes, phase by phase, by firmware
+- `dma`: `tcelab bench dma`: lists that the DMA API maps on command and in a loop; judged transfers by device
 - `emulator`: `tcelab bench emulator`: one program on the emulator and on a fork; the fuzzer's rate
 - `fork`: `tcelab bench fork`: what a fresh guest costs, and the memory of each
 - `isolation`: `tcelab bench isolation`: how fast a PE is isolated; legal transfers a second

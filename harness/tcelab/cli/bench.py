@@ -17,6 +17,7 @@ from tcelab.bench import (
     Measured,
     batch,
     boot,
+    dma,
     emulator,
     fork,
     isolation,
@@ -124,6 +125,15 @@ def isolation_(job: BenchJob) -> Measured:
 def watch_(job: BenchJob) -> Measured:
     """Measure what `tcelab watch` costs a guest that maps and unmaps as fast as it can."""
     return watch.measure(job)
+
+
+@benchmark("dma", repeat=10, turn="Turns over all ways and devices.")
+def dma_(job: BenchJob) -> Measured:
+    """Measure lists that the kernel's DMA API maps on command, beside a loop of the driver's, and judged transfers.
+
+    All of it is judged, in one guest with an iommu-testdev (QEMU 11.1).
+    """
+    return dma.measure(job)
 
 
 @benchmark("life", repeat=3, turn="Turns, each with a boot.")

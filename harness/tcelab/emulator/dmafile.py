@@ -2,13 +2,15 @@
 
 Which handle a driver gets is the kernel's to choose. By itself the emulator gives the lowest that is free; a reference
 gives what the other run was given, and stores what must then be in the tables. Source: guest/kmod/tce_dma_main.c; Linux
-arch/powerpc/kernel/dma-iommu.c, arch/powerpc/platforms/pseries/iommu.c (iommu_bypass_supported_pSeriesLP, enable_ddw).
+arch/powerpc/kernel/dma-iommu.c, arch/powerpc/kernel/iommu.c (ppc_iommu_map_sg: a list is refused with EIO),
+arch/powerpc/platforms/pseries/iommu.c (iommu_bypass_supported_pSeriesLP, enable_ddw).
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tceagent import dmadriver
@@ -45,6 +47,20 @@ class Mapping(NamedTuple):
     frames: tuple[int, ...] = ()
 
 
+@dataclass(slots=True)
+class Held:
+    """Lists whose memory is held: by list, real addresses and bytes.
+
+    :ivar entries: numbers of those that they have now.
+    """
+
+    pe: EmulatedPe
+    device: str
+    lists: list[list[tuple[int, int]]]
+    permissions: int
+    entries: list[int] = field(default_factory=list)
+
+
 class RegistersFile(OpenFile):
     """The file of sysfs by which a device's registers are mapped (resource0)."""
 
@@ -67,12 +83,15 @@ class DmaFile(OpenFile):
             raise SyscallError("EACCES")
         self._machine, self._process = machine, process
         self._maps: dict[int, Mapping] = {}
+        self._held: Held | None = None
         self._answer = b""
 
     def release(self, process: Process) -> None:
         """See `OpenFile`."""
         while self._maps:
             self._end(next(iter(self._maps)))
+        if self._held is not None:
+            self._unmap_lists(self._held)
         super().release(process)
 
     def pwrite(self, data: bytes, _offset: int) -> int:
@@ -84,6 +103,9 @@ class DmaFile(OpenFile):
         if command in {dmadriver.SYNC, dmadriver.UNMAP, dmadriver.READ, dmadriver.WRITE}:
             self._of_mapping(command, args, rest)
             return len(data)
+        if command in {dmadriver.MAPS, dmadriver.UNMAPS, dmadriver.LOOP, dmadriver.DROP}:
+            self._of_lists(command)
+            return len(data)
         pe, device = self._device(domain, place)
         if command == dmadriver.MASK:
             self._mask(pe, device, args)
@@ -92,6 +114,9 @@ class DmaFile(OpenFile):
         elif command == dmadriver.MAP:
             each = [dmadriver.PART.unpack_from(rest, at * dmadriver.PART.size) for at in range(parts)]
             self._map(pe, device, args, [(address, size) for address, size in each])
+        elif command == dmadriver.HOLD:
+            each = [dmadriver.PART.unpack_from(rest, at * dmadriver.PART.size) for at in range(parts)]
+            self._hold(pe, device, args, [(address, size) for address, size in each])
         elif command in {dmadriver.STATE, dmadriver.KEEP}:
             if command == dmadriver.KEEP:
                 pe.keep = bool(args[0])
@@ -167,7 +192,73 @@ class DmaFile(OpenFile):
         self._say(device, 1, frames[0], dmadriver.SEGMENT.pack(*told[0]))
 
     def _map(self, pe: EmulatedPe, device: str, args: list[int], parts: list[tuple[int, int]]) -> None:
-        number, _, direction = args[:3]
+        number, how, direction = args[:3]
+        real = self._real(parts)
+        told = self._place(pe, device, real, self._machine.dma.of(device).streaming)
+        if isinstance(told, str):
+            self._say(device, -(errno.EIO if how == dmadriver.HOW["sg"] else getattr(errno, told)))
+            return
+        entries = self._store(pe, real, told, _PERMISSIONS[direction])
+        self._maps[number] = Mapping(device, entries, sum(size for _, size in parts))
+        self._say(device, len(told), 0, b"".join(dmadriver.SEGMENT.pack(*each) for each in told))
+
+    def _hold(self, pe: EmulatedPe, device: str, args: list[int], parts: list[tuple[int, int]]) -> None:
+        """Lists, each of `args[0]` parts, to be mapped later."""
+        if self._held is not None:
+            raise SyscallError("EBUSY")
+        each, direction = args[:2]
+        real = self._real(parts)
+        lists = [real[at : at + each] for at in range(0, len(real), each)]
+        self._held = Held(pe, device, lists, _PERMISSIONS[direction])
+        self._say(device, len(lists))
+
+    def _of_lists(self, command: int) -> None:
+        held = self._held
+        if held is None:
+            raise SyscallError("ENOENT")
+        told: list[tuple[int, int]] | str = []
+        if command in {dmadriver.MAPS, dmadriver.LOOP}:
+            told = self._map_lists(held)
+        if command != dmadriver.MAPS:
+            self._unmap_lists(held)
+        if command == dmadriver.DROP:
+            self._held = None
+        if isinstance(told, str):
+            self._say(held.device, -errno.EIO)
+        else:
+            segments = b"".join(dmadriver.SEGMENT.pack(*each) for each in told)
+            more = command == dmadriver.MAPS
+            self._say(held.device, len(held.lists) * more, 0, segments * more)
+
+    def _map_lists(self, held: Held) -> list[tuple[int, int]] | str:
+        """All of them, or none. Where all RAM is mapped, they have no entries of their own, and handles are not told.
+
+        What one round can have, each has: the lists are the same, and all else stays as it is.
+        """
+        out: list[tuple[int, int]] = []
+        masks = self._machine.dma.of(held.device)
+        if masks.direct and masks.streaming >= _REACHES:
+            return out
+        for real in held.lists:
+            told = self._place(held.pe, held.device, real, masks.streaming)
+            if isinstance(told, str):
+                self._unmap_lists(held)
+                return told
+            held.entries += self._store(held.pe, real, told, held.permissions)
+            out += told
+        return out
+
+    @staticmethod
+    def _unmap_lists(held: Held) -> None:
+        for entry in held.entries:
+            held.pe.table.put(entry, 0)
+        held.entries.clear()
+
+    def _real(self, parts: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Real addresses of parts, and their bytes.
+
+        :raise RefusedError: EFAULT or EXDEV.
+        """
         space = self._process.space
         real = []
         for address, size in parts:
@@ -177,13 +268,7 @@ class DmaFile(OpenFile):
             if any(each != frames[0] + at * window.PAGE_SIZE for at, each in enumerate(frames)):
                 raise SyscallError("EXDEV")
             real.append((frames[0] + address % window.PAGE_SIZE, size))
-        told = self._place(pe, device, real, self._machine.dma.of(device).streaming)
-        if isinstance(told, str):
-            self._say(device, -getattr(errno, told))
-            return
-        entries = self._store(pe, real, told, _PERMISSIONS[direction])
-        self._maps[number] = Mapping(device, entries, sum(size for _, size in parts))
-        self._say(device, len(told), 0, b"".join(dmadriver.SEGMENT.pack(*each) for each in told))
+        return real
 
     def _place(
         self, pe: EmulatedPe, device: str, real: list[tuple[int, int]], bits: int
@@ -201,12 +286,15 @@ class DmaFile(OpenFile):
             return [(pe.windows.high.bus_offset + address, size) for address, size in real]
         out: list[tuple[int, int]] = []
         taken: set[int] = set()
+        least = int(not pe.first)
         for address, size in real:
             pages = _pages(address, size)
+            while least < pe.table.entries and (pe.table.get(least) or least in taken):
+                least += 1
             first = next(
                 (
                     each
-                    for each in range(not pe.first, pe.table.entries - pages + 1)
+                    for each in range(least, pe.table.entries - pages + 1)
                     if not any(pe.table.get(each + more) or each + more in taken for more in range(pages))
                 ),
                 None,

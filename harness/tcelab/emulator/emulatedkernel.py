@@ -266,6 +266,9 @@ class EmulatedKernel:
                 pe.devices[name].master = True
             else:
                 pe.bound.add(name)
+        elif path.endswith("/driver/unbind"):
+            pe, name, _ = self._device(f"{DEVICES}/{data.decode()}")
+            pe.bound.discard(name)
         elif path == f"/sys/bus/pci/drivers/{dmadriver.DRIVER}/unbind":
             pe, name, _ = self._device(f"{DEVICES}/{data.decode()}")
             pe.driven.discard(name)

@@ -69,6 +69,13 @@ class Growth:
         for place in [(0, self._usable), *pieces]:
             self._store({index: windows[index]}, *place, tce.PERMISSIONS)
 
+    def unmap_all(self, index: int) -> bool:
+        """The window of a PHB goes. Returns whether there was one."""
+        if index not in self._mapped or self.blind:
+            return False
+        self._mapped.remove(index)
+        return True
+
     def plug(self, windows: ByPhb, name: str, size: int) -> int:
         """Memory comes, at the lowest place where there is room. Returns its address."""
         address = -(-self._ram // _ALIGNED) * _ALIGNED

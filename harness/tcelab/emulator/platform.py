@@ -239,6 +239,14 @@ class Machine:
         """Those of each PE, by its PHB."""
         return {index: pe.windows for index, pe in self.pes.items()}
 
+    def taken(self, pe: EmulatedPe) -> None:
+        """VFIO takes a PE. The window that the kernel had made for its own drivers goes; what it had told them of it
+        stays (pseries/iommu.c, spapr_tce_take_ownership, remove_dynamic_dma_windows).
+        """
+        if self.memory.unmap_all(pe.phb.index):
+            pe.windows.remove(pe.phb.liobn | 1)
+            pe.connect()
+
     def refuse(self, refusal: Refusal) -> None:
         self.refusals.append(refusal)
 

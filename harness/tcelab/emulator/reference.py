@@ -13,7 +13,7 @@ from tcelab.emulator.growth import Growth
 from tcelab.emulator.hcallfile import tables
 from tcelab.errors import Unsupported
 from tcelab.papr.hcallnumbers import H_PUT_TCE_INDIRECT, LIST_MOST, LIST_PAGE
-from tcelab.program import AtOnce, DmaAlloc, DmaMap, DmaMapSg, Hcall, HcallBatch, MemoryRemove, Op, is_guest
+from tcelab.program import AtOnce, DmaAlloc, DmaMap, DmaMapSg, DmaRepeat, Hcall, HcallBatch, MemoryRemove, Op, is_guest
 from tcelab.program.lifeops import KEPT
 from tcelab.program.topology import Topology
 from tcelab.quirks import NOTHING_DIRECT, QUIRKS
@@ -46,6 +46,8 @@ class EmulatorReference(FollowingSession):
         if is_guest(step.op) and step.outcome is not None and step.outcome.value is not None:
             self._emulator.place(step.op, step.outcome.value)
         if isinstance(step.op, DmaAlloc | DmaMap | DmaMapSg) and step.outcome is not None:
+            self._emulator.handles(step.outcome)
+        if isinstance(step.op, DmaRepeat) and step.outcome is not None and step.outcome.errno:
             self._emulator.handles(step.outcome)
         if isinstance(step.op, MemoryRemove) and step.outcome is not None and step.outcome.errno == KEPT:
             return step  # whether it keeps memory that is in use is the guest's to say

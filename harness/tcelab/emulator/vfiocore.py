@@ -48,6 +48,7 @@ class ContainerFile(OpenFile):
         A PE whose group the driver does not take goes back to the platform, as in `leave`.
         """
         group.pe.owned = True
+        self.machine.taken(group.pe)
         if self.driver is not None:
             try:
                 self.driver.attach(group.pe)

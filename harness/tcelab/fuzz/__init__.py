@@ -1,6 +1,8 @@
 """Random programs, and the smallest program that shows the same failure. Knows programs, not platforms.
 
 - `campaign`: runs programs side by side on fresh guests, and shrinks and saves what differs
+- `drivenpe`: what the driver of the kernel's DMA API has
+- `drivers`: random steps of a driver of the kernel's DMA API, on a PE of its own
 - `faults`: the ways in which a map or an unmap may be wrong
 - `fuzzresult`: `result.json` of a campaign
 - `generate`: makes one random program
@@ -16,6 +18,7 @@
 - `samefailure`: decides whether a smaller program still shows the same failure
 - `shrink`: delta debugging over operations, then over their arguments
 - `simpler`: simpler forms of operations
+- `simplerdma`: simpler forms of operations of the DMA API
 - `simplerhcalls`: simpler forms of hypercalls
 - `tally`: counts what a campaign did
 - `world`: a program under construction, and the state that its operations have probably produced

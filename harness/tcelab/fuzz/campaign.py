@@ -22,7 +22,7 @@ from typing import Final
 import msgspec
 
 from tcelab.emulator.reference import EmulatorReferences
-from tcelab.errors import Interrupted, TcelabError, counted, died
+from tcelab.errors import Interrupted, TcelabError, Unsupported, counted, died
 from tcelab.fuzz.generate import generate
 from tcelab.fuzz.keptprogram import to_save, until_step
 from tcelab.fuzz.samefailure import shows_again
@@ -56,8 +56,13 @@ LONG_AGO: Final = 8
 """Programs after which every machine other than the usual one has had its turn."""
 
 USUAL: Final = "two-small"
-_NOW_AND_THEN: Final = {2: "two-small-smp", 3: "two-pe"}
-"""Which of eight programs run on another machine: two CPUs, or windows of 1 GiB, which take 0.3 s to release."""
+DRIVEN: Final = "dma-api"
+_NOW_AND_THEN: Final = {1: DRIVEN, 2: "two-small-smp", 3: "two-pe", 5: DRIVEN}
+"""Which of eight programs run on another machine: two CPUs; windows of 1 GiB, which take 0.3 s to release; a PE for a
+driver of the kernel's DMA API.
+"""
+_SPARED: Final = 3
+"""PEs of a machine on which the driver takes none from hypercalls."""
 _BIG: Final = "two-pe"
 _BIG_STEPS: Final = 500
 
@@ -194,7 +199,7 @@ class Campaign:
             self._doing.pop(number, None)
 
     def _made(self, number: int, name: str, size: int) -> Done:
-        guest = self._open(name)
+        name, guest = self._machine(name)
         with self._lock:
             known = self.known = guest.facts.quirks if self.known is None else self.known
         rng = random.Random(f"{self._seed}/{number}")  # noqa: S311 - repeatable on purpose
@@ -207,6 +212,7 @@ class Campaign:
             hypercalls=guest.facts.hypercalls,
             v2=guest.facts.profile in TODAYS_PROFILES,
             huge=guest.facts.huge > 0,
+            drivers=guest.facts.drivers and self._has_driver(number, name),
         )
         # Many sizes were drawn for this kernel's pages: with other pages the program would not show its finding.
         program = msgspec.structs.replace(
@@ -218,6 +224,23 @@ class Campaign:
         program, verdict = self._judged(program, guest, known, number)
         _LOG.debug("%d operations on %s: %s", len(program.ops), name, verdict.result)
         return Done(number, program, known, verdict, made.left_out)
+
+    def _machine(self, name: str) -> tuple[str, EndableSession]:
+        """A guest on the topology of that name, or on the usual one, where QEMU has no iommu-testdev."""
+        try:
+            return name, self._open(name)
+        except Unsupported:
+            if name != DRIVEN or self._usual:
+                raise
+            return USUAL, self._open(USUAL)
+
+    def _has_driver(self, number: int, name: str) -> bool:
+        """Does a driver of the DMA API get a PE? Where there are two, every other program; the usual machine has one
+        when QEMU has no other for it.
+        """
+        if len(topology(name).at_start.phbs) >= _SPARED:
+            return True
+        return bool(number % 2) if self._usual else _NOW_AND_THEN.get(number % LONG_AGO) == DRIVEN
 
     def _open(self, name: str) -> EndableSession:
         with self._opened:  # opening one topology closes the forks that are kept ready for another

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
+from tcelab.fuzz import drivers as drivers_
 from tcelab.fuzz import moves
 from tcelab.fuzz.world import LARGE, World
 from tcelab.program import Bind, Call, Checkpoint, Hcall, Program, Read
@@ -39,6 +40,7 @@ def generate(
     hypercalls: bool = False,
     v2: bool = False,
     huge: bool = True,
+    drivers: bool = False,
 ) -> Generated:
     """A random program of about `steps` operations that ends with everything closed; the same for the same `rng`.
 
@@ -47,9 +49,10 @@ def generate(
     :param hypercalls: the guest can make raw hypercalls: they are mixed in, on a PE of their own if there is one.
     :param v2: the kernel makes containers of type v2: they are mixed in.
     :param huge: the kernel has huge pages.
+    :param drivers: a driver can use the kernel's DMA API: it is mixed in, on a PE of its own if there are several.
     :raise UsageError: the topology has no device.
     """
-    w = World(rng, topology, frozenset(quirks), hypercalls=hypercalls, v2=v2, huge=huge)
+    w = World(rng, topology, frozenset(quirks), hypercalls=hypercalls, v2=v2, huge=huge, drivers=drivers)
     _begin(w, topology)
     looked = len(w.ops)
     while len(w.ops) < steps:
@@ -66,7 +69,7 @@ def generate(
 def _begin(w: World, topology: Topology) -> None:
     _count(w)
     w.ops.append(Checkpoint(label="begin"))
-    own = w.raw.devices if w.hypercalls else ()
+    own = {*(w.raw.devices if w.hypercalls else ()), *(w.drivers.phb.devices if w.drivers else ())}
     there = set(topology.at_start.devices) - set(topology.driven)
     w.ops += [Bind(device=each.name) for each in topology.devices if each in there and each not in own]
     w.allocate(w.agent, USUAL)
@@ -83,6 +86,8 @@ def _end(w: World) -> None:
         w.exit(child)
     while w.agent.files:
         w.close(w.agent, w.pick(w.agent.files))
+    if w.drivers:
+        drivers_.end(w)
     if w.hypercalls:
         # Their entries stay until somebody clears them, and another program may follow on the same guest.
         whole = Call("H_STUFF_TCE", [w.raw.liobn, w.raw.window_start, 0, w.raw.entries])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
 
-from tcelab.fuzz import faults, lifecycle, mapping, processes, randomhcalls, regions
+from tcelab.fuzz import drivers, faults, lifecycle, mapping, processes, randomhcalls, regions
 from tcelab.fuzz.madethings import MadeContainer, MadeDevice, MadeGroup
 from tcelab.fuzz.world import World
 
@@ -137,24 +137,30 @@ V2_OUT_OF_ORDER: Final = (
 """Moves of v2 containers, where the kernel has them."""
 
 
+DRIVERS: Final = tuple(Move(*each) for each in drivers.IN_ORDER)
+DRIVERS_OUT_OF_ORDER: Final = tuple(Move(*each) for each in drivers.MOVES)
+"""Moves of a driver of the kernel's DMA API, where there is one."""
+
+
 def _weighed(table: tuple[Move, ...]) -> tuple[tuple[Move, ...], list[int]]:
     return table, list(accumulate(move.weight for move in table))
 
 
 TABLES: Final = {
-    (hypercalls, v2): (
-        _weighed(IN_ORDER + RAW * hypercalls + V2 * v2),
-        _weighed(OUT_OF_ORDER + RAW_OUT_OF_ORDER * hypercalls + V2_OUT_OF_ORDER * v2),
+    (hypercalls, v2, driven): (
+        _weighed(IN_ORDER + RAW * hypercalls + V2 * v2 + DRIVERS * driven),
+        _weighed(OUT_OF_ORDER + RAW_OUT_OF_ORDER * hypercalls + V2_OUT_OF_ORDER * v2 + DRIVERS_OUT_OF_ORDER * driven),
     )
     for hypercalls in (False, True)
     for v2 in (False, True)
+    for driven in (False, True)
 }
 """The moves by what else the guest has."""
 
 
 def step(w: World) -> None:
     """Add the operations of one move."""
-    moves, weights = TABLES[w.hypercalls, w.v2][w.random() > SOUND]
+    moves, weights = TABLES[w.hypercalls, w.v2, w.drivers is not None][w.random() > SOUND]
     # Drawn before any is made, as many as may be needed: what a move draws for itself comes after them.
     for drawn in [w.random() * weights[-1] for _ in range(TRIES)]:
         if moves[bisect(weights, drawn, 0, len(moves) - 1)].make(w):

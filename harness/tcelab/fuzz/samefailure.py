@@ -9,6 +9,7 @@ import msgspec
 from tcelab.emulator.emulatorsession import EmulatorSession
 from tcelab.errors import Interrupted
 from tcelab.judge import Finding, Verdict
+from tcelab.judge.laws import handles
 from tcelab.papr import window
 from tcelab.program import Checkpoint, Program
 from tcelab.quirks import QUIRKS
@@ -36,7 +37,7 @@ def signature(finding: Finding) -> Signature:
         finding.law,
         finding.quirk,
         finding.expected if outcome else "",
-        finding.seen if outcome else "",
+        finding.seen if outcome else handles.wrong(finding),
     )
 
 

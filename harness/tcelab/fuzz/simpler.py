@@ -10,6 +10,7 @@ from typing import Final, Literal, TypeAlias
 
 from msgspec.structs import replace
 
+from tcelab.fuzz import simplerdma as dmaapi
 from tcelab.fuzz import simplerhcalls as hcalls
 from tcelab.fuzz.hazard import endless
 from tcelab.papr.window import PAGE_SHIFT, PAGE_SIZE
@@ -18,6 +19,7 @@ from tcelab.program import (
     Checkpoint,
     Close,
     Dma,
+    DmaOp,
     Exit,
     Fill,
     Frames,
@@ -87,10 +89,18 @@ def alone(op: Op) -> Iterator[Sequence[Op]]:
             yield from ([replace(op, fields=fields)] for fields in _fields(op.fields))
         case Repeat():
             yield from _repeat(op)
-        case Hcall() | HcallBatch():
-            yield from hcalls.alone(op, smaller)
         case Checkpoint():
             yield from ([each] for each in _without(op, stream=False))
+        case _:
+            yield from _elsewhere(op)
+
+
+def _elsewhere(op: Op) -> Iterator[Sequence[Op]]:
+    """Of kinds that have a module of their own."""
+    if isinstance(op, Hcall | HcallBatch):
+        yield from hcalls.alone(op, smaller)
+    elif isinstance(op, DmaOp):
+        yield from dmaapi.alone(op, smaller)
 
 
 def _without(op: Op, **defaults: object) -> Iterator[Op]:
@@ -250,6 +260,8 @@ def _placed(op: Op, change: Callable[[Page], Page]) -> Op:
     match op:
         case Hcall() | HcallBatch():
             return hcalls.placed(op, change)
+        case _ if isinstance(op, DmaOp):
+            return dmaapi.placed(op, change)
         case Frames() | Protect():
             return replace(op, buffer=change(Page(op.buffer)).buffer)
         case Tag():

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 from tceagent import uapi
 from tcelab import quirks
 from tcelab.errors import UsageError
+from tcelab.fuzz.drivenpe import MadeDrivers, candidates, on
 from tcelab.fuzz.hazard import endless
 from tcelab.fuzz.madethings import V2, Access, MadeContainer, MadeDevice, MadeFile, MadeGroup, MadeMemory, MadeProcess
 from tcelab.papr.window import PAGE_SHIFT, PAGE_SIZE
@@ -64,6 +65,7 @@ class World:
     :ivar left_out: how many operations were left out, by the quirk that causes it.
     :ivar hypercalls: there are raw hypercalls, on the PE `raw`; `v2`: there are containers of type v2.
     :ivar huge: there are huge pages.
+    :ivar drivers: what the driver of the DMA API has; None: there is none.
     :ivar dmas: how many transfers there are, each of which takes 0.1 s.
     """
 
@@ -76,8 +78,10 @@ class World:
         hypercalls: bool = False,
         v2: bool = False,
         huge: bool = True,
+        drivers: bool = False,
     ) -> None:
         """:param hypercalls: the last PE, if there are several, is reserved for raw hypercalls.
+        :param drivers: likewise one for a driver of the DMA API; of two PEs, it is the one that hypercalls would have.
         :raise UsageError: nothing to work on.
         """
         self.rng = rng
@@ -91,12 +95,22 @@ class World:
         self.groups = [MadeGroup(phb) for phb in topology.at_start.phbs if set(phb.devices) - set(topology.driven)]
         if not self.groups:
             raise UsageError(f"topology {topology.name!r} has no device under test")
+        self.drivers = self._driven(topology) if drivers else None
         self.hypercalls = hypercalls and len(self.groups) > 1
         self.v2 = v2
         self.huge = huge
         self.raw = self.groups.pop().phb if self.hypercalls else self.groups[-1].phb
         self.windows = [(group.phb.window_start, group.phb.window_end) for group in self.groups]
         self._named: dict[str, int] = {}
+
+    def _driven(self, topology: Topology) -> MadeDrivers | None:
+        """Give a PE to the driver of the DMA API, one with an iommu-testdev if any; None: there is no other."""
+        able = [group for group in self.groups if candidates(group.phb)] if len(self.groups) > 1 else []
+        if not able:
+            return None
+        chosen = next((each for each in able if any(it.model == "testdev" for it in each.phb.devices)), able[-1])
+        self.groups.remove(chosen)
+        return on(topology, chosen.phb)
 
     # -- chance
 

@@ -51,16 +51,20 @@ def op_name(op: Op) -> str:
 def _told(fields: dict[str, Any]) -> dict[str, Any]:
     """Without empty fields, addresses in hex; of several calls, TCEs or transfers, the first ones."""
     kept = {key: _hex(value) if key in _HEX else value for key, value in fields.items() if value not in (None, "", {})}
-    for key in ("ops", "calls", "tces", "transfers"):
+    for key in ("ops", "calls", "tces", "transfers", "parts", "lists"):
         many = kept.get(key)
         if isinstance(many, list):
-            more = [f"and {len(many) - SHOWN} more"] if len(many) > SHOWN else []
-            kept[key] = [*map(_one, many[:SHOWN]), *more]
+            kept[key] = _few([_few(each) for each in many] if key == "lists" else many)
     struct = kept.get("fields")
     kept |= {key: _told(each) for key in ("call", "flight") if isinstance(each := kept.get(key), dict)}
     if isinstance(struct, dict):  # the kernel got these fields even where they are empty
         kept["fields"] = {key: _hex(value) if key in _HEX else value for key, value in struct.items()}
     return kept
+
+
+def _few(many: list[Any]) -> list[Any]:
+    more = [f"and {len(many) - SHOWN} more"] if len(many) > SHOWN else []
+    return [*map(_one, many[:SHOWN]), *more]
 
 
 def _one(each: object) -> object:

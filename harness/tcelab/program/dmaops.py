@@ -109,6 +109,24 @@ class DmaMapSg(_GuestOp, frozen=True, kw_only=True):
     direction: Direction = "both"
 
 
+class DmaRepeat(_GuestOp, frozen=True, kw_only=True):
+    """Map lists and unmap them again, over and over, and leave nothing. Their pages are held meanwhile: only the first
+    round finds them. Outcome: `value` is 0, or an errno; `fields`: `lists`, how many were mapped and unmapped again,
+    and `seconds`.
+
+    :ivar lists: as the `parts` of a `dmamapsg`, all with as many; each round maps all of them, and then unmaps them.
+    :ivar times: rounds.
+    :ivar loop: the driver's own loop, or one of the agent, with a request that maps all lists and tells their handles,
+        and one that unmaps them, in each round.
+    """
+
+    device: str
+    lists: list[list[Part]]
+    times: int
+    direction: Direction = "both"
+    loop: Literal["module", "agent"] = "module"
+
+
 class DmaSync(_GuestOp, frozen=True, kw_only=True):
     """Hand a mapping over (dma_sync_*), and change nothing on this platform.
 
@@ -146,4 +164,6 @@ class DmaMove(_GuestOp, frozen=True, kw_only=True):
     offset: int = 0
 
 
-DmaOp: TypeAlias = DmaBind | DmaUnbind | DmaMask | DmaAlloc | DmaFree | DmaMap | DmaMapSg | DmaSync | DmaUnmap | DmaMove
+DmaOp: TypeAlias = (
+    DmaBind | DmaUnbind | DmaMask | DmaAlloc | DmaFree | DmaMap | DmaMapSg | DmaRepeat | DmaSync | DmaUnmap | DmaMove
+)

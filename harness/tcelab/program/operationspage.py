@@ -125,6 +125,9 @@ EXAMPLES: Final[Mapping[str, list[Example]]] = {
             "direction": "from-device",
         }
     ],
+    "dmarepeat": [
+        {"op": "dmarepeat", "device": "pe1", "lists": [[[{"buffer": "pages", "index": 1}, 4096]]], "times": 1000}
+    ],
     "dmasync": [{"op": "dmasync", "name": "m", "whom": "cpu", "size": 64}],
     "dmaunmap": [{"op": "dmaunmap", "name": "m", "expect": "ok"}],
     "dmamove": [{"op": "dmamove", "name": "m", "size": 64, "to_memory": True, "offset": 8, "expect": "passed"}],
@@ -167,7 +170,8 @@ OWN: Final[Mapping[str, list[Example]]] = {
     "dmabind": [],
     "dmamask": [{"op": "dmabind", "device": "pe2"}],
     **dict.fromkeys(
-        ("dmaunbind", "dmaalloc", "dmafree", "dmamap", "dmamapsg", "dmasync", "dmaunmap", "dmamove"), DRIVEN
+        ("dmaunbind", "dmaalloc", "dmafree", "dmamap", "dmamapsg", "dmarepeat", "dmasync", "dmaunmap", "dmamove"),
+        DRIVEN,
     ),
     "deviceadd": [],
     "deviceremove": [],

@@ -164,8 +164,7 @@ class Checker(validate_dma.DriverRules):
     def _event(self, op: LifeOp) -> str:
         if problem := self._drivers.event(op):
             return problem
-        files = {name for each in self._processes.values() for name in each.files}
-        self._life.used = {of[name] for of in (self._device_of, self._group_of) for name in files & of.keys()}
+        self._life.used = self._used()
         self._life.used.update(*(each.bound for name, each in self._processes.items() if name))
         problem = validate_life.problem(self._life, op)
         if isinstance(op, ENDS_KERNEL):
@@ -248,8 +247,7 @@ class Checker(validate_dma.DriverRules):
             return f"the topology has no device {op.device!r}"
         if op.device in self._life.joined:
             return f"{op.device} came while VFIO had its PE, and may have no group: pull it, and add it again"
-        self._drivers.vfio.add(self._drivers.phb(op.device))
-        return self._drivers.has(op.device) or validate_hotplug.absent(self._life.plugged, op.device)
+        return self._drivers.hand_over(op.device, self._by) or validate_hotplug.absent(self._life.plugged, op.device)
 
     def _open(self, op: Open) -> str:
         name = op.path.partition("$")[2]

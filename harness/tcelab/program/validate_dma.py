@@ -6,7 +6,7 @@ at the beginning, masks that change under a mapping, and, where all RAM is mappe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from tcelab.program.dmaops import (
     DmaMask,
     DmaMove,
     DmaOp,
+    DmaRepeat,
     DmaSync,
     DmaUnbind,
     DmaUnmap,
@@ -64,7 +65,8 @@ class Drivers:
     """What the driver of a program has, on the kernel as it is now.
 
     :ivar bound: its devices. `pes`: PHBs whose devices it has or had; `vfio`: likewise, of VFIO.
-    :ivar wide: devices that may have gone around the tables.
+    :ivar wide: devices that may have gone around the tables; `stale`: those for which the kernel still thinks so, after
+        VFIO had their PE.
     """
 
     topology: Topology
@@ -73,6 +75,7 @@ class Drivers:
     vfio: set[int] = field(default_factory=set)
     maps: dict[str, Mapped] = field(default_factory=dict)
     wide: set[str] = field(default_factory=set)
+    stale: set[str] = field(default_factory=set)
     _models: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,10 +89,32 @@ class Drivers:
         return self._models.get(device, "")
 
     def has(self, device: str) -> str:
-        """Why VFIO cannot have a device; empty if it can."""
+        """Why nobody else can make or remove windows of a device's PE; empty if they can."""
         if self.phb(device) in self.pes:
-            return "a driver of the DMA API has its PE, or had: nobody knows which windows VFIO meets there"
+            return "a driver of the DMA API has its PE, or had: its windows are the kernel's"
         return ""
+
+    def alone(self, device: str) -> bool:
+        """It has its PE for itself."""
+        return any([each.name for each in phb.devices] == [device] for phb in self.topology.phbs)
+
+    def hand_over(self, device: str, by: str) -> str:
+        """Why VFIO cannot have a device; empty if it can, and then it has it."""
+        index = self.phb(device)
+        live = next((name for name, each in self.maps.items() if each.live and each.device == device), "")
+        if index not in self.pes:
+            why = ""
+        elif not self.alone(device):
+            why = f"a driver of the DMA API has its PE, or had: {SHARED}"
+        elif device in self.bound:
+            why = "the driver of the DMA API has it: add a `dmaunbind` before"
+        elif live:
+            why = f"{live!r} is mapped: VFIO gets the group all the same, and nobody keeps its entries"
+        else:
+            why = "only the agent itself hands it over" if by else ""
+        if not why:
+            self.vfio.add(index)
+        return why
 
     def event(self, op: object) -> str:
         """Why an event cannot be; empty if it can."""
@@ -98,12 +123,16 @@ class Drivers:
         return "nobody knows what it makes of mappings of the kernel's own driver: reset the machine before"
 
 
+SHARED: Final = "a PE of several devices does not change hands, because not every kernel survives that"
 NOT_CHILD: Final = "only the agent itself is a driver of the DMA API"
 GUARDED: Final = "whoever isolates PEs knows the entries that VFIO makes, and no others"
 
 
-def bind(drivers: Drivers, plugged: Plugged, op: DmaBind) -> str:
-    """Why a device cannot be bound; empty if it can, and then it is."""
+def bind(drivers: Drivers, plugged: Plugged, op: DmaBind, used: Collection[str] = ()) -> str:
+    """Why a device cannot be bound; empty if it can, and then it is.
+
+    :param used: devices whose files, or whose groups', are open.
+    """
     index = drivers.phb(op.device)
     if index < 0:
         return f"the topology has no device {op.device!r}"
@@ -112,10 +141,22 @@ def bind(drivers: Drivers, plugged: Plugged, op: DmaBind) -> str:
     if op.device in drivers.bound:
         return f"{op.device} is bound already"
     if index in drivers.vfio:
-        return f"VFIO has the PE of {op.device}, or had: nobody knows which windows the kernel's driver meets there"
+        if op.device in used:
+            return f"VFIO has {op.device}: close the files of it and of its group before"
+        if not drivers.alone(op.device):
+            return f"VFIO has the PE of {op.device}, or had: {SHARED}"
+        if op.device in drivers.wide:
+            drivers.stale.add(op.device)
     drivers.bound.add(op.device)
     drivers.pes.add(index)
     return validate_hotplug.absent(plugged, op.device)
+
+
+def _usable(drivers: Drivers, device: str) -> str:
+    """Why nothing can be mapped for it; empty if something can."""
+    if device in drivers.stale and device in drivers.bound:
+        return f"{device} went around the tables before VFIO had it, and the kernel has not noticed: set a mask before"
+    return _bound(drivers, device)
 
 
 def _bound(drivers: Drivers, device: str) -> str:
@@ -150,13 +191,14 @@ def _mask(drivers: Drivers, _memory: Memory, op: DmaMask) -> str:
     live = next((name for name, each in drivers.maps.items() if each.live and each.device == op.device), "")
     if live:
         return f"{live!r} is mapped: it would be unmapped in the way of the new mask"
+    drivers.stale.discard(op.device)
     if op.bits >= WIDE:
         drivers.wide.add(op.device)
     return ""
 
 
 def _alloc(drivers: Drivers, _memory: Memory, op: DmaAlloc) -> str:
-    if problem := _bound(drivers, op.device):
+    if problem := _usable(drivers, op.device):
         return problem
     if op.buffer in drivers.maps:
         return f"there is a mapping {op.buffer!r} already"
@@ -185,10 +227,31 @@ def _map_sg(drivers: Drivers, memory: Memory, op: DmaMapSg) -> str:
 
 def _parts(drivers: Drivers, memory: Memory, made: tuple[str, str], parts: Sequence[Part]) -> str:
     device, name = made
-    if problem := _bound(drivers, device):
+    if problem := _usable(drivers, device):
         return problem
     if not name or name in drivers.maps:
         return f"there is a mapping {name!r} already" if name else "a mapping has a name"
+    if problem := _contiguous(memory, parts):
+        return problem
+    drivers.maps[name] = Mapped(device, [part.size for part in parts])
+    return ""
+
+
+def _repeat(drivers: Drivers, memory: Memory, op: DmaRepeat) -> str:
+    if problem := _usable(drivers, op.device):
+        return problem
+    if len({len(parts) for parts in op.lists}) != 1 or not op.lists[0]:
+        return "at least one list, and all with as many parts"
+    parts = [part for each in op.lists for part in each]
+    if len(op.lists[0]) > dmadriver.PARTS or len(parts) > dmadriver.HELD:
+        return f"{len(parts)} parts; a list has at most {dmadriver.PARTS}, and all of them {dmadriver.HELD}"
+    if not 0 < op.times <= dmadriver.ROUNDS:
+        return f"{op.times} rounds; a DmaRepeat does 1..{dmadriver.ROUNDS}"
+    return _contiguous(memory, parts)
+
+
+def _contiguous(memory: Memory, parts: Sequence[Part]) -> str:
+    """Why parts cannot be mapped; empty if each is contiguous in RAM."""
     for part in parts:
         if part.size <= 0:
             return f"{part.size} bytes cannot be mapped"
@@ -199,7 +262,6 @@ def _parts(drivers: Drivers, memory: Memory, made: tuple[str, str], parts: Seque
         first = part.page.index * window.PAGE_SIZE + part.page.plus
         if first // unit != (first + part.size - 1) // unit:
             return f"{part.size} bytes at {first:#x} of {part.page.buffer!r} need not be contiguous in RAM"
-    drivers.maps[name] = Mapped(device, [part.size for part in parts])
     return ""
 
 
@@ -258,6 +320,7 @@ RULES: Final[Mapping[type, Callable[[Drivers, Memory, Any], str]]] = {
     DmaFree: _free,
     DmaMap: _map,
     DmaMapSg: _map_sg,
+    DmaRepeat: _repeat,
     DmaSync: _sync,
     DmaUnmap: _unmap,
     DmaMove: _move,
@@ -284,7 +347,10 @@ class DriverRules(Made):
         if self._by or self._guarded:
             return NOT_CHILD if self._by else GUARDED
         if isinstance(op, DmaBind):
-            return bind(self._drivers, self._life.plugged, op)
+            wrong = bind(self._drivers, self._life.plugged, op, self._used())
+            for process in self._processes.values():
+                process.bound.discard(op.device)
+            return wrong
         if isinstance(op, DmaAlloc) and op.buffer in self._buffers:
             return f"there is a buffer {op.buffer!r} already"
         wrong = problem(self._drivers, self._mappable, op)
@@ -293,6 +359,11 @@ class DriverRules(Made):
         for name in [name for name, each in self._drivers.maps.items() if each.coherent and not each.live]:
             self._buffers.pop(name, None)
         return wrong
+
+    def _used(self) -> set[str]:
+        """Devices whose files, or whose groups', are open."""
+        files = {name for each in self._processes.values() for name in each.files}
+        return {of[name] for of in (self._device_of, self._group_of) for name in files & of.keys()}
 
     def _mappable(self, page: Page, size: int) -> tuple[str, bool]:
         problem = self._written(page.buffer, page.index * window.PAGE_SIZE + page.plus, size)

@@ -7,6 +7,7 @@
 - `endpoint`: one PE in the scenario `isolation`
 - `flow`: the scenario `flow`
 - `groups`: the scenario `groups`
+- `handover`: the scenario `handover`
 - `hcallcases`: the cases of the scenario `hcalls`
 - `hcalls`: the scenario `hcalls`
 - `hotplug`: the scenarios `hotplug` and `hotplug-isolation`
@@ -46,6 +47,7 @@ from tcelab.scenarios import (
     dmaapi,
     flow,
     groups,
+    handover,
     hcalls,
     hotplug,
     isolation,
@@ -199,6 +201,12 @@ SCENARIOS: Final = {
             "the kernel's own DMA API under every mask: each handle leads to its bytes, in its direction, and no more",
             dmaapi.ops,
             topologies=dmaapi.TOPOLOGIES,
+        ),
+        Scenario(
+            "handover",
+            "a PE goes from the kernel's DMA API to VFIO and back, again and again; nothing is lost or left",
+            handover.ops,
+            topologies=handover.TOPOLOGIES,
         ),
         Scenario(
             "lifecycle",

@@ -23,6 +23,7 @@ from tcelab.judge import Judge
 from tcelab.program import Checkpoint, DmaBind, DmaMap, DmaMask, DmaMove, Page, Program
 from tcelab.program.topology import topology
 from tcelab.run.loop import perform_program
+from tcelab.run.record import Outcome
 
 
 def judged(program, **lie):
@@ -165,3 +166,25 @@ def test_what_an_iommu_testdev_says_of_its_transfer_is_held_against_the_tables()
         (found,) = of_law(verdict)
         assert f"the device says that its transfer {said}" in found.message
         assert found.operation.startswith(f"#{number} ")
+
+
+def test_a_transfer_by_a_mapping_that_was_refused_moves_nothing_and_is_judged():
+    """There is no such mapping, nor a third segment of one that is there, and the device is left alone."""
+    none, beyond = (DmaMove(name=name, size=8, segment=at, to_memory=True) for name, at in (("n", 0), ("l", 2)))
+    lie = {"number": 13, "change": lambda _: Outcome(errno="ENOMEM")}
+    program = story(32, DmaMap(device="pe1", name="n", page=Page("b"), size=8), none, beyond)
+    session = Lying(EmulatorSession(program.topology), **lie)
+    judge = Judge(program, session.facts)
+    assert isinstance(program.ops[13], DmaMap)
+    session.perform = refusing(session, none, beyond)
+    verdict = judge.verdict(perform_program(program, session, judge))
+    assert not any("what did it move" in each for each in verdict.could_not)
+
+
+def refusing(session, *refused):
+    perform = session.perform
+
+    def performed(ops):
+        return [Outcome(errno="ENOENT") if op in refused else perform([op])[0] for op in ops]
+
+    return performed

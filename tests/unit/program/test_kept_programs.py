@@ -32,6 +32,7 @@ VERDICTS = {
     "1-2026-11-30-dma-api": "pass",
     "1-2026-11-30-flight": "pass",
     "1-2026-11-30-fuzz": "pass",
+    "1-2026-11-30-handover": "pass",
     "1-2026-11-30-hcalls": "pass",
     "1-2026-11-30-hotplug": "pass",
     "1-2026-11-30-isolation-pair": "pass",

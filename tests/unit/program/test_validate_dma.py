@@ -70,7 +70,6 @@ WRONG = [
     ([DmaBind(device="pe9")], "has no device 'pe9'"),
     ([DmaBind(device="pe1")], "pe1 is bound already"),
     ([Bind(device="pe1")], "a driver of the DMA API has its PE"),
-    ([Bind(device="pe2"), DmaBind(device="pe2")], "VFIO has the PE of pe2"),
     ([Ddw(call="reset", device="pe1")], "a driver of the DMA API has its PE"),
     ([Kexec()], "nobody knows what it makes of mappings"),
     ([DmaMask(device="pe2", bits=64)], "'pe2' was not bound before"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tcelab.judge import blame
+from tcelab.judge.finding import Finding
 from tcelab.judge.law import Law
 from tcelab.judge.ledger import Ledger, op_name
 from tcelab.judge.models.dmamodel import DmaModel, MapModel, Segment, Span, segments_of
@@ -23,8 +24,27 @@ LAW: Final = Law(
     finds="follows each handle through the tables to the page behind it, and compares it with its mask and with others",
 )
 
+WRONG: Final = (
+    "no entry at its handle",
+    "gives other permissions",
+    "leads elsewhere",
+    "in no window",
+    "an entry survives",
+    "has an entry of",
+    "is above its mask",
+    "its segments have",
+    "mask is of",
+    "is answered with",
+    "says that its transfer",
+)
+"""What may be wrong, in the words of its findings."""
 MOST: Final = 8
 """Entries of one mapping that are told; more are counted."""
+
+
+def wrong(finding: Finding) -> str:
+    """Which of `WRONG` a finding tells of; empty if it is another law's."""
+    return next((each for each in WRONG if finding.law == LAW.name and each in finding.message), "")
 
 
 def told(ledger: Ledger, fold: EventFold, step: Step, got: Outcome) -> None:

@@ -56,7 +56,7 @@ class DirectWindows:
             self.make(windows)
 
     def make(self, windows: WindowModel) -> None:
-        """The first driver of a PE that may use 64 bits has such a window made, which stays."""
+        """The first driver of a PE that may use 64 bits has such a window made, which stays until VFIO takes the PE."""
         if self._none or windows in self._windows:
             return
         self._windows.append(windows)
@@ -64,6 +64,13 @@ class DirectWindows:
         table.begin(dict(self._entries(table, _RAM, Piece(0, self._usable))))
         for name, piece in self.pieces.items():
             table.begin(dict(self._entries(table, name, piece)))
+
+    def forget(self, windows: WindowModel) -> bool:
+        """VFIO takes its PE, and the window goes. Returns whether there was one."""
+        if windows not in self._windows:
+            return False
+        self._windows.remove(windows)
+        return True
 
     def plugged(self, name: str, piece: Piece, step: int) -> None:
         """The kernel has taken memory."""

@@ -8,7 +8,7 @@ set decides whether a device goes around them).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
@@ -30,6 +30,7 @@ from tcelab.program import (
     DmaMask,
     DmaMove,
     DmaOp,
+    DmaRepeat,
     DmaSync,
     DmaUnbind,
     DmaUnmap,
@@ -187,7 +188,7 @@ class DmaModel:
             case DmaMask():
                 self._mask(op, outcome)
             case _ if outcome.errno:
-                if isinstance(op, DmaMove):
+                if isinstance(op, DmaMove) and not (outcome.errno == "ENOENT" and self._nowhere(op)):
                     self._unknown(f"a transfer of step {step} ended with {outcome.errno}: what did it move?")
             case DmaBind():
                 self._fold.devices[op.device].master = True
@@ -203,8 +204,8 @@ class DmaModel:
                 self._end(op.name, step)
             case DmaMove():
                 self._move(op, outcome, step)
-            case DmaSync():
-                pass  # memory is coherent on this platform
+            case DmaRepeat() | DmaSync():
+                pass  # the one leaves nothing, and memory is coherent on this platform
 
     def _unknown(self, why: str) -> None:
         self._fold.unknown.append(why)
@@ -237,6 +238,10 @@ class DmaModel:
             self._end(name, step)
             if name in self._fold.buffers and self._fold.buffers[name].address is None:
                 self._fold.buffers.pop(name)
+
+    def handed_over(self, liobns: Collection[int]) -> None:
+        """VFIO has the tables, and what its users map there is none of the driver's."""
+        self.gone = {place: ended for place, ended in self.gone.items() if place[0] not in liobns}
 
     # -- mappings
 
@@ -309,9 +314,14 @@ class DmaModel:
                 table.clear(number, number + 1, step)
                 self.gone[table.liobn, number] = made.name, step
 
+    def _nowhere(self, op: DmaMove) -> bool:
+        """There is no such mapping, for it was refused, or it has no such segment: nothing moves."""
+        made = self.maps.get(op.name) or self.ended.get(op.name)
+        return made is None or op.segment >= len(made.segments)
+
     def _move(self, op: DmaMove, outcome: Outcome, step: int) -> None:
         made = self.maps.get(op.name) or self.ended.get(op.name)
-        if made is None or op.segment >= len(made.segments):
+        if made is None or self._nowhere(op):
             self._unknown(f"nobody knows where the transfer of step {step} went")
             return
         iova = (made.segments[op.segment].handle + op.plus) & ((1 << 64) - 1)

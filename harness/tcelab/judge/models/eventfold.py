@@ -101,6 +101,15 @@ class EventFold(Fold):
         for table in group.windows.active:
             self.part(table, f"which let go of it in operation {step}")
 
+    def _taken(self, group: GroupModel, step: int) -> None:
+        """What the kernel had made for its own drivers goes (pseries/iommu.c, spapr_tce_take_ownership)."""
+        windows = group.windows
+        self.dma.handed_over(windows.liobns)
+        if self.direct.forget(windows) and windows.liobns[1] in self.tables:
+            table = self.tables[windows.liobns[1]]
+            table.clear(0, table.entries, step)
+            windows.remove(windows.liobns[1])
+
     def part(self, table: TableModel, how: str) -> None:
         """The owners of all live entries of a table go.
 

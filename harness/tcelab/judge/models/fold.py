@@ -356,10 +356,14 @@ class Fold:
         if place is not None and place[0].access == "write" and outcome.errno in ("", "EFAULT"):
             place[0].blur(place[1], written(op.request), step)
 
-    def _set_container(self, handle: object, op: Ioctl, outcome: Outcome, _step: int) -> None:
+    def _set_container(self, handle: object, op: Ioctl, outcome: Outcome, step: int) -> None:
         container = self.files.get(op.by, str(op.fields.get("container")))
         if outcome.value == 0 and isinstance(handle, GroupModel) and isinstance(container, ContainerModel):
+            self._taken(handle, step)
             handle.join(container)
+
+    def _taken(self, group: GroupModel, step: int) -> None:
+        """VFIO takes a PE, whoever had it."""
 
     def _unset_container(self, handle: object, _op: Ioctl, outcome: Outcome, step: int) -> None:
         if outcome.value == 0 and isinstance(handle, GroupModel):
