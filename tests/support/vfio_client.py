@@ -148,7 +148,7 @@ def ended(server):
 
     async def wait():
         async with asyncio.timeout(20):
-            await asyncio.shield(server._ended)
+            await server.ended()
 
     portal().call(wait())
     return server.why

@@ -115,9 +115,8 @@ class Probe(PciDevice):
     vectors = 1
 
     def __init__(self, limits: Limits | None = None) -> None:
-        super().__init__(limits)
         self.done: deque[Transferred] = deque(maxlen=KEPT)
-        self.reset()
+        super().__init__(limits)
 
     # -- registers
 

@@ -32,6 +32,7 @@ Only this package uses asyncio; its interface is synchronous.
 - `network`: the port of the host that leads to a guest's sshd
 - `portal`: the one asyncio loop, and the way into it
 - `probe`: what a QEMU can do
+- `probes`: the probes of a machine: devices that live in this process
 - `processmemory`: memory of another process
 - `qemusession`: the platform `qemu` as a `Session`
 - `qtest`: QEMU's test port

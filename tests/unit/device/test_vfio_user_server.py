@@ -30,8 +30,8 @@ class Toy(PciDevice):
     intx = True
 
     def __init__(self):
+        self.word, self.resets = bytes(8), -1
         super().__init__()
-        self.word, self.resets = bytes(8), 0
 
     def read(self, bar, offset, size):
         return self.word[offset : offset + size].ljust(size, b"\0")

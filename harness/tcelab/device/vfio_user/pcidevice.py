@@ -55,6 +55,7 @@ class PciDevice:
         self.link: Link | None = None
         self._sizes = {bar.index: bar.size for bar in self.bars} | {CONFIG: configspace.SIZE}
         self._asserted = False
+        self.reset()
 
     # -- what a device is
 
@@ -66,7 +67,9 @@ class PciDevice:
         """Write bytes of a BAR, within it."""
 
     def reset(self) -> None:
-        """The client resets the device: its configuration space is as at the start, INTx is not asserted."""
+        """Become as at the start: called once when the device is made, and when the client resets it. By then its
+        configuration space is as at the start, and INTx is not asserted.
+        """
 
     # -- what a device does
 

@@ -87,12 +87,16 @@ class Server:
         """Why the link ended; None: it lasts, or there was none yet."""
         return None if self.connection is None else self.connection.ended
 
+    async def ended(self) -> None:
+        """Wait until the link has ended."""
+        await asyncio.shield(self._ended)
+
     async def serve(self) -> None:
         """Serve the client until it leaves, or until `close`.
 
         :raise ProtocolError: it sent what is no vfio-user.
         """
-        await asyncio.shield(self._ended)
+        await self.ended()
         if isinstance(self.why, ProtocolError):
             raise self.why
 
