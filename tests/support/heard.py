@@ -47,11 +47,13 @@ def nth(request, number=0):
 class Heard(Ideal):
     """`during(number, device, runs)` and `live(label, device, mappings)` give what is told instead."""
 
-    def __init__(self, *, during=lambda _n, _d, runs: runs, live=lambda _l, _d, mappings: mappings, missing=""):
+    def __init__(
+        self, *, during=lambda _n, _d, runs: runs, live=lambda _l, _d, mappings: mappings, missing="", apart=None
+    ):
         super().__init__(program())
         self.facts = replace(self.facts, views=("live", "stream", "messages"))
         self._during, self._live, self._missing = during, live, missing
-        self._emptied = False
+        self._emptied, self._apart = False, apart or (lambda _n, _d: [])
 
     def perform(self, ops):
         return [self._heard(op) for op in ops]
@@ -68,7 +70,8 @@ class Heard(Ideal):
                 self._emptied = True
             iova, size = int(op.fields["iova"]), int(op.fields["size"])
             runs.append(Run(op.request == "MAP_DMA", iova, 4096, size // 4096))
-        return structs.replace(outcome, told={each: self._during(self.number, each, runs) for each in PROBES})
+        told = {each: self._during(self.number, each, runs) for each in PROBES}
+        return structs.replace(outcome, told=told, apart={each: self._apart(self.number, each) for each in PROBES})
 
     def intervene(self, op, frames):
         snapshot = super().intervene(op, frames)

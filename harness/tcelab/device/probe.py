@@ -16,8 +16,8 @@ from typing import Final, Literal, NamedTuple
 
 from tceagent import edu
 from tcelab.device.vfio_user import Bar, DmaRefused, PciDevice
-from tcelab.device.vfio_user.configspace import Identity
-from tcelab.device.vfio_user.protocol import PAGE, Limits
+from tcelab.device.vfio_user.configspace import MASTER, Identity
+from tcelab.device.vfio_user.protocol import PAGE, Limits, MapFlag
 
 VENDOR: Final = 0x1234
 DEVICE: Final = 0x1CE0
@@ -34,6 +34,8 @@ KEPT: Final = 4096
 """Transfers that are remembered."""
 
 Mode = Literal["message", "shared"]
+Apart = tuple[int, int, bool, int, int]
+"""Bus address and bytes of a piece, whether it was to memory, QEMU's errno and that of the probe's own table."""
 
 
 class Register:
@@ -77,11 +79,16 @@ _END: Final = 1 << 64
 
 
 class Piece(NamedTuple):
-    """A part of a transfer within one IOMMU page. :ivar errno: 0: it was done."""
+    """A part of a transfer within one IOMMU page.
+
+    :ivar errno: 0: it was done; by messages, this is QEMU's verdict.
+    :ivar own: the verdict of the probe's own table, an errno as well; None: it changed meanwhile.
+    """
 
     address: int
     size: int
     errno: int
+    own: int | None = None
 
 
 class Transferred(NamedTuple):
@@ -108,7 +115,11 @@ def cut(address: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 class Probe(PciDevice):
-    """:ivar done: the last transfers, by whomever they were asked for."""
+    """:ivar done: the last transfers, by whomever they were asked for.
+
+    :ivar judged: pieces that QEMU's table and its own have both judged; `apart`: of which they say otherwise, at most
+        `KEPT` of them.
+    """
 
     identity = Identity(VENDOR, DEVICE, VENDOR, DEVICE)
     bars = (Bar(0, BAR_SIZE),)
@@ -116,6 +127,8 @@ class Probe(PciDevice):
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.done: deque[Transferred] = deque(maxlen=KEPT)
+        self.judged = 0
+        self.apart: list[Apart] = []
         super().__init__(limits)
 
     # -- registers
@@ -219,7 +232,7 @@ class Probe(PciDevice):
         pieces, data = [], bytearray(size if isinstance(what, int) else what)
         for at, count in cut(address, size):
             begin = at - address
-            refused = 0
+            refused, before, own = 0, self.maps.total, self.own_verdict(at, to_memory=to_memory)
             try:
                 if to_memory:
                     await self._put(at, bytes(data[begin : begin + count]), mode)
@@ -227,10 +240,24 @@ class Probe(PciDevice):
                     data[begin : begin + count] = await self._get(at, count, mode)
             except DmaRefused as error:
                 refused = error.errno or errno.EIO
-            pieces.append(Piece(at, count, refused))
+            pieces.append(Piece(at, count, refused, own if self.maps.total == before else None))
         done = Transferred(address, to_memory, mode, tuple(pieces), bytes(data))
         self.done.append(done)
+        if mode == "message":
+            self._compare(done)
         return done
+
+    def _compare(self, done: Transferred) -> None:
+        for piece in done.pieces:
+            self.judged += piece.own is not None
+            if piece.own is not None and bool(piece.own) != bool(piece.errno) and len(self.apart) < KEPT:
+                self.apart.append((piece.address, piece.size, done.to_memory, piece.errno, piece.own))
+
+    def own_verdict(self, address: int, *, to_memory: bool) -> int:
+        """What the probe's own table, and its command register, say of a byte: 0, or an errno."""
+        if not self.config.command & MASTER:
+            return errno.ECONNREFUSED
+        return self.maps.verdict(address, MapFlag.WRITE if to_memory else MapFlag.READ)
 
     async def _put(self, address: int, data: bytes, mode: Mode) -> None:
         if mode == "shared":

@@ -19,7 +19,7 @@ from tcelab.device.vfio_user import Change, Server
 from tcelab.errors import HarnessError
 from tcelab.program.topology import Device, Topology
 from tcelab.qemu.portal import portal
-from tcelab.run.record import Run, Told
+from tcelab.run.record import Apart, Run, Told
 
 _COMPLAINTS: Final = ("vfio-user", "vfio_user", "unexpected reply", "unexpected FDs", "reply larger than", "short read")
 """What QEMU's client says on its standard error when it gives up on a server (hw/vfio-user/proxy.c), which changes
@@ -106,6 +106,18 @@ class Probes:
         """What each was told since the last call; the guest has answered what it was asked."""
         return portal().call(self._heard()) if self.servers else {}
 
+    def apart(self) -> dict[str, list[Apart]]:
+        """Pieces of transfers since the last call that were judged in two ways; the guest has answered."""
+        return portal().call(self._apart()) if self.servers else {}
+
+    async def _apart(self) -> dict[str, list[Apart]]:
+        out = {}
+        for name in self.servers:
+            found, self.probe(name).apart = self.probe(name).apart, []
+            if found:
+                out[name] = [Apart(*each) for each in found]
+        return out
+
     async def _heard(self) -> dict[str, list[Run]]:
         return {name: in_rows(server.device.maps.take()) for name, server in self.servers.items()}
 
@@ -114,14 +126,14 @@ class Probes:
         if complaint := self.complaint():
             raise HarnessError(f"QEMU complains of a probe: {complaint}")
         for name, phb in self._phbs.items():
-            server = self.servers[name]
-            maps = server.device.maps
+            server, probe = self.servers[name], self.probe(name)
+            maps = probe.maps
             if server.connection is None or server.why is not None:
                 raise HarnessError(f"the probe {name} has no link to QEMU")
             if maps.dropped:
                 raise HarnessError(f"{maps.dropped} messages to the probe {name} were dropped, {maps.total} came")
             live = {at: (each.offset, each.flags, each.size) for at, each in maps.live.items()}
-            out.append(Told(name, phb.index, live, maps.total))
+            out.append(Told(name, phb.index, live, maps.total, probe.judged))
         return tuple(out)
 
     def complaint(self) -> str:

@@ -223,7 +223,7 @@ class QemuSession(MovableSession):
     def _overheard(self, op: GuestOp) -> Outcome:
         """Do one operation alone: what the probes are told meanwhile belongs to it."""
         (done,) = self.ask([op])
-        return msgspec.structs.replace(done, told=self.guest.probes.heard())
+        return msgspec.structs.replace(done, told=self.guest.probes.heard(), apart=self.guest.probes.apart())
 
     def _announce(self, op: GuestOp) -> None:
         assert self._guard is not None

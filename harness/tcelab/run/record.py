@@ -72,6 +72,16 @@ class Run(msgspec.Struct, frozen=True, array_like=True):
     count: int
 
 
+class Apart(msgspec.Struct, frozen=True, array_like=True):
+    """A piece of a probe's transfer that QEMU's table and the probe's own judge differently: errnos, 0 is allowed."""
+
+    address: int
+    size: int
+    to_memory: bool
+    theirs: int
+    own: int
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What one operation gave.
 
@@ -81,6 +91,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     :ivar frames: guest physical address of each IOMMU page (4 KiB) that the operation concerned.
     :ivar events: events of PEs meanwhile, in order; only with a guard.
     :ivar told: messages that each probe got meanwhile, in order; None: nobody listened.
+    :ivar apart: pieces of each probe's transfers meanwhile that were judged in two ways.
     """
 
     value: int | None = None
@@ -89,6 +100,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     frames: list[int] = []
     events: list[Event] = []
     told: dict[str, list[Run]] | None = None
+    apart: dict[str, list[Apart]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +149,14 @@ class Told:
     :ivar live: bus address of each mapping to (address in guest RAM, permissions, bytes). Permissions are bits as in a
         TCE; that a device may not read cannot be told: the bit is always set.
     :ivar messages: how many there were since the machine's start.
+    :ivar judged: pieces of transfers since then that QEMU's table and the probe's own have both judged.
     """
 
     device: str
     pe: int
     live: dict[int, tuple[int, int, int]]
     messages: int
+    judged: int = 0
 
 
 @dataclass(frozen=True, slots=True)

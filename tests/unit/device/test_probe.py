@@ -6,6 +6,7 @@ import os
 import zlib
 
 import pytest
+import vfio_client as client
 from vfio_client import Client, memory_file, serving
 
 from tceagent import edu
@@ -160,3 +161,71 @@ def test_in_the_mode_shared_the_probe_s_own_table_judges(qemu, probe):
 def test_a_transfer_beyond_the_last_address_is_no_transfer(probe):
     with pytest.raises(ValueError, match="no bus addresses"):
         portal().call(probe.dma((1 << 64) - 1, b"ab"))
+
+
+# -- two verdicts
+
+
+async def fixed(maps):
+    """A table without its permission check: what is mapped may be reached in any way."""
+    maps.verdict = lambda address, _need: 0 if address & ~4095 in maps.live else errno.EFAULT
+
+
+@pytest.fixture
+def judged(qemu, probe):
+    """0x4000 may be read, 0x5000 both; QEMU refuses writes to the first, and all else."""
+    assert qemu.map(0x4000, flags=1) == qemu.map(0x5000) == qemu.write(CONFIG, 4, 6, 2) == 0
+    qemu.memory[0x4000] = qemu.memory[0x5000] = bytearray(4096)
+
+    def answer(number, command, body):
+        if command == client.DMA_WRITE and body[:8] == (0x4000).to_bytes(8, "little"):
+            qemu.send(client.frame(number, command, b"", 0x21, client.ENODEV))
+        else:
+            qemu.dma(number, command, body)
+
+    qemu.answer = answer
+    return probe
+
+
+def both(qemu, probe):
+    for address in (0x4000, 0x5000, 0x6000):
+        for what in (8, bytes(8)):
+            work = start(probe.dma(address, what))
+            qemu.serve()
+            work.result(20)
+
+
+def test_the_verdicts_of_qemu_and_of_the_probe_s_own_table_agree(qemu, judged):
+    both(qemu, judged)
+    assert (judged.judged, judged.apart) == (6, [])
+
+
+def test_a_table_of_the_probe_s_without_its_permission_check_is_caught(qemu, judged):
+    portal().call(fixed(judged.maps))
+    both(qemu, judged)
+    assert judged.apart == [(0x4000, 8, True, errno.ENODEV, 0)]
+
+
+def test_an_unmap_that_is_told_too_late_is_caught_by_the_next_transfer(qemu, judged):
+    del qemu.memory[0x5000]  # its entry is gone, and nobody says so
+    both(qemu, judged)
+    assert judged.apart == [(0x5000, 8, False, errno.ENODEV, 0), (0x5000, 8, True, errno.ENODEV, 0)]
+
+
+def test_of_a_piece_during_which_the_table_changed_the_probe_has_no_verdict(qemu, judged):
+    def meanwhile(number, command, body):
+        assert qemu.ask(client.UNMAP, client.unmap_body(0x5000))[0] == 0
+        qemu.dma(number, command, body)
+
+    qemu.answer = meanwhile
+    work = start(judged.dma(0x5000, 8))
+    qemu.serve()
+    assert [piece.own for piece in work.result(20).pieces] == [None]
+    assert (judged.judged, judged.apart) == (0, [])
+
+
+def test_a_device_that_may_not_master_the_bus_reaches_nothing(qemu, judged):
+    qemu.write(CONFIG, 4, 2, 2)
+    qemu.memory.clear()
+    both(qemu, judged)
+    assert (judged.judged, judged.apart) == (6, [])

@@ -6,7 +6,7 @@ from msgspec import structs
 
 from tcelab.judge import Judge
 from tcelab.run.loop import perform_program
-from tcelab.run.record import Run
+from tcelab.run.record import Apart, Run
 
 MAP, UNMAP, READ = nth("MAP_DMA"), nth("UNMAP_DMA"), nth("Read")
 
@@ -119,3 +119,27 @@ def test_a_view_that_is_missing_is_no_pass():
     assert any(
         "the messages view is missing: QEMU complains of a probe: timed out" in each for each in verdict.could_not
     )
+
+
+def transfer(number, *piece):
+    return lambda at, device: [Apart(*piece)] if (at, device) == (number, "pe1b") else []
+
+
+@pytest.mark.parametrize(
+    ("piece", "said"),
+    [
+        ((AT, 64, True, 0, 14), "QEMU's table says allowed, the probe's own, made of messages, EFAULT"),
+        ((AT + 0x20000, 64, True, 19, 0), "to write 64 bytes at 0x30000: QEMU's table says ENODEV"),
+        ((AT + 0x30000, 64, False, 19, 0), "to read 64 bytes at 0x40000: QEMU's table says ENODEV"),
+        ((AT + 0x10000, 64, True, 19, 0), "to write 64 bytes at 0x20000: QEMU's table says ENODEV"),
+    ],
+)
+def test_two_verdicts_on_one_transfer_are_a_finding(piece, said):
+    (found,) = judged(apart=transfer(READ, *piece)).findings
+    assert (found.law, found.ioba, found.view) == ("messages", piece[0], "messages")
+    assert said in found.message
+
+
+def test_of_a_read_through_a_write_only_entry_no_message_tells():
+    piece = {"to_memory": False, "theirs": 19, "own": 0}
+    assert judged(apart=transfer(READ, AT + 0x10000, 64, *piece.values())).findings == []

@@ -158,6 +158,13 @@ class DmaMaps:
             self._fds.append(os.dup(fd))
         return number
 
+    def verdict(self, address: int, need: MapFlag) -> int:
+        """Whether one byte may be reached, by this table alone: 0, EFAULT: it is not mapped, EPERM: not so."""
+        start = self._covering(address)
+        if start is None:
+            return errno.EFAULT
+        return 0 if self.live[start].flags & need else errno.EPERM
+
     def pieces(self, address: int, size: int, need: MapFlag) -> list[tuple[int, int, int]]:
         """Where a transfer goes: (descriptor, offset, bytes) for each mapping that it touches, in order.
 

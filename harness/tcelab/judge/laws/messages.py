@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from typing import Final
 
@@ -17,7 +18,7 @@ from tcelab.judge.models.requests import request_name
 from tcelab.judge.models.tablemodel import UNKNOWN, Arrays, TableModel, differing
 from tcelab.papr import tce, window
 from tcelab.program import Dma, Fill, Frames, Ioctl, Look, Master, Read, Tag
-from tcelab.run.record import Outcome, Run, Step, Told
+from tcelab.run.record import Apart, Outcome, Run, Step, Told
 
 LAW: Final = Law(
     "messages",
@@ -44,6 +45,7 @@ def messages(ledger: Ledger, fold: Fold, seen: TableReading) -> None:
         for model in tables:
             _compare(ledger, fold, model, told)
         lost = [at for at in told.live if not any(0 <= model.number(at) < model.entries for model in tables)]
+        ledger.evidence.twice[told.device] = told.judged
         for at in lost[:MOST]:
             _report(ledger, told, None, at, ("no window there", f"{told.live[at][2]:#x} bytes mapped"))
         ledger.count("messages", max(len(lost) - MOST, 0))
@@ -100,6 +102,9 @@ def during(ledger: Ledger, fold: Fold, step: Step, outcome: Outcome) -> None:
     """
     if outcome.told is None:
         return
+    for name, pieces in outcome.apart.items():
+        for piece in pieces:
+            _verdicts(ledger, fold, step, name, piece)
     expected = _expected(fold, step, outcome)
     if expected is None:
         return
@@ -122,6 +127,29 @@ def during(ledger: Ledger, fold: Fold, step: Step, outcome: Outcome) -> None:
                 operation=step.number,
                 view="messages",
             )
+
+
+def _verdicts(ledger: Ledger, fold: Fold, step: Step, device: str, piece: Apart) -> None:
+    """QEMU's table and the probe's own, made of messages alone, say the same of each piece of a transfer, but of a read
+    through an entry that is write-only.
+    """
+    table = fold.group_of[device].windows.at(piece.address)
+    if not piece.own and not piece.to_memory and table.permissions(table.number(piece.address)) == tce.WRITE:
+        return
+    way = "write" if piece.to_memory else "read"
+    expected, seen = (errno.errorcode.get(each, str(each)) if each else "allowed" for each in (piece.theirs, piece.own))
+    ledger.report(
+        "messages",
+        (device, step.number, piece),
+        f"the probe {device} is to {way} {piece.size} bytes at {piece.address:#x}: QEMU's table says {expected}, the"
+        f" probe's own, made of messages, {seen}",
+        liobn=table.liobn,
+        ioba=piece.address,
+        expected=expected,
+        seen=seen,
+        operation=step.number,
+        view="messages",
+    )
 
 
 def _after_emptying(got: list[Run], wanted: list[Run]) -> bool:
