@@ -36,6 +36,8 @@ _CHUNK: Final = 4096
 """Bytes that are read at once, unless a longer message has begun."""
 _WAITING: Final = 4 << 20
 """Bytes that wait for a client that does not read, above which nothing is added."""
+_CUT: Final = int(socket.MSG_CTRUNC)
+_QUIETLY: Final = int(socket.MSG_NOSIGNAL)
 _INT: Final = array.array("i").itemsize
 _DEVICE_FLAGS: Final = 3
 """VFIO_DEVICE_FLAGS_RESET and _PCI."""
@@ -106,7 +108,7 @@ class Connection:
             return
         fds = _descriptors(ancillary) if ancillary else []
         try:
-            self._take(data, fds, cut=bool(flags & socket.MSG_CTRUNC))
+            self._take(data, fds, cut=bool(flags & _CUT))
         except ProtocolError as error:
             self.end(error)
 
@@ -279,7 +281,7 @@ class Connection:
         sent = 0
         if not self._out:
             try:
-                sent = self._sock.send(data, socket.MSG_NOSIGNAL)
+                sent = self._sock.send(data, _QUIETLY)
             except (BlockingIOError, InterruptedError):
                 pass
             except OSError as error:
@@ -293,7 +295,7 @@ class Connection:
     def writable(self) -> None:
         """Send what waits; once all is sent, the client is read again."""
         try:
-            del self._out[: self._sock.send(self._out, socket.MSG_NOSIGNAL)]
+            del self._out[: self._sock.send(self._out, _QUIETLY)]
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
