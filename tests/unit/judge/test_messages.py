@@ -5,6 +5,8 @@ from heard import AT, Heard, nth, program
 from msgspec import structs
 
 from tcelab.judge import Judge
+from tcelab.judge.laws.messages import _tellable
+from tcelab.judge.models.tablemodel import LiveEntry, TableModel
 from tcelab.run.loop import perform_program
 from tcelab.run.record import Apart, Run
 
@@ -143,3 +145,24 @@ def test_two_verdicts_on_one_transfer_are_a_finding(piece, said):
 def test_of_a_read_through_a_write_only_entry_no_message_tells():
     piece = {"to_memory": False, "theirs": 19, "own": 0}
     assert judged(apart=transfer(READ, AT + 0x10000, 64, *piece.values())).findings == []
+
+
+@pytest.mark.parametrize(
+    ("word", "told", "untold"),
+    [
+        (0x5000, None, 1),
+        (0x5001, 0x5001, 0),
+        (0x5002, 0x5003, 1),
+        (0x5003, 0x5003, 0),
+        (0x5FFF, 0x5003, 0),
+        (1 << 28 | 3, None, 1),
+        ((1 << 28) - 4096 | 3, (1 << 28) - 4096 | 3, 0),
+        (1 << 63 | 3, None, 1),
+    ],
+)
+def test_an_entry_is_told_as_far_as_a_message_can(word, told, untold):
+    model = TableModel(0x80000100, 4096)
+    model.put(7, [LiveEntry(word & 3, "", 0, None, None, 1, raw=word)], 1)
+    (index, words), count = _tellable(model, 1 << 28)
+    seen = dict(zip(index.tolist(), words.tolist(), strict=True))
+    assert (seen, count) == ({} if told is None else {7: told}, untold)

@@ -52,12 +52,8 @@ def messages(ledger: Ledger, fold: Fold, seen: TableReading) -> None:
 
 
 def _compare(ledger: Ledger, fold: Fold, model: TableModel, told: Told) -> None:
-    index, words = model.arrays()
-    known = words != np.uint64(UNKNOWN)
-    nowhere = known & ((words & ~np.uint64(0xFFF)) >= np.uint64(fold.facts.ram))
-    blind = known & ((words & np.uint64(tce.PERMISSIONS)) == np.uint64(tce.WRITE))
-    ledger.evidence.untold += int((nowhere | blind).sum())
-    expected = index[~nowhere], np.where(known, words | np.uint64(tce.READ), words)[~nowhere]
+    expected, untold = _tellable(model, fold.facts.ram)
+    ledger.evidence.untold += untold
     shown = _shown(model, told)
     ledger.evidence.told += len(shown[0])
     wrong = differing(expected, shown)
@@ -66,6 +62,19 @@ def _compare(ledger: Ledger, fold: Fold, model: TableModel, told: Told) -> None:
     for number, one, other in list(wrong.rows())[:MOST]:
         _report(ledger, told, model, number, (tce.describe(one), tce.describe(other)))
     ledger.count("messages", max(len(wrong.numbers) - MOST, 0))
+
+
+def _tellable(model: TableModel, ram: int) -> tuple[Arrays, int]:
+    """The table as messages can tell it, and the number of entries of which they cannot tell all. Entries without
+    permissions are as good as empty, those that lead outside RAM are not told, and all the others may be read.
+    """
+    index, words = model.arrays()
+    known = words != np.uint64(UNKNOWN)
+    frames, permissions = words & ~np.uint64((1 << model.page_shift) - 1), words & np.uint64(tce.PERMISSIONS)
+    silent = known & ((frames >= np.uint64(ram)) | (permissions == 0))
+    blind = known & ~silent & (permissions == np.uint64(tce.WRITE))
+    told = np.where(known, frames | permissions | np.uint64(tce.READ), words)
+    return (index[~silent], told[~silent]), int((silent | blind).sum())
 
 
 def _shown(model: TableModel, told: Told) -> Arrays:
