@@ -57,9 +57,10 @@ def _by_edu(kernel: Kernel, opened: File, transfers: list[tuple[int, int, bool, 
     for _, size, _, offset in transfers:
         edu.check(size, offset)
     registers = _registers(kernel, opened)
+    pause = 0.0 if opened.quick else edu.MOST
     for done, (iova, size, to_memory, offset) in enumerate(transfers):
         kernel.beat()
-        value = edu.transfer(kernel, registers, iova, size, offset, to_memory=to_memory)
+        value = edu.transfer(kernel, registers, iova, size, offset, to_memory=to_memory, pause=pause)
         if value != 0:
             return done, value
     return len(transfers), 0
@@ -156,7 +157,9 @@ def _command(kernel: Kernel, opened: File) -> int:
 def _virtio(kernel: Kernel, opened: File) -> virtio.Place | None:
     """Where a virtio-blk has its registers, None for another device."""
     if not opened.known:
-        if int.from_bytes(_read(kernel, opened, 4, 0), "little") == virtio.MODEL:
+        model = int.from_bytes(_read(kernel, opened, 4, 0), "little")
+        opened.quick = model == edu.PROBE
+        if model == virtio.MODEL:
             opened.virtio = virtio.find(lambda size, offset: _read(kernel, opened, size, offset))
         opened.known = True
     return opened.virtio

@@ -26,6 +26,7 @@ class File:
     :ivar registers: of a device, mapped, once somebody has needed them.
     :ivar config: where its configuration space begins, once that was needed.
     :ivar known: the device's kind is known: a virtio device if `virtio`, the place of its registers, is set.
+    :ivar quick: it is a probe, whose transfers end at once.
     :ivar engine: a virtio device as it was set up last.
     """
 
@@ -33,7 +34,7 @@ class File:
         self.fd = fd
         self.registers: Registers | None = None
         self.config = config
-        self.known = False
+        self.known = self.quick = False
         self.virtio: virtio.Place | None = None
         self.engine: virtio.Engine | None = None
 

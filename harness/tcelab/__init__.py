@@ -4,6 +4,7 @@
 - `cli`: the command `tcelab`, a module for each verb
 - `commandline`: the words of the running command
 - `coverage`: what was executed of a guest's kernel
+- `device`: PCI devices of our own, processes of the host behind QEMU's vfio-user-pci
 - `emulator`: the driver and its platform in Python: a platform of its own, and the reference of others
 - `errors`: errors by what the caller can do about them
 - `fuzz`: random programs, shrunk

@@ -101,6 +101,7 @@ class FakeGuest:
         self.log = SimpleNamespace(tables=TableAddresses(), drain=self._drain, take_refusals=self._take_refusals)
         self.ram = SimpleNamespace(size=RAM, read=self._read, pages=self._pages)
         self.standstill = SimpleNamespace(begin=self._begin, end=self._end)
+        self.probes = SimpleNamespace(servers={}, heard=dict, apart=dict, told=tuple)
         self.disks = SimpleNamespace(read=lambda: {"disk1": b"on the disk"}, renew=lambda: self.calls.append("disks"))
 
     def __call__(

@@ -11,6 +11,7 @@ of two figures of one run.
 - `life`: `tcelab bench life`: what a reset, a reboot and a kexec cost, beside a boot
 - `nights`: `tcelab bench history`: how fast a history of many nights answers
 - `plot`: the figure of `bench batch`
+- `probe`: `tcelab bench probe`: transfers a second of a probe, beside an edu and by either way to memory
 - `table`: `tcelab bench table`: what it costs to read and to judge all tables, by view
 - `watch`: `tcelab bench watch`: what a watcher costs the guest
 - `ways`: `tcelab bench ways`: the driver, its mutants and raw hypercalls, side by side in one guest

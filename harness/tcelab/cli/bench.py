@@ -24,6 +24,7 @@ from tcelab.bench import (
     life,
     nights,
     plot,
+    probe,
     table,
     watch,
 )
@@ -104,6 +105,12 @@ def batch_(job: BenchJob, sizes: str, plot_to: Path | None) -> Measured:
     if plot_to is not None and measured.figures:
         plot.draw(measured, plot_to)
     return measured
+
+
+@benchmark("probe", repeat=5, turn="Turns over both devices and both ways.")
+def probe_(job: BenchJob) -> Measured:
+    """Measure transfers per second of a probe, judged, beside an edu; by messages, beside shared memory."""
+    return probe.measure(job)
 
 
 @benchmark("emulator", repeat=3, turn="Turns, each with a fork.")

@@ -47,6 +47,7 @@ _ABILITIES: Final = {
     "virtio_blk": "virtio-blk",
     "dimm": "memory to plug in",
     "testdev": "iommu-testdev",
+    "vfio_user": "vfio-user-pci",
     "machines": "versioned machine types",
     "mapped_ram": "save and load",
     "cpus": "every CPU of --cpu",

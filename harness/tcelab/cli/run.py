@@ -33,7 +33,7 @@ from tcelab.job.job import FILES, Job
 from tcelab.job.runoptions import settle
 from tcelab.job.series import Series
 from tcelab.program import Program, inject, load
-from tcelab.program.topology import topology
+from tcelab.program.topology import PROBE, topology
 from tcelab.run.record import Guarding
 
 _SEEDS: Final = 1 << 32
@@ -75,7 +75,8 @@ def command(
 
     Exit codes: 0 pass, 1 finding, 2 wrong usage, 125 could not judge.
     """
-    ssh, coverage = take(options), recorded(options)
+    probed = _asks_for_probes(options)
+    ssh, coverage = take(options, probed=probed), recorded(options)
     if not typed("target"):
         target = scenarios.OVER_SSH if options["platform"] == platforms.SSH else scenarios.DEFAULT
     if keep and options["platform"] != platforms.QEMU:
@@ -83,7 +84,9 @@ def command(
     if keep and not sys.stdin.isatty():
         raise UsageError("--keep needs a terminal: it gives the guest's console to you")
     piped = output.check_files(json=json_to, tap=tap_to)
-    names = _several(target)
+    if probed:
+        options["topology_name"] = _with_probes(target, str(options["platform"]))
+    names = () if probed else _several(target)
     programs = [program_of(target, seed, lie, names[0] if names else str(options["topology_name"]))]
     if len(names) > 1:
         if keep:
@@ -121,6 +124,25 @@ def _usual() -> str:
 
 
 topology_text(command, f"{OF_SCENARIO} By default {_usual()}.")
+
+
+def _asks_for_probes(options: dict[str, Any]) -> bool:
+    """Whether `--device probe` was said, which is no address."""
+    return bool(options["platform"] != platforms.SSH and options["devices"] == (PROBE,))
+
+
+def _with_probes(target: str, platform: str) -> str:
+    """The topology of `--device probe`.
+
+    :raise UsageError: the program has its own, the user has named another, or there is no QEMU.
+    """
+    if typed("topology_name"):
+        raise UsageError(f"--device probe has a topology of its own: {PROBE}", next_step="leave --topology out")
+    if target not in scenarios.SCENARIOS:
+        raise UsageError(f"--device is about a scenario, and {target} is a program, which has its own devices")
+    if platform != platforms.QEMU:
+        raise UsageError(f"a probe is a device of QEMU: --device probe is not for --platform {platform}")
+    return PROBE
 
 
 def _several(target: str) -> tuple[str, ...]:

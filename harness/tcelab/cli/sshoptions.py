@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from tcelab.errors import UsageError
 from tcelab.job.platforms import SSH
+from tcelab.program.topology import PROBE
 from tcelab.ssh.choice import PORT, PYTHON, SshChoice
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -53,8 +54,9 @@ _OPTIONS: Final = [
         "--device",
         "devices",
         multiple=True,
-        metavar="[NAME=]ADDRESS",
-        help="With --platform ssh: which PCI device is that of the topology, in its order or by its name;"
+        metavar="probe|[NAME=]ADDRESS",
+        help=f"probe: what does DMA is tcelab's own process on the host, which is told each change of a table (topology"
+        f" {PROBE}). With --platform ssh: which PCI device is that of the topology, in its order or by its name;"
         " by default those at the places that they have in a guest of tcelab's own."
         " A device that has another driver than vfio-pci is left alone.",
     ),
@@ -84,8 +86,10 @@ def ssh_options(function: F) -> F:
     return function
 
 
-def take(options: dict[str, Any]) -> SshChoice | None:
+def take(options: dict[str, Any], *, probed: bool = False) -> SshChoice | None:
     """The choice, taken out of a command's options; None on other platforms.
+
+    :param probed: the option --device was about another thing.
 
     :raise UsageError: they were given for another platform.
     """
@@ -93,8 +97,9 @@ def take(options: dict[str, Any]) -> SshChoice | None:
     if options["platform"] == SSH:
         return SshChoice(**given)
     context = click.get_current_context()
+    names = {*_NAMES} - ({"devices"} if probed else set())
     for parameter in context.command.params:
-        if parameter.name in _NAMES and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE:
+        if parameter.name in names and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE:
             raise UsageError(
                 f"{parameter.opts[0]} is about a machine over ssh", next_step=f"add --platform {SSH}, or leave it out"
             )

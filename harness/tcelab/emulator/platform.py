@@ -78,7 +78,7 @@ class EmulatedPe:
 
     def _made(self, device: Device, machine: Machine) -> PciDevice:
         made: PciDevice
-        if device.model == "edu":
+        if device.model in {"edu", "probe"}:  # a probe is an edu to its driver
             made = Edu(device.name, self.table, machine.ram, machine.refuse, device.mask, isolation=self.isolation)
         elif device.model == "testdev":
             made = TestDevice(device.name, self.table, machine.ram, machine.refuse, self.isolation)

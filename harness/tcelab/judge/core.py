@@ -29,7 +29,7 @@ from tcelab.judge.models.rounds import done_of
 from tcelab.judge.verdict import conclude
 from tcelab.papr import window
 from tcelab.program import Burst, Checkpoint, Dma, DmaMove, Fresh, Ioctl, Program, Repeat, Together
-from tcelab.run.record import KERNELS_LOG, Facts, Outcome, RunRecord, Snapshot, Step
+from tcelab.run.record import KERNELS_LOG, Facts, Outcome, RunRecord, Snapshot, Step, ViewName
 
 
 class Judge:
@@ -250,16 +250,17 @@ class Judge:
         shown = [table for tables in seen.views.values() for table in tables.values()]
         hypercalls.serial(ledger, self.fold, self._races.seen(shown, self.fold.hypercalls.apply))
         self.fold.seen(shown)
-        asked = self.facts.views if stream else self.facts.views[:1]
+        asked = [view for view in self.facts.views if stream or view != "stream"]
+        views: list[ViewName] = [*seen.views, *(("messages",) if snapshot.told else ())]
         for view in asked:
-            if view not in seen.views:
+            if view not in views:
                 why = snapshot.missing.get(view) or self.facts.cannot.get(view, "no reason was given")
                 ledger.undecided_because(f"the {view} view is missing: {why}")
-        for view in seen.views:
+        for view in views:
             ledger.evidence.steps[view] = ledger.evidence.steps.get(view, 0) + 1
             if ledger.batch:
                 size = ledger.size(ledger.batch)
-                size.live += view != "stream"
+                size.live += view not in {"stream", "messages"}
                 size.stream += view == "stream"
         for law in CHECKPOINT_LAWS:
             law(ledger, self.fold, seen)

@@ -18,6 +18,7 @@ LAW_NAMES: Final = (
     "hypercalls",
     "papr",
     "views",
+    "messages",
     "tag",
     "memory",
     "disk",
@@ -157,6 +158,9 @@ class Evidence(msgspec.Struct, kw_only=True):
     :ivar entries: table entries compared, empty ones too, over all checkpoints and views.
     :ivar pages: unmapped buffer pages compared in guest RAM.
     :ivar disk: bytes of disks compared.
+    :ivar told: mappings of probes compared with the tables; `untold`: entries of which a message cannot tell all: that
+        they are write-only, or lead nowhere.
+    :ivar twice: by probe, pieces of transfers that QEMU's table and the probe's own have both judged.
     :ivar pins: readings of the page-pin counters.
     :ivar dma: transfers of devices.
     :ivar papr: what the guest asked of its platform.
@@ -174,6 +178,9 @@ class Evidence(msgspec.Struct, kw_only=True):
     entries: int = 0
     pages: int = 0
     disk: int = 0
+    told: int = 0
+    untold: int = 0
+    twice: dict[str, int] = {}
     pins: int = 0
     dma: DmaCount = msgspec.field(default_factory=DmaCount)
     papr: PaprCount = msgspec.field(default_factory=PaprCount)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from tcelab.errors import UsageError
 from tcelab.papr import window
+from tcelab.program.kinds import is_life
 from tcelab.program.program import Program
 from tcelab.quirks import check as check_quirks
 
@@ -14,7 +15,7 @@ def check(program: Program, *, guarded: bool = False) -> None:
     """Check a program before anything boots.
 
     :raise UsageError: it names a device that no program can drive, an unknown quirk, or a page size that no kernel has;
-        or it isolates PEs of which the kernel's own driver has one.
+        or it isolates PEs of which the kernel's own driver has one; or does with a probe what a probe cannot.
     """
     if program.topology.direct and guarded:
         raise UsageError(
@@ -24,11 +25,23 @@ def check(program: Program, *, guarded: bool = False) -> None:
         raise UsageError(
             f"PEs of topology {program.topology.name} cannot be guarded: an iommu-testdev does DMA whoever forbids it"
         )
+    if "probe" in program.topology.models:
+        _expect_legal_for_probes(program, guarded=guarded)
     if (driven := program.topology.driven) and not program.topology.direct:
         raise UsageError(f"device {driven[0].name!r} ({driven[0].model}) is for the kernel's own driver")
     check_quirks(program.shows)
     if odd := next((size for size in program.page_sizes if size < window.PAGE_SIZE or size & size - 1), None):
         raise UsageError(f"program {program.name!r} is made for pages of {odd} bytes, which no kernel has")
+
+
+def _expect_legal_for_probes(program: Program, *, guarded: bool) -> None:
+    where = f"topology {program.topology.name} has probes"
+    if guarded:
+        raise UsageError(f"{where}, which cannot be guarded yet", next_step="use --guard off, or edus: --device edu")
+    if life := next((op for op in program.ops if is_life(op)), None):
+        raise UsageError(
+            f"{where}, and QEMU carries none over an event: program {program.name!r} has {type(life).__name__}"
+        )
 
 
 def sizes(numbers: Iterable[int]) -> str:

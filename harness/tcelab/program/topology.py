@@ -19,6 +19,11 @@ CHANNEL_PHB: Final = 0
 SMALL_WINDOW: Final = 16 << 20
 """Bytes of the windows on PHBs that are not under test: fewer entries to clear at boot and to read at checkpoints."""
 
+PROBE: Final = "probe"
+"""Name of the topology with probes."""
+PROBES: Final = 2
+"""Probes on a PHB that has any."""
+
 CRASHKERNEL: Final = 192
 """MiB in which a crash kernel runs, with its initrd and the agent."""
 
@@ -48,14 +53,15 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A device under test, called `name` by programs.
 
     :ivar model: programs drive an edu or a virtio-blk; a disk (virtio-blk as well) or an e1000 is for the kernel's own
-        driver, see `KERNEL_DRIVERS`; a testdev (iommu-testdev) is for programs that use the DMA API.
+        driver, see `KERNEL_DRIVERS`; a testdev (iommu-testdev) is for programs that use the DMA API; a probe is an edu
+        to its driver, and a process on the host: QEMU's `vfio-user-pci`.
     :ivar mask: an edu ANDs its bus addresses with it.
     :ivar plugged: it is there when the machine starts; otherwise a `deviceadd` plugs it in.
     """
 
     name: str
     slot: int
-    model: Literal["edu", "virtio-blk", "disk", "e1000", "testdev"] = "edu"
+    model: Literal["edu", "virtio-blk", "disk", "e1000", "testdev", "probe"] = "edu"
     mask: int = (1 << _BITS) - 1
     plugged: bool = True
 
@@ -133,6 +139,7 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         _check_slots(self.machine)
         for phb in self.phbs:
             _check_window(phb)
+            _check_probes(phb)
 
     @property
     def machine(self) -> tuple[Phb, ...]:
@@ -207,6 +214,19 @@ def _check_window(phb: Phb) -> None:
         )
 
 
+def _check_probes(phb: Phb) -> None:
+    """QEMU 11.1 bears two vfio-user devices on a PHB, and not every other number (hw/ppc/spapr_pci_vfio.c). At boot,
+    each entry of the window is a message to each.
+    """
+    probes = [device for device in phb.devices if device.model == "probe"]
+    if not probes:
+        return
+    if probes != list(phb.devices) or len(probes) != PROBES or not all(each.plugged for each in probes):
+        raise ValueError(f"PHB {phb.index}: a PHB with a probe has {PROBES} of them from the start, and nothing else")
+    if phb.window_size > SMALL_WINDOW:
+        raise ValueError(f"window_size of PHB {phb.index}, which has probes, is at most {SMALL_WINDOW:#x}")
+
+
 def _pes(
     name: str, count: int, window_size: int = window.DEFAULT_WINDOW_SIZE, cpus: int = 1, crashkernel: int = 0
 ) -> Topology:
@@ -227,6 +247,8 @@ def _dma_api(name: str, *, direct: bool) -> Topology:
     return Topology(name, (first, *others), direct=direct)
 
 
+_PROBES: Final = {"pe1": 1, "pe1b": 3}
+
 TOPOLOGIES: Final = {
     topology.name: topology
     for topology in (
@@ -246,6 +268,8 @@ TOPOLOGIES: Final = {
         _pes("two-small-smp", 2, SMALL_WINDOW, cpus=2),
         _pes("four-cpus", 2, SMALL_WINDOW, cpus=4),
         _pes("two-small-kdump", 2, SMALL_WINDOW, crashkernel=CRASHKERNEL),
+        # A DMA master on the host, with a view of its own; and an edu, whose PE is left as it is elsewhere.
+        _unlike(PROBE, Phb(1, tuple(Device(each, slot, "probe") for each, slot in _PROBES.items()), SMALL_WINDOW)),
         Topology("pair", (Phb(1, (Device("pe1", slot=1), Device("pe1b", slot=2)), SMALL_WINDOW),)),
         _pes("four-pe", 4, SMALL_WINDOW),
         # A machine that other versions of QEMU have as well.

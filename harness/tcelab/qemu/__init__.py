@@ -33,6 +33,7 @@ Only this package uses asyncio; its interface is synchronous.
 - `plugin`: our TCG plugin, built for a QEMU and tried on it
 - `portal`: the one asyncio loop, and the way into it
 - `probe`: what a QEMU can do
+- `probes`: the probes of a machine: devices that live in this process
 - `processmemory`: memory of another process
 - `qemusession`: the platform `qemu` as a `Session`
 - `qtest`: QEMU's test port

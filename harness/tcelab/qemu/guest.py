@@ -29,6 +29,7 @@ from tcelab.qemu.limits import Limits
 from tcelab.qemu.log import Log
 from tcelab.qemu.monitor import Monitor
 from tcelab.qemu.probe import Abilities, Qemu
+from tcelab.qemu.probes import Probes
 from tcelab.qemu.qtest import CLOSED as CLOSED_PORT
 from tcelab.qemu.qtest import Qtest
 from tcelab.qemu.ram import MIB, PrivateRam, SharedRam
@@ -84,6 +85,7 @@ class Guest:
             # The boot messages belong to the fork as well: a warning among them is a finding of the fork.
             self.console.feed(base.console, 0.0)
             self.console.heard.forked(base.record.conduct)
+        self.probes = Probes(options.topology, folder / "qemu.err")
         self._said = (folder / "qemu.err").open("w+b")
         self._qmp = Monitor("tcelab")
         self.standstill = Standstill(self.qmp, self._not_only_stopped)
@@ -126,6 +128,7 @@ class Guest:
             stream=None if self._saved is None else self._saved.stream,
             dimms=tuple(self.ram.free),
             coverage=self.cover.fd,
+            probes=self.probes.listen(),
         )
         try:
             self._process = await self._spawn(fds)
@@ -135,8 +138,8 @@ class Guest:
                 theirs.close()
             if not hasattr(self, "_process"):
                 pairs["qmp"][0].close()
-        self._watch(self._watch_exit())
-        self._watch(self._watch_qtest())
+        for watch in (self._watch_exit, self._watch_qtest, self._watch_probes):
+            self._watch(watch())
         self._console_task = self._watch(self._watch_console())
         self.waiter.listen, self.waiter.shares = self._listen, partial(host_shares, self.pid)
         await self.waiter.run(self._qmp.connect(pairs["qmp"][0]), "launch", self.limits.launch)
@@ -189,19 +192,22 @@ class Guest:
     async def _watch_qtest(self) -> None:
         with contextlib.suppress(ConnectionError):
             await self.qtest.listen()
-        # QEMU closes it when it ends, and then its exit is what counts.
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self.waiter.lost), self.limits.settle)
-        self.waiter.lose(CLOSED_PORT)
+        await self._unless_it_ended(CLOSED_PORT)
 
     async def _watch_console(self) -> None:
         loop = asyncio.get_running_loop()
         while data := await loop.sock_recv(self._console_end, _CONSOLE_CHUNK):
             self.heard(data)
-        # QEMU closes it when it ends, and then its exit is what counts.
+        await self._unless_it_ended(f"{WATCHER} of the console met its end")
+
+    async def _watch_probes(self) -> None:
+        await self._unless_it_ended(await self.probes.lost())
+
+    async def _unless_it_ended(self, why: str) -> None:
+        """QEMU closes all when it ends, and then its exit is what counts."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self.waiter.lost), self.limits.settle)
-        self.waiter.lose(f"{WATCHER} of the console met its end")
+        self.waiter.lose(why)
 
     def heard(self, data: bytes) -> None:
         """Take bytes from the console."""
@@ -283,9 +289,7 @@ class Guest:
 
     async def _not_only_stopped(self, status: str) -> TcelabError:
         """QEMU reports why a guest that nobody stopped does not run; the event with the details is still to come."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self.waiter.lost), self.limits.settle)
-        self.waiter.lose(f"the guest is {status}")
+        await self._unless_it_ended(f"the guest is {status}")
         return await self.waiter.loss()
 
     async def trouble(self) -> tuple[str, ...]:
@@ -319,13 +323,8 @@ class Guest:
 
         if not (self._base is None if booting is None else booting):
             return await self.waiter.run(self.channel.ask(request), "fork", self.limits.fork)
-        return await self.waiter.run(
-            self._no_agent_or(ask()),
-            "boot",
-            self.limits.boot,
-            lambda: self.console.size,
-            self.limits.whole_boot,
-        )
+        limits = self.limits.boot, lambda: self.console.size, self.limits.whole_boot
+        return await self.waiter.run(self._no_agent_or(ask()), "boot", *limits)
 
     async def _no_agent_or(self, work: Coroutine[Any, Any, T]) -> T:
         """Await `work`, unless the guest's init says that there will be no agent."""
@@ -394,7 +393,8 @@ class Guest:
         self._let_go()
 
     def _let_go(self) -> None:
-        for name in ("cover", "log", "channel", "qtest", "_console_end", "console", "ram", "disks", "dma_api", "_said"):
+        parts = "cover log channel qtest _console_end console ram disks dma_api probes _said"
+        for name in parts.split():
             if (part := getattr(self, name, None)) is not None:
                 part.close()
         os.close(self.state)

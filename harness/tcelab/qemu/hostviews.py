@@ -61,6 +61,10 @@ class HostViews:
             except HarnessError as error:
                 missing[view] = error.message
             seconds[view] = time.perf_counter() - began
+        try:
+            told = self._guest.probes.told()
+        except HarnessError as error:
+            told, missing["messages"] = (), error.message
         began = time.perf_counter()
         addresses = {tce.address(int(word), table.page_shift) for table in tables for word in table.tce}
         pages = self._guest.ram.pages(addresses.union(frames))
@@ -79,6 +83,7 @@ class HostViews:
             refusals=self._guest.log.take_refusals(),
             console=portal().call(self._guest.trouble()),
             seconds=seconds,
+            told=told,
             conduct=self._guest.console.heard.take() if self._papr else None,
         )
 

@@ -18,6 +18,7 @@ from tcelab.leakcheck.dmaapi import PORT as DMA_API
 from tcelab.papr import window
 from tcelab.program.diskcontent import SIZES as DISKS
 from tcelab.program.topology import CHANNEL_PHB, CHANNEL_SLOT, SMALL_WINDOW, SPARE, Device, Phb, Topology
+from tcelab.qemu import probes
 from tcelab.qemu.channel import PORT
 from tcelab.qemu.probe import TRACES, Abilities, Qemu
 from tcelab.qemu.ram import MIB
@@ -122,6 +123,7 @@ class Descriptors(msgspec.Struct, frozen=True):
     :ivar stream: what a guest begins with that was saved, RAM and all; see `tcelab.qemu.transit`.
     :ivar dimms: for memory that is plugged in; see `tcelab.qemu.dimms`.
     :ivar coverage: see `tcelab.coverage.covermap`; None: nothing is recorded.
+    :ivar probes: sockets by device; see `tcelab.qemu.probes`.
     """
 
     qmp: int
@@ -138,10 +140,11 @@ class Descriptors(msgspec.Struct, frozen=True):
     stream: int | None = None
     dimms: tuple[int, ...] = ()
     coverage: int | None = None
+    probes: dict[str, int] = {}
 
     def all(self) -> tuple[int, ...]:
         single = [number for number in msgspec.structs.astuple(self) if isinstance(number, int)]
-        return (*single, *self.roms.values(), *self.disks.values(), *self.dimms)
+        return (*single, *self.roms.values(), *self.disks.values(), *self.dimms, *self.probes.values())
 
 
 def firmware(options: QemuOptions, abilities: Abilities) -> Literal["vof", "slof"]:
@@ -173,6 +176,11 @@ def check(abilities: Abilities, topology: Topology, cpu: CpuName = CPU) -> None:
             f"QEMU {abilities.version} has no iommu-testdev, and topology {topology.name} has one",
             next_step="use QEMU 11.1 or newer, or tcelab's own: leave --qemu out",
         )
+    if "probe" in topology.models and not abilities.vfio_user:
+        raise Unsupported(
+            f"QEMU {abilities.version} has no vfio-user-pci, and topology {topology.name} has a probe",
+            next_step="use QEMU 11.1 or newer, or tcelab's own: leave --qemu out",
+        )
     if topology.models & DISKS.keys() and not abilities.virtio_blk:
         raise Unsupported(
             f"QEMU {abilities.version} has no virtio-blk-pci, and topology {topology.name} has one",
@@ -201,6 +209,8 @@ def parent_death(abilities: Abilities) -> tuple[list[str], list[str]]:
 
 def expect_forkable(options: QemuOptions, abilities: Abilities) -> None:
     """:raise Unsupported: a guest of this machine cannot be forked."""
+    if "probe" in options.topology.models:
+        raise Unsupported("QEMU saves nothing of a probe, and tells it nothing when a guest is loaded")
     if not abilities.private_ram:
         raise Unsupported(f"QEMU {abilities.version} cannot map a read-only RAM file copy-on-write")
     if options.topology.cpus > 1 and not abilities.all_cpus_go_on:
@@ -337,6 +347,8 @@ def _device(phb: Phb, device: Device, fds: Descriptors) -> list[str]:
         user = f"user,id={net},restrict=on,ipv6=off"
         return ["-netdev", user, "-device", f"e1000,{at},netdev={net},romfile="]
     rom = "" if phb == SPARE else f",romfile=/proc/self/fd/{fds.roms.get(device.model, 0)}"
+    if device.model == "probe":
+        return probes.option(device, f"phb{phb.index}.0", fds.probes.get(device.name, 0))
     if device.model == "testdev":
         return ["-device", f"iommu-testdev,{at}"]
     if device.model == "edu":

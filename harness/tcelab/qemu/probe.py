@@ -45,7 +45,7 @@ LOG_FLAGS: Final = ("guest_errors", "invalid_mem")
 """`-d` items under which QEMU tells of refused accesses: the second where it exists (8.0 or so and up)."""
 
 
-VERSION: Final = 6
+VERSION: Final = 7
 """Version of the questions; raising it invalidates remembered answers."""
 
 
@@ -71,7 +71,7 @@ class Abilities(msgspec.Struct, frozen=True):
 
     :ivar version: as it calls itself.
     :ivar edu: has the `edu` device; `virtio_blk`: the `virtio-blk-pci` device; `dimm`: `pc-dimm`, memory to
-        plug in; `testdev`: `iommu-testdev`.
+        plug in; `testdev`: `iommu-testdev`; `vfio_user`: `vfio-user-pci`.
     :ivar vof: its pseries machine has `x-vof`, and starts with it.
     :ivar exit_with_parent: `-run-with exit-with-parent=on`.
     :ivar traces: those of `TRACES` that exist.
@@ -95,6 +95,7 @@ class Abilities(msgspec.Struct, frozen=True):
     virtio_blk: bool = False
     dimm: bool = False
     testdev: bool = False
+    vfio_user: bool = False
     cpus: tuple[str, ...] = ()
     machines: tuple[str, ...] = ()
     mapped_ram: bool = False
@@ -262,6 +263,7 @@ async def _questions(end: socket.socket, log_flags: tuple[str, ...]) -> Abilitie
         virtio_blk="virtio-blk-pci" in types,
         dimm="pc-dimm" in types,
         testdev="iommu-testdev" in types,
+        vfio_user="vfio-user-pci" in types,
         vof="x-vof" in await properties(f"{pseries[0]['name']}-machine"),
         exit_with_parent="exit-with-parent" in options.get("run-with", set()),
         traces=tuple(event for event in TRACES if event in traces),

@@ -53,6 +53,7 @@ def facts(parts: Parts, ram: int, nonce: bytes, hello: Hello) -> Facts:
     if base is not None:
         versions["base"] = {"key": base.record.key, "built": base.record.built, "boot": base.record.boot}
     versions["quirks"] = sorted(options.quirks)
+    probes = "probe" in options.topology.models
     return Facts(
         "qemu",
         nonce,
@@ -60,6 +61,7 @@ def facts(parts: Parts, ram: int, nonce: bytes, hello: Hello) -> Facts:
         ram,
         cannot,
         versions,
+        views=("live", "stream", *(("messages",) if probes else ())),
         quirks=options.quirks,
         isolates=options.isolates,
         guard=options.guard,

@@ -228,6 +228,12 @@ def witnesses(evidence: Evidence) -> Iterator[str]:
     if dma.refused and not dma.control:
         controls = "its refusals were not seen"
     yield f"views: {shown}, {counted(evidence.entries, 'entry', 'entries')} compared"
+    if heard := evidence.steps.get("messages"):
+        untold = counted(evidence.untold, "entry", "entries")
+        yield f"messages to probes: {counted(heard, 'step')}, {counted(evidence.told, 'mapping')} compared"
+        twice = counted(sum(evidence.twice.values()), "piece")
+        yield f"  {twice} of transfers judged by QEMU's table and by the probes' own, which is made of messages alone"
+        yield f"  no message can tell that a device may only write, or of an entry outside RAM: {untold}"
     yield (
         f"tags in guest RAM: {counted(evidence.tags, 'mapped page')} proven by their tag,"
         f" {evidence.contents:,} by other data; "

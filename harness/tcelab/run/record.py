@@ -14,7 +14,7 @@ from tcelab.errors import Scene, TcelabError
 from tcelab.program import Op, Program
 from tcelab.run.conduct import Conduct
 
-ViewName = Literal["live", "stream", "emulator"]
+ViewName = Literal["live", "stream", "messages", "emulator"]
 Guarding = Literal["freeze", "observe", "off"]
 """What is done about violations: `freeze` isolates the PE, `observe` only reports, `off` does not look."""
 KERNELS_LOG: Final = "kernel's log"
@@ -61,6 +61,27 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     took: float = 0.0
 
 
+class Run(msgspec.Struct, frozen=True, array_like=True):
+    """Messages to a probe in a row: `count` of `size` bytes each, the first about `address`, each next one about what
+    follows. :ivar maps: DMA_MAP, otherwise DMA_UNMAP.
+    """
+
+    maps: bool
+    address: int
+    size: int
+    count: int
+
+
+class Apart(msgspec.Struct, frozen=True, array_like=True):
+    """A piece of a probe's transfer that QEMU's table and the probe's own judge differently: errnos, 0 is allowed."""
+
+    address: int
+    size: int
+    to_memory: bool
+    theirs: int
+    own: int
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What one operation gave.
 
@@ -69,6 +90,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     :ivar fields: output struct fields, or what the operation reports.
     :ivar frames: guest physical address of each IOMMU page (4 KiB) that the operation concerned.
     :ivar events: events of PEs meanwhile, in order; only with a guard.
+    :ivar told: messages that each probe got meanwhile, in order; None: nobody listened.
+    :ivar apart: pieces of each probe's transfers meanwhile that were judged in two ways.
     """
 
     value: int | None = None
@@ -76,6 +99,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     fields: dict[str, Any] = {}
     frames: list[int] = []
     events: list[Event] = []
+    told: dict[str, list[Run]] | None = None
+    apart: dict[str, list[Apart]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +143,23 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What a probe, a device on the host, was told of its PE's windows, message by message, up to now.
+
+    :ivar live: bus address of each mapping to (address in guest RAM, permissions, bytes). Permissions are bits as in a
+        TCE; that a device may not read cannot be told: the bit is always set.
+    :ivar messages: how many there were since the machine's start.
+    :ivar judged: pieces of transfers since then that QEMU's table and the probe's own have both judged.
+    """
+
+    device: str
+    pe: int
+    live: dict[int, tuple[int, int, int]]
+    messages: int
+    judged: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All that the host saw while the guest was stopped.
 
@@ -128,6 +170,7 @@ class Snapshot:
     :ivar disks: all that is on each disk, by device.
     :ivar seconds: what each part of the snapshot took.
     :ivar conduct: None: nobody listens.
+    :ivar told: what each probe was told.
     """
 
     tables: tuple[TableView, ...]
@@ -138,6 +181,7 @@ class Snapshot:
     disks: dict[str, bytes] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     conduct: Conduct | None = None
+    told: tuple[Told, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

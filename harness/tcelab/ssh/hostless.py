@@ -28,6 +28,8 @@ def expect_possible(program: Program, guard: Guarding) -> None:
 
     :raise UsageError: an operation that needs who is outside, or a guard that does.
     """
+    if "probe" in program.topology.models:
+        raise UsageError(f"topology {program.topology.name} has probes, which are devices of a QEMU of tcelab's own")
     if program.isolation or guard != "off":
         raise UsageError(
             f"program {program.name!r} is about the isolation of PEs: over ssh nobody sees a violation, or isolates",

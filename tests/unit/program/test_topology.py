@@ -85,3 +85,22 @@ def test_what_cannot_be_is_refused_with_the_reason(phbs, why):
 )
 def test_what_can_be_is_taken(phb):
     assert of(phb).phbs == (phb,)
+
+
+def _probed(count, *others, size=16 << 20, **changes):
+    probes = [Device(f"p{slot}", slot, "probe", **changes) for slot in range(1, count + 1)]
+    return Topology("p", (Phb(1, (*probes, *others), size),))
+
+
+@pytest.mark.parametrize(
+    ("count", "others", "changes"),
+    [(1, (), {}), (3, (), {}), (2, (Device("e", 9),), {}), (2, (), {"plugged": False}), (2, (), {"size": 32 << 20})],
+    ids=["one", "three", "beside an edu", "to be plugged in", "a large window"],
+)
+def test_probes_are_two_on_a_phb_of_their_own_with_a_small_window(count, others, changes):
+    with pytest.raises(ValueError, match="PHB 1"):
+        _probed(count, *others, **changes)
+
+
+def test_two_probes_on_a_phb_are_right():
+    assert _probed(2).models == {"probe"}

@@ -62,6 +62,8 @@ def test_what_has_to_be_there_before_is_named(op, said):
 
 WITHOUT = {"groups": ("one-pe", "pair", "memory"), "windows-isolation": ("two-pe-disk", "fast")}
 """Topologies that have too few PEs for a scenario, or other devices than it needs."""
+LIVED = {"hotplug", "lifecycle", "kexec", "kdump", "migration"}
+"""Scenarios with events in the life of a table."""
 
 
 @pytest.mark.parametrize("name", scenarios.SCENARIOS)
@@ -75,6 +77,10 @@ def test_every_scenario_is_whole_with_and_without_a_lie(name, where):
     if (where.direct or "testdev" in where.models) and scenario.isolation:
         with pytest.raises(UsageError, match=f"scenario {name} isolates PEs, and one of topology {where.name}"):
             scenarios.build(name, where, 3)
+        return
+    if "probe" in where.models and (scenario.isolation or name in LIVED):
+        with pytest.raises(UsageError, match="probe"):
+            validate(scenarios.build(name, where, 3))
         return
     if where.direct and name in {"kexec", "kdump"}:
         with pytest.raises(UsageError, match="nobody knows what it makes of them"):

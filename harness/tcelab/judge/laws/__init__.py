@@ -22,6 +22,7 @@ from tcelab.judge.laws import (
     isolation,
     kernel,
     memory,
+    messages,
     outcome,
     outliving,
     papr,
@@ -45,6 +46,7 @@ ALL: Final = (
     hypercalls.LAW,
     papr.LAW,
     views.LAW,
+    messages.LAW,
     tag.LAW,
     memory.LAW,
     disk.LAW,
@@ -63,6 +65,7 @@ LAWS: Final = {law.name: law.says for law in ALL}
 """The sentence of each law, by name."""
 
 OPERATION_LAWS: Final[Collection[Callable[[Ledger, EventFold, Step, Outcome], None]]] = (
+    messages.during,
     outcome.outcome,
     inventory.reports,
     inventory.arrivals,
@@ -80,5 +83,6 @@ CHECKPOINT_LAWS: Final[Collection[Callable[[Ledger, EventFold, TableReading], No
     refusals.refusals,
     kernel.kernel,
     disk.disk,
+    messages.messages,
 )
 """In this order: `views`, `outliving`, `handles`, `table` and `tag` leave in the reading what later laws need."""

@@ -1,0 +1,269 @@
+"""The probe: a DMA master on the host, driven by the guest through its BAR and by the harness directly.
+
+Registers below 0x1000 are those of QEMU's edu (hw/misc/edu.c), big endian as there on ppc64, so whoever drives an edu
+drives a probe; but a transfer takes the time that it takes, and not 100 ms. The doorbells above are little endian, and
+for any length, address and number of transfers. Each transfer is cut at IOMMU pages, and each piece is one message,
+which QEMU judges by its own table: what is refused, and with which errno, is known for each page.
+"""
+
+from __future__ import annotations
+
+import errno
+import zlib
+from collections import deque
+from collections.abc import Iterator
+from typing import Final, Literal, NamedTuple
+
+from tceagent import edu
+from tcelab.device.vfio_user import Bar, DmaRefused, PciDevice
+from tcelab.device.vfio_user.configspace import MASTER, Identity
+from tcelab.device.vfio_user.protocol import PAGE, Limits, MapFlag
+
+VENDOR: Final = 0x1234
+DEVICE: Final = 0x1CE0
+"""In QEMU's range for experiments, and no other device's there (QEMU docs/specs/pci-ids.rst)."""
+
+BAR_SIZE: Final = 1 << 20
+MAGIC: Final = int.from_bytes(b"TCEPROBE", "big")
+
+LONGEST: Final = 1 << 20
+"""Bytes of one transfer of a doorbell."""
+MOST: Final = 1 << 20
+"""Transfers of one doorbell."""
+KEPT: Final = 4096
+"""Transfers that are remembered."""
+
+Mode = Literal["message", "shared"]
+Apart = tuple[int, int, bool, int, int]
+"""Bus address and bytes of a piece, whether it was to memory, QEMU's errno and that of the probe's own table."""
+
+
+class Register:
+    """Offsets of the doorbells' registers.
+
+    Write ADDRESS, LENGTH, STRIDE, COUNT and PATTERN, then COMMAND. The transfer number i is about ADDRESS + i * STRIDE
+    (modulo 2^64). Data to memory are PATTERN, repeated; of data from memory, DIGEST is the CRC-32 of all that was read.
+    """
+
+    MAGIC = 0x1000
+    ADDRESS = 0x1008
+    LENGTH = 0x1010
+    STRIDE = 0x1018
+    COUNT = 0x1020
+    PATTERN = 0x1028
+    COMMAND = 0x1030
+    STATUS = 0x1038
+    ALLOWED = 0x1040
+    REFUSED = 0x1048
+    ERRNO = 0x1050
+    FIRST_REFUSED = 0x1058
+    DIGEST = 0x1060
+
+
+RUN: Final = 1
+TO_MEMORY: Final = 2
+INTERRUPT: Final = 4
+SHARED: Final = 8
+"""Bits of COMMAND: the last: by the files that QEMU has passed, judged by the probe's own table alone."""
+BUSY: Final = 1
+INVALID: Final = 2
+"""Bits of STATUS; the second: LENGTH or COUNT is 0 or too large, and nothing was done."""
+
+_INPUTS: Final = (
+    *(edu.SOURCE, edu.DESTINATION, edu.COUNT),
+    *(Register.ADDRESS, Register.LENGTH, Register.STRIDE, Register.COUNT, Register.PATTERN),
+)
+_RESULTS: Final = (Register.ALLOWED, Register.REFUSED, Register.ERRNO, Register.FIRST_REFUSED, Register.DIGEST)
+_WORD: Final = 8
+_END: Final = 1 << 64
+
+
+class Piece(NamedTuple):
+    """A part of a transfer within one IOMMU page.
+
+    :ivar errno: 0: it was done; by messages, this is QEMU's verdict.
+    :ivar own: the verdict of the probe's own table, an errno as well; None: it changed meanwhile.
+    """
+
+    address: int
+    size: int
+    errno: int
+    own: int | None = None
+
+
+class Transferred(NamedTuple):
+    """One transfer, done. :ivar data: what was read, zeros where it was refused; what was to be written."""
+
+    address: int
+    to_memory: bool
+    mode: Mode
+    pieces: tuple[Piece, ...]
+    data: bytes
+
+    @property
+    def refused(self) -> tuple[Piece, ...]:
+        return tuple(piece for piece in self.pieces if piece.errno)
+
+
+def cut(address: int, size: int) -> Iterator[tuple[int, int]]:
+    """(bus address, bytes) of each part of a transfer that lies within one page of 4 KiB."""
+    end = address + size
+    while address < end:
+        step = min(end - address, PAGE - address % PAGE)
+        yield address, step
+        address += step
+
+
+class Probe(PciDevice):
+    """:ivar done: the last transfers, by whomever they were asked for.
+
+    :ivar judged: pieces that QEMU's table and its own have both judged; `apart`: of which they say otherwise, at most
+        `KEPT` of them.
+    """
+
+    identity = Identity(VENDOR, DEVICE, VENDOR, DEVICE)
+    bars = (Bar(0, BAR_SIZE),)
+    vectors = 1
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.done: deque[Transferred] = deque(maxlen=KEPT)
+        self.judged = 0
+        self.apart: list[Apart] = []
+        super().__init__(limits)
+
+    # -- registers
+
+    def reset(self) -> None:
+        """See `PciDevice.reset`."""
+        self._registers = dict.fromkeys((*_INPUTS, *_RESULTS, Register.STATUS), 0)
+        self._alive = 0
+        self._buffer = bytearray(edu.BUFFER_SIZE)
+        self._running = 0
+
+    def read(self, bar: int, offset: int, size: int) -> bytes:  # noqa: ARG002 - it has but one
+        """See `PciDevice.read`."""
+        if offset < Register.MAGIC:
+            known = {edu.IDENTITY: edu.IS_EDU, edu.LIVENESS: self._alive, edu.COMMAND: self._running}
+            value = known.get(offset, self._registers.get(offset, 0))
+            return (value & (1 << 8 * size) - 1).to_bytes(size, "big")
+        at = offset - offset % _WORD
+        whole = (MAGIC if at == Register.MAGIC else self._registers.get(at, 0)).to_bytes(_WORD, "little")
+        return whole[offset - at : offset - at + size].ljust(size, b"\0")
+
+    def write(self, bar: int, offset: int, data: bytes) -> None:  # noqa: ARG002 - it has but one
+        """See `PciDevice.write`. What is no register is not written, nor is a doorbell's while it is busy."""
+        if offset < Register.MAGIC:
+            self._write_edu(offset, int.from_bytes(data[:_WORD], "big"))
+            return
+        value = int.from_bytes(data[:_WORD], "little")
+        if self._registers[Register.STATUS] & BUSY:
+            return
+        if offset == Register.COMMAND and value & RUN:
+            self._ring(value)
+        elif offset in _INPUTS:
+            self._registers[offset] = value
+
+    def _write_edu(self, offset: int, value: int) -> None:
+        if offset == edu.LIVENESS:
+            self._alive = ~value & 0xFFFFFFFF
+        elif self._running:
+            return
+        elif offset == edu.COMMAND and value & edu.RUN:
+            self._running = value
+            self.later(self._as_edu(to_memory=bool(value & edu.TO_MEMORY)))
+        elif offset in _INPUTS:
+            self._registers[offset] = value
+
+    # -- as an edu
+
+    async def _as_edu(self, *, to_memory: bool) -> None:
+        source, destination, size = (self._registers[each] for each in (edu.SOURCE, edu.DESTINATION, edu.COUNT))
+        inside, address = (source, destination) if to_memory else (destination, source)
+        begin = inside - edu.BUFFER
+        if begin >= 0 and begin + size <= len(self._buffer) and address + size <= _END:
+            if to_memory:
+                await self.dma(address, bytes(self._buffer[begin : begin + size]))
+            else:
+                self._buffer[begin : begin + size] = (await self.dma(address, size)).data
+        self._running = 0
+
+    # -- doorbells
+
+    def _ring(self, command: int) -> None:
+        length, count = self._registers[Register.LENGTH], self._registers[Register.COUNT]
+        for each in _RESULTS:
+            self._registers[each] = 0
+        if not 0 < length <= LONGEST or not 0 < count <= MOST:
+            self._registers[Register.STATUS] = INVALID
+            return
+        self._registers[Register.STATUS] = BUSY
+        self.later(self._answer(command))
+
+    async def _answer(self, command: int) -> None:
+        registers = self._registers
+        length, pattern = registers[Register.LENGTH], registers[Register.PATTERN]
+        data = (pattern.to_bytes(_WORD, "little") * (length // _WORD + 1))[:length]
+        mode: Mode = "shared" if command & SHARED else "message"
+        for i in range(registers[Register.COUNT]):
+            address = (registers[Register.ADDRESS] + i * registers[Register.STRIDE]) % _END
+            done = await self.dma(address, data if command & TO_MEMORY else length, mode)
+            if not command & TO_MEMORY:
+                registers[Register.DIGEST] = zlib.crc32(done.data, registers[Register.DIGEST])
+            registers[Register.ALLOWED] += not done.refused
+            if done.refused and not registers[Register.REFUSED]:
+                registers[Register.ERRNO] = done.refused[0].errno
+                registers[Register.FIRST_REFUSED] = done.refused[0].address
+            registers[Register.REFUSED] += bool(done.refused)
+        registers[Register.STATUS] = 0
+        if command & INTERRUPT:
+            self.signal()
+
+    # -- by the harness
+
+    async def dma(self, address: int, what: bytes | int, mode: Mode = "message") -> Transferred:
+        """Do one transfer now: write bytes, or read as many. Refusals are told, not raised.
+
+        :raise LinkLost: the machine is gone.
+        :raise ValueError: beyond 2^64 bytes.
+        """
+        size, to_memory = (what, False) if isinstance(what, int) else (len(what), True)
+        if not 0 <= address <= _END - size:
+            raise ValueError(f"no bus addresses: {size} bytes at {address:#x}")
+        pieces, data = [], bytearray(size if isinstance(what, int) else what)
+        for at, count in cut(address, size):
+            begin = at - address
+            refused, before, own = 0, self.maps.total, self.own_verdict(at, to_memory=to_memory)
+            try:
+                if to_memory:
+                    await self._put(at, bytes(data[begin : begin + count]), mode)
+                else:
+                    data[begin : begin + count] = await self._get(at, count, mode)
+            except DmaRefused as error:
+                refused = error.errno or errno.EIO
+            pieces.append(Piece(at, count, refused, own if self.maps.total == before else None))
+        done = Transferred(address, to_memory, mode, tuple(pieces), bytes(data))
+        self.done.append(done)
+        if mode == "message":
+            self._compare(done)
+        return done
+
+    def _compare(self, done: Transferred) -> None:
+        for piece in done.pieces:
+            self.judged += piece.own is not None
+            if piece.own is not None and bool(piece.own) != bool(piece.errno) and len(self.apart) < KEPT:
+                self.apart.append((piece.address, piece.size, done.to_memory, piece.errno, piece.own))
+
+    def own_verdict(self, address: int, *, to_memory: bool) -> int:
+        """What the probe's own table, and its command register, say of a byte: 0, or an errno."""
+        if not self.config.command & MASTER:
+            return errno.ECONNREFUSED
+        return self.maps.verdict(address, MapFlag.WRITE if to_memory else MapFlag.READ)
+
+    async def _put(self, address: int, data: bytes, mode: Mode) -> None:
+        if mode == "shared":
+            self.shared_write(address, data)
+        else:
+            await self.dma_write(address, data)
+
+    async def _get(self, address: int, size: int, mode: Mode) -> bytes:
+        return self.shared_read(address, size) if mode == "shared" else await self.dma_read(address, size)

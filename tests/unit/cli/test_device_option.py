@@ -1,0 +1,40 @@
+"""`tcelab run --device`: a probe on a guest of tcelab's own, an address over ssh; all else is wrong usage."""
+
+import pytest
+from click.testing import CliRunner
+
+from tcelab.cli.run import command
+from tcelab.errors import UsageError
+from tcelab.scenarios import SCENARIOS
+
+
+def asked(*words):
+    """What the command raises."""
+    done = CliRunner().invoke(command, [*words, "--device", "probe"], catch_exceptions=True)
+    return done.exception
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("flow", "--topology", "two-pe"), "--device probe has a topology of its own: probe"),
+        (("docs/examples/dma.json",), "--device is about a scenario"),
+        (("flow", "--platform", "emulator"), "--device probe is not for --platform emulator"),
+        (("flow", "--guard", "observe"), "which cannot be guarded yet"),
+        (("flow", "--guard", "freeze"), "which cannot be guarded yet"),
+        (("lifecycle",), "QEMU carries none over an event: program 'lifecycle' has Reset"),
+        (("hotplug",), "topology probe"),
+        (("flow", "--device", "1:0.0"), "--device is about a machine over ssh"),
+        *(((name,), "a probe cannot be guarded yet") for name, each in SCENARIOS.items() if each.isolation),
+    ],
+)
+def test_what_a_probe_cannot_is_refused_by_name(words, said):
+    error = asked(*words)
+    assert isinstance(error, UsageError)
+    assert said in error.message
+
+
+def test_another_device_is_about_ssh_alone():
+    done = CliRunner().invoke(command, ["flow", "--device", "1:0.0"])
+    assert isinstance(done.exception, UsageError)
+    assert "--device is about a machine over ssh" in done.exception.message
