@@ -249,6 +249,7 @@ def run_options(
     platform: str = QEMU,
     guard: Guarding | None = None,
     inject: str | None = None,
+    passthrough: bool = False,
     ssh: SshChoice | None = None,
     against: Mapping[str, str | Path] = MappingProxyType({}),
     **machine: Any,  # noqa: ANN401 - click's options
@@ -266,6 +267,7 @@ def run_options(
         inject=inject,
         guard=guard,
         boot=boot,
+        passthrough=passthrough,
         limits=limits,
         ssh=ssh,
         against=dict(against),

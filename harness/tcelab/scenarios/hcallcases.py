@@ -13,6 +13,7 @@ from typing import Final
 from tcelab.errors import UsageError
 from tcelab.papr import hcallnumbers, window
 from tcelab.program import Call, Tce
+from tcelab.program.kvmcalls import agreed
 from tcelab.program.topology import Phb, Topology
 
 GET, PUT, STUFF, INDIRECT = "H_GET_TCE", "H_PUT_TCE", "H_STUFF_TCE", "H_PUT_TCE_INDIRECT"
@@ -83,7 +84,7 @@ PREFIX: Final = "hcalls: "
 
 
 def cases(topology: Topology) -> list[Case]:
-    """All cases, in order; no two have the same label.
+    """All cases, in order; no two have the same label. Under KVM, those for which it has the same rules as QEMU.
 
     :raise UsageError: a window is too small, or there is no device.
     """
@@ -91,7 +92,7 @@ def cases(topology: Topology) -> list[Case]:
     if not phbs or phbs[0].entries < LEAST_ENTRIES:
         raise UsageError(f"scenario hcalls needs a PE whose window has at least {LEAST_ENTRIES} entries")
     one = phbs[0]
-    return [
+    every = [
         *_liobns(topology, one),
         *_iobas(one),
         *_tces(one),
@@ -102,6 +103,9 @@ def cases(topology: Topology) -> list[Case]:
         *_ways_in(one),
         *_batches(one),
     ]
+    if not topology.nested:
+        return every
+    return [each for each in every if not each.problem_state and agreed([*each.before, *each.calls], topology)]
 
 
 def at(phb: Phb, entry: int = FIRST) -> int:
