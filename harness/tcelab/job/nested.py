@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from tcelab.errors import HarnessError, UsageError
+from tcelab.errors import HarnessError, Interrupted, UsageError
 from tcelab.job import setup
 from tcelab.logs import NOTE
 from tcelab.passthrough.innerqemu import OUTER_MEMORY
@@ -25,6 +27,7 @@ IMAGE: Final = "passthrough"
 CPUS: Final = ("power9", "power10")
 """Of L1, on which L2 was tried. KVM for a guest's guest needs the radix MMU (arch/powerpc/kvm/book3s_hv.c)."""
 
+_LISTEN: Final = 0.2
 _FIXED: Final = ("image", "kernel", "modules", "initrd", "mutant", "firmware", "papr")
 _DEFAULTS: Final = {field.name: field.default for field in msgspec.structs.fields(setup.MachineChoice)}
 
@@ -49,8 +52,21 @@ def fitted(choice: setup.MachineChoice) -> setup.MachineChoice:
     return msgspec.structs.replace(choice, image=IMAGE, memory=OUTER_MEMORY, papr=False)
 
 
+class _Once:
+    """Calls something at the first call, from whichever thread."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._left = [work]
+
+    def __call__(self) -> None:
+        with suppress(IndexError):
+            self._left.pop()()
+
+
 class PassthroughPlatform:
-    """Boots each guest: the two levels together are not forked."""
+    """Boots each guest: the two levels together are not forked. One at a time: a second one is booted once the first is
+    closed.
+    """
 
     def __init__(self, choice: setup.MachineChoice, *, limits: Limits | None = None) -> None:
         """Provisions.
@@ -61,20 +77,30 @@ class PassthroughPlatform:
         self.provenance: dict[str, Any] = self._ready.provenance
         self._limits = limits
         self._lock = threading.Lock()
+        self._free = threading.Semaphore()
         self._young: list[Guest] = []
         self._closed = False
 
     def open(self, folder: Path) -> PassthroughSession:
         """See `Platform`."""
+        while not self._free.acquire(timeout=_LISTEN):
+            if self._closed:
+                raise Interrupted
         _LOG.info("booting: guests inside guests are not forked yet", extra=NOTE)
-        session = PassthroughSession(
-            self._ready.qemu,
-            self._ready.options,
-            folder,
-            limits=self._limits,
-            digest=self._ready.digest,
-            on_spawn=self._born,
-        )
+        closed = _Once(self._free.release)
+        try:
+            session = PassthroughSession(
+                self._ready.qemu,
+                self._ready.options,
+                folder,
+                limits=self._limits,
+                digest=self._ready.digest,
+                on_spawn=self._born,
+                on_close=closed,
+            )
+        except BaseException:
+            closed()
+            raise
         with self._lock:
             self._young.remove(session.guest)
         return session

@@ -74,6 +74,10 @@ class Chain:
         told: npt.NDArray[np.uint64] = np.where(own, there, pages | np.uint64(FOREIGN)) | bits
         return told
 
+    def word(self, tce: int) -> int:
+        """One TCE; see `inner`. An empty entry stays so."""
+        return int(self.inner(np.array([tce], np.uint64))[0]) if tce else 0
+
 
 class ChainRam:
     """L2's RAM as the host sees it: where it lies in L0's. See `tcelab.qemu.ram.Ram`."""

@@ -10,13 +10,13 @@ from typing import Final
 import msgspec
 
 from tcelab.errors import UsageError
-from tcelab.program.topology import CHANNEL_PHB, CHANNEL_SLOT, SMALL_WINDOW, Phb, Topology
+from tcelab.program.topology import CHANNEL_PHB, CHANNEL_SLOT, NESTED_RAM, SMALL_WINDOW, Phb, Topology
 from tcelab.qemu import machine
 from tcelab.qemu.channel import PORT
 from tcelab.qemu.machine import QemuOptions
 from tcelab.qemu.nested import PORTS
 
-MEMORY: Final = 256
+MEMORY: Final = NESTED_RAM >> 20
 """MiB of L2's RAM."""
 OUTER_MEMORY: Final = 1024
 """MiB of L1's: its files are in RAM, and L2's RAM is locked in it."""

@@ -13,7 +13,6 @@ from tcelab.program import (
     Buffer,
     Ddw,
     DmaBind,
-    Fresh,
     Hcall,
     HcallBatch,
     Ioctl,
@@ -28,13 +27,14 @@ from tcelab.program.topology import Topology
 VERBS: Final = ("run",)
 """That have such a guest."""
 
-_LEAVE: Final = "leave it out, or run the program without --passthrough; flow, batches, dma and hcalls have none"
+_LEAVE: Final = (
+    "leave it out, or run the program without --passthrough; flow, batches, dma, hcalls and isolation have none"
+)
 _NOT_YET: Final[dict[type[Op], str]] = {
     Ddw: "the host would ask firmware for L1's window, of which L2 knows nothing",
     AtOnce: "L2 has one CPU",
     DmaBind: "L2's own drivers are not tried yet",
     Native: "its measurements are of one level",
-    Fresh: "a second guest of this kind is not booted beside the first",
 }
 
 
@@ -59,8 +59,6 @@ def expect_possible(program: Program, verb: str) -> None:
             next_step="use tcelab run",
         )
     check(program.topology)
-    if program.isolation:
-        raise UsageError(f"program {program.name!r} isolates PEs, which is not tried with --passthrough yet")
     for number, op in enumerate(program.ops):
         if why := _why(op, program.topology):
             raise UsageError(
@@ -76,7 +74,6 @@ def _why(op: Op, topology: Topology) -> str:
         return "L1 backs L2's RAM by small pages"
     if isinstance(op, Ioctl) and op.request == "TCE_CREATE":
         return "L2 has no second window yet"
-    if isinstance(op, Hcall | HcallBatch) and (rule := kvmcalls.own_rule(op, topology)):
-        judged = "and some kernels do not survive it" if rule.hazard else "which is not judged yet"
-        return f"{rule.case}: KVM has a rule of its own, {judged}"
+    if isinstance(op, Hcall | HcallBatch) and (rule := kvmcalls.own_rule(op, topology, judged=False)):
+        return f"{rule.case}: {rule.why}"
     return _NOT_YET.get(type(op), "")

@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from tcelab.errors import HarnessError, TcelabError, Unsupported
 from tcelab.logs import PHASE
 from tcelab.papr import window
 from tcelab.passthrough import innerqemu
 from tcelab.passthrough.chain import Chain, ChainRam
 from tcelab.passthrough.innerviews import InnerViews
-from tcelab.program import GuestOp
+from tcelab.program import GuestOp, HostOp
 from tcelab.qemu import machine, probe
 from tcelab.qemu.conversation import Conversation
 from tcelab.qemu.guest import Guest
@@ -22,7 +24,7 @@ from tcelab.qemu.limits import Limits
 from tcelab.qemu.nested import PORTS
 from tcelab.qemu.portal import portal
 from tcelab.qemu.qemusession import QemuSession
-from tcelab.run.record import Outcome
+from tcelab.run.record import Event, Outcome, Snapshot
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -62,13 +64,16 @@ class PassthroughSession(QemuSession):
         abilities: probe.Abilities | None = None,
         digest: str = "",
         on_spawn: Callable[[Guest], None] = lambda _: None,
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
         """Boot L1, have it start L2.
 
+        :param on_close: called when all three have ended, perhaps more than once.
         :raise Unsupported: this host, QEMU or L1's kernel cannot.
         :raise TcelabError: as `QemuSession`; it says of which level.
         """
         self._inner: Inner | None = None
+        self._on_close = on_close
         super().__init__(
             qemu,
             options,
@@ -186,6 +191,31 @@ class PassthroughSession(QemuSession):
         except TcelabError as error:
             raise self._explained(error) from None
 
+    def perform(self, ops: Sequence[GuestOp]) -> list[Outcome]:
+        """As `QemuSession.perform`: what the guard saw, in L2's addresses."""
+        return [self._told(outcome) for outcome in super().perform(ops)]
+
+    def intervene(self, op: HostOp, frames: Sequence[int]) -> Outcome | Snapshot:
+        """As `QemuSession.intervene`."""
+        done = super().intervene(op, frames)
+        return self._told(done) if isinstance(done, Outcome) else done
+
+    def happened(self) -> list[Event]:
+        """As `QemuSession.happened`."""
+        return list(map(self._in_l2, super().happened()))
+
+    def _told(self, outcome: Outcome) -> Outcome:
+        if not outcome.events:
+            return outcome
+        return msgspec.structs.replace(outcome, events=list(map(self._in_l2, outcome.events)))
+
+    def _in_l2(self, event: Event) -> Event:
+        """The guard reads L0's table; its entries lead to L0's memory."""
+        if event.pe not in {phb.index for phb in self.options.topology.phbs}:
+            return event
+        entry = None if event.entry is None else self.chain.word(event.entry)
+        return msgspec.structs.replace(event, entry=entry, neighbours=list(map(self.chain.word, event.neighbours)))
+
     def trouble(self) -> tuple[str, ...]:
         """Lines of trouble of both kernels."""
         own = tuple(f"L1: {line}" for line in super().trouble())
@@ -196,6 +226,7 @@ class PassthroughSession(QemuSession):
         super().end()
         if self._inner is not None:
             portal().call(self._inner.inner.close())
+        self._on_close()
 
 
 async def _made(outer: Guest, limits: Limits, folder: Path) -> InnerGuest:

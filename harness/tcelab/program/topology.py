@@ -88,6 +88,9 @@ class Phb(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.window_start + self.window_size
 
 
+NESTED_RAM: Final = 256 << 20
+"""Bytes of RAM of a guest inside a guest."""
+
 SPARE: Final = Phb(SPARE_PHB, (Device("spare", slot=SPARE_PHB),), SMALL_WINDOW)
 """A PE that every machine has: tcelab tries a guest with it before it touches those under test."""
 

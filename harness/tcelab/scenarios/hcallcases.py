@@ -13,7 +13,6 @@ from typing import Final
 from tcelab.errors import UsageError
 from tcelab.papr import hcallnumbers, window
 from tcelab.program import Call, Tce
-from tcelab.program.kvmcalls import agreed
 from tcelab.program.topology import Phb, Topology
 
 GET, PUT, STUFF, INDIRECT = "H_GET_TCE", "H_PUT_TCE", "H_STUFF_TCE", "H_PUT_TCE_INDIRECT"
@@ -84,7 +83,7 @@ PREFIX: Final = "hcalls: "
 
 
 def cases(topology: Topology) -> list[Case]:
-    """All cases, in order; no two have the same label. Under KVM, those for which it has the same rules as QEMU.
+    """All cases, in order; no two have the same label.
 
     :raise UsageError: a window is too small, or there is no device.
     """
@@ -92,7 +91,7 @@ def cases(topology: Topology) -> list[Case]:
     if not phbs or phbs[0].entries < LEAST_ENTRIES:
         raise UsageError(f"scenario hcalls needs a PE whose window has at least {LEAST_ENTRIES} entries")
     one = phbs[0]
-    every = [
+    return [
         *_liobns(topology, one),
         *_iobas(one),
         *_tces(one),
@@ -103,9 +102,6 @@ def cases(topology: Topology) -> list[Case]:
         *_ways_in(one),
         *_batches(one),
     ]
-    if not topology.nested:
-        return every
-    return [each for each in every if not each.problem_state and agreed([*each.before, *each.calls], topology)]
 
 
 def at(phb: Phb, entry: int = FIRST) -> int:

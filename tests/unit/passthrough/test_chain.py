@@ -86,3 +86,7 @@ def test_what_goes_over_the_end_of_a_page_is_put_together_from_where_it_is():
 def test_nobody_writes_into_l2_from_outside():
     with pytest.raises(HarnessError, match="nothing is written"):
         ChainRam(Bytes(), chain()).write(0, b"x")
+
+
+def test_an_empty_entry_stays_empty_and_one_that_leads_somewhere_is_told_as_l2_would():
+    assert [chain().word(tce) for tce in (0, 0x90003, 0x1003)] == [0, 0x3003, 0x1003 | FOREIGN]
