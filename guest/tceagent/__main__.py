@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tceagent.agent import Agent, find_port, serve
+from tceagent.agent import Agent, serve
 from tceagent.kernel import LinuxKernel
+from tceagent.ports import find_port
 from tceagent.wire import Channel
 
 

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 PROTOCOL = 1
 NONCE_SIZE = 16
 DRAWN_SIZE = 16
-PORT = "org.tcelab.agent"
-_PORT_LIMIT = 5.0
-"""Seconds in which the port must appear. It exists at once, unless its driver is a module that was just loaded."""
 
 CELL_MAGIC = b"TCELABPC"
 _CELL_HEAD = Struct("<8s16s")
@@ -64,6 +61,10 @@ class Agent:
                 else:
                     from tceagent import hotplug as way  # type: ignore[no-redef]  # noqa: PLC0415  likewise
                 return {"id": number, "plug": way.perform(self._state, **message["plug"])}
+            if "inner" in message:
+                from tceagent import inner  # noqa: PLC0415  hardly ever needed
+
+                return {"id": number, "inner": inner.perform(self._state, **message["inner"])}
             program = message["ops"]
             if not (isinstance(number, int) and isinstance(program, list)):
                 raise TypeError("id is a number and ops a list")  # noqa: TRY301  the answer is the same
@@ -154,34 +155,3 @@ def digest(folder: str) -> str:
         with open(f"{folder}/{name}", "rb") as module:
             total.update(name.encode() + b"\0" + module.read() + b"\0")
     return str(total.hexdigest())
-
-
-def find_port(kernel: Kernel) -> str:
-    """The device file of the virtio-serial port of the agent, found without udev.
-
-    :raise LookupError: no such port.
-    """
-    limit = kernel.monotonic() + _PORT_LIMIT
-    while True:
-        port = _port(kernel)
-        if port:
-            return f"/dev/{port}"
-        if kernel.monotonic() >= limit:
-            raise LookupError(f"no virtio-serial port is called {PORT}; are VIRTIO_PCI and VIRTIO_CONSOLE there?")
-        kernel.sleep(0.01)
-
-
-def _port(kernel: Kernel) -> str:
-    """The name of the agent's port; "" while there is none."""
-    folder = "/sys/class/virtio-ports"
-    try:
-        ports = kernel.listdir(folder)
-    except FileNotFoundError:  # no driver
-        return ""
-    for port in ports:
-        try:
-            if kernel.read_file(f"{folder}/{port}/name").strip() == PORT.encode():
-                return port
-        except FileNotFoundError:  # QEMU has not named it yet
-            continue
-    return ""

@@ -73,7 +73,7 @@ def follow(steps: Iterable[Step]) -> dict[str, Union[str, int]]:
 def ready(_state: State, _drc: int) -> Iterable[Step]:
     """Before QEMU plugs anything in: a slot that no driver knew then gets none later."""
     missing = [name for name, sign in MODULES.items() if not exists(sign)]
-    return [(f"load {name}", _load, (name,)) for name in missing]
+    return [(f"load {name}", load, (name,)) for name in missing]
 
 
 def _take_device(state: State, drc: int) -> Iterable[Step]:
@@ -143,7 +143,7 @@ def _set_indicator(kernel: Kernel, indicator: int, drc: int, state: int) -> int:
     return int.from_bytes(block.raw[_STATUS_AT : _STATUS_AT + _CELL], "big", signed=True)
 
 
-def _load(name: str) -> None:
+def load(name: str) -> None:
     """:raise OSError: the kernel does not take the module."""
     import ctypes  # noqa: PLC0415  slow to import and hardly ever needed
 

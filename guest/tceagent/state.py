@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Any, Union
 
     from tceagent import dmadriver, virtio
+    from tceagent.process import Process
     from tceagent.seam import Child, Kernel, Memory, Registers
 
     Word = Union[int, str, dict[str, Any]]
@@ -48,6 +49,7 @@ class State:
     :ivar buffers: memory, and how many IOMMU pages of it the program knows.
     :ivar children: by the name that the program gave them.
     :ivar daemon: ends the one that was started; see `tceagent.helpers`.
+    :ivar inner: the QEMU that this guest runs, once it was started; see `tceagent.inner`.
     :ivar hypercalls: descriptor of the file through which hypercalls are made, once one was.
     :ivar dma: the driver of the DMA API, once it was asked for something.
     """
@@ -58,6 +60,7 @@ class State:
         self.devices: dict[str, tuple[int, int]] = {}
         self.binder: Callable[[Kernel, int, int], dict[str, str | int]] = vfio.bind
         self.bound: dict[str, dict[str, str | int]] = {}
+        self.inner: Process | None = None
         self.buffers: dict[str, tuple[Memory, int]] = {}
         self.files: dict[str, File] = {}
         self.children: dict[str, Child] = {}

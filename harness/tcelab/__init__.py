@@ -17,6 +17,7 @@
 - `logs`: what is logged, and who sees it
 - `nightly`: a night: a matrix of cells, on all cores
 - `papr`: the platform's rules, as PAPR and QEMU have them
+- `passthrough`: a guest inside the guest, which owns a device
 - `program`: programs: operations, topology, checks
 - `qemu`: the platform `qemu`: a real kernel in a guest
 - `quirks`: known defects, by name

@@ -13,7 +13,7 @@ SABOTAGE = '''
 """The real agent, with one thing broken: a program that makes a buffer called "break-KIND" says which, or the
 kernel's command line."""
 import os, posix, time
-from tceagent import agent, ops, wire
+from tceagent import agent, ops, ports, wire
 from tceagent.kernel import LinuxKernel
 
 with open("/proc/cmdline") as file:
@@ -52,7 +52,7 @@ class Broken(agent.Agent):
 def main():
     global PORT
     kernel = LinuxKernel()
-    PORT = kernel.open(agent.find_port(kernel))
+    PORT = kernel.open(ports.find_port(kernel))
     agent.serve(Broken(kernel), wire.Channel(PORT))
 '''
 

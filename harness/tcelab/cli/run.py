@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+import msgspec
 from click.core import ParameterSource
 from rich.console import Console
 
@@ -32,8 +33,9 @@ from tcelab.job import output, platforms
 from tcelab.job.job import FILES, Job
 from tcelab.job.runoptions import settle
 from tcelab.job.series import Series
+from tcelab.passthrough.possible import nest
 from tcelab.program import Program, inject, load
-from tcelab.program.topology import PROBE, topology
+from tcelab.program.topology import PASSTHROUGH, PROBE, topology
 from tcelab.run.record import Guarding
 
 _SEEDS: Final = 1 << 32
@@ -50,6 +52,11 @@ def _scenario_list() -> str:
 @machine_options
 @guard_option
 @seed_option
+@click.option(
+    "--passthrough",
+    is_flag=True,
+    help="Pass the device through to a guest inside the guest, by KVM and VFIO, and run in that one.",
+)
 @click.option("--inject", "lie", type=click.Choice(inject.LIES), help="Self-test: inject a fault that must be found.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for artefacts; new or empty.")
 @json_option("result.json")
@@ -68,6 +75,7 @@ def command(
     guard: Guarding | None,
     boot: bool,
     keep: bool,
+    passthrough: bool,
     limits: tuple[str, ...],
     **options: Any,  # noqa: ANN401 - click's options
 ) -> None:
@@ -84,16 +92,20 @@ def command(
     if keep and not sys.stdin.isatty():
         raise UsageError("--keep needs a terminal: it gives the guest's console to you")
     piped = output.check_files(json=json_to, tap=tap_to)
-    if probed:
-        options["topology_name"] = _with_probes(target, str(options["platform"]))
-    names = () if probed else _several(target)
-    programs = [program_of(target, seed, lie, names[0] if names else str(options["topology_name"]))]
+    if passthrough and (probed or coverage):
+        raise UsageError(
+            f"--passthrough is about a guest inside the guest, {'--device' if probed else '--coverage'} about an"
+            " ordinary one",
+            next_step="give one of them",
+        )
+    where, names = _topologies(target, options, probed=probed, passthrough=passthrough)
+    programs = [program_of(target, seed, lie, where, passthrough=passthrough)]
     if len(names) > 1:
         if keep:
             raise UsageError("--keep is about one guest", next_step=f"name one: --topology {names[0]}")
         programs = [program_of(target, programs[0].seed, lie, name) for name in names]
     options |= {"guard": guard, "inject": lie, "ssh": ssh, "coverage": coverage}
-    asked = run_options("run", target, boot=boot, limits=limits, **options)
+    asked = run_options("run", target, boot=boot, limits=limits, passthrough=passthrough, **options)
     pairs = [settle(program, asked) for program in programs]
     # The text goes where the files do not.
     text = Console(stderr=piped)
@@ -145,6 +157,18 @@ def _with_probes(target: str, platform: str) -> str:
     return PROBE
 
 
+def _topologies(
+    target: str, options: dict[str, Any], *, probed: bool, passthrough: bool
+) -> tuple[str, tuple[str, ...]]:
+    """The first topology, and all of them in turn; none: there is one alone."""
+    if probed:
+        options["topology_name"] = _with_probes(target, str(options["platform"]))
+    names = () if probed or passthrough else _several(target)
+    if passthrough and not typed("topology_name"):
+        return PASSTHROUGH.name, ()
+    return names[0] if names else str(options["topology_name"]), names
+
+
 def _several(target: str) -> tuple[str, ...]:
     """The topologies of a scenario that is run on several, unless the user named one."""
     scenario = scenarios.SCENARIOS.get(target)
@@ -174,9 +198,12 @@ def _file(path: Path) -> Path:
     )
 
 
-def program_of(target: str, seed: int | None, lie: str | None, topology_name: str) -> Program:
+def program_of(
+    target: str, seed: int | None, lie: str | None, topology_name: str, *, passthrough: bool = False
+) -> Program:
     """A scenario's program; or that of a file, or of the folder of a run. `settle` checks its operations.
 
+    :param passthrough: its device is to be passed through.
     :raise UsageError: no scenario of that name, a file that is no program, or an option that such a program ignores.
     """
     if target not in scenarios.SCENARIOS and (target.endswith(".json") or os.sep in target or Path(target).is_dir()):
@@ -187,7 +214,10 @@ def program_of(target: str, seed: int | None, lie: str | None, topology_name: st
                     next_step=f"leave {option} out",
                 )
         program = load(_file(Path(target)))
+        if passthrough:
+            program = msgspec.structs.replace(program, topology=nest(program.topology))
     else:
         drawn = secrets.randbelow(_SEEDS) if seed is None else seed
-        program = scenarios.build(target, topology(topology_name), drawn)
+        place = topology(topology_name)
+        program = scenarios.build(target, nest(place) if passthrough else place, drawn)
     return inject.flip(program) if lie == "flip" else program

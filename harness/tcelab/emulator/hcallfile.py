@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 from tceagent.hcalls import ARGUMENTS, BATCH, CALL, PATH, RESULT, VERSION
 from tcelab.emulator.process import OpenFile
 from tcelab.emulator.syscallerrors import SyscallError
-from tcelab.papr import hcallnumbers, hcallrules, window, windowcreation
+from tcelab.papr import hcallnumbers, hcallrules, kvmrules, window, windowcreation
 from tcelab.papr.tcetable import Table
+from tcelab.program.topology import NESTED_RAM
 from tcelab.run.record import Refusal
 
 if TYPE_CHECKING:
@@ -67,7 +68,14 @@ def hypercalls(machine: Machine, lost: Callable[[int], None] = lambda _address: 
             lost(address)
         return machine.ram.read(address, size)
 
-    return hcallrules.Hypercalls(tables(machine), read)
+    if machine.copies is None:
+        return hcallrules.Hypercalls(tables(machine), read)
+
+    def own(address: int) -> bool:
+        # Frames are scattered, and so may lie behind it.
+        return address < NESTED_RAM or machine.ram.iommu_page(address) is not None
+
+    return kvmrules.KvmHypercalls(tables(machine), read, own=own, copies=machine.copies)
 
 
 class HcallFile(OpenFile):
@@ -118,7 +126,7 @@ class HcallFile(OpenFile):
             args[2] = args[2] + self._list(lists[offset : offset + size]) & _MASK
         lost: list[int] = []
         status, registers = hypercalls(self._machine, lost.append).call(opcode, tuple(args[:ARGUMENTS]))
-        if lost:
+        if lost and self._machine.copies is None:  # else the QEMU that runs the guest refuses it, in its own log
             # If a list goes past the window's end, the first TCE past it was read as well.
             table = tables(self._machine)[args[0]]
             read = args[3] if status == hcallnumbers.H_SUCCESS else max(table.entries - table.index(args[1]), 0) + 1

@@ -21,7 +21,7 @@ from tcelab.emulator.process import OpenFile
 from tcelab.emulator.syscallerrors import KernelDiedError, NotModelledError
 from tcelab.emulator.testdevice import TestDevice
 from tcelab.emulator.virtiodevice import VirtioBlk
-from tcelab.papr import dmarules, window, windowcreation
+from tcelab.papr import dmarules, kvmrules, window, windowcreation
 from tcelab.papr.isolationrules import Condition, Isolation
 from tcelab.papr.tcetable import Table
 from tcelab.program import Ddw, Rtas
@@ -214,8 +214,10 @@ class Machine:
         self.memory = Growth(topology)
         self.dma = DmaApi(topology.wide)
         self._warned: set[str] = set()
-        within = "testdev" in topology.models  # what is mapped as a whole must have all of it
+        # What is mapped as a whole must have all of it; of a guest inside a guest, the RAM's size matters.
+        within = "testdev" in topology.models or topology.nested
         self.ram = EmulatedRam(page_size, seed, huge_page, _IN_RAM // page_size if within else FRAMES)
+        self.copies: kvmrules.Copies | None = {} if topology.nested else None
         self.plugged = Plugged(topology)
         self.pes: dict[int, EmulatedPe] = {}
         self._topology = topology

@@ -48,7 +48,7 @@ from tcelab.image.library import (
 )
 from tcelab.image.manifest import Manifest
 from tcelab.image.overlay import agent_digest
-from tcelab.image.recipe import network, on_request, quirks, recipe_names
+from tcelab.image.recipe import inner, network, on_request, quirks, recipe_names
 from tcelab.image.shelf import ImageStatus, built, clean, status
 from tcelab.image.store import cache_dir
 
@@ -65,6 +65,7 @@ __all__ = [
     "clean",
     "ensure_guest",
     "ensure_qemu",
+    "inner",
     "network",
     "on_request",
     "quirks",

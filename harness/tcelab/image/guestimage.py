@@ -26,6 +26,9 @@ _LOG: Final = logging.getLogger(__name__)
 KERNEL = "vmlinux"
 """Name of the kernel in a guest image."""
 
+INNER: Final = ("usr/bin/qemu-system-ppc64", "usr/share/qemu/vof.bin")
+"""What a guest needs that runs a guest of its own."""
+
 PROGRAMS = "usr/lib/tcelab"
 """Where the guest has our programs."""
 
@@ -93,8 +96,10 @@ def build_guest(
     ours = native(release)
     modules |= ours.modules
     for tree in (root, tools):
-        prune(tree, recipe.drop, recipe.keep)
+        prune(tree, (*recipe.drop, *recipe.more_drop), (*recipe.keep, *recipe.more_keep))
         require(tree, recipe.required)
+    if recipe.inner:
+        require(root, INNER)
 
     _LOG.info("compiling the standard library", extra=NOTE)
     library = f"usr/lib/python{recipe.python}/"

@@ -102,11 +102,13 @@ def ensure_guest(
     name: str,
     other: Callable[[str], OtherKernel] | None = None,
     instead: Callable[[Manifest], Mapping[str, bytes]] | None = None,
+    more: Mapping[str, Path] | None = None,
 ) -> GuestImage:
     """A guest image, built when absent, stale or visibly damaged; some milliseconds when present.
 
     :param other: the kernel that will boot, if it is not the image's: the initrd is made for it. Told the release of
         the image's kernel.
+    :param more: further files for the guest, by their places there.
     :param instead: modules that take the place of the image's of their names. Told what is known of the image.
     :raise UsageError: no such recipe, or it is not a guest's.
     :raise Unsupported: it must be built and this host cannot.
@@ -118,11 +120,11 @@ def ensure_guest(
     folder = image_dir(name)
     manifest = _ensure(loaded)
     try:
-        initrd = combined_initrd(folder, manifest, _modules_of(other, manifest), _instead(instead, manifest))
+        initrd = combined_initrd(folder, manifest, _modules_of(other, manifest), _instead(instead, manifest), more)
     except FileNotFoundError:  # another process was just replacing the image
         with image_lock(name):
             manifest = usable(loaded) or _build(loaded, apt.fetch)
-            initrd = combined_initrd(folder, manifest, _modules_of(other, manifest), _instead(instead, manifest))
+            initrd = combined_initrd(folder, manifest, _modules_of(other, manifest), _instead(instead, manifest), more)
     return GuestImage(
         name=name,
         kernel=folder / KERNEL,

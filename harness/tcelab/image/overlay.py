@@ -66,6 +66,7 @@ def combined_initrd(
     manifest: Manifest,
     modules: Mapping[str, bytes] | None = None,
     instead: Mapping[str, bytes] | None = None,
+    more: Mapping[str, Path] | None = None,
 ) -> Path:
     """The initramfs of a guest image with today's agent; made when it is not there yet.
 
@@ -73,14 +74,16 @@ def combined_initrd(
 
     :param modules: of another kernel, by name, in load order: loaded instead of the image's. None: the image's.
     :param instead: modules in the place of those of their names.
+    :param more: further files, by their places in the guest.
     :raise HarnessError: the agent does not compile, or the disk is full.
     """
     of_modules = "".join(f"-{_modules_digest(given)[:12]}" for given in (modules, instead) if given is not None)
-    path = folder / f"initrd-{overlay_digest()[:12]}{of_modules}.cpio"
+    of_files = f"-{_modules_digest(_hashes(more))[:12]}" if more else ""
+    path = folder / f"initrd-{overlay_digest()[:12]}{of_modules}{of_files}.cpio"
     # One process at a time: two that build the same file would replace what the other was given.
     with lock("initrd", "another process that puts an initrd together"), clear_no_space():
         while not _hold(path):
-            _make(folder, path, manifest, modules, instead)
+            _make(folder, path, manifest, modules, instead, more or {})
         _delete_unused(folder)
     return path
 
@@ -104,12 +107,17 @@ def _modules_digest(modules: Mapping[str, bytes]) -> str:
     return digest.hexdigest()
 
 
-def _make(
+def _hashes(files: Mapping[str, Path]) -> dict[str, bytes]:
+    return {place: file_sha256(source).encode() for place, source in files.items()}
+
+
+def _make(  # noqa: PLR0917 - all that it is made of
     folder: Path,
     path: Path,
     manifest: Manifest,
     modules: Mapping[str, bytes] | None,
     instead: Mapping[str, bytes] | None,
+    more: Mapping[str, Path],
 ) -> None:
     with tempfile.TemporaryDirectory(prefix=".initrd-", dir=folder) as scratch:
         unfinished = Path(scratch, "initrd")
@@ -121,6 +129,8 @@ def _make(
                 cpio.write_archive(stream, drivers.entries(modules))
             if instead is not None:
                 cpio.write_archive(stream, drivers.files(instead))
+            if more:
+                cpio.write_archive(stream, [cpio.file(place, source) for place, source in more.items()])
         # The checksum first, so that an existing archive always has one.
         note = Path(scratch, "note")
         note.write_text(f"{file_sha256(unfinished)}  {path.name}\n")

@@ -80,6 +80,11 @@ class GuestRecipe(_Sources, frozen=True, kw_only=True, tag="guest"):
     """Recipe of the tools that build our own module and programs for this kernel; empty: it has none of them."""
     built: str = ""
     """Recipe of a kernel that is built, in the place of the package `kernel`; empty: the package."""
+    inner: str = ""
+    """Recipe of the guest that this guest's own QEMU runs, see `tcelab.passthrough`; empty: it runs none."""
+    more_drop: tuple[str, ...] = ()
+    """Further files that stay out. For a recipe `like` another one; `more_keep`: those of them that stay in."""
+    more_keep: tuple[str, ...] = ()
 
 
 class QemuRecipe(_Sources, frozen=True, kw_only=True, tag="qemu"):
@@ -214,6 +219,15 @@ def network(name: str) -> bool:
     """
     recipe = load(name).recipe
     return isinstance(recipe, GuestRecipe) and recipe.network
+
+
+def inner(name: str) -> str:
+    """Recipe of the guest that a guest of that recipe runs itself; empty: it runs none.
+
+    :raise UsageError: there is no such recipe, or it is not valid.
+    """
+    recipe = load(name).recipe
+    return recipe.inner if isinstance(recipe, GuestRecipe) else ""
 
 
 def on_request(name: str) -> bool:

@@ -4,6 +4,7 @@
 - `drift`: what has changed with newer packages than the locked ones
 - `job`: one run of a command, from its folder to its verdict
 - `keeping`: writes a run's files; one that fails affects neither verdict nor other files
+- `nested`: the platform of guests whose device is passed through to a guest inside
 - `output`: files that a verb was asked to write: checked before the work, written after it
 - `ownkernel`: checks a kernel that the user brings
 - `parallel`: runs the parts of a program side by side

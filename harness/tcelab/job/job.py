@@ -26,6 +26,7 @@ from tcelab.logs import PHASE, of_guest
 from tcelab.logs.logfile import NAME
 from tcelab.program import Program
 from tcelab.program.parts import Part
+from tcelab.qemu import innerguest
 from tcelab.qemu.qemusession import QemuSession
 from tcelab.report import tabledump
 from tcelab.run.guestfits import require
@@ -38,6 +39,8 @@ _LOG: Final = logging.getLogger(__name__)
 FILES: Final = {
     "program": "program.json",
     "console": "console.log",
+    "inner console": innerguest.CONSOLE,
+    "inner messages": innerguest.SAID,
     "qemu log": "qemu.log",
     "qemu messages": "qemu.err",
     "qemu command": "qemu.cmd",

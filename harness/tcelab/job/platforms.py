@@ -13,7 +13,7 @@ import msgspec
 from tcelab.emulator import EmulatorSession
 from tcelab.emulator.profiles import profile
 from tcelab.errors import Interrupted, UsageError
-from tcelab.job import setup
+from tcelab.job import nested, setup
 from tcelab.job.parallel import EndableSession
 from tcelab.job.recording import Recording, onto
 from tcelab.logs import PHASE
@@ -166,7 +166,7 @@ def check(name: str, choice: setup.MachineChoice, *, boot: bool = False, ssh: Ss
         profile(choice.profile)
         return
     _expect_todays(choice.profile)
-    setup.check(choice)
+    setup.check(nested.fitted(choice) if choice.topology.nested else choice)
 
 
 def _check_ssh(choice: setup.MachineChoice, machine: SshChoice, *, boot: bool) -> None:
@@ -200,4 +200,6 @@ def prepare(
         return SshPlatform(choice, ssh or SshChoice(), limits=limits)
     if name == EMULATOR:
         return EmulatorPlatform(choice)
+    if choice.topology.nested:
+        return nested.PassthroughPlatform(choice, limits=limits)
     return QemuPlatform(choice, limits=limits, boot=boot, recording=recording)

@@ -11,6 +11,7 @@ import msgspec
 from tcelab.job.platforms import QEMU, SSH
 from tcelab.job.recording import CoverageChoice
 from tcelab.job.setup import MachineChoice
+from tcelab.passthrough import possible
 from tcelab.program import ENDS_KERNEL, Load, Program
 from tcelab.program.validate import validate
 from tcelab.qemu.limits import Limits
@@ -23,9 +24,9 @@ Verb = Literal["run", "diff", "watch", "table"]
 
 _LEFT_OUT: Final[dict[Verb, frozenset[str]]] = {
     "run": frozenset({"against"}),
-    "diff": frozenset({"inject", "guard", "profile"}),
-    "watch": frozenset({"inject", "profile", "against"}),
-    "table": frozenset({"inject", "guard", "against"}),
+    "diff": frozenset({"inject", "guard", "profile", "passthrough"}),
+    "watch": frozenset({"inject", "profile", "against", "passthrough"}),
+    "table": frozenset({"inject", "guard", "against", "passthrough"}),
 }
 """Options that a verb does not have; its results omit them."""
 _OF_THE_PROGRAM: Final = frozenset({"topology", "isolates", "guard", "restarts", "loads"})
@@ -41,6 +42,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     :ivar inject: the lie that is to be told, if any.
     :ivar guard: as given, None if not given; the effective guard is `machine.guard`.
     :ivar boot: boot the guest anew.
+    :ivar passthrough: the device was to be passed through; what counts is the program's topology.
     :ivar limits: as they were said, each `PHASE=SECONDS`.
     :ivar ssh: which machine; None on other platforms.
     :ivar coverage: what is recorded of the kernel's code; None: nothing.
@@ -55,6 +57,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     inject: str | None = None
     guard: Guarding | None = None
     boot: bool = False
+    passthrough: bool = False
     limits: tuple[str, ...] = ()
     ssh: SshChoice | None = None
     against: Mapping[str, str | Path] = {}
@@ -97,6 +100,8 @@ def settle(program: Program, options: RunOptions) -> tuple[Program, RunOptions]:
     validate(program, guarded=guard != "off")
     if options.platform == SSH:
         expect_possible(program, guard)
+    if program.topology.nested:
+        possible.expect_possible(program, options.verb)
     machine = msgspec.structs.replace(
         options.machine,
         topology=program.topology,

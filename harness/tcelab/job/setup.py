@@ -12,6 +12,7 @@ from tcelab import image
 from tcelab.errors import Unsupported, UsageError
 from tcelab.image import kernelmutants, mutants
 from tcelab.job.ownkernel import OwnKernel, examine
+from tcelab.passthrough import innerqemu
 from tcelab.program.topology import Topology
 from tcelab.qemu import machine, probe
 from tcelab.quirks import check as check_quirks
@@ -106,7 +107,8 @@ def prepare(choice: MachineChoice) -> PreparedMachine:
     if kernel is None or initrd is None:
         of_kernel = bool(choice.mutant) and mutants.of_kernel(choice.mutant)
         instead = _mutant(choice, provenance) if choice.mutant and not of_kernel else None
-        guest = image.ensure_guest(choice.image, own.for_image if own is not None else None, instead)
+        more = {"more": _inner(choice, provenance)} if choice.topology.nested else {}
+        guest = image.ensure_guest(choice.image, own.for_image if own is not None else None, instead, **more)
         provenance["image"] = {"name": guest.name, "manifest": msgspec.to_builtins(guest.manifest)}
         if of_kernel:
             built = kernelmutants.build(choice.mutant)
@@ -132,6 +134,13 @@ def prepare(choice: MachineChoice) -> PreparedMachine:
         papr=choice.papr,
     )
     return PreparedMachine(qemu, options, image.agent_digest(), provenance)
+
+
+def _inner(choice: MachineChoice, provenance: dict[str, Any]) -> dict[str, Path]:
+    """The guest that a guest runs: its files, by their places there."""
+    inner = image.ensure_guest(image.inner(choice.image))
+    provenance["inner image"] = {"name": inner.name, "manifest": msgspec.to_builtins(inner.manifest)}
+    return {innerqemu.KERNEL: inner.kernel, innerqemu.INITRD: inner.initrd}
 
 
 def check(choice: MachineChoice) -> None:

@@ -5,6 +5,7 @@
 - `hcallnumbers`: opcodes and statuses of the TCE hypercalls
 - `hcallrules`: the rules of H_GET_TCE, H_PUT_TCE, H_STUFF_TCE and H_PUT_TCE_INDIRECT
 - `isolationrules`: the conditions of a PE, what freezes it, and the services that bring it back
+- `kvmrules`: the rules of KVM for these hypercalls
 - `tce`: the translation control entry, one 64-bit word
 - `tcetable`: one TCE table
 - `window`: default windows, and the numbers that name windows

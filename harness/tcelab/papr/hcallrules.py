@@ -42,17 +42,19 @@ class TceRequest:
     :ivar known: whether the LIOBN names a table. If not, `table`, `entries` and `index` are not there.
     :ivar index: number of the first entry; not below `entries` when it is outside the window.
     :ivar npages: number of entries, 1 for H_GET_TCE and H_PUT_TCE.
-    :ivar tce_list: real address of the list of H_PUT_TCE_INDIRECT.
+    :ivar tce_list: real address of the list of H_PUT_TCE_INDIRECT; `tce`: that of H_STUFF_TCE, where it matters.
     """
 
-    __slots__ = ("entries", "index", "known", "liobn", "npages", "table", "tce_list")
+    __slots__ = ("entries", "index", "ioba", "known", "liobn", "npages", "table", "tce", "tce_list")
 
     table: Table
     entries: int
     index: int
 
-    def __init__(self, tables: Mapping[int, Table], liobn: int, ioba: int, npages: int = 1, tce_list: int = 0) -> None:
-        self.liobn = liobn
+    def __init__(  # noqa: PLR0917 - registers
+        self, tables: Mapping[int, Table], liobn: int, ioba: int, npages: int = 1, tce_list: int = 0, tce: int = 0
+    ) -> None:
+        self.liobn, self.ioba, self.tce = liobn, ioba, tce
         self.npages = npages
         self.tce_list = tce_list
         # As in QEMU, only the width check keeps a wider LIOBN from naming the table of its lower 32 bits.

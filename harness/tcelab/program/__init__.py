@@ -11,6 +11,7 @@ decoded strictly, before anything runs.
 - `hostops`: operations that the host performs, and what all operations share
 - `inject`: lies that tcelab tells itself, for self-tests
 - `kinds`: kinds of operations
+- `kvmcalls`: hypercalls for which KVM has rules of its own
 - `lifeops`: operations in which tables are born, inherited and outlived
 - `operations`: the operations, as plain data
 - `operationspage`: makes `docs/operations.md`

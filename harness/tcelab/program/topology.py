@@ -94,6 +94,9 @@ class Phb(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.window_start + self.window_size
 
 
+NESTED_RAM: Final = 256 << 20
+"""Bytes of RAM of a guest inside a guest."""
+
 SPARE: Final = Phb(SPARE_PHB, (Device("spare", slot=SPARE_PHB),), SMALL_WINDOW)
 """A PE that every machine has: tcelab tries a guest with it before it touches those under test."""
 
@@ -105,6 +108,7 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     :ivar maxmem: MiB that the guest's RAM may grow to, `slots`: in how many pieces; 0: it does not grow.
     :ivar direct: the kernel's own drivers may have windows of 64 bits, in which the kernel maps all RAM.
     :ivar crashkernel: MiB that the kernel keeps free for a crash kernel; 0: none.
+    :ivar nested: the device is passed through to a guest inside the guest, see `tcelab.passthrough`.
     :ivar machine_type: a versioned one, as `pseries-10.0`, for a `load` into another QEMU; empty: QEMU's newest.
     """
 
@@ -116,6 +120,7 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     crashkernel: int = 0
     direct: bool = False
     machine_type: str = ""
+    nested: bool = False
 
     def __post_init__(self) -> None:
         indexes = [phb.index for phb in self.phbs]
@@ -315,11 +320,19 @@ VFIO. It is not in `TOPOLOGIES`: no program can drive those devices.
 """
 
 
+PASSTHROUGH: Final = Topology("passthrough", (Phb(1, (Device("pe1", slot=1),), SMALL_WINDOW),), nested=True)
+"""The machine of `--passthrough`. Small: an outer container sweeps its window whenever the inner one is made anew. It
+is not in `TOPOLOGIES`: few commands have such a guest.
+"""
+
+
 def topology(name: str) -> Topology:
     """A topology by its name.
 
     :raise UsageError: no topology of that name.
     """
+    if name == PASSTHROUGH.name:
+        return PASSTHROUGH
     try:
         return TOPOLOGIES[name]
     except KeyError:

@@ -19,6 +19,7 @@ Only this package uses asyncio; its interface is synchronous.
 - `guardeddevice`: a device under guard: its registers and its transfers
 - `guest`: a running QEMU and the guest in it
 - `hostviews`: what the host sees of a stopped guest
+- `innerguest`: a guest inside the guest, and its agent
 - `interact`: a guest's console for a person
 - `kconfig`: what a kernel was built with
 - `kernelfile`: what a kernel's file tells before a boot
@@ -29,6 +30,7 @@ Only this package uses asyncio; its interface is synchronous.
 - `machine`: QEMU's command line
 - `monitor`: QEMU's monitor (QMP), each command of which is logged
 - `movable`: which guests can be moved
+- `nested`: what a machine has whose guest runs a guest
 - `network`: the port of the host that leads to a guest's sshd
 - `plugin`: our TCG plugin, built for a QEMU and tried on it
 - `portal`: the one asyncio loop, and the way into it

@@ -19,7 +19,7 @@ from qemu.qmp import ExecuteError, QMPError, Runstate
 from tcelab.errors import HarnessError, TcelabError
 from tcelab.image.bases import Held, SavedRegister
 from tcelab.program.topology import Device, Phb
-from tcelab.qemu import machine, rom, transit
+from tcelab.qemu import machine, nested, rom, transit
 from tcelab.qemu.channel import AgentChannel
 from tcelab.qemu.console import Console
 from tcelab.qemu.dimms import GrowingRam
@@ -70,14 +70,13 @@ class Guest:
         :raise Unsupported: no room for guest RAM, or this QEMU cannot.
         """
         machine.check(abilities, options.topology, options.cpu)
-        self._qemu, self._abilities, self._options, self._base = qemu, abilities, options, base
+        self._qemu, self._abilities, self._options, self._base, self._saved = qemu, abilities, options, base, saved
         self.limits, self.folder = limits, folder
         size = options.memory * MIB
         ram = SharedRam(size) if base is None else PrivateRam(base.ram, size)
         self.ram = GrowingRam(ram, slots=options.topology.slots)
         self.cover = options.cover.guest()
         self.state = os.memfd_create("tcelab-state", os.MFD_CLOEXEC)
-        self._saved = saved
         self.disks = Disks(options.topology) if saved is None else saved.disks
         self.dma_api = DmaApi() if saved is None else saved.dma_api
         self.console = Console(folder / "console.log", None if saved is None else saved.console)
@@ -108,7 +107,8 @@ class Guest:
         self._starting = asyncio.current_task()
         if self._closing:
             raise HarnessError("closed before it began")
-        pairs = {name: socket.socketpair() for name in ("qmp", "qtest", "console", "agent")}
+        pairs = {name: socket.socketpair() for name in nested.sockets(self._options.topology)}
+        self.ends = {name: own for name, (own, _) in pairs.items()}
         log_reader, log_writer = os.pipe2(os.O_CLOEXEC)
         self.log = self.waiter.log = Log(log_reader, self.folder / "qemu.log", self.console.heard)
         self.channel = AgentChannel(pairs["agent"][0])

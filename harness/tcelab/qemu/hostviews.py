@@ -15,6 +15,7 @@ from tcelab.program.topology import Topology
 from tcelab.qemu import machine
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.portal import portal
+from tcelab.qemu.ram import Ram
 from tcelab.qemu.views import stream
 from tcelab.qemu.views.live import LiveMemory
 from tcelab.run.record import Outcome, Snapshot, TableView
@@ -27,6 +28,7 @@ class HostViews:
     """The views of one guest. QEMU's log must be drained before each call.
 
     :ivar live: QEMU's memory.
+    :ivar ram: where addresses of pages lead to.
     """
 
     def __init__(self, guest: Guest, topology: Topology, *, papr: bool = False) -> None:
@@ -34,6 +36,7 @@ class HostViews:
         :raise Unsupported: the host does not let us read our own child.
         """
         self._guest, self._papr = guest, papr
+        self.ram: Ram = guest.ram
         self._defaults = machine.default_windows(topology)
         # A program before QEMU (setpriv, a loader) execs QEMU, so the child is QEMU itself.
         self.live = LiveMemory(guest.pid)
@@ -67,7 +70,7 @@ class HostViews:
             told, missing["messages"] = (), error.message
         began = time.perf_counter()
         addresses = {tce.address(int(word), table.page_shift) for table in tables for word in table.tce}
-        pages = self._guest.ram.pages(addresses.union(frames))
+        pages = self.ram.pages(addresses.union(frames))
         seconds["pages"] = time.perf_counter() - began
         if _LOG.isEnabledFor(logging.DEBUG):
             read = ", ".join(f"{what} {1e3 * took:.2f} ms" for what, took in seconds.items())
@@ -81,11 +84,15 @@ class HostViews:
             pages=pages,
             disks=self._guest.disks.read(),
             refusals=self._guest.log.take_refusals(),
-            console=portal().call(self._guest.trouble()),
+            console=self.trouble(),
             seconds=seconds,
             told=told,
             conduct=self._guest.console.heard.take() if self._papr else None,
         )
+
+    def trouble(self) -> tuple[str, ...]:
+        """Lines of kernel trouble since the last call."""
+        return portal().call(self._guest.trouble())
 
     def _read_live(self) -> list[TableView]:
         known = self._guest.log.tables.at

@@ -22,6 +22,8 @@ class Limits(msgspec.Struct, frozen=True):
     :ivar boot: silence of the console before the agent's handshake. A debug kernel under TCG on a loaded machine
         stays silent for some 20 s in its longest initcall.
     :ivar whole_boot: the boot as a whole: a guest that prints for ever is not progress.
+    :ivar inner_start: with --passthrough, from the start of L1's QEMU until L2's console says something.
+    :ivar inner_boot: silence of L2's console before its agent's handshake; `whole_inner_boot`: its boot as a whole.
     :ivar restart: from asking a guest to reset or to leave its kernel until it has; its next boot is a `boot`.
     :ivar unplug: from the guest's last step until QEMU says that a device is gone.
     :ivar plug: from plugging memory in, or pulling it, until the guest has taken it or given it back.
@@ -41,6 +43,9 @@ class Limits(msgspec.Struct, frozen=True):
     fork: float = 20.0
     boot: float = 90.0
     whole_boot: float = 600.0
+    inner_start: float = 120.0
+    inner_boot: float = 120.0
+    whole_inner_boot: float = 900.0
     restart: float = 60.0
     unplug: float = 30.0
     plug: float = 60.0

@@ -18,7 +18,7 @@ from tcelab.leakcheck.dmaapi import PORT as DMA_API
 from tcelab.papr import window
 from tcelab.program.diskcontent import SIZES as DISKS
 from tcelab.program.topology import CHANNEL_PHB, CHANNEL_SLOT, SMALL_WINDOW, SPARE, Device, Phb, Topology
-from tcelab.qemu import probes
+from tcelab.qemu import nested, probes
 from tcelab.qemu.channel import PORT
 from tcelab.qemu.probe import TRACES, Abilities, Qemu
 from tcelab.qemu.ram import MIB
@@ -57,7 +57,7 @@ SCRATCH: Final = _RESERVED // 2
 _TREE_LIMIT: Final = 2048 * MIB
 """QEMU puts the device tree below the top of RAM, but never above this (hw/ppc/spapr.c, FDT_MAX_ADDR)."""
 
-_QUIET: Final = "cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off"
+QUIET: Final = "cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off"
 """Capabilities that TCG does not have; asking for them only causes warnings."""
 
 _CMDLINE: Final = (
@@ -124,6 +124,7 @@ class Descriptors(msgspec.Struct, frozen=True):
     :ivar dimms: for memory that is plugged in; see `tcelab.qemu.dimms`.
     :ivar coverage: see `tcelab.coverage.covermap`; None: nothing is recorded.
     :ivar probes: sockets by device; see `tcelab.qemu.probes`.
+    :ivar inner_agent: of a guest that this guest runs; likewise `inner_console`.
     """
 
     qmp: int
@@ -141,6 +142,8 @@ class Descriptors(msgspec.Struct, frozen=True):
     dimms: tuple[int, ...] = ()
     coverage: int | None = None
     probes: dict[str, int] = {}
+    inner_agent: int | None = None
+    inner_console: int | None = None
 
     def all(self) -> tuple[int, ...]:
         single = [number for number in msgspec.structs.astuple(self) if isinstance(number, int)]
@@ -226,15 +229,23 @@ def arguments(options: QemuOptions, abilities: Abilities, fds: Descriptors) -> l
     A fork gets neither kernel nor initrd, unless it may boot again: they lie in its RAM, where QEMU leaves them
     (hw/core/loader.c, rom_reset, writes nothing while a state is awaited).
     """
-    vof = ",x-vof=on" if firmware(options, abilities) == "vof" else ""
+    vof = (",x-vof=on" if firmware(options, abilities) == "vof" else "") + nested.capability(options.topology)
     ram = f"memory-backend-file,id=ram,size={options.memory}M,mem-path=/proc/self/fd/{fds.ram}"
     return [
-        *("-M", f"{options.topology.machine_type or 'pseries'},{_QUIET},ic-mode=xics,memory-backend=ram{vof}"),
-        *("-accel", "tcg", "-cpu", CPUS[options.cpu][0], "-smp", str(options.topology.cpus)),
+        *("-M", f"{options.topology.machine_type or 'pseries'},{QUIET},ic-mode=xics,memory-backend=ram{vof}"),
+        *(
+            "-accel",
+            "tcg",
+            *nested.clock(options.topology),
+            "-cpu",
+            CPUS[options.cpu][0],
+            "-smp",
+            str(options.topology.cpus),
+        ),
         *("-m", f"{options.memory}M{_room(options.topology)}"),
         *("-object", f"{ram},share=on" if fds.base is None else f"{ram},share=off,readonly=on,rom=off"),
         *("-nodefaults", "-display", "none", "-vga", "none", "-action", "panic=pause,reboot=shutdown"),
-        *_sockets(fds),
+        *_sockets(fds, nested.sockets(options.topology)),
         # PHB 0 is made by the machine itself, so only a global reaches it; no dynamic window there, or the channel's
         # own driver would fill one.
         *("-global", f"spapr-pci-host-bridge.dma_win_size={SMALL_WINDOW:#x}"),
@@ -242,6 +253,7 @@ def arguments(options: QemuOptions, abilities: Abilities, fds: Descriptors) -> l
         *("-device", f"virtio-serial-pci,id=channel,bus=pci.{CHANNEL_PHB},addr={CHANNEL_SLOT:#x},romfile="),
         *("-device", f"virtserialport,bus=channel.0,chardev=agent,name={PORT},id=agent-port"),
         *(_network() if options.network else ()),
+        *nested.ports(options.topology),
         *_phbs(options, fds),
         *(_boot(options) if fds.base is None or options.restarts else ()),
         *(() if fds.base is None and fds.stream is None else ("-S", "-incoming", "defer")),
@@ -288,9 +300,9 @@ def command_line(options: QemuOptions, *, crash: bool = False) -> str:
     return " ".join(filter(None, words))
 
 
-def _sockets(fds: Descriptors) -> list[str]:
+def _sockets(fds: Descriptors, sockets: Iterable[str]) -> list[str]:
     out = []
-    for name in ("qmp", "qtest", "console", "agent"):
+    for name in sockets:
         out += ["-chardev", f"socket,id={name},fd={getattr(fds, name)}"]
     return [*out, "-qmp", "chardev:qmp", "-serial", "chardev:console", "-qtest", "chardev:qtest", "-qtest-log", "none"]
 

@@ -25,6 +25,8 @@ NO_AGENT: Final = "tcelab-init: no agent"
 AGENT_EXITED: Final = "tcelab-init: agent exited"
 _SILENT: Final = {
     "boot": "no agent came up",
+    "inner_start": "the inner guest says nothing",
+    "inner_boot": "no agent of the inner guest came up",
     "restart": "the guest did not leave its kernel",
     "unplug": "the device stays, though the guest let go of it",
     "plug": "the guest does not take memory, or does not give it back",

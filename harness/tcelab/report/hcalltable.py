@@ -19,7 +19,8 @@ from tcelab.papr.hcallnumbers import STATUS_NAMES
 from tcelab.papr.hcallrules import PAPR_DIFFERENCES, QemuDifference
 from tcelab.program import Checkpoint, Hcall, HcallBatch
 from tcelab.run.record import Outcome, RunRecord, Snapshot, Step, TableView
-from tcelab.scenarios.hcallcases import PREFIX, Case, cases
+from tcelab.scenarios.hcallcases import PREFIX, Case
+from tcelab.scenarios.kvmcases import cases
 
 Judged = Literal["ok", "laxer", "otherwise", "wrong", "not done"]
 WORDS: Final[dict[Judged, str]] = {

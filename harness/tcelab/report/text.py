@@ -154,6 +154,8 @@ def ran(result: Result) -> Iterator[str]:
         size = result.platform.page_size // 1024
         yield f"kernel:  {guest['kernel']} {guest['machine']}, {size} KiB pages, {guest['version']}"
         yield f"qemu:    {qemu['version']}, {qemu['firmware']}, TCG, {qemu.get('cpu', 'power9')}"
+    if levels := result.versions.get("levels"):
+        yield f"passed:  through L1, kernel {levels['L1']['kernel']}, {levels['qemu']}"
     if result.platform is not None and guest and (ssh := result.versions.get("ssh")):
         size = result.platform.page_size // 1024
         by = f" by {', '.join(ssh['jumps'])}" if ssh["jumps"] else ""

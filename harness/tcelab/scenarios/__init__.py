@@ -12,6 +12,7 @@
 - `hcalls`: the scenario `hcalls`
 - `hotplug`: the scenarios `hotplug` and `hotplug-isolation`
 - `isolation`: the scenario `isolation`
+- `kvmcases`: the same under KVM
 - `legal`: legal transfers by the thousand
 - `lifecycle`: the scenarios `lifecycle` and `lifecycle-isolation`
 - `memory`: the scenario `memory`

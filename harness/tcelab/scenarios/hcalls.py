@@ -20,8 +20,8 @@ from tcelab.scenarios.hcallcases import (
     STUFF,
     Case,
     at,
-    cases,
 )
+from tcelab.scenarios.kvmcases import cases
 
 TOPOLOGY: Final = "two-small"
 

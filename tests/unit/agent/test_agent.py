@@ -17,7 +17,8 @@ from agent_fake import FakeKernel
 import tceagent
 from patience import PATIENCE
 from tceagent import ops, wire
-from tceagent.agent import Agent, digest, find_port, serve
+from tceagent.agent import Agent, digest, serve
+from tceagent.ports import find_port
 
 SOURCES = Path(tceagent.__file__).parent
 NONCE = "00112233445566778899aabbccddeeff"

@@ -10,6 +10,7 @@ from tcelab.image.recipe import (
     KernelRecipe,
     QemuRecipe,
     ToolchainRecipe,
+    inner,
     load,
     network,
     on_request,
@@ -53,7 +54,8 @@ def test_every_shipped_recipe_is_valid(name):
 
 
 def test_a_kernel_is_built_on_request_alone_and_by_tools_that_can():
-    assert [name for name in recipe_names() if on_request(name)] == ["guest-built", "kernel", "toolchain-kernel"]
+    asked = [name for name in recipe_names() if on_request(name)]
+    assert asked == ["guest-built", "kernel", "passthrough", "toolchain-kernel"]
     guest, kernel = load("guest-built").recipe, load("kernel").recipe
     assert (guest.built, guest.kernel, guest.modules) == ("kernel", "", ())
     assert load(kernel.toolchain).recipe.host_compiler
@@ -64,6 +66,20 @@ def test_the_kernel_that_is_built_is_of_the_sources_of_the_image():
     (package,) = [each for each in read_lock("guest") if each.name.startswith("linux-image-")]
     assert source.version == package.version
     assert source in read_lock("guest-built")
+
+
+def test_the_guest_that_runs_a_guest_has_its_kernel_and_kvm_and_locks_all_that_it_is_made_of():
+    assert [name for name in recipe_names() if inner(name)] == ["passthrough"]
+    own, plain = load("passthrough").recipe, load("guest").recipe
+    assert (own.inner, own.kernel, own.modules, own.drop) == ("guest", plain.kernel, plain.modules, plain.drop)
+    assert own.drivers == ("kvm-hv",)
+    assert set(plain.packages) < set(own.packages)
+    locked = {each.name for each in read_lock("passthrough")}
+    assert set(own.packages) <= locked
+    (kernel,) = [each for each in read_lock("passthrough") if each.name.startswith("linux-image-")]
+    assert kernel in read_lock("guest"), "both levels have one kernel"
+    # Fields for a variant would change nothing in a recipe that has them from nowhere.
+    assert (plain.more_drop, plain.more_keep) == ((), ())
 
 
 def test_the_guest_with_ssh_has_a_network_card_and_what_its_driver_and_sshd_need():

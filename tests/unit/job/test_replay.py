@@ -191,6 +191,7 @@ def test_every_option_of_a_verb_is_said_or_changes_nothing_of_a_saved_program(ve
         "--out",
         "--json",
         "--keep",
+        "--passthrough",  # the program's topology says so
         "-v",
         "--verbose",
     }

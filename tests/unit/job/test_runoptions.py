@@ -20,7 +20,7 @@ MACHINE = {
     *("expect_quirks", "without_quirks", "topology_name", "papr"),
 }
 KEYS = {
-    "run": MACHINE | {"target", "platform", "profile", "inject", "guard", "boot", "limits"},
+    "run": MACHINE | {"target", "platform", "profile", "inject", "guard", "boot", "limits", "passthrough"},
     "diff": MACHINE | {"target", "platform", "boot", "limits", "against"},
     "watch": MACHINE | {"target", "platform", "guard", "boot", "limits"},
     "table": MACHINE | {"target", "platform", "profile", "boot", "limits"},

@@ -14,6 +14,7 @@
 - `fold`: what must be true after the operations that succeeded
 - `hotplugmodel`: what is right after a device or a PHB came or went
 - `hypercallmodel`: what must be true after raw hypercalls
+- `kvmmodel`: the same of a guest under KVM whose device is passed through
 - `lifemodel`: what is right after each event in the life of a table
 - `memorymodel`: what guest memory must hold
 - `meters`: counters of the kernel that move as the fold does

@@ -19,6 +19,7 @@ from tcelab.judge.models.drivermodel import DriverModel
 from tcelab.judge.models.edumodel import DeviceModel, Forbidden
 from tcelab.judge.models.files import ContainerModel, DeviceFileModel, Files, GroupModel, Target
 from tcelab.judge.models.hypercallmodel import HypercallModel
+from tcelab.judge.models.kvmmodel import KvmModel
 from tcelab.judge.models.memorymodel import BufferModel, PageModel, written
 from tcelab.judge.models.pes import Pes
 from tcelab.judge.models.pinmodel import Pins
@@ -112,7 +113,7 @@ class Fold:
 
     def drive(self) -> None:
         """A kernel begins, with a driver that has done nothing."""
-        self.hypercalls = HypercallModel(
+        self.hypercalls = (KvmModel if self.program.topology.nested else HypercallModel)(
             self.tables, lambda: self.buffers, self.facts.ram, self.transfers, self.pins, self.unknown
         )
         self.driver = DriverModel(self.number, self._place, self.pins, self.unknown, quirks=self.facts.quirks)

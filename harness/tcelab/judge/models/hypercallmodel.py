@@ -195,7 +195,8 @@ class HypercallModel:
             what = "a hypercall that succeeded must have stored its entries in a window"
             self._wrong(what, "a failure", "H_SUCCESS", (liobn, ioba))
         elif model is not None and kept:
-            self._store(model, first, self._stored((opcode, kept), args[2], tces, step), step)
+            words = self._stored((opcode, kept), args[2], tces, step)
+            self._store(model, first, words, step, listed=opcode == INDIRECT)
         elif model is not None:
             model.tried(first, first + min(count, model.entries), step)
 
@@ -255,7 +256,11 @@ class HypercallModel:
         pages = (page for buffer in self._buffers().values() for page in buffer.pages)
         return next((page for page in pages if address is not None and page.frame == address), None)
 
-    def _store(self, model: TableModel, first: int, words: Sequence[tuple[Word, int]], step: int) -> None:
+    def _store(
+        self, model: TableModel, first: int, words: Sequence[tuple[Word, int]], step: int, *, listed: bool
+    ) -> None:
+        """:param listed: they come from a list."""
+        del listed  # they are stored as they are
         at = first
         for empty, run in groupby(words, lambda word: word[0].value == 0):
             same = list(run)
@@ -302,14 +307,18 @@ class HypercallModel:
             return
         if number in model.untold:
             self._tell(model, number, after[0])
-        entry = model.live.get(number)
-        expected = 0 if entry is None else entry.tce
+        expected = self._held(model, number)
         if expected is not None and after[0] != expected:
             message = (
                 f"H_GET_TCE of LIOBN {model.liobn:#x} IOBA {model.ioba(number):#x} gives another TCE than it holds"
             )
             self._wrong(message, tce.describe(expected), tce.describe(after[0]), (liobn, ioba))
         self._unchanged(args, after, None, first=1)
+
+    def _held(self, model: TableModel, number: int) -> int | None:
+        """What the guest must read of an entry; None: nobody knows."""
+        entry = model.live.get(number)
+        return 0 if entry is None else entry.tce
 
     def _unchanged(
         self, args: Sequence[Word], after: Sequence[int], tces: Sequence[Word] | None, *, first: int = 0

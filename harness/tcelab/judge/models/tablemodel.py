@@ -207,6 +207,16 @@ class TableModel:
             self._set([number], entry)
         self._arrays = None
 
+    @property
+    def touches(self) -> int:
+        """How many operations have concerned its entries so far."""
+        return len(self._touched)
+
+    def touched(self, number: int, since: int) -> list[int]:
+        """Which of them concerned an entry, by their number from 0 on, of those from `since` on."""
+        later = enumerate(self._touched[since:], since)
+        return [at for at, (first, end, _) in later if first <= number < end]
+
     def permissions(self, number: int) -> int:
         entry = self.live.get(number)
         return entry.permissions if entry else 0

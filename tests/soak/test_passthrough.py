@@ -1,0 +1,103 @@
+"""A guest inside the guest owns the device: the whole path is judged, faults are found, and what dies is named."""
+
+import os
+import signal
+
+import pytest
+
+from tcelab import scenarios
+from tcelab.emulator import hcallfile
+from tcelab.emulator.reference import second_opinion
+from tcelab.errors import GuestLost, HarnessError
+from tcelab.job.nested import PassthroughPlatform
+from tcelab.job.setup import MachineChoice
+from tcelab.judge import Judge
+from tcelab.papr import hcallrules
+from tcelab.program import Buffer, Call, Checkpoint, HcallBatch, Program, Read, Tce, inject
+from tcelab.program.topology import PASSTHROUGH
+from tcelab.run.loop import perform_program
+
+pytestmark = pytest.mark.guest
+
+LIOBN, AT = 0x80000100, 0x100000
+
+
+@pytest.fixture
+def platform():
+    made = PassthroughPlatform(MachineChoice(topology=PASSTHROUGH))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def session(platform, tmp_path):
+    with platform.open(tmp_path) as opened:
+        yield opened
+
+
+def judged(program, session):
+    session.renew()
+    judge = Judge(program, session.facts, references=second_opinion(program.topology, session.facts))
+    record = perform_program(program, session, judge)
+    assert record.ending is None
+    return judge.verdict(record)
+
+
+def test_one_guest_passes_four_scenarios_and_lies_about_its_table_are_found(session, monkeypatch):
+    for name in ("flow", "dma", "hcalls", "batches"):
+        verdict = judged(scenarios.build(name, PASSTHROUGH, 1), session)
+        assert (name, verdict.result, verdict.findings) == (name, "pass", [])
+        assert verdict.evidence.tags > 100
+    lie = judged(inject.flip(scenarios.build("flow", PASSTHROUGH, 1)), session)
+    assert (lie.result, lie.findings[0].law) == ("finding", "table")
+
+    # QEMU's rules in the place of KVM's.
+    def of_qemu(machine, lost=lambda _: None):
+        return hcallrules.Hypercalls(hcallfile.tables(machine), machine.ram.read)
+
+    monkeypatch.setattr(hcallfile, "hypercalls", of_qemu)
+    swapped = judged(scenarios.build("hcalls", PASSTHROUGH, 1), session)
+    assert swapped.result == "finding"
+    assert {finding.law for finding in swapped.findings} == {"difference"}
+
+    # What is left when L1's QEMU ends: nothing of L2's in L0's table, nothing charged in L1.
+    put = HcallBatch(calls=[Call("H_PUT_TCE", [LIOBN, AT, Tce("b")])], expect=0)
+    left = Program(name="left", topology=PASSTHROUGH, ops=[Buffer(name="b", pages=1), put, Checkpoint()])
+    judged(left, session)
+    ended = session.outer("end", signal=int(signal.SIGTERM), limit=60.0)
+    assert (ended["running"], ended["status"], ended["signal"]) == (False, 0, None)
+    session.guest.log.drain()
+    (table,) = [each for each in session.views.streamed() if each.liobn == LIOBN]
+    assert table.index.size == 0
+    assert session.trouble() == ()
+    with pytest.raises(HarnessError, match=r"L1's QEMU ended with status 0: .*terminating on signal 15"):
+        session.ask([Read(what="pins")])
+
+
+def crashed(session, end):
+    """Have the shell at a console crash its kernel, and ask L2's agent until that is told."""
+    session.guest.ends[end].send(b"sleep 3; echo c >/proc/sysrq-trigger\n")
+    for _ in range(100_000):
+        session.ask([Read(what="pins")])
+
+
+def test_a_panic_of_l2_is_a_finding_that_says_so(session):
+    with pytest.raises(GuestLost, match=r"^L2: the guest's kernel died: .*sysrq triggered crash") as caught:
+        crashed(session, "inner_console")
+    assert caught.value.kernel_died
+
+
+def test_a_panic_of_l1_is_a_finding_that_says_so(session):
+    with pytest.raises(GuestLost, match=r"^L1: the guest's kernel died: .*sysrq triggered crash") as caught:
+        crashed(session, "console")
+    assert caught.value.kernel_died
+
+
+def test_a_qemu_of_l1_that_is_killed_and_then_that_of_l0_are_told_apart(session, tmp_path):
+    session.outer("end", signal=int(signal.SIGKILL), limit=60.0)
+    with pytest.raises(HarnessError, match="L1's QEMU ended by signal 9"):
+        session.ask([Read(what="pins")])
+    assert (tmp_path / "inner.err").exists()
+    os.kill(session.guest.pid, signal.SIGKILL)
+    with pytest.raises(HarnessError, match="QEMU was killed by SIGKILL"):
+        session.outer("look")
