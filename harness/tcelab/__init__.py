@@ -31,6 +31,6 @@
 
 import logging
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # who uses us as a library sees nothing unasked
