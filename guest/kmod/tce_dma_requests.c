@@ -123,8 +123,7 @@ static int prepare(struct tce_dma_file *file, struct target *target, const struc
 static int map_parts(struct tce_dma_file *file, struct target *target, const struct tce_dma_request *request)
 {
 	struct mapping *mapping;
-	unsigned int segments;
-	int error, value;
+	int error, value, segments;
 
 	if (tce_dma_find_mapping(file, request->args[0]))
 		return -EINVAL;

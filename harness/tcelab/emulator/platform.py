@@ -105,6 +105,11 @@ class EmulatedPe:
         """Of its default window, as the platform holds it."""
         return self.windows.low
 
+    @property
+    def window_start(self) -> int:
+        """Bus address of the default window, as its kernel was told at boot."""
+        return self.first << window.PAGE_SHIFT
+
     def renew(self) -> None:
         """As at the start: not isolated, and no device wants to master the bus."""
         self.isolation.condition, self.isolation.freezes, self.isolation.untold = Condition.NORMAL, 0, False
@@ -160,7 +165,7 @@ class EmulatedPe:
 
     def dma_window(self) -> bytes:
         """The device tree's `ibm,dma-window`: LIOBN, bus address (2 cells), size (2 cells), big endian."""
-        start, size = (number.to_bytes(8, "big") for number in (self.table.bus_offset, self.window_size))
+        start, size = (number.to_bytes(8, "big") for number in (self.window_start, self.window_size))
         return self.phb.liobn.to_bytes(4, "big") + start + size
 
     def create_window(self, page_shift: int, window_shift: int) -> windowcreation.WindowAnswer:
@@ -214,7 +219,7 @@ class Machine:
         self.memory = Growth(topology)
         self.dma = DmaApi(topology.wide)
         self._warned: set[str] = set()
-        within = "testdev" in topology.models  # what is mapped as a whole must have all of it
+        within = topology.direct  # what is mapped as a whole must have all of it
         self.ram = EmulatedRam(page_size, seed, huge_page, _IN_RAM // page_size if within else FRAMES)
         self.plugged = Plugged(topology)
         self.pes: dict[int, EmulatedPe] = {}

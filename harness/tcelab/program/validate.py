@@ -318,6 +318,8 @@ class Checker(validate_dma.DriverRules):
     def _rtas(self, op: Rtas | Ddw) -> str:
         if isinstance(op, Ddw) and op.call != "query" and (problem := self._drivers.has(op.device)):
             return problem
+        if isinstance(op, Ddw):
+            self._drivers.asked(op)
         return validate_host.service(op, self._devices) or validate_hotplug.absent(self._life.plugged, op.device)
 
     _ddw = _rtas

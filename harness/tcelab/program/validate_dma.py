@@ -29,6 +29,7 @@ from tcelab.program.dmaops import (
     Part,
 )
 from tcelab.program.guestop import Page
+from tcelab.program.hostops import Ddw
 from tcelab.program.lifeops import RESETS, MemoryAdd, MemoryRemove
 from tcelab.program.plugged import Plugged
 from tcelab.program.topology import Topology
@@ -42,6 +43,12 @@ FAR: Final = 1 << 24
 """Bytes by which a transfer may miss a mapping."""
 WIDE: Final = 64
 """Bits of a mask with which the kernel may map all RAM."""
+REACHES: Final = 60
+"""Bits of a mask that reaches the window in which it does."""
+LOW: Final = 16
+"""log2 of the bytes of RAM that belong to no driver. A window that firmware made at the same bus address as the
+kernel's lies over its start (QEMU system/memory.c: of two regions, the one that was added last).
+"""
 BEARS: Final = (*RESETS, MemoryAdd, MemoryRemove)
 """Events that leave a driver's mappings as they are, or end its kernel."""
 
@@ -65,6 +72,10 @@ class Drivers:
 
     :ivar bound: its devices. `pes`: PHBs whose devices it has or had; `vfio`: likewise, of VFIO.
     :ivar wide: devices that may have gone around the tables.
+    :ivar beside: by PHB, log2 of the bytes of a window that firmware was asked for beside the default one; `without`:
+        PHBs whose default window it was asked to remove.
+    :ivar alone: by PHB, the device for which its kernel may have removed the default window.
+    :ivar coherent: bits of coherent masks, by device.
     """
 
     topology: Topology
@@ -73,6 +84,10 @@ class Drivers:
     vfio: set[int] = field(default_factory=set)
     maps: dict[str, Mapped] = field(default_factory=dict)
     wide: set[str] = field(default_factory=set)
+    beside: dict[int, int] = field(default_factory=dict)
+    without: set[int] = field(default_factory=set)
+    alone: dict[int, str] = field(default_factory=dict)
+    coherent: dict[str, int] = field(default_factory=dict)
 
     def phb(self, device: str) -> int:
         """Index of the PHB that has a device; -1: there is no such device."""
@@ -86,6 +101,19 @@ class Drivers:
         if self.phb(device) in self.pes:
             return "a driver of the DMA API has its PE, or had: nobody knows which windows VFIO meets there"
         return ""
+
+    def asked(self, op: Ddw) -> None:
+        """Firmware is asked for windows from outside, and no kernel knows it."""
+        index = self.phb(op.device)
+        if op.call == "create":
+            self.beside[index] = max(self.beside.get(index, 0), op.window_shift)
+        elif op.call == "reset":
+            self.beside.pop(index, None)
+            self.without.discard(index)
+        elif op.call == "remove" and window.window_of(op.liobn):
+            self.beside.pop(window.phb_of(op.liobn), None)
+        elif op.call == "remove":
+            self.without.add(window.phb_of(op.liobn))
 
     def event(self, op: object) -> str:
         """Why an event cannot be; empty if it can."""
@@ -109,6 +137,8 @@ def bind(drivers: Drivers, plugged: Plugged, op: DmaBind) -> str:
         return f"{op.device} is bound already"
     if index in drivers.vfio:
         return f"VFIO has the PE of {op.device}, or had: nobody knows which windows the kernel's driver meets there"
+    if problem := _windows(drivers, op.device):
+        return problem
     drivers.bound.add(op.device)
     drivers.pes.add(index)
     return validate_hotplug.absent(plugged, op.device)
@@ -118,6 +148,32 @@ def _bound(drivers: Drivers, device: str) -> str:
     if device in drivers.bound:
         return ""
     return f'{device!r} was not bound before: add a `dmabind` with "device": "{device}"'
+
+
+def _windows(drivers: Drivers, device: str) -> str:
+    """Why the windows of a device's PE are not those that its kernel expects; empty if they are."""
+    index = drivers.phb(device)
+    if index in drivers.without:
+        return f"firmware was asked to remove the default window of {device}'s PE, and its kernel does not know"
+    if (shift := drivers.beside.get(index, 0)) > LOW:
+        return (
+            f"firmware was asked for a window of 2^{shift} bytes for {device}'s PE, and one of more than 2^{LOW} lies"
+            " over the one that the kernel may make"
+        )
+    return _shut_out(drivers, device)
+
+
+def _shut_out(drivers: Drivers, device: str) -> str:
+    """Why a device has no table any more; empty if it has, or needs none."""
+    owner = drivers.alone.get(drivers.phb(device), device)
+    if owner == device:
+        return ""
+    return f"the kernel may have removed the default window of its PE for {owner}, and {device} does not know it"
+
+
+def _able(drivers: Drivers, device: str) -> str:
+    """Why the driver can do nothing with a device; empty if it can."""
+    return _bound(drivers, device) or _shut_out(drivers, device)
 
 
 def _live(drivers: Drivers, name: str, *, coherent: bool) -> str:
@@ -139,25 +195,33 @@ def _unbind(drivers: Drivers, _memory: Memory, op: DmaUnbind) -> str:
 
 
 def _mask(drivers: Drivers, _memory: Memory, op: DmaMask) -> str:
-    if problem := _bound(drivers, op.device):
+    if problem := _able(drivers, op.device):
         return problem
     if op.bits not in MASKS:
         return f"a mask has {MASKS.start}..{MASKS.stop - 1} bits here, not {op.bits}"
     live = next((name for name, each in drivers.maps.items() if each.live and each.device == op.device), "")
     if live:
         return f"{live!r} is mapped: it would be unmapped in the way of the new mask"
+    index = drivers.phb(op.device)
     if op.bits >= WIDE:
         drivers.wide.add(op.device)
+        used = any(each.live and drivers.phb(each.device) == index for each in drivers.maps.values())
+        if index in drivers.beside and not used:
+            drivers.alone.setdefault(index, op.device)
+    if op.which != "streaming":
+        drivers.coherent[op.device] = op.bits
     return ""
 
 
 def _alloc(drivers: Drivers, _memory: Memory, op: DmaAlloc) -> str:
-    if problem := _bound(drivers, op.device):
+    if problem := _able(drivers, op.device):
         return problem
     if op.buffer in drivers.maps:
         return f"there is a mapping {op.buffer!r} already"
     if not 0 < op.pages <= MOST_COHERENT:
         return f"coherent memory has 1..{MOST_COHERENT} pages, not {op.pages}"
+    if drivers.phb(op.device) in drivers.alone and drivers.coherent.get(op.device, 0) < REACHES:
+        return f"the coherent mask of {op.device} reaches no window that is sure to be there: it needs {REACHES} bits"
     drivers.maps[op.buffer] = Mapped(op.device, [op.pages * window.PAGE_SIZE], coherent=True)
     return ""
 
@@ -170,18 +234,18 @@ def _free(drivers: Drivers, _memory: Memory, op: DmaFree) -> str:
 
 
 def _map(drivers: Drivers, memory: Memory, op: DmaMap) -> str:
-    return _parts(drivers, memory, (op.device, op.name), [Part(op.page, op.size)])
+    return _parts(drivers, memory, op, [Part(op.page, op.size)])
 
 
 def _map_sg(drivers: Drivers, memory: Memory, op: DmaMapSg) -> str:
     if not 0 < len(op.parts) <= dmadriver.PARTS:
         return f"{len(op.parts)} parts; a list has 1..{dmadriver.PARTS}"
-    return _parts(drivers, memory, (op.device, op.name), op.parts)
+    return _parts(drivers, memory, op, op.parts)
 
 
-def _parts(drivers: Drivers, memory: Memory, made: tuple[str, str], parts: Sequence[Part]) -> str:
-    device, name = made
-    if problem := _bound(drivers, device):
+def _parts(drivers: Drivers, memory: Memory, op: DmaMap | DmaMapSg, parts: Sequence[Part]) -> str:
+    device, name = op.device, op.name
+    if problem := _able(drivers, device):
         return problem
     if not name or name in drivers.maps:
         return f"there is a mapping {name!r} already" if name else "a mapping has a name"
@@ -195,7 +259,8 @@ def _parts(drivers: Drivers, memory: Memory, made: tuple[str, str], parts: Seque
         first = part.page.index * window.PAGE_SIZE + part.page.plus
         if first // unit != (first + part.size - 1) // unit:
             return f"{part.size} bytes at {first:#x} of {part.page.buffer!r} need not be contiguous in RAM"
-    drivers.maps[name] = Mapped(device, [part.size for part in parts])
+    fails = isinstance(op.expect, str) and op.expect != "ok"
+    drivers.maps[name] = Mapped(device, [part.size for part in parts], live=not fails)
     return ""
 
 

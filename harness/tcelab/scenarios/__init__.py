@@ -27,6 +27,7 @@
 - `warmup`: a small program that shows that a guest works
 - `windows`: the scenario `windows`
 - `windowsisolation`: the scenario `windows-isolation`
+- `windowsremoved`: the scenario `windows-removed`
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ from tcelab.scenarios import (
     smp,
     windows,
     windowsisolation,
+    windowsremoved,
 )
 
 DEFAULT: Final = "main"
@@ -182,6 +184,12 @@ SCENARIOS: Final = {
             "the kernel's own DMA API under every mask: each handle leads to its bytes, in its direction, and no more",
             dmaapi.ops,
             topologies=dmaapi.TOPOLOGIES,
+        ),
+        Scenario(
+            "windows-removed",
+            "the second window is taken: the kernel removes the default one for its driver, and maps all RAM instead",
+            windowsremoved.ops,
+            topologies=windowsremoved.TOPOLOGIES,
         ),
         Scenario(
             "lifecycle",
