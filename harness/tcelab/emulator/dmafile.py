@@ -249,6 +249,7 @@ class DmaFile(OpenFile):
                 handle = next(handles, 0)
                 number, frame = table.index(handle), (address + at) & -window.PAGE_SIZE
                 if there is not None and 0 <= there.index(handle) < there.entries:
+                    self._machine.dma.direct.add(there.liobn)
                     self._machine.dma.frames[(handle - there.bus_offset) & -window.PAGE_SIZE] = frame
                 elif 0 <= number < table.entries:
                     table.put(number, tce.pack(frame, permissions))

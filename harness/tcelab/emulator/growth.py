@@ -37,7 +37,7 @@ class Growth:
         self._from_boot = [phb.index for phb in topology.mapped]
         self._mapped: dict[int, int] = {}
         self._ram, self._usable = ram, usable or ram
-        self._shape = window.direct(ram, topology.maxmem * _MIB)
+        self._most = topology.maxmem * _MIB
         self.limit = (topology.maxmem or ram // _MIB) if limit is None else limit
         self.blind = bool(blind and self._from_boot and not self.limit)
         self._pieces: dict[str, tuple[int, int]] = {}
@@ -76,10 +76,11 @@ class Growth:
         self._mapped[index] = ours.high.liobn
         if self.blind:
             return
-        size = self._shape.entries << self._shape.page_shift
+        shape = window.direct(self._ram, self._most, max(ours.offered))
+        size = shape.entries << shape.page_shift
         if not ours.query().outputs["left"]:
             ours.remove(ours.low.liobn)
-        self._mapped[index] = ours.create(self._shape.page_shift, size.bit_length() - 1).outputs["liobn"]
+        self._mapped[index] = ours.create(shape.page_shift, size.bit_length() - 1).outputs["liobn"]
         pieces = [place for name, place in self._pieces.items() if name not in self._unused]
         for place in [(0, self._usable), *pieces]:
             self._store({index: ours}, *place, tce.PERMISSIONS)
@@ -104,5 +105,5 @@ class Growth:
             table = self.window(index, windows) if index in windows and not self.blind else None
             if table is None:
                 continue
-            for each in range(address, address + size, 1 << self._shape.page_shift):
-                table.put(each >> self._shape.page_shift, tce.pack(each, permissions) if permissions else 0)
+            for each in range(address, address + size, 1 << table.page_shift):
+                table.put(each >> table.page_shift, tce.pack(each, permissions) if permissions else 0)

@@ -62,7 +62,8 @@ class EmulatedPe:
         self._guard = machine.guard
         self.group = phb.index
         self.bus = f"{phb.index:04x}:00"
-        self.windows = windowcreation.Windows(Table(phb.liobn, phb.entries, bus_offset=phb.window_start))
+        low = Table(phb.liobn, phb.entries, bus_offset=phb.window_start)
+        self.windows = windowcreation.Windows(low, phb.page_shifts)
         self.first = phb.window_start >> window.PAGE_SHIFT
         self.has_group = self.has_table = True
         self.window_size = phb.window_size
@@ -145,7 +146,8 @@ class EmulatedPe:
         self.window_size = size
         self.first = start >> window.PAGE_SHIFT
         self.kernel_uses = set() if self.first else {0}
-        self.windows = windowcreation.Windows(Table(self.phb.liobn, size >> window.PAGE_SHIFT, bus_offset=start))
+        low = Table(self.phb.liobn, size >> window.PAGE_SHIFT, bus_offset=start)
+        self.windows = windowcreation.Windows(low, self.phb.page_shifts)
         self.connect()
 
     def connect(self) -> None:

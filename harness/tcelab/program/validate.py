@@ -240,6 +240,8 @@ class Checker(validate_dma.DriverRules):
             return f"the topology has no device {op.device!r}"
         if op.device in self._life.joined:
             return f"{op.device} came while VFIO had its PE, and may have no group: pull it, and add it again"
+        if op.device in self._drivers.restricted:
+            return f"firmware offers the PE of {op.device} fewer page sizes than the rules of VFIO are written for"
         self._drivers.vfio.add(self._drivers.phb(op.device))
         return self._drivers.has(op.device) or validate_hotplug.absent(self._life.plugged, op.device)
 

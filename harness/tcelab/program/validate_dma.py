@@ -37,8 +37,8 @@ from tcelab.program.validate_life import Life
 from tcelab.program.validated import BufferState, Made
 
 MASKS: Final = range(24, 65)
-MOST_COHERENT: Final = 256
-"""IOMMU pages of one allocation: 1 MiB."""
+MOST_COHERENT: Final = 512
+"""IOMMU pages of one allocation: 2 MiB, as many as the kernel maps with one hypercall."""
 FAR: Final = 1 << 24
 """Bytes by which a transfer may miss a mapping."""
 WIDE: Final = 64
@@ -92,6 +92,11 @@ class Drivers:
     def phb(self, device: str) -> int:
         """Index of the PHB that has a device; -1: there is no such device."""
         return next((phb.index for phb in self.topology.phbs for each in phb.devices if each.name == device), -1)
+
+    @property
+    def restricted(self) -> set[str]:
+        """Devices whose firmware offers fewer page sizes than QEMU has."""
+        return {each.name for phb in self.topology.phbs if phb.restricted for each in phb.devices}
 
     def model(self, device: str) -> str:
         return next((each.model for each in self.topology.devices if each.name == device), "")

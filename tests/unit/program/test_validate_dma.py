@@ -81,7 +81,7 @@ WRONG = [
     ([MAP, MAP], "there is a mapping 'm' already"),
     ([ALLOC, ALLOC], "there is a buffer 'own' already"),
     ([DmaAlloc(device="pe1", buffer="b", pages=1)], "there is a buffer 'b' already"),
-    ([DmaAlloc(device="pe1", buffer="x", pages=257)], "coherent memory has 1..256 pages"),
+    ([DmaAlloc(device="pe1", buffer="x", pages=513)], "coherent memory has 1..512 pages"),
     ([ALLOC, DmaUnmap(name="own")], "there is no mapping 'own'"),
     ([MAP, DmaFree(buffer="m")], "there is no coherent memory 'm'"),
     ([MAP, DmaUnmap(name="m"), DmaUnmap(name="m")], "'m' is unmapped already"),

@@ -38,7 +38,7 @@ class DirectWindows:
     def __init__(self, topology: Topology, facts: Facts, windows: dict[int, WindowModel]) -> None:
         self._from_boot = [windows[phb.index] for phb in topology.mapped]
         self._liobns = {each: each.liobns[1] for each in self._from_boot}
-        self._shape = window.direct(facts.ram, topology.maxmem * _MIB)
+        self._room = facts.ram, topology.maxmem * _MIB
         self._usable = facts.usable or facts.ram
         self._none = NOTHING_DIRECT in facts.quirks and facts.limit == 0
         self.pieces: dict[str, Piece] = {}
@@ -65,7 +65,7 @@ class DirectWindows:
             windows.remove(windows.liobns[0])
         liobn = next(each for each in reversed(windows.liobns) if each not in windows.present)
         self._liobns[windows] = liobn
-        table = windows.make(liobn, self._shape)
+        table = windows.make(liobn, window.direct(*self._room, max(windows.phb.page_shifts)))
         table.begin(dict(self._entries(table, _RAM, Piece(0, self._usable))))
         for name, piece in self.pieces.items():
             table.begin(dict(self._entries(table, name, piece)))
