@@ -16,7 +16,7 @@
 #define TCE_DMA_PARTS		256		/* of one mapping, at most */
 #define TCE_DMA_HELD		1024		/* parts of all lists that a file holds, at most */
 #define TCE_DMA_PAGES		4096		/* CPU pages of one mapping, at most */
-#define TCE_DMA_COHERENT	SZ_1M		/* bytes of one allocation, at most */
+#define TCE_DMA_COHERENT	SZ_2M		/* bytes of one allocation, at most */
 #define TCE_DMA_ROUNDS		1000000
 #define TCE_DMA_BYTES		SZ_2M		/* in one write, at most */
 #define TCE_DMA_BREATH		64		/* rounds between two looks at the scheduler and at signals */

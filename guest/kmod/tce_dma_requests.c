@@ -97,8 +97,7 @@ static int map_parts(struct tce_dma_file *file, struct target *target, const str
 {
 	const struct tce_dma_part *parts = (const void *)(request + 1);
 	struct mapping *mapping;
-	unsigned int segments;
-	int error, value;
+	int error, value, segments;
 
 	if (tce_dma_find_mapping(file, request->args[0]))
 		return -EINVAL;

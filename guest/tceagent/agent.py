@@ -47,30 +47,36 @@ class Agent:
             number = message["id"]
             if "hello" in message:
                 return {"id": number, "hello": self._hello(**message["hello"])}
-            if "second" in message:
-                from tceagent import second  # noqa: PLC0415  hardly ever needed
-
-                return {"id": number, "second": second.perform(self._kernel, message["second"])}
-            if "places" in message:
-                from tceagent import places  # noqa: PLC0415  hardly ever needed
-
-                return {"id": number, "places": places.find(self._kernel, **message["places"])}
-            if "plug" in message:
-                if "by" in message["plug"]:
-                    from tceagent import helpers as way  # noqa: PLC0415  hardly ever needed
-                else:
-                    from tceagent import hotplug as way  # type: ignore[no-redef]  # noqa: PLC0415  likewise
-                return {"id": number, "plug": way.perform(self._state, **message["plug"])}
-            if "inner" in message:
-                from tceagent import inner  # noqa: PLC0415  hardly ever needed
-
-                return {"id": number, "inner": inner.perform(self._state, **message["inner"])}
+            if rare := self._rarely(message):
+                return {"id": number, **rare}
             program = message["ops"]
             if not (isinstance(number, int) and isinstance(program, list)):
                 raise TypeError("id is a number and ops a list")  # noqa: TRY301  the answer is the same
         except Exception:  # noqa: BLE001  whatever it is, the host must hear of it
             return {"id": number, "failed": {"at": None, "traceback": wire.failure()}}
         return self._perform(number, program)
+
+    def _rarely(self, message: dict[str, Any]) -> dict[str, Any]:
+        """What is hardly ever asked, by a module that is loaded for it; empty: it is none of that."""
+        if "second" in message:
+            from tceagent import second  # noqa: PLC0415  hardly ever needed
+
+            return {"second": second.perform(self._kernel, message["second"])}
+        if "places" in message:
+            from tceagent import places  # noqa: PLC0415  hardly ever needed
+
+            return {"places": places.find(self._kernel, **message["places"])}
+        if "plug" in message:
+            if "by" in message["plug"]:
+                from tceagent import helpers as way  # noqa: PLC0415  hardly ever needed
+            else:
+                from tceagent import hotplug as way  # type: ignore[no-redef]  # noqa: PLC0415  likewise
+            return {"plug": way.perform(self._state, **message["plug"])}
+        if "inner" in message:
+            from tceagent import inner  # noqa: PLC0415  hardly ever needed
+
+            return {"inner": inner.perform(self._state, **message["inner"])}
+        return {}
 
     def _hello(
         self,

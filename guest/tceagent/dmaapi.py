@@ -81,7 +81,9 @@ def bind(state: State, *, device: str) -> Outcome:
     driver, kernel = _driver(state), state.kernel
     buid, slot = state.devices[device]
     address = vfio.find(kernel, buid, slot)
-    told: dict[str, Any] = {"address": address, **vfio.window_of(kernel, buid)}
+    # For a driver before, the kernel may have removed the default window.
+    default = vfio.window_of(kernel, buid, (vfio.DMA_WINDOW, vfio.SAVED_WINDOW))
+    told: dict[str, Any] = {"address": address, **default}
     try:
         vfio.drive(kernel, f"{vfio.DEVICES}/{address}", address, DRIVER)
     except OSError as error:

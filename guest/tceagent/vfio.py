@@ -16,6 +16,8 @@ DEVICES = "/sys/bus/pci/devices"
 TREE = "/sys/firmware/devicetree/base"
 DMA_WINDOW = "ibm,dma-window"
 """Of a PHB in the device tree."""
+SAVED_WINDOW = "ibm,dma-window-saved"
+"""What it said before the kernel removed the window (arch/powerpc/platforms/pseries/iommu.c, copy_property)."""
 WINDOW = struct.Struct(">IQQ")  # LIOBN, bus address, size
 
 
@@ -38,15 +40,21 @@ def bind(kernel: Kernel, buid: int, slot: int) -> dict[str, str | int]:
     return {"address": address, "group": group, **told}
 
 
-def window_of(kernel: Kernel, buid: int) -> dict[str, int]:
+def window_of(kernel: Kernel, buid: int, names: tuple[str, ...] = (DMA_WINDOW,)) -> dict[str, int]:
     """The default window of a PHB, by its device tree: liobn, window_start, window_size (bytes), buid.
 
+    :param names: of the properties that may say it; the first that is there does.
     :raise LookupError: it has none.
     """
-    try:
-        window = kernel.read_file(f"{TREE}/pci@{buid:x}/{DMA_WINDOW}")
-    except FileNotFoundError:
-        raise LookupError(f"PHB {buid:#x} has no {DMA_WINDOW}: somebody owns it already") from None
+    window = None
+    for name in names:
+        try:
+            window = kernel.read_file(f"{TREE}/pci@{buid:x}/{name}")
+            break
+        except FileNotFoundError:
+            continue
+    if window is None:
+        raise LookupError(f"PHB {buid:#x} has no {DMA_WINDOW}: somebody owns it already")
     liobn, window_start, window_size = WINDOW.unpack(window)
     return {"liobn": liobn, "window_start": window_start, "window_size": window_size, "buid": buid}
 

@@ -20,7 +20,7 @@ SHOWING = [path for path in sorted(EXAMPLES.rglob("*.json")) if set(load(path).s
 FOUND = [name for name, fault in broken.OF_KERNEL.items() if fault.finds]
 
 
-@pytest.mark.parametrize("verb", ["rules", "windows", "leakcheck"])
+@pytest.mark.parametrize("verb", ["rules", "windows", "leakcheck", "dma-api", "windows-removed"])
 def test_the_kernel_without_a_fault_passes(verb, tmp_path):
     broken.assert_kernel_passes(verb, tmp_path)
 

@@ -20,6 +20,7 @@ from tcelab.emulator.pci import EmulatedRegisters, PciDevice
 from tcelab.emulator.process import OpenFile
 from tcelab.emulator.syscallerrors import NotModelledError, SyscallError
 from tcelab.papr import tce, window
+from tcelab.papr.tcetable import Table
 
 if TYPE_CHECKING:
     from tcelab.emulator.platform import EmulatedPe, Machine
@@ -151,7 +152,11 @@ class DmaFile(OpenFile):
         masks = self._machine.dma.of(device)
         if any(each.device == device for each in self._maps.values()):
             raise SyscallError("EBUSY")
-        masks.direct = self._direct(pe, bits)
+        direct = self._direct(pe, bits)
+        if not direct and self._machine.memory.replaced(pe.phb.index, self._machine.windows):
+            self._say(device, -errno.EIO)
+            return
+        masks.direct = direct
         if which & _STREAMING:
             masks.streaming = bits
         if which & _COHERENT:
@@ -161,17 +166,27 @@ class DmaFile(OpenFile):
     def _direct(self, pe: EmulatedPe, bits: int) -> bool:
         """With more than 32 bits, a device may use a window in which all RAM is, and with 64 it has one made. With
         less, firmware would have to move it below the mask; where it does not, the kernel asks no more for that PE.
+        Nor does it where firmware has no window left, and the default one is in use: it is not replaced.
         """
         dma = self._machine.dma
         if not dma.wide or bits <= PCI_MASK:
             return False
-        if not pe.windows.high.entries and pe.phb.index not in dma.refused:
-            if bits == _ALL:
+        if self._all_ram(pe) is None and pe.phb.index not in dma.refused:
+            full = not pe.windows.query().outputs["left"]
+            if bits == _ALL and not (full and self._in_use(pe)):
                 self._machine.memory.map_all(pe.phb.index, self._machine.windows)
                 pe.connect()
             else:
                 dma.refused.add(pe.phb.index)
-        return bool(pe.windows.high.entries)
+        return self._all_ram(pe) is not None
+
+    def _all_ram(self, pe: EmulatedPe) -> Table | None:
+        """The window in which all RAM is mapped; None: there is none."""
+        return self._machine.memory.window(pe.phb.index, self._machine.windows)
+
+    def _in_use(self, pe: EmulatedPe) -> bool:
+        """A mapping has entries in its default window."""
+        return any(each.entries and each.device in pe.devices for each in self._maps.values())
 
     # -- mappings
 
@@ -278,12 +293,15 @@ class DmaFile(OpenFile):
         wanted, dma.wanted = dma.wanted, None
         if wanted is not None:
             return wanted
-        if dma.of(device).direct and bits >= _REACHES:
+        there = self._all_ram(pe)
+        if there is not None and dma.of(device).direct and bits >= _REACHES:
             if any(address + size > RAM for address, size in real):
                 raise NotModelledError(
                     "the emulator's frames lie outside its RAM: where all of it is mapped, they are not"
                 )
-            return [(pe.windows.high.bus_offset + address, size) for address, size in real]
+            return [(there.bus_offset + address, size) for address, size in real]
+        if self._machine.memory.replaced(pe.phb.index, self._machine.windows):
+            return "ENOMEM"
         out: list[tuple[int, int]] = []
         taken: set[int] = set()
         least = int(not pe.first)
@@ -312,17 +330,18 @@ class DmaFile(OpenFile):
         self, pe: EmulatedPe, real: list[tuple[int, int]], told: list[tuple[int, int]], permissions: int
     ) -> list[int]:
         """Have the entries lead from handles to memory, in the order of the bytes of both. Returns their numbers."""
-        table, out = pe.table, []
+        table, there, out = pe.table, self._all_ram(pe), []
         handles = iter([handle + at for handle, size in told for at in _starts(handle, size)])
         for address, size in real:
             for at in _starts(address, size):
                 handle = next(handles, 0)
                 number, frame = table.index(handle), (address + at) & -window.PAGE_SIZE
-                if 0 <= number < table.entries:
+                if there is not None and 0 <= there.index(handle) < there.entries:
+                    self._machine.dma.direct.add(there.liobn)
+                    self._machine.dma.frames[(handle - there.bus_offset) & -window.PAGE_SIZE] = frame
+                elif 0 <= number < table.entries:
                     table.put(number, tce.pack(frame, permissions))
                     out.append(number)
-                elif 0 <= pe.windows.high.index(handle) < pe.windows.high.entries:
-                    self._machine.dma.frames[(handle - pe.windows.high.bus_offset) & -window.PAGE_SIZE] = frame
         return out
 
     def _of_mapping(self, command: int, args: list[int], rest: bytes) -> None:

@@ -29,23 +29,21 @@ class DmaApi:
     :ivar wanted: what the next mapping is to get: handles and bytes, or the name of an errno; None: what is free.
     :ivar refused: PHBs for which it made none, and tries no more (failed_ddw_pdn_list).
     :ivar wide: the kernel may make windows of 64 bits.
+    :ivar direct: LIOBNs of windows in which all RAM is mapped, once something was mapped there.
     :ivar frames: of pages that another run has elsewhere: by their real address there, what they have here.
     """
 
     wide: bool
     masks: dict[str, Masks] = field(default_factory=dict)
     wanted: list[tuple[int, int]] | str | None = None
+    direct: set[int] = field(default_factory=set)
     frames: dict[int, int] = field(default_factory=dict)
     refused: set[int] = field(default_factory=set)
 
     def real(self, table: Table, address: int) -> int:
         """Where an address in a table leads to here."""
         page = address & -window.PAGE_SIZE
-        return (
-            self.frames[page] + address - page
-            if table.page_shift == window.DIRECT_SHIFT and page in self.frames
-            else address
-        )
+        return self.frames[page] + address - page if table.liobn in self.direct and page in self.frames else address
 
     def of(self, device: str) -> Masks:
         return self.masks.setdefault(device, Masks())

@@ -243,7 +243,9 @@ class EmulatedKernel:
 
     def read_file(self, path: str) -> bytes:
         for pe in self._pes():
-            if path == f"{TREE}/pci@{window.buid(pe.phb.index):x}/{vfio.DMA_WINDOW}" and not pe.owned:
+            removed = self.machine.memory.replaced(pe.phb.index, self.machine.windows)
+            name = vfio.SAVED_WINDOW if removed else vfio.DMA_WINDOW
+            if path == f"{TREE}/pci@{window.buid(pe.phb.index):x}/{name}" and not pe.owned:
                 return pe.dma_window()
         if path == f"{BLOCKS}/block_size_bytes":
             return b"%x" % BLOCK

@@ -2,7 +2,8 @@
 
 Frames are not bound to that memory, see `addressspaces`. Source: QEMU hw/ppc/spapr.c (memory that is plugged in lies
 above RAM, from the next GiB on), hw/mem/memory-device.c (the lowest place that is free); Linux
-arch/powerpc/platforms/pseries/iommu.c (enable_ddw, iommu_mem_notifier).
+arch/powerpc/platforms/pseries/iommu.c (enable_ddw, which removes the default window if firmware has none left to give;
+iommu_mem_notifier).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from typing import Final, TypeAlias
 
 from tcelab.papr import tce, window
+from tcelab.papr.tcetable import Table
 from tcelab.papr.windowcreation import Windows
 from tcelab.program.topology import Topology
 
@@ -33,11 +35,11 @@ class Growth:
         :param usable: those of them that the kernel may use; 0: all.
         """
         self._from_boot = [phb.index for phb in topology.mapped]
-        self._mapped = list(self._from_boot)
+        self._mapped: dict[int, int] = {}
         self._ram, self._usable = ram, usable or ram
-        self._shape = window.direct(ram, topology.maxmem * _MIB)
+        self._most = topology.maxmem * _MIB
         self.limit = (topology.maxmem or ram // _MIB) if limit is None else limit
-        self.blind = bool(blind and self._mapped and not self.limit)
+        self.blind = bool(blind and self._from_boot and not self.limit)
         self._pieces: dict[str, tuple[int, int]] = {}
         self._unused: set[str] = set()
 
@@ -52,28 +54,42 @@ class Growth:
         how much RAM there is.
         """
         self._unused = {*self._pieces}
-        self._mapped = []
+        self._mapped = {}
         for index in self._from_boot:
             self.map_all(index, windows)
+
+    def window(self, index: int, windows: ByPhb) -> Table | None:
+        """The window of a PHB in which all RAM is mapped; None: there is none."""
+        liobn = self._mapped.get(index)
+        return next((each for each in windows[index].active if each.liobn == liobn), None)
+
+    def replaced(self, index: int, windows: ByPhb) -> bool:
+        """That window is in the place of the default one, which the kernel has removed."""
+        there = self.window(index, windows)
+        return there is not None and there.liobn == windows[index].low.liobn
 
     def map_all(self, index: int, windows: ByPhb) -> None:
         """A driver on a PHB may use 64 bits: its kernel makes the window, unless there is one."""
         if index in self._mapped:
             return
-        self._mapped.append(index)
+        ours = windows[index]
+        self._mapped[index] = ours.high.liobn
         if self.blind:
             return
-        size = self._shape.entries << self._shape.page_shift
-        windows[index].create(self._shape.page_shift, size.bit_length() - 1)
+        shape = window.direct(self._ram, self._most, max(ours.offered))
+        size = shape.entries << shape.page_shift
+        if not ours.query().outputs["left"]:
+            ours.remove(ours.low.liobn)
+        self._mapped[index] = ours.create(shape.page_shift, size.bit_length() - 1).outputs["liobn"]
         pieces = [place for name, place in self._pieces.items() if name not in self._unused]
         for place in [(0, self._usable), *pieces]:
-            self._store({index: windows[index]}, *place, tce.PERMISSIONS)
+            self._store({index: ours}, *place, tce.PERMISSIONS)
 
     def unmap_all(self, index: int) -> bool:
         """The window of a PHB goes. Returns whether there was one."""
         if index not in self._mapped or self.blind:
             return False
-        self._mapped.remove(index)
+        del self._mapped[index]
         return True
 
     def plug(self, windows: ByPhb, name: str, size: int) -> int:
@@ -92,9 +108,9 @@ class Growth:
         self._store(windows, *self._pieces.pop(name), 0)
 
     def _store(self, windows: ByPhb, address: int, size: int, permissions: int) -> None:
-        for index in () if self.blind else self._mapped:
-            if index not in windows:
+        for index in self._mapped:
+            table = self.window(index, windows) if index in windows and not self.blind else None
+            if table is None:
                 continue
-            table = windows[index].high
-            for each in range(address, address + size, 1 << self._shape.page_shift):
-                table.put(each >> self._shape.page_shift, tce.pack(each, permissions) if permissions else 0)
+            for each in range(address, address + size, 1 << table.page_shift):
+                table.put(each >> table.page_shift, tce.pack(each, permissions) if permissions else 0)

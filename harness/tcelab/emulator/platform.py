@@ -62,7 +62,8 @@ class EmulatedPe:
         self._guard = machine.guard
         self.group = phb.index
         self.bus = f"{phb.index:04x}:00"
-        self.windows = windowcreation.Windows(Table(phb.liobn, phb.entries, bus_offset=phb.window_start))
+        low = Table(phb.liobn, phb.entries, bus_offset=phb.window_start)
+        self.windows = windowcreation.Windows(low, phb.page_shifts)
         self.first = phb.window_start >> window.PAGE_SHIFT
         self.has_group = self.has_table = True
         self.window_size = phb.window_size
@@ -105,6 +106,11 @@ class EmulatedPe:
         """Of its default window, as the platform holds it."""
         return self.windows.low
 
+    @property
+    def window_start(self) -> int:
+        """Bus address of the default window, as its kernel was told at boot."""
+        return self.first << window.PAGE_SHIFT
+
     def renew(self) -> None:
         """As at the start: not isolated, and no device wants to master the bus."""
         self.isolation.condition, self.isolation.freezes, self.isolation.untold = Condition.NORMAL, 0, False
@@ -140,7 +146,8 @@ class EmulatedPe:
         self.window_size = size
         self.first = start >> window.PAGE_SHIFT
         self.kernel_uses = set() if self.first else {0}
-        self.windows = windowcreation.Windows(Table(self.phb.liobn, size >> window.PAGE_SHIFT, bus_offset=start))
+        low = Table(self.phb.liobn, size >> window.PAGE_SHIFT, bus_offset=start)
+        self.windows = windowcreation.Windows(low, self.phb.page_shifts)
         self.connect()
 
     def connect(self) -> None:
@@ -160,7 +167,7 @@ class EmulatedPe:
 
     def dma_window(self) -> bytes:
         """The device tree's `ibm,dma-window`: LIOBN, bus address (2 cells), size (2 cells), big endian."""
-        start, size = (number.to_bytes(8, "big") for number in (self.table.bus_offset, self.window_size))
+        start, size = (number.to_bytes(8, "big") for number in (self.window_start, self.window_size))
         return self.phb.liobn.to_bytes(4, "big") + start + size
 
     def create_window(self, page_shift: int, window_shift: int) -> windowcreation.WindowAnswer:
@@ -215,7 +222,7 @@ class Machine:
         self.dma = DmaApi(topology.wide)
         self._warned: set[str] = set()
         # What is mapped as a whole must have all of it; of a guest inside a guest, the RAM's size matters.
-        within = "testdev" in topology.models or topology.nested
+        within = topology.direct or topology.nested
         self.ram = EmulatedRam(page_size, seed, huge_page, _IN_RAM // page_size if within else FRAMES)
         self.copies: kvmrules.Copies | None = {} if topology.nested else None
         self.plugged = Plugged(topology)

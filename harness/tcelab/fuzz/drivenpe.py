@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from tcelab.program import validate_dma
+from tcelab.program.drivenpes import Drivers
 from tcelab.program.topology import Device, Phb, Topology
 
 EVERYTHING: Final = (1 << 64) - 1
@@ -23,7 +23,7 @@ class MadeDrivers:
     phb: Phb
     models: list[Device]
     wide: bool
-    rules: validate_dma.Drivers
+    rules: Drivers
     names: list[str] = field(default_factory=list)
     filled: int = 0
 
@@ -44,4 +44,4 @@ def candidates(phb: Phb) -> list[Device]:
 def on(topology: Topology, phb: Phb) -> MadeDrivers:
     """A driver that has nothing yet."""
     wide = topology.wide and "testdev" in topology.models
-    return MadeDrivers(phb, candidates(phb), wide, validate_dma.Drivers(topology))
+    return MadeDrivers(phb, candidates(phb), wide, Drivers(topology))

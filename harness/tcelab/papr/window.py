@@ -6,6 +6,7 @@ SPAPR_PCI_BASE_BUID).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 PAGE_SHIFT: Final = 12
@@ -14,6 +15,11 @@ PAGE_SHIFT: Final = 12
 PAGE_SIZE: Final = 1 << PAGE_SHIFT
 DEFAULT_WINDOW_SIZE: Final = 1 << 30
 """Bytes: the default dma_win_size of a PHB, 262,144 entries."""
+
+SHIFTS: Final[Mapping[int, int]] = {12: 0x1, 16: 0x2, 24: 0x4, 21: 0x100}
+"""Page shifts that QEMU offers for windows by default (pgsz), and the bit of each in what ibm,query-pe-dma-window
+gives.
+"""
 
 SECOND_START: Final = 1 << 59
 """Bus address of a window beside the default one: the default dma64_win_addr of a PHB."""
@@ -44,18 +50,19 @@ class Shape(NamedTuple):
 _RAM_ALIGNED: Final = 1 << 30
 """Memory that is plugged in lies above RAM, from the next multiple on (QEMU hw/ppc/spapr.c, SPAPR_DEVICE_MEM_ALIGN)."""
 DIRECT_SHIFT: Final = 24
-"""Of the pages of a direct window: the largest that QEMU offers (hw/ppc/spapr_pci.c, pgsz)."""
+"""Of the pages of a direct window: the largest that QEMU offers by default (hw/ppc/spapr_pci.c, pgsz)."""
 
 
-def direct(ram: int, maxmem: int) -> Shape:
+def direct(ram: int, maxmem: int, page_shift: int = DIRECT_SHIFT) -> Shape:
     """The window in which Linux maps all RAM: large enough for all that may come.
 
     Source: Linux arch/powerpc/platforms/pseries/iommu.c, enable_ddw.
 
     :param maxmem: bytes that RAM may grow to; 0: it does not grow.
+    :param page_shift: of the largest pages that firmware offers.
     """
     top = -(-ram // _RAM_ALIGNED) * _RAM_ALIGNED + maxmem - ram if maxmem else ram
-    return Shape(1 << max((top - 1).bit_length() - DIRECT_SHIFT, 0), DIRECT_SHIFT, SECOND_START)
+    return Shape(1 << max((top - 1).bit_length() - page_shift, 0), page_shift, SECOND_START)
 
 
 def liobn(phb: int, window: int = 0) -> int:

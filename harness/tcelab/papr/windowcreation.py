@@ -9,7 +9,7 @@ pgsz).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from tcelab.papr import window
@@ -19,7 +19,7 @@ SUCCESS: Final = 0
 HARDWARE_ERROR: Final = -1
 PARAMETER_ERROR: Final = -3
 
-SHIFTS: Final[Mapping[int, int]] = {12: 0x1, 16: 0x2, 24: 0x4, 21: 0x100}
+SHIFTS: Final = window.SHIFTS
 """Page shifts that are offered, and the bit of each in what a query gives."""
 MOST: Final = 2
 """Windows of a PE."""
@@ -37,10 +37,12 @@ class WindowAnswer(NamedTuple):
 class Windows:
     """Of one PE: `low` and `high` are its two tables, of which one without entries stands for a window that there is
     not.
+
+    :ivar offered: page shifts that firmware offers.
     """
 
-    def __init__(self, low: Table) -> None:
-        self.low = low
+    def __init__(self, low: Table, offered: Collection[int] = SHIFTS) -> None:
+        self.low, self.offered = low, offered
         self.high = _none(low.liobn | 1)
         self._default = window.Shape(low.entries, low.page_shift, low.bus_offset)
 
@@ -58,13 +60,13 @@ class Windows:
         return next((each for each in there if each.index(iova) < each.entries), there[0])
 
     def query(self) -> WindowAnswer:
-        sizes = sum(SHIFTS.values())
+        sizes = sum(SHIFTS[shift] for shift in self.offered)
         left = MOST - len(self.active)
         return WindowAnswer(SUCCESS, {"left": left, "largest": LARGEST, "page_sizes": sizes, "migration": 0})
 
     def create(self, page_shift: int, window_shift: int) -> WindowAnswer:
         """Create a window: at the low end if there is none, else above."""
-        if page_shift not in SHIFTS or window_shift < page_shift:
+        if page_shift not in self.offered or window_shift < page_shift:
             return WindowAnswer(PARAMETER_ERROR, {})
         entries = 1 << window_shift - page_shift
         if len(self.active) == MOST:

@@ -5,6 +5,7 @@ decoded strictly, before anything runs.
 
 - `diskcontent`: the contents of a disk when a session begins
 - `dmaops`: operations of the kernel's own DMA API
+- `drivenpes`: what the kernel's drivers have of a program's devices
 - `expected`: what `expect` of an operation may be
 - `guestop`: what all operations of the guest share
 - `hazards`: what no program may ask for

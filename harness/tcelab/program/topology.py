@@ -71,6 +71,7 @@ class Phb(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `window_size` bytes, a power of two.
 
     :ivar plugged: it is there when the machine starts; otherwise a `bridgeadd` plugs it in, with its devices.
+    :ivar page_shifts: log2 of the page sizes that firmware offers for windows; by default all that QEMU has.
     """
 
     index: int
@@ -78,6 +79,12 @@ class Phb(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     window_size: int = window.DEFAULT_WINDOW_SIZE
     window_start: int = 0
     plugged: bool = True
+    page_shifts: tuple[int, ...] = tuple(window.SHIFTS)
+
+    @property
+    def restricted(self) -> bool:
+        """Firmware offers fewer page sizes than QEMU has."""
+        return len(self.page_shifts) < len(window.SHIFTS)
 
     @property
     def liobn(self) -> int:
@@ -210,6 +217,9 @@ def _check_slots(phbs: tuple[Phb, ...]) -> None:
 
 
 def _check_window(phb: Phb) -> None:
+    if not phb.page_shifts or len({*phb.page_shifts} & window.SHIFTS.keys()) < len(phb.page_shifts):
+        there = ", ".join(map(str, sorted(window.SHIFTS)))
+        raise ValueError(f"page_shifts of PHB {phb.index} are some of {there}, each once: {phb.page_shifts}")
     if phb.window_size < window.PAGE_SIZE or phb.window_size & (phb.window_size - 1):
         raise ValueError(f"window_size of PHB {phb.index} must be a power of two: {phb.window_size:#x}")
     # The kernel keeps the start of its default window in 32 bits (struct iommu_table_group, tce32_start).
@@ -253,6 +263,15 @@ def _dma_api(name: str, *, direct: bool) -> Topology:
 
 
 _PROBES: Final = {"pe1": 1, "pe1b": 3}
+
+
+def _pages() -> Topology:
+    """PEs whose firmware offers smaller pages, so that a window of all RAM has many entries."""
+    first = Phb(1, (Device("pe1", slot=1), Device("test1", slot=3, model="testdev")), SMALL_WINDOW, page_shifts=(12,))
+    second = Phb(2, (Device("pe2", slot=2),), SMALL_WINDOW, page_shifts=(12, 16))
+    third = Phb(3, (Device("pe3", slot=4),), SMALL_WINDOW, page_shifts=(12, 16, 21))
+    return Topology("direct-pages", (first, second, third), direct=True)
+
 
 TOPOLOGIES: Final = {
     topology.name: topology
@@ -302,6 +321,7 @@ TOPOLOGIES: Final = {
         ),
         _dma_api("dma-api", direct=True),
         _dma_api("dma-api-default", direct=False),
+        _pages(),
         _unlike("narrow-mask", Phb(1, (Device("pe1", slot=1, mask=_NARROW),), SMALL_WINDOW)),
     )
 }

@@ -247,6 +247,8 @@ class Checker(validate_dma.DriverRules):
             return f"the topology has no device {op.device!r}"
         if op.device in self._life.joined:
             return f"{op.device} came while VFIO had its PE, and may have no group: pull it, and add it again"
+        if op.device in self._drivers.restricted:
+            return f"firmware offers the PE of {op.device} fewer page sizes than the rules of VFIO are written for"
         return self._drivers.hand_over(op.device, self._by) or validate_hotplug.absent(self._life.plugged, op.device)
 
     def _open(self, op: Open) -> str:
@@ -324,6 +326,8 @@ class Checker(validate_dma.DriverRules):
     def _rtas(self, op: Rtas | Ddw) -> str:
         if isinstance(op, Ddw) and op.call != "query" and (problem := self._drivers.has(op.device)):
             return problem
+        if isinstance(op, Ddw):
+            self._drivers.asked(op)
         return validate_host.service(op, self._devices) or validate_hotplug.absent(self._life.plugged, op.device)
 
     _ddw = _rtas

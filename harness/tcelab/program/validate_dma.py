@@ -7,7 +7,6 @@ at the beginning, masks that change under a mapping, and, where all RAM is mappe
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tceagent import dmadriver, edu, testdev
@@ -29,101 +28,26 @@ from tcelab.program.dmaops import (
     DmaUnmap,
     Part,
 )
+from tcelab.program.drivenpes import Drivers, Mapped, shut_out, unexpected
 from tcelab.program.guestop import Page
-from tcelab.program.lifeops import RESETS, MemoryAdd, MemoryRemove
 from tcelab.program.plugged import Plugged
 from tcelab.program.topology import Topology
 from tcelab.program.validate_life import Life
 from tcelab.program.validated import BufferState, Made
 
 MASKS: Final = range(24, 65)
-MOST_COHERENT: Final = 256
-"""IOMMU pages of one allocation: 1 MiB."""
+MOST_COHERENT: Final = 512
+"""IOMMU pages of one allocation: 2 MiB, as many as the kernel maps with one hypercall."""
 FAR: Final = 1 << 24
 """Bytes by which a transfer may miss a mapping."""
 WIDE: Final = 64
 """Bits of a mask with which the kernel may map all RAM."""
-BEARS: Final = (*RESETS, MemoryAdd, MemoryRemove)
-"""Events that leave a driver's mappings as they are, or end its kernel."""
-
+REACHES: Final = 60
+"""Bits of a mask that reaches the window in which it does."""
 Memory = Callable[[Page, int], tuple[str, bool]]
 """Given a place and a size: why a process cannot map it, empty if it can; and whether it lies in huge pages."""
 
 
-@dataclass(slots=True)
-class Mapped:
-    """:ivar sizes: bytes of its parts; `live`: it is mapped, if it could be."""
-
-    device: str
-    sizes: list[int]
-    coherent: bool = False
-    live: bool = True
-
-
-@dataclass(slots=True)
-class Drivers:
-    """What the driver of a program has, on the kernel as it is now.
-
-    :ivar bound: its devices. `pes`: PHBs whose devices it has or had; `vfio`: likewise, of VFIO.
-    :ivar wide: devices that may have gone around the tables; `stale`: those for which the kernel still thinks so, after
-        VFIO had their PE.
-    """
-
-    topology: Topology
-    bound: set[str] = field(default_factory=set)
-    pes: set[int] = field(default_factory=set)
-    vfio: set[int] = field(default_factory=set)
-    maps: dict[str, Mapped] = field(default_factory=dict)
-    wide: set[str] = field(default_factory=set)
-    stale: set[str] = field(default_factory=set)
-    _models: dict[str, str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._models = {each.name: each.model for each in self.topology.devices}
-
-    def phb(self, device: str) -> int:
-        """Index of the PHB that has a device; -1: there is no such device."""
-        return next((phb.index for phb in self.topology.phbs for each in phb.devices if each.name == device), -1)
-
-    def model(self, device: str) -> str:
-        return self._models.get(device, "")
-
-    def has(self, device: str) -> str:
-        """Why nobody else can make or remove windows of a device's PE; empty if they can."""
-        if self.phb(device) in self.pes:
-            return "a driver of the DMA API has its PE, or had: its windows are the kernel's"
-        return ""
-
-    def alone(self, device: str) -> bool:
-        """It has its PE for itself."""
-        return any([each.name for each in phb.devices] == [device] for phb in self.topology.phbs)
-
-    def hand_over(self, device: str, by: str) -> str:
-        """Why VFIO cannot have a device; empty if it can, and then it has it."""
-        index = self.phb(device)
-        live = next((name for name, each in self.maps.items() if each.live and each.device == device), "")
-        if index not in self.pes:
-            why = ""
-        elif not self.alone(device):
-            why = f"a driver of the DMA API has its PE, or had: {SHARED}"
-        elif device in self.bound:
-            why = "the driver of the DMA API has it: add a `dmaunbind` before"
-        elif live:
-            why = f"{live!r} is mapped: VFIO gets the group all the same, and nobody keeps its entries"
-        else:
-            why = "only the agent itself hands it over" if by else ""
-        if not why:
-            self.vfio.add(index)
-        return why
-
-    def event(self, op: object) -> str:
-        """Why an event cannot be; empty if it can."""
-        if not self.pes or isinstance(op, BEARS):
-            return ""
-        return "nobody knows what it makes of mappings of the kernel's own driver: reset the machine before"
-
-
-SHARED: Final = "a PE of several devices does not change hands, because not every kernel survives that"
 NOT_CHILD: Final = "only the agent itself is a driver of the DMA API"
 GUARDED: Final = "whoever isolates PEs knows the entries that VFIO makes, and no others"
 
@@ -140,13 +64,8 @@ def bind(drivers: Drivers, plugged: Plugged, op: DmaBind, used: Collection[str] 
         return f"{op.device} is no edu and no testdev, and of others nobody knows what they do"
     if op.device in drivers.bound:
         return f"{op.device} is bound already"
-    if index in drivers.vfio:
-        if op.device in used:
-            return f"VFIO has {op.device}: close the files of it and of its group before"
-        if not drivers.alone(op.device):
-            return f"VFIO has the PE of {op.device}, or had: {SHARED}"
-        if op.device in drivers.wide:
-            drivers.stale.add(op.device)
+    if problem := drivers.take_back(op.device, used) or unexpected(drivers, op.device):
+        return problem
     drivers.bound.add(op.device)
     drivers.pes.add(index)
     return validate_hotplug.absent(plugged, op.device)
@@ -163,6 +82,11 @@ def _bound(drivers: Drivers, device: str) -> str:
     if device in drivers.bound:
         return ""
     return f'{device!r} was not bound before: add a `dmabind` with "device": "{device}"'
+
+
+def _able(drivers: Drivers, device: str) -> str:
+    """Why the driver can do nothing with a device; empty if it can."""
+    return _usable(drivers, device) or shut_out(drivers, device)
 
 
 def _live(drivers: Drivers, name: str, *, coherent: bool) -> str:
@@ -184,7 +108,7 @@ def _unbind(drivers: Drivers, _memory: Memory, op: DmaUnbind) -> str:
 
 
 def _mask(drivers: Drivers, _memory: Memory, op: DmaMask) -> str:
-    if problem := _bound(drivers, op.device):
+    if problem := _bound(drivers, op.device) or shut_out(drivers, op.device):
         return problem
     if op.bits not in MASKS:
         return f"a mask has {MASKS.start}..{MASKS.stop - 1} bits here, not {op.bits}"
@@ -192,18 +116,26 @@ def _mask(drivers: Drivers, _memory: Memory, op: DmaMask) -> str:
     if live:
         return f"{live!r} is mapped: it would be unmapped in the way of the new mask"
     drivers.stale.discard(op.device)
+    index = drivers.phb(op.device)
     if op.bits >= WIDE:
         drivers.wide.add(op.device)
+        used = any(each.live and drivers.phb(each.device) == index for each in drivers.maps.values())
+        if index in drivers.beside and not used:
+            drivers.removed_for.setdefault(index, op.device)
+    if op.which != "streaming":
+        drivers.coherent[op.device] = op.bits
     return ""
 
 
 def _alloc(drivers: Drivers, _memory: Memory, op: DmaAlloc) -> str:
-    if problem := _usable(drivers, op.device):
+    if problem := _able(drivers, op.device):
         return problem
     if op.buffer in drivers.maps:
         return f"there is a mapping {op.buffer!r} already"
     if not 0 < op.pages <= MOST_COHERENT:
         return f"coherent memory has 1..{MOST_COHERENT} pages, not {op.pages}"
+    if drivers.phb(op.device) in drivers.removed_for and drivers.coherent.get(op.device, 0) < REACHES:
+        return f"the coherent mask of {op.device} reaches no window that is sure to be there: it needs {REACHES} bits"
     drivers.maps[op.buffer] = Mapped(op.device, [op.pages * window.PAGE_SIZE], coherent=True)
     return ""
 
@@ -216,29 +148,30 @@ def _free(drivers: Drivers, _memory: Memory, op: DmaFree) -> str:
 
 
 def _map(drivers: Drivers, memory: Memory, op: DmaMap) -> str:
-    return _parts(drivers, memory, (op.device, op.name), [Part(op.page, op.size)])
+    return _parts(drivers, memory, op, [Part(op.page, op.size)])
 
 
 def _map_sg(drivers: Drivers, memory: Memory, op: DmaMapSg) -> str:
     if not 0 < len(op.parts) <= dmadriver.PARTS:
         return f"{len(op.parts)} parts; a list has 1..{dmadriver.PARTS}"
-    return _parts(drivers, memory, (op.device, op.name), op.parts)
+    return _parts(drivers, memory, op, op.parts)
 
 
-def _parts(drivers: Drivers, memory: Memory, made: tuple[str, str], parts: Sequence[Part]) -> str:
-    device, name = made
-    if problem := _usable(drivers, device):
+def _parts(drivers: Drivers, memory: Memory, op: DmaMap | DmaMapSg, parts: Sequence[Part]) -> str:
+    device, name = op.device, op.name
+    if problem := _able(drivers, device):
         return problem
     if not name or name in drivers.maps:
         return f"there is a mapping {name!r} already" if name else "a mapping has a name"
     if problem := _contiguous(memory, parts):
         return problem
-    drivers.maps[name] = Mapped(device, [part.size for part in parts])
+    fails = isinstance(op.expect, str) and op.expect != "ok"
+    drivers.maps[name] = Mapped(device, [part.size for part in parts], live=not fails)
     return ""
 
 
 def _repeat(drivers: Drivers, memory: Memory, op: DmaRepeat) -> str:
-    if problem := _usable(drivers, op.device):
+    if problem := _able(drivers, op.device):
         return problem
     if len({len(parts) for parts in op.lists}) != 1 or not op.lists[0]:
         return "at least one list, and all with as many parts"

@@ -8,6 +8,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from tcelab.errors import HarnessError
 from tcelab.papr import tce, window
 from tcelab.program import Checkpoint, Flip
@@ -22,6 +25,9 @@ from tcelab.run.record import Outcome, Snapshot, TableView
 
 _LOG: Final = logging.getLogger(__name__)
 _WORD: Final = 64
+_FEW: Final = 4096
+"""Entries of a table, as many as a small window has: the memory behind all of them is read."""
+_MOST: Final = 0.9
 
 
 class HostViews:
@@ -69,7 +75,7 @@ class HostViews:
         except HarnessError as error:
             told, missing["messages"] = (), error.message
         began = time.perf_counter()
-        addresses = {tce.address(int(word), table.page_shift) for table in tables for word in table.tce}
+        addresses = {tce.address(int(word), table.page_shift) for table in tables for word in _told(table)}
         pages = self.ram.pages(addresses.union(frames))
         seconds["pages"] = time.perf_counter() - began
         if _LOG.isEnabledFor(logging.DEBUG):
@@ -133,3 +139,14 @@ class HostViews:
             raise HarnessError(f"flip: LIOBN {op.liobn:#x} has no bit {op.bit} of an entry for IOBA {op.ioba:#x}")
         before, after = self.live.flip(at, index, op.bit)
         return Outcome(value=after, fields={"before": before, "after": after})
+
+
+def _told(table: TableView) -> npt.NDArray[np.uint64]:
+    """The entries whose memory is read. Of a window in which all RAM is mapped, page by page and each to itself, only
+    those that do not fit: of the others, what somebody asks for is read.
+    """
+    if len(table.tce) <= _FEW or table.bus_offset < window.SECOND_START:
+        return table.tce
+    shift = np.uint64(table.page_shift)
+    itself = table.tce >> shift == table.index.astype(np.uint64)
+    return table.tce[~itself] if np.mean(itself) > _MOST else table.tce

@@ -323,6 +323,8 @@ def _phbs(options: QemuOptions, fds: Descriptors) -> list[str]:
 
 def _phb(phb: Phb) -> str:
     out = f"spapr-pci-host-bridge,index={phb.index},id=phb{phb.index},dma_win_size={phb.window_size:#x},ddw=on"
+    if phb.restricted:
+        out += f",pgsz={sum(1 << shift for shift in phb.page_shifts):#x}"
     if phb.window_start:
         out += f",dma_win_addr={phb.window_start:#x}"
     if _has_disk(phb.devices):

@@ -29,6 +29,7 @@
 - `warmup`: a small program that shows that a guest works
 - `windows`: the scenario `windows`
 - `windowsisolation`: the scenario `windows-isolation`
+- `windowsremoved`: the scenario `windows-removed`
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ from tcelab.scenarios import (
     smp,
     windows,
     windowsisolation,
+    windowsremoved,
 )
 
 DEFAULT: Final = "main"
@@ -210,6 +212,12 @@ SCENARIOS: Final = {
             "a PE goes from the kernel's DMA API to VFIO and back, again and again; nothing is lost or left",
             handover.ops,
             topologies=handover.TOPOLOGIES,
+        ),
+        Scenario(
+            "windows-removed",
+            "the second window is taken: the kernel removes the default one for its driver, and maps all RAM instead",
+            windowsremoved.ops,
+            topologies=windowsremoved.TOPOLOGIES,
         ),
         Scenario(
             "lifecycle",

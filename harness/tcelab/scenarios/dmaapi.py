@@ -49,6 +49,8 @@ PAGES: Final = 24
 PARTS: Final = 12
 """Of a list."""
 LARGE: Final = 256
+WHOLE: Final = 512
+"""Pages that the kernel maps with one hypercall, as many as one may have."""
 MANY: Final = 20
 """Allocations of so many pages fill any small window: the last ones are refused."""
 _LENGTH: Final = 64
@@ -194,11 +196,16 @@ def _one(story: _Story) -> list[Op]:
 
 
 def _full(story: _Story) -> None:
-    """More coherent memory than the window has entries: some is refused, and nothing of that stays.
+    """As many entries as go with one hypercall. Then more coherent memory than the window has: some is refused, and
+    nothing of that stays.
 
     Only allocations that are so large lie side by side (arch/powerpc/kernel/iommu.c, iommu_range_alloc: each small one
     begins a block of 16 entries): who frees one too many takes the first entry of the next, while that is still there.
     """
+    whole = f"{story.name}-whole"
+    story.ops.append(DmaAlloc(device=story.name, buffer=whole, pages=WHOLE))
+    story.look("a whole list")
+    story.ops.append(DmaFree(buffer=whole))
     names = [f"{story.name}-large-{turn}" for turn in range(MANY)]
     story.ops += [DmaAlloc(device=story.name, buffer=name, pages=LARGE) for name in names]
     story.look("full")

@@ -4,7 +4,7 @@ from dma_story import WHERE
 from msgspec.structs import replace
 
 from tcelab.emulator import EmulatorSession
-from tcelab.program import Buffer, DmaAlloc, DmaBind, DmaFree, DmaMap, DmaMask, DmaUnbind, DmaUnmap, Page
+from tcelab.program import Buffer, Ddw, DmaAlloc, DmaBind, DmaFree, DmaMap, DmaMask, DmaUnbind, DmaUnmap, Page
 from tcelab.program.topology import topology
 from tcelab.run.record import Outcome
 
@@ -65,3 +65,35 @@ def test_renewing_takes_all_of_it_away():
     session.renew()
     assert not session.machine.pes[1].table.words.any()
     assert session.machine.pes[1].driven == set()
+
+
+TAKE = Ddw(call="create", device="pe1", page_shift=12, window_shift=12)
+
+
+def test_where_no_window_is_left_the_default_one_is_replaced_and_nothing_narrow_works_any_more():
+    session = EmulatorSession(WHERE)
+    session.intervene(TAKE, ())
+    done(session, Buffer(name="b", pages=1), DmaBind(device="pe1"))
+    assert direct(session, "pe1", 64) == [True]
+    windows = session.machine.pes[1].windows
+    assert [(each.liobn, each.page_shift, each.bus_offset) for each in windows.active] == [
+        (0x80000100, 24, 1 << 59),
+        (0x80000101, 12, 1 << 59),
+    ]
+    page = DmaMap(device="pe1", name="m", page=Page("b"), size=9)
+    narrow, between, none = done(session, DmaMask(device="pe1", bits=32), DmaMask(device="pe1", bits=40), page)
+    assert (narrow.errno, narrow.fields["streaming"], narrow.fields["direct"]) == ("EIO", 64, True)
+    assert (between.fields["direct"], none.errno) == (True, "ENOMEM")
+    unbound, bound = done(session, DmaUnbind(device="pe1"), DmaBind(device="pe1"))
+    assert (unbound.errno, bound.fields["window_start"], bound.fields["window_size"]) == ("", 0, 1 << 24)
+
+
+def test_a_default_window_in_use_is_not_replaced_then_or_later():
+    session = EmulatorSession(WHERE)
+    session.intervene(TAKE, ())
+    done(session, Buffer(name="b", pages=1), DmaBind(device="pe1"), DmaBind(device="test1"))
+    done(session, DmaMap(device="test1", name="m", page=Page("b"), size=9))
+    assert direct(session, "pe1", 64) == [False]
+    done(session, DmaUnmap(name="m"))
+    assert direct(session, "pe1", 64) == [False]
+    assert session.machine.pes[1].windows.low.page_shift == 12

@@ -91,6 +91,10 @@ def test_every_scenario_is_whole_with_and_without_a_lie(name, where):
             scenarios.build(name, where, 3)
         return
     made = scenarios.build(name, where, 3)
+    if where.name == "direct-pages" and any(isinstance(op, Bind) for op in made.ops):
+        with pytest.raises(UsageError, match="fewer page sizes than the rules of VFIO are written for"):
+            validate(made)
+        return
     validate(made)
     validate(inject.flip(made))
 

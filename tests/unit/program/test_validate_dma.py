@@ -80,7 +80,7 @@ WRONG = [
     ([MAP, MAP], "there is a mapping 'm' already"),
     ([ALLOC, ALLOC], "there is a buffer 'own' already"),
     ([DmaAlloc(device="pe1", buffer="b", pages=1)], "there is a buffer 'b' already"),
-    ([DmaAlloc(device="pe1", buffer="x", pages=257)], "coherent memory has 1..256 pages"),
+    ([DmaAlloc(device="pe1", buffer="x", pages=513)], "coherent memory has 1..512 pages"),
     ([ALLOC, DmaUnmap(name="own")], "there is no mapping 'own'"),
     ([MAP, DmaFree(buffer="m")], "there is no coherent memory 'm'"),
     ([MAP, DmaUnmap(name="m"), DmaUnmap(name="m")], "'m' is unmapped already"),
@@ -131,3 +131,46 @@ def test_memory_comes_and_goes_under_a_driver():
 def test_nobody_guards_a_pe_with_a_device_that_no_bit_stops_nor_one_of_a_driver():
     assert "an iommu-testdev does DMA whoever forbids it" in said(where="dma-api-default", guarded=True)
     assert "knows the entries that VFIO makes" in said(*BOUND, where="two-pe", guarded=True)
+
+
+TAKEN = (Ddw(call="create", device="pe1", page_shift=12, window_shift=12), *BOUND, DmaBind(device="test1"))
+WIDE = DmaMask(device="pe1", bits=64)
+OTHER = DmaMap(device="test1", name="t", page=Page("b", 2), size=80, expect="ok")
+
+
+@pytest.mark.parametrize(
+    ("ops", "why"),
+    [
+        ([WIDE, ALLOC], ""),
+        ([WIDE, DmaMask(device="pe1", bits=32, expect="EIO")], ""),
+        ([WIDE, OTHER], "the kernel may have removed the default window of its PE for pe1, and test1 does not know it"),
+        ([WIDE, DmaMask(device="test1", bits=64)], "test1 does not know it"),
+        ([WIDE, DmaUnbind(device="test1"), DmaBind(device="test1")], "test1 does not know it"),
+        ([OTHER, WIDE, DmaUnmap(name="t"), DmaMap(device="test1", name="u", page=Page("b"), size=8)], ""),
+        ([DmaMask(device="pe1", bits=64, which="streaming"), ALLOC], "the coherent mask of pe1 reaches no window"),
+        ([WIDE, DmaMask(device="pe1", bits=40), ALLOC], "it needs 60 bits"),
+        ([DmaMap(device="pe1", name="f", page=Page("b"), size=8, expect="ENOMEM"), WIDE, MAP], ""),
+    ],
+)
+def test_where_the_default_window_may_be_gone(ops, why):
+    assert (why in said(*TAKEN, *ops)) if why else said(*TAKEN, *ops) == ""
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ([Ddw(call="create", device="pe1", page_shift=12, window_shift=17)], "one of more than 2^16 lies over"),
+        ([Ddw(call="remove", device="pe1", liobn=0x80000100)], "its kernel does not know"),
+        ([Ddw(call="remove", device="pe2", liobn=0x80000100)], "its kernel does not know"),
+        ([Ddw(call="remove", device="pe1", liobn=0x80000100), Ddw(call="reset", device="pe1")], ""),
+        (
+            [
+                Ddw(call="create", device="pe1", page_shift=12, window_shift=17),
+                Ddw(call="remove", device="pe1", liobn=0x80000101),
+            ],
+            "",
+        ),
+    ],
+)
+def test_the_kernel_must_know_the_windows_of_a_driver(asked, why):
+    assert (why in said(*asked, *BOUND)) if why else said(*asked, *BOUND) == ""

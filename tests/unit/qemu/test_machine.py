@@ -52,6 +52,11 @@ def test_a_window_that_does_not_start_at_0_is_asked_for():
     ]
 
 
+def test_a_phb_that_offers_fewer_page_sizes_is_told_which():
+    offered = [each.get("pgsz") for each in devices(line("direct-pages"), "spapr-pci-host-bridge")]
+    assert offered == ["0x1000", "0x11000", "0x211000", None]
+
+
 def test_a_device_has_its_mask():
     masks = [device["dma_mask"] for device in devices(line("narrow-mask"), "edu")]
     assert masks == ["0xfffffff", "0xffffffffffffffff", "0xffffffffffffffff"]

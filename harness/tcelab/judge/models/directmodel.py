@@ -1,8 +1,10 @@
 """Direct windows: the kernel's own driver may use 64 bits, and the kernel maps all RAM for it, once and for ever.
 
 What is right: every page of memory that the kernel has is mapped, to itself, for reading and writing; nothing else is.
-Memory that comes is mapped, and memory that goes is not any more. Source: Linux arch/powerpc/platforms/pseries/iommu.c
-(enable_ddw, iommu_mem_notifier).
+Memory that comes is mapped, and memory that goes is not any more. Where firmware has no window left to give, the kernel
+removes the default one first, with all that is in it, and the new one takes its LIOBN. Source: Linux
+arch/powerpc/platforms/pseries/iommu.c (enable_ddw, iommu_mem_notifier); QEMU hw/ppc/spapr_rtas_ddw.c
+(spapr_phb_get_free_liobn).
 """
 
 from __future__ import annotations
@@ -35,8 +37,8 @@ class DirectWindows:
 
     def __init__(self, topology: Topology, facts: Facts, windows: dict[int, WindowModel]) -> None:
         self._from_boot = [windows[phb.index] for phb in topology.mapped]
-        self._windows = list(self._from_boot)
-        self._shape = window.direct(facts.ram, topology.maxmem * _MIB)
+        self._liobns = {each: each.liobns[1] for each in self._from_boot}
+        self._room = facts.ram, topology.maxmem * _MIB
         self._usable = facts.usable or facts.ram
         self._none = NOTHING_DIRECT in facts.quirks and facts.limit == 0
         self.pieces: dict[str, Piece] = {}
@@ -44,33 +46,33 @@ class DirectWindows:
     @property
     def liobns(self) -> set[int]:
         """Of the windows."""
-        return {each.liobns[1] for each in self._windows}
+        return {*self._liobns.values()}
 
     def boot(self) -> None:
         """A kernel has come up, and maps its memory: what is there at the machine's start, as its command line says
         (mem=). What was plugged in before it does not use.
         """
         self.pieces.clear()
-        self._windows = []
+        self._liobns = {}
         for windows in self._from_boot:
             self.make(windows)
 
     def make(self, windows: WindowModel) -> None:
         """The first driver of a PE that may use 64 bits has such a window made, which stays until VFIO takes the PE."""
-        if self._none or windows in self._windows:
+        if self._none or windows in self._liobns:
             return
-        self._windows.append(windows)
-        table = windows.make(windows.liobns[1], self._shape)
+        if len(windows.present) == len(windows.liobns):
+            windows.remove(windows.liobns[0])
+        liobn = next(each for each in reversed(windows.liobns) if each not in windows.present)
+        self._liobns[windows] = liobn
+        table = windows.make(liobn, window.direct(*self._room, max(windows.phb.page_shifts)))
         table.begin(dict(self._entries(table, _RAM, Piece(0, self._usable))))
         for name, piece in self.pieces.items():
             table.begin(dict(self._entries(table, name, piece)))
 
     def forget(self, windows: WindowModel) -> bool:
         """VFIO takes its PE, and the window goes. Returns whether there was one."""
-        if windows not in self._windows:
-            return False
-        self._windows.remove(windows)
-        return True
+        return self._liobns.pop(windows, None) is not None
 
     def plugged(self, name: str, piece: Piece, step: int) -> None:
         """The kernel has taken memory."""
@@ -87,7 +89,8 @@ class DirectWindows:
             table.clear(piece.address >> table.page_shift, piece.address + piece.size >> table.page_shift, step)
 
     def _tables(self) -> list[TableModel]:
-        return [table for each in self._windows for table in each.active if table.liobn == each.liobns[1]]
+        made = self._liobns.items()
+        return [table for windows, liobn in made for table in windows.active if table.liobn == liobn]
 
     def _entries(self, table: TableModel, name: str, piece: Piece, step: int = -1) -> Iterable[tuple[int, LiveEntry]]:
         unit = 1 << table.page_shift

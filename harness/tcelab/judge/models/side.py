@@ -23,6 +23,7 @@ from tcelab.program import (
     BridgeRemove,
     Buffer,
     Burst,
+    Ddw,
     DeviceAdd,
     DeviceRemove,
     DmaAlloc,
@@ -133,6 +134,7 @@ class Side:
         self._pins: int | None = None
         self._inherited: dict[int, int] = {}
         self.direct: set[int] = set()
+        self._made: set[int] = set()
         self._liobns: dict[str, int] = {}
         self._coherent: dict[str, str] = {}
 
@@ -169,7 +171,7 @@ class Side:
                 self._know(*self._page(op), outcome.frames)
             case Repeat():
                 self._repeated(op, outcome.frames)
-            case DmaBind() | DmaUnbind() | DmaMask() | DmaAlloc() | DmaFree() | DmaMap() | DmaMapSg():
+            case DmaBind() | DmaUnbind() | DmaMask() | DmaAlloc() | DmaFree() | DmaMap() | DmaMapSg() | Ddw():
                 self._drive(op, outcome)
             case Hcall() | HcallBatch():
                 for word, frame in zip(words_of(op), outcome.frames, strict=False):
@@ -180,8 +182,11 @@ class Side:
         match op:
             case DmaBind():
                 self._liobns[op.device] = outcome.fields.get("liobn", 0)
+            case Ddw(call="create") if not outcome.value:
+                self._made.add(outcome.fields.get("liobn", 0))
             case DmaMask() if outcome.fields.get("direct"):
-                self.direct.add(self._liobns.get(op.device, 0) | 1)
+                liobn = self._liobns.get(op.device, 0)
+                self.direct.add(liobn if liobn | 1 in self._made else liobn | 1)
             case DmaAlloc():
                 self._coherent[op.buffer] = op.device
                 self._know(op.buffer, 0, outcome.frames)
