@@ -55,6 +55,7 @@ def test_a_kernel_with_its_modules_passes(same, tmp_path):
     assert loaded <= set(versions["guest"]["modules"])
 
 
+@pytest.mark.night  # a kernel of which no other test is
 def test_a_kernel_that_cannot_do_vfio_on_pseries_is_not_judged(tmp_path):
     """Linux 6.1. Its virtio drivers are modules, and so is more of VFIO than today: load order counts."""
     kernel = unpacked(tmp_path, "linux-image-6.1.*-powerpc64le", "bookworm")

@@ -143,6 +143,7 @@ def test_a_lost_guest_is_told_with_its_last_words(failed):
     assert "phase: " in told["guest"]
 
 
+@pytest.mark.night  # that QEMU is fetched for it alone
 def test_a_test_whose_needs_an_old_qemu_cannot_fulfil_is_skipped_with_the_reason(tmp_path):
     image.ensure_qemu("qemu-7.2")
     path = tmp_path / "test_needs.py"
