@@ -235,7 +235,10 @@ class QemuSession(MovableSession):
     def intervene(self, op: HostOp, frames: Sequence[int]) -> Outcome | Snapshot:
         """See `tcelab.run.session.Session`."""
         if isinstance(op, Rtas | Ddw):
-            return self._rtas(op)
+            late = self.guest.probes.heard()
+            outcome = self._rtas(op)
+            self.guest.probes.heard()  # firmware's own
+            return msgspec.structs.replace(outcome, told=late) if any(late.values()) else outcome
         if isinstance(op, LifeOp) and type(op) in self._events:
             return self._events[type(op)](self, op)
         if not isinstance(op, Checkpoint | Flip):
