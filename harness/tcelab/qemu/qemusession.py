@@ -142,6 +142,7 @@ class QemuSession(MovableSession):
         :param nonce: of another session, to be compared with this one; by default a fresh one.
         """
         self.greet(self.facts.versions["agent"]["digest"], renew=True, nonce=nonce)
+        self.guest.probes.heard()  # as everything was closed
         self.guest.disks.renew()  # nobody who could write to them is left
         if self._guard is not None:
             self._guard.reset()
