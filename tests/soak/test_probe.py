@@ -2,7 +2,6 @@
 
 import errno
 import os
-import time
 
 import pytest
 
@@ -90,14 +89,6 @@ def test_a_probe_reaches_at_each_moment_exactly_what_the_table_holds(session):
         assert [errnos(dma(session, at, what)) for what in (1, b"x")] == [[0], [NODEV]]
 
         assert probe.apart == []
-
-    began, count = time.monotonic(), 0
-    while time.monotonic() < began + 2:
-        count += not dma(session, AT, bytes(64)).refused
-    shared, until = 0, time.monotonic() + 2
-    while time.monotonic() < until:
-        shared += not dma(session, AT, bytes(64), mode="shared").refused
-    print(f"by messages {count / 2:.0f} transfers a second, shared {shared / 2:.0f}")  # noqa: T201 - for the night's log
 
 
 # -- a server that fails
