@@ -2,7 +2,6 @@
 
 import errno
 import os
-import time
 
 import pytest
 
@@ -91,13 +90,37 @@ def test_a_probe_reaches_at_each_moment_exactly_what_the_table_holds(session):
 
         assert probe.apart == []
 
-    began, count = time.monotonic(), 0
-    while time.monotonic() < began + 2:
-        count += not dma(session, AT, bytes(64)).refused
-    shared, until = 0, time.monotonic() + 2
-    while time.monotonic() < until:
-        shared += not dma(session, AT, bytes(64), mode="shared").refused
-    print(f"by messages {count / 2:.0f} transfers a second, shared {shared / 2:.0f}")  # noqa: T201 - for the night's log
+
+# -- a table of the probe's that is wrong
+
+
+def late(maps):
+    """Each unmap is done when the next one comes."""
+    real, waiting = maps.unmap, []
+
+    def unmap(*what):
+        waiting.append(what)
+        if len(waiting) > 1:
+            real(*waiting.pop(0))
+
+    maps.unmap = unmap
+
+
+def careless(maps):
+    """What is mapped may be reached in any way."""
+    maps.verdict = lambda address, _need: 0 if address & ~4095 in maps.live else errno.EFAULT
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"), [(late, "by its messages, probe pe1 reaches"), (careless, "is to write 64 bytes")]
+)
+def test_a_wrong_table_of_the_probe_s_is_found(session, wrong, said):
+    wrong(session.guest.probes.probe("pe1").maps)
+    there = [*b.unmap_dma(PE, AT, 1), *b.dma(PE, ONLY_READ, 64, to_memory=True), *b.checkpoint("after", stream=True)]
+    verdict = judged(session, [*set_up(), *b.checkpoint("mapped"), *there])
+    assert {each.law for each in verdict.findings} == {"messages"}
+    assert any(said in each.message for each in verdict.findings), verdict.findings
+    assert not any("pe1b" in each.message for each in verdict.findings)
 
 
 # -- a server that fails

@@ -263,6 +263,8 @@ def _dma_api(name: str, *, direct: bool) -> Topology:
 
 
 _PROBES: Final = {"pe1": 1, "pe1b": 3}
+_PROBED: Final = 8 << 20
+"""Bytes of their window: at boot, each of its entries is a message to each, and every scenario has room in it."""
 
 
 def _pages() -> Topology:
@@ -293,7 +295,7 @@ TOPOLOGIES: Final = {
         _pes("four-cpus", 2, SMALL_WINDOW, cpus=4),
         _pes("two-small-kdump", 2, SMALL_WINDOW, crashkernel=CRASHKERNEL),
         # A DMA master on the host, with a view of its own; and an edu, whose PE is left as it is elsewhere.
-        _unlike(PROBE, Phb(1, tuple(Device(each, slot, "probe") for each, slot in _PROBES.items()), SMALL_WINDOW)),
+        _unlike(PROBE, Phb(1, tuple(Device(each, slot, "probe") for each, slot in _PROBES.items()), _PROBED)),
         Topology("pair", (Phb(1, (Device("pe1", slot=1), Device("pe1b", slot=2)), SMALL_WINDOW),)),
         _pes("four-pe", 4, SMALL_WINDOW),
         # A machine that other versions of QEMU have as well.

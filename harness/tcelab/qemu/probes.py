@@ -71,7 +71,8 @@ class Probes:
 
     def listen(self) -> dict[str, int]:
         """Make the servers; on the loop. The descriptor of each, for QEMU to inherit."""
-        self.servers = {name: Server(Probe(), hidden=True) for name in self._phbs}
+        for name in self._phbs:
+            self.servers[name] = Server(Probe(), hidden=True)
         return {name: server.descriptor or 0 for name, server in self.servers.items()}
 
     def probe(self, name: str) -> Probe:

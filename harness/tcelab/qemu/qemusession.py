@@ -142,6 +142,7 @@ class QemuSession(MovableSession):
         :param nonce: of another session, to be compared with this one; by default a fresh one.
         """
         self.greet(self.facts.versions["agent"]["digest"], renew=True, nonce=nonce)
+        self.guest.probes.heard()  # as everything was closed
         self.guest.disks.renew()  # nobody who could write to them is left
         if self._guard is not None:
             self._guard.reset()
@@ -236,7 +237,10 @@ class QemuSession(MovableSession):
     def intervene(self, op: HostOp, frames: Sequence[int]) -> Outcome | Snapshot:
         """See `tcelab.run.session.Session`."""
         if isinstance(op, Rtas | Ddw):
-            return self._rtas(op)
+            late = self.guest.probes.heard()
+            outcome = self._rtas(op)
+            self.guest.probes.heard()  # firmware's own
+            return msgspec.structs.replace(outcome, told=late) if any(late.values()) else outcome
         if isinstance(op, LifeOp) and type(op) in self._events:
             return self._events[type(op)](self, op)
         if not isinstance(op, Checkpoint | Flip):

@@ -42,6 +42,7 @@ Laws read a snapshot, which is taken while the guest is stopped. Who shows what:
 | --- | --- |
 | table, view `live` | QEMU's own array of TCEs, read in QEMU's memory at the address that QEMU's trace reports |
 | table, view `stream` | the same array as QEMU would save it for a migration |
+| messages | the changes of a table that QEMU tells a [probe](probe.md), amidst each hypercall |
 | tags | guest RAM at the address that an entry holds: each mapped page carries a tag that names it |
 | device DMA | which bytes a device's transfer moved, and which it did not |
 | page pins | the kernel's own counter, read by the agent |

@@ -19,7 +19,7 @@ from tcelab.qemu.guest import Guest
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.probe import Qemu
 from tcelab.qemu.views.stream import MAGIC
-from tcelab.run.record import Outcome, Refusal, Snapshot
+from tcelab.run.record import Outcome, Refusal, Run, Snapshot
 
 PE1, PE2 = 0x80000100, 0x80000200
 DIGEST = HELLO["digest"]
@@ -542,6 +542,28 @@ def test_firmware_is_asked_about_the_pe_that_has_the_device(opened, guest):
     assert (asked[0].arguments, outcome.value) == ((2 << 11, 0x8000000, 0x20000002), 0)
     assert outcome.fields == {"left": 1, "largest": 1 << 20, "page_sizes": 7, "migration": 0}
     assert guest.calls == [], "the guest goes on meanwhile"
+
+
+@pytest.mark.parametrize("late", [[], [Run(maps=False, address=0, size=4096, count=1)]])
+def test_what_a_probe_is_told_before_firmware_is_asked_is_late_and_what_firmware_does_is_not(opened, guest, late):
+    async def calls(_calls):
+        return [[0, 1, 0, 1 << 20, 7, 0]]
+
+    told = iter([{"pe1": late}, {"pe1": [Run(maps=False, address=0, size=1 << 24, count=1)]}])
+    guest.probes.heard = lambda: next(told)
+    guest.qtest, guest.limits = SimpleNamespace(calls=calls), SimpleNamespace(control=1.0)
+    guest.waiter.run = lambda work, *_: work
+    outcome = opened.intervene(Ddw(call="query", device="pe2"), [])
+    assert outcome.told == ({"pe1": late} if late else None)
+    assert list(told) == []
+
+
+def test_each_operation_is_done_alone_where_a_probe_listens(opened, guest):
+    told = iter([{"pe1": []}, {"pe1": [Run(maps=True, address=0, size=4096, count=1)]}])
+    guest.probes.servers, guest.probes.heard = {"pe1": None}, lambda: next(told)
+    guest.answers = [{"outcomes": [{"value": number}]} for number in (1, 2)]
+    done = opened.perform(OPS[:2])
+    assert [(each.value, len(each.told["pe1"])) for each in done] == [(1, 0), (2, 1)]
 
 
 @pytest.mark.parametrize(
