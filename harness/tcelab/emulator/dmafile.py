@@ -59,6 +59,7 @@ class Held:
     lists: list[list[tuple[int, int]]]
     permissions: int
     entries: list[int] = field(default_factory=list)
+    mapped: bool = False
 
 
 class RegistersFile(OpenFile):
@@ -216,9 +217,14 @@ class DmaFile(OpenFile):
         held = self._held
         if held is None:
             raise SyscallError("ENOENT")
+        if held.mapped and command in {dmadriver.MAPS, dmadriver.LOOP}:
+            raise SyscallError("EBUSY")
+        if command == dmadriver.UNMAPS and not held.mapped:
+            raise SyscallError("ENOENT")
         told: list[tuple[int, int]] | str = []
         if command in {dmadriver.MAPS, dmadriver.LOOP}:
             told = self._map_lists(held)
+        held.mapped = command == dmadriver.MAPS and not isinstance(told, str)
         if command != dmadriver.MAPS:
             self._unmap_lists(held)
         if command == dmadriver.DROP:
