@@ -20,6 +20,7 @@ from tcelab.emulator.pci import EmulatedRegisters, PciDevice
 from tcelab.emulator.process import OpenFile
 from tcelab.emulator.syscallerrors import NotModelledError, SyscallError
 from tcelab.papr import tce, window
+from tcelab.quirks import REFUSED_SPOILS
 
 if TYPE_CHECKING:
     from tcelab.emulator.platform import EmulatedPe, Machine
@@ -166,12 +167,14 @@ class DmaFile(OpenFile):
         dma = self._machine.dma
         if not dma.wide or bits <= PCI_MASK:
             return False
-        if not pe.windows.high.entries and pe.phb.index not in dma.refused:
+        spoilt = pe.refused_window and REFUSED_SPOILS in self._machine.quirks
+        if not pe.windows.high.entries and pe.phb.index not in dma.refused and not spoilt:
             if bits == _ALL:
                 self._machine.memory.map_all(pe.phb.index, self._machine.windows)
                 pe.connect()
             else:
                 dma.refused.add(pe.phb.index)
+                pe.refused_window = True
         return bool(pe.windows.high.entries)
 
     # -- mappings
