@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from rows.row import PAGE, PE2, Ops, Row, call, closing, enabled, look, opened, set_container
+from rows.row import PAGE, PE2, Ops, Right, Row, call, closing, enabled, look, opened, set_container
 from tcelab.program import Bind, DmaBind, DmaMap, DmaMask, DmaUnbind, DmaUnmap, Page
 
 PSERIES: Final = "arch/powerpc/platforms/pseries/iommu.c"
@@ -29,6 +29,19 @@ def let_go(name: str) -> Ops:
 
 def mapped(entry: int, page: int) -> Ops:
     return (call("MAP_DMA", file="c2", flags=3, vaddr=Page("m", page), iova=entry * PAGE, size=PAGE),)
+
+
+def after_a_narrow_mask(expect: str) -> Ops:
+    """A driver's mask is one for which firmware has no window, and VFIO asks for its default one after that."""
+    return (
+        DmaBind(device="pe2", expect="ok"),
+        DmaMask(device="pe2", bits=40, expect="ok"),
+        DmaUnbind(device="pe2", expect="ok"),
+        *AGAIN,
+        *enabled(2),
+        call("MAP_DMA", expect, file="c2", flags=3, vaddr=Page("m"), iova=0, size=PAGE),
+        *closing(*BOTH),
+    )
 
 
 ROWS: Final = (
@@ -97,5 +110,14 @@ ROWS: Final = (
             *(DmaUnbind(device="pe2", expect="ok"), *AGAIN),
         ),
         topology="dma-api",
+    ),
+    Row(
+        "A driver's mask for which there is no window leaves none for VFIO, not even the default one",
+        f"{PSERIES}, enable_ddw and spapr_tce_create_table: failed_ddw_pdn_list",
+        after_a_narrow_mask("ENODEV"),
+        quirk="refused-window-spoils-pe",
+        right=Right(after_a_narrow_mask("ok")),
+        topology="dma-api",
+        ends="dirty",
     ),
 )

@@ -21,6 +21,7 @@ from tcelab.emulator.process import OpenFile
 from tcelab.emulator.syscallerrors import NotModelledError, SyscallError
 from tcelab.papr import tce, window
 from tcelab.papr.tcetable import Table
+from tcelab.quirks import REFUSED_SPOILS
 
 if TYPE_CHECKING:
     from tcelab.emulator.platform import EmulatedPe, Machine
@@ -60,6 +61,7 @@ class Held:
     lists: list[list[tuple[int, int]]]
     permissions: int
     entries: list[int] = field(default_factory=list)
+    mapped: bool = False
 
 
 class RegistersFile(OpenFile):
@@ -171,13 +173,15 @@ class DmaFile(OpenFile):
         dma = self._machine.dma
         if not dma.wide or bits <= PCI_MASK:
             return False
-        if self._all_ram(pe) is None and pe.phb.index not in dma.refused:
+        spoilt = pe.refused_window and REFUSED_SPOILS in self._machine.quirks
+        if self._all_ram(pe) is None and pe.phb.index not in dma.refused and not spoilt:
             full = not pe.windows.query().outputs["left"]
             if bits == _ALL and not (full and self._in_use(pe)):
                 self._machine.memory.map_all(pe.phb.index, self._machine.windows)
                 pe.connect()
             else:
                 dma.refused.add(pe.phb.index)
+                pe.refused_window = True
         return self._all_ram(pe) is not None
 
     def _all_ram(self, pe: EmulatedPe) -> Table | None:
@@ -231,9 +235,14 @@ class DmaFile(OpenFile):
         held = self._held
         if held is None:
             raise SyscallError("ENOENT")
+        if held.mapped and command in {dmadriver.MAPS, dmadriver.LOOP}:
+            raise SyscallError("EBUSY")
+        if command == dmadriver.UNMAPS and not held.mapped:
+            raise SyscallError("ENOENT")
         told: list[tuple[int, int]] | str = []
         if command in {dmadriver.MAPS, dmadriver.LOOP}:
             told = self._map_lists(held)
+        held.mapped = command == dmadriver.MAPS and not isinstance(told, str)
         if command != dmadriver.MAPS:
             self._unmap_lists(held)
         if command == dmadriver.DROP:

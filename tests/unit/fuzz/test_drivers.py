@@ -244,6 +244,9 @@ def test_a_program_shrinks_to_what_matters_and_stays_valid(fails, left):
     assert [type(op) for op in ops] == [each if isinstance(each, type) else type(each) for each in left]
     for op, wanted in zip(ops, left, strict=True):
         assert isinstance(wanted, type) or isinstance(op, DmaBind | DmaUnbind) or op == wanted
+        if isinstance(op, DmaMapSg | DmaRepeat):
+            lists = op.lists if isinstance(op, DmaRepeat) else [op.parts]
+            assert {part for parts in lists for part in parts} == {Part(Page("b1"), 1)}
 
 
 def test_simpler_forms_of_a_list_end_with_one_byte_of_one_page():
