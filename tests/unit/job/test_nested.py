@@ -78,7 +78,11 @@ def test_one_that_does_not_come_up_makes_room_for_the_next(platform, tmp_path, m
     with pytest.raises(HarnessError, match="no guest"):
         platform.open(tmp_path)
     monkeypatch.setattr(Session, "fails", False)
-    platform.open(tmp_path).close()
+    thread, out = beside(lambda: platform.open(tmp_path))
+    thread.join(5)
+    platform.close()
+    thread.join(30)
+    assert isinstance(out[0], Session)
 
 
 def test_who_waits_is_let_go_when_all_is_closed(platform, tmp_path):
