@@ -96,7 +96,7 @@ class PassthroughPlatform:
         _LOG.info("booting: guests inside guests are not forked yet", extra=NOTE)
         closed = _Once(self._free.release)
         try:
-            session = PassthroughSession(
+            return PassthroughSession(
                 self._ready.qemu,
                 self._ready.options,
                 folder,
@@ -108,9 +108,9 @@ class PassthroughPlatform:
         except BaseException:
             closed()
             raise
-        with self._lock:
-            self._young.remove(session.guest)
-        return session
+        finally:  # it is its owner's to close, or has closed itself
+            with self._lock:
+                self._young.clear()
 
     def _born(self, guest: Guest) -> None:
         with self._lock:

@@ -74,7 +74,6 @@ def test_a_second_guest_is_booted_once_the_first_is_closed(platform, tmp_path):
 
 def test_one_that_does_not_come_up_makes_room_for_the_next(platform, tmp_path, monkeypatch):
     monkeypatch.setattr(Session, "fails", True)
-    monkeypatch.setattr(nested, "portal", lambda: SimpleNamespace(call=lambda _: None))
     with pytest.raises(HarnessError, match="no guest"):
         platform.open(tmp_path)
     monkeypatch.setattr(Session, "fails", False)
