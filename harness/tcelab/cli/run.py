@@ -218,6 +218,6 @@ def program_of(
             program = msgspec.structs.replace(program, topology=nest(program.topology))
     else:
         drawn = secrets.randbelow(_SEEDS) if seed is None else seed
-        place = topology(topology_name)
+        place = PASSTHROUGH if topology_name == PASSTHROUGH.name else topology(topology_name)
         program = scenarios.build(target, nest(place) if passthrough else place, drawn)
     return inject.flip(program) if lie == "flip" else program

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -174,15 +175,8 @@ def load(name: str) -> Loaded:
     known = recipe_names()
     if name not in known:
         raise UsageError(f"no image recipe is called {name!r}", next_step=f"known names: {', '.join(known)}")
-    fields = _read(name)
-    where = f"{name}.toml"
-    if "like" in fields:
-        # A variant says only what differs from another recipe.
-        base = fields.pop("like")
-        if base not in known or "like" in (base_fields := _read(base)):
-            raise UsageError(f"{where}: like = {base!r} is no complete recipe", next_step=_CORRECT)
-        fields = base_fields | fields
-    recipe = convert(fields, where)
+    fields = _whole(name, known)
+    recipe = convert(fields, f"{name}.toml")
     # Quirks describe a kernel and do not change the image, nor does when it is built.
     built = {name: value for name, value in fields.items() if name not in {"quirks", "on_request"}}
     if isinstance(recipe, GuestRecipe) and recipe.toolchain:
@@ -191,6 +185,20 @@ def load(name: str) -> Loaded:
         built["built"] = load(recipe.built).sha256
     digest = hashlib.sha256(msgspec.json.encode(built, order="deterministic")).hexdigest()
     return Loaded(name, digest, recipe)
+
+
+def _whole(name: str, known: Sequence[str], variants: tuple[str, ...] = ()) -> dict[str, object]:
+    """All fields of a recipe: a variant says only what differs from another one, which may be a variant itself.
+
+    :param variants: of this one.
+    """
+    fields = _read(name)
+    if "like" not in fields:
+        return fields
+    base = fields.pop("like")
+    if not isinstance(base, str) or base not in known or base in {name, *variants}:
+        raise UsageError(f"{name}.toml: like = {base!r} is no complete recipe", next_step=_CORRECT)
+    return _whole(base, known, (*variants, name)) | fields
 
 
 def _sources_sha256() -> str:

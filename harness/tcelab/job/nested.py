@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from tcelab import image
 from tcelab.errors import HarnessError, Interrupted, UsageError
 from tcelab.job import setup
 from tcelab.logs import NOTE
@@ -28,7 +29,7 @@ CPUS: Final = ("power9", "power10")
 """Of L1, on which L2 was tried. KVM for a guest's guest needs the radix MMU (arch/powerpc/kvm/book3s_hv.c)."""
 
 _LISTEN: Final = 0.2
-_FIXED: Final = ("image", "kernel", "modules", "initrd", "mutant", "firmware", "papr")
+_FIXED: Final = ("kernel", "modules", "initrd", "mutant", "firmware", "papr")
 _DEFAULTS: Final = {field.name: field.default for field in msgspec.structs.fields(setup.MachineChoice)}
 
 
@@ -42,6 +43,11 @@ def fitted(choice: setup.MachineChoice) -> setup.MachineChoice:
             raise UsageError(
                 f"{setup.OPTIONS[name]} cannot be combined with --passthrough yet", next_step="leave it out"
             )
+    if choice.image != _DEFAULTS["image"] and not image.inner(choice.image):
+        raise UsageError(
+            f"--image {choice.image}: with --passthrough it is the outer guest's, and this one runs no guest",
+            next_step=f"take {IMAGE} or {IMAGE}-64k, or leave it out",
+        )
     if choice.cpu not in CPUS:
         raise UsageError(
             f"--cpu {choice.cpu}: a guest that runs a guest was tried on {' and '.join(CPUS)} alone",
@@ -49,7 +55,8 @@ def fitted(choice: setup.MachineChoice) -> setup.MachineChoice:
         )
     if choice.memory not in {_DEFAULTS["memory"], OUTER_MEMORY}:
         raise UsageError(f"--memory: with --passthrough, L1 has {OUTER_MEMORY} MiB", next_step="leave it out")
-    return msgspec.structs.replace(choice, image=IMAGE, memory=OUTER_MEMORY, papr=False)
+    name = IMAGE if choice.image == _DEFAULTS["image"] else choice.image
+    return msgspec.structs.replace(choice, image=name, memory=OUTER_MEMORY, papr=False)
 
 
 class _Once:
@@ -89,7 +96,7 @@ class PassthroughPlatform:
         _LOG.info("booting: guests inside guests are not forked yet", extra=NOTE)
         closed = _Once(self._free.release)
         try:
-            session = PassthroughSession(
+            return PassthroughSession(
                 self._ready.qemu,
                 self._ready.options,
                 folder,
@@ -101,9 +108,9 @@ class PassthroughPlatform:
         except BaseException:
             closed()
             raise
-        with self._lock:
-            self._young.remove(session.guest)
-        return session
+        finally:  # it is its owner's to close, or has closed itself
+            with self._lock:
+                self._young.clear()
 
     def _born(self, guest: Guest) -> None:
         with self._lock:

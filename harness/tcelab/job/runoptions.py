@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from tcelab.errors import UsageError
 from tcelab.job.platforms import QEMU, SSH
 from tcelab.job.recording import CoverageChoice
 from tcelab.job.setup import MachineChoice
@@ -101,6 +102,8 @@ def settle(program: Program, options: RunOptions) -> tuple[Program, RunOptions]:
     if options.platform == SSH:
         expect_possible(program, guard)
     if program.topology.nested:
+        if options.platform == SSH:
+            raise UsageError("--passthrough is about guests of tcelab's own: leave --platform ssh out")
         possible.expect_possible(program, options.verb)
     machine = msgspec.structs.replace(
         options.machine,

@@ -353,8 +353,6 @@ def topology(name: str) -> Topology:
 
     :raise UsageError: no topology of that name.
     """
-    if name == PASSTHROUGH.name:
-        return PASSTHROUGH
     try:
         return TOPOLOGIES[name]
     except KeyError:

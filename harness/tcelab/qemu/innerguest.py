@@ -42,12 +42,17 @@ class InnerWaiter(GuestWaiter):
             return _of("L1", await self._outer.loss(phase, began))
         return _of("L2", await super().loss(phase, began))
 
+    def _late(self, phase: str, began: float, how: str, limit: str = "") -> TcelabError:
+        return _of("L2", super()._late(phase, began, how, limit))
+
 
 def _of(level: str, error: TcelabError) -> TcelabError:
-    """The error, which says of which level's kernel it is; QEMU on this host needs no word."""
+    """The error, which says of which level's kernel it is, and where its console is; L0's QEMU needs no word."""
     if isinstance(error, GuestLost) and not error.message.startswith(QEMU_ENDED):
         error.message = f"{level}: {error.message}"
         error.args = (error.message,)
+        if level == "L2":
+            error.next_step = error.next_step.replace("console.log", CONSOLE)
     return error
 
 

@@ -102,6 +102,6 @@ def test_what_a_guest_lacks_is_named(monkeypatch):
 def test_modules_that_are_missing_are_loaded_in_order(monkeypatch):
     loaded = []
     monkeypatch.setattr(hotplug, "exists", lambda _path: False)
-    monkeypatch.setattr(hotplug, "_load", loaded.append)
+    monkeypatch.setattr(hotplug, "load", loaded.append)
     assert hotplug.perform(State(FakeKernel()), "ready", 0)["errno"] == ""
     assert loaded == ["rpaphp", "rpadlpar_io"]

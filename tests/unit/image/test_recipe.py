@@ -55,7 +55,7 @@ def test_every_shipped_recipe_is_valid(name):
 
 def test_a_kernel_is_built_on_request_alone_and_by_tools_that_can():
     asked = [name for name in recipe_names() if on_request(name)]
-    assert asked == ["guest-built", "kernel", "passthrough", "toolchain-kernel"]
+    assert asked == ["guest-built", "kernel", "passthrough", "passthrough-64k", "toolchain-kernel"]
     guest, kernel = load("guest-built").recipe, load("kernel").recipe
     assert (guest.built, guest.kernel, guest.modules) == ("kernel", "", ())
     assert load(kernel.toolchain).recipe.host_compiler
@@ -69,7 +69,7 @@ def test_the_kernel_that_is_built_is_of_the_sources_of_the_image():
 
 
 def test_the_guest_that_runs_a_guest_has_its_kernel_and_kvm_and_locks_all_that_it_is_made_of():
-    assert [name for name in recipe_names() if inner(name)] == ["passthrough"]
+    assert [name for name in recipe_names() if inner(name)] == ["passthrough", "passthrough-64k"]
     own, plain = load("passthrough").recipe, load("guest").recipe
     assert (own.inner, own.kernel, own.modules, own.drop) == ("guest", plain.kernel, plain.modules, plain.drop)
     assert own.drivers == ("kvm-hv",)
@@ -141,3 +141,14 @@ def test_the_digest_follows_what_is_said_and_not_how(recipes):
     (recipes / "toy.toml").write_text(GUEST_RECIPE.replace('["python"]', '["python", "more"]'))
     assert toy != load("toy").sha256
     assert variant != load("variant").sha256
+
+
+def test_a_variant_of_a_variant_is_made_of_all_three_and_a_circle_is_refused(recipes):
+    (recipes / "variant.toml").write_text('like = "toy"\nkernel = "other"\non_request = true\n')
+    (recipes / "third.toml").write_text('like = "variant"\nmore_drop = ["a"]\n')
+    third = load("third").recipe
+    assert (third.kernel, third.on_request, third.more_drop) == ("other", True, ("a",))
+    assert third.packages == load("toy").recipe.packages
+    (recipes / "variant.toml").write_text('like = "third"\n')
+    with pytest.raises(UsageError, match=r"variant\.toml: like = 'third' is no complete recipe"):
+        load("third")

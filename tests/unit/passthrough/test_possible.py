@@ -11,7 +11,7 @@ from tcelab.job.setup import MachineChoice
 from tcelab.passthrough import innerqemu
 from tcelab.passthrough.possible import expect_possible, nest
 from tcelab.program import Buffer, Call, Hcall, Ioctl, Native, Program, Reset
-from tcelab.program.topology import PASSTHROUGH, TOPOLOGIES, Device, Phb, Topology
+from tcelab.program.topology import PASSTHROUGH, TOPOLOGIES, Device, Phb, Topology, topology
 
 DONE = ("flow", "batches", "dma", "hcalls", "isolation")
 
@@ -85,7 +85,7 @@ def test_a_window_of_512_mib_is_the_largest():
     [
         ("cpu", "power8", "--cpu power8: a guest that runs a guest was tried on power9 and power10 alone"),
         ("cpu", "power11", "--cpu power11"),
-        ("image", "guest-64k", "--image cannot be combined with --passthrough yet"),
+        ("image", "guest-64k", "--image guest-64k: with --passthrough it is the outer guest's"),
         ("mutant", "m", "--mutant cannot be combined"),
         ("firmware", "slof", "--firmware cannot be combined"),
         ("memory", 2048, "--memory: with --passthrough, L1 has 1024 MiB"),
@@ -101,6 +101,36 @@ def test_l1_has_the_memory_and_the_image_for_it():
     assert (made.image, made.memory, made.cpu) == ("passthrough", innerqemu.OUTER_MEMORY, "power10")
 
 
+def test_l1_may_have_large_pages():
+    assert fitted(MachineChoice(topology=PASSTHROUGH, image="passthrough-64k")).image == "passthrough-64k"
+
+
 def test_a_program_keeps_that_it_is_passed_through():
     kept = msgspec.json.decode(program().to_json())
     assert kept["topology"]["nested"] is True
+
+
+def test_no_command_finds_the_machine_by_its_name():
+    with pytest.raises(UsageError, match="no topology 'passthrough'"):
+        topology("passthrough")
+
+
+def test_a_machine_over_ssh_has_no_such_guest():
+    asked = RunOptions(verb="run", target="p", machine=MachineChoice(topology=PASSTHROUGH), platform="ssh")
+    with pytest.raises(UsageError, match="leave --platform ssh out"):
+        settle(program(), asked)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["windows", "--passthrough"], "(ddw) cannot be done with --passthrough: the host would ask firmware"),
+        (["flow", "--passthrough", "--topology", "one-pe"], "--passthrough: topology one-pe has a window of more than"),
+        (["flow", "--passthrough", "--image", "guest-64k"], "--image guest-64k"),
+        (["flow", "--passthrough", "--mutant", "map-short"], "--mutant cannot be combined with --passthrough yet"),
+    ],
+)
+def test_a_command_line_that_is_not_possible_is_wrong_usage_before_anything_is_prepared(words, said, host, tcelab):
+    done = tcelab("run", *words, "--seed", "1")
+    assert (done.code, host.made) == (2, [])
+    assert said in done.err.splitlines()[0]
