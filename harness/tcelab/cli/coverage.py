@@ -35,9 +35,7 @@ class _Covered(msgspec.Struct):
 @click.argument("names", nargs=-1, required=True, metavar="RUN...")
 @click.option("--against", metavar="RUN", multiple=True, help="Tell which blocks are reached that these runs did not.")
 @click.option("--functions", is_flag=True, help="A line for each function, with the blocks that were never executed.")
-@click.option(
-    "--table", "as_table", is_flag=True, help="A table in Markdown alone, with a row for each run."
-)
+@click.option("--table", "as_table", is_flag=True, help="A table in Markdown alone, with a row for each run.")
 @click.option("--lcov", "lcov_to", type=_PATH, metavar="FILE", help="Write a tracefile, for genhtml; - is stdout.")
 @click.option("--json", "json_to", type=_PATH, metavar="FILE", help="Write the sum as data; - is stdout.")
 @FAIL_UNDER
