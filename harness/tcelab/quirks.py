@@ -17,6 +17,7 @@ NOT_AT_ZERO: Final = "window-not-at-zero"
 UNREGISTERS_IN_USE: Final = "unregister-in-use-succeeds"
 CLOSE_STRANDS: Final = "close-strands-memory"
 NOTHING_WARNS: Final = "register-nothing-warns"
+BELOW_PAGE: Final = "window-below-page-is-made"
 PART_REGISTERS: Final = "register-part-returns-pages"
 REFUSED_SPOILS: Final = "refused-window-spoils-pe"
 CREATE_CHARGES: Final = "failed-create-keeps-charge"
@@ -147,6 +148,16 @@ QUIRKS: Final = {
             "seen on 6.12",
             "",
             "arch/powerpc/mm/book3s64/iommu_api.c, mm_iommu_do_alloc: returns what the last pin_user_pages gave",
+        ),
+        Quirk(
+            BELOW_PAGE,
+            "TCE_CREATE of a default window that is smaller than its pages makes one without any entry, which no"
+            " address lies in and which is never removed, and the kernel warns, once after each boot",
+            "EINVAL, and nothing is said",
+            "seen on 6.12",
+            "",
+            "arch/powerpc/platforms/pseries/iommu.c, spapr_tce_create_table: iommu_init_table of a table of no entries",
+            warns_once=("__vmalloc_node_range_noprof",),
         ),
         Quirk(
             REFUSED_SPOILS,

@@ -33,9 +33,10 @@ def result(call):
 
 def test_a_guest_of_ours_passes_over_ssh_where_its_behaviour_is_all_that_was_asked_for(guest, tmp_path):
     before = guest.typist.run("ls /tmp; ls /sys/bus/pci/drivers/vfio-pci", PATIENCE).output
-    code, call = tcelab("run", "flow", *guest.words, *guest.quirks, *ASKED, state=tmp_path)
+    code, call = tcelab("run", *guest.words, *guest.quirks, *ASKED, state=tmp_path)
     assert code == 0, call.said
     told = result(call)
+    assert told["program"]["name"] == "behaviour"
     assert told["versions"]["ssh"]["banner"].startswith("SSH-2.0-dropbear")
     assert told["versions"]["ssh"]["copied"] == "channel"
     assert told["versions"]["guest"]["kernel"].startswith("6.12.")

@@ -77,11 +77,12 @@ MEMORY = (
 )
 
 WINDOWS = (
-    v2("a window ends one byte late", ContainerWindow.has, "< self.start + self.size", "<= self.start + self.size"),
+    v2("a window ends one byte late", ContainerWindow.has, "iova < self.start +", "iova <= self.start +"),
+    v2("a window ends as it was asked for", ContainerWindow.has, "(self.entries << self.shift)", "self.size"),
     v2("a window begins one byte late", ContainerWindow.has, "self.start <= iova", "self.start < iova"),
     v2("there are three windows", CREATE, "== windowcreation.MOST", "> windowcreation.MOST"),
     v2("a window of no pages is charged", CREATE, "if not bytes_of_table:", "if False:"),
-    v2("an entry has 4 bytes", CREATE, "* _ENTRY", "* 4"),
+    v2("an entry has 4 bytes", CREATE, "- _ENTRY_SHIFT", "- 2"),
     v2("a table of more levels costs what it has", CREATE, "_WHOLE if levels > 1 else", "0 if levels > 1 else"),
     v2("a window has any size", CREATE, "size & (size - 1) or", ""),
     v2("a table has any levels", CREATE, " or levels > 1:", ":"),
@@ -92,6 +93,15 @@ WINDOWS = (
         "if CREATE_CHARGES not in self.quirks:",
         "if True:",
     ),
+    v2("a window may be smaller than its pages", SpaprTceV2._made, "if size < 1 << shift:", "if False:"),
+    v2("a default window may be as small", SpaprTceV2._expect_entries, "if size < 1 << shift:", "if False:"),
+    v2(
+        "a small window without its defect",
+        SpaprTceV2._expect_entries,
+        "if BELOW_PAGE not in",
+        "if True or self not in",
+    ),
+    v2("a small window warns of nothing", SpaprTceV2._expect_entries, "self.machine.warn_once(", "str("),
     v2("firmware is asked again", SpaprTceV2._spoilt, "not pe.refused_window or", "True or"),
     v2("a PE is spoilt for high windows alone", SpaprTce.make_default_window, "if self._spoilt(self.pe):", "if False:"),
     v2("REMOVE cancels nothing", REMOVE, "if self.pending and not start:", "if False:"),

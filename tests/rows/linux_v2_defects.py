@@ -27,7 +27,21 @@ from rows.row import (
     set_iommu,
     unmapping,
 )
-from rows.v2_words import ALLOC, CREATE, HIGH, OFF, PE1_HIGH, SIZE, V2, create, joined, register, remove, unregister
+from rows.v2_words import (
+    ALLOC,
+    CREATE,
+    HIGH,
+    OFF,
+    PE1_HIGH,
+    SIZE,
+    V2,
+    create,
+    joined,
+    on_joined,
+    register,
+    remove,
+    unregister,
+)
 from tcelab.program import Buffer, Close, Ddw, Ioctl, Page, Read
 
 M_KIB: Final = 16
@@ -166,6 +180,25 @@ def in_part(expect: Expect) -> Ops:
     return (*joined(), register(edge(3), 4, expect), register(Page("ro"), 1, "EFAULT"), charged(0), *closed())
 
 
+def below_a_page(expect: Expect, left: int | None) -> Ops:
+    """A default window of half a page is asked for, where there is none; no map, and no removal, finds it. A table of
+    no bytes at all is never made.
+    """
+    return (
+        *joined(),
+        register(),
+        remove(0),
+        create(size=PAGE // 16, expect="EINVAL"),
+        create(size=PAGE // 2, expect=expect),
+        charged(256),
+        mapping(0, expect="ENXIO"),
+        remove(0, "EINVAL"),
+        create(),
+        charged(left),
+        *closed(),
+    )
+
+
 ROWS: Final = (
     Row(
         "memory in use is unregistered, but stays pinned and charged, and nobody gets it back",
@@ -225,6 +258,26 @@ ROWS: Final = (
         quirk="failed-create-keeps-charge",
         right=Right(not_made("v2-12", *(3 * [TABLE_KIB]))),
         ends="dirty",
+    ),
+    Row(
+        "a default window of less than a page is made, without an entry, stays, and the kernel warns of it",
+        f"{DDW}, spapr_tce_create_table: iommu_init_table; mm/vmalloc.c, __vmalloc_node_range, WARN_ON_ONCE(!size)",
+        below_a_page("ok", 256 + TABLE_KIB),
+        quirk="window-below-page-is-made",
+        right=Right(below_a_page("EINVAL", 256 + TABLE_KIB)),
+        log="WARNING: .*__vmalloc_node_range",
+        ends="dirty",
+    ),
+    Row(
+        "no second window is smaller than its pages, though its table would have some bytes",
+        f"{DDW}, spapr_tce_get_table_size; spapr_tce_create_table, query.largest_available_block",
+        on_joined(
+            create(size=PAGE // 2, expect="EINVAL"),
+            create(16, PAGE * 2, "EINVAL"),
+            create(24, PAGE // 2, "EINVAL"),
+            create(16),
+            charged(TABLE_KIB),
+        ),
     ),
     Row(
         "a PE for which firmware did not make a window gets none until the next boot, another one does",

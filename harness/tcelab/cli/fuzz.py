@@ -59,7 +59,7 @@ class _Timed:
 @click.option(
     "--minutes",
     type=click.FloatRange(0, min_open=True),
-    help="Stop after this many minutes, at a checkpoint. A finding is still shrunk.",
+    help="Stop after this many minutes, at a checkpoint. A finding is still shrunk, for ten minutes at most.",
 )
 @click.option(
     "--every", type=click.IntRange(1), default=campaign.EVERY, show_default=True, help="Operations per checkpoint."

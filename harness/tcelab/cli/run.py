@@ -44,7 +44,7 @@ def _scenario_list() -> str:
 
 
 @click.command("run", epilog=f"Scenarios: {_scenario_list()}.")
-@click.argument("target", default=scenarios.DEFAULT, metavar="[SCENARIO|PROGRAM.json|RUNFOLDER]")
+@click.argument("target", default="", metavar="[SCENARIO|PROGRAM.json|RUNFOLDER]")
 @on_any_platform
 @ssh_options
 @machine_options
@@ -71,11 +71,13 @@ def command(
     limits: tuple[str, ...],
     **options: Any,  # noqa: ANN401 - click's options
 ) -> None:
-    """Run a scenario or a program on a guest, and judge it.
+    """Run a scenario or a program on a guest, and judge it: the scenario main by default, over ssh behaviour.
 
     Exit codes: 0 pass, 1 finding, 2 wrong usage, 125 could not judge.
     """
     ssh, coverage = take(options), recorded(options)
+    if not typed("target"):
+        target = scenarios.OVER_SSH if options["platform"] == platforms.SSH else scenarios.DEFAULT
     if keep and options["platform"] != platforms.QEMU:
         raise UsageError(f"--keep is about a guest of tcelab's own: {options['platform']} gives no console")
     if keep and not sys.stdin.isatty():

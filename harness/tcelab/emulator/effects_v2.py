@@ -16,7 +16,7 @@ from tcelab.emulator.process import Process
 from tcelab.emulator.syscallerrors import NotModelledError, SyscallError
 from tcelab.papr import tce, window, windowcreation
 from tcelab.papr.tcetable import Table
-from tcelab.quirks import CLOSE_STRANDS, NOTHING_WARNS, PART_REGISTERS, ROLLBACK, UNREGISTERS_IN_USE
+from tcelab.quirks import BELOW_PAGE, CLOSE_STRANDS, NOTHING_WARNS, PART_REGISTERS, ROLLBACK, UNREGISTERS_IN_USE
 
 if TYPE_CHECKING:
     from tcelab.emulator.drivertable import Profile
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 _WHOLE: Final = 0xFFFFFFFF
 """Bytes of a table of more levels than there can be (iommu_table_group_ops, get_table_size)."""
-_ENTRY: Final = 8
+_ENTRY_SHIFT: Final = 3
+NOTHING_ALLOCATED: Final = "__vmalloc_node_range_noprof: WARN_ON_ONCE(!size)"
 
 
 @dataclass(slots=True, eq=False)
@@ -56,7 +57,7 @@ class ContainerWindow:
         return self.size >> self.shift
 
     def has(self, iova: int) -> bool:
-        return self.start <= iova < self.start + self.size
+        return self.start <= iova < self.start + (self.entries << self.shift)
 
 
 class _PartError(Exception):
@@ -170,7 +171,7 @@ class SpaprTceV2(SpaprTce):
         if NOTHING_WARNS not in self.quirks:
             return "EINVAL"
         self.machine.hit_quirk(NOTHING_WARNS)
-        self.machine.warn_once("__vmalloc_node_range_noprof: WARN_ON_ONCE(!size)")
+        self.machine.warn_once(NOTHING_ALLOCATED)
         return "ENOMEM"
 
     def _let_go(self, frames: list[int], pages: int) -> None:
@@ -227,7 +228,7 @@ class SpaprTceV2(SpaprTce):
             raise SyscallError("ENOSPC")
         if shift not in windowcreation.SHIFTS:
             raise SyscallError("EINVAL")
-        bytes_of_table = _WHOLE if levels > 1 else (size >> shift) * _ENTRY
+        bytes_of_table = _WHOLE if levels > 1 else size >> shift - _ENTRY_SHIFT
         if not bytes_of_table:
             raise SyscallError("EINVAL")
         pages = self._pages(bytes_of_table)
@@ -259,12 +260,23 @@ class SpaprTceV2(SpaprTce):
             if self.windows:
                 raise SyscallError("EPERM")  # they are one window, of 64 bits
             if shift == window.PAGE_SHIFT and size <= pe.window_size:
+                self._expect_entries(shift, size)
                 pe.reset()
                 return pe.table
+        if size < 1 << shift:  # query.largest_available_block < 1ULL << (len - page_shift), shifted by less than 0
+            raise SyscallError("EINVAL")
         if pe.create_window(shift, size.bit_length() - 1).status != windowcreation.SUCCESS:
             pe.refused_window = True
             raise SyscallError("ENODEV")
         return pe.windows.high
+
+    def _expect_entries(self, shift: int, size: int) -> None:
+        """iommu_init_table, vzalloc_node of a bitmap: of no entries, the kernel says so and goes on."""
+        if size < 1 << shift:
+            if BELOW_PAGE not in self.quirks:
+                raise SyscallError("EINVAL")
+            self.machine.hit_quirk(BELOW_PAGE)
+            self.machine.warn_once(NOTHING_ALLOCATED)
 
     def _not_set(self, pe: EmulatedPe, table: Table, pages: int) -> str:
         """spapr_tce_unset_window, of a window that was made for a container with several groups: the errno's name."""

@@ -26,7 +26,7 @@ from tcelab.errors import Interrupted, TcelabError, counted, died
 from tcelab.fuzz.generate import generate
 from tcelab.fuzz.keptprogram import to_save, until_step
 from tcelab.fuzz.samefailure import shows_again
-from tcelab.fuzz.shrink import EnoughError, shrink, watch_all
+from tcelab.fuzz.shrink import EnoughError, Fails, shrink, watch_all
 from tcelab.fuzz.tally import Done, Found, Tally
 from tcelab.job.keeping import Keeper
 from tcelab.job.parallel import EndableSession
@@ -46,6 +46,8 @@ EVERY: Final = 50
 """Operations between two checkpoints."""
 TRIES: Final = 400
 """Most guests for shrinking one finding."""
+_SHRINKING: Final = 600.0
+"""Seconds that shrinking may take once the time of the campaign is over."""
 SILENCE: Final = 10.0
 """Seconds of silence after which a line reports the current work."""
 _LISTEN: Final = 0.5
@@ -309,6 +311,10 @@ class Campaign:
 
         def fails(candidate: Program) -> bool:
             nonlocal told, best, interrupted, shows
+            if shows and candidate.ops == best.ops:
+                return True
+            if self._too_late():
+                raise EnoughError
             number = next(tries)
             if time.monotonic() - self._told >= SILENCE:
                 self._say(f"  shrinking: try {number}, of {len(candidate.ops):,} operations")
@@ -327,10 +333,11 @@ class Campaign:
         try:
             with about("  shrinking"):
                 # Checkpoints everywhere name the operation that did it, and take the time that some failures need.
-                for number, start in enumerate((watch_all(cut), cut)):
-                    if not shows and not interrupted:
-                        shrink(start, fails, most=TRIES - number)
-                missed = not shows and not interrupted
+                for start in (watch_all(cut), cut):
+                    if not shows and not interrupted and _in_time(fails, start):
+                        # What came after the step at which it showed needs no tries.
+                        shrink(until_step(start, told.step), fails, most=TRIES)
+                missed = not shows and not interrupted and not self._too_late()
         except KeyboardInterrupt:
             interrupted = True
         finally:  # whatever happens, the finding stands
@@ -341,11 +348,21 @@ class Campaign:
             raise Interrupted
         return bool(finding.quirk)
 
+    def _too_late(self) -> bool:
+        return time.monotonic() > self._until + _SHRINKING
+
     def _save(self, done: Done, finding: Finding, program: Program, *, missed: bool = False) -> None:
         """Save a finding as a program whose last operation is a checkpoint."""
         file = self._folder / f"finding-{len(self.tally.found) + 1}.json"
         self.keeper.write(file.name, to_save(program).to_json())
         self.tally.found.append(Found(finding, program, done.program, file, done.known, missed=missed))
+
+
+def _in_time(fails: Fails, program: Program) -> bool:
+    try:
+        return fails(program)
+    except EnoughError:
+        return False
 
 
 def _named(finding: Finding) -> frozenset[str]:

@@ -90,14 +90,17 @@ class _Search:
     # -- operations
 
     def _prefix(self) -> None:
-        """Cut what comes after the failure first: that is most of a long program."""
+        """Cut what comes after the failure first: that is most of a long program. If the last operation cannot go, as
+        in a program that was cut already, none can.
+        """
         least, enough = 0, len(self._body())
+        middle = enough - 1
         while least < enough:
-            middle = (least + enough) // 2
             if self._take([*self._body()[:middle], *self._end]):
                 enough = min(middle, len(self._body()))
             else:
                 least = middle + 1
+            middle = (least + enough) // 2
 
     def _chunks(self) -> None:
         size = max(len(self._body()) // 2, 1)

@@ -327,6 +327,6 @@ class NightRun:
             wall=round(time.monotonic() - self._began, 3),
             cells=round(sum(end - start for start, end, _ in self._spans), 3),
             cpu=round(sum(cpu for *_, cpu in self._spans), 3),
-            busy=round(busy_cores(self._spans), 3),
+            busy=round(busy_cores(self._spans, len(os.sched_getaffinity(0))), 3),
             slots=self.slots,
         )

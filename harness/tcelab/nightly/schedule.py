@@ -72,10 +72,11 @@ class Schedule:
         self._warm.add(planned.machine)
 
 
-def busy_cores(spans: Collection[tuple[float, float, float]], until: int = 2) -> float:
-    """How many cores were kept busy, from the first cell's start until all but `until` had ended.
+def busy_cores(spans: Collection[tuple[float, float, float]], cores: int, until: int = 2) -> float:
+    """How many of the `cores` were kept busy, from the first cell's start until all but `until` had ended.
 
-    :param spans: of each attempt: start, end, CPU seconds. CPU time of one that goes on is counted in proportion.
+    :param spans: of each attempt: start, end, CPU seconds. CPU time of one that goes on is counted in proportion: an
+        attempt that idles at its start would give more than there are cores.
     """
     ends = sorted(end for _, end, _ in spans)
     if not ends:
@@ -84,7 +85,7 @@ def busy_cores(spans: Collection[tuple[float, float, float]], until: int = 2) ->
     if last <= first:
         return 0.0
     used = sum(cpu * _share(start, end, last) for start, end, cpu in spans)
-    return used / (last - first)
+    return min(float(cores), used / (last - first))
 
 
 def _share(start: float, end: float, last: float) -> float:

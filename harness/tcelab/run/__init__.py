@@ -10,4 +10,5 @@
 - `resultfile`: what each `result.json` holds
 - `serialorder`: an order of hypercalls made at once that explains what they left
 - `session`: the interface of a platform
+- `sharing`: what did not change between two snapshots is held once
 """

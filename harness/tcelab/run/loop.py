@@ -20,6 +20,7 @@ from tcelab.program.parts import Part, parts, stretches
 from tcelab.run.guestfits import require
 from tcelab.run.record import Ending, Outcome, RunRecord, Snapshot, Step
 from tcelab.run.session import Session
+from tcelab.run.sharing import Sharing
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -122,6 +123,7 @@ class Recorder:
         self._session = session
         self._observer = observer
         self._frames: dict[int, None] = {}
+        self._sharing = Sharing()
 
     @property
     def frames(self) -> Collection[int]:
@@ -176,7 +178,7 @@ class Recorder:
             step = Step(number, op, outcome=result, boot=self._session.boot)
             self._observer.feed(step)
             return step
-        step = Step(number, op, snapshot=result, boot=self._session.boot)
+        step = Step(number, op, snapshot=self._sharing.shared(result), boot=self._session.boot)
         if self._observer.feed(step) and isinstance(op, Checkpoint) and not op.stream:
             _LOG.debug("operation %d: something is wrong there, read again by every view", number)
             again = self._session.intervene(msgspec.structs.replace(op, stream=True), frames)

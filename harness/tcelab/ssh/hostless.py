@@ -9,7 +9,8 @@ from tcelab.program import AtOnce, Buffer, Ddw, DmaBind, Flip, LifeOp, Native, O
 from tcelab.run.record import Guarding
 
 _ON_A_GUEST: Final = (
-    "leave it out, or run it on a guest of tcelab's own (--platform qemu); flow, batches, rules and hcalls have none"
+    "leave it out, or run it on a guest of tcelab's own (--platform qemu);"
+    " behaviour, flow, batches, rules and hcalls have none"
 )
 _OUTSIDE: Final[dict[type[Op], str]] = {
     Flip: "it changes a table in QEMU's memory",

@@ -19,18 +19,21 @@ FOUND = Finding(law="pins", step=3, message="as it was found")
 def keep(tmp_path, monkeypatch):
     """Keep FOUND of PROGRAM: what was kept, the saved program, and how often a guest was asked."""
 
-    def keep_(shows):
+    def keep_(shows, step=0, until=None):
         asked = []
 
         def again(_finding, candidate, _judged):
             asked.append(candidate)
-            return Finding(law="pins", step=0, message="again") if shows(candidate) else None
+            return Finding(law="pins", step=step, message="again") if shows(candidate) else None
 
         monkeypatch.setattr(campaign, "shows_again", again)
         job = Campaign(1, lambda _: None, tmp_path)
+        if until is not None:
+            job._until = until
         job._keep(Done(0, PROGRAM, frozenset(), None, {}), FOUND)
         (found,) = job.tally.found
         assert verb._tell(Console(width=200), job.tally, 1, tmp_path, ["tcelab replay"]) == 1
+        keep_.sizes = [len(each.ops) for each in asked]
         return found, load(found.file), len(asked)
 
     return keep_
@@ -50,3 +53,26 @@ def test_what_checkpoints_everywhere_hide_is_shrunk_without_them(keep, capsys):
     assert (found.finding.message, found.missed) == ("again", False)
     assert [*map(type, found.program.ops)] == [Checkpoint] == [type(saved.ops[0])]
     assert "finding 1: 6 operations shrunk to 1\n" in capsys.readouterr().out
+
+
+def test_what_came_after_the_step_at_which_it_shows_needs_no_tries(keep):
+    """The program with checkpoints everywhere has eight operations; once it shows at its third, three are left."""
+    keep(lambda program: program.ops[:3] == [PINS, Checkpoint(label="after operation 0"), CHARGE], step=2)
+    assert keep.sizes[0] == 8
+    assert max(keep.sizes[1:]) <= 4
+
+
+def test_shrinking_ends_ten_minutes_after_the_time_of_the_campaign_and_says_nothing_else(keep, capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(campaign.time, "monotonic", lambda: now[0])
+
+    def shows(_program):
+        now[0] += 400.0
+        return True
+
+    found, _, asked = keep(shows, until=100.0)
+    assert asked == 2
+    assert (found.finding.message, found.missed) == ("again", False)
+    now[0] = 701.0
+    found, saved, asked = keep(shows, until=100.0)
+    assert (asked, found.missed, saved.ops[:4]) == (0, False, PROGRAM.ops[:4])

@@ -43,6 +43,7 @@ def test_no_guest_is_opened_for_one_that_has_not(tmp_path, monkeypatch):
         return program
 
     monkeypatch.setattr("tcelab.fuzz.campaign.shrink", shrink)
+    monkeypatch.setattr("tcelab.fuzz.campaign._in_time", lambda *_: True)  # the program itself shows
     program = Program(name="p", topology=SMALL, ops=[Read(what="pins"), Checkpoint()])
     job._keep(Done(0, program, frozenset(), None, {}), Finding(law="table", step=0, message="m"))
     assert (asked, opened) == ([False, False], [])

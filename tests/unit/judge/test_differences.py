@@ -23,7 +23,7 @@ from two_runs import (
 )
 
 import rowkit
-from rows.linux_v2_defects import closed_first, in_part, in_use, not_made, nothing, spoilt
+from rows.linux_v2_defects import below_a_page, closed_first, in_part, in_use, not_made, nothing, spoilt
 from rows.row import (
     LAST,
     NOBODY,
@@ -69,6 +69,7 @@ from tcelab.program import (
 from tcelab.program.pagetags import compact, tag
 from tcelab.program.topology import topology
 from tcelab.quirks import (
+    BELOW_PAGE,
     BINDS_EARLY,
     CLOSE_STRANDS,
     CREATE_CHARGES,
@@ -766,6 +767,7 @@ MEETS = {
     UNREGISTERS_IN_USE: (*in_use("p", None, None, None, None), look()),
     CLOSE_STRANDS: (*closed_first("p", None), look()),
     NOTHING_WARNS: (*nothing(None), look()),
+    BELOW_PAGE: (*below_a_page(None, None), look()),
     PART_REGISTERS: (*in_part(None), look()),
     REFUSED_SPOILS: (*spoilt("p", "q", None, None), look()),
     CREATE_CHARGES: not_made("p", None, None, None),

@@ -75,4 +75,5 @@ def test_a_cell_that_is_run_again_is_next():
 )
 def test_cores_were_busy_until_all_but_two_had_ended(spans, busy):
     """CPU time of those two counts as far as they had come."""
-    assert busy_cores(spans) == pytest.approx(busy)
+    assert busy_cores(spans, 8) == pytest.approx(busy)
+    assert busy_cores(spans, 2) == pytest.approx(min(2, busy)), "never more than there are"

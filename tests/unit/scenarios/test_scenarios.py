@@ -60,7 +60,7 @@ def test_every_file_that_is_opened_is_closed_and_the_stream_has_the_last_word(na
 
 
 def test_an_unknown_scenario_names_those_that_exist():
-    with pytest.raises(UsageError, match="no scenario 'x'; there are: main, flow, batches, dma, rules, isolation"):
+    with pytest.raises(UsageError, match="no scenario 'x'; there are: main, behaviour, flow, batches, dma, rules, "):
         build("x", TWO, 0)
 
 

@@ -49,7 +49,7 @@ def test_the_scenarios_that_the_next_step_names_are_possible():
     with pytest.raises(UsageError) as refused:
         expect_possible(program(Ddw(call="query", device="pe1")), "off")
     for name in SCENARIOS:
-        possible = name in {"flow", "batches", "rules", "hcalls"}
+        possible = name in {"behaviour", "flow", "batches", "rules", "hcalls"}
         assert (name in refused.value.next_step) == possible
         if possible:
             expect_possible(build(name, topology((SCENARIOS[name].topologies or ("two-pe",))[0]), 1), "off")
