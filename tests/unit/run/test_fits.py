@@ -147,6 +147,7 @@ def test_every_example_says_for_which_pages_it_is_made_and_what_shows_in_it(path
         "map-across-the-end": {ROLLBACK, "ioba-check-one-page"},
         "dma": set(),
         "dma-api": set(),
+        "dma-mask": set(),
         "kdump-full": set(),
         "window-order": set(),
     }
