@@ -6,6 +6,7 @@ platform of its own, and the readable statement of the driver's rules (`profiles
 - `addressspaces`: frames of RAM with their pins, and address spaces of processes (mm)
 - `checks`: the shape of a rule: what a request checks, in which order, and what each failure returns
 - `dmafile`: the file of the driver `tce_dma`: the kernel's own DMA API
+- `dmaheld`: what the driver of the DMA API holds for a program
 - `dmastate`: what the kernel keeps of devices of that driver
 - `drivertable`: a driver as a table of such rules
 - `edudevice`: the device `edu`

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from tceagent import dmadriver
+from tcelab.emulator.dmaheld import Held, Mapping, merged, pages, starts
 from tcelab.emulator.dmastate import PCI_MASK
 from tcelab.emulator.growth import RAM
 from tcelab.emulator.pci import EmulatedRegisters, PciDevice
@@ -34,34 +34,6 @@ _REACHES: Final = 60
 """Bits of the addresses of a window at 1 << 59."""
 _STREAMING: Final = 1
 _COHERENT: Final = 2
-
-
-class Mapping(NamedTuple):
-    """:ivar entries: numbers of its entries in the default window.
-
-    :ivar memory: real address of coherent memory, 0: there is none; `frames`: of its CPU pages.
-    """
-
-    device: str
-    entries: list[int]
-    size: int
-    memory: int = 0
-    frames: tuple[int, ...] = ()
-
-
-@dataclass(slots=True)
-class Held:
-    """Lists whose memory is held: by list, real addresses and bytes.
-
-    :ivar entries: numbers of those that they have now.
-    """
-
-    pe: EmulatedPe
-    device: str
-    lists: list[list[tuple[int, int]]]
-    permissions: int
-    entries: list[int] = field(default_factory=list)
-    mapped: bool = False
 
 
 class RegistersFile(OpenFile):
@@ -315,34 +287,34 @@ class DmaFile(OpenFile):
         taken: set[int] = set()
         least = int(not pe.first)
         for address, size in real:
-            pages = _pages(address, size)
+            count = pages(address, size)
             while least < pe.table.entries and (pe.table.get(least) or least in taken):
                 least += 1
             first = next(
                 (
                     each
-                    for each in range(least, pe.table.entries - pages + 1)
-                    if not any(pe.table.get(each + more) or each + more in taken for more in range(pages))
+                    for each in range(least, pe.table.entries - count + 1)
+                    if not any(pe.table.get(each + more) or each + more in taken for more in range(count))
                 ),
                 None,
             )
             if first is None:
                 return "ENOMEM"
-            taken.update(range(first, first + pages))
+            taken.update(range(first, first + count))
             handle = pe.table.bus_offset + first * window.PAGE_SIZE + address % window.PAGE_SIZE
             if (handle + size - 1) >> bits:
                 return "ENOMEM"
             out.append((handle, size))
-        return _merged(out)
+        return merged(out)
 
     def _store(
         self, pe: EmulatedPe, real: list[tuple[int, int]], told: list[tuple[int, int]], permissions: int
     ) -> list[int]:
         """Have the entries lead from handles to memory, in the order of the bytes of both. Returns their numbers."""
         table, there, out = pe.table, self._all_ram(pe), []
-        handles = iter([handle + at for handle, size in told for at in _starts(handle, size)])
+        handles = iter([handle + at for handle, size in told for at in starts(handle, size)])
         for address, size in real:
-            for at in _starts(address, size):
+            for at in starts(address, size):
                 handle = next(handles, 0)
                 number, frame = table.index(handle), (address + at) & -window.PAGE_SIZE
                 if there is not None and 0 <= there.index(handle) < there.entries:
@@ -394,24 +366,3 @@ class DmaFile(OpenFile):
         """Its driver is gone, and all that it had is unmapped."""
         for number in [number for number, each in self._maps.items() if each.device == device]:
             self._end(number)
-
-
-def _pages(address: int, size: int) -> int:
-    return (address + size - 1 >> window.PAGE_SHIFT) - (address >> window.PAGE_SHIFT) + 1
-
-
-def _starts(address: int, size: int) -> list[int]:
-    """Offsets of the bytes at which its IOMMU pages begin, the first one included."""
-    first = -(address % window.PAGE_SIZE)
-    return [max(at, 0) for at in range(first, size, window.PAGE_SIZE)]
-
-
-def _merged(segments: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """What follows directly on another one's bytes is one with it."""
-    out: list[tuple[int, int]] = []
-    for handle, size in segments:
-        if out and sum(out[-1]) == handle:
-            out[-1] = out[-1][0], out[-1][1] + size
-        else:
-            out.append((handle, size))
-    return out

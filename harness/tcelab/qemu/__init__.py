@@ -9,6 +9,7 @@ Only this package uses asyncio; its interface is synchronous.
 - `conduct`: what a guest asks of its platform, from trace and console
 - `console`: the guest's console
 - `conversation`: what is said between host and agent
+- `devicewords`: what QEMU is told of PHBs and devices
 - `dimms`: memory that is plugged in
 - `disks`: the disks of a guest
 - `dmaapilog`: the trace of the guest kernel's DMA API

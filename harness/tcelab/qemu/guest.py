@@ -19,7 +19,7 @@ from qemu.qmp import ExecuteError, QMPError, Runstate
 from tcelab.errors import HarnessError, TcelabError
 from tcelab.image.bases import Held, SavedRegister
 from tcelab.program.topology import Device, Phb
-from tcelab.qemu import machine, nested, rom, transit
+from tcelab.qemu import devicewords, machine, nested, rom, transit
 from tcelab.qemu.channel import AgentChannel
 from tcelab.qemu.console import Console
 from tcelab.qemu.dimms import GrowingRam
@@ -259,7 +259,7 @@ class Guest:
 
         :raise HarnessError: QEMU refuses.
         """
-        await self.qmp("device_add", **machine.plugging(phb, device, self._fds))
+        await self.qmp("device_add", **devicewords.plugging(phb, device, self._fds))
 
     async def gone(self, name: str) -> None:
         """Wait until QEMU says that a device, or a PHB, is gone.

@@ -17,8 +17,8 @@ from tcelab.errors import Unsupported, UsageError
 from tcelab.leakcheck.dmaapi import PORT as DMA_API
 from tcelab.papr import window
 from tcelab.program.diskcontent import SIZES as DISKS
-from tcelab.program.topology import CHANNEL_PHB, CHANNEL_SLOT, SMALL_WINDOW, SPARE, Device, Phb, Topology
-from tcelab.qemu import nested, probes
+from tcelab.program.topology import CHANNEL_PHB, CHANNEL_SLOT, SMALL_WINDOW, Topology
+from tcelab.qemu import devicewords, nested
 from tcelab.qemu.channel import PORT
 from tcelab.qemu.probe import TRACES, Abilities, Qemu
 from tcelab.qemu.ram import MIB
@@ -292,7 +292,7 @@ def _boot(options: QemuOptions) -> list[str]:
 def command_line(options: QemuOptions, *, crash: bool = False) -> str:
     """The kernel's; that of a crash kernel, which has one CPU, and the memory that its device tree tells."""
     usable = options.memory - _RESERVED // MIB
-    disk = _DISK if _has_disk(options.topology.devices) else ""
+    disk = _DISK if devicewords.has_disk(options.topology.devices) else ""
     driven = "" if disk or options.topology.wide else _DRIVEN
     crashkernel = options.topology.crashkernel
     memory = f" mem={usable}M" + (f" crashkernel={crashkernel}M" if crashkernel else "")
@@ -312,76 +312,13 @@ def _phbs(options: QemuOptions, fds: Descriptors) -> list[str]:
     last: list[str] = []
     for phb in options.topology.added:
         if phb.plugged:
-            out += ["-device", _phb(phb)]
+            out += ["-device", devicewords.host_bridge(phb)]
         for device in phb.devices:
-            *backend, option, front = _device(phb, device, fds)
+            *backend, option, front = devicewords.options(phb, device, fds)
             told = [*backend, *((option, front) if phb.plugged and device.plugged else ())]
             out += told if options.order == "same" else ()
             last = [*told, *last]
     return out if options.order == "same" else out + last
-
-
-def _phb(phb: Phb) -> str:
-    out = f"spapr-pci-host-bridge,index={phb.index},id=phb{phb.index},dma_win_size={phb.window_size:#x},ddw=on"
-    if phb.restricted:
-        out += f",pgsz={sum(1 << shift for shift in phb.page_shifts):#x}"
-    if phb.window_start:
-        out += f",dma_win_addr={phb.window_start:#x}"
-    if _has_disk(phb.devices):
-        # The BAR that has a virtio device's registers would lie in the 64-bit window, where no ROM can be.
-        out += ",mem64_win_size=0"
-    return out
-
-
-def plugging(phb: Phb, device: Device | None, fds: Descriptors) -> dict[str, object]:
-    """The arguments of `device_add` for a PHB, or for one of its devices, as it would be on the command line. What is
-    behind a device is there from the machine's start.
-    """
-    driver, *properties = (_phb(phb) if device is None else _device(phb, device, fds)[-1]).split(",")
-    return {"driver": driver} | {
-        name: _typed(name, text) for name, _, text in (each.partition("=") for each in properties)
-    }
-
-
-_TEXTS: Final = {"id", "bus", "addr", "romfile", "drive", "netdev"}
-"""Properties that are texts, whatever they look like; of the others QEMU wants numbers and truth values as such."""
-
-
-def _typed(name: str, text: str) -> str | int | bool:
-    if name in _TEXTS:
-        return text
-    return text == "on" if text in {"on", "off"} else int(text, 0)
-
-
-def _device(phb: Phb, device: Device, fds: Descriptors) -> list[str]:
-    at = f"id={device.name},bus=phb{phb.index}.0,addr={device.slot:#x}"
-    if device.model == "e1000":
-        # Nothing listens, and nothing gets out: only the guest's own gateway answers.
-        net = f"net-{phb.index}-{device.slot}"
-        user = f"user,id={net},restrict=on,ipv6=off"
-        return ["-netdev", user, "-device", f"e1000,{at},netdev={net},romfile="]
-    rom = "" if phb == SPARE else f",romfile=/proc/self/fd/{fds.roms.get(device.model, 0)}"
-    if device.model == "probe":
-        return probes.option(device, f"phb{phb.index}.0", fds.probes.get(device.name, 0))
-    if device.model == "testdev":
-        return ["-device", f"iommu-testdev,{at}"]
-    if device.model == "edu":
-        return ["-device", f"edu,{at},dma_mask={device.mask:#x}{rom}"]
-    node = f"disk-{phb.index}-{device.slot}"
-    file = f"/proc/self/fd/{fds.disks.get(device.name, 0)}"
-    # Without ioeventfd a doorbell is answered before the guest goes on.
-    plain = f"drive={node},iommu_platform=on,disable-legacy=on,num-queues=1,ioeventfd=off"
-    if device.model == "disk":
-        rom = ",romfile="
-    return [
-        *("-blockdev", f"driver=file,node-name={node},filename={file},locking=off"),
-        *("-device", f"virtio-blk-pci,{at},{plain}{rom}"),
-    ]
-
-
-def _has_disk(devices: Iterable[Device]) -> bool:
-    """A disk that a program drives."""
-    return any(device.model == "virtio-blk" for device in devices)
 
 
 def _watching(abilities: Abilities, log: int) -> list[str]:

@@ -8,7 +8,7 @@ from tcelab.errors import Unsupported
 from tcelab.papr.window import Shape
 from tcelab.program import BridgeRemove, Checkpoint, DeviceAdd, DeviceRemove, Program
 from tcelab.program.topology import Device, Phb, Topology, topology
-from tcelab.qemu import machine
+from tcelab.qemu import devicewords, machine
 from tcelab.qemu.channel import Hello
 from tcelab.qemu.life import mtree
 from tcelab.qemu.probe import Qemu
@@ -71,10 +71,10 @@ def test_what_is_not_plugged_in_at_the_start_is_not_on_the_command_line():
 @pytest.mark.parametrize("index", [None, 0, 1])
 def test_what_is_plugged_in_is_as_it_would_be_on_the_command_line(index):
     device = None if index is None else PHB.devices[index]
-    asked = machine.plugging(PHB, device, FDS)
+    asked = devicewords.plugging(PHB, device, FDS)
     kind = asked.pop("driver")
     (there,) = [each for each in devices(line(Topology("t", (PHB,))), kind) if each["id"] == asked["id"]]
-    assert {name: machine._typed(name, text) for name, text in there.items()} == asked
+    assert {name: devicewords.typed(name, text) for name, text in there.items()} == asked
     # QEMU takes a number that is written as one, and no text for it.
     typed = {None: ("dma_win_addr", 1 << 20), 0: ("dma_mask", 0xFFF), 1: ("num-queues", 1)}[index]
     assert asked[typed[0]] == typed[1]

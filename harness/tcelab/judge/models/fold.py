@@ -20,7 +20,7 @@ from tcelab.judge.models.edumodel import DeviceModel, Forbidden
 from tcelab.judge.models.files import ContainerModel, DeviceFileModel, Files, GroupModel, Target
 from tcelab.judge.models.hypercallmodel import HypercallModel
 from tcelab.judge.models.kvmmodel import KvmModel
-from tcelab.judge.models.memorymodel import BufferModel, PageModel, written
+from tcelab.judge.models.memorymodel import BufferModel, PageModel, leads_into, written
 from tcelab.judge.models.pes import Pes
 from tcelab.judge.models.pinmodel import Pins
 from tcelab.judge.models.requests import ARGSZ, BY_FIELDS, BY_POINTER, KEEPS_ALL, MEMORY, NOT_TAKEN, request_name
@@ -396,9 +396,4 @@ class Fold:
             buffer = self.buffers.get(word.buffer)
             return None if buffer is None else (buffer, word.index * pagetags.PAGE + word.plus)
         address = self.number(word)
-        for buffer in self.buffers.values():
-            if address is not None and buffer.address is not None and buffer.process == process:
-                offset = address - buffer.address
-                if 0 <= offset < len(buffer.pages) * pagetags.PAGE:
-                    return buffer, offset
-        return None
+        return None if address is None else leads_into(self.buffers.values(), address, process)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -120,3 +121,13 @@ class BufferModel:
         """The pages from number `first` on lie at these guest physical addresses."""
         for page, frame in zip(self.pages[first:], frames, strict=False):
             page.frame = frame
+
+
+def leads_into(buffers: Iterable[BufferModel], address: int, process: str) -> tuple[BufferModel, int] | None:
+    """The buffer of a process that an address lies in, and how many bytes into it; None: it lies in none."""
+    for buffer in buffers:
+        if buffer.address is not None and buffer.process == process:
+            offset = address - buffer.address
+            if 0 <= offset < len(buffer.pages) * pagetags.PAGE:
+                return buffer, offset
+    return None
