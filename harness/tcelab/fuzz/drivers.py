@@ -312,8 +312,8 @@ def end(w: World) -> None:
 
 
 IN_ORDER: Final[tuple[tuple[int, Callable[[World], bool]], ...]] = (
-    (50, bind),
-    (8, unbind),
+    (25, bind),
+    (10, unbind),
     (18, mask),
     (130, map_one),
     (80, map_list),
