@@ -57,7 +57,7 @@ def judged(program):
 
 @pytest.fixture(scope="module")
 def programs():
-    return [made(seed) for seed in range(often(5, 30))]
+    return [made(seed) for seed in range(often(8, 30))]
 
 
 @pytest.fixture(scope="module")
