@@ -60,15 +60,29 @@ def test_one_guest_passes_four_scenarios_and_lies_about_its_table_are_found(sess
     assert swapped.result == "finding"
     assert {finding.law for finding in swapped.findings} == {"difference"}
 
-    # What is left when L1's QEMU ends: nothing of L2's in L0's table, nothing charged in L1.
-    put = HcallBatch(calls=[Call("H_PUT_TCE", [LIOBN, AT, Tce("b")])], expect=0)
-    left = Program(name="left", topology=PASSTHROUGH, ops=[Buffer(name="b", pages=1), put, Checkpoint()])
-    judged(left, session)
+    # A defect of the kernel: kvmppc_h_put_tce_indirect counts a mapping for an entry without permissions, which hcalls
+    # has, and nothing takes the count back; so the memory stays registered when the container and its process end.
+    _end(session)
+    said = session.trouble()
+    assert len(said) == 2, said
+    assert "tce_iommu_release" in said[0]
+    assert "destroy_context" in said[1]
+
+
+def _end(session):
+    """End L1's QEMU: nothing of L2's is in L0's table then."""
     ended = session.outer("end", signal=int(signal.SIGTERM), limit=60.0)
     assert (ended["running"], ended["status"], ended["signal"]) == (False, 0, None)
     session.guest.log.drain()
     (table,) = [each for each in session.views.streamed() if each.liobn == LIOBN]
     assert table.index.size == 0
+
+
+def test_a_qemu_of_l1_that_ends_leaves_nothing(session):
+    put = HcallBatch(calls=[Call("H_PUT_TCE", [LIOBN, AT, Tce("b")])], expect=0)
+    program = Program(name="left", topology=PASSTHROUGH, ops=[Buffer(name="b", pages=1), put, Checkpoint()])
+    assert judged(program, session).findings == []
+    _end(session)
     assert session.trouble() == ()
     with pytest.raises(HarnessError, match=r"L1's QEMU ended with status 0: .*terminating on signal 15"):
         session.ask([Read(what="pins")])
