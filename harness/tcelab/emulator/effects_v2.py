@@ -36,6 +36,7 @@ class ContainerWindow:
     :ivar pages: CPU pages charged for its table.
     :ivar users: the region that each live entry leads to, by number (it_userspace).
     :ivar number: which of the container's two it is (struct tce_container, tables).
+    :ivar default: it is the platform's, which outlasts it (is_default_window_request).
     """
 
     table: Table
@@ -43,6 +44,7 @@ class ContainerWindow:
     pages: int
     users: dict[int, RegisteredMemory]
     number: int = 0
+    default: bool = True
 
     @property
     def start(self) -> int:
@@ -58,6 +60,11 @@ class ContainerWindow:
 
     def has(self, iova: int) -> bool:
         return self.start <= iova < self.start + (self.entries << self.shift)
+
+
+def _is_default(pe: EmulatedPe, number: int, shift: int, size: int) -> bool:
+    """is_default_window_request, of a container's first window."""
+    return not number and shift == window.PAGE_SHIFT and size <= pe.window_size
 
 
 class _PartError(Exception):
@@ -248,27 +255,29 @@ class SpaprTceV2(SpaprTce):
             raise
         if self.others:
             raise SyscallError(self._not_set(pe, table, pages))
-        self.windows.append(ContainerWindow(table, size, pages, {}, number))
+        self.windows.append(ContainerWindow(table, size, pages, {}, number, _is_default(pe, number, shift, size)))
         call.param["start_addr"] = table.bus_offset
         return 0
 
     def _made(self, pe: EmulatedPe, number: int, shift: int, size: int) -> Table:
         """spapr_tce_create_table, once nothing is wrong with the PE: the first of a container's two windows may be the
-        platform's default one. Any other is one that firmware makes beside that, whether the container has it or not.
+        platform's default one. Any other is one that firmware makes: beside that, whether the container has it or not,
+        or in its place, if somebody has removed it.
         """
         if not number:
             if self.windows:
                 raise SyscallError("EPERM")  # they are one window, of 64 bits
-            if shift == window.PAGE_SHIFT and size <= pe.window_size:
+            if _is_default(pe, number, shift, size):
                 self._expect_entries(shift, size)
                 pe.reset()
                 return pe.table
         if size < 1 << shift:  # query.largest_available_block < 1ULL << (len - page_shift), shifted by less than 0
             raise SyscallError("EINVAL")
-        if pe.create_window(shift, size.bit_length() - 1).status != windowcreation.SUCCESS:
+        answer = pe.create_window(shift, size.bit_length() - 1)
+        if answer.status != windowcreation.SUCCESS:
             pe.refused_window = True
             raise SyscallError("ENODEV")
-        return pe.windows.high
+        return next(table for table in pe.windows.tables if table.liobn == answer.outputs["liobn"])
 
     def _expect_entries(self, shift: int, size: int) -> None:
         """iommu_init_table, vzalloc_node of a bitmap: of no entries, the kernel says so and goes on."""
@@ -286,7 +295,9 @@ class SpaprTceV2(SpaprTce):
         return self.not_shared(pages)
 
     def remove(self, call: IoctlCall) -> int:
-        """tce_iommu_remove_window: the window that the address lies in. A low one stays with the platform, empty."""
+        """tce_iommu_remove_window: the window that the address lies in. The platform's default one stays there, empty
+        (remove_dma_window_named: its property is too short to be that of a window that was made).
+        """
         pe, start = self.pe, call.param["start_addr"]
         assert pe is not None
         if self.pending and not start:
@@ -296,7 +307,7 @@ class SpaprTceV2(SpaprTce):
         if found is None:
             raise SyscallError("EINVAL")
         self._sweep(found)
-        if found.table is not pe.table:
+        if not found.default:
             pe.windows.remove(found.table.liobn)
             pe.connect()
         self._refund(found.pages)

@@ -148,6 +148,11 @@ def test_a_low_window_that_is_made_again_is_the_platforms_whole_one(stage):
     assert stage.fold.charge() == PAGES * 4 + 0, "256 entries fill half a page, and nobody pays for that"
 
 
+def test_whatever_window_is_said_to_be_made_where_the_platforms_is_must_be_that(stage):
+    stage.create(start=0)
+    assert stage.shape(FIRST) == (1024, 12, 0)
+
+
 def test_all_is_as_at_the_start_once_the_container_is_closed(stage):
     stage.create()
     stage.map(START)

@@ -355,14 +355,10 @@ class DriverModel:
             return
         (group,) = handle.groups
         handle.payer = op.by if handle.payer is None else handle.payer
-        if start == group.phb.window_start:
-            # A low window is the platform's default one, created again, whatever part of it was requested.
-            group.windows.restore()
-            table = group.table
-            table.clear(0, table.entries, step)
-        else:
-            table = group.windows.make(group.windows.liobns[1], window.Shape(size >> shift, shift, start))
-        handle.windows.append(KernelWindow(table, size))
+        made = group.windows.create(size, shift, start)
+        if not made.made:
+            made.table.clear(0, made.table.entries, step)
+        handle.windows.append(made)
 
     def _remove(self, handle: object, op: Ioctl, outcome: Outcome, step: int) -> None:
         if outcome.value != 0 or not isinstance(handle, ContainerModel):
@@ -377,9 +373,8 @@ class DriverModel:
         for each in [each for each in handle.windows if each.has(start)]:
             handle.windows.remove(each)
             self._let_go(handle, each, step)
-            for group in handle.groups:
-                if each.table is not group.table:
-                    group.windows.remove(each.table.liobn)
+            for group in handle.groups if each.made else ():
+                group.windows.remove(each.table.liobn)
 
 
 def _in_vain(container: ContainerModel, outcome: Outcome) -> bool:

@@ -6,7 +6,7 @@ Sources: drivers/vfio/container.c, drivers/vfio/group.c; a fork shares open file
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from tceagent import uapi
@@ -48,7 +48,7 @@ class ContainerModel:
     def found(self, table: TableModel) -> None:
         """Firmware has created a table again: it is used like the one that had its LIOBN."""
         self.windows = [
-            KernelWindow(table, each.size) if each.table.liobn == table.liobn else each for each in self.windows
+            replace(each, table=table) if each.table.liobn == table.liobn else each for each in self.windows
         ]
 
     def forget(self) -> None:

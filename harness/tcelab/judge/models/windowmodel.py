@@ -21,10 +21,14 @@ from tcelab.run.record import Outcome
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KernelWindow:
-    """A window as a container has it: the first `size` bytes of a table, which may be larger."""
+    """A window as a container has it: the first `size` bytes of a table, which may be larger.
+
+    :ivar made: firmware made it for the container, and removes it with it.
+    """
 
     table: TableModel
     size: int
+    made: bool = False
 
     @property
     def entries(self) -> int:
@@ -88,6 +92,17 @@ class WindowModel:
         """Another window, empty."""
         self._tables[liobn] = TableModel(liobn, shape.entries, shape.start, shape.page_shift)
         return self._tables[liobn]
+
+    def create(self, size: int, shift: int, start: int) -> KernelWindow:
+        """A container has asked for a window, and got it at `start`: the platform's default one, created again whatever
+        part of it was requested, or one that firmware made (is_default_window_request), high unless there was none.
+        """
+        low = start == self.phb.window_start
+        asked = shift == window.PAGE_SHIFT and size <= self.phb.window_size
+        if low and (asked or self.phb.liobn in self.present):
+            self.restore()
+            return KernelWindow(self.default, size)
+        return KernelWindow(self.make(self.liobns[not low], window.Shape(size >> shift, shift, start)), size, made=True)
 
     def remove(self, liobn: int) -> None:
         """A window goes, and the default one comes back if that was the last."""
