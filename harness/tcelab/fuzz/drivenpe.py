@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from tcelab.papr.window import PAGE_SIZE
 from tcelab.program.drivenpes import Drivers
 from tcelab.program.topology import Device, Phb, Topology
 
 EVERYTHING: Final = (1 << 64) - 1
+BLOCK: Final = 16
+"""Entries at whose multiples small mappings begin (arch/powerpc/kernel/iommu.c, it_blocksize)."""
 
 
 @dataclass(slots=True)
@@ -17,6 +20,7 @@ class MadeDrivers:
 
     :ivar models: devices that it may be given. `wide`: masks of 64 bits are asked for.
     :ivar rules: what was done, as the validator follows it.
+    :ivar sure: names of coherent memory that was there for certain: its window had room.
     :ivar names: of what was mapped, the last ones. `filled`: how often its window was.
     """
 
@@ -26,6 +30,14 @@ class MadeDrivers:
     rules: Drivers
     names: list[str] = field(default_factory=list)
     filled: int = 0
+    sure: set[str] = field(default_factory=set)
+
+    @property
+    def roomy(self) -> bool:
+        """Most of its window is free, however what is mapped lies there."""
+        live = [each for each in self.rules.maps.values() if each.live]
+        taken = sum(sum(each.sizes) // PAGE_SIZE + 2 * len(each.sizes) + BLOCK for each in live)
+        return taken < self.phb.entries // 8
 
     def live(self, device: str = "", *, coherent: bool | None = None) -> list[str]:
         """Names of what is mapped, for a device if it is named."""

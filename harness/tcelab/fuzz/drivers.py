@@ -192,10 +192,14 @@ def allocate(w: World) -> bool:
     """Coherent memory, mostly with something in it."""
     if not (device := _bound(w)):
         return False
-    name, pages = _new(w, "k"), w.pick((1, 1, 2, 3, 8, 16))
+    assert w.drivers is not None
+    name, pages, sure = _new(w, "k"), w.pick((1, 1, 2, 3, 8, 16)), w.drivers.roomy
     if not _ask(w, DmaAlloc(device=device, buffer=name, pages=pages)):
         return False
-    if w.chance(0.6):
+    # Memory that was refused is no buffer: the agent could not write to it.
+    if sure:
+        w.drivers.sure.add(name)
+    if sure and w.chance(0.6):
         w.ops.append(Fill(buffer=name, offset=0, size=pages * PAGE_SIZE, seed=w.below(1 << 30)))
     return True
 
@@ -283,7 +287,7 @@ def rewrite(w: World) -> bool:
     """The CPU writes to coherent memory that is mapped."""
     made = w.drivers
     assert made is not None
-    live = made.live(coherent=True)
+    live = [name for name in made.live(coherent=True) if name in made.sure]
     if not live:
         return False
     name = w.pick(live)

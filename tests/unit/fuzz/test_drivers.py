@@ -26,6 +26,7 @@ from tcelab.program import (
     DmaRepeat,
     DmaUnbind,
     DmaUnmap,
+    Fill,
     Hcall,
     HcallBatch,
     Ioctl,
@@ -173,6 +174,22 @@ def test_a_window_is_filled_until_it_refuses():
     outcomes = session.perform(w.ops)
     refused = [each.errno for op, each in zip(w.ops, outcomes, strict=True) if isinstance(op, DmaAlloc)]
     assert refused.count("ENOMEM") >= drivers.FULL
+
+
+def test_nothing_is_written_to_memory_that_may_have_been_refused():
+    """The agent would have no such buffer."""
+    w = world.World(random.Random(1), WHERE, ALL, drivers=True)
+    w.allocate(w.agent, 64)
+    drivers.bind(w)
+    assert drivers.allocate(w)
+    assert w.drivers.sure
+    drivers.fill_window(w)
+    before = {*w.drivers.sure}
+    for _ in range(20):
+        drivers.allocate(w)
+        drivers.rewrite(w)
+    assert w.drivers.sure == before
+    assert {op.buffer for op in w.ops if isinstance(op, Fill)} <= before
 
 
 def test_some_programs_end_with_everything_released_and_some_do_not():
