@@ -157,8 +157,9 @@ static void tce_dma_remove(struct pci_dev *pdev)
 	struct mapping *mapping, *next;
 
 	mutex_lock(&tce_dma_lock);
+	/* Also what was mapped before the driver let go of the device and got it again. */
 	list_for_each_entry_safe(mapping, next, &tce_dma_mappings, mappings)
-		if (mapping->target == target && !target->keep) {
+		if (mapping->target->pdev == pdev && !target->keep) {
 			tce_dma_unmap(mapping);
 			tce_dma_drop(mapping);
 		}
