@@ -60,8 +60,7 @@ def test_one_guest_passes_four_scenarios_and_lies_about_its_table_are_found(sess
     assert swapped.result == "finding"
     assert {finding.law for finding in swapped.findings} == {"difference"}
 
-    # A defect of the kernel: kvmppc_h_put_tce_indirect counts a mapping for an entry without permissions, which hcalls
-    # has, and nothing takes the count back; so the memory stays registered when the container and its process end.
+    # After hcalls L1's kernel cannot give registered memory back; after PUTs alone it can. A cure will show here.
     _end(session)
     said = session.trouble()
     assert len(said) == 2, said

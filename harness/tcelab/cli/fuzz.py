@@ -20,7 +20,7 @@ from tcelab.cli.coverageoptions import coverage_options, enough, recorded
 from tcelab.cli.options import boot_option, choice, machine_options, topology_text
 from tcelab.commandline import typed
 from tcelab.coverage.text import unit_lines
-from tcelab.errors import Interrupted, TcelabError, counted
+from tcelab.errors import Interrupted, TcelabError, UsageError, counted
 from tcelab.fuzz import campaign, fuzzresult
 from tcelab.fuzz.tally import Found, Tally
 from tcelab.job import artefacts, output, replayline, setup
@@ -87,6 +87,12 @@ def command(
     covered = recorded(options)
     chosen = choice(**options)
     given = click.get_current_context().get_parameter_source("topology_name") is click.core.ParameterSource.COMMANDLINE
+    if any(phb.restricted for phb in chosen.topology.phbs):
+        raise UsageError(
+            f"topology {chosen.topology.name} is for the kernel's own drivers: firmware offers its PEs fewer page sizes"
+            " than the rules of VFIO are written for",
+            next_step="name another one with --topology",
+        )
     bounds = limits_of(limits)
     number = secrets.randbelow(_SEEDS) if seed is None else seed
     began = time.monotonic()

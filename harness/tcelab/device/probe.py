@@ -16,10 +16,9 @@ from typing import Final, Literal, NamedTuple
 
 from tceagent import edu
 from tcelab.device.vfio_user import Bar, DmaRefused, PciDevice
-from tcelab.device.vfio_user.configspace import MASTER, Identity
+from tcelab.device.vfio_user.configspace import MASTER, QEMU_VENDOR, Identity
 from tcelab.device.vfio_user.protocol import PAGE, Limits, MapFlag
 
-VENDOR: Final = 0x1234
 DEVICE: Final = 0x1CE0
 """In QEMU's range for experiments, and no other device's there (QEMU docs/specs/pci-ids.rst)."""
 
@@ -121,7 +120,7 @@ class Probe(PciDevice):
         `KEPT` of them.
     """
 
-    identity = Identity(VENDOR, DEVICE, VENDOR, DEVICE)
+    identity = Identity(QEMU_VENDOR, DEVICE, QEMU_VENDOR, DEVICE)
     bars = (Bar(0, BAR_SIZE),)
     vectors = 1
 

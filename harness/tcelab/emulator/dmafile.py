@@ -275,12 +275,14 @@ class DmaFile(OpenFile):
         if wanted is not None:
             return wanted
         there = self._all_ram(pe)
-        if there is not None and dma.of(device).direct and bits >= _REACHES:
+        if dma.of(device).direct and bits >= _REACHES:
             if any(address + size > RAM for address, size in real):
                 raise NotModelledError(
                     "the emulator's frames lie outside its RAM: where all of it is mapped, they are not"
                 )
-            return [(there.bus_offset + address, size) for address, size in real]
+            # A driver that sets no mask after VFIO had the PE gets handles in the window that there was.
+            start = window.SECOND_START if there is None else there.bus_offset
+            return [(start + address, size) for address, size in real]
         if self._machine.memory.replaced(pe.phb.index, self._machine.windows):
             return "ENOMEM"
         out: list[tuple[int, int]] = []

@@ -253,7 +253,7 @@ def asked(evidence: Evidence) -> Iterator[str]:
     """What the guest asked of its platform, its boot included; nothing where nobody listened."""
     papr = evidence.papr
     if papr.off:
-        yield "asked of the platform: not judged, --no-papr"
+        yield "asked of the platform: not judged: --no-papr, or a guest inside the guest"
     if papr.calls:
         calls = ", ".join(f"{times:,} {name}" for name, times in sorted(papr.calls.items()))
         exempt = f"; {papr.programs:,} that PAPR forbids are the program's own" if papr.programs else ""

@@ -52,7 +52,8 @@ _HIGH: Final = 16
 
 def ops(topology: Topology, seed: int) -> list[Op]:
     """:raise UsageError: the topology has no two PEs with an edu alone."""
-    pes = [pe for pe in b.pes(topology, "handover") if [each.model for each in pe.phb.devices] == ["edu"]]
+    alone = {phb.index for phb in topology.phbs if [each.model for each in phb.devices] == ["edu"]}  # also later
+    pes = [pe for pe in b.pes(topology, "handover") if pe.phb.index in alone]
     if len(pes) < 2:  # noqa: PLR2004 - one that changes hands, and one that does not
         raise UsageError(f"scenario handover needs two PEs with an edu alone, and topology {topology.name} has not")
     rng = random.Random(seed)  # noqa: S311 - repeatable on purpose

@@ -676,7 +676,7 @@ def test_a_host_that_can_do_the_main_job_is_0(tcelab, healthy):
     assert told == (
         "ok  qemu           9.9.9: forks, VOF, both firmware files, edu, every CPU of --cpu, live tables,"
         " the state stream, refused accesses told in full, ends with its parent; without virtio-blk, memory to plug in,"
-        " iommu-testdev, versioned machine types, save and load"
+        " iommu-testdev, vfio-user-pci, versioned machine types, save and load"
     )
     assert done.out.count("fix:") == 1
 
@@ -692,7 +692,14 @@ def test_a_host_that_can_do_the_main_job_is_0(tcelab, healthy):
 )
 def test_what_a_qemu_cannot_do_is_told_in_words(lost):
     (name,) = lost
-    whole = {"virtio_blk": True, "dimm": True, "testdev": True, "machines": ("pseries-10.0",), "mapped_ram": True}
+    whole = {
+        "virtio_blk": True,
+        "dimm": True,
+        "testdev": True,
+        "vfio_user": True,
+        "machines": ("pseries-10.0",),
+        "mapped_ram": True,
+    }
     told = doctor.abilities(abilities(**whole, **lost))
     assert told.partition("; without ")[2] == doctor._ABILITIES[name]
     assert "without" not in doctor.abilities(abilities(**whole))

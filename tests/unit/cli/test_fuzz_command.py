@@ -207,3 +207,9 @@ def test_no_time_at_all_is_wrong_usage(tcelab, opened):
     done = tcelab(*WORDS, "--minutes", "0")
     assert (done.code, opened) == (2, [])
     assert "--minutes" in done.err
+
+
+def test_a_topology_that_vfio_has_no_rules_for_is_wrong_usage(tcelab, opened):
+    done = tcelab(*WORDS, "--topology", "direct-pages")
+    assert (done.code, opened) == (2, [])
+    assert "topology direct-pages is for the kernel's own drivers" in done.err

@@ -50,6 +50,8 @@ ONLY_EMULATED = {
     "groups",
     "windows-isolation",
     "dma-api",
+    "handover",
+    "windows-removed",
 }
 """Scenarios of which the ideal session knows too little: of windows, of events and of the kernel's own drivers, only
 the emulator knows enough.

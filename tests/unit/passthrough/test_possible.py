@@ -27,7 +27,7 @@ def test_these_scenarios_are_done(name):
     assert settled.topology.nested
 
 
-@pytest.mark.parametrize("name", sorted(scenarios.SCENARIOS.keys() - {*DONE, "main", "rules"}))
+@pytest.mark.parametrize("name", sorted(scenarios.SCENARIOS.keys() - {*DONE, "main", "rules", "behaviour"}))
 def test_the_other_scenarios_are_refused_in_one_line(name):
     with pytest.raises(UsageError) as caught:
         expect_possible(scenarios.build(name, PASSTHROUGH, 1), "run")

@@ -60,9 +60,14 @@ def test_what_has_to_be_there_before_is_named(op, said):
         validate(Program(name="p", topology=topology("one-pe"), ops=[op]))
 
 
-WITHOUT = {"groups": ("one-pe", "pair", "memory"), "windows-isolation": ("two-pe-disk", "fast")}
+WITHOUT = {
+    "groups": ("one-pe", "pair", "memory"),
+    "windows-isolation": ("two-pe-disk", "fast"),
+    "handover": ("one-pe", "two-pe-disk", "probe", "pair", "fast", "hotplug", "memory"),
+    "windows-removed": ("two-pe-disk", "fast", "dma-api-default"),
+}
 """Topologies that have too few PEs for a scenario, or other devices than it needs."""
-LIVED = {"hotplug", "lifecycle", "kexec", "kdump", "migration"}
+LIVED = {"hotplug", "lifecycle", "kexec", "kdump", "migration", "windows-removed"}
 """Scenarios with events in the life of a table."""
 
 

@@ -27,6 +27,9 @@ MASTER: Final = 0x0004
 INTX_OFF: Final = 0x0400
 """Bits of the command register."""
 
+QEMU_VENDOR: Final = 0x1234
+"""The vendor of devices that no vendor makes (QEMU hw/misc/edu.c)."""
+
 INTX_PENDING: Final = 0x0008
 HAS_CAPABILITIES: Final = 0x0010
 """Bits of the status register."""

@@ -42,7 +42,7 @@ class PciDevice:
     :ivar config: its configuration space.
     """
 
-    identity = Identity(0x1234, 0x0001)
+    identity = Identity(configspace.QEMU_VENDOR, 0x0001)
     bars: tuple[Bar, ...] = ()
     vectors = 0
     intx = False
