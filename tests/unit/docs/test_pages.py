@@ -189,9 +189,13 @@ FOLDERS = [ROOT, ROOT / "harness" / "tcelab", ROOT / "harness" / "tcelab" / "jud
 
 
 def named_files(text):
-    """Paths of the tree that a text names in words: those that begin with one of its folders, and Python files."""
+    """Paths of the tree that a text names in words: those that begin with one of its folders, and Python files. What is
+    in `build` is made, by whoever has made it.
+    """
     for path in PATH.findall(text):
         first = path.partition("/")[0]
+        if first == "build":
+            continue
         if path.endswith(".py") or ("/" in path and any((folder / first).is_dir() for folder in FOLDERS)):
             yield path
 
