@@ -46,29 +46,31 @@ class Device:
 
     def answer(self, command: int, body: bytes) -> bytes:
         """Return the body of the reply."""
-        if command == VERSION:
-            return body[:4] + json.dumps({"capabilities": CAPABILITIES}).encode() + b"\0"
-        if command == MAP:
-            _, flags, _, address, size = struct.unpack_from("<IIQQQ", body)
-            access = {0: "nothing", 1: "read", 2: "write", 3: "read and write"}[flags & 3]
-            self.told.append(f"map {address:#x}, {size} bytes, {access}")
-        elif command == UNMAP:
+        index = struct.unpack_from("<I", body, 8)[0] if command in {REGION, IRQ} else 0
+        there = index == CONFIG
+        if command in {MAP, UNMAP}:
+            return self.heard(command, body)
+        if command == READ:
+            offset, _, count = struct.unpack_from("<QII", body)
+            return body[:16] + bytes(self.config[offset : offset + count])
+        replies = {
+            VERSION: body[:4] + json.dumps({"capabilities": CAPABILITIES}).encode() + b"\0",
+            INFO: struct.pack("<IIII", 16, 0x3, 9, 5),  # with reset, PCI
+            REGION: struct.pack("<IIIIQQ", 32, 3 * there, index, 0, CONFIG_SIZE * there, 0),
+            IRQ: struct.pack("<IIII", 16, 0, index, 0),
+            WRITE: body[:16],
+        }
+        return replies.get(command, b"")
+
+    def heard(self, command: int, body: bytes) -> bytes:
+        """Return the body of the reply to a change of a mapping."""
+        if command == UNMAP:
             _, _, address, size = struct.unpack_from("<IIQQ", body)
             self.told.append(f"unmap {address:#x}, {size} bytes")
             return body[:24]
-        elif command == INFO:
-            return struct.pack("<IIII", 16, 0x3, 9, 5)  # with reset, PCI
-        elif command == REGION:
-            index = struct.unpack_from("<I", body, 8)[0]
-            there = index == CONFIG
-            return struct.pack("<IIIIQQ", 32, 3 * there, index, 0, CONFIG_SIZE * there, 0)
-        elif command == IRQ:
-            return struct.pack("<IIII", 16, 0, struct.unpack_from("<I", body, 8)[0], 0)
-        elif command in {READ, WRITE}:
-            offset, _, count = struct.unpack_from("<QII", body)
-            if command == READ:
-                return body[:16] + bytes(self.config[offset : offset + count])
-            return body[:16]
+        _, flags, _, address, size = struct.unpack_from("<IIQQQ", body)
+        access = {0: "nothing", 1: "read", 2: "write", 3: "read and write"}[flags & 3]
+        self.told.append(f"map {address:#x}, {size} bytes, {access}")
         return b""
 
 
