@@ -62,8 +62,11 @@ QUIET: Final = "cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=of
 
 _CMDLINE: Final = (
     "console=hvc0 panic=-1 oops=panic softlockup_panic=1 hung_task_panic=1"
-    " transparent_hugepage=never rcupdate.rcu_expedited=1"
+    " transparent_hugepage=never rcupdate.rcu_expedited=1 watchdog_thresh=20"
 )
+"""The guest's clock goes on while a busy host lets QEMU wait, so its watchdog has twice the usual time: lockups of 20 s
+(hard) and 40 s (soft) are told, and still before the agent's silence of 60 s is.
+"""
 
 _DISK: Final = " disable_ddw pci=resource_alignment=16@pci:1af4:1042"
 """What a virtio-blk asks of the kernel. Its own virtio-pci would make a 64-bit window (virtio_pci_modern_dev.c asks for
