@@ -138,11 +138,15 @@ def test_what_a_program_says_of_itself_is_checked_before_anything_boots(change, 
 # -- quirks that must show
 
 
+FULL = "dma-full"
+"""Fills a table as Linux does, from pools. The emulator by itself has none: it knows which handle is right, not which comes."""
+
+
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
 def test_every_example_says_for_which_pages_it_is_made_and_what_shows_in_it(path):
     program = load(path)
     validate(program)
-    assert program.page_sizes == list(SIZES)
+    assert program.page_sizes == ([4096] if path.stem == FULL else list(SIZES))
     others = {
         "map-across-the-end": {ROLLBACK, "ioba-check-one-page"},
         "dma": set(),
@@ -150,12 +154,14 @@ def test_every_example_says_for_which_pages_it_is_made_and_what_shows_in_it(path
         "dma-mask": set(),
         "kdump-full": set(),
         "window-order": set(),
+        "window-low": set(),
+        FULL: set(),
     }
     assert set(program.shows) == ({path.stem} if path.stem in QUIRK else others[path.stem])
 
 
 @pytest.mark.parametrize("page_size", SIZES)
-@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [each for each in PROGRAMS if each.stem != FULL], ids=lambda path: path.stem)
 def test_an_example_meets_its_quirks_on_either_page_size(path, page_size):
     program = load(path)
     verdict = verdict_on(program, page_size)
