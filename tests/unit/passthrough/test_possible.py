@@ -13,7 +13,7 @@ from tcelab.passthrough.possible import expect_possible, nest
 from tcelab.program import Buffer, Call, Hcall, Ioctl, Native, Program, Reset
 from tcelab.program.topology import PASSTHROUGH, TOPOLOGIES, Device, Phb, Topology, topology
 
-DONE = ("flow", "batches", "dma", "hcalls", "isolation")
+DONE = ("flow", "batches", "dma", "hcalls", "isolation", "behaviour")
 
 
 def program(*ops):
