@@ -20,7 +20,7 @@ from tcelab.cli.coverageoptions import coverage_options, enough, recorded
 from tcelab.cli.options import boot_option, choice, machine_options, topology_text
 from tcelab.commandline import typed
 from tcelab.coverage.text import unit_lines
-from tcelab.errors import Interrupted, TcelabError, counted
+from tcelab.errors import Interrupted, TcelabError, UsageError, counted
 from tcelab.fuzz import campaign, fuzzresult
 from tcelab.fuzz.tally import Found, Tally
 from tcelab.job import artefacts, output, replayline, setup
@@ -112,6 +112,8 @@ def command(
     except KeyboardInterrupt:  # once more, while all was ended
         job.tally.could_not.append(Interrupted().report())
     except TcelabError as error:
+        if isinstance(error, UsageError) and not job.tally.programs:
+            raise  # of an option: nothing was run that could be lost
         job.tally.could_not.append(error.report())
     except Exception as error:  # noqa: BLE001 - what was found must not be lost with it
         _LOG.error("internal error", exc_info=error, extra=NOTE)

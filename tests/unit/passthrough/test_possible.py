@@ -124,7 +124,7 @@ def test_a_machine_over_ssh_has_no_such_guest():
 
 def test_nothing_is_recorded_of_a_kernel_that_is_passed_a_device_through():
     machine = MachineChoice(topology=PASSTHROUGH)
-    asked = RunOptions(verb="replay", target="p", machine=machine, coverage=CoverageChoice())
+    asked = RunOptions(verb="run", target="p", machine=machine, coverage=CoverageChoice())
     with pytest.raises(UsageError, match="and --coverage is about an ordinary one"):
         settle(program(), asked)
 
