@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ import msgspec
 from tcelab.cli import runs
 from tcelab.cli.coverageoptions import FAIL_UNDER, enough
 from tcelab.coverage.lcov import lcov
-from tcelab.coverage.result import Coverage, gained, together
+from tcelab.coverage.result import Coverage, expect_whole, gained, together, uncompared
 from tcelab.coverage.table import table
 from tcelab.coverage.text import function_lines, gain_lines, unit_lines
 from tcelab.coverage.unreachable import explained
@@ -56,30 +57,51 @@ def command(
     missing.
     """
     piped = output.check_files(json=json_to, lcov=lcov_to)
-    several = {name: each for given in names for name, each in _of(given)}
-    coverage = together(several.values())
+    several = _several(names)
+    coverage = _sum(several)
     lines = [*unit_lines(coverage), *(function_lines(coverage) if functions else ())]
     if as_table:
         lines = [*table(several)]
+    known = bool(coverage.units) and coverage.guests > 0
     if against:
-        lines += gain_lines(gained(coverage, together(each for name in against for _, each in _of(name))))
+        before = _sum(_several(against))
+        apart = uncompared(coverage, before)
+        comparable = len(apart) < len(coverage.units)
+        known &= comparable
+        lines += gain_lines(gained(coverage, before)) if comparable else []
+        lines += [f"not compared: {name}: --against has none of that code" for name in apart]
     for line in lines:
         click.echo(line, err=piped)
-    code = exitcode.of_result("finding" if any(explained(unit).wrong for unit in coverage.units) else "pass")
+    wrong = any(explained(unit).wrong for unit in coverage.units)
+    code = exitcode.of_result("finding" if wrong else "pass" if known else "could-not-judge")
     code = enough(CoverageChoice(fail_under=coverage_fail_under), coverage, code)
     code = output.deliver(lcov(coverage).encode(), lcov_to, code)
     data: Any = msgspec.json.format(msgspec.json.encode(coverage), indent=1)
     raise click.exceptions.Exit(output.deliver(data + b"\n", json_to, code))
 
 
-def _of(name: str) -> Iterator[tuple[str, Coverage]]:
-    """What a run recorded, or each in a folder of several, by the name of its folder.
+def _several(names: Iterable[str]) -> dict[str, Coverage]:
+    """What was recorded, by the name of each run's folder; by its path where another one has that name."""
+    found: dict[Path, Coverage] = {folder.resolve(): each for name in names for folder, each in _of(name)}
+    times = Counter(folder.name for folder in found)
+    return {folder.name if times[folder.name] == 1 else str(folder): each for folder, each in found.items()}
+
+
+def _sum(several: dict[str, Coverage]) -> Coverage:
+    try:
+        return together(several.values())
+    except ValueError as error:
+        raise UsageError(f"these are no results of one tcelab: {error}") from None
+
+
+def _of(name: str) -> Iterator[tuple[Path, Coverage]]:
+    """What a run recorded, or each in a folder of several, by its folder.
 
     :raise UsageError: nothing was recorded.
     """
     folder = Path(name) if Path(name).is_dir() else runs.find(name)
     files = [folder / _RESULT] if (folder / _RESULT).is_file() else sorted(folder.glob(f"*/{_RESULT}"))
-    found = [(each.parent.name, coverage) for each in files if (coverage := _read(each)) is not None]
+    found = [(each.parent, coverage) for each in files if (coverage := _read(each)) is not None]
     if not found:
         raise UsageError(f"{folder}: nothing was recorded there", next_step="run with --coverage")
     yield from found
@@ -87,6 +109,9 @@ def _of(name: str) -> Iterator[tuple[str, Coverage]]:
 
 def _read(path: Path) -> Coverage | None:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_Covered).coverage
-    except (OSError, msgspec.DecodeError) as error:
+        coverage = msgspec.json.decode(path.read_bytes(), type=_Covered).coverage
+        if coverage is not None:
+            expect_whole(coverage)
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path} is no result: {error}") from None
+    return coverage

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -17,9 +18,21 @@ from tcelab.run import exitcode
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+class _Percent(click.FloatRange):
+    """A number that others can be compared with: `nan` lies in every range."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """As `click.FloatRange`."""
+        number = super().convert(value, param, ctx)
+        return self.fail(f"{value!r} is not a number", param, ctx) if math.isnan(number) else number
+
+
 FAIL_UNDER = click.option(
     "--coverage-fail-under",
-    type=click.FloatRange(0, 100),
+    type=_Percent(0, 100),
     metavar="PERCENT",
     help="Exit with 1 when fewer of the blocks that can be reached were reached, with 125 when that is not known.",
 )
@@ -69,6 +82,7 @@ def enough(asked: CoverageChoice | None, coverage: Coverage | None, code: int) -
     if blocks and share >= asked.fail_under:
         return code
     told = f"coverage: {reached} of {blocks} blocks that can be reached, {share:.1f} %, and --coverage-fail-under says"
-    click.echo(f"{told} {asked.fail_under:g} %", err=True)
     unknown = coverage is None or not blocks or bool(coverage.missing)
-    return exitcode.of_result("could-not-judge" if unknown else "finding")
+    code = exitcode.of_result("could-not-judge" if unknown else "finding")
+    click.echo(f"{told} {asked.fail_under:g} %: exit code {code}", err=True)
+    return code

@@ -118,6 +118,8 @@ def command(
     except KeyboardInterrupt:  # once more, while all was ended
         job.tally.could_not.append(Interrupted().report())
     except TcelabError as error:
+        if isinstance(error, UsageError) and not job.tally.programs:
+            raise  # of an option: nothing was run that could be lost
         job.tally.could_not.append(error.report())
     except Exception as error:  # noqa: BLE001 - what was found must not be lost with it
         _LOG.error("internal error", exc_info=error, extra=NOTE)

@@ -89,8 +89,22 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
     missing: list[str] = []
 
 
+def expect_whole(coverage: Coverage) -> None:
+    """Of a file that anybody may have written.
+
+    :raise ValueError: no recorder makes that.
+    """
+    for unit in coverage.units:
+        for each in unit.functions:
+            if not each.reached >= 0 or not {*each.untaken, *each.unfallen} <= {*each.branches}:
+                raise ValueError(f"coverage of {unit.name}, {each.name}: it lacks more than it has")
+
+
 def together(several: Iterable[Coverage]) -> Coverage:
-    """What was executed in any of them. Units of other code stay apart."""
+    """What was executed in any of them. Units of other code stay apart.
+
+    :raise ValueError: units of the same code have other functions, which no recorder makes.
+    """
     units: dict[tuple[str, str], UnitCoverage] = {}
     missing: dict[str, None] = {}
     guests = 0
@@ -104,6 +118,10 @@ def together(several: Iterable[Coverage]) -> Coverage:
 
 
 def _both(one: UnitCoverage, other: UnitCoverage) -> UnitCoverage:
+    if [(each.name, each.blocks, each.branches) for each in one.functions] != [
+        (each.name, each.blocks, each.branches) for each in other.functions
+    ]:
+        raise ValueError(f"coverage of {one.name}: code {one.code} has other functions in another run")
     pairs = zip(one.functions, other.functions, strict=True)
     return msgspec.structs.replace(one, functions=[_common(first, second) for first, second in pairs])
 
@@ -135,3 +153,9 @@ def gained(coverage: Coverage, before: Coverage) -> list[Gain]:
             if more := sorted(set(then.never) - set(now.never)):
                 found.append(Gain(unit=unit.name, function=now.name, blocks=more))
     return found
+
+
+def uncompared(coverage: Coverage, before: Coverage) -> list[str]:
+    """Units of which `gained` says nothing, for the other has none with that code."""
+    old = {(unit.name, unit.code) for unit in before.units}
+    return [unit.name for unit in coverage.units if (unit.name, unit.code) not in old]

@@ -104,6 +104,11 @@ def settle(program: Program, options: RunOptions) -> tuple[Program, RunOptions]:
     if program.topology.nested:
         if options.platform == SSH:
             raise UsageError("--passthrough is about guests of tcelab's own: leave --platform ssh out")
+        if options.coverage is not None:
+            raise UsageError(
+                f"program {program.name!r} is for a guest with pass-through, and --coverage is about an ordinary one",
+                next_step="leave --coverage out",
+            )
         possible.expect_possible(program, options.verb)
     machine = msgspec.structs.replace(
         options.machine,

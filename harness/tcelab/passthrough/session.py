@@ -41,9 +41,7 @@ class Inner(Conversation):
         self, qemu: probe.Qemu, abilities: probe.Abilities, options: machine.QemuOptions, guest: InnerGuest
     ) -> None:
         super().__init__(qemu, abilities, options, None)
-        self.inner = guest
-        # It offers what a conversation asks of a guest, and is no QEMU of this host's.
-        self.guest = guest  # type: ignore[assignment]
+        self.guest = self.inner = guest
 
 
 class PassthroughSession(QemuSession):

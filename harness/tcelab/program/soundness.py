@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from tcelab.errors import UsageError
 from tcelab.papr import window
 from tcelab.program.kinds import is_life
+from tcelab.program.operations import AtOnce
 from tcelab.program.program import Program
 from tcelab.quirks import check as check_quirks
 
@@ -37,10 +38,15 @@ def check(program: Program, *, guarded: bool = False) -> None:
 def _expect_legal_for_probes(program: Program, *, guarded: bool) -> None:
     where = f"topology {program.topology.name} has probes"
     if guarded:
-        raise UsageError(f"{where}, which cannot be guarded yet", next_step="use --guard off, or edus: --device edu")
+        raise UsageError(f"{where}, which cannot be guarded yet", next_step="use --guard off, or a topology of edus")
     if life := next((op for op in program.ops if is_life(op)), None):
         raise UsageError(
             f"{where}, and QEMU carries none over an event: program {program.name!r} has {type(life).__name__}"
+        )
+    if any(isinstance(op, AtOnce) for op in program.ops):
+        raise UsageError(
+            f"{where}, and of operations that are begun at once nobody could say which one told them what: program"
+            f" {program.name!r} has AtOnce"
         )
 
 

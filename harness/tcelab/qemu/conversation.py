@@ -6,22 +6,25 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
-from tcelab.coverage.cover import Places
+from tcelab.coverage.cover import CoveredGuest, Places
 from tcelab.errors import GuestLost, HarnessError, Scene
 from tcelab.image.bases import Held
 from tcelab.papr import window
 from tcelab.program import GuestOp, Read
 from tcelab.program.topology import KERNEL_DRIVERS
 from tcelab.qemu import machine, probe, sessionfacts
-from tcelab.qemu.channel import PROTOCOL, Cell, Hello, decode
-from tcelab.qemu.guest import Guest
+from tcelab.qemu.channel import PROTOCOL, AgentChannel, Cell, Hello, decode
+from tcelab.qemu.limits import Limits
 from tcelab.qemu.portal import portal
+from tcelab.qemu.ram import Ram
+from tcelab.qemu.waiter import GuestWaiter
 from tcelab.run.record import Facts, Outcome
 
 T = TypeVar("T")
@@ -35,6 +38,26 @@ _CLOCK_STEP: Final = 0.05
 """Seconds by which two clocks may differ that were read one after the other."""
 
 
+class Spoken(Protocol):
+    """A guest as a conversation sees it: one that QEMU of this host runs, or one inside it."""
+
+    @property
+    def waiter(self) -> GuestWaiter: ...
+    @property
+    def channel(self) -> AgentChannel: ...
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def limits(self) -> Limits: ...
+    @property
+    def ram(self) -> Ram: ...
+    @property
+    def cover(self) -> CoveredGuest: ...
+
+    async def hello(self, request: bytes, *, booting: bool | None = None, closes: bool = False) -> bytes: ...
+    async def ask(self, request: bytes, progress: Callable[[], object]) -> bytes: ...
+
+
 class Conversation:
     """With the agent of one guest.
 
@@ -44,7 +67,7 @@ class Conversation:
     :ivar drawn: what its random generator gave then.
     """
 
-    guest: Guest
+    guest: Spoken
     facts: Facts
     drawn: str
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from tcelab.coverage.cover import NOTHING
 from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError
 from tcelab.qemu.channel import AgentChannel
 from tcelab.qemu.console import Console
@@ -57,9 +58,10 @@ def _of(level: str, error: TcelabError) -> TcelabError:
 
 
 class InnerGuest:
-    """Made on the loop once L1 is up. What `tcelab.qemu.conversation` asks of a guest.
+    """Made on the loop once L1 is up: a `tcelab.qemu.conversation.Spoken`.
 
     :ivar ram: of L2; set once L1 has told where it is.
+    :ivar cover: nothing is recorded of L2's kernel.
     """
 
     ram: Ram
@@ -67,6 +69,7 @@ class InnerGuest:
     def __init__(self, outer: Guest, limits: Limits, folder: Path) -> None:
         agent, console = (outer.ends[name] for name in PORTS)
         self.limits, self.folder = limits, folder
+        self.cover = NOTHING.guest()
         self.console = Console(folder / CONSOLE)
         self.waiter = InnerWaiter(outer.waiter, self.console, folder, limits)
         self.channel = AgentChannel(agent)

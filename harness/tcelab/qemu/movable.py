@@ -33,6 +33,7 @@ class MovableSession(Conversation):
     :ivar in_flight: a transfer that was under way then.
     """
 
+    guest: Guest
     _hostviews: HostViews
 
     def __init__(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 import tcelab.coverage
 from tcelab.errors import HarnessError, Unsupported
@@ -27,6 +28,13 @@ _LIMIT: Final = 60.0
 _REFUSAL: Final = "Could not load plugin"
 
 
+class _Tried(msgspec.Struct, frozen=True):
+    """What a QEMU loaded."""
+
+    version: int
+    sha256: str
+
+
 def source() -> Path:
     return Path(tcelab.coverage.__file__).parent / "plugin.c"
 
@@ -37,14 +45,17 @@ def plugin(qemu: Qemu) -> Path:
     :raise Unsupported: there is none, and why.
     """
     key = f"plugin {_digest()} of {qemu.build or known.sha256_of(Path(qemu.argv[0]))}"
-    if (version := known.recall(key, int)) is not None:
-        return _built(version)
+    if (tried := known.recall(key, _Tried)) is not None:
+        path = _built(tried.version)
+        if known.sha256_of(path) == tried.sha256:
+            return path
+        path.unlink(missing_ok=True)  # not what that QEMU loaded
     why = ""
     for version in APIS:
         path = _built(version)
         said = _tried(qemu, path)
         if not said:
-            known.remember(key, version)
+            known.remember(key, _Tried(version, known.sha256_of(path)))
             return path
         why = said if not why or "only" in said else why
     raise Unsupported(f"{qemu.name} loads no plugin of ours: {why}")
@@ -73,15 +84,16 @@ def _built(version: int) -> Path:
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         raise Unsupported(f"this host has no C compiler to build the plugin: none of {', '.join(COMPILERS)} is on PATH")
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".so")
-    os.close(descriptor)
     try:
-        run([compiler, *_OPTIONS, f"-DAPI={version}", "-o", name, source()], RunLimit("build the plugin", _LIMIT))
-        Path(name).replace(path)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            made = Path(folder) / path.name
+            run([compiler, *_OPTIONS, f"-DAPI={version}", "-o", made, source()], RunLimit("build the plugin", _LIMIT))
+            made.replace(path)
     except HarnessError as error:
-        Path(name).unlink(missing_ok=True)
         raise Unsupported(f"the plugin cannot be built: {error.message.splitlines()[-1]}") from None
+    except OSError as error:
+        raise Unsupported(f"the plugin cannot be built: cannot write {path.parent}: {error.strerror}") from None
     return path
 
 

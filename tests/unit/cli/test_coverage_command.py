@@ -114,3 +114,44 @@ def test_each_option_asks_for_a_recording():
 def test_the_emulator_runs_no_kernel():
     with pytest.raises(UsageError, match="recorded by QEMU"):
         recorded({"coverage": True, "coverage_of": (), "coverage_fail_under": None, "platform": "emulator"})
+
+
+def test_runs_of_the_same_name_in_other_folders_are_both_added_up(run, tmp_path):
+    one, two = run("a/main", coverage([0, 4])), run("b/main", coverage([4, 8]))
+    told = invoke(one, two, one, "--table").output
+    assert "| all together | 3 / 0 |" in told
+    assert told.count(" | 2 / 0 |") == 2
+    (unit,) = json.loads(invoke(one, two, "--json", "-").stdout)["units"]
+    assert unit["functions"][0]["never"] == [4]
+
+
+@pytest.mark.parametrize("nothing", [Coverage(missing=["no compiler"]), Coverage(units=coverage([0, 4, 8, 12]).units)])
+def test_a_sum_of_nothing_is_125(run, nothing):
+    assert invoke(run("one", nothing)).return_value == 125
+
+
+def test_a_difference_of_other_code_is_none(run):
+    one, other = coverage([0, 4]), coverage([0, 4, 8])
+    other = msgspec.structs.replace(other, units=[msgspec.structs.replace(other.units[0], code="beef")])
+    told = invoke(run("one", one), "--against", run("two", other))
+    assert told.return_value == 125
+    assert "not compared: file.c: --against has none of that code" in told.output
+    assert "no block is reached" not in told.output
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ([coverage([0, 4, 8, 12, 16])], "is no result: coverage of file.c, f: it lacks more than it has"),
+        ([coverage([0]), coverage([0], name="g")], "code c0de has other functions in another run"),
+    ],
+)
+def test_a_result_that_no_recorder_writes_is_wrong_usage(run, broken, said):
+    with pytest.raises(UsageError, match=said):
+        invoke(*(run(f"run{number}", each) for number, each in enumerate(broken)))
+
+
+@pytest.mark.parametrize("text", ["nan", "101", "-1", "many"])
+def test_a_bound_is_a_percentage(run, text):
+    told = CliRunner().invoke(command, [run("one", coverage([0])), "--coverage-fail-under", text])
+    assert (told.exit_code, told.exception.code) == (2, 2)

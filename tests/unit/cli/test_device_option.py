@@ -24,6 +24,7 @@ def asked(*words):
         (("flow", "--guard", "freeze"), "which cannot be guarded yet"),
         (("lifecycle",), "QEMU carries none over an event: program 'lifecycle' has Reset"),
         (("hotplug",), "topology probe"),
+        (("smp",), "nobody could say which one told them what: program 'smp' has AtOnce"),
         (("flow", "--device", "1:0.0"), "--device is about a machine over ssh"),
         *(((name,), "a probe cannot be guarded yet") for name, each in SCENARIOS.items() if each.isolation),
     ],

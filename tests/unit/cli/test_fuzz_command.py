@@ -17,7 +17,7 @@ from rich.console import Console
 from tcelab import commandline
 from tcelab.cli import fuzz as verb
 from tcelab.emulator import EmulatorSession
-from tcelab.errors import HarnessError
+from tcelab.errors import HarnessError, UsageError
 from tcelab.fuzz import campaign
 from tcelab.fuzz.tally import Tally
 from tcelab.program import load
@@ -213,3 +213,17 @@ def test_a_topology_that_vfio_has_no_rules_for_is_wrong_usage(tcelab, opened):
     done = tcelab(*WORDS, "--topology", "direct-pages")
     assert (done.code, opened) == (2, [])
     assert "topology direct-pages is for the kernel's own drivers" in done.err
+
+
+@pytest.mark.parametrize(("programs", "code"), [(0, 2), (1, 125)])
+def test_an_option_that_no_guest_bears_is_wrong_usage_unless_something_was_run(
+    opened, tcelab, monkeypatch, programs, code
+):
+    def refused(self, _steps, _minutes):
+        self.tally.programs = programs
+        raise UsageError("--coverage-of nosuch: no unit is called so")
+
+    monkeypatch.setattr(campaign.Campaign, "run", refused)
+    done = tcelab(*WORDS)
+    assert done.code == code
+    assert "--coverage-of nosuch: no unit is called so" in done.out + done.err

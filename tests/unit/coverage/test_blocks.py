@@ -28,6 +28,11 @@ def test_a_branch_backwards_is_a_loop_of_its_own():
     assert found == [Block(0, 4), Block(4, 12, branch=True, target=4), Block(12, 16)]
 
 
+@pytest.mark.parametrize("away", [BLR, 0x4E800420, 0x4E800460, b(0x1000)], ids=["blr", "bctr", "bctar", "b"])
+def test_what_leads_elsewhere_ends_a_block(away):
+    assert starts([ADD, away, ADD, BLR]) == [(0, 8), (8, 16)]
+
+
 @pytest.mark.parametrize("call", [bl(0x1000), SC, BCTRL])
 def test_what_comes_back_ends_a_block_but_is_no_branch(call):
     found = blocks(code([ADD, call, ADD, BLR]), {})
@@ -52,6 +57,7 @@ def test_what_only_aligns_behind_an_end_is_no_block():
 
 def test_a_nop_that_something_leads_to_is_a_block():
     assert starts([beq(8), BLR, NOP, BLR]) == [(0, 4), (4, 8), (8, 16)]
+    assert starts([beq(8), BLR, NOP, ADD, beq(-4), BLR]) == [(0, 4), (4, 8), (8, 12), (12, 20), (20, 24)]
 
 
 def test_a_branch_of_another_function_leads_out_of_this_one():

@@ -132,6 +132,22 @@ def test_a_module_that_the_next_kernel_loads_elsewhere_is_counted_in_both_places
     assert recorder.result().guests == 1
 
 
+def test_what_a_kernel_executed_is_none_of_the_next_ones(recorder):
+    guest, plugin = opened(recorder)
+    plugin.executes(MODULE + 0x8040, EXECUTED, EXECUTED, EXECUTED, EXECUTED)  # another module's, there
+    guest.ended()
+    guest.located(places(MODULE + 0x8000))
+    guest.close()
+    assert lacks(recorder, "m").reached == 0
+
+
+def test_a_kernel_that_ends_before_it_says_where_its_modules_lie_is_told(recorder):
+    guest, _ = opened(recorder)
+    guest.ended()
+    guest.close()
+    assert recorder.result().missing == ["module mod: the guest ended before it said where"]
+
+
 def test_a_module_that_nobody_has_located_is_missing_with_a_reason(recorder):
     guest, _ = opened(recorder)
     guest.located(None, "the agent does not say")

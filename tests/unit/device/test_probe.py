@@ -90,6 +90,25 @@ def test_an_edu_s_transfer_beyond_its_buffer_is_not_done(qemu, probe):
     assert qemu.seen == []
 
 
+def test_an_edu_s_transfer_beyond_the_last_address_is_not_done(qemu, probe):
+    as_edu(qemu, (1 << 64) - 8, 16, to_memory=True)
+    assert not probe.done
+    assert big(qemu.read(0, edu.IDENTITY, 4), 4) == edu.IS_EDU
+
+
+def test_the_registers_of_a_doorbell_are_what_they_were_when_it_was_rung(qemu, probe):
+    async def written():
+        probe.write(0, Register.STRIDE, bytes(8))
+
+    def meanwhile(number, command, body):
+        portal().call(written())
+        qemu.dma(number, command, body)
+
+    qemu.answer = meanwhile
+    ring(qemu, 0x1000, 8, RUN | TO_MEMORY, count=3, stride=0x1000)
+    assert [address for _, address, _ in qemu.seen] == [0x1000, 0x2000, 0x3000]
+
+
 def test_a_doorbell_writes_a_pattern_and_tells_what_was_refused(qemu):
     qemu.memory[0x1000] = bytearray(4096)
     qemu.memory[0x3000] = bytearray(4096)
@@ -155,6 +174,7 @@ def test_in_the_mode_shared_the_probe_s_own_table_judges(qemu, probe):
     assert os.pread(ram, 4096, 0x3000) == b"A" * 4096
     assert os.pread(ram, 4096, 0x2000) == bytes(4096)
     assert qemu.seen == []
+    assert (probe.judged, probe.apart) == (0, [])
     os.close(ram)
 
 
@@ -210,6 +230,13 @@ def test_an_unmap_that_is_told_too_late_is_caught_by_the_next_transfer(qemu, jud
     del qemu.memory[0x5000]  # its entry is gone, and nobody says so
     both(qemu, judged)
     assert judged.apart == [(0x5000, 8, False, errno.ENODEV, 0), (0x5000, 8, True, errno.ENODEV, 0)]
+
+
+def test_no_more_is_kept_of_two_verdicts_than_there_is_room_for(qemu, judged, monkeypatch):
+    monkeypatch.setattr("tcelab.device.probe.KEPT", 1)
+    del qemu.memory[0x5000]
+    both(qemu, judged)
+    assert (judged.judged, len(judged.apart)) == (6, 1)
 
 
 def test_of_a_piece_during_which_the_table_changed_the_probe_has_no_verdict(qemu, judged):

@@ -6,6 +6,7 @@ from msgspec import structs
 
 from tcelab.judge import Judge
 from tcelab.judge.laws.messages import _tellable
+from tcelab.judge.ledger import MOST
 from tcelab.judge.models.tablemodel import LiveEntry, TableModel
 from tcelab.run.loop import perform_program
 from tcelab.run.record import Apart, Run
@@ -73,6 +74,12 @@ def test_a_mapping_that_is_told_otherwise_is_a_finding(change, ioba):
     verdict = judged(live=one(change))
     assert [(each.law, each.ioba, each.view) for each in verdict.findings] == [("messages", ioba, "messages")]
     assert "pe1b" in verdict.findings[0].message
+
+
+def test_what_is_mapped_in_no_window_is_counted_to_the_last():
+    far = {(1 << 32) + 4096 * number: (0x5000, 3, 4096) for number in range(MOST + 3)}
+    verdict = judged(live=one(lambda live: {**live, **far}))
+    assert verdict.evidence.laws["messages"].findings >= MOST + 3
 
 
 def told(number, *runs):

@@ -6,6 +6,7 @@ import pytest
 from tcelab import scenarios
 from tcelab.errors import UsageError
 from tcelab.job.nested import fitted
+from tcelab.job.recording import CoverageChoice
 from tcelab.job.runoptions import RunOptions, settle
 from tcelab.job.setup import MachineChoice
 from tcelab.passthrough import innerqemu
@@ -13,7 +14,7 @@ from tcelab.passthrough.possible import expect_possible, nest
 from tcelab.program import Buffer, Call, Hcall, Ioctl, Native, Program, Reset
 from tcelab.program.topology import PASSTHROUGH, TOPOLOGIES, Device, Phb, Topology, topology
 
-DONE = ("flow", "batches", "dma", "hcalls", "isolation")
+DONE = ("flow", "batches", "dma", "hcalls", "isolation", "behaviour")
 
 
 def program(*ops):
@@ -118,6 +119,13 @@ def test_no_command_finds_the_machine_by_its_name():
 def test_a_machine_over_ssh_has_no_such_guest():
     asked = RunOptions(verb="run", target="p", machine=MachineChoice(topology=PASSTHROUGH), platform="ssh")
     with pytest.raises(UsageError, match="leave --platform ssh out"):
+        settle(program(), asked)
+
+
+def test_nothing_is_recorded_of_a_kernel_that_is_passed_a_device_through():
+    machine = MachineChoice(topology=PASSTHROUGH)
+    asked = RunOptions(verb="run", target="p", machine=machine, coverage=CoverageChoice())
+    with pytest.raises(UsageError, match="and --coverage is about an ordinary one"):
         settle(program(), asked)
 
 

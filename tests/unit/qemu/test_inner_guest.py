@@ -1,13 +1,25 @@
 """L2 as the loop sees it: what died is told by its level, and with the console of that level."""
 
 import asyncio
+import socket
+import struct
+import threading
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from fake_guest import HELLO, FakeGuest, abilities
 
 from tcelab.errors import GuestLost, HarnessError
+from tcelab.passthrough.session import Inner
+from tcelab.program.topology import PASSTHROUGH
+from tcelab.qemu import machine
 from tcelab.qemu.console import Console
-from tcelab.qemu.innerguest import QEMU_ENDED, InnerWaiter
+from tcelab.qemu.innerguest import QEMU_ENDED, InnerGuest, InnerWaiter
 from tcelab.qemu.limits import Limits
+from tcelab.qemu.nested import PORTS
+from tcelab.qemu.portal import portal
+from tcelab.qemu.probe import Qemu
 from tcelab.qemu.waiter import GuestWaiter
 
 QUICK = Limits(settle=0.01, whole_settle=0.05, perform=0.05)
@@ -77,3 +89,39 @@ def test_a_silent_l2_is_told_with_its_own_console(tmp_path):
     error = waited(tmp_path, lambda *_: None)
     assert error.message == "L2: the agent stopped answering: nothing happened for 0.05 s"
     assert "inner-console.log" in error.next_step
+
+
+def test_l2s_agent_is_greeted_by_its_own_channel(tmp_path):
+    """By all that a conversation asks of a guest: an `InnerGuest` is none of the class that all others are."""
+    pairs = [socket.socketpair() for _ in PORTS]
+    ends = dict(zip(PORTS, [mine for mine, _ in pairs], strict=True))
+    agent = FakeGuest(tmp_path)
+
+    def answers():
+        wire = pairs[0][1].makefile("rwb", buffering=0)
+        (length,) = struct.unpack(">I", wire.read(4))
+        answer = asyncio.run(agent.hello(wire.read(length)))
+        wire.write(struct.pack(">I", len(answer)) + answer)
+        wire.close()
+
+    async def made():
+        outer = SimpleNamespace(ends=ends, waiter=GuestWaiter(console, tmp_path, QUICK), on_event=None)
+        return InnerGuest(outer, Limits(inner_boot=30), tmp_path)
+
+    console = Console(tmp_path / "console.log")
+    guest = portal().call(made())
+    guest.ram = agent.ram
+    thread = threading.Thread(target=answers)
+    thread.start()
+    options = machine.QemuOptions(Path("vmlinux"), Path("initrd"), PASSTHROUGH)
+    inner = Inner(Qemu("qemu", ("qemu",)), abilities(), options, guest)
+    try:
+        inner.greet(HELLO["digest"])
+    finally:
+        thread.join()
+        portal().call(guest.close())
+        console.close()
+        for _, theirs in pairs:
+            theirs.close()
+    assert inner.facts.page_size == HELLO["page_size"]
+    assert guest.waiter.handshake_done

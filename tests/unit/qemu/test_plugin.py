@@ -88,3 +88,20 @@ def test_a_compiler_that_fails_is_told(qemu, compiler, tmp_path):
 def test_the_source_compiles_without_a_warning_for_every_version(tmp_path, monkeypatch, version):
     monkeypatch.setattr(module, "_OPTIONS", (*module._OPTIONS, "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"))
     assert module._built(version).stat().st_size > 0
+
+
+def test_a_file_that_was_damaged_is_built_anew(qemu, compiler):
+    asked = qemu(7)
+    path = plugin(asked)
+    whole = path.read_bytes()
+    path.write_bytes(b"half of it")
+    assert plugin(asked) == path
+    assert path.read_bytes() == whole
+    assert len(compiler()) == 2
+
+
+def test_a_cache_that_takes_nothing_is_told(qemu, compiler, tmp_path):
+    (tmp_path / "cache").mkdir(exist_ok=True)
+    (tmp_path / "cache" / "coverage").write_text("no folder")
+    with pytest.raises(Unsupported, match=r"the plugin cannot be built: cannot write .*/coverage: File exists"):
+        plugin(qemu(7))

@@ -139,7 +139,7 @@ def test_what_a_program_says_of_itself_is_checked_before_anything_boots(change, 
 
 
 FULL = "dma-full"
-"""Fills a table as Linux does, from pools. The emulator by itself has none: it knows which handle is right, not which comes."""
+"""Fills a table as Linux does, from pools, of which the emulator by itself has none."""
 
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
