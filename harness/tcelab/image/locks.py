@@ -53,11 +53,17 @@ def lock(
     :param holder: what else may hold it; logged when there is a wait for it. `said`: for whom, see `tcelab.logs`.
     :param limit: seconds to wait.
     :param given_up: asked now and then while it waits: is it still wanted?
-    :raise HarnessError: it was not free in time.
+    :raise HarnessError: it was not free in time, or the cache takes no files.
     """
     folder = cache_dir() / "locks"
-    folder.mkdir(exist_ok=True)
-    descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        folder.mkdir(exist_ok=True)
+        descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise HarnessError(
+            f"cannot write {error.filename}: {error.strerror}",
+            next_step="set TCELAB_CACHE to a writable folder",
+        ) from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
