@@ -6,7 +6,7 @@ from functools import partial
 
 from mutants.by_hand import NO_RIGHT, edit
 from mutants.mutant import Mutant
-from tcelab.emulator import vfiocore
+from tcelab.emulator import effects_v2, vfiocore
 from tcelab.emulator.effects_v1 import SpaprTce
 from tcelab.emulator.effects_v2 import ContainerWindow, SpaprTceV2
 from tcelab.emulator.platform import Machine
@@ -133,8 +133,10 @@ GROUPS = (
     ),
     v2("a low window that is made empties nothing", MADE, "pe.reset()", "pass"),
     v2("a window made in vain stays", NOT_SET, "pe.windows.remove(table.liobn)", "pass"),
-    v2("any window of pages of 4 KiB is the default one", MADE, " and size <= pe.window_size", ""),
-    v2("any window that is no larger is the default one", MADE, "shift == window.PAGE_SHIFT and ", ""),
+    v2("any window of pages of 4 KiB is the default one", effects_v2._is_default, " and size <= pe.window_size", ""),
+    v2(
+        "any window that is no larger is the default one", effects_v2._is_default, "shift == window.PAGE_SHIFT and ", ""
+    ),
     v2("a window of 64 bits keeps nobody from the other's place", MADE, "if self.windows:", "if False:"),
     v2(
         "a window of 64 bits is never the first",

@@ -48,7 +48,7 @@ class Reporter:
 def test_a_run_writes_a_folder_that_the_verb_takes_and_tells_its_sum(process, tmp_path):
     made, session = process(coverage([4]))
     made.pytest_sessionfinish(session)
-    assert list(_of(str(tmp_path / "folder"))) == [("folder", coverage([4]))]
+    assert list(_of(str(tmp_path / "folder"))) == [(tmp_path / "folder", coverage([4]))]
     assert (tmp_path / "folder" / "coverage.lcov").read_text().startswith("TN:tcelab")
     told = Reporter()
     made.pytest_terminal_summary(told)
