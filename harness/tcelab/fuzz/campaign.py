@@ -356,10 +356,10 @@ class Campaign:
         try:
             with about("  shrinking"):
                 # Checkpoints everywhere name the operation that did it, and take the time that some failures need.
-                for start in (watch_all(cut), cut):
+                for number, start in enumerate((watch_all(cut), cut), 1):
                     if not shows and not interrupted and _in_time(fails, start):
                         # What came after the step at which it showed needs no tries.
-                        shrink(until_step(start, told.step), fails, most=TRIES)
+                        shrink(until_step(start, told.step), fails, most=TRIES - number)
                 missed = not shows and not interrupted and not self._too_late()
         except KeyboardInterrupt:
             interrupted = True
