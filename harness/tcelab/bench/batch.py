@@ -15,13 +15,11 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from tcelab import report
 from tcelab.bench import BenchJob, Figure, Fit, Measured, ways
-from tcelab.bench.benchguests import kept, opened, told
+from tcelab.bench.benchguests import keep_failed, kept, opened, told
 from tcelab.emulator.reference import second_opinion
 from tcelab.errors import UsageError
-from tcelab.job import replayline, setup
-from tcelab.job.keeping import Keeper
+from tcelab.job import setup
 from tcelab.judge import Judge, Verdict
 from tcelab.logs import NOTE
 from tcelab.papr import tce
@@ -188,11 +186,7 @@ def measure(job: BenchJob, batches: Sequence[int]) -> Measured:
             said = "the guest's kernel has no module for hypercalls: the ways into a table are not compared"
             _LOG.warning(said, extra=NOTE)
     if verdict.exit_code:
-        keeper = Keeper(folder)
-        keeper.write("result.json", report.to_json(report.make(last, verdict)))
-        again = replayline.line("run", folder / "program.json", job.choice, limits=job.limits)
-        said = f"to repeat it: {again}" if keeper.write("program.json", program.to_json()) else keeper.lost()
-        _LOG.warning("%s", said, extra=NOTE)
+        keep_failed(folder, job, program, last, verdict)
         return Measured(figures=[], on=on, verdict=verdict)
     figures = _figures(made, record)
     fits = [fit(kind, curve(figures, kind)) for kind in KINDS if len(batches) > 1]

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Final
 
-from tcelab.job import artefacts, setup
-from tcelab.logs import LogFile
+from tcelab import report
+from tcelab.bench import BenchJob
+from tcelab.job import artefacts, replayline, setup
+from tcelab.job.keeping import Keeper
+from tcelab.judge import Verdict
+from tcelab.logs import NOTE, LogFile
+from tcelab.program import Program
 from tcelab.qemu import fork
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.qemusession import QemuSession
-from tcelab.run.record import Facts
+from tcelab.run.record import Facts, RunRecord
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -40,6 +49,15 @@ def kept() -> Iterator[Path]:
     folder = artefacts.folder(None)
     with LogFile(folder):
         yield folder
+
+
+def keep_failed(folder: Path, job: BenchJob, program: Program, record: RunRecord, verdict: Verdict) -> None:
+    """Keep what was judged and did not pass, and say how to repeat it."""
+    keeper = Keeper(folder)
+    keeper.write("result.json", report.to_json(report.make(record, verdict)))
+    again = replayline.line("run", folder / "program.json", job.choice, limits=job.limits)
+    said = f"to repeat it: {again}" if keeper.write("program.json", program.to_json()) else keeper.lost()
+    _LOG.warning("%s", said, extra=NOTE)
 
 
 def told(facts: Facts) -> dict[str, str]:

@@ -18,13 +18,11 @@ from typing import Final, Literal
 import msgspec
 
 from tceagent import dmadriver
-from tcelab import report
 from tcelab.bench import BenchJob, Figure, Measured
-from tcelab.bench.benchguests import kept, opened, told
+from tcelab.bench.benchguests import keep_failed, kept, opened, told
 from tcelab.emulator.reference import second_opinion
 from tcelab.errors import HarnessError
-from tcelab.job import replayline, setup
-from tcelab.job.keeping import Keeper
+from tcelab.job import setup
 from tcelab.judge import Judge, Verdict
 from tcelab.logs import NOTE
 from tcelab.program import (
@@ -147,11 +145,7 @@ def measure(job: BenchJob) -> Measured:
         record, verdict, seconds = _judged(program, session)
         on = told(session.facts)
     if verdict.exit_code:
-        keeper = Keeper(folder)
-        keeper.write("result.json", report.to_json(report.make(record, verdict)))
-        again = replayline.line("run", folder / "program.json", job.choice, limits=job.limits)
-        said = f"to repeat it: {again}" if keeper.write("program.json", program.to_json()) else keeper.lost()
-        _LOG.warning("%s", said, extra=NOTE)
+        keep_failed(folder, job, program, record, verdict)
         return Measured(figures=[], on=on, verdict=verdict)
     found = figures(made, record, seconds)
     return Measured(figures=found, on=on, verdict=verdict, text=text(found, on))
