@@ -178,11 +178,13 @@ class Recorder:
             step = Step(number, op, outcome=result, boot=self._session.boot)
             self._observer.feed(step)
             return step
-        step = Step(number, op, snapshot=self._sharing.shared(result), boot=self._session.boot)
+        # The judge gets each disk as it was read: a disk that is as before is then the same object.
+        step = Step(number, op, snapshot=result, boot=self._session.boot)
+        held = replace(step, snapshot=self._sharing.shared(result))
         if self._observer.feed(step) and isinstance(op, Checkpoint) and not op.stream:
             _LOG.debug("operation %d: something is wrong there, read again by every view", number)
             again = self._session.intervene(msgspec.structs.replace(op, stream=True), frames)
             if isinstance(again, Snapshot):
                 self._observer.confirm(step, again)
-                return replace(step, confirmed=again)
-        return step
+                return replace(held, confirmed=again)
+        return held

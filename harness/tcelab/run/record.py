@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -178,7 +179,7 @@ class Snapshot:
     pages: dict[int, bytes | None]
     refusals: tuple[Refusal, ...]
     console: tuple[str, ...] = ()
-    disks: dict[str, bytes] = field(default_factory=dict)
+    disks: Mapping[str, bytes] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     conduct: Conduct | None = None
     told: tuple[Told, ...] = ()

@@ -55,6 +55,16 @@ def test_a_table_of_other_entries_is_another_one(live):
     assert dict(zip(seen.index.tolist(), seen.tce.tolist(), strict=True)) == live
 
 
+def test_of_a_disk_only_the_blocks_that_changed_are_held_anew():
+    sharing, content = Sharing(), bytes(range(256)) * 64
+    changed = content[:5000] + b"!" + content[5001:]
+    disks = [sharing.shared(replace(fresh(), disks={"disk1": each})).disks for each in (content, changed, content[:9])]
+    assert [each["disk1"] for each in disks] == [content, changed, content[:9]]
+    assert list(disks[0]) == ["disk1"]
+    blocks = [each._disks["disk1"] for each in disks]
+    assert [one is other for one, other in zip(*blocks[:2], strict=True)] == [True, False, True, True]
+
+
 def test_a_run_holds_once_what_its_checkpoints_have_in_common():
     class Still:
         """A guest in which nothing ever changes."""

@@ -6,7 +6,7 @@ different frames compare. Memory is compared byte by byte if both runs used the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -221,7 +221,7 @@ class Comparison:
             known = self._paired = _Paired(expected, seen, learnt, own, list(seen.values()))
         return known
 
-    def _disks(self, expected: dict[str, bytes], seen: dict[str, bytes]) -> Iterator[Difference]:
+    def _disks(self, expected: Mapping[str, bytes], seen: Mapping[str, bytes]) -> Iterator[Difference]:
         for name in sorted(expected.keys() & seen.keys()):
             wanted, got = expected[name], seen[name]
             if wanted != got:
