@@ -106,6 +106,8 @@ def command(
         programs = [program_of(target, programs[0].seed, lie, name) for name in names]
     options |= {"guard": guard, "inject": lie, "ssh": ssh, "coverage": coverage}
     asked = run_options("run", target, boot=boot, limits=limits, passthrough=passthrough, **options)
+    if passthrough:
+        asked = msgspec.structs.replace(asked, topology_name=programs[0].topology.name)
     pairs = [settle(program, asked) for program in programs]
     # The text goes where the files do not.
     text = Console(stderr=piped)

@@ -100,7 +100,8 @@ def take(options: dict[str, Any], *, probed: bool = False) -> SshChoice | None:
     names = {*_NAMES} - ({"devices"} if probed else set())
     for parameter in context.command.params:
         if parameter.name in names and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE:
-            raise UsageError(
-                f"{parameter.opts[0]} is about a machine over ssh", next_step=f"add --platform {SSH}, or leave it out"
-            )
+            step = f"add --platform {SSH}, or leave it out"
+            if parameter.name == "devices":
+                step += f"; --device {PROBE} is a device of a guest of tcelab's own"
+            raise UsageError(f"{parameter.opts[0]} is about a machine over ssh", next_step=step)
     return None

@@ -102,8 +102,11 @@ def settle(program: Program, options: RunOptions) -> tuple[Program, RunOptions]:
     if options.platform == SSH:
         expect_possible(program, guard)
     if program.topology.nested:
-        if options.platform == SSH:
-            raise UsageError("--passthrough is about guests of tcelab's own: leave --platform ssh out")
+        if options.platform != QEMU:
+            raise UsageError(
+                f"program {program.name!r} is for a guest with pass-through: --platform {options.platform} has none",
+                next_step="leave --platform out",
+            )
         if options.coverage is not None:
             raise UsageError(
                 f"program {program.name!r} is for a guest with pass-through, and --coverage is about an ordinary one",

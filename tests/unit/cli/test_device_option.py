@@ -39,3 +39,4 @@ def test_another_device_is_about_ssh_alone():
     done = CliRunner().invoke(command, ["flow", "--device", "1:0.0"])
     assert isinstance(done.exception, UsageError)
     assert "--device is about a machine over ssh" in done.exception.message
+    assert "--device probe is a device of a guest" in done.exception.next_step

@@ -1,10 +1,13 @@
 """What is not done with pass-through is refused by name, before anything runs."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
 from tcelab import scenarios
-from tcelab.errors import UsageError
+from tcelab.errors import HarnessError, UsageError
+from tcelab.job import nested
 from tcelab.job.nested import fitted
 from tcelab.job.recording import CoverageChoice
 from tcelab.job.runoptions import RunOptions, settle
@@ -116,9 +119,10 @@ def test_no_command_finds_the_machine_by_its_name():
         topology("passthrough")
 
 
-def test_a_machine_over_ssh_has_no_such_guest():
-    asked = RunOptions(verb="run", target="p", machine=MachineChoice(topology=PASSTHROUGH), platform="ssh")
-    with pytest.raises(UsageError, match="leave --platform ssh out"):
+@pytest.mark.parametrize("platform", ["ssh", "emulator"])
+def test_other_platforms_have_no_such_guest(platform):
+    asked = RunOptions(verb="run", target="p", machine=MachineChoice(topology=PASSTHROUGH), platform=platform)
+    with pytest.raises(UsageError, match=f"--platform {platform} has none"):
         settle(program(), asked)
 
 
@@ -142,3 +146,14 @@ def test_a_command_line_that_is_not_possible_is_wrong_usage_before_anything_is_p
     done = tcelab("run", *words, "--seed", "1")
     assert (done.code, host.made) == (2, [])
     assert said in done.err.splitlines()[0]
+
+
+def test_a_run_records_the_topology_that_it_had(host, tcelab, monkeypatch):
+    def refuses(*_words, on_close, **_more):
+        on_close()
+        raise HarnessError("no such guest today")
+
+    monkeypatch.setattr(nested, "PassthroughSession", refuses)
+    done = tcelab("run", "flow", "--passthrough", "--seed", "1", "--json", "r.json")
+    assert (done.code, "no such guest today" in done.out + done.err) == (125, True)
+    assert msgspec.json.decode(Path("r.json").read_bytes())["options"]["topology_name"] == PASSTHROUGH.name
