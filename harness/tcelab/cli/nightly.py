@@ -30,6 +30,8 @@ from tcelab.run import exitcode
 
 _OWN_KEYS: Final = frozenset({*AXES, "kernel", "modules", "initrd", "out", "json", "keep", "verbose"})
 """Options that a cell says in another way, or cannot have."""
+_MACHINE: Final = frozenset({"--qemu", "--image", "--cpu", "--seed"})
+"""Options with a value on which it does not depend whether a program can be run."""
 
 
 @click.command("nightly")
@@ -128,11 +130,12 @@ def vocabulary() -> Vocabulary:
 
 
 def check(matrix: Matrix, cells: Sequence[PlannedCell]) -> None:
-    """Check each cell's command as the command line would.
+    """Check each cell's command as the command line would, also whether its program can be run so.
 
-    :raise UsageError: it would not take one of them: a value of a wrong type, mostly.
+    :raise UsageError: it would not take one of them.
     """
     environment = dict(os.environ)  # some options are there for all that a process starts
+    settled: set[tuple[str, ...]] = set()
     verbs = {"run": run.command, "leakcheck": leakcheck.command, "fuzz": fuzz.command}
     try:
         for planned in cells:
@@ -142,12 +145,26 @@ def check(matrix: Matrix, cells: Sequence[PlannedCell]) -> None:
             verb = bench.command.commands[cell.scenario] if cell.kind == "bench" else verbs[cell.kind]
             words = cell.command[3 if cell.kind == "bench" else 2 :]
             try:
-                verb.make_context(cell.kind, list(words))
+                context = verb.make_context(cell.kind, list(words))
+                if cell.kind == "run" and (said := _without_machine(words)) not in settled:
+                    run.check(context)
+                    settled.add(said)
             except click.UsageError as error:
                 raise matrix.wrong((*planned.place, "options"), error.format_message()) from None
+            except UsageError as error:
+                raise matrix.wrong((*planned.place, "scenario"), error.message) from None
     finally:
         os.environ.clear()
         os.environ.update(environment)
+
+
+def _without_machine(words: Sequence[str]) -> tuple[str, ...]:
+    """A command's words without what its program is independent of."""
+    return tuple(
+        word
+        for before, word in zip(("", *words), words, strict=False)
+        if word not in _MACHINE and before not in _MACHINE
+    )
 
 
 def _same_matrix(night: Night, folder: Path) -> Matrix:

@@ -31,7 +31,7 @@ from tcelab.cli.sshoptions import ssh_options, take
 from tcelab.errors import UsageError
 from tcelab.job import output, platforms
 from tcelab.job.job import FILES, Job
-from tcelab.job.runoptions import settle
+from tcelab.job.runoptions import RunOptions, settle
 from tcelab.job.series import Series
 from tcelab.passthrough.possible import nest
 from tcelab.program import Program, inject, load
@@ -39,6 +39,8 @@ from tcelab.program.topology import PASSTHROUGH, PROBE, topology
 from tcelab.run.record import Guarding
 
 _SEEDS: Final = 1 << 32
+_OUTPUT: Final = frozenset({"out", "json_to", "tap_to", "keep"})
+"""Parameters of the command that say nothing of what is run."""
 
 
 def _scenario_list() -> str:
@@ -83,35 +85,20 @@ def command(
 
     Exit codes: 0 pass, 1 finding, 2 wrong usage, 125 could not judge.
     """
-    probed = _asks_for_probes(options)
-    ssh, coverage = take(options, probed=probed), recorded(options)
-    if not typed("target"):
-        target = scenarios.OVER_SSH if options["platform"] == platforms.SSH else scenarios.DEFAULT
     if keep and options["platform"] != platforms.QEMU:
         raise UsageError(f"--keep is about a guest of tcelab's own: {options['platform']} gives no console")
     if keep and not sys.stdin.isatty():
         raise UsageError("--keep needs a terminal: it gives the guest's console to you")
     piped = output.check_files(json=json_to, tap=tap_to)
-    if passthrough and (probed or coverage):
-        raise UsageError(
-            f"--passthrough is about a guest inside the guest, {'--device' if probed else '--coverage'} about an"
-            " ordinary one",
-            next_step="give one of them",
-        )
-    where, names = _topologies(target, options, probed=probed, passthrough=passthrough)
-    programs = [program_of(target, seed, lie, where, passthrough=passthrough)]
-    if len(names) > 1:
-        if keep:
-            raise UsageError("--keep is about one guest", next_step=f"name one: --topology {names[0]}")
-        programs = [program_of(target, programs[0].seed, lie, name) for name in names]
-    options |= {"guard": guard, "inject": lie, "ssh": ssh, "coverage": coverage}
-    asked = run_options("run", target, boot=boot, limits=limits, passthrough=passthrough, **options)
-    if passthrough:
-        asked = msgspec.structs.replace(asked, topology_name=programs[0].topology.name)
+    asked, programs = planned(
+        target, seed, lie, guard=guard, boot=boot, passthrough=passthrough, limits=limits, **options
+    )
     pairs = [settle(program, asked) for program in programs]
+    if keep and len(pairs) > 1:
+        raise UsageError("--keep is about one guest", next_step=f"name one: --topology {pairs[0][0].topology.name}")
     # The text goes where the files do not.
     text = Console(stderr=piped)
-    work = Series(pairs, asked, out, text) if len(names) > 1 else Job(*pairs[0], out, text)
+    work = Series(pairs, asked, out, text) if len(pairs) > 1 else Job(*pairs[0], out, text)
     try:
         if isinstance(work, Series):
             work.perform()
@@ -123,7 +110,56 @@ def command(
     assert work.result is not None
     code = output.deliver(report.to_json(work.result), json_to, work.result.verdict.exit_code)
     code = output.deliver(report.ktap(work.result), tap_to, code)
-    raise click.exceptions.Exit(enough(coverage, work.result.coverage, code))
+    raise click.exceptions.Exit(enough(asked.coverage, work.result.coverage, code))
+
+
+def check(context: click.Context) -> None:
+    """Would a command line be run?
+
+    :param context: its own.
+    :raise UsageError: no.
+    """
+    said = {name: value for name, value in context.params.items() if name not in _OUTPUT}
+    with context.scope(cleanup=False):
+        asked, programs = planned(**said)
+        for program in programs:
+            settle(program, asked)
+
+
+def planned(
+    target: str,
+    seed: int | None,
+    lie: str | None,
+    *,
+    guard: Guarding | None,
+    boot: bool,
+    passthrough: bool,
+    limits: tuple[str, ...],
+    **options: Any,  # noqa: ANN401 - click's options
+) -> tuple[RunOptions, list[Program]]:
+    """What the command line asks for: its options, and a program for each topology, which `settle` checks.
+
+    :raise UsageError: something of it is wrong, or cannot be had together.
+    """
+    probed = _asks_for_probes(options)
+    ssh, coverage = take(options, probed=probed), recorded(options)
+    if not typed("target"):
+        target = scenarios.OVER_SSH if options["platform"] == platforms.SSH else scenarios.DEFAULT
+    if passthrough and (probed or coverage):
+        raise UsageError(
+            f"--passthrough is about a guest inside the guest, {'--device' if probed else '--coverage'} about an"
+            " ordinary one",
+            next_step="give one of them",
+        )
+    where, names = _topologies(target, options, probed=probed, passthrough=passthrough)
+    programs = [program_of(target, seed, lie, where, passthrough=passthrough)]
+    if len(names) > 1:
+        programs = [program_of(target, programs[0].seed, lie, name) for name in names]
+    options |= {"guard": guard, "inject": lie, "ssh": ssh, "coverage": coverage}
+    asked = run_options("run", target, boot=boot, limits=limits, passthrough=passthrough, **options)
+    if passthrough:
+        asked = msgspec.structs.replace(asked, topology_name=programs[0].topology.name)
+    return asked, programs
 
 
 def _usual() -> str:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tcelab import scenarios
 from tcelab.cli import nightly as verb
 from tcelab.errors import UsageError
 from tcelab.nightly import matrixfile, plan
+from tcelab.program.topology import topology
 
 DAY = 86400.0
 
@@ -60,6 +62,11 @@ RUN = '[[cell]]\nscenario = "flow"\n'
         (RUN + "options = { firmwre = 'slof' }\n", 3, "unknown option firmwre: did you mean firmware?"),
         (RUN + "[cell.options]\nboot = true\nseeed = 1\n", 5, "unknown option seeed"),
         (RUN + "options = { firmware = 'slow' }\n", 3, "Invalid value for '--firmware': 'slow' is not one of"),
+        # What only `tcelab run` itself would refuse, hours later.
+        (RUN.replace("flow", "hotplug") + "options = { device = 'probe' }\n", 2, "topology probe"),
+        (RUN.replace("flow", "smp") + "options = { passthrough = true }\n", 2, "L2 has one CPU"),
+        (RUN + "options = { passthrough = true, platform = 'emulator' }\n", 2, "--platform emulator has none"),
+        (RUN + "\n[[cell]]\nscenario = './gone.json'\n", 5, "gone.json"),
         (RUN + "limit = 'long'\n", 3, "field cell[0].limit: Expected `float`, got `str`"),
         (RUN + "seed = -1\n", 3, "Expected `int` >= 0"),
         ('[[cell]]\nkind = "bench"\nscenario = "isolatio"\n', 3, "unknown benchmark isolatio: did you mean isolation?"),
@@ -183,6 +190,8 @@ def test_another_seed_each_night_changes_no_id(cells):
 
 
 def test_every_kind_has_its_command(cells, tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "program.json").write_bytes(scenarios.build("flow", topology("two-pe"), 1).to_json())
     made = cells(
         '[[cell]]\nkind = "leakcheck"\ncommand = ["dd", "if=/dev/vda"]\n'
         '[[cell]]\nkind = "bench"\nscenario = "fork"\noptions = { repeat = 2 }\n'
