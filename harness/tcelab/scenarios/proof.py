@@ -15,11 +15,14 @@ _ENTRY = 1
 def ops(topology: Topology) -> list[Op]:
     """The operations, for a fresh guest; the topology has a PE with a device."""
     pe = b.pes(topology, "proof")[0]
+    return [Fresh(), *b.bind(pe), *entry(pe)]
+
+
+def entry(pe: b.Pe) -> list[Op]:
+    """The same without the guest, for a PE that is bound to the driver and whose window is empty; all is left open."""
     page, iova = Page("proof"), pe.iova(_ENTRY)
     return [
-        Fresh(),
         *b.buffer("proof", 1, 1),
-        *b.bind(pe),
         *b.open_container(pe),
         *b.enable(pe),
         *b.tag(page, 1, pe.liobn, iova, 1),

@@ -195,7 +195,7 @@ def test_a_time_limit_ends_programs_at_a_checkpoint_and_what_was_done_is_judged(
     assert done.code == 0, done.out + done.err
     programs, operations = re.search(r"^seed 1: (\d+) programs?, ([\d,]+) operations", done.out, re.MULTILINE).groups()
     assert int(programs) >= 1
-    assert 40 <= int(operations.replace(",", "")) < 750 * int(programs)  # of 1,500 each
+    assert 18 <= int(operations.replace(",", "")) < 750 * int(programs)  # up to the second checkpoint, of 1,500 each
     assert done.out.splitlines()[-1].startswith("PASS (exit code 0)")
     assert re.search(
         r"tcelab-fuzz_\d \[program 0\] tcelab.fuzz.campaign: \d+ operations on ", Path("o/log.txt").read_text()
