@@ -208,7 +208,8 @@ def _driven(pes: Sequence[Pe], names: Sequence[str], chance: random.Random) -> l
     out: list[Op] = [*b.buffer("kept", PAGES, chance.randrange(1 << 30))]
     out += [DmaBind(device=pe.name, expect="ok") for pe in pes]
     out += [*b.tag(Page("kept"), PAGES, pes[0].liobn, 0, chance.randrange(1 << 20)), *_kept(pes)]
-    spread = [pes[number % len(pes)] for number in range(len(names))]
+    # Neighbours: on two CPUs, every second process is on the same one, and those never meet.
+    spread = [pes[number * len(pes) // len(names)] for number in range(len(names))]
     for label, where in (("one table", [pes[0]] * len(names)), ("several tables", spread)):
         loops = [_loop(pe, name, chance) for pe, name in zip(where, names, strict=True)]
         out += [*_at_once(*loops), *b.checkpoint(f"smp: the DMA API, {label}", stream=True)]
