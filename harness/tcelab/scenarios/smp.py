@@ -15,9 +15,11 @@ from typing import Final
 
 import msgspec
 
+from tceagent.huge import HUGE_PAGE
 from tcelab.papr import tce
 from tcelab.program import (
     AtOnce,
+    Buffer,
     Call,
     DmaBind,
     DmaMapSg,
@@ -54,6 +56,8 @@ LOOPS: Final = 400
 """Rounds of a loop of the DMA API."""
 LISTS: Final = 4
 """Of each round; each has as many parts as the process has pages."""
+LONGEST: Final = 8 * PAGE
+"""Bytes of a part of several pages."""
 
 
 def ops(topology: Topology, seed: int) -> list[Op]:
@@ -206,12 +210,15 @@ def _handed_over(pes: Sequence[Pe], names: Sequence[str], chance: random.Random)
 def _driven(pes: Sequence[Pe], names: Sequence[str], chance: random.Random) -> list[Op]:
     """Loops in the kernel on one table and on all, then beside containers and hypercalls on another PE."""
     out: list[Op] = [*b.buffer("kept", PAGES, chance.randrange(1 << 30))]
+    large = pes[0].entries * PAGE >= POOLS
+    if large:
+        out += [Buffer(name=_large(name), pages=HUGE_PAGE // PAGE, huge=True, by=name) for name in names]
     out += [DmaBind(device=pe.name, expect="ok") for pe in pes]
     out += [*b.tag(Page("kept"), PAGES, pes[0].liobn, 0, chance.randrange(1 << 20)), *_kept(pes)]
     # Neighbours: on two CPUs, every second process is on the same one, and those never meet.
     spread = [pes[number * len(pes) // len(names)] for number in range(len(names))]
     for label, where in (("one table", [pes[0]] * len(names)), ("several tables", spread)):
-        loops = [_loop(pe, name, chance) for pe, name in zip(where, names, strict=True)]
+        loops = [_loop(pe, name, chance, large=large) for pe, name in zip(where, names, strict=True)]
         out += [*_at_once(*loops), *b.checkpoint(f"smp: the DMA API, {label}", stream=True)]
     maps = [_list(pe, name, chance) for pe, name in zip(spread, names, strict=True)]
     out += [*_at_once(*maps), *b.checkpoint("smp: the DMA API, mapped at once", stream=True)]
@@ -255,8 +262,19 @@ def _list(pe: Pe, name: str, chance: random.Random) -> GuestOp:
     return DmaMapSg(device=pe.name, name=_mapping(name), parts=parts, direction=direction, by=name, expect="ok")
 
 
-def _loop(pe: Pe, name: str, chance: random.Random) -> GuestOp:
-    lists = [_parts(name, chance) for _ in range(LISTS)]
+def _large(process: str) -> str:
+    return f"{process}-large"
+
+
+def _long_parts(name: str, chance: random.Random) -> list[Part]:
+    """Of several pages each, which the kernel stores with one hypercall from a list that each CPU has."""
+    sizes = [chance.randint(PAGE, LONGEST) for _ in range(PAGES)]
+    starts = [chance.randrange(HUGE_PAGE - size) for size in sizes]
+    return [Part(Page(_large(name), *divmod(start, PAGE)), size) for start, size in zip(starts, sizes, strict=True)]
+
+
+def _loop(pe: Pe, name: str, chance: random.Random, *, large: bool = False) -> GuestOp:
+    lists = [(_long_parts if large and number % 2 else _parts)(name, chance) for number in range(LISTS)]
     direction = chance.choice(tuple(GRANTS))
     return DmaRepeat(
         device=pe.name, lists=lists, times=LOOPS, direction=direction, loop="checked", by=name, expect="ok"
