@@ -40,10 +40,28 @@ static void forget(struct tce_dma_file *file)
 	file->taken = 0;
 }
 
+static int perform(struct tce_dma_file *file, const struct tce_dma_request *request, size_t size)
+{
+	int error;
+
+	if (tce_dma_is_alone(request)) {
+		if (down_write_killable(&tce_dma_gate))
+			return -EINTR;
+		error = tce_dma_perform(file, request, size);
+		up_write(&tce_dma_gate);
+	} else {
+		if (down_read_interruptible(&tce_dma_gate))
+			return -EINTR;
+		error = tce_dma_perform(file, request, size);
+		up_read(&tce_dma_gate);
+	}
+	return error;
+}
+
 static ssize_t tce_dma_write(struct file *filp, const char __user *from, size_t size, loff_t *pos)
 {
 	struct tce_dma_file *file = filp->private_data;
-	void *request;
+	struct tce_dma_request *request;
 	int error;
 
 	/* Again: the file may have been handed to somebody else. */
@@ -55,12 +73,12 @@ static ssize_t tce_dma_write(struct file *filp, const char __user *from, size_t 
 	if (!request)
 		return -ENOMEM;
 	error = copy_from_user(request, from, size) ? -EFAULT : 0;
-	if (!error && mutex_lock_interruptible(&tce_dma_lock))
+	if (!error && mutex_lock_interruptible(&file->lock))
 		error = -EINTR;
 	if (!error) {
 		forget(file);
-		error = tce_dma_perform(file, request, size);
-		mutex_unlock(&tce_dma_lock);
+		error = perform(file, request, size);
+		mutex_unlock(&file->lock);
 	}
 	kvfree(request);
 	return error ? error : size;
@@ -72,38 +90,41 @@ static ssize_t tce_dma_read(struct file *filp, char __user *to, size_t size, lof
 	struct tce_dma_file *file = filp->private_data;
 	ssize_t taken;
 
-	if (mutex_lock_interruptible(&tce_dma_lock))
+	if (mutex_lock_interruptible(&file->lock))
 		return -EINTR;
 	taken = min(size, file->size - file->taken);
 	if (taken && copy_to_user(to, (const u8 *)file->answer + file->taken, taken))
 		taken = -EFAULT;
 	else
 		file->taken += taken;
-	mutex_unlock(&tce_dma_lock);
+	mutex_unlock(&file->lock);
 	return taken;
 }
 
 static int tce_dma_open(struct inode *inode, struct file *filp)
 {
+	struct tce_dma_file *file;
+
 	if (!capable(CAP_SYS_ADMIN))
 		return -EPERM;
-	filp->private_data = kzalloc(sizeof(struct tce_dma_file), GFP_KERNEL);
-	return filp->private_data ? 0 : -ENOMEM;
+	file = kzalloc(sizeof(*file), GFP_KERNEL);
+	if (!file)
+		return -ENOMEM;
+	mutex_init(&file->lock);
+	filp->private_data = file;
+	return 0;
 }
 
-static int tce_dma_release(struct inode *inode, struct file *filp)
+static int tce_dma_close(struct inode *inode, struct file *filp)
 {
 	struct tce_dma_file *file = filp->private_data;
-	struct mapping *mapping, *next;
+	struct mapping *mapping;
 
-	mutex_lock(&tce_dma_lock);
-	list_for_each_entry_safe(mapping, next, &tce_dma_mappings, mappings)
-		if (mapping->owner == file) {
-			tce_dma_unmap(mapping);
-			tce_dma_drop(mapping);
-		}
+	down_read(&tce_dma_gate);
+	while ((mapping = tce_dma_find_owned(file)))
+		tce_dma_end(mapping);
 	tce_dma_drop_batch(file);
-	mutex_unlock(&tce_dma_lock);
+	up_read(&tce_dma_gate);
 	forget(file);
 	kfree(file);
 	return 0;
@@ -112,7 +133,7 @@ static int tce_dma_release(struct inode *inode, struct file *filp)
 static const struct file_operations tce_dma_operations = {
 	.owner = THIS_MODULE,
 	.open = tce_dma_open,
-	.release = tce_dma_release,
+	.release = tce_dma_close,
 	.read = tce_dma_read,
 	.write = tce_dma_write,
 	.llseek = noop_llseek,
@@ -144,9 +165,9 @@ static int tce_dma_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	pci_set_master(pdev);
 	target->pdev = pci_dev_get(pdev);
 	target->bound = true;
-	mutex_lock(&tce_dma_lock);
+	down_write(&tce_dma_gate);
 	list_add(&target->targets, &tce_dma_targets);
-	mutex_unlock(&tce_dma_lock);
+	up_write(&tce_dma_gate);
 	pci_set_drvdata(pdev, target);
 	return 0;
 }
@@ -156,16 +177,17 @@ static void tce_dma_remove(struct pci_dev *pdev)
 	struct target *target = pci_get_drvdata(pdev);
 	struct mapping *mapping, *next;
 
-	mutex_lock(&tce_dma_lock);
+	/* Nobody else is here: the list is its alone. */
+	down_write(&tce_dma_gate);
 	/* Also what was mapped before the driver let go of the device and got it again. */
 	list_for_each_entry_safe(mapping, next, &tce_dma_mappings, mappings)
-		if (mapping->target->pdev == pdev && !target->keep) {
-			tce_dma_unmap(mapping);
-			tce_dma_drop(mapping);
-		}
+		if (mapping->target->pdev == pdev && !target->keep)
+			tce_dma_end(mapping);
+	mutex_lock(&tce_dma_lock);
 	target->bound = false;
 	tce_dma_forget_target(target);
 	mutex_unlock(&tce_dma_lock);
+	up_write(&tce_dma_gate);
 	pci_clear_master(pdev);
 	pci_disable_device(pdev);
 }

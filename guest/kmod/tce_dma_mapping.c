@@ -6,30 +6,49 @@
 
 #include "tce_dma.h"
 
+DECLARE_RWSEM(tce_dma_gate);
 DEFINE_MUTEX(tce_dma_lock);
 LIST_HEAD(tce_dma_targets);
 LIST_HEAD(tce_dma_mappings);
 
 struct target *tce_dma_find_target(u32 domain, u32 place)
 {
-	struct target *target;
+	struct target *target, *found = NULL;
 
+	mutex_lock(&tce_dma_lock);
 	list_for_each_entry(target, &tce_dma_targets, targets)
 		if (target->bound && pci_domain_nr(target->pdev->bus) == domain && pci_dev_id(target->pdev) == place)
-			return target;
-	return NULL;
+			found = target;
+	mutex_unlock(&tce_dma_lock);
+	return found;
 }
 
 struct mapping *tce_dma_find_mapping(void *owner, u64 id)
 {
-	struct mapping *mapping;
+	struct mapping *mapping, *found = NULL;
 
+	mutex_lock(&tce_dma_lock);
 	list_for_each_entry(mapping, &tce_dma_mappings, mappings)
 		if (mapping->owner == owner && mapping->id == id)
-			return mapping;
-	return NULL;
+			found = mapping;
+	mutex_unlock(&tce_dma_lock);
+	return found;
 }
 
+/* One of those that a file has; NULL: it has none any more. */
+struct mapping *tce_dma_find_owned(void *owner)
+{
+	struct mapping *mapping, *found = NULL;
+
+	mutex_lock(&tce_dma_lock);
+	list_for_each_entry(mapping, &tce_dma_mappings, mappings)
+		if (mapping->owner == owner)
+			found = mapping;
+	mutex_unlock(&tce_dma_lock);
+	return found;
+}
+
+/* Under the lock. */
 void tce_dma_forget_target(struct target *target)
 {
 	if (target->bound || target->live)
@@ -66,15 +85,26 @@ void tce_dma_put_pages(struct mapping *mapping)
 	kfree(mapping);
 }
 
-/* It is not mapped any more. */
-void tce_dma_drop(struct mapping *mapping)
+/* It is in no list, and not mapped any more. */
+static void drop(struct mapping *mapping)
 {
 	struct target *target = mapping->target;
 
-	list_del(&mapping->mappings);
-	target->live--;
 	tce_dma_put_pages(mapping);
+	mutex_lock(&tce_dma_lock);
+	target->live--;
 	tce_dma_forget_target(target);
+	mutex_unlock(&tce_dma_lock);
+}
+
+/* Unmap it, and forget it. */
+void tce_dma_end(struct mapping *mapping)
+{
+	mutex_lock(&tce_dma_lock);
+	list_del(&mapping->mappings);
+	mutex_unlock(&tce_dma_lock);
+	tce_dma_unmap(mapping);
+	drop(mapping);
 }
 
 static unsigned long pages_of(const struct tce_dma_part *part)
@@ -168,8 +198,10 @@ struct mapping *tce_dma_new_mapping(struct tce_dma_file *file, struct target *ta
 
 void tce_dma_keep(struct mapping *mapping)
 {
+	mutex_lock(&tce_dma_lock);
 	list_add(&mapping->mappings, &tce_dma_mappings);
 	mapping->target->live++;
+	mutex_unlock(&tce_dma_lock);
 }
 
 /* Of these parts, with their pages, and not mapped yet. */

@@ -161,33 +161,47 @@ static int map_batch(struct tce_dma_file *file)
 	return 0;
 }
 
+static int loop(struct tce_dma_file *file, u64 rounds, u64 checks)
+{
+	struct batch *batch = file->batch;
+	int error, value;
+	u64 ticks = 0;
+
+	if (batch->mapped)
+		return -EBUSY;
+	if (!rounds || rounds > TCE_DMA_ROUNDS || checks > 1)
+		return -EINVAL;
+	if (!batch->target->bound)
+		return -ENODEV;
+	if (!tce_dma_is_its_table(batch))
+		return -ESTALE;
+	value = tce_dma_loop(batch, rounds, checks, &ticks);
+	error = answer_with(file, batch->target, value, ticks, sizeof(batch->told));
+	if (!error)
+		memcpy(file->answer + sizeof(struct tce_dma_answer), &batch->told, sizeof(batch->told));
+	return error;
+}
+
 /* Requests for the lists that a file holds. */
 static int of_batch(struct tce_dma_file *file, const struct tce_dma_request *request)
 {
 	struct target *target;
-	u64 ticks = 0;
-	int value = 0;
 
 	if (!file->batch)
 		return -ENOENT;
 	target = file->batch->target;
 	switch (request->command) {
 	case TCE_DMA_MAPS:
-		return map_batch(file);
+		return target->bound ? map_batch(file) : -ENODEV;
 	case TCE_DMA_UNMAPS:
 		if (!file->batch->mapped)
 			return -ENOENT;
 		tce_dma_unmap_batch(file->batch);
 		break;
 	case TCE_DMA_LOOP:
-		if (file->batch->mapped)
-			return -EBUSY;
-		if (!request->args[0] || request->args[0] > TCE_DMA_ROUNDS)
-			return -EINVAL;
-		value = tce_dma_loop(file->batch, request->args[0], &ticks);
-		break;
+		return loop(file, request->args[0], request->args[1]);
 	}
-	return answer_with(file, target, value, ticks, 0);
+	return answer_with(file, target, 0, 0, 0);
 }
 
 static int drop_batch(struct tce_dma_file *file)
@@ -258,9 +272,14 @@ static int of_mapping(struct tce_dma_file *file, const struct tce_dma_request *r
 	error = answer_with(file, mapping->target, 0, 0, 0);
 	if (error)
 		return error;
-	tce_dma_unmap(mapping);
-	tce_dma_drop(mapping);
+	tce_dma_end(mapping);
 	return 0;
+}
+
+/* It must not be done while others map. */
+bool tce_dma_is_alone(const struct tce_dma_request *request)
+{
+	return request->command == TCE_DMA_MASK || request->command == TCE_DMA_KEEP;
 }
 
 int tce_dma_perform(struct tce_dma_file *file, const struct tce_dma_request *request, size_t size)

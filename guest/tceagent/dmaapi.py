@@ -30,12 +30,14 @@ from tceagent.dmadriver import (
     WHICH,
     WRITE,
     Driver,
+    Told,
 )
 from tceagent.state import unused
 from tceagent.uapi import IOMMU_PAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from tceagent.seam import Kernel, Outcome, Registers
@@ -77,6 +79,14 @@ def _driver(state: State) -> Driver:
     return state.dma
 
 
+def _driving(state: State, device: str) -> Driver:
+    """As `_driver`. Another process has bound the device."""
+    driver = _driver(state)
+    if device not in driver.places:
+        driver.know(device, vfio.find(state.kernel, *state.devices[device]))
+    return driver
+
+
 def bind(state: State, *, device: str) -> Outcome:
     driver, kernel = _driver(state), state.kernel
     buid, slot = state.devices[device]
@@ -89,10 +99,8 @@ def bind(state: State, *, device: str) -> Outcome:
     except OSError as error:
         raise errors.RefusedError(error) from error
     state.bound.pop(device, None)  # it is not VFIO's any more
-    domain, bus, rest = address.split(":")
-    number, function = rest.split(".")
     driver.addresses[device] = address
-    driver.places[device] = int(domain, 16), int(bus, 16) << 8 | int(number, 16) << 3 | int(function, 16)
+    driver.know(device, address)
     answer = driver.ask(device, STATE)
     return {"value": 0, "fields": {**told, **answer.masks}}
 
@@ -158,7 +166,7 @@ def map_sg(
 def _mapped(
     state: State, device: str, name: str, parts: list[tuple[dict[str, Any], int]], way: tuple[str, str]
 ) -> Outcome:
-    driver = _driver(state)
+    driver = _driving(state, device)
     places = [(state.resolve(page), size) for page, size in parts]
     number, (how, direction) = driver.number(), way
     data = b"".join(PART.pack(*place) for place in places)
@@ -180,31 +188,39 @@ def repeat(
     direction: str = "both",
     loop: str = "module",
 ) -> Outcome:
-    driver, kernel = _driver(state), state.kernel
+    driver, kernel = _driving(state, device), state.kernel
     data = b"".join(PART.pack(state.resolve(page), size) for parts in lists for page, size in parts)
     args = len(lists[0]), DIRECTIONS[direction]
     driver.ask(device, HOLD, args, data, len(data) // PART.size)
     rounds = max(1, _BEAT // (len(data) // PART.size))
-    done, errno = 0, ""
+    done, errno, told = 0, "", dmadriver.Told()
     try:
         began = kernel.monotonic()
         while done < times and not errno:
             kernel.beat()
-            errno = _LOOPS[loop](driver, device, min(rounds, times - done))
+            errno = _LOOPS[loop](driver, device, min(rounds, times - done), told)
             done += 0 if errno else min(rounds, times - done)
         seconds = kernel.monotonic() - began
     finally:
         driver.ask(device, DROP)
     outcome: Outcome = {"errno": errno} if errno else {"value": 0}
-    return {**outcome, "fields": {"lists": done * len(lists), "seconds": seconds}}
+    seen = {} if loop == "agent" else told.fields
+    return {**outcome, "fields": {"lists": done * len(lists), "seconds": seconds, **seen}}
 
 
-def _by_the_module(driver: Driver, device: str, rounds: int) -> str:
+def _by_the_module(driver: Driver, device: str, rounds: int, told: Told, *, checks: bool = False) -> str:
     """:return: the name of an errno, empty if all went well."""
-    return driver.ask(device, LOOP, (rounds,)).errno
+    answer = driver.ask(device, LOOP, (rounds, int(checks)))
+    told.add(answer.rest)
+    return answer.errno
 
 
-def _by_requests(driver: Driver, device: str, rounds: int) -> str:
+def _checked(driver: Driver, device: str, rounds: int, told: Told) -> str:
+    """As above, and each round's entries are looked at."""
+    return _by_the_module(driver, device, rounds, told, checks=True)
+
+
+def _by_requests(driver: Driver, device: str, rounds: int, _told: Told) -> str:
     """One that maps all lists and tells their handles, and one that unmaps them, each time. Returns as above."""
     kernel, fd = driver.kernel, driver.fd
     maps, unmaps = driver.packed(device, MAPS), driver.packed(device, UNMAPS)
@@ -223,7 +239,11 @@ def _by_requests(driver: Driver, device: str, rounds: int) -> str:
 
 _BEAT = 16384
 """Parts that are mapped between two progress marks, about: see `tceagent.ops`."""
-_LOOPS = {"module": _by_the_module, "agent": _by_requests}
+_LOOPS: dict[str, Callable[[Driver, str, int, Told], str]] = {
+    "module": _by_the_module,
+    "agent": _by_requests,
+    "checked": _checked,
+}
 
 
 def sync(state: State, *, name: str, whom: str, offset: int = 0, size: int = 0) -> Outcome:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 DRIVER = "tce_dma"
 PATH = "/dev/tce_dma"
-VERSION = 1
+VERSION = 2
 STATE, MASK, ALLOC, MAP, SYNC, UNMAP, READ, WRITE, KEEP, HOLD, MAPS, UNMAPS, LOOP, DROP = range(14)
 REQUEST = Struct("=IIIIQQQQII")
 """Version, command, domain, place, four arguments, parts, 0."""
@@ -24,6 +24,8 @@ ANSWER = Struct("=qQQQQ")
 """Value, streaming and coherent mask, whether it goes around the tables, extra."""
 SEGMENT = Struct("=QQ")
 """Handle and bytes."""
+TOLD = Struct("=11Q")
+"""Of a loop: `Told`."""
 PARTS = 256
 """Of one mapping, at most."""
 HELD = 1024
@@ -68,6 +70,12 @@ class Driver:
         padded = (*args, 0, 0, 0, 0)[:4]
         return REQUEST.pack(VERSION, command, *self.places.get(device, (0, 0)), *padded, parts, 0)
 
+    def know(self, device: str, address: str) -> None:
+        """The device is at this PCI address."""
+        domain, bus, rest = address.split(":")
+        number, function = rest.split(".")
+        self.places[device] = int(domain, 16), int(bus, 16) << 8 | int(number, 16) << 3 | int(function, 16)
+
     def ask(self, device: str, command: int, args: tuple[int, ...] = (), data: bytes = b"", parts: int = 0) -> Answer:
         """:raise RefusedError: the driver refuses."""
         request = self.packed(device, command, args, parts) + data
@@ -107,6 +115,35 @@ class Answer:
     def outcome(self, **fields: Any) -> Outcome:  # noqa: ANN401 - whatever an outcome has
         out: Outcome = {"errno": self.errno} if self.errno else {"value": self.value}
         return {**out, "fields": fields} if fields else out
+
+
+class Told:
+    """What the driver tells of loops: sums, and of what was wrong the first."""
+
+    def __init__(self) -> None:
+        self._sums = [0] * 5
+        self._liobn = self._cpu = 0
+        self._wrong: list[int] = []
+        self._shared: list[int] = []
+
+    def add(self, raw: bytes) -> None:
+        """Of one more loop (`struct tce_dma_told`)."""
+        self._cpu, self._liobn, met, beside, checked, wrong, *first, shared, shared_at = TOLD.unpack_from(raw)
+        self._sums = [a + b for a, b in zip(self._sums, (met, beside, checked, wrong, shared))]  # noqa: B905  as ever
+        self._wrong = self._wrong or (first if wrong else [])
+        self._shared = self._shared or ([shared_at] if shared else [])
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """As fields of an outcome."""
+        met, beside, checked, wrong, shared = self._sums
+        out: dict[str, Any] = {"cpu": self._cpu, "liobn": self._liobn, "met": met, "beside": beside, "checked": checked}
+        if wrong:
+            at, seen, expected = self._wrong
+            out["wrong"] = {"count": wrong, "ioba": at, "seen": seen, "expected": expected}
+        if shared:
+            out["shared"] = {"count": shared, "ioba": self._shared[0]}
+        return out
 
 
 def unbind(kernel: Kernel, address: str) -> None:

@@ -60,6 +60,7 @@ class DmaFile(OpenFile):
         self._maps: dict[int, Mapping] = {}
         self._held: Held | None = None
         self._answer = b""
+        machine.dma.files.append(self)
 
     def release(self, process: Process) -> None:
         """See `OpenFile`."""
@@ -67,6 +68,8 @@ class DmaFile(OpenFile):
             self._end(next(iter(self._maps)))
         if self._held is not None:
             self._unmap_lists(self._held)
+        if self in self._machine.dma.files:
+            self._machine.dma.files.remove(self)
         super().release(process)
 
     def pwrite(self, data: bytes, _offset: int) -> int:
@@ -79,7 +82,7 @@ class DmaFile(OpenFile):
             self._of_mapping(command, args, rest)
             return len(data)
         if command in {dmadriver.MAPS, dmadriver.UNMAPS, dmadriver.LOOP, dmadriver.DROP}:
-            self._of_lists(command)
+            self._of_lists(command, args)
             return len(data)
         pe, device = self._device(domain, place)
         if command == dmadriver.MASK:
@@ -124,7 +127,7 @@ class DmaFile(OpenFile):
     def _mask(self, pe: EmulatedPe, device: str, args: list[int]) -> None:
         which, bits = args[:2]
         masks = self._machine.dma.of(device)
-        if any(each.device == device for each in self._maps.values()):
+        if any(file.has(device) for file in self._machine.dma.files):
             raise SyscallError("EBUSY")
         direct = self._direct(pe, bits)
         if not direct and self._machine.memory.replaced(pe.phb.index, self._machine.windows):
@@ -162,7 +165,7 @@ class DmaFile(OpenFile):
 
     def _in_use(self, pe: EmulatedPe) -> bool:
         """A mapping has entries in its default window."""
-        return any(each.entries and each.device in pe.devices for each in self._maps.values())
+        return any(file.has_entries(device) for file in self._machine.dma.files for device in pe.devices)
 
     # -- mappings
 
@@ -203,7 +206,7 @@ class DmaFile(OpenFile):
         self._held = Held(pe, device, lists, _PERMISSIONS[direction])
         self._say(device, len(lists))
 
-    def _of_lists(self, command: int) -> None:
+    def _of_lists(self, command: int, args: list[int]) -> None:
         held = self._held
         if held is None:
             raise SyscallError("ENOENT")
@@ -215,16 +218,23 @@ class DmaFile(OpenFile):
         if command in {dmadriver.MAPS, dmadriver.LOOP}:
             told = self._map_lists(held)
         held.mapped = command == dmadriver.MAPS and not isinstance(told, str)
+        checked = len(held.entries) * args[0] * args[1]
         if command != dmadriver.MAPS:
             self._unmap_lists(held)
         if command == dmadriver.DROP:
             self._held = None
         if isinstance(told, str):
-            self._say(held.device, -errno.EIO)
-        else:
+            self._say(held.device, -errno.EIO, 0, self._told(held, 0) if command == dmadriver.LOOP else b"")
+        elif command == dmadriver.MAPS:
             segments = b"".join(dmadriver.SEGMENT.pack(*each) for each in told)
-            more = command == dmadriver.MAPS
-            self._say(held.device, len(held.lists) * more, 0, segments * more)
+            self._say(held.device, len(held.lists), 0, segments)
+        else:
+            self._say(held.device, 0, 0, self._told(held, checked) if command == dmadriver.LOOP else b"")
+
+    @staticmethod
+    def _told(held: Held, checked: int) -> bytes:
+        """Of a loop: here nobody meets another one, for one comes after the other; and all that it reads is right."""
+        return dmadriver.TOLD.pack(0, held.pe.table.liobn, 0, 0, checked, 0, 0, 0, 0, 0, 0)
 
     def _map_lists(self, held: Held) -> list[tuple[int, int]] | str:
         """All of them, or none. Where all RAM is mapped, they have no entries of their own, and handles are not told.
@@ -363,6 +373,16 @@ class DmaFile(OpenFile):
             pe.table.put(entry, 0)
         for frame in mapping.frames:
             self._machine.ram.free(frame)
+
+    # -- what others ask of it: `tcelab.emulator.dmastate.Holder`
+
+    def has(self, device: str) -> bool:
+        """Something is mapped for a device."""
+        return any(each.device == device for each in self._maps.values())
+
+    def has_entries(self, device: str) -> bool:
+        """Something is, and has entries in its default window."""
+        return any(each.device == device and each.entries for each in self._maps.values())
 
     def unbound(self, device: str) -> None:
         """Its driver is gone, and all that it had is unmapped."""

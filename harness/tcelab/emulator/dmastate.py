@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from tcelab.papr import window
 from tcelab.papr.tcetable import Table
@@ -22,12 +22,26 @@ class Masks:
     direct: bool = False
 
 
+class Holder(Protocol):
+    """An open file of the driver, with what was mapped through it."""
+
+    def has(self, device: str) -> bool:
+        """Something is mapped for a device."""
+
+    def has_entries(self, device: str) -> bool:
+        """Something is, and has entries in its default window."""
+
+    def unbound(self, device: str) -> None:
+        """Its driver is gone, and all that it had is unmapped."""
+
+
 @dataclass(slots=True)
 class DmaApi:
     """:ivar masks: by device, also of those that have no driver any more.
 
     :ivar wanted: what the next mapping is to get: handles and bytes, or the name of an errno; None: what is free.
     :ivar refused: PHBs for which it made none, and tries no more (failed_ddw_pdn_list).
+    :ivar files: those of the driver that are open.
     :ivar wide: the kernel may make windows of 64 bits.
     :ivar direct: LIOBNs of windows in which all RAM is mapped, once something was mapped there.
     :ivar frames: of pages that another run has elsewhere: by their real address there, what they have here.
@@ -39,6 +53,7 @@ class DmaApi:
     direct: set[int] = field(default_factory=set)
     frames: dict[int, int] = field(default_factory=dict)
     refused: set[int] = field(default_factory=set)
+    files: list[Holder] = field(default_factory=list)
 
     def real(self, table: Table, address: int) -> int:
         """Where an address in a table leads to here."""

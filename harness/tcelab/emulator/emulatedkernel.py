@@ -275,7 +275,7 @@ class EmulatedKernel:
             pe, name, _ = self._device(f"{DEVICES}/{data.decode()}")
             pe.driven.discard(name)
             pe.devices[name].master = False
-            for file in [] if pe.keep else self.process.opened(DmaFile):
+            for file in [] if pe.keep else self.machine.dma.files:
                 file.unbound(name)
 
     # -- time; only waiting lets it pass

@@ -22,6 +22,7 @@ from tcelab.judge.laws.refusals import unwatched
 from tcelab.judge.ledger import KEEP, Ledger
 from tcelab.judge.models.comparison import Difference
 from tcelab.judge.models.lifemodel import LivingFold
+from tcelab.judge.models.meetings import Meetings
 from tcelab.judge.models.racemodel import Races
 from tcelab.judge.models.reading import read_tables
 from tcelab.judge.models.requests import request_name
@@ -73,6 +74,7 @@ class Judge:
         self._counters = ChargesLaw(), PinsLaw()
         self._papr = PaprLaw()
         self._races = Races(self.fold.unknown)
+        self._meetings = Meetings(facts, self.fold.unknown)
         self._pending = [0, 0]  # maps and mapped pages since the last checkpoint
         self._suspicious: Step | None = None
         self._looks = -1, -1  # numbers of the last two checkpoints
@@ -167,6 +169,8 @@ class Judge:
             law(ledger, self.fold, step, outcome)
         self.fold.apply(step)
         self._races.feed(step, self.fold.tables)
+        if (loop := self._meetings.feed(step)) is not None:
+            ledger.evidence.loops.add(loop.met, loop.beside, loop.checked)
         went(ledger, self.fold, step, outcome)
         flight(ledger, self.fold, step, outcome)
         device_said(ledger, self.fold, step, outcome)

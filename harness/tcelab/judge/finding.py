@@ -147,6 +147,28 @@ class PaprCount(msgspec.Struct):
     off: int = 0
 
 
+class LoopCount(msgspec.Struct):
+    """Loops of the DMA API that were begun at once with others.
+
+    :ivar loops: how many.
+    :ivar met: how often one came into the kernel's allocator and found another one there, with the same table.
+    :ivar beside: the same, with other tables.
+    :ivar checked: entries that they read while they were mapped.
+    """
+
+    loops: int = 0
+    met: int = 0
+    beside: int = 0
+    checked: int = 0
+
+    def add(self, met: int, beside: int, checked: int) -> None:
+        """Count one more."""
+        self.loops += 1
+        self.met += met
+        self.beside += beside
+        self.checked += checked
+
+
 class Evidence(msgspec.Struct, kw_only=True):
     """What the verdict rests on.
 
@@ -163,6 +185,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     :ivar twice: by probe, pieces of transfers that QEMU's table and the probe's own have both judged.
     :ivar pins: readings of the page-pin counters.
     :ivar dma: transfers of devices.
+    :ivar loops: loops of the DMA API on several CPUs.
     :ivar papr: what the guest asked of its platform.
     :ivar laws: what each law gave, by name.
     :ivar batches: what each batch size gave.
@@ -183,6 +206,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     twice: dict[str, int] = {}
     pins: int = 0
     dma: DmaCount = msgspec.field(default_factory=DmaCount)
+    loops: LoopCount = msgspec.field(default_factory=LoopCount)
     papr: PaprCount = msgspec.field(default_factory=PaprCount)
     laws: dict[str, LawCount] = msgspec.field(default_factory=lambda: {law: LawCount() for law in LAW_NAMES})
     batches: list[Batch] = []

@@ -112,19 +112,22 @@ class DmaMapSg(_GuestOp, frozen=True, kw_only=True):
 class DmaRepeat(_GuestOp, frozen=True, kw_only=True):
     """Map lists and unmap them again, over and over, and leave nothing. Their pages are held meanwhile: only the first
     round finds them. Outcome: `value` is 0, or an errno; `fields`: `lists`, how many were mapped and unmapped again,
-    and `seconds`.
+    and `seconds`; of the driver's loops, how often it came into the kernel's allocator and found another one's loop
+    there, `met` of the same table (`liobn`), `beside` of others.
 
     :ivar lists: as the `parts` of a `dmamapsg`, all with as many; each round maps all of them, and then unmaps them.
     :ivar times: rounds.
     :ivar loop: the driver's own loop, or one of the agent, with a request that maps all lists and tells their handles,
-        and one that unmaps them, in each round.
+        and one that unmaps them, in each round. `checked`: the driver's, and it reads each entry while it is mapped
+        (H_GET_TCE), and sees whether another checked loop has the same one; `fields`: `checked`, entries that it read,
+        and the first that was `wrong` or `shared`.
     """
 
     device: str
     lists: list[list[Part]]
     times: int
     direction: Direction = "both"
-    loop: Literal["module", "agent"] = "module"
+    loop: Literal["module", "agent", "checked"] = "module"
 
 
 class DmaSync(_GuestOp, frozen=True, kw_only=True):

@@ -23,12 +23,16 @@ SHARED: Final = "a PE of several devices does not change hands, because not ever
 
 @dataclass(slots=True)
 class Mapped:
-    """:ivar sizes: bytes of its parts; `live`: it is mapped, if it could be."""
+    """:ivar sizes: bytes of its parts; `live`: it is mapped, if it could be.
+
+    :ivar by: the process that has mapped it.
+    """
 
     device: str
     sizes: list[int]
     coherent: bool = False
     live: bool = True
+    by: str = ""
 
 
 @dataclass(slots=True)
@@ -101,6 +105,11 @@ class Drivers:
         if not why:
             self.vfio.add(index)
         return why
+
+    def exit(self, process: str) -> None:
+        """A process ends, and with it what it has mapped."""
+        for each in self.maps.values():
+            each.live = each.live and each.by != process
 
     def asked(self, op: Ddw) -> None:
         """Firmware is asked for windows from outside, and no kernel knows it."""

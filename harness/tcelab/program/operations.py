@@ -283,8 +283,9 @@ class HcallBatch(_GuestOp, frozen=True, kw_only=True):
 
 class AtOnce(_GuestOp, frozen=True, kw_only=True):
     """Begin the next `count` operations at once, by as many processes (`by`), each on a CPU of its own as far as there
-    are as many. They can be `hcall`, `hcallbatch`, `repeat`, `ioctl`, `open`, `close`. What they leave is judged as
-    what one after the other would: of an entry that several of them write, whichever order explains all entries. A
+    are as many. They can be `hcall`, `hcallbatch`, `repeat`, `ioctl`, `open`, `close`, and of the DMA API `dmarepeat`,
+    `dmamap`, `dmamapsg`, `dmaunmap`, while nobody makes hypercalls for that table. What they leave is judged as what
+    one after the other would: of an entry that several of them write, whichever order explains all entries. A
     `checkpoint` follows before anything else is done with such entries. The emulator does them in the order in which
     they stand. Outcome: `fields`: `spans`, when each began and ended, seconds by the guest's clock.
     """

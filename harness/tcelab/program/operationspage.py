@@ -126,7 +126,13 @@ EXAMPLES: Final[Mapping[str, list[Example]]] = {
         }
     ],
     "dmarepeat": [
-        {"op": "dmarepeat", "device": "pe1", "lists": [[[{"buffer": "pages", "index": 1}, 4096]]], "times": 1000}
+        {
+            "op": "dmarepeat",
+            "device": "pe1",
+            "lists": [[[{"buffer": "pages", "index": 1}, 4096]]],
+            "times": 1000,
+            "loop": "checked",
+        }
     ],
     "dmasync": [{"op": "dmasync", "name": "m", "whom": "cpu", "size": 64}],
     "dmaunmap": [{"op": "dmaunmap", "name": "m", "expect": "ok"}],

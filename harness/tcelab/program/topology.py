@@ -293,6 +293,8 @@ TOPOLOGIES: Final = {
         _pes("two-small", 2, SMALL_WINDOW),
         _pes("two-small-smp", 2, SMALL_WINDOW, cpus=2),
         _pes("four-cpus", 2, SMALL_WINDOW, cpus=4),
+        # From 1 GiB on, the kernel's allocator has a pool for each of several CPUs (kernel/iommu.c, iommu_init_table).
+        _pes("four-cpus-pools", 2, cpus=4),
         _pes("two-small-kdump", 2, SMALL_WINDOW, crashkernel=CRASHKERNEL),
         # A DMA master on the host, with a view of its own; and an edu, whose PE is left as it is elsewhere.
         _unlike(PROBE, Phb(1, tuple(Device(each, slot, "probe") for each, slot in _PROBES.items()), _PROBED)),

@@ -113,7 +113,7 @@ class Checker(validate_dma.DriverRules):
         self._disks = {device.name for device in program.topology.devices if device.model == "virtio-blk"}
         self._windows = {phb.liobn: phb for phb in program.topology.machine}
         self._topology = program.topology
-        self._group = validate_atonce.Group(guarded=self._guarded)
+        self._group = validate_atonce.Group(program.topology, guarded=self._guarded)
         self._live()
 
     def _live(self) -> None:
@@ -199,6 +199,7 @@ class Checker(validate_dma.DriverRules):
         if op.process not in self._processes or not op.process:
             return self._no_process(op.process)
         del self._processes[op.process]
+        self._drivers.exit(op.process)
         return ""
 
     def _buffer(self, op: Buffer) -> str:

@@ -33,7 +33,7 @@ from tcelab.program.guestop import Page
 from tcelab.program.plugged import Plugged
 from tcelab.program.topology import Topology
 from tcelab.program.validate_life import Life
-from tcelab.program.validated import BufferState, Made
+from tcelab.program.validated import BufferState, Made, who
 
 MASKS: Final = range(24, 65)
 MOST_COHERENT: Final = 512
@@ -48,7 +48,10 @@ Memory = Callable[[Page, int], tuple[str, bool]]
 """Given a place and a size: why a process cannot map it, empty if it can; and whether it lies in huge pages."""
 
 
-NOT_CHILD: Final = "only the agent itself is a driver of the DMA API"
+CHILDS: Final = (DmaMap, DmaMapSg, DmaRepeat, DmaUnmap)
+"""What a child process may do with a device that the agent has bound."""
+NOT_CHILD: Final = "only the agent itself does that with a driver of the DMA API"
+NOT_ROOT: Final = "the driver of the DMA API serves root alone"
 GUARDED: Final = "whoever isolates PEs knows the entries that VFIO makes, and no others"
 
 
@@ -277,8 +280,8 @@ class DriverRules(Made):
         self._drivers = Drivers(self._topology)
 
     def _dmaapi(self, op: DmaOp) -> str:
-        if self._by or self._guarded:
-            return NOT_CHILD if self._by else GUARDED
+        if not_its := self._whose(op):
+            return not_its
         if isinstance(op, DmaBind):
             wrong = bind(self._drivers, self._life.plugged, op, self._used())
             for process in self._processes.values():
@@ -287,11 +290,26 @@ class DriverRules(Made):
         if isinstance(op, DmaAlloc) and op.buffer in self._buffers:
             return f"there is a buffer {op.buffer!r} already"
         wrong = problem(self._drivers, self._mappable, op)
+        if isinstance(op, DmaMap | DmaMapSg) and not wrong:
+            self._drivers.maps[op.name].by = self._by
         if isinstance(op, DmaAlloc):
             self._buffers[op.buffer] = BufferState(op.pages, self._by, coherent=True)
         for name in [name for name, each in self._drivers.maps.items() if each.coherent and not each.live]:
             self._buffers.pop(name, None)
         return wrong
+
+    def _whose(self, op: DmaOp) -> str:
+        """Why the process cannot do that; empty if it can."""
+        if self._guarded:
+            return GUARDED
+        if self._by and not isinstance(op, CHILDS):
+            return NOT_CHILD
+        if not self._own.root:
+            return NOT_ROOT
+        if isinstance(op, DmaUnmap | DmaSync | DmaMove) and op.name in self._drivers.maps:
+            by = self._drivers.maps[op.name].by
+            return "" if by == self._by else f"mapping {op.name!r} belongs to {who(by)}, not to {who(self._by)}"
+        return ""
 
     def _used(self) -> set[str]:
         """Devices whose files, or whose groups', are open."""

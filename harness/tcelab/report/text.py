@@ -243,6 +243,10 @@ def witnesses(evidence: Evidence) -> Iterator[str]:
     )
     passed = f"{counted(dma.allowed, 'piece')} through"
     yield f"device DMA: {counted(dma.transfers, 'transfer')}, {passed}, {dma.refused:,} refused ({controls})"
+    if (loops := evidence.loops).loops:
+        read = f"{counted(loops.checked, 'entry', 'entries')} read while they were mapped"
+        met = f"{counted(loops.met, 'time')} with the same table, {loops.beside:,} with another one"
+        yield f"loops of the DMA API at once: {loops.loops}, which met inside the kernel {met}; {read}"
     yield f"page pins: {counted(evidence.pins, 'reading')}"
     yield from asked(evidence)
     costs = (f"{what} {cost.median * 1e3:.1f} ms" for what, cost in evidence.seconds.items())

@@ -255,7 +255,7 @@ SCENARIOS: Final = {
         ),
         Scenario(
             "smp",
-            "several CPUs use one table and several at once, by hypercalls and containers; PEs change hands",
+            "several CPUs use one table and several at once: hypercalls, containers, the DMA API; PEs change hands",
             smp.ops,
             topologies=smp.TOPOLOGIES,
         ),

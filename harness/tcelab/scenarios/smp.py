@@ -1,9 +1,10 @@
 """`smp`: several processes, each on a CPU of its own, that use one table and several tables at the same time: by raw
-hypercalls, by containers of their own, and by both.
+hypercalls, by containers of their own, by the kernel's DMA API, and by several of them.
 
 Whatever they leave must be what some order of their calls would have left. Each has pages of its own, so each entry
 tells who wrote it. Afterwards the PEs are handed over, many times over: a container takes each, all at the same time,
-maps, and gives it back to the kernel.
+maps, and gives it back to the kernel. At last a driver of the DMA API has them: loops map and unmap lists, and look at
+the entries meanwhile; what is kept mapped beside them stays as it is.
 """
 
 from __future__ import annotations
@@ -14,13 +15,33 @@ from typing import Final
 
 import msgspec
 
+from tceagent.huge import HUGE_PAGE
 from tcelab.papr import tce
-from tcelab.program import AtOnce, Call, Exit, GuestOp, HcallBatch, Op, Page, Spawn, Tce, is_guest
+from tcelab.program import (
+    AtOnce,
+    Buffer,
+    Call,
+    DmaBind,
+    DmaMapSg,
+    DmaRepeat,
+    DmaUnbind,
+    DmaUnmap,
+    Exit,
+    GuestOp,
+    HcallBatch,
+    Op,
+    Page,
+    Part,
+    Spawn,
+    Tce,
+    is_guest,
+)
+from tcelab.program.dmaops import GRANTS
 from tcelab.program.topology import Topology
 from tcelab.scenarios import vocabulary as b
-from tcelab.scenarios.vocabulary import Pe
+from tcelab.scenarios.vocabulary import PAGE, Pe
 
-TOPOLOGIES: Final = ("two-small-smp", "four-cpus")
+TOPOLOGIES: Final = ("two-small-smp", "four-cpus", "four-cpus-pools")
 LEAST: Final = 4
 """Processes, on however many CPUs."""
 PAGES: Final = 16
@@ -29,6 +50,14 @@ ROUNDS: Final = 2000
 """Of single calls; of calls with many entries, a quarter."""
 TURNS: Final = 4
 """Hand-overs of each PE."""
+POOLS: Final = 1 << 30
+"""Bytes of a window from which on the kernel's allocator has several pools."""
+LOOPS: Final = 400
+"""Rounds of a loop of the DMA API."""
+LISTS: Final = 4
+"""Of each round; each has as many parts as the process has pages."""
+LONGEST: Final = 8 * PAGE
+"""Bytes of a part of several pages."""
 
 
 def ops(topology: Topology, seed: int) -> list[Op]:
@@ -41,9 +70,14 @@ def ops(topology: Topology, seed: int) -> list[Op]:
         out.append(Spawn(process=name, expect="ok"))
         own = [*b.buffer(name, PAGES, chance.randrange(1 << 30)), *b.tag(Page(name), PAGES, 0, 0, number)]
         out += _by(name, own)
-    out += _hammered(pes, names, chance)
-    out += _containers(pes, names, chance)
-    out += _handed_over(pes, names, chance)
+    if pes[0].entries * PAGE < POOLS:
+        out += _hammered(pes, names, chance)
+        out += _containers(pes, names, chance)
+        out += _handed_over(pes, names, chance)
+    # Nothing else changes hands, see `tcelab.program.drivenpes`; nor what has a second device later.
+    edus = {phb.index for phb in topology.phbs if [each.model for each in phb.devices] == ["edu"]}
+    if alone := [pe for pe in pes if pe.phb.index in edus]:
+        out += _driven(alone, names, chance)
     out += [Exit(process=name, expect="ok") for name in names]
     return [*out, *b.pins(), *b.checkpoint("smp: end", stream=True)]
 
@@ -168,3 +202,102 @@ def _handed_over(pes: Sequence[Pe], names: Sequence[str], chance: random.Random)
                 out += _at_once(*each)
             out += b.checkpoint(f"smp: turn {turn}, {label}", stream=label == "taken")
     return out
+
+
+# -- the kernel's DMA API
+
+
+def _driven(pes: Sequence[Pe], names: Sequence[str], chance: random.Random) -> list[Op]:
+    """Loops in the kernel on one table and on all, then beside containers and hypercalls on another PE."""
+    out: list[Op] = [*b.buffer("kept", PAGES, chance.randrange(1 << 30))]
+    large = pes[0].entries * PAGE >= POOLS
+    if large:
+        out += [Buffer(name=_large(name), pages=HUGE_PAGE // PAGE, huge=True, by=name) for name in names]
+    out += [DmaBind(device=pe.name, expect="ok") for pe in pes]
+    out += [*b.tag(Page("kept"), PAGES, pes[0].liobn, 0, chance.randrange(1 << 20)), *_kept(pes)]
+    # Neighbours: on two CPUs, every second process is on the same one, and those never meet.
+    spread = [pes[number * len(pes) // len(names)] for number in range(len(names))]
+    for label, where in (("one table", [pes[0]] * len(names)), ("several tables", spread)):
+        loops = [_loop(pe, name, chance, large=large) for pe, name in zip(where, names, strict=True)]
+        out += [*_at_once(*loops), *b.checkpoint(f"smp: the DMA API, {label}", stream=True)]
+    maps = [_list(pe, name, chance) for pe, name in zip(spread, names, strict=True)]
+    out += [*_at_once(*maps), *b.checkpoint("smp: the DMA API, mapped at once", stream=True)]
+    more = [_loop(pes[0], name, chance) for name in names]
+    out += [*_at_once(*more), *b.checkpoint("smp: the DMA API, loops beside what is mapped", stream=True)]
+    unmaps: list[GuestOp] = [DmaUnmap(name=_mapping(name), by=name, expect="ok") for name in names]
+    out += [*_at_once(*unmaps), *b.checkpoint("smp: the DMA API, unmapped at once", stream=True)]
+    if len(pes) > 1:
+        out += _beside(pes[0], pes[1], names, chance)
+    for pe in pes[: 1 if len(pes) > 1 else None]:
+        out += [DmaUnmap(name=f"kept-{pe.name}", expect="ok"), DmaUnbind(device=pe.name, expect="ok")]
+    return out
+
+
+def _kept(pes: Sequence[Pe]) -> list[Op]:
+    """What the agent has mapped on each PE all the while."""
+    out: list[Op] = []
+    for pe in pes:
+        parts = [Part(Page("kept", page, 16 * page), PAGE - 16 * page) for page in range(PAGES)]
+        out.append(DmaMapSg(device=pe.name, name=f"kept-{pe.name}", parts=parts, direction="to-device", expect="ok"))
+    return out
+
+
+def _mapping(process: str) -> str:
+    return f"{process}-list"
+
+
+def _parts(name: str, chance: random.Random) -> list[Part]:
+    """All pages of a process in any order, of each some bytes."""
+    starts = [chance.randrange(PAGE) for _ in range(PAGES)]
+    pages = chance.sample(range(PAGES), PAGES)
+    return [
+        Part(Page(name, page, start), chance.randint(1, PAGE - start))
+        for page, start in zip(pages, starts, strict=True)
+    ]
+
+
+def _list(pe: Pe, name: str, chance: random.Random) -> GuestOp:
+    direction = chance.choice(tuple(GRANTS))
+    parts = _parts(name, chance)
+    return DmaMapSg(device=pe.name, name=_mapping(name), parts=parts, direction=direction, by=name, expect="ok")
+
+
+def _large(process: str) -> str:
+    return f"{process}-large"
+
+
+def _long_parts(name: str, chance: random.Random) -> list[Part]:
+    """Of several pages each, which the kernel stores with one hypercall from a list that each CPU has."""
+    sizes = [chance.randint(PAGE, LONGEST) for _ in range(PAGES)]
+    starts = [chance.randrange(HUGE_PAGE - size) for size in sizes]
+    return [Part(Page(_large(name), *divmod(start, PAGE)), size) for start, size in zip(starts, sizes, strict=True)]
+
+
+def _loop(pe: Pe, name: str, chance: random.Random, *, large: bool = False) -> GuestOp:
+    lists = [(_long_parts if large and number % 2 else _parts)(name, chance) for number in range(LISTS)]
+    direction = chance.choice(tuple(GRANTS))
+    return DmaRepeat(
+        device=pe.name, lists=lists, times=LOOPS, direction=direction, loop="checked", by=name, expect="ok"
+    )
+
+
+def _beside(pe: Pe, other: Pe, names: Sequence[str], chance: random.Random) -> list[Op]:
+    """Two processes loop on one PE, one has another PE by VFIO, and the rest make hypercalls for entries of that."""
+    other_again = Pe(other.phb, "smp-beside")
+    loopers, rest, user = names[:2], names[2:], "smp-beside"
+    low = chance.randrange(1, other.entries // 4)
+    high = other.entries // 2 + chance.randrange(1, other.entries // 4)
+    out: list[Op] = [DmaUnmap(name=f"kept-{other.name}", expect="ok"), DmaUnbind(device=other.name, expect="ok")]
+    out += [*b.bind(other_again), *b.checkpoint("smp: the DMA API, one PE given away", stream=True)]
+    out.append(Spawn(process=user, expect="ok"))  # who was spawned before does not know the group
+    opened = [*b.open_container(other_again), *b.enable(other_again)]
+    out += _by(user, [*b.buffer(user, PAGES, chance.randrange(1 << 30)), *opened])
+    both = [*_mapped(other_again, user, low), *b.unmap_dma(other_again, other_again.iova(low), PAGES)]
+    out += _by(user, both)
+    again = _by(user, b.repeat(both, ROUNDS // 8))[0]
+    loops = [_loop(pe, name, chance) for name in loopers]
+    hammer = [_calls(name, _wide(other_again, high, name, chance), ROUNDS // 4) for name in rest]
+    out += [*_at_once(*loops, again, *hammer), *b.checkpoint("smp: the DMA API beside others", stream=True)]
+    out += [HcallBatch(calls=[_empty(other_again, high, 2 * PAGES)], expect=0)]
+    out += _by(user, b.close(other_again.group, other_again.container))
+    return [*out, Exit(process=user, expect="ok")]

@@ -4,6 +4,7 @@
  * tests can see whether that is found. All of it ends when the module goes.
  */
 
+#include <linux/delay.h>
 #include <linux/dma-mapping.h>
 #include <linux/module.h>
 #include <linux/pci.h>
@@ -17,7 +18,8 @@ MODULE_PARM_DESC(slot, "of the device, which it has alone of all PHBs");
 
 static char *fault = "";
 module_param(fault, charp, 0);
-MODULE_PARM_DESC(fault, "both-ways, read-only, swapped, large-stuff, shared, part-off, one-short, one-left, one-more");
+MODULE_PARM_DESC(fault, "both-ways, read-only, swapped, large-stuff, shared, part-off, one-short, one-left, one-more, "
+		 "given-twice, mixed-up");
 
 #define LARGE	600	/* IOMMU pages: more than one hypercall may name */
 #define SEVERAL	16
@@ -28,9 +30,20 @@ static struct iommu_table_ops ours, *theirs;
 static long frees_more;
 static unsigned int sets;	/* calls of set */
 
+static unsigned long scratch;	/* of all CPUs: it should be one's own */
+
 static bool is(const char *name)
 {
 	return !strcmp(fault, name);
+}
+
+/* What the second CPU gets counts as free, and the search for more begins there. */
+static void give_again(struct iommu_table *tbl, long index, long npages)
+{
+	if (!(raw_smp_processor_id() & 1))
+		return;
+	bitmap_clear(tbl->it_map, index - tbl->it_offset, npages);
+	tbl->pools[0].hint = index - tbl->it_offset;
 }
 
 static int set(struct iommu_table *tbl, long index, long npages, unsigned long uaddr, enum dma_data_direction direction,
@@ -47,6 +60,14 @@ static int set(struct iommu_table *tbl, long index, long npages, unsigned long u
 		uaddr += 1ul << tbl->it_page_shift;
 	if (is("one-short") && npages >= 512)
 		npages--;
+	if (is("given-twice"))
+		give_again(tbl, index, npages);
+	/* As if each CPU had no list of its own for what it is about to store. */
+	if (is("mixed-up")) {
+		WRITE_ONCE(scratch, uaddr);
+		udelay(20);
+		uaddr = READ_ONCE(scratch);
+	}
 	return theirs->set(tbl, index, npages, uaddr, direction, attrs);
 }
 

@@ -51,6 +51,7 @@ ONLY_EMULATED = {
     "windows-isolation",
     "dma-api",
     "handover",
+    "smp",
     "windows-removed",
 }
 """Scenarios of which the ideal session knows too little: of windows, of events and of the kernel's own drivers, only

@@ -112,7 +112,7 @@ WRONG = [
         ],
         "an iommu-testdev writes to memory alone",
     ),
-    ([Spawn(process="c"), DmaBind(device="pe2", by="c")], "only the agent itself is a driver"),
+    ([Spawn(process="c"), DmaBind(device="pe2", by="c")], "only the agent itself does that with a driver"),
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tcelab.errors import counted
 from tcelab.judge import blame
 from tcelab.judge.finding import Finding
 from tcelab.judge.law import Law
@@ -13,14 +14,14 @@ from tcelab.judge.models.eventfold import EventFold
 from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.reading import TableReading
 from tcelab.papr import tce, window
-from tcelab.program import DmaAlloc, DmaMap, DmaMapSg, DmaMask, DmaMove
+from tcelab.program import DmaAlloc, DmaMap, DmaMapSg, DmaMask, DmaMove, DmaRepeat
 from tcelab.run.record import Outcome, Step, TableView
 
 LAW: Final = Law(
     "handles",
     says="each byte that a driver maps is reached at its handle, within the mask, in the direction asked for, and in no"
     " other way; once it is unmapped, it is reached no more",
-    needs="the operations dmamap, dmamapsg, dmaalloc or dmamask",
+    needs="the operations dmamap, dmamapsg, dmaalloc, dmamask or dmarepeat",
     finds="follows each handle through the tables to the page behind it, and compares it with its mask and with others",
 )
 
@@ -36,6 +37,8 @@ WRONG: Final = (
     "mask is of",
     "is answered with",
     "says that its transfer",
+    "its entry does not lead to",
+    "given an entry that another list",
 )
 """What may be wrong, in the words of its findings."""
 MOST: Final = 8
@@ -56,6 +59,47 @@ def told(ledger: Ledger, fold: EventFold, step: Step, got: Outcome) -> None:
             ledger.judged("handles")
             _fit(ledger, fold, step, segments)
             _within(ledger, fold.dma, step, segments)
+        case DmaRepeat(loop="checked"):
+            _looped(ledger, fold, step, got)
+
+
+def _looped(ledger: Ledger, fold: EventFold, step: Step, got: Outcome) -> None:
+    """While a loop had its lists mapped, their entries led to their bytes, and were no other loop's.
+
+    The driver has read them in the kernel, and tells of the first that was wrong (guest/kmod/tce_dma_tables.c).
+    """
+    op, fields = step.op, got.fields
+    assert isinstance(op, DmaRepeat)
+    if fields.get("checked"):
+        ledger.judged("handles")
+    elif not got.errno and not fold.dma.state(op.device).direct:
+        fold.unknown.append(f"the loop of step {step.number} was to be checked, and read no entry")
+    said = []
+    if wrong := fields.get("wrong"):
+        sides = tce.describe(wrong["expected"]), tce.describe(wrong["seen"])
+        said.append((wrong, "read while a loop had it mapped, its entry does not lead to its bytes", sides))
+    if shared := fields.get("shared"):
+        said.append(
+            (
+                shared,
+                "a list was given an entry that another list of a loop had at that time",
+                ("an entry of its own", "one of both"),
+            )
+        )
+    for each, what, (expected, seen) in said:
+        liobn, ioba = fields["liobn"], each["ioba"]
+        times = counted(each["count"], "time")
+        ledger.report(
+            "handles",
+            (step.number, what),
+            f"LIOBN {liobn:#x} IOBA {ioba:#x}: {what} ({times}, operation {step.number});"
+            f" expected {expected}, seen {seen}",
+            liobn=liobn,
+            ioba=ioba,
+            expected=expected,
+            seen=seen,
+            operation=step.number,
+        )
 
 
 def _masked(ledger: Ledger, dma: DmaModel, step: Step, got: Outcome) -> None:

@@ -17,6 +17,7 @@
 - `kvmmodel`: the same of a guest under KVM whose device is passed through
 - `lifemodel`: what is right after each event in the life of a table
 - `memorymodel`: what guest memory must hold
+- `meetings`: whether loops of the DMA API were in the kernel at the same time
 - `meters`: counters of the kernel that move as the fold does
 - `pes`: the condition of each PE, and its observable effects
 - `pinmodel`: pins without an entry of VFIO

@@ -80,7 +80,7 @@ class MapModel:
 
     :ivar permissions: that its entries give.
     :ivar bits: of the mask that its handles must be within.
-    :ivar step: number of the operation that mapped it.
+    :ivar step: number of the operation that mapped it; `by`: its process.
     """
 
     name: str
@@ -90,6 +90,7 @@ class MapModel:
     step: int
     segments: list[Segment]
     spans: list[Span]
+    by: str = ""
 
 
 @dataclass(slots=True)
@@ -239,6 +240,11 @@ class DmaModel:
             if name in self._fold.buffers and self._fold.buffers[name].address is None:
                 self._fold.buffers.pop(name)
 
+    def exit(self, process: str, step: int) -> None:
+        """A process ends, and with it what it has mapped: the driver unmaps it once its file is closed."""
+        for name in [name for name, each in self.maps.items() if each.by == process]:
+            self._end(name, step)
+
     def handed_over(self, liobns: Collection[int]) -> None:
         """VFIO has the tables, and what its users map there is none of the driver's."""
         self.gone = {place: ended for place, ended in self.gone.items() if place[0] not in liobns}
@@ -272,7 +278,7 @@ class DmaModel:
         state = self.state(op.device)
         bits = state.coherent if isinstance(op, DmaAlloc) else state.streaming
         granted = tce.PERMISSIONS if isinstance(op, DmaAlloc) else GRANTS[op.direction]
-        made = MapModel(name, op.device, granted, bits, step, segments, list(_spread(parts, segments)))
+        made = MapModel(name, op.device, granted, bits, step, segments, list(_spread(parts, segments)), op.by)
         self.maps[name] = made
         for table, number, entry in self._entries(made):
             table.put(number, [entry], step)

@@ -18,7 +18,7 @@ from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.memorymodel import PageModel
 from tcelab.judge.models.tablemodel import LiveEntry, Parting, TableModel
 from tcelab.papr import dmarules, isolationrules, tce, window
-from tcelab.program import DmaOp, Flight, LifeOp, MemoryRemove, Program
+from tcelab.program import DmaOp, Exit, Flight, LifeOp, MemoryRemove, Program
 from tcelab.program.lifeops import KEPT
 from tcelab.program.plugged import Plugged
 from tcelab.program.topology import Device
@@ -84,6 +84,8 @@ class EventFold(Fold):
             self.dma.apply(step.op, outcome, step.number)
             self.pes.end(outcome.events)
             return
+        if isinstance(step.op, Exit) and outcome is not None and not outcome.errno:
+            self.dma.exit(step.op.process, step.number)
         super().apply(step)
 
     def without(self, phb: int, how: str = "") -> None:
