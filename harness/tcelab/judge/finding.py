@@ -24,6 +24,7 @@ LAW_NAMES: Final = (
     "disk",
     "refusals",
     "flight",
+    "races",
     "isolation",
     "charges",
     "pins",
@@ -168,6 +169,23 @@ class LoopCount(msgspec.Struct):
         self.beside += beside
         self.checked += checked
 
+class RaceCount(msgspec.Struct):
+    """What the law `races` was judged on.
+
+    :ivar operations: maps and unmaps.
+    :ivar points: at which the guest stood still, and probes reached for each page.
+    :ivar calls: hypercalls, each with a point before it and one after it.
+    :ivar reached: transfers that went through; `refused`: those that did not.
+    :ivar large: maps and unmaps of too many pages, which were not raced.
+    """
+
+    operations: int = 0
+    points: int = 0
+    calls: int = 0
+    reached: int = 0
+    refused: int = 0
+    large: int = 0
+
 
 class Evidence(msgspec.Struct, kw_only=True):
     """What the verdict rests on.
@@ -187,6 +205,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     :ivar dma: transfers of devices.
     :ivar loops: loops of the DMA API on several CPUs.
     :ivar papr: what the guest asked of its platform.
+    :ivar races: transfers between two hypercalls.
     :ivar laws: what each law gave, by name.
     :ivar batches: what each batch size gave.
     :ivar quirks: declared quirks, and how often each made a difference.
@@ -208,6 +227,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     dma: DmaCount = msgspec.field(default_factory=DmaCount)
     loops: LoopCount = msgspec.field(default_factory=LoopCount)
     papr: PaprCount = msgspec.field(default_factory=PaprCount)
+    races: RaceCount = msgspec.field(default_factory=RaceCount)
     laws: dict[str, LawCount] = msgspec.field(default_factory=lambda: {law: LawCount() for law in LAW_NAMES})
     batches: list[Batch] = []
     quirks: dict[str, int] = {}

@@ -21,6 +21,8 @@ SMALL_WINDOW: Final = 16 << 20
 
 PROBE: Final = "probe"
 """Name of the topology with probes."""
+RACES: Final = ("races", "races-smp")
+"""Names of those that are raced as well, with one CPU and with two."""
 PROBES: Final = 2
 """Probes on a PHB that has any."""
 
@@ -116,6 +118,7 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     :ivar direct: the kernel's own drivers may have windows of 64 bits, in which the kernel maps all RAM.
     :ivar crashkernel: MiB that the kernel keeps free for a crash kernel; 0: none.
     :ivar nested: the device is passed through to a guest inside the guest, see `tcelab.passthrough`.
+    :ivar raced: at each map and unmap of a PE that has probes, these reach for its pages between any two hypercalls.
     :ivar machine_type: a versioned one, as `pseries-10.0`, for a `load` into another QEMU; empty: QEMU's newest.
     """
 
@@ -128,6 +131,7 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     direct: bool = False
     machine_type: str = ""
     nested: bool = False
+    raced: bool = False
 
     def __post_init__(self) -> None:
         indexes = [phb.index for phb in self.phbs]
@@ -141,6 +145,8 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"maxmem and slots come together: {self.maxmem} MiB in {self.slots} slots")
         if self.direct and "virtio-blk" in self.models:
             raise ValueError("a virtio-blk that programs drive has its kernel keep to default windows: not direct")
+        if self.raced and PROBE not in self.models:
+            raise ValueError("only probes race: a topology that is raced has some")
         if self.machine_type and not VERSIONED.fullmatch(self.machine_type):
             raise ValueError(f"not a versioned machine type, as pseries-10.0: {self.machine_type!r}")
         if len(set(names)) != len(names):
@@ -267,6 +273,15 @@ _PROBED: Final = 8 << 20
 """Bytes of their window: at boot, each of its entries is a message to each, and every scenario has room in it."""
 
 
+def _probes(name: str) -> Topology:
+    return _unlike(name, Phb(1, tuple(Device(each, slot, "probe") for each, slot in _PROBES.items()), _PROBED))
+
+
+def _raced() -> tuple[Topology, ...]:
+    """The same, raced, with one CPU and with two."""
+    return tuple(msgspec.structs.replace(_probes(name), cpus=cpus, raced=True) for cpus, name in enumerate(RACES, 1))
+
+
 def _pages() -> Topology:
     """PEs whose firmware offers smaller pages, so that a window of all RAM has many entries."""
     first = Phb(1, (Device("pe1", slot=1), Device("test1", slot=3, model="testdev")), SMALL_WINDOW, page_shifts=(12,))
@@ -297,7 +312,8 @@ TOPOLOGIES: Final = {
         _pes("four-cpus-pools", 2, cpus=4),
         _pes("two-small-kdump", 2, SMALL_WINDOW, crashkernel=CRASHKERNEL),
         # A DMA master on the host, with a view of its own; and an edu, whose PE is left as it is elsewhere.
-        _unlike(PROBE, Phb(1, tuple(Device(each, slot, "probe") for each, slot in _PROBES.items()), _PROBED)),
+        _probes(PROBE),
+        *_raced(),
         Topology("pair", (Phb(1, (Device("pe1", slot=1), Device("pe1b", slot=2)), SMALL_WINDOW),)),
         _pes("four-pe", 4, SMALL_WINDOW),
         # A machine that other versions of QEMU have as well.

@@ -16,6 +16,7 @@ Only this package uses asyncio; its interface is synchronous.
 - `driven`: a guest whose devices belong to the kernel's own drivers
 - `fork`: where sessions come from: forks of a base, or boots
 - `freeze`: freezes a PE: stops the DMA and the MMIO of its devices; and thaws it
+- `gdb`: QEMU's gdbstub, which stops the guest between two instructions
 - `guard`: detects violations, freezes PEs, and answers firmware's EEH services
 - `guardeddevice`: a device under guard: its registers and its transfers
 - `guest`: a running QEMU and the guest in it
@@ -40,6 +41,7 @@ Only this package uses asyncio; its interface is synchronous.
 - `processmemory`: memory of another process
 - `qemusession`: the platform `qemu` as a `Session`
 - `qtest`: QEMU's test port
+- `racing`: stops a guest between two hypercalls, and has probes reach for its pages
 - `ram`: guest RAM
 - `restarts`: where a kernel is meant to end
 - `rom`: option ROMs of ones, which hide a frozen device's registers

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -28,6 +28,7 @@ from tcelab.qemu.waiter import GuestWaiter
 from tcelab.run.record import Facts, Outcome
 
 T = TypeVar("T")
+Asking = Callable[[bytes, Callable[[], object]], Coroutine[Any, Any, bytes]]
 
 _LOG: Final = logging.getLogger(__name__)
 _AGAIN: Final = 0.02
@@ -234,11 +235,19 @@ class Conversation:
 
         :raise GuestLost: see `tcelab.run.session.Session.perform`.
         """
+        return self.ask_by(self.guest.ask, ops)
+
+    def ask_by(self, how: Asking, ops: Sequence[GuestOp]) -> list[Outcome]:
+        """The same.
+
+        :param how: the request is made.
+        :raise GuestLost: see `tcelab.run.session.Session.perform`.
+        """
         number = self._next()
         request = msgspec.json.encode({"id": number, "ops": ops})
         _LOG.debug("request %d to the agent: %d operations, %d bytes", number, len(ops), len(request))
         try:
-            answer = decode(portal().call(self.guest.ask(request, self._cell.read)), number)
+            answer = decode(portal().call(how(request, self._cell.read)), number)
         except GuestLost as error:
             begun = self._cell.read()
             if begun is not None and begun[0] == number:

@@ -394,7 +394,7 @@ class Guest:
 
     def _let_go(self) -> None:
         parts = "cover log channel qtest _console_end console ram disks dma_api probes _said"
-        for name in parts.split():
-            if (part := getattr(self, name, None)) is not None:
+        for part in (*(getattr(self, name, None) for name in parts.split()), self.__dict__.get("ends", {}).get("gdb")):
+            if part is not None:
                 part.close()
         os.close(self.state)

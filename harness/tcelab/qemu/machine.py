@@ -128,6 +128,7 @@ class Descriptors(msgspec.Struct, frozen=True):
     :ivar coverage: see `tcelab.coverage.covermap`; None: nothing is recorded.
     :ivar probes: sockets by device; see `tcelab.qemu.probes`.
     :ivar inner_agent: of a guest that this guest runs; likewise `inner_console`.
+    :ivar gdb: of QEMU's gdbstub; see `tcelab.qemu.gdb`.
     """
 
     qmp: int
@@ -147,6 +148,7 @@ class Descriptors(msgspec.Struct, frozen=True):
     probes: dict[str, int] = {}
     inner_agent: int | None = None
     inner_console: int | None = None
+    gdb: int | None = None
 
     def all(self) -> tuple[int, ...]:
         single = [number for number in msgspec.structs.astuple(self) if isinstance(number, int)]

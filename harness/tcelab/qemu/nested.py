@@ -14,12 +14,14 @@ PORTS: Final = {"inner_agent": "org.tcelab.inner.agent", "inner_console": "org.t
 """By which agent and console of the guest inside reach the host: the field of `Descriptors`, and the name by which the
 guest that runs it knows the port.
 """
+GDB: Final = "gdb"
+"""The chardev of QEMU's gdbstub, which a machine that is raced has; see `tcelab.qemu.gdb`."""
 _SOCKETS: Final = ("qmp", "qtest", "console", "agent")
 
 
 def sockets(topology: Topology) -> tuple[str, ...]:
     """What QEMU is connected with by a pair of sockets: names of fields of `Descriptors`."""
-    return (*_SOCKETS, *(PORTS if topology.nested else ()))
+    return (*_SOCKETS, *(PORTS if topology.nested else ()), *((GDB,) if topology.raced else ()))
 
 
 def capability(topology: Topology) -> str:

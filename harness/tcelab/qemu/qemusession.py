@@ -25,6 +25,7 @@ from tcelab.qemu.hostviews import HostViews
 from tcelab.qemu.limits import Limits
 from tcelab.qemu.movable import MovableSession
 from tcelab.qemu.portal import portal
+from tcelab.qemu.racing import Racing
 from tcelab.run.record import Event, Outcome, Snapshot
 
 _LOG: Final = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ class QemuSession(MovableSession):
         self.folder = folder
         self._events = events or {}
         self._devices: dict[str, str] = {}
+        self._racing: Racing | None = None
         self.plugged = Plugged(options.topology)
         if abilities is None:
             _LOG.info("probing QEMU", extra=PHASE)
@@ -95,6 +97,10 @@ class QemuSession(MovableSession):
                 loaded(self.guest)
             self.greet(digest)
             self.guest.probes.heard()  # of the boot
+            if options.topology.raced:
+                self._racing = Racing(
+                    self.guest, self._hostviews, options.topology, self.places([], symbols=True).symbols
+                )
             if base is None:
                 self.reached |= self.guest.console.reached
                 self.guest.log.drain()
@@ -224,8 +230,15 @@ class QemuSession(MovableSession):
 
     def _overheard(self, op: GuestOp) -> Outcome:
         """Do one operation alone: what the probes are told meanwhile belongs to it."""
-        (done,) = self.ask([op])
-        return msgspec.structs.replace(done, told=self.guest.probes.heard(), apart=self.guest.probes.apart())
+        race = None
+        if self._racing is None or (where := self._racing.concerned(op)) is None:
+            (done,) = self.ask([op])
+        else:
+            (done,) = self.ask_by(self._racing.at(where), [op])
+            race = self._racing.race
+        if self._racing is not None:
+            self._racing.follow(op)
+        return msgspec.structs.replace(done, race=race, told=self.guest.probes.heard(), apart=self.guest.probes.apart())
 
     def _announce(self, op: GuestOp) -> None:
         assert self._guard is not None

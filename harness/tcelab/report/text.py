@@ -248,9 +248,23 @@ def witnesses(evidence: Evidence) -> Iterator[str]:
         met = f"{counted(loops.met, 'time')} with the same table, {loops.beside:,} with another one"
         yield f"loops of the DMA API at once: {loops.loops}, which met inside the kernel {met}; {read}"
     yield f"page pins: {counted(evidence.pins, 'reading')}"
+    yield from raced(evidence)
     yield from asked(evidence)
     costs = (f"{what} {cost.median * 1e3:.1f} ms" for what, cost in evidence.seconds.items())
     yield f"time per checkpoint (medians): {', '.join(costs)}"
+
+
+def raced(evidence: Evidence) -> Iterator[str]:
+    """What probes tried between two hypercalls; nothing where none was to."""
+    count = evidence.races
+    if not count.points:
+        return
+    yield f"races: {counted(count.operations, 'map or unmap', 'maps and unmaps')}, {counted(count.points, 'point')}"
+    yield f"  the guest stood still before and after each of {counted(count.calls, 'hypercall')} that stored TCEs there"
+    transfers = counted(count.reached + count.refused, "transfer")
+    yield f"  {transfers}: {count.reached:,} through, {count.refused:,} refused"
+    if count.large:
+        yield f"  not raced, for they are too large: {counted(count.large, 'map or unmap', 'maps and unmaps')}"
 
 
 def asked(evidence: Evidence) -> Iterator[str]:

@@ -6,6 +6,7 @@
 - `guestfits`: does a guest fit a program?
 - `join`: one record of the records of a program's parts
 - `loop`: performs a program on a session
+- `points`: points between two hypercalls, and what devices reached there
 - `record`: what happened
 - `resultfile`: what each `result.json` holds
 - `serialorder`: an order of hypercalls made at once that explains what they left

@@ -14,6 +14,7 @@ from tceagent.huge import HUGE_PAGE
 from tcelab.errors import Scene, TcelabError
 from tcelab.program import Op, Program
 from tcelab.run.conduct import Conduct
+from tcelab.run.points import Race
 
 ViewName = Literal["live", "stream", "messages", "emulator"]
 Guarding = Literal["freeze", "observe", "off"]
@@ -93,6 +94,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     :ivar events: events of PEs meanwhile, in order; only with a guard.
     :ivar told: messages that each probe got meanwhile, in order; None: nobody listened.
     :ivar apart: pieces of each probe's transfers meanwhile that were judged in two ways.
+    :ivar race: its points, if it was raced.
     """
 
     value: int | None = None
@@ -102,6 +104,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     events: list[Event] = []
     told: dict[str, list[Run]] | None = None
     apart: dict[str, list[Apart]] = {}
+    race: Race | None = None
 
 
 @dataclass(frozen=True, slots=True)

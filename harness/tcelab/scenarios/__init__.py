@@ -19,6 +19,7 @@
 - `migration`: the scenarios `migration` and `migration-isolation`
 - `places`: entries that expose a fault of address decoding
 - `proof`: the minimum for a pass
+- `races`: the scenario `races`
 - `rules`: the scenario `rules`
 - `secondkernel`: the scenarios `kexec`, `kexec-isolation` and `kdump`
 - `smp`: the scenario `smp`
@@ -56,6 +57,7 @@ from tcelab.scenarios import (
     lifecycle,
     memory,
     migration,
+    races,
     rules,
     secondkernel,
     smp,
@@ -77,6 +79,7 @@ class Scenario:
     :ivar isolation: the scenario is for a platform that isolates PEs.
     :ivar topologies: the topologies that it runs on in turn by default; empty: `two-pe`.
     :ivar crashkernel: MiB that a guest keeps for a crash kernel, if its topology does not say how many.
+    :ivar raced: it proves nothing on a topology that is not raced.
     """
 
     name: str
@@ -85,6 +88,7 @@ class Scenario:
     isolation: bool = False
     topologies: tuple[str, ...] = ()
     crashkernel: int = 0
+    raced: bool = False
 
     def make(self, topology: Topology, seed: int) -> Program:
         """:raise UsageError: the topology has no device, too small a window, or a PE that cannot be isolated."""
@@ -96,6 +100,12 @@ class Scenario:
             )
         if self.isolation and "probe" in topology.models:
             raise UsageError(f"scenario {self.name} isolates PEs, and a probe cannot be guarded yet")
+        if self.raced and not topology.raced:
+            raise UsageError(
+                f"scenario {self.name} is about what probes do between two hypercalls, and no probe of topology"
+                f" {topology.name} does",
+                next_step=f"leave --topology out, or name one of {', '.join(self.topologies)}",
+            )
         if self.crashkernel and not topology.crashkernel:
             topology = msgspec.structs.replace(topology, crashkernel=self.crashkernel)
         ops = self.ops(topology, seed)
@@ -150,6 +160,13 @@ SCENARIOS: Final = {
             topologies=dma.TOPOLOGIES,
         ),
         Scenario("rules", "what the driver must do and must refuse, once each, on one PE", rules.ops),
+        Scenario(
+            "races",
+            "probes reach for each page between any two hypercalls of maps and unmaps: nothing early, nothing late",
+            races.ops,
+            topologies=races.TOPOLOGIES,
+            raced=True,
+        ),
         Scenario(
             "isolation",
             "each violation isolates its PE and nothing else, until firmware's services bring it back",

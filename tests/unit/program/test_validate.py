@@ -63,7 +63,7 @@ def test_what_has_to_be_there_before_is_named(op, said):
 WITHOUT = {
     "groups": ("one-pe", "pair", "memory"),
     "windows-isolation": ("two-pe-disk", "fast"),
-    "handover": ("one-pe", "two-pe-disk", "probe", "pair", "fast", "hotplug", "memory"),
+    "handover": ("one-pe", "two-pe-disk", "probe", "races", "races-smp", "pair", "fast", "hotplug", "memory"),
     "windows-removed": ("two-pe-disk", "fast", "dma-api-default"),
 }
 """Topologies that have too few PEs for a scenario, or other devices than it needs."""
@@ -83,8 +83,9 @@ def test_every_scenario_is_whole_with_and_without_a_lie(name, where):
         with pytest.raises(UsageError, match=f"scenario {name} isolates PEs, and one of topology {where.name}"):
             scenarios.build(name, where, 3)
         return
-    if "probe" in where.models and (scenario.isolation or name in UNTOLD):
-        with pytest.raises(UsageError, match="probe"):
+    unraced = scenario.raced and not where.raced
+    if unraced or ("probe" in where.models and (scenario.isolation or name in UNTOLD)):
+        with pytest.raises(UsageError, match="no probe of topology" if unraced else "probe"):
             validate(scenarios.build(name, where, 3))
         return
     if where.direct and name in {"kexec", "kdump"}:

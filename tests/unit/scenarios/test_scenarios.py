@@ -30,7 +30,7 @@ def batches(seed=1, where=TWO) -> Program:
 
 def where(name):
     """A topology that a scenario can do."""
-    return topology("memory") if name == "memory" else TWO
+    return topology(name) if name in {"memory", "races"} else TWO
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

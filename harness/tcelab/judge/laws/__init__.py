@@ -27,6 +27,7 @@ from tcelab.judge.laws import (
     outliving,
     papr,
     pins,
+    races,
     refusals,
     table,
     tag,
@@ -52,6 +53,7 @@ ALL: Final = (
     disk.LAW,
     refusals.LAW,
     flight.LAW,
+    races.LAW,
     isolation.LAW,
     charges.LAW,
     pins.LAW,
@@ -66,6 +68,7 @@ LAWS: Final = {law.name: law.says for law in ALL}
 
 OPERATION_LAWS: Final[Collection[Callable[[Ledger, EventFold, Step, Outcome], None]]] = (
     messages.during,
+    races.races,
     outcome.outcome,
     inventory.reports,
     inventory.arrivals,
