@@ -6,7 +6,7 @@ import subprocess
 
 from tcelab import export
 
-FLAGS = ("-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-x", "c")
+FLAGS = ("-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-c", "-o", "/dev/null", "-x", "c")
 
 
 def source(program, **options):

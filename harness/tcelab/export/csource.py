@@ -36,9 +36,12 @@ _TAKEN: Final = frozenset(
 )
 """Words of C, and what the template, the structs' variables and the C library call something."""
 _INDIRECT: Final = {
-    "dma": "registers", "identity": "registers", "bus_master": "registers", "command": "registers",
-}  # fmt: skip
-"""A helper to another one that it calls."""
+    "dma": ("registers", "region"),
+    "identity": ("registers", "region"),
+    "bus_master": ("command", "region"),
+    "command": ("region",),
+}
+"""A helper to others that it calls."""
 
 
 class CPart(NamedTuple):
@@ -60,7 +63,7 @@ def source(program: Program, told: Sequence[Answers], page_size: int, about: Seq
     made = [_part(writer, each) for each in told]
     body = "\n".join(line for part in made for line in part.lines)
     uses = set(_HELPER.findall(body))
-    uses |= {_INDIRECT[each] for each in uses if each in _INDIRECT}
+    uses |= {other for each in uses for other in _INDIRECT.get(each, ())}
     made_of: str = template("reproducer.c").render(
         title=f"{_plain(program.name)}: what a kernel answers, and what it should answer",
         about=[_plain(line) for line in about],

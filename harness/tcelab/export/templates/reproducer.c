@@ -33,7 +33,9 @@
 {% if spawns %}
 #include <sys/prctl.h>
 #include <sys/resource.h>
+{% if "end" in uses %}
 #include <sys/wait.h>
+{% endif %}
 {% endif %}
 {% if "dma" in uses %}
 #include <time.h>
@@ -321,13 +323,7 @@ static long crc32(const char *at, size_t size)
 	return ~crc;
 }
 {% endif %}
-{% if "registers" in uses %}
-
-/* BAR 0 of each device's file, once it is mapped. */
-static struct {
-	char *at;
-	size_t size;
-} bars[1024];
+{% if "region" in uses %}
 
 static struct vfio_region_info region(int fd, unsigned int index)
 {
@@ -337,6 +333,14 @@ static struct vfio_region_info region(int fd, unsigned int index)
 		impossible(NO_OPERATION, "VFIO_DEVICE_GET_REGION_INFO", strerror(errno));
 	return info;
 }
+{% endif %}
+{% if "registers" in uses %}
+
+/* BAR 0 of each device's file, once it is mapped. */
+static struct {
+	char *at;
+	size_t size;
+} bars[1024];
 
 static volatile char *registers(int fd)
 {
@@ -478,6 +482,7 @@ static void start(int process, int uid, long memlock)
 		impossible(NO_OPERATION, "prctl", strerror(errno));
 	sem_post(&turns[FIRST]);
 }
+{% if "end" in uses %}
 
 static void end(int process)
 {
@@ -491,6 +496,7 @@ static void end(int process)
 	if (waitpid(pids[process], &status, 0) != pids[process] || status)
 		impossible(NO_OPERATION, "a process", "it has died");
 }
+{% endif %}
 {% endif %}
 {% for part in parts %}
 
