@@ -5,10 +5,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from calls import tcelab
 from every_operation import BEFORE, BEFORE_IT, GROWING, ONE_OF_EACH
 from exported import compiles, source
 
+from calls import tcelab
 from tcelab import export
 from tcelab.errors import UsageError
 from tcelab.export import refusals
