@@ -10,6 +10,7 @@ from tcelab import export
 from tcelab.image import library
 from tcelab.program import Buffer, Frames, load
 from tcelab.qemu.typist import Typist
+from thorough import often
 
 pytestmark = pytest.mark.guest
 
@@ -87,7 +88,7 @@ def put(session, binary):
 def wrong(output):
     """What differed: (number, what, got, expected)."""
     found = re.findall(r"operation (\d+): (.*): got (.*), expected (.*?)\r?$", output, re.MULTILINE)
-    return [(int(number), *rest) for number, *rest in found]
+    return [(int(number), what, got.partition(" (0x")[0], right) for number, what, got, right in found]
 
 
 def example(name):
@@ -98,6 +99,13 @@ def test_a_program_that_passes_gives_what_was_recorded_and_its_transfers_are_see
     status, said = run(one_pe, example("dma"), build)
     assert (status, wrong(said)) == (0, []), said
     assert re.search(r"^(\d\d) answers compared, 0 of them wrong", said, re.MULTILINE), said
+
+
+def test_all_rules_of_the_driver_are_kept(_tcelab_guests, build):  # noqa: PT019 - of the plugin
+    program = load(EXAMPLES.parents[1] / "tests/data/programs/1-2026-11-24-rules.json")
+    with _tcelab_guests.fresh(program.topology.name, 0) as session:
+        status, said = run(session, program, build)
+    assert (status, wrong(said)) == (0, []), said
 
 
 def test_a_defect_shows_in_the_errno_and_in_the_page_that_is_unpinned(one_pe, build):
@@ -141,7 +149,21 @@ def test_without_vfio_it_could_not_be_tried(one_pe, build):
     assert "answers compared" not in said
 
 
-@pytest.mark.parametrize("name", ["close-strands-memory", "rollback-loses-entries", "enable-binds-before-limit"])
+USUAL = ("close-strands-memory", "rollback-loses-entries", "enable-binds-before-limit", "register-part-returns-pages")
+ALL = (
+    *USUAL,
+    "failed-create-keeps-charge",
+    "ioba-check-one-page",
+    "misaligned-iova-returns-1",
+    "pin-for-write",
+    "register-nothing-warns",
+    "unregister-in-use-succeeds",
+    "window-below-page-is-made",
+)
+"""Of one part that shows it."""
+
+
+@pytest.mark.parametrize("name", often(USUAL, ALL))
 def test_each_difference_that_the_readme_announces_is_seen_and_no_other_one(_tcelab_guests, build, name):  # noqa: PT019 - of the plugin
     """Of defects that take several processes, that show in the kernel's log, or in pinned pages alone."""
     program = example(f"quirks/{name}")

@@ -262,6 +262,11 @@ class Writer:
         yield from self._in_turn("", body) if self.spawns else body
 
 
+def _spoken(constant: str) -> str:
+    """As the reproducer prints it: an errno's name, or a decimal number."""
+    return constant.removeprefix("-") if not constant[:1].isdigit() else str(int(constant.removesuffix("ul"), 0))
+
+
 class Row(NamedTuple):
     """An answer in which the known defects show, in words. :ivar number: of the operation."""
 
@@ -283,7 +288,7 @@ def differing(answer: Answer) -> Iterator[Row]:
         return
     right, known = (_expected(answer.op, each) for each in (answer.right, answer.known))
     if right != known:
-        yield Row(answer.number, _about(answer.op), right.removeprefix("-"), known.removeprefix("-"))
+        yield Row(answer.number, _about(answer.op), *map(_spoken, (right, known)))
     elif answer.differs:
         yield Row(answer.number, _about(answer.op), "see reproducer.c", "another one")
 

@@ -234,6 +234,11 @@ def test_the_readme_names_the_defect_the_machine_and_the_commands():
         assert own not in text
 
 
+def test_the_readme_tells_an_answer_as_the_reproducer_prints_it():
+    files = export.files(load(ROOT / "docs/examples/quirks/register-part-returns-pages.json"))
+    assert "| 12 | SPAPR_REGISTER_MEMORY on c | EFAULT | 48 |" in files["README.md"].decode()
+
+
 def test_a_kernel_that_warns_once_is_to_be_booted_anew():
     files = export.files(load(ROOT / "docs/examples/quirks/register-nothing-warns.json"))
     assert "boot the guest anew" in files["README.md"].decode()
