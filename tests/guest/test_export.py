@@ -163,6 +163,18 @@ ALL = (
 """Of one part that shows it."""
 
 
+def test_a_process_that_dies_is_waited_for_until_the_limit_and_then_it_could_not_be_tried(_tcelab_guests, build):  # noqa: PT019 - of the plugin
+    def dying(text):
+        text = text.replace("#define LIMIT 300", "#define LIMIT 2")
+        return text.replace("m = buffer(13, 64);", "_exit(3);")
+
+    program = example("quirks/close-strands-memory")
+    with _tcelab_guests.fresh(program.topology.name, 0) as session:
+        status, said = run(session, program, build, dying)
+    assert (status, wrong(said)) == (2, []), said
+    assert "it took too long: it could not be tried" in said
+
+
 @pytest.mark.parametrize("name", often(USUAL, ALL))
 def test_each_difference_that_the_readme_announces_is_seen_and_no_other_one(_tcelab_guests, build, name):  # noqa: PT019 - of the plugin
     """Of defects that take several processes, that show in the kernel's log, or in pinned pages alone."""
