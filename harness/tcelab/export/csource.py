@@ -29,7 +29,8 @@ _TAKEN: Final = frozenset(
     expect_but fd fill got group group_of i identity impossible inside ioctl kernel_log line link links locked main map
     me memory mixed named need number_in old open open_path operation part path pause pids pinned pins pins_before
     process read record region registers result same shut size start status tally tag text the_tally time turn turn_of
-    sig too_long turns unmap wait_for_turn warnings what whole why word words write FIRST PROCESSES LIMIT SOMETHING FROM_MEMORY
+    sig too_long
+    turns unmap wait_for_turn warnings what whole why word words write FIRST PROCESSES LIMIT SOMETHING FROM_MEMORY
     TO_MEMORY container_fd create eeh info irq irqs remove signal stdin stdout stderr index select send bind listen
     accept connect kill link pipe dup fork exit abort free malloc y0 y1 yn j0 j1 jn gamma sleep
     """.split()  # noqa: SIM905 - a list of them would take a page
