@@ -7,6 +7,7 @@
 - `device`: PCI devices of our own, processes of the host behind QEMU's vfio-user-pci
 - `emulator`: the driver and its platform in Python: a platform of its own, and the reference of others
 - `errors`: errors by what the caller can do about them
+- `export`: a program as a C file that needs nothing of tcelab
 - `fuzz`: random programs, shrunk
 - `history`: what became of each cell of each night, kept
 - `htmlreport`: a run or a night as one HTML file

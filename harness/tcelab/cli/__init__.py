@@ -6,6 +6,7 @@
 - `coverageoptions`: options that record what is executed of the kernel
 - `diff`: `tcelab diff`
 - `doctor`: `tcelab doctor`
+- `export`: `tcelab export`
 - `fuzz`: `tcelab fuzz`
 - `history`: `tcelab history`
 - `image`: `tcelab image`
@@ -54,6 +55,7 @@ VERBS: Final = {
     "nightly": "Run a matrix of cells on all cores: QEMUs, kernels, CPUs, topologies, scenarios, seeds.",
     "history": "List nights, compare two, and tell since when a finding is there.",
     "report": "Write a report on a run or a night as one HTML file.",
+    "export": "Write a program as a C file that needs nothing of tcelab.",
     "image": "Build, list and clean guest images and QEMU builds.",
     "shell": "Give you a guest's console; Ctrl-] ends it.",
     "bench": "Measure, side by side in one run.",

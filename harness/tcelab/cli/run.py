@@ -218,7 +218,7 @@ def typed(name: str) -> bool:
     return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
-def _file(path: Path) -> Path:
+def program_file(path: Path) -> Path:
     """The program's file: of the folder of a run, that of its program.
 
     :raise UsageError: a folder without one.
@@ -251,7 +251,7 @@ def program_of(
                     f"{option} is about a scenario, and {target} is a program, which has its own",
                     next_step=f"leave {option} out",
                 )
-        program = load(_file(Path(target)))
+        program = load(program_file(Path(target)))
         if passthrough:
             program = msgspec.structs.replace(program, topology=nest(program.topology))
     else:

@@ -54,8 +54,17 @@ def typed(name: str, text: str) -> str | int | bool:
     return text == "on" if text in {"on", "off"} else int(text, 0)
 
 
+def _at(phb: Phb, device: Device) -> str:
+    return f"id={device.name},bus=phb{phb.index}.0,addr={device.slot:#x}"
+
+
+def edu(phb: Phb, device: Device) -> str:
+    """Without an option ROM."""
+    return f"edu,{_at(phb, device)},dma_mask={device.mask:#x}"
+
+
 def options(phb: Phb, device: Device, fds: Behind) -> list[str]:
-    at = f"id={device.name},bus=phb{phb.index}.0,addr={device.slot:#x}"
+    at = _at(phb, device)
     if device.model == "e1000":
         # Nothing listens, and nothing gets out: only the guest's own gateway answers.
         net = f"net-{phb.index}-{device.slot}"
@@ -67,7 +76,7 @@ def options(phb: Phb, device: Device, fds: Behind) -> list[str]:
     if device.model == "testdev":
         return ["-device", f"iommu-testdev,{at}"]
     if device.model == "edu":
-        return ["-device", f"edu,{at},dma_mask={device.mask:#x}{rom}"]
+        return ["-device", f"{edu(phb, device)}{rom}"]
     node = f"disk-{phb.index}-{device.slot}"
     file = f"/proc/self/fd/{fds.disks.get(device.name, 0)}"
     # Without ioeventfd a doorbell is answered before the guest goes on.
