@@ -94,8 +94,6 @@ class Scenario:
             raise UsageError(
                 f"scenario {self.name} isolates PEs, and one of topology {topology.name} is of the kernel's own driver"
             )
-        if self.isolation and "probe" in topology.models:
-            raise UsageError(f"scenario {self.name} isolates PEs, and a probe cannot be guarded yet")
         if self.crashkernel and not topology.crashkernel:
             topology = msgspec.structs.replace(topology, crashkernel=self.crashkernel)
         ops = self.ops(topology, seed)

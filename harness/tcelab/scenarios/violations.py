@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from tcelab.program.topology import Phb
+from tcelab.program.topology import EDUS, Phb
 from tcelab.scenarios.vocabulary import PAGE, Pe
 
 Direction = Literal["read", "write"]
@@ -37,7 +37,7 @@ def size_of(kind: str, least: int, model: str, rng: random.Random) -> int:
 
     :param least: bytes or sectors.
     """
-    if model == "edu":
+    if model in EDUS:
         return {"least": least, "small": 8, "odd": 9 + 2 * rng.randrange((LARGEST - 9) // 2), "largest": LARGEST}[kind]
     return SECTOR * {"least": least, "small": 2, "odd": rng.choice((3, 5, 7)), "largest": PAGE // SECTOR}[kind]
 
