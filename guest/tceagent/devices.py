@@ -57,10 +57,9 @@ def _by_edu(kernel: Kernel, opened: File, transfers: list[tuple[int, int, bool, 
     for _, size, _, offset in transfers:
         edu.check(size, offset)
     registers = _registers(kernel, opened)
-    pause = 0.0 if opened.quick else edu.MOST
     for done, (iova, size, to_memory, offset) in enumerate(transfers):
         kernel.beat()
-        value = edu.transfer(kernel, registers, iova, size, offset, to_memory=to_memory, pause=pause)
+        value = edu.transfer(kernel, registers, iova, size, offset, to_memory=to_memory, quick=opened.quick)
         if value != 0:
             return done, value
     return len(transfers), 0
@@ -102,15 +101,17 @@ class _Transfer:
     ) -> None:
         edu.check(size, offset)
         self._kernel = state.kernel
-        self._registers = _registers(state.kernel, state.file(file))
+        opened = state.file(file)
+        self._registers = _registers(state.kernel, opened)
+        self._quick = opened.quick
         self._what = iova, size, offset, to_memory
 
     def begin(self) -> bool:
         iova, size, offset, to_memory = self._what
-        return edu.begin(self._registers, iova, size, offset, to_memory=to_memory)
+        return edu.begin(self._registers, iova, size, offset, to_memory=to_memory, quick=self._quick)
 
     def end(self, pause: float) -> int | None:
-        return 0 if edu.wait(self._kernel, self._registers, pause) else None
+        return 0 if edu.wait(self._kernel, self._registers, pause, quick=self._quick) else None
 
 
 def look(state: State, *, file: str, what: str) -> Outcome:

@@ -26,6 +26,16 @@ def test_a_guarded_guest_passes_and_each_isolation_is_told(tmp_path):
     assert "PE 1 (LIOBN 0x80000100): " in call.err
 
 
+def test_a_probe_is_isolated_by_the_answer_to_its_own_message_and_nothing_else_is(tmp_path):
+    code, call = tcelab("run", "isolation", "--device", "probe", "--seed", 1, "--json", "-", state=tmp_path)
+    assert code == 0, call.err
+    result = json.loads(call.out)
+    assert all(row["done"] == row["tried"] and row["isolated"] == row["expected"] for row in result["isolations"])
+    rows = {row["kind"]: row["isolated"] for row in result["isolations"]}
+    own = ("crossing into a hole", "crossing out of a hole", "above 2^32", "above 2^59")
+    assert all(rows[kind] >= 4 for kind in own)
+
+
 def test_without_a_guard_the_same_is_a_finding_that_says_what_was_to_be_isolated(tmp_path):
     code, call = tcelab("run", "isolation", "--topology", "pair", "--seed", 1, "--guard", "off", state=tmp_path)
     assert code == 1, call.err

@@ -8,11 +8,13 @@ which QEMU judges by its own table: what is refused, and with which errno, is kn
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import zlib
 from collections import deque
-from collections.abc import Iterator
-from typing import Final, Literal, NamedTuple
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from typing import Final, Literal, NamedTuple, Protocol
 
 from tceagent import edu
 from tcelab.device.vfio_user import Bar, DmaRefused, PciDevice
@@ -113,8 +115,22 @@ def cut(address: int, size: int) -> Iterator[tuple[int, int]]:
         address += step
 
 
+class Watcher(Protocol):
+    """Hears of a probe's transfers while they are done. Both are called on the loop."""
+
+    def began(self, address: int, size: int, *, to_memory: bool) -> None:
+        """A transfer is about to begin: nothing of it was asked for yet."""
+        ...
+
+    async def refused(self, address: int, size: int, piece: Piece, *, to_memory: bool) -> None:
+        """A piece of that transfer was refused, the first one. The next piece waits until this returns."""
+        ...
+
+
 class Probe(PciDevice):
-    """:ivar done: the last transfers, by whomever they were asked for.
+    """:ivar watcher: hears of its transfers; None: nobody does.
+
+    :ivar done: the last transfers, by whomever they were asked for.
 
     :ivar judged: pieces that QEMU's table and its own have both judged; `apart`: of which they say otherwise, at most
         `KEPT` of them.
@@ -125,6 +141,10 @@ class Probe(PciDevice):
     vectors = 1
 
     def __init__(self, limits: Limits | None = None) -> None:
+        self.watcher: Watcher | None = None
+        self._at_work = 0
+        self._rest = asyncio.Event()
+        self._rest.set()
         self.done: deque[Transferred] = deque(maxlen=KEPT)
         self.judged = 0
         self.apart: list[Apart] = []
@@ -169,9 +189,37 @@ class Probe(PciDevice):
             return
         elif offset == edu.COMMAND and value & edu.RUN:
             self._running = value
-            self.later(self._as_edu(to_memory=bool(value & edu.TO_MEMORY)))
+            self._work(partial(self._as_edu, to_memory=bool(value & edu.TO_MEMORY)))
         elif offset in _INPUTS:
             self._registers[offset] = value
+
+    # -- work
+
+    def _work(self, what: Callable[[], Awaitable[None]]) -> None:
+        """Begin what was told by a register."""
+        self._at_work += 1
+        self._rest.clear()
+        try:
+            self.later(self._whole(what))
+        except BaseException:
+            self._ended()
+            raise
+
+    async def _whole(self, what: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await what()
+        finally:
+            self._ended()
+
+    def _ended(self) -> None:
+        self._at_work -= 1
+        if not self._at_work:
+            self._rest.set()
+
+    async def idle(self) -> None:
+        """Wait until nothing is left of what its registers have told it."""
+        while self._at_work:
+            await self._rest.wait()
 
     # -- as an edu
 
@@ -196,7 +244,7 @@ class Probe(PciDevice):
             self._registers[Register.STATUS] = INVALID
             return
         self._registers[Register.STATUS] = BUSY
-        self.later(self._answer(command))
+        self._work(partial(self._answer, command))
 
     async def _answer(self, command: int) -> None:
         registers = self._registers
@@ -214,7 +262,7 @@ class Probe(PciDevice):
                 registers[Register.FIRST_REFUSED] = done.refused[0].address
             registers[Register.REFUSED] += bool(done.refused)
         registers[Register.STATUS] = 0
-        if command & INTERRUPT:
+        if command & INTERRUPT and self.config.command & MASTER:  # an MSI is a write of the device's
             self.signal()
 
     # -- by the harness
@@ -228,10 +276,13 @@ class Probe(PciDevice):
         size, to_memory = (what, False) if isinstance(what, int) else (len(what), True)
         if not 0 <= address <= _END - size:
             raise ValueError(f"no bus addresses: {size} bytes at {address:#x}")
-        pieces, data = [], bytearray(size if isinstance(what, int) else what)
+        if self.watcher is not None:
+            self.watcher.began(address, size, to_memory=to_memory)
+        pieces: list[Piece] = []
+        data, first = bytearray(size if isinstance(what, int) else what), True
         for at, count in cut(address, size):
             begin = at - address
-            refused, before, own = 0, self.maps.total, self.own_verdict(at, to_memory=to_memory)
+            refused, before, own = 0, self._state, self.own_verdict(at, to_memory=to_memory)
             try:
                 if to_memory:
                     await self._put(at, bytes(data[begin : begin + count]), mode)
@@ -239,7 +290,10 @@ class Probe(PciDevice):
                     data[begin : begin + count] = await self._get(at, count, mode)
             except DmaRefused as error:
                 refused = error.errno or errno.EIO
-            pieces.append(Piece(at, count, refused, own if self.maps.total == before else None))
+            pieces.append(Piece(at, count, refused, own if self._state == before else None))
+            if refused and first and self.watcher is not None:
+                first = False
+                await self.watcher.refused(address, size, pieces[-1], to_memory=to_memory)
         done = Transferred(address, to_memory, mode, tuple(pieces), bytes(data))
         self.done.append(done)
         if mode == "message":
@@ -251,6 +305,11 @@ class Probe(PciDevice):
             self.judged += piece.own is not None
             if piece.own is not None and bool(piece.own) != bool(piece.errno) and len(self.apart) < KEPT:
                 self.apart.append((piece.address, piece.size, done.to_memory, piece.errno, piece.own))
+
+    @property
+    def _state(self) -> tuple[int, int]:
+        """Changes whenever its own verdict may."""
+        return self.maps.total, self.config.command & MASTER
 
     def own_verdict(self, address: int, *, to_memory: bool) -> int:
         """What the probe's own table, and its command register, say of a byte: 0, or an errno."""

@@ -25,6 +25,7 @@ platform of its own, and the readable statement of the driver's rules (`profiles
 - `pci`: configuration space and registers of a PCI device, and the condition of its PE
 - `platform`: the machine: PHBs, tables, devices, RAM, clock, kernel log
 - `preset_states`: states that no program can make, set up before it begins
+- `probedevice`: the device `probe`
 - `process`: processes: files, user, limit of locked memory
 - `profiles`: the rules of each kernel: which checks, which errno, which defects
 - `quirkspage`: `docs/quirks.md`: all known defects of kernels, made from `tcelab.quirks`

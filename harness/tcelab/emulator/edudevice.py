@@ -42,6 +42,8 @@ class Edu(PciDevice):
     """
 
     order = "big"
+    identifies: ClassVar[bytes] = _CONFIG
+    transfer_time: ClassVar[float] = TRANSFER_TIME
     regions: ClassVar = {uapi.BAR0_REGION: RegionInfo(BAR_SIZE, 7)}
 
     def __init__(
@@ -54,7 +56,7 @@ class Edu(PciDevice):
         *,
         isolation: Isolation | None = None,
     ) -> None:
-        super().__init__(name, _CONFIG, table, isolation)
+        super().__init__(name, self.identifies, table, isolation)
         self.memory = bytearray(registers.BUFFER_SIZE)
         self.mask = mask
         self._ram, self._refuse = ram, refuse
@@ -86,7 +88,7 @@ class Edu(PciDevice):
         if offset == registers.COMMAND:
             if not value & registers.RUN:
                 return
-            self._due = self._now + TRANSFER_TIME
+            self._due = self._now + self.transfer_time
             self.turn = next(_TURN)
         self._words[offset] = value
 
@@ -106,8 +108,15 @@ class Edu(PciDevice):
         size, at = self._words[registers.COUNT], inside - registers.BUFFER
         if not 0 <= at <= at + size <= registers.BUFFER_SIZE:
             return  # as of QEMU 42f599172ae0: a transfer outside the buffer is skipped
-        pieces = dmarules.pieces(
-            iova & self.mask,
+        pieces = self.pieces(iova & self.mask, size, to_memory=to_memory)
+        for piece in pieces:
+            self._move(piece, at + piece.start, to_memory=to_memory)
+        self.on_bus(pieces, "write" if to_memory else "read")
+
+    def pieces(self, iova: int, size: int, *, to_memory: bool) -> list[dmarules.Piece]:
+        """Of a transfer, by the table as it is now."""
+        return dmarules.pieces(
+            iova,
             size,
             to_memory=to_memory,
             entries=self.table.entries,
@@ -118,9 +127,6 @@ class Edu(PciDevice):
             master=self.wish,
             isolated=not self.isolation.dma,
         )
-        for piece in pieces:
-            self._move(piece, at + piece.start, to_memory=to_memory)
-        self.on_bus(pieces, "write" if to_memory else "read")
 
     def _move(self, piece: dmarules.Piece, at: int, *, to_memory: bool) -> None:
         inside = slice(at, at + piece.size)

@@ -17,6 +17,7 @@ from tcelab.emulator.edudevice import Edu
 from tcelab.emulator.emulatedguard import EmulatedGuard
 from tcelab.emulator.growth import Growth
 from tcelab.emulator.pci import PciDevice
+from tcelab.emulator.probedevice import EmulatedProbe
 from tcelab.emulator.process import OpenFile
 from tcelab.emulator.syscallerrors import KernelDiedError, NotModelledError
 from tcelab.emulator.testdevice import TestDevice
@@ -79,7 +80,10 @@ class EmulatedPe:
 
     def _made(self, device: Device, machine: Machine) -> PciDevice:
         made: PciDevice
-        if device.model in {"edu", "probe"}:  # a probe is an edu to its driver
+        if device.model == "probe":
+            made = EmulatedProbe(device.name, self.table, machine.ram, machine.refuse, isolation=self.isolation)
+            made.freezes = machine.guard.mode == "freeze"
+        elif device.model == "edu":
             made = Edu(device.name, self.table, machine.ram, machine.refuse, device.mask, isolation=self.isolation)
         elif device.model == "testdev":
             made = TestDevice(device.name, self.table, machine.ram, machine.refuse, self.isolation)

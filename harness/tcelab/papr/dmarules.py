@@ -9,7 +9,7 @@ region), hw/pci/pci.c (no bus master: nothing passes).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from tcelab.papr import tce, window
@@ -70,6 +70,16 @@ class Piece:
         """
         by_table = self.refused in {NO_ENTRY, PERMISSION}
         return self.offset if by_table else self.iova
+
+
+def stopped(pieces: Sequence[Piece]) -> list[Piece]:
+    """The pieces of a transfer of a device that waits for the consequences of each before it begins the next: the
+    first that the table refuses isolates its PE, and the others are refused for that.
+    """
+    first = next((i for i, piece in enumerate(pieces) if piece.refused), len(pieces))
+    if first == len(pieces) or pieces[first].refused == NO_MASTER:
+        return list(pieces)
+    return [*pieces[: first + 1], *(replace(piece, refused=ISOLATED) for piece in pieces[first + 1 :])]
 
 
 def pieces(

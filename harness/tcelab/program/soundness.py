@@ -27,7 +27,7 @@ def check(program: Program, *, guarded: bool = False) -> None:
             f"PEs of topology {program.topology.name} cannot be guarded: an iommu-testdev does DMA whoever forbids it"
         )
     if "probe" in program.topology.models:
-        _expect_legal_for_probes(program, guarded=guarded)
+        _expect_legal_for_probes(program)
     if (driven := program.topology.driven) and not program.topology.direct:
         raise UsageError(f"device {driven[0].name!r} ({driven[0].model}) is for the kernel's own driver")
     check_quirks(program.shows)
@@ -35,10 +35,8 @@ def check(program: Program, *, guarded: bool = False) -> None:
         raise UsageError(f"program {program.name!r} is made for pages of {odd} bytes, which no kernel has")
 
 
-def _expect_legal_for_probes(program: Program, *, guarded: bool) -> None:
+def _expect_legal_for_probes(program: Program) -> None:
     where = f"topology {program.topology.name} has probes"
-    if guarded:
-        raise UsageError(f"{where}, which cannot be guarded yet", next_step="use --guard off, or a topology of edus")
     if life := next((op for op in program.ops if is_life(op)), None):
         raise UsageError(
             f"{where}, and QEMU carries none over an event: program {program.name!r} has {type(life).__name__}"

@@ -40,6 +40,8 @@ _BITS: Final = 64
 _FOUR_GIB: Final = 1 << 32
 _NARROW: Final = (1 << 28) - 1
 """An edu's default mask in QEMU (hw/misc/edu.c, dma_mask): 28 bits, which is more than a small window."""
+EDUS: Final = frozenset({"edu", "probe"})
+"""Models that their driver in the guest drives as an edu."""
 KERNEL_DRIVERS: Final = {"disk": "virtio_blk", "e1000": "e1000"}
 """Models that no program drives, and the kernel module that drives each."""
 

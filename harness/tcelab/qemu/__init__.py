@@ -38,6 +38,7 @@ Only this package uses asyncio; its interface is synchronous.
 - `portal`: the one asyncio loop, and the way into it
 - `probe`: what a QEMU can do
 - `probes`: the probes of a machine: devices that live in this process
+- `probewatch`: tells a guard what a probe does, and what was refused of it
 - `processmemory`: memory of another process
 - `qemusession`: the platform `qemu` as a `Session`
 - `qtest`: QEMU's test port

@@ -72,7 +72,7 @@ def options(phb: Phb, device: Device, fds: Behind) -> list[str]:
         return ["-netdev", user, "-device", f"e1000,{at},netdev={net},romfile="]
     rom = "" if phb == SPARE else f",romfile=/proc/self/fd/{fds.roms.get(device.model, 0)}"
     if device.model == "probe":
-        return probes.option(device, f"phb{phb.index}.0", fds.probes.get(device.name, 0))
+        return probes.option(device, f"phb{phb.index}.0", fds.probes.get(device.name, 0), fds.roms.get(device.model, 0))
     if device.model == "testdev":
         return ["-device", f"iommu-testdev,{at}"]
     if device.model == "edu":

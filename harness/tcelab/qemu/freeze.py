@@ -27,7 +27,7 @@ import msgspec
 
 from tcelab.papr import isolationrules
 from tcelab.program.topology import Topology
-from tcelab.qemu.guardeddevice import BAR_FLAGS, COMMAND, MASTER, ROM, GuardedDevice, GuardedPe
+from tcelab.qemu.guardeddevice import BAR_FLAGS, COMMAND, MASTER, ROM, Flight, GuardedDevice, GuardedPe
 from tcelab.qemu.guest import Guest
 from tcelab.qemu.portal import portal
 from tcelab.qemu.qtest import ConfigRegister
@@ -55,6 +55,30 @@ class PeFreezer(TraceReader):
         guarded.isolation.violate()
         self._tell(msgspec.structs.replace(event, kind="isolated"))
         self._act(self.isolated(guarded), timing=len(self._events) - 1)
+
+    def began(self, device: GuardedDevice, flight: Flight) -> None:
+        """A device that is a process of the host begins a transfer."""
+        with self._lock:
+            device.flights.append(flight)
+
+    def answered(self, device: GuardedDevice, flight: Flight, address: int) -> list[Future[None]]:
+        """QEMU has answered such a device that it refuses its transfer, at a bus address first. Not for the loop: it
+        reads the log, which says where tables are.
+
+        :return: what was begun and has not ended.
+        """
+        try:
+            self._guest.log.drain()
+            with self._lock:
+                if device.name in self.controls:
+                    self.controls[device.name].seen.set()
+                else:
+                    self._judge(device, flight, address)
+        except Exception as error:  # noqa: BLE001 - told when the guard is asked next
+            with self._lock:
+                self._failed = self._failed or error
+        with self._lock:
+            return list(self._pending)
 
     def isolated(self, guarded: GuardedPe) -> list[GuardedDevice]:
         """The devices that are isolated with their PE: all of them."""

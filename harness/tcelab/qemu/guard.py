@@ -20,8 +20,10 @@ from tceagent import edu, virtio
 from tcelab.errors import HarnessError, Unsupported
 from tcelab.papr import isolationrules, window
 from tcelab.program import Burst, Close, Dma, Engine, Exit, GuestOp, Ioctl, Look, Master, Rtas, Together
+from tcelab.program.topology import EDUS
 from tcelab.qemu.freeze import PeFreezer
 from tcelab.qemu.guardeddevice import BARS, COMMAND, MASTER, MEMORY, ROM, Flight, GuardedDevice, GuardedPe
+from tcelab.qemu.probewatch import ProbeWatch
 from tcelab.qemu.tracereader import EVENTS, Control
 from tcelab.run.record import Event, Outcome, Refusal
 
@@ -112,7 +114,7 @@ class Guard(PeFreezer):
         """See some devices violate their table. What was refused before stays to be told."""
         earlier = self._earlier()
         for device in devices:
-            if device.model == "edu":
+            if device.model in EDUS:
                 self._control(device)
         self._expect_controls()
         self._guest.log.carry(earlier)
@@ -150,6 +152,9 @@ class Guard(PeFreezer):
             device.configured(offset, value)
         if device.address is None:
             raise HarnessError(f"{device.name} has no address: the guest's kernel did not give it one")
+        if device.model == "probe":
+            self._guest.probes.probe(device.name).watcher = ProbeWatch(self, device)
+            return
         before = device.command
         await self._write(device, before | MEMORY)
         self.learning = device
@@ -176,6 +181,9 @@ class Guard(PeFreezer):
         async def violate() -> None:
             assert device.address is not None
             await self._write(device, device.command | MASTER | MEMORY)
+            if device.model == "probe":
+                await self._guest.probes.probe(device.name).dma(iova, bytes(_CONTROL))
+                return
             for offset, value in words.items():
                 await self._guest.qtest.store(device.address + offset, 8, value)
 
@@ -207,7 +215,7 @@ class Guard(PeFreezer):
     def announce(self, op: GuestOp, device: str) -> None:
         """Note what a device is about to be told: a virtio device finds its transfers in memory, not in registers."""
         guarded = self.devices.get(device)
-        if guarded is None or guarded.model == "edu":
+        if guarded is None or guarded.model in EDUS:
             return
         with self._lock:
             if isinstance(op, Engine):
@@ -284,7 +292,7 @@ class Guard(PeFreezer):
     async def _reset_virtio(self, guarded: GuardedPe) -> None:
         """Otherwise a blocked request would be done late, once the device masters the bus again."""
         for device in guarded.devices:
-            if device.model != "edu" and device.address is not None:
+            if device.model not in EDUS and device.address is not None:
                 await self._guest.qtest.store(device.address + _STATUS, 1, 0)
 
     async def _quiet(self, guarded: GuardedPe) -> None:
@@ -293,9 +301,11 @@ class Guard(PeFreezer):
             await self._ended(device)
 
     async def _ended(self, device: GuardedDevice) -> None:
-        """Wait until an edu is idle; no event reports that. One whose driver has closed it cannot be asked, and masters
-        the bus no more.
+        """Wait until a device is idle; of an edu, no event reports that. One whose driver has closed it cannot be
+        asked, and masters the bus no more.
         """
+        if device.model == "probe":
+            await self._guest.probes.probe(device.name).idle()
         while device.model == "edu" and device.address is not None and device.command & MEMORY:
             command = await self._guest.qtest.load(device.address + edu.COMMAND, 8)
             if command == edu.ALL_ONES or not command & edu.RUN:

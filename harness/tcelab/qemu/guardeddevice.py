@@ -26,7 +26,7 @@ BAR_FLAGS: Final = 0xF
 """Bits of a memory BAR that are no address."""
 _WORD: Final = 0xFFFF
 
-BARS: Final = {"edu": 0x10, "virtio-blk": 0x20}
+BARS: Final = {"edu": 0x10, "probe": 0x10, "virtio-blk": 0x20}
 """By model, the configuration register of the BAR that holds the registers; it lies in the 32-bit window."""
 UNASSIGNED: Final = (0, 0xFFFFFFF0)
 """What a BAR holds that has no address, or whose size is being asked for."""
@@ -132,7 +132,7 @@ class GuardedDevice:
         return not ours
 
     def stored(self, address: int, value: int) -> None:
-        """A register of an edu was written, or a virtio device was notified."""
+        """A register of an edu was written, or a virtio device was notified. A probe tells itself what it does."""
         self.rung = True
         if self.model != "edu":
             return

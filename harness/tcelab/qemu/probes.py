@@ -30,8 +30,11 @@ _WARNING: Final = "warning:"
 """That there is no error recovery, for example: the device has no such interrupt."""
 
 
-def option(device: Device, bus: str, descriptor: int) -> list[str]:
-    """The arguments that plug a probe in: only JSON has a place for a socket's address."""
+def option(device: Device, bus: str, descriptor: int, rom: int) -> list[str]:
+    """The arguments that plug a probe in: only JSON has a place for a socket's address.
+
+    :param rom: the descriptor of its ROM of ones, see `tcelab.qemu.rom`.
+    """
     return [
         "-device",
         json.dumps(
@@ -41,6 +44,7 @@ def option(device: Device, bus: str, descriptor: int) -> list[str]:
                 "bus": bus,
                 "addr": f"{device.slot:#x}",
                 "socket": {"type": "unix", "path": f"/proc/self/fd/{descriptor}"},
+                "romfile": f"/proc/self/fd/{rom}",
             }
         ),
     ]
@@ -95,6 +99,11 @@ class Probes:
                 each.cancel()
         why = self.servers[waits[first]].why
         return f"the link of the probe {waits[first]} ended: {'closed' if why is None else why.message}"
+
+    async def idle(self) -> None:
+        """Wait until none has anything left to do that its registers told it; on the loop."""
+        for name in self.servers:
+            await self.probe(name).idle()
 
     def told(self) -> tuple[Told, ...]:
         """What each has been told; the guest stands still.

@@ -16,7 +16,7 @@ from tcelab.errors import GuestLost, Interrupted, Unsupported
 from tcelab.image.bases import Held, SavedRegister
 from tcelab.logs import PHASE
 from tcelab.papr import isolationrules
-from tcelab.program import Burst, Checkpoint, Ddw, Dma, Engine, Flip, GuestOp, HostOp, Ioctl, LifeOp, Rtas
+from tcelab.program import Burst, Checkpoint, Ddw, Dma, Engine, Flip, GuestOp, HostOp, Ioctl, LifeOp, Rtas, Together
 from tcelab.program.plugged import Plugged
 from tcelab.qemu import conduct, machine, probe, rtaswindows
 from tcelab.qemu.guard import Guard, chunks
@@ -212,7 +212,7 @@ class QemuSession(MovableSession):
         device.
         """
         if self.guest.probes.servers:
-            return [self._overheard(op) for op in ops]
+            return self._overhear(ops)
         if self._guard is None:
             return self.ask(ops)
         outcomes: list[Outcome] = []
@@ -228,6 +228,16 @@ class QemuSession(MovableSession):
             outcomes += done
         return outcomes
 
+    def _overhear(self, ops: Sequence[GuestOp]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for op in ops:
+            try:
+                outcomes.append(self._overheard(op))
+            except GuestLost as error:
+                error.in_flight = None if error.in_flight is None else error.in_flight + len(outcomes)
+                raise
+        return outcomes
+
     def _overheard(self, op: GuestOp) -> Outcome:
         """Do one operation alone: what the probes are told meanwhile belongs to it."""
         race = None
@@ -239,6 +249,21 @@ class QemuSession(MovableSession):
         if self._racing is not None:
             self._racing.follow(op)
         return msgspec.structs.replace(done, race=race, told=self.guest.probes.heard(), apart=self.guest.probes.apart())
+        """Do one operation alone: what the probes are told meanwhile, and what they do, belongs to it."""
+        if self._guard is not None:
+            self._announce(op)
+        (done,) = self.ask([op])
+        portal().call(self.guest.waiter.run(self.guest.probes.idle(), "control", self.guest.limits.control))
+        if self._guard is not None and (events := self._guard.settle()):
+            done = msgspec.structs.replace(done, events=self._ordered(op, events))
+        return msgspec.structs.replace(done, told=self.guest.probes.heard(), apart=self.guest.probes.apart())
+
+    def _ordered(self, op: GuestOp, events: list[Event]) -> list[Event]:
+        """Probes that begin together are blocked in any order: in that of the operation."""
+        if not isinstance(op, Together) or any(event.kind != "blocked" for event in events):
+            return events
+        places = {self._devices.get(each.file, ""): i for i, each in enumerate(op.ops)}
+        return sorted(events, key=lambda event: places.get(event.device, len(places)))
 
     def _announce(self, op: GuestOp) -> None:
         assert self._guard is not None

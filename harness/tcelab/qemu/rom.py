@@ -8,7 +8,9 @@ import os
 from functools import cache
 from typing import Final
 
-SIZES: Final = {"edu": 1 << 20, "virtio-blk": 1 << 14}
+from tcelab.device.probe import BAR_SIZE
+
+SIZES: Final = {"edu": 1 << 20, "probe": BAR_SIZE, "virtio-blk": 1 << 14}
 """By model, bytes of the BAR that holds the registers."""
 
 

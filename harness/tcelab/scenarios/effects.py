@@ -22,8 +22,10 @@ LOST: Final = 0xFFFFFFFFFFFFFFFF
 NOT_READY: Final = 1
 """Value of a transfer by a disk that is not set up, or cannot do it."""
 
-IDENTITIES: Final = {"edu": edu.IS_EDU, "virtio-blk": virtio.IS_READY}
-"""By model: the identity of an edu; of a virtio-blk, its configuration vector (none) and number of queues (one)."""
+IDENTITIES: Final = {"edu": edu.IS_EDU, "probe": edu.IS_EDU, "virtio-blk": virtio.IS_READY}
+"""By model: the identity of an edu, which a probe is to its driver; of a virtio-blk, its configuration vector (none)
+and number of queues (one).
+"""
 
 MASTER: Final = 0x0006
 """A command register: memory decoding, and bus mastering."""

@@ -11,7 +11,7 @@ import msgspec
 
 from tcelab.papr import tce
 from tcelab.program import Dma, Engine, Ioctl, Op, Page, diskcontent
-from tcelab.program.topology import Device
+from tcelab.program.topology import EDUS, Device
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.effects import EFFECTS, IDENTITIES, LOST, MASTER, NO_MASTER, NOT_READY, ONES, STATE
 from tcelab.scenarios.violations import (
@@ -63,11 +63,11 @@ class Endpoint:
 
     @property
     def edus(self) -> list[Device]:
-        return [each for each in self.devices if each.model == "edu"]
+        return [each for each in self.devices if each.model in EDUS]
 
     @property
     def disks(self) -> list[Device]:
-        return [each for each in self.devices if each.model != "edu"]
+        return [each for each in self.devices if each.model not in EDUS]
 
     @property
     def buffer(self) -> str:
@@ -241,7 +241,7 @@ class Endpoint:
         """Each device is told to transfer within its window, in each direction; the command must not reach it."""
         out: list[Op] = []
         for each in self.devices:
-            size = _SHORT if each.model == "edu" else SECTOR
+            size = _SHORT if each.model in EDUS else SECTOR
             out += self.alone(self._whole(each.name, size, 0, to_memory=True), expect=LOST)
             out += self.alone(self._whole(each.name, size, 0, to_memory=False), expect=LOST)
         return [*out, *self.start_disks(expect=LOST)]

@@ -15,7 +15,7 @@ from typing import Final
 
 from tcelab.errors import UsageError
 from tcelab.program import Dma, Fresh, Ioctl, Op, Page
-from tcelab.program.topology import Device, Topology
+from tcelab.program.topology import EDUS, Device, Topology
 from tcelab.scenarios import legal, stories
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.effects import (
@@ -139,7 +139,7 @@ class IsolationStory:
         pe = self.pes[number]
         others = self.others(pe)
         bad = self.bad(pe, kind, direction, size, device)
-        if device and pe.model(device) != "edu":
+        if device and pe.model(device) not in EDUS:
             self.ops += pe.alone(bad)
             self.carry(others, to_memory=others_write)
             return
@@ -151,7 +151,7 @@ class IsolationStory:
         at = KINDS[kind].where(pe.place, size, self._rng)
         do = pe.write if direction == "write" else pe.read
         name = device or pe.edus[0].name
-        inside = self._rng.randrange(LARGEST - size + 1) if pe.model(name) == "edu" else pe.sectors(size)
+        inside = self._rng.randrange(LARGEST - size + 1) if pe.model(name) in EDUS else pe.sectors(size)
         return do(name, at, size, inside)
 
     def isolated(self, pe: Endpoint) -> None:
@@ -326,7 +326,7 @@ def _directions(kind: ViolationKind, device: Device) -> list[Direction]:
     """The directions in which a device commits it. A disk does no forbidden reads: it reports the end once the data is
     on the disk, and its PE may or may not have been isolated before that.
     """
-    return [each for each in kind.directions if device.model == "edu" or each == "write"]
+    return [each for each in kind.directions if device.model in EDUS or each == "write"]
 
 
 def _sizes(kind: ViolationKind, start: int) -> Sequence[str]:

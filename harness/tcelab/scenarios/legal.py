@@ -10,7 +10,7 @@ from typing import Final
 
 from tcelab.papr import tce
 from tcelab.program import Burst, Op, Page, Transfer, diskcontent
-from tcelab.program.topology import Topology
+from tcelab.program.topology import EDUS, Topology
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.endpoint import Endpoint, endpoints
 from tcelab.scenarios.stories import Story
@@ -34,13 +34,13 @@ def parts(topology: Topology, seed: int, transfers: int | None = None) -> list[l
     :param transfers: of all of them together; by default `TRANSFERS`.
     """
     transfers = TRANSFERS if transfers is None else transfers
-    if all(device.model == "edu" for device in topology.devices):
+    if all(device.model in EDUS for device in topology.devices):
         return []
     return [_part(topology, seed + number, transfers // PARTS) for number in range(PARTS)]
 
 
 def _part(topology: Topology, seed: int, transfers: int) -> list[Op]:
-    chosen = [pe for pe in b.pes(topology, "isolation") if any(each.model != "edu" for each in pe.phb.devices)]
+    chosen = [pe for pe in b.pes(topology, "isolation") if any(each.model not in EDUS for each in pe.phb.devices)]
     pe = endpoints(chosen, seed)[0]
     name = pe.disks[0].name
     # The pages of the PE's story are in the one half of the window, these are in the other.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from tcelab.program.topology import Phb
+from tcelab.program.topology import EDUS, Phb
 from tcelab.scenarios.vocabulary import PAGE, Pe
 
 Direction = Literal["read", "write"]
@@ -37,7 +37,7 @@ def size_of(kind: str, least: int, model: str, rng: random.Random) -> int:
 
     :param least: bytes or sectors.
     """
-    if model == "edu":
+    if model in EDUS:
         return {"least": least, "small": 8, "odd": 9 + 2 * rng.randrange((LARGEST - 9) // 2), "largest": LARGEST}[kind]
     return SECTOR * {"least": least, "small": 2, "odd": rng.choice((3, 5, 7)), "largest": PAGE // SECTOR}[kind]
 
@@ -71,6 +71,7 @@ class ViolationKind:
     :ivar directions: in which it is a violation.
     :ivar least: bytes, or a disk's sectors, that it takes.
     :ivar rare: only a PE whose window does not start at 0 can commit it.
+    :ivar probes: only probes commit it.
     """
 
     name: str
@@ -78,10 +79,12 @@ class ViolationKind:
     directions: tuple[Direction, ...] = DIRECTIONS
     least: int = 1
     rare: bool = False
+    probes: bool = False
 
     def possible(self, phb: Phb) -> bool:
         """Is there room for it?"""
-        return phb.window_start > 0 or not self.rare
+        probes = any(device.model == "probe" for device in phb.devices)
+        return (phb.window_start > 0 or not self.rare) and (probes or not self.probes)
 
 
 def _within(start: Callable[[PagePlaces], int]) -> _Where:
@@ -111,6 +114,10 @@ KINDS: Final = {
         ViolationKind("read of write-only", _of(ONLY_WRITE), directions=("read",)),
         ViolationKind("write of read-only", _of(ONLY_READ), directions=("write",)),
         ViolationKind("stale entry", _of(STALE)),
+        ViolationKind("crossing into a hole", _over(lambda place: place.iova(HOLE)), least=2, probes=True),
+        ViolationKind("crossing out of a hole", _over(lambda place: place.iova(AFTER)), least=2, probes=True),
+        ViolationKind("above 2^32", _within(lambda place: (1 << 32) + place.far * PAGE), probes=True),
+        ViolationKind("above 2^59", _within(lambda place: (1 << 59) + place.far * PAGE), probes=True),
     )
 }
 """By name, which the report's table has."""

@@ -5,7 +5,6 @@ from click.testing import CliRunner
 
 from tcelab.cli.run import command
 from tcelab.errors import UsageError
-from tcelab.scenarios import SCENARIOS
 
 
 def asked(*words):
@@ -20,13 +19,11 @@ def asked(*words):
         (("flow", "--topology", "two-pe"), "--device probe has a topology of its own: probe"),
         (("docs/examples/dma.json",), "--device is about a scenario"),
         (("flow", "--platform", "emulator"), "--device probe is not for --platform emulator"),
-        (("flow", "--guard", "observe"), "which cannot be guarded yet"),
-        (("flow", "--guard", "freeze"), "which cannot be guarded yet"),
         (("lifecycle",), "QEMU carries none over an event: program 'lifecycle' has Reset"),
         (("hotplug",), "topology probe"),
         (("smp",), "nobody could say which one told them what: program 'smp' has AtOnce"),
         (("flow", "--device", "1:0.0"), "--device is about a machine over ssh"),
-        *(((name,), "a probe cannot be guarded yet") for name, each in SCENARIOS.items() if each.isolation),
+        (("windows-isolation",), "scenario windows-isolation needs edus"),
     ],
 )
 def test_what_a_probe_cannot_is_refused_by_name(words, said):

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import threading
 import zlib
 
 import pytest
@@ -136,8 +137,47 @@ def test_a_doorbell_for_what_cannot_be_does_nothing(qemu, length, count):
 def test_a_doorbell_ends_with_an_msi(qemu):
     fd = os.eventfd(0)
     assert qemu.irqs(4 | 32, 1, 0, 1, fds=[fd]) == 0
+    assert qemu.write(CONFIG, 4, 6, 2) == 0
     ring(qemu, 0, 1, RUN | INTERRUPT)
     assert os.eventfd_read(fd) == 1
+
+
+def test_a_device_that_may_not_master_the_bus_sends_no_msi(qemu):
+    fd = os.eventfd(0, os.EFD_NONBLOCK)
+    assert qemu.irqs(4 | 32, 1, 0, 1, fds=[fd]) == 0
+    ring(qemu, 0, 1, RUN | INTERRUPT)
+    with pytest.raises(BlockingIOError):
+        os.eventfd_read(fd)
+
+
+class Hears:
+    """A watcher that notes what it hears, and lets nothing go on until it is told."""
+
+    def __init__(self):
+        self.told, self.go_on, self.waits = [], asyncio.Event(), threading.Event()
+
+    def began(self, address, size, *, to_memory):
+        self.told.append(("began", address, size, to_memory))
+
+    async def refused(self, address, size, piece, *, to_memory):
+        self.told.append(("refused", piece.address, piece.size, piece.errno))
+        self.waits.set()
+        await self.go_on.wait()
+
+
+def test_a_watcher_hears_of_the_first_refusal_and_the_next_page_waits_for_it(qemu, probe):
+    qemu.memory[0x1000] = bytearray(4096)
+    probe.watcher = Hears()
+    work = start(probe.dma(0x1000, 3 * 4096))
+    qemu.serve(2)
+    assert probe.watcher.waits.wait(20)
+    assert qemu.read(0, Register.MAGIC, 8) == MAGIC
+    assert [each[1] for each in qemu.seen] == [0x1000, 0x2000]
+    portal().loop.call_soon_threadsafe(probe.watcher.go_on.set)
+    qemu.serve(1)
+    assert [piece.errno for piece in work.result(20).pieces] == [0, errno.ENODEV, errno.ENODEV]
+    assert [each[1] for each in qemu.seen] == [0x1000, 0x2000, 0x3000]
+    assert probe.watcher.told == [("began", 0x1000, 3 * 4096, False), ("refused", 0x2000, 4096, errno.ENODEV)]
 
 
 @pytest.mark.parametrize("address", [0, 1 << 32, 1 << 59, (1 << 64) - 4096])

@@ -61,9 +61,19 @@ def test_each_probe_has_a_socket_without_a_name(probes):
         assert not Path(path.removesuffix(" (deleted)")).parent.exists()
 
 
+def test_the_folder_for_temporary_files_may_have_a_long_name(probes, tmp_path, monkeypatch):
+    folder = tmp_path / ("long" * 40)
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    for name, fd in portal().call(listening(probes)).items():
+        with Client(f"/proc/self/fd/{fd}"):
+            assert probes.servers[name].why is None
+    assert list(folder.iterdir()) == []
+
+
 def test_qemu_is_told_where_they_are():
     options = machine.QemuOptions(Path("kernel"), Path("initrd"), PROBE)
-    fds = machine.Descriptors(*range(10, 17), probes={"pe1": 40, "pe1b": 41})
+    fds = machine.Descriptors(*range(10, 17), probes={"pe1": 40, "pe1b": 41}, roms={"probe": 42})
     words = machine.arguments(options, abilities(vfio_user=True), fds)
     told = [json.loads(word) for word in words if word.startswith("{")]
     assert [(each["driver"], each["id"], each["bus"], each["addr"]) for each in told] == [
@@ -74,7 +84,8 @@ def test_qemu_is_told_where_they_are():
         {"type": "unix", "path": "/proc/self/fd/40"},
         {"type": "unix", "path": "/proc/self/fd/41"},
     ]
-    assert {40, 41} <= set(fds.all())
+    assert [each["romfile"] for each in told] == ["/proc/self/fd/42"] * 2
+    assert {40, 41, 42} <= set(fds.all())
 
 
 def test_a_guest_with_probes_is_not_forked_and_needs_a_qemu_that_has_them():

@@ -49,7 +49,7 @@ class Server:
         self.path = str(self._directory / _SOCKET)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
-            self._listener.bind(self.path)
+            self._bind(hidden=hidden)
             self._listener.listen(1)
             self._listener.setblocking(False)  # noqa: FBT003 - its only parameter
             if hidden:
@@ -60,6 +60,19 @@ class Server:
             self._stop_listening()
             raise
         asyncio.get_running_loop().add_reader(self._listener, self._accept)
+
+    def _bind(self, *, hidden: bool) -> None:
+        """A name that nobody will use is as short as it can be, however long that of the directory is: there is room
+        for 107 bytes (Linux include/uapi/linux/un.h, UNIX_PATH_MAX).
+        """
+        if not hidden:
+            self._listener.bind(self.path)
+            return
+        folder = os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._listener.bind(f"/proc/self/fd/{folder}/{_SOCKET}")
+        finally:
+            os.close(folder)
 
     async def __aenter__(self) -> Self:
         return self

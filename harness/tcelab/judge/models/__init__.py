@@ -21,6 +21,7 @@
 - `meters`: counters of the kernel that move as the fold does
 - `pes`: the condition of each PE, and its observable effects
 - `pinmodel`: pins without an entry of VFIO
+- `probemodel`: what a probe must do
 - `racemodel`: what hypercalls that were made at once have left
 - `reading`: one snapshot, sorted for the laws
 - `requests`: what the fold knows of ioctl requests

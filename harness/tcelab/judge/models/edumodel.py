@@ -49,6 +49,11 @@ class DeviceModel:
     anywhere: Anywhere = lambda _table, _address: None
 
     @property
+    def at_once(self) -> bool:
+        """A violation has its consequences before the next operation of the device's driver."""
+        return False
+
+    @property
     def table(self) -> TableModel:
         """Of the default window of its PE."""
         return self.windows.default

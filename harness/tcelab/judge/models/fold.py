@@ -13,8 +13,8 @@ from typing import Final, TypeAlias
 import msgspec
 
 from tceagent import uapi
+from tcelab.judge.models import probemodel
 from tcelab.judge.models.chargemodel import SPAPR_TCE, charged, pinned
-from tcelab.judge.models.diskmodel import DiskModel
 from tcelab.judge.models.drivermodel import DriverModel
 from tcelab.judge.models.edumodel import DeviceModel, Forbidden
 from tcelab.judge.models.files import ContainerModel, DeviceFileModel, Files, GroupModel, Target
@@ -136,9 +136,8 @@ class Fold:
             yield from (page for page in (entry.page, *entry.rest) if page is not None)
 
     def _device(self, device: Device) -> DeviceModel:
-        if device.model == "virtio-blk":
-            return DiskModel(device.name, self.group_of[device.name].windows)
-        return DeviceModel(device.name, self.group_of[device.name].windows, device.mask)
+        windows = self.group_of[device.name].windows
+        return probemodel.of(device, windows, self.facts) or DeviceModel(device.name, windows, device.mask)
 
     def apply(self, step: Step) -> None:
         """Fold in one operation."""

@@ -69,6 +69,11 @@ class Effect(NamedTuple):
     seen: object
 
 
+def isolates(facts: Facts) -> bool:
+    """A violation isolates its PE."""
+    return facts.isolates or facts.guard == "freeze"
+
+
 class Pes:
     """:ivar effects: what the last operation showed; `events`: those that had to be told of it; `certain`: all of them
     are known.
@@ -77,7 +82,7 @@ class Pes:
     """
 
     def __init__(self, phbs: Iterable[Phb], devices: dict[str, DeviceModel], facts: Facts) -> None:
-        self.isolates = facts.isolates or facts.guard == "freeze"
+        self.isolates = isolates(facts)
         self.observes = facts.guard == "observe"
         self.pes = {phb.index: PeModel(phb, [devices[each.name] for each in phb.devices]) for phb in phbs}
         self.of = {device.name: each for each in self.pes.values() for device in each.devices}

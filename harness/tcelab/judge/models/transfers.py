@@ -81,8 +81,20 @@ class Transfers:
         if not isinstance(ends, list) or len(ends) != len(op.ops):
             self._unknown.append(f"Together of step {step} did not tell how its transfers ended")
             return
-        for device, each, end in zip(devices, op.ops, ends, strict=True):
+        for i, (device, each, end) in enumerate(zip(devices, op.ops, ends, strict=True)):
             self._one(device, each, end, step, (op.by, each.file))
+            late = zip(devices[i + 1 :], op.ops[i + 1 :], strict=True)
+            if rest := [each for each in late if self._froze(device, each[0])]:
+                self._unknown.append(f"{device.name} isolates its PE: what others did at step {step} is not known")
+                for other, its in rest:
+                    self._doubt(other, [its], step)
+                return
+
+    def _froze(self, device: DeviceModel, other: DeviceModel) -> bool:
+        """A device has isolated the PE that another one is of as well, and that one may have noticed."""
+        pe = self._pes.of[device.name]
+        isolated = any(event.kind == "isolated" and event.device == device.name for event in self._pes.events)
+        return device.at_once and isolated and other in pe.devices
 
     def burst(self, device: DeviceModel, op: Burst, outcome: Outcome, step: int) -> None:
         """Many transfers, as far as they were done. It is unknown which of them passed before an isolation."""
