@@ -9,7 +9,8 @@ from struct import pack
 
 _FIRST = 3
 """Register of the opcode, and afterwards of the status; the arguments follow."""
-_SC_1 = 0x44000022
+SC_1 = 0x44000022
+"""The instruction that is a hypercall."""
 _BLR = 0x4E800020
 
 
@@ -18,7 +19,7 @@ def code(opcode: int, args: list[int]) -> bytes:
     words: list[int] = []
     for register, value in enumerate([opcode, *args], _FIRST):
         words += _load(register, value)
-    words += [_SC_1, _BLR]
+    words += [SC_1, _BLR]
     return pack(f"={len(words)}I", *words)
 
 

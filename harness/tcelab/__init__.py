@@ -32,6 +32,6 @@
 
 import logging
 
-__version__ = "0.6.0"
+__version__ = "0.7.0"
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # who uses us as a library sees nothing unasked

@@ -13,7 +13,7 @@ from typing import Final
 NAME: Final = "tcelab"
 VERBS: Final = (
     *("run", "diff", "fuzz", "replay", "watch", "table", "leakcheck", "doctor", "image", "runs", "shell", "bench"),
-    *("nightly", "history", "report", "coverage"),
+    *("nightly", "history", "report", "coverage", "export"),
 )
 """By which a command of ours is known in the middle of a sentence."""
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +19,7 @@ from tcelab.image.bases import SavedRegister
 from tcelab.papr.window import Shape
 from tcelab.qemu.channel import Cell
 from tcelab.qemu.conduct import Heard
+from tcelab.qemu.limits import Limits
 from tcelab.qemu.probe import LOG_FLAGS, TRACES, Abilities
 from tcelab.qemu.tableaddresses import TableAddresses
 from tcelab.qemu.views.stream import MAGIC
@@ -97,11 +98,14 @@ class FakeGuest:
         self.pid = 77
         self.state = os.memfd_create("fake-state")
         self.console = SimpleNamespace(reached={"kernel": 0.5}, heard=Heard())
-        self.waiter = SimpleNamespace(handshake_done=False, elapsed=lambda: 2.5, now=lambda: NOW, lost=Future())
+        self.limits = Limits()
+        self.waiter = SimpleNamespace(
+            handshake_done=False, elapsed=lambda: 2.5, now=lambda: NOW, lost=Future(), run=self._run
+        )
         self.log = SimpleNamespace(tables=TableAddresses(), drain=self._drain, take_refusals=self._take_refusals)
         self.ram = SimpleNamespace(size=RAM, read=self._read, pages=self._pages)
         self.standstill = SimpleNamespace(begin=self._begin, end=self._end)
-        self.probes = SimpleNamespace(servers={}, heard=dict, apart=dict, told=tuple)
+        self.probes = SimpleNamespace(servers={}, heard=dict, apart=dict, told=tuple, idle=self._idle)
         self.disks = SimpleNamespace(read=lambda: {"disk1": b"on the disk"}, renew=lambda: self.calls.append("disks"))
 
     def __call__(
@@ -142,6 +146,12 @@ class FakeGuest:
 
     async def _end(self) -> None:
         self._note("cont")
+
+    async def _run(self, waited: Coroutine[Any, Any, None], _phase: str, _seconds: float) -> None:
+        await waited
+
+    async def _idle(self) -> None:
+        self._note("idle")
 
     async def rest(self) -> None:
         self._note("rest")

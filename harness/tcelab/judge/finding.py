@@ -169,6 +169,7 @@ class LoopCount(msgspec.Struct):
         self.beside += beside
         self.checked += checked
 
+
 class RaceCount(msgspec.Struct):
     """What the law `races` was judged on.
 

@@ -26,6 +26,11 @@ def check(program: Program, *, guarded: bool = False) -> None:
         raise UsageError(
             f"PEs of topology {program.topology.name} cannot be guarded: an iommu-testdev does DMA whoever forbids it"
         )
+    if program.topology.raced and guarded:
+        raise UsageError(
+            f"PEs of topology {program.topology.name} cannot be guarded: its probes are refused on purpose",
+            next_step="take topology probe",
+        )
     if "probe" in program.topology.models:
         _expect_legal_for_probes(program)
     if (driven := program.topology.driven) and not program.topology.direct:

@@ -239,7 +239,9 @@ class QemuSession(MovableSession):
         return outcomes
 
     def _overheard(self, op: GuestOp) -> Outcome:
-        """Do one operation alone: what the probes are told meanwhile belongs to it."""
+        """Do one operation alone: what the probes are told meanwhile, and what they do, belongs to it."""
+        if self._guard is not None:
+            self._announce(op)
         race = None
         if self._racing is None or (where := self._racing.concerned(op)) is None:
             (done,) = self.ask([op])
@@ -248,15 +250,10 @@ class QemuSession(MovableSession):
             race = self._racing.race
         if self._racing is not None:
             self._racing.follow(op)
-        return msgspec.structs.replace(done, race=race, told=self.guest.probes.heard(), apart=self.guest.probes.apart())
-        """Do one operation alone: what the probes are told meanwhile, and what they do, belongs to it."""
-        if self._guard is not None:
-            self._announce(op)
-        (done,) = self.ask([op])
         portal().call(self.guest.waiter.run(self.guest.probes.idle(), "control", self.guest.limits.control))
         if self._guard is not None and (events := self._guard.settle()):
             done = msgspec.structs.replace(done, events=self._ordered(op, events))
-        return msgspec.structs.replace(done, told=self.guest.probes.heard(), apart=self.guest.probes.apart())
+        return msgspec.structs.replace(done, race=race, told=self.guest.probes.heard(), apart=self.guest.probes.apart())
 
     def _ordered(self, op: GuestOp, events: list[Event]) -> list[Event]:
         """Probes that begin together are blocked in any order: in that of the operation."""

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
+from tceagent.problem import SC_1
 from tcelab.device.probe import Apart
 from tcelab.device.vfio_user.configspace import MASTER
 from tcelab.errors import HarnessError
@@ -33,8 +34,6 @@ CALLS: Final = ("MAP_DMA", "UNMAP_DMA")
 
 _SITES: Final = ("plpar_hcall_norets", "plpar_hcall_norets_trace")
 """Functions of the kernel with which it stores TCEs."""
-_SC1: Final = 0x44000022
-"""The instruction that is a hypercall (Power ISA 3.1, 4.3.1: sc with LEV=1)."""
 _WORD: Final = 4
 _REGISTERS: Final = (64, 3, 4, 5)
 """NIP; opcode, LIOBN and bus address."""
@@ -185,7 +184,7 @@ class Racing:
                 code = await self._gdb.memory(begin, end - begin)
                 words = range(0, len(code) - _WORD + 1, _WORD)
                 self._breakpoints += [
-                    begin + at for at in words if int.from_bytes(code[at : at + _WORD], "little") == _SC1
+                    begin + at for at in words if int.from_bytes(code[at : at + _WORD], "little") == SC_1
                 ]
             if not self._breakpoints:
                 raise HarnessError(f"{_SITES[0]} of the guest's kernel has no hypercall in it")

@@ -13,7 +13,18 @@ import msgspec
 from msgspec.inspect import NoneType, StructType, Type, UnionType, type_info
 
 from tcelab.coverage.result import Coverage, FunctionCoverage, UnitCoverage
-from tcelab.judge.finding import Batch, DmaCount, Evidence, Finding, LawCount, LoopCount, PaprCount, RaceCount, Seconds, Verdict
+from tcelab.judge.finding import (
+    Batch,
+    DmaCount,
+    Evidence,
+    Finding,
+    LawCount,
+    LoopCount,
+    PaprCount,
+    RaceCount,
+    Seconds,
+    Verdict,
+)
 from tcelab.leakcheck import leakresult
 from tcelab.program.structpage import default_told, fields_told, summary, type_told
 from tcelab.report import hcalltable, isolationlog, lifelog, result

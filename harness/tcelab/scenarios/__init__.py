@@ -98,8 +98,11 @@ class Scenario:
             raise UsageError(
                 f"scenario {self.name} isolates PEs, and one of topology {topology.name} is of the kernel's own driver"
             )
-        if self.isolation and "probe" in topology.models:
-            raise UsageError(f"scenario {self.name} isolates PEs, and a probe cannot be guarded yet")
+        if self.isolation and topology.raced:
+            raise UsageError(
+                f"scenario {self.name} isolates PEs, and each probe of topology {topology.name} is refused on purpose",
+                next_step="leave --topology out, or name another one, as probe",
+            )
         if self.raced and not topology.raced:
             raise UsageError(
                 f"scenario {self.name} is about what probes do between two hypercalls, and no probe of topology"

@@ -141,7 +141,7 @@ def test_a_misaligned_register_is_an_error_of_the_program(stand, offset):
 
 def test_the_agents_driver_drives_it(stand):
     frame = stand.map(2)
-    clock = SimpleNamespace(monotonic=lambda: stand.now, sleep=stand.wait)
+    clock = SimpleNamespace(monotonic=lambda: stand.now, sleep=stand.wait, beat=lambda: None)
     mapped = EmulatedRegisters(stand.edu, lambda: None)
     assert driver.transfer(clock, mapped, 2 * PAGE + 16, 64, 8, to_memory=False) == 0
     assert stand.edu.memory[:80] == bytes(8) + b"\3" * 64 + bytes(8)

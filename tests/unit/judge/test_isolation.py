@@ -119,6 +119,22 @@ def test_of_two_violations_at_once_in_one_pe_the_second_is_blocked():
     assert [(event.kind, event.device) for event in events] == [("isolated", "pe1"), ("blocked", "pe1b")]
 
 
+@pytest.mark.parametrize("last", [True, False])
+def test_of_a_violation_of_a_probe_nobody_knows_what_the_next_device_of_its_pe_did(last):
+    """It has begun before the isolation, or not: a probe's own page waits for that, no other device does."""
+    ops = [write("pe1", END), write("pe1b")]
+    played = program(Together(ops=ops[::-1] if last else ops))
+    phb, other = TWO_DEVICES.phbs
+    probes = replace(phb, devices=tuple(replace(each, model="probe") for each in phb.devices))
+    played = replace(played, topology=replace(TWO_DEVICES, phbs=(probes, other)))
+    session = EmulatorSession(played.topology, isolates=True, guard="freeze")
+    unknown = f"pe1 isolates its PE: what others did at step {FIRST} is not known"
+    judge = Judge(played, session.facts)
+    verdict = judge.verdict(perform_program(played, session, judge))
+    assert verdict.findings == []
+    assert (unknown in verdict.could_not) == (not last)
+
+
 def test_a_violation_that_straddles_the_end_is_told_by_its_first_refused_byte():
     events = []
     session = Ideal(program(write("pe1", 0x20FF0, 64), rtas(STATE)))
