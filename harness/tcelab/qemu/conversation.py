@@ -138,9 +138,14 @@ class Conversation:
                 scene=self.scene(),
             )
         parts = self._qemu, self._abilities, self.options, self._base
-        self.facts = self._with_memory(sessionfacts.facts(parts, self.guest.ram.size, nonce, hello))
+        known = sessionfacts.facts(parts, self.guest.ram.size, nonce, hello, self._serial_queue())
+        self.facts = self._with_memory(known)
         if not renew:
             self._locate()
+
+    def _serial_queue(self) -> int:
+        """Entries of the channel's queues, if it matters; see `tcelab.qemu.second.serialqueue`."""
+        return 0
 
     def _locate(self) -> None:
         """Where the kernel lies, for who records what it executes."""

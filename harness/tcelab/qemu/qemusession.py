@@ -26,6 +26,7 @@ from tcelab.qemu.limits import Limits
 from tcelab.qemu.movable import MovableSession
 from tcelab.qemu.portal import portal
 from tcelab.qemu.racing import Racing
+from tcelab.qemu.second import serialqueue
 from tcelab.run.record import Event, Outcome, Snapshot
 
 _LOG: Final = logging.getLogger(__name__)
@@ -204,6 +205,9 @@ class QemuSession(MovableSession):
     def guard(self) -> Guard | None:
         """Of its PEs, if they are guarded."""
         return self._guard
+
+    def _serial_queue(self) -> int:
+        return portal().call(serialqueue.length(self.guest)) if self.options.topology.crashkernel else 0
 
     # -- Session
 

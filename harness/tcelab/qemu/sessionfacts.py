@@ -27,10 +27,11 @@ Parts = tuple[probe.Qemu, probe.Abilities, machine.QemuOptions, Held | None]
 """QEMU, what it can do, the machine, and the base of a fork."""
 
 
-def facts(parts: Parts, ram: int, nonce: bytes, hello: Hello) -> Facts:
+def facts(parts: Parts, ram: int, nonce: bytes, hello: Hello, queue: int = 0) -> Facts:
     """:param ram: bytes of guest RAM.
     :param nonce: of the session.
     :param hello: what the agent said.
+    :param queue: see `tcelab.qemu.second.serialqueue.length`; 0: no crash kernel is asked for.
     """
     qemu, abilities, options, base = parts
     cannot = {}
@@ -71,7 +72,7 @@ def facts(parts: Parts, ram: int, nonce: bytes, hello: Hello) -> Facts:
         papr="off" if not options.papr else "heard" if set(conduct.TRACES) <= set(abilities.traces) else "unheard",
         usable=machine.usable(ram),
         impossible={
-            **loading.impossible(hello, options.topology.crashkernel),
+            **loading.impossible(hello, options.topology.crashkernel, queue),
             **(dict.fromkeys(_RESETS, _NO_KERNEL) if base is not None and not options.restarts else {}),
             **(dict.fromkeys(HOT_PLUG, hello.hotplug) if hello.hotplug else {}),
             **{name: f"the image has no {name}, as guest-drmgr has" for name in HELPERS if name not in hello.helpers},

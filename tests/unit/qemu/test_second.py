@@ -1,5 +1,6 @@
 """A second kernel: the tree that it is given, where its pieces lie, and the code that waits for it."""
 
+import asyncio
 import base64
 import struct
 from itertools import pairwise
@@ -9,7 +10,7 @@ import pytest
 from tcelab.errors import HarnessError
 from tcelab.qemu.channel import Hello
 from tcelab.qemu.ram import MIB
-from tcelab.qemu.second import loading, trampoline
+from tcelab.qemu.second import loading, serialqueue, trampoline
 from tcelab.qemu.second.flattree import flatten, from_hex
 
 RTAS = 0x1EFFF000
@@ -232,4 +233,49 @@ def test_a_kernel_that_keeps_no_memory_is_no_place_for_a_crash_kernel():
 )
 def test_what_a_kernel_cannot_do_is_known_from_its_handshake(kexec, kept_bytes, impossible):
     hello = Hello(1, "", 0, 4096, 0, "", "", "", "", "", [], 0.0, "", kexec=kexec, crashkernel=kept_bytes)
-    assert loading.impossible(hello, 192).keys() == impossible
+    assert loading.impossible(hello, 192, 32).keys() == impossible
+
+
+@pytest.mark.parametrize(
+    ("entries", "page_size", "fits"),
+    [(1024, 65536, False), (1024, 4096, True), (128, 65536, True), (512, 65536, True), (528, 65536, False)],
+)
+def test_a_crash_kernel_needs_memory_for_the_queues_of_its_channel(entries, page_size, fits):
+    hello = Hello(1, "", 0, page_size, 0, "", "", "", "", "", [], 0.0, "", kexec=True, crashkernel=1)
+    found = loading.impossible(hello, 192, entries)
+    assert found.keys() == (set() if fits else {"Crash"})
+    if entries == 1024 and not fits:
+        assert "queues of 1,024 entries" in found["Crash"]
+        assert "64 KiB keeps 192 MiB: too much for a crash kernel of 192 MiB" in found["Crash"]
+
+
+class Monitor:
+    """A guest whose QEMU answers this, or refuses."""
+
+    def __init__(self, answers):
+        self.answers, self.asked = answers, []
+
+    async def qmp(self, command, **arguments):
+        self.asked.append((command, arguments))
+        if command not in self.answers:
+            raise HarnessError(f"QEMU refuses {command}")
+        return self.answers[command]
+
+
+DEVICES = [{"name": "virtio-blk", "path": "/disk"}, {"name": "virtio-serial", "path": "/serial"}]
+
+
+@pytest.mark.parametrize(
+    ("answers", "entries"),
+    [
+        ({"x-query-virtio": DEVICES, "x-query-virtio-queue-status": {"vring-num": 1024}}, 1024),
+        ({"x-query-virtio": DEVICES}, 0),
+        ({"x-query-virtio": DEVICES[:1]}, 0),
+        ({}, 0),
+    ],
+)
+def test_the_length_of_the_queues_is_asked_of_qemu(answers, entries):
+    monitor = Monitor(answers)
+    assert asyncio.run(serialqueue.length(monitor)) == entries
+    if "x-query-virtio-queue-status" in answers:
+        assert monitor.asked[-1] == ("x-query-virtio-queue-status", {"path": "/serial", "queue": 2})

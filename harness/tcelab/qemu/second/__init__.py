@@ -7,5 +7,6 @@ themselves, as after `kexec`.
 
 - `flattree`: the flattened device tree
 - `loading`: places, and what of the tree changes
+- `serialqueue`: what the agent's channel costs a crash kernel
 - `trampoline`: the code between two kernels
 """

@@ -20,7 +20,7 @@ from tcelab.errors import HarnessError, Unsupported
 from tcelab.image.elf import Elf
 from tcelab.qemu.channel import Hello
 from tcelab.qemu.ram import MIB
-from tcelab.qemu.second import trampoline
+from tcelab.qemu.second import serialqueue, trampoline
 from tcelab.qemu.second.flattree import Tree, flatten
 
 UNIT: Final = 1 << 16
@@ -75,10 +75,11 @@ class Loading(msgspec.Struct, frozen=True):
     waits: int
 
 
-def impossible(hello: Hello, crashkernel: int) -> dict[str, str]:
+def impossible(hello: Hello, crashkernel: int, queue: int) -> dict[str, str]:
     """Which of the events that need a second kernel a guest cannot go through, and why.
 
     :param crashkernel: MiB that its kernel was asked to keep.
+    :param queue: see `serialqueue.length`.
     """
     if not hello.kexec:
         why = "its kernel can start no other one: it was built without CONFIG_KEXEC"
@@ -86,6 +87,8 @@ def impossible(hello: Hello, crashkernel: int) -> dict[str, str]:
     if not hello.crashkernel:
         why = f"its kernel keeps no memory for a crash kernel: crashkernel={crashkernel}M does not fit into its RAM"
         return {"Crash": f"{why}, or it was built without CONFIG_CRASH_DUMP"}
+    if why := serialqueue.too_long(queue, hello.page_size, crashkernel):
+        return {"Crash": why}
     return {}
 
 
