@@ -228,12 +228,12 @@ CORE = (
 )
 
 TRANSFERS = (
-    around("a device masters the bus as it likes", edudevice.Edu._transfer, "master=self.wish", "master=True", "Dma"),
+    around("a device masters the bus as it likes", edudevice.Edu.pieces, "master=self.wish", "master=True", "Dma"),
     around("bus mastering stays on", vfiopci.DeviceFile.pwrite, "bool(data[0] & pci.MASTER)", "True", "Dma"),
     around("a bus address is not folded", edudevice.Edu._transfer, "iova & self.mask", "iova", "Dma"),
     around(
         "a device's window begins at 0",
-        edudevice.Edu._transfer,
+        edudevice.Edu.pieces,
         "window_start=self.table.bus_offset",
         "window_start=0",
         "Dma",
@@ -242,7 +242,7 @@ TRANSFERS = (
     around("a bus address has 24 bits", edudevice.Edu._transfer, "iova & self.mask", "iova & 0xFFFFFF", "Dma"),
     around(
         "the permission of the other direction is asked for",
-        edudevice.Edu._transfer,
+        edudevice.Edu.pieces,
         "to_memory=to_memory,",
         "to_memory=not to_memory,",
         "Dma",
