@@ -57,6 +57,7 @@ def start(state: State, argv: list[str], buid: int, slot: int, channels: list[st
         step = "bind"
         bound = vfio.bind(state.kernel, buid, slot)
         step = "spawn"
+        pins = state.kernel.pins(late=True)
         names = {name: ports.find_port(state.kernel, name) for name in channels} | {"device": str(bound["address"])}
         words = [_filled(word, names) for word in argv]
         null = (posix.POSIX_SPAWN_OPEN, 0, "/dev/null", posix.O_RDONLY, 0)
@@ -67,7 +68,8 @@ def start(state: State, argv: list[str], buid: int, slot: int, channels: list[st
     except (OSError, RefusedError) as error:
         refused = error if isinstance(error, RefusedError) else RefusedError(error)
         return {"errno": refused.errno, "step": step}
-    return {"errno": "", "step": "", "pid": state.inner.pid, "group": bound["group"], "address": bound["address"]}
+    told: Told = {"errno": "", "step": "", "pid": state.inner.pid, "pins": pins}
+    return {**told, "group": bound["group"], "address": bound["address"]}
 
 
 def _filled(word: str, names: dict[str, str]) -> str:
@@ -129,7 +131,9 @@ def memory(state: State, name: str, size: int) -> Told:
 
 
 def end(state: State, signal: int, limit: float) -> Told:
-    """Send it a signal, 0: none, and wait until it has ended, at most `limit` seconds; then as `look`."""
+    """Send it a signal, 0: none, and wait until it has ended, at most `limit` seconds; then as `look`, and the `pins`
+    of this guest's kernel.
+    """
     inner = _inner(state)
     kernel = state.kernel
     if not inner.ended() and signal:
@@ -138,7 +142,7 @@ def end(state: State, signal: int, limit: float) -> Told:
     while not inner.ended() and kernel.monotonic() < until:
         kernel.beat()
         kernel.sleep(_WAIT)
-    return look(state)
+    return {**look(state), "pins": kernel.pins(late=True)}
 
 
 def _inner(state: State) -> Process:

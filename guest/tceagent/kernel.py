@@ -232,12 +232,12 @@ class LinuxKernel:
         """KiB charged to the agent's RLIMIT_MEMLOCK."""
         return _number_after(posix.pread(self._status, 65536, 0), b"VmLck:")
 
-    def pins(self) -> int:
-        """Page pins held now by the whole kernel."""
+    def pins(self, *, late: bool = False) -> int:
+        """See `tceagent.seam.Kernel.pins`."""
         if self._vmstat is None:
             self._refresh = posix.open("/proc/sys/vm/stat_refresh", posix.O_WRONLY | posix.O_CLOEXEC)
             self._vmstat = posix.open("/proc/vmstat", posix.O_RDONLY | posix.O_CLOEXEC)
-        if self._lets_go_late[0]:
+        if late or self._lets_go_late[0]:
             # Registered memory is released by an RCU callback (mm_iommu_release): wait for all of them.
             self.write_file(_RCU_BARRIER, b"1")
         # The counters are per CPU and folded lazily; this folds them now.

@@ -160,8 +160,10 @@ class Kernel(Protocol):
         """KiB charged to this process's RLIMIT_MEMLOCK."""
         ...
 
-    def pins(self) -> int:
+    def pins(self, *, late: bool = False) -> int:
         """Page pins held now by the whole kernel.
+
+        :param late: another program has memory registered with VFIO, or had: it is let go late.
 
         :raise OSError: this process may not ask; only root may.
         :raise LookupError: this kernel does not count them.

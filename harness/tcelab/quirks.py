@@ -25,6 +25,7 @@ KEXEC_KEEPS: Final = "kexec-keeps-default-window"
 KEXEC_LOSES: Final = "kexec-loses-default-window"
 COMING_LOSES: Final = "device-added-in-use-loses-window"
 NOTHING_DIRECT: Final = "no-limit-no-direct-window"
+LIST_KEEPS: Final = "list-without-permissions-keeps-memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Quirk:
     :ivar cure: the commit that cures it; "" while none is known.
     :ivar source: kernel file and function.
     :ivar report: the public report whose test shows it, where no program on the usual platform can.
+    :ivar nested: it shows with pass-through alone, when the guest has ended.
     :ivar event: it shows in an event in the life of a table, and so in no single call.
     :ivar warns: functions in which it makes the kernel warn; `warns_once`: only the first time after a boot.
     """
@@ -49,6 +51,12 @@ class Quirk:
     warns: tuple[str, ...] = ()
     warns_once: tuple[str, ...] = ()
     report: str = ""
+    nested: bool = False
+
+    @property
+    def apart(self) -> bool:
+        """No program on the usual platform can show it."""
+        return bool(self.report) or self.nested
 
 
 QUIRKS: Final = {
@@ -223,6 +231,20 @@ QUIRKS: Final = {
             "",
             "arch/powerpc/platforms/pseries/iommu.c, enable_ddw: ddw_memory_hotplug_max of nothing is 0",
             report="R01a",
+        ),
+        Quirk(
+            LIST_KEEPS,
+            "H_PUT_TCE_INDIRECT of a TCE without permissions, by a guest to which KVM passes a device through, counts a"
+            " use of its page that no call takes back: when the guest's QEMU ends, the kernel warns, and all of the"
+            " guest's RAM stays pinned for good",
+            "the entry is emptied, as by H_PUT_TCE",
+            "seen on 6.12",
+            "",
+            "arch/powerpc/kvm/book3s_64_vio.c, kvmppc_h_put_tce_indirect: maps whatever the permissions are, and"
+            " kvmppc_tce_iommu_mapped_dec is called for entries with permissions alone",
+            warns=("tce_iommu_release",),
+            warns_once=("destroy_context",),
+            nested=True,
         ),
     )
 }

@@ -15,7 +15,7 @@ from tcelab.program.parts import parts
 from tcelab.quirks import QUIRKS
 from tcelab.run.loop import Recorder
 
-SHOWN = [name for name, quirk in QUIRKS.items() if not quirk.report]
+SHOWN = [name for name, quirk in QUIRKS.items() if not quirk.apart]
 PROGRAMS = Path(__file__).parents[2] / "docs" / "examples" / "quirks"
 
 

@@ -15,6 +15,7 @@ from tcelab.judge import Judge
 from tcelab.papr import hcallrules
 from tcelab.program import Buffer, Call, Checkpoint, HcallBatch, Program, Read, Tce, inject
 from tcelab.program.topology import PASSTHROUGH
+from tcelab.quirks import LIST_KEEPS
 from tcelab.run.loop import perform_program
 
 pytestmark = pytest.mark.guest
@@ -60,29 +61,34 @@ def test_one_guest_passes_four_scenarios_and_lies_about_its_table_are_found(sess
     assert swapped.result == "finding"
     assert {finding.law for finding in swapped.findings} == {"difference"}
 
-    # After hcalls L1's kernel cannot give registered memory back; after PUTs alone it can. A cure will show here.
-    _end(session)
-    said = session.trouble()
-    assert len(said) == 2, said
-    assert "tce_iommu_release" in said[0]
-    assert "destroy_context" in said[1]
+
+PUT, INDIRECT = "H_PUT_TCE", "H_PUT_TCE_INDIRECT"
+NOTHING = Tce("b", permissions=0)
+KEEPS = Call(INDIRECT, [LIOBN, AT, 0, 1], [NOTHING])
 
 
-def _end(session):
-    """End L1's QEMU: nothing of L2's is in L0's table then."""
-    ended = session.outer("end", signal=int(signal.SIGTERM), limit=60.0)
-    assert (ended["running"], ended["status"], ended["signal"]) == (False, 0, None)
-    session.guest.log.drain()
-    (table,) = [each for each in session.views.streamed() if each.liobn == LIOBN]
-    assert table.index.size == 0
-
-
-def test_a_qemu_of_l1_that_ends_leaves_nothing(session):
-    put = HcallBatch(calls=[Call("H_PUT_TCE", [LIOBN, AT, Tce("b")])], expect=0)
-    program = Program(name="left", topology=PASSTHROUGH, ops=[Buffer(name="b", pages=1), put, Checkpoint()])
-    assert judged(program, session).findings == []
-    _end(session)
-    assert session.trouble() == ()
+@pytest.mark.parametrize(
+    ("calls", "kept"),
+    [
+        ([Call(PUT, [LIOBN, AT, Tce("b")])], False),
+        ([Call(PUT, [LIOBN, AT, NOTHING]), Call(PUT, [LIOBN, AT, Tce("b")]), Call(PUT, [LIOBN, AT, 0])], False),
+        ([Call(INDIRECT, [LIOBN, AT, 0, 2], [Tce("b"), Tce("b", permissions=1)])], False),
+        ([KEEPS], True),
+        ([KEEPS, Call(PUT, [LIOBN, AT, Tce("b")]), Call(PUT, [LIOBN, AT, 0])], True),
+    ],
+    ids=["PUT", "PUT without permissions", "list", "list without permissions", "list without permissions, put over"],
+)
+def test_a_qemu_of_l1_that_ends_leaves_nothing_but_what_a_list_without_permissions_keeps(session, calls, kept):
+    batch = HcallBatch(calls=calls, expect=0)
+    program = Program(name="left", topology=PASSTHROUGH, ops=[Buffer(name="b", pages=1), batch, Checkpoint()])
+    judge = Judge(program, session.facts, references=second_opinion(program.topology, session.facts))
+    record = perform_program(program, session, judge)
+    record.parting = session.leave()
+    verdict = judge.verdict(record)
+    assert verdict.findings == []
+    assert verdict.evidence.laws["release"].judged == 1
+    assert (verdict.evidence.quirks.get(LIST_KEEPS, 0) == 1) is kept
+    assert (len(record.parting.trouble), record.parting.pins > record.parting.before) == (2 * kept, kept)
     with pytest.raises(HarnessError, match=r"L1's QEMU ended with status 0: .*terminating on signal 15"):
         session.ask([Read(what="pins")])
 

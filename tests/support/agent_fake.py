@@ -199,7 +199,7 @@ class FakeKernel:
     def vmlck(self):
         return 2048
 
-    def pins(self):
+    def pins(self, *, late=False):
         return 32
 
     def read_file(self, path):

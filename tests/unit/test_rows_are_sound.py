@@ -220,7 +220,7 @@ def test_the_clean_rows_of_a_file_make_one_program(rows, version):
 
 
 def test_every_quirk_of_a_call_and_every_given_state_has_a_row():
-    of_calls = {name for name, quirk in QUIRKS.items() if not (quirk.event or quirk.report)}
+    of_calls = {name for name, quirk in QUIRKS.items() if not (quirk.event or quirk.apart)}
     assert {row.quirk for row in ROWS} - {""} == of_calls
     assert {name for row in ROWS for name in row.given} == GIVEN.keys()
 

@@ -196,7 +196,7 @@ class EmulatedKernel:
     def vmlck(self) -> int:
         return self.process.space.locked * self.page_size // 1024 & MASK
 
-    def pins(self) -> int:
+    def pins(self, *, late: bool = False) -> int:  # noqa: ARG002
         if self.process.uid != _ROOT:
             raise _error("EACCES", "/proc/sys/vm/stat_refresh")
         return self.machine.ram.pinned

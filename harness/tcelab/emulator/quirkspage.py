@@ -53,6 +53,9 @@ def _section(quirk: Quirk) -> Iterator[str]:
         yield f"- The kernel warns in {_listed(quirk.warns)}, each time."
     if quirk.warns_once:
         yield f"- The kernel warns in {_listed(quirk.warns_once)}, once after each boot."
+    if quirk.nested:
+        yield "- Shown by `tcelab run hcalls --passthrough`: [Pass-through](passthrough.md#what-it-has-found).\n"
+        return
     shown = f"[{quirk.report}](reports.md#{quirk.report.lower()})"
     yield f"- Test: {shown}.\n" if quirk.report else f"- Program: `docs/examples/quirks/{quirk.name}.json`.\n"
 

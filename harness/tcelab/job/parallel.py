@@ -20,7 +20,7 @@ from tcelab.run.guestfits import require
 from tcelab.run.join import join
 from tcelab.run.loop import perform_program
 from tcelab.run.record import Ending, Facts, RunRecord, Snapshot, Step
-from tcelab.run.session import Session
+from tcelab.run.session import Leaving, Session
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -137,6 +137,8 @@ class ParallelRun:
             if self._interrupted.is_set():
                 raise Interrupted
             record = perform_program(self._program, guest, _OneAtATime(judge, self._lock, self._tell), part=part)
+            if record.ending is None and not self._keep and isinstance(guest, Leaving):
+                self._leave(record, guest)
             self._explain_ending(record, guest)
             with self._lock:
                 judge.end(record)
@@ -146,6 +148,12 @@ class ParallelRun:
         finally:
             if self.kept is not guest:
                 guest.close()
+
+    def _leave(self, record: RunRecord, guest: Leaving) -> None:
+        try:
+            record.parting = guest.leave()
+        except TcelabError as error:
+            record.ending = Ending(error, None)
 
     def _explain_ending(self, record: RunRecord, guest: EndableSession) -> None:
         """Replace errors of guests that the interrupt ended, and add the scene to an error without one."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from tcelab.errors import died
 from tcelab.judge import blame
 from tcelab.judge.finding import Verdict
-from tcelab.judge.laws import CHECKPOINT_LAWS, OPERATION_LAWS, hypercalls, kernel, races
+from tcelab.judge.laws import CHECKPOINT_LAWS, OPERATION_LAWS, hypercalls, kernel, races, release
 from tcelab.judge.laws.charges import ChargesLaw
 from tcelab.judge.laws.difference import EmulatorComparison, References
 from tcelab.judge.laws.flight import flight
@@ -147,6 +147,7 @@ class Judge:
             ledger.undecided_because(reason)
         unwatched(ledger, self.fold)
         races.end(ledger, self.fold)
+        release.release(ledger, run)
         self._papr.end(ledger, self.fold)
 
     def _ending(self, run: RunRecord) -> None:

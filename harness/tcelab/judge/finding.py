@@ -28,6 +28,7 @@ LAW_NAMES: Final = (
     "isolation",
     "charges",
     "pins",
+    "release",
     "kernel",
     "difference",
     "evidence",

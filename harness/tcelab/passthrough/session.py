@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -24,12 +25,14 @@ from tcelab.qemu.limits import Limits
 from tcelab.qemu.nested import PORTS
 from tcelab.qemu.portal import portal
 from tcelab.qemu.qemusession import QemuSession
-from tcelab.run.record import Event, Outcome, Snapshot
+from tcelab.run.record import Event, Outcome, Parting, Snapshot
 
 _LOG: Final = logging.getLogger(__name__)
 
 _LAST: Final = 3
 """Lines of it in a message."""
+_TERMINATION: Final = 60.0
+"""Seconds of L1's clock for its QEMU to end; it takes some 2."""
 _LOOK: Final = 5.0
 """Seconds of L1's clock in which its QEMU, which closed its ports, must be gone."""
 
@@ -71,6 +74,7 @@ class PassthroughSession(QemuSession):
         :raise TcelabError: as `QemuSession`; it says of which level.
         """
         self._inner: Inner | None = None
+        self._pins = 0
         self._on_close = on_close
         super().__init__(
             qemu,
@@ -120,6 +124,7 @@ class PassthroughSession(QemuSession):
             slot=device.slot,
             channels=list(PORTS.values()),
         )
+        self._pins = int(told.get("pins", 0))
         if told["errno"]:
             if str(told["step"]).startswith("load"):
                 raise Unsupported(
@@ -218,6 +223,23 @@ class PassthroughSession(QemuSession):
         """Lines of trouble of both kernels."""
         own = tuple(f"L1: {line}" for line in super().trouble())
         return own if self._inner is None else (*own, *portal().call(self._inner.inner.trouble()))
+
+    def leave(self) -> Parting:
+        """End L1's QEMU by SIGTERM, as whoever runs a guest does; see `tcelab.run.session.Leaving`."""
+        told = self.outer("end", signal=int(signal.SIGTERM), limit=_TERMINATION)
+        keep(self.folder, SAID, str(told["said"]))
+        problem = f"L1's QEMU did not end within {_TERMINATION:.0f} s of SIGTERM" if told["running"] else ""
+        if told["signal"] or told["status"]:
+            how = f"status {told['status']}" if told["signal"] is None else f"signal {told['signal']}"
+            problem = f"L1's QEMU ended with {how} of SIGTERM"
+        self.guest.log.drain()
+        with self._stopped():
+            tables = tuple(each for each in self._hostviews.streamed() if each.liobn in self._passed())
+            said = tuple(f"L1: {line}" for line in super().trouble())
+        return Parting("SIGTERM", problem, tables, int(told["pins"]), self._pins, said)
+
+    def _passed(self) -> set[int]:
+        return {phb.liobn | number for phb in self.options.topology.phbs for number in (0, 1)}
 
     def end(self) -> None:
         """End all three."""

@@ -279,11 +279,30 @@ class Ending:
         return self.error.scene
 
 
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """What was left when the QEMU that ran the guest had ended, inside a guest that goes on.
+
+    :ivar signal: that ended it; `problem`: why it did not end as it must, empty if it did.
+    :ivar tables: of the machine beneath, then.
+    :ivar pins: page pins of the kernel beneath, then; `before`: before the QEMU began.
+    :ivar trouble: what that kernel said meanwhile.
+    """
+
+    signal: str
+    problem: str
+    tables: tuple[TableView, ...]
+    pins: int
+    before: int
+    trouble: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class RunRecord:
     """What happened.
 
     :ivar trouble: lines of kernel trouble after the last snapshot.
+    :ivar parting: what the guest left, if it was ended and looked for.
     """
 
     program: Program
@@ -291,3 +310,4 @@ class RunRecord:
     steps: list[Step] = field(default_factory=list)
     ending: Ending | None = None
     trouble: tuple[str, ...] = ()
+    parting: Parting | None = None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tcelab.program import GuestOp, HostOp
-from tcelab.run.record import Facts, Outcome, Snapshot
+from tcelab.run.record import Facts, Outcome, Parting, Snapshot
 
 
 class Session(Protocol):
@@ -39,5 +39,17 @@ class Session(Protocol):
         """As `trouble`, after the last operation, and after checking that the guest is still alive.
 
         :raise GuestLost: it is not.
+        """
+        ...
+
+
+@runtime_checkable
+class Leaving(Protocol):
+    """A session whose guest is ended after a program, and what it left is looked at."""
+
+    def leave(self) -> Parting:
+        """End the guest. Nothing can be done in it any more.
+
+        :raise TcelabError: what is beneath it does not answer.
         """
         ...

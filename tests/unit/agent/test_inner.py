@@ -20,6 +20,10 @@ class Here(LinuxKernel):
     def beat(self):
         self.beats += 1
 
+    def pins(self, *, late=False):
+        assert late  # what QEMU registered is let go late
+        return 3
+
 
 @pytest.fixture
 def state(tmp_path, monkeypatch):
@@ -37,8 +41,9 @@ def start(state, *argv, channels=()):
 def test_it_is_started_with_the_places_filled_in_and_its_end_is_told(state):
     told = start(state, "/bin/sh", "-c", "echo $0 {device} {a} >&2; exit 7", "{a}", channels=["a"])
     assert (told["errno"], told["group"], told["address"]) == ("", 3, "0001:00:01.0")
+    assert told["pins"] == 3
     ended = inner.perform(state, "end", signal=0, limit=20.0)
-    assert (ended["running"], ended["status"], ended["signal"]) == (False, 7, None)
+    assert (ended["running"], ended["status"], ended["signal"], ended["pins"]) == (False, 7, None, 3)
     assert ended["said"] == "/dev/a 0001:00:01.0 /dev/a\n"
 
 

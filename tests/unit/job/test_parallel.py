@@ -17,6 +17,7 @@ from tcelab.job.parallel import ParallelRun
 from tcelab.program import Checkpoint, Fresh
 from tcelab.program.parts import parts
 from tcelab.run.loop import perform_program
+from tcelab.run.record import Parting
 
 ONE = story()
 LENGTH = len(ONE.ops)
@@ -247,3 +248,37 @@ def test_steps_are_watched_one_at_a_time_with_the_findings_so_far():
     beside(lies={1: at(nth("MAP_DMA"), drop)}, on_step=watch)[0].run()
     assert max(number for number, _ in seen) == 2 * LENGTH
     assert max(findings for _, findings in seen) >= 1
+
+
+class Leaver(Ideal):
+    """A guest that is ended after its program."""
+
+    left = 0
+    fails = False
+
+    def leave(self):
+        self.left += 1
+        if self.fails:
+            raise HarnessError("L1 does not answer")
+        return Parting("SIGTERM", "", (), 9, 7, ())
+
+
+def test_a_guest_that_leaves_is_judged_by_what_it_left():
+    record, verdict = ParallelRun(ONE, lambda _: Leaver(ONE)).run()
+    assert [finding.law for finding in verdict.findings] == ["release"]
+    assert record.ending is None
+
+
+def test_a_guest_that_cannot_be_left_is_no_pass(monkeypatch):
+    monkeypatch.setattr(Leaver, "fails", True)
+    _, verdict = ParallelRun(ONE, lambda _: Leaver(ONE)).run()
+    assert (verdict.result, verdict.findings) == ("could-not-judge", [])
+    assert any("L1 does not answer" in reason for reason in verdict.could_not)
+
+
+def test_a_guest_that_is_kept_or_that_ended_early_is_not_left():
+    kept = Leaver(ONE)
+    assert ParallelRun(ONE, lambda _: kept, keep=True).run()[1].result == "pass"
+    died = Leaver(ONE, **at(3, lost))
+    assert ParallelRun(ONE, lambda _: died).run()[1].result == "finding"
+    assert (kept.left, died.left) == (0, 0)

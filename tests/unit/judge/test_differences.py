@@ -785,7 +785,7 @@ def judged(guest, ops):
 
 
 def test_there_is_a_program_for_each_quirk_of_a_call():
-    assert MEETS.keys() == {name for name, quirk in QUIRKS.items() if not (quirk.event or quirk.report)}
+    assert MEETS.keys() == {name for name, quirk in QUIRKS.items() if not (quirk.event or quirk.apart)}
 
 
 @pytest.mark.parametrize("quirk", MEETS)

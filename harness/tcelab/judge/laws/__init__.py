@@ -1,8 +1,8 @@
 """The laws, each in a file of its name.
 
 Laws of operations run on each operation, before it is folded in; laws of checkpoints run on each snapshot. Laws that
-keep state or run at another moment (`hypercalls`, `papr`, `flight`, `isolation`, `charges`, `pins`, `difference`,
-`evidence`) are called by `tcelab.judge.core` directly.
+keep state or run at another moment (`hypercalls`, `papr`, `flight`, `isolation`, `charges`, `pins`, `release`,
+`difference`, `evidence`) are called by `tcelab.judge.core` directly.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from tcelab.judge.laws import (
     pins,
     races,
     refusals,
+    release,
     table,
     tag,
     views,
@@ -57,6 +58,7 @@ ALL: Final = (
     isolation.LAW,
     charges.LAW,
     pins.LAW,
+    release.LAW,
     kernel.LAW,
     difference.LAW,
     evidence.LAW,
