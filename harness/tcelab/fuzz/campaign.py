@@ -293,7 +293,7 @@ class Campaign:
             def enough() -> bool:
                 return number is not None and time.monotonic() >= self._until and judge.proven(facts.views)
 
-            record = perform_program(program, guest, Tee(judge, then), enough=enough)
+            record = perform_program(program, guest, Tee(judge, then), enough=enough, keep=False)
             ending = record.ending
             if ending is not None and self._interrupted.is_set() and not died(ending.error):
                 record.ending = Ending(Interrupted(), ending.in_flight)

@@ -77,12 +77,14 @@ def perform_program(
     *,
     part: Part | None = None,
     enough: Callable[[], bool] = lambda: False,
+    keep: bool = True,
 ) -> RunRecord:
     """Perform a program, or one part of it, on one guest. Never raises for what the guest did: that is in
     `RunRecord.ending`.
 
     :param part: of several that run side by side, each on a guest of its own; see `tcelab.run.join`.
     :param enough: asked after each checkpoint. If so, the program ends there, and the record's program with it.
+    :param keep: see `Recorder`.
     :raise UsageError: the program asks for more than one guest, and no part is named; see `tcelab.job.parallel`.
     :raise Unsupported: the guest is not what it was made for, see `tcelab.run.guestfits`.
     """
@@ -91,7 +93,7 @@ def perform_program(
         if others:
             raise UsageError(f"program {program.name!r} asks for several guests, and here is one")
     require(program, session.facts)
-    recorder = Recorder(program, session, observer, first=part.first)
+    recorder = Recorder(program, session, observer, first=part.first, keep=keep)
     done = 0
     for end in _looks(part.ops):
         recorder.perform(part.ops[done:end])
@@ -116,10 +118,14 @@ class Recorder:
     :ivar run: what has happened so far; once it has an ending, nothing more is performed.
     """
 
-    def __init__(self, program: Program, session: Session, observer: Observer = NOBODY, *, first: int = 0) -> None:
-        """:param program: its operations from number `first` on must be, or come to be, those that are performed."""
+    def __init__(
+        self, program: Program, session: Session, observer: Observer = NOBODY, *, first: int = 0, keep: bool = True
+    ) -> None:
+        """:param program: its operations from number `first` on must be, or come to be, those that are performed.
+        :param keep: what checkpoints saw stays in the record; otherwise the observer alone gets it.
+        """
         self.run = RunRecord(program, session.facts)
-        self._first = first
+        self._first, self._keep = first, keep
         self._session = session
         self._observer = observer
         self._frames: dict[int, None] = {}
@@ -180,11 +186,11 @@ class Recorder:
             return step
         # The judge gets each disk as it was read: a disk that is as before is then the same object.
         step = Step(number, op, snapshot=result, boot=self._session.boot)
-        held = replace(step, snapshot=self._sharing.shared(result))
+        held = replace(step, snapshot=self._sharing.shared(result) if self._keep else None)
         if self._observer.feed(step) and isinstance(op, Checkpoint) and not op.stream:
             _LOG.debug("operation %d: something is wrong there, read again by every view", number)
             again = self._session.intervene(msgspec.structs.replace(op, stream=True), frames)
             if isinstance(again, Snapshot):
                 self._observer.confirm(step, again)
-                return replace(held, confirmed=again)
+                return replace(held, confirmed=again) if self._keep else held
         return held

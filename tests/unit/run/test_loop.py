@@ -137,6 +137,15 @@ def test_what_is_done_after_each_step_hides_nothing_of_the_observer():
     assert [number for number, _ in seen.confirmed] == [2]
 
 
+def test_what_checkpoints_saw_need_not_stay_in_the_record():
+    seen = Seen(2)
+    record = perform_program(Program(name="p", topology=topology("one-pe"), ops=OPS), Script(), seen, keep=False)
+    assert [step.snapshot is not None for step in seen.steps] == [isinstance(op, Checkpoint) for op in OPS]
+    assert [number for number, _ in seen.confirmed] == [2]
+    assert [step.number for step in record.steps] == list(range(8))
+    assert {(step.snapshot, step.confirmed) for step in record.steps} == {(None, None)}
+
+
 def test_a_part_is_performed_alone_by_the_numbers_of_the_whole_program():
     program = Program(name="p", topology=topology("one-pe"), ops=[*OPS, Fresh(), *OPS])
     session = Script()
