@@ -7,6 +7,7 @@ explains is a finding that names the quirk.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Final, NamedTuple, Protocol
 
 from tcelab.errors import TcelabError
@@ -16,6 +17,7 @@ from tcelab.judge.ledger import Ledger
 from tcelab.judge.models.comparison import Comparison, Difference
 from tcelab.program import Read
 from tcelab.run.record import Facts, QuirkHit, Step
+from tcelab.run.sharing import Sharing
 
 LAW: Final = Law(
     "difference",
@@ -92,6 +94,7 @@ class EmulatorComparison:
         self._reference: Reference | None = references.open(self._declared)
         self._comparison = Comparison(self._reference.facts, facts)
         self._steps: list[Step] = []
+        self._sharing = Sharing()
         self._last = -1
         self._found: list[tuple[Difference, Finding]] = []
         self._keys: set[Key] = set()
@@ -109,7 +112,7 @@ class EmulatorComparison:
         self.quirk_hits = []
         if self._reference is None:
             return
-        self._steps.append(step)
+        self._steps.append(self._held(step))
         try:
             expected = self._reference.follow(step)
         except TcelabError as error:
@@ -202,6 +205,10 @@ class EmulatorComparison:
             elif some and (needed := self._needed(known, lambda quirks: explains(quirks, difference))):  # noqa: B023 - called at once
                 finding.quirk = ", ".join(sorted(needed))
                 finding.message += f"; known and not declared: {finding.quirk}"
+
+    def _held(self, step: Step) -> Step:
+        """To be kept until the end, in case that a quirk has to be looked for."""
+        return step if step.snapshot is None else replace(step, snapshot=self._sharing.shared(step.snapshot))
 
     def _needed(self, known: frozenset[str], explain: Callable[[frozenset[str]], bool]) -> frozenset[str]:
         """The undeclared quirks that explain something: a single one if possible, else all without those not needed."""
