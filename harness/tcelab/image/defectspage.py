@@ -21,8 +21,8 @@ _INTRO: Final = """\
 
 <!-- Made from images/cures.toml: python -m tcelab.image.defectspage docs/defects -->
 
-Each of these known defects of Linux ([quirks](../quirks.md)) has a cure that was tried: some lines of the kernel's sources
-are other ones, and the driver or the kernel is built anew with them. `--cure NAME` does that for a run; what is cured is not
+Each of these known defects of Linux ([quirks](../quirks.md)) has a cure: some lines of the kernel's sources are other
+ones, and the driver or the kernel is built anew with them. `--cure NAME` does that for a run; what is cured is not
 declared, so the old behaviour would be a finding.
 
     tcelab image cures                                                             # which there are
@@ -31,10 +31,10 @@ declared, so the old behaviour would be a finding.
     tcelab run main --cure all                        # the driver with each cure that is its own
     tcelab run windows --image guest-built --cure all # a kernel with all of them: it is built, minutes of CPU
 
-`images/cures.toml` has the changes. They are applied in the cache to the sources of Debian's package, of which nothing is part
-of tcelab. Each page ends with a text for the kernel's maintainers. The cures are proofs that a defect is understood;
-whoever sends one writes it in the kernel's own style. `tcelab export` makes a reproducer that needs no tcelab:
-[Export](../export.md).
+`images/cures.toml` has the changes. They are applied in the cache to the sources of Debian's package, of which nothing
+is part of tcelab. Each page ends with a text for the kernel's maintainers. A cure is a proof that a defect is
+understood; whoever sends one writes it in the kernel's own style. `tcelab export` makes a reproducer that needs no
+tcelab: [Export](../export.md).
 
 | defect | built as | cure |
 | --- | --- | --- |
@@ -138,7 +138,8 @@ def _text(known: cures.Cures, cure: Cure) -> str:
         " without the change and passes with it; table, charges and page pins are as they should be."
     )
     parts = [f"{prefix}: {cure.fix.rstrip('.')}", cure.symptom, cure.cause, cure.fix, f"Affected: {cure.hurts}", tested]
-    return "\n\n".join(textwrap.fill(part, 72) if index else part for index, part in enumerate(parts))
+    title, *body = parts
+    return "\n\n".join([title, *(textwrap.fill(part, 72, break_on_hyphens=False) for part in body)])
 
 
 def main(folder: Path) -> None:
