@@ -68,6 +68,7 @@ class Cure(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     :ivar symptom: likewise `cause` and `fix`: sentences for whoever maintains the kernel.
     :ivar hurts: whom the defect hurts.
+    :ivar tried: the quirk's program was seen to pass with it.
     """
 
     quirk: str
@@ -75,6 +76,7 @@ class Cure(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     cause: str
     fix: str
     hurts: str
+    tried: bool = True
     change: tuple[Change, ...]
 
     @property

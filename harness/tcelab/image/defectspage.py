@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -69,7 +70,7 @@ _PAGE: Final = """\
     tcelab run {program} --without-quirk {quirk}{image}
     tcelab run {program} --cure {quirk}{image}
 
-The first ends with a finding (exit code 1), the second passes: `{test}` runs both. {whole}
+The first must end with a finding (exit code 1), and the second pass: `{test}` runs both. {whole}
 
 A reproducer in C:
 
@@ -83,9 +84,10 @@ A reproducer in C:
 """
 
 _OF_MODULE: Final = """\
-With all cures of the driver in and none of their quirks declared, `main`, `windows`, `isolation` and a fuzz campaign
-pass as well."""
+The same file runs `main`, `windows`, `isolation` and a fuzz campaign with all cures of the driver in and none of their
+quirks declared."""
 _BUILT_IN: Final = "It is built-in code: `--cure` builds the kernel of `{image}`."
+_UNTRIED: Final = "This cure has not been tried in that kernel yet."
 
 
 def pages() -> dict[str, str]:
@@ -121,9 +123,15 @@ def _page(known: cures.Cures, cure: Cure) -> str:
         changes="\n".join(rows),
         image="" if of_module else f" --image {known.image}",
         test="tests/soak/test_cures.py",
-        whole=_OF_MODULE if of_module else _BUILT_IN.format(image=known.image),
+        whole="\n".join(_more(known, cure)),
         text=_text(known, cure),
     )
+
+
+def _more(known: cures.Cures, cure: Cure) -> Iterator[str]:
+    yield _OF_MODULE if known.of_module(cure) else _BUILT_IN.format(image=known.image)
+    if not cure.tried:
+        yield _UNTRIED
 
 
 def _program(cure: Cure) -> str:
@@ -136,6 +144,8 @@ def _text(known: cures.Cures, cure: Cure) -> str:
     tested = (
         f"Tested on 6.12.95 in a pseries guest (QEMU 11.1, power9, 4 KiB pages): the program of {cure.quirk} fails"
         " without the change and passes with it; table, charges and page pins are as they should be."
+        if cure.tried
+        else "Not tested yet."
     )
     parts = [f"{prefix}: {cure.fix.rstrip('.')}", cure.symptom, cure.cause, cure.fix, f"Affected: {cure.hurts}", tested]
     title, *body = parts
