@@ -8,9 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 
 from tcelab.errors import HarnessError, UsageError
-from tcelab.image import apt, cures, kernelmutants, library, mutants, quirks, sourcepackage
+from tcelab.image import apt, cures, defectspage, kernelmutants, library, mutants, quirks, sourcepackage
 from tcelab.image.guestimage import KERNEL
 from tcelab.image.packages import Package
 from tcelab.image.recipe import load, recipe_names
@@ -83,6 +84,15 @@ def test_a_table_that_is_wrong_is_refused_by_its_field(tmp_path, monkeypatch):
     monkeypatch.setattr(cures, "recipes_dir", lambda: tmp_path)
     with pytest.raises(UsageError, match=r"cures\.toml: .*`sympton`"):
         cures.known()
+
+
+def test_the_text_for_the_maintainers_claims_no_test_of_a_cure_that_was_not_tried(monkeypatch):
+    untried = replace(BY_NAME["pin-for-write"], tried=False)
+    monkeypatch.setattr(cures, "known", lambda: replace(KNOWN, cure=(untried,)))
+    page = defectspage.pages()["pin-for-write.md"]
+    assert "Not tested yet." in page
+    assert "Tested on" not in page
+    assert "has not been tried" in page
 
 
 # Which are meant
