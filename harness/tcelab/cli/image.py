@@ -9,7 +9,7 @@ import click
 from tcelab import image
 from tcelab.cli.options import archive_option
 from tcelab.errors import UsageError, counted
-from tcelab.image import bases, known, mutants, recipelock, transfer
+from tcelab.image import bases, cures, known, mutants, recipelock, transfer
 from tcelab.job import drift
 from tcelab.job.output import note
 from tcelab.run import exitcode
@@ -139,6 +139,17 @@ def mutants_() -> None:
     click.echo(f"{mutants.CLEAN:20} {every.module} of {every.source}, rebuilt without a fault")
     for fault in (*every.fault, *mutants.known_of_kernel().fault):
         click.echo(f"{fault.name:20} {fault.breaks}")
+
+
+@command.command("cures")
+def cures_() -> None:
+    """List the quirks that --cure takes away, with what is changed for it. Those of built-in code take a kernel that is
+    built from its sources.
+    """
+    every = cures.known()
+    for cure in every.cure:
+        place = every.module if every.of_module(cure) else f"the kernel of {every.image}"
+        click.echo(f"{cure.quirk:27} {place}: {cure.fix}")
 
 
 @command.command("export")

@@ -72,6 +72,15 @@ _GUEST_OPTIONS = [
         help="Rebuild the image's VFIO driver, or a kernel, with this fault, which must be found: see tcelab image"
         " mutants.",
     ),
+    click.option(
+        "--cure",
+        "cures",
+        multiple=True,
+        metavar="NAME[,NAME]",
+        callback=lambda _context, _option, given: tuple(name for each in given for name in each.split(",") if name),
+        help="Rebuild the image's VFIO driver, or a kernel, without this quirk, which is then undeclared; all: without"
+        " each that can be cured (tcelab image cures).",
+    ),
     click.option("--append", default="", help="Append this to the kernel's command line."),
     click.option(
         "--memory", default=machine.MEMORY, show_default=True, metavar="MIB", help="Guest RAM, a multiple of 256."
@@ -206,6 +215,7 @@ def choice(
     modules: Path | None,
     initrd: Path | None,
     mutant: str,
+    cures: tuple[str, ...],
     append: str,
     memory: int,
     cpu: Any,  # noqa: ANN401 - click.Choice has checked it
@@ -224,11 +234,12 @@ def choice(
     return setup.MachineChoice(
         topology=topology(topology_name),
         qemu=qemu,
-        image=setup.image_of(image, mutant),
+        image=setup.image_of(image, mutant, cures),
         kernel=kernel,
         modules=modules,
         initrd=initrd,
         mutant=mutant,
+        cures=cures,
         memory=memory,
         cpu=cpu,
         firmware=firmware,

@@ -30,6 +30,8 @@ needs another platform. Run on your kernel, it passes once the kernel is cured:
 
     tcelab run docs/examples/quirks/rollback-loses-entries.json --kernel vmlinux
 
+`--cure NAME` rebuilds the image's driver, or a kernel, without a quirk: [defects with cures](defects/index.md).
+
 """
 
 
@@ -48,7 +50,7 @@ def _section(quirk: Quirk) -> Iterator[str]:
     yield f"## {quirk.name}\n"
     yield f"- Kernels: {quirk.kernels}."
     yield f"- Source: {quirk.source}."
-    yield f"- Cure: {quirk.cure or 'none is known'}."
+    yield f"- Fixed upstream: {quirk.cure or 'not known'}."
     if quirk.warns:
         yield f"- The kernel warns in {_listed(quirk.warns)}, each time."
     if quirk.warns_once:

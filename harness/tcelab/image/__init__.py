@@ -6,6 +6,8 @@
 - `bytecode`: byte code for the guest's Python
 - `compressed`: files compressed as distributions do it: .xz, .gz, .zst
 - `cpio`: writes an initramfs
+- `cures`: the guest's driver or kernel, rebuilt without known defects
+- `defectspage`: `docs/defects/`, from the cures
 - `elf`: what tcelab reads of an ELF file: its header, the names of its sections, a module's `.modinfo`
 - `guestimage`: builds a guest image
 - `hosttools`: runs the host's tools, with a limit on silence

@@ -29,7 +29,7 @@ from tcelab.image.kbuild import Toolchain
 from tcelab.image.locks import lock
 from tcelab.image.manifest import Manifest
 from tcelab.image.packages import Package
-from tcelab.image.recipe import KERNEL_MUTANTS, MUTANTS, GuestRecipe, load
+from tcelab.image.recipe import CURES, KERNEL_MUTANTS, MUTANTS, GuestRecipe, load
 from tcelab.image.resources import recipes_dir
 from tcelab.image.store import cache_dir, clear_no_space
 from tcelab.logs import NOTE
@@ -44,6 +44,8 @@ __all__ = [
     "Mutants",
     "Sources",
     "build",
+    "compiled",
+    "fetched",
     "find",
     "known",
     "known_of_kernel",
@@ -226,7 +228,7 @@ def build(name: str, image: str, manifest: Manifest, *, fetch: apt.Fetch = apt.f
             release = manifest.kernel_release
             with library.toolchain(release, name=recipe.toolchain, fetch=fetch) as toolchain:
                 _LOG.info("building %s, mutant %s", mutants.module, name, extra=NOTE)
-                write(target, _compiled(files, toolchain, release)[mutants.module])
+                write(target, compiled(files, toolchain, release)[mutants.module])
         return Built(mutants.module, target.read_bytes(), fault, of_kernel.package)
 
 
@@ -262,8 +264,21 @@ def sources(mutants: Mutants, recipe: GuestRecipe, manifest: Manifest, fetch: ap
 
     :raise HarnessError: Debian has no sources of this very kernel (any more), or a file has moved.
     """
+    wanted = {f"{mutants.folder}/{name}": name for name in mutants.files}
+    return fetched(mutants.source, wanted, recipe, manifest, fetch)
+
+
+def fetched(
+    source: str, wanted: Mapping[str, str], recipe: GuestRecipe, manifest: Manifest, fetch: apt.Fetch
+) -> Sources:
+    """Some source files of an image's kernel.
+
+    :param source: name of Debian's package.
+    :param wanted: by path in the sources, what each shall be called.
+    :raise HarnessError: Debian has no sources of this very kernel (any more), or a file has moved.
+    """
     kernel = next(each for each in manifest.packages if each.name.startswith("linux-image-"))
-    kept = place([kernel.version, mutants.source, mutants.folder, mutants.files], ".json")
+    kept = place([kernel.version, source, wanted], ".json")
     try:
         return msgspec.json.decode(kept.read_bytes(), type=Sources)
     except (FileNotFoundError, msgspec.DecodeError):
@@ -271,41 +286,42 @@ def sources(mutants: Mutants, recipe: GuestRecipe, manifest: Manifest, fetch: ap
     request = apt.FetchRequest(
         architecture=recipe.architecture,
         suites=((kernel.suite,),),
-        packages=(mutants.source,),
+        packages=(source,),
     )
-    fetched = fetch(request)
-    (package,), (deb,) = fetched.packages, fetched.files
+    got = fetch(request)
+    (package,), (deb,) = got.packages, got.files
     if package.version != kernel.version:
         raise HarnessError(
             f"Debian has the sources of {package.version}, and the image's kernel is {kernel.version}",
             next_step=f"build the image anew: tcelab image build {manifest.recipe}",
         )
-    _LOG.info("taking %d files out of %s %s", len(mutants.files), package.name, package.version, extra=NOTE)
-    found = Sources(package, _extract(deb, mutants))
+    _LOG.info("taking %d files out of %s %s", len(wanted), package.name, package.version, extra=NOTE)
+    found = Sources(package, _extract(deb, source, wanted))
     write(kept, msgspec.json.encode(found))
     # The rest of these 150 MB is never needed.
     deb.unlink(missing_ok=True)
     return found
 
 
-def _extract(deb: Path, mutants: Mutants) -> dict[str, str]:
+def _extract(deb: Path, source: str, wanted: Mapping[str, str]) -> dict[str, str]:
     """The wanted files out of the archive in a package; reading ends with the last of them."""
-    wanted = {f"{mutants.folder}/{name}": name for name in mutants.files}
-    files = {wanted[path]: text for path, text in sourcepackage.take(deb, mutants.source, set(wanted)).items()}
-    missing = [name for name in mutants.files if name not in files]
+    files = {wanted[path]: text for path, text in sourcepackage.take(deb, source, set(wanted)).items()}
+    missing = [path for path, name in wanted.items() if name not in files]
     if missing:
         raise HarnessError(
-            f"the package {mutants.source} holds no {mutants.folder}/{missing[0]}: the source has moved on",
-            next_step=f"correct the names in {_FILE}",
+            f"the package {source} holds no {missing[0]}: the source has moved on",
+            next_step=f"correct the names in {_FILE}, or in {CURES}.toml",
         )
     return files
 
 
-def _compiled(files: Mapping[str, str], toolchain: Toolchain, release: str) -> Mapping[str, bytes]:
+def compiled(files: Mapping[str, str], toolchain: Toolchain, release: str) -> Mapping[str, bytes]:
     """The modules of these sources, by name."""
     with tempfile.TemporaryDirectory(prefix=".mutant-", dir=cache_dir()) as scratch:
         for name, text in files.items():
-            Path(scratch, name).write_text(text)
+            path = Path(scratch, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
         return toolchain.modules(Path(scratch), release)
 
 

@@ -16,6 +16,7 @@ from tcelab.errors import UsageError, in_words
 from tcelab.image.resources import kmod_dir, native_dir, recipes_dir
 
 __all__ = [
+    "CURES",
     "KERNEL_MUTANTS",
     "MUTANTS",
     "GuestRecipe",
@@ -34,7 +35,8 @@ _CORRECT = "correct the recipe"
 
 MUTANTS = "mutants"
 KERNEL_MUTANTS = "kernel-mutants"
-"""Names of the files in the folder that are no recipes, see :mod:`tcelab.image.mutants`."""
+CURES = "cures"
+"""Names of the files in the folder that are no recipes: see :mod:`tcelab.image.mutants`, :mod:`tcelab.image.cures`."""
 
 
 class _Sources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
@@ -159,7 +161,9 @@ class Loaded(msgspec.Struct, frozen=True):
 
 def recipe_names() -> list[str]:
     """Names of all recipes, sorted."""
-    return sorted(path.stem for path in recipes_dir().glob("*.toml") if path.stem not in {MUTANTS, KERNEL_MUTANTS})
+    return sorted(
+        path.stem for path in recipes_dir().glob("*.toml") if path.stem not in {MUTANTS, KERNEL_MUTANTS, CURES}
+    )
 
 
 def lock_path(name: str) -> Path:

@@ -29,7 +29,7 @@ CPUS: Final = ("power9", "power10")
 """Of L1, on which L2 was tried. KVM for a guest's guest needs the radix MMU (arch/powerpc/kvm/book3s_hv.c)."""
 
 _LISTEN: Final = 0.2
-_FIXED: Final = ("kernel", "modules", "initrd", "mutant", "firmware", "papr")
+_FIXED: Final = ("kernel", "modules", "initrd", "mutant", "cures", "firmware", "papr")
 _DEFAULTS: Final = {field.name: field.default for field in msgspec.structs.fields(setup.MachineChoice)}
 
 

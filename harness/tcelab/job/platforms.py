@@ -146,7 +146,7 @@ class SshPlatform:
 
 _LISTEN: Final = 0.2
 _OF_A_GUEST: Final = (
-    *("qemu", "image", "kernel", "modules", "initrd", "mutant", "memory", "cpu", "firmware", "append", "papr"),
+    *("qemu", "image", "kernel", "modules", "initrd", "mutant", "cures", "memory", "cpu", "firmware", "append", "papr"),
 )
 _DEFAULTS: Final = {field.name: field.default for field in msgspec.structs.fields(setup.MachineChoice)}
 

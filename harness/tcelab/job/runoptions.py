@@ -72,8 +72,8 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
         return limits_of(self.limits)
 
     def other_machine(self) -> MachineChoice | None:
-        """What `diff` compares with, if it is a guest. A mutant is compared with the unchanged driver."""
-        return msgspec.structs.replace(self.machine, mutant="", **self.against) if self.against else None
+        """What `diff` compares with, if it is a guest. A driver that is changed is compared with the unchanged one."""
+        return msgspec.structs.replace(self.machine, mutant="", cures=(), **self.against) if self.against else None
 
     def recorded(self) -> dict[str, Any]:
         """The options for `result.json`: by name, all that the verb has."""

@@ -10,7 +10,7 @@ import msgspec
 
 from tcelab import image
 from tcelab.errors import Unsupported, UsageError
-from tcelab.image import kernelmutants, mutants
+from tcelab.image import cures, kernelmutants, mutants
 from tcelab.job.ownkernel import OwnKernel, examine
 from tcelab.passthrough import innerqemu
 from tcelab.program.topology import Topology
@@ -34,6 +34,7 @@ class MachineChoice(msgspec.Struct, frozen=True, kw_only=True):
         declares for its own; without `without_quirks`.
     :ivar modules: where the modules of `kernel` are: the image's initrd then carries them in place of its own.
     :ivar mutant: of the image's driver or kernel, that is to be in the place of the image's own; empty: none.
+    :ivar cures: of the quirks that the kernel shall not have, see `tcelab.image.cures`.
     :ivar papr: the law of that name is judged.
     :ivar restarts: the program has its guest boot again.
     :ivar loads: other QEMUs, by the names of their recipes, that the program loads its guest into.
@@ -47,6 +48,7 @@ class MachineChoice(msgspec.Struct, frozen=True, kw_only=True):
     modules: Path | None = None
     initrd: Path | None = None
     mutant: str = ""
+    cures: tuple[str, ...] = ()
     memory: int = machine.MEMORY
     cpu: machine.CpuName = machine.CPU
     firmware: machine.Firmware = "auto"
@@ -69,6 +71,7 @@ OPTIONS: Final = {
     "modules": "--modules",
     "initrd": "--initrd",
     "mutant": "--mutant",
+    "cures": "--cure",
     "append": "--append",
     "memory": "--memory",
     "cpu": "--cpu",
@@ -106,13 +109,16 @@ def prepare(choice: MachineChoice) -> PreparedMachine:
     kernel, initrd = choice.kernel, choice.initrd
     if kernel is None or initrd is None:
         of_kernel = bool(choice.mutant) and mutants.of_kernel(choice.mutant)
-        instead = _mutant(choice, provenance) if choice.mutant and not of_kernel else None
+        instead = _mutant(choice, provenance) if choice.mutant and not of_kernel else _cured(choice, provenance)
         more = {"more": _inner(choice, provenance)} if choice.topology.nested else {}
         guest = image.ensure_guest(choice.image, own.for_image if own is not None else None, instead, **more)
         provenance["image"] = {"name": guest.name, "manifest": msgspec.to_builtins(guest.manifest)}
         if of_kernel:
             built = kernelmutants.build(choice.mutant)
             kernel, provenance["mutant"] = built.path, built.told()
+        if choice.cures and choice.image == cures.known().image:
+            cured = cures.build_kernel(cures.chosen(choice.cures, choice.image))
+            kernel, provenance["cures"] = cured.path, cured.told()
         kernel, initrd = kernel or guest.kernel, initrd or guest.initrd
     provenance |= {"kernel": str(kernel), "initrd": str(initrd)}
     if own is not None:
@@ -159,11 +165,19 @@ def check(choice: MachineChoice) -> None:
             probe.by_path(name)
 
 
-def image_of(name: str, mutant: str) -> str:
-    """The image that is run: a mutant of built-in code is one of the kernel that is built for an image of its own.
+def image_of(name: str, mutant: str, cured: tuple[str, ...] = ()) -> str:
+    """The image that is run: a mutant or a cure of built-in code is one of the kernel that is built for an image of its
+    own.
 
-    :raise UsageError: another image was chosen, or nobody knows the mutant.
+    :param cured: names of cures.
+    :raise UsageError: another image was chosen, or nobody knows the mutant or a cure.
     """
+    if cured and not mutant:
+        of = cures.known()
+        built_in = {cure.quirk for cure in of.cure if not of.of_module(cure)}
+        name = of.image if name == DEFAULT_IMAGE and built_in & set(cured) else name
+        cures.chosen(cured, name)
+        return name
     if not mutant or not mutants.of_kernel(mutant):
         return name
     own = mutants.known_of_kernel().image
@@ -192,15 +206,30 @@ def _mutant(choice: MachineChoice, provenance: dict[str, Any]) -> Callable[[imag
     return instead
 
 
-def quirks_of(choice: MachineChoice) -> frozenset[str]:
-    """The quirks declared for the kernel. A recipe declares those of its own kernel only.
+def _cured(choice: MachineChoice, provenance: dict[str, Any]) -> Callable[[image.Manifest], Mapping[str, bytes]] | None:
+    """What puts a driver with cures in the place of the image's, and says so in the result; None: the image's own."""
+    if not choice.cures or choice.image == cures.known().image:
+        return None
 
-    :raise UsageError: a quirk that nobody knows.
+    def instead(manifest: image.Manifest) -> Mapping[str, bytes]:
+        built = cures.build(cures.chosen(choice.cures, choice.image), choice.image, manifest)
+        provenance["cures"] = built.told()
+        return {built.module: built.content}
+
+    return instead
+
+
+def quirks_of(choice: MachineChoice) -> frozenset[str]:
+    """The quirks declared for the kernel: a recipe declares those of its own kernel only, and what is cured is none.
+
+    :raise UsageError: a quirk that nobody knows, or that is expected and cured.
     """
-    declared = set(choice.expect_quirks)
-    if choice.kernel is None:
-        declared |= image.quirks(choice.image)
-    return check_quirks(declared) - check_quirks(choice.without_quirks)
+    expected = check_quirks(choice.expect_quirks)
+    cured = {cure.quirk for cure in cures.chosen(choice.cures, choice.image)} if choice.cures else set()
+    if both := sorted(expected & cured):
+        raise UsageError(f"--expect-quirk {both[0]} and its cure exclude each other", next_step="leave one of them out")
+    declared = expected if choice.kernel is not None else expected | image.quirks(choice.image)
+    return declared - cured - check_quirks(choice.without_quirks)
 
 
 def _check(choice: MachineChoice) -> OwnKernel | None:
@@ -212,6 +241,12 @@ def _check(choice: MachineChoice) -> OwnKernel | None:
         mutants.find(choice.mutant)
         if choice.kernel is not None or choice.initrd is not None:
             raise UsageError("--mutant is about the image's own driver or kernel: leave --kernel and --initrd out")
+    if choice.cures and (choice.kernel is not None or choice.initrd is not None):
+        raise UsageError("--cure is about the image's own driver or kernel: leave --kernel and --initrd out")
+    if choice.cures and choice.mutant:
+        raise UsageError(
+            "--cure and --mutant exclude each other: both change the driver", next_step="leave one of them out"
+        )
     if choice.modules is not None and choice.initrd is not None:
         raise UsageError(
             "--modules and --initrd exclude each other: an initrd of yours is used as it is",

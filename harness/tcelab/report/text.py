@@ -169,10 +169,12 @@ def ran(result: Result) -> Iterator[str]:
 
 
 def mutant_lines(versions: Mapping[str, Any]) -> Iterator[str]:
-    """The fault that was put into the driver or the kernel, if there is one."""
+    """The fault that was put into the driver or the kernel, or what was cured of it, if there is any."""
     if mutant := versions.get("provenance", {}).get("mutant"):
         broken = f"broken on purpose ({mutant['name']}): {mutant['breaks']}" if mutant["breaks"] else "without a fault"
         yield f"mutant:  {mutant['module']} rebuilt from {mutant['source']}, {broken}"
+    if cures := versions.get("provenance", {}).get("cures"):
+        yield f"cured:   {cures['module']} rebuilt from {cures['source']}, without {', '.join(cures['quirks'])}"
 
 
 def _times(times: int) -> str:

@@ -34,6 +34,7 @@ OPTIONS: Final = {
     "platform": "What the tests run on: qemu, or emulator.",
     "profile": "Of the emulated driver.",
     "expect-quirk": "Known defects of the kernel, separated by spaces, beside those that the image's recipe declares.",
+    "cure": "Quirks that the kernel shall not have, separated by spaces; all: see tcelab image cures.",
     "ahead": "Guests that are kept ready; by default one for each core.",
     "coverage": "Record what is executed of the kernel: into this folder, for tcelab coverage.",
 }
@@ -390,6 +391,8 @@ def _choice(config: pytest.Config) -> setup.MachineChoice:
         name: given[name] for name in ("qemu", "image", "append", "cpu", "profile") if given[name]
     }
     chosen["expect_quirks"] = tuple(given["expect-quirk"].split())
+    chosen["cures"] = tuple(given["cure"].split())
+    chosen["image"] = setup.image_of(given["image"] or setup.DEFAULT_IMAGE, "", chosen["cures"])
     chosen |= {name: Path(given[name]) for name in _PATHS if given[name]}
     chosen |= {"memory": int(given["memory"])} if given["memory"] else {}
     return setup.MachineChoice(topology=topology(_TOPOLOGY), papr=not _flag(config, "no_papr"), **chosen)

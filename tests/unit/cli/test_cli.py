@@ -28,7 +28,7 @@ import tcelab as tcelab_package
 from tcelab import cli, image, program, scenarios
 from tcelab.cli import doctor
 from tcelab.errors import GuestLost, HarnessError, Scene, TcelabError, Unsupported, UsageError
-from tcelab.image import bases, known, mutants
+from tcelab.image import bases, cures, known, mutants
 from tcelab.job import setup
 from tcelab.program import inject, load
 from tcelab.qemu import fork, ram
@@ -578,6 +578,22 @@ def test_a_kernel_is_built_only_when_it_is_named(tcelab, monkeypatch):
     assert built == [("guest", False)]
     tcelab("image", "build", "kernel")
     assert built == [("guest", False), ("kernel", False)]
+
+
+def test_a_replay_has_the_cures_and_several_may_be_given_at_once(host, tcelab):
+    given = ["--cure", "pin-for-write,window-not-at-zero", "--cure", "rollback-loses-entries"]
+    assert replayed(host, tcelab, *given)[3:] == [
+        *("--cure", "pin-for-write", "--cure", "window-not-at-zero", "--cure", "rollback-loses-entries"),
+    ]
+
+
+def test_the_cures_are_listed_with_where_they_are_built(tcelab):
+    lines = tcelab("image", "cures").out.splitlines()
+    known = cures.known()
+    assert [line.split()[0] for line in lines] == [cure.quirk for cure in known.cure]
+    for line, cure in zip(lines, known.cure, strict=True):
+        assert ("vfio_iommu_spapr_tce: " in line) is known.of_module(cure)
+        assert line.endswith(cure.fix)
 
 
 def test_the_mutants_are_listed_with_what_they_break(tcelab):

@@ -16,6 +16,7 @@ import pytest
 from tcelab.cli import VERBS, cli, commandspage
 from tcelab.emulator import quirkspage
 from tcelab.history import answerspage
+from tcelab.image import defectspage
 from tcelab.judge import LAWS
 from tcelab.leakcheck.leakresult import LeakResult
 from tcelab.program import operationspage
@@ -56,6 +57,13 @@ def test_a_page_that_is_made_from_the_code_is_what_the_code_says(maker):
     assert page == maker.page(), "make it anew: ./scripts/pages"
     assert f"python -m {maker.__name__} > docs/{name}.md" in page
     assert f"{maker.__name__.removeprefix('tcelab.')} " in (ROOT / "scripts" / "pages").read_text().replace(";", " ")
+
+
+def test_the_pages_of_defects_are_what_the_cures_say():
+    made = defectspage.pages()
+    there = {path.name: path.read_text() for path in (DOCS / "defects").iterdir()}
+    assert there == made, "make them anew: ./scripts/pages"
+    assert "tcelab.image.defectspage docs/defects" in (ROOT / "scripts" / "pages").read_text()
 
 
 def test_the_page_of_reports_is_what_their_tests_say():

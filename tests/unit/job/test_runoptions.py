@@ -16,7 +16,7 @@ from tcelab.job.setup import MachineChoice
 from tcelab.program import Close
 
 MACHINE = {
-    *("qemu", "image", "kernel", "modules", "initrd", "mutant", "memory", "cpu", "firmware", "append"),
+    *("qemu", "image", "kernel", "modules", "initrd", "mutant", "cures", "memory", "cpu", "firmware", "append"),
     *("expect_quirks", "without_quirks", "topology_name", "papr"),
 }
 KEYS = {

@@ -12,7 +12,7 @@ from kerneltoy import vmlinux
 
 from tcelab import image
 from tcelab.errors import UsageError
-from tcelab.image import kernelmutants, mutants
+from tcelab.image import cures, kernelmutants, mutants
 from tcelab.image.packages import Package
 from tcelab.job import setup
 from tcelab.job.setup import MachineChoice, prepare
@@ -151,6 +151,63 @@ def test_a_mutant_takes_the_place_of_the_images_driver_and_the_result_names_it(p
         "source": "linux-source 6",
         "sha256": hashlib.sha256(b"module").hexdigest(),
     }
+
+
+def test_a_cured_driver_takes_the_place_of_the_images_and_its_quirks_are_not_declared(provisioned, monkeypatch):
+    package = Package("linux-source", "6", "all", "stable", "0" * 64, 1)
+
+    def build(wanted, of, manifest):
+        assert (of, manifest) == ("guest-64k", "manifest of guest-64k")
+        return cures.Built("spapr_tce", b"module", wanted, package)
+
+    monkeypatch.setattr(cures, "build", build)
+    got = ready(image="guest-64k", cures=("pin-for-write",))
+    assert provisioned == ["qemu qemu-11.1", "guest guest-64k", {"spapr_tce": b"module"}]
+    told = got.provenance["cures"]
+    assert (told["quirks"], told["module"], told["source"]) == (["pin-for-write"], "spapr_tce", "linux-source 6")
+    assert got.options.quirks == setup.image.quirks("guest-64k") - {"pin-for-write"}
+
+
+def test_cures_of_built_in_code_are_a_kernel(provisioned, monkeypatch):
+    package = Package("linux-source", "6", "all", "stable", "0" * 64, 1)
+    monkeypatch.setattr(cures, "build_kernel", lambda wanted: cures.BuiltKernel(Path(__file__), wanted, package))
+    got = ready(image="guest-built", cures=("all",))
+    assert provisioned == ["qemu qemu-11.1", "guest guest-built"]
+    assert got.provenance["kernel"] == __file__
+    assert (got.provenance["cures"]["module"], got.options.quirks) == ("vmlinux", frozenset())
+
+
+@pytest.mark.parametrize(
+    ("chosen", "names", "run"),
+    [
+        ("guest", ("all",), "guest"),
+        ("guest", ("refused-window-spoils-pe",), "guest-built"),
+        ("guest-64k", ("pin-for-write",), "guest-64k"),
+    ],
+)
+def test_a_cure_of_built_in_code_is_one_of_the_image_whose_kernel_is_built(chosen, names, run):
+    assert setup.image_of(chosen, "", names) == run
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"cures": ("all",), "mutant": "lost-write"}, "--cure and --mutant exclude each other"),
+        ({"cures": ("x",)}, "no cure is called 'x'"),
+        ({"cures": ("all",), "expect_quirks": ("pin-for-write",)}, "--expect-quirk pin-for-write and its cure exclude"),
+    ],
+)
+def test_what_contradicts_a_cure_is_refused(provisioned, fields, told):
+    with pytest.raises(UsageError, match=told):
+        ready(**fields)
+    assert provisioned == []
+
+
+@pytest.mark.parametrize("own", ["kernel", "initrd"])
+def test_a_cure_is_of_the_images_driver_alone(provisioned, files, own):
+    file = files / {"kernel": "vmlinux", "initrd": "initrd"}[own]
+    with pytest.raises(UsageError, match="--cure is about the image's own driver"):
+        ready(cures=("all",), **{own: file})
 
 
 @pytest.mark.parametrize("own", ["kernel", "initrd"])

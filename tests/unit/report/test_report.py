@@ -142,6 +142,15 @@ def test_the_text_says_that_the_driver_is_no_kernels_own(breaks, said):
     assert f"mutant:  spapr_tce rebuilt from linux-source 6, {said}" in printed(result)
 
 
+def test_the_text_says_what_is_cured():
+    result = result_of()
+    assert "cured:" not in printed(result)
+    result.versions["provenance"] = {
+        "cures": {"quirks": ["one", "two"], "module": "spapr_tce", "source": "linux-source 6", "sha256": ""}
+    }
+    assert "cured:   spapr_tce rebuilt from linux-source 6, without one, two" in printed(result)
+
+
 def test_the_text_of_a_leak_check_says_that_the_kernel_is_broken_on_purpose():
     out = io.StringIO()
     result = LeakResult(tcelab="1", command="work")
