@@ -26,6 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tceagent.interrupt import Interrupt
     from tceagent.seam import Op, Outcome, Serve
 
 CELL = "/run/tcelab.cell"
@@ -174,6 +175,12 @@ class LinuxKernel:
         registers = Registers(mmap.mmap(fd, size, offset=offset))
         self._mapped = [*(each for each in self._mapped if not each.closed), registers]
         return registers
+
+    def interrupt(self, fd: int) -> Interrupt:
+        """The first MSI of a device. See `tceagent.seam.Kernel.interrupt`."""
+        from tceagent.interrupt import Interrupt  # noqa: PLC0415  hardly ever needed
+
+        return Interrupt(self.ioctl, fd)
 
     def hypercall(self, opcode: int, args: list[int]) -> int:
         """The status of a hypercall by this process, which the platform takes from the kernel alone."""

@@ -12,6 +12,7 @@ from tcelab.judge.finding import Verdict
 from tcelab.judge.laws import CHECKPOINT_LAWS, OPERATION_LAWS, hypercalls, kernel, races
 from tcelab.judge.laws.charges import ChargesLaw
 from tcelab.judge.laws.difference import EmulatorComparison, References
+from tcelab.judge.laws.doorbells import doorbells
 from tcelab.judge.laws.flight import flight
 from tcelab.judge.laws.handles import device_said
 from tcelab.judge.laws.isolation import isolation
@@ -29,7 +30,7 @@ from tcelab.judge.models.requests import request_name
 from tcelab.judge.models.rounds import done_of
 from tcelab.judge.verdict import conclude
 from tcelab.papr import window
-from tcelab.program import Burst, Checkpoint, Dma, DmaMove, Fresh, Ioctl, Program, Repeat, Together
+from tcelab.program import Burst, Checkpoint, Dma, DmaMove, Doorbell, Fresh, Ioctl, Program, Repeat, Together
 from tcelab.run.record import KERNELS_LOG, Facts, Outcome, RunRecord, Snapshot, Step, ViewName
 
 
@@ -174,6 +175,7 @@ class Judge:
             ledger.evidence.loops.add(loop.met, loop.beside, loop.checked)
         went(ledger, self.fold, step, outcome)
         flight(ledger, self.fold, step, outcome)
+        doorbells(ledger, self.fold, step, outcome)
         device_said(ledger, self.fold, step, outcome)
         isolation(ledger, self.fold, step, outcome)
         hypercalls.law(ledger, self.fold.hypercalls, step, outcome)
@@ -187,7 +189,7 @@ class Judge:
             case Repeat():
                 for call, times in done_of(step.op, outcome):
                     self._count_map(call, times)
-            case Dma() | Together() | Burst() | DmaMove() if not outcome.errno:
+            case Dma() | Together() | Burst() | Doorbell() | DmaMove() if not outcome.errno:
                 self._count_dma()
             case _ if self.fold.flown is not None:
                 self._count_dma()

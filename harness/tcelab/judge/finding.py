@@ -19,6 +19,7 @@ LAW_NAMES: Final = (
     "papr",
     "views",
     "messages",
+    "doorbells",
     "tag",
     "memory",
     "disk",

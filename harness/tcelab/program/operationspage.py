@@ -94,6 +94,11 @@ EXAMPLES: Final[Mapping[str, list[Example]]] = {
     "dma": [{"op": "master", "file": "device"}, MAP, {"op": "dma", **TRANSFER, "expect": "passed"}],
     "together": [{"op": "together", "ops": [TRANSFER]}],
     "burst": [{"op": "burst", "file": "device", "transfers": [["0x1f000", 64, False], ["0x1f040", 64, False, 64]]}],
+    "doorbell": [
+        {"op": "master", "file": "device"},
+        MAP,
+        {"op": "doorbell", **TRANSFER, "count": 8, "stride": 64, "expect": "passed"},
+    ],
     "engine": [{"op": "engine", "file": "device", "ring": {"buffer": "pages"}, "iova": "0x20000"}],
     "look": [{"op": "look", "file": "device", "what": "identity"}],
     "read": [{"op": "read", "what": "vmlck"}],
@@ -158,6 +163,7 @@ EXAMPLES: Final[Mapping[str, list[Example]]] = {
 """For each operation, the lines of its example: the operation, and what it needs around it."""
 
 TOPOLOGY: Final = {
+    "doorbell": "probe",
     "engine": "fast",
     "dmabind": "two-pe",
     "dmamask": "two-pe",
