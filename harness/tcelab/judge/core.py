@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from tcelab.errors import died
 from tcelab.judge import blame
-from tcelab.judge.finding import Verdict
+from tcelab.judge.finding import LengthCount, Verdict
 from tcelab.judge.laws import CHECKPOINT_LAWS, OPERATION_LAWS, hypercalls, kernel, races
 from tcelab.judge.laws.charges import ChargesLaw
 from tcelab.judge.laws.difference import EmulatorComparison, References
@@ -31,6 +31,7 @@ from tcelab.judge.models.rounds import done_of
 from tcelab.judge.verdict import conclude
 from tcelab.papr import window
 from tcelab.program import Burst, Checkpoint, Dma, DmaMove, Doorbell, Fresh, Ioctl, Program, Repeat, Together
+from tcelab.program.lengths import length_of
 from tcelab.run.record import KERNELS_LOG, Facts, Outcome, RunRecord, Snapshot, Step, ViewName
 
 
@@ -191,6 +192,8 @@ class Judge:
                     self._count_map(call, times)
             case Dma() | Together() | Burst() | Doorbell() | DmaMove() if not outcome.errno:
                 self._count_dma()
+                if isinstance(step.op, Doorbell):
+                    self._count_lengths(step.op, outcome)
             case _ if self.fold.flown is not None:
                 self._count_dma()
 
@@ -220,6 +223,16 @@ class Judge:
             count.refused += bool(piece.refused)
             if piece.refused:
                 count.reasons[piece.refused] = count.reasons.get(piece.refused, 0) + 1
+
+    def _count_lengths(self, op: Doorbell, outcome: Outcome) -> None:
+        count = self.ledger.evidence.lengths
+        isolated = [(event.start, event.size) for event in outcome.events if event.kind == "isolated"]
+        for each, pieces in zip(op.transfers(), self.fold.transfers.done, strict=False):
+            row = count.setdefault(length_of(each.iova, each.size), LengthCount())
+            row.transfers += 1
+            row.refused += any(piece.refused for piece in pieces)
+            row.isolated += (each.iova, each.size) in isolated
+            isolated = [other for other in isolated if other != (each.iova, each.size)]
 
     def _checkpoint(self, step: Step, op: Checkpoint) -> None:
         self._credit(op.batch)

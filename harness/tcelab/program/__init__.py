@@ -13,6 +13,7 @@ decoded strictly, before anything runs.
 - `inject`: lies that tcelab tells itself, for self-tests
 - `kinds`: kinds of operations
 - `kvmcalls`: hypercalls for which KVM has rules of its own
+- `lengths`: classes of transfers by their length
 - `lifeops`: operations in which tables are born, inherited and outlived
 - `operations`: the operations, as plain data
 - `operationspage`: makes `docs/operations.md`

@@ -210,7 +210,8 @@ class Doorbell(_GuestOp, frozen=True, kw_only=True):
     Of a PE that was isolated meanwhile, none of these can be read. `interrupts`: how many MSIs came; `no_interrupt`:
     the errno with which the kernel gave none. `"passed"` and `"refused"` apply to every piece of every transfer.
 
-    :ivar size: bytes of each transfer, up to 1 MiB; all of them lie in at most 65,536 pages.
+    :ivar count: how many transfers.
+    :ivar size: bytes of each, up to 1 MiB; all of them lie in at most 65,536 pages.
     :ivar pattern: 64 bits, little endian: what each transfer to memory writes, repeated.
     :ivar interrupt: it sends an MSI at the end, for which the agent waits; else the agent looks at its status.
     """

@@ -206,6 +206,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "file": "Its name: that which `open`, or `into` of an `ioctl`, gave it",
     "first": "Number of the first page",
     "ioba": "Bus address of the entry",
+    "interrupt": "It sends an MSI at the end",
     "iova": "Bus address of the first byte in guest memory",
     "label": "For the report",
     "liobn": "Of the table",
@@ -221,7 +222,9 @@ FIELDS: Final[Mapping[str, str]] = {
     "seed": "The same seed gives the same data",
     "sequence": "Tells mappings of one entry apart",
     "size": "Bytes",
+    "stride": "From one transfer to the next",
     "times": "How many rounds",
+    "to_memory": "The device writes guest memory; else it reads it",
     "transfers": "In order",
 }
 """Meaning of a field of which the operation's docstring says nothing."""
