@@ -99,7 +99,7 @@ def doorbell(
         came = bell.end(line, awaited=bool(_command(kernel, opened) & BUS_MASTER))
     finally:
         if line is not None:
-            line.close()
+            line.close(keep=not bell.reached())
     if came is None:
         return {"errno": "ETIMEDOUT"}
     if bell.status() == bells.INVALID:

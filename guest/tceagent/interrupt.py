@@ -35,6 +35,7 @@ class Interrupt:
             raise RefusedError("ENOSYS")  # Python 3.9
         self._ioctl, self._device = ioctl, device
         self._event: int = posix.eventfd(0, posix.EFD_CLOEXEC | posix.EFD_NONBLOCK)
+        self._take_away()  # one that was kept may have been lost in a reset
         try:
             self._set(EVENTFD | TRIGGER, self._event)
         except RefusedError:
@@ -59,10 +60,16 @@ class Interrupt:
             return 0
         return int.from_bytes(posix.read(self._event, _COUNTER), sys.byteorder)
 
-    def close(self) -> None:
-        """The device has no MSI any more, unless the kernel refuses that, as it may of an isolated one."""
+    def close(self, *, keep: bool) -> None:
+        """:param keep: the device keeps its MSI. Taking it away rewrites the command register (drivers/pci/msi,
+        pci_intx_for_msi), and of a device whose PE is isolated, bus mastering would be forgotten.
+        """
+        if not keep:
+            self._take_away()
+        posix.close(self._event)
+
+    def _take_away(self) -> None:
         try:  # noqa: SIM105 - contextlib is slow to import under TCG
             self._set(NONE | TRIGGER)
         except RefusedError:
-            pass  # the close of its file takes it away
-        posix.close(self._event)
+            pass  # it has none

@@ -73,7 +73,9 @@ class Interrupt(Protocol):
         """Wait until it has come, for so long at most. How many times it came since the last call."""
         ...
 
-    def close(self) -> None: ...
+    def close(self, *, keep: bool) -> None:
+        """:param keep: the device keeps its MSI, of which nobody hears: its configuration must not be touched."""
+        ...
 
 
 class Child(Protocol):

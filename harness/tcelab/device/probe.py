@@ -28,8 +28,9 @@ DEVICE: Final = 0x1CE0
 BAR_SIZE: Final = 1 << 20
 MAGIC: Final = int.from_bytes(b"TCEPROBE", "big")
 
-KEPT: Final = 4096
-"""Transfers that are remembered."""
+KEPT: Final = 256
+"""Transfers that are remembered: the data of those alone that are no longer than a page."""
+MOST_APART: Final = 4096
 
 Mode = Literal["message", "shared"]
 Apart = tuple[int, int, bool, int, int]
@@ -99,7 +100,7 @@ class Probe(PciDevice):
     :ivar done: the last transfers, by whomever they were asked for.
 
     :ivar judged: pieces that QEMU's table and its own have both judged; `apart`: of which they say otherwise, at most
-        `KEPT` of them.
+        `MOST_APART` of them.
     """
 
     identity = Identity(QEMU_VENDOR, DEVICE, QEMU_VENDOR, DEVICE)
@@ -265,7 +266,7 @@ class Probe(PciDevice):
                 first = False
                 await self.watcher.refused(address, size, pieces[-1], to_memory=to_memory)
         done = Transferred(address, to_memory, mode, tuple(pieces), bytes(data))
-        self.done.append(done)
+        self.done.append(done if size <= PAGE else done._replace(data=b""))
         if mode == "message":
             self._compare(done)
         return done
@@ -273,7 +274,7 @@ class Probe(PciDevice):
     def _compare(self, done: Transferred) -> None:
         for piece in done.pieces:
             self.judged += piece.own is not None
-            if piece.own is not None and bool(piece.own) != bool(piece.errno) and len(self.apart) < KEPT:
+            if piece.own is not None and bool(piece.own) != bool(piece.errno) and len(self.apart) < MOST_APART:
                 self.apart.append((piece.address, piece.size, done.to_memory, piece.errno, piece.own))
 
     @property

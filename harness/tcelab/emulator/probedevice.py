@@ -122,7 +122,7 @@ class EmulatedInterrupt:
         came, self._device.sent = self._device.sent, 0
         return came
 
-    def close(self) -> None:
+    def close(self, *, keep: bool) -> None:
         """Does nothing: whoever asks next begins anew."""
 
 
