@@ -36,7 +36,7 @@ _SIZES: Final[dict[str, Callable[[random.Random], int]]] = {
     lengths.LONG: lambda _: 64 << 10,
     lengths.LONGEST: lambda _: 1 << 20,
 }
-_COUNTS: Final = {lengths.BYTE: 250, lengths.WITHIN: 150, lengths.ACROSS: 60, lengths.LONG: 6, lengths.LONGEST: 1}
+COUNTS: Final = {lengths.BYTE: 250, lengths.WITHIN: 150, lengths.ACROSS: 60, lengths.LONG: 6, lengths.LONGEST: 1}
 """Legal transfers after each forbidden one."""
 
 
@@ -55,10 +55,6 @@ class Area:
         """Bus address of the page that is not mapped."""
         return self.pe.pe.iova(self.first + HOLE)
 
-    def room(self, size: int, rng: random.Random) -> int:
-        """Anywhere in the pages before the hole."""
-        return self.pe.pe.iova(self.first) + rng.randrange(HOLE * PAGE - size + 1)
-
 
 Where = Callable[[Area, int], int]
 PLACES: Final[dict[str, Where]] = {
@@ -67,7 +63,9 @@ PLACES: Final[dict[str, Where]] = {
     "about 2^32": lambda _, size: (1 << 32) - size // 2,
     "about 2^59": lambda _, size: (1 << 59) - size // 2,
 }
-"""Bus address of a forbidden transfer of so many bytes. Of the first two, the last byte alone is forbidden."""
+"""Bus address of a forbidden transfer of so many bytes. Of the first two, the last byte alone is forbidden, unless the
+transfer lies within a page.
+"""
 _BOTH_WAYS: Final = 2
 """Places at which it is done in both directions; at the others, they alternate."""
 
@@ -127,7 +125,7 @@ def _violate(story: IsolationStory, area: Area, each: Forbidden, rng: random.Ran
     story.ops.append(
         Doorbell(
             file=pe.file(device),
-            iova=PLACES[each.place](area, size),
+            iova=PLACES[each.place](area, 1 if each.length == lengths.WITHIN else size),
             size=size,
             to_memory=each.to_memory,
             pattern=word,
@@ -145,7 +143,7 @@ def _violate(story: IsolationStory, area: Area, each: Forbidden, rng: random.Ran
 
 def _legal(area: Area, length: str, device: str, rng: random.Random, *, to_memory: bool) -> Doorbell:
     """Transfers of a length all over the pages before the hole, at addresses of all kinds."""
-    size, count = _SIZES[length](rng), _COUNTS[length]
+    size, count = _SIZES[length](rng), COUNTS[length]
     begin, end = area.pe.pe.iova(area.first), area.hole
     if length == lengths.WITHIN:
         at = begin + rng.randrange(PAGE - size + 1)
