@@ -99,6 +99,8 @@ class Probe(PciDevice):
 
     :ivar done: the last transfers, by whomever they were asked for.
 
+    :ivar asked: pieces that were answered.
+
     :ivar judged: pieces that QEMU's table and its own have both judged; `apart`: of which they say otherwise, at most
         `MOST_APART` of them.
     """
@@ -113,7 +115,7 @@ class Probe(PciDevice):
         self._rest = asyncio.Event()
         self._rest.set()
         self.done: deque[Transferred] = deque(maxlen=KEPT)
-        self.judged = 0
+        self.judged = self.asked = 0
         self.apart: list[Apart] = []
         super().__init__(limits)
 
@@ -261,6 +263,7 @@ class Probe(PciDevice):
                     data[begin : begin + count] = await self._get(at, count, mode)
             except DmaRefused as error:
                 refused = error.errno or errno.EIO
+            self.asked += 1
             pieces.append(Piece(at, count, refused, own if self._state == before else None))
             if refused and first and self.watcher is not None:
                 first = False

@@ -126,7 +126,8 @@ class DmaCount(msgspec.Struct):
 class LengthCount(msgspec.Struct):
     """Transfers of doorbells, of one class of lengths (`tcelab.program.lengths`).
 
-    :ivar refused: transfers of which a piece was refused.
+    :ivar transfers: how many.
+    :ivar refused: those of which a piece was refused.
     :ivar isolated: those that isolated their PE.
     """
 
