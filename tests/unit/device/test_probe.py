@@ -273,7 +273,7 @@ def test_an_unmap_that_is_told_too_late_is_caught_by_the_next_transfer(qemu, jud
 
 
 def test_no_more_is_kept_of_two_verdicts_than_there_is_room_for(qemu, judged, monkeypatch):
-    monkeypatch.setattr("tcelab.device.probe.KEPT", 1)
+    monkeypatch.setattr("tcelab.device.probe.MOST_APART", 1)
     del qemu.memory[0x5000]
     both(qemu, judged)
     assert (judged.judged, len(judged.apart)) == (6, 1)
