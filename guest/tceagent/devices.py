@@ -5,6 +5,7 @@ The configuration space identifies a device: an edu, unless it is a virtio-blk.
 
 from __future__ import annotations
 
+from tceagent import doorbell as bells
 from tceagent import edu, errors, uapi, vfio, virtio
 
 TYPE_CHECKING = False
@@ -63,6 +64,51 @@ def _by_edu(kernel: Kernel, opened: File, transfers: list[tuple[int, int, bool, 
         if value != 0:
             return done, value
     return len(transfers), 0
+
+
+def doorbell(
+    state: State,
+    *,
+    file: str,
+    iova: int,
+    size: int,
+    to_memory: bool,
+    count: int = 1,
+    stride: int = 0,
+    pattern: int = 0,
+    interrupt: bool = True,
+) -> Outcome:
+    opened = state.file(file)
+    kernel = state.kernel
+    _virtio(kernel, opened)
+    if not opened.quick:
+        raise errors.RefusedError("ENODEV")
+    bell = bells.Doorbell(kernel, _registers(kernel, opened))
+    if not bell.reached():
+        return {"value": edu.ALL_ONES}
+    command = (bells.TO_MEMORY if to_memory else 0) | (bells.INTERRUPT if interrupt else 0)
+    fields: dict[str, Any] = {}
+    line = None
+    if interrupt:
+        try:
+            line = kernel.interrupt(opened.fd)
+        except errors.RefusedError as refusal:
+            fields["no_interrupt"] = refusal.errno
+    try:
+        bell.begin(bells.words(iova, size, stride=stride, count=count, pattern=pattern, command=command))
+        came = bell.end(line, awaited=bool(_command(kernel, opened) & BUS_MASTER))
+    finally:
+        if line is not None:
+            line.close(keep=not bell.reached())
+    if came is None:
+        return {"errno": "ETIMEDOUT"}
+    if bell.status() == bells.INVALID:
+        return {"errno": "EIO"}
+    if line is not None:
+        fields["interrupts"] = came
+    if bell.reached():
+        fields.update(bell.results())
+    return {"value": 0, "fields": fields}
 
 
 def engine(state: State, *, file: str, ring: dict[str, Any], iova: int) -> Outcome:

@@ -17,6 +17,7 @@ from itertools import cycle, repeat
 from struct import Struct, pack, unpack
 
 from tceagent import child, uapi
+from tceagent.counters import number_after
 from tceagent.errors import errno_name
 from tceagent.registers import Registers
 from tceagent.uapi import IOMMU_PAGE
@@ -26,6 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tceagent.interrupt import Interrupt
     from tceagent.seam import Op, Outcome, Serve
 
 CELL = "/run/tcelab.cell"
@@ -175,6 +177,12 @@ class LinuxKernel:
         self._mapped = [*(each for each in self._mapped if not each.closed), registers]
         return registers
 
+    def interrupt(self, fd: int) -> Interrupt:
+        """The first MSI of a device. See `tceagent.seam.Kernel.interrupt`."""
+        from tceagent.interrupt import Interrupt  # noqa: PLC0415  hardly ever needed
+
+        return Interrupt(self.ioctl, fd)
+
     def hypercall(self, opcode: int, args: list[int]) -> int:
         """The status of a hypercall by this process, which the platform takes from the kernel alone."""
         import ctypes  # noqa: PLC0415  slow to import and hardly ever needed
@@ -230,7 +238,7 @@ class LinuxKernel:
 
     def vmlck(self) -> int:
         """KiB charged to the agent's RLIMIT_MEMLOCK."""
-        return _number_after(posix.pread(self._status, 65536, 0), b"VmLck:")
+        return number_after(posix.pread(self._status, 65536, 0), b"VmLck:")
 
     def pins(self, *, late: bool = False) -> int:
         """See `tceagent.seam.Kernel.pins`."""
@@ -243,7 +251,7 @@ class LinuxKernel:
         # The counters are per CPU and folded lazily; this folds them now.
         posix.pwrite(self._refresh, b"1", 0)
         counters = posix.pread(self._vmstat, 65536, 0)
-        return _number_after(counters, b"nr_foll_pin_acquired") - _number_after(counters, b"nr_foll_pin_released")
+        return number_after(counters, b"nr_foll_pin_acquired") - number_after(counters, b"nr_foll_pin_released")
 
     def spawn(self, serve: Serve, uid: int | None, memlock: int | None) -> child.LinuxChild:
         """Fork: `tceagent.seam.Kernel.spawn`.
@@ -390,11 +398,3 @@ def _ioctl_with_word(fd: int, request: int, word: int) -> tuple[int | None, str,
     libc = ctypes.CDLL(None, use_errno=True)
     value: int = libc.ioctl(fd, ctypes.c_ulong(request), ctypes.c_ulong(word))
     return (None, errno_name(ctypes.get_errno()), b"") if value == -1 else (value, "", b"")
-
-
-def _number_after(text: bytes, name: bytes) -> int:
-    """The number that follows a name at the beginning of a line of a /proc file."""
-    for line in text.splitlines():
-        if line.startswith(name):
-            return int(line.split()[1])
-    raise LookupError(f"no {name.decode()} in /proc: this kernel does not count it")

@@ -349,6 +349,7 @@ HANDLERS: dict[str, Callable[..., Outcome]] = {
     "dma": devices.dma,
     "together": devices.together,
     "burst": devices.burst,
+    "doorbell": devices.doorbell,
     "engine": devices.engine,
     "look": devices.look,
     "read": read,

@@ -66,6 +66,18 @@ class Registers(Protocol):
         ...
 
 
+class Interrupt(Protocol):
+    """The MSI of a device, until it is closed."""
+
+    def wait(self, seconds: float) -> int:
+        """Wait until it has come, for so long at most. How many times it came since the last call."""
+        ...
+
+    def close(self, *, keep: bool) -> None:
+        """:param keep: the device keeps its MSI, of which nobody hears: its configuration must not be touched."""
+        ...
+
+
 class Child(Protocol):
     """A forked process that does operations when it is asked to."""
 
@@ -133,6 +145,10 @@ class Kernel(Protocol):
 
     def map_registers(self, fd: int, offset: int, size: int) -> Registers:
         """:raise OSError: refused."""
+        ...
+
+    def interrupt(self, fd: int) -> Interrupt:
+        """The first MSI of a device, by its file, as an eventfd. :raise RefusedError: none can be had."""
         ...
 
     def hypercall(self, opcode: int, args: list[int]) -> int:

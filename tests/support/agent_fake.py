@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 
+from tceagent.errors import RefusedError
 from tceagent.uapi import IOMMU_PAGE
 
 FIRST_ADDRESS = 0x7000_0000_0000
@@ -178,6 +179,10 @@ class FakeKernel:
     def map_registers(self, fd, offset, size):
         self.calls.append(("map", fd, offset, size))
         return self.registers
+
+    def interrupt(self, fd):
+        self.calls.append(("interrupt", fd))
+        raise RefusedError("EINVAL")
 
     def allocate(self, size, *, huge=False):
         size = -(-size // self.page_size) * self.page_size

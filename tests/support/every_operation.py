@@ -38,6 +38,7 @@ ONE_OF_EACH = (
     DMA,
     p.Together(ops=[DMA]),
     p.Burst(file=ONE.device, transfers=[p.Transfer(0, 8, to_memory=False)]),
+    p.Doorbell(file=ONE.device, iova=0, size=8, to_memory=False),
     p.Engine(file=ONE.device, ring=p.Page("b"), iova=0),
     p.Look(file=ONE.device, what="identity"),
     p.Read(what="vmlck"),

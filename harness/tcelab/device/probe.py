@@ -17,6 +17,7 @@ from functools import partial
 from typing import Final, Literal, NamedTuple, Protocol
 
 from tceagent import edu
+from tceagent.doorbell import BUSY, INTERRUPT, INVALID, LONGEST, MOST, RUN, SHARED, TO_MEMORY, Register
 from tcelab.device.vfio_user import Bar, DmaRefused, PciDevice
 from tcelab.device.vfio_user.configspace import MASTER, QEMU_VENDOR, Identity
 from tcelab.device.vfio_user.protocol import PAGE, Limits, MapFlag
@@ -27,48 +28,14 @@ DEVICE: Final = 0x1CE0
 BAR_SIZE: Final = 1 << 20
 MAGIC: Final = int.from_bytes(b"TCEPROBE", "big")
 
-LONGEST: Final = 1 << 20
-"""Bytes of one transfer of a doorbell."""
-MOST: Final = 1 << 20
-"""Transfers of one doorbell."""
-KEPT: Final = 4096
-"""Transfers that are remembered."""
+KEPT: Final = 256
+"""Transfers that are remembered: the data of those alone that are no longer than a page."""
+MOST_APART: Final = 4096
 
 Mode = Literal["message", "shared"]
 Apart = tuple[int, int, bool, int, int]
 """Bus address and bytes of a piece, whether it was to memory, QEMU's errno and that of the probe's own table."""
 
-
-class Register:
-    """Offsets of the doorbells' registers.
-
-    Write ADDRESS, LENGTH, STRIDE, COUNT and PATTERN, then COMMAND. The transfer number i is about ADDRESS + i * STRIDE
-    (modulo 2^64). Data to memory are PATTERN, repeated; of data from memory, DIGEST is the CRC-32 of all that was read.
-    """
-
-    MAGIC = 0x1000
-    ADDRESS = 0x1008
-    LENGTH = 0x1010
-    STRIDE = 0x1018
-    COUNT = 0x1020
-    PATTERN = 0x1028
-    COMMAND = 0x1030
-    STATUS = 0x1038
-    ALLOWED = 0x1040
-    REFUSED = 0x1048
-    ERRNO = 0x1050
-    FIRST_REFUSED = 0x1058
-    DIGEST = 0x1060
-
-
-RUN: Final = 1
-TO_MEMORY: Final = 2
-INTERRUPT: Final = 4
-SHARED: Final = 8
-"""Bits of COMMAND: the last: by the files that QEMU has passed, judged by the probe's own table alone."""
-BUSY: Final = 1
-INVALID: Final = 2
-"""Bits of STATUS; the second: LENGTH or COUNT is 0 or too large, and nothing was done."""
 
 _INPUTS: Final = (
     *(edu.SOURCE, edu.DESTINATION, edu.COUNT),
@@ -132,8 +99,10 @@ class Probe(PciDevice):
 
     :ivar done: the last transfers, by whomever they were asked for.
 
+    :ivar asked: pieces that were answered.
+
     :ivar judged: pieces that QEMU's table and its own have both judged; `apart`: of which they say otherwise, at most
-        `KEPT` of them.
+        `MOST_APART` of them.
     """
 
     identity = Identity(QEMU_VENDOR, DEVICE, QEMU_VENDOR, DEVICE)
@@ -146,7 +115,7 @@ class Probe(PciDevice):
         self._rest = asyncio.Event()
         self._rest.set()
         self.done: deque[Transferred] = deque(maxlen=KEPT)
-        self.judged = 0
+        self.judged = self.asked = 0
         self.apart: list[Apart] = []
         super().__init__(limits)
 
@@ -253,14 +222,18 @@ class Probe(PciDevice):
         mode: Mode = "shared" if command & SHARED else "message"
         for i in range(registers[Register.COUNT]):
             address = (registers[Register.ADDRESS] + i * registers[Register.STRIDE]) % _END
-            done = await self.dma(address, data if command & TO_MEMORY else length, mode)
-            if not command & TO_MEMORY:
-                registers[Register.DIGEST] = zlib.crc32(done.data, registers[Register.DIGEST])
-            registers[Register.ALLOWED] += not done.refused
-            if done.refused and not registers[Register.REFUSED]:
-                registers[Register.ERRNO] = done.refused[0].errno
-                registers[Register.FIRST_REFUSED] = done.refused[0].address
-            registers[Register.REFUSED] += bool(done.refused)
+            if address + length > _END:  # there are no such addresses: nobody is asked
+                refused: tuple[Piece, ...] = (Piece(address, length, errno.ERANGE),)
+            else:
+                done = await self.dma(address, data if command & TO_MEMORY else length, mode)
+                refused = done.refused
+                if not command & TO_MEMORY:
+                    registers[Register.DIGEST] = zlib.crc32(done.data, registers[Register.DIGEST])
+            registers[Register.ALLOWED] += not refused
+            if refused and not registers[Register.REFUSED]:
+                registers[Register.ERRNO] = refused[0].errno
+                registers[Register.FIRST_REFUSED] = refused[0].address
+            registers[Register.REFUSED] += bool(refused)
         registers[Register.STATUS] = 0
         if command & INTERRUPT and self.config.command & MASTER:  # an MSI is a write of the device's
             self.signal()
@@ -290,12 +263,13 @@ class Probe(PciDevice):
                     data[begin : begin + count] = await self._get(at, count, mode)
             except DmaRefused as error:
                 refused = error.errno or errno.EIO
+            self.asked += 1
             pieces.append(Piece(at, count, refused, own if self._state == before else None))
             if refused and first and self.watcher is not None:
                 first = False
                 await self.watcher.refused(address, size, pieces[-1], to_memory=to_memory)
         done = Transferred(address, to_memory, mode, tuple(pieces), bytes(data))
-        self.done.append(done)
+        self.done.append(done if size <= PAGE else done._replace(data=b""))
         if mode == "message":
             self._compare(done)
         return done
@@ -303,7 +277,7 @@ class Probe(PciDevice):
     def _compare(self, done: Transferred) -> None:
         for piece in done.pieces:
             self.judged += piece.own is not None
-            if piece.own is not None and bool(piece.own) != bool(piece.errno) and len(self.apart) < KEPT:
+            if piece.own is not None and bool(piece.own) != bool(piece.errno) and len(self.apart) < MOST_APART:
                 self.apart.append((piece.address, piece.size, done.to_memory, piece.errno, piece.own))
 
     @property

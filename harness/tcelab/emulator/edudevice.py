@@ -110,7 +110,7 @@ class Edu(PciDevice):
             return  # as of QEMU 42f599172ae0: a transfer outside the buffer is skipped
         pieces = self.pieces(iova & self.mask, size, to_memory=to_memory)
         for piece in pieces:
-            self._move(piece, at + piece.start, to_memory=to_memory)
+            self.through(piece, self.memory, at + piece.start, to_memory=to_memory)
         self.on_bus(pieces, "write" if to_memory else "read")
 
     def pieces(self, iova: int, size: int, *, to_memory: bool) -> list[dmarules.Piece]:
@@ -128,19 +128,20 @@ class Edu(PciDevice):
             isolated=not self.isolation.dma,
         )
 
-    def _move(self, piece: dmarules.Piece, at: int, *, to_memory: bool) -> None:
+    def through(self, piece: dmarules.Piece, memory: bytearray, at: int, *, to_memory: bool) -> None:
+        """Move one piece between guest memory and a place in the device's own, or have it refused."""
         inside = slice(at, at + piece.size)
         if piece.refused:
             direction = "write" if to_memory else "read"
             line = f"{self.name}: {direction} of {piece.size} bytes at {piece.iova:#x} refused: {piece.refused}"
             self._refuse(Refusal("write" if to_memory else "read", piece.told, piece.size, line))
             if not to_memory:
-                self.memory[inside] = bytes(piece.size)
+                memory[inside] = bytes(piece.size)
             return
         table = self.second if piece.window and self.second is not None else self.table
         inside_page = piece.offset & (1 << table.page_shift) - 1
         address = self.real(table, tce.address(table.get(piece.entry), table.page_shift) + inside_page)
         if to_memory:
-            self._ram.write(address, bytes(self.memory[inside]))
+            self._ram.write(address, bytes(memory[inside]))
         else:
-            self.memory[inside] = self._ram.read(address, piece.size)
+            memory[inside] = self._ram.read(address, piece.size)

@@ -10,6 +10,7 @@ import random
 from typing import TYPE_CHECKING, Any, Final
 
 from tceagent import dmadriver, vfio
+from tceagent.errors import RefusedError
 from tceagent.ops import BLOCKS, LIMIT
 from tcelab.emulator import hcallfile
 from tcelab.emulator.addressspaces import MASK, SCRATCH, SCRATCH_SIZE, Area
@@ -18,10 +19,12 @@ from tcelab.emulator.growth import BLOCK
 from tcelab.emulator.hcallfile import HcallFile
 from tcelab.emulator.pci import EmulatedRegisters
 from tcelab.emulator.platform import EmulatedPe, Machine
+from tcelab.emulator.probedevice import EmulatedInterrupt, EmulatedProbe
 from tcelab.emulator.process import OpenFile, Process
 from tcelab.emulator.profiles import ProfileWithQuirks
 from tcelab.emulator.syscallerrors import NotModelledError, SyscallError
 from tcelab.emulator.vfiocore import ContainerFile, GroupFile
+from tcelab.emulator.vfiopci import DeviceFile
 from tcelab.papr import window
 
 if TYPE_CHECKING:
@@ -176,6 +179,16 @@ class EmulatedKernel:
             return self.process.file(fd).map(offset, size, self.process)
         except SyscallError as refused:
             raise refused.os_error() from None
+
+    def interrupt(self, fd: int) -> EmulatedInterrupt:
+        """The first MSI of a device. See `tceagent.seam.Kernel.interrupt`."""
+        try:
+            file = self.process.file(fd)
+        except SyscallError as refused:
+            raise RefusedError(refused.name) from None
+        if not isinstance(file, DeviceFile) or not isinstance(file.device, EmulatedProbe):
+            raise RefusedError("EINVAL")
+        return EmulatedInterrupt(self.machine.sleep, file.device)
 
     def hypercall(self, opcode: int, args: list[int]) -> int:
         """A hypercall from problem state: the platform checks nothing else."""

@@ -20,7 +20,7 @@ from tcelab.judge import Finding
 _NAME: Final = re.compile(r"\b(E[A-Z0-9]{2,}|H_[A-Z0-9_]+)\b")
 _ERRNOS: Final = frozenset(errno.errorcode.values())
 _OPERATION: Final = re.compile(r"#\d+ (\{.*\})", re.DOTALL)
-_TRANSFERS: Final = frozenset({"dma", "together", "burst", "engine"})
+_TRANSFERS: Final = frozenset({"dma", "together", "burst", "doorbell", "engine"})
 """One idea: a device accesses memory. Which operation does it is the topology's choice."""
 _ASKED: Final = frozenset({"outcome", "hypercalls", "isolation", "difference"})
 """Laws that judge the operation itself, whatever it is."""

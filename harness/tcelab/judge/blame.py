@@ -16,6 +16,7 @@ from tcelab.program import (
     Dma,
     DmaMove,
     DmaOp,
+    Doorbell,
     Engine,
     Exit,
     Flip,
@@ -55,7 +56,7 @@ _STORES: Final[Kinds] = (
     Flip,
 )
 """Operations that can change table entries."""
-_MOVES: Final[Kinds] = (Dma, Together, Burst, Engine, DmaMove)
+_MOVES: Final[Kinds] = (Dma, Together, Burst, Doorbell, Engine, DmaMove)
 """Operations that make a device access memory."""
 _ASKS: Final[Kinds] = (*_STORES[:-2], Open, Spawn, Bind, Master, Buffer, Protect)
 """Operations that are mostly the kernel's work."""
@@ -152,6 +153,8 @@ def _transfers(op: Op) -> Iterator[Dma | Transfer]:
             yield from op.ops
         case Burst():
             yield from op.transfers
+        case Doorbell():
+            yield from op.transfers()
 
 
 def _touches(transfer: Dma | Transfer, address: int) -> bool:

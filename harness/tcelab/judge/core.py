@@ -8,10 +8,11 @@ from collections.abc import Iterable
 
 from tcelab.errors import died
 from tcelab.judge import blame
-from tcelab.judge.finding import Verdict
+from tcelab.judge.finding import LengthCount, Verdict
 from tcelab.judge.laws import CHECKPOINT_LAWS, OPERATION_LAWS, hypercalls, kernel, races, release
 from tcelab.judge.laws.charges import ChargesLaw
 from tcelab.judge.laws.difference import EmulatorComparison, References
+from tcelab.judge.laws.doorbells import doorbells
 from tcelab.judge.laws.flight import flight
 from tcelab.judge.laws.handles import device_said
 from tcelab.judge.laws.isolation import isolation
@@ -29,7 +30,8 @@ from tcelab.judge.models.requests import request_name
 from tcelab.judge.models.rounds import done_of
 from tcelab.judge.verdict import conclude
 from tcelab.papr import window
-from tcelab.program import Burst, Checkpoint, Dma, DmaMove, Fresh, Ioctl, Program, Repeat, Together
+from tcelab.program import Burst, Checkpoint, Dma, DmaMove, Doorbell, Fresh, Ioctl, Program, Repeat, Together
+from tcelab.program.lengths import length_of
 from tcelab.run.record import KERNELS_LOG, Facts, Outcome, RunRecord, Snapshot, Step, ViewName
 
 
@@ -175,6 +177,7 @@ class Judge:
             ledger.evidence.loops.add(loop.met, loop.beside, loop.checked)
         went(ledger, self.fold, step, outcome)
         flight(ledger, self.fold, step, outcome)
+        doorbells(ledger, self.fold, step, outcome)
         device_said(ledger, self.fold, step, outcome)
         isolation(ledger, self.fold, step, outcome)
         hypercalls.law(ledger, self.fold.hypercalls, step, outcome)
@@ -188,8 +191,10 @@ class Judge:
             case Repeat():
                 for call, times in done_of(step.op, outcome):
                     self._count_map(call, times)
-            case Dma() | Together() | Burst() | DmaMove() if not outcome.errno:
+            case Dma() | Together() | Burst() | Doorbell() | DmaMove() if not outcome.errno:
                 self._count_dma()
+                if isinstance(step.op, Doorbell):
+                    self._count_lengths(step.op, outcome)
             case _ if self.fold.flown is not None:
                 self._count_dma()
 
@@ -219,6 +224,16 @@ class Judge:
             count.refused += bool(piece.refused)
             if piece.refused:
                 count.reasons[piece.refused] = count.reasons.get(piece.refused, 0) + 1
+
+    def _count_lengths(self, op: Doorbell, outcome: Outcome) -> None:
+        count = self.ledger.evidence.lengths
+        isolated = [(event.start, event.size) for event in outcome.events if event.kind == "isolated"]
+        for each, pieces in zip(op.transfers(), self.fold.transfers.done, strict=False):
+            row = count.setdefault(length_of(each.iova, each.size), LengthCount())
+            row.transfers += 1
+            row.refused += any(piece.refused for piece in pieces)
+            row.isolated += (each.iova, each.size) in isolated
+            isolated = [other for other in isolated if other != (each.iova, each.size)]
 
     def _checkpoint(self, step: Step, op: Checkpoint) -> None:
         self._credit(op.batch)

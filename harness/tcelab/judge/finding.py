@@ -19,6 +19,7 @@ LAW_NAMES: Final = (
     "papr",
     "views",
     "messages",
+    "doorbells",
     "tag",
     "memory",
     "disk",
@@ -123,6 +124,19 @@ class DmaCount(msgspec.Struct):
     control: list[str] = []
 
 
+class LengthCount(msgspec.Struct):
+    """Transfers of doorbells, of one class of lengths (`tcelab.program.lengths`).
+
+    :ivar transfers: how many.
+    :ivar refused: those of which a piece was refused.
+    :ivar isolated: those that isolated their PE.
+    """
+
+    transfers: int = 0
+    refused: int = 0
+    isolated: int = 0
+
+
 class Seconds(msgspec.Struct):
     """Cost of one part of the checkpoints.
 
@@ -204,7 +218,7 @@ class Evidence(msgspec.Struct, kw_only=True):
         they are write-only, or lead nowhere.
     :ivar twice: by probe, pieces of transfers that QEMU's table and the probe's own have both judged.
     :ivar pins: readings of the page-pin counters.
-    :ivar dma: transfers of devices.
+    :ivar dma: transfers of devices; `lengths`: those of doorbells, by class.
     :ivar loops: loops of the DMA API on several CPUs.
     :ivar papr: what the guest asked of its platform.
     :ivar races: transfers between two hypercalls.
@@ -227,6 +241,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     twice: dict[str, int] = {}
     pins: int = 0
     dma: DmaCount = msgspec.field(default_factory=DmaCount)
+    lengths: dict[str, LengthCount] = {}
     loops: LoopCount = msgspec.field(default_factory=LoopCount)
     papr: PaprCount = msgspec.field(default_factory=PaprCount)
     races: RaceCount = msgspec.field(default_factory=RaceCount)

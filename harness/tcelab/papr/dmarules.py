@@ -72,6 +72,11 @@ class Piece:
         return self.offset if by_table else self.iova
 
 
+def blocked(pieces: Sequence[Piece]) -> list[Piece]:
+    """The pieces of a transfer that comes while the PE is isolated."""
+    return [replace(piece, refused=piece.refused if piece.refused == NO_MASTER else ISOLATED) for piece in pieces]
+
+
 def stopped(pieces: Sequence[Piece]) -> list[Piece]:
     """The pieces of a transfer of a device that waits for the consequences of each before it begins the next: the
     first that the table refuses isolates its PE, and the others are refused for that.

@@ -13,6 +13,7 @@ decoded strictly, before anything runs.
 - `inject`: lies that tcelab tells itself, for self-tests
 - `kinds`: kinds of operations
 - `kvmcalls`: hypercalls for which KVM has rules of its own
+- `lengths`: classes of transfers by their length
 - `lifeops`: operations in which tables are born, inherited and outlived
 - `operations`: the operations, as plain data
 - `operationspage`: makes `docs/operations.md`
@@ -26,6 +27,7 @@ decoded strictly, before anything runs.
 - `topology`: PHBs and devices
 - `validate_atonce`: its part about operations that are begun at once
 - `validate_dma`: its part about the DMA API
+- `validate_doorbell`: its part about the doorbells of probes
 - `validate_flight`: rules of a device in flight over an event
 - `validate_host`: its part about host operations
 - `validate_hotplug`: rules of devices and PHBs that come and go
@@ -82,6 +84,7 @@ from tcelab.program.operations import (
     Call,
     Close,
     Dma,
+    Doorbell,
     Engine,
     Exit,
     Fill,
@@ -139,6 +142,7 @@ __all__ = [
     "DmaSync",
     "DmaUnbind",
     "DmaUnmap",
+    "Doorbell",
     "Engine",
     "Exit",
     "Fill",

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tcelab.program.dmaops import DmaMove
 from tcelab.program.hostops import Checkpoint, Fresh
-from tcelab.program.operations import Burst, Dma, Together
+from tcelab.program.operations import Burst, Dma, Doorbell, Together
 
 WORDS: Final = frozenset({"ok", *(name for name in vars(errno) if name.startswith("E"))})
 """`ok`, and the errno names of Linux on this host, which are the same on powerpc."""
@@ -39,7 +39,7 @@ def wrong(op: Any) -> str:  # noqa: ANN401 - an operation, of whatever kind
         return _went(op)
     if isinstance(expected, str) and expected not in WORDS and not _NUMBERED.fullmatch(expected):
         close = difflib.get_close_matches(
-            expected, WORDS | (WENT if isinstance(op, Dma | Together | Burst | DmaMove) else set()), 1
+            expected, WORDS | (WENT if isinstance(op, Dma | Together | Burst | Doorbell | DmaMove) else set()), 1
         )
         hint = f"; {close[0]} is one" if close else ""
         return f'expect {expected!r} is neither "ok", nor a number, nor an errno\'s name{hint}'
@@ -49,12 +49,12 @@ def wrong(op: Any) -> str:  # noqa: ANN401 - an operation, of whatever kind
 def _went(op: Any) -> str:  # noqa: ANN401 - an operation, of whatever kind
     """Why it can be neither passed nor refused; empty if it can."""
     match op:
-        case Dma() | DmaMove():
+        case Dma() | DmaMove() | Doorbell():
             sizes = [op.size]
         case Together():
             sizes = [each.size for each in op.ops]
         case Burst():
             sizes = [each.size for each in op.transfers]
         case _:
-            return f"expect {op.expect!r} is for transfers alone: dma, together, burst, dmamove"
+            return f"expect {op.expect!r} is for transfers alone: dma, together, burst, doorbell, dmamove"
     return f"expect {op.expect!r} of a transfer of 0 bytes, which is none" if 0 in sizes else ""

@@ -9,9 +9,9 @@ import msgspec
 
 class _Op(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag=str.lower, kw_only=True):
     """:ivar expect: The required outcome; any other is a finding. `"ok"`: it returned 0 or, where it opens something, a
-    descriptor. Otherwise an errno's name, or the returned number. For a `dma`, `together` or `burst` also `"passed"`
-    or `"refused"`: it ended, and all of it passed, or none of it. Without `expect` any outcome is accepted, and only
-    its consequences are judged. A `checkpoint` and a `fresh` have no outcome and take no `expect`.
+    descriptor. Otherwise an errno's name, or the returned number. For a `dma`, `together`, `burst` or `doorbell` also
+    `"passed"` or `"refused"`: it ended, and all of it passed, or none of it. Without `expect` any outcome is accepted,
+    and only its consequences are judged. A `checkpoint` and a `fresh` have no outcome and take no `expect`.
     """
 
     expect: str | int | None = None

@@ -6,7 +6,8 @@ fields.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from collections.abc import Iterator
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -14,6 +15,8 @@ from tcelab.program.dmaops import DmaOp
 from tcelab.program.guestop import Page, Word, _GuestOp
 from tcelab.program.hostops import Checkpoint, Ddw, Flip, Fresh, Rtas
 from tcelab.program.lifeops import LifeOp
+
+_ADDRESSES: Final = 1 << 64
 
 
 class Spawn(_GuestOp, frozen=True, kw_only=True):
@@ -199,6 +202,35 @@ class Burst(_GuestOp, frozen=True, kw_only=True):
     transfers: list[Transfer]
 
 
+class Doorbell(_GuestOp, frozen=True, kw_only=True):
+    """Ring the doorbell of a probe: it does many transfers of its own, one after the other. Number i is about the bus
+    address `iova` + i * `stride` (modulo 2^64), and waits for what its refusals bring about. Outcome: `value` as of a
+    `dma`; `fields`: `allowed` and `refused`, transfers that passed, and those that did not, whole or in part; `errno`
+    and bus address of the `first_refused` page; `digest`, the CRC-32 of all that was read, zeros where it was refused.
+    Of a PE that was isolated meanwhile, none of these can be read. `interrupts`: how many MSIs came; `no_interrupt`:
+    the errno with which the kernel gave none. `"passed"` and `"refused"` apply to every piece of every transfer.
+
+    :ivar count: how many transfers.
+    :ivar size: bytes of each, up to 1 MiB; all of them lie in at most 65,536 pages.
+    :ivar pattern: 64 bits, little endian: what each transfer to memory writes, repeated.
+    :ivar interrupt: it sends an MSI at the end, for which the agent waits; else the agent looks at its status.
+    """
+
+    file: str
+    iova: int
+    size: int
+    to_memory: bool
+    count: int = 1
+    stride: int = 0
+    pattern: int = 0
+    interrupt: bool = True
+
+    def transfers(self) -> Iterator[Transfer]:
+        """Each of them, in order."""
+        for number in range(self.count):
+            yield Transfer((self.iova + number * self.stride) % _ADDRESSES, self.size, self.to_memory)
+
+
 class Engine(_GuestOp, frozen=True, kw_only=True):
     """Set up a virtio-blk device, which resets it. From then on it has one queue.
 
@@ -324,6 +356,7 @@ GuestOp: TypeAlias = (
     | Dma
     | Together
     | Burst
+    | Doorbell
     | Engine
     | Look
     | Read

@@ -94,6 +94,11 @@ EXAMPLES: Final[Mapping[str, list[Example]]] = {
     "dma": [{"op": "master", "file": "device"}, MAP, {"op": "dma", **TRANSFER, "expect": "passed"}],
     "together": [{"op": "together", "ops": [TRANSFER]}],
     "burst": [{"op": "burst", "file": "device", "transfers": [["0x1f000", 64, False], ["0x1f040", 64, False, 64]]}],
+    "doorbell": [
+        {"op": "master", "file": "device"},
+        MAP,
+        {"op": "doorbell", **TRANSFER, "count": 8, "stride": 64, "expect": "passed"},
+    ],
     "engine": [{"op": "engine", "file": "device", "ring": {"buffer": "pages"}, "iova": "0x20000"}],
     "look": [{"op": "look", "file": "device", "what": "identity"}],
     "read": [{"op": "read", "what": "vmlck"}],
@@ -158,6 +163,7 @@ EXAMPLES: Final[Mapping[str, list[Example]]] = {
 """For each operation, the lines of its example: the operation, and what it needs around it."""
 
 TOPOLOGY: Final = {
+    "doorbell": "probe",
     "engine": "fast",
     "dmabind": "two-pe",
     "dmamask": "two-pe",
@@ -200,6 +206,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "file": "Its name: that which `open`, or `into` of an `ioctl`, gave it",
     "first": "Number of the first page",
     "ioba": "Bus address of the entry",
+    "interrupt": "It sends an MSI at the end",
     "iova": "Bus address of the first byte in guest memory",
     "label": "For the report",
     "liobn": "Of the table",
@@ -215,7 +222,9 @@ FIELDS: Final[Mapping[str, str]] = {
     "seed": "The same seed gives the same data",
     "sequence": "Tells mappings of one entry apart",
     "size": "Bytes",
+    "stride": "From one transfer to the next",
     "times": "How many rounds",
+    "to_memory": "The device writes guest memory; else it reads it",
     "transfers": "In order",
 }
 """Meaning of a field of which the operation's docstring says nothing."""

@@ -32,8 +32,9 @@ from tcelab.program.drivenpes import Drivers, Mapped, shut_out, unexpected
 from tcelab.program.guestop import Page
 from tcelab.program.plugged import Plugged
 from tcelab.program.topology import Topology
+from tcelab.program.validate_doorbell import BellRules
 from tcelab.program.validate_life import Life
-from tcelab.program.validated import BufferState, Made, who
+from tcelab.program.validated import BufferState, who
 
 MASKS: Final = range(24, 65)
 MOST_COHERENT: Final = 512
@@ -268,7 +269,7 @@ def problem(drivers: Drivers, memory: Memory, op: DmaOp) -> str:
     return RULES[type(op)](drivers, memory, op)
 
 
-class DriverRules(Made):
+class DriverRules(BellRules):
     """The rules, by what the operations before have made."""
 
     _topology: Topology

@@ -19,7 +19,7 @@ from typing import Any, Final
 from tceagent import edu, virtio
 from tcelab.errors import HarnessError, Unsupported
 from tcelab.papr import isolationrules, window
-from tcelab.program import Burst, Close, Dma, Engine, Exit, GuestOp, Ioctl, Look, Master, Rtas, Together
+from tcelab.program import Burst, Close, Dma, Doorbell, Engine, Exit, GuestOp, Ioctl, Look, Master, Rtas, Together
 from tcelab.program.topology import EDUS
 from tcelab.qemu.freeze import PeFreezer
 from tcelab.qemu.guardeddevice import BARS, COMMAND, MASTER, MEMORY, ROM, Flight, GuardedDevice, GuardedPe
@@ -39,7 +39,7 @@ _LOGGED: Final = 8
 """Events of one operation that are logged, one line each. The caller that fetches them logs them: the thread that sees
 them must not wait for anything.
 """
-_TOUCHING: Final = (Dma, Together, Burst, Engine, Master, Look, Close, Exit)
+_TOUCHING: Final = (Dma, Together, Burst, Doorbell, Engine, Master, Look, Close, Exit)
 """Operations that may start a device or change its configuration."""
 
 

@@ -105,6 +105,23 @@ class Probes:
         for name in self.servers:
             await self.probe(name).idle()
 
+    async def at_rest(self, seconds: float) -> bool:
+        """As `idle`, but False after so many seconds in which a page of a transfer was answered. A refused page of a
+        transfer of 1 MiB is a thousand lines of QEMU's log.
+        """
+        before = self._asked()
+        try:
+            async with asyncio.timeout(seconds):
+                await self.idle()
+        except TimeoutError:
+            if self._asked() != before:
+                return False
+            await self.idle()
+        return True
+
+    def _asked(self) -> int:
+        return sum(self.probe(name).asked for name in self.servers)
+
     def told(self) -> tuple[Told, ...]:
         """What each has been told; the guest stands still.
 

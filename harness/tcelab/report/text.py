@@ -16,6 +16,7 @@ from tcelab.errors import counted
 from tcelab.judge import Evidence, Finding, LawCount, Verdict
 from tcelab.leakcheck.judge import describe
 from tcelab.leakcheck.leakresult import LeakFinding
+from tcelab.program.lengths import LENGTHS
 from tcelab.report.hcalltable import conformance_lines
 from tcelab.report.isolationlog import table_lines, timeline_lines
 from tcelab.report.lifelog import life_lines
@@ -244,6 +245,10 @@ def witnesses(evidence: Evidence) -> Iterator[str]:
         f"{counted(evidence.pages, 'unmapped page')} unchanged"
     )
     passed = f"{counted(dma.allowed, 'piece')} through"
+    for length in (each for each in LENGTHS if each in evidence.lengths):
+        row = evidence.lengths[length]
+        done = f"{counted(row.transfers, 'transfer')}, {row.refused:,} refused, {row.isolated:,} isolated their PE"
+        yield f"doorbells, {length}: {done}"
     yield f"device DMA: {counted(dma.transfers, 'transfer')}, {passed}, {dma.refused:,} refused ({controls})"
     if (loops := evidence.loops).loops:
         read = f"{counted(loops.checked, 'entry', 'entries')} read while they were mapped"

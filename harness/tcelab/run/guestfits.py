@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Final
 from tceagent.huge import SIZES
 from tcelab.errors import Unsupported
 from tcelab.program.dmaops import DmaBind
-from tcelab.program.operations import Buffer, Burst, Dma, Engine, Hcall, HcallBatch, Ioctl, Look, Native, Op, Together
+from tcelab.program.operations import (
+    Buffer,
+    Burst,
+    Dma,
+    Doorbell,
+    Engine,
+    Hcall,
+    HcallBatch,
+    Ioctl,
+    Look,
+    Native,
+    Op,
+    Together,
+)
 from tcelab.program.plugged import HotPlug
 from tcelab.program.program import Program
 from tcelab.program.soundness import sizes
@@ -46,6 +59,9 @@ def require(program: Program, facts: Facts) -> None:
     _require_events(program.ops, facts)
 
 
+_DRIVES: Final = (Dma, Burst, Doorbell, Engine, Look)
+
+
 def _require_models(program: Program, facts: Facts) -> None:
     """Devices that are only bound and mapped for may be of any model."""
     if not facts.unlike:
@@ -56,7 +72,7 @@ def _require_models(program: Program, facts: Facts) -> None:
         if isinstance(op, Ioctl) and op.request == _DEVICE and op.into
     }
     for number, op in enumerate(program.ops):
-        moved = op.ops if isinstance(op, Together) else [op] if isinstance(op, Dma | Burst | Engine | Look) else []
+        moved = op.ops if isinstance(op, Together) else [op] if isinstance(op, _DRIVES) else []
         for name in (files.get(each.file) for each in moved):
             if name in facts.unlike:
                 raise Unsupported(

@@ -12,8 +12,10 @@
 - `hcalls`: the scenario `hcalls`
 - `hotplug`: the scenarios `hotplug` and `hotplug-isolation`
 - `isolation`: the scenario `isolation`
+- `isolationstory`: what is done on one of its guests
 - `kvmcases`: the same under KVM
 - `legal`: legal transfers by the thousand
+- `lengths`: transfers of 1 byte to 1 MiB by a probe's doorbells
 - `lifecycle`: the scenarios `lifecycle` and `lifecycle-isolation`
 - `memory`: the scenario `memory`
 - `migration`: the scenarios `migration` and `migration-isolation`

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from tcelab.program.lengths import LENGTHS
 from tcelab.scenarios.violations import KINDS
 
 FURTHER: Final = {
@@ -15,6 +16,7 @@ FURTHER: Final = {
     "driver that left": 1,
     "given up": 1,
     "legal transfers": 0,
+    **dict.fromkeys(LENGTHS, 1),
 }
 """Stories other than single violations, and how many isolations each causes."""
 

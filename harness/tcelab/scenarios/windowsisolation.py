@@ -20,7 +20,8 @@ from tcelab.program.topology import Topology
 from tcelab.scenarios import vocabulary as b
 from tcelab.scenarios.effects import WAYS
 from tcelab.scenarios.endpoint import Endpoint
-from tcelab.scenarios.isolation import LEAST_ENTRIES, IsolationStory
+from tcelab.scenarios.isolation import LEAST_ENTRIES
+from tcelab.scenarios.isolationstory import IsolationStory
 from tcelab.scenarios.violations import HOLE, ONLY_READ, ONLY_WRITE, OWN, STRIDE
 from tcelab.scenarios.vocabulary import PAGE, SPAPR_TCE_V2, Pe
 

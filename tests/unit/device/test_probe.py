@@ -273,7 +273,7 @@ def test_an_unmap_that_is_told_too_late_is_caught_by_the_next_transfer(qemu, jud
 
 
 def test_no_more_is_kept_of_two_verdicts_than_there_is_room_for(qemu, judged, monkeypatch):
-    monkeypatch.setattr("tcelab.device.probe.KEPT", 1)
+    monkeypatch.setattr("tcelab.device.probe.MOST_APART", 1)
     del qemu.memory[0x5000]
     both(qemu, judged)
     assert (judged.judged, len(judged.apart)) == (6, 1)
@@ -296,3 +296,20 @@ def test_a_device_that_may_not_master_the_bus_reaches_nothing(qemu, judged):
     qemu.memory.clear()
     both(qemu, judged)
     assert (judged.judged, judged.apart) == (6, [])
+
+
+def test_a_transfer_beyond_the_last_address_is_refused_and_nobody_is_asked(qemu):
+    qemu.memory[0] = bytearray(4096)
+    last = (1 << 64) - 8
+    assert ring(qemu, last, 16, RUN, count=2, stride=8)[:4] == [1, 1, errno.ERANGE, last]
+    assert qemu.seen == [(11, 0, 16)]
+
+
+def test_of_long_transfers_it_remembers_no_data(qemu, probe):
+    for page in range(0, 8192, 4096):
+        qemu.memory[page] = bytearray(b"\1" * 4096)
+    for size in (8192, 4096):
+        work = start(probe.dma(0, size))
+        qemu.serve(size // 4096)
+        assert work.result(20).data == b"\1" * size
+    assert [len(done.data) for done in probe.done] == [0, 4096]

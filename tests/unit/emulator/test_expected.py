@@ -25,7 +25,7 @@ from tcelab.run.record import Outcome, Step
 NOTHING = 77777
 """What nothing gives."""
 BLIND = (p.Checkpoint, p.Fresh)
-TRANSFERS = (p.Dma, p.Together, p.Burst, p.DmaMove)
+TRANSFERS = (p.Dma, p.Together, p.Burst, p.Doorbell, p.DmaMove)
 
 
 @pytest.mark.parametrize("expect", ["ok", "EINVAL", "EIO", 0, NOTHING], ids=str)
@@ -66,7 +66,7 @@ def test_transfers_alone_are_passed_or_refused(op, word):
     if isinstance(op, TRANSFERS):
         assert "expect" not in why
     elif not isinstance(op, BLIND):
-        assert why.endswith(f"expect {word!r} is for transfers alone: dma, together, burst, dmamove")
+        assert why.endswith(f"expect {word!r} is for transfers alone: dma, together, burst, doorbell, dmamove")
     else:
         assert "gives nothing" in why
 

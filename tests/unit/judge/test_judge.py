@@ -94,6 +94,7 @@ def test_a_pass_of_main_has_judged_every_law_and_every_batch_size():
         "hypercalls",
         "papr",
         "messages",
+        "doorbells",
         "disk",
         "flight",
         "races",

@@ -15,6 +15,7 @@ from tcelab.program import (
     Burst,
     Checkpoint,
     Dma,
+    Doorbell,
     Ioctl,
     Look,
     Master,
@@ -23,12 +24,13 @@ from tcelab.program import (
     Together,
     Transfer,
 )
+from tcelab.program.lengths import LENGTHS, length_of
 from tcelab.program.parts import parts
-from tcelab.program.topology import topology
+from tcelab.program.topology import TOPOLOGIES, topology
 from tcelab.program.validate import validate
 from tcelab.report.isolationlog import isolations
 from tcelab.run.loop import perform_program
-from tcelab.scenarios import SCENARIOS, build, isolation, legal
+from tcelab.scenarios import SCENARIOS, build, isolation, legal, lengths
 from tcelab.scenarios.stories import FURTHER, parse
 from tcelab.scenarios.violations import KINDS, LARGEST, class_of
 
@@ -157,6 +159,7 @@ def test_further_stories_are_there(program):
     fast = program.topology.name == "fast"
     left_out = [name for name, there in (("two at once", several), ("folded address", masked)) if not there]
     left_out += [] if fast else ["legal transfers"]
+    left_out += [] if "probe" in program.topology.models else LENGTHS
     assert set(told) == set(FURTHER) - set(left_out)
     assert told["obstinate driver"] == told["driver that left"] == len(program.topology.phbs)
 
@@ -337,3 +340,23 @@ def test_it_is_run_on_these_topologies_when_none_is_named():
 def test_a_driver_that_lets_its_devices_master_the_bus_while_isolated_is_in_it(program):
     masters = [op for op in program.ops if isinstance(op, Master) and not op.on]
     assert len(masters) == len(program.topology.phbs)
+
+
+def test_a_probe_s_doorbells_do_each_length_at_each_place_in_both_directions():
+    made = [op for part in lengths.parts(TOPOLOGIES["probe"], 1) for op in part]
+    rung = [op for op in made if isinstance(op, Doorbell)]
+    forbidden, legal = ([op for op in rung if (op.expect == 0) == wrong] for wrong in (True, False))
+    assert {length_of(op.iova, op.size) for op in forbidden} == set(LENGTHS)
+    assert {each.length for each in lengths.forbidden()} == set(LENGTHS)
+    assert Counter(each.place for each in lengths.forbidden()) == dict(zip(lengths.PLACES, (10, 10, 5, 5), strict=True))
+    assert {op.to_memory for op in forbidden} == {op.to_memory for op in legal} == {True, False}
+    for length in LENGTHS:
+        count = sum(op.count for op in legal if length in {length_of(each.iova, each.size) for each in op.transfers()})
+        assert count >= 2 * 6 * lengths.COUNTS[length]
+    assert sum(op.count for op in legal) > 5000
+    validate(Program(name="lengths", topology=TOPOLOGIES["probe"], ops=lengths.parts(TOPOLOGIES["probe"], 1)[0]))
+
+
+@pytest.mark.parametrize("name", ["one-pe", "fast", "high-window"])
+def test_without_a_probe_there_are_none_of_them(name):
+    assert lengths.parts(TOPOLOGIES[name], 1) == []

@@ -1,8 +1,8 @@
 """The laws, each in a file of its name.
 
 Laws of operations run on each operation, before it is folded in; laws of checkpoints run on each snapshot. Laws that
-keep state or run at another moment (`hypercalls`, `papr`, `flight`, `isolation`, `charges`, `pins`, `release`,
-`difference`, `evidence`) are called by `tcelab.judge.core` directly.
+keep state or run at another moment (`hypercalls`, `papr`, `doorbells`, `flight`, `isolation`, `charges`, `pins`,
+`release`, `difference`, `evidence`) are called by `tcelab.judge.core` directly.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from tcelab.judge.laws import (
     charges,
     difference,
     disk,
+    doorbells,
     evidence,
     flight,
     handles,
@@ -49,6 +50,7 @@ ALL: Final = (
     papr.LAW,
     views.LAW,
     messages.LAW,
+    doorbells.LAW,
     tag.LAW,
     memory.LAW,
     disk.LAW,

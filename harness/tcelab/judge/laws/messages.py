@@ -17,7 +17,7 @@ from tcelab.judge.models.reading import TableReading
 from tcelab.judge.models.requests import request_name
 from tcelab.judge.models.tablemodel import UNKNOWN, Arrays, TableModel, differing
 from tcelab.papr import tce, window
-from tcelab.program import Ddw, Dma, Fill, Frames, Ioctl, Look, Master, Read, Rtas, Tag
+from tcelab.program import Ddw, Dma, Doorbell, Fill, Frames, Ioctl, Look, Master, Read, Rtas, Tag
 from tcelab.run.record import Apart, Outcome, Run, Step, Told
 
 LAW: Final = Law(
@@ -29,7 +29,7 @@ LAW: Final = Law(
 )
 
 _CALLS: Final = {"MAP_DMA": True, "UNMAP_DMA": False}
-_QUIET: Final = (Ddw, Dma, Fill, Frames, Look, Master, Read, Rtas, Tag)
+_QUIET: Final = (Ddw, Dma, Doorbell, Fill, Frames, Look, Master, Read, Rtas, Tag)
 """Operations that change no table: a message meanwhile comes late, or from nowhere. Of the host's own, what came before
 them is told.
 """

@@ -11,7 +11,7 @@ from tcelab.judge.models.fold import Fold
 from tcelab.judge.models.requests import request_name
 from tcelab.judge.models.rounds import calls_done
 from tcelab.papr import dmarules
-from tcelab.program import Burst, Ddw, Dma, DmaMove, Engine, Ioctl, Repeat, Rtas, Together
+from tcelab.program import Burst, Ddw, Dma, DmaMove, Doorbell, Engine, Ioctl, Repeat, Rtas, Together
 from tcelab.program.expected import WENT
 from tcelab.run.record import Outcome, Step
 
@@ -57,7 +57,7 @@ def as_expected(step: Step, got: Outcome) -> bool:
         return got.errno == expected
     if isinstance(step.op, Repeat):
         return got.value == 0 and not got.errno and calls_done(step.op, got) is not None
-    if isinstance(step.op, Dma | Together | Burst | Engine | Rtas | Ddw | DmaMove):
+    if isinstance(step.op, Dma | Together | Burst | Doorbell | Engine | Rtas | Ddw | DmaMove):
         return got.value == 0 and not got.errno
     if got.errno or not isinstance(step.op, Ioctl):
         return not got.errno

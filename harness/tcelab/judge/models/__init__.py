@@ -6,6 +6,7 @@
 - `directmodel`: windows in which the kernel maps all RAM
 - `diskmodel`: what a virtio-blk device must hold
 - `dmamodel`: what the kernel's DMA API must have done
+- `doorbellmodel`: what a doorbell of a probe must tell
 - `drivermodel`: what a container's driver does when it succeeds
 - `edumodel`: what an edu must hold
 - `eventfold`: the fold over such events

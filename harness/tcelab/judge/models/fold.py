@@ -37,6 +37,7 @@ from tcelab.program import (
     Close,
     Ddw,
     Dma,
+    Doorbell,
     Engine,
     Exit,
     Fill,
@@ -76,7 +77,7 @@ UNENDED: Final = {"ETIMEDOUT", "EIO"}
 _MASK: Final = (1 << 64) - 1
 
 Handler = Callable[[object, Ioctl, Outcome, int], None]
-DeviceOp: TypeAlias = Master | Dma | Together | Burst | Engine | Look
+DeviceOp: TypeAlias = Master | Dma | Together | Burst | Doorbell | Engine | Look
 
 
 class Fold:
@@ -224,7 +225,7 @@ class Fold:
                 self.pes.call(op, outcome)
             case Ddw():
                 self._ddw(op, outcome, step)
-            case Master() | Dma() | Together() | Burst() | Engine() | Look():
+            case Master() | Dma() | Together() | Burst() | Doorbell() | Engine() | Look():
                 self._device_op(op, outcome, step)
             case _:
                 self._memory(op, outcome, step)
@@ -263,8 +264,8 @@ class Fold:
                 self.transfers.single(devices[0], op, outcome, step)
             case Together():
                 self.transfers.together(devices, op, outcome, step)
-            case Burst():
-                self.transfers.burst(devices[0], op, outcome, step)
+            case Burst() | Doorbell():
+                self.transfers.many(devices[0], op, outcome, step)
             case Engine():
                 ring = self.buffers[op.ring.buffer].pages[op.ring.index : op.ring.index + 2]
                 self.transfers.engine(devices[0], op, ring, outcome, step)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tcelab.judge.models import doorbellmodel
 from tcelab.judge.models.diskmodel import DiskModel
+from tcelab.judge.models.doorbellmodel import Rung
 from tcelab.judge.models.edumodel import Asker, DeviceModel, Forbidden
 from tcelab.judge.models.memorymodel import PageModel
 from tcelab.judge.models.pes import Pes
 from tcelab.papr import dmarules
-from tcelab.program import Burst, Dma, Engine, Flight, Together, Transfer
+from tcelab.program import Burst, Dma, Doorbell, Engine, Flight, Together, Transfer
 from tcelab.run.record import Outcome
 
 
@@ -22,6 +24,7 @@ class Transfers:
     :ivar spilled: the last operation wrote through an entry with unknown target.
     :ivar done: the pieces of each transfer of the last operation, but for those that are only counted: `quick`, of how
         many nothing was refused, and how many pieces they had.
+    :ivar rung: what the last operation's doorbell must tell; None: it was none, or nobody knows.
     """
 
     def __init__(self, pes: Pes, unknown: list[str]) -> None:
@@ -31,6 +34,7 @@ class Transfers:
         self.spilled = False
         self.done: list[list[dmarules.Piece]] = []
         self.quick = 0, 0
+        self.rung: Rung | None = None
         self._unknown = unknown
         self._pes = pes
         self.watched = False
@@ -38,7 +42,7 @@ class Transfers:
 
     def begin(self) -> None:
         """Another operation."""
-        self.done, self.quick, self.spilled = [], (0, 0), False
+        self.done, self.quick, self.spilled, self.rung = [], (0, 0), False, None
 
     def take_forbidden(self) -> list[Forbidden]:
         """The forbidden accesses that can be judged at a checkpoint."""
@@ -96,7 +100,38 @@ class Transfers:
         isolated = any(event.kind == "isolated" and event.device == device.name for event in self._pes.events)
         return device.at_once and isolated and other in pe.devices
 
-    def burst(self, device: DeviceModel, op: Burst, outcome: Outcome, step: int) -> None:
+    def many(self, device: DeviceModel, op: Burst | Doorbell, outcome: Outcome, step: int) -> None:
+        """Many transfers of one device."""
+        if isinstance(op, Burst):
+            self._burst(device, op, outcome, step)
+        else:
+            self._doorbell(device, op, outcome, step)
+
+    def _doorbell(self, device: DeviceModel, op: Doorbell, outcome: Outcome, step: int) -> None:
+        """All of them, each after the consequences of the one before; see `Rung`."""
+        if not self._pes.reach(device.name, outcome.value):
+            return
+        rung, isolation = Rung(), self._pes.of[device.name].isolation
+        stopped, foreseen = not isolation.dma, isolation.mmio
+        whole = doorbellmodel.written(op)
+        for number, each in enumerate(op.transfers()):
+            if self._goes_anywhere(device, each, step):
+                self._doubt(device, list(op.transfers())[number + 1 :], step)
+                return
+            pieces = device.pieces(each, isolated=stopped)
+            doorbellmodel.move(device, whole, pieces, rung, step)
+            for piece in pieces:
+                if piece.refused:
+                    liobn = device.windows.active[piece.window].liobn
+                    access = each.to_memory, piece.iova, piece.told, piece.size
+                    self._forbid(device, liobn, access, piece.refused, step)
+            stopped = self._told(device, each, pieces, foreseen=foreseen) or stopped
+            rung.add(pieces)
+        rung.unreachable = stopped and isolation.dma
+        rung.interrupts = int(op.interrupt and device.master and not stopped)
+        self.rung = rung
+
+    def _burst(self, device: DeviceModel, op: Burst, outcome: Outcome, step: int) -> None:
         """Many transfers, as far as they were done. It is unknown which of them passed before an isolation."""
         done = outcome.fields.get("done")
         if type(done) is not int or not 0 <= done <= len(op.transfers):
