@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tcelab.cluster.address import Scheduler
-from tcelab.errors import counted
+from tcelab.errors import UsageError, counted
 from tcelab.nightly import process
 from tcelab.nightly.provision import Need
 
@@ -60,5 +60,13 @@ def opened(workers: Workers, needs: Sequence[Need], campaign: str) -> Iterator[C
         count = workers.count or 1
         yield Crew(count, process.here, counted(count, "worker"))
         return
-    del needs, campaign
-    raise NotImplementedError
+    try:
+        import distributed  # noqa: F401, PLC0415 - an extra
+    except ImportError:
+        raise UsageError(
+            "--scheduler needs dask.distributed", next_step='pip install "tcelab[cluster]", or leave --scheduler out'
+        ) from None
+    from tcelab.cluster.far import FarCrew  # noqa: PLC0415 - likewise
+
+    with FarCrew(workers.scheduler, workers.count, needs, campaign) as far:
+        yield Crew(far.slots, far.start, far.told, far.lost)

@@ -11,6 +11,8 @@ import tcelab
 
 OUT: Final = "{tcelab-out}"
 """In a task's words, the folder of its artefacts, wherever that is."""
+IN: Final = "{tcelab-in}"
+"""The folder of its `files`, likewise."""
 OUTPUT: Final = "output.txt"
 """All that a task's command printed, in its folder."""
 _HEX: Final = 24
@@ -27,7 +29,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     :ivar limit: seconds that it may take.
     :ivar folder: where it is run; empty: in its own folder.
     :ivar machine: hash of image and QEMU that it is about; empty: none.
-    :ivar attempt: a task that is run again because its word was not the right one is another one.
+    :ivar name: within the campaign: a cell that is run again because its word was not the right one is another task.
     """
 
     campaign: str
@@ -39,11 +41,11 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     limit: float
     folder: str = ""
     machine: str = ""
-    attempt: int = 1
+    name: str = ""
 
     def key(self) -> str:
         """24 hex digits, the same for the same words, files, tcelab, machine and campaign."""
-        parts: list[Any] = [tcelab.__version__, self.machine, self.campaign, self.attempt, self.own, self.words]
+        parts: list[Any] = [tcelab.__version__, self.machine, self.campaign, self.name, self.own, self.words]
         hashed = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(self.files.items())}
         return hashlib.sha256(msgspec.json.encode([*parts, hashed])).hexdigest()[:_HEX]
 
