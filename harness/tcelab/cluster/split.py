@@ -42,7 +42,7 @@ _LOOK: Final = 1.0
 _LATE: Final = 10.0
 """Minutes of shrinking once the time of the campaign is over."""
 _HANDED: Final = "found.json"
-_NOTED: Final = "noted.json"
+NOTED: Final = "noted.json"
 """In a task's folder: it counts."""
 
 
@@ -248,7 +248,7 @@ class SplitCampaign:
     def _noted(self, job: _Job) -> Noted | None:
         """What was noted of a task in an earlier sitting."""
         try:
-            return msgspec.json.decode((self._out(job) / _NOTED).read_bytes(), type=Noted)
+            return msgspec.json.decode((self._out(job) / NOTED).read_bytes(), type=Noted)
         except (OSError, msgspec.DecodeError):
             return None
 
@@ -263,7 +263,7 @@ class SplitCampaign:
                 if (said := self._said(job)).exists():
                     said.replace(out / OUTPUT)
                 if not self._stopped:
-                    _write(out / _NOTED, msgspec.json.encode(noted))
+                    _write(out / NOTED, msgspec.json.encode(noted))
         except HarnessError as error:
             self.stop(error.message)
         self._count(job, noted)
