@@ -49,7 +49,8 @@ class FarCrew:
         """:param count: workers to use at most.
         :raise UsageError: no scheduler is there, it does not fit, or none of its workers does.
         """
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        for name in [each for each in logging.root.manager.loggerDict if each.partition(".")[0] == "distributed"]:
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what it says of a lost connection is told below
         self.book = Book()
         self._scheduler, self._campaign, self._needs = scheduler, campaign, list(needs)
         self._own = fit.facts(needs)
