@@ -2,6 +2,7 @@
 
 - `bench`: benchmarks
 - `cli`: the command `tcelab`, a module for each verb
+- `cluster`: programs and cells on workers, here or of a dask scheduler
 - `commandline`: the words of the running command
 - `coverage`: what was executed of a guest's kernel
 - `device`: PCI devices of our own, processes of the host behind QEMU's vfio-user-pci

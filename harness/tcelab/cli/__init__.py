@@ -8,6 +8,7 @@
 - `doctor`: `tcelab doctor`
 - `export`: `tcelab export`
 - `fuzz`: `tcelab fuzz`
+- `fuzzsplit`: `tcelab fuzz --workers`
 - `history`: `tcelab history`
 - `image`: `tcelab image`
 - `leakcheck`: `tcelab leakcheck`
@@ -22,6 +23,7 @@
 - `streams`: standard output and standard error that may be closed or full
 - `table`: `tcelab table`
 - `watch`: `tcelab watch`
+- `workeroptions`: options that say who does the work
 """
 
 from __future__ import annotations

@@ -7,12 +7,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from tcelab.cli import bench, fuzz, leakcheck, run
 from tcelab.cli.options import json_option
+from tcelab.cli.workeroptions import worker_options, workers
+from tcelab.cluster import crew as crews
+from tcelab.cluster.board import Board
+from tcelab.cluster.crew import Workers
 from tcelab.errors import TcelabError, UsageError
 from tcelab.history import nightfile
 from tcelab.history.nightfile import Night
@@ -25,6 +29,7 @@ from tcelab.nightly import matrixfile, nightjunit, nighttext, plan, process
 from tcelab.nightly.matrixfile import AXES, Matrix, Vocabulary
 from tcelab.nightly.night import NightRun, begin
 from tcelab.nightly.plan import PlannedCell
+from tcelab.nightly.provision import needs
 from tcelab.nightly.schedule import slots as usual_slots
 from tcelab.run import exitcode
 
@@ -48,6 +53,7 @@ _MACHINE: Final = frozenset({"--qemu", "--image", "--cpu", "--seed"})
 @click.option("--slots", type=click.IntRange(1), help="Cells side by side; by default one more than there are cores.")
 @click.option("--no-wait", is_flag=True, help="End with 125 if another night goes on, instead of waiting for its end.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the night; new or empty.")
+@worker_options
 @json_option(nightfile.NAME)
 @click.option("--report", "report_to", type=click.Path(path_type=Path), metavar="FILE", help="Write an HTML report.")
 def command(
@@ -61,6 +67,7 @@ def command(
     report_to: Path | None,
     dry_run: bool,
     no_wait: bool,
+    **options: Any,  # noqa: ANN401 - click's options
 ) -> None:
     """Run every cell of a matrix, by default a moderate one that comes with tcelab: longest first, on all cores, each
     in a folder of its own. A cell that does not end as it must, or not as the last time, is run again with the same
@@ -69,6 +76,9 @@ def command(
     Exit codes: 0 all cells ended as they must, 1 one did not or is flaky, 2 wrong usage, 125 one could not be judged or
     was not run.
     """
+    crew = workers(options)
+    if crew is not None and slots is not None:
+        raise UsageError("--slots and --workers say the same", next_step="leave one of them out")
     output.check("--json", json_to)
     output.check("--report", report_to)
     if resume is not None and (given := [name for name, value in (("MATRIX", matrix), ("--out", out)) if value]):
@@ -107,9 +117,28 @@ def command(
             where=read.folder,
             minutes=minutes or read.file.minutes,
         )
-        note(f"night {night.id}: {len(cells)} cells, in {folder}")
-        code = _tell(night, folder, json_to, job.perform())
+        code = _tell(night, folder, json_to, _perform(job, crew))
     raise click.exceptions.Exit(code if report_to is None else _report(folder, report_to, code))
+
+
+def _perform(job: NightRun, workers: Workers | None) -> int:
+    """Run the cells, by whoever is to do it.
+
+    :return: the exit code.
+    """
+    night = job.night
+    said = f"night {night.id}: {len(job.plan)} cells, in {job.folder}"
+    if workers is None:
+        note(said)
+        return job.perform()
+    board = Board()
+    wanted = list(dict.fromkeys(need for each in job.plan for need in needs(each)))
+    with crews.opened(workers, wanted, night.id) as crew, board.shown():
+        note(f"{said}, on {crew.told}")
+        code = replace(job, slots=crew.slots, starts=crew.starts, shows=board.cells).perform()
+    if crew.lost():
+        note(f"lost with their workers and run again: {crew.lost()}")
+    return code
 
 
 def vocabulary() -> Vocabulary:

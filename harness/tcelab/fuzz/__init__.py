@@ -12,6 +12,7 @@
 - `madethings`: the processes, memory, files, containers, groups and devices of a random program
 - `mapping`: random maps and unmaps that should work
 - `moves`: what a random program does next, and how often
+- `piece`: one program of a campaign, run in a process of its own
 - `processes`: random processes, their memory, and what devices do with it
 - `randomhcalls`: random hypercalls, right and wrong
 - `regions`: random steps with a container of type v2
@@ -21,5 +22,6 @@
 - `simplerdma`: simpler forms of operations of the DMA API
 - `simplerhcalls`: simpler forms of hypercalls
 - `tally`: counts what a campaign did
+- `turns`: which programs a campaign consists of
 - `world`: a program under construction, and the state that its operations have probably produced
 """

@@ -14,7 +14,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Final
@@ -27,7 +27,8 @@ from tcelab.fuzz.generate import generate
 from tcelab.fuzz.keptprogram import to_save, until_step
 from tcelab.fuzz.samefailure import shows_again
 from tcelab.fuzz.shrink import EnoughError, Fails, shrink, watch_all
-from tcelab.fuzz.tally import Done, Found, Tally
+from tcelab.fuzz.tally import Done, Found, Ran, Tally
+from tcelab.fuzz.turns import DRIVEN, LONG_AGO, NOW_AND_THEN, STEPS, USUAL, plan
 from tcelab.job.keeping import Keeper
 from tcelab.job.parallel import EndableSession
 from tcelab.job.setup import TODAYS_PROFILES
@@ -40,8 +41,6 @@ from tcelab.run.record import Ending, Step
 
 _LOG: Final = logging.getLogger(__name__)
 
-STEPS: Final = 5000
-"""Operations of one program. The first ones on a fork are slow, and a long program is slow to shrink."""
 EVERY: Final = 50
 """Operations between two checkpoints."""
 TRIES: Final = 400
@@ -52,19 +51,8 @@ SILENCE: Final = 10.0
 """Seconds of silence after which a line reports the current work."""
 _LISTEN: Final = 0.5
 """Seconds between the main thread's checks for signals: one delivered to another thread does not wake it."""
-LONG_AGO: Final = 8
-"""Programs after which every machine other than the usual one has had its turn."""
-
-USUAL: Final = "two-small"
-DRIVEN: Final = "dma-api"
-_NOW_AND_THEN: Final = {1: DRIVEN, 2: "two-small-smp", 3: "two-pe", 5: DRIVEN}
-"""Which of eight programs run on another machine: two CPUs; windows of 1 GiB, which take 0.3 s to release; a PE for a
-driver of the kernel's DMA API.
-"""
 _SPARED: Final = 3
 """PEs of a machine on which the driver takes none from hypercalls."""
-_BIG: Final = "two-pe"
-_BIG_STEPS: Final = 500
 
 
 class Campaign:
@@ -83,11 +71,13 @@ class Campaign:
         steps: int = STEPS,
         every: int = EVERY,
         usual: str | None = None,
+        only: int | None = None,
         give_up: Callable[[], None] = lambda: None,
     ) -> None:
         """:param opening: a fresh guest on the topology of that name.
         :param steps: operations of one program.
         :param give_up: aborts a call of `opening` in any thread.
+        :param only: number of the one program that is run; nothing is shrunk then.
         :param usual: the one topology for all programs; by default others have their turn.
         """
         self.tally = Tally()
@@ -97,6 +87,7 @@ class Campaign:
         self._seed, self._opening, self._folder = seed, opening, folder
         self._give_up = give_up
         self._steps, self._every, self._usual = steps, every, usual
+        self._only = only
         self._workers = os.cpu_count() or 1
         self._lock, self._opened = threading.Lock(), threading.Lock()
         self._interrupted = threading.Event()
@@ -115,27 +106,37 @@ class Campaign:
         :raise TcelabError: no guest can be had.
         """
         self._until = math.inf if minutes is None else time.monotonic() + 60 * minutes
-        plan = self._plan(steps)
+        programs = plan(steps, self._steps, self._usual)
+        wanted = iter([each for each in programs if self._only in {None, each[0]}])
         self._began = self._told = time.monotonic()
         going: deque[Future[Done]] = deque()
         with ThreadPoolExecutor(self._workers, "tcelab-fuzz") as pool:
             try:
-                going.extend(pool.submit(self._one, *each) for each in itertools.islice(plan, self._workers))
+                going.extend(pool.submit(self._one, *each) for each in itertools.islice(wanted, self._workers))
                 while going:
                     done = self._done(going[0])
                     more = self._take(done) and time.monotonic() < self._until
-                    following = next(plan, None) if more else None
+                    following = next(wanted, None) if more else None
                     going.popleft()
                     if following is not None:
                         going.append(pool.submit(self._one, *following))
                     elif not more:
-                        plan = iter(())
+                        wanted = iter(())
             except KeyboardInterrupt:
                 self._stop(going)
                 raise Interrupted from None
             except TcelabError:
                 self._stop(going)
                 raise
+
+    def shrink(self, ran: Ran, finding: Finding, minutes: float) -> None:
+        """Shrink and save what another process has found.
+
+        :param minutes: after which the smallest program until then is saved.
+        :raise Interrupted: somebody wants it to end; the finding is saved.
+        """
+        self._until = time.monotonic() + 60 * minutes - _SHRINKING
+        self._keep(ran, finding)
 
     def _done(self, future: Future[Done]) -> Done:
         """Wait for a program's result; meanwhile, report the current work."""
@@ -178,16 +179,6 @@ class Campaign:
         if done.verdict.findings and all(each.original is not done.program for each in self.tally.found):
             finding = done.verdict.findings[0]
             self._save(done, finding, until_step(done.program, finding.step))
-
-    def _plan(self, steps: int) -> Iterator[tuple[int, str, int]]:
-        """Number, topology and operations of each program."""
-        for number in itertools.count():
-            if steps <= 0:
-                return
-            name = self._usual or _NOW_AND_THEN.get(number % LONG_AGO, USUAL)
-            size = min(steps, _BIG_STEPS if name == _BIG else self._steps)
-            steps -= size
-            yield number, name, size
 
     def _one(self, number: int, name: str, size: int) -> Done:
         """One program on a guest of its own."""
@@ -240,7 +231,7 @@ class Campaign:
         """
         if len(topology(name).at_start.phbs) >= _SPARED:
             return True
-        return bool(number % 2) if self._usual else _NOW_AND_THEN.get(number % LONG_AGO) == DRIVEN
+        return bool(number % 2) if self._usual else NOW_AND_THEN.get(number % LONG_AGO) == DRIVEN
 
     def _open(self, name: str) -> EndableSession:
         with self._opened:  # opening one topology closes the forks that are kept ready for another
@@ -258,6 +249,9 @@ class Campaign:
         verdict = done.verdict
         self._count(done)
         if verdict.findings:
+            if self._only is not None:
+                self._put_down(done)
+                return True
             began = time.monotonic()
             explained = self._keep(done, verdict.findings[0])
             self._began += time.monotonic() - began
@@ -316,7 +310,7 @@ class Campaign:
         tally.quirks.update(evidence.quirks)
         tally.left_out.update(done.left_out)
 
-    def _keep(self, done: Done, finding: Finding) -> bool:
+    def _keep(self, done: Ran, finding: Finding) -> bool:
         """Shrink and save a finding. True: a quirk explains it, and the campaign goes on with that quirk known."""
         program = done.program
         self._say(f"program {done.number}: {finding.law}: {finding.message}")
@@ -374,11 +368,11 @@ class Campaign:
     def _too_late(self) -> bool:
         return time.monotonic() > self._until + _SHRINKING
 
-    def _save(self, done: Done, finding: Finding, program: Program, *, missed: bool = False) -> None:
+    def _save(self, done: Ran, finding: Finding, program: Program, *, missed: bool = False) -> None:
         """Save a finding as a program whose last operation is a checkpoint."""
         file = self._folder / f"finding-{len(self.tally.found) + 1}.json"
         self.keeper.write(file.name, to_save(program).to_json())
-        self.tally.found.append(Found(finding, program, done.program, file, done.known, missed=missed))
+        self.tally.found.append(Found(finding, program, done.program, file, done.known, missed, done.number))
 
 
 def _in_time(fails: Fails, program: Program) -> bool:

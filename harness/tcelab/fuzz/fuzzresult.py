@@ -44,7 +44,7 @@ def make(tally: Tally, seed: int, replays: Sequence[str], version: str, coverage
     :param replays: a command for each finding.
     :param version: of tcelab.
     """
-    word = exitcode.result(found=tally.found, undecided=tally.could_not)
+    word = exitcode.result(found=tally.found or tally.flaky, undecided=tally.could_not)
     counts = ("programs", "operations", "checkpoints", "entries")
     return FuzzResult(
         tcelab=version,
@@ -54,7 +54,7 @@ def make(tally: Tally, seed: int, replays: Sequence[str], version: str, coverage
         findings=[each.finding for each in tally.found],
         programs=[each.file.name for each in tally.found if each.file.exists()],
         replays=list(replays),
-        could_not=[each.partition("\n")[0] for each in tally.could_not],
+        could_not=[each.partition("\n")[0] for each in [*tally.flaky, *tally.could_not]],
         counts={name: getattr(tally, name) for name in counts},
         quirks={name: times for name, times in sorted(tally.quirks.items()) if times},
         replay=replays[0] if replays else "",

@@ -12,7 +12,9 @@ from tcelab.program import Program
 
 @dataclass(frozen=True)
 class Found:
-    """:ivar program: the shrunk one; `original` is what it was found by.
+    """:ivar number: of the program that found it.
+
+    :ivar program: the shrunk one; `original` is what it was found by.
 
     :ivar file: where it was saved.
     :ivar known: quirks that were known when it was found; it shows if these are declared.
@@ -25,15 +27,22 @@ class Found:
     file: Path
     known: frozenset[str] = frozenset()
     missed: bool = False
+    number: int = 0
 
 
 @dataclass(frozen=True)
-class Done:
-    """A program that was run; `known`: quirks that were known then."""
+class Ran:
+    """A program of a campaign; `known`: quirks that were known when it ran."""
 
     number: int
     program: Program
     known: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Done(Ran):
+    """A program that was run here, and its verdict."""
+
     verdict: Verdict
     left_out: dict[str, int]
 
@@ -44,6 +53,7 @@ class Tally:
 
     :ivar quirks: how often each quirk made a difference.
     :ivar left_out: operations that a declared quirk kept out of the mix.
+    :ivar flaky: what gave two verdicts, or whose finding could not be kept: it is no pass, whatever else there is.
     :ivar spent: seconds until the last program was judged, those of shrinking left out.
     """
 
@@ -55,4 +65,5 @@ class Tally:
     quirks: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     could_not: list[str] = field(default_factory=list)
+    flaky: list[str] = field(default_factory=list)
     found: list[Found] = field(default_factory=list)

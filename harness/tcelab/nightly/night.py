@@ -10,7 +10,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -33,6 +33,8 @@ _MOST: Final = 2
 """Attempts of a cell."""
 _NAME: Final = 60
 """Characters of a cell in its folder's name."""
+_SHOWN: Final = 1.0
+"""Seconds between two looks at what runs."""
 INTERRUPTED: Final = "interrupted"
 
 
@@ -82,7 +84,7 @@ class _Begun:
     """An attempt that goes on."""
 
     planned: PlannedCell
-    running: process.Running
+    running: process.Going
     folder: Path
     output: Path
 
@@ -94,6 +96,8 @@ class NightRun:
     :ivar folder: of the night.
     :ivar minutes: after which it ends; None: as long as it takes.
     :ivar where: the folder in which commands are run.
+    :ivar starts: starts a cell, here or on another machine.
+    :ivar shows: told each second what runs: of each cell, the file of what it prints.
     """
 
     night: Night
@@ -103,10 +107,12 @@ class NightRun:
     slots: int
     where: Path
     minutes: float | None = None
-    _begun: dict[int, _Begun] = field(default_factory=dict)
-    _spans: list[tuple[float, float, float]] = field(default_factory=list)
-    _began: float = 0.0
-    _failed: bool = False
+    starts: process.Starts = process.here
+    shows: Callable[[Mapping[str, Path]], None] | None = None
+    _begun: dict[int, _Begun] = field(default_factory=dict, init=False)
+    _spans: list[tuple[float, float, float]] = field(default_factory=list, init=False)
+    _began: float = field(default=0.0, init=False)
+    _failed: bool = field(default=False, init=False)
 
     def perform(self) -> int:
         """Until all has ended, or somebody or something ends it; `night.stopped` says why then.
@@ -174,6 +180,9 @@ class NightRun:
                     break
                 running = {key: each.running for key, each in self._begun.items()}
                 until = float("inf") if self.night.stopped else up
+                if self.shows is not None:
+                    self.shows({title(each.planned.cell): each.output for each in self._begun.values()})
+                    until = min(until, time.monotonic() + _SHOWN)
                 for key in waiter.wait(running, until):
                     self._ended(self._begun.pop(key), schedule)
                 for each in self._begun.values():
@@ -228,9 +237,10 @@ class NightRun:
         except OSError as error:
             raise HarnessError(f"cannot write {folder}: {error.strerror}", next_step="make room there") from None
         words = with_folder(cell, str(folder))
-        running = process.Running(
+        running = self.starts(
             words if cell.kind == "command" else [*started(), *words],
             output,
+            out=folder,
             cookie=f"{self.night.id}/{name}",
             limit=planned.limit,
             folder=self.where,
@@ -253,6 +263,8 @@ class NightRun:
         word, why = seen.word, seen.why
         if ended.late and not (sure and word == "finding"):
             word, why = "could-not-judge", f"it took longer than {begun.planned.limit / 60:g} minutes"
+        if ended.why and word != "finding":
+            word, why = "could-not-judge", ended.why
         cell.began = cell.began or ended.began
         cell.attempts.append(
             Attempt(
@@ -270,7 +282,8 @@ class NightRun:
         cell.findings += [each for each in seen.findings if each.key not in known]
         cell.figures = seen.figures or cell.figures
         cell.versions = seen.versions or cell.versions
-        again = self._judge(cell)
+        again = self._judge(cell) and not ended.flaky
+        cell.word = "flaky" if ended.flaky else cell.word
         if self._record(cell):
             told = words_of(word) if word == cell.expected else f"{words_of(word)}, not {words_of(cell.expected)}"
             _LOG.info("%s: %s, %.0f s", title(cell), told, ended.seconds, extra=NOTE)

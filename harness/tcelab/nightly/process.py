@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Final, Protocol
 
 from tcelab.errors import HarnessError
 
@@ -32,6 +32,8 @@ class Ended:
     :ivar began: seconds since 1970 (UTC).
     :ivar cpu: CPU seconds of it and of all its children that were waited for.
     :ivar late: it was ended because its time was up.
+    :ivar why: why nobody knows how it ended, empty if somebody does: its machine was lost.
+    :ivar flaky: it was run twice, because a machine was lost, and did not end the same way.
     """
 
     code: int
@@ -39,6 +41,46 @@ class Ended:
     seconds: float
     cpu: float
     late: bool
+    why: str = ""
+    flaky: bool = False
+
+
+class Going(Protocol):
+    """A command that runs, here or on another machine.
+
+    :ivar descriptor: ready to be read once it has ended.
+    :ivar deadline: by the monotonic clock, when `overdue` is to be called.
+    """
+
+    descriptor: int
+    deadline: float
+
+    def end(self, *, late: bool = False) -> None: ...
+    def overdue(self) -> None: ...
+    def kill(self) -> None: ...
+    def reap(self) -> Ended: ...
+
+
+class Starts(Protocol):
+    """Starts commands."""
+
+    def __call__(
+        self,
+        words: Sequence[str],
+        output: Path,
+        *,
+        out: Path,
+        cookie: str,
+        limit: float,
+        folder: Path,
+        inputs: Path | None = None,
+    ) -> Going:
+        """See `Running`.
+
+        :param out: the folder of its artefacts, which its words name.
+        :param inputs: a folder of files that its words name, if there is one.
+        """
+        ...
 
 
 class Running:
@@ -111,6 +153,21 @@ class Running:
             usage.ru_utime + usage.ru_stime,
             self._late,
         )
+
+
+def here(
+    words: Sequence[str],
+    output: Path,
+    *,
+    out: Path,
+    cookie: str,
+    limit: float,
+    folder: Path,
+    inputs: Path | None = None,
+) -> Running:
+    """A command on this machine. See `Starts`."""
+    del out, inputs  # its words name them
+    return Running(words, output, cookie=cookie, limit=limit, folder=folder)
 
 
 def kill_all(cookie: str) -> int:
@@ -191,7 +248,7 @@ class Waiter:
         self.stops = 0
         self._wakes = wakes
 
-    def wait(self, running: Mapping[int, Running], until: float) -> list[int]:
+    def wait(self, running: Mapping[int, Going], until: float) -> list[int]:
         """Those that have ended, by their keys.
 
         :param until: by the monotonic clock, when to return in any case.
