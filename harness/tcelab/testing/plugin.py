@@ -44,6 +44,7 @@ FLAGS: Final = {"boot": "Boot each guest, fork none.", "no-papr": "Do not judge 
 PLATFORMS: Final = ("qemu", "emulator")
 CPUS: Final = ("power8", "power9", "power9-hash", "power10", "power11")
 """As `tcelab.qemu.machine` has them: the plugin is loaded into every test run, and shall not cost its import."""
+_WORDS: Final = ("qemu", "append", "cpu", "profile")
 _PATHS: Final = ("kernel", "modules", "initrd")
 _NUMBERS: Final = ("memory", "ahead")
 _TOPOLOGY: Final = "two-pe"
@@ -387,9 +388,7 @@ def _choice(config: pytest.Config) -> setup.MachineChoice:
     from tcelab.program.topology import topology  # noqa: PLC0415
 
     given = {name: _option(config, name) for name in OPTIONS}
-    chosen: dict[str, Any] = {
-        name: given[name] for name in ("qemu", "image", "append", "cpu", "profile") if given[name]
-    }
+    chosen: dict[str, Any] = {name: given[name] for name in _WORDS if given[name]}
     chosen["expect_quirks"] = tuple(given["expect-quirk"].split())
     chosen["cures"] = tuple(given["cure"].split())
     chosen["image"] = setup.image_of(given["image"] or setup.DEFAULT_IMAGE, "", chosen["cures"])
