@@ -238,7 +238,9 @@ TRANSFERS = (
         "window_start=0",
         "Dma",
     ),
-    around("what the table refuses is told by its bus address", edudevice.Edu._move, "piece.told", "piece.iova", "Dma"),
+    around(
+        "what the table refuses is told by its bus address", edudevice.Edu.through, "piece.told", "piece.iova", "Dma"
+    ),
     around("a bus address has 24 bits", edudevice.Edu._transfer, "iova & self.mask", "iova & 0xFFFFFF", "Dma"),
     around(
         "the permission of the other direction is asked for",
@@ -255,22 +257,22 @@ TRANSFERS = (
         "size",
         "Dma",
     ),
-    around("a place within a page is lost", edudevice.Edu._move, "+ inside_page", "+ 0", "Dma"),
+    around("a place within a page is lost", edudevice.Edu.through, "+ inside_page", "+ 0", "Dma"),
     around(
         "the last byte of a write is lost",
-        edudevice.Edu._move,
-        "bytes(self.memory[inside])",
-        "bytes(self.memory[inside])[:-1]",
+        edudevice.Edu.through,
+        "bytes(memory[inside])",
+        "bytes(memory[inside])[:-1]",
         "Dma",
     ),
     around(
         "a refused read gives what was there",
-        edudevice.Edu._move,
-        "self.memory[inside] = bytes(piece.size)",
+        edudevice.Edu.through,
+        "memory[inside] = bytes(piece.size)",
         "pass",
         "Dma",
     ),
-    around("a refusal is not told", edudevice.Edu._move, "self._refuse(", "str(", "Dma"),
+    around("a refusal is not told", edudevice.Edu.through, "self._refuse(", "str(", "Dma"),
     around(
         "what is refused at first is refused as a whole",
         edudevice.Edu._transfer,

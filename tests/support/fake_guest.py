@@ -105,7 +105,7 @@ class FakeGuest:
         self.log = SimpleNamespace(tables=TableAddresses(), drain=self._drain, take_refusals=self._take_refusals)
         self.ram = SimpleNamespace(size=RAM, read=self._read, pages=self._pages)
         self.standstill = SimpleNamespace(begin=self._begin, end=self._end)
-        self.probes = SimpleNamespace(servers={}, heard=dict, apart=dict, told=tuple, idle=self._idle)
+        self.probes = SimpleNamespace(servers={}, heard=dict, apart=dict, told=tuple, at_rest=self._at_rest)
         self.disks = SimpleNamespace(read=lambda: {"disk1": b"on the disk"}, renew=lambda: self.calls.append("disks"))
 
     def __call__(
@@ -147,11 +147,12 @@ class FakeGuest:
     async def _end(self) -> None:
         self._note("cont")
 
-    async def _run(self, waited: Coroutine[Any, Any, None], _phase: str, _seconds: float) -> None:
-        await waited
+    async def _run(self, waited: Coroutine[Any, Any, Any], _phase: str, _seconds: float) -> Any:
+        return await waited
 
-    async def _idle(self) -> None:
-        self._note("idle")
+    async def _at_rest(self, _seconds: float) -> bool:
+        self._note("at rest")
+        return self.calls.count("at rest") > 1  # it is busy at first
 
     async def rest(self) -> None:
         self._note("rest")

@@ -24,6 +24,7 @@ from tcelab.fuzz.piece import NAME as PIECE
 from tcelab.history.signature import signature
 from tcelab.judge import Finding
 from tcelab.nightly.process import Ended, Running
+from tcelab.run.exitcode import COULD_NOT_JUDGE
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -82,7 +83,9 @@ def perform(task: Task, worker: str, gone: Callable[[], bool], root: Path | None
             return returned
     except (OSError, HarnessError) as error:
         why = error.message if isinstance(error, HarnessError) else f"{error.filename or folder}: {error.strerror}"
-        return Returned(key=key, code=125, verdict="125", why=f"worker {worker}: {why}", worker=worker)
+        return Returned(
+            key=key, code=COULD_NOT_JUDGE, verdict=str(COULD_NOT_JUDGE), why=f"worker {worker}: {why}", worker=worker
+        )
 
 
 def _run(task: Task, key: str, folder: Path, worker: str, gone: Callable[[], bool]) -> Returned:

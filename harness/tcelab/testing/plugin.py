@@ -389,8 +389,7 @@ def _choice(config: pytest.Config) -> setup.MachineChoice:
 
     given = {name: _option(config, name) for name in OPTIONS}
     chosen: dict[str, Any] = {name: given[name] for name in _WORDS if given[name]}
-    chosen["expect_quirks"] = tuple(given["expect-quirk"].split())
-    chosen["cures"] = tuple(given["cure"].split())
+    chosen |= {"expect_quirks": tuple(given["expect-quirk"].split()), "cures": tuple(given["cure"].split())}
     chosen["image"] = setup.image_of(given["image"] or setup.DEFAULT_IMAGE, "", chosen["cures"])
     chosen |= {name: Path(given[name]) for name in _PATHS if given[name]}
     chosen |= {"memory": int(given["memory"])} if given["memory"] else {}

@@ -124,7 +124,7 @@ def test_a_fuzz_finding_that_came_after_another_one_was_explained_has_that_one_d
     chosen = setup.MachineChoice(topology=topology("one-pe"), kernel=Path("k"), without_quirks=(ONE_PAGE,))
     verb = sys.modules["tcelab.cli.fuzz"]
     found = SimpleNamespace(file=Path("f.json"), known=frozenset({MISALIGNED, ONE_PAGE}))
-    words = shlex.split(verb._replay(chosen, Limits(), found, boot=False))
+    words = shlex.split(verb._replay(chosen, Limits(), found, platform="qemu", boot=False))
     declared = words[words.index("--kernel") + 2 :]
     assert declared[::2] == ["--expect-quirk"] * 2
     assert sorted(declared[1::2]) == sorted([MISALIGNED, ONE_PAGE])

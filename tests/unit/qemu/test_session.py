@@ -564,7 +564,7 @@ def test_each_operation_is_done_alone_where_a_probe_listens(opened, guest):
     guest.answers = [{"outcomes": [{"value": number}]} for number in (1, 2)]
     done = opened.perform(OPS[:2])
     assert [(each.value, len(each.told["pe1"])) for each in done] == [(1, 0), (2, 1)]
-    assert guest.calls == ["ask", "idle", "ask", "idle"]
+    assert guest.calls == ["ask", "at rest", "at rest", "ask", "at rest"]
 
 
 @pytest.mark.parametrize(
