@@ -31,6 +31,8 @@ _LOG: Final = logging.getLogger(__name__)
 LIMIT: Final = 16 << 20
 """Bytes of files that go back to the client."""
 _RETURNED: Final = "returned.msgpack"
+_HEARD: Final = 5.0
+"""Seconds in which a client's death is heard of."""
 _LOOK: Final = 1.0
 """Seconds between two looks whether anybody wants it still."""
 _FIRST: Final = ("result.json", PIECE, OUTPUT, "junit.xml", "bench.json")
@@ -135,6 +137,10 @@ def _waited(running: Running, gone: Callable[[], bool]) -> Ended:
         running.reap()
         raise
     ended = running.reap()
+    # Where the client is on this machine, its own guard ends the command, perhaps before we hear that the client died.
+    until = time.monotonic() + (_HEARD if ended.code < 0 else 0.0)
+    while not (unwanted := unwanted or gone()) and time.monotonic() < until:
+        time.sleep(_HEARD / 20)
     if unwanted:
         raise GoneError
     return ended
