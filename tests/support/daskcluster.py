@@ -15,6 +15,7 @@ from patience import PATIENCE
 
 RULES = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
 _CONNECTED = "Starting established connection"
+_CLOSES = PATIENCE / 20
 
 
 class DaskCluster:
@@ -69,9 +70,16 @@ class DaskCluster:
             )
 
     def __exit__(self, *_):
+        # Asked first: who is killed cannot remove its semaphores from /dev/shm.
         for each in filter(None, [*self.workers, self.scheduler]):
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(each.pid, number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    each.wait(_CLOSES)
+                    break
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(each.pid, signal.SIGKILL)
+                os.killpg(each.pid, signal.SIGKILL)  # what its nanny has left
             each.wait()
 
 

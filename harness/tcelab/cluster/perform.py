@@ -23,6 +23,7 @@ from tcelab.errors import HarnessError
 from tcelab.fuzz.piece import NAME as PIECE
 from tcelab.history.signature import signature
 from tcelab.judge import Finding
+from tcelab.nightly.folder import put
 from tcelab.nightly.process import Ended, Running
 from tcelab.run.exitcode import COULD_NOT_JUDGE
 
@@ -81,7 +82,7 @@ def perform(task: Task, worker: str, gone: Callable[[], bool], root: Path | None
             if kept.exists():
                 return msgspec.msgpack.decode(kept.read_bytes(), type=Returned)
             returned = _run(task, key, folder, worker, gone)
-            _write(kept, msgspec.msgpack.encode(returned))
+            put(kept, msgspec.msgpack.encode(returned))
             return returned
     except (OSError, HarnessError) as error:
         why = error.message if isinstance(error, HarnessError) else f"{error.filename or folder}: {error.strerror}"
@@ -198,12 +199,3 @@ def verdict(code: int, out: Path) -> str:
 def forget(campaign: str, root: Path | None = None) -> None:
     """The client has all results of a campaign."""
     shutil.rmtree((root or store()) / Path(campaign).name, ignore_errors=True)
-
-
-def _write(path: Path, data: bytes) -> None:
-    beside = path.with_suffix(".new")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)

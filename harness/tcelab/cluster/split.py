@@ -28,6 +28,7 @@ from tcelab.history.signature import signature
 from tcelab.job.keeping import expecting_room
 from tcelab.logs import NOTE
 from tcelab.nightly import process
+from tcelab.nightly.folder import put
 from tcelab.run import exitcode
 
 _LOG: Final = logging.getLogger(__name__)
@@ -263,7 +264,7 @@ class SplitCampaign:
                 if (said := self._said(job)).exists():
                     said.replace(out / OUTPUT)
                 if not self._stopped:
-                    _write(out / NOTED, msgspec.json.encode(noted))
+                    put(out / NOTED, msgspec.json.encode(noted))
         except HarnessError as error:
             self.stop(error.message)
         self._count(job, noted)
@@ -346,13 +347,3 @@ def _reasons(noted: Noted, done: Piece | None, out: Path) -> list[str]:
     if not done.programs and not done.found and not reasons:
         reasons.append("no program was run")
     return reasons
-
-
-def _write(path: Path, data: bytes) -> None:
-    """In one step: whoever comes after a crash finds all of it, or nothing."""
-    beside = path.with_suffix(".new")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)

@@ -80,27 +80,38 @@ def load(folder: Path) -> Night:
         raise UsageError(f"{path}: {error.strerror}") from None
 
 
+def put(path: Path, data: bytes) -> None:
+    """Write a file in one step: whoever comes after a crash finds all of it, or what was there before.
+
+    :raise OSError: as of any write; nothing is left beside it.
+    """
+    beside = path.with_suffix(".new")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def save(night: Night, folder: Path) -> None:
     """Write `night.json` in one step: whoever reads it, or comes after a crash, finds the old one or the new one.
 
     :raise HarnessError: the disk is full.
     """
     path = folder / nightfile.NAME
-    beside = path.with_suffix(".new")
     try:
-        with beside.open("wb") as file:
-            file.write(nightfile.to_json(night))
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        put(path, nightfile.to_json(night))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
         raise HarnessError(f"cannot write {path}: {error.strerror}", next_step="make room there") from None
 
 
